@@ -1,0 +1,111 @@
+"""What a growth does, as named settings, and what follows from them."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tfscale.models.config import Groups, TokenFormerConfig, TokenGroup, default_tau
+
+
+@dataclass(frozen=True)
+class GrowthRecipe:
+    """One way of adding parameter tokens and of going on after it. Every setting stands alone; `conf/growth/` holds
+    the combinations that have names."""
+
+    name: str
+    new_keys: Literal["zero", "random", "split"]
+    """`random`: as at initialisation (official code). `zero`: silent until trained (paper, Appendix B).
+    `split`: every old token is copied as often as it fits; what remains gets zero keys."""
+    new_values: Literal["zero", "random", "split"]
+    """`split`: old values are divided among the copies; what remains gets random values."""
+    tau: Literal["keep", "recompute", "group", "split"]
+    """`keep`: the layer's tau stays. `recompute`: sqrt of the new count (official code). `group`: the new tokens get
+    a norm and a tau of their own. `split`: tau grows with the copies (sqrt of their number)."""
+    noise: float = 0.0
+    """Standard deviation of the noise on the copies of a split, as a fraction of the layer's own; it breaks the
+    symmetry between copies, and with it exactness."""
+    moments: Literal["carry", "drop"] = "carry"
+    """`drop`: AdamW starts empty (official code). `carry`: old rows keep their moments and step count."""
+    new_second_moment: Literal["mean", "zero"] = "mean"
+    """With carried moments, what new rows start from. `zero`: the bias correction of an old step count does not reach
+    them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full one, whatever the gradient. `mean`: each
+    column starts at the mean of the old rows, so new rows start gently and at the layer's own scale."""
+    lr: Literal["rewarm", "continue"] = "rewarm"
+    """Where the child's warm-up starts: at zero (official code) or at the parent's last learning rate."""
+    data: Literal["continue", "restart"] = "continue"
+    """Whether the child reads on where its parent stopped, or from the first batch again (official code)."""
+
+    def __post_init__(self) -> None:
+        if self.new_keys == "zero" and self.new_values == "zero":
+            raise ValueError(
+                "growth.new_keys=zero with growth.new_values=zero makes dead tokens: neither would ever get a "
+                "gradient. Set one of them to random."
+            )
+        splits = [setting == "split" for setting in (self.new_keys, self.new_values, self.tau)]
+        if any(splits) and not all(splits):
+            raise ValueError("growth.new_keys, growth.new_values and growth.tau are split together or not at all")
+        if self.noise < 0 or (self.noise > 0 and not all(splits)):
+            raise ValueError(f"growth.noise={self.noise}: it is for growth by split, and at least 0")
+
+
+Tokens = tuple[int, int, int]
+"""Parameter tokens of (each of q, k, v; output projection; feed-forward)."""
+
+
+def grow_config(parent: TokenFormerConfig, tokens: Tokens, recipe: GrowthRecipe) -> TokenFormerConfig:
+    """The parent's config with `tokens` parameter tokens in its layers.
+
+    Raises:
+        ValueError: a count shrinks, or none grows.
+    """
+    names = ("qkv", "out", "ffn")
+    faults = [
+        f"{name} tokens shrink from {old} to {new}"
+        for name, old, new in zip(names, parent.tokens, tokens, strict=True)
+        if new < old
+    ]
+    if faults:
+        raise ValueError("; ".join(faults))
+    if tokens == parent.tokens:
+        raise ValueError(f"no count grows: {parent.tokens} stays {tokens}")
+    grown = {
+        name: grow_groups(getattr(parent, name), new, recipe, parent.norm_activation)
+        for name, new in zip(names, tokens, strict=True)
+    }
+    return replace(parent, **grown)
+
+
+def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Groups:
+    """The groups of one layer after it has grown to `n` parameter tokens. New tokens join the last group, or make a
+    new one with `tau=group`."""
+    added = n - sum(group.n for group in groups)
+    if added == 0:
+        return groups
+    if recipe.tau == "group":
+        return (*groups, TokenGroup(added, default_tau(kind, added)))
+    copies = copies_of_each(groups, n, recipe)
+    grown = [TokenGroup(group.n * copies, group.tau * default_tau(kind, copies)) for group in groups]
+    last = grown[-1].n + n - sum(group.n for group in grown)
+    tau = default_tau(kind, last) if recipe.tau == "recompute" else grown[-1].tau
+    return (*grown[:-1], TokenGroup(last, tau))
+
+
+def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:
+    """How often each old token stands in the grown layer: 1 unless the recipe splits."""
+    return n // sum(group.n for group in groups) if recipe.new_keys == "split" else 1
+
+
+def preserves(recipe: GrowthRecipe, parent: TokenFormerConfig, child: TokenFormerConfig) -> bool:
+    """Whether this growth leaves every logit as it was, up to rounding.
+
+    Zero keys score zero, add nothing to the norm and GELU(0) = 0, so with a kept tau nothing changes (paper,
+    Appendix B); exp(0) = 1, so a softmax cannot. A group with a norm of its own adds exactly its values' share: zero.
+    q copies of a token multiply the L2 norm by sqrt(q) and the L1 norm by q; tau takes that back, and the values are
+    divided by q.
+    """
+    zero_keys_are_silent = parent.norm_activation != "softmax"
+    if recipe.tau == "group":
+        return recipe.new_values == "zero" or (recipe.new_keys == "zero" and zero_keys_are_silent)
+    if recipe.new_keys == "split":
+        remainder = any(new % old for old, new in zip(parent.tokens, child.tokens, strict=True))
+        return recipe.noise == 0 and (zero_keys_are_silent or not remainder)
+    return recipe.new_keys == "zero" and recipe.tau == "keep" and zero_keys_are_silent
