@@ -1,0 +1,156 @@
+"""The contract of one stage: what `stage.yaml` says. The orchestrator writes it, `python -m tfscale.training` obeys it.
+
+`stage.yaml` is written in the JSON subset of YAML, so that the training room needs no YAML parser.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tfscale.models.config import ModelConfig, from_dict, to_dict
+
+STAGE_FILE = "stage.yaml"
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which tokens, in which order."""
+
+    fingerprint: str
+    """Of the prepared corpus: source, tokenizer and split."""
+    order_seed: int
+    start: int
+    """Position in the order, in tokens, of the stage's first batch."""
+    heldout_tokens: int
+    """Evaluation reads this many tokens from the start of the held-out split, always the same ones."""
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """AdamW; weight decay on matrices only, as arXiv 2410.23168's released configs and GPT-2 do."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    clip: float
+    """Largest gradient norm; 0: no clipping."""
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """Learning rate over the stage: a linear warm-up from `warmup_from`, then `kind`."""
+
+    kind: Literal["cosine", "wsd", "constant"]
+    warmup_tokens: int
+    warmup_from: float
+    """Learning rate at the start of the warm-up: 0, or the parent's last one."""
+    floor: float
+    """Last learning rate as a fraction of the peak; for cosine and wsd."""
+    decay: float
+    """wsd: the last fraction of the stage, over which the rate falls linearly to the floor."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """How the stage is run. Nothing here is part of the stage's key; all of it may change between resumes."""
+
+    data_dir: str
+    """Folder of the prepared corpus, absolute or relative to the stage's folder."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast on CUDA, fp32 on the CPU. Weights and moments are always fp32."""
+    threads: int = 0
+    """CPU threads; 0: as many as torch takes by itself."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """`auto`: torch.compile on CUDA, eager on the CPU."""
+    micro_batch: int = 0
+    """Sequences a device holds at once; 0: the whole batch. Gradients accumulate over the micro-batches of a batch."""
+    log_tokens: int = 0
+    """Tokens between two training events; 0: a hundred a stage."""
+    eval_tokens: int = 0
+    """Tokens between two evaluations; 0: ten a stage. The end of the stage is always evaluated."""
+    checkpoint_minutes: float = 10.0
+    checkpoint_tokens: int = 0
+    """Tokens between two checkpoints, beside those by time; 0: by time alone."""
+    keep: int = 2
+    """Checkpoints that stay while a stage runs. The last one stays for good."""
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage of training."""
+
+    label: str
+    """For people; not part of the key."""
+    model: ModelConfig
+    data: DataSpec
+    tokens: int
+    """The stage's budget, a multiple of batch_tokens."""
+    batch_tokens: int
+    """Tokens an optimizer step, over all devices and micro-batches: a multiple of the model's context."""
+    optimizer: OptimizerSpec
+    schedule: ScheduleSpec
+    seed: int
+    """Of the initial weights, or of the rows that growth adds."""
+    run: RunSpec
+    parent: str | None = None
+    """Key of the stage that this one starts from."""
+    parent_dir: str | None = None
+    """Its folder, absolute or relative to this stage's folder. Not part of the key."""
+    growth: dict[str, Any] | None = field(default=None)
+    """The growth recipe, read by the growth room alone."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the stage."""
+        return self.tokens // self.batch_tokens
+
+    @property
+    def sequences(self) -> int:
+        """Sequences an optimizer step."""
+        return self.batch_tokens // self.model.context
+
+
+HOW = ("label", "run", "parent_dir")
+"""Fields of a stage that do not change what it computes."""
+
+
+def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
+    """Plain values for JSON; `spec_from_dict` reads them back."""
+    return {**asdict(spec), "model": to_dict(spec.model)}
+
+
+def spec_from_dict(values: dict[str, Any]) -> StageSpec:
+    """The spec that `spec_to_dict` wrote.
+
+    Raises:
+        ValueError, TypeError, KeyError: a missing, unknown or wrong field.
+    """
+    return StageSpec(
+        **{
+            **values,
+            "model": from_dict(values["model"]),
+            "data": DataSpec(**values["data"]),
+            "optimizer": OptimizerSpec(**values["optimizer"]),
+            "schedule": ScheduleSpec(**values["schedule"]),
+            "run": RunSpec(**values["run"]),
+        }
+    )
+
+
+def read_spec(stage_dir: Path) -> StageSpec:
+    """The spec of a stage's folder.
+
+    Raises:
+        SystemExit: with a message that names the file, when it is missing or not a stage.
+    """
+    path = stage_dir / STAGE_FILE
+    try:
+        return spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SystemExit(f"{path}: {error.strerror}. A stage's folder is written by `tfscale run`.") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise SystemExit(f"{path}: not a stage of this version of tfscale: {error}") from error
