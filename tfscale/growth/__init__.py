@@ -1,0 +1,1 @@
+"""Growth by parameter tokens: from a training state to a larger one."""

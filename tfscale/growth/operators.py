@@ -63,7 +63,7 @@ def _share(name: str, role: Role, copies: int) -> float:
 def _copy(name: str, role: Role, segment: Tensor, recipe: GrowthRecipe, seed: int, copy: int) -> Tensor:
     if role != "weight" or recipe.noise == 0:
         return segment
-    noise = torch.randn(segment.shape, generator=stream(seed, f"{name}:copy{copy}"))
+    noise = torch.randn(segment.shape, generator=stream(seed, f"{name}:from{len(segment)}:copy{copy}"))
     return segment + (noise * (recipe.noise * segment.std().item())).to(segment.dtype)
 
 
@@ -75,7 +75,7 @@ def _new_rows(
         how = recipe.new_keys if name.endswith(".keys") else recipe.new_values
         # The remainder of a split is the exact recipe: zero keys, random values.
         zero = how == "zero" or (how == "split" and name.endswith(".keys"))
-        rows = torch.zeros(shape) if zero else init_tensor(name, shape, parent, seed, part=":new")
+        rows = torch.zeros(shape) if zero else init_tensor(name, shape, parent, seed, part=f":from{len(old)}")
         return rows.to(old.dtype)
     if role == "exp_avg_sq" and recipe.new_second_moment == "mean":
         return old.mean(0, keepdim=True).expand(shape)

@@ -55,7 +55,7 @@ def grow_config(parent: TokenFormerConfig, tokens: Tokens, recipe: GrowthRecipe)
     """The parent's config with `tokens` parameter tokens in its layers.
 
     Raises:
-        ValueError: a count shrinks, or none grows.
+        ValueError: a count shrinks.
     """
     names = ("qkv", "out", "ffn")
     faults = [
@@ -65,13 +65,11 @@ def grow_config(parent: TokenFormerConfig, tokens: Tokens, recipe: GrowthRecipe)
     ]
     if faults:
         raise ValueError("; ".join(faults))
-    if tokens == parent.tokens:
-        raise ValueError(f"no count grows: {parent.tokens} stays {tokens}")
-    grown = {
-        name: grow_groups(getattr(parent, name), new, recipe, parent.norm_activation)
-        for name, new in zip(names, tokens, strict=True)
-    }
-    return replace(parent, **grown)
+    qkv, out, ffn = (
+        grow_groups(groups, new, recipe, parent.norm_activation)
+        for groups, new in zip((parent.qkv, parent.out, parent.ffn), tokens, strict=True)
+    )
+    return replace(parent, qkv=qkv, out=out, ffn=ffn)
 
 
 def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Groups:
@@ -102,6 +100,8 @@ def preserves(recipe: GrowthRecipe, parent: TokenFormerConfig, child: TokenForme
     q copies of a token multiply the L2 norm by sqrt(q) and the L1 norm by q; tau takes that back, and the values are
     divided by q.
     """
+    if child == parent:
+        return True
     zero_keys_are_silent = parent.norm_activation != "softmax"
     if recipe.tau == "group":
         return recipe.new_values == "zero" or (recipe.new_keys == "zero" and zero_keys_are_silent)

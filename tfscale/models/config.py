@@ -59,7 +59,9 @@ class TokenFormerConfig:
     def __post_init__(self) -> None:
         _check_common(self)
         if self.norm_activation not in get_args(NormActivation):
-            raise ValueError(f"norm_activation={self.norm_activation!r}; allowed: {', '.join(get_args(NormActivation))}")
+            raise ValueError(
+                f"norm_activation={self.norm_activation!r}; allowed: {', '.join(get_args(NormActivation))}"
+            )
         for name in ("qkv", "out", "ffn"):
             groups: Groups = getattr(self, name)
             if not groups or any(group.n < 1 or not group.tau > 0 for group in groups):

@@ -69,6 +69,24 @@ def read_events(stage_dir: Path) -> list[Event]:
     return fold(parse(path.read_text(encoding="utf-8", errors="replace").splitlines()))
 
 
+class EventTail:
+    """Follows a stage's events as they are written."""
+
+    def __init__(self, stage_dir: Path) -> None:
+        self._path = stage_dir / METRICS_FILE
+        self._offset = 0
+
+    def new(self) -> list[Event]:
+        """Events written since the last call."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        return parse(whole.decode("utf-8", errors="replace").splitlines())
+
+
 def parse(lines: Iterable[str]) -> list[Event]:
     """Events of the lines that are whole."""
     events = []

@@ -3,6 +3,7 @@
 `stage.yaml` is written in the JSON subset of YAML, so that the training room needs no YAML parser.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Literal
 from tfscale.models.config import ModelConfig, from_dict, to_dict
 
 STAGE_FILE = "stage.yaml"
+CHECKPOINTS = "checkpoints"
+"""Folder of a stage's checkpoints, `step-*`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class RunSpec:
     compile: Literal["auto", "on", "off"] = "auto"
     """`auto`: torch.compile on CUDA, eager on the CPU."""
     micro_batch: int = 0
-    """Sequences a device holds at once; 0: the whole batch. Gradients accumulate over the micro-batches of a batch."""
+    """Sequences a device holds at once; 0: as many of a batch as the memory model says fit. Gradients accumulate over
+    the micro-batches of a batch."""
     log_tokens: int = 0
     """Tokens between two training events; 0: a hundred a stage."""
     eval_tokens: int = 0
@@ -139,6 +143,14 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
             "run": RunSpec(**values["run"]),
         }
     )
+
+
+def key_of(spec: StageSpec) -> str:
+    """The stage's identity, 12 hex digits: a hash of everything that changes what it computes, its parent's key
+    included, and of nothing else."""
+    what = {name: value for name, value in spec_to_dict(spec).items() if name not in HOW}
+    canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def read_spec(stage_dir: Path) -> StageSpec:

@@ -1,0 +1,132 @@
+"""The paper's published points through the same functions as our own runs."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from tfscale.analysis.costs import at_equal_perplexity, family, marginal, perplexity_at
+from tfscale.analysis.curves import ArmCurve, curve
+from tfscale.analysis.reference import published_arms
+from tfscale.analysis.table import Row, compare
+
+PAPER = Path(__file__).parent.parent / "conf" / "reference" / "tokenformer_paper.yaml"
+SIZES = ("124M", "354M", "757M", "1.4B")
+
+
+def paper() -> dict[str, ArmCurve]:
+    return {arm.name: arm for arm in published_arms(OmegaConf.to_container(OmegaConf.load(PAPER)))}  # type: ignore
+
+
+def row(chain: str, baseline: str, size: str) -> Row:
+    arms = paper()
+    table = compare([arms[chain], arms[baseline]], "device_seconds")
+    return next(row for row in table.of_size(size) if row.arm == baseline)
+
+
+@pytest.mark.parametrize(("budget", "ratio"), [("15b", 4.36), ("30b", 2.96), ("60b", 1.89)])
+def test_the_papers_cost_ratios_at_1_4b(budget: str, ratio: float) -> None:
+    assert row(f"progressive_{budget}", "transformer", "1.4B").cost_ratio == pytest.approx(ratio, abs=0.005)
+
+
+def test_only_the_60b_chain_reaches_the_tables_transformer() -> None:
+    states = [row(f"progressive_{budget}", "transformer", "1.4B").equal_perplexity for budget in ("15b", "30b", "60b")]
+    assert [state and state.state for state in states] == ["not reached", "not reached", "at least"]
+    gaps = [state.gap for state in states if state]
+    assert gaps == pytest.approx([0.51, 0.14, 0.0])
+
+
+def test_the_threefold_saving_holds_for_the_transformer_as_plotted() -> None:
+    result = row("progressive_30b", "transformer_as_plotted", "1.4B").equal_perplexity
+    assert result is not None
+    assert result.speed_up == pytest.approx(1.96, abs=0.005)
+    assert result.saving == pytest.approx(1 - 1 / 2.96, abs=0.005)
+
+
+EQUAL_CUMULATIVE_COST = [
+    ("354M", [0.61, 0.20, -0.04]),
+    ("757M", [0.23, -0.08, -0.14]),
+    ("1.4B", [-0.56, -0.64, -0.48]),
+]
+
+
+@pytest.mark.parametrize(("size", "differences"), EQUAL_CUMULATIVE_COST)
+def test_growth_loses_at_first_and_wins_at_last_at_equal_cumulative_cost(size: str, differences: list[float]) -> None:
+    # Here in device time alone, of which 15 hours are the error of reading the short scratch runs off the figure.
+    for budget, difference in zip(("15b", "30b", "60b"), differences, strict=True):
+        result = row(f"progressive_{budget}", "transformer", size).equal_compute
+        assert result is not None
+        assert result.interpolated
+        assert result.difference == pytest.approx(difference, abs=0.02)
+
+
+@pytest.mark.parametrize(("size", "differences"), EQUAL_CUMULATIVE_COST)
+def test_the_same_in_the_tokens_that_the_chains_device_time_buys_from_scratch(
+    size: str, differences: list[float]
+) -> None:
+    arms = paper()
+    scratch = arms["transformer"].stage(size)
+    assert scratch is not None
+    assert scratch.end is not None
+    rate = scratch.end.totals.tokens / scratch.end.totals.device_seconds
+    for budget, difference in zip(("15b", "30b", "60b"), differences, strict=True):
+        stage = arms[f"progressive_{budget}"].stage(size)
+        assert stage is not None
+        assert stage.end is not None
+        perplexity = perplexity_at(curve([scratch], "tokens"), rate * stage.end.totals.device_seconds)
+        assert perplexity is not None
+        assert stage.end.perplexity - perplexity == pytest.approx(difference, abs=0.0101)
+
+
+def test_the_stage_costs_and_the_cost_of_the_family() -> None:
+    arms = paper()
+    last = arms["progressive_30b"].stage("1.4B")
+    assert last is not None
+    alone, chain, scratch = marginal(last), family(arms["progressive_30b"], "1.4B"), family(arms["transformer"], "1.4B")
+    assert alone is not None
+    assert chain is not None
+    assert scratch is not None
+    assert alone.tokens == pytest.approx(30e9)
+    assert alone.device_seconds / 3600 == pytest.approx(1124, abs=25)  # the paper's Figure 4
+    assert chain.device_seconds / 3600 == pytest.approx(3928)
+    assert scratch.device_seconds / 3600 == pytest.approx(24810)
+
+
+def test_what_was_not_published_is_not_known() -> None:
+    arms = paper()
+    assert math.isnan(marginal(arms["transformer"].stages[0]).flops)  # type: ignore[union-attr]
+    assert at_equal_perplexity(arms["progressive_30b"].stages[3], arms["transformer"].stages[3], "flops") is None
+
+
+def test_every_point_says_where_each_of_its_numbers_was_read() -> None:
+    values: Any = OmegaConf.to_container(OmegaConf.load(PAPER))
+    points = [point for arm in values["arms"] for stage in arm["stages"] for point in stage["points"]]
+    assert {kind for point in points for kind in point["read_from"].values()} == {"table", "text", "figure", "derived"}
+    assert all(tuple(s["size"] for s in arm["stages"]) == SIZES for arm in values["arms"] if arm["kind"] == "chain")
+
+
+POINT = {
+    "tokens": 1e9,
+    "perplexity": 9.0,
+    "device_hours": 2.0,
+    "read_from": {"tokens": "table", "perplexity": "table", "device_hours": "table"},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"kind": "chains"}, "chains"),
+        ({"sizes": []}, "sizes"),
+        ({"stages": [{"size": "S"}]}, "points"),
+        ({"stages": [{"size": "S", "points": [POINT | {"flops": 1}]}]}, "flops"),
+        ({"stages": [{"size": "S", "points": [POINT | {"read_from": {"tokens": "table"}}]}]}, "read_from"),
+    ],
+)
+def test_a_wrong_field_is_told_with_the_arms_name(change: dict[str, Any], told: str) -> None:
+    good = {"name": "mine", "title": "Mine", "kind": "scratch", "stages": [{"size": "S", "points": [POINT]}]}
+    assert published_arms({"arms": [good]})[0].stages[0].finished
+    with pytest.raises(ValueError, match=f"reference arm mine: .*{told}"):
+        published_arms({"arms": [good | change]})

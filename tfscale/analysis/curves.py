@@ -1,0 +1,212 @@
+"""Perplexity over compute, read from the stages' folders: the only door by which measurements enter this room."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from tfscale.models.counts import parameters
+from tfscale.schedule.arms import Arm, ArmKind, ArmStage
+from tfscale.training.events import DONE_FILE, Event, read_events
+
+Measure = Literal["flops", "tokens", "device_seconds"]
+"""What compute is counted in."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """An amount of training. NaN where it is not known, as for runs that others published."""
+
+    tokens: float
+    flops: float
+    """Model FLOPs."""
+    seconds: float
+    """In training steps; evaluation and checkpoints left out."""
+    device_seconds: float
+    """Those seconds times the devices."""
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Totals)))
+
+    def __sub__(self, other: "Totals") -> "Totals":
+        return Totals(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Totals)))
+
+    def of(self, measure: Measure) -> float:
+        value: float = getattr(self, measure)
+        return value
+
+
+NOTHING = Totals(0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One reading of the held-out text."""
+
+    step: int
+    """Within the stage; 0: before its first step, which after a growth is the grown model untrained."""
+    tokens: float
+    """Within the stage."""
+    totals: Totals
+    """Cumulative over the lineage, base included."""
+    loss: float
+    """Nats a token."""
+    perplexity: float
+    bits_per_byte: float
+
+
+@dataclass(frozen=True)
+class StageCurve:
+    """What one stage measured."""
+
+    size: str
+    key: str
+    parent: str | None
+    """Key of the stage that it started from."""
+    grown: bool
+    """Its first evaluation is that of the grown model before any training."""
+    parameters: int | None
+    """None: not known."""
+    heldout_tokens: int | None
+    """None: not known."""
+    start: Totals | None
+    """Where its parent ended; nothing at all for a run from scratch. None: the stage has not begun."""
+    evaluations: tuple[Evaluation, ...]
+    """In the order of their steps."""
+    finished: bool
+
+    @property
+    def end(self) -> Evaluation | None:
+        """The evaluation with which the stage finished."""
+        return self.evaluations[-1] if self.finished else None
+
+    @property
+    def step_size(self) -> Totals | None:
+        """What one optimizer step cost on average; None before the end, or where no steps are known."""
+        if self.end is None or self.start is None or not self.end.step:
+            return None
+        spent = self.end.totals - self.start
+        return Totals(*(getattr(spent, f.name) / self.end.step for f in fields(Totals)))
+
+
+@dataclass(frozen=True)
+class ArmCurve:
+    """An arm with what its stages measured; the fields are those of `tfscale.schedule.arms.Arm`."""
+
+    name: str
+    title: str
+    kind: ArmKind
+    stages: tuple[StageCurve, ...]
+
+    def stage(self, size: str) -> StageCurve | None:
+        return next((stage for stage in self.stages if stage.size == size), None)
+
+
+def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
+    """What the arms have measured so far; stages that have not begun have no evaluations.
+
+    Raises:
+        ValueError: a `done.json` that cannot be read, a parent without one, or arms that were not evaluated on the
+            same text.
+    """
+    arms = tuple(arms)
+    _check_same_text(arms)
+    return tuple(ArmCurve(arm.name, arm.title, arm.kind, tuple(map(read_stage, arm.stages))) for arm in arms)
+
+
+def read_stage(stage: ArmStage) -> StageCurve:
+    """What one stage has measured so far.
+
+    Raises:
+        ValueError: its `done.json` cannot be read, or it began from a parent whose `done.json` is missing.
+    """
+    evaluations = {e["step"]: _evaluation(e, _totals(e, "total_")) for e in read_events(stage.path) if _is_eval(e)}
+    done = _read_done(stage.path)
+    if done is not None:
+        end = {**done["eval"], "step": done["step"], "tokens": done["step"] * stage.spec.batch_tokens}
+        evaluations[done["step"]] = _evaluation(end, _totals(done["totals"]))
+    return StageCurve(
+        size=stage.size,
+        key=stage.key,
+        parent=stage.spec.parent,
+        grown=stage.spec.growth is not None and 0 in evaluations,
+        parameters=parameters(stage.spec.model),
+        heldout_tokens=stage.spec.data.heldout_tokens,
+        start=_start(stage) if evaluations else None,
+        evaluations=tuple(evaluations[step] for step in sorted(evaluations)),
+        finished=done is not None,
+    )
+
+
+def curve(stages: Sequence[StageCurve], measure: Measure) -> list[tuple[float, float]]:
+    """(compute, perplexity) of the stages' evaluations, one stage after the other: compute cumulative and in the
+    measure's unit. Left out is what has no place on logarithmic axes, such as a run's evaluation before any training.
+    """
+    points = [(e.totals.of(measure), e.perplexity) for stage in stages for e in stage.evaluations]
+    return [(compute, perplexity) for compute, perplexity in points if compute > 0 and math.isfinite(perplexity)]
+
+
+def _is_eval(event: Event) -> bool:
+    return bool(event["event"] == "eval")
+
+
+def _evaluation(values: Mapping[str, Any], totals: Totals) -> Evaluation:
+    return Evaluation(
+        step=values["step"],
+        tokens=values["tokens"],
+        totals=totals,
+        loss=values["loss"],
+        perplexity=values["perplexity"],
+        bits_per_byte=values["bits_per_byte"],
+    )
+
+
+def _totals(values: Mapping[str, Any], prefix: str = "") -> Totals:
+    return Totals(*(values[prefix + f.name] for f in fields(Totals)))
+
+
+def _start(stage: ArmStage) -> Totals:
+    if stage.spec.parent is None:
+        return NOTHING
+    assert stage.spec.parent_dir is not None, "a stage with a parent says where it is"
+    parent = stage.path / stage.spec.parent_dir
+    done = _read_done(parent)
+    if done is None:
+        raise ValueError(
+            f"{parent / DONE_FILE} is missing, so what {stage.path.name} cost by itself cannot be told from what its "
+            "parent cost. Put the folder back, or run the schedule again: `tfscale run` makes it anew."
+        )
+    return _totals(done["totals"])
+
+
+def _read_done(folder: Path) -> dict[str, Any] | None:
+    path = folder / DONE_FILE
+    if not path.exists():
+        return None
+    try:
+        done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _totals(done["totals"])
+        _evaluation({**done["eval"], "step": done["step"], "tokens": 0}, NOTHING)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as the end of a stage: {error!r}. It is written whole when a stage ends; delete "
+            "it and run the schedule again."
+        ) from error
+    return done
+
+
+def _check_same_text(arms: Sequence[Arm]) -> None:
+    first: tuple[str, str, int] | None = None
+    for arm in arms:
+        for stage in arm.stages:
+            data = stage.spec.data
+            if first is None:
+                first = (f"{arm.name} {stage.size}", data.fingerprint, data.heldout_tokens)
+            elif (data.fingerprint, data.heldout_tokens) != first[1:]:
+                raise ValueError(
+                    f"{arm.name} {stage.size} is evaluated on {data.heldout_tokens} held-out tokens of corpus "
+                    f"{data.fingerprint}, {first[0]} on {first[2]} of {first[1]}: their perplexities do not compare. "
+                    "Give all arms the same data and data.heldout_tokens."
+                )

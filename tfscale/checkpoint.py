@@ -1,0 +1,215 @@
+"""Training state on disk: one format from one rank to many, written and read by training and by growth.
+
+A checkpoint is a folder:
+
+    step-000000001200/
+        *.safetensors    model/<name>, exp_avg/<name>, exp_avg_sq/<name>, rng/<device>: written by
+                         torch.distributed.checkpoint, or by anyone who writes safetensors
+        state.json       the model's config, the counters
+        manifest.json    size and SHA-256 of every other file; written last
+
+It is written under another name, synced and then renamed, so a folder called `step-*` with a manifest is whole.
+Nothing in it can carry code.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from tfscale.models.config import ModelConfig, from_dict, to_dict
+
+FORMAT = 1
+STATE_FILE = "state.json"
+MANIFEST_FILE = "manifest.json"
+
+
+class BrokenCheckpoint(Exception):
+    """A checkpoint that is not what was written; the message names the file and the fault."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a lineage has cost so far, parents included."""
+
+    tokens: int = 0
+    flops: int = 0
+    """Model FLOPs: forward and backward passes, as `tfscale.models.counts` counts them."""
+    seconds: float = 0.0
+    """In training steps; evaluation, checkpoints and growth left out."""
+    device_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Where a stage stands."""
+
+    step: int = 0
+    """Optimizer steps of this stage."""
+    optimizer_step: int = 0
+    """AdamW's own count, behind its bias correction; it goes on over a growth that carries the moments."""
+    totals: Totals = Totals()
+
+
+def folder_name(step: int) -> str:
+    """Name of the checkpoint at a step; names sort as steps do."""
+    return f"step-{step:012d}"
+
+
+def write(folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a checkpoint. Tensors go through torch.distributed.checkpoint's safetensors storage.
+
+    Raises:
+        OSError: the disk is full or away; what was there before is untouched.
+    """
+
+    def fill(aside: Path) -> None:
+        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(aside)), no_dist=True)
+
+    write_aside(folder, config, counters, fill)
+
+
+def write_aside(folder: Path, config: ModelConfig, counters: Counters, fill: Callable[[Path], None]) -> None:
+    """Lets `fill` put safetensors files into a folder, completes it, and gives it its name last."""
+    aside = folder.parent / f".{folder.name}.writing"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    fill(aside)
+    state = {"format": FORMAT, "model": to_dict(config), "counters": asdict(counters)}
+    (aside / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    manifest = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in sorted(aside.iterdir())}
+    (aside / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    for file in aside.iterdir():
+        _sync(file)
+    _sync(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    _sync(folder.parent)
+
+
+def verify(folder: Path) -> None:
+    """Compares every file with the manifest.
+
+    Raises:
+        BrokenCheckpoint: a file is missing, of another size, or of other content.
+    """
+    for name, expected in _json(folder / MANIFEST_FILE).items():
+        file = folder / name
+        if not file.is_file():
+            raise BrokenCheckpoint(f"{file}: missing")
+        if file.stat().st_size != expected["bytes"]:
+            raise BrokenCheckpoint(f"{file}: {file.stat().st_size} bytes, {expected['bytes']} were written")
+        if _sha256(file) != expected["sha256"]:
+            raise BrokenCheckpoint(f"{file}: its content is not what was written (SHA-256 differs)")
+
+
+def read_state(folder: Path) -> tuple[ModelConfig, Counters]:
+    """The model's config and the counters.
+
+    Raises:
+        BrokenCheckpoint: state.json is missing or of another format.
+    """
+    state = _json(folder / STATE_FILE)
+    if state.get("format") != FORMAT:
+        raise BrokenCheckpoint(f"{folder / STATE_FILE}: format {state.get('format')}; this version reads {FORMAT}")
+    counters = state["counters"]
+    return from_dict(state["model"]), Counters(**{**counters, "totals": Totals(**counters["totals"])})
+
+
+def shapes(folder: Path) -> dict[str, torch.Size]:
+    """Names and shapes of the tensors in a checkpoint, however many ranks wrote them.
+
+    Raises:
+        BrokenCheckpoint: a file is no safetensors file.
+    """
+    try:
+        metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
+    except (SafetensorError, OSError) as error:
+        raise BrokenCheckpoint(f"{folder}: {error}") from error
+    entries = metadata.state_dict_metadata.items()
+    return {name: entry.size for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
+
+
+def read(folder: Path, into: Mapping[str, Tensor]) -> None:
+    """Fills the given tensors, each by its name, however many ranks wrote them.
+
+    Raises:
+        BrokenCheckpoint: a tensor is missing or of another shape.
+    """
+    try:
+        load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    except Exception as error:  # DCP wraps its own faults and safetensors' alike in several types
+        raise BrokenCheckpoint(f"{folder}: {error}") from error
+
+
+def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint in a folder of checkpoints. A broken one is set aside under a name that says so, and
+    reported."""
+    for found in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            verify(found)
+        except BrokenCheckpoint as fault:
+            aside = found.with_name(f"broken-{found.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            found.rename(aside)
+            report(f"set aside as {aside.name}: {fault}")
+            continue
+        return found
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints. The manifest goes first: half a checkpoint never looks whole."""
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        (old / MANIFEST_FILE).unlink(missing_ok=True)
+        shutil.rmtree(old)
+
+
+def rng_tensors() -> dict[str, Tensor]:
+    """The states of torch's random generators, as tensors to write."""
+    states = {"rng/cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["rng/cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_rng(states: Mapping[str, Tensor]) -> None:
+    """Puts back what `rng_tensors` gave."""
+    torch.set_rng_state(states["rng/cpu"])
+    if "rng/cuda" in states:
+        torch.cuda.set_rng_state(states["rng/cuda"])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BrokenCheckpoint(f"{path}: {error}") from error
+    if not isinstance(values, dict):
+        raise BrokenCheckpoint(f"{path}: not a JSON object")
+    return values
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,225 @@
+"""From overrides to an Experiment: Hydra composes, every fault is told at once."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfscale.config.schema import Experiment
+
+
+class UserFault(Exception):
+    """What the user said cannot be done. `faults` are whole messages: the key, the value, what is allowed, the mend."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = list(faults)
+
+
+def conf_dir() -> Path:
+    """The shipped configuration: beside the package in a source tree, inside it when installed from a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
+    """The experiment that the overrides describe.
+
+    Groups are looked for in `config_dir`, in `conf/` of the current folder and in the shipped conf/, in this order.
+
+    Raises:
+        UserFault: with every fault that could be found.
+    """
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    folders = _search_path(config_dir)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        parsed = _parse(overrides)
+        _check_groups(parsed, folders)
+        base = _compose([o for o in parsed if o.group], folders)
+        _check_keys(parsed, base)
+        return _to_experiment(_compose(parsed, folders))
+
+
+def group_options(folders: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """Names that can follow `group=`, of every configuration group."""
+    options: dict[str, set[str]] = {}
+    for folder in (*folders, conf_dir()):
+        for file in sorted(folder.glob("*/*.yaml")):
+            options.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(names) for group, names in sorted(options.items())}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Override:
+    text: str
+    key: str
+    value: Any
+    adds: bool
+    group: bool
+
+
+def _search_path(config_dir: Path | None) -> list[Path]:
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserFault([f"--config-dir {config_dir}: not a folder"])
+    here = Path.cwd() / "conf"
+    own = [here] if here.is_dir() and here.resolve() != conf_dir().resolve() else []
+    return ([config_dir.resolve()] if config_dir else []) + own
+
+
+def _parse(overrides: Sequence[str]) -> list[_Override]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser, groups = OverridesParser.create(), group_options()
+    parsed, faults = [], []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            faults.append(
+                f"{text!r} is no override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
+            )
+            continue
+        if override.is_sweep_override() or override.is_delete():
+            faults.append(f"{text!r}: one value a key, please; sweeps and deletions are not taken")
+            continue
+        key = override.key_or_group
+        parsed.append(_Override(text, key, override.value(), override.is_add(), key in groups))
+    if faults:
+        raise UserFault(faults)
+    return parsed
+
+
+def _check_groups(overrides: Sequence[_Override], folders: Sequence[Path]) -> None:
+    options, faults = group_options(folders), []
+    for override in overrides:
+        if override.group and override.value not in options[override.key]:
+            allowed = options[override.key]
+            faults.append(f"{override.text}: there is no such {override.key}{_nearest(str(override.value), allowed)}. "
+                          f"Allowed: {', '.join(allowed)}")  # fmt: skip
+    if faults:
+        raise UserFault(faults)
+
+
+def _check_keys(overrides: Sequence[_Override], base: dict[str, Any]) -> None:
+    faults = []
+    for override in overrides:
+        known = set(_known_keys(Experiment, "", base))
+        inside_added = any(override.key.startswith(f"{other.key}.") for other in overrides if other.adds)
+        declared = {key.rpartition(".")[0] for key in known} | set(_dicts(Experiment, ""))
+        may_add = override.adds and override.key.rpartition(".")[0] in declared
+        if not (override.group or override.key in known or may_add or inside_added):
+            faults.append(f"{override.text}: unknown key {override.key!r}{_nearest(override.key, known)}")
+    if faults:
+        raise UserFault(faults)
+
+
+def _nearest(word: str, known: typing.Iterable[str]) -> str:
+    """`; did you mean ...?`, by the whole key or by its last part."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    leaf = word.rpartition(".")[2]
+    close += [key for key in known if key.rpartition(".")[2] == leaf and key not in close]
+    return f"; did you mean {' or '.join(close[:3])}?" if close else ""
+
+
+def _known_keys(kind: Any, prefix: str, values: Any) -> Iterator[str]:
+    """Every key that exists: fields of the schema, and under dicts the names that the configuration has."""
+    hints = typing.get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        key, hint = f"{prefix}{item.name}", _inner(hints[item.name])
+        value = values.get(item.name) if isinstance(values, dict) else None
+        yield key
+        if dataclasses.is_dataclass(hint):
+            yield from _known_keys(hint, f"{key}.", value)
+        elif typing.get_origin(hint) is dict and isinstance(value, dict):
+            element = _inner(typing.get_args(hint)[1])
+            for name, child in value.items():
+                yield f"{key}.{name}"
+                if dataclasses.is_dataclass(element):
+                    yield from _known_keys(element, f"{key}.{name}.", child)
+
+
+def _dicts(kind: Any, prefix: str) -> Iterator[str]:
+    """Keys under which new names may be added with `+`."""
+    for item in dataclasses.fields(kind):
+        hint = _inner(typing.get_type_hints(kind)[item.name])
+        if dataclasses.is_dataclass(hint):
+            yield from _dicts(hint, f"{prefix}{item.name}.")
+        elif typing.get_origin(hint) is dict:
+            yield f"{prefix}{item.name}"
+
+
+def _inner(hint: Any) -> Any:
+    """The type behind `X | None`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    return hint
+
+
+def _compose(overrides: Sequence[_Override], folders: Sequence[Path]) -> dict[str, Any]:
+    from hydra import compose as hydra_compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
+    search = f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"
+    try:
+        # Keys that a file leaves to their default do not stand in it, so values are set after composing, not by Hydra.
+        groups = [override.text for override in overrides if override.group]
+        config = hydra_compose("config", overrides=[search, *groups])
+        with open_dict(config):
+            for override in overrides:
+                if not override.group:
+                    OmegaConf.update(config, override.key, override.value, merge=True)
+        values = OmegaConf.to_container(config, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserFault([f"the configuration does not compose: {' '.join(str(error).split())}"]) from error
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _to_experiment(values: dict[str, Any]) -> Experiment:
+    from pydantic import TypeAdapter, ValidationError
+
+    unknown = sorted(set(_flat_keys(values)) - set(_known_keys(Experiment, "", values)))
+    known = set(_known_keys(Experiment, "", values))
+    roots = [key for key in unknown if key.rpartition(".")[0] not in unknown]
+    faults = [f"unknown key {key!r} in a configuration file{_nearest(key, known)}" for key in roots]
+    try:
+        experiment = TypeAdapter(Experiment).validate_python(values)
+    except ValidationError as error:
+        faults += [_fault(entry) for entry in error.errors()]
+    if faults:
+        raise UserFault(faults)
+    return experiment
+
+
+def _flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield f"{prefix}{name}"
+            yield from _flat_keys(value, f"{prefix}{name}.")
+
+
+def _fault(entry: Any) -> str:
+    # The last parts of a location can be validators' own names; those have brackets.
+    key = ".".join(str(part) for part in entry["loc"] if "[" not in str(part))
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    if entry["type"] == "missing":
+        return f"{key} is not set; give it a value: {key}=..."
+    if entry["type"] == "value_error" and isinstance(entry["input"], dict):
+        return message  # a rule of a whole part, which names its keys itself
+    return f"{key}={entry['input']}: {message[:1].lower()}{message[1:]}"
+
+
+def runs_dir(experiment: Experiment) -> Path:
+    """The runs folder as an absolute path."""
+    return Path(experiment.runs).expanduser().absolute()

@@ -1,0 +1,222 @@
+"""What a user may say: the shape of a composed experiment. Each class is one part of the configuration; each field's
+text is its documentation."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from tfscale.growth.recipe import GrowthRecipe
+from tfscale.models.config import NormActivation
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+def _amount(value: Any) -> Any:
+    """15B, 300_000, 1.5M or 2e6 as a whole number; anything else is left to the type check."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][0-9]+)?)\s*([KMBT]?)", value.strip())
+        if not match:
+            raise ValueError("a number of tokens such as 15B, 1.5M, 300K or 65536")
+        return round(float(match[1].replace("_", "")) * _UNITS[match[2]])
+    return value
+
+
+Amount = Annotated[int, BeforeValidator(_amount)]
+"""A count of tokens: 15B, 1.5M, 300K, 65536."""
+
+
+@dataclass(frozen=True)
+class ModelPart:
+    """What all stages of the chain share."""
+
+    n_layer: int
+    d_model: int
+    n_head: int
+    context: int
+    """Tokens a sequence, in training and in evaluation."""
+    vocab_size: int | None = None
+    """Rows of the embedding; at least the tokenizer's. None: the tokenizer's own size."""
+    rotary: float = 0.25
+    """Fraction of the head dimensions that rotate; 0: no positions."""
+    norm_activation: NormActivation = "l2_norm_gelu"
+
+
+@dataclass(frozen=True)
+class TransformerPart:
+    """The Transformer that stands beside a stage: of about its size."""
+
+    n_layer: int
+    d_model: int
+    n_head: int
+    d_ff: int | None = None
+    """None: four times d_model."""
+    lr: float | None = None
+    """Peak learning rate of its run from scratch. None: optim.lr."""
+
+
+@dataclass(frozen=True)
+class StagePart:
+    """One stage of the chain, and the size it stands for."""
+
+    size: str
+    """Name of the size, such as 354M."""
+    qkv: int
+    """Parameter tokens of each of the query, key and value projections."""
+    out: int | None = None
+    """Parameter tokens of the attention's output projection. None: as many as qkv."""
+    ffn: int | None = None
+    """Parameter tokens of the feed-forward layer. None: four times qkv."""
+    tokens: Amount | None = None
+    """Training tokens of the stage. None: schedule.growth_tokens."""
+    lr: float | None = None
+    """Peak learning rate of the stage. None: optim.lr."""
+    scratch_lr: float | None = None
+    """Peak learning rate of a TokenFormer of this size from scratch. None: optim.lr."""
+    transformer: TransformerPart | None = None
+    """The Transformer baseline at this size. None: there is none."""
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Parameter tokens of (each of q, k, v; output; feed-forward), defaults filled in."""
+        out = self.out if self.out is not None else self.qkv
+        ffn = self.ffn if self.ffn is not None else 4 * self.qkv
+        return self.qkv, out, ffn
+
+
+@dataclass(frozen=True)
+class SchedulePart:
+    """The chain."""
+
+    name: str
+    """Names the experiment in the tracking store and in comparisons."""
+    stages: dict[str, StagePart]
+    """In order; the first is trained from scratch, each later one grows out of the one before."""
+    growth_tokens: Amount = 0
+    """Training tokens of every stage that does not state its own."""
+    trained_on_lr: float | None = None
+    """Peak learning rate at which the small model is trained on. None: optim.lr."""
+
+
+@dataclass(frozen=True)
+class DataPart:
+    """The text and its tokens."""
+
+    source: Literal["wiki", "docs", "text", "shards"]
+    path: str | None = None
+    """File or folder, for `text` and `shards`."""
+    text_key: str = "text"
+    """Field of a JSONL line that holds the document."""
+    tokenizer: Literal["bpe", "file"] = "bpe"
+    """`bpe`: a byte-level BPE learnt from the training documents. `file`: a Hugging Face tokenizer.json."""
+    tokenizer_path: str | None = None
+    vocab_size: int = 4096
+    """Entries of a learnt BPE; 257 is bytes and the end of text."""
+    heldout: float = 0.05
+    """Fraction of the documents that are never trained on."""
+    split_seed: int = 0
+    heldout_tokens: Amount = 65_536
+    """Evaluation reads this many tokens of the held-out documents, always the same ones."""
+    order_seed: int = 0
+    """Of the order in which training tokens are read; the same in every arm."""
+
+
+@dataclass(frozen=True)
+class OptimPart:
+    """AdamW and its learning-rate schedule, of every stage."""
+
+    lr: float
+    batch_tokens: Amount
+    """Tokens an optimizer step, over all devices."""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup: float = 0.01
+    """Fraction of the stage over which the learning rate rises."""
+    floor: float = 0.1
+    """Last learning rate as a fraction of the peak (cosine, wsd)."""
+    decay: float = 0.2
+    """Last fraction of the stage over which it falls (wsd)."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    """Largest gradient norm; 0: no clipping."""
+
+
+@dataclass(frozen=True)
+class ArmPart:
+    """A way of getting to the same sizes without growing."""
+
+    kind: Literal["scratch", "trained_on"]
+    """`scratch`: a model of each size, from scratch. `trained_on`: the chain's first model goes on training."""
+    title: str
+    """For legends and tables."""
+    family: Literal["tokenformer", "transformer"] = "tokenformer"
+    budget: Literal["cumulative_compute", "stage_tokens"] = "cumulative_compute"
+    """`cumulative_compute`: the FLOPs that the chain has cost up to that size, base included. `stage_tokens`: the
+    tokens of the chain's stage of that size (scratch only)."""
+    sizes: Literal["all", "last"] = "all"
+    """At which sizes of the schedule; `trained_on` has no first size to stand at."""
+
+
+@dataclass(frozen=True)
+class BaselinePart:
+    """The arms beside the chain."""
+
+    arms: dict[str, ArmPart] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LauncherPart:
+    """How stages are run. Nothing here changes what they compute, beyond rounding."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on CUDA, fp32 on the CPU; weights and moments are always fp32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """auto: torch.compile on CUDA, eager on the CPU."""
+    threads: int = 0
+    """CPU threads a stage; 0: the machine's cores over `parallel`."""
+    parallel: int = 1
+    """Stages that run side by side when they do not wait for each other."""
+    micro_batch: int = 0
+    """Sequences a device holds at once; 0: as many of a batch as the memory model says fit."""
+    log_tokens: Amount = 0
+    """Tokens between two training metrics; 0: a hundred a stage."""
+    eval_tokens: Amount = 0
+    """Tokens between two evaluations; 0: ten a stage."""
+    checkpoint_minutes: float = 10.0
+    checkpoint_tokens: Amount = 0
+    """Tokens between two checkpoints, beside those by time; 0: by time alone."""
+    keep: int = 2
+    """Checkpoints that stay while a stage runs."""
+
+
+@dataclass(frozen=True)
+class TrackingPart:
+    """MLflow, which mirrors what the stages' folders say."""
+
+    enabled: bool = True
+    uri: str | None = None
+    """Any MLflow tracking URI. None: a sqlite store in the runs folder."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a command was told."""
+
+    schedule: SchedulePart
+    model: ModelPart
+    data: DataPart
+    optim: OptimPart
+    growth: GrowthRecipe
+    baseline: BaselinePart
+    launcher: LauncherPart
+    tracking: TrackingPart
+    runs: str
+    """Folder of stages, data and the tracking store."""
+    seed: int
+    """Of initial weights and new rows."""

@@ -1,0 +1,95 @@
+"""Which tokens a training step sees: a pure function of the order's seed and the sequence's index.
+
+Nothing is remembered from one call to the next. So a run goes on from any step, on any number of devices, and every
+arm of a comparison reads the same text in the same order.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tfscale.data.errors import DataError
+from tfscale.data.permutation import mix, permute
+from tfscale.data.shards import Tokens
+
+
+class Batches:
+    """Training sequences, numbered from 0 without end.
+
+    An epoch cuts the split into windows of `context` tokens that do not overlap, and visits each once in a random
+    order. The split is a ring, whose end its beginning follows, cut at a random place in each epoch: windows fall
+    otherwise each time, and the remainder of fewer than `context` tokens is another one each time. All epochs have
+    as many windows, so that a sequence's epoch and place in it are arithmetic.
+
+    Raises:
+        DataError: the split holds fewer tokens than one window and the target after it.
+    """
+
+    def __init__(self, tokens: Tokens, context: int, order_seed: int) -> None:
+        if len(tokens) <= context:
+            raise DataError(
+                f"context={context}: the training split holds {len(tokens):,} tokens, one sequence needs "
+                f"{context + 1:,}. Give more text, or a shorter context."
+            )
+        self._tokens, self._context, self._seed = tokens, context, order_seed
+        self.windows = len(tokens) // context
+        """Sequences an epoch."""
+
+    def sequences(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets, int64 [count, context], of the sequences first to first + count - 1. A target is the
+        token after its input."""
+        rows = np.empty((count, self._context + 1), np.int64)
+        for row, start in zip(rows, self._starts(first, count), strict=True):
+            piece = self._tokens[start : start + len(row)]
+            row[: len(piece)] = piece
+            if len(piece) < len(row):
+                row[len(piece) :] = self._tokens[: len(row) - len(piece)]
+        return _inputs_and_targets(rows)
+
+    def _starts(self, first: int, count: int) -> Iterator[int]:
+        """Where each sequence begins in the split."""
+        assert first >= 0
+        stop = first + count
+        for epoch in range(first // self.windows, -(-stop // self.windows)):
+            begin = epoch * self.windows
+            places = np.arange(max(first, begin) - begin, min(stop, begin + self.windows) - begin, dtype=np.uint64)
+            key = mix(mix(self._seed) ^ epoch)
+            cut = mix(key ^ 1) % len(self._tokens)
+            for window in permute(places, self.windows, key).tolist():
+                yield (cut + window * self._context) % len(self._tokens)
+
+
+def heldout_batches(
+    tokens: Tokens, context: int, n_tokens: int, batch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Inputs and targets, int64 [up to batch, context], of the first tokens of the held-out split: the same ones
+    always, in windows that do not overlap, as many as `n_tokens` holds. A target is the token after its input. The
+    targets are the tokens that are evaluated; in UTF-8 bytes of text, that many times
+    `PreparedData.heldout_bytes_per_token`.
+
+    Raises:
+        DataError: n_tokens does not hold one window, or the split is shorter than n_tokens.
+    """
+    evaluated = n_tokens // context * context
+    if evaluated < 1:
+        raise DataError(f"heldout_tokens={n_tokens}; must be at least the context, {context}")
+    if len(tokens) <= evaluated:
+        raise DataError(
+            f"heldout_tokens={n_tokens}: the held-out split holds {len(tokens):,} tokens, {evaluated + 1:,} are "
+            "needed. Ask for fewer, give more text, or raise the held-out fraction."
+        )
+    return _heldout(tokens, context, evaluated, batch)
+
+
+def _heldout(tokens: Tokens, context: int, n_tokens: int, batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for start in range(0, n_tokens, batch * context):
+        stop = min(start + batch * context, n_tokens)
+        span = tokens[start : stop + 1].astype(np.int64)
+        yield torch.from_numpy(span[:-1]).view(-1, context), torch.from_numpy(span[1:]).view(-1, context)
+
+
+def _inputs_and_targets(rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    sequences = torch.from_numpy(rows)
+    return sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()

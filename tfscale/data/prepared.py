@@ -1,0 +1,56 @@
+"""A prepared corpus, opened for training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfscale.data.errors import DataError
+from tfscale.data.manifest import Manifest, SplitRecord, read_manifest
+from tfscale.data.shards import ShardLabel, Tokens, read_shard, token_dtype
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The tokens of both splits and what is known about them."""
+
+    folder: Path
+    manifest: Manifest
+    train: Tokens
+    heldout: Tokens
+
+    @property
+    def heldout_bytes_per_token(self) -> float:
+        """UTF-8 bytes that a held-out token stands for, each end-of-text token counted as one byte."""
+        return self.manifest.heldout.bytes_per_token
+
+
+def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
+    """Opens a prepared folder; tokens stay on disk until they are read.
+
+    Raises:
+        DataError: the folder is not a prepared corpus, is damaged, or is not the one with this fingerprint.
+    """
+    manifest = read_manifest(folder)
+    if fingerprint not in (None, manifest.fingerprint):
+        raise DataError(
+            f"{folder}: holds the corpus {manifest.fingerprint}, asked for is {fingerprint}. "
+            "Prepare that corpus, or point to its folder."
+        )
+    return PreparedData(
+        folder,
+        manifest,
+        train=_open_split(folder, manifest, "train", manifest.train),
+        heldout=_open_split(folder, manifest, "heldout", manifest.heldout),
+    )
+
+
+def _open_split(folder: Path, manifest: Manifest, name: str, split: SplitRecord) -> Tokens:
+    label = ShardLabel(str(manifest.format), manifest.fingerprint, manifest.tokenizer.sha256, name)
+    dtype = token_dtype(manifest.tokenizer.vocab_size)
+    shards = [read_shard(folder / shard.file, label, dtype) for shard in split.shards]
+    held = sum(map(len, shards))
+    if not held or held != split.tokens:
+        raise DataError(
+            f"{folder}: {name} shards hold {held:,} tokens, the manifest says {split.tokens:,}. "
+            "Remove the folder and prepare the corpus again."
+        )
+    return Tokens(shards)

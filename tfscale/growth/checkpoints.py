@@ -1,0 +1,46 @@
+"""Growth from checkpoint to checkpoint, on the CPU, one tensor at a time."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from tfscale import checkpoint
+from tfscale.checkpoint import Counters
+from tfscale.growth.operators import Role, grow_tensor
+from tfscale.growth.recipe import GrowthRecipe
+from tfscale.models.config import TokenFormerConfig
+
+_ROLES: dict[str, Role] = {"model": "weight", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+
+
+def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe: GrowthRecipe, seed: int) -> None:
+    """Writes the checkpoint at step 0 of a stage that grows out of `parent`.
+
+    The child's totals go on from its parent's; its step count starts anew. Memory stays near twice the largest tensor.
+
+    Args:
+        parent: a whole checkpoint of a TokenFormer.
+        child: the folder to write.
+        config: of the child, from `grow_config`.
+
+    Raises:
+        BrokenCheckpoint: the parent cannot be read.
+        OSError: the child cannot be written; nothing is left behind under its name.
+    """
+    old_config, old = checkpoint.read_state(parent)
+    assert isinstance(old_config, TokenFormerConfig), f"{parent} is no TokenFormer"
+    carried = recipe.moments == "carry"
+    wanted = ("model/", "exp_avg/", "exp_avg_sq/") if carried else ("model/",)
+    tensors = {name: shape for name, shape in sorted(checkpoint.shapes(parent).items()) if name.startswith(wanted)}
+
+    def save(folder: Path) -> None:
+        for number, (name, shape) in enumerate(tensors.items()):
+            kind, weight = name.split("/", 1)
+            old_tensor = torch.empty(shape)
+            checkpoint.read(parent, {name: old_tensor})
+            grown = grow_tensor(weight, _ROLES[kind], old_tensor, old_config, config, recipe, seed)
+            save_file({name: grown.contiguous()}, folder / f"tensor-{number:05d}.safetensors")
+
+    counters = Counters(step=0, optimizer_step=old.optimizer_step if carried else 0, totals=old.totals)
+    checkpoint.write_aside(child, config, counters, save)

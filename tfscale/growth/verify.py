@@ -1,0 +1,62 @@
+"""What a growth did to the function: the same held-out tokens through the parent and through the child."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tfscale import checkpoint
+from tfscale.models.counts import parameters
+from tfscale.models.init import build_model
+
+FLOAT64_PARAMETERS = 100_000_000
+"""Models up to this size are compared in float64, larger ones in float32 for their memory's sake."""
+
+
+class NotPreserved(Exception):
+    """A growth that should leave the logits as they were has changed them."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A parent and its child on the same tokens."""
+
+    loss_before: float
+    loss_after: float
+    """Nats a token."""
+    max_logit_difference: float
+    tolerance: float
+    """Largest difference that rounding explains, for logits of the parent's size and the precision used."""
+    precision: str
+    tokens: int
+
+
+@torch.inference_mode()
+def compare(parent: Path, child: Path, inputs: Tensor, targets: Tensor) -> Comparison:
+    """Runs both checkpoints, one after the other, on `inputs` and `targets` [batch, context]."""
+    config, _ = checkpoint.read_state(child)
+    dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32
+    before, after = _logits(parent, inputs, dtype), _logits(child, inputs, dtype)
+    scale = before.abs().max().item()
+    return Comparison(
+        loss_before=_loss(before, targets),
+        loss_after=_loss(after, targets),
+        max_logit_difference=(after - before).abs().max().item(),
+        # Summing n products in another order moves a value by some hundreds of its last places.
+        tolerance=1e4 * torch.finfo(dtype).eps * max(scale, 1.0),
+        precision=str(dtype).removeprefix("torch."),
+        tokens=targets.numel(),
+    )
+
+
+def _logits(folder: Path, inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    config, _ = checkpoint.read_state(folder)
+    model = build_model(config)
+    checkpoint.read(folder, {f"model/{name}": parameter.data for name, parameter in model.named_parameters()})
+    logits: Tensor = model.to(dtype)(inputs)
+    return logits
+
+
+def _loss(logits: Tensor, targets: Tensor) -> float:
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).item()

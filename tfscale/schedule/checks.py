@@ -1,0 +1,131 @@
+"""Rules between settings, checked when an experiment is composed: before anything is written or launched."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from tfscale.config.schema import Experiment
+
+
+def check_experiment(experiment: Experiment) -> list[str]:
+    """Faults of single values and of the model's shape, each with its mend."""
+    return [
+        *_model(experiment),
+        *_optim(experiment),
+        *_data(experiment),
+        *_schedule(experiment),
+        *_launcher(experiment),
+    ]
+
+
+def _model(experiment: Experiment) -> Iterator[str]:
+    model = experiment.model
+    for name in ("n_layer", "d_model", "n_head", "context"):
+        if getattr(model, name) < 1:
+            yield f"model.{name}={getattr(model, name)}: at least 1"
+    if model.n_head > 0 and model.d_model % model.n_head:
+        yield f"model.n_head={model.n_head} does not divide model.d_model={model.d_model}"
+    if not 0 <= model.rotary <= 1:
+        yield f"model.rotary={model.rotary}: a fraction of the head dimensions, 0 to 1"
+
+
+def _optim(experiment: Experiment) -> Iterator[str]:
+    optim, context = experiment.optim, experiment.model.context
+    if optim.lr <= 0:
+        yield f"optim.lr={optim.lr}: above 0"
+    if optim.batch_tokens < 1 or (context > 0 and optim.batch_tokens % context):
+        yield f"optim.batch_tokens={optim.batch_tokens}: a multiple of model.context={context}"
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(optim, name) < 1:
+            yield f"optim.{name}={getattr(optim, name)}: 0 to less than 1"
+    for name in ("warmup", "floor", "decay"):
+        if not 0 <= getattr(optim, name) <= 1:
+            yield f"optim.{name}={getattr(optim, name)}: a fraction, 0 to 1"
+    for name in ("weight_decay", "clip", "eps"):
+        if getattr(optim, name) < 0:
+            yield f"optim.{name}={getattr(optim, name)}: at least 0"
+
+
+def _data(experiment: Experiment) -> Iterator[str]:
+    data = experiment.data
+    if data.source in ("text", "shards") and data.path is None:
+        yield f"data.path is not set; data.source={data.source} needs the file or folder: data.path=..."
+    if data.tokenizer == "file" and data.source != "shards" and data.tokenizer_path is None:
+        yield "data.tokenizer_path is not set; data.tokenizer=file needs a Hugging Face tokenizer.json"
+    if data.tokenizer == "bpe" and data.vocab_size < 257:
+        yield f"data.vocab_size={data.vocab_size}: at least 257, the bytes and the end of text"
+    if not 0 < data.heldout < 1:
+        yield f"data.heldout={data.heldout}: a fraction of the documents, above 0 and below 1"
+    context = experiment.model.context
+    if data.heldout_tokens < 1 or (context > 0 and data.heldout_tokens % context):
+        yield f"data.heldout_tokens={data.heldout_tokens}: a multiple of model.context={context}"
+
+
+def _schedule(experiment: Experiment) -> Iterator[str]:
+    schedule = experiment.schedule
+    if not schedule.stages:
+        yield "schedule.stages is empty; a chain has at least one stage"
+    for name, part in schedule.stages.items():
+        key = f"schedule.stages.{name}"
+        for field in ("qkv", "out", "ffn"):
+            count = getattr(part, field)
+            if count is not None and count < 1:
+                yield f"{key}.{field}={count}: at least 1 parameter token"
+        tokens = part.tokens if part.tokens is not None else schedule.growth_tokens
+        if tokens < experiment.optim.batch_tokens:
+            yield (
+                f"{key}.tokens={tokens}: at least one batch (optim.batch_tokens={experiment.optim.batch_tokens}); "
+                "set it, or schedule.growth_tokens for all grown stages"
+            )
+        for field in ("lr", "scratch_lr"):
+            rate = getattr(part, field)
+            if rate is not None and rate <= 0:
+                yield f"{key}.{field}={rate}: above 0"
+        shape = part.transformer
+        if shape is not None and (min(shape.n_layer, shape.d_model, shape.n_head) < 1 or shape.d_model % shape.n_head):
+            yield f"{key}.transformer: n_head={shape.n_head} must divide d_model={shape.d_model}, all at least 1"
+    sizes = [part.size for part in schedule.stages.values()]
+    if len(set(sizes)) < len(sizes):
+        yield f"schedule.stages name a size twice: {', '.join(sizes)}"
+    yield from _arms(experiment)
+
+
+def _arms(experiment: Experiment) -> Iterator[str]:
+    parts = list(experiment.schedule.stages.items())
+    for name, arm in experiment.baseline.arms.items():
+        needed = parts if arm.sizes == "all" else parts[-1:]
+        for stage, part in needed:
+            if arm.kind == "scratch" and arm.family == "transformer" and part.transformer is None:
+                yield (
+                    f"baseline.arms.{name} needs a Transformer at {part.size}: set schedule.stages.{stage}.transformer "
+                    "(n_layer, d_model, n_head), or choose baseline=tokenformer"
+                )
+        if arm.kind == "trained_on" and len(parts) < 2:
+            yield f"baseline.arms.{name}: the chain has one stage, so there is no compute left to train it on with"
+        if arm.kind == "trained_on" and (arm.budget != "cumulative_compute" or arm.family != "tokenformer"):
+            yield f"baseline.arms.{name}: trained_on is the chain's own first model, at its cumulative compute"
+        if name == "progressive":
+            yield "baseline.arms.progressive: that is the chain's own name; choose another"
+
+
+def _launcher(experiment: Experiment) -> Iterator[str]:
+    launcher = experiment.launcher
+    for name, least in (("parallel", 1), ("keep", 1), ("threads", 0), ("micro_batch", 0), ("log_tokens", 0),
+                        ("eval_tokens", 0), ("checkpoint_tokens", 0), ("checkpoint_minutes", 0)):  # fmt: skip
+        if getattr(launcher, name) < least:
+            yield f"launcher.{name}={getattr(launcher, name)}: at least {least}"
+
+
+def check_growable(experiment: Experiment) -> list[str]:
+    """Faults of the chain's growth: a chain keeps its depth, width, heads and vocabulary, and no count shrinks."""
+    faults = []
+    parts = list(experiment.schedule.stages.items())
+    for (_, parent), (name, child) in pairwise(parts):
+        before, after = parent.counts, child.counts
+        key = f"schedule.stages.{name}"
+        for field, old, new in zip(("qkv", "out", "ffn"), before, after, strict=True):
+            if new < old:
+                faults.append(f"{key}.{field}={new} ({child.size}) cannot grow out of {old} ({parent.size}): no count "
+                              f"may shrink; at least {old}")  # fmt: skip
+        if after == before:
+            faults.append(f"{key} ({child.size}) has as many parameter tokens as {parent.size}: {after}; raise qkv")
+    return faults

@@ -1,0 +1,104 @@
+"""python -m tfscale.schedule.growing STAGE_DIR: makes the checkpoint that a grown stage begins from.
+
+Exit codes: 0 done, 1 a failure, with the reason on standard error.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tfscale import checkpoint
+from tfscale.checkpoint import BrokenCheckpoint
+from tfscale.data.batches import heldout_batches
+from tfscale.data.prepared import open_data
+from tfscale.growth.checkpoints import grow_checkpoint
+from tfscale.growth.recipe import GrowthRecipe, preserves
+from tfscale.growth.verify import Comparison, NotPreserved, compare
+from tfscale.models.config import TokenFormerConfig
+from tfscale.models.counts import parameters
+from tfscale.schedule.ledger import GROWTH_FILE, read_done
+from tfscale.training.lock import StageHeld, StageLock
+from tfscale.training.loop import write_json
+from tfscale.training.spec import CHECKPOINTS, StageSpec, read_spec
+
+VERIFICATION_TOKENS = 2048
+"""Held-out tokens that go through parent and child."""
+
+
+def main() -> int:
+    """Grows the stage of the folder named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tfscale.schedule.growing", description=__doc__)
+    parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
+    try:
+        grow_stage(parser.parse_args().stage_dir)
+    except (BrokenCheckpoint, NotPreserved, StageHeld, OSError, ValueError) as fault:
+        print(fault, file=sys.stderr)
+        return 1
+    return 0
+
+
+def grow_stage(stage_dir: Path) -> None:
+    """Writes the stage's checkpoint at step 0 and growth.json, out of its parent's last checkpoint.
+
+    Raises:
+        BrokenCheckpoint: the parent's checkpoint is not whole.
+        NotPreserved: a preserving recipe has changed the logits; the checkpoint is taken back.
+    """
+    spec = read_spec(stage_dir)
+    assert spec.parent_dir is not None, f"{stage_dir} has no parent"
+    assert spec.growth is not None, f"{stage_dir} has no recipe"
+    assert isinstance(spec.model, TokenFormerConfig)
+    recipe = GrowthRecipe(**spec.growth)
+    parent_dir = stage_dir / spec.parent_dir
+    parent = parent_dir / CHECKPOINTS / read_done(parent_dir)["checkpoint"]
+    child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
+    with StageLock(stage_dir):
+        started = time.perf_counter()
+        checkpoint.verify(parent)
+        grow_checkpoint(parent, child, spec.model, recipe, spec.seed)
+        seconds = time.perf_counter() - started
+        result = _compare(stage_dir, spec, parent, child)
+        report = _report(spec, parent, recipe, result, seconds)
+        if report["preserving"] and result.max_logit_difference > result.tolerance:
+            shutil.rmtree(child)
+            raise NotPreserved(
+                f"growth={recipe.name} should leave the logits of {spec.parent} as they are, and moved them by up to "
+                f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); nothing was kept"
+            )
+        write_json(stage_dir / GROWTH_FILE, report)
+
+
+def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path) -> Comparison:
+    data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
+    context = spec.model.context
+    sequences = max(1, VERIFICATION_TOKENS // context)
+    inputs, targets = next(iter(heldout_batches(data.heldout, context, sequences * context, sequences)))
+    return compare(parent, child, inputs, targets)
+
+
+def _report(spec: StageSpec, parent: Path, recipe: GrowthRecipe, result: Comparison, seconds: float) -> dict[str, Any]:
+    old, _ = checkpoint.read_state(parent)
+    assert isinstance(old, TokenFormerConfig)
+    assert isinstance(spec.model, TokenFormerConfig)
+    return {
+        "recipe": asdict(recipe),
+        "parent": spec.parent,
+        "parent_checkpoint": parent.name,
+        "tokens": {
+            name: {"before": before, "after": after}
+            for name, before, after in zip(("qkv", "out", "ffn"), old.tokens, spec.model.tokens, strict=True)
+        },
+        "groups": {name: [asdict(group) for group in getattr(spec.model, name)] for name in ("qkv", "out", "ffn")},
+        "parameters": {"before": parameters(old), "after": parameters(spec.model)},
+        "preserving": preserves(recipe, old, spec.model),
+        "comparison": asdict(result),
+        "seconds": seconds,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

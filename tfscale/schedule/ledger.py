@@ -1,0 +1,94 @@
+"""What the stages' folders say: the ledger that everything else is read from."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tfscale.schedule.arms import ArmStage
+from tfscale.training.events import DONE_FILE, Event, read_events
+from tfscale.training.lock import held
+
+GROWTH_FILE = "growth.json"
+
+State = Literal["done", "running", "preempted", "failed", "interrupted", "waiting"]
+"""`preempted` stopped on request with a checkpoint; `interrupted` ended without a word (killed, power cut)."""
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far a stage is."""
+
+    state: State
+    tokens: int = 0
+    detail: str = ""
+    """Who works on it, or why it failed."""
+    last_eval: Event | None = None
+
+
+def status_of(stage: ArmStage) -> StageStatus:
+    """The status of a stage, from its folder alone."""
+    events = read_events(stage.path)
+    tokens = max((event["tokens"] for event in events if "tokens" in event), default=0)
+    evaluation = next((event for event in reversed(events) if event["event"] == "eval"), None)
+    if (stage.path / DONE_FILE).exists():
+        return StageStatus("done", stage.spec.tokens, last_eval=evaluation)
+    holder = held(stage.path)
+    if holder is not None:
+        return StageStatus("running", tokens, holder, evaluation)
+    end = next((event for event in reversed(events) if event["event"] in ("end", "start")), None)
+    if end is None:
+        return StageStatus("waiting")
+    if end["event"] == "start":
+        return StageStatus("interrupted", tokens, last_eval=evaluation)
+    state: State = "preempted" if end["reason"] == "preempted" else "failed"
+    return StageStatus(state, tokens, end.get("message", ""), evaluation)
+
+
+def is_done(stage: ArmStage) -> bool:
+    """Whether nothing is left to do for a stage."""
+    return (stage.path / DONE_FILE).exists()
+
+
+def read_done(stage_dir: Path) -> dict[str, Any]:
+    """done.json of a finished stage.
+
+    Raises:
+        ValueError: it is not there, or not what tfscale wrote.
+    """
+    path = stage_dir / DONE_FILE
+    try:
+        done = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; the stage is not finished") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    assert isinstance(done, dict)
+    return done
+
+
+def read_growth(stage_dir: Path) -> dict[str, Any] | None:
+    """growth.json of a grown stage; None where nothing has grown yet."""
+    path = stage_dir / GROWTH_FILE
+    if not path.exists():
+        return None
+    growth = json.loads(path.read_text(encoding="utf-8"))
+    assert isinstance(growth, dict)
+    return growth
+
+
+def find_stage(runs: Path, name: str) -> Path:
+    """The folder of a stage, named by its path, its folder's name, its key or the beginning of its key.
+
+    Raises:
+        ValueError: none or several fit; the message lists what there is.
+    """
+    if (Path(name) / "stage.yaml").is_file():
+        return Path(name)
+    folders = sorted((runs / "stages").glob("*-*/")) if runs.is_dir() else []
+    fitting = [folder for folder in folders if folder.name == name or folder.name.rpartition("-")[2].startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    there = ", ".join(folder.name for folder in fitting or folders) or "none"
+    what = "several stages" if fitting else "no stage"
+    raise ValueError(f"{name}: {what} of that name in {runs / 'stages'}; there are: {there}")

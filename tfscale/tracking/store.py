@@ -1,0 +1,146 @@
+"""Where the mirror stands, and how MLflow is reached: quietly, and never waited for long."""
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from tfscale.tracking.lock import locked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SQLITE = "sqlite:///"
+
+
+class StoreError(RuntimeError):
+    """The store could not be reached, or refused; the message names it. Nothing is lost: the stage folders hold it
+    all, and the next sync sends what is missing."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow tracking store and what is kept beside the runs about it. Made by `store_at`."""
+
+    uri: str
+    artifacts: str | None
+    """URI under which new experiments keep their artifacts; None: the server decides."""
+    folder: Path
+    """Holds a cursor for each experiment."""
+
+    @property
+    def shown(self) -> str:
+        """The URI without user and password, for messages and files."""
+        return re.sub(r"//[^/@]*@", "//", self.uri)
+
+    @property
+    def database(self) -> Path | None:
+        """The file of a sqlite store; None for any other."""
+        path, _, _ = self.uri.removeprefix(_SQLITE).partition("?")
+        return Path(path) if self.uri.startswith(_SQLITE) else None
+
+    def lacks(self, run_ids: set[str]) -> bool:
+        """Whether runs that were once written are known to be gone. Only a sqlite file can be asked without MLflow,
+        in milliseconds; any other store is taken to have kept them."""
+        return self.database is not None and not run_ids <= _active_runs(self.database)
+
+
+def store_at(runs: Path, uri: str | None = None) -> Store:
+    """The store for a folder of runs: by default `mlflow.db` in it, with the artifacts in `mlartifacts`.
+
+    Args:
+        uri: any MLflow tracking URI but that of a file store. A relative sqlite path counts from the current folder.
+
+    Raises:
+        ValueError: a URI that is none, or a file store's.
+    """
+    runs = runs.resolve()
+    uri = uri or f"{_SQLITE}{runs / 'mlflow.db'}"
+    scheme = urlsplit(uri).scheme
+    if scheme in ("", "file") and uri != "databricks":
+        raise ValueError(
+            f"tracking.uri={uri!r}; allowed: sqlite:///FILE, http(s)://HOST, or a database's URI. MLflow's file store "
+            f"is no longer maintained; leave tracking.uri out for {_SQLITE}{runs / 'mlflow.db'}."
+        )
+    artifacts = runs / "mlartifacts"
+    if scheme == "sqlite":
+        path, mark, query = uri.removeprefix(_SQLITE).partition("?")
+        if not uri.startswith(_SQLITE) or path in ("", ":memory:"):
+            raise ValueError(f"tracking.uri={uri!r}: names no file; write sqlite:///FILE")
+        database = Path(path).resolve()
+        uri, artifacts = f"{_SQLITE}{database}{mark}{query}", database.parent / "mlartifacts"
+    served = scheme in ("http", "https") or uri.startswith("databricks")
+    return Store(uri, None if served else artifacts.as_uri(), runs / "tracking")
+
+
+def quiet_environment() -> dict[str, str]:
+    """Settings for a process that imports MLflow; each can be overridden in the caller's environment."""
+    return {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        # The mirror comes back by itself, and looks before it creates a run; a request that MLflow repeated after its
+        # answer was lost would create the run twice.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        # A pooled connection goes on writing to a sqlite file that has been deleted.
+        "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
+    }
+
+
+def connect(store: Store) -> "MlflowClient":
+    """A client of the store, whose schema exists when this returns. It is addressed by explicit ids alone, so that
+    MLFLOW_RUN_ID, MLFLOW_EXPERIMENT_ID and MLFLOW_TRACKING_URI have no say."""
+    _quieten()
+    from mlflow import MlflowClient
+
+    if store.database is not None:
+        _create_schema(store, store.database)
+    return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
+
+
+@contextmanager
+def store_faults(store: Store) -> Iterator[None]:
+    """Turns whatever MLflow and its parts raise about the store into a StoreError."""
+    _quieten()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(f"MLflow at {store.shown}: {reason}") from error
+
+
+def _quieten() -> None:
+    for name, value in quiet_environment().items():
+        os.environ.setdefault(name, value)
+
+
+def _create_schema(store: Store, database: Path) -> None:
+    # Two processes that create it together break it, so the second waits for the first.
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with locked(database.with_name(f"{database.name}.lock")):
+        # MLflow tries a file that cannot be opened for minutes; this fails at once.
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+        SqlAlchemyStore(store.uri, store.artifacts)  # type: ignore[no-untyped-call]
+
+
+def _active_runs(database: Path) -> set[str]:
+    if not database.exists():
+        return set()
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            return {run for (run,) in connection.execute("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'")}
+    except sqlite3.Error:
+        return set()  # MLflow will say what is wrong with it

@@ -1,0 +1,117 @@
+"""Bringing a store up to date with the stage folders, once."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tfscale.schedule.arms import Arm
+from tfscale.tracking.contact import Contact
+from tfscale.tracking.cursor import Cursor, Sent
+from tfscale.tracking.lock import locked
+from tfscale.tracking.runs import PARENT, ArmRun, ComparisonRun, Run, StageRun, identity
+from tfscale.tracking.store import Store, StoreError, store_faults
+
+
+def sync(store: Store, experiment: str, arms: Iterable[Arm]) -> int:
+    """Sends whatever the store lacks of the arms and their stages; without opening it when there is nothing.
+
+    Doing it twice changes nothing, whatever happened in between: a crash, a lost cursor, a lost store.
+
+    Args:
+        experiment: the schedule's name.
+
+    Returns:
+        How many metric values were sent.
+
+    Raises:
+        StoreError: the store cannot be reached, or refuses. Part may have been sent; the next sync sends the rest.
+    """
+    return Session(store, experiment).sync(arms)
+
+
+def log_artifacts(store: Store, experiment: str, paths: Sequence[Path]) -> None:
+    """Sends files, such as figures and tables, to the experiment's run named `comparison`; again only when they have
+    changed.
+
+    Raises:
+        FileNotFoundError: a path that is none.
+        StoreError: the store cannot be reached, or refuses.
+    """
+    if missing := [path for path in paths if not path.is_file()]:
+        raise FileNotFoundError(f"{missing[0]}: no such file to log")
+    if paths:
+        Session(store, experiment).send([(ComparisonRun(tuple(paths)), [])])
+
+
+Family = tuple[Run, Sequence[Run]]
+"""A run and its children."""
+
+
+class Session:
+    """Syncs of one experiment, one after another, that remember what the store holds."""
+
+    def __init__(self, store: Store, experiment: str) -> None:
+        self._store, self._experiment = store, experiment
+        self._cursor = Cursor(store, experiment)
+        self._contact: Contact | None = None
+
+    def sync(self, arms: Iterable[Arm]) -> int:
+        """As `sync`."""
+        return self.send([(ArmRun(arm), [StageRun(arm, stage) for stage in arm.stages]) for arm in arms])
+
+    def send(self, families: Sequence[Family]) -> int:
+        """Sends what the store lacks of runs, each with its children."""
+        cursor = self._cursor
+        try:
+            cursor.path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(cursor.path.with_suffix(".lock")):
+                cursor.read()
+                if self._store.lacks({sent.run_id for sent in cursor.sent.values()}):
+                    self._contact = None
+                elif all(self._has_arrived(run, tags) for run, tags in self._tagged(families)):
+                    return 0
+                return self._send(families)
+        except OSError as error:
+            raise StoreError(f"the MLflow mirror of {self._experiment}: {error}") from error
+
+    def _send(self, families: Sequence[Family]) -> int:
+        contact, self._contact = self._contact or self._open(), None  # dropped, unless all goes well
+        try:
+            sent = sum(self._send_run(contact, run, tags) for run, tags in self._tagged(families))
+        finally:
+            self._cursor.write()
+        self._contact = contact
+        return sent
+
+    def _open(self) -> Contact:
+        with store_faults(self._store):
+            contact = Contact(self._store, self._experiment)
+        sent, there = self._cursor.sent, contact.run_ids
+        self._cursor.sent = {identity: run for identity, run in sent.items() if run.run_id in there}
+        return contact
+
+    def _send_run(self, contact: Contact, run: Run, tags: dict[str, str]) -> int:
+        mark = _mark(run, tags)  # before the sources are read, so that what they gain meanwhile is seen next time
+        if mark is None or self._has_arrived(run, tags) or (history := run.history()) is None:
+            return 0
+        with store_faults(self._store):
+            run_id, sent = contact.send(run, tags, history)
+        self._cursor.sent[identity(tags)] = Sent(run_id, mark)
+        return sent
+
+    def _has_arrived(self, run: Run, tags: dict[str, str]) -> bool:
+        mark, sent = _mark(run, tags), self._cursor.sent.get(identity(tags))
+        return mark is None or (sent is not None and sent.mark == mark)
+
+    def _tagged(self, families: Sequence[Family]) -> Iterator[tuple[Run, dict[str, str]]]:
+        """The runs with all their tags. A child's are made after its parent's turn, for they hold its run's id."""
+        for parent, children in families:
+            tags = parent.tags()
+            yield parent, tags
+            sent = self._cursor.sent.get(identity(tags))
+            for child in children:
+                yield child, child.tags() | ({PARENT: sent.run_id} if sent else {})
+
+
+def _mark(run: Run, tags: dict[str, str]) -> str | None:
+    mark = run.mark()
+    return None if mark is None else f"{mark} {tags.get(PARENT, '')}".rstrip()

@@ -1,0 +1,62 @@
+"""python -m tfscale.training STAGE_DIR: trains one stage.
+
+Exit codes: 0 done, 75 stopped on request (run it again to go on), 2 the stage's folder is not usable, 1 a failure,
+with the reason on standard error and in metrics.jsonl.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+# Signals are watched before torch is imported: a stage can be stopped at any time of its life.
+from tfscale.training.preemption import PREEMPTED, Preemption
+
+
+def main() -> int:
+    """Trains the stage of the folder named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tfscale.training", description=__doc__)
+    parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
+    parser.add_argument("--supervised", action="store_true", help="stop when standard input ends")
+    arguments = parser.parse_args()
+    preempted = Preemption()
+    preempted.watch_signals()
+    if arguments.supervised:
+        preempted.watch_parent()
+    return _train(arguments.stage_dir, preempted)
+
+
+def _train(stage_dir: Path, preempted: Preemption) -> int:
+    import torch
+
+    from tfscale.checkpoint import BrokenCheckpoint
+    from tfscale.data.prepared import open_data
+    from tfscale.training import events
+    from tfscale.training.device import environment, resolve
+    from tfscale.training.lock import StageHeld, StageLock
+    from tfscale.training.loop import NonFinite, Trainer, write_json
+    from tfscale.training.spec import read_spec
+
+    spec = read_spec(stage_dir)
+    try:
+        with StageLock(stage_dir):
+            if (stage_dir / events.DONE_FILE).exists():
+                return 0
+            device = resolve(spec.run)
+            write_json(stage_dir / "environment.json", environment(device))
+            data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
+            trainer = Trainer(stage_dir, spec, data, device, preempted)
+            return 0 if trainer.run() else PREEMPTED
+    except (StageHeld, ValueError) as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    except (NonFinite, BrokenCheckpoint, OSError, torch.OutOfMemoryError) as fault:
+        log = events.EventLog(stage_dir)
+        log.write("end", reason="failed", message=str(fault), time=time.time())
+        log.close()
+        print(fault, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""What a stage runs on: `auto` settings resolved, and what is worth recording about the machine."""
+
+import contextlib
+import os
+import platform
+import resource
+import socket
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import memory
+from tfscale.training.spec import RunSpec
+
+MEMORY_SHARE = 0.8
+"""Of the free memory, what a training step may be planned to take; the rest is for what the model does not count."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A resolved device."""
+
+    kind: str
+    bf16: bool
+    compiled: bool
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of forward passes."""
+        return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+
+    def synchronize(self) -> None:
+        """Returns when the device has done what it was given, so that a clock can be read."""
+        if self.kind == "cuda":
+            torch.cuda.synchronize()
+
+    def peak_memory(self) -> int:
+        """Largest memory in bytes so far: of the process on the CPU, of the allocator on CUDA."""
+        if self.kind == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resolve(run: RunSpec) -> Device:
+    """The device that a stage's `run` section means on this machine.
+
+    Raises:
+        SystemExit: cuda is asked for and there is none.
+    """
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    kind = run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("launcher.device=cuda, but torch finds no CUDA device; use auto or cpu")
+    on_cuda = kind == "cuda"
+    if on_cuda:
+        torch.set_float32_matmul_precision("high")
+    return Device(
+        kind=kind,
+        bf16=run.precision == "bf16" or (run.precision == "auto" and on_cuda),
+        compiled=run.compile == "on" or (run.compile == "auto" and on_cuda),
+    )
+
+
+def fitting_sequences(device: Device, config: ModelConfig, sequences: int) -> int:
+    """The most sequences, halving a batch of `sequences`, that the memory model says fit into what is free now."""
+    free = torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory()
+    size = sequences
+    while size > 1 and memory(config, size, 2 if device.bf16 else 4).total > MEMORY_SHARE * free:
+        size = -(-size // 2)
+    return size
+
+
+def _free_memory() -> int:
+    pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else os.sysconf("SC_PHYS_PAGES")
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def environment(device: Device) -> dict[str, Any]:
+    """Versions, machine, device and commit, for environment.json."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("tfscale", "torch", "numpy", "safetensors")},
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "device": torch.cuda.get_device_name() if device.kind == "cuda" else platform.processor() or platform.machine(),
+        "precision": "bf16" if device.bf16 else "fp32",
+        "compiled": device.compiled,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "commit": _commit(),
+        "argv": sys.argv,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None  # run from a source tree that was not installed
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None  # installed from a wheel, or no git

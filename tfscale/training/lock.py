@@ -1,0 +1,79 @@
+"""One process a stage."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+LOCK_FILE = "lock"
+
+
+class StageHeld(Exception):
+    """Another live process works on the stage; the message says which."""
+
+
+class StageLock:
+    """An exclusive lock on a stage's folder, held while the process lives.
+
+    It is the kernel's (flock), so it ends with its process and is never stale. On NFS it holds between hosts when the
+    server supports locks (NFSv4, or v3 with lockd).
+    """
+
+    def __init__(self, stage_dir: Path) -> None:
+        self._path = stage_dir / LOCK_FILE
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> "StageLock":
+        self._file = self._path.open("a+", encoding="utf-8")
+        if not self._acquire(self._file):
+            holder = read_holder(self._path)
+            self._file.close()
+            raise StageHeld(f"{self._path.parent.name} is being worked on by {holder}")
+        self._file.truncate(0)
+        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, self._file)
+        self._file.flush()
+        return self
+
+    @staticmethod
+    def _acquire(file: IO[str]) -> bool:
+        # `held` takes the lock for a moment to look; a few tries tell a look from a holder.
+        for _ in range(20):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
+            else:
+                return True
+        return False
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        assert self._file is not None
+        self._file.truncate(0)
+        self._file.close()
+
+
+def read_holder(path: Path) -> str:
+    """Host, process and time of the lock's holder, in words."""
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "another process"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
+    return f"process {holder['pid']} on {holder['host']} since {since}"
+
+
+def held(stage_dir: Path) -> str | None:
+    """Who works on the stage, in words; None if nobody does."""
+    path = stage_dir / LOCK_FILE
+    if not path.exists():
+        return None
+    with path.open("r", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return read_holder(path)
+    return None

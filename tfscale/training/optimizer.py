@@ -1,0 +1,36 @@
+"""AdamW over a model, and its moments as named tensors."""
+
+import torch
+from torch import Tensor
+
+from tfscale.models.language_model import LanguageModel
+from tfscale.training.spec import OptimizerSpec
+
+
+def build_optimizer(model: LanguageModel, spec: OptimizerSpec) -> torch.optim.AdamW:
+    """Fused AdamW; matrices decay, norms' gains and biases do not."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=True)
+
+
+def moments(model: LanguageModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """`exp_avg/<name>` and `exp_avg_sq/<name>` of every weight; empty before the first step."""
+    state = optimizer.state
+    return {
+        f"{moment}/{name}": state[parameter][moment]
+        for name, parameter in model.named_parameters()
+        if parameter in state
+        for moment in ("exp_avg", "exp_avg_sq")
+    }
+
+
+def start_moments(model: LanguageModel, optimizer: torch.optim.AdamW, step: int) -> None:
+    """Makes room for moments that are about to be read, `step` updates old."""
+    for parameter in model.parameters():
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(step), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
