@@ -474,6 +474,19 @@ def test_a_store_that_cannot_be_opened_is_one_error(tmp_path: Path) -> None:
         sync(store_at(tmp_path), "tiny", [finished_chain(tmp_path)])
 
 
+def test_artifacts_that_find_no_place_hold_up_no_metrics(store: Store, tmp_path: Path) -> None:
+    arm = finished_chain(tmp_path)
+    (tmp_path / "mlartifacts").write_text("a file where a folder should be")
+    with pytest.raises(StoreError, match="artifacts of label-1M"):
+        sync(store, "tiny", [arm])
+    before = contents(store)
+    assert {run(store, size).info.status for size in (None, "1M", "2M")} == {"FINISHED"}
+    (tmp_path / "mlartifacts").unlink()
+    assert sync(store, "tiny", [arm]) == 0
+    assert contents(store) == before
+    assert len(client(store).list_artifacts(run(store, "2M").info.run_id)) == 2
+
+
 # The thread
 
 
@@ -534,9 +547,7 @@ def test_a_server_that_is_away_is_caught_up_and_its_page_is_served(store: Store,
         assert sync(sync_alone, "tiny", [arm]) == 0
         run_id = run(store, "2M").info.run_id
         assert "done.json" in {file.path for file in client(remote).list_artifacts(run_id)}
-    direct = store_at(tmp_path / "direct", f"sqlite:///{tmp_path}/mlflow.db")
-    assert set(contents(direct).values()) == {1}
-    assert sync(direct, "tiny", [arm]) == 0
+    assert set(contents(store).values()) == {1}
 
 
 @contextmanager

@@ -30,6 +30,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from tfscale.models.config import ModelConfig, from_dict, to_dict
+from tfscale.models.init import build_model
+from tfscale.models.language_model import LanguageModel
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -60,7 +62,10 @@ class Counters:
     """Optimizer steps of this stage."""
     optimizer_step: int = 0
     """AdamW's own count, behind its bias correction; it goes on over a growth that carries the moments."""
+    before: Totals = Totals()
+    """Of the lineage when this stage began: what its parents cost."""
     totals: Totals = Totals()
+    """Of the lineage now."""
 
 
 def folder_name(step: int) -> str:
@@ -125,7 +130,9 @@ def read_state(folder: Path) -> tuple[ModelConfig, Counters]:
     if state.get("format") != FORMAT:
         raise BrokenCheckpoint(f"{folder / STATE_FILE}: format {state.get('format')}; this version reads {FORMAT}")
     counters = state["counters"]
-    return from_dict(state["model"]), Counters(**{**counters, "totals": Totals(**counters["totals"])})
+    return from_dict(state["model"]), Counters(
+        counters["step"], counters["optimizer_step"], Totals(**counters["before"]), Totals(**counters["totals"])
+    )
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
@@ -152,6 +159,18 @@ def read(folder: Path, into: Mapping[str, Tensor]) -> None:
         load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     except Exception as error:  # DCP wraps its own faults and safetensors' alike in several types
         raise BrokenCheckpoint(f"{folder}: {error}") from error
+
+
+def load_model(folder: Path) -> LanguageModel:
+    """The model of a checkpoint, in float32 on the CPU.
+
+    Raises:
+        BrokenCheckpoint: it is not whole.
+    """
+    config, _ = read_state(folder)
+    model = build_model(config)
+    read(folder, {f"model/{name}": parameter.data for name, parameter in model.named_parameters()})
+    return model
 
 
 def latest(folder: Path, report: Callable[[str], None]) -> Path | None:

@@ -95,7 +95,8 @@ def to_markdown(table: Table, title: str) -> str:
             "",
             "*Tokens*: read in this run, its parents' left out. *Chain minus arm*: perplexity where the arm has taken "
             f"the {unit} that the chain took for its model of that size, base included; below 0 the chain is better; "
-            "`~` interpolated between two evaluations. *Speed-up* (arm's cost / chain's - 1) and *saving* (1 - chain's "
+            "`~` interpolated between two evaluations, before the arm's learning rate had come down, which flatters "
+            "the chain. *Speed-up* (arm's cost / chain's - 1) and *saving* (1 - chain's "
             f"/ arm's): cumulative {unit} to the perplexity with which the arm ended; `at least`: the chain's stage "
             "began below it; `not reached`: the chain ended above it.",
             "",

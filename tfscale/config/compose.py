@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.config.schema import Experiment
-
-
-class UserFault(Exception):
-    """What the user said cannot be done. `faults` are whole messages: the key, the value, what is allowed, the mend."""
-
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = list(faults)
+from tfscale.faults import UserFault
 
 
 def conf_dir() -> Path:
@@ -102,8 +95,10 @@ def _check_groups(overrides: Sequence[_Override], folders: Sequence[Path]) -> No
     for override in overrides:
         if override.group and override.value not in options[override.key]:
             allowed = options[override.key]
-            faults.append(f"{override.text}: there is no such {override.key}{_nearest(str(override.value), allowed)}. "
-                          f"Allowed: {', '.join(allowed)}")  # fmt: skip
+            faults.append(
+                f"{override.text}: no such {override.key}{_nearest(str(override.value), allowed)} "
+                f"Allowed: {', '.join(allowed)}."
+            )
     if faults:
         raise UserFault(faults)
 
@@ -127,7 +122,7 @@ def _nearest(word: str, known: typing.Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     leaf = word.rpartition(".")[2]
     close += [key for key in known if key.rpartition(".")[2] == leaf and key not in close]
-    return f"; did you mean {' or '.join(close[:3])}?" if close else ""
+    return f"; did you mean {' or '.join(close[:3])}?" if close else "."
 
 
 def _known_keys(kind: Any, prefix: str, values: Any) -> Iterator[str]:

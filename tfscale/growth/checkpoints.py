@@ -42,5 +42,5 @@ def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe
             grown = grow_tensor(weight, _ROLES[kind], old_tensor, old_config, config, recipe, seed)
             save_file({name: grown.contiguous()}, folder / f"tensor-{number:05d}.safetensors")
 
-    counters = Counters(step=0, optimizer_step=old.optimizer_step if carried else 0, totals=old.totals)
+    counters = Counters(0, old.optimizer_step if carried else 0, before=old.totals, totals=old.totals)
     checkpoint.write_aside(child, config, counters, save)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.models.counts import parameters
-from tfscale.models.init import build_model
 
 FLOAT64_PARAMETERS = 100_000_000
 """Models up to this size are compared in float64, larger ones in float32 for their memory's sake."""
@@ -51,10 +50,7 @@ def compare(parent: Path, child: Path, inputs: Tensor, targets: Tensor) -> Compa
 
 
 def _logits(folder: Path, inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    config, _ = checkpoint.read_state(folder)
-    model = build_model(config)
-    checkpoint.read(folder, {f"model/{name}": parameter.data for name, parameter in model.named_parameters()})
-    logits: Tensor = model.to(dtype)(inputs)
+    logits: Tensor = checkpoint.load_model(folder).to(dtype)(inputs)
     return logits
 
 

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfscale.config.compose import UserFault, runs_dir
+from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.data.errors import DataError
 from tfscale.data.sources import CorpusSpec, find_missing, fingerprint, vocab_size
 from tfscale.data.tokenizer import TokenizerSpec
+from tfscale.faults import UserFault
 
 UNKNOWN = "unknown"
 """Fingerprint of a corpus that is not there; a plan can still be made, and says so."""

@@ -72,6 +72,21 @@ def grow_stage(stage_dir: Path) -> None:
         write_json(stage_dir / GROWTH_FILE, report)
 
 
+def grow_by_hand(stage_dir: Path, to: Path, config: TokenFormerConfig, recipe: GrowthRecipe, seed: int) -> Comparison:
+    """Grows a finished stage's checkpoint into the folder `to`.
+
+    Raises:
+        ValueError: the stage is not finished, its checkpoint is not whole, or `to` cannot be written.
+    """
+    parent = stage_dir / CHECKPOINTS / read_done(stage_dir)["checkpoint"]
+    try:
+        checkpoint.verify(parent)
+        grow_checkpoint(parent, to, config, recipe, seed)
+    except (BrokenCheckpoint, OSError) as error:
+        raise ValueError(str(error)) from error
+    return _compare(stage_dir, read_spec(stage_dir), parent, to)
+
+
 def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path) -> Comparison:
     data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
     context = spec.model.context

@@ -5,8 +5,9 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tfscale.config.compose import UserFault, runs_dir
+from tfscale.config.compose import runs_dir
 from tfscale.config.schema import ArmPart, Experiment, StagePart, TransformerPart
+from tfscale.faults import UserFault
 from tfscale.growth.recipe import grow_config
 from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
 from tfscale.models.counts import flops, parameters

@@ -51,7 +51,8 @@ class Contact:
         return {run.info.run_id for run in self._stored.values() if not _is_deleted(run)}
 
     def send(self, run: Run, tags: dict[str, str], history: History) -> tuple[str, int]:
-        """Sends what the store lacks of a run: its state last, so that a finished run is a whole one.
+        """Sends what the store lacks of a run, but for its files: its state last, so that a finished run has all its
+        metrics.
 
         Returns:
             The run's id, and how many metric values were sent.
@@ -59,9 +60,17 @@ class Contact:
         held = self._hold(tags, history)
         self._send_tags_and_params(held, tags, run.params())
         sent = self._send_points(held, history.points)
-        self._send_files(held, run.files())
         self._send_status(held, history)
         return held.run_id, sent
+
+    def send_files(self, run: Run, tags: dict[str, str]) -> None:
+        """Sends the files of a run that was sent, if they are new or have changed since this contact sent them."""
+        held = self._held[identity(tags)]
+        for path in run.files():
+            now = stamp(path)
+            if held.files.get(path) != now:
+                self._client.log_artifact(held.run_id, str(path))
+                held.files[path] = now
 
     def _hold(self, tags: dict[str, str], history: History) -> Held:
         name = identity(tags)
@@ -119,13 +128,6 @@ class Contact:
             self._client.log_batch(held.run_id, metrics=metrics, synchronous=True)
             held.points.update((point.name, point.step) for point in batch)
         return len(lacking)
-
-    def _send_files(self, held: Held, paths: list[Path]) -> None:
-        for path in paths:
-            now = stamp(path)
-            if held.files.get(path) != now:
-                self._client.log_artifact(held.run_id, str(path))
-                held.files[path] = now
 
     def _send_status(self, held: Held, history: History) -> None:
         if history.status == "RUNNING":

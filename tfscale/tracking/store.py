@@ -115,8 +115,12 @@ def store_faults(store: Store) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(f"MLflow at {store.shown}: {reason}") from error
+        raise StoreError(f"MLflow at {store.shown}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _quieten() -> None:

@@ -7,8 +7,8 @@ from tfscale.schedule.arms import Arm
 from tfscale.tracking.contact import Contact
 from tfscale.tracking.cursor import Cursor, Sent
 from tfscale.tracking.lock import locked
-from tfscale.tracking.runs import PARENT, ArmRun, ComparisonRun, Run, StageRun, identity
-from tfscale.tracking.store import Store, StoreError, store_faults
+from tfscale.tracking.runs import NAME, PARENT, ArmRun, ComparisonRun, Run, StageRun, identity
+from tfscale.tracking.store import Store, StoreError, reason, store_faults
 
 
 def sync(store: Store, experiment: str, arms: Iterable[Arm]) -> int:
@@ -75,10 +75,13 @@ class Session:
 
     def _send(self, families: Sequence[Family]) -> int:
         contact, self._contact = self._contact or self._open(), None  # dropped, unless all goes well
+        faults: list[StoreError] = []
         try:
-            sent = sum(self._send_run(contact, run, tags) for run, tags in self._tagged(families))
+            sent = sum(self._send_run(contact, run, tags, faults) for run, tags in self._tagged(families))
         finally:
             self._cursor.write()
+        if faults:
+            raise faults[0]
         self._contact = contact
         return sent
 
@@ -89,13 +92,20 @@ class Session:
         self._cursor.sent = {identity: run for identity, run in sent.items() if run.run_id in there}
         return contact
 
-    def _send_run(self, contact: Contact, run: Run, tags: dict[str, str]) -> int:
+    def _send_run(self, contact: Contact, run: Run, tags: dict[str, str], faults: list[StoreError]) -> int:
         mark = _mark(run, tags)  # before the sources are read, so that what they gain meanwhile is seen next time
         if mark is None or self._has_arrived(run, tags) or (history := run.history()) is None:
             return 0
         with store_faults(self._store):
             run_id, sent = contact.send(run, tags, history)
-        self._cursor.sent[identity(tags)] = Sent(run_id, mark)
+        try:
+            # Artifacts may live elsewhere, with credentials of their own: without them the metrics of other runs still
+            # arrive. Their clients raise what they like.
+            contact.send_files(run, tags)
+        except Exception as error:
+            faults.append(StoreError(f"artifacts of {tags[NAME]}, MLflow at {self._store.shown}: {reason(error)}"))
+        else:
+            self._cursor.sent[identity(tags)] = Sent(run_id, mark)
         return sent
 
     def _has_arrived(self, run: Run, tags: dict[str, str]) -> bool:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Totals
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
-from tfscale.models.counts import flops
+from tfscale.models.counts import flops, parameters
 from tfscale.models.init import build_model
 from tfscale.training import events
 from tfscale.training.device import Device, fitting_sequences
@@ -88,7 +88,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss_value, norm_value = loss.item(), norm.item()
         self._count(time.perf_counter() - started)
-        if self.counters.step % self._every(spec.run.log_tokens, parts=100) == 0:
+        if self._due(self.counters.step, spec.run.log_tokens, parts=100):
             self._log_step(loss_value, norm_value, rate)
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -129,11 +129,20 @@ class Trainer:
             seconds=before.seconds + seconds,
             device_seconds=before.device_seconds + seconds,
         )
-        self.counters = Counters(self.counters.step + 1, self.counters.optimizer_step + 1, totals)
+        self.counters = replace(
+            self.counters,
+            step=self.counters.step + 1,
+            optimizer_step=self.counters.optimizer_step + 1,
+            totals=totals,
+        )
 
-    def _every(self, tokens: int, parts: int) -> int:
-        """Steps between two occurrences of what is due every `tokens` tokens, or `parts` times a stage."""
-        return max(1, round(tokens / self.spec.batch_tokens) if tokens else self.spec.steps // parts)
+    def _due(self, step: int, tokens: int, parts: int) -> bool:
+        """Whether something happens after `step` that is due every `tokens` tokens or, for 0, `parts` times a stage."""
+        if step == 0:
+            return False
+        if tokens:
+            return step % max(1, round(tokens / self.spec.batch_tokens)) == 0
+        return step * parts // self.spec.steps > (step - 1) * parts // self.spec.steps
 
     def _log_step(self, loss: float, norm: float, rate: float) -> None:
         seconds = self.counters.totals.seconds
@@ -148,6 +157,10 @@ class Trainer:
             tokens_per_second=steps * self.spec.batch_tokens / since if since else None,
         )
 
+    def _flops_per_second(self) -> float:
+        totals, before = self.counters.totals, self.counters.before
+        return (totals.flops - before.flops) / (totals.seconds - before.seconds)
+
     def _position(self) -> dict[str, Any]:
         step, totals = self.counters.step, asdict(self.counters.totals)
         tokens = step * self.spec.batch_tokens
@@ -158,7 +171,7 @@ class Trainer:
             return False
         if step == 0:
             return self.spec.parent is not None  # what growth did to the loss; an untrained model's is known
-        return step == self.spec.steps or step % self._every(self.spec.run.eval_tokens, parts=10) == 0
+        return step == self.spec.steps or self._due(step, self.spec.run.eval_tokens, parts=10)
 
     def _evaluate(self) -> bool:
         result = evaluate(self.model, self.data, self.spec.data.heldout_tokens, self.device, self.preempted)
@@ -172,7 +185,7 @@ class Trainer:
         if step == self.saved_step:
             return False
         run = self.spec.run
-        if run.checkpoint_tokens and step % self._every(run.checkpoint_tokens, parts=1) == 0 and step > 0:
+        if run.checkpoint_tokens and self._due(step, run.checkpoint_tokens, parts=1):
             return True
         return time.monotonic() - self.saved_at >= 60 * run.checkpoint_minutes
 
@@ -243,10 +256,12 @@ class Trainer:
             "key": key_of(self.spec),
             "step": self.counters.step,
             "tokens": self.spec.tokens,
+            "before": asdict(self.counters.before),
             "totals": asdict(self.counters.totals),
             "eval": _measures(self.evaluations[self.counters.step]),
             "checkpoint": checkpoint.folder_name(self.counters.step),
             "peak_memory": self.device.peak_memory(),
+            "speed": {"parameters": parameters(self.spec.model), "flops_per_second": self._flops_per_second()},
         }
         write_json(self.stage_dir / events.DONE_FILE, done)
 

@@ -1,0 +1,41 @@
+# Every target makes the environment it needs, once. `make PYTHON=python3.12 TORCH=... test` for other versions.
+PYTHON ?= python3
+TORCH ?= torch>=2.11,<2.14
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help run reproduce-figure test check format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+run: $(READY) ## train the small chain on real text and print its table (a few minutes on two cores)
+	$(BIN)/tfscale run
+
+reproduce-figure: $(READY) ## the chain beside its baselines: figure, table, verdicts (below 20 minutes on two cores)
+	$(BIN)/tfscale compare --baseline scratch --run-missing
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint, types, import layers, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: $(READY) ## put the code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment; runs stay
+	rm -rf .venv
+
+# torch comes first and alone, so that one variable chooses its build.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[corpus,dev]"
+	@touch $(READY)

@@ -1,0 +1,39 @@
+"""tfscale grow: one growth by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfscale.cli.experiment import quantity, say
+from tfscale.config.compose import compose, runs_dir
+from tfscale.faults import UserFault
+from tfscale.growth.recipe import Tokens, grow_config
+from tfscale.models.config import TokenFormerConfig
+from tfscale.models.counts import parameters
+from tfscale.schedule.ledger import find_stage
+from tfscale.training.spec import read_spec
+
+
+def grow(name: str, to: Path, tokens: Tokens, overrides: Sequence[str], config_dir: Path | None) -> int:
+    """Grows a finished stage's checkpoint into a folder; returns the exit code."""
+    experiment = compose(overrides, config_dir)
+    recipe = experiment.growth
+    try:
+        stage_dir = find_stage(runs_dir(experiment), name)
+        model = read_spec(stage_dir).model
+        if not isinstance(model, TokenFormerConfig):
+            raise ValueError(f"{stage_dir.name} is a Transformer; only a TokenFormer grows by parameter tokens")
+        config = grow_config(model, tokens, recipe)
+        if to.exists():
+            raise ValueError(f"--to {to} exists already; name a folder that does not")
+        from tfscale.schedule.growing import grow_by_hand
+
+        result = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
+    say(
+        f"{stage_dir.name}: {quantity(parameters(model))} to {quantity(parameters(config))} parameters by "
+        f"growth={recipe.name}\nloss on {result.tokens} held-out tokens: {result.loss_before:.6f} before, "
+        f"{result.loss_after:.6f} after; largest logit difference {result.max_logit_difference:.3g} "
+        f"({result.precision})\n{to}"
+    )
+    return 0
