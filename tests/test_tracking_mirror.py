@@ -338,6 +338,16 @@ def test_evaluations_that_share_a_gflop_are_neither_lost_nor_doubled(store: Stor
     assert values(store, run(store), CURVE) == [(0, 6.0), (0, 7.0), (0, 8.0), (0, 9.0)]
 
 
+def test_end_points_that_share_a_gflop_all_arrive_whichever_stage_ends_first(store: Store, tmp_path: Path) -> None:
+    arm = scratch(tmp_path)
+    for n, part in reversed(list(enumerate(arm.stages))):
+        log = EventLog(part.path)
+        log.write("eval", step=1, perplexity=9.0 - n, total_tokens=BATCH, total_flops=1e8, time=at(10 - n, 0))
+        finish(part, after=10 - n)
+        sync(store, "tiny", [arm])
+    assert values(store, run(store, arm="scratch"), ENDPOINTS) == [(0, 8.0), (0, 9.0)]
+
+
 def test_a_deleted_store_is_written_again_whole(store: Store, tmp_path: Path, empty_database: Path) -> None:
     arm = finished_chain(tmp_path)
     session = Session(store, "tiny")
@@ -361,6 +371,7 @@ def test_a_store_deleted_under_a_running_mirror_is_made_anew(store: Store, tmp_p
     store.database.unlink()
     session.sync([arm])
     assert contents(store) == before
+    assert not store.lacks({found.info.run_id for found in runs(store)})  # in the file, not in the one deleted
 
 
 def test_runs_and_experiments_deleted_by_hand_come_back(store: Store, tmp_path: Path) -> None:
@@ -492,15 +503,18 @@ def test_artifacts_that_find_no_place_hold_up_no_metrics(store: Store, tmp_path:
 
 def test_the_mirror_follows_training_and_stops_when_everything_has_arrived(store: Store, tmp_path: Path) -> None:
     arm = chain(tmp_path)
-    mirror = Mirror(store, "tiny", [arm], seconds=0.05)
+    train(arm.stages[0], range(1, 6))
+    mirror = Mirror(store, "tiny", [arm], seconds=3600)
     mirror.start()
-    train(arm.stages[0], range(1, 11))
+    first = wait_for(lambda: [path.read_bytes() for path in store.folder.glob("*.json")])
+    train(arm.stages[0], range(6, 11))
     mirror.poke()
+    wait_for(lambda: [cursor_file(store).read_bytes()] != first)
+    assert len(values(store, run(store, "1M"), "train/loss")) == 10
     finish(arm.stages[0])
     assert mirror.stop(timeout=60) is None
     assert mirror.fault is None
     assert run(store, "1M").info.status == "FINISHED"
-    assert len(values(store, run(store, "1M"), "train/loss")) == 10
 
 
 def test_a_mirror_that_cannot_end_in_time_says_so_and_lets_go(store: Store, tmp_path: Path) -> None:

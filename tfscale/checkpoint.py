@@ -16,7 +16,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -81,7 +84,8 @@ def write(folder: Path, config: ModelConfig, counters: Counters, tensors: Mappin
     """
 
     def fill(aside: Path) -> None:
-        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(aside)), no_dist=True)
+        with _one_process():
+            save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(aside)), no_dist=True)
 
     write_aside(folder, config, counters, fill)
 
@@ -156,8 +160,9 @@ def read(folder: Path, into: Mapping[str, Tensor]) -> None:
         BrokenCheckpoint: a tensor is missing or of another shape.
     """
     try:
-        load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
-    except Exception as error:  # DCP wraps its own faults and safetensors' alike in several types
+        with _one_process():
+            load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    except (CheckpointException, SafetensorError, OSError) as error:
         raise BrokenCheckpoint(f"{folder}: {error}") from error
 
 
@@ -209,6 +214,14 @@ def set_rng(states: Mapping[str, Tensor]) -> None:
     torch.set_rng_state(states["rng/cpu"])
     if "rng/cuda" in states:
         torch.cuda.set_rng_state(states["rng/cuda"])
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    # DCP warns that no process group is there; that is what we mean.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _json(path: Path) -> dict[str, Any]:

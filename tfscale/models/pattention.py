@@ -6,27 +6,28 @@ from torch.nn import functional as F
 
 from tfscale.models.config import Groups, NormActivation, total
 
-NORM_EPS = 1e-6
-"""Added to a squared L2 norm (to an L1 norm), so that an all-zero row of scores gives zero and not NaN. Scores of a
-trained layer have a squared norm of 1 and more, so this changes the seventh digit at most."""
+NORM_EPS = 1e-9
+"""Keeps an all-zero row of scores at zero instead of NaN. It is added to norm / tau, the mean size of a score, and not
+to the norm: so it grows along when tokens are copied and tau with them, and growth by copies stays exact."""
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
     """Theta of Eq. 4: scores [..., n] of one group to weights [..., n]."""
     if kind == "l2_norm_gelu":
-        return F.gelu(scores * _inverse_l2(scores, tau))
+        return F.gelu(scores * _scale(scores, tau))
     if kind == "l1_norm_gelu":
-        return F.gelu(scores * (tau / (scores.abs().sum(-1, keepdim=True) + NORM_EPS)))
+        return F.gelu(scores / (scores.abs().sum(-1, keepdim=True) / tau + NORM_EPS))
     if kind == "gelu_l2_norm":
         scores = F.gelu(scores)
-        return scores * _inverse_l2(scores, tau)
+        return scores * _scale(scores, tau)
     return torch.softmax(scores, dim=-1) * tau
 
 
-def _inverse_l2(scores: Tensor, tau: float) -> Tensor:
+def _scale(scores: Tensor, tau: float) -> Tensor:
+    """tau over the L2 norm."""
     # The sum of squares is taken in float32 at least: n is in the thousands and bf16 has 8 bits.
     wide = scores if scores.dtype == torch.float64 else scores.float()
-    return (tau * torch.rsqrt(wide.square().sum(-1, keepdim=True) + NORM_EPS)).to(scores.dtype)
+    return torch.rsqrt(wide.square().sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)
 
 
 def pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:

@@ -63,9 +63,9 @@ class Mirror:
         try:
             wait = 0.0
             while not self._stopping:
+                wait = self._seconds if self._sync() else min(max(2 * wait, self._seconds), _LONGEST_WAIT)
                 self._wake.wait(wait)
                 self._wake.clear()
-                wait = self._seconds if self._sync() else min(max(2 * wait, self._seconds), _LONGEST_WAIT)
             self._sync()
         except Exception as bug:
             self._bug = bug

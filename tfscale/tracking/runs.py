@@ -143,6 +143,7 @@ class ArmRun:
         if not begun:
             return None
         points = [point for done, events in begun if done for point in end_point(events)]
+        points.sort(key=lambda point: point.time)  # a stage that ends later must not come before one already sent
         if self._is_one_lineage():
             points += [point for _, events in begun for point in curve_points(events)]
         statuses = [_status(done, events) for done, events in begun]

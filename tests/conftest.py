@@ -1,0 +1,53 @@
+"""Parts that several rooms' tests share: a small real corpus, small models, and a chain's settings."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+WORDS = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly".split()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 400 different documents of made-up sentences, about 60 kB."""
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = random.Random(0)  # noqa: S311
+    documents = [" ".join(draw.choices(WORDS, k=draw.randint(20, 40))) for _ in range(400)]
+    for number in range(4):
+        text = "\n".join(f'{{"text": "{document}"}}' for document in documents[number::4])
+        (folder / f"part{number}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def small(corpus: Path, tmp_path: Path) -> list[str]:
+    """Overrides that make any chain small enough to train in seconds, in a runs folder of its own."""
+    return [
+        f"runs={tmp_path / 'runs'}",
+        "data=text",
+        f"data.path={corpus}",
+        "data.vocab_size=257",
+        "data.heldout_tokens=1024",
+        "model.n_layer=1",
+        "model.d_model=16",
+        "model.n_head=2",
+        "model.context=32",
+        "optim.batch_tokens=128",
+        "optim.lr=1e-2",
+        "launcher.threads=1",
+        "tracking=none",
+        "schedule.growth_tokens=1024",
+        "schedule.stages.stage1.tokens=2048",
+        *(f"schedule.stages.stage{i}.qkv={n}" for i, n in enumerate((4, 8, 18, 32), start=1)),
+        *(
+            f"schedule.stages.stage{i}.transformer={{n_layer: 1, d_model: 16, n_head: 2, d_ff: 32}}"
+            for i in range(1, 5)
+        ),
+    ]

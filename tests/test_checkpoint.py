@@ -1,0 +1,98 @@
+"""Checkpoints on disk: whole or not there."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from tfscale import checkpoint
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Totals
+from tfscale.models.config import TransformerConfig
+from tfscale.models.init import build_model
+
+CONFIG = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=11, context=4, d_ff=16)
+
+
+def write(folder: Path, step: int) -> Path:
+    model = build_model(CONFIG, seed=step)
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    found = folder / checkpoint.folder_name(step)
+    checkpoint.write(found, CONFIG, Counters(step, step, Totals(), Totals(step, step, 1.5, 1.5)), tensors)
+    return found
+
+
+def test_what_is_written_is_read_bit_for_bit(tmp_path: Path) -> None:
+    folder = write(tmp_path, 3)
+    for name, tensor in build_model(CONFIG, seed=3).state_dict().items():
+        assert torch.equal(checkpoint.load_model(folder).state_dict()[name], tensor)
+    assert checkpoint.read_state(folder) == (CONFIG, Counters(3, 3, Totals(), Totals(3, 3, 1.5, 1.5)))
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
+    write(tmp_path, 9)
+    newest = write(tmp_path, 10)
+    assert checkpoint.latest(tmp_path, lambda message: None) == newest
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("spoil", [truncate, flip_a_bit, Path.unlink])
+@pytest.mark.parametrize("which", ["*.safetensors", "state.json"])
+def test_a_spoilt_checkpoint_is_named_set_aside_and_the_one_before_used(
+    tmp_path: Path, spoil: object, which: str
+) -> None:
+    good = write(tmp_path, 1)
+    file = next(write(tmp_path, 2).glob(which))
+    spoil(file)  # type: ignore[operator]
+    reports: list[str] = []
+    assert checkpoint.latest(tmp_path, reports.append) == good
+    assert len(reports) == 1
+    assert file.name in reports[0]
+    assert (tmp_path / "broken-step-000000000002").is_dir()
+
+
+def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
+    (write(tmp_path, 1) / "manifest.json").unlink()
+    assert checkpoint.latest(tmp_path, lambda message: None) is None
+
+
+def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    folder = write(tmp_path, 1)
+    content = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def full(aside: Path) -> None:
+        (aside / "half.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.write_aside(folder, CONFIG, Counters(), full)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == content
+    assert checkpoint.latest(tmp_path, lambda message: None) == folder
+
+
+def test_pruning_keeps_the_newest(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        write(tmp_path, step)
+    checkpoint.prune(tmp_path, keep=2)
+    assert sorted(folder.name[-1] for folder in tmp_path.iterdir()) == ["2", "3"]
+
+
+def test_a_pickle_in_a_checkpoint_is_never_loaded(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (print, ("harm",))
+
+    folder = write(tmp_path, 1)
+    file = next(folder.glob("*.safetensors"))
+    file.write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(BrokenCheckpoint):
+        checkpoint.load_model(folder)

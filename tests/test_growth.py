@@ -1,0 +1,236 @@
+"""Growth of configs, tensors and checkpoints."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tfscale import checkpoint
+from tfscale.checkpoint import Counters, Totals
+from tfscale.growth.checkpoints import grow_checkpoint
+from tfscale.growth.operators import grow_tensor
+from tfscale.growth.recipe import GrowthRecipe, Tokens, grow_config, preserves
+from tfscale.growth.verify import compare
+from tfscale.models.config import NormActivation, TokenFormerConfig, TokenGroup, default_tau
+from tfscale.models.init import build_model
+from tfscale.models.language_model import LanguageModel
+
+PAPER = GrowthRecipe("paper", "random", "random", "recompute", moments="drop", data="restart")
+EXACT = GrowthRecipe("exact", "zero", "random", "keep")
+GROUPED = GrowthRecipe("grouped", "random", "zero", "group")
+SPLIT = GrowthRecipe("split", "split", "split", "split")
+PRESERVING = [EXACT, GROUPED, SPLIT]
+
+
+def model_of(kind: NormActivation = "l2_norm_gelu", seed: int = 0) -> LanguageModel:
+    """A model whose keys are large enough for its outputs to matter."""
+    qkv, out, ffn = ((TokenGroup(n, default_tau(kind, n)),) for n in (6, 5, 20))
+    config = TokenFormerConfig(2, 16, 2, 40, 8, qkv, out, ffn, norm_activation=kind)
+    model = build_model(config, seed=seed).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def grown(model: LanguageModel, tokens: Tokens, recipe: GrowthRecipe, seed: int = 1) -> LanguageModel:
+    assert isinstance(model.config, TokenFormerConfig)
+    config = grow_config(model.config, tokens, recipe)
+    child = build_model(config).double()
+    child.load_state_dict(
+        {
+            name: grow_tensor(name, "weight", tensor, model.config, config, recipe, seed)
+            for name, tensor in model.state_dict().items()
+        }
+    )
+    return child
+
+
+def change(before: LanguageModel, after: LanguageModel) -> float:
+    tokens = torch.arange(16).view(2, 8)
+    return (before(tokens) - after(tokens)).abs().max().item()
+
+
+@pytest.mark.parametrize("recipe", PRESERVING, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("tokens", [(12, 10, 40), (7, 5, 23), (23, 19, 75), (18, 5, 20)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_preserving_recipe_preserves_logits(recipe: GrowthRecipe, tokens: Tokens, seed: int) -> None:
+    model = model_of(seed=seed)
+    child = grown(model, tokens, recipe)
+    assert preserves(recipe, model.config, child.config)  # type: ignore[arg-type]
+    assert change(model, child) < 1e-12
+
+
+@pytest.mark.parametrize("recipe", PRESERVING, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("kind", ["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softmax"])
+@pytest.mark.parametrize("tokens", [(12, 10, 40), (15, 11, 47)])
+def test_what_is_said_to_preserve_does_and_nothing_else(
+    recipe: GrowthRecipe, kind: NormActivation, tokens: Tokens
+) -> None:
+    model = model_of(kind)
+    child = grown(model, tokens, recipe)
+    said = preserves(recipe, model.config, child.config)  # type: ignore[arg-type]
+    assert said == (change(model, child) < 1e-11)
+
+
+@pytest.mark.parametrize("recipe", PRESERVING, ids=lambda recipe: recipe.name)
+def test_growth_can_be_repeated(recipe: GrowthRecipe) -> None:
+    model = model_of()
+    twice = grown(grown(model, (9, 8, 30), recipe), (20, 17, 70), recipe, seed=2)
+    assert change(model, twice) < 1e-12
+
+
+def test_recipes_mix_along_a_chain() -> None:
+    model = model_of()
+    child = model
+    for recipe, tokens in (
+        (GROUPED, (9, 8, 30)),
+        (EXACT, (12, 9, 41)),
+        (SPLIT, (25, 20, 90)),
+        (GROUPED, (30, 30, 100)),
+    ):
+        child = grown(child, tokens, recipe)
+    assert change(model, child) < 1e-12
+
+
+def test_the_papers_growth_keeps_old_rows_and_changes_the_function() -> None:
+    model = model_of()
+    child = grown(model, (12, 10, 40), PAPER)
+    old, new = model.state_dict(), child.state_dict()
+    for name, tensor in old.items():
+        assert torch.equal(new[name][: len(tensor)], tensor), name
+    assert child.config.ffn == (TokenGroup(40, 40**0.5),)  # type: ignore[union-attr]
+    assert not preserves(PAPER, model.config, child.config)  # type: ignore[arg-type]
+    assert change(model, child) > 0.1
+
+
+def test_rows_added_later_are_not_those_added_before() -> None:
+    first = grown(model_of(), (12, 10, 40), PAPER)
+    second = grown(first, (18, 15, 60), PAPER)
+    keys = second.state_dict()["blocks.0.ffn.keys"]
+    assert not torch.allclose(keys[20:40], keys[40:60])
+
+
+def test_noise_tells_copies_apart() -> None:
+    child = grown(model_of(), (12, 10, 40), replace(SPLIT, noise=0.1))
+    keys = child.state_dict()["blocks.0.ffn.keys"]
+    assert not torch.allclose(keys[:20], keys[20:])
+    assert not preserves(replace(SPLIT, noise=0.1), model_of().config, child.config)  # type: ignore[arg-type]
+
+
+def test_copies_of_a_split_see_the_gradients_that_their_moments_say() -> None:
+    """Carried moments of copies are the old ones, shared as the gradients really are."""
+    model = model_of()
+    child = grown(model, (12, 10, 40), SPLIT)
+    tokens = torch.arange(16).view(2, 8)
+    for each in (model, child):
+        each.loss(tokens, tokens.roll(-1, 1)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        expected = grow_tensor(name, "exp_avg", parameter.grad, model.config, child.config, SPLIT, 0)  # type: ignore[arg-type]
+        torch.testing.assert_close(child.get_parameter(name).grad, expected)
+
+
+@pytest.mark.parametrize("recipe", [EXACT, GROUPED], ids=lambda recipe: recipe.name)
+def test_every_new_token_gets_a_gradient(recipe: GrowthRecipe) -> None:
+    child = grown(model_of(), (12, 10, 40), recipe)
+    tokens = torch.arange(16).view(2, 8)
+    child.loss(tokens, tokens.roll(-1, 1)).backward()
+    keys, values = child.get_parameter("blocks.0.ffn.keys").grad, child.get_parameter("blocks.0.ffn.values").grad
+    assert keys is not None
+    assert values is not None
+    assert ((keys[20:] != 0).any(1) | (values[20:] != 0).any(1)).all()
+
+
+def test_dead_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="dead tokens"):
+        GrowthRecipe("dead", "zero", "zero", "keep")
+
+
+@pytest.mark.parametrize("settings", [("split", "random", "keep"), ("random", "random", "split")])
+def test_half_a_split_is_refused(settings: tuple[str, str, str]) -> None:
+    with pytest.raises(ValueError, match="split together"):
+        GrowthRecipe("half", *settings)  # type: ignore[arg-type]
+
+
+def test_a_shrinking_count_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="out tokens shrink from 5 to 4"):
+        grow_config(model_of().config, (6, 4, 20), EXACT)  # type: ignore[arg-type]
+
+
+def test_new_rows_take_a_gentle_first_step_with_carried_moments() -> None:
+    """The Adam trap: an old step count gives fresh zero moments no bias correction."""
+    old = torch.nn.Parameter(torch.randn(6, 4))
+    optimizer = torch.optim.AdamW([old], lr=1.0, betas=(0.9, 0.95), weight_decay=0.0)
+    for _ in range(200):
+        old.grad = torch.randn(6, 4)
+        optimizer.step()
+    parent = model_of().config
+    child = grow_config(parent, (12, 5, 20), EXACT)  # type: ignore[arg-type]
+
+    def first_step(second: str) -> torch.Tensor:
+        recipe = replace(EXACT, new_second_moment=second)
+        state = optimizer.state[old]
+        new = torch.nn.Parameter(torch.zeros(12, 4))
+        fresh = torch.optim.AdamW([new], lr=1.0, betas=(0.9, 0.95), weight_decay=0.0)
+        name = "blocks.0.attention.qkv.query.keys"
+        fresh.state[new] = {"step": state["step"].clone()} | {
+            role: grow_tensor(name, role, state[role], parent, child, recipe, 0)  # type: ignore[arg-type]
+            for role in ("exp_avg", "exp_avg_sq")
+        }
+        torch.manual_seed(0)
+        new.grad = torch.randn(12, 4)
+        fresh.step()
+        return new.detach()[6:].abs()
+
+    zero, mean = first_step("zero"), first_step("mean")
+    assert zero.mean() == pytest.approx(0.1 / 0.05**0.5, rel=1e-3)  # the same for any gradient: an accident
+    assert mean.mean() < 0.25 * zero.mean()  # a tenth of a full step, at the scale of the old rows' gradients
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    """A checkpoint with moments, 7 steps old."""
+    model = model_of().float()
+    tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
+    for moment in ("exp_avg", "exp_avg_sq"):
+        tensors |= {f"{moment}/{name}": torch.rand_like(tensor) for name, tensor in model.state_dict().items()}
+    totals = Totals(tokens=700, flops=9000, seconds=3.0, device_seconds=3.0)
+    folder = tmp_path / "parent" / checkpoint.folder_name(7)
+    checkpoint.write(folder, model.config, Counters(7, 7, Totals(), totals), tensors)
+    return folder
+
+
+@pytest.mark.parametrize("recipe", [PAPER, EXACT, GROUPED, SPLIT], ids=lambda recipe: recipe.name)
+def test_a_grown_checkpoint_is_the_grown_model(parent: Path, tmp_path: Path, recipe: GrowthRecipe) -> None:
+    old_config, _ = checkpoint.read_state(parent)
+    assert isinstance(old_config, TokenFormerConfig)
+    config = grow_config(old_config, (12, 11, 50), recipe)
+    folder = tmp_path / "child" / checkpoint.folder_name(0)
+    grow_checkpoint(parent, folder, config, recipe, seed=1)
+    checkpoint.verify(folder)
+    found, counters = checkpoint.read_state(folder)
+    assert found == config
+    assert counters.step == 0
+    assert counters.totals == counters.before == Totals(700, 9000, 3.0, 3.0)
+    assert counters.optimizer_step == (0 if recipe.moments == "drop" else 7)
+    expected = grown(checkpoint.load_model(parent).double(), (12, 11, 50), recipe).float()
+    for name, tensor in checkpoint.load_model(folder).state_dict().items():
+        assert torch.equal(tensor, expected.state_dict()[name]), name
+    moments = [name for name in checkpoint.shapes(folder) if name.startswith("exp_avg")]
+    assert bool(moments) == (recipe.moments == "carry")
+    assert json.loads((folder / "state.json").read_text())["model"]["family"] == "tokenformer"
+
+
+def test_the_verification_sees_a_change_and_its_absence(parent: Path, tmp_path: Path) -> None:
+    old_config, _ = checkpoint.read_state(parent)
+    assert isinstance(old_config, TokenFormerConfig)
+    tokens = torch.arange(16).view(2, 8)
+    for recipe, same in ((EXACT, True), (PAPER, False)):
+        folder = tmp_path / recipe.name / checkpoint.folder_name(0)
+        grow_checkpoint(parent, folder, grow_config(old_config, (12, 11, 50), recipe), recipe, seed=1)
+        result = compare(parent, folder, tokens, tokens.roll(-1, 1))
+        assert (result.max_logit_difference <= result.tolerance) == same
+        assert (result.loss_before == pytest.approx(result.loss_after, abs=1e-12)) == same
