@@ -1,0 +1,167 @@
+"""The pure parts of training: learning rate, events, specs, optimizer."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tfscale.models.config import TransformerConfig
+from tfscale.models.init import build_model
+from tfscale.training.events import EventLog, EventTail, read_events
+from tfscale.training.learning_rate import learning_rate
+from tfscale.training.lock import StageHeld, StageLock, held
+from tfscale.training.optimizer import build_optimizer
+from tfscale.training.spec import (
+    DataSpec,
+    OptimizerSpec,
+    RunSpec,
+    ScheduleSpec,
+    StageSpec,
+    key_of,
+    read_spec,
+    spec_from_dict,
+    spec_to_dict,
+)
+
+SPEC = StageSpec(
+    label="any",
+    model=TransformerConfig(1, 16, 2, 50, 8, 32),
+    data=DataSpec("abc", 0, 0, 64),
+    tokens=1600,
+    batch_tokens=16,
+    optimizer=OptimizerSpec(1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0),
+    schedule=ScheduleSpec("cosine", 160, 0.0, 0.1, 0.2),
+    seed=0,
+    run=RunSpec("data"),
+)
+
+
+def rate(position: int, **changes: object) -> float:
+    return learning_rate(replace(SPEC.schedule, **changes), 1.0, position, 1600)  # type: ignore[arg-type]
+
+
+def test_the_warm_up_is_linear_from_where_it_is_told() -> None:
+    assert rate(0) == 0
+    assert rate(80) == pytest.approx(0.5)
+    assert rate(80, warmup_from=0.4) == pytest.approx(0.7)
+    assert rate(160) == pytest.approx(1)
+
+
+def test_cosine_goes_from_the_peak_to_the_floor() -> None:
+    assert rate(880) == pytest.approx(0.55)
+    assert rate(1600) == pytest.approx(0.1)
+    assert rate(1600, floor=0.0) == pytest.approx(0, abs=1e-12)
+
+
+def test_wsd_stays_and_then_falls_linearly() -> None:
+    assert rate(1280, kind="wsd") == pytest.approx(1)
+    assert rate(1440, kind="wsd") == pytest.approx(0.55)
+    assert rate(1600, kind="wsd") == pytest.approx(0.1)
+
+
+def test_constant_stays() -> None:
+    assert rate(1599, kind="constant") == 1
+
+
+def test_only_matrices_decay() -> None:
+    model = build_model(SPEC.model, seed=0)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = build_optimizer(model, replace(SPEC.optimizer, lr=0.1, weight_decay=1.0))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        expected = before[name] * (0.9 if parameter.dim() > 1 else 1.0)
+        torch.testing.assert_close(parameter.detach(), expected)
+
+
+def test_a_spec_is_read_back_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "stage.yaml").write_text(json.dumps(spec_to_dict(SPEC)))
+    assert read_spec(tmp_path) == SPEC
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"label": 3}', "\x00"])
+def test_a_spec_that_is_none_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / "stage.yaml").write_text(content)
+    with pytest.raises(SystemExit, match=r"stage\.yaml"):
+        read_spec(tmp_path)
+
+
+def test_the_key_is_what_a_stage_computes() -> None:
+    assert key_of(spec_from_dict(spec_to_dict(SPEC))) == key_of(SPEC)
+    how = [
+        replace(SPEC, label="other"),
+        replace(SPEC, run=RunSpec("elsewhere", device="cuda", micro_batch=3, threads=7)),
+        replace(SPEC, parent_dir="../other"),
+    ]
+    assert {key_of(spec) for spec in how} == {key_of(SPEC)}
+    what = [
+        SPEC,
+        replace(SPEC, seed=1),
+        replace(SPEC, tokens=3200),
+        replace(SPEC, parent="abc"),
+        replace(SPEC, growth={"name": "exact"}),
+        replace(SPEC, data=replace(SPEC.data, start=16)),
+        replace(SPEC, optimizer=replace(SPEC.optimizer, lr=2e-3)),
+        replace(SPEC, schedule=replace(SPEC.schedule, floor=0.0)),
+        replace(SPEC, model=replace(SPEC.model, d_ff=64)),  # type: ignore[type-var]
+    ]
+    assert len({key_of(spec) for spec in what}) == len(what)
+
+
+def write(stage_dir: Path, *steps: int, start: int = 0) -> None:
+    log = EventLog(stage_dir)
+    log.write("start", step=start)
+    for step in steps:
+        log.write("train", step=step, loss=1 / step)
+    log.close()
+
+
+def test_steps_that_were_done_again_count_once(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2, 3, 4)
+    write(tmp_path, 3, 4, 5, start=2)
+    steps = [event["step"] for event in read_events(tmp_path) if event["event"] == "train"]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_a_line_torn_by_a_kill_is_skipped_and_the_next_is_whole(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "train", "st')
+    write(tmp_path, 3, start=2)
+    steps = [event["step"] for event in read_events(tmp_path) if event["event"] == "train"]
+    assert steps == [1, 2, 3]
+
+
+def test_a_tail_gives_each_event_once(tmp_path: Path) -> None:
+    tail = EventTail(tmp_path)
+    assert tail.new() == []
+    write(tmp_path, 1)
+    assert [event["event"] for event in tail.new()] == ["start", "train"]
+    assert tail.new() == []
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "eval",')
+        file.flush()
+        assert tail.new() == []
+        file.write(' "step": 2}\n')
+    assert [event["step"] for event in tail.new()] == [2]
+
+
+def test_a_stage_is_worked_on_by_one_process(tmp_path: Path) -> None:
+    assert held(tmp_path) is None
+    with StageLock(tmp_path):
+        assert "process" in (held(tmp_path) or "")
+        with pytest.raises(StageHeld, match="is being worked on by process"), StageLock(tmp_path):
+            pass
+    assert held(tmp_path) is None
+    with StageLock(tmp_path):
+        pass
+
+
+def test_the_floor_of_a_cosine_is_monotone() -> None:
+    rates = [rate(position) for position in range(160, 1601, 16)]
+    assert all(later <= earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert not any(math.isnan(value) for value in rates)

@@ -1,0 +1,247 @@
+"""One stage, trained for real: straight, stopped, killed, with accumulation, with bad numbers."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tfscale import checkpoint
+from tfscale.config.compose import compose
+from tfscale.data.prepare import prepare
+from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.growing import grow_stage
+from tfscale.schedule.ledger import read_done, read_growth, status_of
+from tfscale.schedule.orchestrator import prepare_folder
+from tfscale.schedule.plan import make_plan
+from tfscale.training.device import resolve
+from tfscale.training.events import read_events
+from tfscale.training.loop import NonFinite, Trainer
+from tfscale.training.preemption import PREEMPTED, Preemption
+
+TIMES = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "pid")
+
+
+def planned(overrides: list[str], arm: str = "progressive") -> tuple[ArmStage, ...]:
+    plan = make_plan(compose([*overrides, "baseline=scratch"]))
+    prepare(plan.corpus.spec, plan.runs / "data")
+    return next(each for each in plan.arms if each.name == arm).stages
+
+
+class StopAt(Preemption):
+    """Asks to stop before a step, or in the middle of the evaluation there."""
+
+    def __init__(self, step: int, polls: int = 1) -> None:
+        super().__init__()
+        self.step, self.polls, self.trainer = step, polls, None
+
+    def __call__(self) -> bool:
+        assert isinstance(self.trainer, Trainer)
+        if self.trainer.counters.step < self.step:
+            return False
+        self.polls -= 1
+        return self.polls <= 0
+
+
+def train(stage: ArmStage, preempted: Preemption | None = None) -> bool:
+    from tfscale.data.prepared import open_data
+
+    prepare_folder(stage)
+    spec, folder = stage.spec, stage.path
+    if spec.parent is not None and not (folder / "growth.json").exists():
+        grow_stage(folder)
+    data = open_data(folder / spec.run.data_dir, spec.data.fingerprint)
+    trainer = Trainer(folder, spec, data, resolve(spec.run), preempted or Preemption())
+    if isinstance(preempted, StopAt):
+        preempted.trainer = trainer
+    return trainer.run()
+
+
+def outcome(stage: ArmStage) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
+    """Weights and moments, measurements, and totals: all that must not depend on how often a stage was stopped."""
+    folder = stage.path / "checkpoints" / read_done(stage.path)["checkpoint"]
+    tensors = {name: torch.empty(shape) for name, shape in checkpoint.shapes(folder).items() if "rng" not in name}
+    checkpoint.read(folder, tensors)
+    events = [
+        {name: value for name, value in event.items() if name not in TIMES}
+        for event in read_events(stage.path)
+        if event["event"] in ("train", "eval")
+    ]
+    _, counters = checkpoint.read_state(folder)
+    return tensors, events, {"tokens": counters.totals.tokens, "flops": counters.totals.flops}
+
+
+def same(a: Any, b: Any) -> bool:
+    return a[0].keys() == b[0].keys() and all(torch.equal(a[0][name], b[0][name]) for name in a[0]) and a[1:] == b[1:]
+
+
+def elsewhere(stage: ArmStage, name: str) -> ArmStage:
+    return replace(stage, path=stage.path.with_name(f"{name}-{stage.key}"))
+
+
+@pytest.mark.parametrize("arm", ["progressive", "transformer_scratch"])
+@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
+def test_a_stopped_stage_goes_on_bit_for_bit(small: list[str], arm: str, schedule: str) -> None:
+    stage = planned([*small, f"optim.schedule={schedule}", "launcher.micro_batch=3"], arm)[0]
+    assert train(stage)
+    halved = elsewhere(stage, "halved")
+    for step in (1, 7, 8):
+        assert not train(halved, StopAt(step))
+    assert train(halved)
+    assert same(outcome(stage), outcome(halved))
+
+
+def test_a_stage_stopped_in_an_evaluation_evaluates_again(small: list[str]) -> None:
+    stage = planned([*small, "launcher.eval_tokens=512"])[0]
+    assert train(stage)
+    halved = elsewhere(stage, "halved")
+    assert not train(halved, StopAt(4, polls=1))  # steps 4, 8, ... are evaluated; asked in the middle of the first
+    assert not [event for event in read_events(halved.path) if event["event"] == "eval"]
+    assert train(halved)
+    assert same(outcome(stage), outcome(halved))
+
+
+@pytest.mark.parametrize("growth", ["paper", "exact", "grouped", "split"])
+def test_a_growth_boundary_is_crossed_bit_for_bit(small: list[str], growth: str) -> None:
+    parent, child = planned([*small, f"growth={growth}"])[:2]
+    train(parent)
+    train(child)
+    straight = outcome(child)
+    first = read_events(child.path)[1]
+    assert first["event"] == "eval"
+    assert first["step"] == 0
+    report = read_growth(child.path)
+    assert report is not None
+    kept = report["comparison"]["max_logit_difference"] <= report["comparison"]["tolerance"]
+    assert kept == (growth in ("exact", "grouped")), "split has noise by default, paper keeps nothing"
+    if kept:
+        assert first["loss"] == pytest.approx(read_done(parent.path)["eval"]["loss"], abs=1e-5)
+    halved = elsewhere(child, "halved")
+    assert not train(halved, StopAt(0))
+    assert not train(halved, StopAt(3))
+    assert train(halved)
+    assert same(straight, outcome(halved))
+
+
+def test_costs_add_up_along_the_lineage(small: list[str]) -> None:
+    stages = planned(small)[:3]
+    flops = 0
+    for stage in stages:
+        train(stage)
+        done = read_done(stage.path)
+        assert done["before"]["flops"] == flops
+        flops = done["totals"]["flops"]
+        assert done["totals"]["seconds"] > done["before"]["seconds"]
+    from tfscale.models.counts import flops as count
+
+    assert flops == sum(stage.spec.tokens * count(stage.spec.model).training for stage in stages)
+    assert read_done(stages[2].path)["totals"]["tokens"] == sum(stage.spec.tokens for stage in stages)
+
+
+def test_accumulation_changes_rounding_alone(small: list[str]) -> None:
+    whole, parts = planned(small)[0], planned([*small, "launcher.micro_batch=1"])[0]
+    assert whole.key == parts.key
+    train(whole)
+    train(elsewhere(parts, "parts"))
+    a, b = outcome(whole), outcome(elsewhere(parts, "parts"))
+    for name, tensor in a[0].items():
+        if name.startswith("model/"):
+            torch.testing.assert_close(tensor, b[0][name], rtol=1e-2, atol=1e-4)
+    assert a[2] == b[2]
+
+
+def test_training_learns(small: list[str]) -> None:
+    stage = planned([*small, "schedule.stages.stage1.tokens=65536"])[0]
+    train(stage)
+    losses = [event["loss"] for event in read_events(stage.path) if event["event"] == "eval"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 2.5  # the bytes of sixteen words
+
+
+def test_a_bad_number_stops_before_it_spoils_the_weights(small: list[str]) -> None:
+    stage = planned(small)[0]
+    prepare_folder(stage)
+    from tfscale.data.prepared import open_data
+
+    data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
+    trainer = Trainer(stage.path, stage.spec, data, resolve(stage.spec.run), Preemption())
+    with torch.no_grad():
+        trainer.model.blocks[0].ffn.values[3] = torch.inf  # type: ignore[union-attr, index, operator]
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    with pytest.raises(NonFinite, match=r"step 1 of .*gradients of .*Lower optim\.lr"):
+        trainer.run()
+    for old, parameter in zip(before, trainer.model.parameters(), strict=True):
+        assert torch.equal(old, parameter)
+
+
+def process(stage: ArmStage) -> subprocess.Popen[bytes]:
+    prepare_folder(stage)
+    command = [sys.executable, "-m", "tfscale.training", str(stage.path)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("what was waited for did not come")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(small: list[str], number: int) -> None:
+    stage = planned([*small, "schedule.stages.stage1.tokens=1M"])[0]
+    child = process(stage)
+    wait_for(lambda: len(read_events(stage.path)) > 2)
+    assert status_of(stage).state == "running"
+    child.send_signal(number)
+    assert child.wait() == PREEMPTED
+    assert status_of(stage).state == "preempted"
+    step = read_events(stage.path)[-1]["step"]
+    assert 0 < step < stage.spec.steps
+    again = process(stage)
+    wait_for(lambda: read_events(stage.path)[-1]["event"] != "end")
+    again.kill()
+    again.wait()
+    assert [event["step"] for event in read_events(stage.path) if event["event"] == "start"] == [0, step]
+
+
+def test_a_killed_stage_goes_on_from_its_checkpoint_bit_for_bit(small: list[str]) -> None:
+    settings = [*small, "schedule.stages.stage1.tokens=64K", "launcher.checkpoint_tokens=4096"]
+    stage = planned(settings)[0]
+    assert train(stage)
+    killed = elsewhere(stage, "killed")
+    for count in (1, 4):
+        child = process(killed)
+        wait_for(lambda count=count: sum(e["event"] == "checkpoint" for e in read_events(killed.path)) >= count)  # type: ignore[misc]
+        child.kill()
+        child.wait()
+    assert status_of(killed).state == "interrupted"
+    assert process(killed).wait() == 0
+    assert same(outcome(stage), outcome(killed))
+
+
+def test_two_processes_never_train_one_stage(small: list[str]) -> None:
+    stage = planned([*small, "schedule.stages.stage1.tokens=1M"])[0]
+    first = process(stage)
+    wait_for(lambda: len(read_events(stage.path)) > 0)
+    second = process(stage)
+    _, message = second.communicate()
+    assert second.returncode == 2
+    assert f"process {first.pid}" in message.decode()
+    first.kill()
+    first.wait()
+
+
+def test_a_finished_stage_is_left_alone(small: list[str]) -> None:
+    stage = planned(small)[0]
+    train(stage)
+    before = (stage.path / "metrics.jsonl").read_bytes()
+    assert process(stage).wait() == 0
+    assert (stage.path / "metrics.jsonl").read_bytes() == before
