@@ -17,14 +17,14 @@ reproduce-figure: $(READY) ## the chain beside its baselines: figure, table, ver
 	$(BIN)/tfscale compare --baseline scratch --run-missing
 
 test: $(READY) ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(READY) ## format, lint, types, import layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 format: $(READY) ## put the code into its form
 	$(BIN)/ruff format .

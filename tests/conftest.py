@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-WORDS = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly".split()
+TEXT = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly"
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with 400 different documents of made-up sentences, about 60 kB."""
     folder = tmp_path_factory.mktemp("corpus")
     draw = random.Random(0)  # noqa: S311
-    documents = [" ".join(draw.choices(WORDS, k=draw.randint(20, 40))) for _ in range(400)]
+    documents = [" ".join(draw.choices(TEXT.split(), k=draw.randint(20, 40))) for _ in range(400)]
     for number in range(4):
         text = "\n".join(f'{{"text": "{document}"}}' for document in documents[number::4])
         (folder / f"part{number}.jsonl").write_text(text, encoding="utf-8")

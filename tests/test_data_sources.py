@@ -163,18 +163,16 @@ def test_the_fingerprint_follows_all_that_changes_the_tokens(tmp_path: Path) -> 
 
     changed = [key(TokenizerSpec("bpe", 300)), key(heldout_fraction=0.1), key(split_seed=1), key(text_key="body")]
     assert len({key(), *changed}) == 5
-    assert key() == key(vocab_multiple=64), "rows added to the model's embedding do not change the tokens"
 
 
-def test_the_vocabulary_is_known_and_padded_before_anything_is_trained() -> None:
+def test_the_vocabulary_is_known_before_anything_is_trained() -> None:
     assert vocab_size(CorpusSpec("docs", TokenizerSpec("bpe", 1000))) == 1000
-    assert vocab_size(CorpusSpec("docs", TokenizerSpec("bpe", 1000), vocab_multiple=64)) == 1024
 
 
 def test_every_wrong_field_of_a_corpus_is_told_at_once() -> None:
     with pytest.raises(DataError) as fault:
-        CorpusSpec("text", None, heldout_fraction=1.0, vocab_multiple=0)
-    for field in ("path", "tokenizer", "heldout_fraction=1.0", "vocab_multiple=0"):
+        CorpusSpec("text", None, heldout_fraction=1.0)
+    for field in ("path", "tokenizer", "heldout_fraction=1.0"):
         assert field in str(fault.value)
     with pytest.raises(DataError, match="source='web'; allowed: wiki, docs, text, shards"):
         CorpusSpec("web", BYTES)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -163,5 +164,5 @@ def test_a_stage_is_worked_on_by_one_process(tmp_path: Path) -> None:
 
 def test_the_floor_of_a_cosine_is_monotone() -> None:
     rates = [rate(position) for position in range(160, 1601, 16)]
-    assert all(later <= earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates))
     assert not any(math.isnan(value) for value in rates)

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -233,7 +232,7 @@ def test_two_processes_never_train_one_stage(small: list[str]) -> None:
     wait_for(lambda: len(read_events(stage.path)) > 0)
     second = process(stage)
     _, message = second.communicate()
-    assert second.returncode == 2
+    assert second.returncode == PREEMPTED
     assert f"process {first.pid}" in message.decode()
     first.kill()
     first.wait()

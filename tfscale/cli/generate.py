@@ -10,13 +10,13 @@ from tfscale.training.spec import CHECKPOINTS, read_spec
 
 def generate(name: str, prompt: str, count: int, temperature: float, top_k: int, seed: int, runs: Path) -> int:
     """Prints the prompt and what the stage makes of it, as it is made; returns the exit code."""
+    from tfscale.checkpoint import BrokenCheckpoint, load_model
+    from tfscale.data.tokenizer import load_tokenizer
+    from tfscale.models.generation import generate as sample
+
     try:
         stage_dir = find_stage(runs.absolute(), name)
         spec, done = read_spec(stage_dir), read_done(stage_dir)
-        from tfscale.checkpoint import BrokenCheckpoint, load_model
-        from tfscale.data.tokenizer import load_tokenizer
-        from tfscale.models.generation import generate as sample
-
         tokenizer = load_tokenizer(stage_dir / spec.run.data_dir / "tokenizer.json")
         model = load_model(stage_dir / CHECKPOINTS / done["checkpoint"])
     except (ValueError, BrokenCheckpoint) as error:

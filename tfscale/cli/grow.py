@@ -15,6 +15,8 @@ from tfscale.training.spec import read_spec
 
 def grow(name: str, to: Path, tokens: Tokens, overrides: Sequence[str], config_dir: Path | None) -> int:
     """Grows a finished stage's checkpoint into a folder; returns the exit code."""
+    from tfscale.schedule.growing import grow_by_hand
+
     experiment = compose(overrides, config_dir)
     recipe = experiment.growth
     try:
@@ -25,8 +27,6 @@ def grow(name: str, to: Path, tokens: Tokens, overrides: Sequence[str], config_d
         config = grow_config(model, tokens, recipe)
         if to.exists():
             raise ValueError(f"--to {to} exists already; name a folder that does not")
-        from tfscale.schedule.growing import grow_by_hand
-
         result = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)
     except ValueError as error:
         raise UserFault([str(error)]) from error

@@ -9,8 +9,8 @@ from types import FrameType
 from tfscale.cli.experiment import console, plan_of, say
 from tfscale.cli.summary import chain_table
 from tfscale.cli.view import make_view
-from tfscale.data.errors import DataError
 from tfscale.faults import UserFault
+from tfscale.schedule.corpus import prepare_corpus
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.orchestrator import Orchestrator, StageFailed
 from tfscale.schedule.plan import Plan
@@ -70,17 +70,12 @@ def tracking_store(plan: Plan) -> Store | None:
 
 
 def _prepare(plan: Plan) -> None:
-    from tfscale.data.prepare import prepare
-
     with console.status("preparing the corpus") as status:
-        try:
-            prepare(
-                plan.corpus.spec,
-                plan.runs / "data",
-                lambda phase, documents: status.update(f"{phase}: {documents:,} documents"),
-            )
-        except DataError as error:
-            raise UserFault([f"data: {error}"]) from error
+
+        def show(phase: str, documents: int) -> None:
+            status.update(f"{phase}: {documents:,} documents")
+
+        prepare_corpus(plan.experiment, plan.corpus, show)
 
 
 def _train(plan: Plan, store: Store | None) -> int:

@@ -30,20 +30,24 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experim
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    folders = _search_path(config_dir)
+    from tfscale.config.search_path import put_first
+
+    own = _own_folders(config_dir)
+    put_first(*own)
+    folders = [*own, conf_dir()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        parsed = _parse(overrides)
+        parsed = _parse(overrides, folders)
         _check_groups(parsed, folders)
-        base = _compose([o for o in parsed if o.group], folders)
+        base = _compose([override for override in parsed if override.group])
         _check_keys(parsed, base)
-        return _to_experiment(_compose(parsed, folders))
+        return _to_experiment(_compose(parsed))
 
 
-def group_options(folders: Sequence[Path] = ()) -> dict[str, list[str]]:
-    """Names that can follow `group=`, of every configuration group."""
+def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
+    """Names that can follow `group=`, of every configuration group in `folders`; by default in the shipped one."""
     options: dict[str, set[str]] = {}
-    for folder in (*folders, conf_dir()):
+    for folder in folders or [conf_dir()]:
         for file in sorted(folder.glob("*/*.yaml")):
             options.setdefault(file.parent.name, set()).add(file.stem)
     return {group: sorted(names) for group, names in sorted(options.items())}
@@ -58,7 +62,7 @@ class _Override:
     group: bool
 
 
-def _search_path(config_dir: Path | None) -> list[Path]:
+def _own_folders(config_dir: Path | None) -> list[Path]:
     if config_dir is not None and not config_dir.is_dir():
         raise UserFault([f"--config-dir {config_dir}: not a folder"])
     here = Path.cwd() / "conf"
@@ -66,11 +70,11 @@ def _search_path(config_dir: Path | None) -> list[Path]:
     return ([config_dir.resolve()] if config_dir else []) + own
 
 
-def _parse(overrides: Sequence[str]) -> list[_Override]:
+def _parse(overrides: Sequence[str], folders: Sequence[Path]) -> list[_Override]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    parser, groups = OverridesParser.create(), group_options()
+    parser, groups = OverridesParser.create(), group_options(folders)
     parsed, faults = [], []
     for text in overrides:
         try:
@@ -159,23 +163,23 @@ def _inner(hint: Any) -> Any:
     return hint
 
 
-def _compose(overrides: Sequence[_Override], folders: Sequence[Path]) -> dict[str, Any]:
+def _compose(overrides: Sequence[_Override]) -> dict[str, Any]:
     from hydra import compose as hydra_compose
     from hydra.errors import HydraException
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    search = f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"
     try:
         # Keys that a file leaves to their default do not stand in it, so values are set after composing, not by Hydra.
         groups = [override.text for override in overrides if override.group]
-        config = hydra_compose("config", overrides=[search, *groups])
+        config = hydra_compose("config", overrides=groups)
         with open_dict(config):
             for override in overrides:
                 if not override.group:
                     OmegaConf.update(config, override.key, override.value, merge=True)
         values = OmegaConf.to_container(config, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserFault([f"the configuration does not compose: {' '.join(str(error).split())}"]) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

@@ -54,9 +54,6 @@ class CorpusSpec:
     """Of the documents, for evaluation."""
     split_seed: int = 0
     """Which documents are held out."""
-    vocab_multiple: int = 1
-    """The model's vocabulary is the tokenizer's, rounded up to a multiple of this (50,257 to 50,304 by 64 or 128).
-    Not part of the data's fingerprint: the tokens are the same."""
 
     def __post_init__(self) -> None:
         faults = []
@@ -72,8 +69,6 @@ class CorpusSpec:
             faults.append(f"tokenizer is missing: source={self.source} is text")
         if not 0 < self.heldout_fraction < 1:
             faults.append(f"heldout_fraction={self.heldout_fraction}; must lie between 0 and 1")
-        if self.vocab_multiple < 1:
-            faults.append(f"vocab_multiple={self.vocab_multiple}; must be at least 1")
         if faults:
             raise DataError("\n".join(faults))
 
@@ -112,13 +107,14 @@ def fingerprint(spec: CorpusSpec) -> str:
 
 
 def vocab_size(spec: CorpusSpec) -> int:
-    """Rows of the model's embedding, known before the corpus is prepared.
+    """Size of the tokenizer's vocabulary, known before the corpus is prepared. A model may have more rows.
 
     Raises:
         DataError: the tokenizer's file or the prepared folder is missing.
     """
-    size = spec.tokenizer.size() if spec.tokenizer else read_manifest(local_path(spec)).tokenizer.vocab_size
-    return -(-size // spec.vocab_multiple) * spec.vocab_multiple
+    if spec.tokenizer is None:
+        return read_manifest(local_path(spec)).tokenizer.vocab_size
+    return spec.tokenizer.size()
 
 
 def find_missing(spec: CorpusSpec) -> list[str]:

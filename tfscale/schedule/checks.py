@@ -56,8 +56,8 @@ def _data(experiment: Experiment) -> Iterator[str]:
     if not 0 < data.heldout < 1:
         yield f"data.heldout={data.heldout}: a fraction of the documents, above 0 and below 1"
     context = experiment.model.context
-    if data.heldout_tokens < 1 or (context > 0 and data.heldout_tokens % context):
-        yield f"data.heldout_tokens={data.heldout_tokens}: a multiple of model.context={context}"
+    if data.heldout_tokens < context:
+        yield f"data.heldout_tokens={data.heldout_tokens}: at least model.context={context}"
 
 
 def _schedule(experiment: Experiment) -> Iterator[str]:

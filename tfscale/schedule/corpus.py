@@ -6,7 +6,9 @@ from pathlib import Path
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.data.errors import DataError
+from tfscale.data.prepare import prepare
 from tfscale.data.sources import CorpusSpec, find_missing, fingerprint, vocab_size
+from tfscale.data.split import Progress
 from tfscale.data.tokenizer import TokenizerSpec
 from tfscale.faults import UserFault
 
@@ -73,6 +75,19 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def data_root(experiment: Experiment) -> Path:
-    """Where prepared corpora lie."""
-    return runs_dir(experiment) / "data"
+def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> None:
+    """Makes the corpus' tokens, or finds them made before.
+
+    Raises:
+        UserFault: the text is faulty, or holds too little for what the experiment asks of it.
+    """
+    try:
+        data = prepare(corpus.spec, runs_dir(experiment) / "data", progress)
+    except DataError as error:
+        raise UserFault([f"data: {fault}" for fault in str(error).splitlines()]) from error
+    context, asked = experiment.model.context, experiment.data.heldout_tokens
+    if len(data.heldout) <= asked:
+        there = f"the held-out documents have {len(data.heldout):,} tokens"
+        raise UserFault([f"data.heldout_tokens={asked}: {there}; ask for fewer, or raise data.heldout"])
+    if len(data.train) <= context:
+        raise UserFault([f"model.context={context}: the training documents have only {len(data.train):,} tokens"])

@@ -1,6 +1,6 @@
 """python -m tfscale.schedule.growing STAGE_DIR: makes the checkpoint that a grown stage begins from.
 
-Exit codes: 0 done, 1 a failure, with the reason on standard error.
+Exit codes: 0 done, 75 held by another process, 1 a failure, with the reason on standard error.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from tfscale.models.counts import parameters
 from tfscale.schedule.ledger import GROWTH_FILE, read_done
 from tfscale.training.lock import StageHeld, StageLock
 from tfscale.training.loop import write_json
+from tfscale.training.preemption import PREEMPTED
 from tfscale.training.spec import CHECKPOINTS, StageSpec, read_spec
 
 VERIFICATION_TOKENS = 2048
@@ -35,7 +36,10 @@ def main() -> int:
     parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
     try:
         grow_stage(parser.parse_args().stage_dir)
-    except (BrokenCheckpoint, NotPreserved, StageHeld, OSError, ValueError) as fault:
+    except StageHeld as fault:
+        print(fault, file=sys.stderr)
+        return PREEMPTED
+    except (BrokenCheckpoint, NotPreserved, OSError, ValueError) as fault:
         print(fault, file=sys.stderr)
         return 1
     return 0
@@ -57,6 +61,8 @@ def grow_stage(stage_dir: Path) -> None:
     parent = parent_dir / CHECKPOINTS / read_done(parent_dir)["checkpoint"]
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
     with StageLock(stage_dir):
+        if any((stage_dir / CHECKPOINTS).glob("step-*")):
+            return  # another process was first
         started = time.perf_counter()
         checkpoint.verify(parent)
         grow_checkpoint(parent, child, spec.model, recipe, spec.seed)
@@ -90,7 +96,7 @@ def grow_by_hand(stage_dir: Path, to: Path, config: TokenFormerConfig, recipe: G
 def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path) -> Comparison:
     data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
     context = spec.model.context
-    sequences = max(1, VERIFICATION_TOKENS // context)
+    sequences = max(1, min(VERIFICATION_TOKENS, spec.data.heldout_tokens) // context)
     inputs, targets = next(iter(heldout_batches(data.heldout, context, sequences * context, sequences)))
     return compare(parent, child, inputs, targets)
 

@@ -1,7 +1,7 @@
 """python -m tfscale.training STAGE_DIR: trains one stage.
 
-Exit codes: 0 done, 75 stopped on request (run it again to go on), 2 the stage's folder is not usable, 1 a failure,
-with the reason on standard error and in metrics.jsonl.
+Exit codes: 0 done, 75 stopped on request or held by another process (run it again to go on), 2 the stage's folder is
+not usable, 1 a failure, with the reason on standard error and in metrics.jsonl.
 """
 
 import argparse
@@ -47,7 +47,10 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
             data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
             trainer = Trainer(stage_dir, spec, data, device, preempted)
             return 0 if trainer.run() else PREEMPTED
-    except (StageHeld, ValueError) as fault:
+    except StageHeld as fault:
+        print(fault, file=sys.stderr)
+        return PREEMPTED
+    except ValueError as fault:
         print(fault, file=sys.stderr)
         return 2
     except (NonFinite, BrokenCheckpoint, OSError, torch.OutOfMemoryError) as fault:

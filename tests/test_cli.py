@@ -1,0 +1,108 @@
+"""The command line as people meet it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfscale.config.compose import compose
+from tfscale.schedule.plan import make_plan
+
+
+def tfscale(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tfscale.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_help_lists_every_verb_and_loads_neither_torch_nor_mlflow() -> None:
+    shown = tfscale("--help")
+    for verb in ("run", "plan", "compare", "status", "grow", "generate", "ui"):
+        assert f"\n  {verb} " in shown.stdout
+    code = "import sys, tfscale.cli.main; print(*({'torch', 'mlflow', 'hydra', 'numpy'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "schedule=progresive_tiny"],
+        ["run", "schedule=progressive_tiny", "trian.lr=1"],
+        ["run", "schedule.stages.stage2.qkv=1"],
+        ["run", "data=text", "data.path=nowhere"],
+        ["run", "runs=/proc/nowhere"],
+        ["run", "schedule=progressive_1b4"],
+        ["run", "tracking.uri=nonsense"],
+        ["compare", "--baseline", "scrach"],
+        ["compare"],
+        ["compare", "baseline=scratch"],
+        ["generate", "nothing"],
+        ["grow", "nothing", "--to", "x", "--qkv", "99"],
+        ["plan", "--config-dir", "nowhere"],
+        ["rnu"],
+        ["run", "--quick"],
+    ],
+)
+def test_a_users_fault_is_told_with_exit_2_and_nothing_is_written(arguments: list[str], tmp_path: Path) -> None:
+    answer = tfscale(*arguments, cwd=tmp_path)
+    assert answer.returncode == 2, answer.stdout
+    assert answer.stderr.strip()
+    assert "Traceback" not in answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_plan_prints_the_papers_sizes_and_writes_nothing(tmp_path: Path) -> None:
+    shown = tfscale("plan", "schedule=progressive_1b4", "baseline=scratch", cwd=tmp_path)
+    assert shown.returncode == 0
+    for size in ("123.6M", "354.2M", "753.8M", "1,309.7M"):
+        assert size in shown.stdout
+    assert "missing" in shown.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_stage_writes_grows_and_shows_its_status(small: list[str], tmp_path: Path) -> None:
+    one = small
+    assert tfscale("run", *one).returncode == 0
+    plan = make_plan(compose(one))
+    stage, runs = plan.chain.stages[0], str(plan.runs)
+    first = tfscale("generate", stage.key, "the model", "--tokens", "40", "--runs", runs, "--seed", "3")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("the model")
+    assert (
+        first.stdout
+        == tfscale("generate", stage.key, "the model", "--tokens", "40", "--runs", runs, "--seed", "3").stdout
+    )
+    grown = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *one, "growth=exact")
+    assert grown.returncode == 0, grown.stderr
+    assert (tmp_path / "grown" / "manifest.json").exists()
+    again = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *one)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    shown = tfscale("status", *one)
+    assert shown.stdout.count("done") == 4
+
+
+def test_it_runs_from_any_folder_with_conf_inside_the_wheel(tmp_path: Path) -> None:
+    """The wheel carries conf/: what is built from this tree composes where there is no source tree."""
+    root = Path(__file__).parents[1]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(root)],
+        check=True,
+    )
+    site = tmp_path / "site"
+    wheel = next(tmp_path.glob("*.whl"))
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)], check=True
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "import tfscale; from tfscale.config.compose import compose, conf_dir\n"
+        "print(tfscale.__file__, conf_dir(), compose(['schedule=progressive_1b4']).schedule.name)"
+    )
+    shown = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert shown.stdout.split() == [
+        str(site / "tfscale" / "__init__.py"),
+        str(site / "tfscale" / "conf"),
+        "progressive_1b4",
+    ]
