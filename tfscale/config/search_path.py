@@ -8,7 +8,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 
-class OwnFolders(SearchPathPlugin):  # type: ignore[misc]  # hydra has no types
+class OwnFolders(SearchPathPlugin):
     """Hydra makes an object of it whenever it sets up a search path."""
 
     folders: ClassVar[tuple[Path, ...]] = ()
