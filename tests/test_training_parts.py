@@ -87,7 +87,7 @@ def test_a_spec_is_read_back_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"label": 3}', "\x00"])
 def test_a_spec_that_is_none_is_refused_by_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "stage.yaml").write_text(content)
-    with pytest.raises(SystemExit, match=r"stage\.yaml"):
+    with pytest.raises(ValueError, match=r"stage\.yaml"):
         read_spec(tmp_path)
 
 

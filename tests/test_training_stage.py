@@ -14,6 +14,7 @@ import torch
 from tfscale import checkpoint
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
+from tfscale.growth.verify import NotPreserved
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.growing import grow_stage
 from tfscale.schedule.ledger import read_done, read_growth, status_of
@@ -244,3 +245,15 @@ def test_a_finished_stage_is_left_alone(small: list[str]) -> None:
     before = (stage.path / "metrics.jsonl").read_bytes()
     assert process(stage).wait() == 0
     assert (stage.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_recipe_that_breaks_its_word_stops_the_run_and_leaves_nothing(
+    small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, child = planned([*small, "growth=paper"])[:2]
+    train(parent)
+    monkeypatch.setattr("tfscale.schedule.growing.preserves", lambda *arguments: True)
+    with pytest.raises(NotPreserved, match="moved them by up to"):
+        train(child)
+    assert not list((child.path / "checkpoints").glob("step-*"))
+    assert not (child.path / "growth.json").exists()

@@ -45,11 +45,13 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experim
 
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Names that can follow `group=`, of every configuration group in `folders`; by default in the shipped one."""
+    """Names that can follow `group=`, of every part of an experiment; by default those that are shipped."""
     options: dict[str, set[str]] = {}
+    parts = {part.name for part in dataclasses.fields(Experiment)}
     for folder in folders or [conf_dir()]:
         for file in sorted(folder.glob("*/*.yaml")):
-            options.setdefault(file.parent.name, set()).add(file.stem)
+            if file.parent.name in parts:
+                options.setdefault(file.parent.name, set()).add(file.stem)
     return {group: sorted(names) for group, names in sorted(options.items())}
 
 

@@ -37,8 +37,8 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
     from tfscale.training.loop import NonFinite, Trainer, write_json
     from tfscale.training.spec import read_spec
 
-    spec = read_spec(stage_dir)
     try:
+        spec = read_spec(stage_dir)
         with StageLock(stage_dir):
             if (stage_dir / events.DONE_FILE).exists():
                 return 0

@@ -51,13 +51,13 @@ def resolve(run: RunSpec) -> Device:
     """The device that a stage's `run` section means on this machine.
 
     Raises:
-        SystemExit: cuda is asked for and there is none.
+        ValueError: cuda is asked for and there is none.
     """
     if run.threads:
         torch.set_num_threads(run.threads)
     kind = run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("launcher.device=cuda, but torch finds no CUDA device; use auto or cpu")
+        raise ValueError("launcher.device=cuda, but torch finds no CUDA device; use auto or cpu")
     on_cuda = kind == "cuda"
     if on_cuda:
         torch.set_float32_matmul_precision("high")

@@ -157,12 +157,12 @@ def read_spec(stage_dir: Path) -> StageSpec:
     """The spec of a stage's folder.
 
     Raises:
-        SystemExit: with a message that names the file, when it is missing or not a stage.
+        ValueError: the file is missing or not a stage; the message names it.
     """
     path = stage_dir / STAGE_FILE
     try:
         return spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise SystemExit(f"{path}: {error.strerror}. A stage's folder is written by `tfscale run`.") from error
+        raise ValueError(f"{path}: {error.strerror}. A stage's folder is written by `tfscale run`.") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise SystemExit(f"{path}: not a stage of this version of tfscale: {error}") from error
+        raise ValueError(f"{path}: not a stage of this version of tfscale: {error}") from error
