@@ -14,7 +14,7 @@ run: $(READY) ## train the small chain on real text and print its table (a few m
 	$(BIN)/tfscale run
 
 reproduce-figure: $(READY) ## the chain beside its baselines: figure, table, verdicts (below 20 minutes on two cores)
-	$(BIN)/tfscale compare --baseline scratch --run-missing
+	$(BIN)/tfscale compare --baseline scratch --run-missing launcher.parallel=2
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest -n 2

@@ -22,8 +22,9 @@ from tfscale.schedule.orchestrator import prepare_folder
 from tfscale.schedule.plan import make_plan
 from tfscale.training.device import resolve
 from tfscale.training.events import read_events
-from tfscale.training.loop import NonFinite, Trainer
+from tfscale.training.loop import Trainer
 from tfscale.training.preemption import PREEMPTED, Preemption
+from tfscale.training.watch import NonFinite
 
 TIMES = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "pid")
 
@@ -43,7 +44,7 @@ class StopAt(Preemption):
 
     def __call__(self) -> bool:
         assert isinstance(self.trainer, Trainer)
-        if self.trainer.counters.step < self.step:
+        if self.trainer.step < self.step:
             return False
         self.polls -= 1
         return self.polls <= 0
@@ -172,11 +173,11 @@ def test_a_bad_number_stops_before_it_spoils_the_weights(small: list[str]) -> No
     data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
     trainer = Trainer(stage.path, stage.spec, data, resolve(stage.spec.run), Preemption())
     with torch.no_grad():
-        trainer.model.blocks[0].ffn.values[3] = torch.inf  # type: ignore[union-attr, index, operator]
-    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
-    with pytest.raises(NonFinite, match=r"step 1 of .*gradients of .*Lower optim\.lr"):
+        trainer.state.model.blocks[0].ffn.values[3] = torch.inf  # type: ignore[union-attr, index, operator]
+    before = [parameter.detach().clone() for parameter in trainer.state.model.parameters()]
+    with pytest.raises(NonFinite, match=r"step 1: loss .*gradients of .*Lower optim\.lr"):
         trainer.run()
-    for old, parameter in zip(before, trainer.model.parameters(), strict=True):
+    for old, parameter in zip(before, trainer.state.model.parameters(), strict=True):
         assert torch.equal(old, parameter)
 
 

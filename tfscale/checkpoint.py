@@ -69,6 +69,8 @@ class Counters:
     """Of the lineage when this stage began: what its parents cost."""
     totals: Totals = Totals()
     """Of the lineage now."""
+    recent_losses: tuple[float, ...] = ()
+    """Training losses of the last steps, which the next one is compared with."""
 
 
 def folder_name(step: int) -> str:
@@ -82,6 +84,7 @@ def write(folder: Path, config: ModelConfig, counters: Counters, tensors: Mappin
     Raises:
         OSError: the disk is full or away; what was there before is untouched.
     """
+    check_room(folder, sum(tensor.nbytes for tensor in tensors.values()))
 
     def fill(aside: Path) -> None:
         with _one_process():
@@ -91,11 +94,42 @@ def write(folder: Path, config: ModelConfig, counters: Counters, tensors: Mappin
 
 
 def write_aside(folder: Path, config: ModelConfig, counters: Counters, fill: Callable[[Path], None]) -> None:
-    """Lets `fill` put safetensors files into a folder, completes it, and gives it its name last."""
+    """Lets `fill` put safetensors files into a folder, completes it, and gives it its name last.
+
+    Raises:
+        OSError: it could not be written; what was there before is untouched, and no half of it is left.
+    """
     aside = folder.parent / f".{folder.name}.writing"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    fill(aside)
+    try:
+        fill(aside)
+        _complete(aside, config, counters)
+    except (OSError, SafetensorError, CheckpointException) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        free = shutil.disk_usage(folder.parent).free
+        raise OSError(f"{folder}: could not be written, with {free / 1e6:,.1f} MB free: {error}") from error
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    _sync(folder.parent)
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Makes sure that there is room for `needed` bytes more.
+
+    Raises:
+        OSError: there is not; the message says what is needed and what is free.
+    """
+    existing = next(parent for parent in folder.parents if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise OSError(
+            f"{folder}: the checkpoint needs {needed / 1e6:,.1f} MB, and {existing} has {free / 1e6:,.1f} MB free. The "
+            "checkpoint before it is whole: make room, and the same command goes on."
+        )
+
+
+def _complete(aside: Path, config: ModelConfig, counters: Counters) -> None:
     state = {"format": FORMAT, "model": to_dict(config), "counters": asdict(counters)}
     (aside / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     manifest = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in sorted(aside.iterdir())}
@@ -103,9 +137,6 @@ def write_aside(folder: Path, config: ModelConfig, counters: Counters, fill: Cal
     for file in aside.iterdir():
         _sync(file)
     _sync(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-    _sync(folder.parent)
 
 
 def verify(folder: Path) -> None:
@@ -134,9 +165,9 @@ def read_state(folder: Path) -> tuple[ModelConfig, Counters]:
     if state.get("format") != FORMAT:
         raise BrokenCheckpoint(f"{folder / STATE_FILE}: format {state.get('format')}; this version reads {FORMAT}")
     counters = state["counters"]
-    return from_dict(state["model"]), Counters(
-        counters["step"], counters["optimizer_step"], Totals(**counters["before"]), Totals(**counters["totals"])
-    )
+    totals = {name: Totals(**counters[name]) for name in ("before", "totals")}
+    recent = tuple(counters["recent_losses"])
+    return from_dict(state["model"]), Counters(**{**counters, **totals, "recent_losses": recent})
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
@@ -194,9 +225,12 @@ def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
     return None
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints. The manifest goes first: half a checkpoint never looks whole."""
+def prune(folder: Path, keep: int, every: int = 0) -> None:
+    """Removes all checkpoints but the newest `keep`, and those at multiples of `every` steps. The manifest goes first:
+    half a checkpoint never looks whole."""
     for old in sorted(folder.glob("step-*"))[:-keep]:
+        if every and int(old.name.removeprefix("step-")) % every == 0:
+            continue
         (old / MANIFEST_FILE).unlink(missing_ok=True)
         shutil.rmtree(old)
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+USER_FAULT = 2
+"""Exit code for it."""
+
 
 class UserFault(Exception):
     """What the user said cannot be done. `faults` are whole messages: the key, the value, what is allowed, the mend."""

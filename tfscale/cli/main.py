@@ -12,8 +12,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-USER_FAULT = 2
-
 app = typer.Typer(
     name="tfscale",
     help="Progressive scaling of language models: train a chain of growing TokenFormers, compare it with matched "
@@ -116,7 +114,7 @@ def ui(
 
 def main() -> None:
     """Entry point: faults of the user are told in words, with exit code 2."""
-    from tfscale.faults import UserFault
+    from tfscale.faults import USER_FAULT, UserFault
 
     try:
         app()

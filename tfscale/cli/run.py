@@ -81,7 +81,7 @@ def _prepare(plan: Plan) -> None:
 def _train(plan: Plan, store: Store | None) -> int:
     mirror = Mirror(store, plan.experiment.schedule.name, plan.arms) if store else None
     with make_view(plan, console) as view:
-        orchestrator = Orchestrator(plan.stages, plan.experiment.launcher.parallel, view)
+        orchestrator = Orchestrator(plan.stages, plan.experiment.launcher, view)
 
         def stop(number: int, frame: FrameType | None) -> None:
             view.say("stopping: stages save their checkpoints")

@@ -69,6 +69,9 @@ class PlainView:
             self._waiting.add(stage.key)
             self.say(f"{name_of(self._plan, stage)}: waiting, {stage.path.name} is being worked on by {holder}")
 
+    def retrying(self, stage: ArmStage, reason: str) -> None:
+        self.say(f"{name_of(self._plan, stage)}: {reason}")
+
     def event(self, stage: ArmStage, event: Event) -> None:
         if event["event"] == "train" and event["tokens_per_second"]:
             self._speed[stage.key] = event["tokens_per_second"]
@@ -76,6 +79,9 @@ class PlainView:
             self.say(f"{name_of(self._plan, stage)}: {describe(stage, event, self._speed.get(stage.key))}")
         elif event["event"] == "broken_checkpoint":
             self.say(f"{name_of(self._plan, stage)}: a checkpoint was not whole and was {event['message']}")
+        elif event["event"] == "non_finite":
+            what = f"step {event['step']}, loss {event['loss']}, gradient norm {event['grad_norm']}"
+            self.say(f"{name_of(self._plan, stage)}: a number that is none ({what}); {event['policy']}")
 
     def finished(self, stage: ArmStage) -> None:
         self._waiting.discard(stage.key)
@@ -146,6 +152,9 @@ class LiveView:
     def waiting(self, stage: ArmStage, holder: str) -> None:
         self._plain.waiting(stage, holder)
 
+    def retrying(self, stage: ArmStage, reason: str) -> None:
+        self._plain.retrying(stage, reason)
+
     def event(self, stage: ArmStage, event: Event) -> None:
         if event["event"] == "eval":
             self._perplexity[stage.key] = event["perplexity"]
@@ -158,7 +167,7 @@ class LiveView:
             note += f"  ppl {held_out:.3f}" if held_out else ""
             note += f"  {tokens(speed)} tok/s  {duration((stage.spec.tokens - event['tokens']) / speed)} left"
             self._progress.update(self._tasks[stage.key], completed=event["tokens"], note=note)
-        elif event["event"] == "broken_checkpoint":
+        elif event["event"] in ("broken_checkpoint", "non_finite"):
             self._plain.event(stage, event)
 
     def finished(self, stage: ArmStage) -> None:

@@ -193,6 +193,17 @@ class LauncherPart:
     """Tokens between two checkpoints, beside those by time; 0: by time alone."""
     keep: int = 2
     """Checkpoints that stay while a stage runs."""
+    keep_tokens: Amount = 0
+    """Checkpoints at multiples of so many tokens stay for good; 0: none but the last."""
+    non_finite: Literal["raise", "skip", "rollback"] = "raise"
+    """A loss or gradient that is no number: stop before the update, leave the update out, or go back to the last
+    checkpoint and past the batch."""
+    non_finite_cap: int = 10
+    """More such steps than this end a stage, whatever the policy."""
+    retries: int = 2
+    """How often a stage whose process died is taken up again from its checkpoint."""
+    hang_minutes: float = 15.0
+    """A stage without a sign of life for so long is ended and taken up again; 0: never."""
 
 
 @dataclass(frozen=True)

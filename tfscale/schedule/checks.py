@@ -109,8 +109,10 @@ def _arms(experiment: Experiment) -> Iterator[str]:
 
 def _launcher(experiment: Experiment) -> Iterator[str]:
     launcher = experiment.launcher
-    for name, least in (("parallel", 1), ("keep", 1), ("threads", 0), ("micro_batch", 0), ("log_tokens", 0),
-                        ("eval_tokens", 0), ("checkpoint_tokens", 0), ("checkpoint_minutes", 0)):  # fmt: skip
+    least_values = {"parallel": 1, "keep": 1, "non_finite_cap": 1}
+    counts = ("threads", "micro_batch", "log_tokens", "eval_tokens", "checkpoint_tokens", "checkpoint_minutes",
+              "keep_tokens", "retries", "hang_minutes")  # fmt: skip
+    for name, least in {**least_values, **dict.fromkeys(counts, 0)}.items():
         if getattr(launcher, name) < least:
             yield f"launcher.{name}={getattr(launcher, name)}: at least {least}"
 

@@ -155,6 +155,9 @@ class _Builder:
                 checkpoint_minutes=launcher.checkpoint_minutes,
                 checkpoint_tokens=launcher.checkpoint_tokens,
                 keep=launcher.keep,
+                keep_tokens=launcher.keep_tokens,
+                non_finite=launcher.non_finite,
+                non_finite_cap=launcher.non_finite_cap,
             ),
         )
 

@@ -27,15 +27,14 @@ def main() -> int:
 
 
 def _train(stage_dir: Path, preempted: Preemption) -> int:
-    import torch
-
     from tfscale.checkpoint import BrokenCheckpoint
     from tfscale.data.prepared import open_data
     from tfscale.training import events
     from tfscale.training.device import environment, resolve
     from tfscale.training.lock import StageHeld, StageLock
-    from tfscale.training.loop import NonFinite, Trainer, write_json
+    from tfscale.training.loop import Trainer, write_json
     from tfscale.training.spec import read_spec
+    from tfscale.training.watch import NonFinite
 
     try:
         spec = read_spec(stage_dir)
@@ -53,12 +52,31 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
     except ValueError as fault:
         print(fault, file=sys.stderr)
         return 2
-    except (NonFinite, BrokenCheckpoint, OSError, torch.OutOfMemoryError) as fault:
-        log = events.EventLog(stage_dir)
-        log.write("end", reason="failed", message=str(fault), time=time.time())
-        log.close()
-        print(fault, file=sys.stderr)
+    except (NonFinite, BrokenCheckpoint, OSError) as fault:
+        _log_end(stage_dir, "failed", str(fault))
         return 1
+    except (RuntimeError, MemoryError) as fault:
+        if not _is_out_of_memory(fault):
+            raise
+        _log_end(stage_dir, "out_of_memory", str(fault))
+        return 1
+
+
+def _log_end(stage_dir: Path, reason: str, message: str) -> None:
+    from tfscale.training.events import EventLog
+
+    print(message, file=sys.stderr)
+    log = EventLog(stage_dir)
+    log.write("end", reason=reason, message=message, time=time.time())
+    log.close()
+
+
+def _is_out_of_memory(fault: Exception) -> bool:
+    import torch
+
+    # The CPU allocator has no exception of its own.
+    cpu = isinstance(fault, RuntimeError) and "DefaultCPUAllocator" in str(fault)
+    return cpu or isinstance(fault, torch.OutOfMemoryError | MemoryError)
 
 
 if __name__ == "__main__":

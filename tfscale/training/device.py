@@ -31,6 +31,11 @@ class Device:
     bf16: bool
     compiled: bool
 
+    @property
+    def saves_beside_training(self) -> bool:
+        """On CUDA a thread can write while the device computes; on the CPU it would only take its cores."""
+        return self.kind == "cuda"
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of forward passes."""
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()

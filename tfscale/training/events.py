@@ -8,8 +8,10 @@ Each line is one event:
      + totals}
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
      "heldout_tokens": ..., + totals}
+    {"event": "non_finite", "step": ..., "loss": ..., "grad_norm": ..., "where": [...], "policy": ..., "count": ...}
+    {"event": "broken_checkpoint", "step": ..., "message": ...}
     {"event": "checkpoint", "step": ..., "name": ..., "seconds": ...}
-    {"event": "end", "step": ..., "reason": "done" | "preempted" | "failed", "message": ...}
+    {"event": "end", "step": ..., "reason": "done" | "preempted" | "failed" | "out_of_memory", "message": ...}
 
 `step` and `tokens` count within the stage. The totals are cumulative over the lineage, parents included:
 total_tokens, total_flops (model FLOPs), total_seconds (in training steps; evaluation and checkpoints left out),
@@ -27,6 +29,8 @@ from typing import Any
 
 METRICS_FILE = "metrics.jsonl"
 DONE_FILE = "done.json"
+HEARTBEAT = "heartbeat"
+"""File that a living stage touches."""
 
 Event = dict[str, Any]
 

@@ -81,6 +81,13 @@ class RunSpec:
     """Tokens between two checkpoints, beside those by time; 0: by time alone."""
     keep: int = 2
     """Checkpoints that stay while a stage runs. The last one stays for good."""
+    keep_tokens: int = 0
+    """Checkpoints at multiples of so many tokens stay for good; 0: none but the last."""
+    non_finite: Literal["raise", "skip", "rollback"] = "raise"
+    """What to do about a loss or gradient that is no number, before it reaches the weights. `raise`: stop. `skip`: go
+    on without the step's update. `rollback`: go on from the last checkpoint, and past the batch."""
+    non_finite_cap: int = 10
+    """More such steps than this end the stage, whatever the policy."""
 
 
 @dataclass(frozen=True)
