@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run reproduce-figure test check format clean
+.PHONY: help run reproduce-figure test torture check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -18,6 +18,10 @@ reproduce-figure: $(READY) ## the chain beside its baselines: figure, table, ver
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest -n 2
+
+N ?= 20
+torture: $(READY) ## kill a running chain N times and check that nothing is lost: make torture N=200
+	$(BIN)/python tests/faults/torture.py $(N)
 
 check: $(READY) ## format, lint, types, import layers, tests
 	$(BIN)/ruff format --check .

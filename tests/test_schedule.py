@@ -5,11 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stages import wait_for
 
 from tfscale.config.compose import compose
 from tfscale.models.counts import flops, parameters
@@ -150,14 +149,6 @@ def test_a_chain_is_run_compared_and_never_run_again(small: list[str]) -> None:
     assert before == {
         file: file.stat().st_mtime_ns for file in (plan.runs / "stages").rglob("*") if file.name != "lock"
     }
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("what was waited for did not come")
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(small: list[str]) -> None:

@@ -1,89 +1,17 @@
 """One stage, trained for real: straight, stopped, killed, with accumulation, with bad numbers."""
 
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from stages import StopAt, elsewhere, outcome, planned, process, same, train, trainer_of, wait_for
 
-from tfscale import checkpoint
-from tfscale.config.compose import compose
-from tfscale.data.prepare import prepare
 from tfscale.growth.verify import NotPreserved
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.growing import grow_stage
+from tfscale.models.counts import flops as count
 from tfscale.schedule.ledger import read_done, read_growth, status_of
-from tfscale.schedule.orchestrator import prepare_folder
-from tfscale.schedule.plan import make_plan
-from tfscale.training.device import resolve
 from tfscale.training.events import read_events
-from tfscale.training.loop import Trainer
-from tfscale.training.preemption import PREEMPTED, Preemption
+from tfscale.training.preemption import PREEMPTED
 from tfscale.training.watch import NonFinite
-
-TIMES = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "pid")
-
-
-def planned(overrides: list[str], arm: str = "progressive") -> tuple[ArmStage, ...]:
-    plan = make_plan(compose([*overrides, "baseline=scratch"]))
-    prepare(plan.corpus.spec, plan.runs / "data")
-    return next(each for each in plan.arms if each.name == arm).stages
-
-
-class StopAt(Preemption):
-    """Asks to stop before a step, or in the middle of the evaluation there."""
-
-    def __init__(self, step: int, polls: int = 1) -> None:
-        super().__init__()
-        self.step, self.polls, self.trainer = step, polls, None
-
-    def __call__(self) -> bool:
-        assert isinstance(self.trainer, Trainer)
-        if self.trainer.step < self.step:
-            return False
-        self.polls -= 1
-        return self.polls <= 0
-
-
-def train(stage: ArmStage, preempted: Preemption | None = None) -> bool:
-    from tfscale.data.prepared import open_data
-
-    prepare_folder(stage)
-    spec, folder = stage.spec, stage.path
-    if spec.parent is not None and not (folder / "growth.json").exists():
-        grow_stage(folder)
-    data = open_data(folder / spec.run.data_dir, spec.data.fingerprint)
-    trainer = Trainer(folder, spec, data, resolve(spec.run), preempted or Preemption())
-    if isinstance(preempted, StopAt):
-        preempted.trainer = trainer
-    return trainer.run()
-
-
-def outcome(stage: ArmStage) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
-    """Weights and moments, measurements, and totals: all that must not depend on how often a stage was stopped."""
-    folder = stage.path / "checkpoints" / read_done(stage.path)["checkpoint"]
-    tensors = {name: torch.empty(shape) for name, shape in checkpoint.shapes(folder).items() if "rng" not in name}
-    checkpoint.read(folder, tensors)
-    events = [
-        {name: value for name, value in event.items() if name not in TIMES}
-        for event in read_events(stage.path)
-        if event["event"] in ("train", "eval")
-    ]
-    _, counters = checkpoint.read_state(folder)
-    return tensors, events, {"tokens": counters.totals.tokens, "flops": counters.totals.flops}
-
-
-def same(a: Any, b: Any) -> bool:
-    return a[0].keys() == b[0].keys() and all(torch.equal(a[0][name], b[0][name]) for name in a[0]) and a[1:] == b[1:]
-
-
-def elsewhere(stage: ArmStage, name: str) -> ArmStage:
-    return replace(stage, path=stage.path.with_name(f"{name}-{stage.key}"))
 
 
 @pytest.mark.parametrize("arm", ["progressive", "transformer_scratch"])
@@ -139,8 +67,6 @@ def test_costs_add_up_along_the_lineage(small: list[str]) -> None:
         assert done["before"]["flops"] == flops
         flops = done["totals"]["flops"]
         assert done["totals"]["seconds"] > done["before"]["seconds"]
-    from tfscale.models.counts import flops as count
-
     assert flops == sum(stage.spec.tokens * count(stage.spec.model).training for stage in stages)
     assert read_done(stages[2].path)["totals"]["tokens"] == sum(stage.spec.tokens for stage in stages)
 
@@ -167,11 +93,7 @@ def test_training_learns(small: list[str]) -> None:
 
 def test_a_bad_number_stops_before_it_spoils_the_weights(small: list[str]) -> None:
     stage = planned(small)[0]
-    prepare_folder(stage)
-    from tfscale.data.prepared import open_data
-
-    data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
-    trainer = Trainer(stage.path, stage.spec, data, resolve(stage.spec.run), Preemption())
+    trainer = trainer_of(stage)
     with torch.no_grad():
         trainer.state.model.blocks[0].ffn.values[3] = torch.inf  # type: ignore[union-attr, index, operator]
     before = [parameter.detach().clone() for parameter in trainer.state.model.parameters()]
@@ -179,20 +101,6 @@ def test_a_bad_number_stops_before_it_spoils_the_weights(small: list[str]) -> No
         trainer.run()
     for old, parameter in zip(before, trainer.state.model.parameters(), strict=True):
         assert torch.equal(old, parameter)
-
-
-def process(stage: ArmStage) -> subprocess.Popen[bytes]:
-    prepare_folder(stage)
-    command = [sys.executable, "-m", "tfscale.training", str(stage.path)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("what was waited for did not come")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -218,9 +126,9 @@ def test_a_killed_stage_goes_on_from_its_checkpoint_bit_for_bit(small: list[str]
     stage = planned(settings)[0]
     assert train(stage)
     killed = elsewhere(stage, "killed")
-    for count in (1, 4):
+    for saved in (1, 4):
         child = process(killed)
-        wait_for(lambda count=count: sum(e["event"] == "checkpoint" for e in read_events(killed.path)) >= count)  # type: ignore[misc]
+        wait_for(lambda saved=saved: sum(e["event"] == "checkpoint" for e in read_events(killed.path)) >= saved)  # type: ignore[misc]
         child.kill()
         child.wait()
     assert status_of(killed).state == "interrupted"

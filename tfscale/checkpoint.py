@@ -15,6 +15,7 @@ Nothing in it can carry code.
 import hashlib
 import json
 import os
+import reprlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -28,13 +29,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from tfscale.models.config import ModelConfig, from_dict, to_dict
+from tfscale.models.counts import parameters
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -143,9 +146,13 @@ def verify(folder: Path) -> None:
     """Compares every file with the manifest.
 
     Raises:
-        BrokenCheckpoint: a file is missing, of another size, or of other content.
+        BrokenCheckpoint: a file is missing, of another size, of other content, or not in the manifest.
     """
-    for name, expected in _json(folder / MANIFEST_FILE).items():
+    manifest = _manifest(folder)
+    for name in (STATE_FILE, *(file.name for file in folder.glob("*.safetensors"))):
+        if name not in manifest:
+            raise BrokenCheckpoint(f"{folder / name}: not in its manifest")
+    for name, expected in manifest.items():
         file = folder / name
         if not file.is_file():
             raise BrokenCheckpoint(f"{file}: missing")
@@ -155,19 +162,56 @@ def verify(folder: Path) -> None:
             raise BrokenCheckpoint(f"{file}: its content is not what was written (SHA-256 differs)")
 
 
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MANIFEST_FILE
+    manifest = _json(path)
+    for name, entry in manifest.items():
+        try:
+            check_file_name(name)
+        except ValueError as error:
+            raise BrokenCheckpoint(f"{path}: {error}") from error
+        if not isinstance(entry, dict) or not entry.keys() >= {"bytes", "sha256"}:
+            raise BrokenCheckpoint(f"{path}: says neither size nor SHA-256 of {name}")
+    return manifest
+
+
 def read_state(folder: Path) -> tuple[ModelConfig, Counters]:
     """The model's config and the counters.
 
     Raises:
-        BrokenCheckpoint: state.json is missing or of another format.
+        BrokenCheckpoint: state.json is missing, damaged or of another format.
     """
-    state = _json(folder / STATE_FILE)
+    path = folder / STATE_FILE
+    state = _json(path)
     if state.get("format") != FORMAT:
-        raise BrokenCheckpoint(f"{folder / STATE_FILE}: format {state.get('format')}; this version reads {FORMAT}")
-    counters = state["counters"]
-    totals = {name: Totals(**counters[name]) for name in ("before", "totals")}
-    recent = tuple(counters["recent_losses"])
-    return from_dict(state["model"]), Counters(**{**counters, **totals, "recent_losses": recent})
+        raise BrokenCheckpoint(f"{path}: format {reprlib.repr(state.get('format'))}; this version reads {FORMAT}")
+    try:
+        config, counters = from_dict(state["model"]), _counters(state["counters"])
+        check_fields(config)
+        check_fields(counters)
+    except (ValueError, TypeError, KeyError) as error:
+        raise BrokenCheckpoint(f"{path}: damaged ({error})") from error
+    if min(counters.step, counters.optimizer_step) < 0:
+        raise BrokenCheckpoint(f"{path}: damaged (step {counters.step}, optimizer step {counters.optimizer_step})")
+    return config, counters
+
+
+def _counters(values: dict[str, Any]) -> Counters:
+    totals = {name: Totals(**values[name]) for name in ("before", "totals")}
+    return Counters(**{**values, **totals, "recent_losses": tuple(values["recent_losses"])})
+
+
+class _Reader(HuggingFaceStorageReader):
+    """torch's reader, for headers that may lie: a tensor whose parts do not fill it would keep what memory held."""
+
+    def read_metadata(self) -> Metadata:
+        """Names, shapes and places of all tensors."""
+        metadata = super().read_metadata()
+        for name, entry in metadata.state_dict_metadata.items():
+            assert isinstance(entry, TensorStorageMetadata)
+            if sum(chunk.sizes.numel() for chunk in entry.chunks) != entry.size.numel():
+                raise BrokenCheckpoint(f"the parts of {name} do not make a tensor of {tuple(entry.size)}")
+        return metadata
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
@@ -177,8 +221,8 @@ def shapes(folder: Path) -> dict[str, torch.Size]:
         BrokenCheckpoint: a file is no safetensors file.
     """
     try:
-        metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
-    except (SafetensorError, OSError) as error:
+        metadata = _Reader(str(folder)).read_metadata()
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError, BrokenCheckpoint) as error:
         raise BrokenCheckpoint(f"{folder}: {error}") from error
     entries = metadata.state_dict_metadata.items()
     return {name: entry.size for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
@@ -192,7 +236,7 @@ def read(folder: Path, into: Mapping[str, Tensor]) -> None:
     """
     try:
         with _one_process():
-            load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+            load(dict(into), storage_reader=_Reader(str(folder)), no_dist=True)
     except (CheckpointException, SafetensorError, OSError) as error:
         raise BrokenCheckpoint(f"{folder}: {error}") from error
 
@@ -204,6 +248,9 @@ def load_model(folder: Path) -> LanguageModel:
         BrokenCheckpoint: it is not whole.
     """
     config, _ = read_state(folder)
+    held = sum(shape.numel() for name, shape in shapes(folder).items() if name.startswith("model/"))
+    if held != parameters(config):  # before memory is taken for what state.json says
+        raise BrokenCheckpoint(f"{folder}: holds {held:,} weights, its {STATE_FILE} says {parameters(config):,}")
     model = build_model(config)
     read(folder, {f"model/{name}": parameter.data for name, parameter in model.named_parameters()})
     return model
@@ -244,10 +291,17 @@ def rng_tensors() -> dict[str, Tensor]:
 
 
 def set_rng(states: Mapping[str, Tensor]) -> None:
-    """Puts back what `rng_tensors` gave."""
-    torch.set_rng_state(states["rng/cpu"])
-    if "rng/cuda" in states:
-        torch.cuda.set_rng_state(states["rng/cuda"])
+    """Puts back what `rng_tensors` gave.
+
+    Raises:
+        BrokenCheckpoint: it is no state of a generator.
+    """
+    try:
+        torch.set_rng_state(states["rng/cpu"])
+        if "rng/cuda" in states:
+            torch.cuda.set_rng_state(states["rng/cuda"])
+    except (RuntimeError, LookupError) as error:
+        raise BrokenCheckpoint(f"rng: {error}") from error
 
 
 @contextmanager
@@ -261,7 +315,7 @@ def _one_process() -> Iterator[None]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BrokenCheckpoint(f"{path}: {error}") from error
     if not isinstance(values, dict):
         raise BrokenCheckpoint(f"{path}: not a JSON object")

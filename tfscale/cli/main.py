@@ -61,20 +61,24 @@ def compare(
 
 
 @app.command()
-def status(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Show how far each stage is."""
+def status(
+    overrides: Overrides = None,
+    verify: Annotated[bool, typer.Option("--verify", help="read all of it again and say what is wrong")] = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Show how far each stage is. With --verify: whether checkpoints, measurements, lineage and corpus are true."""
     from tfscale.cli.status import status as verb
 
-    raise typer.Exit(verb(overrides or [], config_dir))
+    raise typer.Exit(verb(overrides or [], verify, config_dir))
 
 
 @app.command()
 def grow(
     stage: Annotated[str, typer.Argument(help="a finished stage: its folder, its name or the start of its key")],
     to: Annotated[Path, typer.Option(help="folder of the grown checkpoint, which must not exist", metavar="DIR")],
-    qkv: Annotated[int, typer.Option(help="parameter tokens of each of the query, key and value projections")],
-    out: Annotated[int | None, typer.Option(help="of the output projection [default: qkv]")] = None,
-    ffn: Annotated[int | None, typer.Option(help="of the feed-forward layer [default: 4 qkv]")] = None,
+    qkv: Annotated[int, typer.Option(help="parameter tokens of each of the query, key and value projections", min=1)],
+    out: Annotated[int | None, typer.Option(help="of the output projection [default: qkv]", min=1)] = None,
+    ffn: Annotated[int | None, typer.Option(help="of the feed-forward layer [default: 4 qkv]", min=1)] = None,
     overrides: Overrides = None,
     config_dir: ConfigDir = None,
 ) -> None:
@@ -91,7 +95,7 @@ def generate(
     tokens: Annotated[int, typer.Option(help="tokens to add", min=1)] = 200,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token", min=0)] = 0.8,
     top_k: Annotated[int, typer.Option(help="among the k likeliest; 0: among all", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+    seed: Annotated[int, typer.Option(help="of the draws", min=0, max=2**63 - 1)] = 0,
     runs: Annotated[Path, typer.Option(help="the runs folder", metavar="DIR")] = Path("runs"),
 ) -> None:
     """Let a finished stage write."""
@@ -103,7 +107,7 @@ def generate(
 @app.command()
 def ui(
     overrides: Overrides = None,
-    port: Annotated[int, typer.Option(help="on this machine alone")] = 5000,
+    port: Annotated[int, typer.Option(help="on this machine alone", min=1, max=65535)] = 5000,
     config_dir: ConfigDir = None,
 ) -> None:
     """Serve MLflow's page on localhost, with every run and curve."""

@@ -36,12 +36,15 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experim
     put_first(*own)
     folders = [*own, conf_dir()]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        parsed = _parse(overrides, folders)
-        _check_groups(parsed, folders)
-        base = _compose([override for override in parsed if override.group])
-        _check_keys(parsed, base)
-        return _to_experiment(_compose(parsed))
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            parsed = _parse(overrides, folders)
+            _check_groups(parsed, folders)
+            base = _compose([override for override in parsed if override.group])
+            _check_keys(parsed, base)
+            return _to_experiment(_compose(parsed))
+    except RecursionError as error:
+        raise UserFault(["an override or a configuration file is nested too deeply"]) from error
 
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
@@ -81,13 +84,13 @@ def _parse(overrides: Sequence[str], folders: Sequence[Path]) -> list[_Override]
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except HydraException:
+        except (HydraException, ValueError):  # ValueError: a number of 5,000 digits
             faults.append(
-                f"{text!r} is no override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
+                f"{_short(text)!r} is no override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
             )
             continue
         if override.is_sweep_override() or override.is_delete():
-            faults.append(f"{text!r}: one value a key, please; sweeps and deletions are not taken")
+            faults.append(f"{_short(text)!r}: one value a key, please; sweeps and deletions are not taken")
             continue
         key = override.key_or_group
         parsed.append(_Override(text, key, override.value(), override.is_add(), key in groups))
@@ -102,7 +105,7 @@ def _check_groups(overrides: Sequence[_Override], folders: Sequence[Path]) -> No
         if override.group and override.value not in options[override.key]:
             allowed = options[override.key]
             faults.append(
-                f"{override.text}: no such {override.key}{_nearest(str(override.value), allowed)} "
+                f"{_short(override.text)}: no such {override.key}{_nearest(str(override.value), allowed)} "
                 f"Allowed: {', '.join(allowed)}."
             )
     if faults:
@@ -117,9 +120,15 @@ def _check_keys(overrides: Sequence[_Override], base: dict[str, Any]) -> None:
         declared = {key.rpartition(".")[0] for key in known} | set(_dicts(Experiment, ""))
         may_add = override.adds and override.key.rpartition(".")[0] in declared
         if not (override.group or override.key in known or may_add or inside_added):
-            faults.append(f"{override.text}: unknown key {override.key!r}{_nearest(override.key, known)}")
+            key = override.key
+            faults.append(f"{_short(override.text)}: unknown key {_short(key)!r}{_nearest(key, known)}")
     if faults:
         raise UserFault(faults)
+
+
+def _short(text: str, longest: int = 100) -> str:
+    """The text, or its beginning: a message is to be read."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _nearest(word: str, known: typing.Iterable[str]) -> str:
@@ -182,7 +191,7 @@ def _compose(overrides: Sequence[_Override]) -> dict[str, Any]:
                     OmegaConf.update(config, override.key, override.value, merge=True)
         values = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserFault([f"the configuration does not compose: {' '.join(str(error).split())}"]) from error
+        raise UserFault([f"the configuration does not compose: {_short(' '.join(str(error).split()), 500)}"]) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -218,9 +227,16 @@ def _fault(entry: Any) -> str:
         return f"{key} is not set; give it a value: {key}=..."
     if entry["type"] == "value_error" and isinstance(entry["input"], dict):
         return message  # a rule of a whole part, which names its keys itself
-    return f"{key}={entry['input']}: {message[:1].lower()}{message[1:]}"
+    return f"{key}={_short(str(entry['input']))}: {message[:1].lower()}{message[1:]}"
 
 
 def runs_dir(experiment: Experiment) -> Path:
-    """The runs folder as an absolute path."""
-    return Path(experiment.runs).expanduser().absolute()
+    """The runs folder as an absolute path.
+
+    Raises:
+        UserFault: it begins with the home of a user that does not exist.
+    """
+    try:
+        return Path(experiment.runs).expanduser().absolute()
+    except RuntimeError as error:
+        raise UserFault([f"runs={experiment.runs}: {error}"]) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.data.errors import DataError
+from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
 """Version of the prepared folder. Part of every fingerprint: it rises when the same corpus would give other tokens."""
@@ -92,15 +93,29 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}. Not a prepared corpus; prepare it with tfscale.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}). Remove the folder and prepare the corpus again.") from error
     found = values.get("format") if isinstance(values, dict) else None
     if found != FORMAT:
         raise DataError(f"{path}: format {found}; this version of tfscale reads {FORMAT}. Prepare the corpus again.")
     try:
-        return _manifest(values)
-    except (TypeError, KeyError) as error:
+        manifest = _manifest(values)
+        check_fields(manifest)
+        _check(manifest)
+    except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: damaged ({error}). Remove the folder and prepare the corpus again.") from error
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    tokenizer = manifest.tokenizer
+    if not 0 <= tokenizer.end_of_text_id < tokenizer.vocab_size <= 2**32:
+        raise ValueError(f"tokenizer: token {tokenizer.end_of_text_id} of {tokenizer.vocab_size}")
+    for split in (manifest.train, manifest.heldout):
+        if split.documents < 1 or split.tokens < 1 or split.utf8_bytes < 0:
+            raise ValueError(f"a split of {split.documents} documents, {split.tokens} tokens, {split.utf8_bytes} bytes")
+        for shard in split.shards:
+            check_file_name(shard.file)
 
 
 def _manifest(values: dict[str, Any]) -> Manifest:

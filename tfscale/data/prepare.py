@@ -19,12 +19,12 @@ import numpy as np
 
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import FORMAT, TOKENIZER_FILE, Manifest, SplitRecord, TokenizerRecord, write_manifest
-from tfscale.data.prepared import PreparedData, open_data
+from tfscale.data.prepared import PreparedData, open_data, verify_data
 from tfscale.data.shards import ShardLabel, ShardWriter, token_dtype
 from tfscale.data.sources import CorpusSpec, find_missing, fingerprint, local_path, source_of
 from tfscale.data.split import Progress, split_documents
 from tfscale.data.spool import Spool
-from tfscale.data.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
+from tfscale.data.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer, pieces
 
 BATCH_CHARACTERS = 1 << 20
 """Text that is tokenized at once."""
@@ -42,7 +42,7 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress | None = None) -> P
     if faults := find_missing(spec):
         raise DataError("\n".join(faults))
     if spec.tokenizer is None:
-        return open_data(local_path(spec))
+        return _whole(open_data(local_path(spec)))
     key = fingerprint(spec)
     final = root / key
     if not final.exists():
@@ -55,7 +55,12 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress | None = None) -> P
             raise DataError(f"{error.filename or root}: {error.strerror}. The corpus was not prepared.") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    return open_data(final, key)
+    return _whole(open_data(final, key))
+
+
+def _whole(data: PreparedData) -> PreparedData:
+    verify_data(data)
+    return data
 
 
 def _silent(phase: str, documents: int) -> None:
@@ -122,23 +127,28 @@ def _tokenize(
     end = [tokenizer.end_of_text_id]
     done = 0
     for batch in _batches(texts):
-        documents = tokenizer.encode_batch(batch)
-        tokens = chain.from_iterable(chain(document, end) for document in documents)
+        encoded = tokenizer.encode_batch([piece for piece, _ in batch])
+        tokens = chain.from_iterable(
+            chain(piece, end if last else ()) for piece, (_, last) in zip(encoded, batch, strict=True)
+        )
         writer.add(np.fromiter(tokens, token_dtype(tokenizer.vocab_size)))
-        done += len(batch)
+        done += sum(last for _, last in batch)
         progress("tokenizing", done)
     shards = writer.close()
     return SplitRecord(spool.documents, sum(shard.tokens for shard in shards), spool.utf8_bytes, shards)
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
+def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
+    """Pieces of documents, and whether each is the last of its document."""
+    batch: list[tuple[str, bool]] = []
     characters = 0
     for text in texts:
-        batch.append(text)
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
+        parts = list(pieces(text))
+        for number, piece in enumerate(parts, start=1):
+            batch.append((piece, number == len(parts)))
+            characters += len(piece)
+            if characters >= BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
     if batch:
         yield batch

@@ -1,10 +1,11 @@
 """A prepared corpus, opened for training."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.data.errors import DataError
-from tfscale.data.manifest import Manifest, SplitRecord, read_manifest
+from tfscale.data.manifest import TOKENIZER_FILE, Manifest, SplitRecord, read_manifest
 from tfscale.data.shards import ShardLabel, Tokens, read_shard, token_dtype
 
 
@@ -43,6 +44,27 @@ def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
     )
 
 
+def verify_data(data: PreparedData) -> None:
+    """Reads every file of a prepared corpus and compares it with the manifest.
+
+    Raises:
+        DataError: a file is not what was written.
+    """
+    manifest = data.manifest
+    shards = {shard.file: shard.sha256 for split in (manifest.train, manifest.heldout) for shard in split.shards}
+    for name, expected in {TOKENIZER_FILE: manifest.tokenizer.sha256, **shards}.items():
+        path = data.folder / name
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}. Remove the folder and prepare the corpus again.") from error
+        if found != expected:
+            raise DataError(
+                f"{path}: not what was written (SHA-256 differs). Remove the folder and prepare the corpus again."
+            )
+
+
 def _open_split(folder: Path, manifest: Manifest, name: str, split: SplitRecord) -> Tokens:
     label = ShardLabel(str(manifest.format), manifest.fingerprint, manifest.tokenizer.sha256, name)
     dtype = token_dtype(manifest.tokenizer.vocab_size)
@@ -53,4 +75,4 @@ def _open_split(folder: Path, manifest: Manifest, name: str, split: SplitRecord)
             f"{folder}: {name} shards hold {held:,} tokens, the manifest says {split.tokens:,}. "
             "Remove the folder and prepare the corpus again."
         )
-    return Tokens(shards)
+    return Tokens(shards, manifest.tokenizer.vocab_size)

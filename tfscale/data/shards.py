@@ -109,8 +109,10 @@ def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArra
         raise DataError(f"{path}: {error.strerror}. Remove the folder and prepare the corpus again.") from error
     except DataError:
         raise
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged(path, "a safetensors file, but not of tokens") from error
+    if not isinstance(metadata, dict) or not isinstance(count, int) or count < 1:
+        raise _damaged(path, "a safetensors file, but not of tokens")
     for name, expected in asdict(label).items():
         if metadata.get(name) != expected:
             raise _damaged(path, f"{name} is {metadata.get(name)}, its manifest says {expected}")
@@ -128,16 +130,20 @@ def _damaged(path: Path, fault: str) -> DataError:
 class Tokens:
     """The tokens of a split as one sequence, read from the disk as they are asked for."""
 
-    def __init__(self, shards: Sequence[TokenArray]) -> None:
+    def __init__(self, shards: Sequence[TokenArray], vocab_size: int = 2**32) -> None:
         assert shards
-        self._shards = list(shards)
+        self._shards, self._vocab_size = list(shards), vocab_size
         self._starts = [0, *accumulate(map(len, shards))]
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def __getitem__(self, span: slice) -> TokenArray:
-        """The tokens start:stop, across shards. Without a copy where one shard holds them all."""
+        """The tokens start:stop, across shards. Without a copy where one shard holds them all.
+
+        Raises:
+            DataError: a token is none of the vocabulary.
+        """
         start, stop, step = span.indices(len(self))
         assert step == 1, "tokens are read in order"
         parts = []
@@ -145,6 +151,11 @@ class Tokens:
         while start < stop:
             offset = self._starts[index]
             part = self._shards[index][start - offset : stop - offset]
+            if part.max(initial=0) >= self._vocab_size:
+                raise DataError(
+                    f"token {part.max()} near position {start:,}, of a vocabulary of {self._vocab_size}: the shard is "
+                    "damaged. Remove the folder and prepare the corpus again."
+                )
             parts.append(part)
             start += len(part)
             index += 1

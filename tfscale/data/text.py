@@ -56,11 +56,17 @@ class TextSource:
 
     def _files(self) -> list[tuple[str, Path]]:
         """Names relative to the source's path, in order, with their files."""
-        if self.path.is_file() and self.path.suffix in SUFFIXES:
-            return [(self.path.name, self.path)]
-        if not self.path.exists():
+        try:
+            if self.path.is_file() and self.path.suffix in SUFFIXES:
+                return [(self.path.name, self.path)]
+            there = self.path.exists()
+            files = [file for file in self.path.rglob("*") if file.suffix in SUFFIXES and file.is_file()]
+        except OSError as error:
+            raise DataError(
+                f"path={self.path}: {error.strerror}. Give a folder or file of .txt or .jsonl text."
+            ) from error
+        if not there:
             raise DataError(f"path={self.path}: no such file or folder. Give a folder or file of .txt or .jsonl text.")
-        files = [file for file in self.path.rglob("*") if file.suffix in SUFFIXES and file.is_file()]
         if not files:
             raise DataError(f"path={self.path}: no text found. Allowed are .txt and .jsonl files, or a folder of them.")
         return sorted((file.relative_to(self.path).as_posix(), file) for file in files)

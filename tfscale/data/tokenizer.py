@@ -4,7 +4,9 @@ The `tokenizers` library is imported when one is made or read: training needs on
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -16,6 +18,14 @@ END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|
 
 BYTES_ONLY = 257
 """The smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
+
+PIECE_CHARACTERS = 1 << 16
+"""Longer documents are cut for the library, which takes some 200 bytes of memory a character. Up to twice as many where
+no word ends."""
+LONGEST_WORD = 1000
+"""Longer words are cut for the trainer, whose time grows with the square of a word's length."""
+_WORD_END = re.compile(r"(?<=\S)(?= \S)")
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -91,10 +101,9 @@ class Tokenizer:
 
         self.content = content
         self.sha256 = hashlib.sha256(content).hexdigest()
-        try:
+        self._source = source
+        with _faults_of_the_library(f"{source}: not a Hugging Face tokenizer.json"):
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
-        except Exception as error:  # the library raises bare Exceptions
-            raise DataError(f"{source}: not a Hugging Face tokenizer.json: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # A document that spells the end-of-text token out must not end there.
@@ -128,7 +137,8 @@ class Tokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(documents, trainer)
+        words = (_LONG_WORD.sub(r"\g<0> ", piece) for document in documents for piece in pieces(document))
+        tokenizer.train_from_iterator(words, trainer)
         learned = tokenizer.get_vocab_size()
         if learned != vocab_size:
             raise DataError(
@@ -138,13 +148,46 @@ class Tokenizer:
         return cls(tokenizer.to_str(pretty=True).encode(), "trained tokenizer")
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of each text, without special tokens."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        """Tokens of each text, without special tokens.
+
+        Raises:
+            DataError: the tokenizer has no tokens for a text.
+        """
+        with _faults_of_the_library(f"{self._source}: cannot encode the text"):
+            return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of the tokens; special tokens are left out, torn characters become U+FFFD."""
-        text: str = self._tokenizer.decode(tokens)
+        """Text of the tokens; special tokens are left out, torn characters become U+FFFD.
+
+        Raises:
+            DataError: the tokenizer's decoder is faulty.
+        """
+        with _faults_of_the_library(f"{self._source}: cannot decode tokens"):
+            text: str = self._tokenizer.decode(tokens)
         return text
+
+
+@contextmanager
+def _faults_of_the_library(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exceptions, and its panics are not even those
+        raise DataError(f"{what}: {error}") from error
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The text in pieces that a tokenizer can hold in memory. It is cut before a single space between words, where
+    tokenizers cut as well; in the middle of a word only if that is very long."""
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        longest = start + 2 * PIECE_CHARACTERS
+        word_end = _WORD_END.search(text, start + PIECE_CHARACTERS, longest)
+        stop = word_end.start() if word_end else longest
+        yield text[start:stop]
+        start = stop
+    yield text[start:]
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

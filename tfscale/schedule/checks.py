@@ -1,20 +1,59 @@
 """Rules between settings, checked when an experiment is composed: before anything is written or launched."""
 
+import dataclasses
+import math
+import re
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 from tfscale.config.schema import Experiment
+
+LARGEST = 10**18
+"""Of whole numbers; far beyond what any machine trains, and small enough for every product of a prediction."""
 
 
 def check_experiment(experiment: Experiment) -> list[str]:
     """Faults of single values and of the model's shape, each with its mend."""
-    return [
+    return list(_numbers("", experiment)) or [
+        *_names(experiment),
         *_model(experiment),
         *_optim(experiment),
         *_data(experiment),
         *_schedule(experiment),
         *_launcher(experiment),
     ]
+
+
+def _numbers(key: str, value: Any) -> Iterator[str]:
+    """Numbers that no rule could be held against."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{key}={value}: must be a finite number"
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        yield f"{key}={float(value) if abs(value) < 10**300 else 'more than 1e300'}: at most 10^18"
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(f"{key}.{name}", inner)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _numbers(f"{key}.{field.name}".removeprefix("."), getattr(value, field.name))
+
+
+def _names(experiment: Experiment) -> Iterator[str]:
+    """Names of folders and files."""
+    name = experiment.schedule.name
+    if not re.fullmatch(r"\w[\w.+ -]*", name):
+        yield f"schedule.name={name!r}: names a folder; letters, digits and . + - _ alone"
+    data = experiment.data
+    paths = {"runs": experiment.runs, "data.path": data.path or "", "data.tokenizer_path": data.tokenizer_path or ""}
+    for key, path in paths.items():
+        try:
+            Path(path).expanduser().stat()
+        except FileNotFoundError:
+            continue  # to be made, or told as missing
+        except (OSError, RuntimeError, ValueError) as error:
+            yield f"{key}={path[:80]!r}: not a path that can be used here ({getattr(error, 'strerror', None) or error})"
 
 
 def _model(experiment: Experiment) -> Iterator[str]:
@@ -81,8 +120,14 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
             if rate is not None and rate <= 0:
                 yield f"{key}.{field}={rate}: above 0"
         shape = part.transformer
+        if shape is not None and shape.d_ff is not None and shape.d_ff < 1:
+            yield f"{key}.transformer.d_ff={shape.d_ff}: at least 1"
+        if shape is not None and shape.lr is not None and shape.lr <= 0:
+            yield f"{key}.transformer.lr={shape.lr}: above 0"
         if shape is not None and (min(shape.n_layer, shape.d_model, shape.n_head) < 1 or shape.d_model % shape.n_head):
             yield f"{key}.transformer: n_head={shape.n_head} must divide d_model={shape.d_model}, all at least 1"
+    if schedule.trained_on_lr is not None and schedule.trained_on_lr <= 0:
+        yield f"schedule.trained_on_lr={schedule.trained_on_lr}: above 0"
     sizes = [part.size for part in schedule.stages.values()]
     if len(set(sizes)) < len(sizes):
         yield f"schedule.stages name a size twice: {', '.join(sizes)}"

@@ -26,7 +26,7 @@ LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
 """Before a stage that died is taken up again; twice as long each time."""
 PATIENCE_SECONDS = 30.0
-"""What a stage that hangs gets to end by itself."""
+"""What a stage that hangs gets at most to end by itself."""
 
 Phase = Literal["growing", "training"]
 
@@ -170,7 +170,7 @@ class Orchestrator:
         if patience and silent > patience and not running.hangs:
             running.hangs = True
             running.process.send_signal(signal.SIGTERM)
-        elif running.hangs and silent > patience + PATIENCE_SECONDS:
+        elif running.hangs and silent > patience + min(PATIENCE_SECONDS, patience):
             running.process.kill()
 
     def _take_up_again(self, running: _Running, code: int) -> None:

@@ -5,11 +5,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from tfscale.models.config import ModelConfig, from_dict, to_dict
+from tfscale.untrusted import check_fields
 
 STAGE_FILE = "stage.yaml"
 CHECKPOINTS = "checkpoints"
@@ -168,8 +170,44 @@ def read_spec(stage_dir: Path) -> StageSpec:
     """
     path = stage_dir / STAGE_FILE
     try:
-        return spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        spec = spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        check_fields(spec)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}. A stage's folder is written by `tfscale run`.") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: not a stage of this version of tfscale: {error}") from error
+    faults = list(_faults(spec))
+    if faults:
+        raise ValueError(f"{path}: {'; '.join(faults)}")
+    return spec
+
+
+def _faults(spec: StageSpec) -> Iterator[str]:
+    """What a stage that `tfscale run` wrote never is, and one that was edited may be."""
+    context, optimizer, schedule, run = spec.model.context, spec.optimizer, spec.schedule, spec.run
+    if spec.batch_tokens < 1 or spec.batch_tokens % context:
+        yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"
+    elif spec.tokens < 1 or spec.tokens % spec.batch_tokens:
+        yield f"tokens={spec.tokens}: must be a multiple of batch_tokens={spec.batch_tokens}"
+    if spec.data.heldout_tokens < context:
+        yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"
+    if optimizer.lr <= 0:
+        yield f"optimizer.lr={optimizer.lr}: must be above 0"
+    for name, fraction in (("floor", schedule.floor), ("decay", schedule.decay)):
+        if not 0 <= fraction <= 1:
+            yield f"schedule.{name}={fraction}: must be a fraction, 0 to 1"
+    for name, beta in (("beta1", optimizer.beta1), ("beta2", optimizer.beta2)):
+        if not 0 <= beta < 1:
+            yield f"optimizer.{name}={beta}: must be 0 to less than 1"
+    if run.keep < 1 or run.non_finite_cap < 1:
+        yield f"run.keep={run.keep}, run.non_finite_cap={run.non_finite_cap}: must be at least 1"
+    parts = {"data": (spec.data, ("start",)), "optimizer": (optimizer, ("eps", "weight_decay", "clip")),
+             "schedule": (schedule, ("warmup_tokens", "warmup_from")),
+             "run": (run, ("threads", "micro_batch", "log_tokens", "eval_tokens", "checkpoint_minutes",
+                           "checkpoint_tokens", "keep_tokens"))}  # fmt: skip
+    for part, (values, names) in parts.items():
+        for name in names:
+            if getattr(values, name) < 0:
+                yield f"{part}.{name}={getattr(values, name)}: must be at least 0"
+    if (spec.parent is None) != (spec.parent_dir is None) or (spec.parent is None) != (spec.growth is None):
+        yield "parent, parent_dir and growth: must stand together or not at all"

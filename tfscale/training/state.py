@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from tfscale import checkpoint
@@ -17,12 +18,14 @@ class StageState:
 
     def __init__(self, spec: StageSpec, device: Device) -> None:
         self._spec = spec
+        torch.manual_seed(spec.seed)  # torch seeds each process at random; nothing may depend on that
         self.model = build_model(spec.model, spec.seed, device.kind)
         self.optimizer = build_optimizer(self.model, spec.optimizer)
         self.counters = Counters()
 
     def reset(self) -> None:
         """Back to the beginning of a stage without a parent."""
+        torch.manual_seed(self._spec.seed)
         init_weights(self.model, self._spec.seed)
         self.optimizer.state.clear()
         self.counters = Counters()

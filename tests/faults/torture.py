@@ -1,0 +1,270 @@
+"""Kills a running chain again and again, and checks that nothing is lost: `make torture N=200`.
+
+A small chain is run once undisturbed. Then it is run in new folders, and its trainer, its orchestrator or both are
+killed with SIGKILL at chosen and at random moments, until N kills are done; the same command is started again each
+time. Every chain that is finished this way has to equal the undisturbed one bit for bit: weights, moments,
+measurements, totals, and what MLflow holds; and no process and no lock may be left.
+"""
+
+import argparse
+import collections
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors.torch import load_file
+
+from tfscale.config.compose import compose
+from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.plan import make_plan
+from tfscale.tracking.store import connect, store_at
+from tfscale.training.events import read_events
+from tfscale.training.lock import held
+
+PATIENCE_SECONDS = 300.0
+VICTIMS = ("trainer", "orchestrator", "both")
+NOT_COMPARED = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "pid")
+
+Moment = Callable[[Path], bool]
+"""Whether the moment is now, in a runs folder."""
+
+
+def _writing(runs: Path, pattern: str) -> bool:
+    return any(runs.glob(f"stages/*/checkpoints/{pattern}"))
+
+
+def _lines(runs: Path) -> int:
+    return sum(path.stat().st_size for path in runs.glob("stages/*/metrics.jsonl"))
+
+
+def moments() -> dict[str, Callable[[Path], Moment]]:
+    """Makers of moments: each is given the runs folder as it is when the process starts."""
+
+    def after(change: Callable[[Path], int]) -> Callable[[Path], Moment]:
+        def make(runs: Path) -> Moment:
+            before = change(runs)
+            return lambda runs: change(runs) != before
+
+        return make
+
+    return {
+        "in a step": after(_lines),
+        "in a checkpoint": lambda runs: lambda runs: _writing(runs, ".step-*[1-9]*.writing"),
+        "in a growth": lambda runs: lambda runs: _writing(runs, ".step-000000000000.writing"),
+        "between two stages": after(lambda runs: len(list(runs.glob("stages/*/done.json")))),
+        "in an evaluation": after(lambda runs: sum(1 for _ in runs.glob("stages/*/growth.json"))),
+        "in an MLflow write": lambda runs: lambda runs: (runs / "mlflow.db-journal").exists(),
+        "in preparing data": lambda runs: lambda runs: any(runs.glob("data/.*")),
+    }
+
+
+@dataclass
+class Count:
+    """What has been done to the chain."""
+
+    kills: collections.Counter[str] = field(default_factory=collections.Counter)
+    victims: collections.Counter[str] = field(default_factory=collections.Counter)
+    chains: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(self.kills.values())
+
+
+def settings(corpus: Path, runs: Path) -> list[str]:
+    """A chain of four stages that takes some ten seconds undisturbed."""
+    return [
+        f"runs={runs}", "data=text", f"data.path={corpus}", "data.vocab_size=257", "data.heldout_tokens=4096",
+        "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
+        "optim.batch_tokens=128", "launcher.threads=1", "launcher.checkpoint_tokens=2048", "launcher.eval_tokens=4096",
+        "schedule.growth_tokens=8K", "schedule.stages.stage1.tokens=16K",
+        *(f"schedule.stages.stage{i}.qkv={n}" for i, n in enumerate((4, 8, 18, 32), start=1)),
+    ]  # fmt: skip
+
+
+def start(overrides: Sequence[str], log: Path) -> psutil.Popen:
+    """The command that a person would type."""
+    with log.open("ab") as output:
+        return psutil.Popen([sys.executable, "-m", "tfscale.cli", "run", *overrides], stdout=output, stderr=output)
+
+
+def disturb(overrides: Sequence[str], runs: Path, log: Path, draw: random.Random, count: Count) -> bool:
+    """Runs the command until a drawn moment and kills a drawn victim; True when it was finished before."""
+    makers = moments()
+    name = draw.choice([*makers, "at any time", "at any time"])
+    victim = draw.choice(VICTIMS)
+    moment = makers[name](runs) if name in makers else None
+    process, delay, began = start(overrides, log), draw.uniform(0, 8), time.monotonic()
+    extra = draw.uniform(0, 0.05)
+    while process.poll() is None:
+        now = time.monotonic() - began
+        if now > PATIENCE_SECONDS:
+            raise AssertionError(f"the chain hangs; see {log}")
+        if moment(runs) if moment else now > delay:
+            time.sleep(extra)
+            if kill(process, victim):
+                count.kills[name] += 1
+                count.victims[victim] += 1
+            break
+        time.sleep(0.001)
+    code = process.wait()
+    wait_for_children(runs)
+    return code == 0
+
+
+def kill(process: psutil.Popen, victim: str) -> bool:
+    """Sends SIGKILL; False where the victim was not there."""
+    try:
+        children = process.children()
+        victims = ([process] if victim != "trainer" else []) + (children if victim != "orchestrator" else [])
+        for each in victims:
+            each.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return bool(victims)
+
+
+def wait_for_children(runs: Path) -> None:
+    """A stage whose orchestrator was killed saves and ends by itself; a retried trainer may be at work."""
+    began = time.monotonic()
+    while left := [process.pid for process in of_folder(runs)]:
+        if time.monotonic() - began > PATIENCE_SECONDS:
+            raise AssertionError(f"processes {left} of {runs} do not end")
+        time.sleep(0.05)
+
+
+def of_folder(runs: Path) -> Iterator[psutil.Process]:
+    """Processes that name the runs folder on their command line."""
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if str(runs) in line and "-m tfscale" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+            yield process
+
+
+def outcome(stages: Sequence[ArmStage]) -> dict[str, Any]:
+    """All that must not depend on how often the chain was killed, by stage."""
+    found = {}
+    for stage in stages:
+        done = json.loads((stage.path / "done.json").read_text())
+        tensors: dict[str, torch.Tensor] = {}
+        for file in (stage.path / "checkpoints" / done["checkpoint"]).glob("*.safetensors"):
+            tensors |= load_file(file)
+        events = [
+            {name: value for name, value in event.items() if name not in NOT_COMPARED}
+            for event in read_events(stage.path)
+            if event["event"] in ("train", "eval")
+        ]
+        totals = {name: done["totals"][name] for name in ("tokens", "flops")}
+        found[stage.key] = {"tensors": tensors, "events": events, "totals": totals}
+    return found
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """What differs between two outcomes, in words."""
+    faults = []
+    for key, want in expected.items():
+        got = found[key]
+        faults += [
+            f"{key}: {name} differs"
+            for name, tensor in want["tensors"].items()
+            if not torch.equal(tensor, got["tensors"].get(name, torch.empty(0)))
+        ]
+        faults += [f"{key}: {part} differ" for part in ("events", "totals") if want[part] != got[part]]
+    return faults
+
+
+def left_behind(stages: Sequence[ArmStage], runs: Path) -> list[str]:
+    """Processes, locks and half-written files that should not be there."""
+    faults = [f"process {process.pid} is still there" for process in of_folder(runs)]
+    faults += [f"{stage.path.name} is locked: {holder}" for stage in stages if (holder := held(stage.path))]
+    return faults + [f"{path} was left" for path in runs.glob("stages/*/checkpoints/broken-*")]
+
+
+def mlflow_differences(stages: Sequence[ArmStage], runs: Path) -> list[str]:
+    """Losses that MLflow lacks or has twice."""
+    client = connect(store_at(runs))
+    experiment = client.get_experiment_by_name("progressive_tiny")
+    found = {
+        run.data.tags.get("tfscale.key"): run.info.run_id for run in client.search_runs([experiment.experiment_id])
+    }
+    faults = []
+    for stage in stages:
+        for kind, metric in (("train", "train/loss"), ("eval", "heldout/loss")):
+            expected = sorted((e["total_tokens"], e["loss"]) for e in read_events(stage.path) if e["event"] == kind)
+            history = client.get_metric_history(found[stage.key], metric)
+            if sorted((point.step, point.value) for point in history) != expected:
+                faults.append(f"{stage.key}: MLflow has {len(history)} of {metric}, the events are {len(expected)}")
+    return faults
+
+
+def torture(kills: int, seed: int, corpus: Path, folder: Path, say: Callable[[str], None]) -> Count:
+    """Runs chains until at least `kills` kills are done and the last chain is finished.
+
+    Raises:
+        AssertionError: something was lost, doubled or left behind.
+    """
+    draw, count = random.Random(seed), Count()  # noqa: S311
+    straight = folder / "straight"
+    assert start(settings(corpus, straight), folder / "straight.log").wait() == 0, (folder / "straight.log").read_text()
+    expected = outcome(_stages(corpus, straight))
+    while count.total < kills:
+        runs, log = folder / f"chain{count.chains}", folder / f"chain{count.chains}.log"
+        began = count.total
+        # A chain is let go when it has been killed often enough for the next one to get its share of beginnings.
+        limit = min(kills, began + 25)
+        while not disturb(settings(corpus, runs), runs, log, draw, count):
+            if count.total >= limit:
+                assert start(settings(corpus, runs), log).wait() == 0, log.read_text()
+                break
+        stages = _stages(corpus, runs)
+        faults = differences(expected, outcome(stages)) + left_behind(stages, runs) + mlflow_differences(stages, runs)
+        assert not faults, f"chain {count.chains}, seed {seed}, kept in {runs}:\n" + "\n".join(faults)
+        count.chains += 1
+        say(
+            f"chain {count.chains}: finished after {count.total - began} kills, equal bit for bit; {count.total} in all"
+        )
+        shutil.rmtree(runs)
+    return count
+
+
+def _stages(corpus: Path, runs: Path) -> tuple[ArmStage, ...]:
+    return make_plan(compose(settings(corpus, runs))).chain.stages
+
+
+def write_corpus(folder: Path) -> Path:
+    """Made-up sentences, the same every time."""
+    draw = random.Random(0)  # noqa: S311
+    words = ("the", "chain", "is", "killed", "and", "goes", "on", "as", "if", "nothing", "had", "happened")
+    lines = [json.dumps({"text": " ".join(draw.choices(words, k=draw.randint(20, 60)))}) for _ in range(800)]
+    folder.mkdir()
+    (folder / "corpus.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kills", type=int, nargs="?", default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    count = torture(
+        arguments.kills, arguments.seed, write_corpus(folder / "corpus"), folder, lambda text: print(text, flush=True)
+    )
+    shutil.rmtree(folder)
+    print(f"\n{count.total} kills survived in {count.chains} chains, seed {arguments.seed}")
+    for title, counter in (("moment", count.kills), ("victim", count.victims)):
+        for name, number in sorted(counter.items()):
+            print(f"  {title}: {name:20} {number}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""How the fuzz tests draw what they feed in. The same few inputs each time, unless TFSCALE_FUZZ_EXAMPLES asks for so
+many new ones a property."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+EXAMPLES = int(os.environ.get("TFSCALE_FUZZ_EXAMPLES", "0"))
+
+LONGEST_MESSAGE = 4000
+"""Characters of a message that people still read."""
+
+
+def fuzz(few: int) -> settings:
+    """Settings of a property that CI tries on `few` inputs."""
+    return settings(
+        max_examples=EXAMPLES or few,
+        derandomize=not EXAMPLES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+NUMBERS = st.one_of(
+    st.sampled_from([0, -1, 1, 2, 3, 257, 2**31, 2**63, -(2**64), 10**30, 10**400, 0.5, -0.0, 1e-320, 1e300]),
+    st.sampled_from([float("nan"), float("inf"), float("-inf")]),
+    st.integers(-300, 300),
+    st.floats(),
+)
+PATHS = st.sampled_from(["..", "../..", "../../x", "/etc/passwd", "/", ".", "", "a/b", "a\0b", "x" * 300, "\ud800"])
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=8), PATHS),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)),
+    max_leaves=5,
+)
+"""Anything that JSON can say, Python's NaN and infinities included."""
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place, *(found for key, child in inner for found in _places(child, (*place, key)))]
+
+
+@st.composite
+def edited(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any] = VALUES) -> Any:
+    """A JSON document after up to three edits: a value replaced, left out, or added."""
+    found = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, 3))):
+        *way, last = draw(st.sampled_from([place for place in _places(found) if place] or [(None,)]))
+        if last is None:
+            return draw(values)
+        parent = found
+        for key in way:
+            parent = parent[key]
+        match draw(st.sampled_from(["replace", "replace", "replace", "delete", "add"])):
+            case "replace":
+                parent[last] = draw(values)
+            case "delete":
+                del parent[last]
+            case "add" if isinstance(parent, dict):
+                parent[draw(st.text(max_size=6))] = draw(values)
+    return found
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, content: bytes) -> bytes:
+    """Bytes after some were flipped, cut off, taken out or put in; never the same as before."""
+    length = len(content)
+    at = draw(st.integers(0, max(0, length - 1)))
+    match draw(st.sampled_from(["flip", "flip", "flip", "cut", "take", "put", "empty"])):
+        case "flip":
+            changed = bytearray(content)
+            for place in {at, *draw(st.lists(st.integers(0, length - 1), max_size=4))}:
+                changed[place] ^= draw(st.integers(1, 255))
+            return bytes(changed)
+        case "cut":
+            return content[:at]
+        case "take":
+            return content[:at] + content[at + draw(st.integers(1, 64)) :]
+        case "put":
+            return content[:at] + draw(st.binary(min_size=1, max_size=16)) + content[at:]
+        case _:
+            return b""
+
+
+def is_told(message: str) -> bool:
+    """Whether a message can be shown and read."""
+    return bool(message.strip()) and len(message) <= LONGEST_MESSAGE
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Names and contents of all files below a folder."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -1,0 +1,99 @@
+"""Stages trained for real, for the tests that stop, kill and starve them."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from tfscale import checkpoint
+from tfscale.config.compose import compose
+from tfscale.data.prepare import prepare
+from tfscale.data.prepared import open_data
+from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.growing import grow_stage
+from tfscale.schedule.ledger import read_done
+from tfscale.schedule.orchestrator import prepare_folder
+from tfscale.schedule.plan import make_plan
+from tfscale.training.device import resolve
+from tfscale.training.events import read_events
+from tfscale.training.loop import Trainer
+from tfscale.training.preemption import Preemption
+
+TIMES = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "pid")
+
+
+def planned(overrides: list[str], arm: str = "progressive") -> tuple[ArmStage, ...]:
+    plan = make_plan(compose([*overrides, "baseline=scratch"]))
+    prepare(plan.corpus.spec, plan.runs / "data")
+    return next(each for each in plan.arms if each.name == arm).stages
+
+
+class StopAt(Preemption):
+    """Asks to stop before a step, or in the middle of the evaluation there."""
+
+    def __init__(self, step: int, polls: int = 1) -> None:
+        super().__init__()
+        self.step, self.polls, self.trainer = step, polls, None
+
+    def __call__(self) -> bool:
+        assert isinstance(self.trainer, Trainer)
+        if self.trainer.step < self.step:
+            return False
+        self.polls -= 1
+        return self.polls <= 0
+
+
+def trainer_of(stage: ArmStage, preempted: Preemption | None = None) -> Trainer:
+    prepare_folder(stage)
+    spec, folder = stage.spec, stage.path
+    if spec.parent is not None and not (folder / "growth.json").exists():
+        grow_stage(folder)
+    data = open_data(folder / spec.run.data_dir, spec.data.fingerprint)
+    trainer = Trainer(folder, spec, data, resolve(spec.run), preempted or Preemption())
+    if isinstance(preempted, StopAt):
+        preempted.trainer = trainer
+    return trainer
+
+
+def train(stage: ArmStage, preempted: Preemption | None = None) -> bool:
+    return trainer_of(stage, preempted).run()
+
+
+def outcome(stage: ArmStage) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
+    """Weights and moments, measurements, and totals: all that must not depend on how often a stage was stopped."""
+    folder = stage.path / "checkpoints" / read_done(stage.path)["checkpoint"]
+    tensors = {name: torch.empty(shape) for name, shape in checkpoint.shapes(folder).items() if "rng" not in name}
+    checkpoint.read(folder, tensors)
+    events = [
+        {name: value for name, value in event.items() if name not in TIMES}
+        for event in read_events(stage.path)
+        if event["event"] in ("train", "eval")
+    ]
+    _, counters = checkpoint.read_state(folder)
+    return tensors, events, {"tokens": counters.totals.tokens, "flops": counters.totals.flops}
+
+
+def same(a: Any, b: Any) -> bool:
+    return a[0].keys() == b[0].keys() and all(torch.equal(a[0][name], b[0][name]) for name in a[0]) and a[1:] == b[1:]
+
+
+def elsewhere(stage: ArmStage, name: str) -> ArmStage:
+    return replace(stage, path=stage.path.with_name(f"{name}-{stage.key}"))
+
+
+def process(stage: ArmStage) -> subprocess.Popen[bytes]:
+    prepare_folder(stage)
+    command = [sys.executable, "-m", "tfscale.training", str(stage.path)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("what was waited for did not come")

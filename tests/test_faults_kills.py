@@ -1,0 +1,13 @@
+"""A short form of `make torture`: a chain that is killed in every way equals one that is not."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "faults"))
+
+from torture import torture, write_corpus
+
+
+def test_a_chain_that_is_killed_equals_one_that_is_not(tmp_path: Path) -> None:
+    count = torture(6, seed=1, corpus=write_corpus(tmp_path / "corpus"), folder=tmp_path, say=lambda text: None)
+    assert count.total >= 6

@@ -1,0 +1,70 @@
+"""Values out of files that someone else may have written, checked before they are used."""
+
+import dataclasses
+import math
+import reprlib
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+LARGEST = 2**63 - 1
+"""Of integers: what torch and safetensors can count to."""
+
+
+def check_fields(value: Any) -> None:
+    """Holds every field of a dataclass, and of those within it, against its annotation. Numbers must also be finite.
+
+    Raises:
+        ValueError: naming every field that is of another type, as in `model.qkv[0].n`.
+    """
+    faults = list(_faults(value, type(value), ""))
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def check_file_name(name: str) -> None:
+    """Makes sure that a name stays in the folder that it is looked for in.
+
+    Raises:
+        ValueError: it is a path, or no name at all.
+    """
+    if PurePath(name).name != name or name in ("", "..") or "\0" in name:
+        raise ValueError(f"{reprlib.repr(name)} is not the name of a file in this folder")
+
+
+def _faults(value: Any, kind: Any, name: str) -> Iterator[str]:
+    if dataclasses.is_dataclass(value):
+        hints = typing.get_type_hints(type(value))
+        for field in dataclasses.fields(value):
+            inner = f"{name}.{field.name}" if name else field.name
+            yield from _faults(getattr(value, field.name), hints[field.name], inner)
+    elif not _fits(value, kind):
+        yield f"{name}={reprlib.repr(value)}: must be {_words(kind)}"
+    elif isinstance(value, tuple):
+        for number, item in enumerate(value):
+            yield from _faults(item, typing.get_args(kind)[0], f"{name}[{number}]")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, arg) for arg in typing.get_args(kind))
+    if origin is typing.Literal:
+        return value in typing.get_args(kind)
+    if type(value) is int:  # bool is a subclass of int, and no number here
+        return kind in (int, float) and abs(value) <= LARGEST
+    if type(value) is float:
+        return kind is float and math.isfinite(value)
+    return isinstance(value, origin or kind)
+
+
+def _words(kind: Any) -> str:
+    names = {int: "an integer below 2^63", float: "a finite number", str: "text", type(None): "null"}
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_words, args))
+    if origin is typing.Literal:
+        return " or ".join(map(repr, args))
+    return names.get(kind, "an object")
