@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 
 import psutil
 from stages import planned, wait_for
@@ -107,5 +108,5 @@ Orchestrator(plan.stages[:1], launcher, PlainView(plan, console)).run()
     assert "sequences at a time" in limited.stdout
     sizes = [event["micro_batch"] for event in read_events(stage.path) if event["event"] == "start"]
     assert len(sizes) >= 2
-    assert all(later == earlier // 2 for earlier, later in zip(sizes, sizes[1:], strict=False))
+    assert all(later == earlier // 2 for earlier, later in pairwise(sizes))
     assert is_done(stage)

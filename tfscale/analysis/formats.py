@@ -9,7 +9,7 @@ from typing import Any
 
 from tfscale.analysis.curves import Totals
 from tfscale.analysis.table import Row, Table
-from tfscale.analysis.words import UNITS, number, saving, speed_up, verdicts
+from tfscale.analysis.words import UNITS, amount, number, saving, speed_up, verdicts
 
 COSTS = ("cumulative", "marginal", "family")
 
@@ -135,7 +135,7 @@ def _difference(row: Row) -> str:
 
 def _cost_cells(row: Row) -> list[str]:
     costs: list[Totals | None] = [getattr(row, cost) for cost in COSTS]
-    return [row.size, row.title, *(number(cost.of(unit) if cost else None) for unit in UNITS for cost in costs)]
+    return [row.size, row.title, *(amount(cost.of(unit) if cost else None, unit) for unit in UNITS for cost in costs)]
 
 
 def _fixed(value: float | None) -> str:

@@ -25,7 +25,7 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
     open_ends = [f"{row.title} ({_why_not(row)})" for row in others if not row.equal_compute or row.shared]
     sentences = []
     if clauses:
-        cost = f"{number(chain.cumulative.of(table.measure))} {UNITS[table.measure]}"
+        cost = f"{amount(chain.cumulative.of(table.measure), table.measure)} {UNITS[table.measure]}"
         sentences.append(
             f"at its {cost}, base included, the chain ({chain.perplexity:.2f} perplexity) is {join(clauses)}."
         )
@@ -75,6 +75,14 @@ def number(value: float | None) -> str:
     for divisor, suffix in ((1e3, "k"), (1e6, "M"), (1e9, "B")):
         if abs(value) < 999.5 * divisor:
             return f"{value / divisor:#.3g}".rstrip(".") + suffix
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def amount(value: float | None, measure: Measure) -> str:
+    """A cost in the way its measure is read: FLOPs as 7.96e11, the others as `number` does."""
+    if value is None or measure != "flops":
+        return number(value)
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 

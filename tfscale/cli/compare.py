@@ -8,8 +8,8 @@ from rich.table import Table as RichTable
 
 from tfscale.analysis.report import Written, write_comparison
 from tfscale.analysis.table import Row, Table
-from tfscale.analysis.words import number, speed_up, verdicts
-from tfscale.cli.experiment import console, plan_of, quantity, say, table
+from tfscale.analysis.words import speed_up, verdicts
+from tfscale.cli.experiment import console, plan_of, quantity, say, table, work
 from tfscale.cli.run import run_plan, tracking_store
 from tfscale.config.compose import group_options
 from tfscale.faults import UserFault
@@ -67,7 +67,7 @@ def _rich(compared: Table, title: str) -> RichTable:
 
 
 def _cells(row: Row) -> list[str]:
-    costs = [number(cost.flops) if cost else "" for cost in (row.cumulative, row.marginal, row.family)]
+    costs = [work(cost.flops) if cost else "" for cost in (row.cumulative, row.marginal, row.family)]
     return [
         row.size,
         row.title,
