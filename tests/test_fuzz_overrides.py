@@ -124,11 +124,9 @@ NUMBER_KEYS = sorted(
 )
 
 
-@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e400", "-1", "9" * 40] if EXAMPLES else ["nan", "9" * 40])
-@pytest.mark.parametrize("key", NUMBER_KEYS if EXAMPLES else NUMBER_KEYS[::4])
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e400"] if EXAMPLES else ["nan"])
+@pytest.mark.parametrize("key", NUMBER_KEYS if EXAMPLES else NUMBER_KEYS[::2])
 def test_a_number_that_is_none_is_refused_with_its_key(key: str, number: str) -> None:
-    if key in ("data.order_seed", "data.split_seed") and number == "-1":
-        pytest.skip("a seed may be any whole number")
     faults = plan_or_faults(f"{key}={number}")
     assert any(key in line for line in faults), faults
 

@@ -1,0 +1,145 @@
+"""Whatever a stage.yaml says that someone else wrote: the stage runs, or exit 2 with a message."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuzzing import edited, fuzz, is_told, spoilt
+from hypothesis import event, example, given
+from hypothesis import strategies as st
+
+from tfscale.config.compose import compose
+from tfscale.data.prepare import prepare
+from tfscale.schedule.plan import make_plan
+from tfscale.training.__main__ import _train
+from tfscale.training.preemption import PREEMPTED, Preemption
+from tfscale.training.spec import STAGE_FILE, StageSpec, read_spec, spec_from_dict, spec_to_dict
+
+SPECS = {
+    "first": make_plan(compose([])).chain.stages[0].spec,
+    "grown": make_plan(compose([])).chain.stages[1].spec,
+    "transformer": make_plan(compose(["baseline=transformer"])).baselines[0].stages[0].spec,
+}
+DOCUMENTS = {name: spec_to_dict(spec) for name, spec in SPECS.items()}
+
+
+def written(folder: Path, content: str | bytes) -> Path:
+    raw = content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass")
+    (folder / STAGE_FILE).write_bytes(raw)
+    return folder
+
+
+def read_or_told(folder: Path) -> StageSpec | None:
+    try:
+        return read_spec(folder)
+    except ValueError as error:
+        assert STAGE_FILE in str(error)
+        assert is_told(str(error))
+        return None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stage")
+
+
+@fuzz(150)
+@given(st.sampled_from(sorted(DOCUMENTS)).flatmap(lambda name: edited(DOCUMENTS[name])))
+def test_any_stage_is_read_or_told(folder: Path, document: Any) -> None:
+    spec = read_or_told(written(folder, json.dumps(document)))
+    event("told" if spec is None else "read")
+    if spec is not None:
+        assert spec.steps >= 1
+        assert spec.sequences >= 1
+        assert spec_from_dict(spec_to_dict(spec)) == spec
+
+
+@fuzz(60)
+@given(spoilt(json.dumps(DOCUMENTS["grown"], indent=2).encode()))
+@example(b"[" * 100_000)
+@example(b"\xff\xfe{}")
+@example(b"null")
+@example(b'{"model": ' + b"9" * 5000 + b"}")
+def test_any_bytes_of_a_stage_are_read_or_told(folder: Path, content: bytes) -> None:
+    read_or_told(written(folder, content))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("tokens",), "many", "tokens='many': must be an integer"),
+        (("tokens",), -512, "tokens=-512: must be a multiple of batch_tokens"),
+        (("batch_tokens",), 0, "batch_tokens=0"),
+        (("optimizer", "lr"), "1e-3", "optimizer.lr='1e-3': must be a finite number"),
+        (("optimizer", "lr"), float("nan"), "optimizer.lr=nan"),
+        (("optimizer", "beta1"), 1, "optimizer.beta1=1"),
+        (("schedule", "kind"), "linear", "'cosine' or 'wsd' or 'constant'"),
+        (("model", "qkv", 0, "n"), 1.5, "model.qkv[0].n=1.5"),
+        (("model", "d_model"), True, "model.d_model=True"),
+        (("run", "data_dir"), 3, "run.data_dir=3: must be text"),
+        (("run", "keep"), 0, "run.keep=0"),
+        (("run", "threads"), -1, "run.threads=-1"),
+        (("data", "start"), 10**30, "data.start=1000"),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path: Path, place: tuple[Any, ...], value: Any, words: str) -> None:
+    document = json.loads(json.dumps(DOCUMENTS["first"]))
+    parent = document
+    for key in place[:-1]:
+        parent = parent[key]
+    parent[place[-1]] = value
+    with pytest.raises(ValueError, match=".") as fault:
+        read_spec(written(tmp_path, json.dumps(document)))
+    assert words in str(fault.value)
+
+
+def test_all_wrong_fields_are_told_at_once(tmp_path: Path) -> None:
+    document = {**DOCUMENTS["first"], "tokens": "x", "seed": None}
+    with pytest.raises(ValueError, match=r"tokens='x'.*seed=None"):
+        read_spec(written(tmp_path, json.dumps(document)))
+
+
+class Stopped(Preemption):
+    """Stops a stage after its beginning."""
+
+    def __call__(self) -> bool:
+        return True
+
+
+@pytest.fixture(scope="module")
+def ready(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StageSpec]:
+    """A folder and a stage that runs in it."""
+    folder = tmp_path_factory.mktemp("ready")
+    model = ["model.n_layer=1", "model.d_model=8", "model.n_head=2", "model.context=16"]
+    text = ["data=text", f"data.path={corpus}", "data.vocab_size=257", "data.heldout_tokens=64"]
+    plan = make_plan(compose([*model, *text, f"runs={folder}", "optim.batch_tokens=64", "launcher.threads=1"]))
+    prepare(plan.corpus.spec, folder / "data")
+    stage = plan.chain.stages[0]
+    return stage.path, replace(stage.spec, tokens=128)
+
+
+# Sizes that fit anywhere, or that no integer holds: what a machine has room for is not this test's question.
+SMALL = st.one_of(
+    st.sampled_from([None, True, "x", [], {}, -1, 0, 1, 2, 3, 16, 64, 257, 0.5, 1e30, 2**64, float("nan")]),
+    st.sampled_from(["auto", "cpu", "cuda", "bf16", "off", "skip", "../..", "../../data", "/", "/etc/passwd", "a\0b"]),
+)
+
+
+@fuzz(30)
+@given(st.data())
+def test_any_stage_trains_or_is_told_with_exit_2(
+    ready: tuple[Path, StageSpec], capsys: pytest.CaptureFixture[str], data: st.DataObject
+) -> None:
+    folder, spec = ready
+    document = data.draw(edited({**spec_to_dict(spec), "parent": None}, SMALL))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    code = _train(written(folder, json.dumps(document)), Stopped())
+    event(f"exit {code}")
+    assert code in (0, 2, PREEMPTED)
+    if code == 2:
+        assert is_told(capsys.readouterr().err)
+        assert not (folder / "checkpoints").exists()
