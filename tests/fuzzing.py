@@ -53,17 +53,17 @@ def edited(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any] = VALU
     for _ in range(draw(st.integers(1, 3))):
         *way, last = draw(st.sampled_from([place for place in _places(found) if place] or [(None,)]))
         if last is None:
-            return draw(values)
+            return copy.deepcopy(draw(values))
         parent = found
         for key in way:
             parent = parent[key]
         match draw(st.sampled_from(["replace", "replace", "replace", "delete", "add"])):
             case "replace":
-                parent[last] = draw(values)
+                parent[last] = copy.deepcopy(draw(values))
             case "delete":
                 del parent[last]
             case "add" if isinstance(parent, dict):
-                parent[draw(st.text(max_size=6))] = draw(values)
+                parent[draw(st.text(max_size=6))] = copy.deepcopy(draw(values))
     return found
 
 
@@ -88,9 +88,12 @@ def spoilt(draw: st.DrawFn, content: bytes) -> bytes:
             return b""
 
 
-def is_told(message: str) -> bool:
-    """Whether a message can be shown and read."""
-    return bool(message.strip()) and len(message) <= LONGEST_MESSAGE
+def told(message: object, name: str = "") -> None:
+    """Asserts that a message can be read, and names what it is about."""
+    text = str(message)
+    assert text.strip()
+    assert len(text) <= LONGEST_MESSAGE
+    assert name in text
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

@@ -22,6 +22,7 @@ from tfscale.training.device import resolve
 from tfscale.training.events import read_events
 from tfscale.training.loop import Trainer
 from tfscale.training.preemption import Preemption
+from tfscale.training.world import World
 
 TIMES = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "pid")
 
@@ -53,7 +54,7 @@ def trainer_of(stage: ArmStage, preempted: Preemption | None = None) -> Trainer:
     if spec.parent is not None and not (folder / "growth.json").exists():
         grow_stage(folder)
     data = open_data(folder / spec.run.data_dir, spec.data.fingerprint)
-    trainer = Trainer(folder, spec, data, resolve(spec.run), preempted or Preemption())
+    trainer = Trainer(folder, spec, data, resolve(spec.run), World(), preempted or Preemption())
     if isinstance(preempted, StopAt):
         preempted.trainer = trainer
     return trainer

@@ -92,7 +92,7 @@ def test_a_verdict_says_below_or_above_and_by_how_much(tmp_path: Path) -> None:
     assert small == (
         "S: at its 8.00e5 FLOPs, base included, the chain (8.00 perplexity) is below from scratch (9.00) by 1.00."
     )
-    assert large.startswith("L: at its 1.20M FLOPs, base included, the chain (5.00 perplexity) is below from scratch")
+    assert large.startswith("L: at its 1.20e6 FLOPs, base included, the chain (5.00 perplexity) is below from scratch")
     assert large.endswith("and below small model trained on (7.00) by 2.00.")
 
 

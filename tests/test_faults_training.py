@@ -4,7 +4,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,14 @@ def spoil(trainer: Trainer, *steps: int) -> Trainer:
     """Makes the loss of these steps' batches infinite, whenever they are met."""
     count = trainer.spec.sequences
     bad = [trainer.batches.sequences((step - 1) * count, count)[0] for step in steps]
-    healthy: Callable[..., Tensor] = trainer.loss
+    healthy = trainer.objective
 
-    def loss(inputs: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        value = healthy(inputs, targets, reduction=reduction)
-        return value * torch.inf if any(torch.equal(inputs, each) for each in bad) else value
+    class Spoilt(torch.nn.Module):
+        def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+            value: Tensor = healthy(inputs, targets)
+            return value * torch.inf if any(torch.equal(inputs, each) for each in bad) else value
 
-    trainer.loss = loss
+    trainer.objective = Spoilt()
     return trainer
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import EXAMPLES, NUMBERS, fuzz, is_told
+from fuzzing import EXAMPLES, NUMBERS, fuzz, told
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
@@ -27,12 +27,12 @@ def keys_of(value: Any, prefix: str = "") -> Iterator[str]:
 
 KEYS = sorted(keys_of(dataclasses.asdict(compose(["baseline=scratch"]))))
 ODD_KEYS = ["hydra.run.dir", "hydra/launcher", "hydra.searchpath", "hydra", "_target_", "optim._target_", "defaults",
-            "schedule.stages.new", "schedule.stages.new.size", "optim@model", "seed.x", "", ".", "a.b.c", "model.", "ключ",
-            "schedule.stages.stage1.0", "reference", "conf"]  # fmt: skip
+            "schedule.stages.new", "schedule.stages.new.size", "optim@model", "seed.x", "", ".", "a.b.c", "model.",
+            "ключ", "schedule.stages.stage1.0", "reference", "conf"]  # fmt: skip
 ODD_VALUES = ["${seed}", "${optim.lr}", "${oc.env:HOME}", "${oc.env:NOT_SET}", "${hydra:job.name}", "${", "${${seed}}",
               "${.lr}", "${oc.decode:1}", "???", "null", "true", "[]", "{}", "[1,2]", "{a: 1}", "1,2", "range(1,3)",
-              "choice(1,2)", "glob(*)", "int(3)", "'1e-3'", '"x y"', "'it''s'", "../../x", "\\", "\\,", "%s", "a=b", "@x",
-              "'~nobody/x'", "$(true)", "`true`", "; true", "1_000", "1e400", "15B", "-15B", "1.5.5M",
+              "choice(1,2)", "glob(*)", "int(3)", "'1e-3'", '"x y"', "'it''s'", "../../x", "\\", "\\,", "%s", "a=b",
+              "@x", "'~nobody/x'", "$(true)", "`true`", "; true", "1_000", "1e400", "15B", "-15B", "1.5.5M",
               "0x10", "٣", "\ud800", "\0", "\n", "\u202e", "9" * 5000, "x" * 5000]  # fmt: skip
 WAYS = ["", "", "", "", "+", "++", "~"]
 
@@ -90,9 +90,7 @@ def plan_or_faults(*texts: str) -> list[str]:
     try:
         plan = make_plan(compose(texts))
     except UserFault as fault:
-        assert fault.faults
-        for line in fault.faults:
-            assert is_told(line), line[:200]
+        told(fault)
         return fault.faults
     for stage in plan.stages:
         prediction = predict(stage, MACHINE, [])

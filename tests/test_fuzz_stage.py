@@ -1,13 +1,14 @@
 """Whatever a stage.yaml says that someone else wrote: the stage runs, or exit 2 with a message."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import edited, fuzz, is_told, spoilt
+from fuzzing import edited, fuzz, spoilt, told
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
@@ -36,8 +37,7 @@ def read_or_told(folder: Path) -> StageSpec | None:
     try:
         return read_spec(folder)
     except ValueError as error:
-        assert STAGE_FILE in str(error)
-        assert is_told(str(error))
+        told(error, STAGE_FILE)
         return None
 
 
@@ -78,7 +78,7 @@ def test_any_bytes_of_a_stage_are_read_or_told(folder: Path, content: bytes) -> 
         (("optimizer", "beta1"), 1, "optimizer.beta1=1"),
         (("schedule", "kind"), "linear", "'cosine' or 'wsd' or 'constant'"),
         (("model", "qkv", 0, "n"), 1.5, "model.qkv[0].n=1.5"),
-        (("model", "d_model"), True, "model.d_model=True"),
+        (("model", "n_layer"), True, "model.n_layer=True"),
         (("run", "data_dir"), 3, "run.data_dir=3: must be text"),
         (("run", "keep"), 0, "run.keep=0"),
         (("run", "threads"), -1, "run.threads=-1"),
@@ -91,9 +91,8 @@ def test_a_wrong_field_is_named(tmp_path: Path, place: tuple[Any, ...], value: A
     for key in place[:-1]:
         parent = parent[key]
     parent[place[-1]] = value
-    with pytest.raises(ValueError, match=".") as fault:
+    with pytest.raises(ValueError, match=re.escape(words)):
         read_spec(written(tmp_path, json.dumps(document)))
-    assert words in str(fault.value)
 
 
 def test_all_wrong_fields_are_told_at_once(tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ def ready(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 # Sizes that fit anywhere, or that no integer holds: what a machine has room for is not this test's question.
-SMALL = st.one_of(
+SMALL: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from([None, True, "x", [], {}, -1, 0, 1, 2, 3, 16, 64, 257, 0.5, 1e30, 2**64, float("nan")]),
     st.sampled_from(["auto", "cpu", "cuda", "bf16", "off", "skip", "../..", "../../data", "/", "/etc/passwd", "a\0b"]),
 )
@@ -141,5 +140,5 @@ def test_any_stage_trains_or_is_told_with_exit_2(
     event(f"exit {code}")
     assert code in (0, 2, PREEMPTED)
     if code == 2:
-        assert is_told(capsys.readouterr().err)
+        told(capsys.readouterr().err)
         assert not (folder / "checkpoints").exists()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import reprlib
 import types
 import typing
@@ -11,6 +12,8 @@ from typing import Any
 
 LARGEST = 2**63 - 1
 """Of integers: what torch and safetensors can count to."""
+LONGEST_NAME = 255
+"""Of files, in bytes."""
 
 
 def check_fields(value: Any) -> None:
@@ -30,7 +33,7 @@ def check_file_name(name: str) -> None:
     Raises:
         ValueError: it is a path, or no name at all.
     """
-    if PurePath(name).name != name or name in ("", "..") or "\0" in name:
+    if PurePath(name).name != name or name in ("", "..") or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
         raise ValueError(f"{reprlib.repr(name)} is not the name of a file in this folder")
 
 
@@ -53,10 +56,10 @@ def _fits(value: Any, kind: Any) -> bool:
         return any(_fits(value, arg) for arg in typing.get_args(kind))
     if origin is typing.Literal:
         return value in typing.get_args(kind)
-    if type(value) is int:  # bool is a subclass of int, and no number here
-        return kind in (int, float) and abs(value) <= LARGEST
-    if type(value) is float:
-        return kind is float and math.isfinite(value)
+    if kind is float and type(value) is float:
+        return math.isfinite(value)
+    if kind in (int, float):
+        return type(value) is int and abs(value) <= LARGEST  # True is an int too, and no number
     return isinstance(value, origin or kind)
 
 

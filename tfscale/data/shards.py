@@ -7,6 +7,7 @@ format (of the prepared folder), fingerprint, tokenizer_sha256 and split.
 import hashlib
 import json
 import os
+import reprlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -111,13 +112,13 @@ def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArra
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged(path, "a safetensors file, but not of tokens") from error
-    if not isinstance(metadata, dict) or not isinstance(count, int) or count < 1:
+    if not isinstance(metadata, dict) or not all(type(n) is int for n in (count, start, end)) or count < 1:
         raise _damaged(path, "a safetensors file, but not of tokens")
     for name, expected in asdict(label).items():
         if metadata.get(name) != expected:
-            raise _damaged(path, f"{name} is {metadata.get(name)}, its manifest says {expected}")
+            raise _damaged(path, f"{name} is {reprlib.repr(metadata.get(name))}, its manifest says {expected!r}")
     if kind != NAMES[dtype]:
-        raise _damaged(path, f"tokens are {kind}, the tokenizer's vocabulary needs {NAMES[dtype]}")
+        raise _damaged(path, f"tokens are {reprlib.repr(kind)}, the tokenizer's vocabulary needs {NAMES[dtype]}")
     if start != 0 or end != count * dtype.itemsize or size != 8 + length + end:
         raise _damaged(path, f"{size} bytes, the header says {8 + length + end}: cut short or added to")
     return np.asarray(np.memmap(path, dtype, mode="r", offset=8 + length, shape=(count,)))

@@ -1,4 +1,4 @@
-"""python -m tfscale.training STAGE_DIR: trains one stage.
+"""python -m tfscale.training STAGE_DIR: trains one stage, alone or as one of the ranks that torchrun starts.
 
 Exit codes: 0 done, 75 stopped on request or held by another process (run it again to go on), 2 the stage's folder is
 not usable, 1 a failure, with the reason on standard error and in metrics.jsonl.
@@ -7,6 +7,7 @@ not usable, 1 a failure, with the reason on standard error and in metrics.jsonl.
 import argparse
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 # Signals are watched before torch is imported: a stage can be stopped at any time of its life.
@@ -35,16 +36,19 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
     from tfscale.training.loop import Trainer, write_json
     from tfscale.training.spec import read_spec
     from tfscale.training.watch import NonFinite
+    from tfscale.training.world import World
 
+    world = World()
     try:
         spec = read_spec(stage_dir)
-        with StageLock(stage_dir):
+        with StageLock(stage_dir) if world.leads else nullcontext():
             if (stage_dir / events.DONE_FILE).exists():
                 return 0
             device = resolve(spec.run)
-            write_json(stage_dir / "environment.json", environment(device))
+            if world.leads:
+                write_json(stage_dir / "environment.json", environment(device))
             data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
-            trainer = Trainer(stage_dir, spec, data, device, preempted)
+            trainer = Trainer(stage_dir, spec, data, device, world, preempted)
             return 0 if trainer.run() else PREEMPTED
     except StageHeld as fault:
         print(fault, file=sys.stderr)
@@ -60,6 +64,8 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
             raise
         _log_end(stage_dir, "out_of_memory", str(fault))
         return 1
+    finally:
+        world.close()
 
 
 def _log_end(stage_dir: Path, reason: str, message: str) -> None:

@@ -65,6 +65,7 @@ def resolve(run: RunSpec) -> Device:
         raise ValueError("launcher.device=cuda, but torch finds no CUDA device; use auto or cpu")
     on_cuda = kind == "cuda"
     if on_cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         torch.set_float32_matmul_precision("high")
     return Device(
         kind=kind,

@@ -10,6 +10,7 @@ from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import PreparedData
 from tfscale.models.language_model import LanguageModel
 from tfscale.training.device import Device
+from tfscale.training.world import World
 
 EVALUATION_TOKENS = 16_384
 """Tokens of one forward pass of an evaluation."""
@@ -37,17 +38,23 @@ class Evaluation:
 
 
 def evaluate(
-    model: LanguageModel, data: PreparedData, tokens: int, device: Device, stop: Callable[[], bool]
+    model: LanguageModel, data: PreparedData, tokens: int, device: Device, world: World, stop: Callable[[], bool]
 ) -> Evaluation | None:
-    """Evaluates on the first `tokens` tokens of the held-out split; None if `stop` said so in the middle."""
+    """Evaluates on the first `tokens` tokens of the held-out split, the ranks sharing the batches.
+
+    Returns:
+        None if `stop` said so in the middle, on any rank.
+    """
     context = model.config.context
     batches = heldout_batches(data.heldout, context, tokens, max(1, EVALUATION_TOKENS // context))
-    total, count = 0.0, 0
+    total, count = 0.0, 0.0
     with torch.inference_mode(), device.autocast():
-        for inputs, targets in batches:
-            if stop():
+        for number, (inputs, targets) in enumerate(batches):
+            if number % world.size == 0 and world.any(stop())[0]:
                 return None
-            inputs, targets = inputs.to(device.kind), targets.to(device.kind)
-            total += model.loss(inputs, targets, reduction="sum").double().item()
-            count += targets.numel()
-    return Evaluation(total / count, count, count * data.heldout_bytes_per_token)
+            if number % world.size == world.rank:
+                inputs, targets = inputs.to(device.kind), targets.to(device.kind)
+                total += model.loss(inputs, targets, reduction="sum").double().item()
+                count += targets.numel()
+    total, count = world.sum(total, count)
+    return Evaluation(total / count, int(count), count * data.heldout_bytes_per_token)

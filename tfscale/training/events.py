@@ -56,6 +56,22 @@ class EventLog:
         self._file.close()
 
 
+class NoLog(EventLog):
+    """The log of a rank that does not write."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, event: str, **values: Any) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _end_torn_line(path: Path) -> None:
     # A kill in the middle of a write leaves half a line. Ending it keeps the next event whole; readers skip the half.
     if path.exists() and path.stat().st_size:

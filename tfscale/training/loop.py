@@ -4,12 +4,14 @@ import json
 import math
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Totals
@@ -33,21 +35,23 @@ from tfscale.training.watch import (
     find_bad_number,
     spike_score,
 )
+from tfscale.training.world import World, parallelize, split_rows
 
 
 class Trainer:
     """Trains one stage from its newest checkpoint, or from its beginning, to its end."""
 
     def __init__(
-        self, stage_dir: Path, spec: StageSpec, data: PreparedData, device: Device, preempted: Preemption
+        self, stage_dir: Path, spec: StageSpec, data: PreparedData, device: Device, world: World, preempted: Preemption
     ) -> None:
         self.stage_dir, self.spec, self.data, self.device, self.preempted = stage_dir, spec, data, device, preempted
+        self.world, self.rows = world, split_rows(spec.sequences, world)
         self.state = StageState(spec, device)
-        self.loss = torch.compile(self.state.model.loss) if device.compiled else self.state.model.loss
+        self.objective = parallelize(self.state.model, world, device.compiled)
         self.batches = Batches(data.train, spec.model.context, spec.data.order_seed)
         self.flops_per_token = flops(spec.model).training
-        self.micro_batch = spec.run.micro_batch or fitting_sequences(device, spec.model, spec.sequences)
-        self.log = events.EventLog(stage_dir)
+        self.micro_batch = spec.run.micro_batch or fitting_sequences(device, spec.model, self.rows)
+        self.log = events.EventLog(stage_dir) if world.leads else events.NoLog()
         self.saver = Saver(stage_dir, spec, self.log, device.saves_beside_training)
         self.alive = Heartbeat(stage_dir)
         self.evaluations: dict[int, Evaluation] = {}
@@ -69,14 +73,17 @@ class Trainer:
             OSError: a checkpoint could not be written; the one before it is whole.
         """
         self._resume()
-        while not self.preempted():
+        while True:
             self.alive()
-            if self._evaluation_due(self.step) and not self._evaluate():
+            by_tokens = self._due(self.step, self.spec.run.checkpoint_tokens, parts=0)
+            due = self.world.leads and self.saver.due(self.step, by_tokens)
+            stop, save = self.world.any(self.preempted(), due)
+            if stop or (self._evaluation_due(self.step) and not self._evaluate()):
                 break
             if self.step == self.spec.steps:
                 self._finish()
                 return True
-            if self.saver.due(self.step, by_tokens=self._due(self.step, self.spec.run.checkpoint_tokens, parts=0)):
+            if save:
                 self._save()
             self._train_step()
         if self.saver.step != self.step:
@@ -94,8 +101,8 @@ class Trainer:
         rate = learning_rate(spec.schedule, spec.optimizer.lr, step * spec.batch_tokens, spec.tokens)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
-        first = spec.data.start // spec.model.context + step * spec.sequences
-        loss = self._gradients(*self.batches.sequences(first, spec.sequences)).item()
+        first = spec.data.start // spec.model.context + step * spec.sequences + self.world.rank * self.rows
+        [loss] = self.world.sum(self._gradients(*self.batches.sequences(first, self.rows)).item())
         norm = self._clip().item()
         bad = find_bad_number(step + 1, loss, norm, self.state.model)
         if bad is None:
@@ -108,14 +115,28 @@ class Trainer:
         self._watch(loss, norm, rate)
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Adds up the gradients of the batch's mean loss, a micro-batch at a time; returns that loss."""
+        """Adds up the gradients of the whole batch's mean loss, a micro-batch at a time.
+
+        Args:
+            inputs, targets: [rows, context], this rank's share of the batch.
+
+        Returns:
+            This rank's share of that loss.
+        """
         total = torch.zeros((), device=self.device.kind)
-        for x, y in zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True):
-            with self.device.autocast():
-                loss = self.loss(x.to(self.device.kind), y.to(self.device.kind), reduction="sum") / targets.numel()
-            loss.backward()
+        parts = list(zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True))
+        for number, (x, y) in enumerate(parts):
+            with self._averaging(number == len(parts) - 1):
+                with self.device.autocast():
+                    loss = self.objective(x.to(self.device.kind), y.to(self.device.kind)) / self.spec.batch_tokens
+                (loss * self.world.size).backward()  # ranks average their gradients, and we want their sum
             total += loss.detach()
         return total
+
+    def _averaging(self, last: bool) -> AbstractContextManager[Any]:
+        """Ranks average gradients once a batch, in the backward pass of its last micro-batch."""
+        parallel = self.objective
+        return nullcontext() if last or not isinstance(parallel, DistributedDataParallel) else parallel.no_sync()
 
     def _clip(self) -> Tensor:
         limit = self.spec.optimizer.clip or math.inf
@@ -149,7 +170,7 @@ class Trainer:
                 tokens=before.tokens + tokens,
                 flops=before.flops + tokens * self.flops_per_token,
                 seconds=before.seconds + seconds,
-                device_seconds=before.device_seconds + seconds,
+                device_seconds=before.device_seconds + seconds * self.world.size,
             ),
         )
 
@@ -200,7 +221,8 @@ class Trainer:
             self.alive()
             return self.preempted()
 
-        result = evaluate(self.state.model, self.data, self.spec.data.heldout_tokens, self.device, asked_to_stop)
+        tokens = self.spec.data.heldout_tokens
+        result = evaluate(self.state.model, self.data, tokens, self.device, self.world, asked_to_stop)
         if result is None:
             return False
         self.evaluations[self.step] = result
@@ -208,22 +230,24 @@ class Trainer:
         return True
 
     def _save(self) -> None:
-        self.saver.save(self.state.counters, self.state.tensors())
+        if self.world.leads:
+            self.saver.save(self.state.counters, self.state.tensors())
+        self.saver.step = self.step
 
     def _resume(self) -> None:
-        for event in events.read_events(self.stage_dir):
-            if event["event"] == "non_finite":
-                self.bad_steps.add(event["step"])
-                if event["policy"] == "rollback":
-                    self.passed_over.add(event["step"])
+        past = [event for event in events.read_events(self.stage_dir) if event["event"] == "non_finite"]
+        past = self.world.share(past)
+        self.bad_steps = {event["step"] for event in past}
+        self.passed_over = {event["step"] for event in past if event["policy"] == "rollback"}
         self._restore()
 
     def _restore(self) -> None:
         """Takes up the newest whole checkpoint, or the stage's beginning."""
         self.saver.wait()
-        folder = checkpoint.latest(self.saver.folder, self._report)
-        if folder is not None:
-            self.state.load(folder)
+        newest = checkpoint.latest(self.saver.folder, self._report) if self.world.leads else None
+        name = self.world.share(newest.name if newest else None)
+        if name is not None:
+            self.state.load(self.saver.folder / name)
             self.saver.step = self.step
         elif self.spec.parent is None:
             self.state.reset()
@@ -241,11 +265,12 @@ class Trainer:
             pid=os.getpid(),
             device=self.device.kind,
             micro_batch=self.micro_batch,
+            processes=self.world.size,
         )
+        past = [event for event in events.read_events(self.stage_dir) if event["event"] == "eval"]
         self.evaluations = {
             event["step"]: Evaluation(event["loss"], event["heldout_tokens"], event["heldout_bytes"])
-            for event in events.read_events(self.stage_dir)
-            if event["event"] == "eval"
+            for event in self.world.share(past)
         }
 
     def _report(self, message: str) -> None:
@@ -254,6 +279,11 @@ class Trainer:
     def _finish(self) -> None:
         if self.saver.step != self.step:
             self._save()
+        if self.world.leads:
+            self._conclude()
+        self.world.barrier()
+
+    def _conclude(self) -> None:
         self.saver.finish()
         self.log.write("end", step=self.step, reason="done", time=time.time())
         self.log.close()
