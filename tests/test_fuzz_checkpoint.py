@@ -179,7 +179,7 @@ def other_tensors(draw: st.DrawFn) -> dict[str, torch.Tensor]:
             case "shape":
                 tensors[name] = tensors[name].reshape(-1)
             case "rows":
-                tensors[name] = tensors[name][: draw(st.integers(0, 3))]
+                tensors[name] = tensors[name].reshape(-1)[: draw(st.integers(0, 3))]
             case "scalar":
                 tensors[name] = torch.zeros(())
             case "type":

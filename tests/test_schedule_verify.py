@@ -11,21 +11,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from stages import StopAt, train
 from typer.testing import CliRunner
 
 from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
-from tfscale.data.prepared import open_data
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.growing import grow_stage
-from tfscale.schedule.orchestrator import prepare_folder
 from tfscale.schedule.plan import Plan, make_plan
 from tfscale.schedule.verify import amount, set_aside, verify_plan, verify_stage
-from tfscale.training.device import resolve
 from tfscale.training.lock import StageLock
-from tfscale.training.loop import Trainer
-from tfscale.training.preemption import Preemption
 
 STOPPED_AT = 5
 LONGER = "schedule.stages.stage4.tokens=1536"
@@ -55,31 +49,6 @@ def overrides(corpus: Path, runs: Path) -> list[str]:
         "schedule.stages.stage1.tokens=1024",
         *(f"schedule.stages.stage{number}.qkv={count}" for number, count in sizes),
     ]
-
-
-class StopAt(Preemption):
-    """Asks to stop before a step."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-        self.trainer: Trainer | None = None
-
-    def __call__(self) -> bool:
-        assert self.trainer is not None
-        return self.trainer.step >= self.step
-
-
-def train(stage: ArmStage, stop_at: int | None = None) -> bool:
-    prepare_folder(stage)
-    if stage.spec.parent is not None:
-        grow_stage(stage.path)
-    preempted = Preemption() if stop_at is None else StopAt(stop_at)
-    data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
-    trainer = Trainer(stage.path, stage.spec, data, resolve(stage.spec.run), preempted)
-    if isinstance(preempted, StopAt):
-        preempted.trainer = trainer
-    return trainer.run()
 
 
 @dataclass(frozen=True)
@@ -122,7 +91,7 @@ def written(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
     made = Ledger(make_plan(compose(settings)), make_plan(compose([*settings, LONGER])))
     prepare(made.plan.corpus.spec, made.plan.runs / "data")
     assert all(train(stage) for stage in made.plan.stages)
-    assert not train(made.unfinished.chain.stages[-1], STOPPED_AT)
+    assert not train(made.unfinished.chain.stages[-1], StopAt(STOPPED_AT))
     made.plan.runs.rename(made.kept)
     return made
 
@@ -233,6 +202,11 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(parent_dir=f"../{it.child.name}")),
         "stage.yaml",
         "parent_dir leads to",
+    ),
+    "stage.yaml leads to no parent": (
+        lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(parent_dir=None)),
+        "stage.yaml",
+        "parent_dir is missing",
     ),
     "stage.yaml leads to no corpus": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec["run"].update(data_dir="../../nowhere")),
