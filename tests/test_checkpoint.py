@@ -96,3 +96,11 @@ def test_a_pickle_in_a_checkpoint_is_never_loaded(tmp_path: Path) -> None:
     file.write_bytes(pickle.dumps(Harm()))
     with pytest.raises(BrokenCheckpoint):
         checkpoint.load_model(folder)
+
+
+def test_the_compute_of_a_full_size_chain_can_be_counted(tmp_path: Path) -> None:
+    spent = Totals(tokens=390 * 10**9, flops=7 * 10**20, seconds=1e7, device_seconds=1e8)
+    folder = tmp_path / checkpoint.folder_name(1)
+    tensors = {f"model/{name}": tensor for name, tensor in build_model(CONFIG, seed=1).state_dict().items()}
+    checkpoint.write(folder, CONFIG, Counters(1, 1, spent, spent), tensors)
+    assert checkpoint.read_state(folder)[1].totals == spent

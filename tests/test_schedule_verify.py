@@ -206,7 +206,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "stage.yaml leads to no parent": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(parent_dir=None)),
         "stage.yaml",
-        "parent_dir is missing",
+        "must stand together",
     ),
     "stage.yaml leads to no corpus": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec["run"].update(data_dir="../../nowhere")),

@@ -1,5 +1,8 @@
 """Which stores there are."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,15 @@ def test_the_page_is_served_to_this_machine_alone_and_phones_nobody(tmp_path: Pa
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "5001"
     assert ui_environment()["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
+    code = f"from pathlib import Path; from tfscale.tracking.store import *; connect(store_at(Path({str(tmp_path)!r})))"
+    making = subprocess.Popen([sys.executable, "-c", code])
+    aside = tmp_path / ".mlflow.db.making"
+    while not (aside.exists() and aside.stat().st_size > 100_000) and making.poll() is None:
+        time.sleep(0.005)
+    making.kill()
+    assert making.wait() != 0
+    assert not (tmp_path / "mlflow.db").exists()
+    assert connect(store_at(tmp_path)).search_experiments()

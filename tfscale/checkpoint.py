@@ -20,7 +20,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Totals:
     """What a lineage has cost so far, parents included."""
 
     tokens: int = 0
-    flops: int = 0
+    flops: int = field(default=0, metadata={"largest": 10**30})  # a 1.4B chain passes what 64 bits can count
     """Model FLOPs: forward and backward passes, as `tfscale.models.counts` counts them."""
     seconds: float = 0.0
     """In training steps; evaluation, checkpoints and growth left out."""

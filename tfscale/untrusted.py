@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 LARGEST = 2**63 - 1
-"""Of integers: what torch and safetensors can count to."""
+"""Of integers: what torch and safetensors can count to. A field's metadata may say another `largest`."""
 LONGEST_NAME = 255
 """Of files, in bytes."""
 
@@ -22,7 +22,7 @@ def check_fields(value: Any) -> None:
     Raises:
         ValueError: naming every field that is of another type, as in `model.qkv[0].n`.
     """
-    faults = list(_faults(value, type(value), ""))
+    faults = list(_faults(value, type(value), "", LARGEST))
     if faults:
         raise ValueError("; ".join(faults))
 
@@ -37,29 +37,30 @@ def check_file_name(name: str) -> None:
         raise ValueError(f"{reprlib.repr(name)} is not the name of a file in this folder")
 
 
-def _faults(value: Any, kind: Any, name: str) -> Iterator[str]:
+def _faults(value: Any, kind: Any, name: str, largest: int) -> Iterator[str]:
     if dataclasses.is_dataclass(value):
         hints = typing.get_type_hints(type(value))
         for field in dataclasses.fields(value):
             inner = f"{name}.{field.name}" if name else field.name
-            yield from _faults(getattr(value, field.name), hints[field.name], inner)
-    elif not _fits(value, kind):
+            largest = field.metadata.get("largest", LARGEST)
+            yield from _faults(getattr(value, field.name), hints[field.name], inner, largest)
+    elif not _fits(value, kind, largest):
         yield f"{name}={reprlib.repr(value)}: must be {_words(kind)}"
     elif isinstance(value, tuple):
         for number, item in enumerate(value):
-            yield from _faults(item, typing.get_args(kind)[0], f"{name}[{number}]")
+            yield from _faults(item, typing.get_args(kind)[0], f"{name}[{number}]", largest)
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _fits(value: Any, kind: Any, largest: int) -> bool:
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, arg) for arg in typing.get_args(kind))
+        return any(_fits(value, arg, largest) for arg in typing.get_args(kind))
     if origin is typing.Literal:
         return value in typing.get_args(kind)
     if kind is float and type(value) is float:
         return math.isfinite(value)
     if kind in (int, float):
-        return type(value) is int and abs(value) <= LARGEST  # True is an int too, and no number
+        return type(value) is int and abs(value) <= largest  # True is an int too, and no number
     return isinstance(value, origin or kind)
 
 

@@ -7,7 +7,6 @@ format (of the prepared folder), fingerprint, tokenizer_sha256 and split.
 import hashlib
 import json
 import os
-import reprlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -116,9 +115,9 @@ def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArra
         raise _damaged(path, "a safetensors file, but not of tokens")
     for name, expected in asdict(label).items():
         if metadata.get(name) != expected:
-            raise _damaged(path, f"{name} is {reprlib.repr(metadata.get(name))}, its manifest says {expected!r}")
+            raise _damaged(path, f"{name} is {str(metadata.get(name))[:80]}, its manifest says {expected}")
     if kind != NAMES[dtype]:
-        raise _damaged(path, f"tokens are {reprlib.repr(kind)}, the tokenizer's vocabulary needs {NAMES[dtype]}")
+        raise _damaged(path, f"tokens are {str(kind)[:80]}, the tokenizer's vocabulary needs {NAMES[dtype]}")
     if start != 0 or end != count * dtype.itemsize or size != 8 + length + end:
         raise _damaged(path, f"{size} bytes, the header says {8 + length + end}: cut short or added to")
     return np.asarray(np.memmap(path, dtype, mode="r", offset=8 + length, shape=(count,)))

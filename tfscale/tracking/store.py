@@ -129,11 +129,18 @@ def _quieten() -> None:
 
 
 def _create_schema(store: Store, database: Path) -> None:
-    # Two processes that create it together break it, so the second waits for the first.
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     database.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes that create it together break it, so the second waits for the first.
     with locked(database.with_name(f"{database.name}.lock")):
+        if not database.exists() or database.stat().st_size == 0:
+            # A kill in the middle would leave tables that MLflow can neither use nor make again, so they are made aside.
+            aside = database.with_name(f".{database.name}.making")
+            for left in aside.parent.glob(f"{aside.name}*"):  # a journal that stayed would be played into the new file
+                left.unlink()
+            SqlAlchemyStore(f"{_SQLITE}{aside}", store.artifacts)  # type: ignore[no-untyped-call]
+            aside.rename(database)
         # MLflow tries a file that cannot be opened for minutes; this fails at once.
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")

@@ -62,9 +62,7 @@ def _end(path: Path, spec: StageSpec) -> Check[End]:
 
 
 def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
-    if spec.parent_dir is None:
-        yield f"{path / STAGE_FILE}: parent_dir is missing; it leads to the parent, {spec.parent}"
-        return None
+    assert spec.parent_dir is not None, "a stage with a parent says where it is"
     folder = (path / spec.parent_dir).resolve()
     try:
         parent = Parent(read_spec(folder), read_end(folder))
