@@ -135,7 +135,7 @@ def _create_schema(store: Store, database: Path) -> None:
     # Two processes that create it together break it, so the second waits for the first.
     with locked(database.with_name(f"{database.name}.lock")):
         if not database.exists() or database.stat().st_size == 0:
-            # A kill in the middle would leave tables that MLflow can neither use nor make again, so they are made aside.
+            # A kill in the middle leaves tables that MLflow can neither use nor make again; so they are made aside.
             aside = database.with_name(f".{database.name}.making")
             for left in aside.parent.glob(f"{aside.name}*"):  # a journal that stayed would be played into the new file
                 left.unlink()
