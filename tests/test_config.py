@@ -63,6 +63,7 @@ def test_amounts_are_written_as_people_write_them() -> None:
         ("optim.lr=fast", ["optim.lr=fast", "valid number"]),
         ("optim.schedule=linear", ["optim.schedule=linear", "'cosine', 'wsd' or 'constant'"]),
         ("schedule.growth_tokens=many", ["schedule.growth_tokens=many", "15B"]),
+        ("schedule.growth_tokens=1e400T", ["schedule.growth_tokens=1e400T", "at most 10^18"]),
         ("launcher.device=tpu", ["launcher.device=tpu", "'auto', 'cpu' or 'cuda'"]),
         ("nonsense", ["'nonsense' is no override", "key=value"]),
         ("optim.lr=1e-3,1e-4", ["one value a key"]),

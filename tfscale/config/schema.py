@@ -10,6 +10,7 @@ from pydantic import BeforeValidator
 from tfscale.growth.recipe import GrowthRecipe
 from tfscale.models.config import NormActivation
 
+LARGEST_AMOUNT = 10**18
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
@@ -21,7 +22,10 @@ def _amount(value: Any) -> Any:
         match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][0-9]+)?)\s*([KMBT]?)", value.strip())
         if not match:
             raise ValueError("a number of tokens such as 15B, 1.5M, 300K or 65536")
-        return round(float(match[1].replace("_", "")) * _UNITS[match[2]])
+        count = float(match[1].replace("_", "")) * _UNITS[match[2]]
+        if count > LARGEST_AMOUNT:
+            raise ValueError("more tokens than there are; at most 10^18")
+        return round(count)
     return value
 
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from tfscale import checkpoint
-from tfscale.checkpoint import Counters
+from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.growth.operators import Role, grow_tensor
 from tfscale.growth.recipe import GrowthRecipe
 from tfscale.models.config import TokenFormerConfig
@@ -29,7 +29,8 @@ def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe
         OSError: the child cannot be written; nothing is left behind under its name.
     """
     old_config, old = checkpoint.read_state(parent)
-    assert isinstance(old_config, TokenFormerConfig), f"{parent} is no TokenFormer"
+    if not isinstance(old_config, TokenFormerConfig):
+        raise BrokenCheckpoint(f"{parent}: is of a Transformer; only a TokenFormer grows by parameter tokens")
     carried = recipe.moments == "carry"
     wanted = ("model/", "exp_avg/", "exp_avg_sq/") if carried else ("model/",)
     tensors = {name: shape for name, shape in sorted(checkpoint.shapes(parent).items()) if name.startswith(wanted)}

@@ -24,7 +24,8 @@ from tfscale.schedule.ledger import GROWTH_FILE, read_done
 from tfscale.training.lock import StageHeld, StageLock
 from tfscale.training.loop import write_json
 from tfscale.training.preemption import PREEMPTED
-from tfscale.training.spec import CHECKPOINTS, StageSpec, read_spec
+from tfscale.training.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
+from tfscale.untrusted import check_fields
 
 VERIFICATION_TOKENS = 2048
 """Held-out tokens that go through parent and child."""
@@ -51,12 +52,12 @@ def grow_stage(stage_dir: Path) -> None:
     Raises:
         BrokenCheckpoint: the parent's checkpoint is not whole.
         NotPreserved: a preserving recipe has changed the logits; the checkpoint is taken back.
+        ValueError: the folder is no grown stage, or its parent is not finished.
     """
     spec = read_spec(stage_dir)
-    assert spec.parent_dir is not None, f"{stage_dir} has no parent"
-    assert spec.growth is not None, f"{stage_dir} has no recipe"
-    assert isinstance(spec.model, TokenFormerConfig)
-    recipe = GrowthRecipe(**spec.growth)
+    if spec.parent_dir is None or spec.growth is None or not isinstance(spec.model, TokenFormerConfig):
+        raise ValueError(f"{stage_dir}: is no stage that grows out of another")
+    recipe = recipe_of(spec.growth, stage_dir)
     parent_dir = stage_dir / spec.parent_dir
     parent = parent_dir / CHECKPOINTS / read_done(parent_dir)["checkpoint"]
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
@@ -76,6 +77,20 @@ def grow_stage(stage_dir: Path) -> None:
                 f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); nothing was kept"
             )
         write_json(stage_dir / GROWTH_FILE, report)
+
+
+def recipe_of(values: dict[str, Any], stage_dir: Path) -> GrowthRecipe:
+    """The growth recipe in a stage's spec.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        recipe = GrowthRecipe(**values)
+    except TypeError as error:
+        raise ValueError(f"{stage_dir / STAGE_FILE}: growth: {error}") from error
+    check_fields(recipe)
+    return recipe
 
 
 def grow_by_hand(stage_dir: Path, to: Path, config: TokenFormerConfig, recipe: GrowthRecipe, seed: int) -> Comparison:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from tfscale.schedule.arms import ArmStage
 from tfscale.training.events import DONE_FILE, Event, read_events
 from tfscale.training.lock import held
+from tfscale.untrusted import check_file_name
 
 GROWTH_FILE = "growth.json"
 
@@ -56,25 +57,34 @@ def read_done(stage_dir: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is not there, or not what tfscale wrote.
     """
-    path = stage_dir / DONE_FILE
-    try:
-        done = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}; the stage is not finished") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-    assert isinstance(done, dict)
+    done = _read_object(stage_dir / DONE_FILE)
+    if done is None:
+        raise ValueError(f"{stage_dir / DONE_FILE}: not there; the stage is not finished")
+    if not isinstance(done.get("checkpoint"), str):
+        raise ValueError(f"{stage_dir / DONE_FILE}: names no checkpoint")
+    check_file_name(done["checkpoint"])
     return done
 
 
 def read_growth(stage_dir: Path) -> dict[str, Any] | None:
-    """growth.json of a grown stage; None where nothing has grown yet."""
-    path = stage_dir / GROWTH_FILE
-    if not path.exists():
+    """growth.json of a grown stage; None where nothing has grown yet.
+
+    Raises:
+        ValueError: it is not what tfscale wrote.
+    """
+    return _read_object(stage_dir / GROWTH_FILE)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
-    growth = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(growth, dict)
-    return growth
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return values
 
 
 def find_stage(runs: Path, name: str) -> Path:

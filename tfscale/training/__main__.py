@@ -33,7 +33,7 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
     from tfscale.training import events
     from tfscale.training.device import environment, resolve
     from tfscale.training.lock import StageHeld, StageLock
-    from tfscale.training.loop import Trainer, write_json
+    from tfscale.training.loop import Trainer, check_vocabulary, write_json
     from tfscale.training.spec import read_spec
     from tfscale.training.watch import NonFinite
     from tfscale.training.world import World
@@ -45,9 +45,10 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
             if (stage_dir / events.DONE_FILE).exists():
                 return 0
             device = resolve(spec.run)
+            data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
+            check_vocabulary(spec, data)
             if world.leads:
                 write_json(stage_dir / "environment.json", environment(device))
-            data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
             trainer = Trainer(stage_dir, spec, data, device, world, preempted)
             return 0 if trainer.run() else PREEMPTED
     except StageHeld as fault:

@@ -307,6 +307,17 @@ class Trainer:
         return (totals.flops - before.flops) / (totals.seconds - before.seconds)
 
 
+def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
+    """Makes sure that every token of the corpus has a row in the model's embedding.
+
+    Raises:
+        ValueError: some have not.
+    """
+    entries = data.manifest.tokenizer.vocab_size
+    if entries > spec.model.vocab_size:
+        raise ValueError(f"{data.folder}: has {entries} kinds of token, the stage's model {spec.model.vocab_size}")
+
+
 def _measures(result: Evaluation) -> dict[str, float]:
     return {
         "loss": result.loss,

@@ -43,6 +43,8 @@ class StageState:
         config, counters = checkpoint.read_state(folder)
         if config != self._spec.model:
             raise BrokenCheckpoint(f"{folder}: holds another model than its stage.yaml")
+        if counters.step > self._spec.steps:
+            raise BrokenCheckpoint(f"{folder}: is {counters.step} steps old, and its stage has {self._spec.steps}")
         checkpoint.read(folder, self._weights())
         self.optimizer.state.clear()
         if counters.optimizer_step:
