@@ -2,8 +2,9 @@
 nothing is run here."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import ArmPart, Experiment, StagePart, TransformerPart
@@ -125,7 +126,7 @@ class _Builder:
         return part.tokens if part.tokens is not None else self.experiment.schedule.growth_tokens
 
     def _spec(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:
-        optim, launcher, data = self.experiment.optim, self.experiment.launcher, self.experiment.data
+        optim, data = self.experiment.optim, self.experiment.data
         tokens = max(1, round(tokens / optim.batch_tokens)) * optim.batch_tokens
         return StageSpec(
             label=f"{model.family}-{humanize(parameters(model))}",
@@ -143,23 +144,14 @@ class _Builder:
             ),
             schedule=ScheduleSpec(optim.schedule, round(tokens * optim.warmup), 0.0, optim.floor, optim.decay),
             seed=self.experiment.seed,
-            run=RunSpec(
-                data_dir=self.corpus.folder,
-                device=launcher.device,
-                precision=launcher.precision,
-                threads=threads(self.experiment),
-                compile=launcher.compile,
-                micro_batch=launcher.micro_batch,
-                log_tokens=launcher.log_tokens,
-                eval_tokens=launcher.eval_tokens,
-                checkpoint_minutes=launcher.checkpoint_minutes,
-                checkpoint_tokens=launcher.checkpoint_tokens,
-                keep=launcher.keep,
-                keep_tokens=launcher.keep_tokens,
-                non_finite=launcher.non_finite,
-                non_finite_cap=launcher.non_finite_cap,
-            ),
+            run=self._run(),
         )
+
+    def _run(self) -> RunSpec:
+        launcher = self.experiment.launcher
+        names = [item.name for item in fields(RunSpec) if item.name != "data_dir"]
+        values: dict[str, Any] = {name: getattr(launcher, name) for name in names}
+        return RunSpec(**{**values, "data_dir": self.corpus.folder, "threads": threads(self.experiment)})
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
