@@ -5,9 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tfscale.config.compose import compose
 from tfscale.schedule.plan import make_plan
+
+
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="is no fault where there is a CUDA device")
 
 
 def tfscale(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -34,6 +38,9 @@ def test_help_lists_every_verb_and_loads_neither_torch_nor_mlflow() -> None:
         ["run", "runs=/proc/nowhere"],
         ["run", "schedule=progressive_1b4"],
         ["run", "tracking.uri=nonsense"],
+        ["run", "tracking.uri=foo://bar"],
+        pytest.param(["run", "launcher.device=cuda"], marks=without_cuda),
+        pytest.param(["plan", "launcher.device=cuda"], marks=without_cuda),
         ["compare", "--baseline", "scrach"],
         ["compare"],
         ["compare", "baseline=scratch"],

@@ -138,7 +138,7 @@ def test_a_chain_is_run_compared_and_never_run_again(small: list[str]) -> None:
     plan = make_plan(compose([*small, "baseline=scratch"]))
     assert all(status_of(stage).state == "done" for stage in plan.stages)
     assert [read_growth(stage.path) is not None for stage in plan.chain.stages] == [False, True, True, True]
-    figure = plan.runs / "comparisons" / "progressive_tiny" / "figure.png"
+    figure = plan.runs / "comparisons" / f"progressive_tiny-{plan.chain.stages[-1].key}" / "figure.png"
     assert figure.read_bytes().startswith(b"\x89PNG")
     for word in ("Transformer from scratch", "Small model trained on", str(figure)):
         assert word in done.stdout
@@ -254,3 +254,26 @@ def test_a_stages_folder_is_enough_to_run_it_again(small: list[str], tmp_path: P
         subprocess.run(command, check=True, cwd=tmp_path, env=environment)
     assert measurements(stage) == expected
     assert json.loads((stage.path / "done.json").read_text())["key"] == stage.key
+
+
+def test_a_recipe_by_another_name_is_the_same_recipe() -> None:
+    assert keys(plan_of()) == keys(plan_of("growth.name=mine"))
+
+
+def test_the_small_model_is_trained_on_once_for_all_recipes_that_only_differ_in_new_tokens() -> None:
+    arms = [plan_of("baseline=trained_on", f"growth={name}").baselines[0] for name in ("exact", "grouped", "paper")]
+    assert arms[0].stages[-1].key == arms[1].stages[-1].key
+    assert arms[0].stages[-1].key != arms[2].stages[-1].key
+
+
+def test_a_growth_that_was_killed_before_its_check_is_made_and_checked_again(small: list[str]) -> None:
+    assert tfscale("run", *small).returncode == 0
+    child = make_plan(compose(small)).chain.stages[1]
+    expected = json.loads((child.path / "growth.json").read_text())["comparison"]
+    for name in ("metrics.jsonl", "done.json", "growth.json"):
+        (child.path / name).unlink()
+    folder = next((child.path / "checkpoints").glob("step-*"))
+    folder.rename(folder.with_name("step-000000000000"))
+    assert tfscale("run", *small).returncode == 0
+    assert json.loads((child.path / "growth.json").read_text())["comparison"] == expected
+    assert status_of(child).state == "done"

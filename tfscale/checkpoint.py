@@ -272,6 +272,12 @@ def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
     return None
 
 
+def sweep(folder: Path) -> None:
+    """Removes what killed writes have left. Only for whoever holds the stage's lock: nobody else is writing then."""
+    for left in folder.glob(".step-*.writing"):
+        shutil.rmtree(left)
+
+
 def prune(folder: Path, keep: int, every: int = 0) -> None:
     """Removes all checkpoints but the newest `keep`, and those at multiples of `every` steps. The manifest goes first:
     half a checkpoint never looks whole."""

@@ -60,6 +60,12 @@ def moments() -> dict[str, Callable[[Path], Moment]]:
         "in a step": after(_lines),
         "in a checkpoint": lambda runs: lambda runs: _writing(runs, ".step-*[1-9]*.writing"),
         "in a growth": lambda runs: lambda runs: _writing(runs, ".step-000000000000.writing"),
+        "before a growth is checked": lambda runs: (
+            lambda runs: any(
+                not (folder.parents[1] / "growth.json").exists()
+                for folder in runs.glob("stages/*/checkpoints/step-000000000000")
+            )
+        ),
         "between two stages": after(lambda runs: len(list(runs.glob("stages/*/done.json")))),
         "in an evaluation": after(lambda runs: sum(1 for _ in runs.glob("stages/*/growth.json"))),
         "in an MLflow write": lambda runs: lambda runs: (runs / "mlflow.db-journal").exists(),

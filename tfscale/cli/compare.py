@@ -1,5 +1,6 @@
 """tfscale compare: the chain beside its baselines."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,13 +33,19 @@ def compare(overrides: Sequence[str], baseline: str, run_missing: bool, config_d
     missing = [stage for stage in plan.stages if not is_done(stage)]
     if missing:
         names = ", ".join(stage.path.name for stage in missing)
-        command = " ".join(["tfscale", "run", *overrides])
+        place = ["--config-dir", str(config_dir)] if config_dir else []
+        command = shlex.join(["tfscale", "run", *place, *overrides])
         say(f"not finished: {names}\nthey are made by: {command}")
     if not any(is_done(stage) for stage in plan.chain.stages):
         raise UserFault([f"no stage of the chain is finished in {plan.runs}; nothing can be compared yet"])
     data = plan.experiment.data.source
     title = f"{plan.experiment.schedule.name}, growth={plan.experiment.growth.name}, {data}"
-    written = write_comparison(plan.arms, plan.runs / "comparisons" / plan.experiment.schedule.name, title)
+    # Named by the chain that it is about: another recipe or budget is another comparison.
+    folder = plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.stages[-1].key}"
+    try:
+        written = write_comparison(plan.arms, folder, title)
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
     _show(written, title)
     _track(plan, written)
     return 0

@@ -16,7 +16,7 @@ def plan(overrides: Sequence[str], config_dir: Path | None) -> int:
     """Prints the plan; returns the exit code."""
     planned = plan_of(overrides, config_dir)
     machine = this_machine(planned.experiment.launcher.device)
-    rates = measured_rates(planned.runs)
+    rates = measured_rates(planned.runs, machine)
     predictions = {stage.key: predict(stage, machine, rates) for stage in planned.stages}
     for arm in planned.arms:
         shape = "q/out/ffn tokens" if isinstance(arm.stages[0].spec.model, TokenFormerConfig) else "layers x width"

@@ -29,7 +29,10 @@ def run(overrides: Sequence[str], config_dir: Path | None) -> int:
     plan = plan_of(overrides, config_dir)
     code = run_plan(plan)
     if code == 0:
-        console.print(chain_table(plan))
+        try:
+            console.print(chain_table(plan))
+        except ValueError as error:
+            raise UserFault([str(error)]) from error
     return code
 
 

@@ -117,8 +117,7 @@ def _check_keys(overrides: Sequence[_Override], base: dict[str, Any]) -> None:
     for override in overrides:
         known = set(_known_keys(Experiment, "", base))
         inside_added = any(override.key.startswith(f"{other.key}.") for other in overrides if other.adds)
-        declared = {key.rpartition(".")[0] for key in known} | set(_dicts(Experiment, ""))
-        may_add = override.adds and override.key.rpartition(".")[0] in declared
+        may_add = override.adds and override.key.rpartition(".")[0] in _dicts(Experiment, "")
         if not (override.group or override.key in known or may_add or inside_added):
             key = override.key
             faults.append(f"{_short(override.text)}: unknown key {_short(key)!r}{_nearest(key, known)}")

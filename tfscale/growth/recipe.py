@@ -47,6 +47,12 @@ class GrowthRecipe:
             raise ValueError(f"growth.noise={self.noise}: it is for growth by split, and at least 0")
 
 
+def without_new_tokens(recipe: GrowthRecipe) -> GrowthRecipe:
+    """What a recipe means for a stage that adds no tokens: its moments, learning rate and data. All recipes that agree
+    on these are the same one."""
+    return GrowthRecipe("none", "zero", "random", "keep", moments=recipe.moments, lr=recipe.lr, data=recipe.data)
+
+
 Tokens = tuple[int, int, int]
 """Parameter tokens of (each of q, k, v; output projection; feed-forward)."""
 

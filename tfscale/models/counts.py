@@ -72,6 +72,10 @@ def flops(config: ModelConfig) -> Flops:
     )
 
 
+MEMORY_SHARE = 0.8
+"""Of a device's memory, what a training step may be planned to take; the rest is for what is not counted here."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """Bytes of one device that trains the whole model with AdamW, weights and moments in float32."""

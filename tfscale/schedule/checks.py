@@ -61,6 +61,8 @@ def _model(experiment: Experiment) -> Iterator[str]:
     for name in ("n_layer", "d_model", "n_head", "context"):
         if getattr(model, name) < 1:
             yield f"model.{name}={getattr(model, name)}: at least 1"
+    if model.vocab_size is not None and model.vocab_size < 1:
+        yield f"model.vocab_size={model.vocab_size}: at least the tokenizer's, or null for just that"
     if model.n_head > 0 and model.d_model % model.n_head:
         yield f"model.n_head={model.n_head} does not divide model.d_model={model.d_model}"
     if not 0 <= model.rotary <= 1:
@@ -103,7 +105,9 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
     schedule = experiment.schedule
     if not schedule.stages:
         yield "schedule.stages is empty; a chain has at least one stage"
-    for name, part in schedule.stages.items():
+    for number, (name, part) in enumerate(schedule.stages.items()):
+        if number == 0 and part.scratch_lr is not None:
+            yield f"schedule.stages.{name}.scratch_lr: the first stage is from scratch already; set its lr"
         key = f"schedule.stages.{name}"
         for field in ("qkv", "out", "ffn"):
             count = getattr(part, field)

@@ -20,9 +20,9 @@ from tfscale.growth.recipe import GrowthRecipe, preserves
 from tfscale.growth.verify import Comparison, NotPreserved, compare
 from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
-from tfscale.schedule.ledger import GROWTH_FILE, read_done
+from tfscale.schedule.ledger import GROWTH_FILE, is_grown, read_done
+from tfscale.training.files import write_json
 from tfscale.training.lock import StageHeld, StageLock
-from tfscale.training.loop import write_json
 from tfscale.training.preemption import PREEMPTED
 from tfscale.training.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 from tfscale.untrusted import check_fields
@@ -62,8 +62,10 @@ def grow_stage(stage_dir: Path) -> None:
     parent = parent_dir / CHECKPOINTS / read_done(parent_dir)["checkpoint"]
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
     with StageLock(stage_dir):
-        if any((stage_dir / CHECKPOINTS).glob("step-*")):
+        if is_grown(stage_dir):
             return  # another process was first
+        checkpoint.sweep(stage_dir / CHECKPOINTS)
+        shutil.rmtree(child, ignore_errors=True)  # killed before it was compared with its parent
         started = time.perf_counter()
         checkpoint.verify(parent)
         grow_checkpoint(parent, child, spec.model, recipe, spec.seed)

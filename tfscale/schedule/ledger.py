@@ -8,6 +8,7 @@ from typing import Any, Literal
 from tfscale.schedule.arms import ArmStage
 from tfscale.training.events import DONE_FILE, Event, read_events
 from tfscale.training.lock import held
+from tfscale.training.spec import CHECKPOINTS
 from tfscale.untrusted import check_file_name
 
 GROWTH_FILE = "growth.json"
@@ -42,13 +43,18 @@ def status_of(stage: ArmStage) -> StageStatus:
         return StageStatus("waiting")
     if end["event"] == "start":
         return StageStatus("interrupted", tokens, last_eval=evaluation)
-    state: State = "preempted" if end["reason"] == "preempted" else "failed"
+    state: State = "preempted" if end.get("reason") == "preempted" else "failed"
     return StageStatus(state, tokens, end.get("message", ""), evaluation)
 
 
 def is_done(stage: ArmStage) -> bool:
     """Whether nothing is left to do for a stage."""
     return (stage.path / DONE_FILE).exists()
+
+
+def is_grown(stage_dir: Path) -> bool:
+    """Whether a grown stage's first checkpoint has been made, and what growth did has been looked at."""
+    return (stage_dir / GROWTH_FILE).exists() and any((stage_dir / CHECKPOINTS).glob("step-*"))
 
 
 def read_done(stage_dir: Path) -> dict[str, Any]:
@@ -60,9 +66,13 @@ def read_done(stage_dir: Path) -> dict[str, Any]:
     done = _read_object(stage_dir / DONE_FILE)
     if done is None:
         raise ValueError(f"{stage_dir / DONE_FILE}: not there; the stage is not finished")
-    if not isinstance(done.get("checkpoint"), str):
-        raise ValueError(f"{stage_dir / DONE_FILE}: names no checkpoint")
-    check_file_name(done["checkpoint"])
+    try:
+        check_file_name(done["checkpoint"])
+        numbers = [done["eval"][name] for name in ("loss", "perplexity", "bits_per_byte")]
+        numbers += [done["totals"][name] for name in ("tokens", "flops", "seconds", "device_seconds")]
+        sum(numbers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{stage_dir / DONE_FILE}: not what tfscale wrote: {error!r}") from error
     return done
 
 

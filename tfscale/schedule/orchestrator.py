@@ -1,6 +1,5 @@
 """Runs the stages of a plan: each in a process of its own, parents first, finished ones never again."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,11 +14,12 @@ from typing import Literal, Protocol
 from tfscale.config.schema import LauncherPart
 from tfscale.faults import USER_FAULT
 from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.ledger import is_done
+from tfscale.schedule.ledger import is_done, is_grown
 from tfscale.training.events import HEARTBEAT, Event, EventTail, read_events
+from tfscale.training.files import write_json
 from tfscale.training.lock import held
 from tfscale.training.preemption import PREEMPTED
-from tfscale.training.spec import CHECKPOINTS, STAGE_FILE, spec_to_dict
+from tfscale.training.spec import STAGE_FILE, spec_to_dict
 
 POLL_SECONDS = 0.1
 LOG_LINES = 20
@@ -136,7 +136,7 @@ class Orchestrator:
 
     def _start(self, stage: ArmStage) -> None:
         prepare_folder(stage, self._troubles[stage.key].micro_batch)
-        grown = stage.spec.parent is None or any((stage.path / CHECKPOINTS).glob("step-*"))
+        grown = stage.spec.parent is None or is_grown(stage.path)
         phase: Phase = "training" if grown else "growing"
         module = "tfscale.training" if phase == "training" else "tfscale.schedule.growing"
         arguments = ["--supervised"] if phase == "training" else []
@@ -217,9 +217,7 @@ def prepare_folder(stage: ArmStage, micro_batch: int | None = None) -> None:
     spec = stage.spec
     if micro_batch is not None:
         spec = replace(spec, run=replace(spec.run, micro_batch=micro_batch))
-    aside = stage.path / f".{STAGE_FILE}.writing"
-    aside.write_text(json.dumps(spec_to_dict(spec), indent=2) + "\n", encoding="utf-8")
-    aside.rename(stage.path / STAGE_FILE)
+    write_json(stage.path / STAGE_FILE, spec_to_dict(spec))
 
 
 def micro_batch_of(stage: ArmStage) -> int:

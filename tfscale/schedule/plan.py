@@ -9,7 +9,7 @@ from typing import Any
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import ArmPart, Experiment, StagePart, TransformerPart
 from tfscale.faults import UserFault
-from tfscale.growth.recipe import grow_config
+from tfscale.growth.recipe import GrowthRecipe, grow_config, without_new_tokens
 from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
 from tfscale.models.counts import flops, parameters
 from tfscale.schedule.arms import Arm, ArmStage
@@ -87,13 +87,14 @@ class _Builder:
     def _grown_spec(self, parent: ArmStage, part: StagePart) -> StageSpec:
         assert isinstance(parent.spec.model, TokenFormerConfig)
         model = grow_config(parent.spec.model, part.counts, self.experiment.growth)
-        return self._child_of(parent, self._spec(model, self._tokens(part), part.lr))
+        return self._child_of(parent, self._spec(model, self._tokens(part), part.lr), self.experiment.growth)
 
     def _trained_on_spec(self, chain: Arm, target: ArmStage) -> StageSpec:
         base = chain.stages[0]
         spent = cumulative_flops(chain, target) - base.spec.tokens * flops(base.spec.model).training
         tokens = spent // flops(base.spec.model).training
-        return self._child_of(base, self._spec(base.spec.model, tokens, self.experiment.schedule.trained_on_lr))
+        spec = self._spec(base.spec.model, tokens, self.experiment.schedule.trained_on_lr)
+        return self._child_of(base, spec, without_new_tokens(self.experiment.growth))
 
     def _scratch_spec(self, part: ArmPart, size: StagePart, target: ArmStage, chain: Arm) -> StageSpec:
         model: ModelConfig
@@ -108,8 +109,8 @@ class _Builder:
             return self._spec(model, target.spec.tokens, rate)
         return self._spec(model, cumulative_flops(chain, target) // flops(model).training, rate)
 
-    def _child_of(self, parent: ArmStage, spec: StageSpec) -> StageSpec:
-        recipe, old = self.experiment.growth, parent.spec
+    def _child_of(self, parent: ArmStage, spec: StageSpec, recipe: GrowthRecipe) -> StageSpec:
+        old = parent.spec
         start = old.data.start + old.tokens if recipe.data == "continue" else 0
         last_step = old.tokens - old.batch_tokens
         rate = learning_rate(old.schedule, old.optimizer.lr, last_step, old.tokens) if recipe.lr == "continue" else 0.0

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfscale.models.counts import flops, memory, parameters
+from tfscale.faults import UserFault
+from tfscale.models.counts import MEMORY_SHARE, flops, memory, parameters
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.plan import Plan
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 ASSUMED_EFFICIENCY = 0.4
 """Share of the matrix-multiply peak that training is assumed to reach where nothing of the kind has been measured."""
-MEMORY_SHARE = 0.8
 PATIENCE_SECONDS = 30 * 86_400
 """A plan that would take a CPU longer than this is refused unless launcher.device=cpu insists."""
 
@@ -60,6 +60,8 @@ def this_machine(device: str) -> Machine:
     import torch
 
     kind = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserFault(["launcher.device=cuda, but torch finds no CUDA device; use auto or cpu"])
     if kind == "cuda":
         properties = torch.cuda.get_device_properties(0)
         return Machine(kind, properties.name, properties.total_memory, _peak(8192, kind, torch.bfloat16))
@@ -87,7 +89,7 @@ def predict(stage: ArmStage, machine: Machine, rates: list[tuple[int, float]]) -
     """
     spec = stage.spec
     count, work = parameters(spec.model), spec.tokens * flops(spec.model).training
-    size = spec.run.micro_batch or spec.sequences
+    size = min(spec.run.micro_batch or spec.sequences, spec.sequences)
     width = 2 if machine.device == "cuda" else 4
     while not spec.run.micro_batch and size > 1 and memory(spec.model, size, width).total > _room(machine):
         size = -(-size // 2)
@@ -101,18 +103,21 @@ def _room(machine: Machine) -> float:
     return MEMORY_SHARE * machine.memory
 
 
-def measured_rates(runs: Path) -> list[tuple[int, float]]:
-    """(parameters, FLOP/s) of the stages that have been finished on this host."""
+def measured_rates(runs: Path, machine: Machine) -> list[tuple[int, float]]:
+    """(parameters, FLOP/s) of the stages that have been finished on this host and device."""
     rates = []
     for done in (runs / "stages").glob("*/done.json"):
         folder = done.parent
         try:
             environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-            rate = json.loads(done.read_text(encoding="utf-8"))["speed"]
-        except (OSError, ValueError, KeyError):
+            speed = json.loads(done.read_text(encoding="utf-8"))["speed"]
+            rate = (int(speed["parameters"]), float(speed["flops_per_second"]))
+            on_cuda = environment["device"] == machine.name
+            here = environment["host"] == socket.gethostname() and on_cuda == (machine.device == "cuda")
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # not of this version: no measurement, and no harm
-        if environment.get("host") == socket.gethostname():
-            rates.append((rate["parameters"], rate["flops_per_second"]))
+        if here and rate[1] > 0:
+            rates.append(rate)
     return rates
 
 
@@ -129,13 +134,13 @@ def preflight(plan: Plan) -> list[str]:
     if not left:
         return faults
     machine = this_machine(plan.experiment.launcher.device)
-    rates = measured_rates(plan.runs)
+    rates = measured_rates(plan.runs, machine)
     predictions = [(stage, predict(stage, machine, rates)) for stage in left]
     for stage, prediction in predictions:
         if not prediction.fits:
             faults.append(
-                f"memory: {stage.spec.label} needs {gigabytes(prediction.memory)} with one sequence at a time, and "
-                f"this machine ({machine.name}) has {gigabytes(machine.memory)}; use a larger device"
+                f"memory: {stage.spec.label} needs {gigabytes(prediction.memory)} with {_micro_batch(stage)}, and this "
+                f"machine ({machine.name}) has {gigabytes(machine.memory)}; use a larger device"
             )
     seconds = sum(prediction.seconds for _, prediction in predictions)
     if machine.device == "cpu" and plan.experiment.launcher.device == "auto" and seconds > PATIENCE_SECONDS:
@@ -144,6 +149,11 @@ def preflight(plan: Plan) -> list[str]:
             "say launcher.device=cpu to insist"
         )
     return faults
+
+
+def _micro_batch(stage: ArmStage) -> str:
+    size = stage.spec.run.micro_batch
+    return f"launcher.micro_batch={size}" if size else "one sequence at a time"
 
 
 def _unwritable(runs: Path) -> list[str]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
+_SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 
 
 class StoreError(RuntimeError):
@@ -62,7 +63,7 @@ def store_at(runs: Path, uri: str | None = None) -> Store:
     runs = runs.resolve()
     uri = uri or f"{_SQLITE}{runs / 'mlflow.db'}"
     scheme = urlsplit(uri).scheme
-    if scheme in ("", "file") and uri != "databricks":
+    if scheme.partition("+")[0] not in _SCHEMES and uri != "databricks":
         raise ValueError(
             f"tracking.uri={uri!r}; allowed: sqlite:///FILE, http(s)://HOST, or a database's URI. MLflow's file store "
             f"is no longer maintained; leave tracking.uri out for {_SQLITE}{runs / 'mlflow.db'}."

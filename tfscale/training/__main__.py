@@ -9,9 +9,13 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Signals are watched before torch is imported: a stage can be stopped at any time of its life.
 from tfscale.training.preemption import PREEMPTED, Preemption
+
+if TYPE_CHECKING:
+    from tfscale.training.world import World
 
 
 def main() -> int:
@@ -32,8 +36,9 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
     from tfscale.data.prepared import open_data
     from tfscale.training import events
     from tfscale.training.device import environment, resolve
+    from tfscale.training.files import write_json
     from tfscale.training.lock import StageHeld, StageLock
-    from tfscale.training.loop import Trainer, check_vocabulary, write_json
+    from tfscale.training.loop import Trainer, check_vocabulary
     from tfscale.training.spec import read_spec
     from tfscale.training.watch import NonFinite
     from tfscale.training.world import World
@@ -58,21 +63,23 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
         print(fault, file=sys.stderr)
         return 2
     except (NonFinite, BrokenCheckpoint, OSError) as fault:
-        _log_end(stage_dir, "failed", str(fault))
+        _log_end(stage_dir, world, "failed", str(fault))
         return 1
     except (RuntimeError, MemoryError) as fault:
         if not _is_out_of_memory(fault):
             raise
-        _log_end(stage_dir, "out_of_memory", str(fault))
+        _log_end(stage_dir, world, "out_of_memory", str(fault))
         return 1
     finally:
         world.close()
 
 
-def _log_end(stage_dir: Path, reason: str, message: str) -> None:
+def _log_end(stage_dir: Path, world: "World", reason: str, message: str) -> None:
     from tfscale.training.events import EventLog
 
     print(message, file=sys.stderr)
+    if not world.leads:
+        return
     log = EventLog(stage_dir)
     log.write("end", reason=reason, message=message, time=time.time())
     log.close()

@@ -16,11 +16,8 @@ from typing import Any
 import torch
 
 from tfscale.models.config import ModelConfig
-from tfscale.models.counts import memory
+from tfscale.models.counts import MEMORY_SHARE, memory
 from tfscale.training.spec import RunSpec
-
-MEMORY_SHARE = 0.8
-"""Of the free memory, what a training step may be planned to take; the rest is for what the model does not count."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,6 @@ class Device:
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of forward passes."""
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
-
-    def synchronize(self) -> None:
-        """Returns when the device has done what it was given, so that a clock can be read."""
-        if self.kind == "cuda":
-            torch.cuda.synchronize()
 
     def peak_memory(self) -> int:
         """Largest memory in bytes so far: of the process on the CPU, of the allocator on CUDA."""

@@ -11,7 +11,8 @@ Each line is one event:
     {"event": "non_finite", "step": ..., "loss": ..., "grad_norm": ..., "where": [...], "policy": ..., "count": ...}
     {"event": "broken_checkpoint", "step": ..., "message": ...}
     {"event": "checkpoint", "step": ..., "name": ..., "seconds": ...}
-    {"event": "end", "step": ..., "reason": "done" | "preempted" | "failed" | "out_of_memory", "message": ...}
+    {"event": "end", "step": ..., "reason": "done" | "preempted"}
+    {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
 
 `step` and `tokens` count within the stage. The totals are cumulative over the lineage, parents included:
 total_tokens, total_flops (model FLOPs), total_seconds (in training steps; evaluation and checkpoints left out),
@@ -36,7 +37,7 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """Appends events, each a whole line that is on disk when `write` returns."""
+    """Appends events, each a whole line that other processes see when `write` returns; `sync` puts them on disk."""
 
     def __init__(self, stage_dir: Path) -> None:
         path = stage_dir / METRICS_FILE

@@ -1,6 +1,5 @@
 """The loop of one stage."""
 
-import json
 import math
 import os
 import time
@@ -21,10 +20,11 @@ from tfscale.models.counts import flops, parameters
 from tfscale.training import events
 from tfscale.training.device import Device, fitting_sequences
 from tfscale.training.evaluation import Evaluation, evaluate
+from tfscale.training.files import write_json
 from tfscale.training.learning_rate import learning_rate
 from tfscale.training.preemption import Preemption
 from tfscale.training.saver import Saver
-from tfscale.training.spec import StageSpec, key_of
+from tfscale.training.spec import StageSpec, key_of, steps_of
 from tfscale.training.state import StageState
 from tfscale.training.watch import (
     CLOSE_WATCH_STEPS,
@@ -50,7 +50,7 @@ class Trainer:
         self.objective = parallelize(self.state.model, world, device.compiled)
         self.batches = Batches(data.train, spec.model.context, spec.data.order_seed)
         self.flops_per_token = flops(spec.model).training
-        self.micro_batch = spec.run.micro_batch or fitting_sequences(device, spec.model, self.rows)
+        self.micro_batch = min(self.rows, spec.run.micro_batch or self._used_before() or self._fitting())
         self.log = events.EventLog(stage_dir) if world.leads else events.NoLog()
         self.saver = Saver(stage_dir, spec, self.log, device.saves_beside_training)
         self.alive = Heartbeat(stage_dir)
@@ -75,7 +75,10 @@ class Trainer:
         self._resume()
         while True:
             self.alive()
-            by_tokens = self._due(self.step, self.spec.run.checkpoint_tokens, parts=0)
+            run = self.spec.run
+            by_tokens = any(
+                self._due(self.step, tokens, parts=0) for tokens in (run.checkpoint_tokens, run.keep_tokens)
+            )
             due = self.world.leads and self.saver.due(self.step, by_tokens)
             stop, save = self.world.any(self.preempted(), due)
             if stop or (self._evaluation_due(self.step) and not self._evaluate()):
@@ -91,6 +94,15 @@ class Trainer:
         self.saver.wait()
         self.log.write("end", step=self.step, reason="preempted", time=time.time())
         return False
+
+    def _used_before(self) -> int | None:
+        """Sequences that the same number of ranks held at once before a resume: the same sums in the same order."""
+        starts = [event for event in events.read_events(self.stage_dir) if event["event"] == "start"]
+        same = [event["micro_batch"] for event in starts if event["processes"] == self.world.size]
+        return int(same[-1]) if same else None
+
+    def _fitting(self) -> int:
+        return fitting_sequences(self.device, self.spec.model, self.rows)
 
     def _train_step(self) -> None:
         spec, step = self.spec, self.step
@@ -201,7 +213,7 @@ class Trainer:
         if step == 0:
             return False
         if tokens:
-            return step % max(1, round(tokens / self.spec.batch_tokens)) == 0
+            return step % steps_of(tokens, self.spec) == 0
         return step * parts // self.spec.steps > (step - 1) * parts // self.spec.steps
 
     def _position(self) -> dict[str, Any]:
@@ -244,7 +256,10 @@ class Trainer:
     def _restore(self) -> None:
         """Takes up the newest whole checkpoint, or the stage's beginning."""
         self.saver.wait()
-        newest = checkpoint.latest(self.saver.folder, self._report) if self.world.leads else None
+        newest = None
+        if self.world.leads:
+            checkpoint.sweep(self.saver.folder)
+            newest = checkpoint.latest(self.saver.folder, self._report)
         name = self.world.share(newest.name if newest else None)
         if name is not None:
             self.state.load(self.saver.folder / name)
@@ -304,7 +319,8 @@ class Trainer:
 
     def _flops_per_second(self) -> float:
         totals, before = self.state.counters.totals, self.state.counters.before
-        return (totals.flops - before.flops) / (totals.seconds - before.seconds)
+        seconds = totals.seconds - before.seconds
+        return (totals.flops - before.flops) / seconds if seconds > 0 else 0.0
 
 
 def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
@@ -326,13 +342,3 @@ def _measures(result: Evaluation) -> dict[str, float]:
         "heldout_tokens": result.heldout_tokens,
         "heldout_bytes": result.heldout_bytes,
     }
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes a JSON file that is whole or not there."""
-    aside = path.with_name(f".{path.name}.writing")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(values, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)

@@ -11,7 +11,7 @@ from torch import Tensor
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters
 from tfscale.training.events import EventLog
-from tfscale.training.spec import CHECKPOINTS, StageSpec
+from tfscale.training.spec import CHECKPOINTS, StageSpec, steps_of
 
 
 @dataclass(frozen=True)
@@ -80,5 +80,6 @@ class Saver:
         self._log.write("checkpoint", step=counters.step, name=name, seconds=seconds, time=time.time())
 
     def _prune(self, keep: int) -> None:
-        every = self._spec.run.keep_tokens // self._spec.batch_tokens
+        tokens = self._spec.run.keep_tokens
+        every = steps_of(tokens, self._spec) if tokens else 0
         checkpoint.prune(self.folder, keep, every)

@@ -127,6 +127,11 @@ class StageSpec:
         return self.batch_tokens // self.model.context
 
 
+def steps_of(tokens: int, spec: StageSpec) -> int:
+    """Optimizer steps nearest to a number of tokens, at least one."""
+    return max(1, round(tokens / spec.batch_tokens))
+
+
 HOW = ("label", "run", "parent_dir")
 """Fields of a stage that do not change what it computes."""
 
@@ -158,6 +163,8 @@ def key_of(spec: StageSpec) -> str:
     """The stage's identity, 12 hex digits: a hash of everything that changes what it computes, its parent's key
     included, and of nothing else."""
     what = {name: value for name, value in spec_to_dict(spec).items() if name not in HOW}
+    if spec.growth is not None:
+        what["growth"] = {name: value for name, value in spec.growth.items() if name != "name"}
     canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
