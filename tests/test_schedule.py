@@ -11,6 +11,7 @@ import pytest
 from stages import wait_for
 
 from tfscale.config.compose import compose
+from tfscale.faults import UserFault
 from tfscale.models.counts import flops, parameters
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.ledger import find_stage, read_done, read_growth, status_of
@@ -110,7 +111,9 @@ def test_what_is_missing_for_full_size_is_told_before_anything_is_written(tmp_pa
 
 def test_an_unwritable_runs_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "is not a folder" in preflight(plan_of(f"runs={tmp_path / 'file' / 'runs'}"))[0]
+    with pytest.raises(UserFault, match="Not a directory"):
+        plan_of(f"runs={tmp_path / 'file' / 'runs'}")
+    assert any("is not a folder" in fault for fault in preflight(plan_of(f"runs={tmp_path / 'file'}")))
 
 
 def test_durations_are_written_for_people() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import weakref
 from pathlib import Path
 
 import tfscale.training.__main__ as entry
@@ -10,20 +11,22 @@ from tfscale.training.preemption import Preemption
 
 stage_dir, stop_at = Path(sys.argv[1]), int(sys.argv[2])
 last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
-trainers: list[Trainer] = []
+trainers: list[weakref.ref[Trainer]] = []  # weak: the trainer must not outlive its process group
 make = Trainer.__init__
 
 
 def remember(self: Trainer, *arguments: object) -> None:
     make(self, *arguments)  # type: ignore[arg-type]
-    trainers.append(self)
+    trainers.append(weakref.ref(self))
 
 
 class Asked(Preemption):
     """Asked to stop from a step on, on the last rank alone."""
 
     def __call__(self) -> bool:
-        return last and 0 <= stop_at <= trainers[0].step
+        trainer = trainers[0]()
+        assert trainer is not None
+        return last and 0 <= stop_at <= trainer.step
 
 
 Trainer.__init__ = remember  # type: ignore[method-assign]

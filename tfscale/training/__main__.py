@@ -54,8 +54,7 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
             check_vocabulary(spec, data)
             if world.leads:
                 write_json(stage_dir / "environment.json", environment(device))
-            trainer = Trainer(stage_dir, spec, data, device, world, preempted)
-            return 0 if trainer.run() else PREEMPTED
+            return 0 if Trainer(stage_dir, spec, data, device, world, preempted).run() else PREEMPTED
     except StageHeld as fault:
         print(fault, file=sys.stderr)
         return PREEMPTED

@@ -1,5 +1,6 @@
 """The processes that train a stage together: one alone, unless torchrun has started several."""
 
+import gc
 import json
 import os
 from typing import Any
@@ -57,6 +58,7 @@ class World:
     def close(self) -> None:
         """Leaves the others."""
         if self.size > 1:
+            gc.collect()  # what still holds on to the group, DDP's own cycles, must not outlive it
             dist.destroy_process_group()
 
 
