@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
 from tfscale.models.counts import flops, memory, parameters
+from tfscale.models.execution import Execution
 from tfscale.models.init import build_model
 
 
@@ -73,4 +74,4 @@ def test_activation_memory_is_what_autograd_keeps(config: ModelConfig) -> None:
         model.loss(tokens, tokens)
     softmax = 4 * tokens.numel() * config.vocab_size
     measured = sum(size for size, _ in kept.values()) - softmax
-    assert memory(config, 8).activations == pytest.approx(measured, rel=0.1)
+    assert memory(config, Execution(8)).activations == pytest.approx(measured, rel=0.1)

@@ -32,6 +32,9 @@ def _amount(value: Any) -> Any:
 Amount = Annotated[int, BeforeValidator(_amount)]
 """A count of tokens: 15B, 1.5M, 300K, 65536."""
 
+AutoCount = Annotated[int, BeforeValidator(lambda value: 0 if value == "auto" else value)]
+"""A count, or auto (0)."""
+
 
 @dataclass(frozen=True)
 class ModelPart:
@@ -174,9 +177,35 @@ class BaselinePart:
 
 
 @dataclass(frozen=True)
+class SlurmPart:
+    """What a cluster is asked for, for each stage's job."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gpus: int = 8
+    """Of each node; one process a GPU. 0: launcher.processes processes on the CPU."""
+    cpus: int = 8
+    """Of each process."""
+    minutes: int = 1440
+    """Time limit of a job. Before it ends the stage saves and the job is queued again."""
+    signal_seconds: int = 120
+    """How long before the limit a job is told to save."""
+    requeues: int = 1000
+    """How often a job may be queued again."""
+
+
+@dataclass(frozen=True)
 class LauncherPart:
     """How stages are run. Nothing here changes what they compute, beyond rounding."""
 
+    kind: Literal["local", "torchrun", "slurm"] = "local"
+    """local: one process a stage. torchrun: several on this machine. slurm: a cluster's jobs."""
+    processes: AutoCount = 0
+    """torchrun: processes a stage; auto: one a CUDA device, or one on the CPU. slurm without GPUs: processes a node."""
+    nodes: int = 1
+    """slurm: nodes a stage."""
+    slurm: SlurmPart = field(default_factory=SlurmPart)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on CUDA, fp32 on the CPU; weights and moments are always fp32."""
@@ -186,8 +215,17 @@ class LauncherPart:
     """CPU threads a stage; 0: the machine's cores over `parallel`."""
     parallel: int = 1
     """Stages that run side by side when they do not wait for each other."""
-    micro_batch: int = 0
-    """Sequences a device holds at once; 0: as many of a batch as the memory model says fit."""
+    micro_batch: AutoCount = 0
+    """Sequences a device holds at once; auto: as many of a batch as fit."""
+    recompute: Literal["auto", "none", "pattention", "blocks"] = "auto"
+    """What the backward pass makes again instead of keeping it. auto: nothing, unless one sequence would not fit
+    otherwise."""
+    sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
+    """Of several processes: none (DDP), full (FSDP2), hybrid (HSDP: within a host). auto: none if the model fits on
+    each, else full."""
+    update: Literal["whole", "in_backward"] = "whole"
+    """in_backward: weights are updated inside the backward pass and gradients dropped at once, for little memory; it
+    needs the whole batch as one micro-batch, one process and optim.clip=0."""
     log_tokens: Amount = 0
     """Tokens between two training metrics; 0: a hundred a stage."""
     eval_tokens: Amount = 0

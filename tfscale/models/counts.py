@@ -8,6 +8,7 @@ the matrix products against torch.utils.flop_counter for both families.
 from dataclasses import dataclass
 
 from tfscale.models.config import ModelConfig, TokenFormerConfig, total
+from tfscale.models.execution import Execution
 
 
 def parameters(config: ModelConfig) -> int:
@@ -94,20 +95,16 @@ class Memory:
         return self.weights + self.gradients + self.moments + self.activations + self.logits
 
 
-def memory(config: ModelConfig, sequences: int, activation_bytes: int = 4) -> Memory:
-    """Memory of training with a micro-batch of `sequences`.
-
-    Args:
-        activation_bytes: 4 in float32, 2 under bf16 autocast.
-    """
+def memory(config: ModelConfig, execution: Execution) -> Memory:
+    """Memory of training on one device."""
     weights = 4 * parameters(config)
-    tokens = sequences * config.context
+    tokens, width = execution.sequences * config.context, execution.activation_bytes
     return Memory(
         weights=weights,
         gradients=weights,
         moments=2 * weights,
-        activations=tokens * activation_bytes * (config.n_layer * _saved_per_block(config) + 2 * config.d_model),
-        logits=tokens * config.vocab_size * (2 * 4 + activation_bytes),
+        activations=tokens * width * (config.n_layer * _saved_per_block(config) + 2 * config.d_model),
+        logits=tokens * config.vocab_size * (2 * 4 + width),
     )
 
 

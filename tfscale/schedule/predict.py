@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tfscale.faults import UserFault
 from tfscale.models.counts import MEMORY_SHARE, flops, memory, parameters
+from tfscale.models.execution import Execution
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.plan import Plan
@@ -91,9 +92,9 @@ def predict(stage: ArmStage, machine: Machine, rates: list[tuple[int, float]]) -
     count, work = parameters(spec.model), spec.tokens * flops(spec.model).training
     size = min(spec.run.micro_batch or spec.sequences, spec.sequences)
     width = 2 if machine.device == "cuda" else 4
-    while not spec.run.micro_batch and size > 1 and memory(spec.model, size, width).total > _room(machine):
+    while not spec.run.micro_batch and size > 1 and memory(spec.model, Execution(size, width)).total > _room(machine):
         size = -(-size // 2)
-    needed = memory(spec.model, size, width).total
+    needed = memory(spec.model, Execution(size, width)).total
     near = [rate for other, rate in rates if 0.5 <= other / count <= 2]
     rate = sorted(near)[len(near) // 2] if near else ASSUMED_EFFICIENCY * machine.peak
     return Prediction(count, work, needed, needed <= _room(machine), work / rate, bool(near))

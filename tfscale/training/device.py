@@ -17,6 +17,7 @@ import torch
 
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import MEMORY_SHARE, memory
+from tfscale.models.execution import Execution
 from tfscale.training.spec import RunSpec
 
 
@@ -70,7 +71,7 @@ def fitting_sequences(device: Device, config: ModelConfig, sequences: int) -> in
     """The most sequences, halving a batch of `sequences`, that the memory model says fit into what is free now."""
     free = torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory()
     size = sequences
-    while size > 1 and memory(config, size, 2 if device.bf16 else 4).total > MEMORY_SHARE * free:
+    while size > 1 and memory(config, Execution(size, 2 if device.bf16 else 4)).total > MEMORY_SHARE * free:
         size = -(-size // 2)
     return size
 

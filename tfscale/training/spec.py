@@ -74,6 +74,15 @@ class RunSpec:
     micro_batch: int = 0
     """Sequences a device holds at once; 0: as many of a batch as the memory model says fit. Gradients accumulate over
     the micro-batches of a batch."""
+    recompute: Literal["auto", "none", "pattention", "blocks"] = "auto"
+    """What the backward pass makes again instead of keeping it (`tfscale.models.execution`). `auto`: nothing, unless
+    one sequence would not fit otherwise."""
+    sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
+    """Of several processes: `none` keeps the whole model on each (DDP), `full` divides it among all (FSDP2), `hybrid`
+    among the processes of a host (HSDP). `auto`: `none` if the model fits on each, else `full`."""
+    update: Literal["whole", "in_backward"] = "whole"
+    """`in_backward`: each weight is updated as soon as the backward pass has made its gradient, which is then dropped.
+    Saves the memory of the gradients; needs the whole batch as one micro-batch, one process and no clipping."""
     log_tokens: int = 0
     """Tokens between two training events; 0: a hundred a stage."""
     eval_tokens: int = 0
