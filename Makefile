@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run reproduce-figure test torture check format clean
+.PHONY: help run reproduce-figure test torture rehearse check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,6 +22,11 @@ test: $(READY) ## the tests
 N ?= 20
 torture: $(READY) ## kill a running chain N times and check that nothing is lost: make torture N=200
 	$(BIN)/python tests/faults/torture.py $(N)
+
+# Context, batch and update are what a CPU with 24 GiB of memory can take; sizes, growth and checkpoints are the real ones.
+rehearse: $(READY) ## the chain 124M to 1.4B on this CPU, three steps a stage (20 GiB of memory, 45 GB of disk)
+	$(BIN)/tfscale run schedule=progressive_1b4 schedule.rehearse=true growth=exact launcher.device=cpu \
+		launcher.update=in_backward optim.clip=0 model.context=128 optim.batch_tokens=128
 
 check: $(READY) ## format, lint, types, import layers, tests
 	$(BIN)/ruff format --check .

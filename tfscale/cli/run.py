@@ -10,6 +10,7 @@ from tfscale.cli.experiment import console, plan_of, say
 from tfscale.cli.summary import chain_table
 from tfscale.cli.view import make_view
 from tfscale.faults import UserFault
+from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.corpus import prepare_corpus
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.orchestrator import Orchestrator, StageFailed
@@ -27,6 +28,10 @@ MIRROR_SECONDS = 60.0
 def run(overrides: Sequence[str], config_dir: Path | None) -> int:
     """Runs a plan; returns the exit code."""
     plan = plan_of(overrides, config_dir)
+    if plan.experiment.schedule.rehearse:
+        from tfscale.cli.rehearse import rehearse
+
+        return rehearse(plan)
     code = run_plan(plan)
     if code == 0:
         try:
@@ -43,9 +48,7 @@ def run_plan(plan: Plan) -> int:
         UserFault: something is missing; nothing has been written.
     """
     store = tracking_store(plan)
-    faults = preflight(plan)
-    if faults:
-        raise UserFault(faults)
+    check(plan)
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
         _catch_up(plan, store)
@@ -53,8 +56,19 @@ def run_plan(plan: Plan) -> int:
         return 0
     if len(left) < len(plan.stages):
         say(f"{len(plan.stages) - len(left)} of {len(plan.stages)} stages are done already.")
-    _prepare(plan)
-    return _train(plan, store)
+    prepare(plan)
+    return train(plan, plan.stages, store)
+
+
+def check(plan: Plan) -> None:
+    """Makes sure that a plan can be run here.
+
+    Raises:
+        UserFault: something is missing; nothing has been written.
+    """
+    faults = preflight(plan)
+    if faults:
+        raise UserFault(faults)
 
 
 def tracking_store(plan: Plan) -> Store | None:
@@ -72,7 +86,8 @@ def tracking_store(plan: Plan) -> Store | None:
         raise UserFault([str(error)]) from error
 
 
-def _prepare(plan: Plan) -> None:
+def prepare(plan: Plan) -> None:
+    """Makes the corpus, or finds it."""
     with console.status("preparing the corpus") as status:
 
         def show(phase: str, documents: int) -> None:
@@ -81,10 +96,11 @@ def _prepare(plan: Plan) -> None:
         prepare_corpus(plan.experiment, plan.corpus, show)
 
 
-def _train(plan: Plan, store: Store | None) -> int:
+def train(plan: Plan, stages: Sequence[ArmStage], store: Store | None) -> int:
+    """Brings stages of a plan to their end, in view of the user; returns the exit code."""
     mirror = Mirror(store, plan.experiment.schedule.name, plan.arms) if store else None
     with make_view(plan, console) as view:
-        orchestrator = Orchestrator(plan.stages, plan.experiment.launcher, view)
+        orchestrator = Orchestrator(stages, plan.experiment.launcher, view)
 
         def stop(number: int, frame: FrameType | None) -> None:
             view.say("stopping: stages save their checkpoints")

@@ -106,6 +106,8 @@ class SchedulePart:
     """Training tokens of every stage that does not state its own."""
     trained_on_lr: float | None = None
     """Peak learning rate at which the small model is trained on. None: optim.lr."""
+    rehearse: bool = False
+    """Three steps a stage on embedded text, in runs/rehearsal: everything else as in the real run."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tfscale.growth.verify import Comparison, NotPreserved, compare
 from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
 from tfscale.schedule.ledger import GROWTH_FILE, is_grown, read_done
+from tfscale.training.device import process_peak_memory
 from tfscale.training.files import write_json
 from tfscale.training.lock import StageHeld, StageLock
 from tfscale.training.preemption import PREEMPTED
@@ -135,6 +136,7 @@ def _report(spec: StageSpec, parent: Path, recipe: GrowthRecipe, result: Compari
         "preserving": preserves(recipe, old, spec.model),
         "comparison": asdict(result),
         "seconds": seconds,
+        "peak_memory": process_peak_memory(),
     }
 
 

@@ -15,6 +15,7 @@ from tfscale.models.counts import flops, parameters
 from tfscale.schedule.arms import Arm, ArmStage
 from tfscale.schedule.checks import check_experiment, check_growable
 from tfscale.schedule.corpus import Corpus, corpus_of
+from tfscale.schedule.rehearsal import rehearsal
 from tfscale.training.learning_rate import learning_rate
 from tfscale.training.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
 
@@ -50,6 +51,8 @@ def make_plan(experiment: Experiment) -> Plan:
     faults = [*check_experiment(experiment), *check_growable(experiment)]
     if faults:
         raise UserFault(faults)
+    if experiment.schedule.rehearse:
+        experiment = rehearsal(experiment)
     builder = _Builder(experiment, corpus_of(experiment))
     chain = builder.chain()
     baselines = tuple(builder.arm(name, part, chain) for name, part in experiment.baseline.arms.items())

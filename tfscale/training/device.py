@@ -42,7 +42,13 @@ class Device:
         """Largest memory in bytes so far: of the process on the CPU, of the allocator on CUDA."""
         if self.kind == "cuda":
             return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return process_peak_memory()
+
+
+def process_peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes; files that it has mapped count while they are in memory."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def resolve(run: RunSpec) -> Device:

@@ -10,7 +10,7 @@ Each line is one event:
      "heldout_tokens": ..., + totals}
     {"event": "non_finite", "step": ..., "loss": ..., "grad_norm": ..., "where": [...], "policy": ..., "count": ...}
     {"event": "broken_checkpoint", "step": ..., "message": ...}
-    {"event": "checkpoint", "step": ..., "name": ..., "seconds": ...}
+    {"event": "checkpoint", "step": ..., "name": ..., "bytes": ..., "seconds": ...}
     {"event": "end", "step": ..., "reason": "done" | "preempted"}
     {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
 

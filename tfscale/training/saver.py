@@ -77,7 +77,8 @@ class Saver:
         checkpoint.write(self.folder / name, self._spec.model, counters, tensors)
         self._prune(self._spec.run.keep)
         seconds = time.perf_counter() - started
-        self._log.write("checkpoint", step=counters.step, name=name, seconds=seconds, time=time.time())
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        self._log.write("checkpoint", step=counters.step, name=name, bytes=size, seconds=seconds, time=time.time())
 
     def _prune(self, keep: int) -> None:
         tokens = self._spec.run.keep_tokens

@@ -1,0 +1,87 @@
+"""tfscale run schedule.rehearse=true: the whole chain at its real sizes, a few steps a stage."""
+
+import math
+import shutil
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from tfscale.cli.experiment import console, quantity, say, table, tokens
+from tfscale.cli.run import check, prepare, train
+from tfscale.models.counts import parameters
+from tfscale.schedule.ledger import is_done
+from tfscale.schedule.plan import Plan
+from tfscale.schedule.predict import duration, gigabytes
+from tfscale.schedule.rehearsal import Rehearsed, rehearsed, release
+from tfscale.training.files import write_json
+
+REPORT = "report.json"
+
+
+def rehearse(plan: Plan) -> int:
+    """Rehearses a plan from its beginning, or from where it was stopped; returns the exit code.
+
+    A parent's checkpoint is removed as soon as its child is done, and the last ones in the end: a rehearsal needs the
+    room of two neighbouring stages.
+    """
+    if all(is_done(stage) for stage in plan.stages):
+        shutil.rmtree(plan.runs / "stages")  # rehearsed before; machines and settings change
+    check(plan)
+    prepare(plan)
+    rows: list[Rehearsed] = []
+    for stage in plan.stages:
+        if not is_done(stage) and (code := train(plan, [stage], None)):
+            return code
+        rows.append(rehearsed(stage))
+        waiting = {later.spec.parent for later in plan.stages if not is_done(later)}
+        for earlier in rows:
+            if earlier.stage.key not in waiting:
+                release(earlier.stage)
+    report = plan.runs / REPORT
+    write_json(report, {"schedule": plan.experiment.schedule.name, "stages": [_values(row) for row in rows]})
+    console.print(_table(plan, rows))
+    for row in rows:
+        if row.growth:
+            say(_growth(row.stage.size, row.growth))
+    say(f"the same as JSON: {report}; the checkpoints have been removed again")
+    return 0
+
+
+def _table(plan: Plan, rows: list[Rehearsed]) -> Table:
+    made = table(
+        f"{plan.experiment.schedule.name}, {rows[0].device}",
+        ["size", "arm"],
+        ["params", "ranks", "micro-batch", "s/step", "tokens/s", "peak memory", "checkpoint", "written in"],
+    )
+    arms = {stage.key: arm.title for arm in reversed(plan.arms) for stage in arm.stages}
+    for row in rows:
+        made.add_row(
+            row.stage.size,
+            arms[row.stage.key],
+            quantity(parameters(row.stage.spec.model)),
+            str(row.processes),
+            str(row.micro_batch),
+            f"{row.seconds_a_step:,.2f}",
+            tokens(row.tokens_per_second),
+            gigabytes(row.peak_memory),
+            gigabytes(row.checkpoint_bytes),
+            duration(row.checkpoint_seconds),
+        )
+    return made
+
+
+def _growth(size: str, growth: dict[str, Any]) -> str:
+    found, tokens = growth["comparison"], growth["tokens"]
+    counts = ", ".join(f"{name} {n['before']} → {n['after']}" for name, n in tokens.items())
+    verdict = "the function is preserved" if growth["preserving"] else "the recipe changes the function"
+    return (
+        f"growth to {size}: {counts}; perplexity {math.exp(found['loss_before']):,.3f} → "
+        f"{math.exp(found['loss_after']):,.3f}, largest logit difference {found['max_logit_difference']:.1e}; "
+        f"{verdict}; {duration(growth['seconds'])}, {gigabytes(growth['peak_memory'])} at most"
+    )
+
+
+def _values(row: Rehearsed) -> dict[str, Any]:
+    values = {name: value for name, value in asdict(row).items() if name != "stage"}
+    return {"size": row.stage.size, "stage": row.stage.path.name, **values}
