@@ -1,9 +1,11 @@
-"""Kills a running chain again and again, and checks that nothing is lost: `make torture N=200`.
+"""Kills a running chain again and again, and checks that nothing is lost; then injects every fault of
+docs/reliability.md: `make torture N=200`.
 
 A small chain is run once undisturbed. Then it is run in new folders, and its trainer, its orchestrator or both are
 killed with SIGKILL at chosen and at random moments, until N kills are done; the same command is started again each
 time. Every chain that is finished this way has to equal the undisturbed one bit for bit: weights, moments,
-measurements, totals, and what MLflow holds; and no process and no lock may be left.
+measurements, totals, and what MLflow holds; and no process and no lock may be left. After that the tests of the
+page's table are run, each property on N new inputs.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from typing import Any
 import psutil
 import torch
 from safetensors.torch import load_file
+from table import faults, inject_all
 
 from tfscale.config.compose import compose
 from tfscale.schedule.arms import ArmStage
@@ -80,6 +83,8 @@ class Count:
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     victims: collections.Counter[str] = field(default_factory=collections.Counter)
     chains: int = 0
+    bits: int = 0
+    """Of weights and moments, compared and found equal."""
 
     @property
     def total(self) -> int:
@@ -232,9 +237,10 @@ def torture(kills: int, seed: int, corpus: Path, folder: Path, say: Callable[[st
                 assert start(settings(corpus, runs), log).wait() == 0, log.read_text()
                 break
         stages = _stages(corpus, runs)
-        faults = differences(expected, outcome(stages)) + left_behind(stages, runs) + mlflow_differences(stages, runs)
-        assert not faults, f"chain {count.chains}, seed {seed}, kept in {runs}:\n" + "\n".join(faults)
+        found = differences(expected, outcome(stages)) + left_behind(stages, runs) + mlflow_differences(stages, runs)
+        assert not found, f"chain {count.chains}, seed {seed}, kept in {runs}:\n" + "\n".join(found)
         count.chains += 1
+        count.bits += sum(8 * tensor.nbytes for stage in expected.values() for tensor in stage["tensors"].values())
         say(
             f"chain {count.chains}: finished after {count.total - began} kills, equal bit for bit; {count.total} in all"
         )
@@ -266,10 +272,17 @@ def main() -> None:
         arguments.kills, arguments.seed, write_corpus(folder / "corpus"), folder, lambda text: print(text, flush=True)
     )
     shutil.rmtree(folder)
-    print(f"\n{count.total} kills survived in {count.chains} chains, seed {arguments.seed}")
+    print("\nevery fault of docs/reliability.md:", flush=True)
+    tally = inject_all(examples=arguments.kills)
+    print(f"\nkills survived    {count.total} in {count.chains} chains (seed {arguments.seed})")
+    print(f"bits equal        {count.bits:,} of weights and moments, and every measurement and total")
+    print(f"faults injected   {len(faults())}, by {tally.tests} tests; {len(tally.failed)} failed")
+    print(f"inputs tried      {tally.inputs:,}")
     for title, counter in (("moment", count.kills), ("victim", count.victims)):
         for name, number in sorted(counter.items()):
-            print(f"  {title}: {name:20} {number}")
+            print(f"  {title}: {name:26} {number}")
+    if tally.failed:
+        sys.exit("failed: " + ", ".join(tally.failed))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""The table of docs/reliability.md, read and run: each fault with the tests that inject it."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reliability.md"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of the table."""
+
+    name: str
+    tests: tuple[str, ...]
+    """Paths of test files below the repository, or of single tests in them."""
+
+
+def faults() -> list[Fault]:
+    """The rows of the table."""
+    rows = re.findall(r"^\| (?!fault|---)(.+?) \| .+ \| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return [Fault(name, _tests(cell)) for name, cell in rows]
+
+
+def _tests(cell: str) -> tuple[str, ...]:
+    tests: list[str] = []
+    for name in re.findall(r"`([\w.*]*(?:::\w+)?)`", cell):
+        file, _, test = name.partition("::")
+        if file:
+            files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").glob(file))
+        tests += [f"{path}::{test}" if test else path for path in files]
+    return tuple(tests)
+
+
+@dataclass
+class Tally:
+    """A pytest plugin that counts what a run of the tests has tried."""
+
+    tests: int = 0
+    inputs: int = 0
+    """Inputs of properties, as hypothesis counts them."""
+    failed: list[str] = field(default_factory=list)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.tests += report.when == "call" and report.passed
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+    def pytest_runtest_teardown(self, item: Any) -> None:
+        found = re.findall(r"(\d+) passing", getattr(item, "hypothesis_statistics", ""))
+        self.inputs += sum(map(int, found))
+
+
+def inject_all(examples: int) -> Tally:
+    """Runs every test of the table, properties with `examples` new inputs each."""
+    os.environ["TFSCALE_FUZZ_EXAMPLES"] = str(examples)
+    tally = Tally()
+    nodes = dict.fromkeys(str(ROOT / test) for fault in faults() for test in fault.tests)
+    pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *nodes], plugins=[tally])
+    return tally
