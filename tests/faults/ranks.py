@@ -1,33 +1,67 @@
-"""One rank of a stage, started by torchrun: ranks.py STAGE_DIR STOP_AT. The last rank is asked to stop at that step."""
+"""One rank of some stages, started by torchrun: ranks.py RANKS_A_HOST FAULT (STAGE_DIR STOP_AT)...
+
+The stages are trained one after the other. The last rank alone is asked to stop a stage when STOP_AT steps are done;
+-1: never. FAULT is what the last rank meets in the second step of the one stage that is named: `none`, `out_of_memory`,
+or `non_finite`, an infinite gradient in its share of one weight.
+"""
 
 import os
 import sys
-import weakref
 from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 import tfscale.training.__main__ as entry
 from tfscale.training.loop import Trainer
-from tfscale.training.preemption import Preemption
+from tfscale.training.preemption import PREEMPTED, Preemption
+from tfscale.training.world import World
 
-stage_dir, stop_at = Path(sys.argv[1]), int(sys.argv[2])
+os.environ["LOCAL_WORLD_SIZE"], fault, *stages = sys.argv[1:]
 last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
-trainers: list[weakref.ref[Trainer]] = []  # weak: the trainer must not outlive its process group
-make = Trainer.__init__
-
-
-def remember(self: Trainer, *arguments: object) -> None:
-    make(self, *arguments)  # type: ignore[arg-type]
-    trainers.append(weakref.ref(self))
+train_step, gradients = Trainer._train_step, Trainer._gradients
 
 
 class Asked(Preemption):
-    """Asked to stop from a step on, on the last rank alone."""
+    """Asked to stop when so many steps are done."""
+
+    steps = 0
+
+    def __init__(self, stop_at: int) -> None:
+        super().__init__()
+        self._stop_at = stop_at
 
     def __call__(self) -> bool:
-        trainer = trainers[0]()
-        assert trainer is not None
-        return last and 0 <= stop_at <= trainer.step
+        return last and 0 <= self._stop_at <= self.steps
 
 
-Trainer.__init__ = remember  # type: ignore[method-assign]
-sys.exit(entry._train(stage_dir, Asked()))
+def counting(self: Trainer) -> None:
+    train_step(self)
+    assert isinstance(self.preempted, Asked)
+    self.preempted.steps = self.step
+
+
+def failing(self: Trainer, inputs: Tensor, targets: Tensor) -> Tensor:
+    meets = last and self.step == 1
+    if meets and fault == "out_of_memory":
+        raise torch.OutOfMemoryError("no memory is left")
+    loss = gradients(self, inputs, targets)
+    if meets:
+        shares = self.state.model.get_parameter("blocks.0.ffn.values").grad
+        assert isinstance(shares, DTensor)
+        shares.to_local().fill_(torch.inf)
+    return loss
+
+
+Trainer._train_step = counting  # type: ignore[method-assign]
+if fault != "none":
+    Trainer._gradients = failing  # type: ignore[method-assign]
+    sys.exit(entry._train(Path(stages[0]), Asked(-1)))
+world = World()
+done = [
+    entry._stage(Path(folder), Asked(int(stop_at)), world)
+    for folder, stop_at in zip(stages[::2], stages[1::2], strict=True)
+]
+world.close()
+sys.exit(0 if all(done) else PREEMPTED)

@@ -61,5 +61,7 @@ def inject_all(examples: int) -> Tally:
     os.environ["TFSCALE_FUZZ_EXAMPLES"] = str(examples)
     tally = Tally()
     nodes = dict.fromkeys(str(ROOT / test) for fault in faults() for test in fault.tests)
-    pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *nodes], plugins=[tally])
+    code = pytest.main(["-q", "--no-header", "-p", "no:cacheprovider", f"--rootdir={ROOT}", *nodes], plugins=[tally])
+    if code and not tally.failed:
+        tally.failed.append(f"the tests could not be run (pytest exit {int(code)})")
     return tally
