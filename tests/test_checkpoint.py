@@ -1,13 +1,15 @@
 """Checkpoints on disk: whole or not there."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters, Totals
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Stored, Totals
 from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
 
@@ -104,3 +106,86 @@ def test_the_compute_of_a_full_size_chain_can_be_counted(tmp_path: Path) -> None
     tensors = {f"model/{name}": tensor for name, tensor in build_model(CONFIG, seed=1).state_dict().items()}
     checkpoint.write(folder, CONFIG, Counters(1, 1, spent, spent), tensors)
     assert checkpoint.read_state(folder)[1].totals == spent
+
+
+def test_files_are_ended_when_they_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "FILE_BYTES", 600)
+    folder = write(tmp_path, 3)
+    files = list(folder.glob("*.safetensors"))
+    assert len(files) > 2
+    checkpoint.verify(folder)
+    for name, tensor in build_model(CONFIG, seed=3).state_dict().items():
+        assert torch.equal(checkpoint.load_model(folder).state_dict()[name], tensor)
+
+
+class Together:
+    """Ranks that are threads."""
+
+    def __init__(self, rank: int, met: Barrier, said: dict[int, tuple[float, ...]]) -> None:
+        self.rank, self.size, self._met, self._said = rank, met.parties, met, said
+
+    def sum(self, *values: float) -> list[float]:
+        self._said[self.rank] = values
+        self._met.wait()
+        total = [sum(each) for each in zip(*self._said.values(), strict=True)]
+        self._met.wait()
+        return total
+
+    def any(self, *flags: bool) -> list[bool]:
+        return [bool(value) for value in self.sum(*flags)]
+
+
+WHOLE = torch.arange(35.0).view(7, 5)
+
+
+def write_together(folder: Path, offsets: list[int]) -> None:
+    """Writes WHOLE on as many ranks as there are offsets, each from its offset on."""
+    met, said = Barrier(len(offsets)), dict[int, tuple[float, ...]]()
+
+    def rank(number: int) -> None:
+        ranks: Ranks = Together(number, met, said)
+        first, end = offsets[number], [*offsets, len(WHOLE)][number + 1]
+        tensors: dict[str, torch.Tensor | Part] = {"model/a": Part(WHOLE[first:end], (first, 0))}
+        if number == 0:
+            tensors["rng/cpu"] = torch.arange(4)
+        checkpoint.write(folder, CONFIG, Counters(5), tensors, ranks)
+
+    with ThreadPoolExecutor(len(offsets)) as pool:
+        list(pool.map(rank, range(len(offsets))))
+
+
+@pytest.mark.parametrize("offsets", [[0, 4], [0, 2, 4, 6]])
+def test_what_several_ranks_write_is_one_checkpoint(tmp_path: Path, offsets: list[int]) -> None:
+    folder = tmp_path / checkpoint.folder_name(5)
+    write_together(folder, offsets)
+    checkpoint.verify(folder)
+    assert len(list(folder.glob("*.safetensors"))) == len(offsets)
+    stored = Stored(folder)
+    assert stored.shapes() == {"model/a": WHOLE.shape, "rng/cpu": torch.Size([4])}
+    into = torch.empty(7, 5)
+    stored.read({"model/a": into})
+    assert torch.equal(into, WHOLE)
+
+
+def test_a_write_that_fails_on_one_rank_fails_on_each_and_leaves_the_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / checkpoint.folder_name(5)
+    write_together(folder, [0, 4])
+    content = {file.name: file.read_bytes() for file in folder.iterdir()}
+    met, heard = Barrier(2), dict[int, tuple[float, ...]]()
+
+    def rank(number: int) -> str:
+        def fill(aside: Path) -> None:
+            if number == 1:
+                raise OSError(28, "No space left on device")
+            (aside / "rank-00000-00000.safetensors").write_bytes(b"")
+
+        with pytest.raises(OSError, match="could not be written") as caught:
+            checkpoint.write_aside(folder, CONFIG, Counters(5), fill, Together(number, met, heard))
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as pool:
+        zero, one = pool.map(rank, range(2))
+    assert "another rank failed" in zero
+    assert "No space left" in one
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == content
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]

@@ -33,13 +33,14 @@ def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe
         raise BrokenCheckpoint(f"{parent}: is of a Transformer; only a TokenFormer grows by parameter tokens")
     carried = recipe.moments == "carry"
     wanted = ("model/", "exp_avg/", "exp_avg_sq/") if carried else ("model/",)
-    tensors = {name: shape for name, shape in sorted(checkpoint.shapes(parent).items()) if name.startswith(wanted)}
+    stored = checkpoint.Stored(parent)
+    tensors = {name: shape for name, shape in sorted(stored.shapes().items()) if name.startswith(wanted)}
 
     def save(folder: Path) -> None:
         for number, (name, shape) in enumerate(tensors.items()):
             kind, weight = name.split("/", 1)
             old_tensor = torch.empty(shape)
-            checkpoint.read(parent, {name: old_tensor})
+            stored.read({name: old_tensor})
             grown = grow_tensor(weight, _ROLES[kind], old_tensor, old_config, config, recipe, seed)
             save_file({name: grown.contiguous()}, folder / f"tensor-{number:05d}.safetensors")
 

@@ -5,9 +5,12 @@ not usable, 1 a failure, with the reason on standard error and in metrics.jsonl.
 """
 
 import argparse
+import os
 import sys
 import time
+import traceback
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING
 from tfscale.training.preemption import PREEMPTED, Preemption
 
 if TYPE_CHECKING:
+    from tfscale.training.alarm import Alarm
     from tfscale.training.world import World
 
 
@@ -32,53 +36,79 @@ def main() -> int:
 
 
 def _train(stage_dir: Path, preempted: Preemption) -> int:
+    from tfscale.training.alarm import Alarm
+    from tfscale.training.world import World
+
+    world = World()
+    alarm = Alarm(world, partial(_record_end, stage_dir))
+    try:
+        return _guarded(stage_dir, preempted, world, alarm)
+    finally:
+        alarm.stop()
+        world.close()
+
+
+def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Alarm") -> int:
+    """The exit code. A fault of one of several ranks ends its process here: the others cannot be met any more."""
     from tfscale.checkpoint import BrokenCheckpoint
+    from tfscale.training.lock import StageHeld
+    from tfscale.training.watch import NonFinite
+
+    try:
+        return 0 if _stage(stage_dir, preempted, world) else PREEMPTED
+    except StageHeld as fault:
+        print(fault, file=sys.stderr)
+        alarm.leave()
+        code = PREEMPTED
+    except ValueError as fault:
+        print(fault, file=sys.stderr)
+        if world.size > 1:  # whose exit codes torchrun forgets
+            alarm.ring("failed", str(fault))
+        code = 2
+    except (NonFinite, BrokenCheckpoint, OSError) as fault:
+        print(fault, file=sys.stderr)
+        alarm.ring("failed", str(fault))
+        code = 1
+    except (RuntimeError, MemoryError) as fault:
+        if _is_out_of_memory(fault):
+            print(fault, file=sys.stderr)
+            alarm.ring("out_of_memory", str(fault))
+        elif world.size == 1:
+            raise
+        elif not alarm.rung():
+            traceback.print_exc()
+        code = 1
+    if world.size > 1:
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
+    """Trains the stage; False if it was asked to stop."""
     from tfscale.data.prepared import open_data
     from tfscale.training import events
     from tfscale.training.device import environment, resolve
     from tfscale.training.files import write_json
-    from tfscale.training.lock import StageHeld, StageLock
+    from tfscale.training.lock import StageLock
     from tfscale.training.loop import Trainer, check_vocabulary
     from tfscale.training.spec import read_spec
-    from tfscale.training.watch import NonFinite
-    from tfscale.training.world import World
 
-    world = World()
-    try:
-        spec = read_spec(stage_dir)
-        with StageLock(stage_dir) if world.leads else nullcontext():
-            if (stage_dir / events.DONE_FILE).exists():
-                return 0
-            device = resolve(spec.run)
-            data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
-            check_vocabulary(spec, data)
-            if world.leads:
-                write_json(stage_dir / "environment.json", environment(device))
-            return 0 if Trainer(stage_dir, spec, data, device, world, preempted).run() else PREEMPTED
-    except StageHeld as fault:
-        print(fault, file=sys.stderr)
-        return PREEMPTED
-    except ValueError as fault:
-        print(fault, file=sys.stderr)
-        return 2
-    except (NonFinite, BrokenCheckpoint, OSError) as fault:
-        _log_end(stage_dir, world, "failed", str(fault))
-        return 1
-    except (RuntimeError, MemoryError) as fault:
-        if not _is_out_of_memory(fault):
-            raise
-        _log_end(stage_dir, world, "out_of_memory", str(fault))
-        return 1
-    finally:
-        world.close()
+    spec = read_spec(stage_dir)
+    with StageLock(stage_dir) if world.leads else nullcontext():
+        if (stage_dir / events.DONE_FILE).exists():
+            return True
+        device = resolve(spec.run)
+        data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
+        check_vocabulary(spec, data)
+        if world.leads:
+            write_json(stage_dir / "environment.json", environment(device))
+        return Trainer(stage_dir, spec, data, device, world, preempted).run()
 
 
-def _log_end(stage_dir: Path, world: "World", reason: str, message: str) -> None:
+def _record_end(stage_dir: Path, reason: str, message: str) -> None:
     from tfscale.training.events import EventLog
 
-    print(message, file=sys.stderr)
-    if not world.leads:
-        return
     log = EventLog(stage_dir)
     log.write("end", reason=reason, message=message, time=time.time())
     log.close()

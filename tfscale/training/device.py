@@ -15,9 +15,6 @@ from typing import Any
 
 import torch
 
-from tfscale.models.config import ModelConfig
-from tfscale.models.counts import MEMORY_SHARE, memory
-from tfscale.models.execution import Execution
 from tfscale.training.spec import RunSpec
 
 
@@ -44,9 +41,13 @@ class Device:
             return torch.cuda.max_memory_allocated()
         return process_peak_memory()
 
+    def reserved_memory(self) -> int | None:
+        """Largest memory in bytes that the allocator has held so far, gaps included; None on the CPU."""
+        return torch.cuda.max_memory_reserved() if self.kind == "cuda" else None
+
 
 def process_peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes; files that it has mapped count while they are in memory."""
+    """Largest resident size of this process so far, in bytes; mapped files count while they are in memory."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -73,16 +74,16 @@ def resolve(run: RunSpec) -> Device:
     )
 
 
-def fitting_sequences(device: Device, config: ModelConfig, sequences: int) -> int:
-    """The most sequences, halving a batch of `sequences`, that the memory model says fit into what is free now."""
-    free = torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory()
-    size = sequences
-    while size > 1 and memory(config, Execution(size, 2 if device.bf16 else 4)).total > MEMORY_SHARE * free:
-        size = -(-size // 2)
-    return size
+def free_memory(device: Device, processes: int) -> int:
+    """Bytes that each of so many processes of this host could take now; on CUDA each has a device of its own."""
+    return torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory() // processes
 
 
 def _free_memory() -> int:
+    # What the system keeps of files counts as free: it gives that up.
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
     pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else os.sysconf("SC_PHYS_PAGES")
     return pages * os.sysconf("SC_PAGE_SIZE")
 

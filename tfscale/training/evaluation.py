@@ -3,17 +3,15 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
-import torch
+from torch import nn
 
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import PreparedData
-from tfscale.models.language_model import LanguageModel
 from tfscale.training.device import Device
-from tfscale.training.world import World
-
-EVALUATION_TOKENS = 16_384
-"""Tokens of one forward pass of an evaluation."""
+from tfscale.training.parallel import evaluating
+from tfscale.training.world import Ranks
 
 
 @dataclass(frozen=True)
@@ -38,23 +36,35 @@ class Evaluation:
 
 
 def evaluate(
-    model: LanguageModel, data: PreparedData, tokens: int, device: Device, world: World, stop: Callable[[], bool]
+    objective: nn.Module,
+    data: PreparedData,
+    tokens: int,
+    shape: tuple[int, int],
+    device: Device,
+    world: Ranks,
+    stop: Callable[[], bool],
 ) -> Evaluation | None:
-    """Evaluates on the first `tokens` tokens of the held-out split, the ranks sharing the batches.
+    """Evaluates on the first `tokens` tokens of the held-out split; the ranks take its batches in turns.
+
+    Args:
+        objective: from (inputs, targets) [rows, context] to the summed loss. The ranks of a sharded one must call it
+            equally often, so those that are left over in the last round repeat a batch and do not count it.
+        shape: sequences of a batch, and tokens of a sequence.
 
     Returns:
         None if `stop` said so in the middle, on any rank.
     """
-    context = model.config.context
-    batches = heldout_batches(data.heldout, context, tokens, max(1, EVALUATION_TOKENS // context))
+    rows, context = shape
+    batches = heldout_batches(data.heldout, context, tokens, rows)
     total, count = 0.0, 0.0
-    with torch.inference_mode(), device.autocast():
-        for number, (inputs, targets) in enumerate(batches):
-            if number % world.size == 0 and world.any(stop())[0]:
+    with evaluating(objective), device.autocast():
+        while turns := list(islice(batches, world.size)):
+            if world.any(stop())[0]:
                 return None
-            if number % world.size == world.rank:
-                inputs, targets = inputs.to(device.kind), targets.to(device.kind)
-                total += model.loss(inputs, targets, reduction="sum").double().item()
+            inputs, targets = (part.to(device.kind) for part in turns[min(world.rank, len(turns) - 1)])
+            loss = objective(inputs, targets).double().item()
+            if world.rank < len(turns):
+                total += loss
                 count += targets.numel()
     total, count = world.sum(total, count)
     return Evaluation(total / count, int(count), count * data.heldout_bytes_per_token)

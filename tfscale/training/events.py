@@ -2,8 +2,10 @@
 
 Each line is one event:
 
-    {"event": "start", "step": 0, "time": ..., "host": ..., "pid": ..., "device": ...}   a process took up the stage at
-                                                                                         this step
+    {"event": "start", "step": 0, "time": ..., "host": ..., "pid": ..., "device": ..., "processes": ...,
+     "sharding": ..., "recompute": ..., "micro_batch": ..., "micro_batch_by": ..., "evaluation_batch": ...}
+                                     the stage was taken up at this step; pid of the leading one of so many processes,
+                                     and what they made of the settings that said auto (`tfscale.training.fitting`)
     {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
      + totals}
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
@@ -16,7 +18,11 @@ Each line is one event:
 
 `step` and `tokens` count within the stage. The totals are cumulative over the lineage, parents included:
 total_tokens, total_flops (model FLOPs), total_seconds (in training steps; evaluation and checkpoints left out),
-total_device_seconds (those times the devices). Losses are in nats a token.
+total_device_seconds (those times the devices), and total_joules where every device of the lineage has measured its
+energy. Losses are in nats a token.
+
+Of several processes the leading one writes. Its `end` event stands before any of them exits, whichever has failed; one
+that was killed, or stopped by a fault of ours, leaves none.
 
 Nothing is ever rewritten. A process that goes on from an older checkpoint says so with a `start` event, and
 `read_events` leaves out what came after that checkpoint before: the steps that were done again.

@@ -3,14 +3,12 @@
 import math
 import os
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Totals
@@ -18,24 +16,20 @@ from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
 from tfscale.models.counts import flops, parameters
 from tfscale.training import events
-from tfscale.training.device import Device, fitting_sequences
+from tfscale.training.device import Device, free_memory
+from tfscale.training.energy import EnergyMeter
 from tfscale.training.evaluation import Evaluation, evaluate
 from tfscale.training.files import write_json
+from tfscale.training.fitting import check_update, fit, measured
 from tfscale.training.learning_rate import learning_rate
+from tfscale.training.parallel import gathering
 from tfscale.training.preemption import Preemption
 from tfscale.training.saver import Saver
 from tfscale.training.spec import StageSpec, key_of, steps_of
 from tfscale.training.state import StageState
-from tfscale.training.watch import (
-    CLOSE_WATCH_STEPS,
-    WINDOW,
-    BadNumber,
-    Heartbeat,
-    NonFinite,
-    find_bad_number,
-    spike_score,
-)
-from tfscale.training.world import World, parallelize, split_rows
+from tfscale.training.update import build_update
+from tfscale.training.watch import CLOSE_WATCH_STEPS, WINDOW, BadNumber, Heartbeat, NonFinite, spike_score
+from tfscale.training.world import World, split_rows
 
 
 class Trainer:
@@ -46,13 +40,18 @@ class Trainer:
     ) -> None:
         self.stage_dir, self.spec, self.data, self.device, self.preempted = stage_dir, spec, data, device, preempted
         self.world, self.rows = world, split_rows(spec.sequences, world)
-        self.state = StageState(spec, device)
-        self.objective = parallelize(self.state.model, world, device.compiled)
+        check_update(spec, world, self.rows)
+        layout = fit(spec, device, world, self.rows, free_memory(device, world.local_size), self._before())
+        self.state = StageState(spec, device, world, layout)
+        self.objective = self.state.objective
+        self.layout = measured(layout, self.objective, spec, device, world)
+        self.update = build_update(self.state, world, spec.run.update == "in_backward", spec.optimizer.clip)
         self.batches = Batches(data.train, spec.model.context, spec.data.order_seed)
         self.flops_per_token = flops(spec.model).training
-        self.micro_batch = min(self.rows, spec.run.micro_batch or self._used_before() or self._fitting())
+        self.energy = EnergyMeter(device)
+        self.energy_known = not world.any(not self.energy.works)[0]
         self.log = events.EventLog(stage_dir) if world.leads else events.NoLog()
-        self.saver = Saver(stage_dir, spec, self.log, device.saves_beside_training)
+        self.saver = Saver(stage_dir, spec, self.log, world, device.saves_beside_training)
         self.alive = Heartbeat(stage_dir)
         self.evaluations: dict[int, Evaluation] = {}
         self.bad_steps: set[int] = set()
@@ -68,7 +67,7 @@ class Trainer:
         """Trains; True when the stage is done, False when it was asked to stop and has saved what it had.
 
         Raises:
-            NonFinite: before the update that would have spoilt the weights.
+            NonFinite: a loss or a gradient is no number; the message says whether the weights were kept from it.
             BrokenCheckpoint: the stage has a parent and no checkpoint to begin from.
             OSError: a checkpoint could not be written; the one before it is whole.
         """
@@ -93,37 +92,39 @@ class Trainer:
             self._save()
         self.saver.wait()
         self.log.write("end", step=self.step, reason="preempted", time=time.time())
+        self.world.barrier()  # the first rank to exit ends the others
         return False
 
-    def _used_before(self) -> int | None:
-        """Sequences that the same number of ranks held at once before a resume: the same sums in the same order."""
+    def _before(self) -> events.Event | None:
+        """What the last process of as many ranks said when it took up the stage."""
         starts = [event for event in events.read_events(self.stage_dir) if event["event"] == "start"]
-        same = [event["micro_batch"] for event in starts if event["processes"] == self.world.size]
-        return int(same[-1]) if same else None
-
-    def _fitting(self) -> int:
-        return fitting_sequences(self.device, self.spec.model, self.rows)
+        same = [event for event in starts if event["processes"] == self.world.size]
+        before: events.Event | None = self.world.share(same[-1] if same else None)
+        return before
 
     def _train_step(self) -> None:
         spec, step = self.spec, self.step
-        started = time.perf_counter()
         if step + 1 in self.passed_over:
-            self._count(0.0, updated=False)
+            self._count(0.0, 0.0, updated=False)
             return
+        started, energy = time.perf_counter(), self.energy.joules()
         rate = learning_rate(spec.schedule, spec.optimizer.lr, step * spec.batch_tokens, spec.tokens)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         first = spec.data.start // spec.model.context + step * spec.sequences + self.world.rank * self.rows
         [loss] = self.world.sum(self._gradients(*self.batches.sequences(first, self.rows)).item())
-        norm = self._clip().item()
-        bad = find_bad_number(step + 1, loss, norm, self.state.model)
-        if bad is None:
-            self.state.optimizer.step()
-        self.state.optimizer.zero_grad(set_to_none=True)
+        norm = self.update.grad_norm()
+        bad = None
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.update.apply()
+        else:
+            bad = BadNumber(step + 1, loss, norm, self.update.bad_gradients())
+        updated = self.update.clear()
+        spent = time.perf_counter() - started, self.energy.joules() - energy
         if bad is not None:
-            self._pass_over(bad, time.perf_counter() - started)
+            self._pass_over(bad, *spent, spoilt=updated)
             return
-        self._count(time.perf_counter() - started, updated=True)
+        self._count(*spent, updated)
         self._watch(loss, norm, rate)
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -136,44 +137,43 @@ class Trainer:
             This rank's share of that loss.
         """
         total = torch.zeros((), device=self.device.kind)
-        parts = list(zip(inputs.split(self.micro_batch), targets.split(self.micro_batch), strict=True))
+        size = self.layout.micro_batch
+        parts = list(zip(inputs.split(size), targets.split(size), strict=True))
         for number, (x, y) in enumerate(parts):
-            with self._averaging(number == len(parts) - 1):
+            with gathering(self.objective, last=number == len(parts) - 1):
                 with self.device.autocast():
                     loss = self.objective(x.to(self.device.kind), y.to(self.device.kind)) / self.spec.batch_tokens
-                (loss * self.world.size).backward()  # ranks average their gradients, and we want their sum
+                self.update.backward(loss * self.world.size)  # ranks average their gradients, and we want their sum
             total += loss.detach()
         return total
 
-    def _averaging(self, last: bool) -> AbstractContextManager[Any]:
-        """Ranks average gradients once a batch, in the backward pass of its last micro-batch."""
-        parallel = self.objective
-        return nullcontext() if last or not isinstance(parallel, DistributedDataParallel) else parallel.no_sync()
-
-    def _clip(self) -> Tensor:
-        limit = self.spec.optimizer.clip or math.inf
-        return torch.nn.utils.clip_grad_norm_(self.state.model.parameters(), limit, foreach=True)
-
-    def _pass_over(self, bad: BadNumber, seconds: float) -> None:
+    def _pass_over(self, bad: BadNumber, seconds: float, joules: float, spoilt: bool) -> None:
         """Does what `run.non_finite` says about a step that would have spoilt the weights."""
         policy, cap = self.spec.run.non_finite, self.spec.run.non_finite_cap
         self.bad_steps.add(bad.step)
         values = {**asdict(bad), "loss": str(bad.loss), "grad_norm": str(bad.grad_norm)}
         self.log.write("non_finite", **values, policy=policy, count=len(self.bad_steps), time=time.time())
-        mend = f"The weights of step {bad.step - 1} were kept. Lower optim.lr, or warm up longer"
+        kept = f"The weights of step {bad.step - 1} were kept"
+        if spoilt:
+            kept = "Some weights had their update already, so the stage goes on from its last checkpoint"
+        mend = f"{kept}. Lower optim.lr, or warm up longer"
         if policy == "raise":
-            raise NonFinite(f"{self.stage_dir.name}, {bad}. {mend}, or set launcher.non_finite=skip.")
+            other = "rollback" if self.spec.run.update == "in_backward" else "skip"
+            raise NonFinite(f"{self.stage_dir.name}, {bad}. {mend}, or set launcher.non_finite={other}.")
         if len(self.bad_steps) > cap:
             raise NonFinite(f"{self.stage_dir.name}, {bad}. That is more than launcher.non_finite_cap={cap}. {mend}.")
         if policy == "skip":
-            self._count(seconds, updated=False)
+            self._count(seconds, joules, updated=False)
         else:
             self.passed_over.add(bad.step)
             self._restore()
 
-    def _count(self, seconds: float, updated: bool) -> None:
+    def _count(self, seconds: float, joules: float, updated: bool) -> None:
         counters, tokens = self.state.counters, self.spec.batch_tokens
         before = counters.totals
+        used = before.joules if before.tokens else 0.0  # a lineage begins with nothing used
+        if self.energy_known and used is not None:
+            used += self.world.sum(joules)[0]
         self.state.counters = replace(
             counters,
             step=counters.step + 1,
@@ -183,6 +183,7 @@ class Trainer:
                 flops=before.flops + tokens * self.flops_per_token,
                 seconds=before.seconds + seconds,
                 device_seconds=before.device_seconds + seconds * self.world.size,
+                joules=used if self.energy_known else None,
             ),
         )
 
@@ -217,9 +218,9 @@ class Trainer:
         return step * parts // self.spec.steps > (step - 1) * parts // self.spec.steps
 
     def _position(self) -> dict[str, Any]:
-        totals = asdict(self.state.counters.totals)
+        known = {name: value for name, value in asdict(self.state.counters.totals).items() if value is not None}
         tokens = self.step * self.spec.batch_tokens
-        return {"step": self.step, "tokens": tokens, "time": time.time()} | {f"total_{k}": v for k, v in totals.items()}
+        return {"step": self.step, "tokens": tokens, "time": time.time()} | {f"total_{k}": v for k, v in known.items()}
 
     def _evaluation_due(self, step: int) -> bool:
         if step in self.evaluations:
@@ -233,8 +234,8 @@ class Trainer:
             self.alive()
             return self.preempted()
 
-        tokens = self.spec.data.heldout_tokens
-        result = evaluate(self.state.model, self.data, tokens, self.device, self.world, asked_to_stop)
+        tokens, shape = self.spec.data.heldout_tokens, (self.layout.evaluation_batch, self.spec.model.context)
+        result = evaluate(self.objective, self.data, tokens, shape, self.device, self.world, asked_to_stop)
         if result is None:
             return False
         self.evaluations[self.step] = result
@@ -242,9 +243,7 @@ class Trainer:
         return True
 
     def _save(self) -> None:
-        if self.world.leads:
-            self.saver.save(self.state.counters, self.state.tensors())
-        self.saver.step = self.step
+        self.saver.save(self.state.counters, self.state.tensors())
 
     def _resume(self) -> None:
         past = [event for event in events.read_events(self.stage_dir) if event["event"] == "non_finite"]
@@ -264,11 +263,11 @@ class Trainer:
         if name is not None:
             self.state.load(self.saver.folder / name)
             self.saver.step = self.step
-        elif self.spec.parent is None:
+        elif not self.spec.inherits:
             self.state.reset()
         else:
             raise BrokenCheckpoint(
-                f"{self.stage_dir}: grows out of {self.spec.parent} and has no whole checkpoint to begin from; "
+                f"{self.stage_dir}: begins from {self.spec.parent or self.spec.init_from} and has no whole checkpoint; "
                 "`tfscale run` makes it again"
             )
         self.logged_at = (self.step, self.state.counters.totals.seconds)
@@ -279,8 +278,8 @@ class Trainer:
             host=os.uname().nodename,
             pid=os.getpid(),
             device=self.device.kind,
-            micro_batch=self.micro_batch,
             processes=self.world.size,
+            **asdict(self.layout),
         )
         past = [event for event in events.read_events(self.stage_dir) if event["event"] == "eval"]
         self.evaluations = {
@@ -294,12 +293,13 @@ class Trainer:
     def _finish(self) -> None:
         if self.saver.step != self.step:
             self._save()
+        self.saver.wait()
         if self.world.leads:
             self._conclude()
-        self.world.barrier()
+        self.world.barrier()  # the first rank to exit ends the others
 
     def _conclude(self) -> None:
-        self.saver.finish()
+        self.saver.prune()
         self.log.write("end", step=self.step, reason="done", time=time.time())
         self.log.close()
         counters = self.state.counters
@@ -313,6 +313,7 @@ class Trainer:
             "checkpoint": checkpoint.folder_name(counters.step),
             "non_finite": len(self.bad_steps),
             "peak_memory": self.device.peak_memory(),
+            "reserved_memory": self.device.reserved_memory(),
             "speed": {"parameters": parameters(self.spec.model), "flops_per_second": self._flops_per_second()},
         }
         write_json(self.stage_dir / events.DONE_FILE, done)

@@ -9,9 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.checkpoint import Counters
+from tfscale.checkpoint import Counters, Part
 from tfscale.training.events import EventLog
 from tfscale.training.spec import CHECKPOINTS, StageSpec, steps_of
+from tfscale.training.world import World
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,19 @@ class _Write:
 
 
 class Saver:
-    """Writes the checkpoints of a stage; never two at once.
+    """Writes the checkpoints of a stage, each rank what it has of them; never two at once.
 
     Beside training, where it pays: the tensors are copied to host memory, and a thread writes them. The event of a
-    checkpoint is logged when it is on disk.
+    checkpoint is logged when it is on disk. To save and to wait are collective calls, and what fails on one rank is an
+    error on each.
     """
 
-    def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, beside_training: bool) -> None:
+    def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, world: World, beside_training: bool) -> None:
         self.folder = stage_dir / CHECKPOINTS
         self.step: int | None = None
         """Of the newest checkpoint, written or being written."""
         self._spec, self._log, self._beside = spec, log, beside_training
+        self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._write: _Write | None = None
@@ -41,7 +44,7 @@ class Saver:
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
-    def save(self, counters: Counters, tensors: Mapping[str, Tensor]) -> None:
+    def save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
         """Writes a checkpoint, or begins to.
 
         Raises:
@@ -51,8 +54,8 @@ class Saver:
         self._log.sync()
         self.step, self._saved_at = counters.step, time.monotonic()
         if self._beside:
-            tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-            self._write = _Write(counters.step, self._thread.submit(self._save, counters, tensors))
+            copies = {name: _copy(tensor) for name, tensor in tensors.items()}
+            self._write = _Write(counters.step, self._thread.submit(self._save, counters, copies))
         else:
             self._save(counters, tensors)
 
@@ -66,21 +69,26 @@ class Saver:
             write, self._write = self._write, None
             write.future.result()
 
-    def finish(self) -> None:
+    def prune(self) -> None:
         """Leaves the newest checkpoint, and those that stay for good."""
-        self.wait()
         self._prune(1)
 
-    def _save(self, counters: Counters, tensors: Mapping[str, Tensor]) -> None:
+    def _save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
         started = time.perf_counter()
         name = checkpoint.folder_name(counters.step)
-        checkpoint.write(self.folder / name, self._spec.model, counters, tensors)
-        self._prune(self._spec.run.keep)
+        size = checkpoint.write(self.folder / name, self._spec.model, counters, tensors, self._ranks)
+        if self._ranks.leads:
+            self._prune(self._spec.run.keep)
         seconds = time.perf_counter() - started
-        size = sum(tensor.nbytes for tensor in tensors.values())
         self._log.write("checkpoint", step=counters.step, name=name, bytes=size, seconds=seconds, time=time.time())
 
     def _prune(self, keep: int) -> None:
         tokens = self._spec.run.keep_tokens
         every = steps_of(tokens, self._spec) if tokens else 0
         checkpoint.prune(self.folder, keep, every)
+
+
+def _copy(value: Tensor | Part) -> Tensor | Part:
+    if isinstance(value, Part):
+        return Part(value.data.detach().to("cpu", copy=True), value.offsets)
+    return value.detach().to("cpu", copy=True)

@@ -72,8 +72,8 @@ class RunSpec:
     compile: Literal["auto", "on", "off"] = "auto"
     """`auto`: torch.compile on CUDA, eager on the CPU."""
     micro_batch: int = 0
-    """Sequences a device holds at once; 0: as many of a batch as the memory model says fit. Gradients accumulate over
-    the micro-batches of a batch."""
+    """Sequences a device holds at once; 0: as many of a batch as the memory model says fit and, on CUDA, a dry step
+    finds. Gradients accumulate over the micro-batches of a batch."""
     recompute: Literal["auto", "none", "pattention", "blocks"] = "auto"
     """What the backward pass makes again instead of keeping it (`tfscale.models.execution`). `auto`: nothing, unless
     one sequence would not fit otherwise."""
@@ -124,6 +124,16 @@ class StageSpec:
     """Its folder, absolute or relative to this stage's folder. Not part of the key."""
     growth: dict[str, Any] | None = field(default=None)
     """The growth recipe, read by the growth room alone."""
+    init_from: str | None = None
+    """SHA-256 of weights that were taken over from elsewhere: the stage was trained there, and here it is only
+    evaluated. Its tokens are 0 where what they were is not known."""
+    init_dir: str | None = None
+    """The imported stage that they are taken from; None of that itself. Not part of the key."""
+
+    @property
+    def inherits(self) -> bool:
+        """Whether it begins from weights that others have made."""
+        return self.parent is not None or self.init_from is not None
 
     @property
     def steps(self) -> int:
@@ -141,7 +151,7 @@ def steps_of(tokens: int, spec: StageSpec) -> int:
     return max(1, round(tokens / spec.batch_tokens))
 
 
-HOW = ("label", "run", "parent_dir")
+HOW = ("label", "run", "parent_dir", "init_dir")
 """Fields of a stage that do not change what it computes."""
 
 
@@ -172,6 +182,8 @@ def key_of(spec: StageSpec) -> str:
     """The stage's identity, 12 hex digits: a hash of everything that changes what it computes, its parent's key
     included, and of nothing else."""
     what = {name: value for name, value in spec_to_dict(spec).items() if name not in HOW}
+    if spec.init_from is None:
+        del what["init_from"]  # as in the keys of stages from before it was there
     if spec.growth is not None:
         what["growth"] = {name: value for name, value in spec.growth.items() if name != "name"}
     canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
@@ -201,9 +213,10 @@ def read_spec(stage_dir: Path) -> StageSpec:
 def _faults(spec: StageSpec) -> Iterator[str]:
     """What a stage that `tfscale run` wrote never is, and one that was edited may be."""
     context, optimizer, schedule, run = spec.model.context, spec.optimizer, spec.schedule, spec.run
+    least = 1 if spec.init_from is None else 0
     if spec.batch_tokens < 1 or spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"
-    elif spec.tokens < 1 or spec.tokens % spec.batch_tokens:
+    elif spec.tokens < least or spec.tokens % spec.batch_tokens:
         yield f"tokens={spec.tokens}: must be a multiple of batch_tokens={spec.batch_tokens}"
     if spec.data.heldout_tokens < context:
         yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"

@@ -6,33 +6,43 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters
-from tfscale.models.init import build_model, init_weights
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Part
+from tfscale.models.init import build_model
 from tfscale.training.device import Device
+from tfscale.training.fitting import Fit
 from tfscale.training.optimizer import build_optimizer, moments, start_moments
+from tfscale.training.parallel import initialise, parallelize, part_of
 from tfscale.training.spec import StageSpec
+from tfscale.training.world import World
 
 
 class StageState:
-    """The model of a stage, its optimizer and its counters, at the beginning of the stage until something is loaded."""
+    """The model of a stage, its optimizer and its counters. The weights have no values before `load` or `reset`."""
 
-    def __init__(self, spec: StageSpec, device: Device) -> None:
-        self._spec = spec
+    def __init__(self, spec: StageSpec, device: Device, world: World, fit: Fit) -> None:
+        self._spec, self._world = spec, world
         torch.manual_seed(spec.seed)  # torch seeds each process at random; nothing may depend on that
-        self.model = build_model(spec.model, spec.seed, device.kind)
+        sharded = fit.sharding != "none"
+        self.model = build_model(spec.model, device="meta" if sharded else device.kind)
+        self.objective = parallelize(self.model, world, device, fit)
+        if sharded:
+            self.model.to_empty(device=device.kind)  # this rank's shares alone
         self.optimizer = build_optimizer(self.model, spec.optimizer)
         self.counters = Counters()
 
     def reset(self) -> None:
         """Back to the beginning of a stage without a parent."""
         torch.manual_seed(self._spec.seed)
-        init_weights(self.model, self._spec.seed)
+        initialise(self.model, self._spec.seed)
         self.optimizer.state.clear()
         self.counters = Counters()
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors of a checkpoint, by name."""
-        return self._weights() | moments(self.model, self.optimizer) | checkpoint.rng_tensors()
+    def tensors(self) -> dict[str, Tensor | Part]:
+        """What of a checkpoint this rank writes, by name. The random generators are the leading rank's: nothing draws
+        from them in a step."""
+        whole = self._weights() | moments(self.model, self.optimizer) | checkpoint.rng_tensors()
+        parts = {name: part_of(tensor, self._world) for name, tensor in whole.items()}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def load(self, folder: Path) -> None:
         """Takes over a checkpoint.
@@ -45,15 +55,16 @@ class StageState:
             raise BrokenCheckpoint(f"{folder}: holds another model than its stage.yaml")
         if counters.step > self._spec.steps:
             raise BrokenCheckpoint(f"{folder}: is {counters.step} steps old, and its stage has {self._spec.steps}")
-        checkpoint.read(folder, self._weights())
+        stored = checkpoint.Stored(folder)
+        stored.read(self._weights())
         self.optimizer.state.clear()
         if counters.optimizer_step:
             start_moments(self.model, self.optimizer, counters.optimizer_step)
-            checkpoint.read(folder, moments(self.model, self.optimizer))
-        there = checkpoint.shapes(folder)
+            stored.read(moments(self.model, self.optimizer))
+        there = stored.shapes()
         random = {name: state for name, state in checkpoint.rng_tensors().items() if name in there}
         if random:  # growth writes none: a child's first step starts from its seed
-            checkpoint.read(folder, random)
+            stored.read(random)
             checkpoint.set_rng(random)
         self.counters = counters
 

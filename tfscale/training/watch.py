@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfscale.models.language_model import LanguageModel
 from tfscale.training.events import HEARTBEAT
 
 WINDOW = 128
@@ -19,7 +18,7 @@ CLOSE_WATCH_STEPS = 32
 
 
 class NonFinite(Exception):
-    """A loss or a gradient is not a number; the weights are still those of the step before."""
+    """A loss or a gradient is not a number; the message says whether the weights have been kept from it."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +35,6 @@ class BadNumber:
         more = f" and {len(self.where) - 3} others" if len(self.where) > 3 else ""
         spoilt = f"gradients of {', '.join(self.where[:3])}{more}" if self.where else "the loss alone"
         return f"step {self.step}: loss {self.loss}, gradient norm {self.grad_norm}; not finite: {spoilt}"
-
-
-def find_bad_number(step: int, loss: float, grad_norm: float, model: LanguageModel) -> BadNumber | None:
-    """What is wrong with a step before its update; None if nothing is."""
-    if math.isfinite(loss) and math.isfinite(grad_norm):
-        return None
-    where = tuple(
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not parameter.grad.isfinite().all()
-    )
-    return BadNumber(step, loss, grad_norm, where)
 
 
 def spike_score(loss: float, recent: Sequence[float]) -> float | None:

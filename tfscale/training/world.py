@@ -7,19 +7,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from tfscale.models.language_model import LanguageModel
 
 
-class World:
-    """Rank and size, and what the ranks have to agree on. Everything here is a collective call: each rank makes it."""
+class Ranks:
+    """What several ranks have to agree on. Everything here is a collective call: each rank makes it."""
 
-    def __init__(self) -> None:
-        self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        if self.size > 1:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    def __init__(self, rank: int, size: int, group: dist.ProcessGroup | None = None) -> None:
+        self.rank, self.size, self._group = rank, size, group
 
     @property
     def leads(self) -> bool:
@@ -31,7 +25,7 @@ class World:
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self._group)
         return [float(value) for value in total]
 
     def any(self, *flags: bool) -> list[bool]:
@@ -44,16 +38,31 @@ class World:
             return value
         content = json.dumps(value).encode() if self.leads else b""
         length = torch.tensor([len(content)])
-        dist.broadcast(length, src=0)
+        dist.broadcast(length, src=0, group=self._group)
         buffer = torch.zeros(int(length), dtype=torch.uint8)
         if self.leads:
             buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-        dist.broadcast(buffer, src=0)
+        dist.broadcast(buffer, src=0, group=self._group)
         return json.loads(bytes(buffer.tolist()))
 
     def barrier(self) -> None:
         """Returns when every rank is here."""
         self.sum(0.0)
+
+
+class World(Ranks):
+    """All ranks of a stage: opens their process group, and closes it."""
+
+    def __init__(self) -> None:
+        super().__init__(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        """Ranks on this host."""
+        if self.size > 1:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+
+    def beside(self) -> Ranks:
+        """The same ranks with a group of their own, for a thread that must not mix its calls with training's."""
+        return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
         """Leaves the others."""
@@ -62,27 +71,7 @@ class World:
             dist.destroy_process_group()
 
 
-class Objective(nn.Module):
-    """The summed loss of a batch as a module's forward pass, which is what data parallelism wraps."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Nats, summed over the tokens [batch, time]."""
-        return self.model.loss(inputs, targets, reduction="sum")
-
-
-def parallelize(model: LanguageModel, world: World, compiled: bool) -> nn.Module:
-    """The objective as it is trained: compiled if asked, then with gradients averaged over the ranks (DDP)."""
-    objective: nn.Module = Objective(model)
-    if compiled:
-        objective.compile()
-    return DistributedDataParallel(objective) if world.size > 1 else objective
-
-
-def split_rows(sequences: int, world: World) -> int:
+def split_rows(sequences: int, world: Ranks) -> int:
     """Sequences of a batch that each rank takes.
 
     Raises:

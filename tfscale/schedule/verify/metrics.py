@@ -73,16 +73,27 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
     for event in events:
         kind, step = event["event"], event["step"]
         what = f"{file}: line {event['line']}, {kind} of step {step}"
-        totals = Totals(**{field.name: event[f"total_{field.name}"] for field in fields(Totals)})
+        totals = _totals(event)
         if step <= steps[kind]:
             yield f"{what}: stands after step {steps[kind]}; steps rise"
         if event["tokens"] != step * this.spec.batch_tokens:
             yield f"{what}: {event['tokens']:,} tokens; its steps make {step * this.spec.batch_tokens:,}"
         if this.before is not None:
             yield from costs_of(what, totals, this.before, this.spec, step)
-        if any(now < then for now, then in zip(astuple(totals), astuple(last), strict=True)):
+        if any(now < then for now, then in _known(totals, last)):
             yield f"{what}: {words(totals)}; before it were {words(last)} already"
         steps[kind], last = step, totals
+
+
+def _totals(event: Event) -> Totals:
+    names = [field.name for field in fields(Totals) if field.default is not None or f"total_{field.name}" in event]
+    return Totals(**{name: event[f"total_{name}"] for name in names})
+
+
+def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
+    """Each amount beside what it was before; energy is not always known."""
+    pairs = zip(astuple(totals), astuple(last), strict=True)
+    return [(now, then) for now, then in pairs if now is not None and then is not None]
 
 
 def _last_words(end: End, file: Path, history: list[Event]) -> Check[None]:

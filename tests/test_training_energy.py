@@ -1,0 +1,79 @@
+"""Energy on the ledger: added up along the lineage where devices measure it, left out where they do not."""
+
+from stages import planned, train, trainer_of
+
+from tfscale import checkpoint
+from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.ledger import read_done
+from tfscale.schedule.verify import verify_stage
+from tfscale.training.device import Device
+from tfscale.training.energy import EnergyMeter
+from tfscale.training.events import read_events
+
+
+class Counter(EnergyMeter):
+    """A device's counter that has gone on by 5 J at each look."""
+
+    works = True
+
+    def __init__(self) -> None:
+        self._joules = 1e6
+
+    def joules(self) -> float:
+        self._joules += 5.0
+        return self._joules
+
+
+def train_metered(stage: ArmStage) -> float | None:
+    trainer = trainer_of(stage)
+    trainer.energy, trainer.energy_known = Counter(), True
+    assert trainer.run()
+    joules: float | None = read_done(stage.path)["totals"]["joules"]
+    return joules
+
+
+def findings(*stages: ArmStage) -> list[str]:
+    return [finding for stage in stages for finding in verify_stage(stage)]
+
+
+def test_joules_add_up_along_the_lineage_and_the_ledger_is_true(small: list[str]) -> None:
+    parent, child = planned(small)[:2]
+    assert train_metered(parent) == 5.0 * parent.spec.steps
+    assert train_metered(child) == 5.0 * (parent.spec.steps + child.spec.steps)
+    first = next(event for event in read_events(child.path) if event["event"] == "eval")
+    assert first["total_joules"] == 5.0 * parent.spec.steps
+    assert findings(parent, child) == []
+
+
+def test_a_lineage_with_an_unmeasured_part_has_no_figure(small: list[str]) -> None:
+    parent, child = planned(small)[:2]
+    assert train(parent)
+    assert read_done(parent.path)["totals"]["joules"] is None
+    assert train_metered(child) is None
+    assert not any("total_joules" in event for event in [*read_events(parent.path), *read_events(child.path)])
+    assert findings(parent, child) == []
+
+
+def test_joules_that_fall_are_found(small: list[str]) -> None:
+    stage = planned(small)[0]
+    train_metered(stage)
+    metrics = stage.path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"total_joules": 40.0', '"total_joules": 400.0'))
+    assert findings(stage)
+
+
+def test_a_checkpoint_from_before_joules_were_counted_is_read(small: list[str]) -> None:
+    stage = planned(small)[0]
+    assert train(stage)
+    folder = stage.path / "checkpoints" / read_done(stage.path)["checkpoint"]
+    state = folder / "state.json"
+    before = checkpoint.read_state(folder)[1]
+    state.write_text(state.read_text().replace(',\n      "joules": null', ""))
+    assert "joules" not in state.read_text()
+    assert checkpoint.read_state(folder)[1] == before
+
+
+def test_a_device_without_a_counter_has_none() -> None:
+    meter = EnergyMeter(Device("cpu", bf16=False, compiled=False))
+    assert not meter.works
+    assert meter.joules() == 0.0

@@ -1,0 +1,43 @@
+"""Energy of the device that this process trains on, as the device itself counts it."""
+
+from typing import Any
+
+import torch
+
+from tfscale.training.device import Device
+
+
+class EnergyMeter:
+    """NVML's counter of one CUDA device. It counts everything that runs on the device, and is renewed every 20 to 100
+    milliseconds: true over many steps, not over one."""
+
+    def __init__(self, device: Device) -> None:
+        self._nvml, self._handle = _open(device)
+
+    @property
+    def works(self) -> bool:
+        """Whether there is a counter: pynvml, and a device that keeps one (Volta and later)."""
+        return self._handle is not None
+
+    def joules(self) -> float:
+        """What the counter says now; 0 without one. Only differences mean something."""
+        if self._handle is None:
+            return 0.0
+        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
+
+
+def _open(device: Device) -> tuple[Any, Any]:
+    if device.kind != "cuda":
+        return None, None
+    try:
+        import pynvml
+    except ImportError:
+        return None, None
+    try:
+        pynvml.nvmlInit()
+        uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError:
+        return None, None
+    return pynvml, handle

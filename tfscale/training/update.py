@@ -1,0 +1,115 @@
+"""Two ways from gradients to new weights."""
+
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from tfscale.training.state import StageState
+from tfscale.training.world import Ranks
+
+
+class Update(Protocol):
+    """What a training step does with its loss."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Makes the gradients of a micro-batch."""
+
+    def grad_norm(self) -> float:
+        """Of the whole batch, over all ranks, before clipping. A collective call."""
+
+    def bad_gradients(self) -> tuple[str, ...]:
+        """Weights whose gradients are not finite. A collective call."""
+
+    def apply(self) -> None:
+        """Updates the weights, if they are not yet."""
+
+    def clear(self) -> bool:
+        """Drops what is left of the step; whether some weights have its update."""
+
+
+def build_update(state: StageState, world: Ranks, in_backward: bool, clip: float) -> Update:
+    """The way that a stage's settings name. Building it in the backward pass changes what `state` does from then on."""
+    return InBackward(state) if in_backward else Whole(state, world, clip)
+
+
+class Whole:
+    """First all gradients, then one update of all weights. So a bad step can be left out."""
+
+    def __init__(self, state: StageState, world: Ranks, clip: float) -> None:
+        self._model, self._optimizer, self._world = state.model, state.optimizer, world
+        self._limit = clip or torch.inf
+        self._applied = False
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def grad_norm(self) -> float:
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._limit, foreach=True)
+        return float((norm.full_tensor() if isinstance(norm, DTensor) else norm).item())
+
+    def bad_gradients(self) -> tuple[str, ...]:
+        gradients = {name: parameter.grad for name, parameter in self._model.named_parameters()}
+        bad = [gradient is not None and not _local(gradient).isfinite().all() for gradient in gradients.values()]
+        return tuple(name for name, flag in zip(gradients, self._world.any(*map(bool, bad)), strict=True) if flag)
+
+    def apply(self) -> None:
+        self._optimizer.step()
+        self._applied = True
+
+    def clear(self) -> bool:
+        self._optimizer.zero_grad(set_to_none=True)
+        applied, self._applied = self._applied, False
+        return applied
+
+
+class InBackward:
+    """Each weight is updated when the backward pass has made its gradient, which is then dropped: there is never more
+    than one. After a bad gradient the weights are no good any more; a loss that is no number is seen in time."""
+
+    def __init__(self, state: StageState) -> None:
+        self._norms: dict[str, Tensor] = {}
+        self._names = [name for name, _ in state.model.named_parameters()]
+        groups = state.optimizer.param_groups
+        group_of = {parameter: group for group in groups for parameter in group["params"]}
+        for name, parameter in state.model.named_parameters():
+            # An optimizer looks through all its weights at each step. One a weight, with the state of the whole one,
+            # keeps that linear.
+            single = torch.optim.AdamW([parameter], fused=True)
+            single.state = state.optimizer.state
+            parameter.register_post_accumulate_grad_hook(partial(self._step, name, single, group_of[parameter]))
+
+    def _step(self, name: str, single: torch.optim.AdamW, group: dict[str, object], parameter: Tensor) -> None:
+        assert name not in self._norms, f"{name} got its gradient in pieces; each must be whole"
+        assert parameter.grad is not None
+        self._norms[name] = torch.linalg.vector_norm(parameter.grad)
+        single.param_groups[0].update({key: value for key, value in group.items() if key != "params"})
+        single.step()
+        parameter.grad = None
+
+    def backward(self, loss: Tensor) -> None:
+        if loss.isfinite():
+            loss.backward()
+
+    def grad_norm(self) -> float:
+        if not self._norms:
+            return torch.nan
+        norms = torch.stack([self._norms[name] for name in self._names])
+        return float(torch.linalg.vector_norm(norms).item())
+
+    def bad_gradients(self) -> tuple[str, ...]:
+        return tuple(name for name in self._names if name in self._norms and not self._norms[name].isfinite())
+
+    def apply(self) -> None:
+        """Nothing: it has been done."""
+
+    def clear(self) -> bool:
+        applied = bool(self._norms)
+        self._norms.clear()
+        return applied
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
