@@ -93,9 +93,10 @@ def plan_or_faults(*texts: str) -> list[str]:
         told(fault)
         return fault.faults
     for stage in plan.stages:
-        prediction = predict(stage, MACHINE, [])
+        prediction = predict(stage.spec, MACHINE, [])
+        assert prediction.seconds is not None
         assert duration(prediction.seconds)
-        assert gigabytes(prediction.memory)
+        assert gigabytes(prediction.layout.memory.total)
     return []
 
 

@@ -1,80 +1,259 @@
-"""tfscale plan: what would run."""
+"""tfscale plan: what would run, and what it would take."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from rich.table import Table
 
 from tfscale.cli.experiment import console, plan_of, quantity, say, table, tokens, work
-from tfscale.models.config import TokenFormerConfig
-from tfscale.models.counts import parameters
-from tfscale.schedule.arms import ArmStage
+from tfscale.faults import UserFault
+from tfscale.models.config import TokenFormerConfig, to_dict
+from tfscale.schedule.arms import Arm, ArmStage
+from tfscale.schedule.checks import check_sharing
 from tfscale.schedule.ledger import status_of
 from tfscale.schedule.plan import Plan
-from tfscale.schedule.predict import Machine, Prediction, duration, gigabytes, measured_rates, predict, this_machine
+from tfscale.schedule.predict import (
+    Family,
+    Machine,
+    Prediction,
+    duration,
+    families,
+    gigabytes,
+    planned_machine,
+    predict,
+    remarks,
+    shortage,
+)
+from tfscale.schedule.speed import finished_speeds
+
+COLUMNS = 5
+"""Stages side by side, so that a table fits into 80 to 100 columns."""
+SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
-def plan(overrides: Sequence[str], config_dir: Path | None) -> int:
-    """Prints the plan; returns the exit code."""
+def plan(overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> int:
+    """Prints the plan; returns the exit code.
+
+    Raises:
+        UserFault: the devices asked for are not there, or cannot share the batches.
+    """
     planned = plan_of(overrides, config_dir)
-    machine = this_machine(planned.experiment.launcher.device)
-    rates = measured_rates(planned.runs, machine)
-    predictions = {stage.key: predict(stage, machine, rates) for stage in planned.stages}
+    machine = planned_machine(planned.experiment)
+    told = check_sharing(planned.experiment, machine.devices)
+    if told:
+        raise UserFault(told)
+    speeds = finished_speeds(planned.runs)
+    predictions = {stage.key: predict(stage.spec, machine, speeds) for stage in planned.stages}
+    totals = families(planned, lambda spec: predict(spec, machine, speeds))
+    notes = _notes(planned, machine, predictions)
+    if as_json:
+        print(json.dumps(_json(planned, machine, predictions, totals, notes), indent=2))
+        return 0
     for arm in planned.arms:
-        shape = "q/out/ffn tokens" if isinstance(arm.stages[0].spec.model, TokenFormerConfig) else "layers x width"
-        rows = table(arm.title, ["size"], ["params", shape, "train", "FLOPs", "memory", "time", "state"])
-        for stage in arm.stages:
-            rows.add_row(*_cells(stage, predictions[stage.key]))
-        console.print(rows)
-    say(_totals(planned, predictions))
-    say(_machine(machine, predictions))
-    for note in _notes(planned, predictions, machine):
+        for first in range(0, len(arm.stages), COLUMNS):
+            console.print(_arm_table(arm, arm.stages[first : first + COLUMNS], predictions))
+    console.print(_families_table(planned, totals))
+    say(_reckoned(machine, list(predictions.values())))
+    for note in notes:
         say(f"note: {note}")
     return 0
 
 
-def _cells(stage: ArmStage, prediction: Prediction) -> list[str]:
-    spec, status = stage.spec, status_of(stage)
-    model = spec.model
-    shape = (
-        "/".join(map(str, model.tokens)) if isinstance(model, TokenFormerConfig) else f"{model.n_layer}x{model.d_model}"
+def _arm_table(arm: Arm, stages: Sequence[ArmStage], predictions: dict[str, Prediction]) -> Table:
+    """Stages from left to right, and what is known of each from top to bottom: the work, a device's part, the cost."""
+    found = [predictions[stage.key] for stage in stages]
+    rows = table(arm.title, [""], [stage.size for stage in stages])
+
+    def row(name: str, cell: Callable[[Prediction], str]) -> None:
+        cells = [cell(prediction) for prediction in found]
+        if any(cells):
+            rows.add_row(name, *cells)
+
+    row("parameters", lambda p: quantity(p.parameters))
+    tokenformer = isinstance(stages[0].spec.model, TokenFormerConfig)
+    rows.add_row("q/out/ffn" if tokenformer else "layers x width", *map(_shape, stages))
+    row("tokens", lambda p: tokens(p.tokens))
+    row("steps", lambda p: f"{p.steps:,}")
+    row("FLOPs", lambda p: work(p.flops))
+    rows.add_row("state", *map(_state, stages))
+    rows.add_section()
+    row("sharding", lambda p: SHARDINGS[p.layout.sharding] if p.machine.devices > 1 else "")
+    row("recomputed", lambda p: p.layout.recompute)
+    row("micro-batches", lambda p: f"{p.layout.accumulation} x {p.layout.micro_batch}")
+    for part in asdict(found[0].layout.memory):
+        row(part, lambda p, part=part: gigabytes(size) if (size := asdict(p.layout.memory)[part]) else "")  # type: ignore[misc]
+    row("memory", lambda p: gigabytes(p.layout.memory.total) + ("" if p.fits else " !"))
+    rows.add_section()
+    row("tokens/s", lambda p: quantity(p.tokens_per_second) if p.tokens_per_second else "")
+    row("MFU", lambda p: f"{p.mfu:.0%}" if p.mfu else "")
+    row("bound by", _bound)
+    row("time", lambda p: duration(p.seconds) if p.seconds is not None else "")
+    row("device-hours", lambda p: _number(p.device_hours))
+    row("energy", lambda p: _energy(p.kilowatt_hours))
+    row("cost", lambda p: _dollars(p.dollars))
+    return rows
+
+
+def _shape(stage: ArmStage) -> str:
+    model = stage.spec.model
+    if isinstance(model, TokenFormerConfig):
+        return "/".join(map(str, model.tokens))
+    return f"{model.n_layer}x{model.d_model}"
+
+
+def _state(stage: ArmStage) -> str:
+    status, all_tokens = status_of(stage), stage.spec.tokens
+    return f"{status.state} {status.tokens / all_tokens:.0%}" if 0 < status.tokens < all_tokens else status.state
+
+
+def _bound(prediction: Prediction) -> str:
+    """What a step waits for, where there are several devices to wait for."""
+    step = prediction.step
+    if step is None or not step.communication:
+        return ""
+    return "network" if step.communication > step.compute else "arithmetic"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _energy(kilowatt_hours: float | None) -> str:
+    if kilowatt_hours is None:
+        return ""
+    return f"{kilowatt_hours / 1000:,.1f} MWh" if kilowatt_hours >= 1000 else f"{_number(kilowatt_hours)} kWh"
+
+
+def _dollars(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"${value:,.0f}" if value >= 10 else f"${value:.2f}"
+
+
+def _families_table(planned: Plan, totals: Sequence[Family]) -> Table:
+    chain = totals[0]
+    rows = table(
+        f"all {len(chain.runs)} sizes together, one run after another",
+        ["", "each on"],
+        ["FLOPs", "/ chain", f"{planned.chain.stages[-1].size} / chain", "time", "device-h", "energy", "cost"],
     )
-    state = f"{status.state} {status.tokens / spec.tokens:.0%}" if 0 < status.tokens < spec.tokens else status.state
-    return [
-        stage.size,
-        quantity(parameters(model)),
-        shape,
-        tokens(spec.tokens),
-        work(prediction.flops),
-        gigabytes(prediction.memory) + ("" if prediction.fits else " !"),
-        duration(prediction.seconds),
-        state,
-    ]
-
-
-def _totals(planned: Plan, predictions: dict[str, Prediction]) -> str:
-    chain = [predictions[stage.key] for stage in planned.chain.stages]
-    text = f"the chain: {work(sum(p.flops for p in chain))} FLOPs, {duration(sum(p.seconds for p in chain))}"
-    if planned.baselines:
-        every = predictions.values()
-        text += (
-            f"; with baselines: {work(sum(p.flops for p in every))} FLOPs, {duration(sum(p.seconds for p in every))}"
+    for family in totals:
+        rows.add_row(
+            family.title,
+            _budget(planned, family),
+            work(family.flops),
+            f"{family.flops / chain.flops:.2f}",
+            "" if family.budget in ("plan", "left") else f"{family.runs[-1].flops / chain.flops:.2f}",
+            duration(family.seconds) if family.seconds is not None else "",
+            _number(family.device_hours),
+            _energy(family.kilowatt_hours),
+            _dollars(family.dollars),
         )
-    return text
+    return rows
 
 
-def _machine(machine: Machine, predictions: dict[str, Prediction]) -> str:
-    how = "the speed of stages finished here" if all(p.measured for p in predictions.values()) else (
-        "the speed of like stages finished here, where there are any, else 40% of the matrix peak"
-    )  # fmt: skip
+def _budget(planned: Plan, family: Family) -> str:
+    base = tokens(planned.chain.stages[0].spec.tokens)
+    words = {"chain": "its stage", "base_tokens": base, "cumulative_compute": "equal compute"}
+    return words.get(family.budget, f"{len(family.runs)} stages")
+
+
+def _reckoned(machine: Machine, predictions: Sequence[Prediction]) -> str:
+    """What the figures rest on."""
+    where = f"{machine.devices} x {machine.name}" if machine.devices > 1 else machine.name
+    where += f" on {machine.hosts} hosts" if machine.hosts > 1 else ""
+    if machine.memory is None or machine.peak is None:
+        return f"reckoned for {where}"
+    how = "measured now" if machine.measured else "by its datasheet"
+    measured = sum(prediction.measured for prediction in predictions)
+    assumed = f"{machine.facts.mfu:.0%} of the peak, an assumption (device.mfu)"
+    speed = {0: assumed, len(predictions): "the speed of finished stages like them"}.get(
+        measured, f"the speed of finished stages like them for {measured} stages, else {assumed}"
+    )
     return (
-        f"on this machine ({machine.name}, {gigabytes(machine.memory)}, matrix peak {machine.peak / 1e9:,.0f} GFLOP/s "
-        f"measured now); times assume {how}, one stage after another"
+        f"reckoned for {where}, {gigabytes(machine.memory)} each, matrix peak {machine.peak / 1e12:,.3g} TFLOP/s "
+        f"{how} ({machine.precision}); arithmetic at {speed}"
     )
 
 
-def _notes(planned: Plan, predictions: dict[str, Prediction], machine: Machine) -> list[str]:
+def _notes(planned: Plan, machine: Machine, predictions: dict[str, Prediction]) -> list[str]:
     notes = [f"missing: {fault}" for fault in planned.corpus.missing]
+    if not planned.corpus.missing and not planned.corpus.prepared:
+        notes.append(
+            "the corpus is not prepared: `tfscale data prepare` does it, or else `tfscale run` before it trains"
+        )
     if planned.corpus.missing:
         notes.append("stage keys, and so what is already done, are known once the corpus is there")
-    if not all(prediction.fits for prediction in predictions.values()):
-        notes.append(f"! does not fit into {gigabytes(machine.memory)} even with one sequence at a time")
+    notes += remarks(planned, machine)
+    for stage in planned.stages:
+        if not predictions[stage.key].fits:
+            notes.append(f"does not fit: {shortage(stage.spec, predictions[stage.key])}")
+    if machine.facts.price is not None and machine.peak is not None:
+        notes.append(
+            f"cost at ${machine.facts.price:.2f} a device-hour (device.price), energy at the boards' power limit; "
+            "hosts, storage and waiting are not in them"
+        )
     return notes
+
+
+def _json(
+    planned: Plan, machine: Machine, predictions: dict[str, Prediction], totals: Sequence[Family], notes: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "schedule": planned.experiment.schedule.name,
+        "machine": asdict(machine),
+        "arms": [
+            {
+                "name": arm.name,
+                "title": arm.title,
+                "kind": arm.kind,
+                "stages": [_stage_json(stage, predictions[stage.key]) for stage in arm.stages],
+            }
+            for arm in planned.arms
+        ],
+        "families": [
+            {"title": family.title, "budget": family.budget, "flops": family.flops, **_costs_json(family)}
+            for family in totals
+        ],
+        "notes": list(notes),
+    }
+
+
+def _stage_json(stage: ArmStage, prediction: Prediction) -> dict[str, Any]:
+    layout = prediction.layout
+    return {
+        "size": stage.size,
+        "key": stage.key,
+        "folder": str(stage.path),
+        "state": status_of(stage).state,
+        "model": to_dict(stage.spec.model),
+        "parameters": prediction.parameters,
+        "tokens": prediction.tokens,
+        "steps": prediction.steps,
+        "flops": prediction.flops,
+        "sharding": layout.sharding,
+        "recompute": layout.recompute,
+        "micro_batch": layout.micro_batch,
+        "accumulation": layout.accumulation,
+        "memory": {**asdict(layout.memory), "total": layout.memory.total},
+        "fits": layout.fits,
+        "step_seconds": asdict(prediction.step) if prediction.step else None,
+        "speed_measured": prediction.measured,
+        "tokens_per_second": prediction.tokens_per_second,
+        "mfu": prediction.mfu,
+        **_costs_json(prediction),
+    }
+
+
+def _costs_json(costs: Prediction | Family) -> dict[str, float | None]:
+    return {
+        "seconds": costs.seconds,
+        "device_hours": costs.device_hours,
+        "kilowatt_hours": costs.kilowatt_hours,
+        "dollars": costs.dollars,
+    }

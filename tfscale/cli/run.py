@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from tfscale.cli.data import PreparationView
 from tfscale.cli.experiment import console, plan_of, say
 from tfscale.cli.summary import chain_table
 from tfscale.cli.view import make_view
 from tfscale.faults import UserFault
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.corpus import prepare_corpus
+from tfscale.schedule.launchers import missing
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.orchestrator import Orchestrator, StageFailed
 from tfscale.schedule.plan import Plan
-from tfscale.schedule.predict import preflight
+from tfscale.schedule.predict import planned_machine, preflight, remarks
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.store import Store, StoreError, store_at
 from tfscale.tracking.sync import sync
@@ -66,9 +68,12 @@ def check(plan: Plan) -> None:
     Raises:
         UserFault: something is missing; nothing has been written.
     """
-    faults = preflight(plan)
+    faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)
+    if plan.experiment.launcher.kind == "slurm":
+        for note in remarks(plan, planned_machine(plan.experiment)):
+            say(f"note: {note}")
 
 
 def tracking_store(plan: Plan) -> Store | None:
@@ -88,12 +93,8 @@ def tracking_store(plan: Plan) -> Store | None:
 
 def prepare(plan: Plan) -> None:
     """Makes the corpus, or finds it."""
-    with console.status("preparing the corpus") as status:
-
-        def show(phase: str, documents: int) -> None:
-            status.update(f"{phase}: {documents:,} documents")
-
-        prepare_corpus(plan.experiment, plan.corpus, show)
+    with PreparationView() as view:
+        prepare_corpus(plan.experiment, plan.corpus, view)
 
 
 def train(plan: Plan, stages: Sequence[ArmStage], store: Store | None) -> int:
@@ -103,8 +104,7 @@ def train(plan: Plan, stages: Sequence[ArmStage], store: Store | None) -> int:
         orchestrator = Orchestrator(stages, plan.experiment.launcher, view)
 
         def stop(number: int, frame: FrameType | None) -> None:
-            view.say("stopping: stages save their checkpoints")
-            orchestrator.stop()
+            view.say(orchestrator.stop())
 
         previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         if mirror:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tfscale.cli.experiment import console, plan_of, say, table, tokens
 from tfscale.schedule.ledger import status_of
 from tfscale.schedule.plan import Plan
+from tfscale.schedule.speed import stage_speed
 
 _SIGNS = {"done": "✔", "running": "▶", "preempted": "‖", "interrupted": "‖", "failed": "✘", "waiting": "·"}
 
@@ -18,7 +19,10 @@ def status(overrides: Sequence[str], verify: bool, config_dir: Path | None) -> i
 
 def _show(plan: Plan) -> int:
     for arm in plan.arms:
-        rows = table(arm.title, ["size", "state", "stage"], ["tokens", "of", "perplexity"])
+        speeds = {stage.key: stage_speed(stage.path) for stage in arm.stages}
+        used = {key: speed.mfu for key, speed in speeds.items() if speed is not None and speed.mfu is not None}
+        mfu = ["MFU"] if used else []
+        rows = table(arm.title, ["size", "state", "stage"], ["tokens", "of", "perplexity", *mfu])
         details = []
         for stage in arm.stages:
             state = status_of(stage)
@@ -29,6 +33,7 @@ def _show(plan: Plan) -> int:
                 tokens(state.tokens),
                 tokens(stage.spec.tokens),
                 f"{state.last_eval['perplexity']:.3f}" if state.last_eval else "",
+                *([f"{used[stage.key]:.0%}" if stage.key in used else ""] if mfu else []),
             )
             details += [f"{stage.size} {state.state}: {state.detail}"] if state.detail else []
         console.print(rows)

@@ -114,14 +114,26 @@ class SchedulePart:
 class DataPart:
     """The text and its tokens."""
 
-    source: Literal["wiki", "docs", "text", "shards"]
+    source: Literal["wiki", "docs", "text", "hub", "shards"]
     path: str | None = None
-    """File or folder, for `text` and `shards`."""
+    """File or folder, for `text` and `shards`. For `hub`: a folder that is read instead, where it is there."""
     text_key: str = "text"
-    """Field of a JSONL line that holds the document."""
-    tokenizer: Literal["bpe", "file"] = "bpe"
-    """`bpe`: a byte-level BPE learnt from the training documents. `file`: a Hugging Face tokenizer.json."""
+    """Field of a JSON line, or column of Parquet, that holds the document."""
+    dataset: str | None = None
+    """hub: the data set's repository."""
+    subset: str | None = None
+    """hub: None is the only one, or the data set's default."""
+    split: str = "train"
+    """hub: of the data set; held-out documents are taken from it too."""
+    revision: str = "main"
+    """hub: branch, tag or commit; looked up once, when it is fetched."""
+    tokenizer: Literal["bpe", "file", "hub"] = "bpe"
+    """`bpe`: a byte-level BPE learnt from the training documents. `file`: a Hugging Face tokenizer.json. `hub`: one
+    of the hub."""
+    tokenizer_name: str | None = None
+    """hub: a repository, or gpt2, or gpt_neox_20b."""
     tokenizer_path: str | None = None
+    """The tokenizer.json; for `hub`, one that is taken instead, where it is there."""
     vocab_size: int = 4096
     """Entries of a learnt BPE; 257 is bytes and the end of text."""
     heldout: float = 0.05
@@ -131,6 +143,8 @@ class DataPart:
     """Evaluation reads this many tokens of the held-out documents, always the same ones."""
     order_seed: int = 0
     """Of the order in which training tokens are read; the same in every arm."""
+    workers: AutoCount = 0
+    """Processes that prepare the corpus; auto: one a core. What comes out does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -164,9 +178,9 @@ class ArmPart:
     title: str
     """For legends and tables."""
     family: Literal["tokenformer", "transformer"] = "tokenformer"
-    budget: Literal["cumulative_compute", "stage_tokens"] = "cumulative_compute"
+    budget: Literal["cumulative_compute", "stage_tokens", "base_tokens"] = "cumulative_compute"
     """`cumulative_compute`: the FLOPs that the chain has cost up to that size, base included. `stage_tokens`: the
-    tokens of the chain's stage of that size (scratch only)."""
+    tokens of the chain's stage of that size; `base_tokens`: those of its first stage (both scratch only)."""
     sizes: Literal["all", "last"] = "all"
     """At which sizes of the schedule; `trained_on` has no first size to stand at."""
 
@@ -214,9 +228,10 @@ class LauncherPart:
     compile: Literal["auto", "on", "off"] = "auto"
     """auto: torch.compile on CUDA, eager on the CPU."""
     threads: int = 0
-    """CPU threads a stage; 0: the machine's cores over `parallel`."""
+    """CPU threads of each process; 0: its share of the machine's cores, or slurm.cpus."""
     parallel: int = 1
-    """Stages that run side by side when they do not wait for each other."""
+    """Stages that run side by side on this machine when they do not wait for each other. On a cluster the queue
+    decides."""
     micro_batch: AutoCount = 0
     """Sequences a device holds at once; auto: as many of a batch as fit."""
     recompute: Literal["auto", "none", "pattention", "blocks"] = "auto"
@@ -249,6 +264,46 @@ class LauncherPart:
     hang_minutes: float = 15.0
     """A stage without a sign of life for so long is ended and taken up again; 0: never."""
 
+    @property
+    def ranks(self) -> int:
+        """Processes of a stage; 0: as many as the machine that runs it has devices for."""
+        if self.kind == "slurm":
+            return self.nodes * (self.slurm.gpus or self.processes or 1)
+        return 1 if self.kind == "local" else self.processes
+
+
+@dataclass(frozen=True)
+class PeakPart:
+    """Dense matrix products of a device, in TFLOP/s (10^12). None: it has no units for them."""
+
+    fp32: float | None = None
+    tf32: float | None = None
+    bf16: float | None = None
+    fp8: float | None = None
+
+
+@dataclass(frozen=True)
+class DevicePart:
+    """The device that a prediction counts with. Nothing here changes what is run."""
+
+    names: tuple[str, ...] = ()
+    """As torch.cuda.get_device_name prints them. None: this machine's own devices."""
+    memory: float | None = None
+    """GB (10^9 bytes)."""
+    bandwidth: float | None = None
+    """Of its memory, GB/s."""
+    link: float | None = None
+    """To another device of the host, one direction, GB/s."""
+    network: float | None = None
+    """Its share of the host's network, one direction, GB/s."""
+    peak: PeakPart = field(default_factory=PeakPart)
+    watts: float | None = None
+    """Board power."""
+    price: float | None = None
+    """US dollars an hour."""
+    mfu: float = 0.4
+    """Share of the peak that training is assumed to reach where nothing of the kind has been measured."""
+
 
 @dataclass(frozen=True)
 class TrackingPart:
@@ -257,6 +312,29 @@ class TrackingPart:
     enabled: bool = True
     uri: str | None = None
     """Any MLflow tracking URI. None: a sqlite store in the runs folder."""
+
+
+@dataclass(frozen=True)
+class AnalysisPart:
+    """What a comparison has to be told because it cannot be read from the runs."""
+
+    noise_floor: float | None = None
+    """Nats by which two runs may differ in their last loss without differing, where no run has several seeds that tell
+    it. None: not known, and every difference is taken as it is."""
+
+    def __post_init__(self) -> None:
+        if self.noise_floor is not None and not 0 <= self.noise_floor < 10:
+            raise ValueError(f"analysis.noise_floor={self.noise_floor}: nats of loss, 0 to 10")
+
+
+@dataclass(frozen=True)
+class ReferencePart:
+    """Published points that a comparison shows beside its own."""
+
+    name: str = "none"
+    title: str = ""
+    arms: list[dict[str, Any]] = field(default_factory=list)
+    """As `tfscale.analysis.reference` reads them."""
 
 
 @dataclass(frozen=True)
@@ -270,8 +348,14 @@ class Experiment:
     growth: GrowthRecipe
     baseline: BaselinePart
     launcher: LauncherPart
+    device: DevicePart
     tracking: TrackingPart
     runs: str
     """Folder of stages, data and the tracking store."""
     seed: int
     """Of initial weights and new rows."""
+    init_from: str | None = None
+    """Folder of an imported stage whose weights take the place of the first stage's training; it must be of that
+    stage's shape. None: it is trained from scratch."""
+    analysis: AnalysisPart = field(default_factory=AnalysisPart)
+    reference: ReferencePart = field(default_factory=ReferencePart)

@@ -23,6 +23,7 @@ def check_experiment(experiment: Experiment) -> list[str]:
         *_data(experiment),
         *_schedule(experiment),
         *_launcher(experiment),
+        *_device(experiment),
     ]
 
 
@@ -46,7 +47,7 @@ def _names(experiment: Experiment) -> Iterator[str]:
     if not re.fullmatch(r"\w[\w.+ -]*", name):
         yield f"schedule.name={name!r}: names a folder; letters, digits and . + - _ alone"
     data = experiment.data
-    paths = {"runs": experiment.runs, "data.path": data.path or "", "data.tokenizer_path": data.tokenizer_path or ""}
+    paths = {"runs": experiment.runs, "init_from": experiment.init_from or "", "data.path": data.path or "", "data.tokenizer_path": data.tokenizer_path or ""}
     for key, path in paths.items():
         try:
             Path(path).expanduser().stat()
@@ -90,6 +91,14 @@ def _data(experiment: Experiment) -> Iterator[str]:
     data = experiment.data
     if data.source in ("text", "shards") and data.path is None:
         yield f"data.path is not set; data.source={data.source} needs the file or folder: data.path=..."
+    if data.source == "hub" and not data.dataset:
+        yield "data.dataset is not set; data.source=hub needs a repository: data.dataset=HuggingFaceFW/fineweb-edu"
+    if data.source != "hub" and data.dataset:
+        yield f"data.dataset={data.dataset}: data.source={data.source} reads none; set data.source=hub"
+    if data.tokenizer == "hub" and data.source != "shards" and not data.tokenizer_name:
+        yield "data.tokenizer_name is not set; data.tokenizer=hub needs gpt2, gpt_neox_20b or a repository"
+    if data.workers < 0:
+        yield f"data.workers={data.workers}: at least 1, or auto for one a core"
     if data.tokenizer == "file" and data.source != "shards" and data.tokenizer_path is None:
         yield "data.tokenizer_path is not set; data.tokenizer=file needs a Hugging Face tokenizer.json"
     if data.tokenizer == "bpe" and data.vocab_size < 257:
@@ -158,12 +167,82 @@ def _arms(experiment: Experiment) -> Iterator[str]:
 
 def _launcher(experiment: Experiment) -> Iterator[str]:
     launcher = experiment.launcher
-    least_values = {"parallel": 1, "keep": 1, "non_finite_cap": 1}
-    counts = ("threads", "micro_batch", "log_tokens", "eval_tokens", "checkpoint_tokens", "checkpoint_minutes",
-              "keep_tokens", "retries", "hang_minutes")  # fmt: skip
+    least_values = {"parallel": 1, "nodes": 1, "keep": 1, "non_finite_cap": 1}
+    counts = ("processes", "threads", "micro_batch", "log_tokens", "eval_tokens", "checkpoint_tokens",
+              "checkpoint_minutes", "keep_tokens", "retries", "hang_minutes")  # fmt: skip
     for name, least in {**least_values, **dict.fromkeys(counts, 0)}.items():
         if getattr(launcher, name) < least:
             yield f"launcher.{name}={getattr(launcher, name)}: at least {least}"
+    if launcher.kind == "local" and launcher.processes > 1:
+        yield f"launcher.processes={launcher.processes}: launcher=local trains in one process; use launcher=torchrun"
+    if launcher.kind != "slurm" and launcher.nodes > 1:
+        yield f"launcher.nodes={launcher.nodes}: launcher={launcher.kind} runs on this machine; use launcher=slurm"
+    yield from check_sharing(experiment, launcher.ranks)
+    if launcher.update == "in_backward":
+        yield from _in_backward(experiment)
+    if launcher.kind == "slurm":
+        yield from _slurm(experiment)
+
+
+def _in_backward(experiment: Experiment) -> Iterator[str]:
+    """Of what needs all gradients at once, nothing goes with gradients that are dropped one by one."""
+    clip, launcher, why = experiment.optim.clip, experiment.launcher, "launcher.update=in_backward"
+    if clip:
+        yield f"optim.clip={clip}: {why} knows the gradients' norm too late to clip them; set optim.clip=0"
+    if launcher.non_finite == "skip":
+        yield f"launcher.non_finite=skip: {why} knows of a bad gradient too late; set raise or rollback"
+    if launcher.ranks > 1:
+        yield f"{why}: is for one process a stage, and there are {launcher.ranks}; set launcher.update=whole"
+
+
+def check_sharing(experiment: Experiment, ranks: int) -> list[str]:
+    """Why so many ranks cannot share a batch, with the next numbers that can."""
+    sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
+    if ranks < 2 or sequences % ranks == 0:
+        return []
+    launcher = experiment.launcher
+    name, asked = ("nodes", launcher.nodes) if launcher.kind == "slurm" else ("processes", ranks)
+    each = max(1, ranks // max(1, asked))  # ranks that one more of these brings
+    fewer, more = range(asked - 1, max(0, asked - 10_000), -1), range(asked + 1, min(2 * asked, sequences // each) + 1)
+    even = [next((n for n in near[:10_000] if sequences % (n * each) == 0), None) for near in (fewer, more)]
+    offer = " or ".join(f"launcher.{name}={n}" for n in even if n) or "another launcher.slurm.gpus"
+    return [
+        f"launcher.{name}={asked}: {ranks} processes cannot share the {sequences} sequences of a batch evenly; use "
+        f"{offer}, or another optim.batch_tokens"
+    ]
+
+
+def _device(experiment: Experiment) -> Iterator[str]:
+    device = experiment.device
+    facts = {"memory": device.memory, "bandwidth": device.bandwidth, "link": device.link, "network": device.network,
+             "watts": device.watts, "price": device.price,
+             **{f"peak.{name}": rate for name, rate in vars(device.peak).items()}}  # fmt: skip
+    for name, fact in facts.items():
+        if fact is not None and fact <= 0:
+            yield f"device.{name}={fact}: above 0, or null where it is not known"
+    if not 0 < device.mfu <= 1:
+        yield f"device.mfu={device.mfu}: a fraction of the peak, above 0 and at most 1"
+
+
+def _slurm(experiment: Experiment) -> Iterator[str]:
+    slurm = experiment.launcher.slurm
+    for name, least in {"gpus": 0, "cpus": 1, "minutes": 1, "signal_seconds": 1, "requeues": 0}.items():
+        if getattr(slurm, name) < least:
+            yield f"launcher.slurm.{name}={getattr(slurm, name)}: at least {least}"
+    if slurm.signal_seconds >= 60 * slurm.minutes > 0:
+        yield (
+            f"launcher.slurm.signal_seconds={slurm.signal_seconds}: a job of launcher.slurm.minutes={slurm.minutes} "
+            "would be told to save before it begins; less than its time"
+        )
+    if experiment.launcher.device == "cuda" and slurm.gpus == 0:
+        yield "launcher.slurm.gpus=0: launcher.device=cuda needs GPUs; ask for some, or set launcher.device=auto"
+    # These become lines of the script that sbatch reads.
+    for name in ("partition", "account", "qos"):
+        value = getattr(slurm, name)
+        if value is not None and not re.fullmatch(r"[\w.,@+-]+", value):
+            yield f"launcher.slurm.{name}={value!r}: letters, digits and . , @ + - _ alone"
+    if re.search(r"[%\n\r]", f"{Path.cwd()}/{experiment.runs}"):
+        yield f"runs={experiment.runs!r}: Slurm gives % a meaning of its own in paths; choose another folder"
 
 
 def check_growable(experiment: Experiment) -> list[str]:

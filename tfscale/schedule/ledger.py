@@ -12,6 +12,8 @@ from tfscale.training.spec import CHECKPOINTS
 from tfscale.untrusted import check_file_name
 
 GROWTH_FILE = "growth.json"
+IMPORT_FILE = "import.json"
+"""Where weights came from that were taken over from elsewhere."""
 
 State = Literal["done", "running", "preempted", "failed", "interrupted", "waiting"]
 """`preempted` stopped on request with a checkpoint; `interrupted` ended without a word (killed, power cut)."""
@@ -53,8 +55,9 @@ def is_done(stage: ArmStage) -> bool:
 
 
 def is_grown(stage_dir: Path) -> bool:
-    """Whether a grown stage's first checkpoint has been made, and what growth did has been looked at."""
-    return (stage_dir / GROWTH_FILE).exists() and any((stage_dir / CHECKPOINTS).glob("step-*"))
+    """Whether the checkpoint that a stage inherits has been made, and what growth did has been looked at."""
+    made = any((stage_dir / name).exists() for name in (GROWTH_FILE, IMPORT_FILE))
+    return made and any((stage_dir / CHECKPOINTS).glob("step-*"))
 
 
 def read_done(stage_dir: Path) -> dict[str, Any]:
@@ -68,7 +71,8 @@ def read_done(stage_dir: Path) -> dict[str, Any]:
         raise ValueError(f"{stage_dir / DONE_FILE}: not there; the stage is not finished")
     try:
         check_file_name(done["checkpoint"])
-        numbers = [done["eval"][name] for name in ("loss", "perplexity", "bits_per_byte")]
+        evaluated = done["eval"] is not None  # what was imported without a corpus was not
+        numbers = [done["eval"][name] for name in ("loss", "perplexity", "bits_per_byte") if evaluated]
         numbers += [done["totals"][name] for name in ("tokens", "flops", "seconds", "device_seconds")]
         sum(numbers)
     except (KeyError, TypeError, ValueError) as error:

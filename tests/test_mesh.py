@@ -1,0 +1,113 @@
+"""What a plan says of 64 and 512 devices against what FSDP2 does there: the real 1.4B models on a mesh of a fake
+process group, a training step of fake tensors; no memory and no network is needed."""
+
+import math
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from tfscale.config.compose import compose
+from tfscale.models.config import ModelConfig
+from tfscale.schedule.plan import make_plan
+from tfscale.schedule.predict import Layout, layout, planned_machine
+from tfscale.training.spec import StageSpec
+
+CLUSTER = [
+    "schedule=progressive_1b4",
+    "baseline=transformer",
+    "launcher.kind=slurm",
+    "device=h100_sxm",
+    "model.context=64",
+]  # of no weight, and so of no interest here
+PER_HOST = 8
+Case = tuple[str, int, str]
+CASES: list[Case] = [
+    ("tokenformer", 64, "full"),
+    ("tokenformer", 64, "hybrid"),
+    ("tokenformer", 512, "full"),
+    ("transformer", 512, "full"),
+]
+
+
+def planned(family: str, devices: int, sharding: str) -> tuple[StageSpec, Layout]:
+    """The largest stage of a family, and its planned layout."""
+    overrides = [*CLUSTER, f"launcher.nodes={devices // PER_HOST}", f"launcher.sharding={sharding}"]
+    plan = make_plan(compose([*overrides, "launcher.recompute=none"]))
+    spec = next(arm.stages[-1].spec for arm in plan.arms if arm.stages[-1].spec.model.family == family)
+    return spec, layout(spec, planned_machine(plan.experiment))
+
+
+def steps_of_rank_0() -> dict[Case, dict[str, int]]:
+    """Bytes of rank 0's own weights, gradients and moments after a step as the training room makes it."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.distributed.tensor import DTensor
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from tfscale.models.init import build_model
+    from tfscale.training.device import Device
+    from tfscale.training.fitting import Fit
+    from tfscale.training.optimizer import build_optimizer, moments
+    from tfscale.training.parallel import parallelize
+    from tfscale.training.world import World
+
+    class Mesh(World):
+        """Rank 0 of many that are not there."""
+
+        def __init__(self, size: int) -> None:
+            self.rank, self.size, self.local_size = 0, size, PER_HOST
+            torch.distributed.init_process_group("fake", rank=0, world_size=size, store=FakeStore())
+
+    def own(tensors: list[torch.Tensor]) -> int:
+        assert tensors
+        assert all(isinstance(tensor, DTensor) for tensor in tensors)
+        return sum(tensor.to_local().nbytes for tensor in tensors if isinstance(tensor, DTensor))
+
+    def step(family: str, devices: int, sharding: str) -> dict[str, int]:
+        spec, chosen = planned(family, devices, sharding)
+        fit = Fit(chosen.sharding, chosen.recompute, micro_batch=1, evaluation_batch=1, micro_batch_by="set")
+        model, world = build_model(spec.model, device="meta"), Mesh(devices)
+        objective = parallelize(model, world, Device("cpu", bf16=False, compiled=False), fit)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model.to_empty(device="cpu")
+            optimizer = build_optimizer(model, spec.optimizer)
+            tokens = torch.zeros(1, spec.model.context, dtype=torch.long)
+            objective(tokens, tokens).backward()
+            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            held = {"weights": own(list(model.parameters())), "gradients": own(gradients)}
+            optimizer.step()
+            held["moments"] = own(list(moments(model, optimizer).values()))
+        world.close()
+        return held
+
+    return {case: step(*case) for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def held() -> dict[Case, dict[str, int]]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:  # process groups stay out of this process
+        return alone.submit(steps_of_rank_0).result()
+
+
+def rows_and_widths(model: ModelConfig) -> list[tuple[int, int]]:
+    """Of every weight: its first dimension, and the bytes of one of its rows."""
+    from tfscale.models.init import build_model
+
+    shapes = [tuple(parameter.shape) for parameter in build_model(model, device="meta").parameters()]
+    return [(shape[0], 4 * math.prod(shape[1:])) for shape in shapes]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_device_holds_what_the_plan_says_up_to_a_row_of_each_tensor(
+    case: Case, held: dict[Case, dict[str, int]]
+) -> None:
+    spec, chosen = planned(*case)
+    weights = rows_and_widths(spec.model)
+    # FSDP2 divides a tensor into whole rows, so its first ranks hold up to a row of each more than the even share that
+    # the plan counts with, and its last ones less.
+    assert held[case]["weights"] == sum(math.ceil(rows / chosen.shards) * width for rows, width in weights)
+    for part, times in (("weights", 1), ("gradients", 1), ("moments", 2)):
+        more = held[case][part] - getattr(chosen.memory, part)
+        assert 0 <= more < times * sum(width for _, width in weights), part
+        assert held[case][part] == pytest.approx(getattr(chosen.memory, part), rel=0.011)

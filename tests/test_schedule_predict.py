@@ -1,0 +1,434 @@
+"""Predictions against what is worked out by hand here, from the paper's sizes and the devices' datasheets."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tfscale.config.compose import compose, conf_dir
+from tfscale.config.schema import DevicePart
+from tfscale.faults import UserFault
+from tfscale.schedule.devices import facts, mfu, peak
+from tfscale.schedule.plan import Plan, make_plan
+from tfscale.schedule.predict import (
+    Machine,
+    Prediction,
+    families,
+    layout,
+    mend,
+    planned_machine,
+    predict,
+    preflight,
+    remarks,
+)
+from tfscale.schedule.speed import Speed, finished_speeds
+from tfscale.training.device import Device
+from tfscale.training.fitting import fit
+from tfscale.training.spec import StageSpec
+from tfscale.training.world import World
+
+PAPER = ["schedule=progressive_1b4"]
+CLUSTER = [*PAPER, "launcher.kind=slurm", "device=h100_sxm"]
+
+# The paper's largest stage (Table 9), by the formula of its Table 3, with the tied embedding and the final norm.
+PARAMETERS = 2 * 12 * 768 * (3 * 8620 + 8620 + 34480) + 50304 * 768 + 2 * 768
+STEPS = 57_220  # 30e9 tokens in batches of 512 x 1024, to the nearest
+# Forward pass of a token: projections, attention, logits; Pattention's norm, three operations a score, is ours.
+FORWARD = 2 * 1_271_070_720 + 4 * 12 * 768 * 1024 + 2 * 768 * 50304 + 3 * 12 * 68_960
+BATCH_FLOPS = 3 * FORWARD * 524_288
+
+
+def plan_of(*overrides: str) -> Plan:
+    return make_plan(compose(overrides))
+
+
+def largest(*overrides: str) -> tuple[StageSpec, Machine]:
+    plan = plan_of(*overrides)
+    return plan.chain.stages[-1].spec, planned_machine(plan.experiment)
+
+
+@cache
+def of_both_families(*launcher: str) -> list[tuple[StageSpec, Machine]]:
+    plan = plan_of(*CLUSTER, "baseline=transformer", *launcher)
+    return [(arm.stages[-1].spec, planned_machine(plan.experiment)) for arm in plan.arms]
+
+
+def predicted(*overrides: str, speeds: list[Speed] | None = None) -> Prediction:
+    spec, machine = largest(*overrides)
+    return predict(spec, machine, speeds or [])
+
+
+def test_parameters_steps_and_flops_are_the_papers() -> None:
+    found = predicted(*CLUSTER, "launcher.nodes=8")
+    assert PARAMETERS == 1_309_705_728
+    assert (found.parameters, found.steps, found.tokens) == (PARAMETERS, STEPS, STEPS * 524_288)
+    assert found.flops == STEPS * BATCH_FLOPS == pytest.approx(2.394e20, rel=1e-3)
+    # 6N a token and a little for attention and logits, which 6N of the non-embedding parameters leaves out.
+    assert found.flops / found.tokens == pytest.approx(6 * 1_271_070_720, rel=0.05)
+
+
+def test_a_device_of_64_holds_all_weights_with_ddp_and_a_64th_with_fsdp() -> None:
+    weights = 4 * PARAMETERS  # float32
+    for sharding, shards in (("none", 1), ("full", 64), ("hybrid", 8)):
+        held = predicted(*CLUSTER, "launcher.nodes=8", f"launcher.sharding={sharding}").layout.memory
+        assert held.weights == pytest.approx(weights / shards, rel=1e-6)
+        assert held.gradients == pytest.approx(weights / shards, rel=1e-6)
+        assert held.moments == pytest.approx(2 * weights / shards, rel=1e-6)
+
+
+def test_time_energy_and_cost_of_64_devices_are_those_worked_out_by_hand() -> None:
+    found = predicted(*CLUSTER, "launcher.nodes=8", "launcher.sharding=none", "launcher.recompute=none")
+    compute = BATCH_FLOPS / (0.35 * 989.4e12 * 64)  # assumed MFU, dense bf16 peak
+    reduce = 2 * (63 / 64) * 4 * PARAMETERS / 400e9  # a ring over eight 50 GB/s adapters a host
+    update = 7 * 4 * PARAMETERS / 3.35e12  # AdamW: four values read, three written
+    seconds = STEPS * (max(compute, reduce) + update)
+    assert found.step is not None
+    assert (found.step.compute, found.step.communication, found.step.update) == pytest.approx(
+        (compute, reduce, update), rel=1e-9
+    )
+    assert (compute, reduce, update) == pytest.approx((0.18876, 0.02578, 0.01095), rel=1e-3)
+    assert found.seconds == pytest.approx(seconds)
+    assert found.device_hours == pytest.approx(64 * seconds / 3600) == pytest.approx(203.1, rel=1e-3)
+    assert found.kilowatt_hours == pytest.approx(203.1 * 0.7, rel=1e-3)
+    assert found.dollars == pytest.approx(203.1 * 2.95, rel=1e-3)
+    assert found.tokens_per_second == pytest.approx(524_288 / (compute + update))
+    assert found.mfu == pytest.approx(0.35 * compute / (compute + update))
+
+
+def test_one_device_needs_its_flops_over_its_share_of_the_peak() -> None:
+    found = predicted(*PAPER, "device=h200", "device.bandwidth=null", "launcher.recompute=none")
+    assert found.seconds == pytest.approx(found.flops / (0.35 * 989.4e12))
+
+
+def test_at_512_devices_the_gradients_wait_for_the_network() -> None:
+    step = predicted(*CLUSTER, "launcher.nodes=64", "launcher.sharding=none").step
+    assert step is not None
+    assert step.compute == pytest.approx(BATCH_FLOPS / (0.35 * 989.4e12 * 512))
+    assert step.communication > step.compute
+    assert step.seconds == pytest.approx(step.communication + step.update)
+
+
+def test_fsdp_moves_weights_twice_and_gradients_once_in_every_micro_batch() -> None:
+    embedding = 50304 * 768  # gathered once, in float32, as are all gradients; blocks in bf16, forward and backward
+    moved = 4 * embedding + 2 * 2 * (PARAMETERS - embedding) + 4 * PARAMETERS
+    settings = [*CLUSTER, "launcher.nodes=8", "launcher.micro_batch=4", "launcher.recompute=none"]
+    full, hybrid = (predicted(*settings, f"launcher.sharding={name}").step for name in ("full", "hybrid"))
+    assert full is not None
+    assert hybrid is not None
+    assert full.communication == pytest.approx(2 * moved * (63 / 64) / 400e9)  # 8 sequences, 4 at once
+    inside, between = 2 * moved * (7 / 8) / 450e9, 2 * 4 * PARAMETERS * (7 / 8) / 400e9
+    assert hybrid.communication == pytest.approx(inside + between)
+    assert full.update == pytest.approx(7 * 4 * PARAMETERS / 64 / 3.35e12)
+
+
+def test_the_price_and_power_of_ones_own_device_count() -> None:
+    usual = predicted(*CLUSTER, "launcher.nodes=8")
+    mine = predicted(*CLUSTER, "launcher.nodes=8", "device.price=5.9", "device.watts=350", "device.mfu=0.35")
+    assert (usual.dollars, usual.kilowatt_hours) != (None, None)
+    assert mine.dollars == pytest.approx(2 * (usual.dollars or 0))
+    assert mine.kilowatt_hours == pytest.approx((usual.kilowatt_hours or 0) / 2)
+
+
+def test_recomputed_blocks_cost_another_forward_pass_without_the_logits() -> None:
+    steps = [predicted(*CLUSTER, f"launcher.recompute={name}").step for name in ("none", "pattention", "blocks")]
+    none, pattention, blocks = (step.compute for step in steps if step is not None)
+    assert blocks / none == pytest.approx(1 + (FORWARD - 2 * 768 * 50304) / (3 * FORWARD))
+    assert none < pattention < blocks
+
+
+def test_finished_stages_on_such_a_device_say_how_fast_the_next_will_be() -> None:
+    speed = Speed("tokenformer", 10**9, "elsewhere", "NVIDIA H100 80GB HBM3", "bf16", 8, 8 * 2e14)
+    others = [
+        replace(speed, device="NVIDIA H100 PCIe"),
+        replace(speed, family="transformer"),
+        replace(speed, precision="fp32"),
+        replace(speed, parameters=10**8),
+    ]
+    assert not predicted(*CLUSTER, "launcher.nodes=8", speeds=others).measured
+    found = predicted(*CLUSTER, "launcher.nodes=8", speeds=[*others, speed])
+    assert found.measured
+    assert found.step is not None
+    assert found.step.compute == pytest.approx(BATCH_FLOPS / (2e14 * 64))
+
+
+def test_the_family_of_sizes_costs_what_its_runs_cost_together() -> None:
+    plan = plan_of(*CLUSTER, "launcher.nodes=8")
+    machine = planned_machine(plan.experiment)
+    found = {(each.title, each.budget): each for each in families(plan, lambda spec: predict(spec, machine, []))}
+    chain, paper = found["the chain", "chain"], found["Transformer", "base_tokens"]
+    # The paper's own headline by the same formula: 300B tokens of the 1.4B Transformer against the whole chain.
+    assert paper.runs[-1].flops / chain.flops == pytest.approx(3.6, rel=0.02)
+    assert {run.tokens for run in paper.runs} == {chain.runs[0].tokens}
+    equal = found["TokenFormer", "cumulative_compute"]
+    assert equal.flops == pytest.approx(sum(sum(run.flops for run in chain.runs[: n + 1]) for n in range(4)), rel=1e-3)
+    assert chain.dollars == pytest.approx(sum(run.dollars or 0 for run in chain.runs))
+
+
+def test_the_papers_baselines_have_its_300b_and_30b_tokens() -> None:
+    plan = plan_of(*CLUSTER, "baseline=paper")
+    assert [[round(stage.spec.tokens / 1e9) for stage in arm.stages] for arm in plan.baselines] == [
+        [300, 300, 300, 300],
+        [300, 30, 30, 30],
+    ]
+    assert plan.baselines[0].stages[0] == plan.baselines[1].stages[0]
+    full = sum(predict(stage.spec, planned_machine(plan.experiment), []).flops for stage in plan.baselines[0].stages)
+    reckoned = families(plan, lambda spec: predict(spec, planned_machine(plan.experiment), []))
+    assert full == next(each.flops for each in reckoned if each.budget == "base_tokens")
+
+
+def test_weights_are_sharded_and_blocks_recomputed_only_where_nothing_else_fits() -> None:
+    chosen = [
+        layout(*largest(*PAPER, f"device={name}", "launcher.kind=torchrun", "launcher.processes=8"))
+        for name in ("h100_sxm", "rtx4090")
+    ]
+    assert [each.sharding for each in chosen] == ["none", "full"]
+    assert [each.recompute for each in chosen] == ["none", "none"]
+    assert layout(*largest(*PAPER, "device=rtx4090", "device.memory=28")).recompute != "none"
+
+
+def test_the_micro_batch_fills_the_device_and_covers_the_batch() -> None:
+    chosen = layout(*largest(*CLUSTER, "launcher.nodes=2"))
+    assert chosen.rows == 512 // 16
+    assert chosen.micro_batch * chosen.accumulation >= chosen.rows
+    assert chosen.memory.total <= 0.8 * 80e9
+    wider = layout(*largest(*CLUSTER, "launcher.nodes=2", f"launcher.micro_batch={2 * chosen.micro_batch}"))
+    assert wider.micro_batch == chosen.rows or not wider.fits
+
+
+class OneOfMany(World):
+    """A rank that need not ask the others."""
+
+    def __init__(self, size: int, local_size: int) -> None:
+        self.rank, self.size, self.local_size = 0, size, local_size
+
+    def share(self, value: Any) -> Any:
+        return value
+
+
+@pytest.mark.parametrize("memory", [3, 8, 16, 24, 30, 40, 80])
+@pytest.mark.parametrize("settings", [[], ["launcher.sharding=hybrid"], ["launcher.recompute=none"],
+                                      ["launcher.sharding=full", "launcher.micro_batch=4"]])  # fmt: skip
+@pytest.mark.parametrize(("nodes", "gpus"), [(1, 1), (1, 8), (4, 8), (8, 1)])
+def test_the_plan_lays_a_stage_out_as_the_training_room_does(
+    memory: int, settings: list[str], nodes: int, gpus: int
+) -> None:
+    launcher = [f"launcher.nodes={nodes}", f"launcher.slurm.gpus={gpus}", *settings]
+    for spec, machine in of_both_families(*launcher):
+        machine = replace(machine, memory=memory * 10**9)
+        ours = layout(spec, machine)
+        rows = spec.sequences // machine.devices
+        world = OneOfMany(nodes * gpus, gpus)
+        theirs = fit(spec, Device("cuda", bf16=True, compiled=False), world, rows, memory * 10**9, None)
+        assert (ours.sharding, ours.recompute, ours.micro_batch) == (
+            theirs.sharding,
+            theirs.recompute,
+            theirs.micro_batch,
+        )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remedy"),
+    [
+        (["device=rtx4090", "launcher.kind=torchrun", "launcher.processes=8", "launcher.sharding=none"],
+         ["launcher.sharding=full"]),
+        (["device=rtx4090", "device.memory=28", "launcher.recompute=none"], ["launcher.recompute=blocks"]),
+        (["device=rtx4090"], ["launcher.kind=torchrun", "launcher.processes=2"]),
+        (["device=rtx4090", "launcher.kind=slurm", "launcher.slurm.gpus=1"], ["launcher.nodes=2"]),
+        (["device=h100_sxm", "launcher.micro_batch=64"], ["launcher.micro_batch=auto"]),
+        (["device=rtx4090", "launcher.kind=torchrun", "launcher.processes=2", "launcher.sharding=none",
+          "launcher.recompute=none", "device.memory=17"], ["launcher.sharding=full", "launcher.recompute=blocks"]),
+    ],
+)  # fmt: skip
+def test_a_stage_that_does_not_fit_is_told_the_first_setting_that_helps(
+    overrides: list[str], remedy: list[str]
+) -> None:
+    spec, machine = largest(*PAPER, *overrides)
+    assert not layout(spec, machine).fits
+    assert mend(spec, machine) == remedy
+
+
+def test_a_lone_small_device_is_told_to_update_in_the_backward_pass() -> None:
+    small = ["device=rtx4090", "model.context=128", "optim.batch_tokens=128", "launcher.kind=slurm",
+             "launcher.slurm.gpus=1"]  # fmt: skip
+    spec, machine = largest(*PAPER, *small)
+    assert mend(spec, machine) == ["launcher.update=in_backward", "optim.clip=0"]
+
+
+def test_nothing_but_a_larger_device_helps_where_nothing_does() -> None:
+    spec, machine = largest(*PAPER, "device=rtx4090", "device.memory=1")
+    assert mend(spec, machine) is None
+
+
+@pytest.mark.parametrize(
+    ("launcher", "words"),
+    [
+        (["launcher.kind=slurm", "launcher.nodes=3"], ["24 processes", "launcher.nodes=2 or launcher.nodes=4"]),
+        (["launcher.kind=torchrun", "launcher.processes=6"], ["launcher.processes=4 or launcher.processes=8"]),
+        (["launcher.kind=slurm", "launcher.nodes=128"], ["1024 processes", "512 sequences", "launcher.nodes=64,"]),
+    ],
+)  # fmt: skip
+def test_devices_that_do_not_divide_a_batch_are_told_the_next_numbers_that_do(
+    launcher: list[str], words: list[str]
+) -> None:
+    with pytest.raises(UserFault) as caught:
+        plan_of(*PAPER, *launcher)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_preflight_tells_all_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told = preflight(plan_of(*CLUSTER, "device.memory=1", f"runs={tmp_path / 'file'}"))
+    for begin in ("data: ", "memory: ", "runs="):
+        assert any(fault.startswith(begin) for fault in told), told
+    told = preflight(plan_of(*PAPER, "launcher.kind=torchrun", "launcher.processes=512", "launcher.device=cpu"))
+    assert {fault.partition(":")[0] for fault in told} == {"data", "memory"}
+
+
+def test_a_cluster_whose_devices_are_not_named_is_planned_without_memory_and_time() -> None:
+    plan = plan_of(*PAPER, "launcher.kind=slurm", "launcher.nodes=2")
+    machine = planned_machine(plan.experiment)
+    found = predict(plan.chain.stages[-1].spec, machine, [])
+    assert (found.fits, found.seconds, found.dollars, found.flops) == (True, None, None, STEPS * BATCH_FLOPS)
+    assert any("device=h100_sxm" in note for note in remarks(plan, machine))
+    assert not any(fault.startswith("memory") for fault in preflight(plan))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word"),
+    [
+        (["device=v100_32gb"], "launcher.precision=fp32"),
+        (["device=h100_sxm", "launcher.device=cpu"], "device=auto"),
+        (["device=h100_sxm", "launcher.kind=torchrun"], "launcher.processes=8"),
+    ],
+)
+def test_a_device_that_cannot_be_reckoned_with_is_told(overrides: list[str], word: str) -> None:
+    with pytest.raises(UserFault, match=word):
+        planned_machine(compose([*PAPER, *overrides]))
+
+
+def test_the_precision_of_the_run_is_the_precision_of_its_memory_and_its_peak() -> None:
+    whole, half = (largest(*PAPER, "device=h100_sxm", f"launcher.precision={name}") for name in ("fp32", "bf16"))
+    assert (whole[1].peak, half[1].peak) == (494.7e12, 989.4e12)
+    one = [replace(spec, run=replace(spec.run, micro_batch=1)) for spec, _ in (whole, half)]
+    assert layout(one[0], whole[1]).memory.activations > 1.5 * layout(one[1], half[1]).memory.activations
+
+
+@pytest.mark.parametrize("fact", ["device.memory=0", "device.price=-1", "device.peak.bf16=0", "device.mfu=1.5"])
+def test_a_fact_that_cannot_be_is_told_with_its_key(fact: str) -> None:
+    with pytest.raises(UserFault, match=fact):
+        plan_of("device=h100_sxm", fact)
+
+
+FILES = sorted(file for file in (conf_dir() / "device").glob("*.yaml") if file.stem != "auto")
+NAMES = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8"))["names"] for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_device_has_its_facts_and_says_where_they_are_from(file: Path) -> None:
+    for name in NAMES[file.stem]:
+        part = facts(name)
+        assert part is not None
+        for fact in (part.memory, part.bandwidth, part.link, part.network, part.watts, part.price, part.peak.fp32):
+            assert fact is not None
+            assert fact > 0
+        assert 0.2 <= part.mfu <= 0.6
+        peaks = [rate for rate in (part.peak.fp32, part.peak.tf32, part.peak.bf16, part.peak.fp8) if rate is not None]
+        assert peaks == sorted(peaks)
+    text = file.read_text(encoding="utf-8")
+    assert "datasheet" in text or "whitepaper" in text
+    assert "Price: an assumption" in text.replace("\n# ", " ")
+
+
+def test_no_two_devices_share_a_name() -> None:
+    names = [name for group in NAMES.values() for name in group]
+    assert len(set(names)) == len(names)
+
+
+def test_peaks_are_by_exact_name_and_dtype_and_dense() -> None:
+    assert peak("NVIDIA H100 80GB HBM3", "bf16") == 989.4e12  # 1,978.9 with sparsity
+    assert peak("NVIDIA A100-SXM4-80GB", "bf16") == 312e12
+    assert peak("NVIDIA A100-SXM4-80GB", "fp32") == 156e12  # TF32, as training multiplies
+    assert peak("Tesla V100-SXM2-32GB", "fp32") == 15.7e12
+    assert peak("Tesla V100-SXM2-32GB", "bf16") is None
+    assert peak("NVIDIA H100", "bf16") is None
+    assert facts("nvidia h100 80gb hbm3") is None
+
+
+def test_mfu_is_model_flops_over_the_peak_of_all_devices_and_unknown_for_an_unknown_one() -> None:
+    assert mfu("NVIDIA H100 80GB HBM3", "bf16", 8 * 400e12, 8) == pytest.approx(400 / 989.4)
+    assert mfu("x86_64", "fp32", 1e10, 1) is None
+
+
+def finished(runs: Path, device: str) -> Path:
+    folder = runs / "stages" / "tokenformer-1.3B-0123456789ab"
+    folder.mkdir(parents=True)
+    environment = {"host": "node7", "device": device, "precision": "bf16"}
+    totals: dict[str, Any] = {"seconds": 300.0, "device_seconds": 2400.0}
+    done = {"speed": {"parameters": 1_309_705_728, "flops_per_second": 8 * 400e12}, "totals": totals,
+            "before": {"seconds": 100.0, "device_seconds": 800.0}}  # fmt: skip
+    (folder / "environment.json").write_text(json.dumps(environment))
+    (folder / "done.json").write_text(json.dumps(done))
+    return folder
+
+
+def test_the_speed_of_a_finished_stage_is_read_from_its_folder(tmp_path: Path) -> None:
+    folder = finished(tmp_path, "NVIDIA H100 80GB HBM3")
+    [speed] = finished_speeds(tmp_path)
+    assert (speed.family, speed.devices, speed.host) == ("tokenformer", 8, "node7")
+    assert speed.mfu == pytest.approx(400 / 989.4)
+    (folder / "done.json").write_text("{}")
+    assert finished_speeds(tmp_path) == []
+
+
+def test_status_shows_the_mfu_of_a_known_device_and_none_of_another(small: list[str]) -> None:
+    stage = make_plan(compose(small)).chain.stages[0]
+    stage.path.parent.mkdir(parents=True)
+    for device, shown in (("NVIDIA H100 80GB HBM3", True), ("NVIDIA H100", False)):
+        finished(stage.path.parents[1], device).rename(stage.path)
+        command = [sys.executable, "-m", "tfscale.cli", "status", *small]
+        table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert ("MFU" in table and "40%" in table) == shown
+        shutil.rmtree(stage.path)
+
+
+def test_this_machine_is_measured_and_its_processes_share_it() -> None:
+    one, two = (
+        planned_machine(compose(["launcher.device=cpu", "launcher.kind=torchrun", f"launcher.processes={count}"]))
+        for count in (1, 2)
+    )
+    assert one.measured
+    assert one.precision == "fp32"
+    assert one.memory is not None
+    assert two.memory == one.memory // 2
+    assert two.facts == DevicePart()
+
+
+def plan_command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tfscale.cli", "plan", *overrides]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd)
+
+
+@pytest.mark.parametrize(("devices", "launcher"), [(1, []), (8, ["launcher.kind=torchrun", "launcher.processes=8"]),
+                                                   (512, ["launcher.kind=slurm", "launcher.nodes=64"])])  # fmt: skip
+def test_plan_prints_within_100_columns_and_as_json_the_same(devices: int, launcher: list[str], tmp_path: Path) -> None:
+    overrides = [*PAPER, "device=h100_sxm", *launcher]
+    shown = plan_command(*overrides, cwd=tmp_path).stdout
+    tables = shown[: shown.index("reckoned for")].splitlines()
+    assert max(map(len, tables)) <= 100
+    values = json.loads(plan_command(*overrides, "--json", cwd=tmp_path).stdout)
+    assert values["machine"]["devices"] == devices
+    [chain] = values["arms"]
+    assert [stage["size"] for stage in chain["stages"]] == ["124M", "354M", "757M", "1.4B"]
+    last = chain["stages"][-1]
+    assert last["flops"] == STEPS * BATCH_FLOPS
+    assert f"{last['device_hours']:,.0f}" in shown
+    assert "tokenizer.json" in shown
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,50 @@
+"""What is known about devices by their exact name, from conf/device: one table, read once."""
+
+from functools import cache
+
+from tfscale.config.compose import conf_dir
+from tfscale.config.schema import DevicePart
+
+TERA = 1e12
+
+
+def facts(name: str) -> DevicePart | None:
+    """What conf/device says about the device that torch.cuda.get_device_name calls `name`; None where it has no entry.
+    A name that is merely like one of its entries is another device."""
+    return _table().get(name)
+
+
+def peak_of(device: DevicePart, precision: str) -> float | None:
+    """Dense matrix-multiply peak in FLOP/s of a device while it trains in a precision; None where it has no units for
+    that.
+
+    Args:
+        precision: `bf16` (autocast) or `fp32`, as in environment.json. In fp32 matrices are multiplied as TF32 wherever
+            the device can.
+    """
+    rate = device.peak.bf16 if precision == "bf16" else device.peak.tf32 or device.peak.fp32
+    return None if rate is None else rate * TERA
+
+
+def peak(name: str, precision: str) -> float | None:
+    """The same for the device that torch.cuda.get_device_name calls `name`; None where it is not known."""
+    known = facts(name)
+    return None if known is None else peak_of(known, precision)
+
+
+def mfu(name: str, precision: str, flops_per_second: float, devices: int) -> float | None:
+    """Model FLOPs utilisation of a training: its model FLOPs a second over the peak of its devices together; None where
+    the device is not known."""
+    top = peak(name, precision)
+    return None if top is None else flops_per_second / (top * devices)
+
+
+@cache
+def _table() -> dict[str, DevicePart]:
+    from pydantic import TypeAdapter
+    from yaml import safe_load
+
+    shape = TypeAdapter(DevicePart)
+    files = sorted((conf_dir() / "device").glob("*.yaml"))
+    parts = [shape.validate_python(safe_load(file.read_text(encoding="utf-8"))) for file in files]
+    return {name: part for part in parts for name in part.names}

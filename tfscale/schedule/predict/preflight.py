@@ -1,0 +1,86 @@
+"""What keeps a plan from being run, and what should be known before it is."""
+
+import os
+from pathlib import Path
+
+from tfscale.faults import UserFault
+from tfscale.models.counts import MEMORY_SHARE
+from tfscale.schedule.checks import check_sharing
+from tfscale.schedule.ledger import is_done
+from tfscale.schedule.plan import Plan
+from tfscale.schedule.predict.cost import Prediction, predict
+from tfscale.schedule.predict.layout import mend
+from tfscale.schedule.predict.machine import Machine, running_machine
+from tfscale.schedule.predict.words import duration, gigabytes
+from tfscale.schedule.speed import finished_speeds
+from tfscale.training.spec import StageSpec
+
+LONGEST_CPU_SECONDS = 30 * 86_400
+"""A plan that would take a CPU longer than this is refused unless launcher.device=cpu insists."""
+
+
+def preflight(plan: Plan) -> list[str]:
+    """What keeps a plan from being run here, each fault with its mend. Nothing is written."""
+    told = [f"data: {fault}" for fault in plan.corpus.missing]
+    if told:
+        told.append(
+            "data: data.path and data.tokenizer_path say where the text and its tokenizer are; data=wiki and data=docs "
+            "need no files"
+        )
+    told += _unwritable(plan.runs)
+    left = [stage for stage in plan.stages if not is_done(stage)]
+    if not left:
+        return told
+    try:
+        machine = running_machine(plan.experiment)
+    except UserFault as fault:
+        return [*told, *fault.faults]
+    told += check_sharing(plan.experiment, machine.devices)
+    speeds = finished_speeds(plan.runs)
+    predictions = [(stage, predict(stage.spec, machine, speeds)) for stage in left]
+    told += [f"memory: {shortage(stage.spec, prediction)}" for stage, prediction in predictions if not prediction.fits]
+    seconds = sum(prediction.seconds or 0.0 for _, prediction in predictions)
+    if machine.device == "cpu" and plan.experiment.launcher.device == "auto" and seconds > LONGEST_CPU_SECONDS:
+        told.append(
+            f"device: this would take the CPU about {duration(seconds)}; run it where torch finds a CUDA device, or "
+            "say launcher.device=cpu to insist"
+        )
+    return told
+
+
+def shortage(spec: StageSpec, prediction: Prediction) -> str:
+    """That a stage does not fit, and the settings that would make it fit."""
+    machine, layout = prediction.machine, prediction.layout
+    assert machine.memory is not None
+    held = f"launcher.micro_batch={spec.run.micro_batch}" if spec.run.micro_batch else f"{layout.micro_batch} at a time"
+    held = "one sequence at a time" if layout.micro_batch == 1 and not spec.run.micro_batch else held
+    settings = mend(spec, machine)
+    remedy = f"it would fit with {' '.join(settings)}" if settings else "use a larger device"
+    return (
+        f"{spec.label} needs {gigabytes(layout.memory.total)} a device with {held}, and of the "
+        f"{gigabytes(machine.memory)} of {machine.name} {MEMORY_SHARE:.0%} may be planned with; {remedy}"
+    )
+
+
+def remarks(plan: Plan, machine: Machine) -> list[str]:
+    """What a prediction leaves out or takes for granted."""
+    said = []
+    if machine.memory is None:
+        said.append(
+            "the cluster's devices cannot be seen from here: memory is not checked and time is not predicted; "
+            "device=h100_sxm or another name of conf/device says what they are"
+        )
+    if machine.devices > 1 and machine.peak is not None and not machine.facts.link:
+        said.append("communication between the devices is not counted: device.link and device.network are not set")
+    return said
+
+
+def _unwritable(runs: Path) -> list[str]:
+    folder = runs
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        return [f"runs={runs}: {folder} is not a folder; set runs=... to a folder that can be written"]
+    if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
+        return [f"runs={runs}: {folder} cannot be written; set runs=... to a folder that can"]
+    return []
