@@ -20,7 +20,7 @@ def tfscale(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
 
 def test_help_lists_every_verb_and_loads_neither_torch_nor_mlflow() -> None:
     shown = tfscale("--help")
-    for verb in ("run", "plan", "compare", "status", "grow", "generate", "ui"):
+    for verb in ("run", "plan", "compare", "status", "grow", "generate", "import", "export", "eval", "ui"):
         assert f"\n  {verb} " in shown.stdout
     code = "import sys, tfscale.cli.main; print(*({'torch', 'mlflow', 'hydra', 'numpy'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -71,13 +71,13 @@ def test_a_finished_stage_writes_grows_and_shows_its_status(small: list[str], tm
     one = small
     assert tfscale("run", *one).returncode == 0
     plan = make_plan(compose(one))
-    stage, runs = plan.chain.stages[0], str(plan.runs)
-    first = tfscale("generate", stage.key, "the model", "--tokens", "40", "--runs", runs, "--seed", "3")
+    stage = plan.chain.stages[0]
+    first = tfscale("generate", stage.key, "the model", f"runs={plan.runs}", "--tokens", "40", "--seed", "3")
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("the model")
     assert (
         first.stdout
-        == tfscale("generate", stage.key, "the model", "--tokens", "40", "--runs", runs, "--seed", "3").stdout
+        == tfscale("generate", stage.key, "the model", f"runs={plan.runs}", "--tokens", "40", "--seed", "3").stdout
     )
     grown = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *one, "growth=exact")
     assert grown.returncode == 0, grown.stderr

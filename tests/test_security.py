@@ -37,11 +37,17 @@ def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
+def is_weights_alone(name: str, call: ast.Call, file: str) -> bool:
+    """The one reader of other people's weights, which makes tensors and plain containers and calls nothing else."""
+    told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    return name == "torch.load" and file == "interop/official.py" and told.get("weights_only") == "True"
+
+
 def test_nothing_that_is_read_can_carry_code() -> None:
     for file, tree in SOURCES.items():
         assert not CODE_CARRIERS & {name.partition(".")[0] for name in imported(tree)}, file
         for name, call in calls(tree):
-            assert name not in CALLS, f"{file}:{call.lineno}"
+            assert name not in CALLS or is_weights_alone(name, call, file), f"{file}:{call.lineno}"
             for keyword in call.keywords:
                 assert keyword.arg not in ("allow_pickle", "trust_remote_code"), f"{file}:{call.lineno}"
 

@@ -1,43 +1,116 @@
-"""tfscale generate: text from a finished stage."""
+"""tfscale generate: text from finished stages."""
 
-import math
+import itertools
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+from rich import box
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tfscale.cli.experiment import console, quantity
+from tfscale.cli.stages import stages_of
 from tfscale.faults import UserFault
-from tfscale.schedule.ledger import find_stage, read_done
-from tfscale.training.spec import CHECKPOINTS, read_spec
+from tfscale.interop.finished import Finished, model_of, tokenizer_of
+from tfscale.models.counts import parameters
+from tfscale.models.generation import Sampling
+from tfscale.models.generation import generate as sample
 
 
-def generate(name: str, prompt: str, count: int, temperature: float, top_k: int, seed: int, runs: Path) -> int:
-    """Prints the prompt and what the stage makes of it, as it is made; returns the exit code."""
-    from tfscale.checkpoint import BrokenCheckpoint, load_model
-    from tfscale.data.tokenizer import load_tokenizer
-    from tfscale.models.generation import generate as sample
+def generate(
+    names: str,
+    prompt: str,
+    count: int,
+    settings: tuple[float, int, float, int],
+    overrides: Sequence[str],
+    config_dir: Path | None,
+) -> int:
+    """Prints what each stage makes of the prompt, as it is made; returns the exit code.
 
-    if not math.isfinite(temperature):
-        raise UserFault([f"--temperature {temperature}: must be a finite number"])
+    Args:
+        names: stages with commas between them, or `chain`.
+        settings: temperature, top_k, top_p, seed.
+    """
     try:
-        stage_dir = find_stage(runs.absolute(), name)
-        spec, done = read_spec(stage_dir), read_done(stage_dir)
-        tokenizer = load_tokenizer(stage_dir / spec.run.data_dir / "tokenizer.json")
-        model = load_model(stage_dir / CHECKPOINTS / done["checkpoint"])
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise ValueError(f"{stage_dir.name}: its tokenizer has {tokenizer.vocab_size} entries, its model fewer")
-        tokens = tokenizer.encode_batch([prompt])[0] or [tokenizer.end_of_text_id]
-    except (ValueError, BrokenCheckpoint) as error:
-        raise UserFault([str(error)]) from error
-    shown = ""
-    made: list[int] = []
-    print(prompt, end="", flush=True)
-    for token in sample(model, tokens, count, temperature, top_k, seed):
-        if token == tokenizer.end_of_text_id:
-            break
-        made.append(token)
-        text = tokenizer.decode(made)
-        if not text.endswith("\ufffd"):  # a character may take several tokens
-            sys.stdout.write(text[len(shown) :])
-            sys.stdout.flush()
-            shown = text
-    print()
+        sampling = Sampling(*settings)
+    except ValueError as error:
+        raise UserFault([f"--{error}".replace("_", "-", 1)]) from error
+    stages = stages_of(names, overrides, config_dir)
+    writers = [_Writer(stage, prompt, count, sampling) for stage in stages]
+    if len(writers) == 1:
+        _stream(writers[0], prompt)
+    else:
+        _side_by_side(writers, prompt)
+    for writer in writers:
+        if writer.beyond:
+            print(f"note: {writer.beyond}", file=sys.stderr)
     return 0
+
+
+class _Writer:
+    """A stage that goes on from a prompt."""
+
+    def __init__(self, stage: Finished, prompt: str, count: int, sampling: Sampling) -> None:
+        self.stage = stage
+        self.beyond = ""
+        """What became of a text longer than the model's context; told when it is written."""
+        self._count, self._sampling = count, sampling
+        self._tokenizer = tokenizer_of(stage)
+        try:
+            self._prompt = self._tokenizer.encode_batch([prompt])[0] or [self._tokenizer.end_of_text_id]
+        except ValueError as error:
+            raise UserFault([str(error)]) from error
+
+    def pieces(self) -> Iterator[str]:
+        """What it writes after the prompt, in pieces of whole characters."""
+        model = model_of(self.stage)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        made: list[int] = []
+        shown = ""
+        for token in sample(model, self._prompt, self._count, self._sampling):
+            if token == self._tokenizer.end_of_text_id:
+                break
+            made.append(token)
+            text = self._tokenizer.decode(made)
+            if not text.endswith("\ufffd"):  # a character may take several tokens
+                yield text[len(shown) :]
+                shown = text
+        context = model.config.context
+        if len(self._prompt) + len(made) > context:
+            self.beyond = (
+                f"{self.stage.folder.name} sees {context} tokens at once; each time they were full, it went on from "
+                f"the last {context // 2} of them"
+            )
+
+
+def _stream(writer: _Writer, prompt: str) -> None:
+    pieces = writer.pieces()
+    first = next(pieces, "")  # whatever is wrong with the model is told before anything is written
+    sys.stdout.write(prompt)
+    for piece in itertools.chain([first], pieces):
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print()
+
+
+def _side_by_side(writers: Sequence[_Writer], prompt: str) -> None:
+    rows = [(writer.stage, Text().append(prompt, "dim")) for writer in writers]
+    with Live(_table(rows), console=console, refresh_per_second=8, vertical_overflow="visible") as live:
+        for writer, (_, text) in zip(writers, rows, strict=True):
+            for piece in writer.pieces():
+                text.append(piece)
+                live.update(_table(rows))
+
+
+def _table(rows: Sequence[tuple[Finished, Text]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_lines=True, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    table.add_column("text", overflow="fold")
+    for stage, text in rows:
+        evaluation = stage.done["eval"]
+        perplexity = f"perplexity {evaluation['perplexity']:.2f}" if evaluation else ""
+        table.add_row(f"{stage.folder.name}\n{quantity(parameters(stage.spec.model))} parameters\n{perplexity}", text)
+    return table

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,6 +30,11 @@ ConfigDir = Annotated[
     Path | None, typer.Option(help="a folder whose groups come before conf/ here and the shipped ones", metavar="DIR")
 ]
 
+_STAGES = (
+    "a finished stage: its folder, its name or the start of its key; several with commas between them; chain: every "
+    "finished stage of schedule="
+)
+
 
 @app.command()
 def run(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
@@ -40,11 +45,15 @@ def run(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
 
 
 @app.command()
-def plan(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
-    """Show what would run and what it would cost. Writes nothing."""
+def plan(
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the same as JSON")] = False,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Show what would run and what it would cost: memory, time, energy, money. Writes nothing."""
     from tfscale.cli.plan import plan as verb
 
-    raise typer.Exit(verb(overrides or [], config_dir))
+    raise typer.Exit(verb(overrides or [], as_json, config_dir))
 
 
 @app.command()
@@ -58,6 +67,18 @@ def compare(
     from tfscale.cli.compare import compare as verb
 
     raise typer.Exit(verb(overrides or [], baseline, run_missing, config_dir))
+
+
+@app.command()
+def report(
+    overrides: Overrides = None,
+    baseline: Annotated[str, typer.Option(help="arms beside the chain: a name of the baseline group")] = "scratch",
+    config_dir: ConfigDir = None,
+) -> None:
+    """Write the comparison as one HTML page that needs no network: figures, tables, verdicts, configurations."""
+    from tfscale.cli.report import report as verb
+
+    raise typer.Exit(verb(overrides or [], baseline, config_dir))
 
 
 @app.command()
@@ -90,18 +111,101 @@ def grow(
 
 @app.command()
 def generate(
-    stage: Annotated[str, typer.Argument(help="a finished stage: its folder, its name or the start of its key")],
+    stage: Annotated[str, typer.Argument(help=_STAGES)],
     prompt: Annotated[str, typer.Argument(help="text to go on from")] = "",
+    overrides: Overrides = None,
     tokens: Annotated[int, typer.Option(help="tokens to add", min=1)] = 200,
     temperature: Annotated[float, typer.Option(help="0: always the likeliest token", min=0)] = 0.8,
     top_k: Annotated[int, typer.Option(help="among the k likeliest; 0: among all", min=0)] = 0,
+    top_p: Annotated[float, typer.Option(help="among the likeliest that together reach p; 1: among all", max=1)] = 1.0,
     seed: Annotated[int, typer.Option(help="of the draws", min=0, max=2**63 - 1)] = 0,
-    runs: Annotated[Path, typer.Option(help="the runs folder", metavar="DIR")] = Path("runs"),
+    config_dir: ConfigDir = None,
 ) -> None:
-    """Let a finished stage write."""
+    """Let finished stages write, one as it goes or several side by side."""
     from tfscale.cli.generate import generate as verb
 
-    raise typer.Exit(verb(stage, prompt, tokens, temperature, top_k, seed, runs))
+    raise typer.Exit(verb(stage, prompt, tokens, (temperature, top_k, top_p, seed), overrides or [], config_dir))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="the official code's pytorch_model.bin or folder of layer_*.pt files, or a folder of `tfscale export`",
+            metavar="CKPT",
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="folder of the imported stage, which must not exist", metavar="DIR")],
+    config: Annotated[
+        Path | None, typer.Option(help="the official code's YAML file of these weights", metavar="CONFIG.yml")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="its tokenizer.json", metavar="FILE")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="a prepared corpus to evaluate and compare growth on", metavar="DIR")
+    ] = None,
+    tokens: Annotated[str, typer.Option(help="what it was trained on, for the ledger, such as 300B")] = "",
+) -> None:
+    """Make a stage of a model from elsewhere, to grow, train on, evaluate, export."""
+    from tfscale.cli.import_ import import_ as verb
+
+    raise typer.Exit(verb(source, config, to, tokenizer, data, tokens))
+
+
+data = typer.Typer(help="Corpora: fetch and prepare them, list them.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data")
+
+
+@data.command()
+def prepare(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
+    """Make a corpus' tokens, and fetch its text where it is the hub's. Goes on where it was stopped."""
+    from tfscale.cli.data import prepare as verb
+
+    raise typer.Exit(verb(overrides or [], config_dir))
+
+
+@data.command("list")
+def list_(overrides: Overrides = None, config_dir: ConfigDir = None) -> None:
+    """Show the corpora that are prepared, and what was left unfinished."""
+    from tfscale.cli.data import show as verb
+
+    raise typer.Exit(verb(overrides or [], config_dir))
+
+
+@app.command()
+def export(
+    stage: Annotated[str, typer.Argument(help="a finished stage: its folder, its name or the start of its key")],
+    out: Annotated[Path, typer.Option(help="folder to write, which must not exist", metavar="DIR")],
+    overrides: Overrides = None,
+    to: Annotated[Literal["hf"], typer.Option(help="the form: a folder for Hugging Face's libraries")] = "hf",
+    config_dir: ConfigDir = None,
+) -> None:
+    """Write a finished stage for other libraries: weights, config, tokenizer, model card."""
+    from tfscale.cli.export import export as verb
+
+    raise typer.Exit(verb(stage, to, out, overrides or [], config_dir))
+
+
+@app.command("eval")
+def eval_(
+    stage: Annotated[str, typer.Argument(help=_STAGES)],
+    overrides: Overrides = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(help="a .txt or .jsonl file or a folder of them; without it the held-out tokens", metavar="FILE"),
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="tokens a window adds to the one before [default: the context]", min=1)
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="zero-shot tasks, with commas between them; paper: the paper's six")] = "",
+    task_path: Annotated[Path | None, typer.Option(help="a folder of your own task YAML files", metavar="DIR")] = None,
+    limit: Annotated[int | None, typer.Option(help="samples of each task [default: all]", min=1)] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Measure finished stages on held-out tokens, on any text, on zero-shot tasks."""
+    from tfscale.cli.eval import evaluate as verb
+
+    raise typer.Exit(verb(stage, text or [], tasks, task_path, limit, stride, overrides or [], config_dir))
 
 
 @app.command()

@@ -5,10 +5,11 @@ in the paper's Table 3 and in torch.utils.flop_counter), and a backward pass as 
 the matrix products against torch.utils.flop_counter for both families.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from tfscale.models.config import ModelConfig, TokenFormerConfig, total
+from tfscale.models.config import ModelConfig, TokenFormerConfig
 from tfscale.models.execution import Execution
+from tfscale.models.tiles import logit_rows, score_rows
 
 
 def parameters(config: ModelConfig) -> int:
@@ -32,7 +33,8 @@ def _projections(config: ModelConfig) -> int:
 
 
 def _parameter_tokens(config: TokenFormerConfig) -> int:
-    return 3 * total(config.qkv) + total(config.out) + total(config.ffn)
+    qkv, out, ffn = config.tokens
+    return 3 * qkv + out + ffn
 
 
 def _block_norms(config: ModelConfig) -> int:
@@ -79,42 +81,99 @@ MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one device that trains the whole model with AdamW, weights and moments in float32."""
+    """Bytes of one device at the peak of a training step: AdamW with weights and moments in float32, the gradients of
+    earlier micro-batches held."""
 
     weights: int
     gradients: int
+    """Of all weights; of the embedding alone where the others are used up as soon as they are made."""
     moments: int
     activations: int
     """What the backward pass needs from the forward one, logits apart."""
     logits: int
-    """Logits, their softmax and its gradient."""
+    """What the loss makes of the logits, which are never whole: gradients of the last states and of the embedding."""
+    temporary: int
+    """The most that is held for a while and dropped: a tile of logits; or tiles of a layer's scores and the gradients
+    of its weights, and the block's activations if they are made again; or, at the end, the embedding's gradient as the
+    table of first states."""
+    gathered: int
+    """Whole weights of what is being worked on, where a device holds a shard: the embedding, this block, the next."""
 
     @property
     def total(self) -> int:
-        """All parts together: about the peak of a training step."""
-        return self.weights + self.gradients + self.moments + self.activations + self.logits
+        """All parts together."""
+        return sum(astuple(self))
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Memory of training on one device."""
-    weights = 4 * parameters(config)
-    tokens, width = execution.sequences * config.context, execution.activation_bytes
+    """Memory of a training step on one device. benchmarks/memory.py holds it against what a process takes."""
+    held = 4 * parameters(config) // execution.shards
+    embedding = 4 * config.vocab_size * config.d_model
+    tokens = execution.sequences * config.context
+    made_again = execution.recompute == "blocks"
+    activations = tokens * _kept_by_blocks(config, execution) + 4 * tokens * 2 * config.d_model
     return Memory(
-        weights=weights,
-        gradients=weights,
-        moments=2 * weights,
-        activations=tokens * width * (config.n_layer * _saved_per_block(config) + 2 * config.d_model),
-        logits=tokens * config.vocab_size * (2 * 4 + width),
+        weights=held,
+        gradients=embedding if execution.in_backward else held,
+        moments=2 * held,
+        activations=activations,
+        logits=4 * tokens * config.d_model + (0 if execution.in_backward else embedding),
+        temporary=max(
+            _logits_tile(config, execution),
+            _of_a_layer(config, execution) + (tokens * _kept_by_block(config, execution) if made_again else 0),
+            embedding - activations,  # made when the activations are gone
+        ),
+        gathered=_gathered(config, execution) if execution.shards > 1 else 0,
     )
 
 
-def _saved_per_block(config: ModelConfig) -> int:
-    """Values a token that a block keeps for its backward pass.
+def _kept_by_blocks(config: ModelConfig, execution: Execution) -> int:
+    """Bytes a token."""
+    inputs_alone = execution.recompute == "blocks"
+    return config.n_layer * (4 * config.d_model if inputs_alone else _kept_by_block(config, execution))
 
-    Both families: the inputs and outputs of two norms (4 d), the projections that v is a view of (3 d), q and k after
-    rotation (2 d), and the mixed values before and after their heads are joined (2 d). A Pattention keeps its scores,
-    the scaled scores and the weights (3 n); the Transformer keeps both sides of its GELU.
+
+def _kept_by_block(config: ModelConfig, execution: Execution) -> int:
+    """Bytes a token that a block keeps for its backward pass.
+
+    Both families keep the inputs of two norms, in float32; the values; queries and keys after rotation; and what the
+    attention has mixed, before and after its heads are joined. A Pattention keeps its input as the norm made it, and
+    one value a score. The Transformer keeps the norms' outputs and both sides of its GELU; its values are a view of all
+    three projections.
     """
+    d, width = config.d_model, execution.activation_bytes
     if isinstance(config, TokenFormerConfig):
-        return 11 * config.d_model + 3 * _parameter_tokens(config)
-    return 11 * config.d_model + 2 * config.d_ff
+        scores = 0 if execution.recompute == "pattention" else _parameter_tokens(config)
+        return 4 * 4 * d + width * (5 * d + scores * _values_a_score(config))
+    return 4 * 2 * d + width * (9 * d + 2 * config.d_ff)
+
+
+def _values_a_score(config: TokenFormerConfig) -> int:
+    """Kept for a backward pass: one by our own, three by autograd's."""
+    return 1 if config.norm_activation == "l2_norm_gelu" else 3
+
+
+def _logits_tile(config: ModelConfig, execution: Execution) -> int:
+    rows = logit_rows(execution.sequences * config.context, config.vocab_size, execution.device)
+    if execution.activation_bytes == 4:
+        return 4 * rows * config.vocab_size
+    # In bf16, then in float32, then their gradient in bf16; and the embedding and its gradient's part in bf16.
+    return 8 * rows * config.vocab_size + 4 * config.vocab_size * config.d_model
+
+
+def _of_a_layer(config: ModelConfig, execution: Execution) -> int:
+    """The most that one layer's backward pass makes: gradients of its scores or hidden values, and of its weights."""
+    tokens, width = execution.sequences * config.context, execution.activation_bytes
+    if not isinstance(config, TokenFormerConfig):
+        return 2 * width * tokens * config.d_ff + 4 * config.d_model * config.d_ff
+    n, again = max(config.tokens), execution.recompute == "pattention"
+    gradients = 4 * 2 * n * config.d_model
+    if config.norm_activation != "l2_norm_gelu":
+        return (5 if again else 2) * width * tokens * n + gradients
+    return (3 if again else 2) * width * score_rows(tokens, n, execution.device, again) * n + gradients
+
+
+def _gathered(config: ModelConfig, execution: Execution) -> int:
+    block = _projections(config) + _block_norms(config)
+    # In the precision of the forward pass: this block, the next one, and this one's gradient before it is divided.
+    return 4 * config.vocab_size * config.d_model + 3 * execution.activation_bytes * block

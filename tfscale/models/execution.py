@@ -21,3 +21,5 @@ class Execution:
     """Whether a weight is updated, and its gradient dropped, as soon as the backward pass has made it."""
     shards: int = 1
     """Devices that weights, gradients and moments are divided among (FSDP)."""
+    device: str = "cpu"
+    """A torch device type; tiles are larger on a GPU."""

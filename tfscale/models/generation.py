@@ -1,36 +1,86 @@
-"""Sampling from a model."""
+"""Sampling from a model, one token at a time."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from tfscale.models.cache import Cache
 from tfscale.models.language_model import LanguageModel
 
 
-@torch.inference_mode()
-def generate(
-    model: LanguageModel, tokens: Sequence[int], count: int, temperature: float, top_k: int, seed: int
-) -> Iterator[int]:
-    """Draws `count` tokens after `tokens`, one at a time; the model sees the last `context` tokens.
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn."""
 
-    Args:
-        temperature: 0 takes the likeliest token.
-        top_k: draws among the k likeliest tokens; 0 among all.
+    temperature: float = 0.8
+    """0 takes the likeliest token."""
+    top_k: int = 0
+    """Among the k likeliest tokens; 0: among all."""
+    top_p: float = 1.0
+    """Among the likeliest tokens whose probabilities together reach p; 1: among all."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature}: must be a finite number, at least 0")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k}: must be at least 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}: must be above 0 and at most 1")
+
+
+class Reader:
+    """Reads a text as it grows, and says what may come next.
+
+    The model sees at most its context. When that is full the window slides: reading begins again from the last half of
+    the context, so that the work of a slide is shared by the many tokens that follow it.
     """
-    random = torch.Generator().manual_seed(seed)
-    seen = list(tokens)
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model, self._cache = model, Cache(model.config)
+        self.window: list[int] = []
+        """Tokens that the model sees."""
+        self.slides = 0
+        """How often the window has slid."""
+
+    @torch.inference_mode()
+    def read(self, tokens: Sequence[int]) -> Tensor:
+        """Logits [vocab_size] of the token after `tokens`, which follow what was read before."""
+        context = self._model.config.context
+        new = list(tokens)
+        self.window += new
+        if len(self.window) > context:
+            self.window = new = self.window[-min(context, max(len(new), context // 2)) :]
+            self._cache = Cache(self._model.config)
+            self.slides += 1
+        inputs = torch.tensor([new], device=self._model.embedding.device)
+        hidden = self._model.hidden(inputs, self._cache)[0, -1]
+        return hidden @ self._model.embedding.T
+
+
+def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: Sampling) -> Iterator[int]:
+    """Draws `count` tokens after `tokens`, which are at least one. The same seed draws the same tokens."""
+    random = torch.Generator().manual_seed(sampling.seed)
+    reader = Reader(model)
+    new: Sequence[int] = tokens
     for _ in range(count):
-        window = torch.tensor([seen[-model.config.context :]])
-        token = _draw(model(window)[0, -1].float(), temperature, top_k, random)
-        seen.append(token)
+        token = draw(reader.read(new).float().cpu(), sampling, random)
+        new = [token]
         yield token
 
 
-def _draw(logits: Tensor, temperature: float, top_k: int, random: torch.Generator) -> int:
-    if temperature == 0:
+def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
+    """One token by its logits [vocab_size]."""
+    if sampling.temperature == 0:
         return int(logits.argmax())
-    if top_k:
-        threshold = logits.topk(min(top_k, len(logits))).values[-1]
+    if sampling.top_k:
+        threshold = logits.topk(min(sampling.top_k, len(logits))).values[-1]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
-    return int(torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1, generator=random))
+    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        ordered, tokens = probabilities.sort(descending=True)
+        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # without the token itself: one always stays
+        probabilities[tokens[reached]] = 0.0
+    return int(torch.multinomial(probabilities, 1, generator=random))

@@ -3,8 +3,12 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from tfscale.models.cache import LayerPast, Past
 from tfscale.models.config import ModelConfig, TokenFormerConfig, TransformerConfig, rotary_dims
+from tfscale.models.cross_entropy import Reduction, cross_entropy
+from tfscale.models.execution import Recompute
 from tfscale.models.pattention import Pattention, QKVPattention
 
 LAYER_NORM_EPS = 1e-5
@@ -20,13 +24,36 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.final_norm = nn.LayerNorm(config.d_model, eps=LAYER_NORM_EPS)
+        self._recompute: Recompute = "none"
+        self._fused_loss = False
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """tokens [batch, time] to the normalised states [batch, time, d_model] that the logits are made from."""
-        x = F.embedding(tokens, self.embedding)
-        rotation = rotary_table(self.config, tokens.shape[1], x.device, x.dtype)
+    @property
+    def recompute(self) -> Recompute:
+        """What the backward pass makes again instead of keeping it; "none" unless set."""
+        return self._recompute
+
+    @recompute.setter
+    def recompute(self, what: Recompute) -> None:
+        self._recompute = what
+        for module in self.modules():
+            if isinstance(module, Pattention):
+                module.recompute = what == "pattention"
+
+    def compile_parts(self) -> None:
+        """Compiles each block on its own, so that they share one compilation, and what the loss does to its logits."""
         for block in self.blocks:
-            x = block(x, rotation)
+            block.compile()
+        self._fused_loss = True
+
+    def hidden(self, tokens: Tensor, past: Past | None = None) -> Tensor:
+        """tokens [batch, time] to the normalised states [batch, time, d_model] that the logits are made from. With a
+        `past` the tokens follow what it holds, and are added to it."""
+        x = F.embedding(tokens, self.embedding)
+        rotation = rotary_table(self.config, tokens.shape[1], x.device, x.dtype, past.length if past else 0)
+        layers = past.layers if past else [None] * len(self.blocks)
+        again = self._recompute == "blocks" and torch.is_grad_enabled()
+        for block, layer in zip(self.blocks, layers, strict=True):
+            x = _checkpointed(block, x, rotation, layer) if again else block(x, rotation, layer)
         normed: Tensor = self.final_norm(x)
         return normed
 
@@ -34,12 +61,14 @@ class LanguageModel(nn.Module):
         """tokens [batch, time] to logits [batch, time, vocab_size]."""
         return self.hidden(tokens) @ self.embedding.T
 
-    def loss(self, tokens: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy in nats a token; `targets` [batch, time] are the next tokens."""
-        logits = self(tokens).flatten(0, 1)
-        # Sums of exponentials are taken in float32 at least.
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        return F.cross_entropy(logits, targets.flatten(), reduction=reduction)
+        return cross_entropy(self.hidden(tokens), self.embedding, targets, reduction, self._fused_loss)
+
+
+def _checkpointed(block: nn.Module, *inputs: object) -> Tensor:
+    out: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return out
 
 
 class Block(nn.Module):
@@ -56,8 +85,8 @@ class Block(nn.Module):
         else:
             self.ffn = FeedForward(config)
 
-    def forward(self, x: Tensor, rotation: Tensor | None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotation)
+    def forward(self, x: Tensor, rotation: Tensor | None, past: LayerPast | None = None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rotation, past)
         out: Tensor = x + self.ffn(self.ffn_norm(x))
         return out
 
@@ -83,12 +112,16 @@ class Attention(nn.Module):
             self.qkv = QKVLinear(d)
             self.output = nn.Linear(d, d, bias=False)
 
-    def forward(self, x: Tensor, rotation: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor | None, past: LayerPast | None = None) -> Tensor:
         heads = (x.shape[0], x.shape[1], self.n_head, -1)
         q, k, v = (part.view(heads).transpose(1, 2) for part in self.qkv(x))
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        if past is None:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            k, v, mask = past.extend(k, v)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(x.shape))
         return out
 
@@ -117,8 +150,10 @@ class FeedForward(nn.Module):
         return out
 
 
-def rotary_table(config: ModelConfig, time: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-    """cos and sin of every position's angles, [2, time, r/2]; None where nothing rotates.
+def rotary_table(
+    config: ModelConfig, time: int, device: torch.device, dtype: torch.dtype, start: int = 0
+) -> Tensor | None:
+    """cos and sin of the angles of `time` positions from `start` on, [2, time, r/2]; None where nothing rotates.
 
     Inverse frequencies are 10000^(-2j/r) over the r rotating dimensions (the official GPU configs' `rotary_pct`).
     """
@@ -127,7 +162,7 @@ def rotary_table(config: ModelConfig, time: int, device: torch.device, dtype: to
         return None
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     frequency = ROTARY_BASE ** (-torch.arange(0, r, 2, device=device, dtype=wide) / r)
-    angles = torch.outer(torch.arange(time, device=device, dtype=wide), frequency)
+    angles = torch.outer(torch.arange(start, start + time, device=device, dtype=wide), frequency)
     return torch.stack([angles.cos(), angles.sin()]).to(dtype)
 
 

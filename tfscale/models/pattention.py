@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from tfscale.models.config import Groups, NormActivation, total
-
-NORM_EPS = 1e-9
-"""Keeps an all-zero row of scores at zero instead of NaN. It is added to norm / tau, the mean size of a score, and not
-to the norm: so it grows along when tokens are copied and tau with them, and growth by copies stays exact."""
+from tfscale.models.tiled_pattention import NORM_EPS, tiled_pattention
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
@@ -30,19 +28,37 @@ def _scale(scores: Tensor, tau: float) -> Tensor:
     return torch.rsqrt(wide.square().sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)
 
 
-def pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
+def pattention(
+    x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool = False
+) -> Tensor:
     """Theta(x K^T) V, each group of parameter tokens normalised on its own (Eqs. 4 and 16).
+
+    The paper's own kind is computed in tiles (`tiled_pattention`), which was faster at every shape that was measured.
+    The others, and what torch.compile is given, are written out as they read: the compiler fuses the norm and GELU.
 
     Args:
         x: [..., d_in].
-        keys: [n, d_in], or [b, n, d_in] to apply b layers to one x of [1, tokens, d_in].
-        values: [n, d_out], or [b, n, d_out].
+        keys: [n, d_in].
+        values: [n, d_out].
         groups: sizes sum to n.
+        recompute: keeps nothing of size n for the backward pass, but makes it again there.
 
     Returns:
-        [..., d_out], or [b, tokens, d_out].
+        [..., d_out].
     """
-    scores = x @ keys.transpose(-1, -2)
+    if kind == "l2_norm_gelu" and not torch.compiler.is_compiling():
+        return tiled_pattention(x, keys, values, groups, recompute)
+    if recompute and torch.is_grad_enabled():
+        out: Tensor = checkpoint(
+            plain_pattention, x, keys, values, groups, kind, use_reentrant=False, preserve_rng_state=False
+        )
+        return out
+    return plain_pattention(x, keys, values, groups, kind)
+
+
+def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
+    """The definition of `pattention`, with autograd's backward pass."""
+    scores = x @ keys.T
     if len(groups) == 1:
         return norm_activation(scores, groups[0].tau, kind) @ values
     parts = scores.split([group.n for group in groups], dim=-1)
@@ -53,6 +69,9 @@ def pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: No
 class Pattention(nn.Module):
     """One projection made of parameter tokens. `keys` [n, d_in] and `values` [n, d_out] are its only parameters."""
 
+    recompute = False
+    """Whether the backward pass makes the scores again."""
+
     def __init__(self, d_in: int, d_out: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()
         self.groups, self.kind = groups, kind
@@ -60,11 +79,15 @@ class Pattention(nn.Module):
         self.values = nn.Parameter(torch.empty(total(groups), d_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        return pattention(x, self.keys, self.values, self.groups, self.kind)
+        return pattention(x, self.keys, self.values, self.groups, self.kind, self.recompute)
 
 
 class QKVPattention(nn.Module):
-    """The query, key and value projections. They share their input, so one batched product makes all three."""
+    """The query, key and value projections.
+
+    They share their input, but one batched product for all three, which has to put their weights together first, was
+    slower than three products at every shape that was measured, and would keep a second copy of the weights.
+    """
 
     def __init__(self, d_model: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()
@@ -73,9 +96,4 @@ class QKVPattention(nn.Module):
         self.value = Pattention(d_model, d_model, groups, kind)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        layers = (self.query, self.key, self.value)
-        keys = torch.stack([layer.keys for layer in layers])
-        values = torch.stack([layer.values for layer in layers])
-        flat = x.reshape(1, -1, x.shape[-1])
-        q, k, v = pattention(flat, keys, values, self.query.groups, self.query.kind).unbind(0)
-        return q.view(x.shape), k.view(x.shape), v.view(x.shape)
+        return self.query(x), self.key(x), self.value(x)

@@ -21,6 +21,7 @@ from tfscale.growth.verify import Comparison, NotPreserved, compare
 from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
 from tfscale.schedule.ledger import GROWTH_FILE, is_grown, read_done
+from tfscale.schedule.taking_over import take_over
 from tfscale.training.device import process_peak_memory
 from tfscale.training.files import write_json
 from tfscale.training.lock import StageHeld, StageLock
@@ -48,7 +49,8 @@ def main() -> int:
 
 
 def grow_stage(stage_dir: Path) -> None:
-    """Writes the stage's checkpoint at step 0 and growth.json, out of its parent's last checkpoint.
+    """Writes the stage's checkpoint at step 0 and growth.json, out of its parent's last checkpoint; or, of a stage that
+    takes over weights from elsewhere, its last one and import.json.
 
     Raises:
         BrokenCheckpoint: the parent's checkpoint is not whole.
@@ -56,6 +58,11 @@ def grow_stage(stage_dir: Path) -> None:
         ValueError: the folder is no grown stage, or its parent is not finished.
     """
     spec = read_spec(stage_dir)
+    if spec.init_dir is not None:
+        with StageLock(stage_dir):
+            if not is_grown(stage_dir):
+                take_over(stage_dir, spec)
+        return
     if spec.parent_dir is None or spec.growth is None or not isinstance(spec.model, TokenFormerConfig):
         raise ValueError(f"{stage_dir}: is no stage that grows out of another")
     recipe = recipe_of(spec.growth, stage_dir)

@@ -15,6 +15,7 @@ from tfscale.models.counts import flops, parameters
 from tfscale.schedule.arms import Arm, ArmStage
 from tfscale.schedule.checks import check_experiment, check_growable
 from tfscale.schedule.corpus import Corpus, corpus_of
+from tfscale.schedule.imported import begin_from
 from tfscale.schedule.rehearsal import rehearsal
 from tfscale.training.learning_rate import learning_rate
 from tfscale.training.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
@@ -85,7 +86,8 @@ class _Builder:
         return ArmStage(size, key, self.runs / "stages" / f"{spec.label}-{key}", spec)
 
     def _first_spec(self, part: StagePart) -> StageSpec:
-        return self._spec(tokenformer(self.experiment, part, self.corpus), self._tokens(part), part.lr)
+        spec = self._spec(tokenformer(self.experiment, part, self.corpus), self._tokens(part), part.lr)
+        return begin_from(spec, self.experiment.init_from) if self.experiment.init_from else spec
 
     def _grown_spec(self, parent: ArmStage, part: StagePart) -> StageSpec:
         assert isinstance(parent.spec.model, TokenFormerConfig)
@@ -110,6 +112,8 @@ class _Builder:
             model, rate = tokenformer(self.experiment, size, self.corpus), size.scratch_lr
         if part.budget == "stage_tokens":
             return self._spec(model, target.spec.tokens, rate)
+        if part.budget == "base_tokens":
+            return self._spec(model, chain.stages[0].spec.tokens, rate)
         return self._spec(model, cumulative_flops(chain, target) // flops(model).training, rate)
 
     def _child_of(self, parent: ArmStage, spec: StageSpec, recipe: GrowthRecipe) -> StageSpec:
@@ -198,9 +202,12 @@ def cumulative_flops(chain: Arm, target: ArmStage) -> int:
 
 
 def threads(experiment: Experiment) -> int:
-    """CPU threads a stage."""
+    """CPU threads of each process."""
+    launcher = experiment.launcher
+    if launcher.threads or launcher.kind == "slurm":
+        return launcher.threads or launcher.slurm.cpus
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return experiment.launcher.threads or max(1, cores // experiment.launcher.parallel)
+    return max(1, cores // (launcher.parallel * max(1, launcher.ranks)))
 
 
 def humanize(count: int) -> str:

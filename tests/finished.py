@@ -1,0 +1,34 @@
+"""The first stages of a chain, finished, for the tests of what is done with finished stages."""
+
+from pathlib import Path
+
+from stages import train
+
+from tfscale.config.compose import compose
+from tfscale.data.prepare import prepare
+from tfscale.schedule.plan import Plan, make_plan
+
+
+def overrides_of(corpus: Path, runs: Path) -> list[str]:
+    """A chain that trains in seconds, and Transformers beside it."""
+    shape = "{n_layer: 2, d_model: 16, n_head: 2, d_ff: 32}"
+    stages = [
+        f"schedule.stages.stage{number}.{key}={value}"
+        for number, qkv in enumerate((4, 8, 12, 16), start=1)
+        for key, value in (("qkv", qkv), ("transformer", shape))
+    ]
+    return [
+        f"runs={runs}", "data=text", f"data.path={corpus}", "data.vocab_size=300", "data.heldout_tokens=1024",
+        "model.n_layer=2", "model.d_model=16", "model.n_head=2", "model.context=32", "optim.batch_tokens=128",
+        "optim.lr=1e-2", "launcher.threads=1", "tracking=none", "growth=exact",
+        "schedule.stages.stage1.tokens=2048", "schedule.growth_tokens=512", *stages,
+    ]  # fmt: skip
+
+
+def finished(overrides: list[str]) -> Plan:
+    """Trains the chain's first two stages, and the first of the Transformers."""
+    plan = make_plan(compose([*overrides, "baseline=transformer"]))
+    prepare(plan.corpus.spec, plan.runs / "data")
+    for stage in (*plan.chain.stages[:2], plan.baselines[0].stages[0]):
+        assert train(stage)
+    return plan

@@ -1,0 +1,295 @@
+"""Finished stages measured: perplexity in windows, and zero-shot tasks through the harness itself."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from finished import finished, overrides_of
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from tfscale.cli.main import app
+from tfscale.data.tokenizer import Tokenizer
+from tfscale.faults import UserFault
+from tfscale.interop.evaluations import read_evaluations
+from tfscale.interop.finished import Finished, model_of, open_finished, tokenizer_of
+from tfscale.interop.harness import PAPER, HarnessModel, run_tasks
+from tfscale.interop.perplexity import score_heldout, score_text, total_loss
+from tfscale.models.language_model import LanguageModel
+from tfscale.schedule.plan import Plan
+
+
+@pytest.fixture(scope="module")
+def plan(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    torch.set_num_threads(1)
+    return finished(overrides_of(corpus, tmp_path_factory.mktemp("runs")))
+
+
+@pytest.fixture(scope="module")
+def stage(plan: Plan) -> Finished:
+    return open_finished(plan.chain.stages[1].path)
+
+
+@pytest.fixture(scope="module")
+def model(stage: Finished) -> LanguageModel:
+    return model_of(stage)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(stage: Finished) -> Tokenizer:
+    return tokenizer_of(stage)
+
+
+def tfscale(*arguments: object) -> str:
+    answer = CliRunner().invoke(app, list(map(str, arguments)))
+    if answer.exception is not None:
+        raise answer.exception
+    return answer.output
+
+
+def log_probability(model: LanguageModel, before: list[int], after: list[int]) -> float:
+    """Each token by a pass of its own, from at most one context before it."""
+    seen, total = [*before], 0.0
+    with torch.inference_mode():
+        for token in after:
+            window = seen[-model.config.context :]
+            total += model(torch.tensor([window]))[0, -1].log_softmax(-1)[token].item()
+            seen.append(token)
+    return total
+
+
+def test_heldout_loss_without_overlap_is_the_one_of_training(stage: Finished, model: LanguageModel) -> None:
+    score = score_heldout(stage, model, stride=32)
+    assert score.loss == pytest.approx(stage.done["eval"]["loss"], abs=1e-6)
+    assert score.perplexity == pytest.approx(stage.done["eval"]["perplexity"], rel=1e-6)
+    assert score.bits_per_byte == pytest.approx(stage.done["eval"]["bits_per_byte"], rel=1e-6)
+    assert score.tokens == stage.done["eval"]["heldout_tokens"]
+
+
+@pytest.mark.parametrize("length", [2, 20, 33, 40, 97])
+@pytest.mark.parametrize("stride", [1, 5, 32])
+def test_sliding_windows_count_every_token_once_with_what_is_before_it(
+    model: LanguageModel, length: int, stride: int
+) -> None:
+    tokens = np.array(random.Random(length).choices(range(300), k=length))  # noqa: S311
+    expected = 0.0
+    for target in range(1, length):
+        # The window that the token first stands in ends at the first multiple of the stride that reaches it.
+        end = min(length - 1, 32 if target <= 32 else 32 + math.ceil((target - 32) / stride) * stride)
+        begin = max(0, end - 32)
+        logits = model(torch.from_numpy(tokens[None, begin:target]))[0, -1]
+        expected += F.cross_entropy(logits, torch.tensor(tokens[target])).item()
+    assert total_loss(model, tokens, stride) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_texts_score_counts_its_bytes_and_the_ends_of_documents(
+    model: LanguageModel, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    documents = ["the model grows é", "keys and values"]
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": each}) for each in documents))
+    score = score_text(tmp_path / "text.jsonl", tokenizer, model, stride=32)
+    end = tokenizer.end_of_text_id
+    tokens = [token for each in tokenizer.encode_batch(documents) for token in [*each, end]]
+    assert score.tokens == len(tokens)
+    assert score.bytes == len("".join(documents).encode()) + 2
+    assert score.bits_per_byte == pytest.approx(score.loss * score.tokens / score.bytes / math.log(2))
+    assert -score.loss * score.tokens == pytest.approx(log_probability(model, [end], tokens), rel=1e-4)
+
+
+# The paper's tasks by their names, as small files in the harness' own forms.
+CHOICE = """
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/{name}.jsonl}}}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{{{start}}}}"
+doc_to_target: label
+doc_to_choice: "{{{{ends}}}}"
+metric_list: [{{metric: acc}}, {{metric: acc_norm}}]
+metadata: {{version: 2.0}}
+"""
+LAST_WORD = """
+task: lambada_openai
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/lambada_openai.jsonl}}}}
+output_type: loglikelihood
+test_split: test
+doc_to_text: "{{{{text.split(' ')[:-1]|join(' ')}}}}"
+doc_to_target: "{{{{' '+text.split(' ')[-1]}}}}"
+metric_list: [{{metric: perplexity, aggregation: perplexity}}, {{metric: acc, aggregation: mean}}]
+metadata: {{version: 1.0}}
+"""
+WHOLE = """
+task: whole_text
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/lambada_openai.jsonl}}}}
+output_type: loglikelihood_rolling
+test_split: test
+doc_to_text: ""
+doc_to_target: "{{{{text}}}}"
+metric_list: [{{metric: word_perplexity}}, {{metric: bits_per_byte}}]
+"""
+WRITTEN = """
+task: written
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {folder}/written.jsonl}}}}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{text}}}}"
+doc_to_target: "{{{{made}}}}"
+generation_kwargs: {{until: [" "], max_gen_toks: 12}}
+metric_list: [{{metric: exact_match}}]
+"""
+WORDS = "the a model grows from small to large by adding tokens to its keys".split()  # noqa: SIM905
+
+
+@pytest.fixture
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    draw = random.Random(0)  # noqa: S311
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    texts = [" ".join(draw.choices(WORDS, k=draw.choice([3, 8, 60]))) for _ in range(12)]  # some beyond the context
+    (folder / "lambada_openai.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    (folder / "lambada_openai.yaml").write_text(LAST_WORD.format(folder=folder))
+    (folder / "whole_text.yaml").write_text(WHOLE.format(folder=folder))
+    for name in PAPER[1:]:
+        lines = [
+            {"start": " ".join(draw.choices(WORDS, k=5)), "label": draw.randrange(3),
+             "ends": [" ".join(draw.choices(WORDS, k=draw.randint(1, 6))) for _ in range(3)]}
+            for _ in range(8)
+        ]  # fmt: skip
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        (folder / f"{name}.yaml").write_text(CHOICE.format(name=name, folder=folder))
+    return folder
+
+
+def test_the_papers_six_tasks_give_what_a_token_by_token_recompute_gives(
+    stage: Finished, model: LanguageModel, tokenizer: Tokenizer, tasks: Path
+) -> None:
+    """Through the command line; local task files, no network."""
+    shown = tfscale("eval", stage.folder, "--tasks", "paper", "--task-path", tasks)
+    found = {entry["name"]: entry for entry in read_evaluations(stage.folder) if entry["kind"] == "task"}
+    assert found.keys() == set(PAPER)
+    for name in PAPER:
+        assert name in shown
+        assert found[name]["shots"] == 0
+    choices = [json.loads(line) for line in (tasks / "hellaswag.jsonl").read_text().splitlines()]
+    right = []
+    for choice in choices:
+        start = tokenizer.encode_batch([choice["start"]])[0]
+        whole = tokenizer.encode_batch([f"{choice['start']} {end}" for end in choice["ends"]])
+        scores = [log_probability(model, start, tokens[len(start) :]) for tokens in whole]
+        right.append(scores.index(max(scores)) == choice["label"])
+    assert found["hellaswag"]["metrics"]["acc"] == pytest.approx(sum(right) / len(right))
+    assert found["hellaswag"]["samples"] == 8
+    assert found["hellaswag"]["version"] == "2.0"
+    texts = [json.loads(line)["text"] for line in (tasks / "lambada_openai.jsonl").read_text().splitlines()]
+    logs = []
+    for text in texts:
+        before, word = text.rsplit(" ", 1)
+        start = tokenizer.encode_batch([before])[0]
+        rest = tokenizer.encode_batch([f"{before} {word}"])[0][len(start) :]
+        # The harness drops the beginning once, before the whole of the last word.
+        kept = [*start, *rest][-33:][: -len(rest)]
+        logs.append(log_probability(model, kept, rest))
+    assert found["lambada_openai"]["metrics"]["perplexity"] == pytest.approx(math.exp(-np.mean(logs)), rel=1e-4)
+
+
+def test_a_text_beyond_the_context_loses_its_beginning_and_no_more(model: LanguageModel, tokenizer: Tokenizer) -> None:
+    tokens = torch.randint(1, 300, (60,), generator=torch.Generator().manual_seed(0))
+    requests = [(("", ""), tokens[:start].tolist(), tokens[start:].tolist()) for start in (58, 30, 5)]
+    with torch.inference_mode():
+        logits = model(tokens[None, -33:-1])[0].log_softmax(-1)  # all of the context goes into the first prediction
+    chosen = logits.gather(-1, tokens[-32:, None])[:, 0]
+    found = HarnessModel(model, tokenizer)._loglikelihood_tokens(requests)
+    for (score, likeliest), counted in zip(found, (2, 30, 32), strict=True):
+        assert score == pytest.approx(chosen[-counted:].sum().item(), rel=1e-6)
+        assert likeliest == bool((logits.argmax(-1)[-counted:] == tokens[-counted:]).all())
+
+
+def test_whole_texts_are_scored_in_windows_that_do_not_overlap(
+    model: LanguageModel, tokenizer: Tokenizer, tasks: Path
+) -> None:
+    [result] = run_tasks(model, tokenizer, ["whole_text"], tasks, limit=None)
+    texts = [json.loads(line)["text"] for line in (tasks / "lambada_openai.jsonl").read_text().splitlines()]
+    nats = sum(
+        total_loss(model, np.array([tokenizer.end_of_text_id, *tokenizer.encode_batch([text])[0]]), 32)
+        for text in texts
+    )
+    assert result.metrics["bits_per_byte"] == pytest.approx(nats / sum(map(len, texts)) / math.log(2), rel=1e-6)
+
+
+def test_the_harness_can_let_the_model_write(model: LanguageModel, tokenizer: Tokenizer, tasks: Path) -> None:
+    written = HarnessModel(model, tokenizer)._go_on("the model", {"until": "\n", "max_gen_toks": 12})
+    assert written
+    stopped = HarnessModel(model, tokenizer)._go_on("the model", {"until": [written[3:6]], "max_gen_toks": 12})
+    assert stopped == written[: written.find(written[3:6])]
+    first = written.lstrip().split(" ")[0]
+    lead = len(written) - len(written.lstrip())
+    (tasks / "written.jsonl").write_text(json.dumps({"text": "the model" + written[:lead], "made": first}))
+    (tasks / "written.yaml").write_text(WRITTEN.format(folder=tasks))
+    [result] = run_tasks(model, tokenizer, ["written"], tasks, limit=None)
+    assert set(result.metrics) >= {"exact_match"}
+
+
+def test_evaluations_are_kept_once_beside_the_costs(stage: Finished, plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the model grows from small to large")
+    before = len(read_evaluations(stage.folder))
+    for _ in range(2):
+        tfscale("eval", stage.folder, "--text", tmp_path / "a.txt", "--stride", "8")
+    tfscale("eval", stage.folder, "--text", tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_text("another text")
+    tfscale("eval", stage.folder, "--text", tmp_path / "a.txt")
+    entries = read_evaluations(stage.folder)[before:]
+    assert [entry["stride"] for entry in entries] == [8, 32, 32]
+    assert len({entry["sha256"] for entry in entries}) == 2
+    assert all(entry["perplexity"] == pytest.approx(math.exp(entry["loss"])) for entry in entries)
+    written = json.loads((stage.folder / "evaluations.json").read_text())
+    assert written["totals"] == stage.done["totals"]
+    assert not list(stage.folder.glob(".*")), "nothing half-written"
+
+
+def test_every_finished_stage_of_the_chain_is_measured(plan: Plan, corpus: Path) -> None:
+    shown = tfscale("eval", "chain", *overrides_of(corpus, plan.runs))
+    for stage in plan.chain.stages[:2]:
+        assert stage.path.name in shown
+        heldout = next(entry for entry in read_evaluations(stage.path) if entry["name"] == "heldout")
+        assert heldout["perplexity"] == pytest.approx(open_finished(stage.path).done["eval"]["perplexity"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--stride", "33"], "--stride 33: at most the context"),
+        (["--text", "nowhere.txt"], "nowhere.txt"),
+        (["--tasks", "hellaswag", "--task-path", "nowhere"], "--task-path nowhere"),
+    ],
+)
+def test_a_users_fault_is_told(stage: Finished, arguments: list[str], fault: str) -> None:
+    with pytest.raises(UserFault, match=fault):
+        tfscale("eval", stage.folder, *arguments)
+
+
+def test_a_task_without_its_data_is_the_users_to_mend(model: LanguageModel, tokenizer: Tokenizer, tasks: Path) -> None:
+    (tasks / "hellaswag.jsonl").unlink()
+    with pytest.raises(UserFault, match="the harness cannot load them"):
+        run_tasks(model, tokenizer, ["hellaswag"], tasks, limit=None)
+
+
+def test_a_damaged_record_is_not_overwritten(stage: Finished, tmp_path: Path) -> None:
+    path = stage.folder / "evaluations.json"
+    kept = path.read_bytes() if path.exists() else None
+    path.write_text('{"format": 1, "evaluations": "lost"}')
+    with pytest.raises(UserFault, match="move it away"):
+        tfscale("eval", stage.folder)
+    assert "lost" in path.read_text()
+    path.unlink()
+    if kept:
+        path.write_bytes(kept)

@@ -1,0 +1,70 @@
+"""Finished stages that write, at the command line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from finished import finished, overrides_of
+from typer.testing import CliRunner
+
+from tfscale.cli.main import app
+from tfscale.faults import UserFault
+from tfscale.schedule.plan import Plan
+
+
+@pytest.fixture(scope="module")
+def plan(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    torch.set_num_threads(1)
+    return finished(overrides_of(corpus, tmp_path_factory.mktemp("runs")))
+
+
+def written(*arguments: object) -> tuple[str, str]:
+    answer = CliRunner().invoke(app, ["generate", *map(str, arguments)])
+    if answer.exception is not None:
+        raise answer.exception
+    return answer.stdout, answer.stderr
+
+
+def test_a_stage_goes_on_from_the_prompt_the_same_way_for_the_same_seed(plan: Plan) -> None:
+    call = (plan.chain.stages[0].key, "the model", f"runs={plan.runs}", "--tokens", 12)
+    text, note = written(*call, "--seed", 3)
+    assert text.startswith("the model")
+    assert len(text.strip()) > len("the model")
+    assert note == ""
+    assert written(*call, "--seed", 3)[0] == text != written(*call, "--seed", 4)[0]
+    greedy = written(*call, "--temperature", 0)[0]
+    assert greedy == written(*call, "--top-k", 1)[0] == written(*call, "--top-p", 1e-9)[0]
+
+
+def test_a_text_beyond_the_context_says_what_the_model_saw(plan: Plan) -> None:
+    text, note = written(
+        plan.chain.stages[0].key, "the model", f"runs={plan.runs}", "--tokens", 200, "--temperature", 5
+    )
+    assert "note:" not in text
+    assert "sees 32 tokens at once; each time they were full, it went on from the last 16" in note
+
+
+def test_every_finished_stage_of_the_chain_writes_side_by_side(plan: Plan, corpus: Path) -> None:
+    table, _ = written("chain", "the model", *overrides_of(corpus, plan.runs), "--tokens", 9, "--temperature", 0)
+    done, waiting = plan.chain.stages[:2], plan.chain.stages[2:]
+    for stage in done:
+        alone, _ = written(stage.key, "the model", f"runs={plan.runs}", "--tokens", 9, "--temperature", 0)
+        row = table[table.index(stage.path.name) :]
+        assert alone.split()[0] in row
+        assert "".join(alone.split()) in "".join(row.split()), "the same text as alone"
+    assert not any(stage.path.name in table for stage in waiting)
+    two, _ = written(",".join(stage.key for stage in done), "the model", f"runs={plan.runs}", "--tokens", 4)
+    assert all(stage.path.name in two for stage in done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["nothing", "x"], "nothing: no stage of that name"),
+        (["chain", "x"], "no stage of progressive_tiny is finished"),
+        (["nothing", "x", "--top-p", "0"], "--top-p=0.0"),
+    ],
+)
+def test_a_users_fault_is_told(arguments: list[str], fault: str, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match=fault):
+        written(*arguments, *overrides_of(corpus, tmp_path))

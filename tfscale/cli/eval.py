@@ -1,0 +1,105 @@
+"""tfscale eval: a finished stage on its held-out tokens, on any text, on zero-shot tasks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tfscale.cli.experiment import console, say, table
+from tfscale.cli.stages import stages_of
+from tfscale.data.text import TextSource
+from tfscale.faults import UserFault
+from tfscale.interop.evaluations import EVALUATIONS_FILE, add_evaluation
+from tfscale.interop.finished import Finished, model_of, tokenizer_of
+from tfscale.interop.perplexity import Score, score_heldout, score_text
+from tfscale.models.language_model import LanguageModel
+
+PAPER = "paper"
+"""In place of tasks: the paper's six."""
+
+
+def evaluate(
+    names: str,
+    texts: Sequence[Path],
+    tasks: str,
+    task_path: Path | None,
+    limit: int | None,
+    stride: int | None,
+    overrides: Sequence[str],
+    config_dir: Path | None,
+) -> int:
+    """Measures each stage, prints it and writes it beside the stage's costs; returns the exit code.
+
+    Args:
+        names: stages with commas between them, or `chain`.
+        tasks: names with commas between them, or `paper`.
+        stride: tokens that a window adds; None: the context, so that windows do not overlap.
+    """
+    stages = stages_of(names, overrides, config_dir)
+    identities = _identities(texts)
+    for stage in stages:
+        context = stage.spec.model.context
+        if stride is not None and stride > context:
+            raise UserFault([f"--stride {stride}: at most the context of {stage.folder.name}, {context}"])
+    for stage in stages:
+        model = model_of(stage)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        if texts or not tasks:
+            _texts(stage, model, identities, stride or stage.spec.model.context)
+        if tasks:
+            _tasks(stage, model, tasks, task_path, limit)
+        say(str(stage.folder / EVALUATIONS_FILE))
+    return 0
+
+
+def _identities(texts: Sequence[Path]) -> dict[Path, str]:
+    """Hashes of the texts, before any of them is read through a model."""
+    try:
+        return {path: TextSource(path).identity()["sha256"] for path in texts}
+    except ValueError as error:
+        raise UserFault([f"--text {error}"]) from error
+
+
+def _texts(stage: Finished, model: LanguageModel, texts: dict[Path, str], stride: int) -> None:
+    rows = table(stage.folder.name, ["text"], ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"])
+    for path, digest in texts.items():
+        with console.status(f"{stage.folder.name}: {path}"):
+            score = score_text(path, tokenizer_of(stage), model, stride)
+        add_evaluation(stage, _entry(path.name, digest, score))
+        rows.add_row(path.name, *_cells(score))
+    if not texts:
+        with console.status(f"{stage.folder.name}: held-out tokens"):
+            score = score_heldout(stage, model, stride)
+        add_evaluation(stage, _entry("heldout", stage.spec.data.fingerprint, score))
+        rows.add_row("held-out", *_cells(score))
+    console.print(rows)
+
+
+def _entry(name: str, digest: str, score: Score) -> dict[str, Any]:
+    measured = {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte, **vars(score)}
+    return {"kind": "text", "name": name, "sha256": digest, **measured}
+
+
+def _cells(score: Score) -> list[str]:
+    measured = [f"{score.perplexity:.3f}", f"{score.bits_per_byte:.4f}", f"{score.loss:.4f}"]
+    return [*measured, f"{score.tokens:,}", str(score.context), str(score.stride)]
+
+
+def _tasks(stage: Finished, model: LanguageModel, tasks: str, task_path: Path | None, limit: int | None) -> None:
+    try:
+        from tfscale.interop import harness
+    except ImportError as error:
+        raise UserFault([f"--tasks needs lm-evaluation-harness: pip install 'tfscale[eval]' ({error})"]) from error
+    names = harness.PAPER if tasks == PAPER else tuple(tasks.split(","))
+    rows = table(stage.folder.name, ["task", "metric"], ["value", "± stderr", "samples"], caption="zero-shot")
+    for result in harness.run_tasks(model, tokenizer_of(stage), names, task_path, limit):
+        measured = {"samples": result.samples, "shots": 0, "metrics": result.metrics}
+        about = {"version": result.version, "harness": harness.harness_version()}
+        add_evaluation(stage, {"kind": "task", "name": result.name, **about, **measured})
+        for metric, value in result.metrics.items():
+            if not metric.endswith("_stderr"):
+                error_of = result.metrics.get(f"{metric}_stderr")
+                spread = "" if error_of is None else f"{error_of:.4f}"
+                rows.add_row(result.name, metric, f"{value:.4f}", spread, f"{result.samples:,}")
+    console.print(rows)

@@ -1,0 +1,61 @@
+"""tfscale import: a model from elsewhere."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tfscale.cli.experiment import quantity, say, tokens, work
+from tfscale.faults import UserFault
+
+
+def import_(source: Path, config: Path | None, to: Path, tokenizer: Path | None, data: Path | None, cost: str) -> int:
+    """Makes a stage's folder out of released weights or an exported folder; returns the exit code."""
+    from tfscale.interop.adopt import adopt
+    from tfscale.interop.exported import is_exported, read_exported
+    from tfscale.interop.official import read_official
+    from tfscale.models.counts import parameters
+    from tfscale.schedule.taking_over import cost_of
+
+    amount = _amount(cost) if cost else None
+    if not source.exists():
+        raise UserFault([f"{source}: no such file or folder"])
+    if config is None and not is_exported(source):
+        raise UserFault(
+            [f"{source}: no folder of `tfscale export`; the official code's weights need --config CONFIG.yml"]
+        )
+    found = read_exported(source) if config is None else read_official(source, config)
+    found = replace(
+        found,
+        totals=cost_of(found.model, amount) if amount is not None else found.totals,
+        tokenizer=_tokenizer(tokenizer) or found.tokenizer,
+    )
+    try:
+        spec = adopt(to, found, data)
+    except OSError as error:
+        raise UserFault([str(error)]) from error
+    say(f"{source}: {quantity(parameters(spec.model))} parameters, weights {spec.init_from}")
+    if found.totals is None:
+        say("note: what it cost is not known and counts as nothing; say it with --tokens, such as --tokens 300B")
+    else:
+        say(f"trained on {tokens(found.totals.tokens)} tokens, {work(found.totals.flops)} FLOPs")
+    say(str(to))
+    return 0
+
+
+def _amount(text: str) -> int:
+    from pydantic import TypeAdapter, ValidationError
+
+    from tfscale.config.schema import Amount
+
+    amount: TypeAdapter[Any] = TypeAdapter(Amount)
+    try:
+        return int(amount.validate_python(text))
+    except ValidationError as error:
+        raise UserFault([f"--tokens {text}: must be a number of tokens such as 300B, 1.5M or 65536"]) from error
+
+
+def _tokenizer(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path else None
+    except OSError as error:
+        raise UserFault([f"--tokenizer {path}: {error.strerror}; a Hugging Face tokenizer.json is needed"]) from error

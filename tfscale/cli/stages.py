@@ -1,0 +1,33 @@
+"""Finished stages as commands name them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfscale.cli.experiment import plan_of
+from tfscale.config.compose import compose, runs_dir
+from tfscale.faults import UserFault
+from tfscale.interop.finished import Finished, open_finished
+from tfscale.schedule.ledger import find_stage, is_done
+
+CHAIN = "chain"
+"""In place of a stage: every finished one of the schedule's chain."""
+
+
+def stages_of(names: str, overrides: Sequence[str], config_dir: Path | None) -> list[Finished]:
+    """Stages by their names with commas between them, or `chain`.
+
+    Raises:
+        UserFault: one of them is not there or not finished.
+    """
+    if names == CHAIN:
+        plan = plan_of(overrides, config_dir)
+        folders = [stage.path for stage in plan.chain.stages if is_done(stage)]
+        if not folders:
+            name = plan.experiment.schedule.name
+            raise UserFault([f"no stage of {name} is finished in {plan.runs}; `tfscale run` makes them"])
+        return [open_finished(folder) for folder in folders]
+    runs = runs_dir(compose(overrides, config_dir))
+    try:
+        return [open_finished(find_stage(runs, name)) for name in names.split(",")]
+    except ValueError as error:
+        raise UserFault([str(error)]) from error

@@ -1,0 +1,171 @@
+"""A model from elsewhere as the folder of a finished stage, which every verb reads like its own.
+
+DIR/
+    stage.yaml       the model; `init_from` is the hash of its weights
+    checkpoints/     one, at the end of a training that took place elsewhere
+    done.json        what that training cost, as far as it is known
+    import.json      where the weights came from
+    data/            tokenizer.json, where no prepared corpus was named
+"""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tfscale import checkpoint
+from tfscale.checkpoint import Counters, Totals
+from tfscale.data.manifest import TOKENIZER_FILE
+from tfscale.data.prepared import open_data
+from tfscale.data.tokenizer import Tokenizer
+from tfscale.faults import UserFault
+from tfscale.interop.foreign import Foreign, Origin
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import parameters
+from tfscale.schedule.ledger import IMPORT_FILE
+from tfscale.schedule.plan import humanize
+from tfscale.schedule.taking_over import weights_digest
+from tfscale.training.events import DONE_FILE
+from tfscale.training.files import write_json
+from tfscale.training.loop import check_vocabulary
+from tfscale.training.spec import (
+    CHECKPOINTS,
+    STAGE_FILE,
+    DataSpec,
+    OptimizerSpec,
+    RunSpec,
+    ScheduleSpec,
+    StageSpec,
+    key_of,
+    spec_to_dict,
+)
+
+NO_CORPUS = "none"
+"""Fingerprint of a stage that names no prepared corpus."""
+
+
+def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
+    """Writes a model as a finished stage, one tensor at a time.
+
+    Args:
+        to: the folder to make.
+        corpus: a prepared corpus to evaluate and to compare growth on; its tokenizer is taken.
+
+    Raises:
+        UserFault: `to` exists, or the tokenizer or corpus has tokens that the model has not.
+        OSError: it cannot be written; nothing is left behind.
+    """
+    if to.exists():
+        raise UserFault([f"--to {to} exists already; name a folder that does not"])
+    model, tokenizer = found.model, found.tokenizer
+    spec = _spec(model, found.totals, corpus.absolute() if corpus else None)
+    if tokenizer is not None:
+        _check_tokenizer(tokenizer, model)
+    aside = to.with_name(f".{to.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        counters = Counters(step=spec.steps, totals=found.totals or Totals())
+        digest = _write_checkpoint(
+            aside / CHECKPOINTS / checkpoint.folder_name(spec.steps), model, counters, found.tensors
+        )
+        spec = replace(spec, init_from=digest)
+        write_json(aside / IMPORT_FILE, _record(found.origin, digest))
+        if tokenizer is not None and corpus is None:
+            (aside / spec.run.data_dir).mkdir()
+            (aside / spec.run.data_dir / TOKENIZER_FILE).write_bytes(tokenizer)
+        write_json(aside / STAGE_FILE, spec_to_dict(spec))
+        write_json(aside / DONE_FILE, _done(spec, counters))
+        aside.rename(to)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return spec
+
+
+def _spec(model: ModelConfig, totals: Totals | None, corpus: Path | None) -> StageSpec:
+    data = DataSpec(NO_CORPUS, 0, 0, model.context)
+    batch, tokens = model.context, totals.tokens if totals else 0
+    # A stage has an optimizer; what this one was trained with is not ours to say, so these are the paper's.
+    spec = StageSpec(
+        label=f"{model.family}-{humanize(parameters(model))}",
+        model=model,
+        data=data,
+        tokens=round(tokens / batch) * batch,
+        batch_tokens=batch,
+        optimizer=OptimizerSpec(lr=6e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
+        schedule=ScheduleSpec("cosine", 0, 0.0, 0.1, 0.0),
+        seed=0,
+        run=RunSpec(data_dir=str(corpus) if corpus else "data"),
+        init_from="",
+    )
+    if corpus is None:
+        return spec
+    try:
+        prepared = open_data(corpus)
+        heldout = min(len(prepared.heldout) - 1, 65_536)
+        spec = replace(spec, data=DataSpec(prepared.manifest.fingerprint, 0, 0, heldout // batch * batch))
+        if heldout < batch:
+            raise ValueError(f"{corpus}: its held-out split is shorter than the model's context of {batch}")
+        check_vocabulary(spec, prepared)
+    except ValueError as error:
+        raise UserFault([f"--data {error}"]) from error
+    return spec
+
+
+def _check_tokenizer(content: bytes, model: ModelConfig) -> None:
+    try:
+        entries = Tokenizer(content, "--tokenizer").vocab_size
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
+    if entries > model.vocab_size:
+        raise UserFault([f"--tokenizer: has {entries} entries, the model's embedding {model.vocab_size} rows"])
+
+
+def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor]) -> str:
+    """Writes the checkpoint; returns a hash of the weights, the same for the same float32 values."""
+    folder.parent.mkdir()
+    checkpoint.check_room(folder, 4 * parameters(model))
+
+    def save(aside: Path) -> None:
+        for number, name in enumerate(sorted(tensors)):
+            tensor = tensors[name].detach().to(torch.float32).contiguous()
+            save_file({f"model/{name}": tensor}, aside / f"tensor-{number:05d}.safetensors")
+
+    checkpoint.write_aside(folder, model, counters, save)
+    return weights_digest(folder)
+
+
+def _record(origin: Origin, digest: str) -> dict[str, Any]:
+    return {
+        "format": origin.format,
+        "files": [_file(path) for path in origin.files],
+        "weights_sha256": digest,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "settings": dict(origin.settings),
+    }
+
+
+def _file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+
+
+def _done(spec: StageSpec, counters: Counters) -> dict[str, Any]:
+    return {
+        "key": key_of(spec),
+        "step": counters.step,
+        "tokens": spec.tokens,
+        "before": asdict(counters.before),
+        "totals": asdict(counters.totals),
+        "eval": None,
+        "checkpoint": checkpoint.folder_name(counters.step),
+    }

@@ -1,0 +1,124 @@
+"""A finished stage as a folder that Hugging Face's libraries read."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from tfscale import checkpoint
+from tfscale.checkpoint import BrokenCheckpoint
+from tfscale.data.manifest import TOKENIZER_FILE
+from tfscale.data.tokenizer import Tokenizer
+from tfscale.faults import UserFault
+from tfscale.interop.card import model_card
+from tfscale.interop.exported import CONFIG_FILE, INDEX_FILE, LINEAGE_FILE, MODEL_TYPE, PREFIX, WEIGHTS_FILE
+from tfscale.interop.finished import Finished, tokenizer_of
+from tfscale.interop.lineage import lineage_of, record
+from tfscale.interop.sources import MODELING, sources
+from tfscale.models.config import ModelConfig, to_dict
+
+SHARD_BYTES = 4 * 10**9
+"""Of a weights file at most, a tensor at least."""
+
+
+def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes weights, config, tokenizer, the model's code, a model card and its lineage.
+
+    Memory stays near one weights file.
+
+    Raises:
+        UserFault: `out` exists, the stage's checkpoint is not whole, its tokenizer or an ancestor is missing.
+        OSError: it cannot be written; nothing is left behind.
+    """
+    if out.exists():
+        raise UserFault([f"--out {out} exists already; name a folder that does not"])
+    tokenizer, stages = tokenizer_of(stage), lineage_of(stage)
+    aside = out.with_name(f".{out.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        _write_weights(stage, aside, shard_bytes)
+        (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
+        for name, values in _settings(stage.spec.model, tokenizer).items():
+            _write(aside / name, values)
+        _write(aside / LINEAGE_FILE, {"stages": [record(each) for each in stages]})
+        for name, text in sources().items():
+            (aside / name).write_text(text, encoding="utf-8")
+        (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
+        aside.rename(out)
+    except BrokenCheckpoint as error:
+        raise UserFault([str(error)]) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _settings(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+    end, end_id = tokenizer.end_of_text, tokenizer.end_of_text_id
+    special = {"bos_token_id": end_id, "eos_token_id": end_id, "pad_token_id": end_id}
+    return {
+        CONFIG_FILE: {
+            "architectures": ["TfscaleForCausalLM"],
+            "auto_map": {
+                "AutoConfig": f"{MODELING}.TfscaleConfig",
+                "AutoModelForCausalLM": f"{MODELING}.TfscaleForCausalLM",
+            },
+            "model_type": MODEL_TYPE,
+            "tfscale": to_dict(model),
+            "vocab_size": model.vocab_size,
+            "hidden_size": model.d_model,
+            "num_hidden_layers": model.n_layer,
+            "num_attention_heads": model.n_head,
+            "max_position_embeddings": model.context,
+            "tie_word_embeddings": True,
+            "dtype": "float32",
+            **special,
+        },
+        "generation_config.json": special,
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": end,
+            "eos_token": end,
+            "pad_token": end,
+            "unk_token": end,
+            "model_max_length": model.context,
+            "clean_up_tokenization_spaces": False,
+        },
+    }
+
+
+def _write_weights(stage: Finished, folder: Path, shard_bytes: int) -> None:
+    checkpoint.verify(stage.checkpoint)
+    shapes = {name: shape for name, shape in checkpoint.shapes(stage.checkpoint).items() if name.startswith("model/")}
+    shards = list(_shards(shapes, shard_bytes))
+    placed: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = WEIGHTS_FILE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        tensors = {name: torch.empty(shapes[name]) for name in names}
+        checkpoint.read(stage.checkpoint, tensors)
+        renamed = {PREFIX + name.removeprefix("model/"): tensor for name, tensor in tensors.items()}
+        save_file(renamed, folder / file, metadata={"format": "pt"})
+        placed |= dict.fromkeys(renamed, file)
+    if len(shards) > 1:
+        total = 4 * sum(shape.numel() for shape in shapes.values())
+        _write(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": placed})
+
+
+def _shards(shapes: dict[str, torch.Size], most: int) -> Iterator[list[str]]:
+    names: list[str] = []
+    held = 0
+    for name, shape in sorted(shapes.items()):
+        size = 4 * shape.numel()
+        if names and held + size > most:
+            yield names
+            names, held = [], 0
+        names.append(name)
+        held += size
+    yield names
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,76 @@
+"""A finished stage, opened to be used."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfscale.checkpoint import BrokenCheckpoint, load_model, verify
+from tfscale.data.manifest import TOKENIZER_FILE
+from tfscale.data.tokenizer import Tokenizer, load_tokenizer
+from tfscale.faults import UserFault
+from tfscale.models.language_model import LanguageModel
+from tfscale.schedule.ledger import read_done
+from tfscale.training.spec import CHECKPOINTS, StageSpec, read_spec
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the folder of a finished stage says."""
+
+    folder: Path
+    spec: StageSpec
+    done: dict[str, Any]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its last one."""
+        return self.folder / CHECKPOINTS / str(self.done["checkpoint"])
+
+    @property
+    def data(self) -> Path:
+        """Folder of its corpus, or of its tokenizer alone."""
+        return self.folder / self.spec.run.data_dir
+
+
+def open_finished(folder: Path) -> Finished:
+    """A stage's folder.
+
+    Raises:
+        UserFault: it is none, or is not finished.
+    """
+    try:
+        return Finished(folder, read_spec(folder), read_done(folder))
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
+
+
+def model_of(stage: Finished) -> LanguageModel:
+    """Its model, in float32 on the CPU.
+
+    Raises:
+        UserFault: the checkpoint is not whole.
+    """
+    try:
+        verify(stage.checkpoint)
+        return load_model(stage.checkpoint)
+    except BrokenCheckpoint as error:
+        raise UserFault([str(error)]) from error
+
+
+def tokenizer_of(stage: Finished) -> Tokenizer:
+    """Its tokenizer.
+
+    Raises:
+        UserFault: there is none, or its model has fewer entries.
+    """
+    path = stage.data / TOKENIZER_FILE
+    if stage.spec.init_from is not None and not path.exists():
+        raise UserFault([f"{stage.folder}: was imported without a tokenizer; import it with --tokenizer or --data"])
+    try:
+        tokenizer = load_tokenizer(path)
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
+    rows = stage.spec.model.vocab_size
+    if tokenizer.vocab_size > rows:
+        raise UserFault([f"{path}: has {tokenizer.vocab_size} entries, the stage's model {rows}"])
+    return tokenizer

@@ -1,0 +1,204 @@
+"""Released TokenFormer checkpoints: GPT-NeoX's options in YAML and its weights, as a tfscale model.
+
+The weights come as one `pytorch_model.bin`, or as the folder of `layer_XX-model_00-model_states.pt` files that
+DeepSpeed writes. They are read by torch's weights-only reader, which makes tensors and plain containers and calls
+nothing else, and are mapped into memory, so that a model of any size is taken over one tensor at a time.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from tfscale.faults import UserFault
+from tfscale.interop.foreign import Foreign, Origin, tensor_faults
+from tfscale.models.config import TokenFormerConfig, TokenGroup, default_tau, rotary_dims
+from tfscale.models.language_model import LAYER_NORM_EPS, ROTARY_BASE
+
+_REQUIRED = ("num_layers", "hidden_size", "num_attention_heads", "qkv_slot_num", "proj_slot_num", "ffn_slot_num",
+             "seq_length")  # fmt: skip
+_ALLOWED: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "norm": ("layernorm", ("layernorm_nonparam",)),
+    "final_norm": ("layernorm", ("layernorm",)),
+    "norm_activation_type": ("l2_norm_gelu", ("l2_norm_gelu", "gelu_l2_norm", "softmax")),
+    "pos_emb": ("learned", ("rotary", "none")),
+    "rotary_emb_base": (ROTARY_BASE, (ROTARY_BASE,)),
+    "layernorm_epsilon": (LAYER_NORM_EPS, (LAYER_NORM_EPS,)),
+    "no_weight_tying": (False, (False,)),
+    "gpt_j_residual": (False, (False,)),
+    "use_mup": (False, (False,)),
+    "apply_query_key_layer_scaling": (False, (False,)),
+    "sliding_window_width": (None, (None,)),
+    "model_parallel_size": (1, (1,)),
+}
+"""Options that change what the model computes: GPT-NeoX's default, and the values that tfscale's model has."""
+
+_FREQUENCIES = "attention.rotary_emb.inv_freq"
+"""A buffer that older checkpoints carry; it is derived, so it is compared and left out."""
+_EMBEDDING = "sequential.0.word_embeddings.weight"
+_LAYER_FILES = "layer_"
+
+
+def read_official(weights: Path, config: Path) -> Foreign:
+    """A released model.
+
+    Args:
+        weights: `pytorch_model.bin`, or a folder of DeepSpeed's `layer_*.pt` files.
+        config: its YAML file.
+
+    Raises:
+        UserFault: an option that tfscale's model does not have, a file that cannot be read without running code, or
+            tensors that are missing, left over or of another shape: all of them.
+    """
+    options = read_options(config)
+    files = _files(weights)
+    stored = {name: tensor for file in files for name, tensor in _tensors_of(file).items()}
+    embedding = stored.get(_EMBEDDING)
+    model = _model(config, options, 0 if embedding is None or embedding.ndim != 2 else len(embedding))
+    named = {_our_name(name): name for name in stored if not name.endswith(_FREQUENCIES)}
+    tensors = {ours: stored[theirs] for ours, theirs in named.items()}
+    there = {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensors.items()}
+    faults = [
+        *tensor_faults(model, there, lambda ours: named.get(ours) or _official_name(ours, model)),
+        *_frequency_faults(model, stored),
+    ]
+    if faults:
+        raise UserFault([f"{weights}: {fault}" for fault in faults])
+    return Foreign(model, tensors, Origin("gpt-neox", (*files, config), options))
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """The options of a GPT-NeoX YAML file, dashes in their names made underscores as GPT-NeoX does.
+
+    Raises:
+        UserFault: it is no YAML mapping.
+    """
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise UserFault([f"--config {path}: {error}; a YAML file of the official repository is needed"]) from error
+    if not isinstance(options, dict):
+        raise UserFault([f"--config {path}: holds no options; a YAML file of the official repository is needed"])
+    return {str(name).replace("-", "_"): value for name, value in options.items()}
+
+
+def _model(path: Path, options: dict[str, Any], embedding_rows: int) -> TokenFormerConfig:
+    faults = list(_option_faults(options))
+    if faults:
+        raise UserFault([f"--config {path}: {fault}" for fault in faults])
+    activation = options.get("norm_activation_type", "l2_norm_gelu")
+    qkv, out, ffn = (
+        (TokenGroup(n, default_tau(activation, n)),)
+        for n in (options[f"{part}_slot_num"] for part in ("qkv", "proj", "ffn"))
+    )
+    try:
+        return TokenFormerConfig(
+            n_layer=options["num_layers"],
+            d_model=options["hidden_size"],
+            n_head=options["num_attention_heads"],
+            vocab_size=options.get("padded_vocab_size", embedding_rows) or 1,
+            context=options["seq_length"],
+            qkv=qkv,
+            out=out,
+            ffn=ffn,
+            norm_activation=activation,
+            rotary=float(options.get("rotary_pct", 1.0)) if options["pos_emb"] == "rotary" else 0.0,
+        )
+    except (ValueError, TypeError) as error:
+        raise UserFault([f"--config {path}: {error}"]) from error
+
+
+def _option_faults(options: dict[str, Any]) -> Iterator[str]:
+    for name in (*_REQUIRED, "padded_vocab_size"):
+        value = options.get(name)
+        if value is None and name in _REQUIRED:
+            yield f"{name} is missing; it shapes the model"
+        elif value is not None and (type(value) is not int or not 0 < value < 2**31):
+            yield f"{name}={value!r}: must be a whole number above 0"
+    for name, (default, allowed) in _ALLOWED.items():
+        value = options.get(name, default)
+        if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
+            shown = " or ".join(map(repr, allowed))
+            yield f"{name}={value!r}{'' if name in options else ' (by default)'}: tfscale's model has {shown}"
+    kinds = re.findall(r"[a-z_]+", str(options.get("attention_config", "tokenformer")))
+    if set(kinds) != {"tokenformer"}:
+        yield f"attention_config={options['attention_config']!r}: every layer must be 'tokenformer'"
+
+
+def _files(path: Path) -> list[Path]:
+    """The single file, or DeepSpeed's files, one a layer of its pipeline."""
+    if path.is_file():
+        return [path]
+    files = sorted(path.glob(f"{_LAYER_FILES}*-model_*-model_states.pt"))
+    if not files:
+        raise UserFault([f"{path}: neither pytorch_model.bin nor a folder of layer_XX-model_00-model_states.pt files"])
+    split = [file.name for file in files if "-model_00-" not in file.name]
+    if split:
+        raise UserFault([f"{path}: is split over model-parallel ranks ({split[0]}); merge it into one first"])
+    return files
+
+
+def _tensors_of(file: Path) -> dict[str, Tensor]:
+    """Of a layer's file, under the names that they have in the single one: the numbers are those of `sequential.N`."""
+    try:
+        held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # the reader raises whatever a damaged or a foreign file brings it to
+        what = next(iter(str(error).strip().splitlines()), repr(error))
+        raise UserFault([f"{file}: cannot be read as weights alone, without running code: {what}"]) from error
+    if not isinstance(held, dict):
+        raise UserFault([f"{file}: holds a {type(held).__name__}; a state dict is needed"])
+    others = [str(name) for name, value in held.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserFault([f"{file}: holds more than tensors ({', '.join(others)}); a state dict is needed"])
+    layer = re.match(rf"{_LAYER_FILES}(\d+)", file.name)
+    prefix = f"sequential.{int(layer[1])}." if layer else ""
+    return {f"{prefix}{name}": tensor for name, tensor in held.items()}
+
+
+def _our_name(official: str) -> str:
+    """`sequential.N.*` to the names of `LanguageModel`; a name that fits nothing stays as it is."""
+    match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
+    if match is None:
+        return official
+    index, rest = int(match[1]), match[2]
+    if rest == "word_embeddings.weight":
+        return "embedding"
+    if rest in ("norm.weight", "norm.bias"):
+        return f"final_{rest}"
+    for theirs, ours in _PARTS.items():
+        if rest.startswith(theirs):
+            rest = ours + rest.removeprefix(theirs).replace("_param_tokens", "s")
+            return f"blocks.{index - 2}.{rest}"  # 0 is the embedding, 1 a reshape
+    return official
+
+
+_PARTS = {"attention.proj.": "attention.output.", "mlp.": "ffn."} | {
+    f"attention.{part}.": f"attention.qkv.{part}." for part in ("query", "key", "value")
+}
+
+
+def _official_name(name: str, model: TokenFormerConfig) -> str:
+    """The other way, for messages."""
+    if name == "embedding":
+        return _EMBEDDING
+    if name.startswith("final_norm."):
+        return f"sequential.{model.n_layer + 3}.{name.removeprefix('final_')}"
+    _, index, rest = name.split(".", 2)
+    for theirs, ours in _PARTS.items():
+        if rest.startswith(ours):
+            rest = theirs + rest.removeprefix(ours)
+    return f"sequential.{int(index) + 2}.{rest.removesuffix('s')}_param_tokens"
+
+
+def _frequency_faults(model: TokenFormerConfig, stored: Mapping[str, Tensor]) -> Iterator[str]:
+    r = rotary_dims(model)
+    ours = torch.tensor([ROTARY_BASE ** (-j / r) for j in range(0, r, 2)])
+    for name, tensor in stored.items():
+        if name.endswith(_FREQUENCIES) and not (
+            tensor.shape == ours.shape and torch.allclose(tensor.float(), ours, rtol=1e-2)
+        ):
+            yield f"{name}: other rotary frequencies than the config's options make"

@@ -1,0 +1,116 @@
+"""Loss of a model on any text, in windows that slide over it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from tfscale.data.prepared import open_data
+from tfscale.data.text import TextSource
+from tfscale.data.tokenizer import Tokenizer, pieces
+from tfscale.faults import UserFault
+from tfscale.interop.finished import Finished
+from tfscale.models.language_model import LanguageModel
+
+_LOGITS = 2**26
+"""Logits held at once."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Loss over a text, each token counting the same."""
+
+    loss: float
+    """Nats a token."""
+    tokens: int
+    """Those that were predicted; the end of a document is one."""
+    bytes: float
+    """UTF-8 bytes of text that they stand for, the end of a document counted as one."""
+    context: int
+    """Tokens of a window."""
+    stride: int
+    """Tokens that a window adds to the one before. The model sees at least context - stride tokens before each token
+    that counts, but at the text's beginning."""
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss), a token."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable between tokenizers."""
+        return self.loss * self.tokens / self.bytes / math.log(2)
+
+
+def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
+    """On the held-out tokens that the stage's own evaluations read.
+
+    Raises:
+        UserFault: the stage's corpus is not there.
+    """
+    try:
+        data = open_data(stage.data, stage.spec.data.fingerprint)
+    except ValueError as error:
+        raise UserFault([f"{error} Or name a text: --text FILE"]) from error
+    context = model.config.context
+    count = stage.spec.data.heldout_tokens // context * context
+    loss = total_loss(model, np.asarray(data.heldout[: count + 1]), stride)
+    return Score(loss / count, count, count * data.heldout_bytes_per_token, context, stride)
+
+
+def score_text(path: Path, tokenizer: Tokenizer, model: LanguageModel, stride: int) -> Score:
+    """On a file of text or a folder of them, as `data.path` takes them. Documents follow each other, with an
+    end-of-text token after each and one before the first.
+
+    Raises:
+        UserFault: there is no text, or the tokenizer cannot encode it.
+    """
+    tokens, size = [tokenizer.end_of_text_id], 0
+    try:
+        for document in chain.from_iterable(part.documents() for part in TextSource(path).parts()):
+            for encoded in tokenizer.encode_batch(list(pieces(document))):
+                tokens += encoded
+            tokens.append(tokenizer.end_of_text_id)
+            size += len(document.encode()) + 1
+    except ValueError as error:
+        raise UserFault([f"--text {error}"]) from error
+    count = len(tokens) - 1
+    if not count:
+        raise UserFault([f"--text {path}: holds no text"])
+    return Score(total_loss(model, np.array(tokens), stride) / count, count, size, model.config.context, stride)
+
+
+@torch.inference_mode()
+def total_loss(model: LanguageModel, tokens: NDArray[np.integer], stride: int) -> float:
+    """Nats of every token after the first, each predicted from the window that it first stands in."""
+    context, device = model.config.context, model.embedding.device
+    together = max(1, _LOGITS // (context * model.config.vocab_size))
+    total = 0.0
+    for (length, counted), alike in groupby(_windows(len(tokens) - 1, context, stride), key=itemgetter(1, 2)):
+        begins = [begin for begin, _, _ in alike]
+        for first in range(0, len(begins), together):
+            rows = np.stack([tokens[begin : begin + length + 1] for begin in begins[first : first + together]])
+            inputs = torch.from_numpy(rows.astype(np.int64)).to(device)
+            hidden = model.hidden(inputs[:, :-1])[:, -counted:]
+            logits = (hidden @ model.embedding.T).float()
+            losses = F.cross_entropy(logits.flatten(0, 1), inputs[:, -counted:].flatten(), reduction="sum")
+            total += losses.double().item()
+    return total
+
+
+def _windows(count: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Beginning and length of each window of the inputs, and how many of its last targets count in it."""
+    done = 0
+    while done < count:
+        end = min(count, context if done == 0 else done + stride)
+        begin = max(0, end - context)
+        yield begin, end - begin, end - done
+        done = end
