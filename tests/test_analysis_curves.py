@@ -20,7 +20,9 @@ FLOPS_A_TOKEN = 1000.0
 TOKENS_A_SECOND = 100.0
 
 
-def spec(tokens: int, parent: ArmStage | None = None, grown: bool = False, heldout_tokens: int = 64) -> StageSpec:
+def spec(
+    tokens: int, parent: ArmStage | None = None, grown: bool = False, heldout_tokens: int = 64, seed: int = 0
+) -> StageSpec:
     return StageSpec(
         label="any",
         model=MODEL,
@@ -29,7 +31,7 @@ def spec(tokens: int, parent: ArmStage | None = None, grown: bool = False, heldo
         batch_tokens=BATCH,
         optimizer=OptimizerSpec(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
         schedule=ScheduleSpec(kind="cosine", warmup_tokens=0, warmup_from=0.0, floor=0.0, decay=0.0),
-        seed=0,
+        seed=seed,
         run=RunSpec(data_dir="."),
         parent=parent.key if parent else None,
         parent_dir=f"../{parent.path.name}" if parent else None,
@@ -47,10 +49,11 @@ def write_stage(
     before: int = 0,
     grown: bool = False,
     finished: bool = True,
+    seed: int = 0,
 ) -> ArmStage:
     """A stage of `tokens` tokens whose evenly spaced evaluations, one at step 0 first, read `perplexities`. `before`:
     tokens of its lineage. Without perplexities nothing is written."""
-    stage = ArmStage(size, key, runs / f"{size}-{key}", spec(tokens, parent, grown))
+    stage = ArmStage(size, key, runs / f"{size}-{key}", spec(tokens, parent, grown, seed=seed))
     if not perplexities:
         return stage
     stage.path.mkdir(parents=True)
@@ -90,6 +93,24 @@ def write_arms(runs: Path) -> list[Arm]:
         Arm("progressive", "progressive", "chain", (small, large)),
         Arm("scratch", "from scratch", "scratch", tuple(scratch)),
         Arm("on", "small model trained on", "trained_on", (on,)),
+    ]
+
+
+def write_seeds(runs: Path, seeds: int = 3) -> list[Arm]:
+    """The chain and the scratch arm of `write_arms` with several seeds, whose curves differ by 2%."""
+    chain, scratch = [], []
+    for seed in range(seeds):
+        off = 1 + 0.02 * (seed - (seeds - 1) / 2)
+        small = write_stage(runs, f"c1{seed}", "S", [16, 10 * off, 8 * off], 800, seed=seed)
+        large = [12 * off, 7 * off, 6 * off, 5 * off]
+        chain += [small, write_stage(runs, f"c2{seed}", "L", large, 400, small, 800, grown=True, seed=seed)]
+        scratch += [
+            write_stage(runs, f"t1{seed}", "S", [16, 11 * off, 9 * off], 800, seed=seed),
+            write_stage(runs, f"t2{seed}", "L", [16, 9 * off, 7.5 * off, 6 * off], 1200, seed=seed),
+        ]
+    return [
+        Arm("progressive", "progressive", "chain", tuple(chain)),
+        Arm("scratch", "from scratch", "scratch", tuple(scratch)),
     ]
 
 
@@ -166,3 +187,11 @@ def test_arms_evaluated_on_different_text_are_refused(tmp_path: Path) -> None:
         read_arms([chain, other])
     same_text = replace(other, stages=(replace(other.stages[0], spec=spec(1600)),))
     assert len(read_arms([chain, same_text])) == 2
+
+
+def test_stages_of_one_size_are_replicates_told_apart_by_their_seed(tmp_path: Path) -> None:
+    chain, _ = read_arms(write_seeds(tmp_path))
+    assert (chain.sizes, chain.seeds) == (("S", "L"), (0, 1, 2))
+    assert [stage.key for stage in chain.replicates("L")] == ["c20", "c21", "c22"]
+    assert [stage.key for stage in chain.of_seed(1)] == ["c11", "c21"]
+    assert chain.replicates("XL") == ()

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tfscale.analysis.costs import at_equal_perplexity, family, marginal, perplexity_at
-from tfscale.analysis.curves import ArmCurve, curve
+from tfscale.analysis.bootstrap import sample
+from tfscale.analysis.costs import family, marginal
+from tfscale.analysis.crossings import perplexity_at
+from tfscale.analysis.curves import ArmCurve, StageCurve, curve
 from tfscale.analysis.reference import published_arms
 from tfscale.analysis.table import Row, compare
+from tfscale.config.compose import compose
 
 PAPER = Path(__file__).parent.parent / "conf" / "reference" / "tokenformer_paper.yaml"
 SIZES = ("124M", "354M", "757M", "1.4B")
@@ -18,6 +21,11 @@ SIZES = ("124M", "354M", "757M", "1.4B")
 
 def paper() -> dict[str, ArmCurve]:
     return {arm.name: arm for arm in published_arms(OmegaConf.to_container(OmegaConf.load(PAPER)))}  # type: ignore
+
+
+def stage_of(arm: ArmCurve, size: str) -> StageCurve:
+    (stage,) = arm.replicates(size)
+    return stage
 
 
 def row(chain: str, baseline: str, size: str) -> Row:
@@ -36,6 +44,55 @@ def test_only_the_60b_chain_reaches_the_tables_transformer() -> None:
     assert [state and state.state for state in states] == ["not reached", "not reached", "at least"]
     gaps = [state.gap for state in states if state]
     assert gaps == pytest.approx([0.51, 0.14, 0.0])
+
+
+OUTCOMES = {
+    "15b": ["costs more", "costs more", "not reached"],
+    "30b": ["costs more", "not reached", "not reached"],
+    "60b": ["not reached", "not reached", "saves"],
+}
+"""Where the difference at equal cumulative cost is above 0, the Transformer had been where the chain ends for less."""
+
+
+@pytest.mark.parametrize("budget", OUTCOMES)
+def test_outcomes_on_the_papers_points(budget: str) -> None:
+    rows = [row(f"progressive_{budget}", "transformer", size).equal_perplexity for size in SIZES[1:]]
+    assert [each and each.outcome for each in rows] == OUTCOMES[budget]
+    assert all(each and each.interval is None for each in rows)
+
+
+def test_with_a_noise_floor_of_a_hundredth_the_60b_chain_is_level_at_1_4b() -> None:
+    arms = paper()
+    table = compare([arms["progressive_60b"], arms["transformer"]], "device_seconds", assumed_noise=0.01)
+    (last,) = [row for row in table.of_size("1.4B") if row.arm == "transformer"]
+    assert last.equal_perplexity is not None
+    assert last.equal_perplexity.outcome == "no difference"
+    assert last.equal_perplexity.saving == pytest.approx(1 - 6141 / 11629)
+
+
+def test_flops_follow_from_tokens_where_the_models_stand_beside() -> None:
+    def stage(size: str, flops: float) -> StageCurve:
+        return StageCurve(size, size, None, False, 1, 1, None, (), False, flops_per_token=flops)
+
+    ours = ArmCurve("progressive", "", "chain", (stage("124M", 1e9), stage("354M", 3e9)))
+    arms = {arm.name: arm for arm in published_arms(OmegaConf.to_container(OmegaConf.load(PAPER)), [ours])}  # type: ignore
+    small, large, unknown, _ = arms["progressive_30b"].stages
+    assert small.end is not None
+    assert large.end is not None
+    assert unknown.end is not None
+    assert small.end.totals.flops == pytest.approx(3e20)
+    assert large.end.totals.flops == pytest.approx(3e20 + 9e19)
+    assert math.isnan(unknown.end.totals.flops)
+    assert math.isnan(arms["transformer"].stages[0].evaluations[0].totals.flops)
+
+
+def test_every_published_point_carries_where_it_was_read() -> None:
+    for arm in paper().values():
+        for stage in arm.stages:
+            for evaluation in stage.evaluations:
+                assert evaluation.read_from is not None
+                plotted = arm.name == "transformer_as_plotted"
+                assert evaluation.read_from["perplexity"] == ("figure" if plotted else "table")
 
 
 def test_the_threefold_saving_holds_for_the_transformer_as_plotted() -> None:
@@ -67,13 +124,11 @@ def test_the_same_in_the_tokens_that_the_chains_device_time_buys_from_scratch(
     size: str, differences: list[float]
 ) -> None:
     arms = paper()
-    scratch = arms["transformer"].stage(size)
-    assert scratch is not None
+    scratch = stage_of(arms["transformer"], size)
     assert scratch.end is not None
     rate = scratch.end.totals.tokens / scratch.end.totals.device_seconds
     for budget, difference in zip(("15b", "30b", "60b"), differences, strict=True):
-        stage = arms[f"progressive_{budget}"].stage(size)
-        assert stage is not None
+        stage = stage_of(arms[f"progressive_{budget}"], size)
         assert stage.end is not None
         perplexity = perplexity_at(curve([scratch], "tokens"), rate * stage.end.totals.device_seconds)
         assert perplexity is not None
@@ -82,9 +137,8 @@ def test_the_same_in_the_tokens_that_the_chains_device_time_buys_from_scratch(
 
 def test_the_stage_costs_and_the_cost_of_the_family() -> None:
     arms = paper()
-    last = arms["progressive_30b"].stage("1.4B")
-    assert last is not None
-    alone, chain, scratch = marginal(last), family(arms["progressive_30b"], "1.4B"), family(arms["transformer"], "1.4B")
+    alone = marginal(stage_of(arms["progressive_30b"], "1.4B"))
+    chain, scratch = (family(arms[name].stages, "1.4B") for name in ("progressive_30b", "transformer"))
     assert alone is not None
     assert chain is not None
     assert scratch is not None
@@ -97,7 +151,7 @@ def test_the_stage_costs_and_the_cost_of_the_family() -> None:
 def test_what_was_not_published_is_not_known() -> None:
     arms = paper()
     assert math.isnan(marginal(arms["transformer"].stages[0]).flops)  # type: ignore[union-attr]
-    assert at_equal_perplexity(arms["progressive_30b"].stages[3], arms["transformer"].stages[3], "flops") is None
+    assert sample(arms["progressive_30b"].replicates("1.4B"), "flops") is None
 
 
 def test_every_point_says_where_each_of_its_numbers_was_read() -> None:
@@ -130,3 +184,11 @@ def test_a_wrong_field_is_told_with_the_arms_name(change: dict[str, Any], told: 
     assert published_arms({"arms": [good]})[0].stages[0].finished
     with pytest.raises(ValueError, match=f"reference arm mine: .*{told}"):
         published_arms({"arms": [good | change]})
+
+
+def test_the_papers_schedule_brings_the_papers_points_and_others_bring_none() -> None:
+    brought = compose(["schedule=progressive_1b4"]).reference
+    assert [arm.name for arm in published_arms({"arms": brought.arms})] == list(paper())
+    assert compose(["schedule=progressive_1b4", "reference=none"]).reference.arms == []
+    assert compose([]).reference.arms == []
+    assert compose(["reference=tokenformer_paper"]).reference == brought

@@ -1,33 +1,53 @@
 """The figure, and the comparison's files."""
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_analysis_curves import write_arms, write_stage
+from omegaconf import OmegaConf
+from test_analysis_curves import write_arms, write_seeds, write_stage
 
+from tfscale.analysis.compared import compare_arms
 from tfscale.analysis.curves import read_arms
-from tfscale.analysis.figure import comparison_figure, render
+from tfscale.analysis.figure import comparison_figure
+from tfscale.analysis.figure_costs import costs_figure
+from tfscale.analysis.figure_lineage import lineage_figure
+from tfscale.analysis.reference import published_arms
 from tfscale.analysis.report import write_comparison
+from tfscale.analysis.style import FIGURE_KINDS, render, styles
+from tfscale.config.compose import conf_dir
 from tfscale.schedule.arms import Arm
 
 
 def lines(figure: Any) -> dict[str, Any]:
-    return {line.get_label(): line for line in figure.axes[0].lines if not line.get_label().startswith("_")}
+    return {line.get_label(): line for line in main_axes(figure).lines if not line.get_label().startswith("_")}
+
+
+def write(arms: list[Arm], folder: Path, title: str) -> dict[str, Path]:
+    return {path.name: path for path in write_comparison(compare_arms(arms, title), folder)}
+
+
+def main_axes(figure: Any) -> Any:
+    """The axes of the curves; those of the growths may stand before them."""
+    return next(axes for axes in figure.axes if axes.get_ylabel() == "held-out perplexity")
 
 
 def texts(figure: Any) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].texts]
+    return [text.get_text() for text in main_axes(figure).texts]
 
 
 def test_each_arm_is_a_line_through_the_ends_of_its_runs(tmp_path: Path) -> None:
     drawn = lines(comparison_figure(read_arms(write_arms(tmp_path)), "title"))
-    assert [list(axis) for axis in drawn["progressive"].get_data()] == [[800_000, 1_200_000], [8, 5]]
-    assert [list(axis) for axis in drawn["from scratch"].get_data()] == [[800_000, 1_200_000], [9, 6]]
-    assert [list(axis) for axis in drawn["small model trained on"].get_data()] == [[1_200_000], [7]]
+    ends = {"progressive": [8, 5], "from scratch": [9, 6], "small model trained on": [7]}
+    for title, perplexities in ends.items():
+        compute, perplexity = drawn[title].get_data()
+        assert list(compute) == pytest.approx([800_000, 1_200_000][-len(perplexities) :])
+        assert list(perplexity) == pytest.approx(perplexities)
 
 
 def test_arms_differ_in_marker_and_line_style_as_well_as_in_colour(tmp_path: Path) -> None:
@@ -52,7 +72,7 @@ def test_runs_that_ended_elsewhere_are_named_too(tmp_path: Path) -> None:
 
 def test_growth_off_the_scale_is_marked_on_the_edge_with_its_perplexity(tmp_path: Path) -> None:
     figure = comparison_figure(read_arms(write_arms(tmp_path)), "title")
-    axes = figure.axes[0]
+    axes = main_axes(figure)
     (mark,) = [line for line in axes.lines if line.get_label() == "right after growth, untrained"]
     assert list(mark.get_ydata()) == [axes.get_ylim()[1]]
     assert axes.get_ylim()[1] < 12
@@ -65,7 +85,7 @@ def test_growth_that_changes_nothing_is_marked_where_it_is(tmp_path: Path) -> No
     large = write_stage(tmp_path, "c2", "L", [8, 7, 6], 400, parent=small, before=800, grown=True)
     figure = comparison_figure(read_arms([Arm("c", "chain", "chain", (small, large))]), "title")
     mark = lines(figure)["right after growth, untrained"]
-    assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([800_000], [8])
+    assert (*mark.get_xdata(), *mark.get_ydata()) == (pytest.approx(800_000), pytest.approx(8))
     assert "off the scale" not in figure.get_supxlabel()
 
 
@@ -77,7 +97,7 @@ def test_unfinished_runs_are_named_in_the_caption(tmp_path: Path) -> None:
 
 
 def test_every_end_lies_inside_the_frame_with_ticks_to_read_it_by(tmp_path: Path) -> None:
-    axes = comparison_figure(read_arms(write_arms(tmp_path)), "title").axes[0]
+    axes = main_axes(comparison_figure(read_arms(write_arms(tmp_path)), "title"))
     for line in lines(axes.figure).values():
         for x, y in zip(*line.get_data(), strict=True):
             assert axes.get_xlim()[0] < x < axes.get_xlim()[1]
@@ -94,43 +114,47 @@ def test_nothing_measured_is_nothing_to_draw(tmp_path: Path) -> None:
 
 def test_the_same_measurements_give_the_same_bytes(tmp_path: Path) -> None:
     arms = read_arms(write_arms(tmp_path))
-    for kind in ("png", "svg"):
+    for kind in FIGURE_KINDS:
         assert render(comparison_figure(arms, "t"), kind) == render(comparison_figure(arms, "t"), kind)
 
 
-def test_a_comparison_is_five_files_and_leaves_nothing_aside(tmp_path: Path) -> None:
+NAMES = {
+    *(
+        f"{name}.{kind}"
+        for name in ("figure", "figure_time", "figure_tokens", "costs", "lineage")
+        for kind in FIGURE_KINDS
+    ),
+    *(f"table.{kind}" for kind in ("csv", "json", "md", "tex")),
+}
+
+
+def test_a_comparison_is_figures_and_tables_and_leaves_nothing_aside(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "comparison"
-    written = write_comparison(write_arms(tmp_path / "runs"), folder, "tiny on text")
-    assert {path.name for path in folder.iterdir()} == {
-        "figure.png",
-        "figure.svg",
-        "table.csv",
-        "table.json",
-        "table.md",
-    }
-    assert written.png.read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in written.svg.read_text()
-    assert json.loads(written.json.read_text())["rows"][0]["key"] == "c1"
-    assert written.csv.read_text().count("\n") == 6
-    assert written.markdown.read_text().startswith("# tiny on text")
-    assert len(written.table.rows) == 5
+    written = write(write_arms(tmp_path / "runs"), folder, "tiny on text")
+    assert {path.name for path in folder.iterdir()} == set(written) == NAMES
+    for name, path in written.items():
+        start = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}.get(path.suffix, b"")
+        assert path.read_bytes().startswith(start), name
+    assert json.loads(written["table.json"].read_text())["rows"][0]["key"] == "c1"
+    assert written["table.csv"].read_text().count("\n") == 6
+    assert written["table.md"].read_text().startswith("# tiny on text")
 
 
 def test_a_comparison_that_fails_leaves_the_old_one_alone(tmp_path: Path) -> None:
     arms = write_arms(tmp_path / "runs")
-    written = write_comparison(arms, tmp_path / "out", "old")
-    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "figure.png").write_text("old")
     (arms[0].stages[0].path / "done.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read"):
-        write_comparison(arms, tmp_path / "out", "new")
-    assert before == {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert written.png in before
+        write(arms, tmp_path / "out", "new")
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"figure.png": "old"}
 
 
 def test_a_table_needs_no_matplotlib_and_a_figure_no_pyplot(tmp_path: Path) -> None:
     code = (
         "import sys, tfscale.analysis.report; assert 'matplotlib' not in sys.modules; "
         "from tfscale.analysis.curves import *; from tfscale.analysis.figure import *; "
+        "from tfscale.analysis.style import render; "
         "e = Evaluation(1, 8, Totals(8, 8, 8, 8), 1.0, 2.7, 1.0); "
         "s = StageCurve('S', 'k', None, False, 1, 1, NOTHING, (e,), True); "
         "render(comparison_figure([ArmCurve('c', 'c', 'chain', (s,))], 't'), 'png'); "
@@ -140,5 +164,77 @@ def test_a_table_needs_no_matplotlib_and_a_figure_no_pyplot(tmp_path: Path) -> N
 
 
 def test_the_title_names_the_heldout_tokens(tmp_path: Path) -> None:
-    svg = write_comparison(write_arms(tmp_path / "runs"), tmp_path / "out", "tiny on text").svg.read_text()
-    assert "tiny on text, 64 held-out tokens" in svg
+    compared = compare_arms(write_arms(tmp_path), "tiny on text")
+    (legend,) = comparison_figure(compared.arms, compared.heading).legends
+    assert legend.get_title().get_text() == "tiny on text, 64 held-out tokens"
+
+
+def test_seeds_are_bands_about_the_mean_curve(tmp_path: Path) -> None:
+    figure = comparison_figure(read_arms(write_seeds(tmp_path)), "title")
+    assert list(lines(figure)["progressive"].get_ydata()) == pytest.approx([8, 5], rel=1e-3)
+    assert len(main_axes(figure).collections) == 4  # one a size of each arm
+    assert "Bands: 95% over seeds." in " ".join(figure.get_supxlabel().split())
+    single = comparison_figure(read_arms(write_arms(tmp_path / "single")), "title")
+    assert len(main_axes(single).collections) == 0
+    assert "Bands" not in single.get_supxlabel()
+
+
+def test_each_growth_is_beside_the_curves_against_the_loss_before_it(tmp_path: Path) -> None:
+    figure = comparison_figure(read_arms(write_arms(tmp_path)), "title")
+    (beside,) = [axes for axes in figure.axes if axes.get_xlabel() == "grown to"]
+    heights = sorted({round(float(y), 6) for line in beside.lines for y in line.get_ydata()})
+    assert heights == pytest.approx([math.log(5 / 8), 0, math.log(12 / 8)])
+
+
+def test_published_points_say_whether_a_table_or_a_figure_was_read(tmp_path: Path) -> None:
+    reference = OmegaConf.to_container(OmegaConf.load(conf_dir() / "reference" / "tokenformer_paper.yaml"))
+    published = published_arms(reference)  # type: ignore[arg-type]
+    figure = comparison_figure(read_arms(write_arms(tmp_path)), "title", "tokens", published=published)
+    titles = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sum(title.startswith("published: ") for title in titles) == len(published)
+    faces = {
+        line.get_markerfacecolor(): len(line.get_xdata())
+        for line in main_axes(figure).lines
+        if line.get_label() == "published: Transformer from scratch, as plotted"
+    }
+    assert faces == {"#BBBBBB": 2}
+    assert "read from a table; grey: off a figure" in " ".join(figure.get_supxlabel().split())
+
+
+def test_published_points_without_a_cost_in_the_measure_are_not_drawn(tmp_path: Path) -> None:
+    reference = OmegaConf.to_container(OmegaConf.load(conf_dir() / "reference" / "tokenformer_paper.yaml"))
+    published = published_arms(reference)  # type: ignore[arg-type]
+    figure = comparison_figure(read_arms(write_arms(tmp_path)), "title", "flops", published=published)
+    assert not [text for text in figure.legends[0].get_texts() if "published" in text.get_text()]
+
+
+def test_fits_are_named_as_such(tmp_path: Path) -> None:
+    scratch = [
+        write_stage(tmp_path, f"f{n}", f"S{n}", [20, *(9 - 0.5 * n - 0.4 * i for i in range(6))], 800 * 2**n)
+        for n in range(4)
+    ]
+    compared = compare_arms([write_arms(tmp_path)[0], Arm("f", "flat", "scratch", tuple(scratch))], "t")
+    (law,) = compared.laws
+    assert law.arm == "f"
+    drawn = lines(comparison_figure(compared.arms, "t", laws=compared.laws))
+    assert "fit to flat" in drawn
+    assert max(drawn["fit to flat"].get_xdata()) <= law.compute[-1] * 1.001
+
+
+def test_costs_have_a_bar_for_each_run_that_has_finished(tmp_path: Path) -> None:
+    compared = compare_arms(write_arms(tmp_path), "t")
+    figure = costs_figure(compared.table, styles(compared.arms, compared.arms[0]), "tokens")
+    heights = [sorted(bar.get_height() for bar in axes.patches) for axes in figure.axes]
+    assert heights == [[800, 800, 1200, 1200, 1200], [400, 400, 800, 800, 1200], [800, 800, 1200, 1200, 2000]]
+
+
+def test_the_lineage_has_a_box_for_each_run_and_an_arrow_from_each_parent(tmp_path: Path) -> None:
+    arms = write_arms(tmp_path)
+    arms[2] = replace(arms[2], stages=(arms[0].stages[0], *arms[2].stages))  # the base stands in both rows
+    curves = read_arms(arms)
+    (axes,) = lineage_figure(curves, styles(curves, curves[0])).axes
+    boxes = [text.get_text() for text in axes.texts if text.get_bbox_patch() is not None]
+    for key in ("c1", "c2", "t1", "t2", "o2"):
+        assert any(key in box and "perplexity" in box for box in boxes), key
+    assert [box for box in boxes if "the same run" in box] == ["S\nthe same run as above\nc1"]
+    assert sum(bool(getattr(text, "arrow_patch", None)) for text in axes.texts) == 2

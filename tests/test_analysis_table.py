@@ -8,16 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_analysis_curves import spent, write_arms, write_stage
+from test_analysis_curves import spent, write_arms, write_seeds, write_stage
 
+from tfscale.analysis.compared import Comparison, compare_arms
 from tfscale.analysis.formats import to_csv, to_json, to_markdown
+from tfscale.analysis.latex import to_latex
 from tfscale.analysis.table import Row, Table, compare, comparison_table
-from tfscale.analysis.words import join, number, verdicts
+from tfscale.analysis.words import basis, join, number, verdicts
 from tfscale.schedule.arms import Arm
 
 
 def row(table: Table, arm: str, size: str) -> Row:
     return next(row for row in table.of_size(size) if row.arm == arm)
+
+
+def comparison(arms: list[Arm], assumed_noise: float | None = None) -> Comparison:
+    return compare_arms(arms, "tiny on text", assumed_noise=assumed_noise)
 
 
 def with_missing(runs: Path) -> list[Arm]:
@@ -38,15 +44,76 @@ def test_rows_stand_by_size_and_carry_the_three_costs(tmp_path: Path) -> None:
     ]
     scratch = row(table, "scratch", "L")
     assert (scratch.cumulative, scratch.marginal, scratch.family) == (spent(1200), spent(1200), spent(2000))
-    assert (scratch.key, scratch.chain_key, scratch.perplexity) == ("t2", "c2", 6)
+    assert (scratch.keys, scratch.chain_keys, scratch.perplexity) == (("t2",), ("c2",), pytest.approx(6))
     assert scratch.equal_compute is not None
-    assert scratch.equal_compute.difference == -1
+    assert scratch.equal_compute.difference == pytest.approx(-1)
     assert table.heldout_tokens == 64
+
+
+def test_several_seeds_make_one_row_with_means_and_intervals(tmp_path: Path) -> None:
+    table = comparison_table(write_seeds(tmp_path))
+    assert [(row.size, row.arm) for row in table.rows] == [
+        ("S", "progressive"),
+        ("S", "scratch"),
+        ("L", "progressive"),
+        ("L", "scratch"),
+    ]
+    scratch = row(table, "scratch", "L")
+    assert (scratch.seeds, scratch.keys, scratch.chain_keys) == (
+        (0, 1, 2),
+        ("t20", "t21", "t22"),
+        ("c20", "c21", "c22"),
+    )
+    assert (scratch.cumulative, scratch.family) == (spent(1200), spent(2000))
+    losses = [math.log(6 * off) for off in (0.98, 1, 1.02)]
+    assert scratch.loss == pytest.approx(sum(losses) / 3)
+    assert scratch.perplexity_over == ("seeds",)
+    interval = scratch.perplexity_interval
+    assert interval is not None
+    assert interval.low < 6 < interval.high
+    # Student's t with two degrees of freedom, 4.303, on a standard error of 0.02 / sqrt(3)
+    assert math.log(interval.high / interval.low) == pytest.approx(2 * 4.303 * 0.02 / math.sqrt(3), rel=0.15)
+    assert scratch.equal_perplexity is not None
+    assert scratch.equal_perplexity.over == ("seeds",)
+    assert table.noise is not None
+    assert table.noise.source == "seeds"
+    assert "[" in verdicts(table)[1]
+    assert basis(table)[0] == "[low, high]: 95% intervals over seeds."
+
+
+def test_a_size_whose_other_seeds_are_missing_is_unfinished_and_has_no_costs(tmp_path: Path) -> None:
+    chain, scratch = write_seeds(tmp_path, seeds=1)
+    waiting = write_stage(tmp_path, "t29", "L", [], 1200, seed=9)
+    table = comparison_table([chain, replace(scratch, stages=(*scratch.stages, waiting))])
+    unfinished = row(table, "scratch", "L")
+    assert (unfinished.status, unfinished.cumulative, unfinished.family) == ("unfinished", None, None)
+    assert unfinished.perplexity == pytest.approx(6)
+    assert unfinished.perplexity_interval is None
+
+
+def test_an_arm_of_one_seed_beside_a_chain_of_three_has_no_interval(tmp_path: Path) -> None:
+    chain, scratch = write_seeds(tmp_path)
+    single = replace(scratch, stages=tuple(stage for stage in scratch.stages if stage.spec.seed == 0))
+    beside = row(table := comparison_table([chain, single]), "scratch", "L")
+    assert beside.perplexity_interval is None
+    assert beside.equal_perplexity is not None
+    assert (beside.equal_perplexity.interval, beside.equal_perplexity.over) == (None, ())
+    assert "One seed: from scratch." in " ".join(basis(table))
 
 
 def test_the_chain_is_not_compared_with_itself(tmp_path: Path) -> None:
     chain = row(comparison_table(write_arms(tmp_path)), "progressive", "L")
-    assert (chain.chain_key, chain.equal_compute, chain.equal_perplexity, chain.cost_ratio) == (None,) * 4
+    assert chain.chain_keys == ()
+    assert (chain.equal_compute, chain.equal_perplexity, chain.cost_ratio) == (None,) * 3
+
+
+def test_a_row_names_every_stage_that_its_numbers_rest_on(tmp_path: Path) -> None:
+    table = comparison_table(write_arms(tmp_path))
+    assert set(row(table, "progressive", "L").rests_on) == {"c1", "c2"}
+    assert set(row(table, "scratch", "S").rests_on) == {"t1", "c1"}
+    # the family's smaller size, and the chain with its base
+    assert set(row(table, "scratch", "L").rests_on) == {"t1", "t2", "c1", "c2"}
+    assert set(row(table, "on", "L").rests_on) == {"o2", "c1", "c2"}
 
 
 def test_missing_and_unfinished_runs_have_rows_without_numbers(tmp_path: Path) -> None:
@@ -90,10 +157,12 @@ def test_a_verdict_says_below_or_above_and_by_how_much(tmp_path: Path) -> None:
     arms = write_arms(tmp_path)
     small, large = verdicts(comparison_table(arms))
     assert small == (
-        "S: at its 8.00e5 FLOPs, base included, the chain (8.00 perplexity) is below from scratch (9.00) by 1.00."
+        "S: at its 8.00e5 FLOPs, base included, the chain (8.00 perplexity) is below from scratch (9.00) by 1.00. "
+        "Against from scratch it saves 30.6%."
     )
     assert large.startswith("L: at its 1.20e6 FLOPs, base included, the chain (5.00 perplexity) is below from scratch")
-    assert large.endswith("and below small model trained on (7.00) by 2.00.")
+    assert "and below small model trained on (7.00) by 2.00." in large
+    assert "Against from scratch it saves 11.3%; against small model trained on it saves 22.0%." in large
 
 
 def test_a_verdict_says_when_the_chain_loses_draws_or_cannot_be_judged(tmp_path: Path) -> None:
@@ -103,10 +172,10 @@ def test_a_verdict_says_when_the_chain_loses_draws_or_cannot_be_judged(tmp_path:
     short = Arm("s", "short", "scratch", (write_stage(tmp_path, "s", "L", [16, 9, 8], 400),))
     shared = Arm("sh", "shared", "scratch", (chain.stages[0], write_stage(tmp_path, "n", "L", [], 1200)))
     small, large = verdicts(comparison_table([chain, better, equal, short, shared]))
-    assert small == "S: not compared with shared (the same run)."
+    assert small == "S: not compared at equal cost with shared (the same run)."
     assert "above better (4.50) by 0.50" in large
     assert "level with equal (5.00)" in large
-    assert "Not compared with short (measured only at other costs) and shared (missing)." in large
+    assert "Not compared at equal cost with short (measured only at other costs) and shared (missing)." in large
 
 
 def test_a_verdict_waits_for_the_chain(tmp_path: Path) -> None:
@@ -119,12 +188,14 @@ def test_a_verdict_waits_for_the_chain(tmp_path: Path) -> None:
 
 
 def test_csv_and_json_hold_the_same_full_precision_numbers_beside_the_stages_keys(tmp_path: Path) -> None:
-    table = comparison_table(with_missing(tmp_path))
+    compared = comparison(with_missing(tmp_path))
+    table = compared.table
     lines = list(csv.DictReader(io.StringIO(to_csv(table))))
-    document = json.loads(to_json(table))
+    document = json.loads(to_json(compared))
     assert len(lines) == len(document["rows"]) == len(table.rows)
     for line, values, original in zip(lines, document["rows"], table.rows, strict=True):
-        assert line["key"] == values["key"] == original.key
+        assert line["key"] == values["key"] == " ".join(original.keys)
+        assert line["rests_on"].split() == list(original.rests_on)
         for name, value in values.items():
             assert line[name] == ("" if value is None else str(value))
     scratch = document["rows"][4]
@@ -133,11 +204,16 @@ def test_csv_and_json_hold_the_same_full_precision_numbers_beside_the_stages_key
     assert (scratch["marginal_tokens"], scratch["family_flops"]) == (1200, 2_000_000)
     assert document["rows"][-1]["perplexity"] is None
     assert document["verdicts"] == list(verdicts(table))
+    assert document["basis"] == list(basis(table))
+    (growth,) = document["growths"]
+    assert (growth["key"], growth["parent"], growth["size"]) == ("c2", "c1", "L")
+    assert growth["loss_after"] - growth["loss_before"] == pytest.approx(math.log(12 / 8))
+    assert growth["tokens_to_recover"] == 136  # the first evaluation below 8, at 17 of 50 steps
 
 
 def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path) -> None:
-    table = comparison_table(with_missing(tmp_path))
-    text = to_markdown(table, "tiny on text")
+    compared = comparison(with_missing(tmp_path))
+    table, text = compared.table, to_markdown(compared)
     lines = text.splitlines()
     assert lines[0] == "# tiny on text"
     assert "64 held-out tokens" in text
@@ -147,6 +223,24 @@ def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path
     assert "| L | from scratch | 928 | 1.20k | 6.000 | 0.646 | -1.000 | +12.8% | +11.3% |" in lines
     assert "| L | new arm | 928 |  | missing |  |  |  |  |" in lines
     assert all(f"- {verdict}" in lines for verdict in verdicts(table))
+
+
+def test_latex_holds_every_row_escaped(tmp_path: Path) -> None:
+    text = to_latex(compare_arms(with_missing(tmp_path), "tiny_chain, 5% of text"))
+    assert r"\caption{tiny\_chain, 5\% of text, 64 held-out tokens." in text
+    assert r"L & from scratch & 928 & 1.20k & 6.000 & 0.646 & -1.000 & +12.8\% & +11.3\% \\" in text
+    body = text[text.index("\\midrule") : text.index("\\bottomrule")]
+    assert body.count(" & ") == 8 * len(comparison(with_missing(tmp_path / "again")).table.rows)
+    assert text.count("\\midrule") == 2
+
+
+def test_what_is_not_known_of_noise_is_said(tmp_path: Path) -> None:
+    arms = write_arms(tmp_path)
+    (seeds, floor) = basis(comparison(arms).table)
+    assert seeds.startswith("One seed each")
+    assert "No noise floor is declared (analysis.noise_floor)" in floor
+    assert "assumed (analysis.noise_floor)" in basis(comparison(arms, assumed_noise=0.2).table)[-1]
+    assert "against from scratch no difference within noise" in verdicts(comparison(arms, 0.2).table)[1].lower()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from tfscale.models.counts import parameters
+from tfscale.analysis.heldout import BlockLosses, read_blocks
+from tfscale.models.counts import flops, parameters
 from tfscale.schedule.arms import Arm, ArmKind, ArmStage
 from tfscale.training.events import DONE_FILE, Event, read_events
 
@@ -55,11 +56,14 @@ class Evaluation:
     """Nats a token."""
     perplexity: float
     bits_per_byte: float
+    read_from: Mapping[str, str] | None = None
+    """Where others published it: `table`, `text`, `figure` or `derived` for each of their numbers. None: measured
+    here."""
 
 
 @dataclass(frozen=True)
 class StageCurve:
-    """What one stage measured."""
+    """What one stage measured: one size of one arm, with one seed."""
 
     size: str
     key: str
@@ -76,6 +80,16 @@ class StageCurve:
     evaluations: tuple[Evaluation, ...]
     """In the order of their steps."""
     finished: bool
+    seed: int | None = None
+    """None: not known."""
+    flops_per_token: float | None = None
+    """Of training. None: not known."""
+    recipe: str | None = None
+    """Name of the growth recipe, `none` where a model was trained on as it is. None: from scratch, or not known."""
+    folder: str | None = None
+    """Name of its folder. None: it has none here."""
+    blocks: BlockLosses | None = None
+    """The final evaluation by parts of the held-out text. None: not measured."""
 
     @property
     def end(self) -> Evaluation | None:
@@ -93,26 +107,45 @@ class StageCurve:
 
 @dataclass(frozen=True)
 class ArmCurve:
-    """An arm with what its stages measured; the fields are those of `tfscale.schedule.arms.Arm`."""
+    """An arm with what its stages measured; the fields are those of `tfscale.schedule.arms.Arm`.
+
+    Stages of one size are replicates: the same run but for its seed.
+    """
 
     name: str
     title: str
     kind: ArmKind
     stages: tuple[StageCurve, ...]
 
-    def stage(self, size: str) -> StageCurve | None:
-        return next((stage for stage in self.stages if stage.size == size), None)
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(stage.size for stage in self.stages))
+
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        return tuple(dict.fromkeys(stage.seed for stage in self.stages))
+
+    def replicates(self, size: str) -> tuple[StageCurve, ...]:
+        """The arm's runs of one size, one a seed; empty if it has no such size."""
+        return tuple(stage for stage in self.stages if stage.size == size)
+
+    def of_seed(self, seed: int | None) -> tuple[StageCurve, ...]:
+        """The arm's stages of one seed, in order."""
+        return tuple(stage for stage in self.stages if stage.seed == seed)
 
 
 def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
     """What the arms have measured so far; stages that have not begun have no evaluations.
 
     Raises:
-        ValueError: a `done.json` that cannot be read, a parent without one, or arms that were not evaluated on the
-            same text.
+        ValueError: a `done.json` or `heldout.json` that cannot be read, a parent without `done.json`, or arms that
+            were not evaluated on the same text.
     """
     arms = tuple(arms)
     _check_same_text(arms)
+    for arm in arms:
+        runs = [(stage.size, stage.spec.seed) for stage in arm.stages]
+        assert len(set(runs)) == len(runs), f"arm {arm.name} has a size twice with one seed"
     return tuple(ArmCurve(arm.name, arm.title, arm.kind, tuple(map(read_stage, arm.stages))) for arm in arms)
 
 
@@ -120,7 +153,8 @@ def read_stage(stage: ArmStage) -> StageCurve:
     """What one stage has measured so far.
 
     Raises:
-        ValueError: its `done.json` cannot be read, or it began from a parent whose `done.json` is missing.
+        ValueError: its `done.json` or `heldout.json` cannot be read, or it began from a parent whose `done.json` is
+            missing.
     """
     evaluations = {e["step"]: _evaluation(e, _totals(e, "total_")) for e in read_events(stage.path) if _is_eval(e)}
     done = _read_done(stage.path)
@@ -137,6 +171,11 @@ def read_stage(stage: ArmStage) -> StageCurve:
         start=_start(stage) if evaluations else None,
         evaluations=tuple(evaluations[step] for step in sorted(evaluations)),
         finished=done is not None,
+        seed=stage.spec.seed,
+        flops_per_token=flops(stage.spec.model).training,
+        recipe=stage.spec.growth["name"] if stage.spec.growth else None,
+        folder=stage.path.name,
+        blocks=read_blocks(stage.path, done["step"], done["eval"]["loss"]) if done is not None else None,
     )
 
 

@@ -1,18 +1,39 @@
 """The figure: held-out perplexity over cumulative compute, in the form of Figure 3 of arXiv 2410.23168.
 
 The chain is one connected curve through its sizes; every other arm has an end point for each size. Thin lines are the
-evaluations on the way. Colours are those of Okabe and Ito; markers and line styles tell the arms apart without them.
+evaluations on the way, bands what other seeds or documents would leave open. Beside it, what each growth did to the
+loss. What others published is drawn hollow; what was fitted and not measured is a shaded law.
 """
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
-from tfscale.analysis.curves import ArmCurve, Measure, StageCurve, curve
+import numpy as np
+
+from tfscale.analysis.bootstrap import Sample, draw_together, sample
+from tfscale.analysis.curves import ArmCurve, Measure, curve
+from tfscale.analysis.growths import GrowthEvent, growths
+from tfscale.analysis.intervals import LEVEL
+from tfscale.analysis.labels import Label, Placed, place
+from tfscale.analysis.scaling_law import ScalingLaw
+from tfscale.analysis.style import (
+    CHAIN,
+    GREY,
+    INK,
+    PALE,
+    SMALL,
+    WIDTH,
+    Style,
+    around,
+    drawing,
+    power,
+    round_values,
+    styles,
+    tidy,
+)
 from tfscale.analysis.table import the_chain
 from tfscale.analysis.words import join, number
 
@@ -21,40 +42,11 @@ AXIS: dict[Measure, str] = {
     "tokens": "cumulative training tokens, base included",
     "device_seconds": "cumulative device-seconds, base included",
 }
-INCHES = (7.2, 5.0)
-PNG_DPI = 200
-TITLE_WIDTH, CAPTION_WIDTH = 80, 120  # characters
-INK, GREY, PALE = "#222222", "#666666", "#DDDDDD"
-
-
-TICK_STEPS = (
-    (1,),
-    (1, 3),
-    (1, 2, 5),
-    (1, 1.5, 2, 3, 5, 7),
-    *(tuple(step * width for step in range(round(1 / width), round(10 / width))) for width in (1, 0.5, 0.2, 0.1, 0.05)),
-)
-"""Round numbers of a decade, from few to many."""
-
-
-@dataclass(frozen=True)
-class Style:
-    """How an arm is drawn."""
-
-    colour: str
-    marker: str
-    line: str | tuple[int, tuple[float, ...]]
-
-
-CHAIN = Style("#0072B2", "o", "-")
-OTHERS = (
-    Style("#D55E00", "s", "--"),
-    Style("#009E73", "D", "-."),
-    Style("#CC79A7", "v", ":"),
-    Style("#E69F00", "P", (0, (5, 1, 1, 1, 1, 1))),
-    Style("#56B4E9", "X", (0, (1, 2))),
-    Style("#000000", "*", (0, (8, 3))),
-)
+HEIGHT, LEGEND_LINE = 3.7, 0.155  # inches
+AXES_POINTS, LETTER = (240.0, 190.0), 7.4
+"""About the size of the axes on paper, and of the letters in it, in points of type."""
+TITLE_WIDTH, LEGEND_WIDTH, CAPTION_WIDTH = 74, 40, 105  # characters
+PUBLISHED_LINES = {"chain": "-", "scratch": "--", "trained_on": ":"}
 
 
 @dataclass(frozen=True)
@@ -65,66 +57,79 @@ class Frame:
     y: tuple[float, float]
 
 
-def comparison_figure(arms: Sequence[ArmCurve], title: str, measure: Measure = "flops") -> Any:
+def comparison_figure(
+    arms: Sequence[ArmCurve],
+    title: str,
+    measure: Measure = "flops",
+    laws: Sequence[ScalingLaw] = (),
+    published: Sequence[ArmCurve] = (),
+    with_growths: bool = True,
+) -> Any:
     """The figure, a `matplotlib.figure.Figure` apart from all global state.
+
+    Args:
+        laws: fits in the same measure, drawn in the colour of their arms.
+        published: arms that others published; those without a cost in this measure are left out.
+        with_growths: whether a second panel shows what each growth did to the loss.
 
     Raises:
         ValueError: no chain among the arms, or nothing measured yet.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    chain = the_chain(arms)
-    others = [arm for arm in arms if arm is not chain]
-    frame = _frame(arms, measure)
-    with rc_context({"font.size": 9, "font.family": "DejaVu Sans", "text.color": INK, "axes.labelcolor": INK}):
-        figure = Figure(figsize=INCHES, layout="constrained")
-        axes = figure.add_subplot()
+    chain, events = the_chain(arms), growths(the_chain(arms))
+    looks = styles(arms, chain)
+    samples = {(arm.name, size): sample(arm.replicates(size), measure) for arm in arms for size in arm.sizes}
+    published = [arm for arm in published if curve(arm.stages, measure)]
+    frame = _frame(samples, arms, published, measure)
+    with drawing():
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        if events and with_growths:
+            axes, beside = figure.subplots(1, 2, width_ratios=[4, 1])
+            _draw_growths(beside, events)
+        else:
+            axes = figure.subplots()
         _prepare(axes, frame, measure)
-        _draw_arm(axes, chain, CHAIN, measure, bold=True)
-        for index, arm in enumerate(others):
-            _draw_arm(axes, arm, OTHERS[index % len(OTHERS)], measure, bold=False)
-        _label_sizes(axes, chain, others, measure)
-        notes = [*_draw_growth(axes, chain, frame, measure), *_unfinished(arms)]
-        _entitle(axes, title)
+        for arm in arms:
+            _draw_arm(axes, arm, samples, looks[arm.name], bold=arm is chain)
+        for law in laws:
+            _draw_law(axes, law, arms, looks[law.arm], frame)
+        for number_, arm in enumerate(published):
+            _draw_published(axes, arm, measure, number_)
+        _label_sizes(axes, arms, chain, samples, looks, frame)
+        notes = [*_mark_growths(axes, events, frame, measure), *_notes(samples, laws, published), *_unfinished(arms)]
+        _entitle(figure, axes, title)
+        if events and with_growths:
+            notes = ["Right: loss right after growth (triangle) and at the stage's end (dot).", *notes]
         caption = " ".join(["Thin lines: evaluations during training.", *notes])
-        figure.supxlabel(textwrap.fill(caption, CAPTION_WIDTH), fontsize=7.5, color=GREY)
+        figure.supxlabel(textwrap.fill(caption, CAPTION_WIDTH), fontsize=SMALL, color=GREY, x=0.01, ha="left")
     return figure
 
 
-def render(figure: Any, kind: Literal["png", "svg"]) -> bytes:
-    """The figure as a file's content; the same figure gives the same bytes."""
-    from matplotlib import rc_context
-
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "tfscale"}):
-        figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
+Samples = dict[tuple[str, str], Sample | None]
 
 
-def _frame(arms: Sequence[ArmCurve], measure: Measure) -> Frame:
-    stages = [stage for arm in arms for stage in arm.stages]
-    points = [point for stage in stages for point in curve([stage], measure)]
+def _frame(samples: Samples, arms: Sequence[ArmCurve], published: Sequence[ArmCurve], measure: Measure) -> Frame:
+    points = [point for each in samples.values() if each for point in _points(each)]
     if not points:
         raise ValueError("there is nothing to draw yet: no stage of any arm has been evaluated")
-    shown = [end for stage in stages if (end := _end(stage, measure))] or points
+    others = [point for arm in published for point in curve(arm.stages, measure)]
+    shown = [end for arm in arms for size in arm.sizes if (end := _end(samples[arm.name, size]))] or points
+    shown, points = [*shown, *others], [*points, *others]
     furthest, lowest = max(x for x, _ in points), min(y for _, y in points)
     return Frame(
-        x=_around([furthest, *(x for x, _ in shown)], before=0.25, after=0.08, least=1.0),
-        y=_around([lowest, *(y for _, y in shown)], before=0.12, after=0.35, least=0.02),
+        x=around([furthest, *(x for x, _ in shown)], before=0.25, after=0.1, least=1.0),
+        y=around([lowest, *(y for _, y in shown)], before=0.14, after=0.35, least=0.02),
     )
 
 
-def _around(values: Sequence[float], before: float, after: float, least: float) -> tuple[float, float]:
-    """The range of the values, with margins that are fractions of its logarithmic width."""
-    low, high = math.log(min(values)), math.log(max(values))
-    width = max(high - low, least)
-    return math.exp(low - before * width), math.exp(high + after * width)
+def _points(run: Sample) -> list[tuple[float, float]]:
+    mean = run.mean
+    return list(zip(np.exp(mean.log_compute[0]).tolist(), np.exp(mean.losses[0]).tolist(), strict=True))
 
 
-def _end(stage: StageCurve, measure: Measure) -> tuple[float, float] | None:
-    points = curve([stage], measure) if stage.finished else []
-    return points[-1] if points else None
+def _end(run: Sample | None) -> tuple[float, float] | None:
+    return _points(run)[-1] if run and run.finished else None
 
 
 def _prepare(axes: Any, frame: Frame, measure: Measure) -> None:
@@ -132,109 +137,162 @@ def _prepare(axes: Any, frame: Frame, measure: Measure) -> None:
 
     axes.set(xscale="log", yscale="log", xlim=frame.x, ylim=frame.y, xlabel=AXIS[measure], ylabel="held-out perplexity")
     # A logarithmic locator finds no ticks between 5 and 9, and that is where small comparisons live.
-    axes.yaxis.set_major_locator(FixedLocator(_round_values(*frame.y, most=9)))
+    axes.yaxis.set_major_locator(FixedLocator(round_values(*frame.y, most=9)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_major_locator(FixedLocator(_round_values(*frame.x, most=8)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
+    axes.xaxis.set_major_locator(FixedLocator(round_values(*frame.x, most=6)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
-    axes.tick_params(colors=INK, labelsize=8.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, axis="y", color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
+    tidy(axes)
 
 
-def _round_values(low: float, high: float, most: int) -> list[float]:
-    """As many round numbers as there are room for, `most` of them if evenly spread, on a logarithmic axis."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    best: list[float] = []
-    for steps in TICK_STEPS:
-        ticks = sorted({float(f"{step * 10.0**decade:.6g}") for decade in decades for step in steps})
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        room = math.log(high / low) / most
-        if all(math.log(after / before) >= room for before, after in pairwise(ticks)) and len(ticks) > len(best):
-            best = ticks
-    return best
-
-
-def _power(value: float) -> str:
-    if value < 1e5:
-        return f"{value:,g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    mantissa = mantissa.removesuffix(".0")
-    return f"$10^{{{int(exponent)}}}$" if mantissa == "1" else f"${mantissa}\\times10^{{{int(exponent)}}}$"
-
-
-def _draw_arm(axes: Any, arm: ArmCurve, style: Style, measure: Measure, bold: bool) -> None:
-    for stage in arm.stages:
+def _draw_arm(axes: Any, arm: ArmCurve, samples: Samples, style: Style, bold: bool) -> None:
+    runs = [run for size in arm.sizes if (run := samples[arm.name, size])]
+    for run in runs:
+        compute, perplexity = zip(*_points(run), strict=True)
+        _draw_band(axes, run, compute, style)
         axes.plot(
-            *_columns(curve([stage], measure)),
-            color=style.colour,
-            linewidth=0.8 if bold else 0.7,
-            alpha=0.8 if bold else 0.4,
-            zorder=2 if bold else 1,
+            compute, perplexity, color=style.colour, linewidth=0.7, alpha=0.8 if bold else 0.45, zorder=2 if bold else 1
         )
+    ends = [end for run in runs if (end := _end(run))]
     axes.plot(
-        *_columns([end for stage in arm.stages if (end := _end(stage, measure))]),
+        [x for x, _ in ends],
+        [y for _, y in ends],
         color=style.colour,
         marker=style.marker,
         linestyle=style.line,
-        linewidth=2.2 if bold else 1.1,
-        markersize=7.5 if bold else 6.5,
+        linewidth=1.9 if bold else 1.0,
+        markersize=6 if bold else 5,
         markeredgecolor="white",
-        markeredgewidth=0.8,
+        markeredgewidth=0.7,
         label=arm.title,
         zorder=4 if bold else 3,
     )
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
+def _draw_band(axes: Any, run: Sample, compute: Sequence[float], style: Style) -> None:
+    drawn = draw_together(run)
+    if drawn.over:
+        tail = (1 - LEVEL) / 2
+        low, high = np.exp(np.quantile(drawn.curves[0].losses, [tail, 1 - tail], axis=0))
+        if len(compute) == 1:
+            axes.errorbar(compute, low, yerr=[[0], high - low], color=style.colour, fmt="none", capsize=2, zorder=2)
+        else:
+            axes.fill_between(compute, low, high, color=style.colour, alpha=0.22, linewidth=0, zorder=0.9)
 
 
-def _label_sizes(axes: Any, chain: ArmCurve, others: Sequence[ArmCurve], measure: Measure) -> None:
-    """Names the chain's ends, and those of runs that did not end at the chain's compute."""
-    labelled: dict[str, float] = {}
-    for stage in chain.stages:
-        if end := _end(stage, measure):
-            labelled[stage.size] = end[0]
-            _annotate(axes, stage.size, end, (-6, -7), ha="right", va="top", fontweight="bold", color=CHAIN.colour)
-    for index, arm in enumerate(others):
-        colour = OTHERS[index % len(OTHERS)].colour
-        for stage in arm.stages if arm.kind != "trained_on" else ():
-            end = _end(stage, measure)
-            if end and not math.isclose(end[0], labelled.get(stage.size, 0), rel_tol=0.03):
-                _annotate(axes, stage.size, end, (5, 4), ha="left", va="bottom", color=colour)
-
-
-def _annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
-    from matplotlib.patheffects import withStroke
-
-    halo = [withStroke(linewidth=2.5, foreground="white")]
-    axes.annotate(
-        text, at, offset, textcoords="offset points", fontsize=8.5, path_effects=halo, zorder=6, clip_on=False, **style
+def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style, frame: Frame) -> None:
+    """Over the compute that was fitted, and no further."""
+    compute = np.geomspace(max(law.compute[0], frame.x[0]), min(law.compute[-1], frame.x[1]), 60)
+    low, high = law.band(compute)
+    title = next(arm.title for arm in arms if arm.name == law.arm)
+    axes.fill_between(compute, np.exp(low), np.exp(high), color=style.colour, alpha=0.1, linewidth=0, zorder=0.6)
+    for edge in (low, high):
+        axes.plot(compute, np.exp(edge), color=style.colour, linestyle=(0, (1, 3)), linewidth=0.6, zorder=0.7)
+    axes.plot(
+        compute,
+        np.exp(law.loss(compute)),
+        color=style.colour,
+        linestyle=(0, (1, 1)),
+        linewidth=0.9,
+        zorder=0.8,
+        label=f"fit to {title}",
     )
 
 
-def _draw_growth(axes: Any, chain: ArmCurve, frame: Frame, measure: Measure) -> list[str]:
+def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> None:
+    """Hollow where the perplexity stands in a table or in the text, grey where it was read off a figure."""
+    points = [
+        (e.totals.of(measure), e.perplexity, (e.read_from or {}).get("perplexity"))
+        for s in arm.stages
+        for e in s.evaluations
+    ]
+    shade = ("#000000", "#555555", "#8A8A8A", "#333333", "#6E6E6E")[index % 5]
+    marker = ("o", "s", "D", "v", "^")[index % 5]
+    # The runs of a chain follow each other; two of one size from scratch do not, so only ends are joined.
+    ends = [s.evaluations[-1] for s in arm.stages if s.evaluations]
+    axes.plot([e.totals.of(measure) for e in ends], [e.perplexity for e in ends], color=shade, linewidth=0.8,
+              linestyle=PUBLISHED_LINES[arm.kind], zorder=2.5)  # fmt: skip
+    for source in ("hollow", "grey"):
+        chosen = [(x, y) for x, y, read in points if (read == "figure") == (source == "grey")]
+        axes.plot(
+            [x for x, _ in chosen],
+            [y for _, y in chosen],
+            marker=marker,
+            markersize=4.2,
+            linestyle="none",
+            markerfacecolor="white" if source == "hollow" else "#BBBBBB",
+            markeredgecolor=shade,
+            markeredgewidth=0.8,
+            zorder=2.6,
+            label=f"published: {arm.title}" if chosen and len(chosen) >= len(points) / 2 else "_nolegend_",
+        )
+
+
+def _label_sizes(
+    axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, samples: Samples, looks: dict[str, Style], frame: Frame
+) -> None:
+    """Names the chain's ends, and those of runs that did not end at the chain's compute."""
+    ends = {(arm.name, size): end for arm in arms for size in arm.sizes if (end := _end(samples[arm.name, size]))}
+    named = [(chain.name, size) for size in chain.sizes if (chain.name, size) in ends]
+    others = [(arm.name, size) for arm in arms if arm is not chain and arm.kind != "trained_on" for size in arm.sizes]
+    for place_ in others:
+        at_chain = ends.get((chain.name, place_[1]), (0.0, 0.0))[0]
+        if place_ in ends and not math.isclose(ends[place_][0], at_chain, rel_tol=0.03):
+            named.append(place_)
+    labels = [Label(size, _in_points(ends[arm, size], frame)) for arm, size in named]
+    places = place(labels, [_in_points(end, frame) for end in ends.values()], LETTER)
+    for (arm, size), placed in zip(named, places, strict=True):
+        weight = "bold" if arm == chain.name else "normal"
+        _annotate(axes, size, ends[arm, size], placed, color=looks[arm].colour, fontweight=weight)
+
+
+def _in_points(at: tuple[float, float], frame: Frame) -> tuple[float, float]:
+    """About where a point of the data lies on paper: in points of type, from the corner of the axes."""
+    (x0, x1), (y0, y1) = frame.x, frame.y
+    return (
+        AXES_POINTS[0] * math.log(at[0] / x0) / math.log(x1 / x0),
+        AXES_POINTS[1] * math.log(at[1] / y0) / math.log(y1 / y0),
+    )
+
+
+def _annotate(axes: Any, text: str, at: tuple[float, float], placed: Placed, **style: Any) -> None:
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.2, foreground="white")]
+    axes.annotate(
+        text,
+        at,
+        placed.offset,
+        textcoords="offset points",
+        ha=placed.ha,
+        va=placed.va,
+        fontsize=LETTER,
+        path_effects=halo,
+        zorder=6,
+        clip_on=False,
+        **style,
+    )
+
+
+def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measure: Measure) -> list[str]:
     """Marks where the chain grew, and the perplexity right after: on the upper edge where that lies above the frame.
 
     Returns the sentence for the caption, if one is needed.
     """
     above = False
     label = "right after growth, untrained"
-    for stage in chain.stages:
-        points = curve([stage], measure) if stage.grown else []
-        if not points:
-            continue
-        x, y = points[0]
+    for size in dict.fromkeys(event.size for event in events):
+        after = [event.after for event in events if event.size == size]
+        x = math.exp(np.mean([math.log(e.totals.of(measure)) for e in after]))
+        y = math.exp(np.mean([e.loss for e in after]))
         axes.axvline(x, color=PALE, linewidth=0.8, zorder=0.5)
         axes.plot(
             x,
             min(y, frame.y[1]),
             marker="^",
-            markersize=6,
+            markersize=5,
             linestyle="none",
             markerfacecolor="white",
             markeredgecolor=CHAIN.colour,
@@ -245,29 +303,69 @@ def _draw_growth(axes: Any, chain: ArmCurve, frame: Frame, measure: Measure) -> 
         label = "_nolegend_"
         if y > frame.y[1]:
             above = True
-            _annotate(axes, number(y), (x, frame.y[1]), (6, 0), ha="left", va="center", color=CHAIN.colour)
+            _annotate(axes, number(y), (x, frame.y[1]), Placed((5, 0), "left", "center"), color=CHAIN.colour)
     return ["Numbers at the upper edge: perplexity right after growth, off the scale."] if above else []
 
 
+def _draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
+    """Loss right after each growth and at the end of its stage, against the loss just before it."""
+    sizes = list(dict.fromkeys(event.size for event in events))
+    axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
+    for event in events:
+        x, jump = sizes.index(event.size), event.after.loss - event.before
+        axes.plot([x, x], [0, jump], color=CHAIN.colour, linewidth=1.0, zorder=2)
+        axes.plot(x, jump, marker="^", markersize=5, color=CHAIN.colour, markerfacecolor="white", zorder=3)
+        if event.end is not None:
+            axes.plot(x, event.end - event.before, marker="o", markersize=4.5, color=CHAIN.colour, zorder=3)
+    axes.set_xticks(range(len(sizes)), sizes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xlim(-0.5, len(sizes) - 0.5)
+    axes.margins(y=0.12)
+    tidy(axes)
+    axes.set_ylabel("loss against that just before growth (nats)", labelpad=1)
+    axes.set_xlabel("grown to")
+
+
+def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]) -> list[str]:
+    over = {source for run in samples.values() if run for source in draw_together(run).over}
+    notes = [f"Bands: {LEVEL:.0%} over {join(sorted(over))}."] if over else []
+    if laws:
+        notes.append(
+            "Dotted: fitted and not measured, E + A/C^α to the arm's lowest evaluations, and where "
+            f"{LEVEL:.0%} would lie were that the law."
+        )
+    if published:
+        notes.append(
+            "Hollow: published, perplexity read from a table; grey: off a figure; compute derived from tokens."
+        )
+    return notes
+
+
 def _unfinished(arms: Sequence[ArmCurve]) -> list[str]:
-    sizes = {arm.title: ", ".join(stage.size for stage in arm.stages if not stage.finished) for arm in arms}
+    sizes = {
+        arm.title: ", ".join(dict.fromkeys(stage.size for stage in arm.stages if not stage.finished)) for arm in arms
+    }
     missing = [f"{title} ({names})" for title, names in sizes.items() if names]
     return [f"Not finished: {join(missing)}."] if missing else []
 
 
-def _entitle(axes: Any, title: str) -> None:
+def _entitle(figure: Any, axes: Any, title: str) -> None:
     """Title, and under it the legend: above the axes, where no curve can run into it."""
-    columns, line = 2, 14
-    labels = axes.get_legend_handles_labels()[1]
-    rows = math.ceil(len(labels) / columns)
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.05),
+    columns = 2
+    handles, texts = axes.get_legend_handles_labels()
+    labels, lines = [textwrap.fill(text, LEGEND_WIDTH) for text in texts], textwrap.wrap(title, TITLE_WIDTH) or [""]
+    rows = math.ceil(sum(label.count("\n") + 1 for label in labels) / columns)
+    figure.set_figheight(HEIGHT + LEGEND_LINE * (rows + len(lines)))
+    figure.legend(
+        handles,
+        labels,
+        title="\n".join(lines),
+        title_fontproperties={"size": 9, "weight": "bold"},
+        alignment="left",
+        loc="outside upper left",
         ncols=columns,
         frameon=False,
-        handlelength=3.6,
-        fontsize=8.5,
-        borderaxespad=0,
-        borderpad=0,
+        handlelength=3.2,
+        columnspacing=1.5,
+        fontsize=SMALL + 0.4,
+        borderaxespad=0.2,
     )
-    axes.set_title(textwrap.fill(title, TITLE_WIDTH), loc="left", fontsize=10, fontweight="bold", pad=17 + line * rows)

@@ -4,25 +4,95 @@ import csv
 import io
 import json
 import math
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
-from tfscale.analysis.curves import Totals
+from tfscale.analysis.compared import Comparison
+from tfscale.analysis.curves import ArmCurve, Evaluation, StageCurve, Totals
+from tfscale.analysis.growths import GrowthEvent
+from tfscale.analysis.intervals import LEVEL, Interval
+from tfscale.analysis.scaling_law import ScalingLaw
 from tfscale.analysis.table import Row, Table
-from tfscale.analysis.words import UNITS, amount, number, saving, speed_up, verdicts
+from tfscale.analysis.words import UNITS, amount, basis, number, saving, speed_up, verdicts, with_interval
 
 COSTS = ("cumulative", "marginal", "family")
 
 
-def to_json(table: Table) -> str:
-    """Rows of the same names as the CSV's columns. What is not known is null."""
+def to_json(comparison: Comparison) -> str:
+    """Rows of the same names as the CSV's columns, and what stands in no row. What is not known is null."""
+    table = comparison.table
     document = {
+        "title": comparison.title,
         "measure": table.measure,
         "heldout_tokens": table.heldout_tokens,
+        "confidence": LEVEL,
+        "noise_floor": table.noise and asdict(table.noise),
         "rows": [record(row) for row in table.rows],
         "verdicts": verdicts(table),
+        "basis": basis(table),
+        "growths": [_growth(event) for event in comparison.growths],
+        "scaling_laws": [_law(law) for law in comparison.laws],
+        "published": [_published(arm) for arm in comparison.published],
     }
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    return json.dumps(_known(document), indent=2, allow_nan=False) + "\n"
+
+
+def _growth(event: GrowthEvent) -> dict[str, Any]:
+    return {
+        "size": event.size,
+        "seed": event.seed,
+        "key": event.key,
+        "parent": event.parent,
+        "loss_before": event.before,
+        "loss_after": event.after.loss,
+        "loss_end": event.end,
+        "tokens_to_recover": event.tokens_to_recover,
+    }
+
+
+def _law(law: ScalingLaw) -> dict[str, Any]:
+    low, high = law.band(law.compute)
+    columns = {
+        "compute": law.compute,
+        "loss": law.losses,
+        "fit": law.loss(law.compute),
+        "fit_low": low,
+        "fit_high": high,
+    }
+    irreducible, exponent = law.intervals
+    points = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return {
+        "arm": law.arm,
+        "form": "loss = irreducible + coefficient * (compute / unit) ** -exponent; fitted, not measured",
+        "irreducible": law.irreducible,
+        "coefficient": law.coefficient,
+        "exponent": law.exponent,
+        **_ends("irreducible", irreducible),
+        **_ends("exponent", exponent),
+        "unit": law.unit,
+        "keys": law.keys,
+        "frontier": [dict(zip(columns, point, strict=True)) for point in points],
+    }
+
+
+def _published(arm: ArmCurve) -> dict[str, Any]:
+    points = [
+        {"size": stage.size, "tokens": e.totals.tokens, "flops": e.totals.flops, "perplexity": e.perplexity,
+         "device_hours": e.totals.device_seconds / 3600, "read_from": e.read_from}
+        for stage in arm.stages
+        for e in stage.evaluations
+    ]  # fmt: skip
+    return {"arm": arm.name, "title": arm.title, "kind": arm.kind, "points": points}
+
+
+def _known(value: Any) -> Any:
+    """The same with None for every number that is none: JSON has neither NaN nor infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _known(each) for name, each in value.items()}
+    return [_known(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def to_csv(table: Table) -> str:
@@ -36,7 +106,8 @@ def to_csv(table: Table) -> str:
 
 
 def record(row: Row) -> dict[str, str | int | float | bool | None]:
-    """The row as one level of named values, in full precision, the keys of its stages among them."""
+    """The row as one level of named values, in full precision, the keys of the stages that they rest on among them;
+    of several keys or seeds a list with spaces."""
     compute, perplexity = row.equal_compute, row.equal_perplexity
     costs = {
         f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Totals)
@@ -46,12 +117,16 @@ def record(row: Row) -> dict[str, str | int | float | bool | None]:
         "arm": row.arm,
         "title": row.title,
         "kind": row.kind,
-        "key": row.key,
-        "chain_key": row.chain_key,
+        "key": " ".join(row.keys),
+        "chain_key": " ".join(row.chain_keys) or None,
+        "rests_on": " ".join(row.rests_on),
+        "seeds": " ".join(str(seed) for seed in row.seeds if seed is not None) or None,
         "status": row.status,
         "parameters": row.parameters,
         "loss": row.loss,
         "perplexity": row.perplexity,
+        **_ends("perplexity", row.perplexity_interval),
+        "perplexity_over": " ".join(row.perplexity_over) or None,
         "bits_per_byte": row.bits_per_byte,
         **costs,
         "equal_compute": compute and compute.compute,
@@ -59,66 +134,127 @@ def record(row: Row) -> dict[str, str | int | float | bool | None]:
         "equal_compute_chain_perplexity": compute and compute.chain,
         "equal_compute_interpolated": compute and compute.interpolated,
         "chain_minus_arm": compute and compute.difference,
+        **_ends("chain_minus_arm", compute.interval if compute else None),
         "equal_perplexity": perplexity and perplexity.target,
         "equal_perplexity_state": perplexity and perplexity.state,
         "equal_perplexity_arm_cost": perplexity and perplexity.arm,
         "equal_perplexity_chain_cost": perplexity and perplexity.chain,
         "equal_perplexity_gap": perplexity and perplexity.gap,
         "speed_up": perplexity and perplexity.speed_up,
+        **_ends("speed_up", perplexity.speed_up_interval if perplexity else None),
         "saving": perplexity and perplexity.saving,
+        **_ends("saving", perplexity.interval if perplexity else None),
+        "comparison_over": " ".join(perplexity.over) or None if perplexity else None,
+        "excess": perplexity and perplexity.excess,
+        "outcome": perplexity and perplexity.outcome,
         "cost_ratio": row.cost_ratio,
     }
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+    known: dict[str, str | int | float | bool | None] = _known(values)
+    return known
 
 
-def to_markdown(table: Table, title: str) -> str:
+def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def to_markdown(comparison: Comparison) -> str:
     """The comparison, the costs and the verdicts, for people."""
-    unit = UNITS[table.measure]
+    table, unit = comparison.table, UNITS[comparison.table.measure]
     heldout = f" on {table.heldout_tokens:,} held-out tokens" if table.heldout_tokens else ""
-    results = _markdown(
-        ["Size", "Arm", "Parameters", "Tokens", "Perplexity", "Bits a byte", "Chain minus arm", "Speed-up", "Saving"],
-        [_result_cells(row) for row in table.rows],
-    )
-    costs = _markdown(
-        ["Size", "Arm", *(f"{cost.capitalize()} {unit}" for unit in UNITS.values() for cost in COSTS)],
-        [_cost_cells(row) for row in table.rows],
-    )
     return "\n".join(
         [
-            f"# {title}",
+            f"# {comparison.title}",
             "",
-            f"Perplexity{heldout}. Each row is one run.",
+            f"Perplexity{heldout}. Each row is one run{_seeds(table)}.",
             "",
             *(f"- {verdict}" for verdict in verdicts(table)),
             "",
-            results,
+            " ".join(basis(table)),
             "",
-            "*Tokens*: read in this run, its parents' left out. *Chain minus arm*: perplexity where the arm has taken "
-            f"the {unit} that the chain took for its model of that size, base included; below 0 the chain is better; "
-            "`~` interpolated between two evaluations, before the arm's learning rate had come down, which flatters "
-            "the chain. *Speed-up* (arm's cost / chain's - 1) and *saving* (1 - chain's "
-            f"/ arm's): cumulative {unit} to the perplexity with which the arm ended; `at least`: the chain's stage "
-            "began below it; `not reached`: the chain ended above it.",
+            _markdown(RESULTS, results(table)),
+            "",
+            meaning(table),
             "",
             "## Costs",
             "",
-            costs,
+            _markdown(cost_header(), costs(table)),
             "",
-            "*Cumulative*: base included. *Marginal*: this run alone, its parent a gift. *Family*: all of the arm's "
-            "runs up to this size. FLOPs are model FLOPs.",
+            f"{COST_MEANING} Speed-up and saving are of cumulative {unit}.",
             "",
+            *_published_section(comparison),
         ]
     )
 
 
+def _seeds(table: Table) -> str:
+    return " a seed; values are means over seeds" if any(len(row.keys) > 1 for row in table.rows) else ""
+
+
+RESULTS = ["Size", "Arm", "Parameters", "Tokens", "Perplexity", "Bits a byte", "Chain minus arm", "Speed-up", "Saving"]
+COST_MEANING = (
+    "*Cumulative*: base included. *Marginal*: this run alone, its parent a gift. *Family*: all of the arm's runs up to "
+    "this size. FLOPs are model FLOPs."
+)
+
+
+def meaning(table: Table) -> str:
+    """What the columns of the results say."""
+    unit = UNITS[table.measure]
+    return (
+        "*Tokens*: read in this run, its parents' left out. *Chain minus arm*: perplexity where the arm has taken "
+        f"the {unit} that the chain took for its model of that size, base included; below 0 the chain is better; "
+        "`~` interpolated between two evaluations, before the arm's learning rate had come down, which flatters "
+        "the chain. *Speed-up* (arm's cost / chain's - 1) and *saving* (1 - chain's "
+        f"/ arm's): cumulative {unit} to the perplexity with which the arm ended; `at least`: the chain's stage "
+        "began below it; `not reached`: the chain ended above it."
+    )
+
+
+def results(table: Table) -> list[list[str]]:
+    """Rows of the results, under `RESULTS`."""
+    return [_result_cells(row) for row in table.rows]
+
+
+def costs(table: Table) -> list[list[str]]:
+    """Rows of the costs, under `cost_header`."""
+    return [_cost_cells(row) for row in table.rows]
+
+
+def cost_header() -> list[str]:
+    return ["Size", "Arm", *(f"{cost.capitalize()} {unit}" for unit in UNITS.values() for cost in COSTS)]
+
+
+def _published_section(comparison: Comparison) -> list[str]:
+    if not comparison.published:
+        return []
+    return ["## Published", "", _markdown(PUBLISHED, published_rows(comparison.published)), ""]
+
+
+PUBLISHED = ["Size", "Arm", "Tokens", "Perplexity", "Device-hours", "Perplexity read from", "Device-hours read from"]
+
+
+def published_rows(arms: Sequence[ArmCurve]) -> list[list[str]]:
+    """Size, arm, cumulative tokens, perplexity, cumulative device-hours, and where the last two were read."""
+    return [_published_cells(arm, stage, e) for arm in arms for stage in arm.stages for e in stage.evaluations]
+
+
+def _published_cells(arm: ArmCurve, stage: StageCurve, point: Evaluation) -> list[str]:
+    read = point.read_from or {}
+    hours = f"{point.totals.device_seconds / 3600:,.0f}"
+    numbers = [number(point.totals.tokens), f"{point.perplexity:.2f}", hours]
+    return [stage.size, arm.title, *numbers, read.get("perplexity", ""), read.get("device_hours", "")]
+
+
 def _result_cells(row: Row) -> list[str]:
-    end = [row.status, ""] if row.perplexity is None else [f"{row.perplexity:.3f}", _fixed(row.bits_per_byte)]
+    perplexity = with_interval(row.perplexity, row.perplexity_interval, ".3f")
     return [
         row.size,
         row.title,
         number(row.parameters),
         number(row.marginal.tokens if row.marginal else None),
-        *end,
+        perplexity or row.status,
+        with_interval(row.bits_per_byte, None, ".3f"),
         *(["same run", "", ""] if row.shared else _comparison_cells(row)),
     ]
 
@@ -128,18 +264,15 @@ def _comparison_cells(row: Row) -> list[str]:
 
 
 def _difference(row: Row) -> str:
-    if row.equal_compute is None:
+    compute = row.equal_compute
+    if compute is None:
         return ""
-    return f"{'~' if row.equal_compute.interpolated else ''}{row.equal_compute.difference:+.3f}"
+    return f"{'~' if compute.interpolated else ''}{with_interval(compute.difference, compute.interval, '+.3f')}"
 
 
 def _cost_cells(row: Row) -> list[str]:
     costs: list[Totals | None] = [getattr(row, cost) for cost in COSTS]
     return [row.size, row.title, *(amount(cost.of(unit) if cost else None, unit) for unit in UNITS for cost in costs)]
-
-
-def _fixed(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, get_args
 
 from tfscale.analysis.curves import NOTHING, ArmCurve, Evaluation, StageCurve, Totals
@@ -11,60 +10,86 @@ from tfscale.schedule.arms import ArmKind
 POINT_FIELDS = ("tokens", "perplexity", "device_hours")
 
 
-def published_arms(reference: Mapping[str, Any]) -> tuple[ArmCurve, ...]:
+def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()) -> tuple[ArmCurve, ...]:
     """The arms of a file of `conf/reference/`, as plain values.
 
-    Published are tokens, perplexity and device-hours, cumulative; all else is not known (NaN). A stage's points are
-    its evaluations; its last one is its end. A chain's stage starts where the one before it ended.
+    Published are tokens, perplexity and device-hours, cumulative. FLOPs follow from the tokens where an arm says that
+    its models are those of one `beside` it; all else is not known (NaN). A stage's points are its evaluations; its last
+    one is its end. A chain's stage starts where the one before it ended.
 
     Raises:
         ValueError: a field that is missing, unknown or of the wrong kind; the message names the arm.
     """
+    costs = {(arm.name, stage.size): stage.flops_per_token for arm in beside for stage in arm.stages}
     arms = []
     for number, values in enumerate(reference.get("arms", ())):
         name = values.get("name", f"number {number}")
         try:
-            arms.append(_arm(**values))
-        except (TypeError, KeyError, ValueError) as error:
+            arms.append(_arm(costs, **values))
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(
-                f"reference arm {name}: {error}. An arm has name, title, kind ({', '.join(get_args(ArmKind))}) and "
-                f"stages; a stage has size and points; a point has {', '.join(POINT_FIELDS)} and read_from."
+                f"reference arm {name}: {error}. An arm has name, title, kind ({', '.join(get_args(ArmKind))}), models "
+                "(the arm beside which it stands) and stages; a stage has size and points; a point has "
+                f"{', '.join(POINT_FIELDS)} and read_from."
             ) from error
     return tuple(arms)
 
 
-def _arm(name: str, title: str, kind: ArmKind, stages: Sequence[Mapping[str, Any]]) -> ArmCurve:
+Costs = Mapping[tuple[str, str], float | None]
+"""FLOPs a token by (arm, size)."""
+
+
+def _arm(
+    costs: Costs, name: str, title: str, kind: ArmKind, stages: Sequence[Mapping[str, Any]], models: str | None = None
+) -> ArmCurve:
     if kind not in get_args(ArmKind):
         raise ValueError(f"kind={kind!r}")
     curves: list[StageCurve] = []
     for stage in stages:
         before = curves[-1] if kind == "chain" and curves else None
-        curves.append(_after(before, _stage(name, **stage)) if before else _stage(name, **stage))
+        curves.append(_stage(name, before, costs.get((models or "", stage["size"])), **stage))
     return ArmCurve(name, title, kind, tuple(curves))
 
 
-def _stage(arm: str, size: str, points: Sequence[Mapping[str, Any]]) -> StageCurve:
+def _stage(
+    arm: str, before: StageCurve | None, flops: float | None, size: str, points: Sequence[Mapping[str, Any]]
+) -> StageCurve:
+    start = before.end.totals if before and before.end else NOTHING
     return StageCurve(
         size=size,
         key=f"{arm}/{size}",
-        parent=None,
+        parent=before.key if before else None,
         grown=False,
         parameters=None,
         heldout_tokens=None,
-        start=NOTHING,
-        evaluations=tuple(_evaluation(**point) for point in points),
+        start=start,
+        evaluations=tuple(_evaluation(start, flops, **point) for point in points),
         finished=bool(points),
+        flops_per_token=flops,
     )
 
 
-def _after(before: StageCurve, stage: StageCurve) -> StageCurve:
-    return replace(stage, parent=before.key, start=before.end.totals if before.end else None)
-
-
-def _evaluation(tokens: float, perplexity: float, device_hours: float, read_from: Mapping[str, str]) -> Evaluation:
+def _evaluation(
+    start: Totals,
+    flops: float | None,
+    tokens: float,
+    perplexity: float,
+    device_hours: float,
+    read_from: Mapping[str, str],
+) -> Evaluation:
     if set(read_from) != set(POINT_FIELDS):
         raise ValueError(f"read_from says where each of {', '.join(POINT_FIELDS)} was read, not {dict(read_from)}")
-    totals = Totals(tokens=tokens, flops=math.nan, seconds=math.nan, device_seconds=3600 * device_hours)
     return Evaluation(
-        step=0, tokens=math.nan, totals=totals, loss=math.log(perplexity), perplexity=perplexity, bits_per_byte=math.nan
+        step=0,
+        tokens=tokens - start.tokens,
+        totals=Totals(
+            tokens=tokens,
+            flops=math.nan if flops is None else start.flops + flops * (tokens - start.tokens),
+            seconds=math.nan,
+            device_seconds=3600 * device_hours,
+        ),
+        loss=math.log(perplexity),
+        perplexity=perplexity,
+        bits_per_byte=math.nan,
+        read_from=dict(read_from),
     )

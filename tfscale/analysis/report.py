@@ -1,61 +1,69 @@
-"""A comparison on disk: figure and table, each file whole or as it was before."""
+"""A comparison on disk: figures and tables, each file whole or as it was before."""
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from tfscale.analysis.curves import Measure, read_arms
-from tfscale.analysis.figure import comparison_figure, render
+from tfscale.analysis.compared import Comparison
+from tfscale.analysis.curves import Measure
+from tfscale.analysis.figure import comparison_figure
+from tfscale.analysis.figure_costs import costs_figure
+from tfscale.analysis.figure_lineage import lineage_figure
 from tfscale.analysis.formats import to_csv, to_json, to_markdown
-from tfscale.analysis.table import Table, compare
-from tfscale.schedule.arms import Arm
+from tfscale.analysis.latex import to_latex
+from tfscale.analysis.style import FIGURE_KINDS, render, styles
+from tfscale.analysis.table import the_chain
+
+OTHER_MEASURES: dict[str, Measure] = {"figure_time": "device_seconds", "figure_tokens": "tokens"}
 
 
-@dataclass(frozen=True)
-class Written:
-    """A comparison and where it was written."""
+def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
+    """Writes `table.csv`, `.json`, `.md` and `.tex`, and every figure as PNG, SVG and PDF, into `folder`, which is made
+    if need be: `figure` in the comparison's measure, `figure_time` and `figure_tokens`, `costs`, `lineage`.
 
-    table: Table
-    png: Path
-    svg: Path
-    csv: Path
-    json: Path
-    markdown: Path
-
-
-def write_comparison(arms: Iterable[Arm], folder: Path, title: str, measure: Measure = "flops") -> Written:
-    """Compares what the arms' folders hold and writes `figure.png`, `figure.svg`, `table.csv`, `table.json` and
-    `table.md` into `folder`, which is made if need be.
-
-    `title` names the schedule and the corpus; the held-out tokens are added to it.
+    Returns:
+        The files, the figure and the tables first.
 
     Raises:
-        ValueError: what `read_arms` raises, no chain among the arms, or nothing measured yet; nothing is written then.
+        ValueError: nothing measured yet; nothing is written then.
         OSError: the folder cannot be written.
     """
-    curves = read_arms(arms)
-    table = compare(curves, measure)
-    heldout = f", {table.heldout_tokens:,} held-out tokens" if table.heldout_tokens else ""
-    figure = comparison_figure(curves, title + heldout, measure)
-    written = Written(
-        table,
-        png=folder / "figure.png",
-        svg=folder / "figure.svg",
-        csv=folder / "table.csv",
-        json=folder / "table.json",
-        markdown=folder / "table.md",
-    )
+    contents = {
+        f"{name}.{kind}": render(figure, kind) for name, figure in figures(comparison) for kind in FIGURE_KINDS
+    } | {
+        "table.csv": to_csv(comparison.table).encode(),
+        "table.json": to_json(comparison).encode(),
+        "table.md": to_markdown(comparison).encode(),
+        "table.tex": to_latex(comparison).encode(),
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    _write(written.png, render(figure, "png"))
-    _write(written.svg, render(figure, "svg"))
-    _write(written.csv, to_csv(table).encode())
-    _write(written.json, to_json(table).encode())
-    _write(written.markdown, to_markdown(table, title).encode())
-    return written
+    first = [name for name in contents if name.startswith(("figure.", "table."))]
+    names = [*first, *(name for name in contents if name not in first)]
+    for name in names:
+        write_whole(folder / name, contents[name])
+    return tuple(folder / name for name in names)
 
 
-def _write(path: Path, content: bytes) -> None:
+def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
+    """The figures by name, each a `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: nothing measured yet.
+    """
+    arms, published, measure = comparison.arms, comparison.published, comparison.measure
+    looks = styles(arms, the_chain(arms))
+    yield "figure", comparison_figure(arms, comparison.heading, measure, comparison.laws, published)
+    for name, other in OTHER_MEASURES.items():
+        # Time on another machine is no time here.
+        shown = published if other == "tokens" else ()
+        yield name, comparison_figure(arms, comparison.heading, other, published=shown, with_growths=False)
+    yield "costs", costs_figure(comparison.table, looks, measure)
+    yield "lineage", lineage_figure(arms, looks)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Puts a file in its place at once."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         aside.write_bytes(content)

@@ -2,15 +2,17 @@
 
 import math
 
-from tfscale.analysis.costs import EqualCompute, EqualPerplexity
+from tfscale.analysis.bootstrap import Source
+from tfscale.analysis.comparison import EqualCompute, EqualPerplexity
 from tfscale.analysis.curves import Measure
+from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.table import Row, Table
 
 UNITS: dict[Measure, str] = {"flops": "FLOPs", "tokens": "tokens", "device_seconds": "device-seconds"}
 
 
 def verdicts(table: Table) -> tuple[str, ...]:
-    """One sentence or two for each size: whether the chain is below or above the other arms, and by how much."""
+    """For each size: whether the chain is below or above the other arms at its cost, and whether it saves."""
     return tuple(f"{size}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
 
 
@@ -21,16 +23,21 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
     if chain.cumulative is None or chain.perplexity is None:
         return f"nothing to compare yet; the chain's run is {chain.status}."
     others = [row for row in rows if row is not chain]
-    clauses = [_clause(row.title, row.equal_compute) for row in others if row.equal_compute and not row.shared]
-    open_ends = [f"{row.title} ({_why_not(row)})" for row in others if not row.equal_compute or row.shared]
+    compared = [row for row in others if not row.shared]
+    clauses = [_clause(row.title, row.equal_compute) for row in compared if row.equal_compute]
+    outcomes = [f"against {row.title} {outcome(row.equal_perplexity)}" for row in compared if row.equal_perplexity]
+    open_ends = [f"{row.title} ({_why_not(row)})" for row in others if row.shared or not row.equal_compute]
     sentences = []
     if clauses:
         cost = f"{amount(chain.cumulative.of(table.measure), table.measure)} {UNITS[table.measure]}"
         sentences.append(
             f"at its {cost}, base included, the chain ({chain.perplexity:.2f} perplexity) is {join(clauses)}."
         )
+    if outcomes:
+        text = f"{'; '.join(outcomes)}."
+        sentences.append(text[0].upper() + text[1:] if clauses else text)
     if open_ends:
-        sentences.append(f"{'Not' if clauses else 'not'} compared with {join(open_ends)}.")
+        sentences.append(f"{'Not' if sentences else 'not'} compared at equal cost with {join(open_ends)}.")
     return " ".join(sentences) or "there is no other arm."
 
 
@@ -39,7 +46,16 @@ def _clause(title: str, perplexities: EqualCompute) -> str:
     where = f"{title} ({arm}{', interpolated' if perplexities.interpolated else ''})"
     if chain == arm:
         return f"level with {where}"
-    return f"{'below' if perplexities.difference < 0 else 'above'} {where} by {abs(perplexities.difference):.2f}"
+    size = f"{abs(perplexities.difference):.2f}{_brackets(_absolute(perplexities), '.2f')}"
+    return f"{'below' if perplexities.difference < 0 else 'above'} {where} by {size}"
+
+
+def _absolute(perplexities: EqualCompute) -> Interval | None:
+    """The interval of the difference, in the direction in which it is told."""
+    interval = perplexities.interval
+    if interval is None or perplexities.difference >= 0:
+        return interval
+    return Interval(-interval.high, -interval.low)
 
 
 def _why_not(row: Row) -> str:
@@ -48,22 +64,80 @@ def _why_not(row: Row) -> str:
     return "measured only at other costs" if row.status == "finished" else row.status
 
 
+def outcome(value: EqualPerplexity) -> str:
+    """Such as `it saves 31.0% [25.2%, 36.1%]`, `no difference within noise`, `it costs 12.0% more` or `it is not
+    reached: the chain ends 0.14 above`."""
+    if value.outcome == "no difference":
+        return f"no difference within noise{_brackets(value.interval, '.1%')}"
+    if value.outcome == "saves":
+        assert value.saving is not None, "what saves was reached"
+        return f"it saves {_least(value)}{value.saving:.1%}{_brackets(value.interval, '.1%')}"
+    if value.outcome == "costs more":
+        interval = value.interval and Interval(-value.interval.high, -value.interval.low)
+        away = "" if value.chain is not None else f", and ends {value.gap:.2f} above its perplexity"
+        return f"it costs {value.excess:.1%}{_brackets(interval, '.1%')} more{away}"
+    return f"its perplexity is not reached: the chain stays {value.gap:.2f} above"
+
+
+def basis(table: Table) -> tuple[str, ...]:
+    """What the intervals are over and what counts as noise, in sentences."""
+    sentences = []
+    if any(row.equal_perplexity and row.equal_perplexity.interval for row in table.rows):
+        over = {row.equal_perplexity.over for row in table.rows if row.equal_perplexity}
+        kinds = " or ".join(sorted(" and ".join(OVER[source] for source in sources) for sources in over if sources))
+        sentences.append(f"[low, high]: {LEVEL:.0%} intervals over {kinds}.")
+    single = sorted({row.title for row in table.rows if len(row.seeds) == 1})
+    if single and len(single) == len({row.title for row in table.rows}):
+        sentences.append("One seed each: what other seeds would give is not known, and no interval includes it.")
+    elif single:
+        sentences.append(f"One seed: {join(single)}. What other seeds would give is not known there.")
+    return (*sentences, _noise(table))
+
+
+OVER: dict[Source, str] = {"seeds": "seeds", "documents": "held-out documents"}
+
+
+def _noise(table: Table) -> str:
+    noise = table.noise
+    if noise is None:
+        return "No noise floor is declared (analysis.noise_floor), so every difference is taken as it is."
+    source = "from the seeds" if noise.source == "seeds" else "assumed (analysis.noise_floor)"
+    return (
+        f"Noise floor, {source}: single runs that end within {noise.nats:.3f} nats "
+        f"({math.expm1(noise.nats):.1%} of perplexity) of each other do not differ."
+    )
+
+
 def speed_up(value: EqualPerplexity | None) -> str:
     """Such as `+54.6%`, `at least +12.0%`, or `not reached (0.14 above)`. Empty if there is nothing to compare."""
     if value is None:
         return ""
-    return f"not reached ({value.gap:.2f} above)" if value.speed_up is None else _gain(value, value.speed_up)
+    if value.speed_up is None:
+        return f"not reached ({value.gap:.2f} above)"
+    return f"{_least(value)}{value.speed_up:+.1%}{_brackets(value.speed_up_interval, '+.1%')}"
 
 
 def saving(value: EqualPerplexity | None) -> str:
     """Such as `+35.3%`, `at least +10.7%`, or `not reached`. Empty if there is nothing to compare."""
     if value is None:
         return ""
-    return "not reached" if value.saving is None else _gain(value, value.saving)
+    if value.saving is None:
+        return "not reached"
+    return f"{_least(value)}{value.saving:+.1%}{_brackets(value.interval, '+.1%')}"
 
 
-def _gain(value: EqualPerplexity, gain: float) -> str:
-    return f"{'at least ' if value.state == 'at least' else ''}{gain:+.1%}"
+def _least(value: EqualPerplexity) -> str:
+    return "at least " if value.state == "at least" else ""
+
+
+def _brackets(interval: Interval | None, form: str) -> str:
+    """[low, high], or nothing."""
+    return f" [{interval.low:{form}}, {interval.high:{form}}]" if interval else ""
+
+
+def with_interval(value: float | None, interval: Interval | None, form: str) -> str:
+    """Such as `5.353 [5.301, 5.412]`, or without brackets where no interval is known. Empty if there is no value."""
+    return "" if value is None or math.isnan(value) else f"{value:{form}}{_brackets(interval, form)}"
 
 
 def number(value: float | None) -> str:
@@ -80,8 +154,9 @@ def number(value: float | None) -> str:
 
 
 def amount(value: float | None, measure: Measure) -> str:
-    """A cost in the way its measure is read: FLOPs as 7.96e11, the others as `number` does."""
-    if value is None or measure != "flops":
+    """A cost in the way its measure is read: FLOPs as 7.96e11, the others as `number` does. Empty if it is not
+    known."""
+    if value is None or math.isnan(value) or measure != "flops":
         return number(value)
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa}e{int(exponent)}"

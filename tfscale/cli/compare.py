@@ -1,15 +1,15 @@
 """tfscale compare: the chain beside its baselines."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table as RichTable
 
-from tfscale.analysis.report import Written, write_comparison
+from tfscale.analysis.compared import Comparison, compare_arms
+from tfscale.analysis.report import write_comparison
 from tfscale.analysis.table import Row, Table
-from tfscale.analysis.words import speed_up, verdicts
+from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.experiment import console, plan_of, quantity, say, table, work
 from tfscale.cli.run import run_plan, tracking_store
 from tfscale.config.compose import group_options
@@ -22,40 +22,73 @@ from tfscale.tracking.sync import log_artifacts, sync
 
 def compare(overrides: Sequence[str], baseline: str, run_missing: bool, config_dir: Path | None) -> int:
     """Compares; returns the exit code."""
-    if any(text.startswith("baseline=") for text in overrides):
-        raise UserFault([f"the arms are named by --baseline here; allowed: {', '.join(group_options()['baseline'])}"])
-    overrides = [*overrides, f"baseline={baseline}"]
-    plan = plan_of(overrides, config_dir)
+    plan = plan_with(overrides, baseline, config_dir)
     if run_missing:
         code = run_plan(plan)
         if code:
             return code
-    missing = [stage for stage in plan.stages if not is_done(stage)]
-    if missing:
-        names = ", ".join(stage.path.name for stage in missing)
-        place = ["--config-dir", str(config_dir)] if config_dir else []
-        command = shlex.join(["tfscale", "run", *place, *overrides])
-        say(f"not finished: {names}\nthey are made by: {command}")
-    if not any(is_done(stage) for stage in plan.chain.stages):
-        raise UserFault([f"no stage of the chain is finished in {plan.runs}; nothing can be compared yet"])
-    data = plan.experiment.data.source
-    title = f"{plan.experiment.schedule.name}, growth={plan.experiment.growth.name}, {data}"
-    # Named by the chain that it is about: another recipe or budget is another comparison.
-    folder = plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.stages[-1].key}"
-    try:
-        written = write_comparison(plan.arms, folder, title)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
-    _show(written, title)
+    comparison = compare_plan(plan)
+    written = written_out(comparison, plan)
+    _show(comparison, written)
     _track(plan, written)
     return 0
 
 
-def _show(written: Written, title: str) -> None:
-    console.print(_rich(written.table, title))
-    for verdict in verdicts(written.table):
-        say(verdict)
-    for path in (written.png, written.svg, written.csv, written.json, written.markdown):
+def plan_with(overrides: Sequence[str], baseline: str, config_dir: Path | None) -> Plan:
+    """The plan of a chain and its baselines.
+
+    Raises:
+        UserFault: with all that is wrong.
+    """
+    if any(text.startswith("baseline=") for text in overrides):
+        raise UserFault([f"the arms are named by --baseline here; allowed: {', '.join(group_options()['baseline'])}"])
+    return plan_of([*overrides, f"baseline={baseline}"], config_dir)
+
+
+def compare_plan(plan: Plan) -> Comparison:
+    """The comparison of what is there; says what is not, and how to make it.
+
+    Raises:
+        UserFault: no stage of the chain is finished, or the folders of some are not what tfscale wrote.
+    """
+    missing = [stage for stage in plan.stages if not is_done(stage)]
+    if missing:
+        names = ", ".join(stage.path.name for stage in missing)
+        say(f"not finished: {names}\n`tfscale compare --run-missing` trains them")
+    if not any(is_done(stage) for stage in plan.chain.stages):
+        raise UserFault([f"no stage of the chain is finished in {plan.runs}; nothing can be compared yet"])
+    experiment = plan.experiment
+    title = f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
+    reference = {"arms": experiment.reference.arms}
+    try:
+        return compare_arms(plan.arms, title, assumed_noise=experiment.analysis.noise_floor, reference=reference)
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
+
+
+def comparison_folder(plan: Plan) -> Path:
+    """Where a plan's comparison is: named by the chain that it is about, for another recipe or budget is another
+    comparison."""
+    return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.stages[-1].key}"
+
+
+def written_out(comparison: Comparison, plan: Plan) -> tuple[Path, ...]:
+    """The files of a comparison, written.
+
+    Raises:
+        UserFault: nothing has been measured yet.
+    """
+    try:
+        return write_comparison(comparison, comparison_folder(plan))
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
+
+
+def _show(comparison: Comparison, written: Sequence[Path]) -> None:
+    console.print(_rich(comparison.table, comparison.title))
+    for sentence in (*verdicts(comparison.table), *basis(comparison.table)):
+        say(sentence)
+    for path in written:
         say(str(path))
 
 
@@ -79,19 +112,18 @@ def _cells(row: Row) -> list[str]:
         row.size,
         row.title,
         quantity(row.parameters) if row.parameters else "",
-        f"{row.perplexity:.3f}" if row.perplexity else row.status,
+        with_interval(row.perplexity, row.perplexity_interval, ".3f") or row.status,
         *costs,
         "same run" if row.shared else speed_up(row.equal_perplexity),
     ]
 
 
-def _track(plan: Plan, written: Written) -> None:
+def _track(plan: Plan, written: Sequence[Path]) -> None:
     store = tracking_store(plan)
     if store is None:
         return
     try:
         sync(store, plan.experiment.schedule.name, plan.arms)
-        files = [written.png, written.svg, written.csv, written.json, written.markdown]
-        log_artifacts(store, plan.experiment.schedule.name, files)
+        log_artifacts(store, plan.experiment.schedule.name, list(written))
     except StoreError as fault:
         print(f"warning: tracking is behind, and is caught up by the next run: {fault}", file=sys.stderr)

@@ -1,0 +1,218 @@
+"""Planted curves with a known saving: how often the intervals hold it, and what is called a saving."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tfscale.analysis.bootstrap import Sample, draw_together, seed_weights, seeded
+from tfscale.analysis.comparison import EqualPerplexity, at_equal_compute, at_equal_perplexity
+from tfscale.analysis.heldout import BlockLosses
+from tfscale.analysis.intervals import LEVEL, Array, interval_of
+from tfscale.analysis.noise import NoiseFloor, noise_floor
+
+SLOPE, BUDGET = 0.1, 1e12
+REPETITIONS = 300
+TOLERANCE = 3.3 * math.sqrt(LEVEL * (1 - LEVEL) / REPETITIONS)
+"""Of a share of REPETITIONS: passed by one in a thousand."""
+
+
+def loss(compute: Array | float, head_start: float = 1.0) -> Array:
+    """A power law of perplexity. A head start of 2 is at every loss with half the compute: a saving of 1/2."""
+    return np.asarray(5.0 - SLOPE * np.log(np.asarray(compute) * head_start))
+
+
+def planted(
+    name: str,
+    draw: np.random.Generator,
+    seeds: int,
+    noise: float,
+    head_start: float = 1.0,
+    budget: float = BUDGET,
+    blocks: float | None = None,
+) -> Sample:
+    """Runs whose seeds move their whole curve by `noise`, and whose held-out blocks by `blocks` nats."""
+    compute = np.geomspace(budget / 20, budget, 11)
+    shifts = draw.normal(0, noise, (seeds, 1)) if noise else np.zeros((seeds, 1))
+    losses = loss(compute, head_start) + shifts
+    read = None
+    if blocks is not None:
+        off = draw.normal(0, blocks, 64)  # the text held out suits this model so much, block by block
+        tokens = np.full(64, 1024.0)
+        read = tuple(BlockLosses(tokens, tokens * (each + off)) for each in losses[:, -1])
+        losses = losses + off.mean()
+    keys = tuple(f"{name}{seed}-{draw.integers(2**60)}" for seed in range(seeds))
+    return Sample(keys, np.log(np.tile(compute, (seeds, 1))), losses, read, step=budget / 1000, finished=True)
+
+
+def repeat(make: Callable[[np.random.Generator], EqualPerplexity | None]) -> list[EqualPerplexity]:
+    results = [make(np.random.default_rng(number)) for number in range(REPETITIONS)]
+    return [result for result in results if result is not None]
+
+
+def coverage(results: list[EqualPerplexity], saving: float) -> float:
+    return float(np.mean([result.interval is not None and saving in result.interval for result in results]))
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("saving", [0.5, 0.1, -0.25])
+def test_intervals_over_seeds_hold_a_known_saving_at_the_stated_rate(seeds: int, saving: float) -> None:
+    def once(draw: np.random.Generator) -> EqualPerplexity | None:
+        chain = planted("chain", draw, seeds, 0.01, head_start=1 / (1 - saving))
+        return at_equal_perplexity(chain, planted("arm", draw, seeds, 0.01), None)
+
+    results = repeat(once)
+    assert coverage(results, saving) >= LEVEL - TOLERANCE
+    assert {result.over for result in results} == {("seeds",)}
+
+
+def test_intervals_over_documents_hold_a_known_saving_at_the_stated_rate() -> None:
+    def once(draw: np.random.Generator) -> EqualPerplexity | None:
+        chain = planted("chain", draw, 1, 0.0, head_start=1.5, blocks=0.1)
+        return at_equal_perplexity(chain, planted("arm", draw, 1, 0.0, blocks=0.1), None)
+
+    results = repeat(once)
+    assert abs(coverage(results, 1 / 3) - LEVEL) <= TOLERANCE + 0.01  # 64 blocks are not quite infinitely many
+    assert {result.over for result in results} == {("documents",)}
+
+
+def test_intervals_over_both_hold_it_where_either_alone_would_not() -> None:
+    def once(blocks: bool) -> Callable[[np.random.Generator], EqualPerplexity | None]:
+        def make(draw: np.random.Generator) -> EqualPerplexity | None:
+            chain = planted("chain", draw, 5, 0.005, head_start=1.5, blocks=0.2)
+            arm = planted("arm", draw, 5, 0.005, blocks=0.2)
+            if not blocks:
+                chain, arm = (Sample(r.keys, r.log_compute, r.losses, None, r.step, True) for r in (chain, arm))
+            return at_equal_perplexity(chain, arm, None)
+
+        return make
+
+    assert coverage(repeat(once(blocks=True)), 1 / 3) >= LEVEL - TOLERANCE
+    assert coverage(repeat(once(blocks=False)), 1 / 3) < 0.6
+
+
+def test_the_interval_of_one_runs_perplexity_holds_it_at_exactly_the_stated_rate() -> None:
+    for seeds in (2, 3):
+        hits = []
+        for number in range(REPETITIONS):
+            run = planted("run", np.random.default_rng(number), seeds, 0.02)
+            hits.append(float(loss(BUDGET)) in interval_of(draw_together(run).curves[0].losses[:, -1]))
+        assert abs(np.mean(hits) - LEVEL) <= TOLERANCE
+
+
+def test_drawing_three_seeds_with_replacement_would_not_hold_it() -> None:
+    # Why seeds are weighed and not resampled.
+    hits = []
+    for number in range(REPETITIONS):
+        draw = np.random.default_rng(number)
+        losses = draw.normal(0, 1, 3)
+        hits.append(0.0 in interval_of(draw.choice(losses, (1000, 3)).mean(axis=1)))
+    assert np.mean(hits) < 0.85
+
+
+def test_weights_make_students_t() -> None:
+    deviations = np.array([-1.0, 0.2, 0.8])
+    draws = seed_weights(3, seeded("test")) @ deviations
+    error = deviations.std(ddof=1) / math.sqrt(3)
+    low, high = np.quantile(draws / error, [0.025, 0.975])
+    assert (-low, high) == (pytest.approx(4.303, rel=0.15), pytest.approx(4.303, rel=0.15))
+
+
+@pytest.mark.parametrize("budget", [1.0, 0.25])
+def test_a_chain_that_never_crosses_is_never_called_a_saving(budget: float) -> None:
+    def once(draw: np.random.Generator) -> EqualPerplexity | None:
+        # At its end it stays 0.1 nats and more above the arm's last loss, ten times the noise.
+        head_start = math.exp(-1.0) if budget == 1 else budget
+        chain = planted("chain", draw, 3, 0.01, head_start, budget * BUDGET)
+        return at_equal_perplexity(chain, planted("arm", draw, 3, 0.01), None)
+
+    outcomes = [result.outcome for result in repeat(once)]
+    assert "saves" not in outcomes
+    assert outcomes.count("costs more") > 0.8 * REPETITIONS
+    assert all(result.saving is None for result in repeat(once))
+
+
+def test_a_cheap_chain_that_stops_short_is_not_reached() -> None:
+    def once(draw: np.random.Generator) -> EqualPerplexity | None:
+        # On a better curve than the arm's, but given a tenth of its compute.
+        chain = planted("chain", draw, 3, 0.005, head_start=1.2, budget=BUDGET / 10)
+        return at_equal_perplexity(chain, planted("arm", draw, 3, 0.005), None)
+
+    outcomes = [result.outcome for result in repeat(once)]
+    assert "saves" not in outcomes
+    assert "costs more" not in outcomes
+    assert outcomes.count("not reached") > 0.9 * REPETITIONS
+
+
+def test_equal_curves_are_called_a_saving_no_more_often_than_stated() -> None:
+    def once(draw: np.random.Generator) -> EqualPerplexity | None:
+        return at_equal_perplexity(planted("chain", draw, 3, 0.01), planted("arm", draw, 3, 0.01), None)
+
+    outcomes = [result.outcome for result in repeat(once)]
+    tail = (1 - LEVEL) / 2
+    limit = tail + 3.3 * math.sqrt(tail * (1 - tail) / REPETITIONS)
+    assert outcomes.count("saves") / REPETITIONS <= limit
+    assert outcomes.count("costs more") / REPETITIONS <= limit
+
+
+def test_a_cheap_chain_that_ends_level_is_no_saving_until_it_surely_got_there() -> None:
+    def once(draw: np.random.Generator) -> EqualPerplexity | None:
+        # A quarter of the arm's compute, to the arm's very loss: whether a chain crosses is left to chance.
+        chain = planted("chain", draw, 3, 0.01, head_start=4, budget=BUDGET / 4)
+        return at_equal_perplexity(chain, planted("arm", draw, 3, 0.01), None)
+
+    results = repeat(once)
+    outcomes = [result.outcome for result in results]
+    tail = (1 - LEVEL) / 2
+    assert outcomes.count("saves") / REPETITIONS <= tail + 3.3 * math.sqrt(tail * (1 - tail) / REPETITIONS)
+    assert outcomes.count("no difference") > 0.9 * REPETITIONS
+    assert coverage(results, 0.75) >= LEVEL - TOLERANCE
+
+
+def test_a_saving_well_above_the_noise_is_called_one() -> None:
+    def once(draw: np.random.Generator) -> EqualPerplexity | None:
+        chain = planted("chain", draw, 3, 0.005, head_start=1.6)
+        return at_equal_perplexity(chain, planted("arm", draw, 3, 0.005), None)
+
+    assert [result.outcome for result in repeat(once)].count("saves") > 0.9 * REPETITIONS
+
+
+def test_differences_at_equal_compute_are_held_too() -> None:
+    hits = []
+    truth = math.exp(loss(BUDGET, 1.5)) - math.exp(loss(BUDGET))
+    for number in range(REPETITIONS):
+        draw = np.random.default_rng(number)
+        arm = planted("arm", draw, 3, 0.01, budget=1.7 * BUDGET)  # measured there between two of its points
+        result = at_equal_compute(planted("chain", draw, 3, 0.01, head_start=1.5), arm)
+        assert result is not None
+        assert result.interpolated
+        assert result.interval is not None
+        hits.append(truth in result.interval)
+    assert np.mean(hits) >= LEVEL - TOLERANCE
+
+
+def test_the_noise_floor_is_what_two_runs_stay_within_at_the_stated_rate() -> None:
+    within = []
+    for number in range(REPETITIONS):
+        draw = np.random.default_rng(number)
+        floor = noise_floor([planted(name, draw, 3, 0.02) for name in ("a", "b")], assumed=1.0)
+        assert floor is not None
+        assert floor.source == "seeds"
+        first, second = draw.normal(0, 0.02, 2)
+        within.append(abs(first - second) <= floor.nats)
+    assert abs(np.mean(within) - LEVEL) <= TOLERANCE
+
+
+def test_with_single_seeds_the_noise_floor_is_assumed_or_unknown() -> None:
+    single = planted("a", np.random.default_rng(0), 1, 0.0)
+    assert noise_floor([single], None) is None
+    assert noise_floor([single], 0.02) == NoiseFloor(0.02, "assumed")
+
+
+def test_the_same_runs_give_the_same_interval_whatever_stands_beside_them() -> None:
+    draw = np.random.default_rng(0)
+    chain, arm, other = (planted(name, draw, 3, 0.01) for name in ("chain", "arm", "other"))
+    first = at_equal_perplexity(chain, arm, None)
+    at_equal_perplexity(chain, other, None)
+    assert at_equal_perplexity(chain, arm, None) == first

@@ -1,0 +1,217 @@
+"""`tfscale report` and `tfscale compare` from the folders of a chain to files, and the page in a real browser."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from browser import Browser, find_browser
+from test_analysis_curves import reading, spent, write_seeds
+
+from tfscale.analysis.compared import compare_arms
+from tfscale.analysis.page import page
+from tfscale.analysis.records import ENVIRONMENT_FILE, stage_records
+from tfscale.cli.compare import compare, comparison_folder, plan_with
+from tfscale.cli.report import report
+from tfscale.faults import UserFault
+from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.plan import Plan
+from tfscale.training.events import DONE_FILE, EventLog
+from tfscale.training.spec import STAGE_FILE, spec_to_dict
+
+
+def fill(stage: ArmStage, before: int, perplexities: list[float]) -> None:
+    """What training leaves in a stage's folder, but for its checkpoints."""
+    stage.path.mkdir(parents=True)
+    (stage.path / STAGE_FILE).write_text(json.dumps(spec_to_dict(stage.spec)))
+    (stage.path / ENVIRONMENT_FILE).write_text(json.dumps({"python": "3.11.7", "packages": {"torch": "2.13"}}))
+    log = EventLog(stage.path)
+    log.write("start", step=0)
+    steps = stage.spec.steps
+    for index, perplexity in enumerate(perplexities):
+        step = round(steps * index / (len(perplexities) - 1))
+        totals = {f"total_{n}": v for n, v in vars(spent(before + step * stage.spec.batch_tokens)).items()}
+        log.write("eval", step=step, tokens=step * stage.spec.batch_tokens, **reading(perplexity), **totals)
+    log.close()
+    done = {"key": stage.key, "step": steps, "totals": vars(spent(before + stage.spec.tokens))}
+    (stage.path / DONE_FILE).write_text(json.dumps({**done, "eval": reading(perplexities[-1])}))
+
+
+@pytest.fixture
+def finished(small: list[str]) -> tuple[list[str], Plan]:
+    """Overrides of a small chain whose folders say that it and its baselines have been trained."""
+    plan = plan_with(small, "scratch", None)
+    tokens = {stage.key: stage.spec.tokens for stage in plan.stages}
+    total: dict[str, int] = {}
+    for number, stage in enumerate(plan.stages):
+        before = total.get(stage.spec.parent or "", 0)
+        total[stage.key] = before + tokens[stage.key]
+        last = 9 - 0.3 * number
+        fill(stage, before, [last + 4, last + 1, last])
+    return small, plan
+
+
+def test_report_writes_one_page_beside_the_comparison(
+    finished: tuple[list[str], Plan], capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides, plan = finished
+    assert report(overrides, "scratch", None) == 0
+    path = comparison_folder(plan) / "report.html"
+    assert str(path) in capsys.readouterr().out
+    assert [each.name for each in path.parent.iterdir()] == ["report.html"]
+    text = path.read_text(encoding="utf-8")
+    assert "tfscale compare --baseline scratch --run-missing" in text
+    assert f"runs={plan.runs}" in text
+    for stage in plan.stages:
+        assert f'id="stage-{stage.key}"' in text
+
+
+def test_compare_writes_figures_and_tables(
+    finished: tuple[list[str], Plan], capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides, plan = finished
+    assert compare(overrides, "scratch", False, None) == 0
+    printed = capsys.readouterr().out
+    folder = comparison_folder(plan)
+    assert {"figure.png", "figure_time.svg", "costs.pdf", "lineage.svg", "table.tex"} <= {
+        p.name for p in folder.iterdir()
+    }
+    for path in folder.iterdir():
+        assert path.name in printed
+    assert "One seed each" in printed
+
+
+def test_nothing_trained_is_nothing_to_report(small: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="nothing can be compared yet"):
+        report(small, "scratch", None)
+    assert not (tmp_path / "runs" / "comparisons").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_told(finished: tuple[list[str], Plan]) -> None:
+    overrides, plan = finished
+    (plan.stages[0].path / ENVIRONMENT_FILE).write_text("[")
+    with pytest.raises(UserFault, match=r"environment\.json cannot be read"):
+        report(overrides, "scratch", None)
+
+
+TITLE, ARM = "tiny <chain> & text", "from <b>scratch</b> & more"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a chain and its scratch arm with three seeds, whose titles are not HTML."""
+    folder = tmp_path_factory.mktemp("page")
+    chain, scratch = write_seeds(folder / "runs")
+    arms = [chain, replace(scratch, title=ARM)]
+    path = folder / "report.html"
+    path.write_text(
+        page(compare_arms(arms, TITLE), stage_records(arms), "tfscale compare", "seed: 0"), encoding="utf-8"
+    )
+    return path
+
+
+class Balanced(HTMLParser):
+    """Notes elements that are closed in the wrong order, and what is fetched from elsewhere."""
+
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_fetches_nothing(made: Path) -> None:
+    parser = Balanced()
+    parser.feed(made.read_text(encoding="utf-8"))
+    assert parser.open == []
+    assert all(source.startswith(("data:", "#")) for source in parser.sources)
+    anchors = {source[1:] for source in parser.sources if source.startswith("#")}
+    assert anchors <= set(re.findall(r'id="([^"]+)"', made.read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def browser(made: Path) -> Iterator[Browser]:
+    executable = find_browser()
+    if executable is None:
+        missing = "no Chromium: install chromium-headless-shell (Debian), or name one in TFSCALE_BROWSER"
+        # A check that must not pass unseen says so; anyone else's tests go on without a browser.
+        (pytest.fail if os.environ.get("TFSCALE_REQUIRE_BROWSER") else pytest.skip)(missing)
+    with Browser(executable) as opened:
+        opened.open(made)
+        yield opened
+
+
+def column(browser: Browser, section: str, number: int) -> list[str]:
+    script = f"[...document.querySelectorAll('#{section} tbody tr')].map((row) => row.cells[{number}].textContent)"
+    cells: list[str] = browser.run(script)
+    return cells
+
+
+def sort_by(browser: Browser, section: str, number: int) -> str:
+    head = f"document.querySelectorAll('#{section} th')[{number}]"
+    browser.run(f"{head}.querySelector('button').click()")
+    direction: str = browser.run(f"{head}.getAttribute('aria-sort')")
+    return direction
+
+
+def test_the_browser_shows_the_text_and_has_nothing_to_complain_of(browser: Browser) -> None:
+    assert browser.run("document.title") == f"{TITLE}, 64 held-out tokens"
+    assert not browser.run("document.querySelector('chain, b')")
+    text = browser.run("document.body.innerText")
+    for expected in (TITLE, "Verdicts", "95% intervals over seeds", ARM, "How to reproduce each number"):
+        assert expected in text
+    assert browser.complaints() == []
+
+
+def test_the_figures_are_drawn_and_lie_inside_the_page(browser: Browser) -> None:
+    browser.screenshot(1200, 900)
+    drawn = browser.run("[...document.images].map((image) => image.complete && image.naturalWidth > 0)")
+    assert drawn == [True] * 5
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+    browser.screenshot(390, 800)  # a telephone: wide tables scroll by themselves
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_columns_sort_up_and_down_by_value(browser: Browser) -> None:
+    before = [float(cell.split()[0]) for cell in column(browser, "results", 4)]
+    assert before == pytest.approx([8, 9, 5, 6], abs=0.01)
+    assert sort_by(browser, "results", 4) == "ascending"
+    assert [float(cell.split()[0]) for cell in column(browser, "results", 4)] == sorted(before)
+    assert sort_by(browser, "results", 4) == "descending"
+    assert [float(cell.split()[0]) for cell in column(browser, "results", 4)] == sorted(before)[::-1]
+    assert sort_by(browser, "results", 1) == "ascending"
+    assert column(browser, "results", 1) == [ARM] * 2 + ["progressive"] * 2
+
+
+def test_what_is_not_known_sorts_last_both_ways(browser: Browser) -> None:
+    for _ in range(2):
+        sort_by(browser, "results", 8)  # the chain's own rows have no saving
+        savings = column(browser, "results", 8)
+        assert all(savings[:2])
+        assert savings[2:] == ["", ""]
+
+
+def test_a_stage_opens_with_its_environment(browser: Browser) -> None:
+    key = browser.run("document.querySelector('#results tbody td:last-child a').hash.slice(1)")
+    assert browser.run(f"document.getElementById('{key}').tagName") == "DETAILS"
+    assert math.isclose(browser.run("document.querySelectorAll('#stages details').length"), 12)
+
+
+def test_a_screenshot_shows_more_than_a_white_page(browser: Browser) -> None:
+    shot = browser.screenshot(1000, 1200)
+    assert shot.startswith(b"\x89PNG")
+    assert len(shot) > 50_000

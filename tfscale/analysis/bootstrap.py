@@ -1,0 +1,164 @@
+"""What the seeds and the held-out documents leave open: a run's curve, and curves as they might have been.
+
+Two things could have come out otherwise. Other *seeds* would have given other curves, and other *documents* another
+reading of the same models. A draw varies both: the seeds' part for each run by itself, the documents' part for all runs
+alike, because all were read on the same text.
+
+Seeds: the mean curve plus a random combination of the replicates' deviations from it, whole curves at a time. Drawing
+three runs with replacement would give intervals that hold the truth far too rarely; these weights (a multiplier
+bootstrap) are made so that for any one number of the curve the draws are Student's t about the mean, which is exact for
+normal deviations however few the seeds are.
+
+Documents: blocks of the final evaluation drawn with replacement. What that does to a run's last loss is done to its
+whole curve.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from tfscale.analysis.curves import Measure, StageCurve
+from tfscale.analysis.heldout import BlockLosses
+from tfscale.analysis.intervals import Array
+
+DRAWS = 4000
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One size of an arm: the curves of its replicates, which differ in their seed alone."""
+
+    keys: tuple[str, ...]
+    log_compute: Array
+    """[replicates, points], in order of compute; the evaluations that all replicates have."""
+    losses: Array
+    """[replicates, points], nats a token."""
+    blocks: tuple[BlockLosses, ...] | None
+    """Of each replicate; None where some have none."""
+    step: float
+    """Compute of one optimizer step; 0 where it is not known."""
+    finished: bool
+
+    @property
+    def size(self) -> int:
+        """Replicates."""
+        return len(self.keys)
+
+    @property
+    def mean(self) -> "Curves":
+        """The mean curve, as a stack of one."""
+        return Curves(self.log_compute.mean(axis=0)[None], self.losses.mean(axis=0)[None])
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """A stack of curves."""
+
+    log_compute: Array
+    """[curves, points], in order of compute."""
+    losses: Array
+    """[curves, points], nats a token."""
+
+    def shifted(self, losses: Array | float) -> "Curves":
+        """The same with [curves, 1] or one number added to all losses."""
+        return Curves(self.log_compute, self.losses + losses)
+
+
+Source = Literal["seeds", "documents"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Runs as they might have been, draw by draw."""
+
+    curves: tuple[Curves, ...]
+    """Of each run a stack of DRAWS."""
+    over: tuple[Source, ...]
+    """What was drawn. Seeds are left out where a run has one alone, documents where a run was not read block by block:
+    what they leave open is then not known."""
+
+
+def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
+    """The replicates that have finished or, where none has, those that have begun; None where nothing was measured
+    whose cost is known in this measure."""
+    finished = [stage for stage in stages if stage.finished]
+    chosen = finished or [stage for stage in stages if stage.evaluations]
+    curves = [{e.totals.tokens: (e.totals.of(measure), e.loss) for e in stage.evaluations} for stage in chosen]
+    shared = [tokens for tokens in (curves[0] if curves else {}) if all(tokens in curve for curve in curves)]
+    if not shared:
+        return None
+    values = np.array([[curve[tokens] for tokens in shared] for curve in curves], dtype=float)
+    # A run's evaluation before any training has no place on a logarithmic axis.
+    usable = (values[..., 0] > 0).all(axis=0) & np.isfinite(values).all(axis=(0, 2))
+    if not usable.any():
+        return None
+    blocks = tuple(stage.blocks for stage in chosen if stage.blocks is not None)
+    steps = [stage.step_size.of(measure) for stage in chosen if stage.step_size]
+    return Sample(
+        keys=tuple(stage.key for stage in chosen),
+        log_compute=np.log(values[:, usable, 0]),
+        losses=values[:, usable, 1],
+        blocks=blocks if len(blocks) == len(chosen) else None,
+        step=max(steps, default=0.0),
+        finished=bool(finished),
+    )
+
+
+def draw_together(*runs: Sample) -> Drawn:
+    """DRAWS curves of each run as they might have been; always the same ones for the same runs."""
+    seeds = all(run.size > 1 for run in runs)
+    documents = _document_weights(runs)
+    known: dict[Source, bool] = {"seeds": seeds, "documents": documents is not None}
+    over = tuple(source for source, is_known in known.items() if is_known)
+    return Drawn(tuple(_draw(run, seeds, documents) for run in runs), over)
+
+
+def _draw(run: Sample, seeds: bool, documents: Array | None) -> Curves:
+    curves = run.mean
+    if seeds:
+        weights = seed_weights(run.size, seeded(*run.keys))
+        curves = Curves(
+            curves.log_compute + weights @ (run.log_compute - curves.log_compute),
+            curves.losses + weights @ (run.losses - curves.losses),
+        )
+    else:
+        curves = Curves(np.repeat(curves.log_compute, DRAWS, axis=0), np.repeat(curves.losses, DRAWS, axis=0))
+    return curves if documents is None else curves.shifted(document_shifts(run, documents)[:, None])
+
+
+def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
+    """[DRAWS, replicates]: weights w of deviations d from a mean, so that w @ d is Student's t with replicates - 1
+    degrees of freedom, times the standard error of that mean."""
+    normal = stream.standard_normal((DRAWS, replicates))
+    return normal / np.sqrt(replicates * stream.chisquare(replicates - 1, (DRAWS, 1)))
+
+
+def _document_weights(runs: Sequence[Sample]) -> Array | None:
+    """[DRAWS, blocks]: how often each block of the held-out text is drawn, the same for all runs, whose readings of a
+    document go together. None where some run was not read block by block, or not in the same blocks."""
+    tokens = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
+    if len(tokens) != 1 or any(run.blocks is None for run in runs):
+        return None
+    return _block_weights(len(tokens.pop()))
+
+
+@cache
+def _block_weights(blocks: int) -> Array:
+    return seeded("documents", str(blocks)).multinomial(blocks, [1 / blocks] * blocks, DRAWS).astype(float)
+
+
+def document_shifts(run: Sample, weights: Array) -> Array:
+    """[DRAWS]: what drawing documents adds to the run's final loss, on average over its replicates."""
+    assert run.blocks is not None, "documents are drawn where every replicate has its blocks"
+    drawn = [(weights @ each.losses) / (weights @ each.tokens) for each in run.blocks]
+    whole = [each.losses.sum() / each.tokens.sum() for each in run.blocks]
+    return np.asarray(np.mean(drawn, axis=0) - np.mean(whole), dtype=float)
+
+
+def seeded(*names: str) -> np.random.Generator:
+    """The random stream of that name: named by what is drawn, so that another arm beside it changes no number."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big"))

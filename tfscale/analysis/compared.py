@@ -1,0 +1,66 @@
+"""A comparison: everything that is computed from the arms, before any of it is written or drawn."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfscale.analysis.curves import ArmCurve, Measure, read_arms
+from tfscale.analysis.growths import GrowthEvent, growths
+from tfscale.analysis.reference import published_arms
+from tfscale.analysis.scaling_law import ScalingLaw, scaling_laws
+from tfscale.analysis.table import Table, compare, the_chain
+from tfscale.schedule.arms import Arm
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Arms beside their chain."""
+
+    title: str
+    arms: tuple[ArmCurve, ...]
+    table: Table
+    growths: tuple[GrowthEvent, ...]
+    """Of the chain."""
+    laws: tuple[ScalingLaw, ...]
+    """Fits to the arms from scratch."""
+    published: tuple[ArmCurve, ...]
+    """What others measured, to be shown beside the arms: on another corpus's cut and another machine, so never compared
+    with them in numbers."""
+
+    @property
+    def measure(self) -> Measure:
+        return self.table.measure
+
+    @property
+    def heading(self) -> str:
+        """The title, with the held-out tokens."""
+        tokens = self.table.heldout_tokens
+        return f"{self.title}, {tokens:,} held-out tokens" if tokens else self.title
+
+
+def compare_arms(
+    arms: Iterable[Arm],
+    title: str,
+    measure: Measure = "flops",
+    assumed_noise: float | None = None,
+    reference: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Compares what the arms' folders hold.
+
+    Args:
+        title: names the schedule and the corpus.
+        assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
+        reference: published points, as a file of `conf/reference/` holds them.
+
+    Raises:
+        ValueError: what `read_arms` and `published_arms` raise, or no chain among the arms.
+    """
+    curves = read_arms(arms)
+    return Comparison(
+        title,
+        curves,
+        table=compare(curves, measure, assumed_noise),
+        growths=growths(the_chain(curves)),
+        laws=scaling_laws(curves, measure),
+        published=published_arms(reference or {}, curves),
+    )

@@ -1,0 +1,58 @@
+"""The three costs as bars: cumulative, marginal, family. Each answers another question, so each has its own panel."""
+
+from typing import Any
+
+from tfscale.analysis.curves import Measure
+from tfscale.analysis.formats import COSTS
+from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, drawing, power, tidy
+from tfscale.analysis.table import Row, Table
+from tfscale.analysis.words import UNITS
+
+MEANING = {
+    "cumulative": "base included",
+    "marginal": "this stage alone,\nits parent a gift",
+    "family": "all sizes up to\nthis one",
+}
+
+
+def costs_figure(table: Table, looks: dict[str, Style], measure: Measure) -> Any:
+    """One panel a cost, one group of bars a size, one bar an arm; a gap where an arm has not finished that size."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    arms = {row.arm: row.title for row in table.rows}
+    with drawing():
+        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+        panels = figure.subplots(1, len(COSTS), sharey=True)
+        for axes, cost in zip(panels, COSTS, strict=True):
+            for index, arm in enumerate(arms):
+                _draw_bars(axes, [row for row in table.rows if row.arm == arm], table.sizes, cost, measure,
+                           looks[arm], index, len(arms))  # fmt: skip
+            axes.set_xticks(range(len(table.sizes)), table.sizes)
+            axes.set_xlim(-0.55, len(table.sizes) - 0.45)
+            axes.set_title(cost, fontsize=8.4, fontweight="bold", loc="left")
+            axes.set_xlabel(MEANING[cost], fontsize=SMALL, color=GREY)
+            tidy(axes)
+        panels[0].set_ylabel(UNITS[measure])
+        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value) if value else "0"))
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, fontsize=SMALL + 0.4)
+    return figure
+
+
+def _draw_bars(
+    axes: Any, rows: list[Row], sizes: tuple[str, ...], cost: str, measure: Measure, look: Style, index: int, arms: int
+) -> None:
+    width = 0.8 / arms
+    costs = [(sizes.index(row.size), getattr(row, cost)) for row in rows]
+    known = [(place, totals.of(measure)) for place, totals in costs if totals is not None]
+    axes.bar(
+        [place + (index - (arms - 1) / 2) * width for place, _ in known],
+        [value for _, value in known],
+        width=width * 0.92,
+        facecolor=look.colour,
+        edgecolor="white",
+        hatch=look.hatch,
+        linewidth=0.3,
+        label=rows[0].title,
+    )

@@ -1,0 +1,34 @@
+"""Intervals of what is computed from a few runs and a fixed held-out text."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+LEVEL = 0.95
+"""Share of repetitions of an experiment whose interval holds the truth."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From the lower to the upper tail, each of which has half of 1 - LEVEL."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+def interval_of(draws: Array) -> Interval:
+    """The central LEVEL of draws, which may be infinite but not NaN."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
+    return Interval(float(low), float(high))
+
+
+def surely(happened: NDArray[np.bool_]) -> bool:
+    """Whether all draws but those of one tail say so."""
+    return bool(happened.mean() >= 1 - (1 - LEVEL) / 2)

@@ -1,0 +1,70 @@
+"""What the stages' folders say of themselves, for people to read: what was run, where, out of what."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfscale.schedule.arms import Arm
+from tfscale.training.spec import STAGE_FILE
+
+ENVIRONMENT_FILE = "environment.json"
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a stage's folder says of itself."""
+
+    key: str
+    folder: str
+    arms: tuple[str, ...]
+    """Titles of the arms that it stands in, with its size there."""
+    parent: str | None
+    seed: int
+    spec: str
+    """stage.yaml; empty before it has begun."""
+    environment: dict[str, Any]
+    """environment.json; empty before it has begun."""
+
+
+def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
+    """Every stage of the arms once, as its folder says.
+
+    Raises:
+        ValueError: an `environment.json` that is none.
+    """
+    arms = tuple(arms)
+    stages = {stage.key: stage for arm in arms for stage in arm.stages}
+    places = {key: tuple(f"{a.title}, {s.size}" for a in arms for s in a.stages if s.key == key) for key in stages}
+    return tuple(
+        StageRecord(
+            key,
+            stage.path.name,
+            places[key],
+            stage.spec.parent,
+            stage.spec.seed,
+            spec=_pretty(stage.path / STAGE_FILE),
+            environment=_environment(stage.path / ENVIRONMENT_FILE),
+        )
+        for key, stage in stages.items()
+    )
+
+
+def _pretty(path: Path) -> str:
+    """A file of JSON with a value a line; empty where there is none."""
+    return json.dumps(_object(path), indent=2) if path.exists() else ""
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    return _object(path) if path.exists() else {}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} cannot be read: not a JSON object")
+    return values

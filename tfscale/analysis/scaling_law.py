@@ -1,0 +1,169 @@
+"""A scaling law through an arm's runs from scratch: L(C) = E + A C^-alpha, fitted and never measured.
+
+The form is that of arXiv 2203.15556 (Chinchilla), in compute alone, and so is the fit: the least sum of Huber losses
+of the residuals of log L, found from several starts, with E and A fitted as logarithms. It goes through the arm's
+frontier: the evaluations of all its sizes below which nothing was measured for as little compute (the first method
+there). Those on the way stand before the learning rate has come down, so the law lies above where runs end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfscale.analysis.bootstrap import seeded
+from tfscale.analysis.curves import ArmCurve, Measure
+from tfscale.analysis.intervals import LEVEL, Array, Interval, interval_of
+
+DELTA = 1e-3
+"""Of the Huber loss: residuals of log L beyond it count linearly. As in arXiv 2203.15556."""
+STEEPEST = 3.0
+"""Exponents above this are no scaling law."""
+STEPS = 80
+"""Of each fit."""
+REFITS = 400
+FEWEST_POINTS, LEAST_RANGE = 6, 3.0
+"""Of the frontier, in points and as the ratio of its largest to its smallest compute, for a fit to be tried."""
+STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha in (0.1, 0.3, 0.6)]
+"""(E as a fraction of the lowest loss, log A at the middle of the range, alpha)"""
+
+
+@dataclass(frozen=True, eq=False)
+class ScalingLaw:
+    """A fit and its uncertainty: refits to residuals drawn with replacement."""
+
+    arm: str
+    keys: tuple[str, ...]
+    """The stages that the frontier's points come from."""
+    irreducible: float
+    """E, nats a token."""
+    coefficient: float
+    """A, of compute in units of `unit`."""
+    exponent: float
+    """alpha."""
+    unit: float
+    """Compute at the middle of the frontier, in the measure's own unit."""
+    compute: Array
+    """[points] of the frontier that was fitted."""
+    losses: Array
+    """[points]"""
+    refits: Array
+    """[refits, 3]: log E, log A, alpha."""
+    scatter: Array
+    """[points]: residuals of log L, made wider by what three parameters have taken up of them."""
+
+    @property
+    def intervals(self) -> tuple[Interval, Interval]:
+        """Of E and of alpha, over the refits."""
+        return interval_of(np.exp(self.refits[:, 0])), interval_of(self.refits[:, 2])
+
+    def loss(self, compute: Array) -> Array:
+        """The fitted loss at each compute, nats a token."""
+        return self.irreducible + self.coefficient * (compute / self.unit) ** -self.exponent
+
+    def band(self, compute: Array) -> tuple[Array, Array]:
+        """Low and high loss between which LEVEL of such points would lie at each compute, were the form the truth: the
+        refits, with the scatter of the points about them."""
+        x = np.log(compute / self.unit)
+        scatter = seeded("scatter", self.arm).choice(self.scatter, (len(self.refits), 1))
+        losses = np.exp(_log_losses(self.refits, x) + scatter)
+        tail = (1 - LEVEL) / 2
+        low, high = np.quantile(losses, [tail, 1 - tail], axis=0)
+        return low, high
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """An arm's evaluations that are lower than all at as little compute, in its order."""
+
+    keys: tuple[str, ...]
+    """The stages that they come from."""
+    compute: Array
+    """[points]"""
+    losses: Array
+    """[points]"""
+
+
+def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
+    """The arm's frontier, over all its sizes and seeds."""
+    places = sorted((e.totals.of(measure), e.loss, stage.key) for stage in arm.stages for e in stage.evaluations)
+    kept: list[tuple[float, float, str]] = []
+    for compute, loss, key in places:
+        if compute > 0 and (not kept or loss < kept[-1][1]):
+            kept.append((compute, loss, key))
+    return Frontier(
+        keys=tuple(dict.fromkeys(key for *_, key in kept)),
+        compute=np.array([compute for compute, *_ in kept], dtype=float),
+        losses=np.array([loss for _, loss, _ in kept], dtype=float),
+    )
+
+
+def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
+    """The law through a frontier; None where it has too few points, or spans too little compute, to tell a curve from a
+    line."""
+    compute, losses = points.compute, points.losses
+    if len(compute) < FEWEST_POINTS or compute[-1] / compute[0] < LEAST_RANGE:
+        return None
+    unit = float(np.exp(np.log(compute).mean()))
+    x, y = np.log(compute / unit), np.log(losses)
+    starts = np.array([(np.log(e * losses.min()), a, alpha) for e, a, alpha in STARTS])
+    fits, values = _minimise(x, np.tile(y, (len(starts), 1)), starts)
+    best = fits[values.argmin()]
+    fitted = _log_losses(best[None], x)
+    scatter = (y - fitted)[0] * np.sqrt(len(x) / (len(x) - 3))
+    again = fitted + seeded("scaling law", name).choice(scatter, (REFITS, len(x)))
+    refits, _ = _minimise(x, again, np.tile(best, (REFITS, 1)))
+    e, a, alpha = best
+    return ScalingLaw(
+        name, points.keys, float(np.exp(e)), float(np.exp(a)), float(alpha), unit, compute, losses, refits, scatter
+    )
+
+
+def scaling_laws(arms: Sequence[ArmCurve], measure: Measure) -> tuple[ScalingLaw, ...]:
+    """The laws of the arms from scratch that have enough points."""
+    laws = [fit_law(arm.name, frontier(arm, measure)) for arm in arms if arm.kind == "scratch"]
+    return tuple(law for law in laws if law is not None)
+
+
+def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
+    """Least sums of Huber losses of y - log L(x), each from its own start: Levenberg-Marquardt on reweighted squares.
+
+    Args:
+        x: [points], logarithm of compute.
+        y: [fits, points], logarithms of loss.
+        start: [fits, 3], log E, log A, alpha.
+
+    Returns:
+        Parameters [fits, 3] and what was minimised [fits].
+    """
+    found, damping = start.copy(), np.full(len(start), 1e-3)
+    value = _huber(y - _log_losses(found, x))
+    for _ in range(STEPS):
+        total = _log_losses(found, x)
+        residual = y - total
+        weight = np.minimum(1.0, DELTA / np.maximum(np.abs(residual), 1e-300))
+        share = np.exp(found[:, 1, None] - found[:, 2, None] * x - total)  # of the loss that compute reduces
+        slope = np.stack([1 - share, share, -share * x], axis=-1)
+        square = np.einsum("fp,fpi,fpj->fij", weight, slope, slope)
+        scale = np.einsum("fii->fi", square) + 1e-12
+        square += (damping[:, None] * scale)[:, :, None] * np.eye(3)
+        downhill = np.einsum("fp,fpi->fi", weight * residual, slope)
+        tried = found + np.clip(np.linalg.solve(square, downhill[..., None])[..., 0], -1.0, 1.0)
+        tried[:, 2] = np.clip(tried[:, 2], 0.0, STEEPEST)
+        reached = _huber(y - _log_losses(tried, x))
+        better = reached < value
+        found[better], value[better] = tried[better], reached[better]
+        damping = np.clip(np.where(better, damping / 3, damping * 4), 1e-12, 1e12)
+    return found, value
+
+
+def _log_losses(parameters: Array, x: Array) -> Array:
+    """[fits, points] of parameters [fits, 3]."""
+    e, a, alpha = (parameters[:, index, None] for index in range(3))
+    return np.asarray(np.logaddexp(e, a - alpha * x), dtype=float)
+
+
+def _huber(residual: Array) -> Array:
+    """[fits], sums over points."""
+    clipped = np.clip(residual, -DELTA, DELTA)
+    return np.asarray((clipped * (residual - clipped / 2)).sum(axis=1), dtype=float)

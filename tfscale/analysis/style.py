@@ -1,0 +1,125 @@
+"""How figures look: at the width of a column of text, in colours that everyone can tell apart (Okabe and Ito), with
+markers, line styles and hatches that tell the arms apart without them."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+from tfscale.analysis.curves import ArmCurve
+
+FigureKind = Literal["png", "svg", "pdf"]
+FIGURE_KINDS: tuple[FigureKind, ...] = get_args(FigureKind)
+
+WIDTH = 5.5
+"""Inches: the text of a single-column paper, so that nothing is scaled and the smallest letters stay at 6.5 points."""
+PNG_DPI = 250
+INK, GREY, PALE = "#222222", "#666666", "#DDDDDD"
+TEXT, SMALL = 8.0, 6.8
+"""Points."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an arm is drawn."""
+
+    colour: str
+    marker: str
+    line: str | tuple[int, tuple[float, ...]]
+    hatch: str
+
+
+CHAIN = Style("#0072B2", "o", "-", "")
+OTHERS = (
+    Style("#D55E00", "s", "--", "///"),
+    Style("#009E73", "D", "-.", "..."),
+    Style("#CC79A7", "v", ":", "\\\\\\"),
+    Style("#E69F00", "P", (0, (5, 1, 1, 1, 1, 1)), "xxx"),
+    Style("#56B4E9", "X", (0, (1, 2)), "+++"),
+    Style("#000000", "*", (0, (8, 3)), "ooo"),
+)
+
+TICK_STEPS = (
+    (1,),
+    (1, 3),
+    (1, 2, 5),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 1.2, 1.4, 1.6, 2, 2.5, 3, 4, 5, 6, 8),
+    *(tuple(step * width for step in range(round(1 / width), round(10 / width))) for width in (1, 0.5, 0.2, 0.1, 0.05)),
+)
+"""Round numbers of a decade, from few to many."""
+
+
+def styles(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, Style]:
+    """The look of each arm by its name: the same in every figure."""
+    others = [arm.name for arm in arms if arm is not chain]
+    return {chain.name: CHAIN} | {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(others)}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Fonts and colours for what is drawn inside, and no other figure's."""
+    from matplotlib import rc_context
+
+    look: Any = {
+        "font.size": TEXT,
+        "font.family": "DejaVu Sans",
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "hatch.linewidth": 0.4,
+    }
+    with rc_context(look):
+        yield
+
+
+def render(figure: Any, kind: FigureKind) -> bytes:
+    """The figure as a file's content; the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "tfscale", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=undated[kind])
+    return buffer.getvalue()
+
+
+def around(values: Sequence[float], before: float, after: float, least: float) -> tuple[float, float]:
+    """The range of the values, with margins that are fractions of its logarithmic width."""
+    low, high = math.log(min(values)), math.log(max(values))
+    width = max(high - low, least)
+    return math.exp(low - before * width), math.exp(high + after * width)
+
+
+def tidy(axes: Any) -> None:
+    """No frame above and to the right; a faint grid behind."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, axis="y", color=PALE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SMALL + 0.4)
+
+
+def round_values(low: float, high: float, most: int) -> list[float]:
+    """As many round numbers as there are room for, `most` of them if evenly spread, on a logarithmic axis."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    best: list[float] = []
+    for steps in TICK_STEPS:
+        ticks = sorted({float(f"{step * 10.0**decade:.6g}") for decade in decades for step in steps})
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        room = math.log(high / low) / most
+        if all(math.log(after / before) >= room for before, after in pairwise(ticks)) and len(ticks) > len(best):
+            best = ticks
+    return best
+
+
+def power(value: float) -> str:
+    """1,000 or 2 x 10^12, the latter as matplotlib writes formulas."""
+    if value < 1e5:
+        return f"{value:,g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    mantissa = mantissa.removesuffix(".0")
+    return f"$10^{{{int(exponent)}}}$" if mantissa == "1" else f"${mantissa}\\times10^{{{int(exponent)}}}$"

@@ -1,0 +1,40 @@
+"""tfscale report: the comparison as one page of HTML."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from tfscale.analysis.page import page
+from tfscale.analysis.records import stage_records
+from tfscale.analysis.report import write_whole
+from tfscale.cli.compare import compare_plan, comparison_folder, plan_with
+from tfscale.cli.experiment import say
+from tfscale.faults import UserFault
+
+
+def report(overrides: Sequence[str], baseline: str, config_dir: Path | None) -> int:
+    """Writes `report.html` beside the comparison's other files; returns the exit code."""
+    plan = plan_with(overrides, baseline, config_dir)
+    comparison = compare_plan(plan)
+    place = ["--config-dir", str(config_dir)] if config_dir else []
+    command = shlex.join(["tfscale", "compare", "--baseline", baseline, "--run-missing", *place, *overrides])
+    configuration = yaml.safe_dump(_plain(asdict(plan.experiment)), sort_keys=False)
+    try:
+        content = page(comparison, stage_records(plan.arms), command, configuration)
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
+    path = comparison_folder(plan) / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content.encode())
+    say(str(path))
+    return 0
+
+
+def _plain(value: object) -> object:
+    """The same with lists for tuples, which YAML has no plain form of."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
