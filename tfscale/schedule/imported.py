@@ -44,8 +44,7 @@ def _differences(spec: StageSpec, imported: StageSpec, totals: dict[str, Any]) -
             yield f"it has {needed} {name} tokens; set {name} of the schedule's first stage to that ({now} now)"
     known = totals["tokens"]
     if known and round(known / spec.batch_tokens) * spec.batch_tokens != spec.tokens:
-        yield (
-            f"it was trained on {known:,} tokens; set tokens of the schedule's first stage to that ({spec.tokens:,} now)"
-        )
+        stated = f"{spec.tokens:,} now"
+        yield f"it was trained on {known:,} tokens; set tokens of the schedule's first stage to that ({stated})"
     if known and totals["flops"] != known * flops(there).training:
         yield "has grown itself, and its cost is that of several sizes; go on from it with `tfscale grow`"
