@@ -4,15 +4,24 @@ import signal
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import psutil
-from stages import planned, wait_for
+import pytest
+from stages import elsewhere, outcome, planned, prepare_folder, same, wait_for
 
+from tfscale.config.compose import compose
+from tfscale.data.prepare import prepare
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.ledger import is_done, status_of
+from tfscale.schedule.plan import make_plan
 from tfscale.training.events import read_events
 from tfscale.training.preemption import PREEMPTED
 
+ONE_STAGE = """
+defaults: [/model: tokenformer_tiny, /data: text, /optim: tiny, /growth: exact]
+schedule: {name: one, stages: {only: {size: S, qkv: 4, tokens: 40K}}}
+"""
 LONG = ("schedule.stages.stage1.tokens=200K", "launcher.checkpoint_tokens=8192")
 
 
@@ -21,14 +30,32 @@ def run(overrides: list[str]) -> psutil.Popen:
     return psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.fixture
+def two_ranks(small: list[str], tmp_path: Path) -> list[str]:
+    """Arguments of a chain of one stage that two processes train together."""
+    (tmp_path / "conf" / "schedule").mkdir(parents=True)
+    (tmp_path / "conf" / "schedule" / "one.yaml").write_text("# @package _global_" + ONE_STAGE)
+    ours = [each for each in small if not each.startswith("schedule.")]
+    ranks = ["launcher=torchrun", "launcher.processes=2", "launcher.checkpoint_tokens=2048"]
+    return ["--config-dir", str(tmp_path / "conf"), "schedule=one", *ours, *ranks]
+
+
+def only_stage(arguments: list[str]) -> ArmStage:
+    plan = make_plan(compose(arguments[2:], Path(arguments[1])))
+    prepare(plan.corpus.spec, plan.runs / "data")
+    return plan.stages[0]
+
+
 def trainer_of(process: psutil.Popen, stage: ArmStage) -> psutil.Process:
-    """The stage's process, once it trains."""
+    """The stage's process, the leading one of several, once it trains."""
 
-    def pids() -> list[int]:
-        return [event["pid"] for event in read_events(stage.path) if event["event"] == "start"]
+    def trains() -> bool:
+        events = read_events(stage.path)
+        first = max((i for i, event in enumerate(events) if event["event"] == "start"), default=len(events))
+        return any(event["event"] == "train" for event in events[first:]) and psutil.pid_exists(events[first]["pid"])
 
-    wait_for(lambda: bool(pids()) and psutil.pid_exists(pids()[-1]) and read_events(stage.path)[-1]["event"] == "train")
-    return psutil.Process(pids()[-1])
+    wait_for(trains)
+    return psutil.Process([event["pid"] for event in read_events(stage.path) if event["event"] == "start"][-1])
 
 
 def test_a_trainer_that_is_killed_is_started_again(small: list[str]) -> None:
@@ -89,6 +116,7 @@ def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(small: list[str
         "optim.batch_tokens=524288",
         "schedule.growth_tokens=524288",
         "schedule.stages.stage1.tokens=1048576",
+        "model.d_model=64",
     ]
     stage = planned(overrides)[0]
     code = f"""
@@ -110,3 +138,41 @@ Orchestrator(plan.stages[:1], launcher, PlainView(plan, console)).run()
     assert len(sizes) >= 2
     assert all(later == earlier // 2 for earlier, later in pairwise(sizes))
     assert is_done(stage)
+
+
+def test_a_rank_that_is_killed_is_recovered_with_the_numbers_of_an_undisturbed_run(two_ranks: list[str]) -> None:
+    stage = only_stage(two_ranks)
+    undisturbed = elsewhere(stage, "undisturbed")
+    prepare_folder(undisturbed)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    training = ["-m", "tfscale.training", str(undisturbed.path)]
+    subprocess.run([sys.executable, *torchrun, *training], check=True)
+    process = run(two_ranks)
+    leading = trainer_of(process, stage)
+    wait_for(lambda: any(event["event"] == "checkpoint" for event in read_events(stage.path)))
+    [other] = [rank for rank in leading.parent().children() if rank != leading]
+    other.kill()
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "Trying again in 2 s, from its checkpoint" in output
+    assert [event["step"] > 0 for event in read_events(stage.path) if event["event"] == "start"] == [False, True]
+    assert same(outcome(stage), outcome(undisturbed))
+
+
+def test_ranks_save_when_they_are_stopped_and_when_their_supervisor_is_killed(two_ranks: list[str]) -> None:
+    arguments = [*two_ranks, "schedule.stages.only.tokens=2M"]
+    stage = only_stage(arguments)
+    process = run(arguments)
+    trainer_of(process, stage)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == PREEMPTED
+    assert status_of(stage).state == "preempted"
+    stopped = read_events(stage.path)[-1]["step"]
+    process = run(arguments)
+    ranks = trainer_of(process, stage).parent().children()
+    assert [event["step"] for event in read_events(stage.path) if event["event"] == "start"] == [0, stopped]
+    process.kill()
+    process.communicate()
+    wait_for(lambda: status_of(stage).state == "preempted")
+    wait_for(lambda: not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks))

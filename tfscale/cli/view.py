@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from tfscale.cli.experiment import tokens, work
 from tfscale.models.counts import flops
 from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.orchestrator import Phase, View
+from tfscale.schedule.launchers.attempt import Phase
+from tfscale.schedule.orchestrator import View
 from tfscale.schedule.plan import Plan
 from tfscale.schedule.predict import duration
 from tfscale.training.events import Event
@@ -64,6 +65,10 @@ class PlainView:
         else:
             self.say(f"{name_of(self._plan, stage)}: growing out of {stage.spec.parent}")
 
+    def queued(self, stage: ArmStage, job: str) -> None:
+        log = stage.path / "training.log"
+        self.say(f"{name_of(self._plan, stage)}: job {job} is in the queue or runs; its output goes to {log}")
+
     def waiting(self, stage: ArmStage, holder: str) -> None:
         if stage.key not in self._waiting:
             self._waiting.add(stage.key)
@@ -77,6 +82,13 @@ class PlainView:
             self._speed[stage.key] = event["tokens_per_second"]
         elif event["event"] == "eval":
             self.say(f"{name_of(self._plan, stage)}: {describe(stage, event, self._speed.get(stage.key))}")
+        elif event["event"] == "start" and event["step"]:
+            self.say(
+                f"{name_of(self._plan, stage)}: goes on at {tokens(event['step'] * stage.spec.batch_tokens)} tokens"
+            )
+        elif event["event"] == "end" and event["reason"] == "preempted":
+            done = tokens(event["step"] * stage.spec.batch_tokens)
+            self.say(f"{name_of(self._plan, stage)}: stopped at {done} tokens, with a checkpoint")
         elif event["event"] == "broken_checkpoint":
             self.say(f"{name_of(self._plan, stage)}: a checkpoint was not whole and was {event['message']}")
         elif event["event"] == "non_finite":
@@ -143,8 +155,14 @@ class LiveView:
         self._plain.say(message)
 
     def started(self, stage: ArmStage, phase: Phase) -> None:
+        self._show(stage, "growing" if phase == "growing" else "starting")
+
+    def queued(self, stage: ArmStage, job: str) -> None:
+        self._plain.queued(stage, job)
+        self._show(stage, f"job {job}")
+
+    def _show(self, stage: ArmStage, note: str) -> None:
         self._drop(stage)
-        note = "growing" if phase == "growing" else "starting"
         self._tasks[stage.key] = self._progress.add_task(
             name_of(self._plan, stage), total=stage.spec.tokens, completed=self._done[stage.key], note=note
         )
@@ -167,7 +185,7 @@ class LiveView:
             note += f"  ppl {held_out:.3f}" if held_out else ""
             note += f"  {tokens(speed)} tok/s  {duration((stage.spec.tokens - event['tokens']) / speed)} left"
             self._progress.update(self._tasks[stage.key], completed=event["tokens"], note=note)
-        elif event["event"] in ("broken_checkpoint", "non_finite"):
+        elif event["event"] in ("start", "end", "broken_checkpoint", "non_finite"):
             self._plain.event(stage, event)
 
     def finished(self, stage: ArmStage) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.data.errors import DataError
+from tfscale.data.hub import HubDataset, fetch_source, fetch_tokenizer
+from tfscale.data.manifest import Manifest, read_manifest
 from tfscale.data.prepare import prepare
+from tfscale.data.prepared import PreparedData
+from tfscale.data.progress import Progress
 from tfscale.data.sources import CorpusSpec, find_missing, fingerprint, vocab_size
-from tfscale.data.split import Progress
 from tfscale.data.tokenizer import TokenizerSpec
 from tfscale.faults import UserFault
 
@@ -28,6 +31,8 @@ class Corpus:
     """Where its tokens will be, absolute or relative to a stage's folder."""
     missing: tuple[str, ...]
     """What keeps it from being prepared, each fault with its mend."""
+    prepared: bool
+    """Whether its tokens are there already."""
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
@@ -36,58 +41,131 @@ def corpus_of(experiment: Experiment) -> Corpus:
     Raises:
         UserFault: the settings make no corpus, or the model's vocabulary is smaller than the tokenizer's.
     """
+    spec, root = spec_of(experiment), data_dir(experiment)
+    key, manifest, missing = _look(spec, root)
+    rows = experiment.model.vocab_size
+    if missing and rows is None:
+        raise UserFault([f"data: {fault}" for fault in missing])
+    known = manifest.tokenizer.vocab_size if manifest else rows if missing else vocab_size(spec, root)
+    assert known is not None
+    if rows is not None and rows < known:
+        raise UserFault([f"model.vocab_size={rows}: the tokenizer has {known} entries; at least that many"])
+    folder = spec.path if spec.source == "shards" and spec.path else f"../../data/{key}"
+    return Corpus(spec, key, rows or known, folder, missing, prepared=manifest is not None)
+
+
+def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
+    """Fingerprint, the manifest if it is prepared, and what is missing."""
+    try:
+        key = fingerprint(spec, root)
+        manifest = _manifest(spec, root / key)
+        faults = [] if manifest else find_missing(spec, root)
+    except DataError as error:
+        key, manifest, faults = UNKNOWN, None, find_missing(spec, root) or [str(error)]
+    return (UNKNOWN if faults else key), manifest, tuple(faults)
+
+
+def _manifest(spec: CorpusSpec, folder: Path) -> Manifest | None:
+    """Of the corpus, if it is prepared."""
+    if spec.source == "shards" and spec.path:
+        return read_manifest(Path(spec.path))
+    return read_manifest(folder) if folder.exists() else None
+
+
+def spec_of(experiment: Experiment) -> CorpusSpec:
+    """The corpus that the settings describe.
+
+    Raises:
+        UserFault: they describe none.
+    """
     data = experiment.data
     try:
-        spec = CorpusSpec(
+        return CorpusSpec(
             source=data.source,
             tokenizer=_tokenizer(experiment),
             path=_absolute(data.path) if data.path else None,
             text_key=data.text_key,
+            hub=_hub(experiment),
             heldout_fraction=data.heldout,
             split_seed=data.split_seed,
         )
     except DataError as error:
-        raise UserFault([f"data: {fault}" for fault in str(error).splitlines()]) from error
-    missing = tuple(find_missing(spec))
-    rows = experiment.model.vocab_size
-    if missing and rows is None:
-        raise UserFault([f"data: {fault}" for fault in missing])
-    known = rows if missing else vocab_size(spec)
-    assert known is not None
-    if rows is not None and rows < known:
-        raise UserFault([f"model.vocab_size={rows}: the tokenizer has {known} entries; at least that many"])
-    key = UNKNOWN if missing else fingerprint(spec)
-    folder = spec.path if data.source == "shards" and spec.path else f"../../data/{key}"
-    return Corpus(spec, key, rows or known, folder, missing)
+        raise _told(error) from error
 
 
-def _tokenizer(experiment: Experiment) -> TokenizerSpec | None:
-    data = experiment.data
-    if data.source == "shards":
-        return None
-    if data.tokenizer == "file":
-        assert data.tokenizer_path is not None  # checked with all other settings
-        return TokenizerSpec("file", path=_absolute(data.tokenizer_path))
-    return TokenizerSpec("bpe", vocab_size=data.vocab_size)
+def data_dir(experiment: Experiment) -> Path:
+    """The folder of prepared corpora."""
+    return runs_dir(experiment) / "data"
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
+    """Brings from the hub what the experiment's corpus needs and has not; nothing else speaks to the hub.
+
+    Raises:
+        UserFault: it cannot be reached, or has no such thing.
+    """
+    spec, root, data = spec_of(experiment), data_dir(experiment), experiment.data
+    faults: list[str] = []
+    if spec.tokenizer is not None and spec.tokenizer.name and not _is_there(spec.tokenizer.path):
+        try:
+            fetch_tokenizer(spec.tokenizer.name, root, data.tokenizer_path, progress)
+        except DataError as error:
+            faults += _told(error).faults
+    if spec.hub is not None and not _is_there(spec.path):
+        try:
+            fetch_source(spec.hub, root, data.path, progress)
+        except DataError as error:
+            faults += _told(error).faults
+    if faults:
+        raise UserFault(faults)
 
 
-def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> None:
+def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> PreparedData:
     """Makes the corpus' tokens, or finds them made before.
 
     Raises:
         UserFault: the text is faulty, or holds too little for what the experiment asks of it.
     """
     try:
-        data = prepare(corpus.spec, runs_dir(experiment) / "data", progress)
+        data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
     except DataError as error:
-        raise UserFault([f"data: {fault}" for fault in str(error).splitlines()]) from error
+        raise _told(error) from error
     context, asked = experiment.model.context, experiment.data.heldout_tokens
     if len(data.heldout) <= asked:
         there = f"the held-out documents have {len(data.heldout):,} tokens"
         raise UserFault([f"data.heldout_tokens={asked}: {there}; ask for fewer, or raise data.heldout"])
     if len(data.train) <= context:
         raise UserFault([f"model.context={context}: the training documents have only {len(data.train):,} tokens"])
+    return data
+
+
+def _told(error: DataError) -> UserFault:
+    return UserFault([f"data: {fault}" for fault in str(error).splitlines()])
+
+
+def _tokenizer(experiment: Experiment) -> TokenizerSpec | None:
+    data = experiment.data
+    if data.source == "shards":
+        return None
+    path = _absolute(data.tokenizer_path) if data.tokenizer_path else None
+    if data.tokenizer == "file":
+        return TokenizerSpec("file", path=path)
+    if data.tokenizer == "hub":
+        return TokenizerSpec("hub", path=path, name=data.tokenizer_name)
+    return TokenizerSpec("bpe", vocab_size=data.vocab_size)
+
+
+def _hub(experiment: Experiment) -> HubDataset | None:
+    data = experiment.data
+    if data.source != "hub":
+        return None
+    assert data.dataset is not None  # checked with all other settings
+    return HubDataset(data.dataset, data.subset, data.split, data.revision)
+
+
+def _is_there(path: str | None) -> bool:
+    return path is not None and Path(path).exists()
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

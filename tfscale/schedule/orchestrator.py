@@ -1,34 +1,27 @@
-"""Runs the stages of a plan: each in a process of its own, parents first, finished ones never again."""
+"""Brings the stages of a plan to their end: parents first, each wherever its launcher runs it, finished ones never
+again."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from tfscale.config.schema import LauncherPart
-from tfscale.faults import USER_FAULT
 from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.ledger import is_done, is_grown
+from tfscale.schedule.launchers import launcher_of
+from tfscale.schedule.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
+from tfscale.schedule.ledger import is_done
 from tfscale.training.events import HEARTBEAT, Event, EventTail, read_events
 from tfscale.training.files import write_json
 from tfscale.training.lock import held
-from tfscale.training.preemption import PREEMPTED
 from tfscale.training.spec import STAGE_FILE, spec_to_dict
 
-POLL_SECONDS = 0.1
 LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
 """Before a stage that died is taken up again; twice as long each time."""
 PATIENCE_SECONDS = 30.0
 """What a stage that hangs gets at most to end by itself."""
-
-Phase = Literal["growing", "training"]
 
 
 class View(Protocol):
@@ -36,6 +29,9 @@ class View(Protocol):
 
     def started(self, stage: ArmStage, phase: Phase) -> None:
         """A process for the stage has been started."""
+
+    def queued(self, stage: ArmStage, job: str) -> None:
+        """A job for the stage is in a cluster's queue, or runs already."""
 
     def waiting(self, stage: ArmStage, holder: str) -> None:
         """Another live process works on the stage."""
@@ -54,22 +50,23 @@ class View(Protocol):
 
 
 class StageFailed(Exception):
-    """A stage's process has failed; the message holds the end of its log."""
+    """A stage has failed; the message holds the end of its log."""
 
 
 @dataclass
 class _Running:
     stage: ArmStage
-    phase: Phase
-    process: subprocess.Popen[bytes]
+    attempt: Attempt
     tail: EventTail
     end: Event | None = None
-    """The last `end` event of this process."""
+    """The `end` event of the process that ran last."""
     beat: float = 0.0
     """Time of the heartbeat file, by its own clock."""
     seen_at: float = 0.0
     """When that changed, by ours."""
     hangs: bool = False
+    stops: int = 0
+    """How often it has been asked to stop."""
 
 
 @dataclass
@@ -87,124 +84,193 @@ class Orchestrator:
 
     def __init__(self, stages: Sequence[ArmStage], launcher: LauncherPart, view: View) -> None:
         self._pending = [stage for stage in stages if not is_done(stage)]
-        self._launcher, self._view = launcher, view
+        self._settings, self._launcher, self._view = launcher, launcher_of(launcher), view
         self._running: list[_Running] = []
         self._troubles: defaultdict[str, _Trouble] = defaultdict(_Trouble)
-        self._stopping = False
+        self._stops = 0
 
-    def stop(self) -> None:
-        """Asks every running stage to save and stop, and starts no other. A second call ends them at once."""
-        self._stopping = True
-        for running in self._running:
-            running.process.send_signal(signal.SIGTERM)
+    def stop(self) -> str:
+        """Starts no other stage. Stages of this machine are asked to save and end, on a second call to end at once;
+        the jobs of a cluster are left alone.
+
+        Returns:
+            What that means for them, in words.
+        """
+        self._stops += 1
+        return self._launcher.parting([running.attempt for running in self._running])
 
     def run(self) -> bool:
         """Runs all stages; False if it was stopped before they were done.
 
         Raises:
-            StageFailed: after the other running stages have stopped, with their checkpoints.
+            StageFailed: after the other running stages have stopped, with their checkpoints, or were left to the
+                cluster.
         """
         try:
-            while self._running or (self._pending and not self._stopping):
+            while not self._is_over():
                 self._start_ready()
-                time.sleep(POLL_SECONDS)
+                time.sleep(self._launcher.pause)
                 self._watch()
                 self._view.tick()
         finally:
-            self._end_all()
+            self._leave()
         return not self._pending
 
+    def _is_over(self) -> bool:
+        if self._stops:
+            return self._launcher.outlives or not self._running
+        return not self._running and not self._pending
+
     def _start_ready(self) -> None:
-        if self._stopping:
-            return
-        unfinished = {stage.key for stage in self._pending}
-        busy = {running.stage.key for running in self._running}
-        for stage in list(self._pending):
-            if len(self._running) >= self._launcher.parallel:
-                return
-            early = time.monotonic() < self._troubles[stage.key].not_before
-            if early or stage.key in busy or stage.spec.parent in unfinished:
-                continue
+        ready: list[ArmStage] = []
+        for stage in self._ready():
+            if len(self._running) + len(ready) >= self._launcher.places:
+                break
             if is_done(stage):  # another tfscale has finished it meanwhile
                 self._finish(stage)
+                continue
+            attempt = self._launcher.follow(stage)
+            if attempt is not None:
+                self._watch_from_now(stage, attempt, _tail(stage))
                 continue
             holder = held(stage.path)
             if holder is not None:
                 self._view.waiting(stage, holder)
                 continue
-            self._start(stage)
+            ready.append(stage)
+        if ready:
+            self._start(ready)
 
-    def _start(self, stage: ArmStage) -> None:
-        prepare_folder(stage, self._troubles[stage.key].micro_batch)
-        grown = stage.spec.parent is None or is_grown(stage.path)
-        phase: Phase = "training" if grown else "growing"
-        module = "tfscale.training" if phase == "training" else "tfscale.schedule.growing"
-        arguments = ["--supervised"] if phase == "training" else []
-        process = launch([sys.executable, "-m", module, str(stage.path), *arguments], stage.path / f"{phase}.log")
-        tail = EventTail(stage.path)
-        tail.new()
-        self._running.append(_Running(stage, phase, process, tail, seen_at=time.monotonic()))
-        self._view.started(stage, phase)
+    def _ready(self) -> list[ArmStage]:
+        """Stages that nothing keeps from being worked on, and that are not."""
+        if self._stops:
+            return []
+        unfinished = {stage.key for stage in self._pending}
+        busy = {running.stage.key for running in self._running}
+        now = time.monotonic()
+        return [
+            stage
+            for stage in self._pending
+            if stage.key not in busy
+            and stage.spec.parent not in unfinished
+            and now >= self._troubles[stage.key].not_before
+        ]
+
+    def _start(self, stages: Sequence[ArmStage]) -> None:
+        for stage in stages:
+            prepare_folder(stage, self._troubles[stage.key].micro_batch)
+        tails = [_tail(stage) for stage in stages]
+        try:
+            attempts = self._launcher.start(stages)
+        except LaunchFailed as failure:
+            for stage in stages:
+                self._count_death(stage, str(failure))
+            return
+        for stage, attempt, tail in zip(stages, attempts, tails, strict=True):
+            self._watch_from_now(stage, attempt, tail)
+
+    def _watch_from_now(self, stage: ArmStage, attempt: Attempt, tail: EventTail) -> None:
+        self._running.append(_Running(stage, attempt, tail, seen_at=time.monotonic()))
+        if attempt.job is None:
+            self._view.started(stage, attempt.phase)
+        else:
+            self._view.queued(stage, attempt.job)
 
     def _watch(self) -> None:
         for running in list(self._running):
-            code = running.process.poll()
+            while running.stops < self._stops and not self._launcher.outlives:
+                running.stops += 1
+                running.attempt.stop()
+            ending = running.attempt.poll()
             for event in running.tail.new():
-                running.end = event if event["event"] == "end" else running.end
+                if event["event"] in ("start", "end"):
+                    running.end = event if event["event"] == "end" else None
                 self._view.event(running.stage, event)
-            if code is None:
+            if ending is None:
                 self._watch_heart(running)
                 continue
             self._running.remove(running)
-            if code == 0 and running.phase == "training":
-                self._finish(running.stage)
-            elif (running.hangs or code not in (0, PREEMPTED)) and not self._stopping:
-                self._take_up_again(running, code)
+            self._conclude(running, ending)
 
     def _watch_heart(self, running: _Running) -> None:
         file, now = running.stage.path / HEARTBEAT, time.monotonic()
         beat = file.stat().st_mtime if file.exists() else 0.0
-        if beat != running.beat or running.phase == "growing":
+        expected = running.attempt.phase == "training" and running.attempt.is_running()
+        if beat != running.beat or not expected:
             running.beat, running.seen_at = beat, now
-        silent, patience = now - running.seen_at, 60 * self._launcher.hang_minutes
+        silent, patience = now - running.seen_at, 60 * self._settings.hang_minutes
         if patience and silent > patience and not running.hangs:
             running.hangs = True
-            running.process.send_signal(signal.SIGTERM)
+            running.attempt.stop()
         elif running.hangs and silent > patience + min(PATIENCE_SECONDS, patience):
-            running.process.kill()
+            running.attempt.stop()
 
-    def _take_up_again(self, running: _Running, code: int) -> None:
-        """Has a stage whose process died started again, unless its own words say that this would not help.
+    def _conclude(self, running: _Running, ending: Ending) -> None:
+        """Decides what the end of an attempt means for its stage.
 
         Raises:
-            StageFailed: it would not, or it has been tried often enough.
+            StageFailed: no other attempt is worth while.
         """
-        trouble, failure = self._troubles[running.stage.key], _failure(running, code)
-        trouble.deaths += 1
+        stage, attempt = running.stage, running.attempt
+        if is_done(stage):
+            self._finish(stage)
+            return
+        if ending.kind == "finished" or self._stops:
+            return
         reason = running.end["reason"] if running.end else ""
-        hopeless = reason == "failed" or code == USER_FAULT or running.phase == "growing"
-        if hopeless or trouble.deaths > self._launcher.retries:
+        failure = _failure(running, ending)
+        if not running.hangs:
+            if ending.kind == "refused" or reason == "failed":
+                raise StageFailed(failure)
+            # torchrun has one exit code for everything, a job none at all: what the stage has written tells more.
+            if ending.kind == "stopped" or reason == "preempted" or held(stage.path):
+                return
+        if attempt.phase == "growing":
             raise StageFailed(failure)
         if reason == "out_of_memory":
-            held_at_once = micro_batch_of(running.stage)
-            if held_at_once == 1:
-                raise StageFailed(f"{failure}\nIt ran out of memory with one sequence at a time; use a larger device.")
-            trouble.micro_batch = -(-held_at_once // 2)
+            self._halve_micro_batch(stage, failure)
+        self._count_death(stage, failure)
+
+    def _halve_micro_batch(self, stage: ArmStage, failure: str) -> None:
+        held_at_once = micro_batch_of(stage)
+        if held_at_once == 1:
+            raise StageFailed(f"{failure}\nIt ran out of memory with one sequence at a time; use a larger device.")
+        self._troubles[stage.key].micro_batch = -(-held_at_once // 2)
+
+    def _count_death(self, stage: ArmStage, failure: str) -> None:
+        """Has a stage taken up again after a while.
+
+        Raises:
+            StageFailed: that has been tried often enough.
+        """
+        trouble = self._troubles[stage.key]
+        trouble.deaths += 1
+        if trouble.deaths > self._settings.retries:
+            raise StageFailed(failure)
         wait = BACK_OFF_SECONDS * 2 ** (trouble.deaths - 1)
         trouble.not_before = time.monotonic() + wait
-        how = f"with {trouble.micro_batch} sequences at a time" if reason == "out_of_memory" else "from its checkpoint"
-        self._view.retrying(running.stage, f"{failure}\nTrying again in {wait:.0f} s, {how}.")
+        smaller = f" with {trouble.micro_batch} sequences at a time" if trouble.micro_batch else ""
+        self._view.retrying(stage, f"{failure}\nTrying again in {wait:.0f} s, from its checkpoint{smaller}.")
 
     def _finish(self, stage: ArmStage) -> None:
         self._pending.remove(stage)
         self._view.finished(stage)
 
-    def _end_all(self) -> None:
-        for running in self._running:
-            running.process.send_signal(signal.SIGTERM)
-        for running in self._running:
-            running.process.wait()
+    def _leave(self) -> None:
+        """Ends what is still running, unless it goes on without us."""
+        if not self._launcher.outlives:
+            for running in self._running:
+                running.attempt.stop()
+            while any(running.attempt.poll() is None for running in self._running):
+                time.sleep(self._launcher.pause)
         self._running.clear()
+
+
+def _tail(stage: ArmStage) -> EventTail:
+    """What the stage writes from now on."""
+    tail = EventTail(stage.path)
+    tail.new()
+    return tail
 
 
 def prepare_folder(stage: ArmStage, micro_batch: int | None = None) -> None:
@@ -221,29 +287,14 @@ def prepare_folder(stage: ArmStage, micro_batch: int | None = None) -> None:
 
 
 def micro_batch_of(stage: ArmStage) -> int:
-    """Sequences that the stage's last process held at once."""
+    """Sequences that each of the stage's last processes held at once."""
     started = [event for event in read_events(stage.path) if event["event"] == "start"]
     return int(started[-1]["micro_batch"]) if started else stage.spec.sequences
 
 
-def launch(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts a process of its own session, whose output goes to `log` and whose standard input ends with us."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
-        )
-
-
-def _failure(running: _Running, code: int) -> str:
-    log = running.stage.path / f"{running.phase}.log"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    how = "no sign of life" if running.hangs else how
-    end = "\n".join(f"  {line}" for line in lines) or "  (its log is empty)"
-    return f"{running.stage.path.name} failed while {running.phase} ({how}). The end of {log}:\n{end}"
+def _failure(running: _Running, ending: Ending) -> str:
+    log = running.attempt.log
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
+    how = "no sign of life" if running.hangs else ending.how
+    end = "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
+    return f"{running.stage.path.name} failed while {running.attempt.phase} ({how}). The end of {log}:\n{end}"

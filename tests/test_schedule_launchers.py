@@ -1,0 +1,89 @@
+"""Settings of launchers: what is refused, and who gets which devices and cores."""
+
+from pathlib import Path
+
+import pytest
+
+from tfscale.config.compose import compose
+from tfscale.config.schema import LauncherPart, SlurmPart
+from tfscale.faults import UserFault
+from tfscale.schedule.launchers.machine import devices_of, missing_devices, processes_of, visible_devices
+from tfscale.schedule.launchers.slurm import Queue
+from tfscale.schedule.plan import make_plan
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["launcher.processes=2"], "launcher=local trains in one process; use launcher=torchrun"),
+        (["launcher=torchrun", "launcher.nodes=2"], "launcher=torchrun runs on this machine; use launcher=slurm"),
+        (["launcher=torchrun", "launcher.processes=3"], "3 processes cannot share the 4 sequences of a batch evenly"),
+        (["launcher=slurm", "launcher.nodes=3"], "24 processes cannot share the 4 sequences of a batch evenly"),
+        (["launcher=slurm", "launcher.slurm.minutes=2"], "launcher.slurm.signal_seconds=120: a job of"),
+        (["launcher=slurm", "launcher.slurm.partition='a b'"], "launcher.slurm.partition='a b': letters, digits"),
+        (["launcher=slurm", 'launcher.slurm.account="x\ntouch y"'], "launcher.slurm.account='x"),
+        (["launcher=slurm", "launcher.slurm.gpus=0", "launcher.device=cuda"], "launcher.device=cuda needs GPUs"),
+        (["launcher=slurm", "runs=a%j"], "Slurm gives % a meaning of its own"),
+        (["launcher=slurm", "launcher.slurm.gpus=-1", "launcher.slurm.cpus=0"], "launcher.slurm.cpus=0: at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_launched_are_told(small: list[str], overrides: list[str], told: str) -> None:
+    with pytest.raises(UserFault) as fault:
+        make_plan(compose([*small, *overrides]))
+    assert told in str(fault.value)
+
+
+def test_a_cluster_can_be_planned_for_without_one() -> None:
+    plan = make_plan(compose(["schedule=progressive_1b4", "launcher=slurm", "launcher.nodes=8"]))
+    assert plan.experiment.launcher.ranks == 64
+    assert {stage.spec.run.threads for stage in plan.stages} == {8}
+
+
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    ranks = ["launcher=torchrun", "launcher.processes=4", "launcher.threads=0", "launcher.parallel=2"]
+    assert make_plan(compose(ranks)).stages[0].spec.run.threads == 1
+    assert make_plan(compose(["launcher.threads=0", "launcher.parallel=2"])).stages[0].spec.run.threads == 4
+
+
+def test_stages_side_by_side_have_devices_of_their_own() -> None:
+    four = ("0", "2", "5", "7")
+    assert [devices_of(slot, 1, four) for slot in range(4)] == [("0",), ("2",), ("5",), ("7",)]
+    assert [devices_of(slot, 2, four) for slot in range(2)] == [("0", "2"), ("5", "7")]
+    assert devices_of(5, 1, four) == ("2",), "more stages than devices share them in turn"
+    assert devices_of(0, 1, ()) == (), "on the CPU nothing is set"
+
+
+def test_auto_takes_all_devices_or_shares_them_among_stages() -> None:
+    four = ("0", "1", "2", "3")
+    assert processes_of(LauncherPart(kind="torchrun"), four) == 4
+    assert processes_of(LauncherPart(kind="torchrun", parallel=2), four) == 2
+    assert processes_of(LauncherPart(kind="torchrun"), ()) == 1
+    assert processes_of(LauncherPart(kind="local", parallel=2), four) == 1
+
+
+def test_ranks_that_would_share_a_device_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    part = LauncherPart(kind="torchrun", processes=2, parallel=2)
+    assert visible_devices(part) == ("4", "6")
+    assert "need 4 CUDA devices, and 2 are visible" in missing_devices(part)[0]
+    assert visible_devices(LauncherPart(device="cpu")) == ()
+
+
+def test_ranks_of_a_cluster_are_its_gpus() -> None:
+    assert LauncherPart(kind="slurm", nodes=8).ranks == 64
+    assert LauncherPart(kind="slurm", nodes=2, processes=3, slurm=SlurmPart(gpus=0)).ranks == 6
+
+
+def test_a_queue_that_does_not_answer_loses_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    queue = Queue()
+    assert queue.state("12_0") == "UNKNOWN"
+    squeue.write_text("#!/bin/sh\necho '12_0 RUNNING'\n")
+    queue.expire()
+    assert queue.state("12_0") == "RUNNING"
+    assert queue.state("12_1") is None
