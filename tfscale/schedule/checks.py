@@ -47,7 +47,12 @@ def _names(experiment: Experiment) -> Iterator[str]:
     if not re.fullmatch(r"\w[\w.+ -]*", name):
         yield f"schedule.name={name!r}: names a folder; letters, digits and . + - _ alone"
     data = experiment.data
-    paths = {"runs": experiment.runs, "init_from": experiment.init_from or "", "data.path": data.path or "", "data.tokenizer_path": data.tokenizer_path or ""}
+    paths = {
+        "runs": experiment.runs,
+        "init_from": experiment.init_from or "",
+        "data.path": data.path or "",
+        "data.tokenizer_path": data.tokenizer_path or "",
+    }
     for key, path in paths.items():
         try:
             Path(path).expanduser().stat()
