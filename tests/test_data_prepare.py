@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tfscale.data import readers
 from tfscale.data.errors import DataError
 from tfscale.data.prepare import prepare
 from tfscale.data.prepared import PreparedData, open_data
+from tfscale.data.progress import Report
 from tfscale.data.shards import Tokens
 from tfscale.data.sources import CorpusSpec, fingerprint, vocab_size
 from tfscale.data.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer
@@ -75,6 +77,17 @@ def test_duplicates_and_empty_documents_are_left_out_and_counted(tmp_path: Path)
     assert data.manifest.train.documents + data.manifest.heldout.documents == len(DOCUMENTS)
 
 
+@pytest.mark.parametrize("unit", [100, 1 << 26])
+def test_the_first_of_equal_documents_is_kept(tmp_path: Path, unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "UNIT_BYTES", unit)
+    doubled = random.Random(1).sample(DOCUMENTS * 2, 2 * len(DOCUMENTS))  # noqa: S311
+    data = prepare(corpus(tmp_path / "text", doubled), tmp_path / "data", workers=1)
+    train = documents_of(data, data.train)
+    assert train == [text for text in dict.fromkeys(doubled) if text in set(train)]
+    digests = b"".join(hashlib.sha256(text.encode()).digest() for text in dict.fromkeys(doubled))
+    assert data.manifest.content_sha256 == hashlib.sha256(digests).hexdigest()
+
+
 def test_the_manifest_states_what_was_made(tmp_path: Path) -> None:
     spec = corpus(tmp_path / "text", vocab=280)
     data = prepare(spec, tmp_path / "data")
@@ -112,8 +125,8 @@ def test_preparing_again_writes_nothing(tmp_path: Path) -> None:
     spec = corpus(tmp_path / "text")
     first = prepare(spec, tmp_path / "data")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}
-    reports: list[str] = []
-    again = prepare(spec, tmp_path / "data", lambda phase, documents: reports.append(phase))
+    reports: list[Report] = []
+    again = prepare(spec, tmp_path / "data", reports.append)
     assert again.manifest == first.manifest
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
     assert reports == []
@@ -145,7 +158,7 @@ from tfscale.data.tokenizer import TokenizerSpec
 
 folder = Path(sys.argv[1])
 
-def wait_for_the_other(phase, documents):
+def wait_for_the_other(report):
     (folder / "begun" / str(os.getpid())).touch()
     while len(list((folder / "begun").iterdir())) < 2:
         time.sleep(0.01)
@@ -172,7 +185,7 @@ def test_nothing_is_written_for_a_corpus_that_is_missing(tmp_path: Path) -> None
 def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     spec = corpus(tmp_path / "text")
 
-    def meddle(phase: str, documents: int) -> None:
+    def meddle(report: Report) -> None:
         (tmp_path / "text" / "late.txt").write_text("one more")
 
     with pytest.raises(DataError, match="changed while it was read"):

@@ -7,19 +7,28 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from tfscale.data import assemble
+from tfscale.data.assemble import divide_shards, write_shard
 from tfscale.data.errors import DataError
-from tfscale.data.shards import ShardLabel, ShardWriter, Tokens, read_shard, token_dtype
+from tfscale.data.shards import ShardLabel, Tokens, read_shard, token_dtype
+from tfscale.data.work import Pieces
 
 LABEL = ShardLabel(format="1", fingerprint="ab12", tokenizer_sha256="cd34", split="train")
 U16 = np.dtype(np.uint16)
 
 
-def write(folder: Path, values: np.ndarray, shard_tokens: int = 7) -> list[Path]:
-    writer = ShardWriter(folder, LABEL, values.dtype, shard_tokens)
-    writer.add(values[:5])
-    writer.add(values[5:5])
-    writer.add(values[5:])
-    return [folder / record.file for record in writer.close()]
+@pytest.fixture(autouse=True)
+def _seven_tokens_a_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assemble, "SHARD_TOKENS", 7)
+
+
+def write(folder: Path, values: np.ndarray) -> list[Path]:
+    files = []
+    for number, part in enumerate((values[:5], values[5:5], values[5:])):
+        part.tofile(folder / f"part{number}")
+        files.append((folder / f"part{number}", len(part)))
+    written = [write_shard(task) for task in divide_shards(Pieces(folder), LABEL, values.dtype, files)]
+    return [shard.path.rename(folder / shard.record.file) for shard in written]
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])

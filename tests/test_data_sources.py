@@ -11,12 +11,16 @@ import pytest
 
 from tfscale.data.docstrings import DocstringSource
 from tfscale.data.errors import DataError
-from tfscale.data.sources import CorpusSpec, find_missing, fingerprint, vocab_size
+from tfscale.data.sources import CorpusSpec, Source, find_missing, fingerprint, vocab_size
 from tfscale.data.text import TextSource
 from tfscale.data.tokenizer import TokenizerSpec
 from tfscale.data.wiki import WIKI_PACKAGE, WikiSource
 
 BYTES = TokenizerSpec("bpe", vocab_size=257)
+
+
+def read_all(source: Source) -> list[str]:
+    return [text for part in source.parts() for text in part.documents()]
 
 
 def write_lines(path: Path, *entries: object) -> Path:
@@ -38,7 +42,7 @@ def summaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WikiSource:
 
 
 def test_wiki_reads_introductions_by_title_without_importing_the_package(summaries: WikiSource) -> None:
-    assert list(summaries.documents()) == ["First.", "Second."]
+    assert read_all(summaries) == ["First.", "Second."]
     assert summaries.identity() == {"source": "wiki", "sha256": summaries.sha256}
     assert summaries.missing() == []
 
@@ -60,7 +64,7 @@ def test_a_missing_wiki_package_is_named_with_the_command_that_installs_it() -> 
 
 @pytest.mark.skipif(importlib.util.find_spec(WIKI_PACKAGE) is None, reason="the extra `corpus` is not installed")
 def test_the_real_introductions_are_the_ones_that_the_defaults_name() -> None:
-    documents = list(WikiSource().documents())
+    documents = read_all(WikiSource())
     assert len(documents) == len(set(documents)) == 10_033
     assert sum(len(text.encode()) for text in documents) == 4_885_535
 
@@ -68,21 +72,21 @@ def test_the_real_introductions_are_the_ones_that_the_defaults_name() -> None:
 def test_docstrings_are_read_without_importing_their_packages() -> None:
     code = (
         "import sys; from tfscale.data.docstrings import DocstringSource;"
-        "source = DocstringSource(('joblib',)); assert source.identity() and next(source.documents());"
+        "source = DocstringSource(('joblib',)); assert source.identity() and next(source.parts()[0].documents());"
         "assert 'joblib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_docstrings_are_cleaned_and_short_ones_dropped() -> None:
-    documents = list(DocstringSource(("joblib",), min_characters=300).documents())
+    documents = read_all(DocstringSource(("joblib",), min_characters=300))
     assert len(documents) > 20
     assert min(map(len, documents)) >= 300
     import joblib
 
     assert any(text.startswith("Helper class for readable parallel mapping") for text in documents)
     assert not any(joblib.Parallel.__doc__ == text for text in documents), "indentation is taken off"
-    assert documents == list(DocstringSource(("joblib",), min_characters=300).documents())
+    assert documents == read_all(DocstringSource(("joblib",), min_characters=300))
 
 
 def test_docstrings_are_identified_by_versions_and_parameters() -> None:
@@ -99,14 +103,14 @@ def test_text_is_read_in_the_order_of_names_with_folders_below(tmp_path: Path) -
     (tmp_path / "z.txt").write_bytes("Zoë\r\nends".encode())
     write_lines(tmp_path / "below" / "a.jsonl", {"text": "one"}, {"text": "two", "more": 1})
     (tmp_path / "notes.md").write_text("left out")
-    assert list(TextSource(tmp_path).documents()) == ["one", "two", "Zoë\r\nends"]
+    assert read_all(TextSource(tmp_path)) == ["one", "two", "Zoë\r\nends"]
 
 
 def test_text_key_says_where_the_text_of_a_line_is(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", {"body": "one", "title": "t"})
-    assert list(TextSource(file, text_key="body").documents()) == ["one"]
+    assert read_all(TextSource(file, text_key="body")) == ["one"]
     with pytest.raises(DataError, match=r"a\.jsonl, line 1: .*text_key='text'.*body, title"):
-        list(TextSource(file).documents())
+        read_all(TextSource(file))
 
 
 @pytest.mark.parametrize(
@@ -115,14 +119,14 @@ def test_text_key_says_where_the_text_of_a_line_is(tmp_path: Path) -> None:
 def test_a_faulty_line_is_named(tmp_path: Path, line: str, fault: str) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "good"}\n\n' + line + "\n")
     with pytest.raises(DataError, match=rf"a\.jsonl, line 3: .*{fault}"):
-        list(TextSource(tmp_path).documents())
+        read_all(TextSource(tmp_path))
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.txt", b"abc\xff"), ("a.jsonl", b'\n{}\xff"}')])
 def test_bytes_that_are_not_utf8_are_named_with_their_position(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}: byte 3 is not UTF-8"):
-        list(TextSource(tmp_path).documents())
+        read_all(TextSource(tmp_path))
 
 
 def test_a_path_without_text_is_named(tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_every_wrong_field_of_a_corpus_is_told_at_once() -> None:
         CorpusSpec("text", None, heldout_fraction=1.0)
     for field in ("path", "tokenizer", "heldout_fraction=1.0"):
         assert field in str(fault.value)
-    with pytest.raises(DataError, match="source='web'; allowed: wiki, docs, text, shards"):
+    with pytest.raises(DataError, match="source='web'; allowed: wiki, docs, text, hub, shards"):
         CorpusSpec("web", BYTES)  # type: ignore[arg-type]
 
 

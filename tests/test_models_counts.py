@@ -58,9 +58,11 @@ def test_the_norm_of_pattention_is_counted() -> None:
     assert flops(TransformerConfig(2, 64, 4, 512, 64, 256)).norm == 0
 
 
+@pytest.mark.parametrize("execution", [Execution(8), Execution(8, 2), Execution(8, recompute="pattention")])
 @pytest.mark.parametrize("config", CONFIGS[:3])
-def test_activation_memory_is_what_autograd_keeps(config: ModelConfig) -> None:
+def test_activation_memory_is_what_autograd_keeps(config: ModelConfig, execution: Execution) -> None:
     model, kept = build_model(config, seed=0), {}
+    model.recompute = execution.recompute
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     tokens = torch.zeros(8, config.context, dtype=torch.long)
 
@@ -70,7 +72,8 @@ def test_activation_memory_is_what_autograd_keeps(config: ModelConfig) -> None:
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    low = torch.autocast("cpu", torch.bfloat16, enabled=execution.activation_bytes == 2)
+    with low, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.hidden(tokens)
     measured = sum(size for size, _ in kept.values())
-    assert memory(config, Execution(8)).activations == pytest.approx(measured, rel=0.1)
+    assert memory(config, execution).activations == pytest.approx(measured, rel=0.1)

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfscale.models import tiles
+from tfscale.models.config import TransformerConfig
 from tfscale.models.cross_entropy import Reduction, cross_entropy
+from tfscale.models.init import build_model
 
 VOCAB, WIDTH = 61, 32
 TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 1e-2}
@@ -132,3 +134,18 @@ def test_tiles_are_even_and_bounded(tokens: int, monkeypatch: pytest.MonkeyPatch
     assert rows <= 256
     assert count == -(-tokens // 256)
     assert count * rows - tokens < count
+
+
+def test_compiled_parts_learn_the_same() -> None:
+    config = TransformerConfig(n_layer=2, d_model=32, n_head=4, vocab_size=VOCAB, context=16, d_ff=64)
+    tokens = torch.randint(VOCAB, (3, 17), generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for compiled in (False, True):
+        model = build_model(config, seed=0).double()
+        if compiled:
+            model.compile_parts()
+        with torch.compiler.set_stance("force_eager"):  # what is compiled is in question here, not the compiler
+            model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert relative_error(ours, theirs) < 1e-14

@@ -117,11 +117,12 @@ def test_an_unwritable_runs_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_durations_are_written_for_people() -> None:
-    assert [duration(s) for s in (5, 200, 7500, 4e5, 1.5e10)] == [
+    assert [duration(s) for s in (5, 200, 7500, 4e5, 4e6, 1.5e10)] == [
         "5 s",
         "3 min 20 s",
         "2 h 5 min",
-        "5 days",
+        "4.6 days",
+        "46 days",
         "476 years",
     ]
 

@@ -90,16 +90,41 @@ class DocstringSource:
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }
 
-    def documents(self) -> Iterator[str]:
-        """Docstrings without their indentation."""
-        for package in self._installed():
-            for file in sorted(package.folder.rglob("*.py")):
-                for text in _docstrings(file.read_bytes()):
-                    if len(text) >= self.min_characters:
-                        yield text
+    def origin(self) -> dict[str, str]:
+        """The identity says it."""
+        return {}
+
+    @property
+    def slow(self) -> bool:
+        """Parsing takes far longer than tokenizing."""
+        return True
+
+    def parts(self) -> list["PackageDocstrings"]:
+        """A part a package."""
+        return [PackageDocstrings(package.folder, self.min_characters) for package in self._installed()]
 
     def _installed(self) -> list[Installed]:
         return [found for package in sorted(self.packages) if (found := _find(package))]
+
+
+@dataclass(frozen=True)
+class PackageDocstrings:
+    """The docstrings of one package."""
+
+    folder: Path
+    min_characters: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of its source."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*.py"))
+
+    def documents(self) -> Iterator[str]:
+        """Docstrings without their indentation."""
+        for file in sorted(self.folder.rglob("*.py")):
+            for text in _docstrings(file.read_bytes()):
+                if len(text) >= self.min_characters:
+                    yield text
 
 
 def _find(package: str) -> Installed | None:

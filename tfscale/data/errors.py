@@ -1,5 +1,9 @@
-"""The one error of this room."""
+"""The errors of this room."""
 
 
 class DataError(ValueError):
     """A corpus, tokenizer or shard that is not as it should be. The message says what to do."""
+
+
+class Unfinished(DataError):
+    """A preparation that could not go on, and will from where it was."""

@@ -5,150 +5,296 @@
     tokenizer.json
     train-00000.safetensors ...
     heldout-00000.safetensors ...
+
+The text is read twice: to see which documents there are (scan, duplicates), then to tokenize them (encode, assemble).
+Both readings are divided into parts, each the work of one process, and what is done of them stands in a hidden folder
+of `root` until all is done. So a preparation that was killed goes on where it was, and what comes out depends neither
+on that nor on the number of processes.
 """
 
+import hashlib
 import os
-import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from tfscale.data.errors import DataError
-from tfscale.data.manifest import FORMAT, TOKENIZER_FILE, Manifest, SplitRecord, TokenizerRecord, write_manifest
+from tfscale.data.assemble import divide_shards, write_heldout, write_shard
+from tfscale.data.duplicates import Duplicates, RangeTask, find_duplicates, ranges
+from tfscale.data.encode import Distinct, Encoded, EncodeTask, encode
+from tfscale.data.errors import DataError, Unfinished
+from tfscale.data.manifest import (
+    FORMAT,
+    TOKENIZER_FILE,
+    Manifest,
+    ShardRecord,
+    SplitRecord,
+    TokenizerRecord,
+    write_manifest,
+)
 from tfscale.data.prepared import PreparedData, open_data, verify_data
-from tfscale.data.shards import ShardLabel, ShardWriter, token_dtype
-from tfscale.data.sources import CorpusSpec, find_missing, fingerprint, local_path, source_of
-from tfscale.data.split import Progress, split_documents
-from tfscale.data.spool import Spool
-from tfscale.data.tokenizer import Tokenizer, TokenizerSpec, load_tokenizer, pieces
+from tfscale.data.progress import Progress, Report, silent
+from tfscale.data.scan import Scan, ScanTask, kept, scan
+from tfscale.data.shards import ShardLabel, token_dtype
+from tfscale.data.sources import KNOWN, CorpusSpec, find_missing, fingerprint, local_path, source_of, tokenizer_of
+from tfscale.data.split import limit
+from tfscale.data.tokenizer import Tokenizer, load_tokenizer
+from tfscale.data.work import Pieces, alone_in
+from tfscale.data.workers import Counts, Watch, Workers, cores
 
-BATCH_CHARACTERS = 1 << 20
-"""Text that is tokenized at once."""
+WORK = 1
+"""Version of the pieces that an unfinished preparation leaves; it rises when they are no longer the same."""
+LEARN_BYTES = 1 << 30
+"""Of training text, from which a tokenizer is learnt; where there is more, a sample of about so much."""
 
 
-def prepare(spec: CorpusSpec, root: Path, progress: Progress | None = None) -> PreparedData:
+def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: int = 0) -> PreparedData:
     """The corpus as tokens, made now or found in `root` from before.
 
-    Two processes may prepare the same corpus at once: the first to finish is used by both. While it works, the text of
-    the corpus stands a second time in a hidden folder of `root`; memory grows by a hash a document, not with the text.
+    Two processes may prepare the same corpus at once: one waits for the other. While it is made, `root` holds its
+    tokens twice and some 60 bytes a document.
+
+    Args:
+        workers: processes; 0: one a core.
 
     Raises:
         DataError: something is missing, the text is faulty, or the corpus is too small for its split or tokenizer.
     """
-    if faults := find_missing(spec):
+    if faults := find_missing(spec, root):
         raise DataError("\n".join(faults))
     if spec.tokenizer is None:
-        return _whole(open_data(local_path(spec)))
-    key = fingerprint(spec)
-    final = root / key
-    if not final.exists():
-        aside = root / f".{key}-{os.getpid()}-{secrets.token_hex(4)}"
-        try:
-            aside.mkdir(parents=True)
-            _write(spec, spec.tokenizer, key, aside, progress or _silent)
-            _publish(aside, final)
-        except OSError as error:
-            raise DataError(f"{error.filename or root}: {error.strerror}. The corpus was not prepared.") from error
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    return _whole(open_data(final, key))
+        return _whole(open_data(local_path(spec)), root)
+    key = fingerprint(spec, root)
+    try:
+        if not (root / key).exists():
+            with Workers(workers or cores()) as processes:
+                _Preparation(spec, root, key, processes, progress).run()
+        return _whole(open_data(root / key, key), root)
+    except OSError as error:
+        raise Unfinished(f"{error.filename or root}: {error.strerror}. Mend that and run it again to go on.") from error
 
 
-def _whole(data: PreparedData) -> PreparedData:
-    verify_data(data)
+def _whole(data: PreparedData, root: Path) -> PreparedData:
+    verify_data(data, root / KNOWN)
     return data
 
 
-def _silent(phase: str, documents: int) -> None:
-    pass
+@dataclass(frozen=True)
+class _Found:
+    """Totals of the first reading."""
+
+    empty: int
+    duplicates: int
+    train: int
+    heldout: int
+    train_bytes: int
+    heldout_bytes: int
 
 
-def _publish(aside: Path, final: Path) -> None:
-    try:
-        aside.rename(final)
-    except OSError:
-        if not final.exists():
+class _Preparation:
+    def __init__(self, spec: CorpusSpec, root: Path, key: str, workers: Workers, progress: Progress) -> None:
+        self._spec, self._root, self._key, self._workers, self._progress = spec, root, key, workers, progress
+        self._source = source_of(spec, root)
+        self._parts = self._source.parts()
+        self._work = root / f".{key}-{self._version()}"
+
+    def _version(self) -> str:
+        """Changes with all, beside the corpus itself, that pieces depend on."""
+        settings = (WORK, version("tokenizers"), self._parts)
+        return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+
+    def run(self) -> None:
+        """Makes the corpus, unless another process does so meanwhile."""
+
+        def waits() -> None:
+            self._progress(Report("waiting for another process that prepares the same corpus"))
+
+        try:
+            with alone_in(self._work, waits):
+                if not (self._root / self._key).exists():
+                    self._work.mkdir(exist_ok=True)  # the other process may have failed, and removed it
+                    self._make()
+        except Unfinished:
             raise
-        # Another process was first, with the same tokens.
+        except DataError:
+            shutil.rmtree(self._work, ignore_errors=True)  # its text has to change, and so will its fingerprint
+            raise
+        shutil.rmtree(self._work, ignore_errors=True)
 
-
-def _write(spec: CorpusSpec, tokenizer_spec: TokenizerSpec, key: str, folder: Path, progress: Progress) -> None:
-    source = source_of(spec)
-    with Spool(folder / "train.text") as train, Spool(folder / "heldout.text") as heldout:
-        found = split_documents(source.documents(), spec.heldout_fraction, spec.split_seed, train, heldout, progress)
-        tokenizer = _tokenizer(tokenizer_spec, train, progress)
-        (folder / TOKENIZER_FILE).write_bytes(tokenizer.content)
-
-        def writer(split: str) -> ShardWriter:
-            return ShardWriter(
-                folder, ShardLabel(str(FORMAT), key, tokenizer.sha256, split), token_dtype(tokenizer.vocab_size)
-            )
-
+    def _make(self) -> None:
+        pieces = Pieces(self._work)
+        scans = self._scan(pieces)
+        duplicates = self._find_duplicates(pieces, scans)
+        found = self._check(scans, duplicates)
+        distinct = self._distinct(scans, duplicates)
+        tokenizer_path = self._tokenizer(pieces, distinct, found)
+        tokenizer = load_tokenizer(tokenizer_path)
+        encoded = self._encode(pieces, distinct, tokenizer_path, found)
+        files, train, heldout = self._assemble(pieces, encoded, tokenizer)
+        if fingerprint(self._spec, self._root) != self._key:
+            raise DataError(f"source={self._spec.source}: the text changed while it was read. Prepare it again.")
         manifest = Manifest(
             format=FORMAT,
-            fingerprint=key,
-            source=source.identity(),
-            content_sha256=found.content_sha256,
-            heldout_fraction=spec.heldout_fraction,
-            split_seed=spec.split_seed,
+            fingerprint=self._key,
+            source={**self._source.identity(), **self._source.origin()},
+            content_sha256=_content(distinct),
+            heldout_fraction=self._spec.heldout_fraction,
+            split_seed=self._spec.split_seed,
             empty=found.empty,
             duplicates=found.duplicates,
-            tokenizer=TokenizerRecord(
-                kind=tokenizer_spec.kind,
-                vocab_size=tokenizer.vocab_size,
-                end_of_text=tokenizer.end_of_text,
-                end_of_text_id=tokenizer.end_of_text_id,
-                sha256=tokenizer.sha256,
-                library=version("tokenizers"),
-            ),
-            train=_tokenize(train, train.read(), tokenizer, writer("train"), progress),
-            heldout=_tokenize(heldout, heldout.read_at(found.heldout_places), tokenizer, writer("heldout"), progress),
+            tokenizer=self._record(tokenizer),
+            train=train,
+            heldout=heldout,
         )
-    if fingerprint(spec) != key:
-        raise DataError(f"source={spec.source}: the text changed while it was read. Prepare it again.")
-    write_manifest(folder, manifest)
+        self._publish(manifest, {**files, TOKENIZER_FILE: tokenizer_path})
 
+    def _scan(self, pieces: Pieces) -> list[Scan]:
+        tasks = [
+            ScanTask(
+                part,
+                self._spec.split_seed,
+                pieces[f"scan-{number:05d}"],
+                pieces[f"text-{number:05d}"] if self._source.slow else None,
+            )
+            for number, part in enumerate(self._parts)
+        ]
+        total = sum(part.size for part in self._parts)
+        return self._workers.map(scan, tasks, self._watch("reading documents", total), total)
 
-def _tokenizer(spec: TokenizerSpec, train: Spool, progress: Progress) -> Tokenizer:
-    if spec.path is not None:
-        return load_tokenizer(Path(spec.path))
-    progress("training the tokenizer", train.documents)
-    return Tokenizer.train(train.read(), spec.vocab_size)
+    def _find_duplicates(self, pieces: Pieces, scans: list[Scan]) -> list[Duplicates]:
+        heldout = limit(self._spec.heldout_fraction)
+        tasks = [
+            RangeTask(scans, first, stop, heldout, pieces[f"duplicates-{number:05d}"])
+            for number, (first, stop) in enumerate(ranges(sum(scan.documents for scan in scans)) if scans else [])
+        ]
+        size = 64 * sum(scan.documents for scan in scans)
+        return self._workers.map(find_duplicates, tasks, self._watch("looking for duplicates"), size)
 
-
-def _tokenize(
-    spool: Spool, texts: Iterable[str], tokenizer: Tokenizer, writer: ShardWriter, progress: Progress
-) -> SplitRecord:
-    """Writes the spool's documents, read as `texts`, each followed by the end-of-text token."""
-    end = [tokenizer.end_of_text_id]
-    done = 0
-    for batch in _batches(texts):
-        encoded = tokenizer.encode_batch([piece for piece, _ in batch])
-        tokens = chain.from_iterable(
-            chain(piece, end if last else ()) for piece, (_, last) in zip(encoded, batch, strict=True)
+    def _check(self, scans: list[Scan], duplicates: list[Duplicates]) -> _Found:
+        names = [field.name for field in fields(_Found) if field.name != "empty"]
+        found = _Found(
+            sum(scan.empty for scan in scans), *(sum(getattr(each, name) for each in duplicates) for name in names)
         )
-        writer.add(np.fromiter(tokens, token_dtype(tokenizer.vocab_size)))
-        done += sum(last for _, last in batch)
-        progress("tokenizing", done)
-    shards = writer.close()
-    return SplitRecord(spool.documents, sum(shard.tokens for shard in shards), spool.utf8_bytes, shards)
+        if not found.train or not found.heldout:
+            raise DataError(
+                f"heldout_fraction={self._spec.heldout_fraction}: of {found.train + found.heldout:,} distinct "
+                f"documents {found.train:,} are for training and {found.heldout:,} held out (left out: "
+                f"{found.empty:,} empty, {found.duplicates:,} duplicates). Both need one at least: give more "
+                "documents (a .txt file is one, a line of .jsonl is one), or another heldout_fraction or split_seed."
+            )
+        return found
+
+    def _distinct(self, scans: list[Scan], duplicates: list[Duplicates]) -> list[Distinct]:
+        heldout = limit(self._spec.heldout_fraction)
+        return [
+            Distinct(kept(part, scan.text), number, scan, duplicates, heldout)
+            for number, (part, scan) in enumerate(zip(self._parts, scans, strict=True))
+        ]
+
+    def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: _Found) -> Path:
+        """The tokenizer's file, as a piece: the one that the user named may change."""
+        path = pieces["tokenizer"].whole()
+        if path is not None:
+            return path
+        spec = tokenizer_of(self._spec, self._root)
+        if spec.path is not None:
+            content = load_tokenizer(Path(spec.path)).content
+        else:
+            self._progress(Report("learning the tokenizer"))
+            content = Tokenizer.train(_sample(distinct, LEARN_BYTES / found.train_bytes), spec.vocab_size).content
+        with pieces["tokenizer"].writing() as piece:
+            piece.write(content)
+        return piece.path
+
+    def _encode(self, pieces: Pieces, distinct: list[Distinct], tokenizer: Path, found: _Found) -> list[Encoded]:
+        tasks = [
+            EncodeTask(part, tokenizer, pieces[f"train-{part.number:05d}"], pieces[f"heldout-{part.number:05d}"])
+            for part in distinct
+        ]
+        size = found.train_bytes + found.heldout_bytes
+        return self._workers.map(encode, tasks, self._watch("tokenizing", size), size)
+
+    def _assemble(
+        self, pieces: Pieces, encoded: list[Encoded], tokenizer: Tokenizer
+    ) -> tuple[dict[str, Path], SplitRecord, SplitRecord]:
+        """Files of the shards under their names, and the records of training and held-out documents."""
+        ordered = self._work / "heldout.tokens"
+        heldout = write_heldout(encoded, ordered)
+        train_files = [(part.train, part.train_tokens) for part in encoded]
+        dtype = token_dtype(tokenizer.vocab_size)
+        tasks = [
+            task
+            for split, files in (("train", train_files), ("heldout", [(ordered, heldout.tokens)]))
+            for task in divide_shards(pieces, ShardLabel(str(FORMAT), self._key, tokenizer.sha256, split), dtype, files)
+        ]
+        size = sum(task.size for task in tasks)
+        written = self._workers.map(write_shard, tasks, self._watch("writing shards", size), size)
+        shards: dict[str, list[ShardRecord]] = {"train": [], "heldout": []}
+        for task, shard in zip(tasks, written, strict=True):
+            shards[task.label.split].append(shard.record)
+        train = SplitRecord(
+            documents=sum(part.train_documents for part in encoded),
+            tokens=sum(part.train_tokens for part in encoded),
+            utf8_bytes=sum(part.train_bytes for part in encoded),
+            shards=tuple(shards["train"]),
+        )
+        return (
+            {shard.record.file: shard.path for shard in written},
+            train,
+            SplitRecord(heldout.documents, heldout.tokens, heldout.utf8_bytes, tuple(shards["heldout"])),
+        )
+
+    def _record(self, tokenizer: Tokenizer) -> TokenizerRecord:
+        return TokenizerRecord(
+            kind=tokenizer_of(self._spec, self._root).kind,
+            vocab_size=tokenizer.vocab_size,
+            end_of_text=tokenizer.end_of_text,
+            end_of_text_id=tokenizer.end_of_text_id,
+            sha256=tokenizer.sha256,
+            library=version("tokenizers"),
+        )
+
+    def _publish(self, manifest: Manifest, files: dict[str, Path]) -> None:
+        """The files under their names in one folder, which becomes the corpus in one step."""
+        folder = self._work / "whole"
+        folder.mkdir(exist_ok=True)
+        for name, path in files.items():
+            path.rename(folder / name)
+        write_manifest(folder, manifest)
+        for file in folder.iterdir():
+            _sync(file)
+        try:
+            folder.rename(self._root / self._key)
+        except OSError:
+            if not (self._root / self._key).exists():
+                raise
+            # Another process was first, with the same tokens, on a file system without locks.
+
+    def _watch(self, phase: str, total: int = 0) -> Watch:
+        def watch(counts: Counts) -> None:
+            done = counts.bytes + counts.found
+            self._progress(Report(phase, min(done, total), total, counts.found, counts.documents, counts.tokens))
+
+        return watch
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[tuple[str, bool]]]:
-    """Pieces of documents, and whether each is the last of its document."""
-    batch: list[tuple[str, bool]] = []
-    characters = 0
-    for text in texts:
-        parts = list(pieces(text))
-        for number, piece in enumerate(parts, start=1):
-            batch.append((piece, number == len(parts)))
-            characters += len(piece)
-            if characters >= BATCH_CHARACTERS:
-                yield batch
-                batch, characters = [], 0
-    if batch:
-        yield batch
+def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
+    """Training documents, in order: all of them, or those of about a share whose digests are smallest at one place."""
+    for part in distinct:
+        for document in part.documents():
+            if document.lot is None and int.from_bytes(document.digest[16:24], "big") < share * 2**64:
+                yield document.text
+
+
+def _content(distinct: Sequence[Distinct]) -> str:
+    """A hash over the SHA-256 of every distinct document, in order."""
+    whole = hashlib.sha256()
+    for part in distinct:
+        whole.update(part.digests())
+    return whole.hexdigest()
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfscale.data.digests import Finding, sha256_of
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import TOKENIZER_FILE, Manifest, SplitRecord, read_manifest
 from tfscale.data.shards import ShardLabel, Tokens, read_shard, token_dtype
@@ -44,25 +45,36 @@ def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
     )
 
 
-def verify_data(data: PreparedData) -> None:
+def verify_data(data: PreparedData, known: Path | None = None) -> None:
     """Reads every file of a prepared corpus and compares it with the manifest.
+
+    Args:
+        known: a folder where it is remembered that large files were whole; while they have the same size and time they
+            are not read again.
 
     Raises:
         DataError: a file is not what was written.
     """
     manifest = data.manifest
     shards = {shard.file: shard.sha256 for split in (manifest.train, manifest.heldout) for shard in split.shards}
-    for name, expected in {TOKENIZER_FILE: manifest.tokenizer.sha256, **shards}.items():
-        path = data.folder / name
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}. Remove the folder and prepare the corpus again.") from error
-        if found != expected:
+    expected = {TOKENIZER_FILE: manifest.tokenizer.sha256, **shards}
+    files = [data.folder / name for name in expected]
+    whole = hashlib.sha256("".join(expected.values()).encode()).hexdigest()
+    try:
+        finding = Finding(known, files)
+        if finding.value == whole:
+            return
+        digests = sha256_of(files)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename}: {error.strerror}. Remove the folder and prepare the corpus again."
+        ) from error
+    for path, found, wanted in zip(files, digests, expected.values(), strict=True):
+        if found != wanted:
             raise DataError(
                 f"{path}: not what was written (SHA-256 differs). Remove the folder and prepare the corpus again."
             )
+    finding.keep(whole)
 
 
 def _open_split(folder: Path, manifest: Manifest, name: str, split: SplitRecord) -> Tokens:

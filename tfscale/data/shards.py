@@ -4,7 +4,6 @@ Anything that opens safetensors opens them. The header's metadata says what the 
 format (of the prepared folder), fingerprint, tokenizer_sha256 and split.
 """
 
-import hashlib
 import json
 import os
 from bisect import bisect_right
@@ -18,15 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfscale.data.errors import DataError
-from tfscale.data.manifest import ShardRecord
 
 TokenArray = NDArray[Any]
 """Of uint16 or uint32."""
 
 NAMES: dict[Any, str] = {np.dtype(np.uint16): "U16", np.dtype(np.uint32): "U32"}
 LONGEST_HEADER = 1 << 20
-SHARD_TOKENS = 1 << 26
-"""Tokens of a full shard: 128 MiB at two bytes each."""
 
 
 @dataclass(frozen=True)
@@ -44,50 +40,12 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype(np.uint16 if vocab_size < 65536 else np.uint32)
 
 
-class ShardWriter:
-    """Writes one split's tokens as `<split>-00000.safetensors` and so on, each a full shard but the last."""
-
-    def __init__(self, folder: Path, label: ShardLabel, dtype: np.dtype[Any], shard_tokens: int = SHARD_TOKENS) -> None:
-        self._folder, self._label = folder, label
-        self._buffer = np.empty(shard_tokens, dtype)
-        self._held = 0
-        self._records: list[ShardRecord] = []
-
-    def add(self, tokens: TokenArray) -> None:
-        """Appends tokens to the split."""
-        while len(tokens):
-            taken = tokens[: len(self._buffer) - self._held]
-            self._buffer[self._held : self._held + len(taken)] = taken
-            self._held += len(taken)
-            tokens = tokens[len(taken) :]
-            if self._held == len(self._buffer):
-                self._write()
-
-    def close(self) -> tuple[ShardRecord, ...]:
-        """Writes what is left, and says what was written. Every file is on disk then."""
-        if self._held:
-            self._write()
-        return tuple(self._records)
-
-    def _write(self) -> None:
-        file = f"{self._label.split}-{len(self._records):05d}.safetensors"
-        self._records.append(_write_shard(self._folder / file, self._buffer[: self._held], self._label))
-        self._held = 0
-
-
-def _write_shard(path: Path, tokens: TokenArray, label: ShardLabel) -> ShardRecord:
-    tensor = {"dtype": NAMES[tokens.dtype], "shape": [len(tokens)], "data_offsets": [0, tokens.nbytes]}
+def header_of(label: ShardLabel, dtype: np.dtype[Any], tokens: int) -> bytes:
+    """What stands in a shard before its tokens."""
+    tensor = {"dtype": NAMES[dtype], "shape": [tokens], "data_offsets": [0, tokens * dtype.itemsize]}
     header = json.dumps({"__metadata__": asdict(label), "tokens": tensor}).encode()
     header += b" " * (-len(header) % 8)  # so that the tokens start at a multiple of their size
-    digest = hashlib.sha256()
-    with path.open("wb") as file:
-        for part in (len(header).to_bytes(8, "little"), header, tokens.data):
-            file.write(part)
-            digest.update(part)
-        file.flush()
-        os.fsync(file.fileno())
-        size = file.tell()
-    return ShardRecord(path.name, len(tokens), size, digest.hexdigest())
+    return len(header).to_bytes(8, "little") + header
 
 
 def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArray:

@@ -1,4 +1,4 @@
-"""Tokenizers: a byte-level BPE trained on the corpus, or any Hugging Face `tokenizer.json`.
+"""Tokenizers: a byte-level BPE trained on the corpus, or any Hugging Face `tokenizer.json`, from a file or the hub.
 
 The `tokenizers` library is imported when one is made or read: training needs only the tokens.
 """
@@ -35,18 +35,20 @@ class TokenizerSpec:
     `bpe`: a byte-level BPE with GPT-2's split into words, trained on the training documents; `vocab_size` tokens, end
     of text and the 256 bytes among them. 257 means plain bytes.
     `file`: the `tokenizer.json` at `path`.
+    `hub`: that of the hub's repository `name`, or the file at `path` where there is one.
 
     Raises:
         DataError: a field that the kind needs is missing, or one that it has no use for is set.
     """
 
-    kind: Literal["bpe", "file"]
+    kind: Literal["bpe", "file", "hub"]
     vocab_size: int = 0
     path: str | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("bpe", "file"):
-            raise DataError(f"tokenizer.kind={self.kind!r}; allowed: bpe, file")
+        if self.kind not in ("bpe", "file", "hub"):
+            raise DataError(f"tokenizer.kind={self.kind!r}; allowed: bpe, file, hub")
         if self.kind == "bpe" and self.vocab_size < BYTES_ONLY:
             raise DataError(
                 f"tokenizer.vocab_size={self.vocab_size}; a bpe tokenizer has at least {BYTES_ONLY}: 256 bytes and "
@@ -56,11 +58,15 @@ class TokenizerSpec:
             raise DataError(f"tokenizer.path={self.path}: a bpe tokenizer is trained, not read. Leave path out.")
         if self.kind == "file" and not self.path:
             raise DataError("tokenizer.path is missing: the tokenizer.json of a tokenizer of kind file")
-        if self.kind == "file" and self.vocab_size:
-            raise DataError(f"tokenizer.vocab_size={self.vocab_size}: the file says its vocabulary. Leave it out.")
+        if self.kind == "hub" and not self.name:
+            raise DataError("tokenizer.name is missing: a repository of the hub, such as openai-community/gpt2")
+        if self.kind != "hub" and self.name:
+            raise DataError(f"tokenizer.name={self.name}: only a tokenizer of kind hub has one. Leave it out.")
+        if self.kind != "bpe" and self.vocab_size:
+            raise DataError(f"tokenizer.vocab_size={self.vocab_size}: its file says its vocabulary. Leave it out.")
 
     def missing(self) -> list[str]:
-        """What must be there first."""
+        """What must be there first; of bpe and file, as are the methods below."""
         try:
             self.size()
         except DataError as error:
@@ -68,14 +74,14 @@ class TokenizerSpec:
         return []
 
     def identity(self) -> dict[str, str]:
-        """What the tokenizer is, without training it.
+        """What the tokenizer is, without training it or looking into its file.
 
         Raises:
-            DataError: the file is missing or not a tokenizer.
+            DataError: the file is missing.
         """
         if self.path is None:
             return {"kind": "bpe", "vocab_size": str(self.vocab_size)}
-        return {"kind": "file", "sha256": load_tokenizer(Path(self.path)).sha256}
+        return {"kind": "file", "sha256": hashlib.sha256(_read(Path(self.path))).hexdigest()}
 
     def size(self) -> int:
         """Size of the vocabulary, without training it.
@@ -196,7 +202,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         DataError: the file is missing or not a tokenizer.
     """
+    return Tokenizer(_read(path), str(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        return Tokenizer(path.read_bytes(), str(path))
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}. A tokenizer.json of the Hugging Face format is needed.") from error

@@ -43,6 +43,24 @@ class WikiSource:
         self._read()
         return {"source": "wiki", "sha256": self.sha256}
 
+    def origin(self) -> dict[str, str]:
+        """The identity says it."""
+        return {}
+
+    @property
+    def slow(self) -> bool:
+        """It is read again as fast as it would be from a copy."""
+        return False
+
+    def parts(self) -> list["WikiSource"]:
+        """All of it at once: it is small."""
+        return [self]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the package's file."""
+        return len(self._read())
+
     def documents(self) -> Iterator[str]:
         """Raises DataError when the package is missing or carries another text."""
         articles = json.loads(self._read())

@@ -111,7 +111,7 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context
     made_again = execution.recompute == "blocks"
-    activations = tokens * _kept_by_blocks(config, execution) + 4 * tokens * 2 * config.d_model
+    activations = tokens * (_kept_by_blocks(config, execution) + 4 * 2 * config.d_model) + _casts(config, execution)
     return Memory(
         weights=held,
         gradients=embedding if execution.in_backward else held,
@@ -129,8 +129,9 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
 
 def _kept_by_blocks(config: ModelConfig, execution: Execution) -> int:
     """Bytes a token."""
-    inputs_alone = execution.recompute == "blocks"
-    return config.n_layer * (4 * config.d_model if inputs_alone else _kept_by_block(config, execution))
+    if execution.recompute == "blocks":
+        return config.n_layer * 4 * config.d_model  # their inputs
+    return config.n_layer * _kept_by_block(config, execution)
 
 
 def _kept_by_block(config: ModelConfig, execution: Execution) -> int:
@@ -151,6 +152,14 @@ def _kept_by_block(config: ModelConfig, execution: Execution) -> int:
 def _values_a_score(config: TokenFormerConfig) -> int:
     """Kept for a backward pass: one by our own, three by autograd's."""
     return 1 if config.norm_activation == "l2_norm_gelu" else 3
+
+
+def _casts(config: ModelConfig, execution: Execution) -> int:
+    """Weights in bf16, which autocast keeps for the linear layers' backward pass; a Pattention makes its own again."""
+    whole = execution.recompute != "blocks" and execution.shards == 1
+    if isinstance(config, TokenFormerConfig) or execution.activation_bytes == 4 or not whole:
+        return 0
+    return execution.activation_bytes * config.n_layer * _projections(config)
 
 
 def _logits_tile(config: ModelConfig, execution: Execution) -> int:

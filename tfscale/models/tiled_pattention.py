@@ -7,6 +7,12 @@ or s alone, and z is made again, which is one matrix product more to six and lea
 are used while the caches hold them, and their buffers are used again: on a CPU, memory that is new costs more than the
 arithmetic on it.
 
+Measured on a CPU in float32, forward and backward (benchmarks/pattention.py): at d = 768 and n from 576 to 34,480, 1.0
+to 1.1 times the time of a GELU network of equal size, where autograd takes 1.1 to 1.25 and the official order of
+operations 1.3 to 1.5; at d = 64 and n from 24 to 1,440, half of autograd's. Making the scores again takes 1.1 to 1.2
+times as long as keeping them, and at n = 34,480 and 1,024 tokens an eighth of autograd's memory. Knowing s before the
+first score, from the Gram matrix K^T K, took 1.2 to 1.4 times as long as this at 1,024 to 12,288 tokens: its products
+with d x d matrices cost more than the passes over the scores that they save.
 """
 
 from typing import Any

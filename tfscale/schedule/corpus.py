@@ -99,12 +99,15 @@ def data_dir(experiment: Experiment) -> Path:
 
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
-    """Brings from the hub what the experiment's corpus needs and has not; nothing else speaks to the hub.
+    """Brings from the hub what the experiment's corpus needs and has not, unless it is prepared already; nothing else
+    speaks to the hub.
 
     Raises:
         UserFault: it cannot be reached, or has no such thing.
     """
     spec, root, data = spec_of(experiment), data_dir(experiment), experiment.data
+    if _look(spec, root)[1] is not None:
+        return
     faults: list[str] = []
     if spec.tokenizer is not None and spec.tokenizer.name and not _is_there(spec.tokenizer.path):
         try:

@@ -1,0 +1,128 @@
+"""tfscale data: corpora, made and listed."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from tfscale.cli.experiment import console, say, table, tokens
+from tfscale.config.compose import compose
+from tfscale.data.errors import DataError
+from tfscale.data.prepared import PreparedData
+from tfscale.data.progress import Report
+from tfscale.data.stored import stored, unfinished
+from tfscale.faults import UserFault
+from tfscale.schedule.checks import check_experiment
+from tfscale.schedule.corpus import corpus_of, data_dir, fetch_corpus, prepare_corpus
+
+LINE_SECONDS = 10.0
+"""Between two lines where there is no terminal."""
+
+
+def prepare(overrides: Sequence[str], config_dir: Path | None) -> int:
+    """Fetches and prepares the corpus of the overrides; returns the exit code.
+
+    Raises:
+        UserFault: with what is wrong or out of reach.
+    """
+    experiment = compose(overrides, config_dir)
+    if faults := check_experiment(experiment):
+        raise UserFault(faults)
+    with PreparationView() as view:
+        fetch_corpus(experiment, view)
+        view(Report("looking at the text"))
+        corpus = corpus_of(experiment)
+        if corpus.missing:
+            raise UserFault([f"data: {fault}" for fault in corpus.missing])
+        data = prepare_corpus(experiment, corpus, view)
+    say(_summary(data))
+    say(f"read it anywhere: data=shards data.path={data.folder}")
+    return 0
+
+
+def show(overrides: Sequence[str], config_dir: Path | None) -> int:
+    """Lists the corpora of the runs folder; returns the exit code."""
+    root = data_dir(compose(overrides, config_dir))
+    rows = table(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "held out", "GB"])
+    for folder in stored(root):
+        try:
+            manifest, size = folder.manifest, folder.size
+        except DataError as fault:
+            say(f"damaged: {fault}")
+            continue
+        source = manifest.source.get("dataset") or manifest.source["source"]
+        tokenizer = f"{manifest.tokenizer.kind} {manifest.tokenizer.vocab_size:,}"
+        counts = (tokens(manifest.train.tokens), tokens(manifest.heldout.tokens), f"{size / 1e9:,.2f}")
+        rows.add_row(manifest.fingerprint, source, tokenizer, *counts)
+    console.print(rows)
+    for left in unfinished(root):
+        there = f"{left.path} ({left.size / 1e9:,.2f} GB)"
+        say(f"unfinished: {there}; the command that began it goes on, or it can be removed")
+    return 0
+
+
+def _summary(data: PreparedData) -> str:
+    manifest = data.manifest
+    return (
+        f"prepared {manifest.fingerprint}: {manifest.train.tokens:,} training tokens of {manifest.train.documents:,} "
+        f"documents, {manifest.heldout.tokens:,} held-out tokens of {manifest.heldout.documents:,}; left out: "
+        f"{manifest.duplicates:,} duplicates, {manifest.empty:,} empty"
+    )
+
+
+class PreparationView:
+    """Shows how far a preparation is: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
+        self._bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self._task = self._bar.add_task("preparing the corpus", total=None, words="") if self._bar else None
+        self._phase = ""
+        self._began = self._told = 0.0
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, report: Report) -> None:
+        """Takes a report in."""
+        now = time.monotonic()
+        begins = report.phase != self._phase
+        if begins:
+            self._phase, self._began = report.phase, now
+        words = progress_words(report, now - self._began)
+        if self._bar and self._task is not None:
+            total = report.total or None
+            self._bar.update(self._task, description=report.phase, completed=report.done, total=total, words=words)
+        elif begins or now - self._told > LINE_SECONDS:
+            self._told = now
+            say(f"{report.phase}{': ' if words else ''}{words}")
+
+
+def progress_words(report: Report, seconds: float) -> str:
+    """Amounts, speed and time left of a phase that has lasted so many seconds."""
+    words = []
+    if report.total:
+        unit, name = (1e9, "GB") if report.total >= 1e9 else (1e6, "MB")
+        words.append(f"{report.done / unit:,.1f} of {report.total / unit:,.1f} {name}")
+    if report.documents:
+        words.append(f"{report.documents:,} documents")
+    if report.tokens and seconds > 1:
+        words.append(f"{tokens(report.tokens)} tokens at {tokens(report.tokens / seconds)}/s")
+    fresh = report.done - report.found
+    if fresh > 0 and seconds > 1:
+        words.append(f"{_time((report.total - report.done) / fresh * seconds)} left")
+    return ", ".join(words)
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else "a minute"

@@ -1,0 +1,126 @@
+"""From the tokens of a corpus' parts to its shards."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfscale.data.digests import sha256_of
+from tfscale.data.encode import COLUMNS, Encoded
+from tfscale.data.manifest import ShardRecord
+from tfscale.data.shards import ShardLabel, TokenArray, header_of
+from tfscale.data.work import Piece, Pieces
+from tfscale.data.workers import count
+
+SHARD_TOKENS = 1 << 26
+"""Tokens of a full shard: 128 MiB at two bytes each."""
+READ_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to be written: the tokens start to stop - 1 of those that stand in `files`, one file after the other."""
+
+    name: str
+    piece: Piece
+    label: ShardLabel
+    type: str
+    """Of its tokens, as numpy calls it."""
+    files: Sequence[tuple[Path, int]]
+    """Files of nothing but tokens, each with how many there are."""
+    start: int
+    stop: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its tokens."""
+        return np.dtype(self.type)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its tokens."""
+        return (self.stop - self.start) * self.dtype.itemsize
+
+    def tokens(self) -> Iterator[TokenArray]:
+        """A few at a time."""
+        begin = 0
+        for file, held in self.files:
+            first, stop = max(self.start - begin, 0), min(self.stop - begin, held)
+            for position in range(first, stop, READ_TOKENS):
+                wanted = min(READ_TOKENS, stop - position)
+                read = np.fromfile(file, self.dtype, wanted, offset=position * self.dtype.itemsize)
+                assert len(read) == wanted, f"{file} is shorter than it was"
+                yield read
+            begin += held
+
+
+def divide_shards(
+    pieces: Pieces,
+    label: ShardLabel,
+    dtype: np.dtype[Any],
+    files: Sequence[tuple[Path, int]],
+) -> list[ShardTask]:
+    """The shards of one split, `<split>-00000.safetensors` and so on, each a full one but the last."""
+    total = sum(held for _, held in files)
+    starts = range(0, total, SHARD_TOKENS)
+    names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
+    return [
+        ShardTask(name, pieces[name], label, dtype.name, files, start, min(start + SHARD_TOKENS, total))
+        for name, start in zip(names, starts, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard that is written."""
+
+    path: Path
+    record: ShardRecord
+
+
+def write_shard(task: ShardTask) -> Shard:
+    """Writes a shard, unless it is there already."""
+    path = task.piece.whole()
+    if path is None:
+        with task.piece.writing() as shard:
+            shard.write(header_of(task.label, task.dtype, task.stop - task.start))
+            for tokens in task.tokens():
+                shard.write(tokens.data)
+                count(tokens=len(tokens), size=tokens.nbytes)
+        path, digest = shard.path, shard.digest.hexdigest()
+    else:
+        (digest,) = sha256_of([path])
+        count(found=task.size)
+    return Shard(path, ShardRecord(task.name, task.stop - task.start, path.stat().st_size, digest))
+
+
+@dataclass(frozen=True)
+class HeldoutTotals:
+    """Of all parts."""
+
+    documents: int
+    tokens: int
+    utf8_bytes: int
+
+
+def write_heldout(parts: Sequence[Encoded], path: Path) -> HeldoutTotals:
+    """Writes the held-out tokens of all parts in the order of their documents' lots, so that the first of them are a
+    fair sample of all. Memory: some 50 bytes a held-out document, and one part's held-out tokens."""
+    lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
+    totals = HeldoutTotals(len(lots), int(lengths.sum()), int(sizes.sum()))
+    del sizes
+    order = np.argsort(lots, kind="stable")  # of equal lots the first comes first
+    starts = np.empty(len(lots), np.uint64)
+    starts[order] = np.cumsum(lengths[order]) - lengths[order]
+    first = 0
+    with path.open("wb") as file:
+        for part in parts:
+            tokens = part.read_column("tokens")
+            stops = np.cumsum(part.read_column("length")).tolist()
+            for begin, stop, start in zip([0, *stops], stops, starts[first:].tolist(), strict=False):
+                os.pwrite(file.fileno(), tokens[begin:stop].tobytes(), start * tokens.itemsize)
+            first += len(stops)
+    return totals

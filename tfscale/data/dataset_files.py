@@ -1,0 +1,134 @@
+"""Which files of a data set of the hub belong to a subset and a split: as its card says, or as their names do.
+
+The rules are those that the hub documents for data sets without code: `configs` in the head of the card, each with
+`data_files`; without them, the split is a word in a file's path.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfscale.data.errors import DataError
+from tfscale.data.readers import ALLOWED, is_text
+
+WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""By which splits are known in the paths of files."""
+_OF = re.compile(r"(.*?)-?(\d{5,})-of-(\d{5,})(.*)")
+
+
+def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: str | None, split: str) -> list[str]:
+    """The files of a subset's split, sorted.
+
+    Args:
+        names: paths of all files of the repository.
+        card: the head of its README.md.
+
+    Raises:
+        DataError: there is no such subset or split, it has no text that can be read here, or files of it are missing.
+    """
+    configs = [config for config in card.get("configs") or [] if isinstance(config, dict) and "config_name" in config]
+    if configs:
+        chosen = _of_config(names, _config(configs, dataset, subset), dataset, split)
+    else:
+        chosen = _of_names(names, dataset, subset, split)
+    texts = sorted(name for name in chosen if is_text(name))
+    if not texts:
+        kinds = ", ".join(sorted({name.rpartition("/")[2].partition(".")[2] for name in chosen})) or "no files"
+        raise DataError(
+            f"data set {dataset}: {kinds} under subset={subset}, split={split}; read are {ALLOWED}. The hub's own copy "
+            "in Parquet may serve: data.revision=refs/convert/parquet"
+        )
+    _check_whole(texts, dataset)
+    return texts
+
+
+def _config(configs: Sequence[Mapping[str, Any]], dataset: str, subset: str | None) -> Mapping[str, Any]:
+    by_name = {str(config["config_name"]): config for config in configs}
+    if subset is not None and subset in by_name:
+        return by_name[subset]
+    if subset is None:
+        defaults = [config for config in configs if config.get("default")] or [
+            config for name, config in by_name.items() if name == "default" or len(by_name) == 1
+        ]
+        if defaults:
+            return defaults[0]
+    raise DataError(f"data set {dataset}: data.subset={subset}; its subsets are {', '.join(sorted(by_name))}")
+
+
+def _of_config(names: Sequence[str], config: Mapping[str, Any], dataset: str, split: str) -> list[str]:
+    folder = str(config.get("data_dir") or "").strip("./")
+    inside = [name for name in names if not folder or name.startswith(f"{folder}/")]
+    files = config.get("data_files")
+    if files is None:
+        return _of_names(inside, dataset, None, split)
+    splits = _splits(files)
+    if split not in splits:
+        raise DataError(f"data set {dataset}: data.split={split}; its splits are {', '.join(sorted(splits))}")
+    patterns = [_pattern(f"{folder}/{each}" if folder else each) for each in splits[split]]
+    return [name for name in inside if any(pattern.fullmatch(name) for pattern in patterns)]
+
+
+def _splits(files: Any) -> dict[str, list[str]]:
+    """Patterns by split, in whichever of the documented forms they are given."""
+    if isinstance(files, dict):
+        return {str(split): _texts(paths) for split, paths in files.items()}
+    entries = files if isinstance(files, list) else [files]
+    if all(isinstance(entry, dict) for entry in entries):
+        splits: dict[str, list[str]] = {}
+        for entry in entries:
+            splits.setdefault(str(entry.get("split", "train")), []).extend(_texts(entry.get("path")))
+        return splits
+    return {"train": _texts(entries)}
+
+
+def _texts(paths: Any) -> list[str]:
+    return [str(path) for path in (paths if isinstance(paths, list) else [paths]) if path]
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    """A path, a folder, or a pattern of *, ?, [...] and ** as the hub writes them."""
+    glob = glob.removeprefix("./")
+    glob += "**" if glob.endswith("/") else ""
+    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    tokens = re.findall(r"\*\*/|\*\*|\*|\?|\[!?[\w-]+\]|.", glob, re.DOTALL)
+    sets = (token.replace("[!", "[^") if token[0] == "[" and len(token) > 1 else None for token in tokens)
+    written = (parts.get(token) or within or re.escape(token) for token, within in zip(tokens, sets, strict=True))
+    try:
+        return re.compile("".join(written))
+    except re.error as error:
+        raise DataError(f"its card names files as {glob!r}: no pattern ({error})") from error
+
+
+def _of_names(names: Sequence[str], dataset: str, subset: str | None, split: str) -> list[str]:
+    if subset is not None:
+        inside = [name for name in names if subset in name.split("/")[:-1]]
+        if not inside:
+            folders = sorted({name.split("/")[0] for name in names if "/" in name})
+            raise DataError(f"data set {dataset}: data.subset={subset}; its folders are {', '.join(folders) or 'none'}")
+        names = inside
+    texts = [name for name in names if is_text(name)] or list(names)
+    chosen = [name for name in texts if _has_word(name, WORDS.get(split, (split,)))]
+    if not chosen and split == "train":
+        others = [word for name, words in WORDS.items() if name != "train" for word in words]
+        return [name for name in texts if not _has_word(name, others)]
+    return chosen
+
+
+def _has_word(name: str, words: Sequence[str]) -> bool:
+    return re.search(rf"(?:^|[^a-zA-Z])(?:{'|'.join(map(re.escape, words))})(?:[^a-zA-Z]|$)", name) is not None
+
+
+def _check_whole(names: Sequence[str], dataset: str) -> None:
+    """Makes sure that of files which count themselves (-00002-of-00080) none is missing: a cache may hold some."""
+    numbered = [match.groups() for name in names if (match := _OF.fullmatch(name))]
+    for before, _, total, after in {(a, "", n, z) for a, _, n, z in numbered}:
+        there = sum((a, n, z) == (before, total, after) for a, _, n, z in numbered)
+        if there < int(total):
+            raise DataError(
+                f"data set {dataset}: {there} of {int(total)} files {before}-*-of-{total}{after} are there. Fetch it "
+                "where the hub is in reach, or read those files alone: data.source=text data.path=..."
+            )

@@ -1,0 +1,98 @@
+"""Which documents have been seen before. The digests of a corpus are looked at a range at a time, so that neither its
+size nor theirs has to fit into memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from tfscale.data.scan import BUCKETS, Scan, sort_keys
+from tfscale.data.work import Piece, read_rows
+from tfscale.data.workers import count
+
+RANGE_DOCUMENTS = 1 << 20
+"""About as many are compared at once, which takes some 100 MB."""
+
+
+@dataclass(frozen=True)
+class RangeTask:
+    """A range of digests, in all scans of a corpus."""
+
+    scans: Sequence[Scan]
+    first: int
+    """Bucket."""
+    stop: int
+    heldout_limit: int
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The documents of a range that come after an equal one, and what is left of it without them."""
+
+    path: Path
+    duplicates: int
+    train: int
+    """Distinct training documents."""
+    heldout: int
+    train_bytes: int
+    heldout_bytes: int
+
+    def places(self, part: int) -> NDArray[np.uint32]:
+        """Of a part's duplicates, by their number in it."""
+        with safe_open(self.path, "np") as file:
+            begin, end = file.get_slice("bounds")[part : part + 2].tolist()
+            return read_rows(file, "place", begin, end)
+
+
+def ranges(documents: int) -> list[tuple[int, int]]:
+    """The buckets, divided so that about RANGE_DOCUMENTS fall into each range."""
+    number = min(BUCKETS, 1 + documents // RANGE_DOCUMENTS)
+    return [(n * BUCKETS // number, (n + 1) * BUCKETS // number) for n in range(number)]
+
+
+def find_duplicates(task: RangeTask) -> Duplicates:
+    """Compares the documents of a range, unless that was done already. The first of equal ones, in the corpus' order,
+    is none."""
+    path = task.piece.whole()
+    if path is None:
+        path = _write(task)
+    with safe_open(path, "np") as file:
+        totals = {name: int(value) for name, value in file.metadata().items()}
+    return Duplicates(path, **totals)
+
+
+def _write(task: RangeTask) -> Path:
+    found = [scan.read_range(task.first, task.stop) for scan in task.scans]
+    counts = [len(each.place) for each in found]
+    digest, draws, place, sizes = (
+        np.concatenate([getattr(each, name) for each in found]) for name in ("digest", "draw", "place", "bytes")
+    )
+    part = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
+    del found
+    high, low = sort_keys(digest)
+    order = np.lexsort((low, high))  # stable: equal digests stay in the order of parts and places
+    again = np.zeros(len(order), bool)
+    if len(order):
+        high, low = high[order], low[order]
+        again[order[1:]] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
+    heldout = draws < np.uint64(task.heldout_limit)
+    totals = {
+        "duplicates": again.sum(),
+        "train": (~again & ~heldout).sum(),
+        "heldout": (~again & heldout).sum(),
+        "train_bytes": sizes[~again & ~heldout].sum(),
+        "heldout_bytes": sizes[~again & heldout].sum(),
+    }
+    count(len(order))
+    tensors = {
+        "place": place[again],
+        "bounds": np.searchsorted(part[again], np.arange(len(counts) + 1)).astype(np.uint64),
+    }
+    with task.piece.writing() as piece:
+        piece.write(save(tensors, {name: str(int(value)) for name, value in totals.items()}))
+    return piece.path

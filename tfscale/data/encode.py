@@ -1,0 +1,217 @@
+"""Second reading of a corpus: the distinct documents of a part, as tokens."""
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from tfscale.data.duplicates import Duplicates
+from tfscale.data.errors import DataError
+from tfscale.data.scan import Part, Scan
+from tfscale.data.shards import token_dtype
+from tfscale.data.tokenizer import Tokenizer, load_tokenizer, pieces
+from tfscale.data.work import Piece
+from tfscale.data.workers import count
+
+BATCH_CHARACTERS = 1 << 18
+"""Text that is tokenized at once; the library takes some 200 bytes of memory a character."""
+COLUMNS = ("lot", "length", "bytes")
+"""Of held-out documents: the draw that orders them, tokens, bytes of UTF-8."""
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """A part's documents without those that came before."""
+
+    part: Part
+    number: int
+    """Of the part in the corpus."""
+    scan: Scan
+    duplicates: Sequence[Duplicates]
+    heldout_limit: int
+
+    def documents(self) -> Iterator["Document"]:
+        """In the part's order.
+
+        Raises:
+            DataError: the text is no longer the one that was scanned.
+        """
+        digests, draws, dropped = self._by_place()
+        place = 0
+        for text in self.part.documents():
+            if not text.strip():
+                continue
+            encoded = text.encode()
+            if place == len(draws) or hashlib.sha256(encoded).digest() != digests[place].tobytes():
+                raise _changed()
+            if not dropped[place]:
+                lot = int(draws[place])
+                yield Document(text, len(encoded), lot if lot < self.heldout_limit else None, digests[place].tobytes())
+            place += 1
+        if place != len(draws):
+            raise _changed()
+
+    def _by_place(self) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.bool_]]:
+        scanned = self.scan.read()
+        digests, draws = np.empty_like(scanned.digest), np.empty_like(scanned.draw)
+        digests[scanned.place], draws[scanned.place] = scanned.digest, scanned.draw
+        dropped = np.zeros(len(draws), bool)
+        for each in self.duplicates:
+            dropped[each.places(self.number)] = True
+        return digests, draws, dropped
+
+    def digests(self) -> bytes:
+        """Of all its documents, one after the other."""
+        digests, _, dropped = self._by_place()
+        return digests[~dropped].tobytes()
+
+
+def _changed() -> DataError:
+    return DataError("the text changed while it was read. Prepare it again.")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One that is kept."""
+
+    text: str
+    utf8_bytes: int
+    lot: int | None
+    """Its draw, if it is held out: held-out documents stand in this order."""
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """A part to be tokenized."""
+
+    distinct: Distinct
+    tokenizer: Path
+    train: Piece
+    heldout: Piece
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A part as tokens."""
+
+    train: Path
+    """Tokens of its training documents, one after the other: nothing but the numbers."""
+    train_tokens: int
+    train_documents: int
+    train_bytes: int
+    """Of UTF-8 text."""
+    heldout: Path
+
+    """Its held-out documents, in COLUMNS; `tokens` are theirs, one document after the other."""
+
+    def read_column(self, name: str) -> NDArray[Any]:
+        """One of COLUMNS, or the tokens, of the held-out documents."""
+        with safe_open(self.heldout, "np") as file:
+            column: NDArray[Any] = file.get_tensor(name)
+        return column
+
+
+def encode(task: EncodeTask) -> Encoded:
+    """Tokenizes a part, unless its tokens are there already. Each document is followed by the end-of-text token."""
+    train, heldout = task.train.whole(), task.heldout.whole()
+    if train is None or heldout is None:
+        train, heldout = _write(task)
+        return _encoded(train, heldout)
+    found = _encoded(train, heldout)
+    count(found=found.train_bytes + int(found.read_column("bytes").sum()))
+    return found
+
+
+def _encoded(train: Path, heldout: Path) -> Encoded:
+    with safe_open(heldout, "np") as file:
+        totals = {name: int(value) for name, value in file.metadata().items()}
+    return Encoded(train, heldout=heldout, **totals)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(path: Path) -> Tokenizer:
+    return load_tokenizer(path)
+
+
+def _write(task: EncodeTask) -> tuple[Path, Path]:
+    tokenizer = _tokenizer(task.tokenizer)
+    held = _HeldoutWriter(token_dtype(tokenizer.vocab_size))
+    tokens = documents = size = 0
+    with task.train.writing() as train:
+        for batch in _batches(task.distinct.documents()):
+            encoded = tokenizer.encode_batch([piece.text for piece in batch])
+            end = [tokenizer.end_of_text_id]
+            rows = [(piece, ids + end if piece.ends else ids) for piece, ids in zip(batch, encoded, strict=True)]
+            row = np.fromiter(chain.from_iterable(ids for piece, ids in rows if piece.of.lot is None), held.dtype)
+            train.write(row.data)
+            for piece, ids in rows:
+                if piece.of.lot is not None:
+                    held.add(piece, ids)
+            ended = [piece.of for piece in batch if piece.ends]
+            trained = [document for document in ended if document.lot is None]
+            tokens, documents = tokens + len(row), documents + len(trained)
+            size += sum(document.utf8_bytes for document in trained)
+            count(len(ended), sum(document.utf8_bytes for document in ended), sum(len(ids) for _, ids in rows))
+    totals = {"train_tokens": tokens, "train_documents": documents, "train_bytes": size}
+    with task.heldout.writing() as heldout:
+        heldout.write(held.content({name: str(value) for name, value in totals.items()}))
+    return train.path, heldout.path
+
+
+class _HeldoutWriter:
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self._tokens = bytearray()
+        self._length = 0
+        self._lots, self._lengths, self._bytes = array("Q"), array("Q"), array("Q")
+
+    def add(self, piece: "TextPiece", ids: list[int]) -> None:
+        self._tokens += np.array(ids, self.dtype).tobytes()
+        self._length += len(ids)
+        if piece.ends:
+            assert piece.of.lot is not None
+            self._lots.append(piece.of.lot)
+            self._lengths.append(self._length)
+            self._bytes.append(piece.of.utf8_bytes)
+            self._length = 0
+
+    def content(self, metadata: dict[str, str]) -> bytes:
+        columns = zip(COLUMNS, (self._lots, self._lengths, self._bytes), strict=True)
+        tensors: dict[str, Any] = {name: np.frombuffer(values, np.uint64) for name, values in columns}
+        content: bytes = save({**tensors, "tokens": np.frombuffer(self._tokens, self.dtype)}, metadata)
+        return content
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """Of a document; most are a document."""
+
+    text: str
+    ends: bool
+    """Whether it is the last of its document."""
+    of: Document
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[TextPiece]]:
+    batch: list[TextPiece] = []
+    characters = 0
+    for document in documents:
+        texts = list(pieces(document.text))
+        for number, text in enumerate(texts, start=1):
+            batch.append(TextPiece(text, number == len(texts), document))
+            characters += len(text)
+            if characters >= BATCH_CHARACTERS:
+                yield batch
+                batch, characters = [], 0
+    if batch:
+        yield batch

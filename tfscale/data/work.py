@@ -1,0 +1,107 @@
+"""Finished pieces of a preparation, kept until all of it is done.
+
+Each is a file whose name ends in the beginning of its SHA-256. So a name and its content come into being together, a
+piece that was cut short is told from a whole one, and a preparation that was killed goes on after its last piece.
+"""
+
+import fcntl
+import hashlib
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from numpy.typing import NDArray
+
+from tfscale.data.digests import sha256_of
+
+LOCK_FILE = "lock"
+_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece that may be there already."""
+
+    folder: Path
+    name: str
+    found: str | None = None
+    """The file that an earlier attempt has left under this name."""
+
+    def whole(self) -> Path | None:
+        """The piece, if an earlier attempt finished it."""
+        if self.found is None:
+            return None
+        path = self.folder / self.found
+        if self.found == f"{self.name}-{sha256_of([path])[0][:_DIGITS]}":
+            return path
+        path.unlink()
+        return None
+
+    @contextmanager
+    def writing(self) -> Iterator["PieceWriter"]:
+        """A file that becomes the piece when the `with` block ends without an error; its path is `path` then."""
+        aside = self.folder / f".{self.name}-{secrets.token_hex(8)}"
+        try:
+            with aside.open("wb") as file:
+                writer = PieceWriter(file)
+                yield writer
+            writer.path = self.folder / f"{self.name}-{writer.digest.hexdigest()[:_DIGITS]}"
+            aside.replace(writer.path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+class PieceWriter:
+    """Writes and hashes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.path = Path()
+
+    def write(self, content: Any) -> None:
+        """Appends a buffer of bytes."""
+        self._file.write(content)
+        self.digest.update(content)
+
+
+class Pieces:
+    """The pieces that stand in a folder when it is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._found = {file.name.rpartition("-")[0]: file.name for file in folder.iterdir() if file.name[0] != "."}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    def __getitem__(self, name: str) -> Piece:
+        return Piece(self._folder, name, self._found.get(name))
+
+
+def read_rows(file: Any, name: str, begin: int, end: int) -> NDArray[Any]:
+    """Some rows of a tensor of an open safetensors file, which itself refuses slices without rows."""
+    rows: NDArray[Any] = file.get_slice(name)[begin:end] if begin < end else file.get_tensor(name)[:0]
+    return rows
+
+
+@contextmanager
+def alone_in(folder: Path, wait: Any) -> Iterator[None]:
+    """Makes the folder and holds its lock, which ends with the process; `wait` is called once if another has it.
+
+    Where the file system has no locks two processes may do the same work twice, and do each other no harm: they write
+    the same pieces.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
