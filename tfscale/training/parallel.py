@@ -42,8 +42,7 @@ def parallelize(model: LanguageModel, world: World, device: Device, fit: Fit) ->
     """
     model.recompute = fit.recompute
     if device.compiled:
-        for block in model.blocks:
-            block.compile()
+        model.compile_parts()
     objective = Objective(model)
     if fit.sharding != "none":
         return _sharded(objective, world, device, fit)
