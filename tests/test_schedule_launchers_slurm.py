@@ -153,7 +153,7 @@ def test_ctrl_c_leaves_the_jobs_alone_and_a_cancelled_one_is_told_and_submitted_
     assert state_of(cluster, job) == "RUNNING"
     second = tfscale(chain, tmp_path)
     assert second.stdout is not None
-    assert f"job {job} is in the queue or runs" in second.stdout.readline()
+    assert any(f"job {job} is in the queue or runs" in line for line in iter(second.stdout.readline, ""))
     subprocess.run(["scancel", job], check=True)
     output, _ = second.communicate()
     assert second.returncode == 1, output
