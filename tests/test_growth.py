@@ -120,6 +120,34 @@ def test_noise_tells_copies_apart() -> None:
     assert not preserves(replace(SPLIT, noise=0.1), model_of().config, child.config)  # type: ignore[arg-type]
 
 
+def test_noise_on_old_rows_is_a_fraction_of_their_own_spread() -> None:
+    model = model_of()
+    noisy = grown(model, (8, 7, 25), replace(GROUPED, noise=0.1))
+    old = model.get_parameter("blocks.0.ffn.keys")
+    moved = noisy.get_parameter("blocks.0.ffn.keys")[:20] - old
+    assert moved.std().item() == pytest.approx(0.1 * old.std().item(), rel=0.2)
+    assert not preserves(replace(GROUPED, noise=0.1), model.config, noisy.config)  # type: ignore[arg-type]
+
+
+def test_matched_keys_are_as_large_as_the_old_ones() -> None:
+    model = model_of()
+    keys = grown(model, (8, 7, 60), replace(GROUPED, new_keys="matched")).get_parameter("blocks.1.ffn.keys")
+    assert keys[20:].std().item() == pytest.approx(keys[:20].std().item(), rel=0.1)
+    assert not torch.equal(keys[20:40], keys[:20])
+
+
+def test_an_asymmetric_reset_empties_the_moments_of_copies_alone() -> None:
+    recipe = replace(SPLIT, moments="asymmetric")
+    parent = model_of().config
+    assert isinstance(parent, TokenFormerConfig)
+    child = grow_config(parent, (12, 5, 20), recipe)
+    name, old = "blocks.0.attention.qkv.query.values", torch.rand(6, 4)
+    for role in ("exp_avg", "exp_avg_sq"):
+        moments = grow_tensor(name, role, old, parent, child, recipe, 0)  # type: ignore[arg-type]
+        assert torch.equal(moments[:6], old)
+        assert not moments[6:].any()
+
+
 def test_copies_of_a_split_see_the_gradients_that_their_moments_say() -> None:
     """Carried moments of copies are the old ones, shared as the gradients really are."""
     model = model_of()

@@ -1,6 +1,7 @@
 """Losses of parts of the held-out text: what a difference of perplexity owes to the documents that were held out.
 
-`heldout.json` in a stage's folder, written by training beside the final evaluation and optional:
+`heldout.json` in a stage's folder, written by training beside the final evaluation (stages of older versions have
+none):
 
     {"step": ..., "tokens": [...], "losses": [...]}
 
@@ -17,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from tfscale.analysis.intervals import Array
+from tfscale.training.events import HELDOUT_FILE
 
-HELDOUT_FILE = "heldout.json"
 TOLERANCE = 1e-4
 """Of the sum of the blocks against the evaluation, relative: sums in another order, in a device's precision."""
 

@@ -31,7 +31,7 @@ def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe
     old_config, old = checkpoint.read_state(parent)
     if not isinstance(old_config, TokenFormerConfig):
         raise BrokenCheckpoint(f"{parent}: is of a Transformer; only a TokenFormer grows by parameter tokens")
-    carried = recipe.moments == "carry"
+    carried = recipe.moments != "drop"
     wanted = ("model/", "exp_avg/", "exp_avg_sq/") if carried else ("model/",)
     stored = checkpoint.Stored(parent)
     tensors = {name: shape for name, shape in sorted(stored.shapes().items()) if name.startswith(wanted)}

@@ -6,19 +6,16 @@ import torch
 from torch import Tensor
 
 from tfscale.growth.recipe import GrowthRecipe, copies_of_each
-from tfscale.models.config import Groups, TokenFormerConfig, total
-from tfscale.models.init import init_tensor, stream
+from tfscale.models.config import Groups, TokenFormerConfig, layer_of, total
+from tfscale.models.init import init_tensor, std_of, stream
 
 Role = Literal["weight", "exp_avg", "exp_avg_sq"]
 
 
 def groups_of(name: str, config: TokenFormerConfig) -> Groups | None:
     """The parameter-token groups behind the rows of the weight `name`; None for a tensor that does not grow."""
-    if not name.endswith((".keys", ".values")):
-        return None
-    if ".ffn." in name:
-        return config.ffn
-    return config.out if ".output." in name else config.qkv
+    groups: dict[str | None, Groups] = {"qkv": config.qkv, "out": config.out, "ffn": config.ffn}
+    return groups.get(layer_of(name))
 
 
 def grow_tensor(
@@ -42,6 +39,8 @@ def grow_tensor(
         return old
     copies = copies_of_each(before, total(after), recipe)
     share = old * _share(name, role, copies)
+    if copies == 1 and role == "weight":
+        share = _noisy(share, f"{name}:from{len(old)}:old", recipe, seed)
     rows = []
     for segment in share.split([group.n for group in before]):
         rows += [segment] + [_copy(name, role, segment, recipe, seed, copy) for copy in range(1, copies)]
@@ -61,10 +60,16 @@ def _share(name: str, role: Role, copies: int) -> float:
 
 
 def _copy(name: str, role: Role, segment: Tensor, recipe: GrowthRecipe, seed: int, copy: int) -> Tensor:
-    if role != "weight" or recipe.noise == 0:
-        return segment
-    noise = torch.randn(segment.shape, generator=stream(seed, f"{name}:from{len(segment)}:copy{copy}"))
-    return segment + (noise * (recipe.noise * segment.std().item())).to(segment.dtype)
+    if role != "weight":
+        return torch.zeros_like(segment) if recipe.moments == "asymmetric" else segment
+    return _noisy(segment, f"{name}:from{len(segment)}:copy{copy}", recipe, seed)
+
+
+def _noisy(rows: Tensor, name: str, recipe: GrowthRecipe, seed: int) -> Tensor:
+    if recipe.noise == 0:
+        return rows
+    noise = torch.randn(rows.shape, generator=stream(seed, name))
+    return rows + (noise * (recipe.noise * rows.std().item())).to(rows.dtype)
 
 
 def _new_rows(
@@ -75,7 +80,10 @@ def _new_rows(
         how = recipe.new_keys if name.endswith(".keys") else recipe.new_values
         # The remainder of a split is the exact recipe: zero keys, random values.
         zero = how == "zero" or (how == "split" and name.endswith(".keys"))
-        rows = torch.zeros(shape) if zero else init_tensor(name, shape, parent, seed, part=f":from{len(old)}")
+        part = f":from{len(old)}"
+        rows = torch.zeros(shape) if zero else init_tensor(name, shape, parent, seed, part)
+        if how == "matched":
+            rows *= old.std().item() / std_of(name, parent)
         return rows.to(old.dtype)
     if role == "exp_avg_sq" and recipe.new_second_moment == "mean":
         return old.mean(0, keepdim=True).expand(shape)

@@ -1,9 +1,44 @@
 """What a growth does, as named settings, and what follows from them."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from tfscale.models.config import Groups, TokenFormerConfig, TokenGroup, default_tau
+
+
+@dataclass(frozen=True)
+class RateSettings:
+    """Learning rates after a growth, apart for what the parent trained (its parameter tokens and all else) and for the
+    new parameter tokens. Factors of the stage's own rate."""
+
+    old: float = 1.0
+    """Of what the parent trained, when the stage begins."""
+    old_ramp: float = 0.0
+    """Fraction of the stage over which `old` rises linearly to 1; 0: it stays."""
+    frozen: float = 0.0
+    """Fraction of the stage, from its beginning, in which what the parent trained stays as it is. TokenFormer's authors
+    say that training it along is a little better and less stable (issue 15 of their repository)."""
+    new: float = 1.0
+    """Of the new tokens."""
+    per_row_bias: bool = False
+    """Whether AdamW's bias correction counts the steps of new rows from the growth, as for weights of their own; else
+    the step count of the old rows holds for them too, and they begin with small steps."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"growth.rates.{name}={value}: {allowed}"
+            for name, value, allowed, good in (
+                ("old", self.old, "a factor, 0 to 10", 0 <= self.old <= 10),
+                ("new", self.new, "a factor, above 0 and at most 100", 0 < self.new <= 100),
+                ("old_ramp", self.old_ramp, "a fraction of the stage, 0 to 1", 0 <= self.old_ramp <= 1),
+                ("frozen", self.frozen, "a fraction of the stage, 0 to 1", 0 <= self.frozen <= 1),
+            )
+            if not good
+        ]
+        if self.old_ramp > 0 and self.old == 1:
+            faults.append("growth.rates.old_ramp: there is nothing to rise from at growth.rates.old=1")
+        if faults:
+            raise ValueError("; ".join(faults))
 
 
 @dataclass(frozen=True)
@@ -12,19 +47,23 @@ class GrowthRecipe:
     the combinations that have names."""
 
     name: str
-    new_keys: Literal["zero", "random", "split"]
-    """`random`: as at initialisation (official code). `zero`: silent until trained (paper, Appendix B).
-    `split`: every old token is copied as often as it fits; what remains gets zero keys."""
+    new_keys: Literal["zero", "random", "matched", "split"]
+    """`random`: as at initialisation (official code). `matched`: random, of the standard deviation that the layer's old
+    keys have by now. `zero`: silent until trained (paper, Appendix B). `split`: every old token is copied as often as
+    it fits; what remains gets zero keys."""
     new_values: Literal["zero", "random", "split"]
     """`split`: old values are divided among the copies; what remains gets random values."""
     tau: Literal["keep", "recompute", "group", "split"]
     """`keep`: the layer's tau stays. `recompute`: sqrt of the new count (official code). `group`: the new tokens get
     a norm and a tau of their own. `split`: tau grows with the copies (sqrt of their number)."""
     noise: float = 0.0
-    """Standard deviation of the noise on the copies of a split, as a fraction of the layer's own; it breaks the
-    symmetry between copies, and with it exactness."""
-    moments: Literal["carry", "drop"] = "carry"
-    """`drop`: AdamW starts empty (official code). `carry`: old rows keep their moments and step count."""
+    """Standard deviation of noise, as a fraction of the layer's own. With a split it lies on the copies and breaks
+    their symmetry; else on the old rows, as TokenFormer's authors advise (issue 11 of their repository). It ends
+    exactness."""
+    moments: Literal["carry", "drop", "asymmetric"] = "carry"
+    """`drop`: AdamW starts empty (official code). `carry`: old rows keep their moments and step count. `asymmetric`:
+    of a split, the copies start empty and the originals carry, which tells them apart without noise (SPARKLING,
+    arXiv 2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
     """With carried moments, what new rows start from. `zero`: the bias correction of an old step count does not reach
     them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full one, whatever the gradient. `mean`: each
@@ -33,6 +72,9 @@ class GrowthRecipe:
     """Where the child's warm-up starts: at zero (official code) or at the parent's last learning rate."""
     data: Literal["continue", "restart"] = "continue"
     """Whether the child reads on where its parent stopped, or from the first batch again (official code)."""
+    peak: float = 1.0
+    """Peak learning rate of grown stages, as a factor of what the schedule says: a re-warm to a fraction."""
+    rates: RateSettings = field(default_factory=RateSettings)
 
     def __post_init__(self) -> None:
         if self.new_keys == "zero" and self.new_values == "zero":
@@ -43,8 +85,19 @@ class GrowthRecipe:
         splits = [setting == "split" for setting in (self.new_keys, self.new_values, self.tau)]
         if any(splits) and not all(splits):
             raise ValueError("growth.new_keys, growth.new_values and growth.tau are split together or not at all")
-        if self.noise < 0 or (self.noise > 0 and not all(splits)):
-            raise ValueError(f"growth.noise={self.noise}: it is for growth by split, and at least 0")
+        if not 0 <= self.noise <= 10:
+            raise ValueError(f"growth.noise={self.noise}: a fraction of the layer's standard deviation, 0 to 10")
+        if self.moments == "asymmetric" and not all(splits):
+            raise ValueError("growth.moments=asymmetric: it is for growth by split; without copies, carry is the same")
+        if not 0 < self.peak <= 100:
+            raise ValueError(f"growth.peak={self.peak}: a factor, above 0 and at most 100")
+        if self.rates.per_row_bias and self.moments == "drop":
+            raise ValueError("growth.rates.per_row_bias: with growth.moments=drop all rows begin anew as it is")
+
+    def operator(self) -> dict[str, Any]:
+        """What the growth itself does, as `recipe_from` reads it: all settings but those that the child's own
+        learning rates hold."""
+        return {name: value for name, value in vars(self).items() if name not in ("peak", "rates")}
 
 
 def without_new_tokens(recipe: GrowthRecipe) -> GrowthRecipe:
@@ -108,10 +161,12 @@ def preserves(recipe: GrowthRecipe, parent: TokenFormerConfig, child: TokenForme
     """
     if child == parent:
         return True
+    if recipe.noise > 0:
+        return False
     zero_keys_are_silent = parent.norm_activation != "softmax"
     if recipe.tau == "group":
         return recipe.new_values == "zero" or (recipe.new_keys == "zero" and zero_keys_are_silent)
     if recipe.new_keys == "split":
         remainder = any(new % old for old, new in zip(parent.tokens, child.tokens, strict=True))
-        return recipe.noise == 0 and (zero_keys_are_silent or not remainder)
+        return zero_keys_are_silent or not remainder
     return recipe.new_keys == "zero" and recipe.tau == "keep" and zero_keys_are_silent

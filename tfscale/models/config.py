@@ -30,6 +30,15 @@ class TokenGroup:
 Groups = tuple[TokenGroup, ...]
 
 
+def layer_of(name: str) -> Literal["qkv", "out", "ffn"] | None:
+    """Of which kind of layer the weight called `name` holds the parameter tokens; None: of none."""
+    if not name.endswith((".keys", ".values")):
+        return None
+    if ".ffn." in name:
+        return "ffn"
+    return "out" if ".output." in name else "qkv"
+
+
 def total(groups: Groups) -> int:
     """Parameter tokens in all groups of a layer."""
     return sum(group.n for group in groups)

@@ -47,6 +47,15 @@ def cross_entropy(
     return loss if reduction == "sum" else loss / targets.numel()
 
 
+@torch.no_grad()
+def token_losses(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool = False) -> Tensor:
+    """The loss of every token [...], where `cross_entropy` gives their sum. It cannot be differentiated."""
+    losses = hidden.new_empty(targets.numel(), dtype=wide(product_dtype(hidden)))
+    tokens = torch.compiler.disable(_by_chunks) if torch.compiler.is_compiling() else _by_chunks
+    tokens(hidden.flatten(0, -2), embedding, targets.flatten(), fused, None, losses)
+    return losses.view(targets.shape)
+
+
 def _summed(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> Tensor:
     if torch.is_grad_enabled() and (hidden.requires_grad or embedding.requires_grad):
         loss: Tensor = _CrossEntropy.apply(hidden, embedding, targets, fused)  # type: ignore[no-untyped-call]
@@ -73,9 +82,15 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _by_chunks(
-    hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool, gradients: tuple[Tensor, Tensor] | None
+    hidden: Tensor,
+    embedding: Tensor,
+    targets: Tensor,
+    fused: bool,
+    gradients: tuple[Tensor, Tensor] | None,
+    losses: Tensor | None = None,
 ) -> Tensor:
-    """The summed loss of `hidden` [tokens, d_model]; fills the first of `gradients` and adds to the second."""
+    """The summed loss of `hidden` [tokens, d_model]. Fills `losses` [tokens] and the first of `gradients`, and adds to
+    the second."""
     dtype = product_dtype(hidden)
     weight, targets = embedding.to(dtype), targets[:, None]
     rows = logit_rows(len(hidden), len(embedding), hidden.device.type)
@@ -87,8 +102,10 @@ def _by_chunks(
             chunk = slice(start, start + rows)
             states = hidden[chunk].to(dtype)
             logits = torch.mm(states, weight.T, out=buffer[: len(states)])
-            chunk_loss, d_logits, total = softmax(logits, targets[chunk])
-            loss += chunk_loss
+            chunk_losses, d_logits, total = softmax(logits, targets[chunk])
+            loss += chunk_losses.sum()
+            if losses is not None:
+                losses[chunk] = chunk_losses[:, 0]
             if gradients is not None:
                 d_hidden, d_embedding = gradients
                 d_hidden[chunk] = d_logits @ weight / total
@@ -97,7 +114,7 @@ def _by_chunks(
 
 
 def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Summed loss, and the gradient of the logits times `total`; overwrites the logits.
+    """Losses [tokens, 1], and the gradient of the logits times `total`; overwrites the logits.
 
     `total` [tokens, 1] is the softmax's denominator. Dividing by it is left to where there are d_model values a token.
     """
@@ -105,8 +122,7 @@ def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scores -= scores.amax(-1, keepdim=True)
     at_target = scores.gather(1, target)
     total = scores.exp_().sum(-1, keepdim=True)
-    loss = (total.log() - at_target).sum()
-    return loss, scores.scatter_add_(1, target, -total).to(logits.dtype), total
+    return total.log() - at_target, scores.scatter_add_(1, target, -total).to(logits.dtype), total
 
 
 @functools.cache

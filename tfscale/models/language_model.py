@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tfscale.models.cache import LayerPast, Past
 from tfscale.models.config import ModelConfig, TokenFormerConfig, TransformerConfig, rotary_dims
-from tfscale.models.cross_entropy import Reduction, cross_entropy
+from tfscale.models.cross_entropy import Reduction, cross_entropy, token_losses
 from tfscale.models.execution import Recompute
 from tfscale.models.pattention import Pattention, QKVPattention
 
@@ -64,6 +64,11 @@ class LanguageModel(nn.Module):
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy in nats a token; `targets` [batch, time] are the next tokens."""
         return cross_entropy(self.hidden(tokens), self.embedding, targets, reduction, self._fused_loss)
+
+    @torch.no_grad()
+    def sequence_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of every sequence [batch], in nats, summed over its tokens; without gradients."""
+        return token_losses(self.hidden(tokens), self.embedding, targets, self._fused_loss).sum(-1)
 
 
 def _checkpointed(block: nn.Module, *inputs: object) -> Tensor:

@@ -16,6 +16,7 @@ from tfscale.schedule.arms import Arm, ArmStage
 from tfscale.schedule.checks import check_experiment, check_growable
 from tfscale.schedule.corpus import Corpus, corpus_of
 from tfscale.schedule.imported import begin_from
+from tfscale.schedule.rates import rates_of
 from tfscale.schedule.rehearsal import rehearsal
 from tfscale.training.learning_rate import learning_rate
 from tfscale.training.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
@@ -92,7 +93,14 @@ class _Builder:
     def _grown_spec(self, parent: ArmStage, part: StagePart) -> StageSpec:
         assert isinstance(parent.spec.model, TokenFormerConfig)
         model = grow_config(parent.spec.model, part.counts, self.experiment.growth)
-        return self._child_of(parent, self._spec(model, self._tokens(part), part.lr), self.experiment.growth)
+        recipe = self.experiment.growth
+        spec = self._spec(model, self._tokens(part), part.lr)
+        spec = replace(
+            spec,
+            optimizer=replace(spec.optimizer, lr=spec.optimizer.lr * recipe.peak),
+            rates=rates_of(recipe, parent.spec.model, model, spec.tokens),
+        )
+        return self._child_of(parent, spec, recipe)
 
     def _trained_on_spec(self, chain: Arm, target: ArmStage) -> StageSpec:
         base = chain.stages[0]
@@ -127,7 +135,7 @@ class _Builder:
             schedule=replace(spec.schedule, warmup_from=rate),
             parent=parent.key,
             parent_dir=f"../{parent.path.name}",
-            growth=vars(recipe),
+            growth=recipe.operator(),
         )
 
     def _tokens(self, part: StagePart) -> int:

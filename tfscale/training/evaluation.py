@@ -13,6 +13,9 @@ from tfscale.training.device import Device
 from tfscale.training.parallel import evaluating
 from tfscale.training.world import Ranks
 
+BLOCKS = 64
+"""Parts of the held-out text whose losses are kept apart, as far as there are sequences."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -23,6 +26,11 @@ class Evaluation:
     heldout_tokens: int
     heldout_bytes: float
     """UTF-8 bytes of text that those tokens stand for."""
+    block_tokens: tuple[int, ...] = ()
+    """Of blocks of neighbouring sequences: of B blocks over S sequences, sequence s is in block s * B // S. Neighbours,
+    because the tokens of one document depend on each other."""
+    block_losses: tuple[float, ...] = ()
+    """Their sums in nats."""
 
     @property
     def perplexity(self) -> float:
@@ -47,8 +55,8 @@ def evaluate(
     """Evaluates on the first `tokens` tokens of the held-out split; the ranks take its batches in turns.
 
     Args:
-        objective: from (inputs, targets) [rows, context] to the summed loss. The ranks of a sharded one must call it
-            equally often, so those that are left over in the last round repeat a batch and do not count it.
+        objective: an `Objective`, wrapped. The ranks of a sharded one must call it equally often, so those that are
+            left over in the last round repeat a batch and do not count it.
         shape: sequences of a batch, and tokens of a sequence.
 
     Returns:
@@ -56,15 +64,21 @@ def evaluate(
     """
     rows, context = shape
     batches = heldout_batches(data.heldout, context, tokens, rows)
-    total, count = 0.0, 0.0
+    sequences = tokens // context
+    block_of = [sequence * min(BLOCKS, sequences) // sequences for sequence in range(sequences)]
+    losses = [0.0] * min(BLOCKS, sequences)
+    first = world.rank * rows
     with evaluating(objective), device.autocast():
         while turns := list(islice(batches, world.size)):
             if world.any(stop())[0]:
                 return None
             inputs, targets = (part.to(device.kind) for part in turns[min(world.rank, len(turns) - 1)])
-            loss = objective(inputs, targets).double().item()
+            batch_losses = objective(inputs, targets, each=True).tolist()
             if world.rank < len(turns):
-                total += loss
-                count += targets.numel()
-    total, count = world.sum(total, count)
-    return Evaluation(total / count, int(count), count * data.heldout_bytes_per_token)
+                for block, loss in zip(block_of[first : first + rows], batch_losses, strict=True):
+                    losses[block] += loss
+            first += world.size * rows
+    losses = world.sum(*losses)
+    count = sequences * context
+    counts = tuple(block_of.count(block) * context for block in range(len(losses)))
+    return Evaluation(sum(losses) / count, count, count * data.heldout_bytes_per_token, counts, tuple(losses))

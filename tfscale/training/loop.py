@@ -45,7 +45,7 @@ class Trainer:
         self.state = StageState(spec, device, world, layout)
         self.objective = self.state.objective
         self.layout = measured(layout, self.objective, spec, device, world)
-        self.update = build_update(self.state, world, spec.run.update == "in_backward", spec.optimizer.clip)
+        self.update = build_update(self.state, world, spec)
         self.batches = Batches(data.train, spec.model.context, spec.data.order_seed)
         self.flops_per_token = flops(spec.model).training
         self.energy = EnergyMeter(device)
@@ -111,6 +111,7 @@ class Trainer:
         rate = learning_rate(spec.schedule, spec.optimizer.lr, step * spec.batch_tokens, spec.tokens)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
+        self.update.apart.begin(step * spec.batch_tokens, step + 1, self.state.counters.optimizer_step + 1)
         first = spec.data.start // spec.model.context + step * spec.sequences + self.world.rank * self.rows
         [loss] = self.world.sum(self._gradients(*self.batches.sequences(first, self.rows)).item())
         norm = self.update.grad_norm()
@@ -239,6 +240,10 @@ class Trainer:
         if result is None:
             return False
         self.evaluations[self.step] = result
+        if self.step == self.spec.steps and self.world.leads:
+            # Before its event, so that an evaluation which is known of has them.
+            blocks = {"step": self.step, "tokens": result.block_tokens, "losses": result.block_losses}
+            write_json(self.stage_dir / events.HELDOUT_FILE, blocks)
         self.log.write("eval", **self._position(), **_measures(result))
         return True
 

@@ -20,14 +20,16 @@ from tfscale.training.world import Ranks, World
 
 
 class Objective(nn.Module):
-    """The summed loss of a batch as a module's forward pass, which is what data parallelism wraps."""
+    """The loss of a batch as a module's forward pass, which is what data parallelism wraps."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Nats, summed over the tokens [batch, time]."""
+    def forward(self, inputs: Tensor, targets: Tensor, each: bool = False) -> Tensor:
+        """Nats, summed over the tokens [batch, time]; `each`: over those of each sequence, [batch], no gradients."""
+        if each:
+            return self.model.sequence_losses(inputs, targets)
         return self.model.loss(inputs, targets, reduction="sum")
 
 
@@ -38,7 +40,7 @@ def parallelize(model: LanguageModel, world: World, device: Device, fit: Fit) ->
         model: sharded ones may stand on the meta device, to be filled afterwards.
 
     Returns:
-        A module from (inputs, targets) to the summed loss. Its backward passes give the mean of the ranks' gradients.
+        An `Objective`, wrapped. Its backward passes give the mean of the ranks' gradients.
     """
     model.recompute = fit.recompute
     if device.compiled:
@@ -108,14 +110,21 @@ def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
     """What of a tensor this rank writes into a checkpoint; None: nothing."""
     if not isinstance(tensor, DTensor):
         return tensor if ranks.leads else None
-    offset = 0
     for dimension, placement in enumerate(tensor.placements):
-        place = tensor.device_mesh.get_local_rank(dimension)
-        if placement == Replicate():
-            if place:
-                return None  # another copy of the model writes it
-        else:
-            assert placement == Shard(0)
-            offset = place * -(-tensor.shape[0] // tensor.device_mesh.size(dimension))
+        if placement == Replicate() and tensor.device_mesh.get_local_rank(dimension):
+            return None  # another copy of the model writes it
     local = tensor.to_local()
-    return Part(local, (offset, *(0 for _ in local.shape[1:]))) if local.numel() else None
+    return Part(local, (first_row(tensor), *(0 for _ in local.shape[1:]))) if local.numel() else None
+
+
+def first_row(tensor: Tensor) -> int:
+    """Where this rank's rows of a tensor begin in the whole of it."""
+    if not isinstance(tensor, DTensor):
+        return 0
+    first = 0
+    for dimension, placement in enumerate(tensor.placements):
+        if placement != Replicate():
+            assert placement == Shard(0)
+            place, size = tensor.device_mesh.get_local_rank(dimension), tensor.device_mesh.size(dimension)
+            first = place * -(-tensor.shape[0] // size)
+    return first

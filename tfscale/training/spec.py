@@ -59,6 +59,27 @@ class ScheduleSpec:
 
 
 @dataclass(frozen=True)
+class RateSpec:
+    """Learning rates of a grown stage, apart for what its parent trained and for its new parameter tokens."""
+
+    rows: tuple[int, int, int]
+    """Parameter tokens of (each of q, k, v; output; feed-forward) before growth, copies included: rows of the keys and
+    values from there on are new."""
+    old: float
+    """Factor of the learning rate of what the parent trained, at the start."""
+    old_ramp_tokens: int
+    """Over which it rises linearly to 1; 0: it stays."""
+    frozen_tokens: int
+    """In which it is 0; the ramp's tokens are counted along."""
+    new: float
+    """Factor of the learning rate of new rows."""
+    per_row_bias: bool
+    """Whether AdamW's bias correction counts the steps of new rows from the growth."""
+    new_second_moment: bool
+    """Whether that holds for the second moment too: it began empty."""
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """How the stage is run. Nothing here is part of the stage's key; all of it may change between resumes."""
 
@@ -124,6 +145,8 @@ class StageSpec:
     """Its folder, absolute or relative to this stage's folder. Not part of the key."""
     growth: dict[str, Any] | None = field(default=None)
     """The growth recipe, read by the growth room alone."""
+    rates: RateSpec | None = None
+    """None: one learning rate for all weights."""
     init_from: str | None = None
     """SHA-256 of weights that were taken over from elsewhere: the stage was trained there, and here it is only
     evaluated. Its tokens are 0 where what they were is not known."""
@@ -166,9 +189,11 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
     Raises:
         ValueError, TypeError, KeyError: a missing, unknown or wrong field.
     """
+    rates = values.get("rates")
     return StageSpec(
         **{
             **values,
+            "rates": RateSpec(**{**rates, "rows": tuple(rates["rows"])}) if rates is not None else None,
             "model": from_dict(values["model"]),
             "data": DataSpec(**values["data"]),
             "optimizer": OptimizerSpec(**values["optimizer"]),
@@ -182,8 +207,9 @@ def key_of(spec: StageSpec) -> str:
     """The stage's identity, 12 hex digits: a hash of everything that changes what it computes, its parent's key
     included, and of nothing else."""
     what = {name: value for name, value in spec_to_dict(spec).items() if name not in HOW}
-    if spec.init_from is None:
-        del what["init_from"]  # as in the keys of stages from before it was there
+    for name in ("init_from", "rates"):
+        if what[name] is None:
+            del what[name]  # as in the keys of stages from before it was there
     if spec.growth is not None:
         what["growth"] = {name: value for name, value in spec.growth.items() if name != "name"}
     canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))

@@ -7,12 +7,17 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from tfscale.training.rates import Apart
+from tfscale.training.spec import StageSpec
 from tfscale.training.state import StageState
 from tfscale.training.world import Ranks
 
 
 class Update(Protocol):
     """What a training step does with its loss."""
+
+    apart: Apart
+    """The rates of old and new rows, to be told of every step."""
 
     def backward(self, loss: Tensor) -> None:
         """Makes the gradients of a micro-batch."""
@@ -30,15 +35,19 @@ class Update(Protocol):
         """Drops what is left of the step; whether some weights have its update."""
 
 
-def build_update(state: StageState, world: Ranks, in_backward: bool, clip: float) -> Update:
+def build_update(state: StageState, world: Ranks, spec: StageSpec) -> Update:
     """The way that a stage's settings name. Building it in the backward pass changes what `state` does from then on."""
-    return InBackward(state) if in_backward else Whole(state, world, clip)
+    apart = Apart(state.model, spec.rates, spec.optimizer)
+    if spec.run.update == "in_backward":
+        return InBackward(state, apart)
+    return Whole(state, world, spec.optimizer.clip, apart)
 
 
 class Whole:
     """First all gradients, then one update of all weights. So a bad step can be left out."""
 
-    def __init__(self, state: StageState, world: Ranks, clip: float) -> None:
+    def __init__(self, state: StageState, world: Ranks, clip: float, apart: Apart) -> None:
+        self.apart = apart
         self._model, self._optimizer, self._world = state.model, state.optimizer, world
         self._limit = clip or torch.inf
         self._applied = False
@@ -56,7 +65,8 @@ class Whole:
         return tuple(name for name, flag in zip(gradients, self._world.any(*map(bool, bad)), strict=True) if flag)
 
     def apply(self) -> None:
-        self._optimizer.step()
+        with self.apart(self._model.parameters(), self._optimizer):
+            self._optimizer.step()
         self._applied = True
 
     def clear(self) -> bool:
@@ -69,7 +79,8 @@ class InBackward:
     """Each weight is updated when the backward pass has made its gradient, which is then dropped: there is never more
     than one. After a bad gradient the weights are no good any more; a loss that is no number is seen in time."""
 
-    def __init__(self, state: StageState) -> None:
+    def __init__(self, state: StageState, apart: Apart) -> None:
+        self.apart = apart
         self._norms: dict[str, Tensor] = {}
         self._names = [name for name, _ in state.model.named_parameters()]
         groups = state.optimizer.param_groups
@@ -86,7 +97,8 @@ class InBackward:
         assert parameter.grad is not None
         self._norms[name] = torch.linalg.vector_norm(parameter.grad)
         single.param_groups[0].update({key: value for key, value in group.items() if key != "params"})
-        single.step()
+        with self.apart([parameter], single):
+            single.step()
         parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:

@@ -1,0 +1,98 @@
+"""Learning rates of a grown stage that differ between old and new parameter tokens, which are rows of one tensor.
+
+AdamW's update of a weight is linear in its learning rate. So the rows whose rate differs are updated like all others,
+and then set to a part, or a multiple, of their way. That needs a copy of those rows for as long as an update lasts, and
+leaves the optimizer fused and its moments whole.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from tfscale.models.config import layer_of
+from tfscale.models.language_model import LanguageModel
+from tfscale.training.parallel import first_row
+from tfscale.training.spec import OptimizerSpec, RateSpec
+
+
+class Factors(NamedTuple):
+    """Of one update, for the old weights and for the new rows."""
+
+    old: float
+    new: float
+    correction: float
+    """Of the new rows' AdamW step without its weight decay."""
+
+
+def factors(rates: RateSpec, optimizer: OptimizerSpec, tokens: int, steps: int, updates: int) -> Factors:
+    """What an update is multiplied by.
+
+    Args:
+        tokens: of the stage, before the step.
+        steps: of the stage, this one included.
+        updates: of the lineage's optimizer, this one included.
+    """
+    old = rates.old
+    if rates.old_ramp_tokens:
+        old += (1 - old) * min(1.0, tokens / rates.old_ramp_tokens)
+    if tokens < rates.frozen_tokens:
+        old = 0.0
+    correction = 1.0
+    if rates.per_row_bias:
+        correction = (1 - optimizer.beta1**updates) / (1 - optimizer.beta1**steps)
+        if rates.new_second_moment:
+            correction *= ((1 - optimizer.beta2**steps) / (1 - optimizer.beta2**updates)) ** 0.5
+    return Factors(old, rates.new, correction)
+
+
+class Apart:
+    """Surrounds the updates of a stage's weights; without rates it does nothing."""
+
+    def __init__(self, model: LanguageModel, rates: RateSpec | None, optimizer: OptimizerSpec) -> None:
+        self._rates, self._optimizer = rates, optimizer
+        rows = dict(zip(("qkv", "out", "ffn"), rates.rows, strict=True)) if rates is not None else {}
+        self._old_rows: dict[Tensor, int | None] = {
+            parameter: rows.get(layer_of(name) or "") for name, parameter in model.named_parameters()
+        }
+        """Of each weight; None: all, it does not grow."""
+        self._factors = Factors(1.0, 1.0, 1.0)
+
+    def begin(self, tokens: int, steps: int, updates: int) -> None:
+        """Tells which step it is, as `factors` is told."""
+        if self._rates is not None:
+            self._factors = factors(self._rates, self._optimizer, tokens, steps, updates)
+
+    @contextmanager
+    def __call__(self, weights: Iterable[Tensor], optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """Surrounds an update of some weights by `optimizer`."""
+        if self._rates is None:
+            yield
+            return
+        old, new, correction = self._factors
+        decay = {weight: group["lr"] * group["weight_decay"] for group in optimizer.param_groups
+                 for weight in group["params"]}  # fmt: skip
+        ways = []
+        for weight in weights:
+            of_old, of_new = self._split(weight)
+            ways += [(rows, rows.clone(), old, 1.0, decay[weight]) for rows in of_old if old != 1]
+            ways += [
+                (rows, rows.clone(), new, correction, decay[weight]) for rows in of_new if (new, correction) != (1, 1)
+            ]
+        yield
+        for rows, before, factor, corrected, shrink in ways:
+            lost = shrink * before
+            rows.copy_(before + factor * (corrected * (rows - before + lost) - lost))
+
+    def _split(self, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """This rank's rows of a weight: (old ones, new ones)."""
+        first, local = first_row(weight), weight.detach()
+        local = local.to_local() if isinstance(local, DTensor) else local
+        known = self._old_rows[weight]
+        if known is None:
+            return [local], []
+        here = min(max(known - first, 0), len(local))
+        return [local[:here]], [local[here:]]
