@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Stored, Totals
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Stored, Totals, writing
 from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
 
@@ -109,7 +109,7 @@ def test_the_compute_of_a_full_size_chain_can_be_counted(tmp_path: Path) -> None
 
 
 def test_files_are_ended_when_they_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FILE_BYTES", 600)
+    monkeypatch.setattr(writing, "FILE_BYTES", 600)
     folder = write(tmp_path, 3)
     files = list(folder.glob("*.safetensors"))
     assert len(files) > 2

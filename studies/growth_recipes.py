@@ -1,0 +1,172 @@
+"""The study of growth recipes: which one gets furthest for the same compute? docs/study.md reads it out.
+
+    python studies/growth_recipes.py tune      every recipe at several learning rates, seed 0
+    python studies/growth_recipes.py rank      every recipe at its best rate, seeds 1 to 3
+    python studies/growth_recipes.py confirm   the best, the paper's and no growth elsewhere: other text, another shape
+
+Each cell is a chain of `progressive_tiny` with some settings changed; its stages are ordinary ones, so what has been
+trained is not trained again, and a cell can be looked at with `tfscale status`. Tables go to docs/measurements/study.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from tfscale.config.compose import compose
+from tfscale.data.progress import silent
+from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.corpus import prepare_corpus
+from tfscale.schedule.ledger import GROWTH_FILE, read_done
+from tfscale.schedule.orchestrator import Orchestrator
+from tfscale.schedule.plan import Plan, make_plan
+
+TABLES = Path(__file__).parent.parent / "docs" / "measurements" / "study"
+
+RECIPES: dict[str, tuple[str, ...]] = {
+    "paper": ("growth=paper",),
+    "paper, moments and data carried on": ("growth=paper", "growth.moments=carry", "growth.data=continue"),
+    "paper, noise on old rows": ("growth=paper", "growth.noise=0.1"),
+    "exact": ("growth=exact",),
+    "split, noise": ("growth=split",),
+    "split, asymmetric reset": ("growth=split", "growth.noise=0", "growth.moments=asymmetric"),
+    "grouped": ("growth=grouped",),
+    "grouped, rows corrected": ("growth=grouped", "growth.new_second_moment=zero", "growth.rates.per_row_bias=true"),
+    "grouped, matched keys": ("growth=grouped", "growth.new_keys=matched"),
+    "grouped, rate continued": ("growth=grouped", "growth.lr=continue"),
+    "grouped, fast new rows": ("growth=grouped", "growth.rates.new=3"),
+    "grouped, slow old rows": ("growth=grouped", "growth.rates.old=0.3"),
+    "grouped, slow old rows, ramp": ("growth=grouped", "growth.rates.old=0.1", "growth.rates.old_ramp=0.5"),
+    "grouped, old rows frozen": ("growth=grouped", "growth.rates.frozen=0.2"),
+}
+"""A recipe's name, and what it changes."""
+
+PEAKS = (1.0, 2.0, 0.5)
+"""Learning rates of grown stages, as factors of the schedule's own."""
+TUNING_SEED = 0
+SEEDS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One chain."""
+
+    recipe: str
+    peak: float
+    seed: int
+    plan: Plan
+
+    def row(self) -> dict[str, Any]:
+        """What it measured, stage by stage, with the keys under which that is found."""
+        stages = self.plan.chain.stages
+        done = [read_done(stage.path) for stage in stages]
+        growths = [json.loads((stage.path / GROWTH_FILE).read_text(encoding="utf-8")) for stage in stages[1:]]
+        return {
+            "recipe": self.recipe,
+            "peak": self.peak,
+            "seed": self.seed,
+            "keys": [stage.key for stage in stages],
+            "sizes": [stage.size for stage in stages],
+            "flops": [each["totals"]["flops"] for each in done],
+            "losses": [each["eval"]["loss"] for each in done],
+            "jumps": [each["loss_after"] - each["loss_before"] for each in growths],
+        }
+
+
+def cell(recipe: str, peak: float, seed: int, more: Sequence[str] = ()) -> Cell:
+    """The chain of a recipe; replicates differ in weights and in the order of the text."""
+    chosen = [*RECIPES[recipe], f"growth.peak={peak}", f"seed={seed}", f"data.order_seed={seed}", "tracking=none"]
+    return Cell(recipe, peak, seed, make_plan(compose([*chosen, *more])))
+
+
+def train(cells: Sequence[Cell], parallel: int) -> None:
+    """Trains what is not finished, `parallel` stages side by side; bases and others that cells share, once."""
+    for plan in {each.plan.corpus.fingerprint: each.plan for each in cells}.values():
+        prepare_corpus(plan.experiment, plan.corpus, silent)
+    stages = {stage.key: stage for each in cells for stage in each.plan.chain.stages}
+    launcher = replace(cells[0].plan.experiment.launcher, parallel=parallel)
+    if not Orchestrator(list(stages.values()), launcher, Told(len(stages))).run():
+        raise SystemExit(75)
+
+
+def tune(parallel: int) -> list[dict[str, Any]]:
+    """Every recipe at every rate."""
+    cells = [cell(recipe, peak, TUNING_SEED) for peak in PEAKS for recipe in RECIPES]
+    train(cells, parallel)
+    rows = [each.row() for each in cells]
+    write("tune", rows)
+    return rows
+
+
+def best_peaks() -> dict[str, float]:
+    """Of each recipe, the rate with the lowest loss after the last stage."""
+    rows = json.loads((TABLES / "tune.json").read_text(encoding="utf-8"))
+    return {recipe: min((row for row in rows if row["recipe"] == recipe), key=lambda row: row["losses"][-1])["peak"]
+            for recipe in RECIPES}  # fmt: skip
+
+
+def rank(parallel: int) -> None:
+    """Every recipe at its best rate, with seeds that it was not tuned on."""
+    peaks = best_peaks()
+    cells = [cell(recipe, peaks[recipe], seed) for seed in SEEDS for recipe in RECIPES]
+    train(cells, parallel)
+    write("rank", [each.row() for each in cells])
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    """The rows as JSON, and their means over seeds as a Markdown table, best first."""
+    TABLES.mkdir(parents=True, exist_ok=True)
+    (TABLES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    sizes = rows[0]["sizes"]
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["recipe"], row["peak"]), []).append(row)
+    ranked = sorted(groups.items(), key=lambda item: mean(row["losses"][-1] for row in item[1]))
+    head = ["Recipe", "Peak", *sizes, *(f"jump to {size}" for size in sizes[1:]), "Seeds"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for (recipe, peak), of_seeds in ranked:
+        losses = [_spread([row["losses"][place] for row in of_seeds]) for place in range(len(sizes))]
+        jumps = [f"{mean(row['jumps'][place] for row in of_seeds):+.3f}" for place in range(len(sizes) - 1)]
+        lines.append([recipe, f"{peak:g}", *losses, *jumps, str(len(of_seeds))])
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    note = (
+        "Held-out loss in nats at the end of each stage (mean ± standard deviation of seeds); jump: loss right after "
+    )
+    note += "growth less the loss before. Keys of all stages: the JSON file beside this one."
+    (TABLES / f"{name}.md").write_text(f"# {name}\n\n{text}\n\n{note}\n", encoding="utf-8")
+    print(text)
+
+
+def _spread(losses: list[float]) -> str:
+    return f"{mean(losses):.4f}" + (f" ± {stdev(losses):.4f}" if len(losses) > 1 else "")
+
+
+class Told:
+    """Prints a line when a stage is done."""
+
+    def __init__(self, stages: int) -> None:
+        self.left = stages
+
+    def finished(self, stage: ArmStage) -> None:
+        self.left -= 1
+        print(f"{stage.path.name} is done, {self.left} to go", flush=True)
+
+    def retrying(self, stage: ArmStage, reason: str) -> None:
+        print(f"{stage.path.name} again: {reason}", flush=True)
+
+    def started(self, *_: object) -> None: ...
+    def queued(self, *_: object) -> None: ...
+    def waiting(self, *_: object) -> None: ...
+    def event(self, *_: object) -> None: ...
+    def tick(self) -> None: ...
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("phase", choices=["tune", "rank"])
+    parser.add_argument("--parallel", type=int, default=2, help="stages side by side")
+    arguments = parser.parse_args()
+    {"tune": tune, "rank": rank}[arguments.phase](arguments.parallel)

@@ -1,0 +1,59 @@
+"""Training state on disk: one format from one rank to many, written and read by training and by growth.
+
+A checkpoint is a folder:
+
+    step-000000001200/
+        *.safetensors    model/<name>, exp_avg/<name>, exp_avg_sq/<name>, rng/<device>; whole tensors, or each rank's
+                         share of them in files of its own
+        state.json       the model's config, the counters
+        manifest.json    size and SHA-256 of every other file; written last
+
+It is written under another name, synced and then renamed, so a folder called `step-*` with a manifest is whole.
+Nothing in it can carry code.
+
+The layout is that of torch.distributed.checkpoint's safetensors storage, whose reader reads it for any number of ranks.
+Its writer makes a copy of all tensors in memory first, which a model that just fits has no room for. So the files are
+written one by one: what a file holds of a larger tensor is told in its header, as that reader expects.
+"""
+
+from tfscale.checkpoint.contents import (
+    MANIFEST_FILE,
+    STATE_FILE,
+    BrokenCheckpoint,
+    Counters,
+    NoRoom,
+    Part,
+    Ranks,
+    Totals,
+    folder_name,
+)
+from tfscale.checkpoint.folder import latest, prune, sweep
+from tfscale.checkpoint.random import rng_tensors, set_rng
+from tfscale.checkpoint.reading import Stored, load_model, read, read_state, shapes, verify
+from tfscale.checkpoint.writing import check_room, write, write_aside
+
+__all__ = [
+    "MANIFEST_FILE",
+    "STATE_FILE",
+    "BrokenCheckpoint",
+    "Counters",
+    "NoRoom",
+    "Part",
+    "Ranks",
+    "Stored",
+    "Totals",
+    "check_room",
+    "folder_name",
+    "latest",
+    "load_model",
+    "prune",
+    "read",
+    "read_state",
+    "rng_tensors",
+    "set_rng",
+    "shapes",
+    "sweep",
+    "verify",
+    "write",
+    "write_aside",
+]

@@ -1,0 +1,183 @@
+"""Checkpoints are written aside, synced, and named last."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tfscale.checkpoint.contents import (
+    ALONE,
+    CUSTOM_METADATA_KEY,
+    FORMAT,
+    MANIFEST_FILE,
+    SAVED_OFFSETS_KEY,
+    STATE_FILE,
+    BrokenCheckpoint,
+    Counters,
+    NoRoom,
+    Part,
+    Ranks,
+)
+from tfscale.checkpoint.files import digests, read_json, sync
+from tfscale.models.config import ModelConfig, to_dict
+
+FILE_BYTES = 2**30
+"""A file is ended when it holds so much: what is on a device passes through host memory a file at a time."""
+
+
+def write(
+    folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor | Part], ranks: Ranks = ALONE
+) -> int:
+    """Writes a checkpoint; each rank what it has of it.
+
+    Returns:
+        Bytes of all tensors.
+
+    Raises:
+        OSError: the disk is full or away, for one of the ranks; what was there before is untouched.
+    """
+    size = ranks.sum(sum((value.data if isinstance(value, Part) else value).nbytes for value in tensors.values()))[0]
+    write_aside(folder, config, counters, lambda aside: _write_files(aside, tensors, ranks), ranks, int(size))
+    return int(size)
+
+
+def write_aside(
+    folder: Path,
+    config: ModelConfig,
+    counters: Counters,
+    fill: Callable[[Path], None],
+    ranks: Ranks = ALONE,
+    needed: int = 0,
+) -> None:
+    """Lets every rank's `fill` put safetensors files into a folder, completes it, and gives it its name last.
+
+    Args:
+        needed: bytes that the ranks are about to write.
+
+    Raises:
+        OSError: it could not be written; what was there before is untouched, and no half of it is left.
+    """
+    aside = folder.parent / f".{folder.name}.writing"
+    leads = ranks.rank == 0
+
+    def begin() -> None:
+        check_room(folder, needed)
+        if leads:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+
+    def put() -> None:
+        fill(aside)
+        _write_json(aside / _manifest_of(ranks.rank), _entries(aside, ranks))
+
+    def complete() -> None:
+        if leads:
+            _complete(aside, config, counters, ranks.size)
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+            sync(folder.parent)
+
+    for act in (begin, put, complete):
+        fault: Exception | None = None
+        try:
+            act()
+        except (OSError, SafetensorError, BrokenCheckpoint) as error:
+            fault = error
+        if not ranks.any(fault is not None)[0]:
+            continue
+        if leads:
+            shutil.rmtree(aside, ignore_errors=True)
+        if isinstance(fault, NoRoom):
+            raise fault
+        raise _not_written(folder, fault) from fault
+
+
+def _not_written(folder: Path, fault: Exception | None) -> OSError:
+    existing = next(parent for parent in folder.parents if parent.exists())
+    free = shutil.disk_usage(existing).free / 1e6
+    return OSError(f"{folder}: could not be written, with {free:,.1f} MB free: {fault or 'another rank failed'}")
+
+
+def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> None:
+    """Writes tensors into files whose names are this rank's own."""
+    parts = {name: _part(value) for name, value in tensors.items()}
+    for number, group in enumerate(_groups(parts)):
+        offsets = {name: {SAVED_OFFSETS_KEY: list(part.offsets)} for name, part in group.items()}
+        content = {name: part.data.detach().contiguous() for name, part in group.items()}
+        path = aside / f"rank-{ranks.rank:05d}-{number:05d}.safetensors"
+        save_file(content, path, {CUSTOM_METADATA_KEY: json.dumps(offsets)})
+
+
+def _part(value: Tensor | Part) -> Part:
+    return value if isinstance(value, Part) else Part(value, (0,) * value.dim())
+
+
+def _groups(parts: Mapping[str, Part]) -> Iterator[dict[str, Part]]:
+    group: dict[str, Part] = {}
+    size = 0
+    for name, part in parts.items():
+        if group and size + part.data.nbytes > FILE_BYTES:
+            yield group
+            group, size = {}, 0
+        group[name] = part
+        size += part.data.nbytes
+    if group:
+        yield group
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Makes sure that there is room for `needed` bytes more.
+
+    Raises:
+        NoRoom: there is not; the message says what is needed and what is free.
+    """
+    existing = next(parent for parent in folder.parents if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise NoRoom(
+            f"{folder}: the checkpoint needs {needed / 1e6:,.1f} MB, and {existing} has {free / 1e6:,.1f} MB free. The "
+            "checkpoint before it is whole: make room, and the same command goes on."
+        )
+
+
+def _manifest_of(rank: int) -> str:
+    return f"rank-{rank:05d}.json"
+
+
+def _entries(aside: Path, ranks: Ranks) -> dict[str, dict[str, Any]]:
+    """Syncs the files that this rank has written, and says what they are."""
+    pattern = f"rank-{ranks.rank:05d}-*.safetensors" if ranks.size > 1 else "*.safetensors"
+    files = sorted(aside.glob(pattern))
+    for file in files:
+        sync(file)
+    return _described(files)
+
+
+def _described(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    hashes = digests(files)
+    return {
+        file.name: {"bytes": file.stat().st_size, "sha256": found} for file, found in zip(files, hashes, strict=True)
+    }
+
+
+def _complete(aside: Path, config: ModelConfig, counters: Counters, ranks: int) -> None:
+    state = {"format": FORMAT, "model": to_dict(config), "counters": asdict(counters)}
+    _write_json(aside / STATE_FILE, state)
+    manifest = _described([aside / STATE_FILE])
+    for rank in range(ranks):  # by name: another host's list of the folder may be behind
+        manifest |= read_json(aside / _manifest_of(rank))
+        (aside / _manifest_of(rank)).unlink()
+    _write_json(aside / MANIFEST_FILE, manifest)
+    for name in (STATE_FILE, MANIFEST_FILE):
+        sync(aside / name)
+    sync(aside)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
