@@ -10,9 +10,9 @@ import pytest
 from test_analysis_curves import write_arms
 
 from tfscale.analysis.curves import read_stage
-from tfscale.analysis.heldout import read_blocks
 from tfscale.analysis.table import comparison_table
 from tfscale.schedule.arms import Arm, ArmStage
+from tfscale.schedule.heldout import read_blocks
 from tfscale.training.events import HELDOUT_FILE
 
 BLOCKS = 16

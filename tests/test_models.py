@@ -1,6 +1,7 @@
 """What Pattention and the two families compute."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from tfscale.models.config import (
     from_dict,
     to_dict,
 )
-from tfscale.models.init import build_model, init_tensor
+from tfscale.models.init import build_model, init_tensor, std_of
 from tfscale.models.language_model import rotary_table, rotate
 from tfscale.models.pattention import Pattention, QKVPattention, pattention
 
@@ -140,6 +141,19 @@ def test_initial_values_are_those_of_the_official_configs() -> None:
     assert values.std().item() == pytest.approx(2 / 12 / math.sqrt(768), rel=0.01)
 
 
+def test_scaled_first_values_follow_width_and_depth() -> None:
+    official = tokenformer(n_layer=12, d_model=768, n_head=12)
+    wide, small = replace(official, init="scaled"), tokenformer(n_layer=2, d_model=32, init="scaled")
+    keys, values = "blocks.0.ffn.keys", "blocks.0.ffn.values"
+    assert std_of(keys, wide) == pytest.approx(std_of(keys, official))
+    assert std_of(keys, small) == pytest.approx(0.02 * math.sqrt(768 / 32))
+    assert std_of(values, small) == pytest.approx(1 / math.sqrt(2 * 2 * 32))
+    assert std_of("embedding", small) == std_of("embedding", official)
+    assert init_tensor(keys, (4000, 32), small, seed=0).std().item() == pytest.approx(std_of(keys, small), rel=0.02)
+    assert "init" not in to_dict(official)  # keys and checkpoints from before stay what they were
+    assert from_dict(to_dict(small)) == small
+
+
 def test_a_tensors_first_values_depend_on_seed_and_name_alone() -> None:
     small, large = tokenformer(n_layer=2), tokenformer(n_layer=2, qkv=groups(6), out=groups(3), vocab_size=99)
     a = dict(build_model(small, seed=5).named_parameters())["blocks.1.ffn.keys"]
@@ -155,6 +169,7 @@ def test_a_tensors_first_values_depend_on_seed_and_name_alone() -> None:
         ({"rotary": 1.5}, "rotary=1.5"),
         ({"norm_activation": "relu"}, "norm_activation='relu'"),
         ({"ffn": ()}, "at least one parameter token"),
+        ({"init": "xavier"}, "init='xavier'; allowed: official, scaled"),
     ],
 )
 def test_an_impossible_model_is_refused_in_words(changes: dict[str, object], words: str) -> None:

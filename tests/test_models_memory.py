@@ -1,26 +1,20 @@
-"""The memory model against the resident memory of real training steps, by the means of benchmarks/memory.py."""
+"""The memory model against the resident memory of real training steps, by the means of tfscale.bench."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 
+from tfscale.bench.apart import apart
+from tfscale.bench.memory import Case, peak_of_step
+from tfscale.bench.sizes import tokenformer, transformer
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import memory
 from tfscale.models.execution import Execution
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "memory.py"
-SPEC = importlib.util.spec_from_file_location("benchmarks_memory", SCRIPT)
-assert SPEC is not None
-assert SPEC.loader is not None
-benchmark = importlib.util.module_from_spec(SPEC)
-sys.modules[SPEC.name] = benchmark  # dataclasses look their module up there
-SPEC.loader.exec_module(benchmark)
-
-TOKENFORMER = benchmark.tokenformer(192, n_layer=4, d=256, heads=4, context=128)
-TRANSFORMER = benchmark.transformer(n_layer=4, d=256, heads=4, context=128)
+TOKENFORMER = tokenformer(192, n_layer=4, d=256, heads=4, context=128)
+TRANSFORMER = transformer(n_layer=4, d=256, heads=4, context=128)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +25,5 @@ TRANSFORMER = benchmark.transformer(n_layer=4, d=256, heads=4, context=128)
         (TRANSFORMER, Execution(4)),
     ],
 )
-def test_a_training_step_takes_what_the_model_says(config: object, execution: Execution) -> None:
-    measured = benchmark.measure(benchmark.Case(config, execution))
-    assert memory(config, execution).total == pytest.approx(measured, rel=0.1)  # type: ignore[arg-type]
+def test_a_training_step_takes_what_the_model_says(config: ModelConfig, execution: Execution) -> None:
+    assert memory(config, execution).total == pytest.approx(apart(peak_of_step, Case(config, execution)), rel=0.1)

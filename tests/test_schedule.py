@@ -13,9 +13,9 @@ from stages import wait_for
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops, parameters
-from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.arms import ArmStage, cumulative_flops
 from tfscale.schedule.ledger import find_stage, read_done, read_growth, status_of
-from tfscale.schedule.plan import Plan, cumulative_flops, make_plan
+from tfscale.schedule.plan import Plan, make_plan
 from tfscale.schedule.predict import duration, preflight
 from tfscale.training.events import read_events
 

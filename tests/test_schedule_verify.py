@@ -444,6 +444,8 @@ def test_no_file_can_break_its_reader(ledger: Ledger, content: bytes | None) -> 
     for file in files:
         if file.name in ("lock", "heartbeat", "environment.json"):
             continue
+        if content is None and file.name == "heldout.json":
+            continue  # stages of older versions have none
         whole = file.read_bytes()
         file.unlink() if content is None else file.write_bytes(content)
         assert any(str(file) in finding or str(file.parent) in finding for finding in ledger.verify()), file

@@ -22,8 +22,8 @@ from typing import Literal
 import numpy as np
 
 from tfscale.analysis.curves import Measure, StageCurve
-from tfscale.analysis.heldout import BlockLosses
 from tfscale.analysis.intervals import Array
+from tfscale.schedule.heldout import BlockLosses
 
 DRAWS = 4000
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from tfscale.analysis.heldout import BlockLosses, read_blocks
 from tfscale.models.counts import flops, parameters
 from tfscale.schedule.arms import Arm, ArmKind, ArmStage
+from tfscale.schedule.heldout import BlockLosses, read_blocks
 from tfscale.training.events import DONE_FILE, Event, read_events
 
 Measure = Literal["flops", "tokens", "device_seconds"]
@@ -237,15 +237,16 @@ def _read_done(folder: Path) -> dict[str, Any] | None:
 
 
 def _check_same_text(arms: Sequence[Arm]) -> None:
-    first: tuple[str, str, int] | None = None
+    first: tuple[str, str, int, int] | None = None
     for arm in arms:
         for stage in arm.stages:
             data = stage.spec.data
             if first is None:
-                first = (f"{arm.name} {stage.size}", data.fingerprint, data.heldout_tokens)
-            elif (data.fingerprint, data.heldout_tokens) != first[1:]:
+                first = (f"{arm.name} {stage.size}", data.fingerprint, data.heldout_tokens, data.heldout_start)
+            elif (data.fingerprint, data.heldout_tokens, data.heldout_start) != first[1:]:
                 raise ValueError(
                     f"{arm.name} {stage.size} is evaluated on {data.heldout_tokens} held-out tokens of corpus "
-                    f"{data.fingerprint}, {first[0]} on {first[2]} of {first[1]}: their perplexities do not compare. "
-                    "Give all arms the same data and data.heldout_tokens."
+                    f"{data.fingerprint} from {data.heldout_start} on, {first[0]} on {first[2]} of {first[1]} from "
+                    f"{first[3]} on: their perplexities do not compare. Give all arms the same data, "
+                    "data.heldout_tokens and data.heldout_start."
                 )

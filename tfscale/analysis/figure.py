@@ -46,7 +46,7 @@ HEIGHT, LEGEND_LINE = 3.7, 0.155  # inches
 AXES_POINTS, LETTER = (240.0, 190.0), 7.4
 """About the size of the axes on paper, and of the letters in it, in points of type."""
 TITLE_WIDTH, LEGEND_WIDTH, CAPTION_WIDTH = 74, 40, 105  # characters
-PUBLISHED_LINES = {"chain": "-", "scratch": "--", "trained_on": ":"}
+PUBLISHED_LINES = {"chain": "-", "scratch": "--", "trained_on": ":", "one_jump": "-."}
 
 
 @dataclass(frozen=True)

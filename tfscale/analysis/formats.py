@@ -21,6 +21,11 @@ COSTS = ("cumulative", "marginal", "family")
 
 def to_json(comparison: Comparison) -> str:
     """Rows of the same names as the CSV's columns, and what stands in no row. What is not known is null."""
+    return json.dumps(to_document(comparison), indent=2, allow_nan=False) + "\n"
+
+
+def to_document(comparison: Comparison) -> dict[str, Any]:
+    """The same before it is written. What is not known is None."""
     table = comparison.table
     document = {
         "title": comparison.title,
@@ -35,7 +40,8 @@ def to_json(comparison: Comparison) -> str:
         "scaling_laws": [_law(law) for law in comparison.laws],
         "published": [_published(arm) for arm in comparison.published],
     }
-    return json.dumps(_known(document), indent=2, allow_nan=False) + "\n"
+    known: dict[str, Any] = _known(document)
+    return known
 
 
 def _growth(event: GrowthEvent) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -56,7 +56,13 @@ TICK_STEPS = (
 def styles(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, Style]:
     """The look of each arm by its name: the same in every figure."""
     others = [arm.name for arm in arms if arm is not chain]
-    return {chain.name: CHAIN} | {name: OTHERS[index % len(OTHERS)] for index, name in enumerate(others)}
+    return {chain.name: CHAIN} | {name: _other(index) for index, name in enumerate(others)}
+
+
+def _other(index: int) -> Style:
+    """A colour comes again when all are taken, with the marker, line and hatch of another one."""
+    again, colour = divmod(index, len(OTHERS))
+    return replace(OTHERS[(colour + again) % len(OTHERS)], colour=OTHERS[colour].colour)
 
 
 @contextmanager

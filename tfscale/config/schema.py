@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from tfscale.growth.recipe import GrowthRecipe
-from tfscale.models.config import NormActivation
+from tfscale.growth.transformer_recipe import TransformerGrowth
+from tfscale.models.config import Init, NormActivation
 
 LARGEST_AMOUNT = 10**18
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -50,6 +51,8 @@ class ModelPart:
     rotary: float = 0.25
     """Fraction of the head dimensions that rotate; 0: no positions."""
     norm_activation: NormActivation = "l2_norm_gelu"
+    init: Init = "official"
+    """First weights, of every arm: as in the official configs, or scaled with width and depth for small models."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ class DataPart:
     split_seed: int = 0
     heldout_tokens: Amount = 65_536
     """Evaluation reads this many tokens of the held-out documents, always the same ones."""
+    heldout_start: Amount = 0
+    """Position of the first of them. `tfscale tune` chooses on the tokens behind those that are evaluated here."""
     order_seed: int = 0
     """Of the order in which training tokens are read; the same in every arm."""
     workers: AutoCount = 0
@@ -171,10 +176,11 @@ class OptimPart:
 
 @dataclass(frozen=True)
 class ArmPart:
-    """A way of getting to the same sizes without growing."""
+    """Another way of getting to the same sizes."""
 
-    kind: Literal["scratch", "trained_on"]
-    """`scratch`: a model of each size, from scratch. `trained_on`: the chain's first model goes on training."""
+    kind: Literal["scratch", "trained_on", "one_jump", "chain"]
+    """`scratch`: a model of each size, from scratch. `trained_on`: the chain's first model goes on training.
+    `one_jump`: it grows to each size at once. `chain`: another chain out of it, with other settings."""
     title: str
     """For legends and tables."""
     family: Literal["tokenformer", "transformer"] = "tokenformer"
@@ -182,7 +188,20 @@ class ArmPart:
     """`cumulative_compute`: the FLOPs that the chain has cost up to that size, base included. `stage_tokens`: the
     tokens of the chain's stage of that size; `base_tokens`: those of its first stage (both scratch only)."""
     sizes: Literal["all", "last"] = "all"
-    """At which sizes of the schedule; `trained_on` has no first size to stand at."""
+    """At which sizes of the schedule; only `scratch` stands at the first. A chain has them all."""
+    lr: float | None = None
+    """Peak learning rate of all that the arm trains itself, apart from the first model of a chain. None: what the
+    schedule says for such a model of that size."""
+    shape: Literal["schedule", "compute_optimal"] = "schedule"
+    """Of Transformers from scratch. `schedule`: as it says for that size. `compute_optimal`: of the size that is best
+    trained with the budget, at 20 tokens a parameter (`tfscale.schedule.compute_optimal`)."""
+    growth: GrowthRecipe | None = None
+    """Of `one_jump` and `chain`. None: the chain's own recipe."""
+    growth_tokens: float = 1.0
+    """Of `chain`: factor of the tokens of every grown stage."""
+    transformer_growth: TransformerGrowth | None = None
+    """Of `chain` with family=transformer, which begins with the first size's Transformer and grows to shapes of its own
+    (`tfscale.growth.transformer_recipe.grow_shape`), at the chain's cumulative compute."""
 
 
 @dataclass(frozen=True)
@@ -354,6 +373,9 @@ class Experiment:
     """Folder of stages, data and the tracking store."""
     seed: int
     """Of initial weights and new rows."""
+    seeds: int = 1
+    """How often all of it is planned: with seed and data.order_seed as they are, then with both one higher, and so on.
+    A comparison takes runs that differ in these alone as replicates."""
     init_from: str | None = None
     """Folder of an imported stage whose weights take the place of the first stage's training; it must be of that
     stage's shape. None: it is trained from scratch."""

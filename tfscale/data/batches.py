@@ -62,30 +62,30 @@ class Batches:
 
 
 def heldout_batches(
-    tokens: Tokens, context: int, n_tokens: int, batch: int
+    tokens: Tokens, context: int, n_tokens: int, batch: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and targets, int64 [up to batch, context], of the first tokens of the held-out split: the same ones
-    always, in windows that do not overlap, as many as `n_tokens` holds. A target is the token after its input. The
+    """Inputs and targets, int64 [up to batch, context], of the tokens of the held-out split from `start` on: the same
+    ones always, in windows that do not overlap, as many as `n_tokens` holds. A target is the token after its input. The
     targets are the tokens that are evaluated; in UTF-8 bytes of text, that many times
     `PreparedData.heldout_bytes_per_token`.
 
     Raises:
-        DataError: n_tokens does not hold one window, or the split is shorter than n_tokens.
+        DataError: n_tokens does not hold one window, or the split is shorter than start + n_tokens.
     """
     evaluated = n_tokens // context * context
     if evaluated < 1:
         raise DataError(f"heldout_tokens={n_tokens}; must be at least the context, {context}")
-    if len(tokens) <= evaluated:
+    if len(tokens) <= start + evaluated:
         raise DataError(
-            f"heldout_tokens={n_tokens}: the held-out split holds {len(tokens):,} tokens, {evaluated + 1:,} are "
-            "needed. Ask for fewer, give more text, or raise the held-out fraction."
+            f"heldout_tokens={n_tokens}: the held-out split holds {len(tokens):,} tokens, {start + evaluated + 1:,} "
+            "are needed. Ask for fewer, give more text, or raise the held-out fraction."
         )
-    return _heldout(tokens, context, evaluated, batch)
+    return _heldout(tokens, context, range(start, start + evaluated), batch)
 
 
-def _heldout(tokens: Tokens, context: int, n_tokens: int, batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for start in range(0, n_tokens, batch * context):
-        stop = min(start + batch * context, n_tokens)
+def _heldout(tokens: Tokens, context: int, places: range, batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for start in range(places.start, places.stop, batch * context):
+        stop = min(start + batch * context, places.stop)
         span = tokens[start : stop + 1].astype(np.int64)
         yield torch.from_numpy(span[:-1]).view(-1, context), torch.from_numpy(span[1:]).view(-1, context)
 

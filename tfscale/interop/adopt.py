@@ -30,7 +30,7 @@ from tfscale.interop.foreign import Foreign, Origin
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.schedule.ledger import IMPORT_FILE
-from tfscale.schedule.plan import humanize
+from tfscale.schedule.specs import humanize
 from tfscale.schedule.taking_over import weights_digest
 from tfscale.training.events import DONE_FILE
 from tfscale.training.files import write_json

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfscale.checkpoint import Totals
-from tfscale.interop.evaluations import read_evaluations
 from tfscale.interop.finished import Finished
 from tfscale.interop.sources import release
 from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
+from tfscale.schedule.evaluations import read_evaluations
 
 _HEAD = """\
 ---

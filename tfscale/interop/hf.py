@@ -1,6 +1,9 @@
 """Makes `AutoConfig` and `AutoModelForCausalLM` know exported models: `import tfscale.interop.hf`."""
 
-from transformers import AutoConfig, AutoModelForCausalLM
+try:
+    from transformers import AutoConfig, AutoModelForCausalLM
+except ImportError as error:
+    raise ImportError(f"tfscale.interop.hf needs transformers: pip install 'tfscale[hf]' ({error})") from error
 
 from tfscale.interop.hf_model import TfscaleConfig, TfscaleForCausalLM
 

@@ -9,6 +9,9 @@ NormActivation = Literal["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softma
 """Theta of Pattention. `l2_norm_gelu` is the paper's Eq. 16 (norm, then GELU). `l1_norm_gelu` and `softmax`
 (exp and L1) are the other rows of its Table 4; `gelu_l2_norm` is the order of the official code's other branch."""
 
+Init = Literal["official", "scaled"]
+"""How first weights are drawn (`tfscale.models.init`)."""
+
 
 def default_tau(norm_activation: str, n: int) -> float:
     """The scale that keeps a normalised score at order one for `n` parameter tokens: sqrt(n) after an L2 norm
@@ -62,6 +65,7 @@ class TokenFormerConfig:
     ffn: Groups
     norm_activation: NormActivation = "l2_norm_gelu"
     rotary: float = 0.25  # fraction of the head dimensions that rotate; 0: no positions (the official TPU code)
+    init: Init = "official"
 
     family = "tokenformer"
 
@@ -93,6 +97,7 @@ class TransformerConfig:
     context: int
     d_ff: int
     rotary: float = 0.25
+    init: Init = "official"
 
     family = "transformer"
 
@@ -111,6 +116,8 @@ def _check_common(config: ModelConfig) -> None:
             raise ValueError(f"{name}={getattr(config, name)}; must be at least 1")
     if config.d_model % config.n_head:
         raise ValueError(f"n_head={config.n_head} does not divide d_model={config.d_model}")
+    if config.init not in get_args(Init):
+        raise ValueError(f"init={config.init!r}; allowed: {', '.join(get_args(Init))}")
     if not 0 <= config.rotary <= 1:
         raise ValueError(f"rotary={config.rotary}; a fraction of the head dimensions, 0 to 1")
 
@@ -122,7 +129,10 @@ def rotary_dims(config: ModelConfig) -> int:
 
 def to_dict(config: ModelConfig) -> dict[str, Any]:
     """Plain values for JSON; `from_dict` reads them back."""
-    return {"family": config.family, **asdict(config)}
+    values = {"family": config.family, **asdict(config)}
+    if config.init == "official":
+        del values["init"]  # as in files from before it was there
+    return values
 
 
 def from_dict(values: Mapping[str, Any]) -> ModelConfig:

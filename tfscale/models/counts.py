@@ -106,7 +106,7 @@ class Memory:
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Memory of a training step on one device. benchmarks/memory.py holds it against what a process takes."""
+    """Memory of a training step on one device. `tfscale bench memory` holds it against what a process takes."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context

@@ -20,13 +20,20 @@ def stream(seed: int, name: str) -> torch.Generator:
 def std_of(name: str, config: ModelConfig) -> float:
     """Standard deviation of a weight's first values.
 
-    TokenFormer: 0.02 for embeddings and keys (`init_method: normal`), 2 / n_layer / sqrt(d) for values
+    `official`, TokenFormer: 0.02 for embeddings and keys (`init_method: normal`), 2 / n_layer / sqrt(d) for values
     (`output_layer_init_method: wang_init`), as in the official GPU configs. Transformer: sqrt(2 / 5d) for embeddings
     and inputs (`small_init`, which is 0.02 at d = 1000 and follows the width), and `wang_init` for what writes into
     the residual stream, as in the Pythia configs.
+
+    `scaled`, for shapes far from those: keys follow the width (0.02 at d = 768, more in narrower models, where 0.02 is
+    little against the learning rates that they take), and what `wang_init` draws is 1 / sqrt(2 n_layer d) (GPT-2's
+    scale for the residual stream), which is less in models of few layers.
     """
-    wang = 2 / config.n_layer / math.sqrt(config.d_model)
+    scaled = config.init == "scaled"
+    wang = (1 / math.sqrt(2 * config.n_layer) if scaled else 2 / config.n_layer) / math.sqrt(config.d_model)
     if isinstance(config, TokenFormerConfig):
+        if name.endswith(".keys") and scaled:
+            return 0.02 * math.sqrt(768 / config.d_model)
         return wang if name.endswith(".values") else 0.02
     return wang if name.endswith(("output.weight", "down.weight")) else math.sqrt(2 / (5 * config.d_model))
 

@@ -7,8 +7,8 @@ or s alone, and z is made again, which is one matrix product more to six and lea
 are used while the caches hold them, and their buffers are used again: on a CPU, memory that is new costs more than the
 arithmetic on it.
 
-Measured on a CPU in float32, forward and backward (benchmarks/pattention.py): at d = 768 and n from 576 to 34,480, 1.0
-to 1.1 times the time of a GELU network of equal size, where autograd takes 1.1 to 1.25 and the official order of
+Measured on a CPU in float32, forward and backward (`tfscale bench pattention`): at d = 768 and n from 576 to 34,480,
+1.0 to 1.1 times the time of a GELU network of equal size, where autograd takes 1.1 to 1.25 and the official order of
 operations 1.3 to 1.5; at d = 64 and n from 24 to 1,440, half of autograd's. Making the scores again takes 1.1 to 1.2
 times as long as keeping them, and at n = 34,480 and 1,024 tokens an eighth of autograd's memory. Knowing s before the
 first score, from the Gram matrix K^T K, took 1.2 to 1.4 times as long as this at 1,024 to 12,288 tokens: its products
@@ -24,6 +24,8 @@ from torch.autograd.function import once_differentiable
 from tfscale.models.config import Groups
 from tfscale.models.precision import add_product, product, product_dtype, wide, without_autocast
 from tfscale.models.tiles import score_rows
+
+_gelu, _gelu_backward = torch.ops.aten.gelu.out, torch.ops.aten.gelu_backward.grad_input
 
 NORM_EPS = 1e-9
 """Keeps an all-zero row of scores at zero instead of NaN. It is added to norm / tau, the mean size of a score, and not
@@ -62,14 +64,13 @@ class _TiledPattention(torch.autograd.Function):
         out = x.new_empty(tokens, v.shape[1], dtype=dtype)
         with without_autocast(x):
             for start in range(0, tokens, rows):
-                tile = slice(start, start + rows)
-                a = x[tile].to(dtype)
-                z = torch.mm(a, k.T, out=scores[tile] if keep else scores[: len(a)])
-                for part, group, s in zip(_parts(z, groups), groups, scale[tile].split(1, dim=-1), strict=True):
+                a, s_tile = _rows(x, start, rows).to(dtype), _rows(scale, start, rows)
+                z = torch.mm(a, k.T, out=_rows(scores, start if keep else 0, len(a)))
+                for part, group, s in zip(_parts(z, groups), groups, _columns(s_tile), strict=True):
                     norm = torch.linalg.vector_norm(part, dim=-1, keepdim=True, dtype=s.dtype)
                     torch.rsqrt(norm.square_().div_(group.tau**2).add_(NORM_EPS), out=s)
                     part *= s.to(dtype)
-                torch.mm(torch.ops.aten.gelu.out(z, out=weights[: len(a)]), v, out=out[tile])
+                torch.mm(_gelu(z, out=_rows(weights, 0, len(a))), v, out=_rows(out, start, rows))
         ctx.save_for_backward(x, keys, values, scale, scores if keep else None)
         ctx.groups, ctx.rows, ctx.dtype = groups, rows, dtype
         return out
@@ -88,20 +89,19 @@ class _TiledPattention(torch.autograd.Function):
         scores = torch.empty_like(d_scores) if kept is None else None
         with without_autocast(x):
             for start in range(0, len(x), rows):
-                tile = slice(start, start + rows)
-                a, g = x[tile].to(dtype), d_out[tile]
+                a, g, s_tile = _rows(x, start, rows).to(dtype), _rows(d_out, start, rows), _rows(scale, start, rows)
                 if scores is None:
-                    z = kept[tile]
+                    z = _rows(kept, start, rows)
                 else:
-                    z = torch.mm(a, k.T, out=scores[: len(a)])
-                    for part, s in zip(_parts(z, groups), scale[tile].split(1, dim=-1), strict=True):
+                    z = torch.mm(a, k.T, out=_rows(scores, 0, len(a)))
+                    for part, s in zip(_parts(z, groups), _columns(s_tile), strict=True):
                         part *= s.to(dtype)
-                w = torch.ops.aten.gelu.out(z, out=weights[: len(a)])
+                w = _gelu(z, out=_rows(weights, 0, len(a)))
                 add_product(d_values, w.T, g)
-                d_z = torch.mm(g, v.T, out=d_scores[: len(a)])
-                torch.ops.aten.gelu_backward.grad_input(d_z, z, grad_input=d_z)
-                _through_norm(d_z, z, scale[tile], groups, w)
-                product(d_z, k, out=d_x[tile])
+                d_z = torch.mm(g, v.T, out=_rows(d_scores, 0, len(a)))
+                _gelu_backward(d_z, z, grad_input=d_z)
+                _through_norm(d_z, z, s_tile, groups, w)
+                product(d_z, k, out=_rows(d_x, start, rows))
                 add_product(d_keys, d_z.T, a)
         return d_x, d_keys.to(keys.dtype), d_values.to(values.dtype), None, None
 
@@ -109,11 +109,22 @@ class _TiledPattention(torch.autograd.Function):
 def _through_norm(d_z: Tensor, z: Tensor, scale: Tensor, groups: Groups, buffer: Tensor) -> None:
     """Turns the gradient of the scaled scores into that of the scores, in place."""
     parts = (_parts(each, groups) for each in (d_z, z, buffer))
-    for group, s, d_part, part, spare in zip(groups, scale.split(1, dim=-1), *parts, strict=True):
+    for group, s, d_part, part, spare in zip(groups, _columns(scale), *parts, strict=True):
         along = torch.mul(d_part, part, out=spare).sum(-1, keepdim=True, dtype=s.dtype).div_(-(group.tau**2))
         d_part.addcmul_(part, along.to(part.dtype)).mul_(s.to(part.dtype))
 
 
 def _parts(scores: Tensor, groups: Groups) -> tuple[Tensor, ...]:
+    if len(groups) == 1:
+        return (scores,)
     parts: tuple[Tensor, ...] = scores.split([group.n for group in groups], dim=-1)
     return parts
+
+
+def _columns(scale: Tensor) -> tuple[Tensor, ...]:
+    return (scale,) if scale.shape[1] == 1 else scale.split(1, dim=-1)
+
+
+def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
+    """Rows from `start` on. In a small model, whose tokens are one tile, making views took a tenth of a step."""
+    return tensor if start == 0 and count == len(tensor) else tensor[start : start + count]

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.config.schema import Experiment
+from tfscale.schedule.arm_checks import check_arms
 
 LARGEST = 10**18
 """Of whole numbers; far beyond what any machine trains, and small enough for every product of a prediction."""
+
+MOST_SEEDS = 1000
 
 
 def check_experiment(experiment: Experiment) -> list[str]:
     """Faults of single values and of the model's shape, each with its mend."""
     return list(_numbers("", experiment)) or [
         *_names(experiment),
+        *_seeds(experiment),
         *_model(experiment),
         *_optim(experiment),
         *_data(experiment),
@@ -60,6 +64,11 @@ def _names(experiment: Experiment) -> Iterator[str]:
             continue  # to be made, or told as missing
         except (OSError, RuntimeError, ValueError) as error:
             yield f"{key}={path[:80]!r}: not a path that can be used here ({getattr(error, 'strerror', None) or error})"
+
+
+def _seeds(experiment: Experiment) -> Iterator[str]:
+    if not 1 <= experiment.seeds <= MOST_SEEDS:
+        yield f"seeds={experiment.seeds}: how many replicates, 1 to {MOST_SEEDS}"
 
 
 def _model(experiment: Experiment) -> Iterator[str]:
@@ -113,6 +122,8 @@ def _data(experiment: Experiment) -> Iterator[str]:
     context = experiment.model.context
     if data.heldout_tokens < context:
         yield f"data.heldout_tokens={data.heldout_tokens}: at least model.context={context}"
+    if data.heldout_start < 0:
+        yield f"data.heldout_start={data.heldout_start}: at least 0"
 
 
 def _schedule(experiment: Experiment) -> Iterator[str]:
@@ -149,25 +160,7 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
     sizes = [part.size for part in schedule.stages.values()]
     if len(set(sizes)) < len(sizes):
         yield f"schedule.stages name a size twice: {', '.join(sizes)}"
-    yield from _arms(experiment)
-
-
-def _arms(experiment: Experiment) -> Iterator[str]:
-    parts = list(experiment.schedule.stages.items())
-    for name, arm in experiment.baseline.arms.items():
-        needed = parts if arm.sizes == "all" else parts[-1:]
-        for stage, part in needed:
-            if arm.kind == "scratch" and arm.family == "transformer" and part.transformer is None:
-                yield (
-                    f"baseline.arms.{name} needs a Transformer at {part.size}: set schedule.stages.{stage}.transformer "
-                    "(n_layer, d_model, n_head), or choose baseline=tokenformer"
-                )
-        if arm.kind == "trained_on" and len(parts) < 2:
-            yield f"baseline.arms.{name}: the chain has one stage, so there is no compute left to train it on with"
-        if arm.kind == "trained_on" and (arm.budget != "cumulative_compute" or arm.family != "tokenformer"):
-            yield f"baseline.arms.{name}: trained_on is the chain's own first model, at its cumulative compute"
-        if name == "progressive":
-            yield "baseline.arms.progressive: that is the chain's own name; choose another"
+    yield from check_arms(experiment)
 
 
 def _launcher(experiment: Experiment) -> Iterator[str]:

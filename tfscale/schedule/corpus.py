@@ -133,10 +133,11 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
     except DataError as error:
         raise _told(error) from error
-    context, asked = experiment.model.context, experiment.data.heldout_tokens
-    if len(data.heldout) <= asked:
+    context, asked, start = experiment.model.context, experiment.data.heldout_tokens, experiment.data.heldout_start
+    if len(data.heldout) <= start + asked:
         there = f"the held-out documents have {len(data.heldout):,} tokens"
-        raise UserFault([f"data.heldout_tokens={asked}: {there}; ask for fewer, or raise data.heldout"])
+        behind = f" from data.heldout_start={start} on" if start else ""
+        raise UserFault([f"data.heldout_tokens={asked}{behind}: {there}; ask for fewer, or raise data.heldout"])
     if len(data.train) <= context:
         raise UserFault([f"model.context={context}: the training documents have only {len(data.train):,} tokens"])
     return data

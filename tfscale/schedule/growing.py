@@ -16,10 +16,12 @@ from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
 from tfscale.growth.checkpoints import grow_checkpoint
-from tfscale.growth.recipe import GrowthRecipe, preserves
+from tfscale.growth.recipe import GrowthRecipe
+from tfscale.growth.transformer_checkpoints import grow_transformer_checkpoint
+from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.growth.verify import Comparison, NotPreserved, compare
-from tfscale.models.config import TokenFormerConfig
-from tfscale.models.counts import parameters
+from tfscale.models.config import TokenFormerConfig, TransformerConfig
+from tfscale.schedule.growth_facts import Recipe, facts_of, groups_of, read_recipe
 from tfscale.schedule.ledger import GROWTH_FILE, is_grown, read_done
 from tfscale.schedule.taking_over import take_over
 from tfscale.training.device import process_peak_memory
@@ -27,7 +29,6 @@ from tfscale.training.files import write_json
 from tfscale.training.lock import StageHeld, StageLock
 from tfscale.training.preemption import PREEMPTED
 from tfscale.training.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
-from tfscale.untrusted import check_fields
 
 VERIFICATION_TOKENS = 2048
 """Held-out tokens that go through parent and child."""
@@ -63,9 +64,9 @@ def grow_stage(stage_dir: Path) -> None:
             if not is_grown(stage_dir):
                 take_over(stage_dir, spec)
         return
-    if spec.parent_dir is None or spec.growth is None or not isinstance(spec.model, TokenFormerConfig):
+    if spec.parent_dir is None or spec.growth is None:
         raise ValueError(f"{stage_dir}: is no stage that grows out of another")
-    recipe = recipe_of(spec.growth, stage_dir)
+    recipe = _recipe_of(spec, stage_dir)
     parent_dir = stage_dir / spec.parent_dir
     parent = parent_dir / CHECKPOINTS / read_done(parent_dir)["checkpoint"]
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
@@ -76,9 +77,9 @@ def grow_stage(stage_dir: Path) -> None:
         shutil.rmtree(child, ignore_errors=True)  # killed before it was compared with its parent
         started = time.perf_counter()
         checkpoint.verify(parent)
-        grow_checkpoint(parent, child, spec.model, recipe, spec.seed)
+        _grow(parent, child, spec, recipe)
         seconds = time.perf_counter() - started
-        result = _compare(stage_dir, spec, parent, child)
+        result = _compare(stage_dir, spec, parent, child, rounded=isinstance(recipe, TransformerGrowth))
         report = _report(spec, parent, recipe, result, seconds)
         if report["preserving"] and result.max_logit_difference > result.tolerance:
             shutil.rmtree(child)
@@ -89,18 +90,21 @@ def grow_stage(stage_dir: Path) -> None:
         write_json(stage_dir / GROWTH_FILE, report)
 
 
-def recipe_of(values: dict[str, Any], stage_dir: Path) -> GrowthRecipe:
-    """The growth recipe in a stage's spec.
-
-    Raises:
-        ValueError: it is none.
-    """
+def _recipe_of(spec: StageSpec, stage_dir: Path) -> Recipe:
+    assert spec.growth is not None
     try:
-        recipe = GrowthRecipe(**values)
+        return read_recipe(spec.growth, spec.model)
     except TypeError as error:
         raise ValueError(f"{stage_dir / STAGE_FILE}: growth: {error}") from error
-    check_fields(recipe)
-    return recipe
+
+
+def _grow(parent: Path, child: Path, spec: StageSpec, recipe: Recipe) -> None:
+    if isinstance(recipe, TransformerGrowth):
+        assert isinstance(spec.model, TransformerConfig), "the recipe was read for this model"
+        grow_transformer_checkpoint(parent, child, spec.model, recipe, spec.seed)
+    else:
+        assert isinstance(spec.model, TokenFormerConfig), "the recipe was read for this model"
+        grow_checkpoint(parent, child, spec.model, recipe, spec.seed)
 
 
 def grow_by_hand(stage_dir: Path, to: Path, config: TokenFormerConfig, recipe: GrowthRecipe, seed: int) -> Comparison:
@@ -118,29 +122,23 @@ def grow_by_hand(stage_dir: Path, to: Path, config: TokenFormerConfig, recipe: G
     return _compare(stage_dir, read_spec(stage_dir), parent, to)
 
 
-def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path) -> Comparison:
+def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool = False) -> Comparison:
     data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
     context = spec.model.context
     sequences = max(1, min(VERIFICATION_TOKENS, spec.data.heldout_tokens) // context)
-    inputs, targets = next(iter(heldout_batches(data.heldout, context, sequences * context, sequences)))
-    return compare(parent, child, inputs, targets)
+    start = spec.data.heldout_start
+    inputs, targets = next(iter(heldout_batches(data.heldout, context, sequences * context, sequences, start)))
+    return compare(parent, child, inputs, targets, rounded)
 
 
-def _report(spec: StageSpec, parent: Path, recipe: GrowthRecipe, result: Comparison, seconds: float) -> dict[str, Any]:
+def _report(spec: StageSpec, parent: Path, recipe: Recipe, result: Comparison, seconds: float) -> dict[str, Any]:
     old, _ = checkpoint.read_state(parent)
-    assert isinstance(old, TokenFormerConfig)
-    assert isinstance(spec.model, TokenFormerConfig)
     return {
-        "recipe": asdict(recipe),
+        "recipe": spec.growth,
         "parent": spec.parent,
         "parent_checkpoint": parent.name,
-        "tokens": {
-            name: {"before": before, "after": after}
-            for name, before, after in zip(("qkv", "out", "ffn"), old.tokens, spec.model.tokens, strict=True)
-        },
-        "groups": {name: [asdict(group) for group in getattr(spec.model, name)] for name in ("qkv", "out", "ffn")},
-        "parameters": {"before": parameters(old), "after": parameters(spec.model)},
-        "preserving": preserves(recipe, old, spec.model),
+        **facts_of(recipe, old, spec.model),
+        **groups_of(spec.model),
         "comparison": asdict(result),
         "seconds": seconds,
         "peak_memory": process_peak_memory(),

@@ -1,6 +1,7 @@
 """What the stages' folders say: the ledger that everything else is read from."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,11 @@ class StageStatus:
 
 def status_of(stage: ArmStage) -> StageStatus:
     """The status of a stage, from its folder alone."""
-    events = read_events(stage.path)
+    return status_from(stage, read_events(stage.path))
+
+
+def status_from(stage: ArmStage, events: Sequence[Event]) -> StageStatus:
+    """The same where its events have been read already."""
     tokens = max((event["tokens"] for event in events if "tokens" in event), default=0)
     evaluation = next((event for event in reversed(events) if event["event"] == "eval"), None)
     if (stage.path / DONE_FILE).exists():

@@ -34,6 +34,7 @@ def rehearsal(experiment: Experiment) -> Experiment:
         ),
         tracking=replace(experiment.tracking, enabled=False),
         runs=f"{experiment.runs}/rehearsal",
+        seeds=1,
     )
 
 

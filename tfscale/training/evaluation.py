@@ -51,8 +51,9 @@ def evaluate(
     device: Device,
     world: Ranks,
     stop: Callable[[], bool],
+    start: int = 0,
 ) -> Evaluation | None:
-    """Evaluates on the first `tokens` tokens of the held-out split; the ranks take its batches in turns.
+    """Evaluates on `tokens` tokens of the held-out split, from `start` on; the ranks take its batches in turns.
 
     Args:
         objective: an `Objective`, wrapped. The ranks of a sharded one must call it equally often, so those that are
@@ -63,7 +64,7 @@ def evaluate(
         None if `stop` said so in the middle, on any rank.
     """
     rows, context = shape
-    batches = heldout_batches(data.heldout, context, tokens, rows)
+    batches = heldout_batches(data.heldout, context, tokens, rows, start)
     sequences = tokens // context
     block_of = [sequence * min(BLOCKS, sequences) // sequences for sequence in range(sequences)]
     losses = [0.0] * min(BLOCKS, sequences)

@@ -37,7 +37,7 @@ from typing import Any
 METRICS_FILE = "metrics.jsonl"
 DONE_FILE = "done.json"
 HELDOUT_FILE = "heldout.json"
-"""The final evaluation by blocks of the held-out text (`tfscale.analysis.heldout`), written before its event."""
+"""The final evaluation by blocks of the held-out text (`tfscale.schedule.heldout`), written before its event."""
 HEARTBEAT = "heartbeat"
 """File that a living stage touches."""
 

@@ -235,8 +235,17 @@ class Trainer:
             self.alive()
             return self.preempted()
 
-        tokens, shape = self.spec.data.heldout_tokens, (self.layout.evaluation_batch, self.spec.model.context)
-        result = evaluate(self.objective, self.data, tokens, shape, self.device, self.world, asked_to_stop)
+        text, shape = self.spec.data, (self.layout.evaluation_batch, self.spec.model.context)
+        result = evaluate(
+            self.objective,
+            self.data,
+            text.heldout_tokens,
+            shape,
+            self.device,
+            self.world,
+            asked_to_stop,
+            text.heldout_start,
+        )
         if result is None:
             return False
         self.evaluations[self.step] = result

@@ -28,7 +28,9 @@ class DataSpec:
     start: int
     """Position in the order, in tokens, of the stage's first batch."""
     heldout_tokens: int
-    """Evaluation reads this many tokens from the start of the held-out split, always the same ones."""
+    """Evaluation reads this many tokens of the held-out split, always the same ones."""
+    heldout_start: int = 0
+    """Position in the held-out split of the first of them."""
 
 
 @dataclass(frozen=True)
@@ -189,11 +191,12 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
     Raises:
         ValueError, TypeError, KeyError: a missing, unknown or wrong field.
     """
-    rates = values.get("rates")
+    values = {"rates": None, **values}
+    rates = values["rates"]
     return StageSpec(
         **{
             **values,
-            "rates": RateSpec(**{**rates, "rows": tuple(rates["rows"])}) if rates is not None else None,
+            "rates": None if rates is None else RateSpec(**{**rates, "rows": tuple(rates["rows"])}),
             "model": from_dict(values["model"]),
             "data": DataSpec(**values["data"]),
             "optimizer": OptimizerSpec(**values["optimizer"]),
@@ -210,6 +213,8 @@ def key_of(spec: StageSpec) -> str:
     for name in ("init_from", "rates"):
         if what[name] is None:
             del what[name]  # as in the keys of stages from before it was there
+    if spec.data.heldout_start == 0:
+        del what["data"]["heldout_start"]  # likewise
     if spec.growth is not None:
         what["growth"] = {name: value for name, value in spec.growth.items() if name != "name"}
     canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
@@ -256,7 +261,7 @@ def _faults(spec: StageSpec) -> Iterator[str]:
             yield f"optimizer.{name}={beta}: must be 0 to less than 1"
     if run.keep < 1 or run.non_finite_cap < 1:
         yield f"run.keep={run.keep}, run.non_finite_cap={run.non_finite_cap}: must be at least 1"
-    parts = {"data": (spec.data, ("start",)), "optimizer": (optimizer, ("eps", "weight_decay", "clip")),
+    parts = {"data": (spec.data, ("start", "heldout_start")), "optimizer": (optimizer, ("eps", "weight_decay", "clip")),
              "schedule": (schedule, ("warmup_tokens", "warmup_from")),
              "run": (run, ("threads", "micro_batch", "log_tokens", "eval_tokens", "checkpoint_minutes",
                            "checkpoint_tokens", "keep_tokens"))}  # fmt: skip

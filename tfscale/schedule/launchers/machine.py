@@ -16,6 +16,7 @@ from tfscale.faults import USER_FAULT
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.launchers.attempt import Attempt, Ending, Phase
 from tfscale.schedule.ledger import is_grown
+from tfscale.training.allocator import ALLOCATOR
 from tfscale.training.preemption import PREEMPTED
 
 
@@ -128,7 +129,7 @@ def launch(
 
     Args:
         log: where its output goes; None: where ours does.
-        environment: in addition to ours.
+        environment: in addition to ours, which may say otherwise about the allocator.
     """
     ours = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     with log.open("ab") if log else nullcontext() as output:
@@ -137,7 +138,7 @@ def launch(
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env={**ours, **(environment or {})},
+            env={**ALLOCATOR, **ours, **(environment or {})},
             start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
         )
 

@@ -6,9 +6,11 @@ from typing import Literal
 
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
+from tfscale.schedule.arms import cumulative_flops
 from tfscale.schedule.ledger import is_done
-from tfscale.schedule.plan import Plan, cumulative_flops, tokenformer, transformer
+from tfscale.schedule.plan import Plan
 from tfscale.schedule.predict.cost import Prediction
+from tfscale.schedule.specs import tokenformer, transformer
 from tfscale.training.spec import StageSpec
 
 
@@ -55,7 +57,8 @@ def _sum(values: list[float | None]) -> float | None:
 
 def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Family]:
     """The chain first; then every size from scratch, by family of models, at two budgets: the tokens of the chain's
-    base (the paper's 300B) for each, and the chain's cumulative compute up to it; last the plan as it is.
+    base (the paper's 300B) for each, and the chain's cumulative compute up to it, all with one seed; last the plan as
+    it is.
 
     Args:
         reckon: the prediction of one stage.
@@ -72,7 +75,8 @@ def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Fami
         ]
         found.append(Family(title, "cumulative_compute", tuple(map(reckon, equal))))
     left = [stage for stage in plan.stages if not is_done(stage)]
-    found.append(Family("this plan", "plan", tuple(reckon(stage.spec) for stage in plan.stages)))
+    whole = "this plan" if len(plan.replicates) == 1 else f"this plan, {len(plan.replicates)} seeds"
+    found.append(Family(whole, "plan", tuple(reckon(stage.spec) for stage in plan.stages)))
     if 0 < len(left) < len(plan.stages):
         found.append(Family("left to do", "left", tuple(reckon(stage.spec) for stage in left)))
     return found

@@ -1,11 +1,8 @@
 """Whether growth.json is the growth that made the stage from its parent."""
 
-from dataclasses import asdict
 from typing import Any
 
-from tfscale.growth.recipe import GrowthRecipe, preserves
-from tfscale.models.config import TokenFormerConfig
-from tfscale.models.counts import parameters
+from tfscale.schedule.growth_facts import facts_of, groups_of, read_recipe
 from tfscale.schedule.ledger import GROWTH_FILE
 from tfscale.schedule.verify.folder import Parent, StageFolder
 from tfscale.schedule.verify.reading import Check, read_object
@@ -34,24 +31,9 @@ def verify_growth(this: StageFolder) -> Check[None]:
 
 def _grown(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
     """What growth.json says of a stage, apart from what was measured."""
-    new, layers = spec.model, ("qkv", "out", "ffn")
-    assert isinstance(new, TokenFormerConfig)
-    wanted = {
-        "parent": spec.parent,
-        "recipe": spec.growth,
-        "groups": {name: [asdict(group) for group in getattr(new, name)] for name in layers},
-    }
+    wanted = {"parent": spec.parent, "recipe": spec.growth, **groups_of(spec.model)}
     if parent is None:
         return wanted
-    old = parent.spec.model
-    assert isinstance(old, TokenFormerConfig)
     assert spec.growth is not None
-    return wanted | {
-        "parent_checkpoint": parent.end.checkpoint,
-        "tokens": {
-            name: {"before": before, "after": after}
-            for name, before, after in zip(layers, old.tokens, new.tokens, strict=True)
-        },
-        "parameters": {"before": parameters(old), "after": parameters(new)},
-        "preserving": preserves(GrowthRecipe(**spec.growth), old, new),
-    }
+    recipe = read_recipe(spec.growth, spec.model)
+    return wanted | {"parent_checkpoint": parent.end.checkpoint, **facts_of(recipe, parent.spec.model, spec.model)}

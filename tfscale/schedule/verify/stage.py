@@ -5,13 +5,14 @@ from pathlib import Path
 from tfscale import checkpoint
 from tfscale.checkpoint import Totals
 from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.heldout import read_blocks
 from tfscale.schedule.ledger import GROWTH_FILE
 from tfscale.schedule.verify.checkpoints import verify_checkpoints
 from tfscale.schedule.verify.folder import End, Parent, StageFolder, begun, costs_of, read_end, words
 from tfscale.schedule.verify.growth import verify_growth
 from tfscale.schedule.verify.metrics import verify_metrics
 from tfscale.schedule.verify.reading import DAMAGE, Check, damaged, guarded
-from tfscale.training.events import DONE_FILE, METRICS_FILE
+from tfscale.training.events import DONE_FILE, HELDOUT_FILE, METRICS_FILE
 from tfscale.training.lock import held
 from tfscale.training.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec
 
@@ -33,7 +34,15 @@ def _stage(stage: ArmStage) -> Check[None]:
     this = StageFolder(path, spec, parent, before, finished, end, busy)
     yield from guarded(path / GROWTH_FILE, verify_growth(this))
     yield from guarded(path / METRICS_FILE, verify_metrics(this))
+    yield from guarded(path / HELDOUT_FILE, _blocks(this))
     yield from guarded(path / CHECKPOINTS, verify_checkpoints(this))
+
+
+def _blocks(this: StageFolder) -> Check[None]:
+    """The held-out text's blocks make up the final evaluation; stages of older versions have none."""
+    if this.end is not None:
+        read_blocks(this.path, this.end.step, this.end.evaluation["loss"])
+    yield from ()
 
 
 def _spec(stage: ArmStage) -> Check[StageSpec]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tfscale.analysis.intervals import Array
 from tfscale.training.events import HELDOUT_FILE
 
 TOLERANCE = 1e-4
@@ -28,9 +28,9 @@ TOLERANCE = 1e-4
 class BlockLosses:
     """The final evaluation, block by block."""
 
-    tokens: Array
+    tokens: NDArray[np.float64]
     """[blocks]"""
-    losses: Array
+    losses: NDArray[np.float64]
     """[blocks], sums in nats."""
 
 
@@ -50,7 +50,7 @@ def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         blocks = BlockLosses(np.array(values["tokens"], dtype=float), np.array(values["losses"], dtype=float))
         _check(blocks, int(values["step"]), step, loss)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read as the blocks of the final evaluation: {error}. It is written whole when a stage "
             "ends; delete it, and intervals leave the documents out."

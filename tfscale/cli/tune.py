@@ -1,0 +1,206 @@
+"""tfscale tune: the learning rates of a plan's arms, chosen by sweeps."""
+
+import difflib
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tfscale.cli.experiment import answer, console, plan_of, say, table, work
+from tfscale.cli.run import catch_up, check, prepare, tracking_store, train
+from tfscale.config.overlay import overlay_faults, schedule_file, schedule_option, write_overlay
+from tfscale.faults import UserFault
+from tfscale.models.counts import flops
+from tfscale.schedule.checks import MOST_SEEDS
+from tfscale.schedule.plan import make_plan
+from tfscale.schedule.predict import duration
+from tfscale.schedule.sweep import Sweep, candidates, factors_of, is_rate, sweep_faults
+from tfscale.schedule.tuned import write_record
+from tfscale.schedule.tuning import Finding, Tuning, chosen, diverged, stages_left
+
+ALL = "all"
+"""In place of an arm's name."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says beside the overrides."""
+
+    arms: tuple[str, ...]
+    factors: str
+    further: int
+    seeds: int
+    write: str | None
+
+
+def tune(overrides: Sequence[str], asked: Asked, as_json: bool, config_dir: Path | None) -> int:
+    """Sweeps, chooses, records; returns the exit code."""
+    tuning = _tuning(overrides, asked, config_dir)
+    code = _run(tuning)
+    if code:
+        return code
+    findings = _findings(tuning)
+    path, record = write_record(tuning, findings, overrides)
+    if asked.write is not None:
+        schedule = schedule_file(asked.write, config_dir)
+        remark = f"Learning rates that `tfscale tune` chose; runs/tuning/{path.name} says how."
+        rates = {key: rate for key, rate in chosen(findings).items() if key.startswith("schedule.")}
+        write_overlay(schedule, schedule_option(overrides), rates, [remark])
+        say(f"{schedule}: schedule={asked.write}")
+    if as_json:
+        answer(record)
+    else:
+        _show(tuning, findings, record, path)
+    return _explain_failures(findings)
+
+
+def _tuning(overrides: Sequence[str], asked: Asked, config_dir: Path | None) -> Tuning:
+    """What is to be done.
+
+    Raises:
+        UserFault: with all that is wrong.
+    """
+    factors, faults = factors_of(asked.factors)
+    sweep = Sweep(factors, asked.further, asked.seeds)
+    faults += sweep_faults(sweep, MOST_SEEDS)
+    if asked.write is not None:
+        faults += overlay_faults(asked.write, schedule_option(overrides), config_dir)
+    try:
+        plan = plan_of(overrides, config_dir)
+    except UserFault as fault:
+        raise UserFault([*faults, *fault.faults]) from fault
+    if plan.experiment.schedule.rehearse:
+        faults.append("schedule.rehearse=true: three steps tell nothing of a learning rate; leave it out")
+    names = [arm.name for arm in plan.arms]
+    faults += [_unknown(name, names) for name in asked.arms if name not in (ALL, *names)]
+    if faults:
+        raise UserFault(faults)
+    tuning = Tuning(plan, [name for name in names if ALL in asked.arms or name in asked.arms], sweep)
+    faults += [
+        f"--factors: {tunable.key} would be {rate:g}, which is no learning rate; it is {tunable.rate:g} now"
+        for tunable in tuning.tunables
+        for rate in candidates(tunable.rate, sweep.factors)
+        if not is_rate(rate)
+    ]
+    if not tuning.tunables:
+        faults.append(f"--arm {' '.join(tuning.arms)}: nothing is trained there, so there is no rate to tune")
+    if faults:
+        raise UserFault(faults)
+    return tuning
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f"; did you mean {near[0]}?" if near else "."
+    return (
+        f"--arm {name}: no such arm{meant} Allowed: {', '.join((ALL, *names))}. Arms beside the chain come with "
+        "baseline=, such as baseline=scratch."
+    )
+
+
+def _run(tuning: Tuning) -> int:
+    """Trains until every rate is chosen; returns the exit code."""
+    planned = make_plan(tuning.experiment)
+    store = tracking_store(planned)
+    check(planned)
+    prepare(planned)
+    say(_outlook(tuning))
+    while left := stages_left(findings := _findings(tuning)):
+        code = train(tuning.plan_of(findings), left, store)
+        gone = [stage for stage in left if diverged(stage)]
+        for stage in gone:
+            say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; that rate counts as the worst")
+        if code and not (code == 1 and gone):
+            return code
+    catch_up(tuning.plan_of(findings), store)
+    return 0
+
+
+def _findings(tuning: Tuning) -> list[Finding]:
+    try:
+        return tuning.findings()
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
+
+
+def _outlook(tuning: Tuning) -> str:
+    """What lies ahead at least."""
+    runs, sweep = len(tuning.sweep.factors) * tuning.sweep.seeds, tuning.sweep
+    places = {place for tunable in tuning.tunables for place in tunable.trains}
+    stages = {
+        stage.key: stage
+        for arm in tuning.plan.arms
+        for stage in arm.of_seed(tuning.plan.experiment.seed).stages
+        if (arm.name, stage.size) in places
+    }
+    least = runs * sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages.values())
+    return (
+        f"{tuning.experiment.schedule.name}: {len(tuning.tunables)} learning rates, {len(sweep.factors)} candidates "
+        f"each and up to {sweep.further} more at an edge: {runs * len(stages)} runs or more, {work(least)} FLOPs"
+    )
+
+
+def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], path: Path) -> None:
+    console.print(_table(tuning, findings))
+    for finding in findings:
+        choice = finding.choice
+        if choice is not None and choice.place != "interior" and choice.loss < math.inf:
+            say(
+                f"{finding.tunable.key}: the {choice.place} rate that was tried is the best; a better one may lie "
+                f"beyond. --further {tuning.sweep.further + 3} goes on from here."
+            )
+    cost = record["cost"]
+    say(
+        f"chosen on held-out tokens from {record['text']['heldout_start']:,} on, which the plan's own evaluations "
+        "do not read, with other seeds"
+    )
+    say(
+        f"tuning has cost {work(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training: "
+        f"{cost['of_the_plan']:.1f} times what the plan itself takes"
+    )
+    say(str(path))
+    say("\n".join(record["chosen"]))
+
+
+def _table(tuning: Tuning, findings: Sequence[Finding]) -> Table:
+    rows = table(f"{tuning.experiment.schedule.name}, last held-out loss", ["rate", "of"], ["lr", "loss", "", ""])
+    for finding in findings:
+        choice = finding.choice
+        assert choice is not None
+        places = [f"{arm} {size}" for arm, size in finding.tunable.trains]
+        for number in range(max(len(finding.trials), len(places))):
+            key = finding.tunable.key.removeprefix("schedule.") if number == 0 else ""
+            place = places[number] if number < len(places) else ""
+            rows.add_row(key, place, *_trial_cells(finding, number))
+        rows.add_section()
+    return rows
+
+
+def _trial_cells(finding: Finding, number: int) -> list[str]:
+    if number >= len(finding.trials):
+        return []
+    trial, choice = finding.trials[number], finding.choice
+    assert choice is not None
+    assert trial.loss is not None
+    if math.isinf(trial.loss):
+        return [f"{trial.rate:g}", "diverged", "", ""]
+    best = trial.rate == choice.rate
+    mark = f"chosen, {choice.place}" if best else f"+{trial.loss - choice.loss:.4f}"
+    return [f"{trial.rate:g}", f"{trial.loss:.4f}", mark, "as before" if trial.rate == finding.tunable.rate else ""]
+
+
+def _explain_failures(findings: Sequence[Finding]) -> int:
+    """Says which rates could not be chosen; returns the exit code."""
+    lost = [finding for finding in findings if finding.tunable.key not in chosen(findings)]
+    for finding in lost:
+        rates = [trial.rate for trial in finding.trials]
+        print(
+            f"error: {finding.tunable.key}: every run from {rates[0]:g} to {rates[-1]:g} diverged, and nothing that "
+            "grows out of them was tuned; try lower --factors, or a longer warm-up (optim.warmup)",
+            file=sys.stderr,
+        )
+    return 1 if lost else 0

@@ -1,0 +1,57 @@
+"""Growth of a Transformer from checkpoint to checkpoint, on the CPU, one tensor at a time."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from tfscale import checkpoint
+from tfscale.checkpoint import BrokenCheckpoint, Counters
+from tfscale.growth.operators import Role
+from tfscale.growth.transformer_depth import source_of
+from tfscale.growth.transformer_recipe import TransformerGrowth, can_make
+from tfscale.growth.transformer_width import widen_tensor
+from tfscale.models.config import TransformerConfig
+from tfscale.models.init import build_model
+
+_ROLES: dict[str, Role] = {"model": "weight", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+
+
+def grow_transformer_checkpoint(
+    parent: Path, child: Path, config: TransformerConfig, growth: TransformerGrowth, seed: int
+) -> None:
+    """Writes the checkpoint at step 0 of a stage that grows out of `parent`.
+
+    The child's totals go on from its parent's; its step count starts anew. Memory stays near twice the largest tensor.
+
+    Args:
+        parent: a whole checkpoint of a Transformer.
+        child: the folder to write.
+        config: of the child, from `grow_shape`.
+
+    Raises:
+        BrokenCheckpoint: the parent cannot be read.
+        ValueError: the child's shape cannot be made out of the parent's.
+        OSError: the child cannot be written; nothing is left behind under its name.
+    """
+    old_config, old = checkpoint.read_state(parent)
+    if not isinstance(old_config, TransformerConfig):
+        raise BrokenCheckpoint(f"{parent}: is of a TokenFormer; growth={growth.name} is for Transformers")
+    if not can_make(growth, old_config, config):
+        raise ValueError(f"{parent}: {growth.method} does not make {config} out of {old_config}")
+    carried = growth.moments == "carry"
+    kinds = ("model", "exp_avg", "exp_avg_sq") if carried else ("model",)
+    stored = checkpoint.Stored(parent)
+    shapes = stored.shapes()
+    weights = [name for name, _ in build_model(config, device="meta").named_parameters()]
+
+    def save(folder: Path) -> None:
+        for number, (kind, weight) in enumerate((kind, weight) for kind in kinds for weight in weights):
+            source = f"{kind}/{source_of(weight, old_config)}"
+            tensor = torch.empty(shapes[source])
+            stored.read({source: tensor})
+            wide = widen_tensor(weight, _ROLES[kind], tensor, old_config, config, growth, seed)
+            save_file({f"{kind}/{weight}": wide.contiguous()}, folder / f"tensor-{number:05d}.safetensors")
+
+    counters = Counters(0, old.optimizer_step if carried else 0, before=old.totals, totals=old.totals)
+    checkpoint.write_aside(child, config, counters, save)

@@ -1,0 +1,107 @@
+"""Growth of a Transformer in width: pure functions from a weight, or a moment of AdamW, to the wider one.
+
+Dimension j of the wider model is a copy of dimension j mod d of the old one: in the residual stream, in the hidden
+layer, and, as heads keep their size, for heads as a whole. So each layer gets its input several times, and what reads
+it divides its weights by the number of copies. The tied embedding is read twice, as first states and as logits; the
+second time it is the final norm that divides.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tfscale.growth.operators import Role
+from tfscale.growth.transformer_recipe import TransformerGrowth
+from tfscale.models.config import TransformerConfig
+from tfscale.models.init import stream
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A dimension of a tensor that grows."""
+
+    width: Literal["d_model", "d_ff"]
+    reads: bool
+    """Its entries multiply copies, and share what the original did; else they make copies."""
+    parts: int = 1
+    """Projections that stand one after another in it."""
+
+
+_AXES: dict[str, tuple[_Axis | None, ...]] = {
+    "embedding": (None, _Axis("d_model", reads=False)),
+    "attention_norm.weight": (_Axis("d_model", reads=False),),
+    "qkv.weight": (_Axis("d_model", reads=False, parts=3), _Axis("d_model", reads=True)),
+    "output.weight": (_Axis("d_model", reads=False), _Axis("d_model", reads=True)),
+    "ffn_norm.weight": (_Axis("d_model", reads=False),),
+    "up.weight": (_Axis("d_ff", reads=False), _Axis("d_model", reads=True)),
+    "down.weight": (_Axis("d_model", reads=False), _Axis("d_ff", reads=True)),
+    "final_norm.weight": (_Axis("d_model", reads=True),),
+    "final_norm.bias": (_Axis("d_model", reads=True),),
+}
+"""By the end of a weight's name."""
+
+
+def widen_tensor(
+    name: str,
+    role: Role,
+    old: Tensor,
+    parent: TransformerConfig,
+    child: TransformerConfig,
+    growth: TransformerGrowth,
+    seed: int,
+) -> Tensor:
+    """The wider tensor.
+
+    Args:
+        name: the weight's name in the model; a moment carries its weight's name.
+        old: of the parent.
+        seed: noise is a pure function of (seed, name, shape).
+    """
+    axes = next(axes for end, axes in _AXES.items() if name.endswith(end))
+    wide = old
+    for dim, axis in enumerate(axes):
+        if axis is not None:
+            wide = _widen(wide, dim, axis, role, getattr(parent, axis.width), getattr(child, axis.width))
+    if role != "weight" or growth.noise == 0 or wide.shape == old.shape or wide.dim() == 1:
+        return wide
+    noise = torch.randn(wide.shape, generator=stream(seed, f"{name}:from{tuple(old.shape)}")) * wide.std()
+    apart = _on_copies if growth.method == "net2net" else _cancelling
+    return wide + growth.noise * apart(noise, axes, old).to(wide.dtype)
+
+
+def _widen(tensor: Tensor, dim: int, axis: _Axis, role: Role, before: int, after: int) -> Tensor:
+    source = torch.arange(after) % before
+    copies = torch.bincount(source, minlength=before)[source]
+    rows = torch.cat([part * before + source for part in range(axis.parts)])
+    shape = [-1 if each == dim else 1 for each in range(tensor.dim())]
+    return tensor.index_select(dim, rows) * _share(axis, role, copies.repeat(axis.parts)).to(tensor.dtype).view(shape)
+
+
+def _share(axis: _Axis, role: Role, copies: Tensor) -> Tensor:
+    # What a dimension's copies do together is what it did, so each one's gradient is that of the original over their
+    # number; a weight that reads a copy gets the gradient that it had.
+    if axis.reads == (role == "weight"):
+        return 1 / copies.double() ** (2 if role == "exp_avg_sq" else 1)
+    return torch.ones(len(copies), dtype=torch.float64)
+
+
+def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
+    """Noise on the rows that make copies, and none on those that make the originals."""
+    dim, axis = next((dim, axis) for dim, axis in enumerate(axes) if axis is not None and not axis.reads)
+    before, after = old.shape[dim] // axis.parts, noise.shape[dim] // axis.parts
+    is_copy = (torch.arange(after) >= before).repeat(axis.parts)
+    return noise * is_copy.view([-1 if each == dim else 1 for each in range(noise.dim())])
+
+
+def _cancelling(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
+    """Noise that sums to zero over the copies of each input, of unchanged deviation."""
+    dim = next((dim for dim, axis in enumerate(axes) if axis is not None and axis.reads), None)
+    if dim is None:
+        return torch.zeros_like(noise)
+    copies = noise.unflatten(dim, (-1, old.shape[dim]))
+    number = copies.shape[dim]
+    apart: Tensor = (copies - copies.mean(dim, keepdim=True)) * math.sqrt(number / (number - 1))
+    return apart.flatten(dim, dim + 1)

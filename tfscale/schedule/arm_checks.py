@@ -1,0 +1,71 @@
+"""Rules of the arms beside a chain, checked when an experiment is composed."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+
+from tfscale.config.schema import ArmPart, Experiment
+
+_COMMON = {"kind", "title", "lr"}
+_SETTINGS = {
+    "scratch": {"family", "budget", "sizes", "shape"},
+    "trained_on": {"sizes"},
+    "one_jump": {"sizes", "growth"},
+    "chain": {"family", "growth", "growth_tokens", "transformer_growth"},
+}
+"""What has a meaning for each kind of arm, beside what all have."""
+MOST_TOKENS = 1000
+
+
+def check_arms(experiment: Experiment) -> Iterator[str]:
+    """Faults of `baseline.arms`, each with its mend."""
+    for name, arm in experiment.baseline.arms.items():
+        key = f"baseline.arms.{name}"
+        if name == "progressive":
+            yield f"{key}: that is the chain's own name; choose another"
+        yield from _meaningless(key, arm)
+        if arm.lr is not None and arm.lr <= 0:
+            yield f"{key}.lr={arm.lr}: above 0"
+        if not 0 < arm.growth_tokens <= MOST_TOKENS:
+            yield f"{key}.growth_tokens={arm.growth_tokens}: a factor, above 0 and at most {MOST_TOKENS}"
+        if arm.kind in ("trained_on", "one_jump") and len(experiment.schedule.stages) < 2:
+            yield f"{key}: the chain has one stage, so there is no compute left to go on from it with"
+        if arm.family == "transformer":
+            yield from _shapes(key, arm, experiment)
+        if arm.kind == "chain":
+            yield from _chain(key, arm)
+        if arm.shape == "compute_optimal" and (arm.family, arm.budget) != ("transformer", "cumulative_compute"):
+            yield f"{key}.shape=compute_optimal: is for family=transformer and budget=cumulative_compute"
+
+
+def _meaningless(key: str, arm: ArmPart) -> Iterator[str]:
+    known = _COMMON | _SETTINGS[arm.kind]
+    for field in fields(ArmPart):
+        if field.name not in known and getattr(arm, field.name) != field.default:
+            value = getattr(arm, field.name)
+            shown = f"={value}" if isinstance(value, str | float) else ""
+            yield f"{key}.{field.name}{shown}: means nothing for kind={arm.kind}; leave it out"
+
+
+def _chain(key: str, arm: ArmPart) -> Iterator[str]:
+    if arm.family == "tokenformer":
+        if arm.transformer_growth is not None:
+            yield f"{key}.transformer_growth: is for family=transformer; growth says how a TokenFormer grows"
+        return
+    if arm.transformer_growth is None:
+        yield f"{key}.transformer_growth is not set; family=transformer needs it, as conf/baseline/net2net.yaml has it"
+    if arm.growth is not None or arm.growth_tokens != 1:
+        yield f"{key}: growth and growth_tokens mean nothing for family=transformer; leave them out"
+
+
+def _shapes(key: str, arm: ArmPart, experiment: Experiment) -> Iterator[str]:
+    """Transformers that the schedule has to have a shape for."""
+    parts = list(experiment.schedule.stages.items())
+    needed = parts[:1] if arm.kind == "chain" else parts if arm.sizes == "all" else parts[-1:]
+    missing = [(stage, part.size) for stage, part in needed if part.transformer is None]
+    if arm.shape == "compute_optimal":
+        missing = missing[:1] if all(part.transformer is None for _, part in parts) else []
+    for stage, size in missing:
+        yield (
+            f"{key} needs a Transformer at {size}: set schedule.stages.{stage}.transformer (n_layer, d_model, n_head), "
+            "or choose baseline=tokenformer"
+        )

@@ -1,0 +1,51 @@
+"""evaluations.json: what a finished stage's model has been measured on since, beside what it cost.
+
+    {"format": 1, "totals": {"tokens": ..., "flops": ..., ...}, "evaluations": [
+        {"kind": "text", "name": "heldout" or a file's, "sha256": ..., "time": ..., "loss": ..., "perplexity": ...,
+         "bits_per_byte": ..., "tokens": ..., "bytes": ..., "context": ..., "stride": ...},
+        {"kind": "task", "name": ..., "version": ..., "time": ..., "shots": 0, "samples": ..., "harness": ...,
+         "metrics": {"acc": ..., "acc_stderr": ...}}]}
+
+The same text in the same windows, or the same task with as many samples, is kept once: the last time it was measured.
+"""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tfscale.faults import UserFault
+
+EVALUATIONS_FILE = "evaluations.json"
+FORMAT = 1
+MEASURES = ("loss", "perplexity", "bits_per_byte")
+"""Of a text."""
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """What a stage has been measured on; empty if there is nothing yet.
+
+    Raises:
+        UserFault: the file is not what tfscale wrote.
+    """
+    path = folder / EVALUATIONS_FILE
+    if not path.exists():
+        return []
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = [dict(entry) for entry in values["evaluations"]]
+        known = values["format"] == FORMAT and all(entry["kind"] in ("text", "task") for entry in found)
+        for entry in found if known else ():
+            datetime.fromisoformat(entry["time"])
+            measured(entry)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise UserFault([f"{path}: not what tfscale wrote ({error!r}); move it away"]) from error
+    if not known:
+        raise UserFault([f"{path}: of another version of tfscale; move it away"])
+    return found
+
+
+def measured(entry: dict[str, Any]) -> dict[str, float]:
+    """The figures of one evaluation by name."""
+    figures = entry["metrics"] if entry["kind"] == "task" else {name: entry[name] for name in MEASURES}
+    return {str(name): float(value) for name, value in figures.items()}

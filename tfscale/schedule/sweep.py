@@ -1,0 +1,103 @@
+"""Choosing a learning rate from a sweep: which rates to try, which one is best, and where in the range it lies."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+Place = Literal["interior", "lowest", "highest"]
+"""`interior`: both neighbours are worse. Else it is the lowest or highest rate that was tried, and a better one may lie
+beyond."""
+
+DIGITS = 3
+"""Significant digits of a rate that is tried, so that it is short to write."""
+
+CLOSEST = 1.01
+"""Ratio of neighbouring rates at least, so that they stay two when they are rounded."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is tried for every learning rate."""
+
+    factors: tuple[float, ...]
+    """Of the present rate; ascending."""
+    further: int
+    """Rates beyond that range that may be tried while the best is at its edge."""
+    seeds: int
+    """Runs of every candidate, which differ in what chance decides; their mean counts."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a sweep has found."""
+
+    rate: float
+    loss: float
+    """Nats a token, the mean over the candidate's runs; inf where every candidate diverged."""
+    place: Place
+
+
+def factors_of(text: str) -> tuple[tuple[float, ...], list[str]]:
+    """The factors of `0.5,1,2`, ascending, and what is wrong with them."""
+    factors, faults = [], []
+    for each in text.split(","):
+        try:
+            factor = float(each)
+        except ValueError:
+            factor = math.nan
+        if 0 < factor < math.inf:
+            factors.append(factor)
+        else:
+            faults.append(f"--factors: {each.strip()!r} is no factor of a learning rate; numbers above 0: 0.5,1,2")
+    factors.sort()
+    for lower, higher in pairwise(factors):
+        if higher < lower * CLOSEST:
+            faults.append(f"--factors: {lower:g} and {higher:g} are one; each at least 1% above the one before")
+    if len(factors) < 2 and not faults:
+        faults.append(f"--factors {text}: there is one; two at least, or nothing is compared")
+    return tuple(factors), faults
+
+
+def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
+    """What is wrong with how many runs a sweep may take."""
+    faults = []
+    if sweep.further < 0:
+        faults.append(f"--further {sweep.further}: rates beyond the range, at least 0")
+    if not 1 <= sweep.seeds <= most_seeds:
+        faults.append(f"--seeds {sweep.seeds}: runs of every candidate, 1 to {most_seeds}")
+    return faults
+
+
+def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
+    """The rates that are tried first, ascending."""
+    return tuple(rate if factor == 1 else _rounded(rate * factor) for factor in sorted(factors))
+
+
+def choose(losses: Mapping[float, float]) -> Choice:
+    """The best of several rates by their losses; of equal ones the lowest."""
+    rates = sorted(losses)
+    best = min(rates, key=lambda rate: (losses[rate], rate))
+    place: Place = "lowest" if best == rates[0] else "highest" if best == rates[-1] else "interior"
+    return Choice(best, losses[best], place)
+
+
+def beyond(losses: Mapping[float, float]) -> float | None:
+    """The rate to try next: behind the edge at which the best one lies, by the ratio of the last step to it. None where
+    the best is interior, or the next would be no rate any more."""
+    rates, place = sorted(losses), choose(losses).place
+    if place == "interior":
+        return None
+    edge, neighbour = (rates[0], rates[1]) if place == "lowest" else (rates[-1], rates[-2])
+    rate = edge * (edge / neighbour)
+    return _rounded(rate) if is_rate(rate) else None
+
+
+def is_rate(rate: float) -> bool:
+    """Whether a number can be meant as a learning rate."""
+    return 1e-30 < rate < 1e30
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.{DIGITS}g}")
