@@ -1,0 +1,29 @@
+"""The matrix-multiply peak: what every share of the machine is a share of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+import torch
+
+from tfscale.bench.settings import Settings
+
+NAME = "matrix product"
+"""The contestant that every case has."""
+
+
+def side(settings: Settings) -> int:
+    """Rows of the square matrices."""
+    return 8192 if settings.device == "cuda" else 2048
+
+
+def matrix_product(settings: Settings) -> Callable[[], object]:
+    """A product of square matrices, in the precision of training: bf16 on CUDA, float32 on the CPU."""
+    dtype = torch.bfloat16 if settings.device == "cuda" else torch.float32
+    a, b = (torch.randn(side(settings), side(settings), device=settings.device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out)
+
+
+def rate(settings: Settings, found: Mapping[str, Sequence[float]]) -> float:
+    """FLOPs a second of the product among measured seconds."""
+    return 2 * side(settings) ** 3 / median(found[NAME])

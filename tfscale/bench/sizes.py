@@ -1,0 +1,63 @@
+"""The models that are measured, and what a contestant of each size is called."""
+
+from dataclasses import dataclass
+
+from tfscale.models.config import TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
+
+
+def tokenformer(
+    n: int, n_layer: int = 12, d: int = 768, heads: int = 12, context: int = 1024, vocabulary: int = 50_304
+) -> TokenFormerConfig:
+    """The paper's proportions: n parameter tokens in every projection, 4 n in the feed-forward layer."""
+    small, large = ((TokenGroup(count, default_tau("l2_norm_gelu", count)),) for count in (n, 4 * n))
+    return TokenFormerConfig(n_layer, d, heads, vocabulary, context, small, small, large)
+
+
+def transformer(
+    n_layer: int = 12, d: int = 768, heads: int = 12, context: int = 1024, vocabulary: int = 50_304
+) -> TransformerConfig:
+    """GPT-2's proportions."""
+    return TransformerConfig(n_layer, d, heads, vocabulary, context, 4 * d)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A TokenFormer and the Transformer of as many parameters, and a batch for them."""
+
+    name: str
+    tokenformer: TokenFormerConfig
+    transformer: TransformerConfig
+    sequences: int
+    time: int
+    """Tokens of a sequence."""
+    threads: int | None = None
+    """Of the CPU, where the size is trained with a number of its own."""
+
+    @property
+    def tokens(self) -> int:
+        """Of a batch."""
+        return self.sequences * self.time
+
+
+TINY_1 = Size("tiny n=24", tokenformer(24, 4, 64, 4, 128, 2048), transformer(4, 51, 3, 128, 2048), 32, 128)
+TINY_4 = Size("tiny n=360", tokenformer(360, 4, 64, 4, 128, 2048), transformer(4, 164, 4, 128, 2048), 32, 128)
+"""A chain of d = 64 and 4 layers, at its first and its last stage."""
+PROGRESSIVE_1 = Size(
+    "progressive_tiny 25K", tokenformer(16, 2, 32, 2, 64, 257), transformer(2, 27, 1, 64, 257), 8, 64, 1
+)
+PROGRESSIVE_4 = Size(
+    "progressive_tiny 254K", tokenformer(240, 2, 32, 2, 64, 257), transformer(2, 96, 2, 64, 257), 8, 64, 1
+)
+"""conf/schedule/progressive_tiny.yaml, first and last stage, with its one thread."""
+PAPER = {
+    "124M": (tokenformer(576), transformer(12, 768, 12)),
+    "354M": (tokenformer(2140), transformer(24, 1024, 16)),
+    "757M": (tokenformer(4850), transformer(24, 1536, 16)),
+    "1.4B": (tokenformer(8620), transformer(24, 2048, 16)),
+}
+"""conf/schedule/progressive_1b4.yaml."""
+ON_CPU = (TINY_1, TINY_4, PROGRESSIVE_1, PROGRESSIVE_4, Size("124M", *PAPER["124M"], 2, 512))
+ON_CUDA = tuple(
+    Size(name, *PAPER[name], sequences, 1024)
+    for name, sequences in (("124M", 32), ("354M", 16), ("757M", 8), ("1.4B", 4))
+)
