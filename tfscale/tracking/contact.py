@@ -7,9 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tfscale.tracking.points import Point
-from tfscale.tracking.runs import History, Run, identity, stamp
+from tfscale.tracking.models import Models
+from tfscale.tracking.points import Place, Point, place
+from tfscale.tracking.runs import COLOUR, Corpus, History, Run, identity, stamp
 from tfscale.tracking.store import Store, connect
+from tfscale.tracking.view import experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,8 +32,12 @@ class Held:
     params: set[str]
     status: tuple[str, int | None]
     """And the time of its end."""
-    points: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """How many values each metric has at each step."""
+    corpora: set[str]
+    """Fingerprints of its data set inputs."""
+    models: set[str]
+    """Ids of the models that it is said to have made."""
+    points: Counter[Place] = field(default_factory=Counter)
+    """How many values each metric has at each place."""
     files: dict[Path, list[Any]] = field(default_factory=dict)
     """Artifacts that this process has sent, as they were then."""
 
@@ -43,6 +49,7 @@ class Contact:
         self._client: MlflowClient = connect(store)
         self._experiment_id = _experiment_id(self._client, store, experiment)
         self._stored = self._search()
+        self._models = Models(self._client, self._experiment_id)
         self._held: dict[str, Held] = {}
 
     @property
@@ -59,7 +66,8 @@ class Contact:
         """
         held = self._hold(tags, history)
         self._send_tags_and_params(held, tags, run.params())
-        sent = self._send_points(held, history.points)
+        self._send_corpus(held, run.corpus())
+        sent = self._send_model(held, history) + self._send_points(held, history.points)
         self._send_status(held, history)
         return held.run_id, sent
 
@@ -100,24 +108,54 @@ class Contact:
 
     def _read(self, run: "StoredRun") -> Held:
         info, data = run.info, run.data
-        held = Held(info.run_id, dict(data.tags), set(data.params), (info.status, info.end_time))
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        outputs = run.outputs.model_outputs if run.outputs else []
+        held = Held(
+            info.run_id,
+            dict(data.tags),
+            set(data.params),
+            (info.status, info.end_time),
+            {each.dataset.digest for each in inputs},
+            {each.model_id for each in outputs},
+        )
         for name in data.metrics:
             history = self._client.get_metric_history(info.run_id, name)
-            held.points.update((name, metric.step) for metric in history)
+            held.points.update(place(name, metric.step, metric.timestamp) for metric in history)
         return held
 
     def _send_tags_and_params(self, held: Held, tags: dict[str, str], params: dict[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
-        new_tags = [RunTag(name, value) for name, value in tags.items() if held.tags.get(name) != value]
+        changed = {name: value for name, value in tags.items() if held.tags.get(name) != value}
+        if COLOUR in held.tags:
+            changed.pop(COLOUR, None)
+        new_tags = [RunTag(name, value) for name, value in changed.items()]
         if new_tags:
             self._client.log_batch(held.run_id, tags=new_tags, synchronous=True)
-            held.tags |= tags
+            held.tags |= changed
         # A parameter can be written once. A key's parameters never change, so those that are there are left alone.
         new_params = [Param(name, value) for name, value in params.items() if name not in held.params]
         for batch in _batches(new_params, _PARAMS_A_BATCH):
             self._client.log_batch(held.run_id, params=batch, synchronous=True)
         held.params |= params.keys()
+
+    def _send_corpus(self, held: Held, corpus: Corpus | None) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if corpus is None or corpus.fingerprint in held.corpora:
+            return
+        dataset = Dataset(corpus.name, corpus.fingerprint, "tfscale", corpus.source, profile=corpus.profile)
+        self._client.log_inputs(held.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        held.corpora.add(corpus.fingerprint)
+
+    def _send_model(self, held: Held, history: History) -> int:
+        """Sends a finished stage's model, and with it the metrics that are the model's own."""
+        if history.model is None:
+            return 0
+        sent = Counter(_places(self._models.send(held.run_id, held.models, history.model)))
+        new = sent - held.points
+        held.points |= sent
+        return new.total()
 
     def _send_points(self, held: Held, points: Iterable[Point]) -> int:
         from mlflow.entities import Metric
@@ -126,7 +164,7 @@ class Contact:
         for batch in _batches(lacking, _METRICS_A_BATCH):
             metrics = [Metric(point.name, point.value, point.time, point.step) for point in batch]
             self._client.log_batch(held.run_id, metrics=metrics, synchronous=True)
-            held.points.update((point.name, point.step) for point in batch)
+            held.points.update(_places(batch))
         return len(lacking)
 
     def _send_status(self, held: Held, history: History) -> None:
@@ -142,9 +180,12 @@ class Contact:
 def _experiment_id(client: "MlflowClient", store: Store, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        return str(client.create_experiment(name, artifact_location=store.artifacts))
+        return str(client.create_experiment(name, store.artifacts, experiment_tags()))
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)  # its name stays taken, so a new one cannot be made
+    for tag, value in experiment_tags().items():
+        if tag not in experiment.tags:  # what people have changed stays
+            client.set_experiment_tag(experiment.experiment_id, tag, value)
     return str(experiment.experiment_id)
 
 
@@ -152,17 +193,19 @@ def _is_deleted(run: "StoredRun") -> bool:
     return bool(run.info.lifecycle_stage == "deleted")
 
 
-def _lacking(points: Iterable[Point], held: Counter[tuple[str, int]]) -> list[Point]:
-    """The points that are not among those held. Steps that were done again after a resume stand where the first ones
-    stood, so a metric's values at a step are told apart by their order alone."""
-    seen: Counter[tuple[str, int]] = Counter()
+def _lacking(points: Iterable[Point], held: Counter[Place]) -> list[Point]:
+    """The points that are not among those held. Values at one place are told apart by their order alone."""
+    seen: Counter[Place] = Counter()
     lacking = []
-    for point in points:
-        place = (point.name, point.step)
-        seen[place] += 1
-        if seen[place] > held[place]:
+    for point, where in zip(points, _places(points), strict=True):
+        seen[where] += 1
+        if seen[where] > held[where]:
             lacking.append(point)
     return lacking
+
+
+def _places(points: Iterable[Point]) -> list[Place]:
+    return [place(point.name, point.step, point.time) for point in points]
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:

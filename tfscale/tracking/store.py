@@ -4,7 +4,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +49,16 @@ class Store:
         """Whether runs that were once written are known to be gone. Only a sqlite file can be asked without MLflow,
         in milliseconds; any other store is taken to have kept them."""
         return self.database is not None and not run_ids <= _active_runs(self.database)
+
+
+def experiment_id(store: Store, name: str) -> str | None:
+    """Of an experiment by name, without MLflow; None where the store is no sqlite file, or does not have it."""
+    if store.database is None or not store.database.exists():
+        return None
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{store.database.as_uri()}?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchall()
+        return str(rows[0][0]) if rows else None
+    return None
 
 
 def store_at(runs: Path, uri: str | None = None) -> Store:

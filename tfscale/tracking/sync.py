@@ -1,23 +1,32 @@
 """Bringing a store up to date with the stage folders, once."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
+from tfscale.faults import UserFault
 from tfscale.schedule.arms import Arm
+from tfscale.tracking.arm_run import ArmRun
+from tfscale.tracking.comparison_run import ComparisonRun
 from tfscale.tracking.contact import Contact
 from tfscale.tracking.cursor import Cursor, Sent
 from tfscale.tracking.lock import locked
-from tfscale.tracking.runs import NAME, PARENT, ArmRun, ComparisonRun, Run, StageRun, identity
+from tfscale.tracking.runs import NAME, PARENT, History, Run, identity
+from tfscale.tracking.stage_run import StageRun
 from tfscale.tracking.store import Store, StoreError, reason, store_faults
+from tfscale.tracking.view import COLOURS
 
 
-def sync(store: Store, experiment: str, arms: Iterable[Arm]) -> int:
+def sync(store: Store, experiment: str, arms: Iterable[Arm], comparison: Path | None = None) -> int:
     """Sends whatever the store lacks of the arms and their stages; without opening it when there is nothing.
 
     Doing it twice changes nothing, whatever happened in between: a crash, a lost cursor, a lost store.
 
     Args:
         experiment: the schedule's name.
+        arms: the chain first.
+        comparison: the folder of their comparison, which may not exist yet; its files are sent again when they have
+            changed.
 
     Returns:
         How many metric values were sent.
@@ -25,21 +34,7 @@ def sync(store: Store, experiment: str, arms: Iterable[Arm]) -> int:
     Raises:
         StoreError: the store cannot be reached, or refuses. Part may have been sent; the next sync sends the rest.
     """
-    return Session(store, experiment).sync(arms)
-
-
-def log_artifacts(store: Store, experiment: str, paths: Sequence[Path]) -> None:
-    """Sends files, such as figures and tables, to the experiment's run named `comparison`; again only when they have
-    changed.
-
-    Raises:
-        FileNotFoundError: a path that is none.
-        StoreError: the store cannot be reached, or refuses.
-    """
-    if missing := [path for path in paths if not path.is_file()]:
-        raise FileNotFoundError(f"{missing[0]}: no such file to log")
-    if paths:
-        Session(store, experiment).send([(ComparisonRun(tuple(paths)), [])])
+    return Session(store, experiment).sync(arms, comparison)
 
 
 Family = tuple[Run, Sequence[Run]]
@@ -54,11 +49,19 @@ class Session:
         self._cursor = Cursor(store, experiment)
         self._contact: Contact | None = None
 
-    def sync(self, arms: Iterable[Arm]) -> int:
+    def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
         """As `sync`."""
-        return self.send([(ArmRun(arm), [StageRun(arm, stage) for stage in arm.stages]) for arm in arms])
+        arms = tuple(arms)
+        families: list[Family] = [
+            (ArmRun(each, colour), [StageRun(each, stage, colour) for stage in each.stages])
+            for arm, colour in zip(arms, cycle(COLOURS), strict=False)
+            for each in arm.by_seed()
+        ]
+        if comparison:
+            families.append((ComparisonRun(arms[0], comparison), []))
+        return self._send_lacking(families)
 
-    def send(self, families: Sequence[Family]) -> int:
+    def _send_lacking(self, families: Sequence[Family]) -> int:
         """Sends what the store lacks of runs, each with its children."""
         cursor = self._cursor
         try:
@@ -94,7 +97,7 @@ class Session:
 
     def _send_run(self, contact: Contact, run: Run, tags: dict[str, str], faults: list[StoreError]) -> int:
         mark = _mark(run, tags)  # before the sources are read, so that what they gain meanwhile is seen next time
-        if mark is None or self._has_arrived(run, tags) or (history := run.history()) is None:
+        if mark is None or self._has_arrived(run, tags) or (history := _read(run, faults)) is None:
             return 0
         with store_faults(self._store):
             run_id, sent = contact.send(run, tags, history)
@@ -120,6 +123,15 @@ class Session:
             sent = self._cursor.sent.get(identity(tags))
             for child in children:
                 yield child, child.tags() | ({PARENT: sent.run_id} if sent else {})
+
+
+def _read(run: Run, faults: list[StoreError]) -> History | None:
+    """A run's history; what cannot be read holds up no other run."""
+    try:
+        return run.history()
+    except UserFault as fault:
+        faults.append(StoreError(str(fault)))
+        return None
 
 
 def _mark(run: Run, tags: dict[str, str]) -> str | None:

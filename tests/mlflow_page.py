@@ -1,0 +1,67 @@
+"""Pictures of MLflow's page on a runs folder, from a real server in a real browser, as the documentation shows them:
+
+    python tests/mlflow_page.py [RUNS [FOLDER]]
+
+RUNS holds finished experiments, such as those of `make reproduce-figure`; the pictures go to docs/images.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from browser import Browser, find_browser
+from tracked import fetch, free_port, serving, wait_for
+
+from tfscale.schedule.experiments import recorded
+from tfscale.tracking.store import connect, store_at
+from tfscale.tracking.sync import sync
+from tfscale.tracking.view import view_url
+
+WIDTH, HEIGHT = 1280, 800
+QUIET = """
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""
+"""Run before the page's own scripts: its assistant stays closed."""
+CURVES = "document.querySelectorAll('.scatterlayer .trace').length"
+IN_THE_WAY = ("Hide banner", "Toggle sidebar")
+"""Labels of buttons that make room for the charts."""
+
+
+def open_compute_chart(page: str, experiment_id: str, browser: Browser) -> None:
+    """Returns when the page has drawn an experiment's perplexity over compute."""
+    browser.screenshot(WIDTH, HEIGHT)  # so that the page is laid out for this size
+    browser.call("Page.addScriptToEvaluateOnNewDocument", source=QUIET)
+    browser.open(view_url(page, experiment_id))
+    wait_for(lambda: browser.run(CURVES))
+
+
+def picture_of(browser: Browser) -> bytes:
+    """PNG of the page with room for its charts."""
+    for label in IN_THE_WAY:
+        browser.run(f"document.querySelector('button[aria-label=\"{label}\"]')?.click()")
+    browser.run("new Promise(done => setTimeout(done, 3000))")  # the charts are drawn anew for the room that there is
+    wait_for(lambda: browser.run(CURVES))
+    return browser.screenshot(WIDTH, HEIGHT)
+
+
+def main(runs: Path, folder: Path) -> None:
+    executable = find_browser()
+    assert executable, "no browser; TFSCALE_BROWSER names one"
+    with tempfile.TemporaryDirectory() as scratch:
+        store, port = store_at(runs, f"sqlite:///{scratch}/mlflow.db"), free_port()
+        for experiment in recorded(runs):
+            sync(store, experiment.name, experiment.arms, experiment.comparison)
+        name = recorded(runs)[0].name
+        found = connect(store).get_experiment_by_name(name)
+        assert found is not None
+        with serving(store, port), Browser(executable) as browser:
+            wait_for(lambda: fetch(port))
+            open_compute_chart(f"http://127.0.0.1:{port}", found.experiment_id, browser)
+            picture = picture_of(browser)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mlflow_compute.png").write_bytes(picture)
+
+
+if __name__ == "__main__":
+    main(Path(*sys.argv[1:2] or ["runs"]), Path(*sys.argv[2:3] or ["docs/images"]))

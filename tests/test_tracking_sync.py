@@ -1,0 +1,101 @@
+"""`tfscale sync`: what a runs folder holds, sent to another store later."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracked import contents, finish, runs, train
+from typer.testing import CliRunner
+
+from tfscale.cli.main import app
+from tfscale.config.compose import compose
+from tfscale.faults import UserFault
+from tfscale.schedule.experiments import experiment_of, record, recorded
+from tfscale.schedule.plan import Plan, make_plan
+from tfscale.tracking.store import Store
+
+
+@pytest.fixture
+def plan(small: list[str]) -> Plan:
+    """A plan of which nothing was tracked: its chain is done but for the last stage, which runs."""
+    plan = make_plan(compose([*small, "baseline=transformer"]))
+    for number, stage in enumerate(plan.chain.stages):
+        stage.path.mkdir(parents=True)
+        train(stage, range(1, 5), after=5 * number)
+        if stage is not plan.chain.stages[-1]:
+            finish(stage, after=5 * number)
+    record(plan)
+    return plan
+
+
+def sync(plan: Plan, store: Store, *overrides: str) -> Any:
+    words = ["sync", store.uri, f"runs={plan.runs}", *overrides, "--json"]
+    return CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def sent(result: Any) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.output
+    found: list[dict[str, Any]] = json.loads(result.stdout)["experiments"]
+    return found
+
+
+def test_what_was_never_tracked_is_sent_later_and_once(plan: Plan, store: Store) -> None:
+    (experiment,) = sent(sync(plan, store))
+    assert (experiment["stages"], experiment["done"], experiment["not_begun"]) == (8, 3, 4)
+    before = contents(store, experiment["experiment"])
+    assert experiment["values_sent"] > 0
+    assert [each["values_sent"] for each in sent(sync(plan, store))] == [0]
+    for path in (plan.runs / "tracking").glob("*.json"):
+        path.unlink()
+    assert [each["values_sent"] for each in sent(sync(plan, store))] == [0]
+    assert contents(store, experiment["experiment"]) == before
+    train(plan.chain.stages[-1], range(5, 7), after=15)
+    assert [each["values_sent"] > 0 for each in sent(sync(plan, store))] == [True]
+
+
+def test_overrides_choose_one_experiment(plan: Plan, store: Store, small: list[str]) -> None:
+    other = make_plan(compose([*small, "growth=paper", "growth.moments=carry"]))
+    record(other)
+    assert len(sent(sync(plan, store))) == 2
+    (chosen,) = sent(sync(plan, store, *small, "baseline=transformer"))
+    assert (chosen["arms"], chosen["values_sent"]) == ([arm.name for arm in plan.arms], 0)
+
+
+def test_comparisons_go_along(plan: Plan, store: Store) -> None:
+    folder = experiment_of(plan).comparison
+    folder.mkdir(parents=True)
+    (folder / "table.md").write_text("- a verdict")
+    sent(sync(plan, store))
+    notes = [run.data.tags.get("mlflow.note.content") for run in runs(store, plan.experiment.schedule.name)]
+    assert "- a verdict" in notes
+
+
+def test_a_server_that_is_away_is_a_failure_that_says_how_to_go_on(plan: Plan) -> None:
+    result = CliRunner().invoke(app, ["sync", "http://127.0.0.1:9", f"runs={plan.runs}"])
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:9" in result.output
+    assert "The same command sends what is missing." in result.output
+
+
+def test_a_folder_without_experiments_or_a_file_store_is_the_users_to_mend(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="no experiment was run here"):
+        CliRunner().invoke(app, ["sync", "http://127.0.0.1:9", f"runs={tmp_path}"], catch_exceptions=False)
+    with pytest.raises(UserFault, match="URI='mlruns'"):
+        CliRunner().invoke(app, ["sync", "mlruns", f"runs={plan.runs}"], catch_exceptions=False)
+
+
+def test_baselines_of_one_chain_are_recorded_together(plan: Plan, small: list[str]) -> None:
+    record(make_plan(compose([*small, "baseline=tokenformer"])))
+    record(make_plan(compose(small)))
+    (experiment,) = recorded(plan.runs)
+    assert [arm.name for arm in experiment.arms] == ["progressive", "tokenformer_scratch", "transformer_scratch"]
+    assert experiment.arms[0] == plan.chain
+
+
+def test_a_record_that_is_damaged_is_named(plan: Plan) -> None:
+    (path,) = (plan.runs / "experiments").glob("*.json")
+    for damage in ("[", '{"format": 2}', path.read_text().replace('"label": "', '"label": "../../')):
+        path.write_text(damage)
+        with pytest.raises(UserFault, match=rf"{path.name}: not what tfscale wrote"):
+            recorded(plan.runs)

@@ -1,0 +1,224 @@
+"""For the tests of the mirror: stage folders written as training writes them, and what a real store then holds."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tfscale.models.config import TokenFormerConfig, TokenGroup
+from tfscale.schedule.arms import Arm, ArmStage
+from tfscale.tracking.store import Store, connect
+from tfscale.tracking.ui import ui_command, ui_environment
+from tfscale.training.events import EventLog
+from tfscale.training.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+
+T = TypeVar("T")
+
+BATCH = 1000
+GFLOPS_A_STEP = 3
+KNOWN = ("from tfscale.tracking.store import store_at", "from tfscale.tracking.sync import sync")
+
+
+def spec(label: str, parent: str | None = None) -> StageSpec:
+    tokens = (TokenGroup(8, 8**0.5),)
+    return StageSpec(
+        label=label,
+        model=TokenFormerConfig(2, 16, 2, 64, 8, tokens, tokens, tokens),
+        data=DataSpec("corpus", 0, 0, 512),
+        tokens=10 * BATCH,
+        batch_tokens=BATCH,
+        optimizer=OptimizerSpec(3e-3, 0.9, 0.95, 1e-8, 0.1, 1.0),
+        schedule=ScheduleSpec("cosine", 0, 0.0, 0.1, 0.0),
+        seed=0,
+        run=RunSpec("data"),
+        parent=parent,
+        growth={"name": "exact", "tau": "keep"} if parent else None,
+    )
+
+
+def stage(folder: Path, size: str, parent: str | None = None) -> ArmStage:
+    path = folder / "stages" / f"label-{size}"
+    if not path.exists():
+        path.mkdir(parents=True)
+        (path / "stage.yaml").write_text(json.dumps({"size": size}))
+    return ArmStage(size, f"key-{size}", path, spec(f"label-{size}", parent))
+
+
+def chain(folder: Path) -> Arm:
+    base = stage(folder, "1M")
+    return Arm("progressive", "Grown", "chain", (base, stage(folder, "2M", base.key)))
+
+
+def scratch(folder: Path) -> Arm:
+    return Arm("scratch", "From scratch", "scratch", (stage(folder, "1M"), stage(folder, "4M")))
+
+
+def train(part: ArmStage, steps: range, after: int = 0, noise: float = 0.0) -> None:
+    """Steps of a stage whose lineage had made `after` steps before; an evaluation at every second one."""
+    log = EventLog(part.path)
+    log.write("start", step=steps.start - 1, time=at(after, steps.start - 1) + noise)
+    for step in steps:
+        totals = {
+            "tokens": step * BATCH,
+            "total_tokens": (after + step) * BATCH,
+            "total_flops": (after + step) * GFLOPS_A_STEP * 1e9,
+            "total_seconds": after + step + noise,
+            "time": at(after, step) + noise,
+        }
+        log.write("train", step=step, loss=loss(after + step), lr=0.1, **totals)
+        if step % 2 == 0:
+            log.write("eval", step=step, loss=loss(after + step), perplexity=100.0 - after - step, **totals)
+    log.close()
+
+
+def finish(part: ArmStage, after: int = 0) -> None:
+    end(part, "done", after)
+    (part.path / "done.json").write_text("{}")
+
+
+def end(part: ArmStage, reason: str, after: int = 0) -> None:
+    log = EventLog(part.path)
+    log.write("end", step=10, reason=reason, time=at(after, 10) + 0.5)
+    log.close()
+
+
+def finished_chain(folder: Path) -> Arm:
+    arm = chain(folder)
+    base, child = arm.stages
+    train(base, range(1, 11))
+    finish(base)
+    train(child, range(1, 11), after=10)
+    finish(child, after=10)
+    return arm
+
+
+def evaluate(part: ArmStage, second: int = 0, **measured: float) -> None:
+    """What `tfscale eval` has written of a finished stage: its held-out text, and a task where `measured` says so."""
+    time = f"2026-01-02T03:04:{second:02d}+00:00"
+    text = {"kind": "text", "name": "my text.txt", "sha256": "f", "loss": 1.0, "perplexity": 2.75, "bits_per_byte": 0.5}
+    task = {"kind": "task", "name": "lambada", "version": 1, "samples": 9, "metrics": measured}
+    entries = [{**entry, "time": time} for entry in ((text, task) if measured else (text,))]
+    (part.path / "evaluations.json").write_text(json.dumps({"format": 1, "evaluations": entries}))
+
+
+def at(after: int, step: int) -> float:
+    return 1_700_000_000.25 + after + step
+
+
+def loss(step: int) -> float:
+    return 5.0 - step / 10
+
+
+@cache
+def client(store: Store) -> "MlflowClient":
+    return connect(store)
+
+
+def experiment(store: Store, name: str = "tiny") -> Any:
+    found = client(store).get_experiment_by_name(name)
+    assert found is not None
+    return found
+
+
+def runs(store: Store, name: str = "tiny") -> "list[Run]":
+    return list(client(store).search_runs([experiment(store, name).experiment_id]))
+
+
+def run(store: Store, size: str | None = None, arm: str = "progressive", name: str = "tiny") -> "Run":
+    """The one run of a stage, or of the arm itself."""
+    tags = {"tfscale.arm": arm, "tfscale.size": size}
+    (found,) = [r for r in runs(store, name) if all(r.data.tags.get(tag) == value for tag, value in tags.items())]
+    return found
+
+
+def values(store: Store, run: "Run", metric: str) -> list[tuple[int, float]]:
+    history = client(store).get_metric_history(run.info.run_id, metric)
+    return sorted((point.step, point.value) for point in history)
+
+
+def models(store: Store, name: str = "tiny") -> "dict[str, LoggedModel]":
+    """By the key of their stage, each of which has one."""
+    found = list(client(store).search_logged_models([experiment(store, name).experiment_id]))
+    by_key = {model.tags["tfscale.key"]: model for model in found}
+    assert len(by_key) == len(found)
+    return by_key
+
+
+def contents(store: Store, name: str = "tiny") -> Counter[tuple[Any, ...]]:
+    """Every point of an experiment: whose, which metric, step, value; every link from a run to a model or data set."""
+    owned: Counter[tuple[Any, ...]] = Counter()
+    for found in runs(store, name):
+        owner = f"{found.data.tags.get('tfscale.arm')} {found.data.tags.get('tfscale.size')}"
+        owned.update((owner, metric, *point) for metric in found.data.metrics for point in values(store, found, metric))
+        owned.update((owner, "input", each.dataset.digest) for each in found.inputs.dataset_inputs)
+        owned.update((owner, "output") for _ in found.outputs.model_outputs)
+    for key, model in models(store, name).items():
+        owned.update((key, metric.key, metric.step, metric.value) for metric in model.metrics or [])
+    return owned
+
+
+def points(store: Store, name: str = "tiny") -> int:
+    """Values that its runs hold."""
+    return sum(len(values(store, found, metric)) for found in runs(store, name) for metric in found.data.metrics)
+
+
+def cursor_file(store: Store) -> Path:
+    (path,) = store.folder.glob("*.json")
+    return path
+
+
+def start_python(*lines: str) -> "subprocess.Popen[str]":
+    """Another process that knows this module, `Path`, `sync` and `store_at`."""
+    code = "\n".join(("import sys", "from tracked import *", *KNOWN, *lines))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def serving(store: Store, port: int) -> Iterator[None]:
+    """MLflow's own server on a store, for as long as it is entered; it answers some seconds later."""
+    server = subprocess.Popen(ui_command(store, port=port), env=ui_environment(), start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(60)
+
+
+def fetch(port: int) -> str | None:
+    """The server's front page; None while it does not answer."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    with closing(connection), suppress(OSError):
+        connection.request("GET", "/")
+        return connection.getresponse().read().decode()
+    return None
+
+
+def wait_for(what: Callable[[], T | None]) -> T:
+    for _ in range(600):
+        if value := what():
+            return value
+        time.sleep(0.2)
+    raise AssertionError("it never came")

@@ -1,0 +1,62 @@
+"""tfscale sync: what a runs folder holds, sent to an MLflow server."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfscale.cli.experiment import answer, console, plan_of, say
+from tfscale.config.compose import compose, runs_dir
+from tfscale.faults import UserFault
+from tfscale.schedule.experiments import Recorded, experiment_of, recorded
+from tfscale.schedule.ledger import status_of
+from tfscale.tracking.store import Store, StoreError, store_at
+from tfscale.tracking.sync import sync as send
+
+
+def sync(uri: str, overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> int:
+    """Sends every experiment of the runs folder, or the one that the overrides make; returns the exit code.
+
+    Args:
+        overrides: those but for `runs=` choose one experiment.
+    """
+    runs = runs_dir(compose(overrides, config_dir))
+    chooses = any(not text.startswith("runs=") for text in overrides)
+    experiments = [experiment_of(plan_of(overrides, config_dir))] if chooses else recorded(runs)
+    if not experiments:
+        raise UserFault([f"{runs}: no experiment was run here; `tfscale run` makes one, runs=DIR names another folder"])
+    try:
+        store = store_at(runs, uri)
+    except ValueError as error:
+        raise UserFault([str(error).replace("tracking.uri", "URI")]) from error
+    results = [_send(store, experiment) for experiment in experiments]
+    if as_json:
+        answer({"store": store.shown, "experiments": results})
+    else:
+        for result in results:
+            _show(result)
+    faults = [result["fault"] for result in results if result["fault"]]
+    for fault in faults:
+        print(f"error: {fault}\nThe same command sends what is missing.", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def _send(store: Store, experiment: Recorded) -> dict[str, Any]:
+    stages = {stage.key: stage for arm in experiment.arms for stage in arm.stages}
+    states = [status_of(stage).state for stage in stages.values()]
+    counts = {"stages": len(states), "done": states.count("done"), "not_begun": states.count("waiting")}
+    values, fault = 0, None
+    try:
+        with console.status(f"{experiment.name} to {store.shown}"):
+            values = send(store, experiment.name, experiment.arms, experiment.comparison)
+    except StoreError as error:
+        fault = str(error)
+    return {"experiment": experiment.name, "arms": [arm.name for arm in experiment.arms], **counts,
+            "values_sent": values, "fault": fault}  # fmt: skip
+
+
+def _show(result: dict[str, Any]) -> None:
+    if result["fault"]:
+        return
+    sent = f"{result['values_sent']:,} measurements sent" if result["values_sent"] else "nothing new"
+    say(f"{result['experiment']}: {result['done']} of {result['stages']} stages done; {sent}")
