@@ -20,7 +20,7 @@ def tfscale(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
 
 def test_help_lists_every_verb_and_loads_neither_torch_nor_mlflow() -> None:
     shown = tfscale("--help")
-    for verb in ("run", "plan", "compare", "status", "grow", "generate", "import", "export", "eval", "ui"):
+    for verb in ("run", "plan", "compare", "tune", "status", "grow", "generate", "import", "export", "eval", "ui"):
         assert f"\n  {verb} " in shown.stdout
     code = "import sys, tfscale.cli.main; print(*({'torch', 'mlflow', 'hydra', 'numpy'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

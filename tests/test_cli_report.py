@@ -60,9 +60,9 @@ def test_report_writes_one_page_beside_the_comparison(
     finished: tuple[list[str], Plan], capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides, plan = finished
-    assert report(overrides, "scratch", None) == 0
+    assert report(overrides, "scratch", None, as_json=True) == 0
     path = comparison_folder(plan) / "report.html"
-    assert str(path) in capsys.readouterr().out
+    assert json.loads(capsys.readouterr().out) == {"report": str(path)}
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
     text = path.read_text(encoding="utf-8")
     assert "tfscale compare --baseline scratch --run-missing" in text

@@ -1,26 +1,27 @@
 """tfscale compare: the chain beside its baselines."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table as RichTable
 
 from tfscale.analysis.compared import Comparison, compare_arms
+from tfscale.analysis.formats import to_document
 from tfscale.analysis.report import write_comparison
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
-from tfscale.cli.experiment import console, plan_of, quantity, say, table, work
-from tfscale.cli.run import run_plan, tracking_store
+from tfscale.cli.experiment import answer, console, plan_of, quantity, say, table, work
+from tfscale.cli.run import catch_up, run_plan, tracking_store
 from tfscale.config.compose import group_options
 from tfscale.faults import UserFault
+from tfscale.schedule.experiments import comparison_folder, record
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.plan import Plan
-from tfscale.tracking.store import StoreError
-from tfscale.tracking.sync import log_artifacts, sync
 
 
-def compare(overrides: Sequence[str], baseline: str, run_missing: bool, config_dir: Path | None) -> int:
+def compare(
+    overrides: Sequence[str], baseline: str, run_missing: bool, config_dir: Path | None, as_json: bool = False
+) -> int:
     """Compares; returns the exit code."""
     plan = plan_with(overrides, baseline, config_dir)
     if run_missing:
@@ -29,8 +30,9 @@ def compare(overrides: Sequence[str], baseline: str, run_missing: bool, config_d
             return code
     comparison = compare_plan(plan)
     written = written_out(comparison, plan)
-    _show(comparison, written)
-    _track(plan, written)
+    answer(to_document(comparison) | {"files": written}) if as_json else _show(comparison, written)
+    record(plan)
+    catch_up(plan, tracking_store(plan))
     return 0
 
 
@@ -42,7 +44,7 @@ def plan_with(overrides: Sequence[str], baseline: str, config_dir: Path | None) 
     """
     if any(text.startswith("baseline=") for text in overrides):
         raise UserFault([f"the arms are named by --baseline here; allowed: {', '.join(group_options()['baseline'])}"])
-    return plan_of([*overrides, f"baseline={baseline}"], config_dir)
+    return plan_of([*overrides, f"baseline=[{baseline}]"], config_dir)
 
 
 def compare_plan(plan: Plan) -> Comparison:
@@ -55,7 +57,7 @@ def compare_plan(plan: Plan) -> Comparison:
     if missing:
         names = ", ".join(stage.path.name for stage in missing)
         say(f"not finished: {names}\n`tfscale compare --run-missing` trains them")
-    if not any(is_done(stage) for stage in plan.chain.stages):
+    if not any(is_done(stage) for stage in plan.arms[0].stages):
         raise UserFault([f"no stage of the chain is finished in {plan.runs}; nothing can be compared yet"])
     experiment = plan.experiment
     title = f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
@@ -64,12 +66,6 @@ def compare_plan(plan: Plan) -> Comparison:
         return compare_arms(plan.arms, title, assumed_noise=experiment.analysis.noise_floor, reference=reference)
     except ValueError as error:
         raise UserFault([str(error)]) from error
-
-
-def comparison_folder(plan: Plan) -> Path:
-    """Where a plan's comparison is: named by the chain that it is about, for another recipe or budget is another
-    comparison."""
-    return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.stages[-1].key}"
 
 
 def written_out(comparison: Comparison, plan: Plan) -> tuple[Path, ...]:
@@ -116,14 +112,3 @@ def _cells(row: Row) -> list[str]:
         *costs,
         "same run" if row.shared else speed_up(row.equal_perplexity),
     ]
-
-
-def _track(plan: Plan, written: Sequence[Path]) -> None:
-    store = tracking_store(plan)
-    if store is None:
-        return
-    try:
-        sync(store, plan.experiment.schedule.name, plan.arms)
-        log_artifacts(store, plan.experiment.schedule.name, list(written))
-    except StoreError as fault:
-        print(f"warning: tracking is behind, and is caught up by the next run: {fault}", file=sys.stderr)

@@ -1,16 +1,17 @@
 """tfscale data: corpora, made and listed."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from tfscale.cli.experiment import console, say, table, tokens
+from tfscale.cli.experiment import answer, console, say, table, tokens
 from tfscale.config.compose import compose
 from tfscale.data.errors import DataError
+from tfscale.data.manifest import Manifest
 from tfscale.data.prepared import PreparedData
 from tfscale.data.progress import Report
 from tfscale.data.stored import stored, unfinished
@@ -22,7 +23,7 @@ LINE_SECONDS = 10.0
 """Between two lines where there is no terminal."""
 
 
-def prepare(overrides: Sequence[str], config_dir: Path | None) -> int:
+def prepare(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:
     """Fetches and prepares the corpus of the overrides; returns the exit code.
 
     Raises:
@@ -38,14 +39,22 @@ def prepare(overrides: Sequence[str], config_dir: Path | None) -> int:
         if corpus.missing:
             raise UserFault([f"data: {fault}" for fault in corpus.missing])
         data = prepare_corpus(experiment, corpus, view)
+    if as_json:
+        answer(_corpus(data.folder, data.manifest))
+        return 0
     say(_summary(data))
     say(f"read it anywhere: data=shards data.path={data.folder}")
     return 0
 
 
-def show(overrides: Sequence[str], config_dir: Path | None) -> int:
+def show(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:
     """Lists the corpora of the runs folder; returns the exit code."""
     root = data_dir(compose(overrides, config_dir))
+    if as_json:
+        answer(
+            {"folder": root, "corpora": list(_corpora(root)), "unfinished": [left.path for left in unfinished(root)]}
+        )
+        return 0
     rows = table(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "held out", "GB"])
     for folder in stored(root):
         try:
@@ -62,6 +71,27 @@ def show(overrides: Sequence[str], config_dir: Path | None) -> int:
         there = f"{left.path} ({left.size / 1e9:,.2f} GB)"
         say(f"unfinished: {there}; the command that began it goes on, or it can be removed")
     return 0
+
+
+def _corpora(root: Path) -> Iterator[dict[str, Any]]:
+    for folder in stored(root):
+        try:
+            yield _corpus(folder.path, folder.manifest) | {"bytes": folder.size}
+        except DataError as fault:
+            yield {"folder": folder.path, "damaged": str(fault)}
+
+
+def _corpus(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    parts = {"training": manifest.train, "heldout": manifest.heldout}
+    return {
+        "fingerprint": manifest.fingerprint,
+        "folder": folder,
+        "source": manifest.source,
+        "tokenizer": {"kind": manifest.tokenizer.kind, "vocab_size": manifest.tokenizer.vocab_size},
+        **{name: {"tokens": part.tokens, "documents": part.documents} for name, part in parts.items()},
+        "duplicates": manifest.duplicates,
+        "empty": manifest.empty,
+    }
 
 
 def _summary(data: PreparedData) -> str:

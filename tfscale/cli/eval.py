@@ -6,14 +6,19 @@ from typing import Any
 
 import torch
 
-from tfscale.cli.experiment import console, say, table
+from tfscale.cli.experiment import answer, console, say, table
+from tfscale.cli.run import mirror, store_of
 from tfscale.cli.stages import stages_of
+from tfscale.config.compose import compose, runs_dir
+from tfscale.config.schema import Experiment
 from tfscale.data.text import TextSource
 from tfscale.faults import UserFault
-from tfscale.interop.evaluations import EVALUATIONS_FILE, add_evaluation
+from tfscale.interop.evaluations import add_evaluation
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.interop.perplexity import Score, score_heldout, score_text
 from tfscale.models.language_model import LanguageModel
+from tfscale.schedule.evaluations import EVALUATIONS_FILE
+from tfscale.schedule.experiments import recorded
 
 PAPER = "paper"
 """In place of tasks: the paper's six."""
@@ -28,6 +33,7 @@ def evaluate(
     stride: int | None,
     overrides: Sequence[str],
     config_dir: Path | None,
+    as_json: bool = False,
 ) -> int:
     """Measures each stage, prints it and writes it beside the stage's costs; returns the exit code.
 
@@ -42,15 +48,29 @@ def evaluate(
         context = stage.spec.model.context
         if stride is not None and stride > context:
             raise UserFault([f"--stride {stride}: at most the context of {stage.folder.name}, {context}"])
+    made: list[dict[str, Any]] = []
     for stage in stages:
         model = model_of(stage)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         if texts or not tasks:
-            _texts(stage, model, identities, stride or stage.spec.model.context)
+            made += _texts(stage, model, identities, stride or stage.spec.model.context)
         if tasks:
-            _tasks(stage, model, tasks, task_path, limit)
+            made += _tasks(stage, model, tasks, task_path, limit)
         say(str(stage.folder / EVALUATIONS_FILE))
+    _track(stages, compose(overrides, config_dir))
+    if as_json:
+        answer(made)
     return 0
+
+
+def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
+    """Brings tracking up to date with the experiments that the stages belong to."""
+    store, folders = store_of(experiment), {stage.folder.resolve() for stage in stages}
+    if store is None:
+        return
+    for each in recorded(runs_dir(experiment)):
+        if any(stage.path.resolve() in folders for arm in each.arms for stage in arm.stages):
+            mirror(each, store)
 
 
 def _identities(texts: Sequence[Path]) -> dict[Path, str]:
@@ -61,19 +81,28 @@ def _identities(texts: Sequence[Path]) -> dict[Path, str]:
         raise UserFault([f"--text {error}"]) from error
 
 
-def _texts(stage: Finished, model: LanguageModel, texts: dict[Path, str], stride: int) -> None:
+def _texts(stage: Finished, model: LanguageModel, texts: dict[Path, str], stride: int) -> list[dict[str, Any]]:
+    made = []
     rows = table(stage.folder.name, ["text"], ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"])
     for path, digest in texts.items():
         with console.status(f"{stage.folder.name}: {path}"):
             score = score_text(path, tokenizer_of(stage), model, stride)
-        add_evaluation(stage, _entry(path.name, digest, score))
+        made.append(_entry(path.name, digest, score))
         rows.add_row(path.name, *_cells(score))
     if not texts:
         with console.status(f"{stage.folder.name}: held-out tokens"):
             score = score_heldout(stage, model, stride)
-        add_evaluation(stage, _entry("heldout", stage.spec.data.fingerprint, score))
+        made.append(_entry("heldout", stage.spec.data.fingerprint, score))
         rows.add_row("held-out", *_cells(score))
     console.print(rows)
+    return _kept(stage, made)
+
+
+def _kept(stage: Finished, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same, written beside the stage's costs, and named after it."""
+    for entry in made:
+        add_evaluation(stage, entry)
+    return [{"stage": stage.folder.name, **entry} for entry in made]
 
 
 def _entry(name: str, digest: str, score: Score) -> dict[str, Any]:
@@ -86,20 +115,24 @@ def _cells(score: Score) -> list[str]:
     return [*measured, f"{score.tokens:,}", str(score.context), str(score.stride)]
 
 
-def _tasks(stage: Finished, model: LanguageModel, tasks: str, task_path: Path | None, limit: int | None) -> None:
+def _tasks(
+    stage: Finished, model: LanguageModel, tasks: str, task_path: Path | None, limit: int | None
+) -> list[dict[str, Any]]:
     try:
         from tfscale.interop import harness
     except ImportError as error:
         raise UserFault([f"--tasks needs lm-evaluation-harness: pip install 'tfscale[eval]' ({error})"]) from error
     names = harness.PAPER if tasks == PAPER else tuple(tasks.split(","))
+    made = []
     rows = table(stage.folder.name, ["task", "metric"], ["value", "± stderr", "samples"], caption="zero-shot")
     for result in harness.run_tasks(model, tokenizer_of(stage), names, task_path, limit):
         measured = {"samples": result.samples, "shots": 0, "metrics": result.metrics}
         about = {"version": result.version, "harness": harness.harness_version()}
-        add_evaluation(stage, {"kind": "task", "name": result.name, **about, **measured})
+        made.append({"kind": "task", "name": result.name, **about, **measured})
         for metric, value in result.metrics.items():
             if not metric.endswith("_stderr"):
                 error_of = result.metrics.get(f"{metric}_stderr")
                 spread = "" if error_of is None else f"{error_of:.4f}"
                 rows.add_row(result.name, metric, f"{value:.4f}", spread, f"{result.samples:,}")
     console.print(rows)
+    return _kept(stage, made)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tfscale.cli.experiment import console, quantity
+from tfscale.cli.experiment import answer, console, quantity
 from tfscale.cli.stages import stages_of
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
@@ -27,6 +27,7 @@ def generate(
     settings: tuple[float, int, float, int],
     overrides: Sequence[str],
     config_dir: Path | None,
+    as_json: bool = False,
 ) -> int:
     """Prints what each stage makes of the prompt, as it is made; returns the exit code.
 
@@ -40,7 +41,9 @@ def generate(
         raise UserFault([f"--{error}".replace("_", "-", 1)]) from error
     stages = stages_of(names, overrides, config_dir)
     writers = [_Writer(stage, prompt, count, sampling) for stage in stages]
-    if len(writers) == 1:
+    if as_json:
+        answer([_record(writer, prompt) for writer in writers])
+    elif len(writers) == 1:
         _stream(writers[0], prompt)
     else:
         _side_by_side(writers, prompt)
@@ -84,6 +87,12 @@ class _Writer:
                 f"{self.stage.folder.name} sees {context} tokens at once; each time they were full, it went on from "
                 f"the last {context // 2} of them"
             )
+
+
+def _record(writer: _Writer, prompt: str) -> dict[str, object]:
+    stage = writer.stage
+    size = {"parameters": parameters(stage.spec.model), "evaluation": stage.done["eval"]}
+    return {"stage": stage.folder.name, **size, "prompt": prompt, "text": "".join(writer.pieces())}
 
 
 def _stream(writer: _Writer, prompt: str) -> None:

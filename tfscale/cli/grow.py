@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli.experiment import quantity, say
+from tfscale.cli.experiment import answer, quantity, say
 from tfscale.config.compose import compose, runs_dir
 from tfscale.faults import UserFault
 from tfscale.growth.recipe import Tokens, grow_config
@@ -13,7 +13,9 @@ from tfscale.schedule.ledger import find_stage
 from tfscale.training.spec import read_spec
 
 
-def grow(name: str, to: Path, tokens: Tokens, overrides: Sequence[str], config_dir: Path | None) -> int:
+def grow(
+    name: str, to: Path, tokens: Tokens, overrides: Sequence[str], config_dir: Path | None, as_json: bool = False
+) -> int:
     """Grows a finished stage's checkpoint into a folder; returns the exit code."""
     from tfscale.schedule.growing import grow_by_hand
 
@@ -30,6 +32,10 @@ def grow(name: str, to: Path, tokens: Tokens, overrides: Sequence[str], config_d
         result = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)
     except ValueError as error:
         raise UserFault([str(error)]) from error
+    if as_json:
+        shape = {"parameters_before": parameters(model), "parameters": parameters(config), "recipe": recipe.name}
+        answer({"stage": stage_dir.name, **shape, **vars(result), "folder": to})
+        return 0
     say(
         f"{stage_dir.name}: {quantity(parameters(model))} to {quantity(parameters(config))} parameters by "
         f"growth={recipe.name}\nloss on {result.tokens} held-out tokens: {result.loss_before:.6f} before, "

@@ -4,11 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tfscale.cli.experiment import quantity, say, tokens, work
+from tfscale.cli.experiment import answer, quantity, say, tokens, work
 from tfscale.faults import UserFault
 
 
-def import_(source: Path, config: Path | None, to: Path, tokenizer: Path | None, data: Path | None, cost: str) -> int:
+def import_(
+    source: Path,
+    config: Path | None,
+    to: Path,
+    tokenizer: Path | None,
+    data: Path | None,
+    cost: str,
+    as_json: bool = False,
+) -> int:
     """Makes a stage's folder out of released weights or an exported folder; returns the exit code."""
     from tfscale.interop.adopt import adopt
     from tfscale.interop.exported import is_exported, read_exported
@@ -33,6 +41,10 @@ def import_(source: Path, config: Path | None, to: Path, tokenizer: Path | None,
         spec = adopt(to, found, data)
     except OSError as error:
         raise UserFault([str(error)]) from error
+    if as_json:
+        size = {"parameters": parameters(spec.model), "weights": spec.init_from, "totals": found.totals}
+        answer({"source": source, **size, "folder": to})
+        return 0
     say(f"{source}: {quantity(parameters(spec.model))} parameters, weights {spec.init_from}")
     if found.totals is None:
         say("note: what it cost is not known and counts as nothing; say it with --tokens, such as --tokens 300B")

@@ -1,6 +1,5 @@
 """tfscale plan: what would run, and what it would take."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tfscale.cli.experiment import console, plan_of, quantity, say, table, tokens, work
+from tfscale.cli.experiment import answer, console, plan_of, quantity, say, table, tokens, work
 from tfscale.faults import UserFault
 from tfscale.models.config import TokenFormerConfig, to_dict
 from tfscale.schedule.arms import Arm, ArmStage
@@ -50,11 +49,12 @@ def plan(overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> in
     totals = families(planned, lambda spec: predict(spec, machine, speeds))
     notes = _notes(planned, machine, predictions)
     if as_json:
-        print(json.dumps(_json(planned, machine, predictions, totals, notes), indent=2))
+        answer(_json(planned, machine, predictions, totals, notes))
         return 0
     for arm in planned.arms:
-        for first in range(0, len(arm.stages), COLUMNS):
-            console.print(_arm_table(arm, arm.stages[first : first + COLUMNS], predictions))
+        stages = arm.of_seed(arm.seeds[0]).stages
+        for first in range(0, len(stages), COLUMNS):
+            console.print(_arm_table(arm, stages[first : first + COLUMNS], predictions))
     console.print(_families_table(planned, totals))
     say(_reckoned(machine, list(predictions.values())))
     for note in notes:
@@ -63,9 +63,11 @@ def plan(overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> in
 
 
 def _arm_table(arm: Arm, stages: Sequence[ArmStage], predictions: dict[str, Prediction]) -> Table:
-    """Stages from left to right, and what is known of each from top to bottom: the work, a device's part, the cost."""
+    """Stages of one seed from left to right, and what is known of each from top to bottom: the work, a device's part,
+    the cost."""
     found = [predictions[stage.key] for stage in stages]
-    rows = table(arm.title, [""], [stage.size for stage in stages])
+    times = f", x {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
+    rows = table(arm.title + times, [""], [stage.size for stage in stages])
 
     def row(name: str, cell: Callable[[Prediction], str]) -> None:
         cells = [cell(prediction) for prediction in found]
@@ -78,7 +80,7 @@ def _arm_table(arm: Arm, stages: Sequence[ArmStage], predictions: dict[str, Pred
     row("tokens", lambda p: tokens(p.tokens))
     row("steps", lambda p: f"{p.steps:,}")
     row("FLOPs", lambda p: work(p.flops))
-    rows.add_row("state", *map(_state, stages))
+    rows.add_row("state", *(_states([each for each in arm.stages if each.size == stage.size]) for stage in stages))
     rows.add_section()
     row("sharding", lambda p: SHARDINGS[p.layout.sharding] if p.machine.devices > 1 else "")
     row("recomputed", lambda p: p.layout.recompute)
@@ -102,6 +104,14 @@ def _shape(stage: ArmStage) -> str:
     if isinstance(model, TokenFormerConfig):
         return "/".join(map(str, model.tokens))
     return f"{model.n_layer}x{model.d_model}"
+
+
+def _states(replicates: Sequence[ArmStage]) -> str:
+    """Of a stage; of several seeds, how many are done."""
+    if len(replicates) == 1:
+        return _state(replicates[0])
+    done = sum(status_of(stage).state == "done" for stage in replicates)
+    return f"{done} of {len(replicates)} done"
 
 
 def _state(stage: ArmStage) -> str:
@@ -228,6 +238,7 @@ def _stage_json(stage: ArmStage, prediction: Prediction) -> dict[str, Any]:
     layout = prediction.layout
     return {
         "size": stage.size,
+        "seed": stage.spec.seed,
         "key": stage.key,
         "folder": str(stage.path),
         "state": status_of(stage).state,

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tfscale.cli.experiment import console, quantity, say, table, tokens
+from tfscale.cli.experiment import answer, console, quantity, say, table, tokens
 from tfscale.cli.run import check, prepare, train
 from tfscale.models.counts import parameters
 from tfscale.schedule.ledger import is_done
@@ -19,7 +19,7 @@ from tfscale.training.files import write_json
 REPORT = "report.json"
 
 
-def rehearse(plan: Plan) -> int:
+def rehearse(plan: Plan, as_json: bool = False) -> int:
     """Rehearses a plan from its beginning, or from where it was stopped; returns the exit code.
 
     A parent's checkpoint is removed as soon as its child is done, and the last ones in the end: a rehearsal needs the
@@ -39,7 +39,11 @@ def rehearse(plan: Plan) -> int:
             if earlier.stage.key not in waiting:
                 release(earlier.stage)
     report = plan.runs / REPORT
-    write_json(report, {"schedule": plan.experiment.schedule.name, "stages": [_values(row) for row in rows]})
+    found = {"schedule": plan.experiment.schedule.name, "stages": [_values(row) for row in rows]}
+    write_json(report, found)
+    if as_json:
+        answer(found)
+        return 0
     console.print(_table(plan, rows))
     for row in rows:
         if row.growth:
@@ -72,8 +76,8 @@ def _table(plan: Plan, rows: list[Rehearsed]) -> Table:
 
 
 def _growth(size: str, growth: dict[str, Any]) -> str:
-    found, tokens = growth["comparison"], growth["tokens"]
-    counts = ", ".join(f"{name} {n['before']} → {n['after']}" for name, n in tokens.items())
+    found, changed = growth["comparison"], growth.get("tokens") or growth["shape"]
+    counts = ", ".join(f"{name} {n['before']} → {n['after']}" for name, n in changed.items())
     verdict = "the function is preserved" if growth["preserving"] else "the recipe changes the function"
     return (
         f"growth to {size}: {counts}; perplexity {math.exp(found['loss_before']):,.3f} → "

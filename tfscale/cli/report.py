@@ -10,12 +10,14 @@ import yaml
 from tfscale.analysis.page import page
 from tfscale.analysis.records import stage_records
 from tfscale.analysis.report import write_whole
-from tfscale.cli.compare import compare_plan, comparison_folder, plan_with
-from tfscale.cli.experiment import say
+from tfscale.cli.compare import compare_plan, plan_with
+from tfscale.cli.experiment import answer, say
+from tfscale.cli.run import catch_up, tracking_store
 from tfscale.faults import UserFault
+from tfscale.schedule.experiments import comparison_folder, record
 
 
-def report(overrides: Sequence[str], baseline: str, config_dir: Path | None) -> int:
+def report(overrides: Sequence[str], baseline: str, config_dir: Path | None, as_json: bool = False) -> int:
     """Writes `report.html` beside the comparison's other files; returns the exit code."""
     plan = plan_with(overrides, baseline, config_dir)
     comparison = compare_plan(plan)
@@ -29,7 +31,9 @@ def report(overrides: Sequence[str], baseline: str, config_dir: Path | None) -> 
     path = comparison_folder(plan) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content.encode())
-    say(str(path))
+    record(plan)
+    catch_up(plan, tracking_store(plan))
+    answer({"report": path}) if as_json else say(str(path))
     return 0
 
 

@@ -7,12 +7,16 @@ from pathlib import Path
 from types import FrameType
 
 from tfscale.cli.data import PreparationView
-from tfscale.cli.experiment import console, plan_of, say
+from tfscale.cli.experiment import answer, console, plan_of, say
+from tfscale.cli.status import states
 from tfscale.cli.summary import chain_table
 from tfscale.cli.view import make_view
+from tfscale.config.compose import runs_dir
+from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.corpus import prepare_corpus
+from tfscale.schedule.experiments import Recorded, experiment_of, record
 from tfscale.schedule.launchers import missing
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.orchestrator import Orchestrator, StageFailed
@@ -27,15 +31,17 @@ MIRROR_SECONDS = 60.0
 """How long the end of a run waits for a slow tracking store."""
 
 
-def run(overrides: Sequence[str], config_dir: Path | None) -> int:
+def run(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:
     """Runs a plan; returns the exit code."""
     plan = plan_of(overrides, config_dir)
     if plan.experiment.schedule.rehearse:
         from tfscale.cli.rehearse import rehearse
 
-        return rehearse(plan)
+        return rehearse(plan, as_json)
     code = run_plan(plan)
-    if code == 0:
+    if as_json:
+        answer(states(plan))
+    elif code == 0:
         try:
             console.print(chain_table(plan))
         except ValueError as error:
@@ -53,12 +59,14 @@ def run_plan(plan: Plan) -> int:
     check(plan)
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
-        _catch_up(plan, store)
+        record(plan)
+        catch_up(plan, store)
         say(f"{plan.experiment.schedule.name}: all {len(plan.stages)} stages are done; nothing to train.")
         return 0
     if len(left) < len(plan.stages):
         say(f"{len(plan.stages) - len(left)} of {len(plan.stages)} stages are done already.")
     prepare(plan)
+    record(plan)
     return train(plan, plan.stages, store)
 
 
@@ -77,16 +85,20 @@ def check(plan: Plan) -> None:
 
 
 def tracking_store(plan: Plan) -> Store | None:
-    """The store of the plan's tracking; None where tracking is off.
+    """As `store_of` the plan's experiment."""
+    return store_of(plan.experiment)
+
+
+def store_of(experiment: Experiment) -> Store | None:
+    """The store of an experiment's tracking; None where tracking is off.
 
     Raises:
         UserFault: a URI that is none.
     """
-    tracking = plan.experiment.tracking
-    if not tracking.enabled:
+    if not experiment.tracking.enabled:
         return None
     try:
-        return store_at(plan.runs, tracking.uri)
+        return store_at(runs_dir(experiment), experiment.tracking.uri)
     except ValueError as error:
         raise UserFault([str(error)]) from error
 
@@ -130,11 +142,16 @@ def _stop(mirror: Mirror | None) -> None:
         _warn(fault)
 
 
-def _catch_up(plan: Plan, store: Store | None) -> None:
-    if store is None:
-        return
+def catch_up(plan: Plan, store: Store | None) -> None:
+    """Brings the store up to date with a plan's stages and comparison; says so if it cannot be."""
+    if store is not None:
+        mirror(experiment_of(plan), store)
+
+
+def mirror(experiment: Recorded, store: Store) -> None:
+    """The same for what is known from the runs folder."""
     try:
-        sync(store, plan.experiment.schedule.name, plan.arms)
+        sync(store, experiment.name, experiment.arms, experiment.comparison)
     except StoreError as fault:
         _warn(str(fault))
 

@@ -2,33 +2,89 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from tfscale.cli.experiment import console, plan_of, say, table, tokens
+from tfscale.cli.dashboard import signs
+from tfscale.cli.experiment import answer, console, plan_of, say, table, tokens
+from tfscale.cli.watch import watch
+from tfscale.faults import UserFault
 from tfscale.schedule.ledger import status_of
 from tfscale.schedule.plan import Plan
-from tfscale.schedule.speed import stage_speed
+from tfscale.schedule.progress import Progress, Watch, overview
+from tfscale.schedule.speed import finished_speeds, stage_speed
 
-_SIGNS = {"done": "✔", "running": "▶", "preempted": "‖", "interrupted": "‖", "failed": "✘", "waiting": "·"}
 
+def status(
+    overrides: Sequence[str],
+    verify: bool,
+    config_dir: Path | None,
+    follow: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Prints the state of every stage, or what is wrong with the ledger; returns the exit code.
 
-def status(overrides: Sequence[str], verify: bool, config_dir: Path | None) -> int:
-    """Prints the state of every stage, or what is wrong with the ledger; returns the exit code."""
+    Args:
+        follow: go on showing it until all is done, or until Ctrl-C.
+    """
+    if verify and follow:
+        raise UserFault(["--verify reads everything once, --watch goes on; use one of them"])
     plan = plan_of(overrides, config_dir)
-    return _verify(plan) if verify else _show(plan)
+    if verify:
+        return _verify(plan, as_json)
+    if follow:
+        watch(plan, console)
+    answer(states(plan)) if as_json else _show(plan)
+    return 0
 
 
-def _show(plan: Plan) -> int:
+def states(plan: Plan) -> dict[str, Any]:
+    """How far every stage of a plan is, and the plan as a whole, for --json."""
+    looks = Watch(plan.stages).look()
+    return {
+        "schedule": plan.experiment.schedule.name,
+        "done": all(look.status.state == "done" for look in looks.values()),
+        "overview": overview(plan, looks, finished_speeds(plan.runs)),
+        "arms": [
+            {"name": arm.name, "title": arm.title, "stages": [_state(looks[stage.key]) for stage in arm.stages]}
+            for arm in plan.arms
+        ],
+    }
+
+
+def _state(look: Progress) -> dict[str, Any]:
+    stage, status = look.stage, look.status
+    return {
+        "size": stage.size,
+        "seed": stage.spec.seed,
+        "key": stage.key,
+        "folder": stage.path,
+        "state": status.state,
+        "detail": status.detail,
+        "tokens": status.tokens,
+        "of_tokens": stage.spec.tokens,
+        "flops": look.worked,
+        "of_flops": look.work,
+        "evaluation": status.last_eval,
+        "tokens_per_second": look.tokens_per_second,
+        "mfu": look.mfu,
+        "memory": look.memory,
+    }
+
+
+def _show(plan: Plan) -> None:
     for arm in plan.arms:
         speeds = {stage.key: stage_speed(stage.path) for stage in arm.stages}
         used = {key: speed.mfu for key, speed in speeds.items() if speed is not None and speed.mfu is not None}
         mfu = ["MFU"] if used else []
-        rows = table(arm.title, ["size", "state", "stage"], ["tokens", "of", "perplexity", *mfu])
+        seed = ["seed"] if len(arm.seeds) > 1 else []
+        rows = table(arm.title, ["size", *seed, "state", "stage"], ["tokens", "of", "perplexity", *mfu])
         details = []
         for stage in arm.stages:
             state = status_of(stage)
             rows.add_row(
                 stage.size,
-                f"{_SIGNS[state.state]} {state.state}",
+                *([str(stage.spec.seed)] if seed else []),
+                f"{signs(console)[state.state]} {state.state}",
                 stage.path.name,
                 tokens(state.tokens),
                 tokens(stage.spec.tokens),
@@ -40,14 +96,16 @@ def _show(plan: Plan) -> int:
         for detail in details:
             say(detail)
     say(f"in {plan.runs / 'stages'}")
-    return 0
 
 
-def _verify(plan: Plan) -> int:
+def _verify(plan: Plan, as_json: bool) -> int:
     from tfscale.schedule.verify import amount, set_aside, verify_plan  # it loads torch; a look at the states does not
 
     with console.status("reading the ledger"):
         findings = verify_plan(plan)
+    if as_json:
+        answer({"sound": not findings, "findings": findings, "set_aside": set_aside(plan), "read": amount(plan)})
+        return 1 if findings else 0
     for line in (*set_aside(plan), *findings):
         say(line)
     if findings:

@@ -1,35 +1,55 @@
 """The chain's table, at the end of a run."""
 
+import math
+from collections.abc import Sequence
+from statistics import mean, stdev
+
 from rich.table import Table
 
 from tfscale.cli.experiment import quantity, table, tokens, work
 from tfscale.models.counts import parameters
+from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.ledger import read_done, read_growth
 from tfscale.schedule.plan import Plan
 from tfscale.schedule.predict import duration
 
 
 def chain_table(plan: Plan) -> Table:
-    """Size by size: what the chain reached and what it has cost up to there. All its stages are done."""
+    """Size by size: what the chain reached and what it has cost up to there, on average over its seeds. All its stages
+    are done."""
     experiment = plan.experiment
+    seeds = len(plan.replicates)
     rows = table(
-        f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}",
+        f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
+        + (f", mean of {seeds} seeds" if seeds > 1 else ""),
         ["size"],
         ["params", "tokens", "perplexity", "bits/byte", "loss at growth", "FLOPs so far", "time"],
     )
-    for stage in plan.chain.stages:
-        done, growth = read_done(stage.path), read_growth(stage.path)
-        jump = "-"
-        if growth:
-            jump = f"{growth['comparison']['loss_before']:.3f} → {growth['comparison']['loss_after']:.3f}"
+    for replicates in zip(*(replicate.chain.stages for replicate in plan.replicates), strict=True):
+        done = [read_done(stage.path) for stage in replicates]
         rows.add_row(
-            stage.size,
-            quantity(parameters(stage.spec.model)),
-            tokens(stage.spec.tokens),
-            f"{done['eval']['perplexity']:.3f}",
-            f"{done['eval']['bits_per_byte']:.3f}",
-            jump,
-            work(done["totals"]["flops"]),
-            duration(done["totals"]["seconds"]),
+            replicates[0].size,
+            quantity(parameters(replicates[0].spec.model)),
+            tokens(replicates[0].spec.tokens),
+            _perplexity([each["eval"]["loss"] for each in done]),
+            f"{mean(each['eval']['bits_per_byte'] for each in done):.3f}",
+            _jump(replicates),
+            work(mean(each["totals"]["flops"] for each in done)),
+            duration(mean(each["totals"]["seconds"] for each in done)),
         )
     return rows
+
+
+def _perplexity(losses: Sequence[float]) -> str:
+    """Of the mean loss; of several seeds with the standard deviation between them."""
+    centre = math.exp(mean(losses))
+    return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
+
+
+def _jump(replicates: Sequence[ArmStage]) -> str:
+    """Loss before and after growth."""
+    found = [growth["comparison"] for stage in replicates if (growth := read_growth(stage.path))]
+    if not found:
+        return "-"
+    before, after = (mean(each[name] for each in found) for name in ("loss_before", "loss_after"))
+    return f"{before:.3f} → {after:.3f}"

@@ -1,20 +1,26 @@
-"""What a run shows: a live view on a terminal, plain lines anywhere else."""
+"""What a run shows: a live screen on a terminal, plain lines anywhere else."""
 
 import time
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.live import Live
 
-from tfscale.cli.experiment import tokens, work
-from tfscale.models.counts import flops
+from tfscale.cli.dashboard import Dashboard
+from tfscale.cli.experiment import tokens
+from tfscale.cli.words import name_of, overview_words, speed_words
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.launchers.attempt import Phase
 from tfscale.schedule.orchestrator import View
 from tfscale.schedule.plan import Plan
-from tfscale.schedule.predict import duration
+from tfscale.schedule.progress import Progress, Watch, overview
+from tfscale.schedule.speed import finished_speeds
 from tfscale.training.events import Event
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the folders."""
 
 
 class RunView(View, Protocol):
@@ -33,13 +39,12 @@ class RunView(View, Protocol):
 
 def make_view(plan: Plan, console: Console) -> RunView:
     """The view that suits where the output goes."""
-    return LiveView(plan, console) if console.is_terminal else PlainView(plan, console)
+    return LiveView(plan, console) if moves(console) else PlainView(plan, console)
 
 
-def name_of(plan: Plan, stage: ArmStage) -> str:
-    """Arm and size, such as `progressive 354M`."""
-    arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.stages))
-    return f"{arm.name} {stage.size}"
+def moves(console: Console) -> bool:
+    """Whether what was printed can be drawn over."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 class PlainView:
@@ -47,8 +52,8 @@ class PlainView:
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan, self._console = plan, console
+        self._watch, self._known = Watch(plan.stages), finished_speeds(plan.runs)
         self._waiting: set[str] = set()
-        self._speed: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -59,154 +64,125 @@ class PlainView:
     def say(self, message: str) -> None:
         self._console.print(message, markup=False, soft_wrap=True)
 
+    def tell(self, stage: ArmStage, what: str) -> None:
+        """A line about a stage."""
+        self.say(f"{name_of(self._plan, stage)}: {what}")
+
     def started(self, stage: ArmStage, phase: Phase) -> None:
         if phase == "training":
-            self.say(f"{name_of(self._plan, stage)}: training {tokens(stage.spec.tokens)} tokens, {stage.path.name}")
+            self.tell(stage, f"training {tokens(stage.spec.tokens)} tokens, {stage.path.name}")
         else:
-            self.say(f"{name_of(self._plan, stage)}: growing out of {stage.spec.parent}")
+            self.tell(stage, f"growing out of {stage.spec.parent}")
 
     def queued(self, stage: ArmStage, job: str) -> None:
         log = stage.path / "training.log"
-        self.say(f"{name_of(self._plan, stage)}: job {job} is in the queue or runs; its output goes to {log}")
+        self.tell(stage, f"job {job} is in the queue or runs; its output goes to {log}")
 
     def waiting(self, stage: ArmStage, holder: str) -> None:
         if stage.key not in self._waiting:
             self._waiting.add(stage.key)
-            self.say(f"{name_of(self._plan, stage)}: waiting, {stage.path.name} is being worked on by {holder}")
+            self.tell(stage, f"waiting, {stage.path.name} is being worked on by {holder}")
 
     def retrying(self, stage: ArmStage, reason: str) -> None:
-        self.say(f"{name_of(self._plan, stage)}: {reason}")
+        self.tell(stage, reason)
 
     def event(self, stage: ArmStage, event: Event) -> None:
-        if event["event"] == "train" and event["tokens_per_second"]:
-            self._speed[stage.key] = event["tokens_per_second"]
-        elif event["event"] == "eval":
-            self.say(f"{name_of(self._plan, stage)}: {describe(stage, event, self._speed.get(stage.key))}")
+        if event["event"] == "eval":
+            self.tell(stage, self._evaluated(stage, event))
         elif event["event"] == "start" and event["step"]:
-            self.say(
-                f"{name_of(self._plan, stage)}: goes on at {tokens(event['step'] * stage.spec.batch_tokens)} tokens"
-            )
+            self.tell(stage, f"goes on at {tokens(event['step'] * stage.spec.batch_tokens)} tokens")
         elif event["event"] == "end" and event["reason"] == "preempted":
-            done = tokens(event["step"] * stage.spec.batch_tokens)
-            self.say(f"{name_of(self._plan, stage)}: stopped at {done} tokens, with a checkpoint")
+            self.tell(stage, f"stopped at {tokens(event['step'] * stage.spec.batch_tokens)} tokens, with a checkpoint")
         elif event["event"] == "broken_checkpoint":
-            self.say(f"{name_of(self._plan, stage)}: a checkpoint was not whole and was {event['message']}")
+            self.tell(stage, f"a checkpoint was not whole and was {event['message']}")
         elif event["event"] == "non_finite":
             what = f"step {event['step']}, loss {event['loss']}, gradient norm {event['grad_norm']}"
-            self.say(f"{name_of(self._plan, stage)}: a number that is none ({what}); {event['policy']}")
+            self.tell(stage, f"a number that is none ({what}); {event['policy']}")
+
+    def _evaluated(self, stage: ArmStage, event: Event) -> str:
+        """Tokens, loss, perplexity, speed, utilisation, memory, compute against the plan, time left."""
+        looks = self._watch.look()
+        facts = [
+            f"{tokens(event['tokens'])} of {tokens(stage.spec.tokens)} tokens",
+            f"loss {event['loss']:.4f}",
+            f"perplexity {event['perplexity']:.3f}",
+            *speed_words(looks[stage.key]),
+        ]
+        whole = overview_words(overview(self._plan, looks, self._known), len(self._plan.arms))
+        return f"{', '.join(facts)}; plan {', '.join(whole)}"
 
     def finished(self, stage: ArmStage) -> None:
         self._waiting.discard(stage.key)
-        self.say(f"{name_of(self._plan, stage)}: done")
+        self.tell(stage, "done")
 
     def tick(self) -> None:
         pass
 
 
-def describe(stage: ArmStage, event: Event, speed: float | None) -> str:
-    """An evaluation in words: tokens, loss, perplexity, speed, time left, cumulative compute."""
-    parts = [
-        f"{tokens(event['tokens'])} of {tokens(stage.spec.tokens)} tokens",
-        f"loss {event['loss']:.4f}",
-        f"perplexity {event['perplexity']:.3f}",
-        f"{work(event['total_flops'])} FLOPs in all",
-    ]
-    if speed:
-        left = (stage.spec.tokens - event["tokens"]) / speed
-        parts += [f"{tokens(speed)} tokens/s", f"{duration(left)} left"]
-    return ", ".join(parts)
-
-
-class LiveView:
-    """A bar for the whole plan and one for each stage that runs."""
+class Screen:
+    """The dashboard, drawn again at most once a second, for as long as it is entered."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self._plan, self._console = plan, console
-        self._plain = PlainView(plan, console)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            transient=True,
-        )
-        self._tasks: dict[str, TaskID] = {}
-        self._done: dict[str, int] = {}
-        self._perplexity: dict[str, float] = {}
-        self._work = {stage.key: stage.spec.tokens * flops(stage.spec.model).training for stage in plan.stages}
-        self._whole = self._progress.add_task("whole plan", total=sum(self._work.values()), note="")
-        self._began = time.monotonic()
-        self._before = 0.0
+        self._plan = plan
+        self._watch, self._known = Watch(plan.stages), finished_speeds(plan.runs)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._drawn = 0.0
 
     def __enter__(self) -> Self:
-        from tfscale.schedule.ledger import status_of
-
-        for stage in self._plan.stages:
-            self._done[stage.key] = status_of(stage).tokens
-        self._before = self._worked()
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+        self._live.stop()
 
-    def say(self, message: str) -> None:
-        self._plain.say(message)
+    def draw(self, notes: Mapping[str, str]) -> dict[str, Progress]:
+        """Looks at the folders and shows them."""
+        looks = self._watch.look()
+        dashboard = Dashboard(self._plan, looks, overview(self._plan, looks, self._known), notes)
+        self._live.update(dashboard, refresh=True)
+        self._drawn = time.monotonic()
+        return looks
+
+    @property
+    def is_old(self) -> bool:
+        """Whether a second has passed since it was drawn."""
+        return time.monotonic() - self._drawn >= LOOK_SECONDS
+
+
+class LiveView(PlainView):
+    """The dashboard below the lines that no figure on it says."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        super().__init__(plan, console)
+        self._screen = Screen(plan, console)
+        self._notes: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self._screen.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._screen.__exit__()
 
     def started(self, stage: ArmStage, phase: Phase) -> None:
-        self._show(stage, "growing" if phase == "growing" else "starting")
+        self._notes[stage.key] = "growing" if phase == "growing" else "starting"
 
     def queued(self, stage: ArmStage, job: str) -> None:
-        self._plain.queued(stage, job)
-        self._show(stage, f"job {job}")
-
-    def _show(self, stage: ArmStage, note: str) -> None:
-        self._drop(stage)
-        self._tasks[stage.key] = self._progress.add_task(
-            name_of(self._plan, stage), total=stage.spec.tokens, completed=self._done[stage.key], note=note
-        )
-
-    def waiting(self, stage: ArmStage, holder: str) -> None:
-        self._plain.waiting(stage, holder)
+        super().queued(stage, job)
+        self._notes[stage.key] = f"job {job}"
 
     def retrying(self, stage: ArmStage, reason: str) -> None:
-        self._plain.retrying(stage, reason)
+        super().retrying(stage, reason)
+        self._notes[stage.key] = "will be tried again"
 
     def event(self, stage: ArmStage, event: Event) -> None:
-        if event["event"] == "eval":
-            self._perplexity[stage.key] = event["perplexity"]
-        if event["event"] in ("train", "eval"):
-            self._done[stage.key] = event["tokens"]
-        if event["event"] == "train" and event["tokens_per_second"]:
-            speed = event["tokens_per_second"]
-            held_out = self._perplexity.get(stage.key)
-            note = f"loss {event['loss']:.3f}"
-            note += f"  ppl {held_out:.3f}" if held_out else ""
-            note += f"  {tokens(speed)} tok/s  {duration((stage.spec.tokens - event['tokens']) / speed)} left"
-            self._progress.update(self._tasks[stage.key], completed=event["tokens"], note=note)
-        elif event["event"] in ("start", "end", "broken_checkpoint", "non_finite"):
-            self._plain.event(stage, event)
+        if event["event"] != "eval":
+            super().event(stage, event)
 
     def finished(self, stage: ArmStage) -> None:
-        self._done[stage.key] = stage.spec.tokens
-        self._drop(stage)
-        held_out = self._perplexity.get(stage.key)
-        self.say(f"{name_of(self._plan, stage)}: done" + (f", perplexity {held_out:.3f}" if held_out else ""))
+        self._notes.pop(stage.key, None)
+        super().finished(stage)
 
     def tick(self) -> None:
-        worked = self._worked()
-        rate = (worked - self._before) / (time.monotonic() - self._began)
-        left = (sum(self._work.values()) - worked) / rate if rate else 0
-        note = f"{work(worked)} FLOPs" + (f"  {duration(left)} left" if left else "")
-        self._progress.update(self._whole, completed=worked, note=note)
-
-    def _worked(self) -> float:
-        return sum(
-            self._done.get(stage.key, 0) / stage.spec.tokens * self._work[stage.key] for stage in self._plan.stages
-        )
-
-    def _drop(self, stage: ArmStage) -> None:
-        task = self._tasks.pop(stage.key, None)
-        if task is not None:
-            self._progress.remove_task(task)
+        if self._screen.is_old:
+            self._screen.draw(self._notes)

@@ -1,0 +1,94 @@
+"""What the shell completes, asked as bash asks it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tfscale.cli.main import main
+
+Ask = Callable[..., list[str]]
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """The completions of the last of the words that bash has made of a line."""
+
+    def asked(*words: str) -> list[str]:
+        monkeypatch.setenv("_TFSCALE_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", "\n".join(("tfscale", *words)))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        monkeypatch.setattr(sys, "argv", ["tfscale"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code in (None, 0)
+        return capsys.readouterr().out.split()
+
+    return asked
+
+
+def test_groups_and_their_names(ask: Ask) -> None:
+    assert "growth=" in ask("run", "gro")
+    assert {"exact", "grouped", "paper", "split"} <= set(ask("run", "growth", "="))
+    assert ask("run", "growth", "=", "ex") == ["exact"]
+    assert ask("run", "growth=ex") == ["growth=exact"]  # as shells ask that do not divide words at =
+
+
+def test_keys_as_far_as_the_next_dot_and_the_last_with_its_value(ask: Ask) -> None:
+    assert "schedule.stages." in ask("run", "schedule.")
+    assert ask("run", "schedule.stages.stage") == [f"schedule.stages.stage{i}." for i in range(1, 5)]
+    assert ask("run", "schedule.stages.stage2.l") == ["schedule.stages.stage2.lr=", "schedule.stages.stage2.lr=7e-4"]
+
+
+def test_values_of_a_choice_and_present_ones_of_the_schedule_that_was_named(ask: Ask) -> None:
+    assert ask("run", "optim.schedule", "=") == ["cosine", "wsd", "constant"]
+    assert ask("plan", "schedule.rehearse", "=", "t") == ["true"]
+    tokens = "schedule.stages.stage1.tokens"
+    assert ask("plan", "schedule", "=", "progressive_1b4", tokens, "=") == ["300B"]
+    assert ask("plan", tokens, "=") == ["4M"]
+
+
+def test_ones_own_files_stages_and_verbs(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "optim").mkdir(parents=True)
+    (tmp_path / "conf" / "optim" / "mine.yaml").write_text("lr: 1e-3\n")
+    (tmp_path / "runs" / "stages" / "tokenformer-24.7K-abc").mkdir(parents=True)
+    assert ask("run", "optim", "=", "m") == ["mine"]
+    assert ask("generate", "tok") == ["tokenformer-24.7K-abc"]
+    assert ask("eval", "tokenformer-24.7K-abc,ch") == ["tokenformer-24.7K-abc,chain"]
+    assert "scratch" in ask("compare", "--baseline", "scr")
+    assert ask("list", "sch") == ["schedule"]
+    assert ask("stat") == ["status"]
+
+
+def test_a_file_that_cannot_be_read_completes_nothing(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "optim").mkdir(parents=True)
+    (tmp_path / "conf" / "optim" / "bad.yaml").write_text("lr: [1\n")
+    assert ask("run", "optim", "=", "bad", "see") == []
+
+
+def test_bash_itself_completes_and_neither_torch_nor_hydra_is_loaded(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "from tfscale.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'hydra', 'mlflow', 'numpy'} & set(sys.modules)\n"
+    )
+    (tmp_path / "tfscale").write_text(f"#!{sys.executable}\n{code}")
+    (tmp_path / "tfscale").chmod(0o755)
+    script = (
+        "source <(_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION=1 _TFSCALE_COMPLETE=source_bash tfscale)\n"
+        "COMP_WORDS=(tfscale run growth = s); COMP_CWORD=4\n"
+        "_tfscale_completion tfscale; echo ${COMPREPLY[@]}\n"
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert shown.stdout.split() == ["split"]
+    assert shown.stderr == ""

@@ -1,0 +1,64 @@
+"""Where a faulty value stands: the file and the line."""
+
+from pathlib import Path
+
+import pytest
+
+from tfscale.cli.experiment import plan_of
+from tfscale.config.compose import conf_dir, config_folders
+from tfscale.config.files import composed_of, nested
+from tfscale.faults import UserFault
+
+
+def faults(overrides: list[str], config_dir: Path | None = None) -> list[str]:
+    with pytest.raises(UserFault) as caught:
+        plan_of(overrides, config_dir)
+    return caught.value.faults
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A schedule and an optimizer with a fault each."""
+    for group in ("schedule", "optim"):
+        (tmp_path / group).mkdir()
+    shipped = (conf_dir() / "schedule" / "progressive_tiny.yaml").read_text()
+    (tmp_path / "schedule" / "my.yaml").write_text(shipped.replace("qkv: 135", "qkv: 3"))
+    (tmp_path / "optim" / "mine.yaml").write_text("# Mine.\nlr: fast\nbatch_tokens: 4096\nmomentum: 0.9\n")
+    return tmp_path
+
+
+def test_a_wrong_value_and_an_unknown_key_are_told_with_file_and_line(own: Path) -> None:
+    unknown, wrong = faults(["optim=mine"], own)
+    assert unknown.startswith(f"{own / 'optim' / 'mine.yaml'}:4: unknown key 'optim.momentum'")
+    assert wrong.startswith(f"{own / 'optim' / 'mine.yaml'}:2: optim.lr=fast: ")
+
+
+def test_a_value_that_clashes_with_others_is_told_with_its_line(own: Path) -> None:
+    file = own / "schedule" / "my.yaml"
+    line = next(n for n, text in enumerate(file.read_text().splitlines(), start=1) if "qkv: 3" in text)
+    assert faults(["schedule=my"], own)[0].startswith(f"{file}:{line}: schedule.stages.stage3.qkv=3 ")
+
+
+def test_a_value_of_the_command_line_has_no_line(own: Path) -> None:
+    assert faults(["optim.lr=quick"])[0].startswith("optim.lr=quick: ")
+    assert faults(["optim=mine", "optim.lr=quick"], own)[1].startswith("optim.lr=quick: ")
+
+
+def test_a_path_below_the_current_folder_is_short(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+    assert faults(["optim=mine"], own)[1].startswith("optim/mine.yaml:2: ")
+
+
+@pytest.mark.parametrize("chosen", [{}, {"schedule": "progressive_1b4", "baseline": "[scratch,paper]"}])
+def test_the_files_are_those_that_hydra_merges(chosen: dict[str, str]) -> None:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        merged = OmegaConf.to_container(compose("config", overrides=[f"{k}={v}" for k, v in chosen.items()]))
+    tree = nested(composed_of(config_folders(), chosen))
+    assert _keys(tree) == _keys(merged)
+
+
+def _keys(tree: object) -> object:
+    return {key: _keys(value) for key, value in tree.items()} if isinstance(tree, dict) else None

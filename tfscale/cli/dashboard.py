@@ -1,0 +1,150 @@
+"""A running plan on one screen: its lineages, what runs, the loss, the cost against the plan, the time left."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tfscale.cli.curve import FINE, PLAIN, draw
+from tfscale.cli.experiment import tokens, work
+from tfscale.cli.words import name_of, overview_words, speed_words
+from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.plan import Plan
+from tfscale.schedule.progress import Overview, Progress
+
+_SIGNS = {"done": "✔", "running": "▶", "preempted": "‖", "interrupted": "‖", "failed": "✘", "waiting": "·"}
+_PLAIN_SIGNS = {"done": "+", "running": ">", "preempted": "=", "interrupted": "=", "failed": "!", "waiting": "."}
+_STYLES = {"done": "green", "running": "cyan", "preempted": "yellow", "interrupted": "yellow", "failed": "bold red",
+           "waiting": "dim"}  # fmt: skip
+_CURVE_ROWS = 14
+_LEAST_COLUMNS, _LEAST_ROWS = 30, 6
+"""Below these a curve shows nothing."""
+_NARROW = 60
+"""Columns below which nothing stands side by side."""
+
+
+def signs(console: Console) -> Mapping[str, str]:
+    """A character for each state, that the console's encoding has."""
+    return _SIGNS if console.encoding.startswith("utf") else _PLAIN_SIGNS
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """The screen, drawn for whatever width and height there is."""
+
+    plan: Plan
+    looks: Mapping[str, Progress]
+    overall: Overview
+    notes: Mapping[str, str]
+    """What is known of a stage that its folder does not say yet, such as the job that it waits for."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        upper = [*self._lineages(console, options.max_width), *self._active(console), *self._stopped(console)]
+        lower = self._total(options.max_width)
+        used = len(console.render_lines(Group(*upper, lower), options))
+        yield from upper
+        yield from self._curve(console, options.max_width, min(_CURVE_ROWS, console.height - used - 1))
+        yield lower
+
+    def _lineages(self, console: Console, width: int) -> Iterator[RenderableType]:
+        titled = [
+            (arm.title if len(arm.seeds) == 1 else f"{arm.title}, seed {seed}", arm.of_seed(seed).stages)
+            for arm in self.plan.arms
+            for seed in arm.seeds
+        ]
+        if len(titled) > console.height // 3:
+            states = [{self.looks[stage.key].status.state for stage in stages} for _, stages in titled]
+            done, waiting = states.count({"done"}), states.count({"waiting"})
+            titled = [each for each, state in zip(titled, states, strict=True) if state not in ({"done"}, {"waiting"})]
+            yield Text(f"{done} lineages done, {waiting} waiting", "dim")
+        if width < _NARROW:
+            for title, stages in titled:
+                yield from (Text(title), self._lineage(stages, console))
+            return
+        rows = Table.grid(padding=(0, 2, 0, 0))
+        rows.add_column(no_wrap=True)
+        rows.add_column()
+        for title, stages in titled:
+            rows.add_row(title, self._lineage(stages, console))
+        yield rows
+
+    def _lineage(self, stages: Sequence[ArmStage], console: Console) -> Text:
+        """Sizes with their signs; an arrow where one begins from the one before."""
+        arrow, space = (" → ", "\N{NO-BREAK SPACE}") if console.encoding.startswith("utf") else (" > ", " ")
+        row, before = Text(), ""
+        for stage in stages:
+            look = self.looks[stage.key]
+            row.append((arrow if stage.spec.parent == before else "   ") if before else "", "dim")
+            share = f" {look.worked / look.work:.0%}" if 0 < look.worked < look.work else ""
+            sized = f"{signs(console)[look.status.state]} {stage.size}{share}"
+            row.append(sized.replace(" ", space), _STYLES[look.status.state])
+            before = stage.key
+        return row
+
+    def _is_active(self, look: Progress) -> bool:
+        return look.status.state == "running" or (look.stage.key in self.notes and look.status.state != "done")
+
+    def _active(self, console: Console) -> Iterator[RenderableType]:
+        for look in filter(self._is_active, self.looks.values()):
+            name = f"{signs(console)['running']} {name_of(self.plan, look.stage)}"
+            yield Text.assemble((name, "bold cyan"), f"  {', '.join(self._facts(look))}")
+
+    def _facts(self, look: Progress) -> Iterator[str]:
+        if look.status.state != "running" or not look.losses:
+            yield self.notes.get(look.stage.key, look.phase)
+            return
+        yield f"{tokens(look.status.tokens)} of {tokens(look.stage.spec.tokens)} tokens"
+        yield f"loss {look.losses[-1].loss:.3f}"
+        if look.status.last_eval:
+            yield f"perplexity {look.status.last_eval['perplexity']:.3f}"
+        yield from speed_words(look)
+
+    def _stopped(self, console: Console) -> Iterator[RenderableType]:
+        for look in self.looks.values():
+            state, detail = look.status.state, look.status.detail
+            if state in ("failed", "preempted", "interrupted") and not self._is_active(look):
+                what = f"{state} at {tokens(look.status.tokens)} tokens" + (f": {detail}" if detail else "")
+                yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
+
+    def _curve(self, console: Console, width: int, rows: int) -> Iterator[RenderableType]:
+        lineage = self._focus()
+        if not lineage or width < _LEAST_COLUMNS or rows < _LEAST_ROWS:
+            return
+        pen = FINE if console.encoding.startswith("utf") else PLAIN
+        marks = [sample for look in lineage for sample in look.evaluations]
+        spent = max(sample.flops for look in lineage for sample in (*look.losses, *look.evaluations))
+        starts = [
+            (min(s.flops for s in (*look.losses[:1], *look.evaluations[:1])), look.stage.size) for look in lineage
+        ]
+        starts[0] = (0.0, starts[0][1]) if lineage[0].stage.spec.parent is None else starts[0]
+        unit = ("" if width < _NARROW else f"loss, smoothed; {pen.mark} held out  ") + f"{work(spent)} FLOPs"
+        for line in draw([look.losses for look in lineage], marks, starts, unit, (width, rows), pen):
+            text = Text(line, no_wrap=True, overflow="crop")
+            if pen is FINE:
+                text.highlight_words([pen.mark], "bold yellow")
+            yield text
+
+    def _focus(self) -> list[Progress]:
+        """The lineage, oldest first, of the stage whose loss is shown: the first that runs, else the chain's last that
+        has begun."""
+        running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
+        chain = [look for stage in self.plan.arms[0].stages if (look := self.looks[stage.key]).losses]
+        focus = running[0] if running else chain[-1] if chain else None
+        lineage: list[Progress] = []
+        while focus is not None and focus.losses:
+            lineage.insert(0, focus)
+            focus = self.looks.get(focus.stage.spec.parent or "")
+        return lineage
+
+    def _total(self, width: int) -> RenderableType:
+        words = ", ".join(overview_words(self.overall, len(self.plan.arms)))
+        if width < _NARROW:
+            return Text(words)
+        row = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        row.add_column(no_wrap=True)
+        row.add_column(ratio=1)
+        row.add_row(words, ProgressBar(self.overall.work, self.overall.worked))
+        return row

@@ -1,0 +1,204 @@
+"""tfscale doctor: what this machine can run, and how to mend what is wrong."""
+
+import os
+import platform
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from tfscale.cli.experiment import answer, console
+from tfscale.config.compose import compose, group_options, runs_dir
+from tfscale.config.schema import Experiment
+from tfscale.faults import UserFault
+from tfscale.schedule.corpus import corpus_of
+from tfscale.schedule.plan import make_plan
+from tfscale.schedule.predict import Machine, gigabytes, planned_machine, predict
+from tfscale.schedule.specs import threads
+from tfscale.tracking.reach import unreachable
+from tfscale.tracking.store import store_at
+
+LITTLE_DISK = 10e9
+"""Bytes below which a chain of some size will not find room."""
+_STYLES = {"good": "green", "note": "yellow", "broken": "bold red"}
+_PEOPLES_EXTRAS = ("corpus", "gpu", "data", "slurm", "hf", "eval")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    state: Literal["good", "note", "broken"]
+    """`note`: something cannot be done here that may not be wanted. `broken`: nothing can be trained."""
+    what: str
+    mend: str = ""
+
+
+def doctor(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:
+    """Prints what was found; returns the exit code, 1 where something is broken."""
+    experiment = compose(overrides, config_dir)
+    findings = [
+        *_software(),
+        *_extras(),
+        *_hardware(experiment),
+        _disk(experiment),
+        _store(experiment),
+        _corpus(experiment),
+        *_schedules(overrides, config_dir),
+    ]
+    broken = any(finding.state == "broken" for finding in findings)
+    if as_json:
+        answer({"usable": not broken, "findings": findings})
+        return int(broken)
+    rows = Table.grid(padding=(0, 2, 0, 0))
+    rows.add_column(no_wrap=True)
+    rows.add_column(no_wrap=True)
+    rows.add_column()
+    for finding in findings:
+        mend = f"\nmend: {finding.mend}" if finding.mend else ""
+        rows.add_row(Text(finding.state, _STYLES[finding.state]), Text(finding.name), Text(finding.what + mend))
+    console.print(rows)
+    return int(broken)
+
+
+def _software() -> Iterator[Finding]:
+    yield Finding("tfscale", "good", f"{_version('tfscale') or 'a source tree'}, Python {platform.python_version()}")
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("torch", "broken", f"cannot be loaded: {error}", "pip install --force-reinstall torch")
+        return
+    built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for the CPU"
+    seen = f"{torch.cuda.device_count()} devices seen"
+    if torch.version.cuda and not torch.cuda.is_available():
+        mend = "no CUDA device is seen: check nvidia-smi, the driver's version and CUDA_VISIBLE_DEVICES"
+        yield Finding("torch", "note", f"{torch.__version__}, {built}", mend)
+    else:
+        yield Finding("torch", "good", f"{torch.__version__}, {built}" + (f", {seen}" if torch.version.cuda else ""))
+    if torch.cuda.is_available() and not (shutil.which("cc") or shutil.which("gcc")):
+        mend = "install a C compiler, or switch compiling off: launcher.compile=off"
+        yield Finding("compiler", "broken", "torch.compile needs one on CUDA, and there is none", mend)
+
+
+def _extras() -> Iterator[Finding]:
+    """What `pip install tfscale[...]` brings."""
+    wanted: dict[str, list[str]] = defaultdict(list)
+    try:
+        requirements = metadata.requires("tfscale") or []
+    except metadata.PackageNotFoundError:
+        return
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", requirement)
+        if match and match[2] in _PEOPLES_EXTRAS:
+            wanted[match[2]].append(match[1])
+    for extra, packages in wanted.items():
+        found = {package: _version(package) for package in packages}
+        lacking = [package for package, version in found.items() if version is None]
+        there = ", ".join(f"{package} {version}" for package, version in found.items() if version)
+        if lacking:
+            yield Finding(f"[{extra}]", "note", f"not here: {', '.join(lacking)}", f"pip install 'tfscale[{extra}]'")
+        else:
+            yield Finding(f"[{extra}]", "good", there)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _hardware(experiment: Experiment) -> Iterator[Finding]:
+    try:
+        machine = planned_machine(experiment)
+    except UserFault as fault:
+        yield Finding("device", "broken", "; ".join(fault.faults), "tfscale doctor launcher.device=auto")
+        return
+    memory = f", {gigabytes(machine.memory)} of memory" if machine.memory else ""
+    peak = f", matrix peak {machine.peak / 1e12:,.3g} TFLOP/s ({machine.precision})" if machine.peak else ""
+    yield Finding("device", "good", f"{machine.devices} x {machine.name}{memory}{peak}")
+    if machine.device == "cuda" and machine.measured and machine.datasheet_peak is None:
+        mend = f"a file in conf/device with names: [{machine.name}] and its peaks makes MFU and cost known"
+        yield Finding("datasheet", "note", f"conf/device does not know {machine.name}", mend)
+    cores, used = os.cpu_count() or 1, threads(experiment)
+    busy = os.getloadavg()[0]
+    what = f"{used} a process, {cores} cores, load {busy:.1f}"
+    asked = used * experiment.launcher.parallel
+    if asked > cores:
+        mend = f"launcher.threads={max(1, cores // experiment.launcher.parallel)}"
+        yield Finding("threads", "note", f"{what}: more threads than cores", mend)
+    else:
+        mend = "something else is at work here; it takes from the speed" if busy > cores + asked else ""
+        yield Finding("threads", "note" if mend else "good", what, mend)
+
+
+def _disk(experiment: Experiment) -> Finding:
+    runs = runs_dir(experiment)
+    there = next(folder for folder in (runs, *runs.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    what = f"{gigabytes(free)} free for {runs}"
+    if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir() or not free:
+        return Finding("disk", "broken", f"{runs} cannot be written to", "name another folder: runs=...")
+    if free < LITTLE_DISK:
+        return Finding("disk", "note", what, "make room, or name a folder on a larger disk: runs=...")
+    return Finding("disk", "good", what)
+
+
+def _store(experiment: Experiment) -> Finding:
+    tracking = experiment.tracking
+    if not tracking.enabled:
+        return Finding("tracking", "good", "switched off; the stages' folders hold everything")
+    try:
+        store = store_at(runs_dir(experiment), tracking.uri)
+    except ValueError as error:
+        return Finding("tracking", "broken", str(error), "tfscale doctor tracking.uri=...")
+    reason = unreachable(store)
+    if reason is not None:
+        mend = "training goes on without it and it is caught up later; or tracking=none"
+        return Finding("tracking", "note", f"MLflow at {store.shown}: {reason}", mend)
+    fresh = store.database is not None and not store.database.exists()
+    return Finding("tracking", "good", f"MLflow at {store.shown}{', made by the first run' if fresh else ''}")
+
+
+def _corpus(experiment: Experiment) -> Finding:
+    name = experiment.data.dataset or experiment.data.source
+    try:
+        corpus = corpus_of(experiment)
+    except UserFault as fault:
+        return Finding("corpus", "broken", f"{name}: {'; '.join(fault.faults)}", "tfscale list data")
+    if corpus.missing:
+        return Finding("corpus", "note", f"{name}: {'; '.join(corpus.missing)}")
+    if not corpus.prepared:
+        return Finding("corpus", "note", f"{name}: not prepared yet", "the first run does it, or: tfscale data prepare")
+    return Finding("corpus", "good", f"{name}: prepared, {corpus.fingerprint}")
+
+
+def _schedules(overrides: Sequence[str], config_dir: Path | None) -> Iterator[Finding]:
+    """Which schedules fit into the memory here."""
+    others = [text for text in overrides if not text.startswith("schedule")]
+    for name in group_options()["schedule"]:
+        try:
+            experiment = compose([f"schedule={name}", *others], config_dir)
+            lacking = list(_too_large(experiment, planned_machine(experiment)))
+        except UserFault:
+            continue  # what was said belongs to another schedule
+        if lacking:
+            mend = f"a device with more memory, or several: tfscale plan schedule={name} device=h100_sxm"
+            yield Finding(name, "note", f"does not fit: {', '.join(lacking)}", mend)
+        else:
+            yield Finding(name, "good", "every stage fits into the memory")
+
+
+def _too_large(experiment: Experiment, machine: Machine) -> Iterator[str]:
+    for stage in make_plan(experiment).stages:
+        prediction = predict(stage.spec, machine, [])
+        if not prediction.fits:
+            yield f"{stage.size} ({gigabytes(prediction.layout.memory.total)})"

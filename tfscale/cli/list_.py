@@ -1,0 +1,67 @@
+"""tfscale list: what can be chosen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from tfscale.cli.experiment import answer, console, say
+from tfscale.config.compose import conf_dir, config_folders, group_options, nearest
+from tfscale.config.files import read_file
+from tfscale.faults import UserFault
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What can follow `group=`."""
+
+    group: str
+    name: str
+    about: str
+    """The first sentence of the file's comment."""
+    file: Path
+    own: bool
+    """Whether it is the user's, in a conf/ of theirs."""
+
+
+def list_(kind: str, config_dir: Path | None, as_json: bool = False) -> int:
+    """Prints the choices of a group, or all groups; returns the exit code.
+
+    Args:
+        kind: a group or its plural; empty: all.
+    """
+    folders = config_folders(config_dir)
+    groups = group_options(folders)
+    names = {form: group for group in groups for form in (group, f"{group}s")}
+    if kind and kind not in names:
+        raise UserFault([f"{kind}: nothing of that kind{nearest(kind, names)} Allowed: {', '.join(groups)}."])
+    choices = list(_choices(groups, folders, names.get(kind)))
+    if as_json:
+        answer(choices)
+        return 0
+    rows = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    rows.add_column(no_wrap=True, overflow="fold")
+    rows.add_column()
+    for group, options in groups.items():
+        if not kind:
+            rows.add_row(group, ", ".join(options))
+    for choice in choices if kind else ():
+        rows.add_row(choice.name, choice.about + (f" ({_shown(choice.file)})" if choice.own else ""))
+    console.print(rows)
+    example = names.get(kind, "schedule")
+    say(f"tfscale plan {example}={groups[example][-1]}" + ("" if kind else "; more of a group: tfscale list schedule"))
+    return 0
+
+
+def _choices(groups: dict[str, list[str]], folders: list[Path], wanted: str | None) -> Iterator[Choice]:
+    for group, names in groups.items():
+        for name in names if wanted in (None, group) else ():
+            path = next(file for folder in folders if (file := folder / group / f"{name}.yaml").is_file())
+            yield Choice(group, name, read_file(path, group).about, path, not path.is_relative_to(conf_dir()))
+
+
+def _shown(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
