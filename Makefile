@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run reproduce-figure test torture rehearse check format clean
+.PHONY: help run reproduce-figure test torture rehearse bench check docs format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,12 +28,19 @@ rehearse: $(READY) ## the chain 124M to 1.4B on this CPU, three steps a stage (2
 	$(BIN)/tfscale run schedule=progressive_1b4 schedule.rehearse=true growth=exact launcher.device=cpu \
 		launcher.update=in_backward optim.clip=0 model.context=128 optim.batch_tokens=128
 
+# 20 GB of disk for the largest growth; TMPDIR names where.
+bench: $(READY) ## speed and memory beside the alternatives and the machine's peak (below 15 minutes on two quiet cores)
+	$(BIN)/tfscale bench --out docs/measurements
+
 check: $(READY) ## format, lint, types, import layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2
+
+docs: $(READY) ## the documentation, into build/docs; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -q -E docs build/docs
 
 format: $(READY) ## put the code into its form
 	$(BIN)/ruff format .

@@ -1,0 +1,43 @@
+"""Reads a finished chain's ledger and draws its curve: `python examples/read_ledger.py curve.png schedule=...`.
+
+Nothing but the stages' folders is read. What `tfscale run` was told comes after the name of the picture.
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from tfscale.config.compose import compose
+from tfscale.schedule.ledger import read_done, read_growth
+from tfscale.schedule.plan import make_plan
+from tfscale.training.events import read_events
+
+
+def main(picture: Path, overrides: list[str]) -> None:
+    """Prints a line a finished stage, and draws held-out perplexity over cumulative compute."""
+    figure, axes = plt.subplots(figsize=(6, 4))
+    for stage in make_plan(compose(overrides)).chain.stages:
+        if not (stage.path / "done.json").exists():
+            continue
+        done, growth = read_done(stage.path), read_growth(stage.path)
+        cost = f"{done['totals']['flops']:.3g} FLOPs and {done['totals']['device_seconds']:.0f} device-seconds in all"
+        print(f"{stage.size}: perplexity {done['eval']['perplexity']:.3f} at {cost}")
+        if growth and growth["comparison"]:
+            losses = growth["comparison"]
+            print(f"  its growth: loss {losses['loss_before']:.4f} before, {losses['loss_after']:.4f} after")
+        readings = [event for event in read_events(stage.path) if event["event"] == "eval"]
+        axes.plot(
+            [event["total_flops"] for event in readings],
+            [event["perplexity"] for event in readings],
+            marker=".",
+            label=stage.size,
+        )
+    axes.set_xlabel("cumulative FLOPs, base included")
+    axes.set_ylabel("held-out perplexity")
+    axes.legend()
+    figure.savefig(picture)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
