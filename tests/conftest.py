@@ -1,10 +1,13 @@
 """Parts that several rooms' tests share: a small real corpus, small models, and a chain's settings."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+
+from tfscale.tracking.store import Store, connect, store_at
 
 TEXT = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly"
 
@@ -51,3 +54,19 @@ def small(corpus: Path, tmp_path: Path) -> list[str]:
             for i in range(1, 5)
         ),
     ]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow store, whose making takes seconds."""
+    store = store_at(tmp_path_factory.mktemp("schema"))
+    connect(store)
+    assert store.database is not None
+    return store.database
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_database: Path) -> Store:
+    """An MLflow store of its own, empty."""
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return store_at(tmp_path)

@@ -11,17 +11,20 @@ import pytest
 import torch
 from finished import finished, overrides_of
 from torch.nn import functional as F
+from tracked import run
 from typer.testing import CliRunner
 
 from tfscale.cli.main import app
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault
-from tfscale.interop.evaluations import read_evaluations
 from tfscale.interop.finished import Finished, model_of, open_finished, tokenizer_of
 from tfscale.interop.harness import PAPER, HarnessModel, run_tasks
 from tfscale.interop.perplexity import score_heldout, score_text, total_loss
 from tfscale.models.language_model import LanguageModel
+from tfscale.schedule.evaluations import read_evaluations
+from tfscale.schedule.experiments import record
 from tfscale.schedule.plan import Plan
+from tfscale.tracking.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -256,12 +259,16 @@ def test_evaluations_are_kept_once_beside_the_costs(stage: Finished, plan: Plan,
     assert not list(stage.folder.glob(".*")), "nothing half-written"
 
 
-def test_every_finished_stage_of_the_chain_is_measured(plan: Plan, corpus: Path) -> None:
-    shown = tfscale("eval", "chain", *overrides_of(corpus, plan.runs))
+def test_every_finished_stage_of_the_chain_is_measured_and_tracked(plan: Plan, corpus: Path, store: Store) -> None:
+    record(plan)
+    tracked = (text for text in overrides_of(corpus, plan.runs) if text != "tracking=none")
+    shown = tfscale("eval", "chain", *tracked, f"tracking.uri={store.uri}")
     for stage in plan.chain.stages[:2]:
         assert stage.path.name in shown
         heldout = next(entry for entry in read_evaluations(stage.path) if entry["name"] == "heldout")
         assert heldout["perplexity"] == pytest.approx(open_finished(stage.path).done["eval"]["perplexity"], rel=1e-6)
+        metrics = run(store, stage.size, name=plan.experiment.schedule.name).data.metrics
+        assert metrics["eval/heldout/perplexity"] == heldout["perplexity"]
 
 
 @pytest.mark.parametrize(
