@@ -147,7 +147,7 @@ def reader(group: typer.Typer, told: dict[str, Any]) -> typer.Typer:
 
 def check(told: dict[str, Any]) -> None:
     """Composes what a command was told, and plans it where it says all that a plan needs."""
-    baseline = [f"baseline={told['baseline']}"] if "baseline" in told else []
+    baseline = [f"baseline=[{told['baseline']}]"] if "baseline" in told else []
     experiment = compose([*(told.get("overrides") or []), *baseline])
     if experiment.init_from is None and experiment.data.source != "hub":
         make_plan(experiment)
