@@ -205,8 +205,12 @@ def test_watching_ends_when_all_is_done(plan: Plan, terminal: bool) -> None:
 
 
 def test_ctrl_c_leaves_the_watch_without_a_traceback(plan: Plan) -> None:
-    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    watch(plan, Console(file=io.StringIO()))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        watch(plan, Console(file=io.StringIO()))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_live_view_says_what_its_screen_does_not(plan: Plan) -> None:

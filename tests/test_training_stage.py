@@ -37,6 +37,16 @@ def test_a_stage_stopped_in_an_evaluation_evaluates_again(small: list[str]) -> N
     assert same(outcome(stage), outcome(halved))
 
 
+def test_values_divided_among_three_copies_preserve_as_far_as_float32_can(small: list[str]) -> None:
+    parent, child = planned([*small, "growth=split", "growth.noise=0", "schedule.stages.stage2.qkv=12"])[:2]
+    train(parent)
+    train(child)
+    report = read_growth(child.path)
+    assert report is not None
+    assert report["preserving"]
+    assert 0 < report["comparison"]["max_logit_difference"] <= report["comparison"]["tolerance"] < 1e-3
+
+
 @pytest.mark.parametrize("growth", ["paper", "exact", "grouped", "split"])
 def test_a_growth_boundary_is_crossed_bit_for_bit(small: list[str], growth: str) -> None:
     parent, child = planned([*small, f"growth={growth}"])[:2]

@@ -21,7 +21,7 @@ from tfscale.growth.transformer_checkpoints import grow_transformer_checkpoint
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.growth.verify import Comparison, NotPreserved, compare
 from tfscale.models.config import TokenFormerConfig, TransformerConfig
-from tfscale.schedule.growth_facts import Recipe, facts_of, groups_of, read_recipe
+from tfscale.schedule.growth_facts import Recipe, divides, facts_of, groups_of, read_recipe
 from tfscale.schedule.ledger import GROWTH_FILE, is_grown, read_done
 from tfscale.schedule.taking_over import take_over
 from tfscale.training.device import process_peak_memory
@@ -79,7 +79,7 @@ def grow_stage(stage_dir: Path) -> None:
         checkpoint.verify(parent)
         _grow(parent, child, spec, recipe)
         seconds = time.perf_counter() - started
-        result = _compare(stage_dir, spec, parent, child, rounded=isinstance(recipe, TransformerGrowth))
+        result = _compare(stage_dir, spec, parent, child, rounded=divides(recipe))
         report = _report(spec, parent, recipe, result, seconds)
         if report["preserving"] and result.max_logit_difference > result.tolerance:
             shutil.rmtree(child)

@@ -52,6 +52,11 @@ def is_preserving(recipe: Recipe, old: ModelConfig, new: ModelConfig) -> bool:
     return preserves(recipe, old, new)
 
 
+def divides(recipe: Recipe) -> bool:
+    """Whether weights become parts of their parents', which float32 has to round."""
+    return isinstance(recipe, TransformerGrowth) or recipe.new_keys == "split"
+
+
 def _changes(old: ModelConfig, new: ModelConfig) -> dict[str, Any]:
     if isinstance(old, TokenFormerConfig) and isinstance(new, TokenFormerConfig):
         pairs = zip(_LAYERS, old.tokens, new.tokens, strict=True)
