@@ -21,7 +21,7 @@ from tfscale.config.compose import compose
 from tfscale.data.progress import silent
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.corpus import prepare_corpus
-from tfscale.schedule.ledger import GROWTH_FILE, read_done
+from tfscale.schedule.ledger import GROWTH_FILE, is_done, read_done
 from tfscale.schedule.orchestrator import Orchestrator
 from tfscale.schedule.plan import Plan, make_plan
 
@@ -87,9 +87,10 @@ def train(cells: Sequence[Cell], parallel: int) -> None:
     """Trains what is not finished, `parallel` stages side by side; bases and others that cells share, once."""
     for plan in {each.plan.corpus.fingerprint: each.plan for each in cells}.values():
         prepare_corpus(plan.experiment, plan.corpus, silent)
-    stages = {stage.key: stage for each in cells for stage in each.plan.chain.stages}
+    whole = {stage.key: stage for each in cells for stage in each.plan.chain.stages}
+    stages = [stage for stage in whole.values() if not is_done(stage)]
     launcher = replace(cells[0].plan.experiment.launcher, parallel=parallel)
-    if not Orchestrator(list(stages.values()), launcher, Told(len(stages))).run():
+    if not Orchestrator(stages, launcher, Told(len(stages))).run():
         raise SystemExit(75)
 
 

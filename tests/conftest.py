@@ -2,11 +2,13 @@
 
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tfscale.cli.experiment import leave_stdout
 from tfscale.tracking.store import Store, connect, store_at
 
 TEXT = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly"
@@ -70,3 +72,10 @@ def store(tmp_path: Path, empty_database: Path) -> Store:
     """An MLflow store of its own, empty."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     return store_at(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _spoken_to_standard_output() -> Iterator[None]:
+    """A command in this process that was told --json has its console speak to standard error from then on."""
+    yield
+    leave_stdout(False)

@@ -167,7 +167,8 @@ def test_a_killed_process_is_told_and_what_is_done_stays(text: Path, tmp_path: P
 
     def kill_one(report: Report) -> None:
         if report.phase == "tokenizing" and not killed:
-            killed.extend(psutil.Process().children(recursive=True))
+            ours = psutil.Process().children(recursive=True)
+            killed.extend(each for each in ours if "tfscale.data.worker" in each.cmdline())
             killed[0].kill()
 
     with pytest.raises(DataError, match="was killed, perhaps for want of memory"):

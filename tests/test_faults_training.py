@@ -26,9 +26,9 @@ def spoil(trainer: Trainer, *steps: int) -> Trainer:
     healthy = trainer.objective
 
     class Spoilt(torch.nn.Module):
-        def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-            value: Tensor = healthy(inputs, targets)
-            return value * torch.inf if any(torch.equal(inputs, each) for each in bad) else value
+        def forward(self, inputs: Tensor, targets: Tensor, each: bool = False) -> Tensor:
+            value: Tensor = healthy(inputs, targets, each)
+            return value * torch.inf if any(torch.equal(inputs, one) for one in bad) else value
 
     trainer.objective = Spoilt()
     return trainer

@@ -251,8 +251,8 @@ def test_large_weights_are_divided_among_files_that_both_sides_read(
 
 
 def test_the_card_and_the_lineage_tell_parents_costs_and_perplexity(plan: Plan, tmp_path: Path) -> None:
-    add_evaluation(open_finished(plan.chain.stages[1].path), {"kind": "text", "name": "my.txt", "perplexity": 12.5,
-        "bits_per_byte": 1.5, "tokens": 1000, "context": 32, "stride": 8})  # fmt: skip
+    add_evaluation(open_finished(plan.chain.stages[1].path), {"kind": "text", "name": "my.txt", "loss": 2.5257,
+        "perplexity": 12.5, "bits_per_byte": 1.5, "tokens": 1000, "context": 32, "stride": 8})  # fmt: skip
     base, grown = (open_finished(stage.path) for stage in plan.chain.stages[:2])
     answer = CliRunner().invoke(
         app, ["export", plan.chain.stages[1].key, "--out", str(tmp_path / "out"), f"runs={plan.runs}"]
