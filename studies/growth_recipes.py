@@ -29,7 +29,7 @@ TABLES = Path(__file__).parent.parent / "docs" / "measurements" / "study"
 
 GROUPED = "growth=grouped"
 RECIPES: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
-    "paper": (("growth=paper",), (1, 2, 4)),
+    "paper": (("growth=paper",), (1, 2, 4, 8)),
     "paper, moments and data carried on": (("growth=paper", "growth.moments=carry", "growth.data=continue"), (1, 2)),
     "paper, noise on old rows": (("growth=paper", "growth.noise=0.1"), (1, 2)),
     "exact": (("growth=exact",), (1, 2)),
@@ -39,7 +39,8 @@ RECIPES: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
     "grouped, rows corrected": ((GROUPED, "growth.new_second_moment=zero", "growth.rates.per_row_bias=true"), (1,)),
     "grouped, matched keys": ((GROUPED, "growth.new_keys=matched"), (1, 2)),
     "grouped, rate continued": ((GROUPED, "growth.lr=continue"), (1,)),
-    "grouped, fast new rows": ((GROUPED, "growth.rates.new=3"), (0.5, 1)),
+    "grouped, fast new rows": ((GROUPED, "growth.rates.new=3"), (0.5, 1, 2)),
+    "grouped, faster new rows": ((GROUPED, "growth.rates.new=10"), (0.5, 1)),
     "grouped, slow old rows, ramp": ((GROUPED, "growth.rates.old=0.1", "growth.rates.old_ramp=0.5"), (1, 2)),
     "grouped, old rows frozen": ((GROUPED, "growth.rates.frozen=0.2"), (1,)),
 }
@@ -48,7 +49,7 @@ schedule's own, which were tuned for `grouped`."""
 
 TUNING_SEED = 0
 SEEDS = (1, 2, 3)
-FINALISTS = 6
+FINALISTS = 3
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Cell:
             "sizes": [stage.size for stage in stages],
             "flops": [each["totals"]["flops"] for each in done],
             "losses": [each["eval"]["loss"] for each in done],
-            "jumps": [each["loss_after"] - each["loss_before"] for each in growths],
+            "jumps": [each["comparison"]["loss_after"] - each["comparison"]["loss_before"] for each in growths],
         }
 
 
