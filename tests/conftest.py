@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfscale.cli.experiment import leave_stdout
+from tfscale.cli.experiment import LOG_WIDTH, console, leave_stdout
 from tfscale.tracking.store import Store, connect, store_at
 
 TEXT = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly"
@@ -75,7 +75,9 @@ def store(tmp_path: Path, empty_database: Path) -> Store:
 
 
 @pytest.fixture(autouse=True)
-def _spoken_to_standard_output() -> Iterator[None]:
-    """A command in this process that was told --json has its console speak to standard error from then on."""
+def _a_wide_console_on_standard_output() -> Iterator[None]:
+    """A command in this process that was told --json has its console speak to standard error from then on; and pytest's
+    workers tell it that they are 80 columns wide."""
+    console.width = LOG_WIDTH
     yield
     leave_stdout(False)
