@@ -17,8 +17,8 @@ from tfscale.models.config import (
     to_dict,
 )
 from tfscale.models.init import build_model, init_tensor, std_of
-from tfscale.models.language_model import rotary_table, rotate
 from tfscale.models.pattention import Pattention, QKVPattention, pattention
+from tfscale.models.rotary import rotary_table, rotate
 
 
 def groups(*sizes: int) -> tuple[TokenGroup, ...]:
@@ -109,8 +109,9 @@ def test_the_transformer_is_the_textbook_one() -> None:
     for i in range(2):
         w = {name.removeprefix(f"blocks.{i}."): weights[name] for name in weights if name.startswith(f"blocks.{i}.")}
         normed = F.layer_norm(x, (32,), w["attention_norm.weight"])
-        q, k, v = ((normed @ part.T).view(2, 16, 4, 8).transpose(1, 2) for part in w["attention.qkv.weight"].chunk(3))
-        scores = rotate(q, table) @ rotate(k, table).transpose(-1, -2) / math.sqrt(8) + mask
+        q, k, v = ((normed @ part.T).view(2, 16, 4, 8) for part in w["attention.qkv.weight"].chunk(3))
+        q, k, v = (part.transpose(1, 2) for part in (rotate(q, table), rotate(k, table), v))
+        scores = q @ k.transpose(-1, -2) / math.sqrt(8) + mask
         x = x + (scores.softmax(-1) @ v).transpose(1, 2).reshape(2, 16, 32) @ w["attention.output.weight"].T
         normed = F.layer_norm(x, (32,), w["ffn_norm.weight"])
         x = x + F.gelu(normed @ w["ffn.up.weight"].T) @ w["ffn.down.weight"].T
@@ -122,8 +123,8 @@ def test_rotary_depends_on_distance_alone_and_can_be_left_out() -> None:
     config = tokenformer()
     table = rotary_table(config, 16, torch.device("cpu"), torch.float64)
     assert table is not None
-    q, k = torch.randn(8, dtype=torch.float64).expand(16, 8), torch.randn(8, dtype=torch.float64).expand(16, 8)
-    scores = rotate(q, table) @ rotate(k, table).T
+    q, k = (torch.randn(8, dtype=torch.float64).expand(16, 1, 8) for _ in range(2))
+    scores = rotate(q, table)[:, 0] @ rotate(k, table)[:, 0].T
     torch.testing.assert_close(scores[0, 3], scores[7, 10])
     assert rotary_table(tokenformer(rotary=0.0), 16, torch.device("cpu"), torch.float32) is None
 

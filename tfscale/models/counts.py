@@ -94,8 +94,7 @@ class Memory:
     """What the loss makes of the logits, which are never whole: gradients of the last states and of the embedding."""
     temporary: int
     """The most that is held for a while and dropped: a tile of logits; or tiles of a layer's scores and the gradients
-    of its weights, and the block's activations if they are made again; or, at the end, the embedding's gradient as the
-    table of first states."""
+    of its weights, and the block's activations if they are made again."""
     gathered: int
     """Whole weights of what is being worked on, where a device holds a shard: the embedding, this block, the next."""
 
@@ -121,7 +120,6 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
         temporary=max(
             _logits_tile(config, execution),
             _of_a_layer(config, execution) + (tokens * _kept_by_block(config, execution) if made_again else 0),
-            embedding - activations,  # made when the activations are gone
         ),
         gathered=_gathered(config, execution) if execution.shards > 1 else 0,
     )
@@ -138,15 +136,14 @@ def _kept_by_block(config: ModelConfig, execution: Execution) -> int:
     """Bytes a token that a block keeps for its backward pass.
 
     Both families keep the inputs of two norms, in float32; the values; queries and keys after rotation; and what the
-    attention has mixed, before and after its heads are joined. A Pattention keeps its input as the norm made it, and
-    one value a score. The Transformer keeps the norms' outputs and both sides of its GELU; its values are a view of all
-    three projections.
+    attention has mixed. A Pattention keeps its input as the norm made it, and one value a score. The Transformer keeps
+    the norms' outputs and both sides of its GELU; its values are a view of all three projections.
     """
     d, width = config.d_model, execution.activation_bytes
     if isinstance(config, TokenFormerConfig):
         scores = 0 if execution.recompute == "pattention" else _parameter_tokens(config)
-        return 4 * 4 * d + width * (5 * d + scores * _values_a_score(config))
-    return 4 * 2 * d + width * (9 * d + 2 * config.d_ff)
+        return 4 * 4 * d + width * (4 * d + scores * _values_a_score(config))
+    return 4 * 2 * d + width * (8 * d + 2 * config.d_ff)
 
 
 def _values_a_score(config: TokenFormerConfig) -> int:

@@ -69,7 +69,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> Tensor:
         d_hidden = torch.empty_like(hidden)
-        d_embedding = torch.zeros_like(embedding, dtype=wide(embedding.dtype))
+        d_embedding = torch.empty_like(embedding, dtype=wide(embedding.dtype))
         loss = _by_chunks(hidden, embedding, targets, fused, (d_hidden, d_embedding))
         ctx.save_for_backward(d_hidden, d_embedding.to(embedding.dtype))
         return loss
@@ -89,8 +89,7 @@ def _by_chunks(
     gradients: tuple[Tensor, Tensor] | None,
     losses: Tensor | None = None,
 ) -> Tensor:
-    """The summed loss of `hidden` [tokens, d_model]. Fills `losses` [tokens] and the first of `gradients`, and adds to
-    the second."""
+    """The summed loss of `hidden` [tokens, d_model]. Fills `losses` [tokens] and the `gradients`."""
     dtype = product_dtype(hidden)
     weight, targets = embedding.to(dtype), targets[:, None]
     rows = logit_rows(len(hidden), len(embedding), hidden.device.type)
@@ -109,7 +108,7 @@ def _by_chunks(
             if gradients is not None:
                 d_hidden, d_embedding = gradients
                 d_hidden[chunk] = d_logits @ weight / total
-                add_product(d_embedding, d_logits.T, (states / total).to(dtype))
+                add_product(d_embedding, d_logits.T, (states / total).to(dtype), first=start == 0)
     return loss
 
 

@@ -6,13 +6,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from tfscale.models.cache import LayerPast, Past
-from tfscale.models.config import ModelConfig, TokenFormerConfig, TransformerConfig, rotary_dims
+from tfscale.models.config import ModelConfig, TokenFormerConfig, TransformerConfig
 from tfscale.models.cross_entropy import Reduction, cross_entropy, token_losses
 from tfscale.models.execution import Recompute
 from tfscale.models.pattention import Pattention, QKVPattention
+from tfscale.models.rotary import Rotation, rotary_table, rotate
+from tfscale.models.tied_embedding import look_up
 
 LAYER_NORM_EPS = 1e-5
-ROTARY_BASE = 10_000.0
 
 
 class LanguageModel(nn.Module):
@@ -48,8 +49,10 @@ class LanguageModel(nn.Module):
     def hidden(self, tokens: Tensor, past: Past | None = None) -> Tensor:
         """tokens [batch, time] to the normalised states [batch, time, d_model] that the logits are made from. With a
         `past` the tokens follow what it holds, and are added to it."""
-        x = F.embedding(tokens, self.embedding)
-        rotation = rotary_table(self.config, tokens.shape[1], x.device, x.dtype, past.length if past else 0)
+        return self._hidden(F.embedding(tokens, self.embedding), past)
+
+    def _hidden(self, x: Tensor, past: Past | None = None) -> Tensor:
+        rotation = rotary_table(self.config, x.shape[1], x.device, x.dtype, past.length if past else 0)
         layers = past.layers if past else [None] * len(self.blocks)
         again = self._recompute == "blocks" and torch.is_grad_enabled()
         for block, layer in zip(self.blocks, layers, strict=True):
@@ -63,7 +66,8 @@ class LanguageModel(nn.Module):
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
         """Cross-entropy in nats a token; `targets` [batch, time] are the next tokens."""
-        return cross_entropy(self.hidden(tokens), self.embedding, targets, reduction, self._fused_loss)
+        x, embedding = look_up(tokens, self.embedding)
+        return cross_entropy(self._hidden(x), embedding, targets, reduction, self._fused_loss)
 
     @torch.no_grad()
     def sequence_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -90,7 +94,7 @@ class Block(nn.Module):
         else:
             self.ffn = FeedForward(config)
 
-    def forward(self, x: Tensor, rotation: Tensor | None, past: LayerPast | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None, past: LayerPast | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotation, past)
         out: Tensor = x + self.ffn(self.ffn_norm(x))
         return out
@@ -117,11 +121,12 @@ class Attention(nn.Module):
             self.qkv = QKVLinear(d)
             self.output = nn.Linear(d, d, bias=False)
 
-    def forward(self, x: Tensor, rotation: Tensor | None, past: LayerPast | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None, past: LayerPast | None = None) -> Tensor:
         heads = (x.shape[0], x.shape[1], self.n_head, -1)
-        q, k, v = (part.view(heads).transpose(1, 2) for part in self.qkv(x))
+        q, k, v = (part.view(heads) for part in self.qkv(x))
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         if past is None:
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
@@ -153,27 +158,3 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(F.gelu(self.up(x)))
         return out
-
-
-def rotary_table(
-    config: ModelConfig, time: int, device: torch.device, dtype: torch.dtype, start: int = 0
-) -> Tensor | None:
-    """cos and sin of the angles of `time` positions from `start` on, [2, time, r/2]; None where nothing rotates.
-
-    Inverse frequencies are 10000^(-2j/r) over the r rotating dimensions (the official GPU configs' `rotary_pct`).
-    """
-    r = rotary_dims(config)
-    if r == 0:
-        return None
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    frequency = ROTARY_BASE ** (-torch.arange(0, r, 2, device=device, dtype=wide) / r)
-    angles = torch.outer(torch.arange(start, start + time, device=device, dtype=wide), frequency)
-    return torch.stack([angles.cos(), angles.sin()]).to(dtype)
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turns the two halves of the first r dimensions of x [..., time, head_dim] against each other."""
-    cos, sin = rotation
-    half = cos.shape[-1]
-    a, b, rest = x.split([half, half, x.shape[-1] - 2 * half], dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)

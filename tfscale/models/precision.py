@@ -28,16 +28,19 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Adds a product [n, tokens] [tokens, d] to a total that may be wider than its factors, in place."""
-    if a.dtype == total.dtype:
+def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
+    """Adds a product [n, tokens] [tokens, d] to a total that may be wider than its factors, in place. The `first` one
+    is written over what is there, which saves filling the total with zeros."""
+    if first:
+        product(a, b, out=total)
+    elif a.dtype == total.dtype:
         torch.addmm(total, a, b, out=total)
     else:
         total += a @ b
 
 
 def product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Writes a product [tokens, n] [n, d] where it may be wider than its factors."""
+    """Writes a product where it may be wider than its factors."""
     if a.dtype == out.dtype:
         torch.mm(a, b, out=out)
     else:

@@ -82,8 +82,8 @@ class _TiledPattention(torch.autograd.Function):
         groups, rows, dtype = ctx.groups, ctx.rows, ctx.dtype
         k, v = keys.to(dtype), values.to(dtype)
         d_x = torch.empty_like(x)
-        d_keys = torch.zeros_like(keys, dtype=wide(keys.dtype))
-        d_values = torch.zeros_like(values, dtype=wide(values.dtype))
+        d_keys = torch.empty_like(keys, dtype=wide(keys.dtype))
+        d_values = torch.empty_like(values, dtype=wide(values.dtype))
         d_scores = x.new_empty(rows, len(keys), dtype=dtype)
         weights = torch.empty_like(d_scores)
         scores = torch.empty_like(d_scores) if kept is None else None
@@ -97,12 +97,12 @@ class _TiledPattention(torch.autograd.Function):
                     for part, s in zip(_parts(z, groups), _columns(s_tile), strict=True):
                         part *= s.to(dtype)
                 w = _gelu(z, out=_rows(weights, 0, len(a)))
-                add_product(d_values, w.T, g)
+                add_product(d_values, w.T, g, first=start == 0)
                 d_z = torch.mm(g, v.T, out=_rows(d_scores, 0, len(a)))
                 _gelu_backward(d_z, z, grad_input=d_z)
                 _through_norm(d_z, z, s_tile, groups, w)
                 product(d_z, k, out=_rows(d_x, start, rows))
-                add_product(d_keys, d_z.T, a)
+                add_product(d_keys, d_z.T, a, first=start == 0)
         return d_x, d_keys.to(keys.dtype), d_values.to(values.dtype), None, None
 
 
