@@ -24,7 +24,7 @@ from tfscale.training.loop import Trainer
 from tfscale.training.preemption import Preemption
 from tfscale.training.world import World
 
-TIMES = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "pid")
+TIMES = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "peak_memory", "pid")
 
 
 def planned(overrides: list[str], arm: str = "progressive") -> tuple[ArmStage, ...]:

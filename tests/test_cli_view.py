@@ -49,7 +49,7 @@ def write(stage: ArmStage, steps: int, before: int = 0, seconds: float = 1.0) ->
     for step in range(1, steps + 1):
         place = {"step": step, "tokens": step * batch, "total_flops": before + step * each}
         times = {"total_seconds": step * seconds, "tokens_per_second": batch / seconds}
-        log.write("train", loss=6 - step / 10, **place, **times)
+        log.write("train", loss=6 - step / 10, peak_memory=2_100_000_000, **place, **times)
         if step == steps // 2:
             log.write("eval", loss=5.5, perplexity=244.7, **place)
     log.close()
@@ -81,7 +81,7 @@ def test_the_screen_fits_any_terminal_and_says_what_runs(plan: Plan, width: int,
     assert max(map(len, lines)) <= width
     assert len(lines) < height
     words = " ".join(printed.replace("\N{NO-BREAK SPACE}", " ").split())
-    for part in ("✔", "▶", "·", "progressive 70K", "512 of 1.0K tokens", "128 tokens/s"):
+    for part in ("✔", "▶", "·", "progressive 70K", "512 of 1.0K tokens", "128 tokens/s", "2.1 GB"):
         assert part in words
     assert ("└" in printed and "•" in printed) == (width >= 45)
 

@@ -32,7 +32,7 @@ RUN = ("plan", "status", "list", "doctor", "generate", "eval", "export", "import
 
 ONLY_READ = {
     r"run\b": "trains; tests/test_schedule.py runs chains",
-    r"compare\b|report\b": "draws every figure, or trains; tests/test_cli_report.py compares",
+    r"compare\b|report\b": "trains, or draws every figure; that of the small chain is run below",
     r"tune\b": "trains",
     r"bench\b": "takes minutes",
     r"data prepare data=(hub|openwebtext|openwebtext2|fineweb_edu)\b": "needs the network",
@@ -227,3 +227,15 @@ def test_read_ledger_tells_a_finished_chain_and_draws_it(
 def test_every_example_is_run_here() -> None:
     here = Path(__file__).read_text(encoding="utf-8")
     assert all(f'example("{file.name}"' in here for file in EXAMPLES.glob("*.py"))
+
+
+def test_the_small_chains_comparison_is_trained_drawn_and_reported(workplace: dict[str, str]) -> None:
+    # The last test here: the others expect a chain that is half done.
+    said = ("run growth=exact", "compare --baseline scratch --run-missing", "compare --baseline scratch", "report")
+    assert set(said) <= {" ".join(command.words[1:]) for command in tfscale()}
+    for words in said:
+        answer = CliRunner().invoke(app, words.split())
+        assert answer.exit_code == 0, (words, answer.output, answer.exception)
+    (folder,) = Path("runs/comparisons").iterdir()
+    assert (folder / "figure.png").stat().st_size > 10_000
+    assert "12K" in (folder / "report.html").read_text(encoding="utf-8")

@@ -279,6 +279,7 @@ def test_the_devices_figures_are_system_metrics(store: Store, tmp_path: Path) ->
         if event["event"] == "train":
             extra = {
                 "tokens_per_second": 50.0,
+                "peak_memory": 3_000_000_000,
                 "total_device_seconds": 2 * event["step"],
                 "total_joules": 9 * event["step"],
             }
@@ -288,4 +289,5 @@ def test_the_devices_figures_are_system_metrics(store: Store, tmp_path: Path) ->
     latest = run(store, "1M").data.metrics
     assert latest["system/tokens_per_second"] == 50.0
     assert latest["system/power_watts"] == 4.5
+    assert latest["system/peak_memory_gigabytes"] == 3.0
     assert latest["system/model_teraflops_per_second"] == pytest.approx(GFLOPS_A_STEP / 2 / 1000)

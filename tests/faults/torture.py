@@ -35,7 +35,7 @@ from tfscale.training.lock import held
 
 PATIENCE_SECONDS = 300.0
 VICTIMS = ("trainer", "orchestrator", "both")
-NOT_COMPARED = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "pid")
+NOT_COMPARED = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "peak_memory", "pid")
 
 Moment = Callable[[Path], bool]
 """Whether the moment is now, in a runs folder."""

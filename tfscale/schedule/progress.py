@@ -1,6 +1,7 @@
 """How far the stages of a plan are, how fast they get on and what is left, by what they have written: for a view beside
 a run and for one from another shell alike."""
 
+import contextlib
 import json
 import math
 import socket
@@ -123,12 +124,11 @@ class _Followed:
     def _memory(self, running: bool) -> int | None:
         if running:
             start = next((event for event in reversed(self._events) if event["event"] == "start"), {})
-            if start.get("device") != "cpu" or start.get("host") != socket.gethostname():
-                return None
-            try:
-                return int(psutil.Process(start["pid"]).memory_info().rss)
-            except psutil.Error:
-                return None
+            if start.get("device") == "cpu" and start.get("host") == socket.gethostname():
+                with contextlib.suppress(psutil.Error):  # it may have just ended
+                    return int(psutil.Process(start["pid"]).memory_info().rss)
+            last = next((event for event in reversed(self._events) if event["event"] == "train"), {})
+            return last.get("peak_memory")
         try:
             return int(json.loads((self._stage.path / DONE_FILE).read_text(encoding="utf-8"))["peak_memory"])
         except (OSError, ValueError, KeyError, TypeError):

@@ -16,7 +16,7 @@ ENDPOINTS = "final/perplexity_by_gflop"
 """The same, with which each finished stage of an arm ended: the form of the paper's Figure 3."""
 
 _PREFIXES = {"train": "train", "eval": "heldout"}
-_PLACE = ("event", "step", "tokens", "time", "heldout_tokens", "heldout_bytes", "tokens_per_second")
+_PLACE = ("event", "step", "tokens", "time", "heldout_tokens", "heldout_bytes", "tokens_per_second", "peak_memory")
 _FINAL, _EVALUATED = "final/", "eval/"
 _MEASURES = ("loss", "perplexity", "bits_per_byte")
 
@@ -125,6 +125,8 @@ def _system_points(events: Iterable[Event]) -> Iterator[Point]:
     for event in logged:
         if event.get("tokens_per_second") is not None:
             yield _system("tokens_per_second", event["tokens_per_second"], event)
+        if event.get("peak_memory") is not None:
+            yield _system("peak_memory_gigabytes", event["peak_memory"] / 1e9, event)
     for before, event in pairwise(logged):
         seconds = event.get("total_device_seconds", 0.0) - before.get("total_device_seconds", 0.0)
         if seconds > 0:

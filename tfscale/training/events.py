@@ -7,7 +7,7 @@ Each line is one event:
                                      the stage was taken up at this step; pid of the leading one of so many processes,
                                      and what they made of the settings that said auto (`tfscale.training.fitting`)
     {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
-     + totals}
+     "peak_memory": ..., + totals}      in bytes, of the leading process: its device's allocator, or on the CPU itself
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
      "heldout_tokens": ..., + totals}
     {"event": "non_finite", "step": ..., "loss": ..., "grad_norm": ..., "where": [...], "policy": ..., "count": ...}

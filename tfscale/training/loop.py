@@ -200,6 +200,7 @@ class Trainer:
                 grad_norm=norm,
                 spike=spike_score(loss, counters.recent_losses),
                 tokens_per_second=self._speed(),
+                peak_memory=self.device.peak_memory(),
             )
         self.state.counters = replace(counters, recent_losses=(*counters.recent_losses, loss)[-WINDOW:])
 
