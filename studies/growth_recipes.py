@@ -4,8 +4,10 @@
     python studies/growth_recipes.py rank      the best of them at their best rate, and the paper's, seeds 1 to 3
     python studies/growth_recipes.py again     one of those once more: the same to the last digit
 
-Each cell is a chain of `progressive_tiny` with some settings changed; its stages are ordinary ones, so what has been
-trained is not trained again, and a cell can be looked at with `tfscale status`. Tables go to docs/measurements/study.
+With --elsewhere the same for the winner, its next and the paper's recipe, on a corpus and a shape that nothing was
+chosen on. Each cell is a chain of `progressive_tiny`, elsewhere of `progressive_small`, with some settings changed; its
+stages are ordinary ones, so what has been trained is not trained again, and a cell can be looked at with
+`tfscale status`. Tables go to docs/measurements/study.
 """
 
 import argparse
@@ -53,6 +55,25 @@ FINALISTS = 3
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where recipes are tried."""
+
+    tables: str
+    """What the names of its tables begin with."""
+    schedule: str
+    peaks: dict[str, tuple[float, ...]]
+    """The recipes, each with the rates that it is tried at."""
+
+
+HERE = Place("", "progressive_tiny", {name: peaks for name, (_, peaks) in RECIPES.items()})
+ELSEWHERE = Place(
+    "elsewhere_",
+    "progressive_small",
+    {"grouped, fast new rows": (0.5, 1, 2), "grouped": (1, 2), "paper": (2, 4, 8)},
+)
+
+
+@dataclass(frozen=True)
 class Cell:
     """One chain."""
 
@@ -78,10 +99,10 @@ class Cell:
         }
 
 
-def cell(recipe: str, peak: float, seed: int, more: Sequence[str] = ()) -> Cell:
+def cell(place: Place, recipe: str, peak: float, seed: int, more: Sequence[str] = ()) -> Cell:
     """The chain of a recipe; replicates differ in weights and in the order of the text."""
-    chosen = [*RECIPES[recipe][0], f"growth.peak={peak}", f"seed={seed}", f"data.order_seed={seed}", "tracking=none"]
-    return Cell(recipe, peak, seed, make_plan(compose([*chosen, *more])))
+    where = [f"schedule={place.schedule}", f"seed={seed}", f"data.order_seed={seed}", "tracking=none"]
+    return Cell(recipe, peak, seed, make_plan(compose([*where, *RECIPES[recipe][0], f"growth.peak={peak}", *more])))
 
 
 def train(cells: Sequence[Cell], parallel: int) -> None:
@@ -95,36 +116,35 @@ def train(cells: Sequence[Cell], parallel: int) -> None:
         raise SystemExit(75)
 
 
-def tune(parallel: int) -> None:
+def tune(place: Place, parallel: int) -> None:
     """Every recipe at every rate."""
     apart = ("data.heldout_start=65536",)  # behind the text that everything else is evaluated on
-    cells = [cell(recipe, peak, TUNING_SEED, apart) for recipe, (_, peaks) in RECIPES.items() for peak in peaks]
+    cells = [cell(place, name, peak, TUNING_SEED, apart) for name, peaks in place.peaks.items() for peak in peaks]
     train(cells, parallel)
-    write("tune", [each.row() for each in cells])
+    write(place, "tune", [each.row() for each in cells])
 
 
-def finalists() -> dict[str, float]:
+def finalists(place: Place) -> dict[str, float]:
     """The best recipes by the loss after the last stage, and the paper's, each with its best rate."""
-    rows = json.loads((TABLES / "tune.json").read_text(encoding="utf-8"))
-    ranked = sorted(rows, key=lambda row: row["losses"][-1])
+    ranked = sorted(read(place, "tune"), key=lambda row: row["losses"][-1])
     best: dict[str, float] = {}
     for row in ranked:
         best.setdefault(row["recipe"], row["peak"])
-    return {name: peak for place, (name, peak) in enumerate(best.items()) if place < FINALISTS or name == "paper"}
+    return {name: peak for number, (name, peak) in enumerate(best.items()) if number < FINALISTS or name == "paper"}
 
 
-def rank(parallel: int) -> None:
+def rank(place: Place, parallel: int) -> None:
     """The finalists with seeds that they were not chosen on."""
-    cells = [cell(recipe, peak, seed) for seed in SEEDS for recipe, peak in finalists().items()]
+    cells = [cell(place, recipe, peak, seed) for seed in SEEDS for recipe, peak in finalists(place).items()]
     train(cells, parallel)
-    write("rank", [each.row() for each in cells])
+    write(place, "rank", [each.row() for each in cells])
 
 
-def again(parallel: int) -> None:
+def again(place: Place, parallel: int) -> None:
     """Trains a cell of the ranking once more, in a folder of its own, and holds it against what was recorded."""
-    recorded = json.loads((TABLES / "rank.json").read_text(encoding="utf-8"))[0]
+    recorded = read(place, "rank")[0]
     with TemporaryDirectory() as folder:
-        made = cell(recorded["recipe"], recorded["peak"], recorded["seed"], (f"runs={folder}",))
+        made = cell(place, recorded["recipe"], recorded["peak"], recorded["seed"], (f"runs={folder}",))
         train([made], parallel)
         row = made.row()
     if row != recorded:
@@ -132,9 +152,16 @@ def again(parallel: int) -> None:
     print(f"{row['recipe']}, seed {row['seed']}: the same keys and losses to the last digit, {row['losses']}")
 
 
-def write(name: str, rows: list[dict[str, Any]]) -> None:
+def read(place: Place, name: str) -> list[dict[str, Any]]:
+    """The rows of a table."""
+    rows: list[dict[str, Any]] = json.loads((TABLES / f"{place.tables}{name}.json").read_text(encoding="utf-8"))
+    return rows
+
+
+def write(place: Place, name: str, rows: list[dict[str, Any]]) -> None:
     """The rows as JSON, and their means over seeds as a Markdown table, best first."""
     TABLES.mkdir(parents=True, exist_ok=True)
+    name = f"{place.tables}{name}"
     (TABLES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     sizes = rows[0]["sizes"]
     groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
@@ -144,8 +171,8 @@ def write(name: str, rows: list[dict[str, Any]]) -> None:
     head = ["Recipe", "Peak", *sizes, *(f"jump to {size}" for size in sizes[1:]), "Seeds"]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for (recipe, peak), of_seeds in ranked:
-        losses = [_spread([row["losses"][place] for row in of_seeds]) for place in range(len(sizes))]
-        jumps = [f"{mean(row['jumps'][place] for row in of_seeds):+.3f}" for place in range(len(sizes) - 1)]
+        losses = [_spread([row["losses"][number] for row in of_seeds]) for number in range(len(sizes))]
+        jumps = [f"{mean(row['jumps'][number] for row in of_seeds):+.3f}" for number in range(len(sizes) - 1)]
         lines.append([recipe, f"{peak:g}", *losses, *jumps, str(len(of_seeds))])
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     note = (
@@ -184,5 +211,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phase", choices=["tune", "rank", "again"])
     parser.add_argument("--parallel", type=int, default=2, help="stages side by side")
+    parser.add_argument("--elsewhere", action="store_true", help="on another corpus and shape: progressive_small")
     arguments = parser.parse_args()
-    {"tune": tune, "rank": rank, "again": again}[arguments.phase](arguments.parallel)
+    place = ELSEWHERE if arguments.elsewhere else HERE
+    {"tune": tune, "rank": rank, "again": again}[arguments.phase](place, arguments.parallel)

@@ -16,6 +16,7 @@ BAR_HEIGHT, PANEL_HEIGHT = 0.16, 2.1
 """Inches, of a verdict's line and of a panel."""
 FARTHEST = 10.0
 """How far from its target a verdict is drawn at most."""
+MARKS = (0.1, 0.2, 0.35, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10)
 
 
 def has_chart(result: Result) -> bool:
@@ -83,6 +84,10 @@ def _targets(axes: Any, verdicts: Sequence[Verdict]) -> None:
         axes.plot(margin, place, color=colour, marker="o" if verdict.reached else "x", markersize=4)
     axes.set_yticks(range(len(verdicts)), [verdict.name for verdict in reversed(verdicts)], fontsize=SMALL)
     axes.set_xscale("log")
+    axes.set_xlim(min(0.7, *axes.get_xlim()), max(1.4, *axes.get_xlim()))
+    here = [mark for mark in MARKS if axes.get_xlim()[0] <= mark <= axes.get_xlim()[1]]
+    axes.set_xticks(here, [f"{mark:g}" for mark in here])
+    axes.set_xticks([], minor=True)
     axes.axvline(1, color=INK, linewidth=0.8)
-    axes.set_xlabel("how far on the good side of its target (right: reached)", fontsize=SMALL)
+    axes.set_xlabel("times better than its target (right of 1: reached)", fontsize=SMALL)
     tidy(axes)
