@@ -16,6 +16,8 @@ BAR_HEIGHT, PANEL_HEIGHT = 0.16, 2.1
 """Inches, of a verdict's line and of a panel."""
 FARTHEST = 10.0
 """How far from its target a verdict is drawn at most."""
+LABEL = 12
+"""Letters of a case's name that fit below its bars."""
 MARKS = (0.1, 0.2, 0.35, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10)
 
 
@@ -60,7 +62,9 @@ def _contestants(axes: Any, rows: Sequence[Row], ceiling: str | None) -> None:
                 ratios = [_ratio(row.seconds, base.seconds, ceiling)]
                 at = place + (index - (len(names) - 1) / 2) * width
                 axes.bar(at, ratios, width, **_fill(styles[name]), label=name if place == 0 else None)
-    axes.set_xticks(range(len(cases)), cases, fontsize=SMALL)
+    axes.set_xticks(
+        range(len(cases)), [case.replace(" ", "\n") if len(case) > LABEL else case for case in cases], fontsize=SMALL
+    )
     axes.set_ylabel("time / its matrix products" if ceiling else "speed / ours", fontsize=SMALL)
     axes.axhline(1, color=INK, linewidth=0.8)
     axes.legend(fontsize=SMALL, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))

@@ -23,8 +23,8 @@ from tfscale.models.init import build_model
 PART = "growth"
 RECIPE = GrowthRecipe("exact", new_keys="zero", new_values="random", tau="keep", moments="drop")
 QUICK = {name: tokenformer(n, n_layer=2, d=64, heads=2, vocabulary=257) for name, n in (("small", 16), ("large", 64))}
-ONCE = 2e9
-"""Bytes from which on a growth is measured once."""
+ROUNDS = 3
+"""A growth and a copy in turns: what the file system's cache can take at once differs from one to the next."""
 GIB = 2**30
 
 
@@ -60,7 +60,7 @@ def write_first(folder: Path, config: TokenFormerConfig) -> None:
 
 def _growth(folder: Path, parent: str, size: str, config: TokenFormerConfig) -> Iterator[Row]:
     grow, copy, peaks = [], [], []
-    for _ in range(1 if _bytes(config) > ONCE else 3):
+    for _ in range(ROUNDS):
         seconds, peak = apart(grow_here, folder / parent, folder / size, config)
         grow.append(seconds)
         peaks.append(peak)
