@@ -1,0 +1,356 @@
+"""A ledger, and the ways in which it can be damaged; each names the file and some words of what is found."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tfscale.schedule.plan import Plan
+from tfscale.schedule.verify import verify_plan
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Runs folder with a copy of what was written, to be damaged."""
+
+    plan: Plan
+    unfinished: Plan
+    """Whose last stage was stopped."""
+
+    @property
+    def kept(self) -> Path:
+        return self.plan.runs.with_name("kept")
+
+    @property
+    def base(self) -> Path:
+        return self.plan.chain.stages[0].path
+
+    @property
+    def child(self) -> Path:
+        return self.plan.chain.stages[1].path
+
+    @property
+    def stopped(self) -> Path:
+        return self.unfinished.chain.stages[-1].path
+
+    @property
+    def data(self) -> Path:
+        return next((self.plan.runs / "data").glob("[!.]*"))
+
+    def verify(self) -> list[str]:
+        return [*verify_plan(self.plan), *verify_plan(self.unfinished)]
+
+
+def final(stage: Path) -> Path:
+    return sorted((stage / "checkpoints").glob("step-*"))[-1]
+
+
+def weights(checkpoint: Path) -> Path:
+    return next(checkpoint.glob("*.safetensors"))
+
+
+def edit(file: Path, change: Callable[[Any], object]) -> None:
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+
+
+def edit_lines(file: Path, change: Callable[[list[str]], object]) -> None:
+    lines = file.read_text().splitlines()
+    change(lines)
+    file.write_text("".join(f"{line}\n" for line in lines))
+
+
+def edit_event(stage: Path, kind: str, number: int, **values: object) -> None:
+    """Changes an event of a kind: the first, the second, ..., or -1 for the last."""
+
+    def change(lines: list[str]) -> None:
+        index = [n for n, line in enumerate(lines) if json.loads(line)["event"] == kind][number]
+        lines[index] = json.dumps({**json.loads(lines[index]), **values})
+
+    edit_lines(stage / "metrics.jsonl", change)
+
+
+def sign(checkpoint: Path) -> None:
+    """Makes the manifest agree with what is there."""
+    files = [file for file in checkpoint.iterdir() if file.name != "manifest.json"]
+    signed = {
+        file.name: {"bytes": file.stat().st_size, "sha256": sha256(file.read_bytes()).hexdigest()} for file in files
+    }
+    (checkpoint / "manifest.json").write_text(json.dumps(signed))
+
+
+def edit_state(checkpoint: Path, change: Callable[[Any], object]) -> None:
+    edit(checkpoint / "state.json", change)
+    sign(checkpoint)
+
+
+def edit_tensors(checkpoint: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(weights(checkpoint))
+    change(tensors)
+    save_file(tensors, weights(checkpoint))
+    sign(checkpoint)
+
+
+def flip_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+
+
+def resize(tensors: dict[str, torch.Tensor]) -> None:
+    name = next(name for name in tensors if name.startswith("model/") and tensors[name].dim() == 2)
+    tensors[name] = tensors[name][:-1].contiguous()
+
+
+def shorten_shard(data: Path) -> None:
+    shard = next(data.glob("train-*"))
+    shard.write_bytes(shard.read_bytes()[:-2])
+
+
+def tear(lines: list[str]) -> None:
+    index = next(n for n, line in enumerate(lines) if json.loads(line)["event"] == "train")
+    lines[index] = lines[index][:20]
+
+
+def repeat(lines: list[str]) -> None:
+    index = next(n for n, line in enumerate(lines) if json.loads(line)["event"] == "train")
+    lines.insert(index, lines[index])
+
+
+def slow_down(end: dict[str, Any]) -> None:
+    """Adds seconds to what a stage's parents had cost and to nothing else."""
+    end["before"]["seconds"] += 0.5
+    end["totals"]["seconds"] += 1.0
+
+
+DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
+    "stage.yaml is gone": (lambda it: (it.child / "stage.yaml").unlink(), "stage.yaml", "No such file"),
+    "stage.yaml describes another stage": (
+        lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(seed=7)),
+        "stage.yaml",
+        "describes the stage",
+    ),
+    "stage.yaml is half there": (
+        lambda it: (it.child / "stage.yaml").write_text((it.child / "stage.yaml").read_text()[:99]),
+        "stage.yaml",
+        "not a stage of this version",
+    ),
+    "stage.yaml leads to another parent": (
+        lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(parent_dir=f"../{it.child.name}")),
+        "stage.yaml",
+        "parent_dir leads to",
+    ),
+    "stage.yaml leads to no parent": (
+        lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(parent_dir=None)),
+        "stage.yaml",
+        "must stand together",
+    ),
+    "stage.yaml leads to no corpus": (
+        lambda it: edit(it.child / "stage.yaml", lambda spec: spec["run"].update(data_dir="../../nowhere")),
+        "nowhere/manifest.json",
+        "Not a prepared corpus",
+    ),
+    "done.json has another key": (
+        lambda it: edit(it.child / "done.json", lambda end: end.update(key="0" * 12)),
+        "done.json",
+        "key is 000000000000",
+    ),
+    "done.json has another step": (
+        lambda it: edit(it.child / "done.json", lambda end: end.update(step=3)),
+        "done.json",
+        "step is 3",
+    ),
+    "done.json has other tokens": (
+        lambda it: edit(it.child / "done.json", lambda end: end.update(tokens=3)),
+        "done.json",
+        "tokens is 3",
+    ),
+    "done.json lacks its totals": (
+        lambda it: edit(it.child / "done.json", lambda end: end.pop("totals")),
+        "done.json",
+        "KeyError: 'totals'",
+    ),
+    "done.json has other FLOPs": (
+        lambda it: edit(it.child / "done.json", lambda end: end["totals"].update(flops=1)),
+        "done.json",
+        "1 FLOPs",
+    ),
+    "done.json begins where its parent did not end": (
+        lambda it: edit(it.child / "done.json", lambda end: end["before"].update(seconds=0.0)),
+        "done.json",
+        "its parent",
+    ),
+    "done.json's seconds do not add up": (
+        lambda it: edit(it.plan.chain.stages[-1].path / "done.json", slow_down),
+        "done.json",
+        "4 stages of its lineage add up to",
+    ),
+    "done.json has another evaluation": (
+        lambda it: edit(it.child / "done.json", lambda end: end["eval"].update(perplexity=1.0)),
+        "metrics.jsonl",
+        "perplexity of the last evaluation",
+    ),
+    "the parent's done.json is gone": (lambda it: (it.base / "done.json").unlink(), "done.json", "grows out of"),
+    "the parent is gone": (lambda it: shutil.rmtree(it.base), "stage.yaml", "grows out of"),
+    "the final checkpoint is gone": (lambda it: shutil.rmtree(final(it.child)), "step-000000000008", "missing"),
+    "a checkpoint is cut short": (
+        lambda it: weights(final(it.child)).write_bytes(weights(final(it.child)).read_bytes()[:-7]),
+        ".safetensors",
+        "were written",
+    ),
+    "a checkpoint has a flipped bit": (lambda it: flip_bit(weights(final(it.child))), ".safetensors", "SHA-256"),
+    "an older checkpoint has a flipped bit": (
+        lambda it: flip_bit(weights(it.child / "checkpoints" / "step-000000000004")),
+        "step-000000000004",
+        "SHA-256",
+    ),
+    "a checkpoint's manifest is gone": (
+        lambda it: (final(it.child) / "manifest.json").unlink(),
+        "manifest.json",
+        "No such file",
+    ),
+    "a file that nobody wrote lies in a checkpoint": (
+        lambda it: save_file({"model/x": torch.ones(1)}, final(it.child) / "zz.safetensors"),
+        "zz.safetensors",
+        "not in its manifest",
+    ),
+    "a checkpoint holds another model": (
+        lambda it: edit_state(final(it.child), lambda state: state["model"].update(context=64)),
+        "state.json",
+        "context=64",
+    ),
+    "a checkpoint stands at another step": (
+        lambda it: edit_state(final(it.child), lambda state: state["counters"].update(step=7)),
+        "state.json",
+        "step is 7",
+    ),
+    "a checkpoint has other totals": (
+        lambda it: edit_state(final(it.child), lambda state: state["counters"]["totals"].update(seconds=1e9)),
+        "state.json",
+        "done.json says",
+    ),
+    "a checkpoint begins elsewhere": (
+        lambda it: edit_state(final(it.child), lambda state: state["counters"]["before"].update(device_seconds=0.0)),
+        "state.json",
+        "its parents ended at",
+    ),
+    "a weight has another shape": (lambda it: edit_tensors(final(it.child), resize), "step-", "model/"),
+    "a weight is missing": (
+        lambda it: edit_tensors(final(it.child), lambda tensors: tensors.pop("model/blocks.0.attention.output.keys")),
+        "step-",
+        "model/blocks.0.attention.output.keys is not there",
+    ),
+    "metrics.jsonl is gone": (lambda it: (it.child / "metrics.jsonl").unlink(), "metrics.jsonl", "missing"),
+    "metrics.jsonl is torn in the middle": (
+        lambda it: edit_lines(it.child / "metrics.jsonl", tear),
+        "metrics.jsonl",
+        "not a whole event",
+    ),
+    "metrics.jsonl lacks its end": (
+        lambda it: edit_lines(it.child / "metrics.jsonl", lambda lines: lines.pop()),
+        "metrics.jsonl",
+        "its last event is no end",
+    ),
+    "metrics.jsonl has an event twice": (
+        lambda it: edit_lines(it.child / "metrics.jsonl", repeat),
+        "metrics.jsonl",
+        "steps rise",
+    ),
+    "an event has other tokens": (
+        lambda it: edit_event(it.child, "train", 2, tokens=5),
+        "metrics.jsonl",
+        "train of step 3: 5 tokens",
+    ),
+    "an event has other total tokens": (
+        lambda it: edit_event(it.child, "train", 2, total_tokens=10**6),
+        "metrics.jsonl",
+        "train of step 3: 1,000,000 tokens",
+    ),
+    "an event has other FLOPs": (
+        lambda it: edit_event(it.child, "train", 2, total_flops=10**15),
+        "metrics.jsonl",
+        "1,000,000,000,000,000 FLOPs",
+    ),
+    "an event goes back in time": (
+        lambda it: edit_event(it.child, "train", 2, total_seconds=0.0),
+        "metrics.jsonl",
+        "less than its parents'",
+    ),
+    "an event's seconds jump": (
+        lambda it: edit_event(it.child, "train", 2, total_seconds=1e9),
+        "metrics.jsonl",
+        "before it were",
+    ),
+    "an event has no step": (
+        lambda it: edit_event(it.child, "eval", 0, step=None),
+        "metrics.jsonl",
+        "event of no step",
+    ),
+    "growth.json is gone": (lambda it: (it.child / "growth.json").unlink(), "growth.json", "missing"),
+    "growth.json has another parent": (
+        lambda it: edit(it.child / "growth.json", lambda growth: growth.update(parent="0" * 12)),
+        "growth.json",
+        "parent is 000000000000",
+    ),
+    "growth.json has another recipe": (
+        lambda it: edit(it.child / "growth.json", lambda growth: growth["recipe"].update(noise=1.0)),
+        "growth.json",
+        "recipe is",
+    ),
+    "growth.json has other shapes": (
+        lambda it: edit(it.child / "growth.json", lambda growth: growth["tokens"]["qkv"].update(after=9)),
+        "growth.json",
+        "tokens is",
+    ),
+    "growth.json does not preserve": (
+        lambda it: edit(it.child / "growth.json", lambda growth: growth["comparison"].update(max_logit_difference=1)),
+        "growth.json",
+        "moved logits",
+    ),
+    "the corpus is gone": (lambda it: shutil.rmtree(it.data), "manifest.json", "Not a prepared corpus"),
+    "the corpus is another": (
+        lambda it: edit(it.data / "manifest.json", lambda manifest: manifest.update(fingerprint="0" * 16)),
+        "corpus 0000000000000000",
+        "asked for is",
+    ),
+    "a shard is cut short": (lambda it: shorten_shard(it.data), "train-00000.safetensors", "by its manifest"),
+    "a shard has a flipped bit": (
+        lambda it: flip_bit(next(it.data.glob("heldout-*"))),
+        "heldout-00000.safetensors",
+        "SHA-256",
+    ),
+    "a shard is gone": (lambda it: next(it.data.glob("heldout-*")).unlink(), "heldout-00000.safetensors", "No such"),
+    "the tokenizer has changed": (lambda it: flip_bit(it.data / "tokenizer.json"), "tokenizer.json", "SHA-256"),
+    "a folder is called after another stage": (
+        lambda it: shutil.copytree(it.child, it.child.with_name("tokenformer-1.0K-0123456789ab")),
+        "tokenformer-1.0K-0123456789ab/stage.yaml",
+        "the folder's name says 0123456789ab",
+    ),
+    "a folder holds no stage": (
+        lambda it: shutil.copytree(it.child / "checkpoints", it.child.parent / "mine"),
+        "mine/stage.yaml",
+        "No such file",
+    ),
+    "a stopped stage's newest checkpoint is gone": (
+        lambda it: shutil.rmtree(final(it.stopped)),
+        "step-000000000005",
+        "the stage stood there last",
+    ),
+    "a stopped stage's checkpoint has a flipped bit": (
+        lambda it: flip_bit(weights(final(it.stopped))),
+        "step-000000000005",
+        "SHA-256",
+    ),
+    "a stopped stage's event has other tokens": (
+        lambda it: edit_event(it.stopped, "train", -1, total_tokens=1),
+        "metrics.jsonl",
+        "1 tokens",
+    ),
+}
