@@ -1,6 +1,8 @@
 """What the shell completes, asked as bash asks it."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,3 +100,27 @@ def test_bash_itself_completes_and_neither_torch_nor_hydra_is_loaded(tmp_path: P
     shown = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert shown.stdout.split() == ["split"]
     assert shown.stderr == ""
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_what_other_shells_ask_is_answered(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"_TFSCALE_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "tfscale run growth=s"}
+    for name, value in {**asked, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["tfscale"])
+    with pytest.raises(SystemExit):
+        main()
+    assert re.findall(r"growth=\w+", capsys.readouterr().out) == ["growth=split"]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_itself_completes() -> None:
+    script = (
+        "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION=1 _TFSCALE_COMPLETE=source_fish tfscale | source\n"
+        "complete -C 'tfscale run growth=s'\n"
+    )
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    shown = subprocess.run(["fish", "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert shown.stdout.split() == ["growth=split"]
