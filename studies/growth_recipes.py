@@ -4,9 +4,9 @@
     python studies/growth_recipes.py rank      the best of them at their best rate, and the paper's, seeds 1 to 3
     python studies/growth_recipes.py again     one of those once more: the same to the last digit
 
-With --elsewhere the same for the winner, its next and the paper's recipe, on a corpus and a shape that nothing was
-chosen on. Each cell is a chain of `progressive_tiny`, elsewhere of `progressive_small`, with some settings changed; its
-stages are ordinary ones, so what has been trained is not trained again, and a cell can be looked at with
+With --elsewhere the same on a corpus and a shape that nothing was chosen on: the winner, what it comes of, and the
+paper's recipe. Each cell is a chain of `progressive_tiny`, elsewhere of `progressive_small`, with some settings
+changed; its stages are ordinary ones, so what has been trained is not trained again, and a cell can be looked at with
 `tfscale status`. Tables go to docs/measurements/study.
 """
 
@@ -51,7 +51,6 @@ schedule's own, which were tuned for `grouped`."""
 
 TUNING_SEED = 0
 SEEDS = (1, 2, 3)
-FINALISTS = 3
 
 
 @dataclass(frozen=True)
@@ -63,13 +62,16 @@ class Place:
     schedule: str
     peaks: dict[str, tuple[float, ...]]
     """The recipes, each with the rates that it is tried at."""
+    finalists: int
+    """How many are ranked, beside the paper's."""
 
 
-HERE = Place("", "progressive_tiny", {name: peaks for name, (_, peaks) in RECIPES.items()})
+HERE = Place("", "progressive_tiny", {name: peaks for name, (_, peaks) in RECIPES.items()}, finalists=3)
 ELSEWHERE = Place(
     "elsewhere_",
     "progressive_small",
-    {"grouped, fast new rows": (0.5, 1, 2), "grouped": (1, 2), "paper": (2, 4, 8)},
+    {"grouped, fast new rows": (0.5, 1, 2, 4), "grouped": (1, 2, 4), "paper": (2, 4, 8, 16)},
+    finalists=1,
 )
 
 
@@ -130,7 +132,9 @@ def finalists(place: Place) -> dict[str, float]:
     best: dict[str, float] = {}
     for row in ranked:
         best.setdefault(row["recipe"], row["peak"])
-    return {name: peak for number, (name, peak) in enumerate(best.items()) if number < FINALISTS or name == "paper"}
+    return {
+        name: peak for number, (name, peak) in enumerate(best.items()) if number < place.finalists or name == "paper"
+    }
 
 
 def rank(place: Place, parallel: int) -> None:
