@@ -236,11 +236,23 @@ def test_latex_holds_every_row_escaped(tmp_path: Path) -> None:
 
 def test_what_is_not_known_of_noise_is_said(tmp_path: Path) -> None:
     arms = write_arms(tmp_path)
-    (seeds, floor) = basis(comparison(arms).table)
+    (seeds, floor, tuning) = basis(comparison(arms).table)
     assert seeds.startswith("One seed each")
     assert "No noise floor is declared (analysis.noise_floor)" in floor
-    assert "assumed (analysis.noise_floor)" in basis(comparison(arms, assumed_noise=0.2).table)[-1]
+    assert "is not stated (analysis.tuning_flops)" in tuning
+    assert "assumed (analysis.noise_floor)" in basis(comparison(arms, assumed_noise=0.2).table)[-2]
     assert "against from scratch no difference within noise" in verdicts(comparison(arms, 0.2).table)[1].lower()
+
+
+def test_what_tuning_has_cost_is_said_and_is_in_no_cost(tmp_path: Path) -> None:
+    arms = write_arms(tmp_path)
+    plain, stated = comparison(arms), compare_arms(arms, "tiny on text", tuning_flops=3e12)
+    chain = [row.cumulative for row in stated.table.rows if row.arm == stated.table.chain]
+    assert chain[-1] is not None
+    told = basis(stated.table)[-1]
+    assert told.startswith(f"Choosing the learning rates took 3.00e12 FLOPs, {3e12 / chain[-1].flops:.1f} times the")
+    assert stated.table.rows == plain.table.rows
+    assert json.loads(to_json(stated))["tuning_flops"] == 3e12
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from stages import StopAt, train
 from tfscale.cli.experiment import leave_stdout
 from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
-from tfscale.config.overlay import overlay_faults, schedule_file, schedule_option, write_overlay
+from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay
 from tfscale.data.prepare import prepare
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
@@ -261,14 +261,14 @@ def test_the_command_shows_records_and_writes_what_was_chosen(
     assert record["cost"]["flops"] == spent(tuned.findings()).flops
     again = [text for text in overrides if not text.startswith("schedule=")]
     written = compose(["schedule=pair_tuned", *again], folder / "conf")
-    assert written == compose([*overrides, *record["chosen"]], folder / "conf")
+    cost = f"analysis.tuning_flops={record['cost']['flops']}"
+    assert written == compose([*overrides, *record["chosen"], cost], folder / "conf")
     assert written.schedule.stages["large"].scratch_lr == 1e-2
 
 
 def test_another_schedule_is_taken_over_with_its_own_groups(tmp_path: Path) -> None:
-    write_overlay(
-        schedule_file("mine", tmp_path), "progressive_1b4", {"schedule.stages.stage2.lr": 1e-4}, ["for a test"]
-    )
+    path = own_file("schedule", "mine", tmp_path)
+    write_overlay(path, ["progressive_1b4"], {"schedule.stages.stage2.lr": 1e-4}, ["for a test"])
     mine = compose(["schedule=mine"], tmp_path)
     assert mine == compose(["schedule=progressive_1b4", "schedule.stages.stage2.lr=1e-4"])
 
@@ -291,12 +291,22 @@ def test_all_faults_are_told_at_once_and_nothing_is_written(folder: Path, overri
 
 
 def test_a_schedule_that_others_wrote_is_not_overwritten(tmp_path: Path) -> None:
-    path = schedule_file("own", tmp_path)
+    path = own_file("schedule", "own", tmp_path)
     path.parent.mkdir()
     path.write_text("# mine", encoding="utf-8")
-    assert "not tfscale's own" in overlay_faults("own", "progressive_tiny", tmp_path)[0]
-    assert overlay_faults("progressive_1b4", "progressive_tiny", tmp_path)
-    write_overlay(schedule_file("ours", tmp_path), "progressive_tiny", {}, [])
-    assert overlay_faults("ours", "progressive_tiny", tmp_path) == []
+    assert "not tfscale's own" in overlay_faults("schedule", "own", ["progressive_tiny"], tmp_path)[0]
+    assert overlay_faults("schedule", "progressive_1b4", ["progressive_tiny"], tmp_path)
+    write_overlay(own_file("schedule", "ours", tmp_path), ["progressive_tiny"], {}, [])
+    assert overlay_faults("schedule", "ours", ["progressive_tiny"], tmp_path) == []
     assert schedule_option([]) == "progressive_tiny"
     assert schedule_option(["seed=1", "schedule=progressive_1b4"]) == "progressive_1b4"
+    assert baseline_options(["seed=1"]) == ()
+    assert baseline_options(["baseline=[scratch,one_jump]"]) == ("scratch", "one_jump")
+
+
+def test_rates_of_arms_are_written_as_a_baseline_of_the_same_name(tmp_path: Path) -> None:
+    path = own_file("baseline", "mine", tmp_path)
+    write_overlay(path, ["scratch", "one_jump"], {"arms.one_jump.lr": 3e-4}, ["for a test"], whole=False)
+    assert overlay_faults("baseline", "mine", ["scratch", "one_jump"], tmp_path) == []
+    mine = compose(["baseline=mine"], tmp_path)
+    assert mine == compose(["baseline=[scratch,one_jump]", "baseline.arms.one_jump.lr=3e-4"])

@@ -43,6 +43,7 @@ def compare_arms(
     title: str,
     measure: Measure = "flops",
     assumed_noise: float | None = None,
+    tuning_flops: float | None = None,
     reference: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Compares what the arms' folders hold.
@@ -50,6 +51,7 @@ def compare_arms(
     Args:
         title: names the schedule and the corpus.
         assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
+        tuning_flops: what choosing the arms' learning rates has cost; None: not stated.
         reference: published points, as a file of `conf/reference/` holds them.
 
     Raises:
@@ -59,7 +61,7 @@ def compare_arms(
     return Comparison(
         title,
         curves,
-        table=compare(curves, measure, assumed_noise),
+        table=compare(curves, measure, assumed_noise, tuning_flops),
         growths=growths(the_chain(curves)),
         laws=scaling_laws(curves, measure),
         published=published_arms(reference or {}, curves),

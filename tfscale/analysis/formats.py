@@ -33,6 +33,7 @@ def to_document(comparison: Comparison) -> dict[str, Any]:
         "heldout_tokens": table.heldout_tokens,
         "confidence": LEVEL,
         "noise_floor": table.noise and asdict(table.noise),
+        "tuning_flops": table.tuning_flops,
         "rows": [record(row) for row in table.rows],
         "verdicts": verdicts(table),
         "basis": basis(table),

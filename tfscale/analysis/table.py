@@ -76,6 +76,8 @@ class Table:
     """None: not known."""
     rows: tuple[Row, ...]
     """By size, in the chain's order; within a size in the order of the arms."""
+    tuning_flops: float | None = None
+    """What choosing the arms' learning rates has cost, in none of the rows; None: not stated."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -99,11 +101,17 @@ def comparison_table(arms: Iterable[Arm], measure: Measure = "flops", assumed_no
     return compare(read_arms(arms), measure, assumed_noise)
 
 
-def compare(arms: Sequence[ArmCurve], measure: Measure = "flops", assumed_noise: float | None = None) -> Table:
+def compare(
+    arms: Sequence[ArmCurve],
+    measure: Measure = "flops",
+    assumed_noise: float | None = None,
+    tuning_flops: float | None = None,
+) -> Table:
     """The comparison of curves. The first chain is the one that all other arms are compared with.
 
     Args:
         assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
+        tuning_flops: what choosing the arms' learning rates has cost; None: not stated.
 
     Raises:
         ValueError: no chain among the arms.
@@ -122,7 +130,7 @@ def compare(arms: Sequence[ArmCurve], measure: Measure = "flops", assumed_noise:
 
     heldout = {stage.heldout_tokens for arm in arms for stage in arm.stages}
     rows = tuple(row(arm, size) for arm, size in pairs)
-    return Table(measure, chain.name, heldout.pop() if len(heldout) == 1 else None, floor, rows)
+    return Table(measure, chain.name, heldout.pop() if len(heldout) == 1 else None, floor, rows, tuning_flops)
 
 
 def the_chain(arms: Sequence[ArmCurve]) -> ArmCurve:

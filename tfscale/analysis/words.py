@@ -80,7 +80,7 @@ def outcome(value: EqualPerplexity) -> str:
 
 
 def basis(table: Table) -> tuple[str, ...]:
-    """What the intervals are over and what counts as noise, in sentences."""
+    """What the intervals are over, what counts as noise, and what is in no cost, in sentences."""
     sentences = []
     if any(row.equal_perplexity and row.equal_perplexity.interval for row in table.rows):
         over = {row.equal_perplexity.over for row in table.rows if row.equal_perplexity}
@@ -91,7 +91,7 @@ def basis(table: Table) -> tuple[str, ...]:
         sentences.append("One seed each: what other seeds would give is not known, and no interval includes it.")
     elif single:
         sentences.append(f"One seed: {join(single)}. What other seeds would give is not known there.")
-    return (*sentences, _noise(table))
+    return (*sentences, _noise(table), _tuning(table))
 
 
 OVER: dict[Source, str] = {"seeds": "seeds", "documents": "held-out documents"}
@@ -106,6 +106,17 @@ def _noise(table: Table) -> str:
         f"Noise floor, {source}: single runs that end within {noise.nats:.3f} nats "
         f"({math.expm1(noise.nats):.1%} of perplexity) of each other do not differ."
     )
+
+
+def _tuning(table: Table) -> str:
+    if table.tuning_flops is None:
+        return (
+            "What choosing the learning rates has cost is not stated (analysis.tuning_flops), and in none of the costs."
+        )
+    chain = [row.cumulative for row in table.rows if row.arm == table.chain and row.cumulative is not None]
+    times = f", {table.tuning_flops / chain[-1].flops:.1f} times the chain's" if chain else ""
+    took = amount(table.tuning_flops, "flops")
+    return f"Choosing the learning rates took {took} FLOPs{times}, which are in none of the costs."
 
 
 def speed_up(value: EqualPerplexity | None) -> str:

@@ -25,14 +25,14 @@ def compare(
     """Compares; returns the exit code."""
     plan = plan_with(overrides, baseline, config_dir)
     if run_missing:
-        code = run_plan(plan)
+        code, plan = run_plan(plan)
         if code:
             return code
     comparison = compare_plan(plan)
     written = written_out(comparison, plan)
     answer(to_document(comparison) | {"files": written}) if as_json else _show(comparison, written)
-    record(plan)
-    catch_up(plan, tracking_store(plan))
+    record(plan.known)
+    catch_up(plan.known, tracking_store(plan))
     return 0
 
 
@@ -63,7 +63,13 @@ def compare_plan(plan: Plan) -> Comparison:
     title = f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
     reference = {"arms": experiment.reference.arms}
     try:
-        return compare_arms(plan.arms, title, assumed_noise=experiment.analysis.noise_floor, reference=reference)
+        return compare_arms(
+            plan.arms,
+            title,
+            assumed_noise=experiment.analysis.noise_floor,
+            tuning_flops=experiment.analysis.tuning_flops,
+            reference=reference,
+        )
     except ValueError as error:
         raise UserFault([str(error)]) from error
 

@@ -199,6 +199,11 @@ def _notes(planned: Plan, machine: Machine, predictions: dict[str, Prediction]) 
         )
     if planned.corpus.missing:
         notes.append("stage keys, and so what is already done, are known once the corpus is there")
+    if planned.known is not planned:
+        rule = planned.experiment.schedule.grow_when.rule
+        notes.append(
+            f"schedule.grow_when.rule={rule} ends the chain's stages, so what is above is the most of all arms"
+        )
     notes += remarks(planned, machine)
     for stage in planned.stages:
         if not predictions[stage.key].fits:

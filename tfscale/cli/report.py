@@ -31,8 +31,8 @@ def report(overrides: Sequence[str], baseline: str, config_dir: Path | None, as_
     path = comparison_folder(plan) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content.encode())
-    record(plan)
-    catch_up(plan, tracking_store(plan))
+    record(plan.known)
+    catch_up(plan.known, tracking_store(plan))
     answer({"report": path}) if as_json else say(str(path))
     return 0
 

@@ -20,7 +20,7 @@ from tfscale.schedule.experiments import Recorded, experiment_of, record
 from tfscale.schedule.launchers import missing
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.orchestrator import Orchestrator, StageFailed
-from tfscale.schedule.plan import Plan
+from tfscale.schedule.plan import Plan, make_plan
 from tfscale.schedule.predict import planned_machine, preflight, remarks
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.store import Store, StoreError, store_at
@@ -38,7 +38,7 @@ def run(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False
         from tfscale.cli.rehearse import rehearse
 
         return rehearse(plan, as_json)
-    code = run_plan(plan)
+    code, plan = run_plan(plan)
     if as_json:
         answer(states(plan))
     elif code == 0:
@@ -49,8 +49,9 @@ def run(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False
     return code
 
 
-def run_plan(plan: Plan) -> int:
-    """Trains what is not finished; returns the exit code.
+def run_plan(plan: Plan) -> tuple[int, Plan]:
+    """Trains what is not finished; returns the exit code, and the plan with what the rules of `schedule.grow_when` have
+    decided meanwhile.
 
     Raises:
         UserFault: something is missing; nothing has been written.
@@ -62,12 +63,17 @@ def run_plan(plan: Plan) -> int:
         record(plan)
         catch_up(plan, store)
         say(f"{plan.experiment.schedule.name}: all {len(plan.stages)} stages are done; nothing to train.")
-        return 0
+        return 0, plan
     if len(left) < len(plan.stages):
         say(f"{len(plan.stages) - len(left)} of {len(plan.stages)} stages are done already.")
     prepare(plan)
-    record(plan)
-    return train(plan, plan.stages, store)
+    while True:
+        known, stages = plan.known, plan.decided
+        record(known)
+        code = train(known, stages, store)
+        if code or stages == plan.stages:
+            return code, plan
+        plan = make_plan(plan.experiment)  # what the chain has cost is the others' budget
 
 
 def check(plan: Plan) -> None:

@@ -22,7 +22,7 @@ def sync(uri: str, overrides: Sequence[str], as_json: bool, config_dir: Path | N
     """
     runs = runs_dir(compose(overrides, config_dir))
     chooses = any(not text.startswith("runs=") for text in overrides)
-    experiments = [experiment_of(plan_of(overrides, config_dir))] if chooses else recorded(runs)
+    experiments = [experiment_of(plan_of(overrides, config_dir).known)] if chooses else recorded(runs)
     if not experiments:
         raise UserFault([f"{runs}: no experiment was run here; `tfscale run` makes one, runs=DIR names another folder"])
     try:

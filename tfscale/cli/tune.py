@@ -12,14 +12,14 @@ from rich.table import Table
 
 from tfscale.cli.experiment import answer, console, plan_of, say, table, work
 from tfscale.cli.run import catch_up, check, prepare, tracking_store, train
-from tfscale.config.overlay import overlay_faults, schedule_file, schedule_option, write_overlay
+from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
 from tfscale.schedule.checks import MOST_SEEDS
 from tfscale.schedule.plan import make_plan
 from tfscale.schedule.predict import duration
 from tfscale.schedule.sweep import Sweep, candidates, factors_of, is_rate, sweep_faults
-from tfscale.schedule.tuned import write_record
+from tfscale.schedule.tuned import spent, write_record
 from tfscale.schedule.tuning import Finding, Tuning, chosen, diverged, stages_left
 
 ALL = "all"
@@ -46,16 +46,36 @@ def tune(overrides: Sequence[str], asked: Asked, as_json: bool, config_dir: Path
     findings = _findings(tuning)
     path, record = write_record(tuning, findings, overrides)
     if asked.write is not None:
-        schedule = schedule_file(asked.write, config_dir)
-        remark = f"Learning rates that `tfscale tune` chose; runs/tuning/{path.name} says how."
-        rates = {key: rate for key, rate in chosen(findings).items() if key.startswith("schedule.")}
-        write_overlay(schedule, schedule_option(overrides), rates, [remark])
-        say(f"{schedule}: schedule={asked.write}")
+        _write(tuning, findings, overrides, asked.write, config_dir, path.name)
     if as_json:
         answer(record)
     else:
         _show(tuning, findings, record, path)
     return _explain_failures(findings)
+
+
+def _write(
+    tuning: Tuning,
+    findings: Sequence[Finding],
+    overrides: Sequence[str],
+    name: str,
+    config_dir: Path | None,
+    source: str,
+) -> None:
+    """The choices as a schedule and, of arms with rates of their own, as a baseline; with what they have cost."""
+    remarks = [f"Learning rates that `tfscale tune` chose; runs/tuning/{source} says how."]
+    rates = chosen(findings)
+    before = tuning.plan.experiment.analysis.tuning_flops or 0
+    schedules = {key: rate for key, rate in rates.items() if key.startswith("schedule.")}
+    cost = {"analysis.tuning_flops": before + spent(findings).flops}
+    path = own_file("schedule", name, config_dir)
+    write_overlay(path, [schedule_option(overrides)], schedules | cost, remarks)
+    say(f"{path}: schedule={name}")
+    arms = {key.removeprefix("baseline."): rate for key, rate in rates.items() if key.startswith("baseline.")}
+    if arms:
+        path = own_file("baseline", name, config_dir)
+        write_overlay(path, baseline_options(overrides), arms, remarks, whole=False)
+        say(f"{path}: baseline={name}")
 
 
 def _tuning(overrides: Sequence[str], asked: Asked, config_dir: Path | None) -> Tuning:
@@ -68,13 +88,16 @@ def _tuning(overrides: Sequence[str], asked: Asked, config_dir: Path | None) -> 
     sweep = Sweep(factors, asked.further, asked.seeds)
     faults += sweep_faults(sweep, MOST_SEEDS)
     if asked.write is not None:
-        faults += overlay_faults(asked.write, schedule_option(overrides), config_dir)
+        faults += overlay_faults("schedule", asked.write, [schedule_option(overrides)], config_dir)
+        faults += overlay_faults("baseline", asked.write, baseline_options(overrides), config_dir)
     try:
         plan = plan_of(overrides, config_dir)
     except UserFault as fault:
         raise UserFault([*faults, *fault.faults]) from fault
     if plan.experiment.schedule.rehearse:
         faults.append("schedule.rehearse=true: three steps tell nothing of a learning rate; leave it out")
+    if plan.experiment.schedule.grow_when.rule != "budget":
+        faults.append("schedule.grow_when.rule: rates are compared at equal budgets; tune with rule=budget")
     names = [arm.name for arm in plan.arms]
     faults += [_unknown(name, names) for name in asked.arms if name not in (ALL, *names)]
     if faults:

@@ -93,6 +93,8 @@ class PlainView:
             self.tell(stage, f"goes on at {tokens(event['step'] * stage.spec.batch_tokens)} tokens")
         elif event["event"] == "end" and event["reason"] == "preempted":
             self.tell(stage, f"stopped at {tokens(event['step'] * stage.spec.batch_tokens)} tokens, with a checkpoint")
+        elif event["event"] == "ending":
+            self.tell(stage, f"has learnt enough by schedule.grow_when; ends at {tokens(event['ends_at'])} tokens")
         elif event["event"] == "broken_checkpoint":
             self.tell(stage, f"a checkpoint was not whole and was {event['message']}")
         elif event["event"] == "non_finite":

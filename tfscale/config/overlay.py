@@ -1,4 +1,4 @@
-"""A schedule of the user's own that takes another one over and says what differs."""
+"""Files of the user's own that take over a shipped schedule, or baselines, and say what differs."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,8 @@ from typing import Any
 
 from tfscale.config.compose import conf_dir, group_options
 
-_MARK = "# @package _global_\n# Written by tfscale"
+_MARK = "# Written by tfscale"
+_PACKAGE = "# @package _global_\n"
 
 
 def schedule_option(overrides: Sequence[str]) -> str:
@@ -21,31 +22,47 @@ def schedule_option(overrides: Sequence[str]) -> str:
     return str(next(entry["schedule"] for entry in defaults if "schedule" in entry))
 
 
-def schedule_file(name: str, config_dir: Path | None) -> Path:
-    """Where a schedule of the user's own is found by its name afterwards: in the folder that was named, or in conf/."""
-    return (config_dir or Path("conf")) / "schedule" / f"{name}.yaml"
+def baseline_options(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The names behind `baseline=`, of one or of a list."""
+    named = [text.partition("=")[2] for text in overrides if text.startswith("baseline=")]
+    return tuple(re.findall(r"[\w.+-]+", named[-1])) if named else ()
 
 
-def overlay_faults(name: str, taken_over: str, config_dir: Path | None) -> list[str]:
-    """Why a schedule of this name cannot be written."""
+def own_file(group: str, name: str, config_dir: Path | None) -> Path:
+    """Where a file of the user's own is found by its name afterwards: in the folder that was named, or in conf/."""
+    return (config_dir or Path("conf")) / group / f"{name}.yaml"
+
+
+def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[str]:
+    """Why a schedule or baseline of this name cannot be written."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        return [f"--write {name!r}: names a schedule; letters, digits and . + - _ alone"]
-    path = schedule_file(name, config_dir)
-    if name == taken_over or name in group_options()["schedule"]:
-        return [f"--write {name}: there is a schedule of that name already; choose another, such as {taken_over}_tuned"]
-    if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_MARK):
+        return [f"--write {name!r}: names a {group}; letters, digits and . + - _ alone"]
+    path = own_file(group, name, config_dir)
+    if name in taken_over or name in group_options()[group]:
+        other = f"{'_'.join(taken_over)}_tuned"
+        return [f"--write {name}: there is a {group} of that name already; choose another, such as {other}"]
+    if path.exists() and not path.read_text(encoding="utf-8", errors="replace").removeprefix(_PACKAGE).startswith(
+        _MARK
+    ):
         return [f"--write {name}: {path} exists and is not tfscale's own; choose another name"]
     return []
 
 
-def write_overlay(path: Path, taken_over: str, values: Mapping[str, Any], remarks: Sequence[str]) -> None:
-    """Writes a schedule that is `taken_over` with other values, by their dotted keys."""
+def write_overlay(
+    path: Path, taken_over: Sequence[str], values: Mapping[str, Any], remarks: Sequence[str], whole: bool = True
+) -> None:
+    """Writes a file that is what it takes over, with other values by their dotted keys.
+
+    Args:
+        whole: the keys are those of the whole configuration, as a schedule's are, and not of the file's group.
+    """
     from omegaconf import OmegaConf
 
     changes = OmegaConf.create()
     for key, value in values.items():
         OmegaConf.update(changes, key, value)
     head = "".join(f"# {remark}\n" for remark in remarks)
-    text = f"{_MARK}: {taken_over} with other values.\n{head}defaults:\n  - {taken_over}\n  - _self_\n\n"
+    defaults = "".join(f"  - {each}\n" for each in (*taken_over, "_self_"))
+    text = f"{_MARK}: {', '.join(taken_over)} with other values.\n{head}defaults:\n{defaults}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text + OmegaConf.to_yaml(changes), encoding="utf-8")
+    path.write_text((_PACKAGE if whole else "") + text + OmegaConf.to_yaml(changes), encoding="utf-8")

@@ -98,6 +98,23 @@ class StagePart:
 
 
 @dataclass(frozen=True)
+class GrowWhenPart:
+    """When a stage of the chain has learnt enough and the next one grows out of it (`tfscale.training.ending`)."""
+
+    rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
+    """`budget`: after the stage's tokens. `plateau`: as soon as the held-out loss falls by less than `least` over
+    `looks` looks. `predicted_gain`: as soon as a curve fitted to it says that the rest of the budget would lower it by
+    less than `least`. With a rule the budget is the most that a stage gets; the last stage, which nothing grows out
+    of, gets all of its own. Needs optim.schedule=wsd, whose decay then follows, or constant."""
+    every: Amount = 0
+    """Tokens between two looks; 0: a twentieth of the stage's budget."""
+    least: float = 0.02
+    """Nats."""
+    looks: int = 4
+    """plateau: how many looks back. predicted_gain: how many at least, and never fewer than four."""
+
+
+@dataclass(frozen=True)
 class SchedulePart:
     """The chain."""
 
@@ -107,6 +124,8 @@ class SchedulePart:
     """In order; the first is trained from scratch, each later one grows out of the one before."""
     growth_tokens: Amount = 0
     """Training tokens of every stage that does not state its own."""
+    grow_when: GrowWhenPart = field(default_factory=GrowWhenPart)
+    """When a stage ends that another one grows out of."""
     trained_on_lr: float | None = None
     """Peak learning rate at which the small model is trained on. None: optim.lr."""
     rehearse: bool = False
@@ -340,10 +359,15 @@ class AnalysisPart:
     noise_floor: float | None = None
     """Nats by which two runs may differ in their last loss without differing, where no run has several seeds that tell
     it. None: not known, and every difference is taken as it is."""
+    tuning_flops: float | None = None
+    """FLOPs that choosing the arms' learning rates has cost (`tfscale tune --write` writes it down); no cost of a
+    comparison includes them. None: not stated."""
 
     def __post_init__(self) -> None:
         if self.noise_floor is not None and not 0 <= self.noise_floor < 10:
             raise ValueError(f"analysis.noise_floor={self.noise_floor}: nats of loss, 0 to 10")
+        if self.tuning_flops is not None and self.tuning_flops < 0:
+            raise ValueError(f"analysis.tuning_flops={self.tuning_flops}: at least 0")
 
 
 @dataclass(frozen=True)

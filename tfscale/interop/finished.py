@@ -9,7 +9,7 @@ from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
 from tfscale.faults import UserFault
 from tfscale.models.language_model import LanguageModel
-from tfscale.schedule.ledger import read_done
+from tfscale.schedule.ledger import as_it_ended, read_done
 from tfscale.training.spec import CHECKPOINTS, StageSpec, read_spec
 
 
@@ -39,7 +39,7 @@ def open_finished(folder: Path) -> Finished:
         UserFault: it is none, or is not finished.
     """
     try:
-        return Finished(folder, read_spec(folder), read_done(folder))
+        return Finished(folder, as_it_ended(read_spec(folder), folder), read_done(folder))
     except ValueError as error:
         raise UserFault([str(error)]) from error
 

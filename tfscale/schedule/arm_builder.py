@@ -18,15 +18,14 @@ class ArmBuilder:
         self._specs, self._experiment = specs, specs.experiment
         self._parts = list(self._experiment.schedule.stages.values())
         recipe = self._experiment.growth
-        self.chain = self._grown_chain("progressive", f"progressive ({recipe.name})", recipe)
+        self.chain = self._progressive(f"progressive ({recipe.name})", recipe)
 
     def arm(self, name: str, part: ArmPart) -> Arm:
         """The arm that a part of the configuration describes, which `checks` has found nothing wrong with."""
         if part.transformer_growth is not None:
             return self._transformer_chain(name, part, part.transformer_growth)
         if part.kind == "chain":
-            recipe = part.growth or self._experiment.growth
-            return self._grown_chain(name, part.title, recipe, part.growth_tokens, part.lr)
+            return self._other_chain(name, part)
         sizes = list(zip(self._parts, self.chain.stages, strict=True))
         if part.kind == "scratch":
             sizes = sizes if part.sizes == "all" else sizes[-1:]
@@ -37,17 +36,24 @@ class ArmBuilder:
         stages = [self._specs.stage(size.size, make(part, size, target)) for size, target in sizes]
         return Arm(name, part.title, part.kind, (self.chain.stages[0], *stages))
 
-    def _grown_chain(
-        self, name: str, title: str, recipe: GrowthRecipe, factor: float = 1.0, rate: float | None = None
-    ) -> Arm:
-        """Each size grows out of the one before. `factor`: of the tokens of every grown stage."""
+    def _progressive(self, title: str, recipe: GrowthRecipe) -> Arm:
+        """The chain itself: each size grows out of the one before, when the schedule says."""
         first, *others = self._parts
         stages = [self._specs.stage(first.size, self._specs.first(first))]
         for part in others:
-            tokens = round(factor * self._specs.tokens(part))
-            spec = self._specs.grown(stages[-1], part, tokens, recipe, rate or part.lr)
-            stages.append(self._specs.stage(part.size, spec))
-        return Arm(name, title, "chain", tuple(stages))
+            spec = self._specs.grown(stages[-1], part, self._specs.tokens(part), recipe, part.lr)
+            stages.append(self._specs.stage(part.size, self._specs.ending(spec, part)))
+        return Arm("progressive", title, "chain", tuple(stages))
+
+    def _other_chain(self, name: str, part: ArmPart) -> Arm:
+        """Grown like the chain, with another recipe or a multiple of its tokens."""
+        recipe = part.growth or self._experiment.growth
+        stages = [self.chain.stages[0]]
+        for size, target in list(zip(self._parts, self.chain.stages, strict=True))[1:]:
+            tokens = target.spec.tokens if target.spec.ending else self._specs.tokens(size)
+            spec = self._specs.grown(stages[-1], size, round(part.growth_tokens * tokens), recipe, part.lr or size.lr)
+            stages.append(self._specs.stage(size.size, spec))
+        return Arm(name, part.title, "chain", tuple(stages))
 
     def _transformer_chain(self, name: str, part: ArmPart, growth: TransformerGrowth) -> Arm:
         """The first size's Transformer, grown towards the parameters of each size, and trained there up to the chain's

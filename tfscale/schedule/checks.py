@@ -155,12 +155,28 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
             yield f"{key}.transformer.lr={shape.lr}: above 0"
         if shape is not None and (min(shape.n_layer, shape.d_model, shape.n_head) < 1 or shape.d_model % shape.n_head):
             yield f"{key}.transformer: n_head={shape.n_head} must divide d_model={shape.d_model}, all at least 1"
+    yield from _grow_when(experiment)
     if schedule.trained_on_lr is not None and schedule.trained_on_lr <= 0:
         yield f"schedule.trained_on_lr={schedule.trained_on_lr}: above 0"
     sizes = [part.size for part in schedule.stages.values()]
     if len(set(sizes)) < len(sizes):
         yield f"schedule.stages name a size twice: {', '.join(sizes)}"
     yield from check_arms(experiment)
+
+
+def _grow_when(experiment: Experiment) -> Iterator[str]:
+    when, key = experiment.schedule.grow_when, "schedule.grow_when"
+    if when.rule != "budget" and experiment.optim.schedule == "cosine":
+        yield (
+            f"{key}.rule={when.rule}: a cosine's length has to be known before it begins; set optim.schedule=wsd, or "
+            f"constant, or {key}.rule=budget"
+        )
+    if when.every < 0:
+        yield f"{key}.every={when.every}: tokens between two looks, at least 0"
+    if not 0 < when.least < 10:
+        yield f"{key}.least={when.least}: nats, above 0 and below 10"
+    if when.looks < 1:
+        yield f"{key}.looks={when.looks}: at least 1"
 
 
 def _launcher(experiment: Experiment) -> Iterator[str]:

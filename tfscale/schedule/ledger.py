@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tfscale.schedule.arms import ArmStage
 from tfscale.training.events import DONE_FILE, Event, read_events
 from tfscale.training.lock import held
-from tfscale.training.spec import CHECKPOINTS
+from tfscale.training.spec import CHECKPOINTS, StageSpec
 from tfscale.untrusted import check_file_name
 
 GROWTH_FILE = "growth.json"
@@ -52,6 +52,22 @@ def status_from(stage: ArmStage, events: Sequence[Event]) -> StageStatus:
         return StageStatus("interrupted", tokens, last_eval=evaluation)
     state: State = "preempted" if end.get("reason") == "preempted" else "failed"
     return StageStatus(state, tokens, end.get("message", ""), evaluation)
+
+
+def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
+    """A stage's spec with the tokens that it has got, where a rule has ended it; else as it is."""
+    if spec.ending is None or not (stage_dir / DONE_FILE).exists():
+        return spec
+    try:
+        tokens = int(read_done(stage_dir)["tokens"])
+    except (ValueError, TypeError, KeyError):
+        return spec  # damaged; `tfscale status --verify` says how
+    return replace(spec, tokens=tokens)
+
+
+def is_open(stage: ArmStage) -> bool:
+    """Whether it is still to be decided how many tokens a stage gets."""
+    return stage.spec.ending is not None and not is_done(stage)
 
 
 def is_done(stage: ArmStage) -> bool:

@@ -12,6 +12,7 @@ from tfscale.schedule.arm_builder import ArmBuilder
 from tfscale.schedule.arms import Arm, ArmStage, over_seeds
 from tfscale.schedule.checks import check_experiment, check_growable
 from tfscale.schedule.corpus import Corpus, corpus_of
+from tfscale.schedule.ledger import is_open
 from tfscale.schedule.rehearsal import rehearsal
 from tfscale.schedule.specs import Specs
 
@@ -33,6 +34,14 @@ class Replicate:
     def stages(self) -> tuple[ArmStage, ...]:
         """Every stage once, parents before children."""
         return tuple({stage.key: stage for arm in self.arms for stage in arm.stages}.values())
+
+    @property
+    def decided(self) -> tuple[ArmStage, ...]:
+        """Stages whose every number is known: all, or the chain up to the stage whose end a rule has yet to decide."""
+        for number, stage in enumerate(self.chain.stages, start=1):
+            if is_open(stage):
+                return self.chain.stages[:number]
+        return self.stages
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,19 @@ class Plan:
     def stages(self) -> tuple[ArmStage, ...]:
         """Every stage once, parents before children; the first seed's whole comparison before the next one's."""
         return tuple(stage for replicate in self.replicates for stage in replicate.stages)
+
+    @property
+    def decided(self) -> tuple[ArmStage, ...]:
+        """Those of all seeds that can be trained before the plan is made anew."""
+        return tuple(stage for replicate in self.replicates for stage in replicate.decided)
+
+    @property
+    def known(self) -> "Plan":
+        """The plan without what cannot be told yet: while a rule has a chain's stage to end, the baselines, whose
+        budgets are what the chain will have cost."""
+        if not any(is_open(stage) for replicate in self.replicates for stage in replicate.chain.stages):
+            return self
+        return replace(self, replicates=tuple(replace(each, baselines=()) for each in self.replicates))
 
 
 def make_plan(experiment: Experiment) -> Plan:

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tfscale.config.schema import DataPart, Experiment
+from tfscale.config.schema import DataPart, Experiment, GrowWhenPart
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.ledger import read_done, read_growth
 from tfscale.training.events import read_events
@@ -27,7 +27,13 @@ def rehearsal(experiment: Experiment) -> Experiment:
     stages = {name: replace(part, tokens=tokens) for name, part in schedule.stages.items()}
     return replace(
         experiment,
-        schedule=replace(schedule, name=f"{schedule.name}-rehearsal", stages=stages, growth_tokens=tokens),
+        schedule=replace(
+            schedule,
+            name=f"{schedule.name}-rehearsal",
+            stages=stages,
+            growth_tokens=tokens,
+            grow_when=GrowWhenPart(),
+        ),
         data=replace(EMBEDDED, heldout_tokens=2 * context),
         launcher=replace(
             experiment.launcher, keep=1, keep_tokens=0, log_tokens=experiment.optim.batch_tokens, eval_tokens=tokens

@@ -13,9 +13,10 @@ from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.corpus import Corpus
 from tfscale.schedule.growth_facts import Recipe
 from tfscale.schedule.imported import begin_from
+from tfscale.schedule.ledger import as_it_ended
 from tfscale.schedule.rates import rates_of
 from tfscale.training.learning_rate import learning_rate
-from tfscale.training.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
+from tfscale.training.spec import DataSpec, EndingSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
 
 
 class Specs:
@@ -27,7 +28,8 @@ class Specs:
     def stage(self, size: str, spec: StageSpec) -> ArmStage:
         """Where a spec is trained, and what it is called."""
         key = key_of(spec)
-        return ArmStage(size, key, self.runs / "stages" / f"{spec.label}-{key}", spec)
+        path = self.runs / "stages" / f"{spec.label}-{key}"
+        return ArmStage(size, key, path, as_it_ended(spec, path))
 
     def first(self, part: StagePart) -> StageSpec:
         """The chain's first stage.
@@ -36,7 +38,17 @@ class Specs:
             UserFault: `init_from` is not a stage that could take its place.
         """
         spec = self.scratch(tokenformer(self.experiment, part, self.corpus), self.tokens(part), part.lr)
-        return begin_from(spec, self.experiment.init_from) if self.experiment.init_from else spec
+        if self.experiment.init_from:
+            return begin_from(spec, self.experiment.init_from)
+        return self.ending(spec, part)
+
+    def ending(self, spec: StageSpec, part: StagePart) -> StageSpec:
+        """The chain's stage with the rule that ends it; without one as it was."""
+        when = self.experiment.schedule.grow_when
+        if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
+            return spec
+        every = max(1, round((when.every or spec.tokens / 20) / spec.batch_tokens)) * spec.batch_tokens
+        return replace(spec, ending=EndingSpec(when.rule, every, when.least, when.looks, spec.tokens))
 
     def grown(
         self, parent: ArmStage, part: StagePart, tokens: int, recipe: GrowthRecipe, rate: float | None
@@ -66,6 +78,7 @@ class Specs:
             parent=parent.key,
             parent_dir=f"../{parent.path.name}",
             growth=recipe.operator(),
+            parent_ending=old.ending is not None,
         )
 
     def tokens(self, part: StagePart) -> int:

@@ -10,6 +10,8 @@ Each line is one event:
      "peak_memory": ..., + totals}      in bytes, of the leading process: its device's allocator, or on the CPU itself
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
      "heldout_tokens": ..., + totals}
+    {"event": "ending", "step": ..., "ends_at": ...}
+                                     a rule has decided here that the stage ends after so many tokens
     {"event": "non_finite", "step": ..., "loss": ..., "grad_norm": ..., "where": [...], "policy": ..., "count": ...}
     {"event": "broken_checkpoint", "step": ..., "message": ...}
     {"event": "checkpoint", "step": ..., "name": ..., "bytes": ..., "seconds": ...}

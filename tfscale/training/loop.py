@@ -17,6 +17,7 @@ from tfscale.data.prepared import PreparedData
 from tfscale.models.counts import flops, parameters
 from tfscale.training import events
 from tfscale.training.device import Device, free_memory
+from tfscale.training.ending import end_of, looks_at
 from tfscale.training.energy import EnergyMeter
 from tfscale.training.evaluation import Evaluation, evaluate
 from tfscale.training.files import write_json
@@ -57,6 +58,7 @@ class Trainer:
         self.bad_steps: set[int] = set()
         self.passed_over: set[int] = set()
         self.logged_at = (0, 0.0)  # step and seconds of the last training event
+        self.steps = spec.steps  # of the whole stage, as far as is decided
 
     @property
     def step(self) -> int:
@@ -82,7 +84,7 @@ class Trainer:
             stop, save = self.world.any(self.preempted(), due)
             if stop or (self._evaluation_due(self.step) and not self._evaluate()):
                 break
-            if self.step == self.spec.steps:
+            if self.step == self.steps:
                 self._finish()
                 return True
             if save:
@@ -108,7 +110,8 @@ class Trainer:
             self._count(0.0, 0.0, updated=False)
             return
         started, energy = time.perf_counter(), self.energy.joules()
-        rate = learning_rate(spec.schedule, spec.optimizer.lr, step * spec.batch_tokens, spec.tokens)
+        tokens = self.steps * spec.batch_tokens
+        rate = learning_rate(spec.schedule, spec.optimizer.lr, step * spec.batch_tokens, tokens)
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate
         self.update.apart.begin(step * spec.batch_tokens, step + 1, self.state.counters.optimizer_step + 1)
@@ -229,7 +232,7 @@ class Trainer:
             return False
         if step == 0:
             return self.spec.parent is not None  # what growth did to the loss; an untrained model's is known
-        return step == self.spec.steps or self._due(step, self.spec.run.eval_tokens, parts=10)
+        return step == self.steps or looks_at(self.spec, step) or self._due(step, self.spec.run.eval_tokens, parts=10)
 
     def _evaluate(self) -> bool:
         def asked_to_stop() -> bool:
@@ -250,12 +253,23 @@ class Trainer:
         if result is None:
             return False
         self.evaluations[self.step] = result
-        if self.step == self.spec.steps and self.world.leads:
+        decided = self._decide()
+        if self.step == self.steps and self.world.leads:
             # Before its event, so that an evaluation which is known of has them.
             blocks = {"step": self.step, "tokens": result.block_tokens, "losses": result.block_losses}
             write_json(self.stage_dir / events.HELDOUT_FILE, blocks)
         self.log.write("eval", **self._position(), **_measures(result))
+        if decided:
+            ends_at = self.steps * self.spec.batch_tokens
+            self.log.write("ending", step=self.step, ends_at=ends_at, time=time.time())
         return True
+
+    def _decide(self) -> bool:
+        """Takes up the end that the evaluations so far decide; whether it is another one than before."""
+        before = self.steps
+        losses = {step: result.loss for step, result in self.evaluations.items() if step <= self.step}
+        self.steps = end_of(self.spec, losses) or self.spec.steps
+        return self.steps != before
 
     def _save(self) -> None:
         self.saver.save(self.state.counters, self.state.tensors())
@@ -301,6 +315,7 @@ class Trainer:
             event["step"]: Evaluation(event["loss"], event["heldout_tokens"], event["heldout_bytes"])
             for event in self.world.share(past)
         }
+        self._decide()
 
     def _report(self, message: str) -> None:
         self.log.write("broken_checkpoint", step=self.step, message=message, time=time.time())
@@ -321,7 +336,7 @@ class Trainer:
         done = {
             "key": key_of(self.spec),
             "step": counters.step,
-            "tokens": self.spec.tokens,
+            "tokens": self.steps * self.spec.batch_tokens,
             "before": asdict(counters.before),
             "totals": asdict(counters.totals),
             "eval": _measures(self.evaluations[counters.step]),

@@ -82,6 +82,21 @@ class RateSpec:
 
 
 @dataclass(frozen=True)
+class EndingSpec:
+    """When a stage ends, if not with its budget (`tfscale.training.ending`). The held-out loss is looked at every
+    `every_tokens` tokens."""
+
+    rule: Literal["plateau", "predicted_gain"]
+    every_tokens: int
+    """A multiple of the stage's batch_tokens."""
+    least: float
+    """Nats."""
+    looks: int
+    most_tokens: int
+    """The stage's budget: it never gets more."""
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """How the stage is run. Nothing here is part of the stage's key; all of it may change between resumes."""
 
@@ -133,7 +148,7 @@ class StageSpec:
     model: ModelConfig
     data: DataSpec
     tokens: int
-    """The stage's budget, a multiple of batch_tokens."""
+    """The stage's budget, a multiple of batch_tokens; with an `ending`, what came out where that is known."""
     batch_tokens: int
     """Tokens an optimizer step, over all devices and micro-batches: a multiple of the model's context."""
     optimizer: OptimizerSpec
@@ -149,6 +164,11 @@ class StageSpec:
     """The growth recipe, read by the growth room alone."""
     rates: RateSpec | None = None
     """None: one learning rate for all weights."""
+    ending: EndingSpec | None = None
+    """None: it ends with its budget."""
+    parent_ending: bool = False
+    """Whether the parent's end was decided by a rule. Where its text and its learning rate stopped then follows from
+    its key, and is no part of this stage's."""
     init_from: str | None = None
     """SHA-256 of weights that were taken over from elsewhere: the stage was trained there, and here it is only
     evaluated. Its tokens are 0 where what they were is not known."""
@@ -191,11 +211,12 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
     Raises:
         ValueError, TypeError, KeyError: a missing, unknown or wrong field.
     """
-    values = {"rates": None, **values}
-    rates = values["rates"]
+    values = {"rates": None, "ending": None, **values}
+    rates, ending = values["rates"], values["ending"]
     return StageSpec(
         **{
             **values,
+            "ending": None if ending is None else EndingSpec(**ending),
             "rates": None if rates is None else RateSpec(**{**rates, "rows": tuple(rates["rows"])}),
             "model": from_dict(values["model"]),
             "data": DataSpec(**values["data"]),
@@ -210,9 +231,13 @@ def key_of(spec: StageSpec) -> str:
     """The stage's identity, 12 hex digits: a hash of everything that changes what it computes, its parent's key
     included, and of nothing else."""
     what = {name: value for name, value in spec_to_dict(spec).items() if name not in HOW}
-    for name in ("init_from", "rates"):
-        if what[name] is None:
+    for name in ("init_from", "rates", "ending", "parent_ending"):
+        if not what[name]:
             del what[name]  # as in the keys of stages from before it was there
+    if spec.ending is not None:
+        del what["tokens"]  # follows from the rule
+    if spec.parent_ending:
+        del what["data"]["start"], what["schedule"]["warmup_from"]  # follow from the parent
     if spec.data.heldout_start == 0:
         del what["data"]["heldout_start"]  # likewise
     if spec.growth is not None:
@@ -249,6 +274,8 @@ def _faults(spec: StageSpec) -> Iterator[str]:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"
     elif spec.tokens < least or spec.tokens % spec.batch_tokens:
         yield f"tokens={spec.tokens}: must be a multiple of batch_tokens={spec.batch_tokens}"
+    if spec.ending is not None and spec.batch_tokens > 0:
+        yield from _ending_faults(spec, spec.ending)
     if spec.data.heldout_tokens < context:
         yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"
     if optimizer.lr <= 0:
@@ -271,3 +298,16 @@ def _faults(spec: StageSpec) -> Iterator[str]:
                 yield f"{part}.{name}={getattr(values, name)}: must be at least 0"
     if (spec.parent is None) != (spec.parent_dir is None) or (spec.parent is None) != (spec.growth is None):
         yield "parent, parent_dir and growth: must stand together or not at all"
+
+
+def _ending_faults(spec: StageSpec, ending: EndingSpec) -> Iterator[str]:
+    for name in ("every_tokens", "most_tokens"):
+        value = getattr(ending, name)
+        if value < 1 or value % spec.batch_tokens:
+            yield f"ending.{name}={value}: must be a multiple of batch_tokens={spec.batch_tokens}"
+    if spec.tokens > ending.most_tokens:
+        yield f"tokens={spec.tokens}: must be at most ending.most_tokens={ending.most_tokens}"
+    if spec.schedule.kind == "cosine":
+        yield "schedule.kind=cosine: its length has to be known, so it cannot have an ending; wsd and constant can"
+    if ending.looks < 1 or not ending.least > 0:
+        yield f"ending.looks={ending.looks}, ending.least={ending.least}: must be at least 1 and above 0"

@@ -1,5 +1,6 @@
 """Whether the folder of a stage is true in itself and follows from its parent's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tfscale import checkpoint
@@ -12,7 +13,8 @@ from tfscale.schedule.verify.folder import End, Parent, StageFolder, begun, cost
 from tfscale.schedule.verify.growth import verify_growth
 from tfscale.schedule.verify.metrics import verify_metrics
 from tfscale.schedule.verify.reading import DAMAGE, Check, damaged, guarded
-from tfscale.training.events import DONE_FILE, HELDOUT_FILE, METRICS_FILE
+from tfscale.training.ending import end_of
+from tfscale.training.events import DONE_FILE, HELDOUT_FILE, METRICS_FILE, read_events
 from tfscale.training.lock import held
 from tfscale.training.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec
 
@@ -28,6 +30,8 @@ def _stage(stage: ArmStage) -> Check[None]:
         return
     busy, finished = held(path) is not None, (path / DONE_FILE).exists()
     spec = yield from _spec(stage)
+    if finished:
+        spec = (yield from guarded(path / METRICS_FILE, _by_its_rule(path, spec))) or spec
     end = (yield from guarded(path / DONE_FILE, _end(path, spec))) if finished else None
     parent = (yield from guarded(path / STAGE_FILE, _parent(path, spec))) if spec.parent else None
     before = yield from _before(path, spec, parent, end)
@@ -57,6 +61,18 @@ def _spec(stage: ArmStage) -> Check[StageSpec]:
         yield f"{stage.path / STAGE_FILE}: describes the stage {key}; the folder's name and the plan say {stage.key}"
         return stage.spec
     return spec
+
+
+def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
+    """The spec with the tokens that its rule, if it has one, gives it by the evaluations that the folder tells of."""
+    if spec.ending is None:
+        return spec
+    losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
+    last = end_of(spec, losses)
+    if last is None:
+        yield f"{path / METRICS_FILE}: its evaluations do not end it by {spec.ending.rule}, and it is done"
+        return spec
+    return replace(spec, tokens=last * spec.batch_tokens)
 
 
 def _end(path: Path, spec: StageSpec) -> Check[End]:

@@ -1,0 +1,221 @@
+"""When a stage ends by a rule, and what becomes of the chain that waits for it."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stages import StopAt, elsewhere, outcome, planned, same, train
+
+from tfscale.cli.compare import compare
+from tfscale.cli.plan import plan as plan_verb
+from tfscale.cli.tune import Asked, tune
+from tfscale.config.compose import compose
+from tfscale.faults import UserFault
+from tfscale.models.counts import flops
+from tfscale.schedule.arms import ArmStage, cumulative_flops
+from tfscale.schedule.experiments import recorded
+from tfscale.schedule.ledger import is_done, read_done
+from tfscale.schedule.orchestrator import prepare_folder
+from tfscale.schedule.plan import make_plan
+from tfscale.schedule.verify import verify_plan
+from tfscale.training.ending import end_of, gain_by_curve
+from tfscale.training.events import read_events
+from tfscale.training.spec import StageSpec, key_of, read_spec
+
+WSD = ["optim.schedule=wsd", "optim.decay=0.25", "optim.warmup=0"]
+SOON = [*WSD, "schedule.grow_when.rule=plateau", "schedule.grow_when.every=256", "schedule.grow_when.least=9",
+        "schedule.grow_when.looks=2"]  # fmt: skip
+"""Nine nats are never gained within two looks: the third look ends a stage."""
+
+
+def falling(step: int) -> float:
+    return 2.0 + 3.0 * step**-0.5
+
+
+def base(small: list[str], *more: str) -> ArmStage:
+    return planned([*small, *SOON, *more])[0]
+
+
+def spec_with(stage: ArmStage, **changes: Any) -> StageSpec:
+    assert stage.spec.ending is not None
+    most = 100 * stage.spec.batch_tokens
+    ending = {"every_tokens": 5 * stage.spec.batch_tokens, "most_tokens": most, **changes}
+    return replace(stage.spec, tokens=most, ending=replace(stage.spec.ending, **ending))
+
+
+def losses(spec: StageSpec, until: int = 100) -> dict[int, float]:
+    return {step: falling(step) for step in range(1, until + 1)}
+
+
+def test_a_plateau_ends_a_stage_at_the_first_look_that_gains_too_little(small: list[str]) -> None:
+    spec = spec_with(base(small), rule="plateau", looks=2, least=0.05)
+    first = next(step for step in range(15, 100, 5) if falling(step - 10) - falling(step) < 0.05)
+    assert end_of(spec, losses(spec)) == math.ceil(first / 0.75)
+    assert end_of(spec, losses(spec, first - 1)) is None
+    assert end_of(spec, {**losses(spec), first + 5: -9.0}) == math.ceil(first / 0.75), (
+        "what comes later changes nothing"
+    )
+
+
+def test_a_predicted_gain_ends_it_where_the_rest_of_the_budget_gains_too_little(small: list[str]) -> None:
+    spec = spec_with(base(small), rule="predicted_gain", looks=4, least=0.1)
+    first = next(step for step in range(20, 100, 5) if falling(step) - falling(100) < 0.1)
+    assert end_of(spec, losses(spec)) in (math.ceil(first / 0.75), math.ceil((first + 5) / 0.75))
+
+
+@pytest.mark.parametrize("exponent", [0.1, 0.5, 1.0, 1.5])
+def test_the_fitted_curve_foresees_a_power_law(exponent: float) -> None:
+    looks = [(tokens, 1.5 + 2.0 * tokens**-exponent) for tokens in range(10, 60, 5)]
+    wanted = looks[-1][1] - (1.5 + 2.0 * 200**-exponent)
+    assert gain_by_curve(looks, 200) == pytest.approx(wanted, rel=0.05)
+
+
+def test_a_curve_that_rises_promises_nothing() -> None:
+    assert gain_by_curve([(tokens, 2.0 + tokens / 100) for tokens in range(10, 60, 5)], 200) == 0
+
+
+def test_without_a_rule_or_a_reason_a_stage_gets_its_budget(small: list[str]) -> None:
+    stage = base(small)
+    assert end_of(replace(stage.spec, ending=None), {}) == stage.spec.steps
+    spec = spec_with(stage, rule="plateau", looks=2, least=1e-9)
+    assert end_of(spec, {step: 9 - step for step in range(1, 101)}) == 100
+
+
+def test_the_budgets_own_decay_is_not_taken_for_a_plateau(small: list[str]) -> None:
+    spec = spec_with(base(small), rule="plateau", looks=1, least=0.5)
+    assert end_of(spec, {step: 10.0 - step if step < 75 else 0.0 for step in range(1, 101)}) == 100
+
+
+def test_looks_in_the_warm_up_do_not_count(small: list[str]) -> None:
+    spec = spec_with(base(small), rule="plateau", looks=1, least=0.5)
+    spec = replace(spec, schedule=replace(spec.schedule, warmup_tokens=40 * spec.batch_tokens))
+    assert end_of(spec, dict.fromkeys(range(1, 101), 1.0)) == math.ceil(50 / 0.75)
+
+
+def test_a_stage_ends_where_its_rule_says_with_its_rate_decayed(small: list[str]) -> None:
+    stage = base(small)
+    assert train(stage)
+    done, events = read_done(stage.path), read_events(stage.path)
+    looks = 3 * 256 // stage.spec.batch_tokens
+    last = math.ceil(looks / 0.75)
+    assert done["step"] == last < stage.spec.steps
+    assert done["tokens"] == done["totals"]["tokens"] == last * stage.spec.batch_tokens
+    assert done["totals"]["flops"] == done["tokens"] * flops(stage.spec.model).training
+    [ending] = [event for event in events if event["event"] == "ending"]
+    assert (ending["step"], ending["ends_at"]) == (looks, done["tokens"])
+    rates = [event["lr"] for event in events if event["event"] == "train"]
+    assert max(rates[:-1]) == stage.spec.optimizer.lr
+    assert rates[-1] < stage.spec.optimizer.lr
+    assert (stage.path / "heldout.json").exists()
+
+
+def test_with_a_constant_rate_it_ends_at_once(small: list[str]) -> None:
+    stage = base(small, "optim.schedule=constant")
+    assert train(stage)
+    assert read_done(stage.path)["tokens"] == 3 * 256
+    assert (stage.path / "heldout.json").exists()
+
+
+@pytest.mark.parametrize("stops", [(3,), (6,), (7,), (2, 6, 7)])
+def test_a_stage_that_was_stopped_ends_where_it_would_have(small: list[str], stops: tuple[int, ...]) -> None:
+    stage = base(small)
+    assert train(stage)
+    stopped = elsewhere(stage, "stopped")
+    for step in stops:
+        assert not train(stopped, StopAt(step))
+    assert train(stopped)
+    assert same(outcome(stage), outcome(stopped))
+
+
+def test_keys_of_a_chain_do_not_depend_on_what_is_decided(small: list[str]) -> None:
+    overrides = [*small, *SOON]
+    before = planned(overrides)
+    assert train(before[0])
+    after = planned(overrides)
+    assert [stage.key for stage in before] == [stage.key for stage in after]
+    assert before[1].spec.data.start != after[1].spec.data.start == after[0].spec.tokens
+    assert before[0].spec.tokens > after[0].spec.tokens == read_done(after[0].path)["tokens"]
+    assert all(key_of(stage.spec) == stage.key for stage in after)
+    assert after[-1].spec.ending is None, "nothing grows out of the last stage"
+
+
+def test_rules_are_part_of_a_stages_key(small: list[str]) -> None:
+    keys = {base(small, *more).key for more in ([], ["schedule.grow_when.least=8"], ["schedule.grow_when.looks=3"])}
+    assert len(keys) == 3
+    assert planned([*small, *WSD])[0].key not in keys
+
+
+def test_a_chain_is_decided_stage_by_stage_and_its_cost_is_the_baselines_budget(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [*small, *SOON]
+    assert plan_verb([*overrides, "baseline=scratch"], False, None) == 0
+    assert "the most of all arms" in " ".join(capsys.readouterr().out.split())
+    assert compare(overrides, "scratch", run_missing=True, config_dir=None) == 0
+    printed = capsys.readouterr().out
+    assert "has learnt enough by schedule.grow_when" in printed
+    plan = make_plan(compose([*overrides, "baseline=scratch"]))
+    assert all(is_done(stage) for stage in plan.stages)
+    assert verify_plan(plan) == []
+    chain, transformer = plan.chain, next(arm for arm in plan.arms if arm.name == "transformer_scratch")
+    for target, beside in zip(chain.stages, transformer.stages, strict=True):
+        done = read_done(target.path)["totals"]
+        assert done["flops"] == cumulative_flops(chain, target)
+        step = beside.spec.batch_tokens * flops(beside.spec.model).training
+        assert abs(read_done(beside.path)["totals"]["flops"] - done["flops"]) <= step
+    [experiment] = recorded(plan.runs)
+    assert {stage.key for arm in experiment.arms for stage in arm.stages} == {stage.key for stage in plan.stages}
+
+
+def test_a_stage_that_ended_elsewhere_than_its_rule_says_is_found_out(small: list[str]) -> None:
+    overrides = [*small, *SOON]
+    stage = planned(overrides)[0]
+    assert train(stage)
+    metrics = stage.path / "metrics.jsonl"
+    lines = [line for line in metrics.read_text().splitlines() if not ('"eval"' in line and '"step": 4' in line)]
+    metrics.write_text("\n".join(lines) + "\n")
+    assert any("by stage.yaml it is" in finding for finding in verify_plan(make_plan(compose(overrides))))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("optim.schedule=cosine", "set optim.schedule=wsd, or constant, or schedule.grow_when.rule=budget"),
+        ("schedule.grow_when.every=-1", "schedule.grow_when.every"),
+        ("schedule.grow_when.least=0", "schedule.grow_when.least=0"),
+        ("schedule.grow_when.looks=0", "schedule.grow_when.looks=0: at least 1"),
+        ("schedule.grow_when.rule=bored", "budget"),
+    ],
+)
+def test_rules_that_mean_nothing_are_told(override: str, says: str) -> None:
+    with pytest.raises(UserFault, match=says.replace("(", r"\(")):
+        make_plan(compose([*SOON, override]))
+
+
+def test_rates_are_not_tuned_at_budgets_that_they_decide(small: list[str], tmp_path: Path) -> None:
+    asked = Asked(("progressive",), "0.5,1,2", 0, 1, None)
+    with pytest.raises(UserFault, match="tune with rule=budget"):
+        tune([*small, *SOON], asked, as_json=False, config_dir=None)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("edited", "says"),
+    [
+        ({"looks": 0}, "ending.looks=0"),
+        ({"every_tokens": 100}, "ending.every_tokens=100: must be a multiple of batch_tokens=128"),
+        ({"most_tokens": 1024}, "must be at most ending.most_tokens=1024"),
+        ({"least": 0.0}, "ending.least=0.0"),
+    ],
+)
+def test_a_stage_that_was_edited_to_end_nowhere_is_refused(small: list[str], edited: dict[str, Any], says: str) -> None:
+    stage = base(small)
+    prepare_folder(stage)
+    file = stage.path / "stage.yaml"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, "ending": {**values["ending"], **edited}}))
+    with pytest.raises(ValueError, match=says.replace("(", r"\(")):
+        read_spec(stage.path)
