@@ -70,7 +70,7 @@ HERE = Place("", "progressive_tiny", {name: peaks for name, (_, peaks) in RECIPE
 ELSEWHERE = Place(
     "elsewhere_",
     "progressive_small",
-    {"grouped, fast new rows": (0.5, 1, 2, 4), "grouped": (1, 2, 4), "paper": (2, 4, 8, 16)},
+    {"grouped, fast new rows": (0.25, 0.5, 1, 2), "grouped": (0.5, 1, 2), "paper": (1, 2, 4, 8)},
     finalists=1,
 )
 
@@ -108,12 +108,18 @@ def cell(place: Place, recipe: str, peak: float, seed: int, more: Sequence[str] 
 
 
 def train(cells: Sequence[Cell], parallel: int) -> None:
-    """Trains what is not finished, `parallel` stages side by side; bases and others that cells share, once."""
-    for plan in {each.plan.corpus.fingerprint: each.plan for each in cells}.values():
+    """Trains what is not finished, `parallel` stages side by side."""
+    plans = [each.plan for each in cells]
+    train_plans(plans, [stage for plan in plans for stage in plan.chain.stages], parallel)
+
+
+def train_plans(plans: Sequence[Plan], wanted: Sequence[ArmStage], parallel: int) -> None:
+    """Trains those stages of plans that are not finished; bases and others that plans share, once."""
+    for plan in {plan.corpus.fingerprint: plan for plan in plans}.values():
         prepare_corpus(plan.experiment, plan.corpus, silent)
-    whole = {stage.key: stage for each in cells for stage in each.plan.chain.stages}
+    whole = {stage.key: stage for stage in wanted}
     stages = [stage for stage in whole.values() if not is_done(stage)]
-    launcher = replace(cells[0].plan.experiment.launcher, parallel=parallel)
+    launcher = replace(plans[0].experiment.launcher, parallel=parallel)
     if not Orchestrator(stages, launcher, Told(len(stages))).run():
         raise SystemExit(75)
 
