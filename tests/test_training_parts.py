@@ -11,6 +11,7 @@ import torch
 
 from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
+from tfscale.training.evaluation import evaluations_of
 from tfscale.training.events import EventLog, EventTail, read_events
 from tfscale.training.learning_rate import learning_rate
 from tfscale.training.lock import StageHeld, StageLock, held
@@ -42,6 +43,11 @@ SPEC = StageSpec(
 
 def rate(position: int, **changes: object) -> float:
     return learning_rate(replace(SPEC.schedule, **changes), 1.0, position, 1600)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("tokens", "evaluations"), [(10**9, 10), (4_000_000, 9), (2_000_000, 4), (400_000, 2), (1, 2)])
+def test_evaluations_are_fewer_where_they_would_take_much_of_a_stage(tokens: int, evaluations: int) -> None:
+    assert evaluations_of(replace(SPEC, tokens=tokens, data=DataSpec("abc", 0, 0, 65_536))) == evaluations
 
 
 def test_the_warm_up_is_linear_from_where_it_is_told() -> None:

@@ -11,6 +11,7 @@ from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import PreparedData
 from tfscale.training.device import Device
 from tfscale.training.parallel import evaluating
+from tfscale.training.spec import StageSpec
 from tfscale.training.world import Ranks
 
 BLOCKS = 64
@@ -41,6 +42,15 @@ class Evaluation:
     def bits_per_byte(self) -> float:
         """Comparable between tokenizers."""
         return self.loss * self.heldout_tokens / self.heldout_bytes / math.log(2)
+
+
+def evaluations_of(spec: StageSpec) -> int:
+    """Evaluations, evenly spaced and the last at the end, of a stage whose settings leave their number open: ten, or
+    as many as take a twentieth of its training, but two at least.
+
+    A held-out token goes forward only, which is a third of what a token of training takes.
+    """
+    return max(2, min(10, 3 * spec.tokens // (20 * spec.data.heldout_tokens)))
 
 
 def evaluate(

@@ -19,7 +19,7 @@ from tfscale.training import events
 from tfscale.training.device import Device, free_memory
 from tfscale.training.ending import end_of, looks_at
 from tfscale.training.energy import EnergyMeter
-from tfscale.training.evaluation import Evaluation, evaluate
+from tfscale.training.evaluation import Evaluation, evaluate, evaluations_of
 from tfscale.training.files import write_json
 from tfscale.training.fitting import check_update, fit, measured
 from tfscale.training.learning_rate import learning_rate
@@ -232,7 +232,8 @@ class Trainer:
             return False
         if step == 0:
             return self.spec.parent is not None  # what growth did to the loss; an untrained model's is known
-        return step == self.steps or looks_at(self.spec, step) or self._due(step, self.spec.run.eval_tokens, parts=10)
+        parts = evaluations_of(self.spec)
+        return step == self.steps or looks_at(self.spec, step) or self._due(step, self.spec.run.eval_tokens, parts)
 
     def _evaluate(self) -> bool:
         def asked_to_stop() -> bool:
