@@ -14,7 +14,7 @@ import hydra  # noqa: F401  without it there is no chain
 from tfscale.bench.rows import Found, Row, Rows, Verdict
 from tfscale.bench.settings import Settings, alternate
 from tfscale.config.compose import compose
-from tfscale.schedule.launchers.machine import training_command
+from tfscale.schedule.launchers.processes import training_command
 from tfscale.schedule.ledger import read_done
 from tfscale.schedule.orchestrator import prepare_folder
 from tfscale.schedule.plan import make_plan

@@ -3,15 +3,15 @@ again."""
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tfscale.config.schema import LauncherPart
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.launchers import launcher_of
-from tfscale.schedule.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
-from tfscale.schedule.ledger import is_done
+from tfscale.schedule.launchers.attempt import Attempt, Coming, Ending, LaunchFailed, Phase
+from tfscale.schedule.ledger import is_done, is_grown
 from tfscale.training.events import HEARTBEAT, Event, EventTail, read_events
 from tfscale.training.files import write_json
 from tfscale.training.lock import held
@@ -109,6 +109,7 @@ class Orchestrator:
         try:
             while not self._is_over():
                 self._start_ready()
+                self._launcher.expect(self._coming())
                 time.sleep(self._launcher.pause)
                 self._watch()
                 self._view.tick()
@@ -155,6 +156,16 @@ class Orchestrator:
             and stage.spec.parent not in unfinished
             and now >= self._troubles[stage.key].not_before
         ]
+
+    def _coming(self) -> Iterator[Coming]:
+        """What is still to be started if nothing goes wrong, in order."""
+        phases = {running.stage.key: running.attempt.phase for running in self._running}
+        for stage in self._pending if not self._stops else ():
+            phase = phases.get(stage.key)
+            if phase is None and stage.spec.inherits and not is_grown(stage.path):
+                yield stage, "growing"
+            if phase != "training":
+                yield stage, "training"
 
     def _start(self, stages: Sequence[ArmStage]) -> None:
         for stage in stages:
@@ -258,6 +269,7 @@ class Orchestrator:
 
     def _leave(self) -> None:
         """Ends what is still running, unless it goes on without us."""
+        self._launcher.expect([])
         if not self._launcher.outlives:
             for running in self._running:
                 running.attempt.stop()

@@ -1,6 +1,6 @@
 """What the orchestrator knows of where stages run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 from tfscale.schedule.arms import ArmStage
 
 Phase = Literal["growing", "training"]
+Coming = tuple[ArmStage, Phase]
+"""An attempt that has not been started."""
 
 
 class LaunchFailed(Exception):
@@ -59,6 +61,9 @@ class Launcher(Protocol):
     """Seconds between two looks at them."""
     outlives: bool
     """Whether attempts go on when this process ends."""
+
+    def expect(self, coming: Iterable[Coming]) -> None:
+        """What will be started next if nothing goes wrong, in this order; empty: nothing."""
 
     def start(self, stages: Sequence[ArmStage]) -> list[Attempt]:
         """An attempt at each stage; their folders have been prepared.

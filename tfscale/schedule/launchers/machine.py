@@ -3,9 +3,8 @@
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,10 @@ import psutil
 from tfscale.config.schema import LauncherPart
 from tfscale.faults import USER_FAULT
 from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.launchers.attempt import Attempt, Ending, Phase
+from tfscale.schedule.launchers.ahead import Ahead
+from tfscale.schedule.launchers.attempt import Attempt, Coming, Ending, Phase
+from tfscale.schedule.launchers.processes import growing_command, launch, training_command
 from tfscale.schedule.ledger import is_grown
-from tfscale.training.allocator import ALLOCATOR
 from tfscale.training.preemption import PREEMPTED
 
 
@@ -32,6 +32,11 @@ class ThisMachine:
         self._torchrun = part.kind == "torchrun"
         self._processes = processes_of(part, self._devices)
         self._slots: list[ProcessAttempt | None] = [None] * part.parallel
+        self._ahead = Ahead()
+
+    def expect(self, coming: Iterable[Coming]) -> None:
+        """Starts processes for the first of it, which wait for their turn; torchrun starts its own."""
+        self._ahead.expect(each for each in coming if each[1] == "growing" or not self._torchrun)
 
     def start(self, stages: Sequence[ArmStage]) -> list[Attempt]:
         """An attempt at each stage, on devices of its own where there are enough."""
@@ -44,7 +49,8 @@ class ThisMachine:
         phase = phase_of(stage)
         command = self._training(stage) if phase == "training" else growing_command(stage.path)
         log = stage.path / f"{phase}.log"
-        self._slots[slot] = attempt = ProcessAttempt(launch(command, log, environment), phase, log)
+        process = self._ahead.begin((stage, phase), environment) or launch(command, log, environment)
+        self._slots[slot] = attempt = ProcessAttempt(process, phase, log)
         return attempt
 
     def _training(self, stage: ArmStage) -> list[str]:
@@ -110,37 +116,6 @@ class ProcessAttempt:
 def phase_of(stage: ArmStage) -> Phase:
     """What comes next for a stage."""
     return "training" if not stage.spec.inherits or is_grown(stage.path) else "growing"
-
-
-def training_command(stage_dir: Path) -> list[str]:
-    """A process that trains a stage and stops when its standard input ends."""
-    return [sys.executable, "-m", "tfscale.training", str(stage_dir), "--supervised"]
-
-
-def growing_command(stage_dir: Path) -> list[str]:
-    """A process that grows a stage's first checkpoint out of its parent's last one."""
-    return [sys.executable, "-m", "tfscale.schedule.growing", str(stage_dir)]
-
-
-def launch(
-    command: Sequence[str], log: Path | None, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
-    """Starts a process of its own session, whose standard input ends with us.
-
-    Args:
-        log: where its output goes; None: where ours does.
-        environment: in addition to ours, which may say otherwise about the allocator.
-    """
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    with log.open("ab") if log else nullcontext() as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env={**ALLOCATOR, **ours, **(environment or {})},
-            start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
-        )
 
 
 def visible_devices(part: LauncherPart) -> tuple[str, ...]:

@@ -7,14 +7,14 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfscale.config.schema import LauncherPart
 from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
+from tfscale.schedule.launchers.attempt import Attempt, Coming, Ending, LaunchFailed, Phase
 from tfscale.schedule.launchers.machine import phase_of
 from tfscale.schedule.launchers.slurm_job import StageJob
 from tfscale.schedule.ledger import is_done
@@ -43,6 +43,9 @@ class Slurm:
     def __init__(self, part: LauncherPart) -> None:
         self._part = part
         self._queue = Queue()
+
+    def expect(self, coming: Iterable[Coming]) -> None:
+        """Nothing: a job's time is not for waiting."""
 
     def start(self, stages: Sequence[ArmStage]) -> list[Attempt]:
         """Submits a job for each stage.

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tfscale.schedule.launchers.machine import growing_command, launch, training_command
+from tfscale.schedule.launchers.processes import growing_command, launch, training_command
 from tfscale.schedule.ledger import is_grown
 from tfscale.training.preemption import PREEMPTED
 from tfscale.training.spec import read_spec

@@ -1,0 +1,47 @@
+"""The processes that a stage is made of, and how they are started."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from tfscale.schedule.launchers.attempt import Phase
+from tfscale.training.allocator import ALLOCATOR
+
+
+def training_command(stage_dir: Path) -> list[str]:
+    """A process that trains a stage and stops when its standard input ends."""
+    return [sys.executable, "-m", "tfscale.training", str(stage_dir), "--supervised"]
+
+
+def growing_command(stage_dir: Path) -> list[str]:
+    """A process that grows a stage's first checkpoint out of its parent's last one."""
+    return [sys.executable, "-m", "tfscale.schedule.growing", str(stage_dir)]
+
+
+def waiting_command(phase: Phase, stage_dir: Path) -> list[str]:
+    """A process that does the same as one of these when its standard input says so."""
+    return [sys.executable, "-m", "tfscale.schedule.waiting", phase, str(stage_dir)]
+
+
+def launch(
+    command: Sequence[str], log: Path | None, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts a process of its own session, whose standard input ends with us.
+
+    Args:
+        log: where its output goes; None: where ours does.
+        environment: in addition to ours, which may say otherwise about the allocator.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    with log.open("ab") if log else nullcontext() as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**ALLOCATOR, **ours, **(environment or {})},
+            start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
+        )

@@ -1,0 +1,55 @@
+"""python -m tfscale.schedule.waiting growing|training STAGE_DIR: imports what that takes, and does it when a line comes
+on standard input: a JSON object of environment variables. Its output then goes to the stage's log.
+
+Exit codes: those of `tfscale.schedule.growing` and `tfscale.training`; 0 if standard input ends instead.
+"""
+
+import importlib
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+NEEDED = {
+    "growing": ("tfscale.schedule.growing",),
+    "training": ("tfscale.training.alarm", "tfscale.training.loop", "torch._dynamo"),
+}
+"""Modules; torch's optimizers import torch._dynamo when they are first used."""
+
+
+def main() -> int:
+    """Waits, and then is the process that was asked for."""
+    phase, stage_dir = sys.argv[1], Path(sys.argv[2])
+    with suppress(Exception):  # what cannot be imported is told by the work itself, in its log
+        for name in NEEDED[phase]:
+            importlib.import_module(name)
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 0
+    os.environ.update(json.loads(line))
+    log = os.open(stage_dir / f"{phase}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for output in (sys.stdout, sys.stderr):
+        os.dup2(log, output.fileno())
+    return _grow(stage_dir) if phase == "growing" else _train(stage_dir)
+
+
+def _grow(stage_dir: Path) -> int:
+    from tfscale.schedule import growing
+
+    sys.argv[1:] = [str(stage_dir)]
+    return growing.main()
+
+
+def _train(stage_dir: Path) -> int:
+    from tfscale.training import __main__ as training
+
+    sys.argv[1:] = [str(stage_dir), "--supervised"]
+    return training.main()
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # all is written; taking apart what torch has imported would take half a second more
