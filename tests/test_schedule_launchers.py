@@ -1,12 +1,18 @@
 """Settings of launchers: what is refused, and who gets which devices and cores."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
+from stages import elsewhere, outcome, planned, prepare_folder, same, train
 
 from tfscale.config.compose import compose
 from tfscale.config.schema import LauncherPart, SlurmPart
 from tfscale.faults import UserFault
+from tfscale.schedule.launchers.ahead import MOST, Ahead
+from tfscale.schedule.launchers.attempt import Coming
 from tfscale.schedule.launchers.machine import devices_of, missing_devices, processes_of, visible_devices
 from tfscale.schedule.launchers.slurm import Queue
 from tfscale.schedule.plan import make_plan
@@ -87,3 +93,68 @@ def test_a_queue_that_does_not_answer_loses_no_job(tmp_path: Path, monkeypatch: 
     queue.expire()
     assert queue.state("12_0") == "RUNNING"
     assert queue.state("12_1") is None
+
+
+def waiting() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children() if "tfscale.schedule.waiting" in each.cmdline()]
+
+
+def test_processes_that_wait_write_nothing_until_their_turn_and_then_do_the_same(small: list[str]) -> None:
+    parent, stage = planned(small)[:2]
+    assert train(parent)
+    straight = elsewhere(stage, "straight")
+    assert train(straight)
+    ahead, coming = Ahead(), [(stage, "growing"), (stage, "training")]  # type: tuple[Ahead, list[Coming]]
+    ahead.expect(coming)
+    assert not stage.path.exists()
+    prepare_folder(stage)
+    for each in coming:
+        process = ahead.begin(each, {})
+        assert process is not None
+        with process:
+            assert process.wait() == 0
+    assert same(outcome(stage), outcome(straight))
+    assert not waiting()
+
+
+def test_only_what_comes_next_waits_and_nothing_in_the_end(small: list[str]) -> None:
+    coming: list[Coming] = [(stage, "training") for stage in planned(small)]
+    ahead = Ahead()
+    ahead.expect(coming)
+    before = waiting()
+    assert len(before) == MOST
+    ahead.expect(coming[1:])
+    assert [each in waiting() for each in before] == [False, True]
+    ahead.expect([])
+    assert not waiting()
+
+
+def test_a_process_that_was_killed_while_it_waited_is_done_without(small: list[str]) -> None:
+    stage = planned(small)[0]
+    ahead = Ahead()
+    ahead.expect([(stage, "training")])
+    [process] = waiting()
+    process.kill()
+    psutil.wait_procs([process])
+    assert ahead.begin((stage, "training"), {}) is None
+
+
+def test_a_process_that_waits_ends_when_the_one_that_started_it_is_killed(small: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SUPERVISOR, *small]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        process = psutil.Process(int(supervisor.stdout.readline()))
+        supervisor.kill()
+        psutil.wait_procs([process], timeout=60)
+    assert not process.is_running()
+
+
+SUPERVISOR = """
+import psutil, sys, time
+from tfscale.config.compose import compose
+from tfscale.schedule.launchers.ahead import Ahead
+from tfscale.schedule.plan import make_plan
+Ahead().expect([(make_plan(compose(sys.argv[1:])).stages[0], "training")])
+print(psutil.Process().children()[0].pid, flush=True)
+time.sleep(600)
+"""

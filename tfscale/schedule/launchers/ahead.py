@@ -27,8 +27,9 @@ class Ahead:
             process = self._waiting.pop(each)
             process.kill()
             process.communicate()
-        for each in expected.keys() - self._waiting.keys():
-            self._waiting[each] = launch(expected[each], Path(os.devnull))
+        for each, command in expected.items():
+            if each not in self._waiting:
+                self._waiting[each] = launch(command, Path(os.devnull))
 
     def begin(self, coming: Coming, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
         """The process that has waited for this, with more environment variables; None if there is none."""
@@ -40,6 +41,6 @@ class Ahead:
             process.stdin.write(json.dumps(dict(environment)).encode() + b"\n")
             process.stdin.flush()
         except BrokenPipeError:
-            process.wait()
+            process.communicate()
             return None  # it was killed while it waited
         return process
