@@ -51,6 +51,11 @@ class Contestant:
         return loss.item()
 
     @property
+    def parameters(self) -> int:
+        """Weights."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
     def held(self) -> int:
         """Bytes of weights and moments."""
         moments = [value for state in self.optimizer.state.values() for value in state.values()]

@@ -69,7 +69,7 @@ def _measure(part: str, settings: Settings, take: Callable[[Found], None]) -> in
     """Runs one part; its exit code."""
     command = [sys.executable, "-m", "tfscale.bench.worker", part, json.dumps(asdict(settings))]
     # A session of its own: Ctrl-C reaches us alone, and we pass it on to all that the part has started.
-    environment = {**ALLOCATOR, **os.environ}  # as a stage has it, for all contestants alike
+    environment = {**ALLOCATOR, **os.environ}  # as a stage has it; whole models choose their own
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
     assert process.stdout is not None
     try:

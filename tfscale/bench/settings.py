@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
@@ -65,18 +66,29 @@ def alternate(
     A round is each of them once, in turn and every other time in the opposite order: what else the machine does falls
     on all alike.
     """
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        for _ in range(warm_up):
-            run()
+    return take_turns({name: partial(timed, run, settings) for name, run in runs.items()}, seconds, least, warm_up)
+
+
+def timed(run: Callable[[], object], settings: Settings) -> float:
+    """The seconds of a run."""
+    started = perf_counter()
+    run()
     settings.finish()
-    until, rounds, order = perf_counter() + seconds, 0, list(runs)
+    return perf_counter() - started
+
+
+def take_turns(
+    turns: Mapping[str, Callable[[], float]], seconds: float, least: int, warm_up: int = 1
+) -> dict[str, tuple[float, ...]]:
+    """As `alternate`, for what measures its seconds itself."""
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    for turn in turns.values():
+        for _ in range(warm_up):
+            turn()
+    until, rounds, order = perf_counter() + seconds, 0, list(turns)
     while perf_counter() < until or rounds < least:
         for name in order:
-            started = perf_counter()
-            runs[name]()
-            settings.finish()
-            found[name].append(perf_counter() - started)
+            found[name].append(turns[name]())
         order.reverse()
         rounds += 1
     return {name: tuple(times) for name, times in found.items()}

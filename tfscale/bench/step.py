@@ -1,13 +1,15 @@
 """A training step of the whole model: tokens a second, share of the matrix-multiply peak, memory.
 
 Loss, backward pass, clipping and update of one batch, of the contestants in `tfscale.bench.contestants`; on CUDA in
-bf16, with ours, the Transformer and GPT-2 compiled. The share of the peak counts the model's FLOPs as
+bf16, with ours, the Transformer and GPT-2 compiled. On the CPU each contestant is a process of its own, with its users'
+environment (`tfscale.bench.elsewhere`). The share of the peak counts the model's FLOPs as
 `tfscale.models.counts` does: attention in full, nothing for what is made again.
 """
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 
 import torch
@@ -27,8 +29,9 @@ from tfscale.bench.contestants import (
     contestant,
     step_flops,
 )
+from tfscale.bench.elsewhere import Elsewhere, elsewhere
 from tfscale.bench.rows import Found, Note, Row, Rows, Verdict
-from tfscale.bench.settings import Settings, alternate
+from tfscale.bench.settings import Settings, take_turns, timed
 from tfscale.bench.sizes import ON_CPU, ON_CUDA, TINY_1, TINY_4, Size
 from tfscale.models.counts import parameters
 from tfscale.training.device import Device, free_memory
@@ -64,7 +67,7 @@ def _fit_together(settings: Settings, size: Size) -> bool:
 
 
 def _measured(settings: Settings, size: Size, names: Sequence[str]) -> Iterator[Found]:
-    there: dict[str, Contestant] = {}
+    there: dict[str, Contestant | Elsewhere] = {}
     for name in names:
         try:
             there[name] = _ready(name, size, settings)
@@ -72,31 +75,41 @@ def _measured(settings: Settings, size: Size, names: Sequence[str]) -> Iterator[
             yield Note(PART, str(error))
         except torch.OutOfMemoryError:
             yield Note(PART, f"{size.name}, {name}: does not fit into the device's memory")
-    runs: dict[str, Callable[[], object]] = {name: made.step for name, made in there.items()}
-    seconds, least = (0.0, 2) if settings.quick else (10.0, 4)
-    found = alternate({**runs, gemm.NAME: gemm.matrix_product(settings)}, seconds, least, settings)
+    turns = {name: _turn(made, settings) for name, made in there.items()}
+    turns[gemm.NAME] = partial(timed, gemm.matrix_product(settings), settings)
+    found = take_turns(turns, *((0.0, 2) if settings.quick else (10.0, 4)))
     peak = gemm.rate(settings, found)
     for name, made in there.items():
         each = median(found[name])
         figures = {
             "tokens_per_second": size.tokens / each,
             "share_of_peak": step_flops(name, size) / each / peak,
-            "parameters": sum(parameter.numel() for parameter in made.model.parameters()),
+            "parameters": made.parameters,
             **_memory(settings, size, name, made),
         }
         yield Row(PART, size.name, name, found[name], figures)
+    for made in there.values():
+        if isinstance(made, Elsewhere):
+            made.leave()
     yield Row(PART, size.name, gemm.NAME, found[gemm.NAME], {"tflops": peak / 1e12})
 
 
-def _ready(name: str, size: Size, settings: Settings) -> Contestant:
-    """A contestant that is compiled and has its moments; nothing of one that does not fit is left."""
+def _ready(name: str, size: Size, settings: Settings) -> Contestant | Elsewhere:
+    """A contestant that is compiled and has its moments; nothing of one that does not fit is left. On the CPU it has a
+    process of its own, whose environment counts; of a GPU the processes would take each other's memory."""
+    if settings.device == "cpu":
+        return elsewhere(name, size, settings)
     made = contestant(name, size, settings)
     made.step()
     return made
 
 
-def _memory(settings: Settings, size: Size, name: str, made: Contestant) -> dict[str, float]:
-    if settings.device == "cuda":
+def _turn(made: Contestant | Elsewhere, settings: Settings) -> Callable[[], float]:
+    return made.turn if isinstance(made, Elsewhere) else partial(timed, made.step, settings)
+
+
+def _memory(settings: Settings, size: Size, name: str, made: Contestant | Elsewhere) -> dict[str, float]:
+    if isinstance(made, Contestant):
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         made.step()

@@ -1,0 +1,83 @@
+"""python -m tfscale.bench.elsewhere SETTINGS SIZE NAME: a contestant of a CPU in a process of its own, with the
+environment that its users would run it in.
+
+It says how many parameters it has in a line of JSON, and for every line that it reads it takes some steps and says how
+many seconds one took. Ours have the allocator's settings that our launcher gives a stage
+(`tfscale.training.allocator`); the others have what the machine's user has.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from time import perf_counter
+
+from tfscale.bench.contestants import OURS, TRANSFORMER, NotInstalled, contestant
+from tfscale.bench.settings import Settings
+from tfscale.bench.sizes import ON_CPU, Size
+from tfscale.training.allocator import ALLOCATOR
+
+TURN_SECONDS = 0.1
+"""Steps of a turn, together at least: a step costs most after other processes have had the caches."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A contestant that is ready to take its turns."""
+
+    process: subprocess.Popen[str]
+    parameters: int
+
+    def turn(self) -> float:
+        """Takes some steps; the seconds of one."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+    def leave(self) -> None:
+        """Ends the process."""
+        self.process.communicate()
+
+
+def elsewhere(name: str, size: Size, settings: Settings) -> Elsewhere:
+    """A contestant, with its moments there.
+
+    Raises:
+        NotInstalled: its library is not there.
+    """
+    command = [sys.executable, "-m", __name__, json.dumps(asdict(settings)), size.name, name]
+    environment = {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
+    if name in (OURS, TRANSFORMER):
+        environment |= ALLOCATOR
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    said = json.loads(process.stdout.readline())
+    if "missing" in said:
+        process.communicate()
+        raise NotInstalled(said["missing"])
+    return Elsewhere(process, said["parameters"])
+
+
+def main() -> None:
+    settings, name = Settings(**json.loads(sys.argv[1])), sys.argv[3]
+    size = next(size for size in ON_CPU if size.name == sys.argv[2])
+    settings.apply()
+    try:
+        made = contestant(name, size, settings)
+    except NotInstalled as error:
+        print(json.dumps({"missing": str(error)}))
+        return
+    made.step()
+    print(json.dumps({"parameters": made.parameters}), flush=True)
+    for _ in sys.stdin:
+        started, steps = perf_counter(), 0
+        while perf_counter() - started < TURN_SECONDS:
+            made.step()
+            steps += 1
+        print((perf_counter() - started) / steps, flush=True)
+
+
+if __name__ == "__main__":
+    main()
