@@ -124,7 +124,7 @@ class RunSpec:
     log_tokens: int = 0
     """Tokens between two training events; 0: a hundred a stage."""
     eval_tokens: int = 0
-    """Tokens between two evaluations; 0: ten a stage, fewer where they would take more than a twentieth of its training
+    """Tokens between two evaluations; 0: ten a stage, fewer where they would take more than a tenth of its training
     (`tfscale.training.evaluation`). The end of a stage is always evaluated, and a grown model before its first step."""
     checkpoint_minutes: float = 10.0
     checkpoint_tokens: int = 0
