@@ -21,6 +21,7 @@ from tfscale.schedule.ledger import is_done, read_done
 from tfscale.schedule.orchestrator import prepare_folder
 from tfscale.schedule.plan import make_plan
 from tfscale.schedule.verify import verify_plan
+from tfscale.tracking.stage_run import StageRun
 from tfscale.training.ending import end_of, gain_by_curve
 from tfscale.training.events import read_events
 from tfscale.training.spec import StageSpec, key_of, read_spec
@@ -140,6 +141,16 @@ def test_keys_of_a_chain_do_not_depend_on_what_is_decided(small: list[str]) -> N
     assert before[0].spec.tokens > after[0].spec.tokens == read_done(after[0].path)["tokens"]
     assert all(key_of(stage.spec) == stage.key for stage in after)
     assert after[-1].spec.ending is None, "nothing grows out of the last stage"
+
+
+def test_tracking_takes_what_a_rule_decides_for_no_parameter(small: list[str]) -> None:
+    overrides = [*small, *SOON]
+    before = make_plan(compose(overrides)).chain
+    planned(overrides)
+    assert train(before.stages[0])
+    after = make_plan(compose(overrides)).chain
+    assert StageRun(before, before.stages[0], "").params() == StageRun(after, after.stages[0], "").params()
+    assert "tokens" in StageRun(after, after.stages[-1], "").params()
 
 
 def test_rules_are_part_of_a_stages_key(small: list[str]) -> None:

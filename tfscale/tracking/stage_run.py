@@ -43,6 +43,8 @@ class StageRun:
     def params(self) -> dict[str, str]:
         spec = self.stage.spec
         what = {name: value for name, value in spec_to_dict(spec).items() if name not in HOW}
+        if spec.ending is not None:
+            del what["tokens"]  # a parameter never changes, and a rule has yet to decide
         values = dict(_flat(what)) | {"parameters": str(parameters(spec.model))}
         return {name: value[:_LONGEST_VALUE] for name, value in values.items()}
 
