@@ -15,7 +15,7 @@ run: $(READY) ## train the small chain on real text and print its table (a few m
 
 SCALE ?= tiny
 SEEDS ?= 1
-reproduce-figure: $(READY) ## the chain beside its baselines: figure, table, verdicts (below 20 minutes on two cores; SCALE=small SEEDS=3: a night)
+reproduce-figure: $(READY) ## the chain beside its baselines: figure, table, verdicts (below 20 minutes on two cores; SCALE=small SEEDS=3: an hour)
 	$(BIN)/tfscale compare --baseline scratch --run-missing schedule=progressive_$(SCALE) seeds=$(SEEDS) launcher.parallel=2
 
 test: $(READY) ## the tests

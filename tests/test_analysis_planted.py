@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,14 @@ def planted(
     return Sample(keys, np.log(np.tile(compute, (seeds, 1))), losses, read, step=budget / 1000, finished=True)
 
 
+def paired(draw: np.random.Generator, together: float, apart: float, head_start: float) -> tuple[Sample, Sample]:
+    """A chain and an arm whose replicates of one seed share a deviation, and have another one each."""
+    shared = draw.normal(0, together, (3, 1))
+    runs = (planted("chain", draw, 3, apart, head_start), planted("arm", draw, 3, apart))
+    chain, arm = (replace(run, losses=run.losses + shared, seeds=(0, 1, 2)) for run in runs)
+    return chain, arm
+
+
 def repeat(make: Callable[[np.random.Generator], EqualPerplexity | None]) -> list[EqualPerplexity]:
     results = [make(np.random.default_rng(number)) for number in range(REPETITIONS)]
     return [result for result in results if result is not None]
@@ -65,6 +74,21 @@ def test_intervals_over_seeds_hold_a_known_saving_at_the_stated_rate(seeds: int,
     results = repeat(once)
     assert coverage(results, saving) >= LEVEL - TOLERANCE
     assert {result.over for result in results} == {("seeds",)}
+
+
+@pytest.mark.parametrize("together", [0.05, 0.0])
+def test_replicates_that_go_together_give_intervals_of_their_differences(together: float) -> None:
+    results = repeat(lambda draw: at_equal_perplexity(*paired(draw, together, 0.005, 1.5), None))
+    assert coverage(results, 1 / 3) >= LEVEL - TOLERANCE
+    assert [result.outcome for result in results].count("saves") > 0.9 * REPETITIONS
+
+
+def test_what_goes_together_would_hide_a_saving_from_runs_taken_apart() -> None:
+    def once(draw: np.random.Generator) -> EqualPerplexity | None:
+        chain, arm = paired(draw, 0.05, 0.005, 1.5)
+        return at_equal_perplexity(chain, replace(arm, seeds=(3, 4, 5)), None)
+
+    assert [result.outcome for result in repeat(once)].count("saves") < 0.5 * REPETITIONS
 
 
 def test_intervals_over_documents_hold_a_known_saving_at_the_stated_rate() -> None:

@@ -113,8 +113,8 @@ def test_a_second_signal_ends_at_once_and_without_damage(small: list[str]) -> No
 def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(small: list[str]) -> None:
     overrides = [
         *small,
-        "optim.batch_tokens=524288",
-        "schedule.growth_tokens=524288",
+        "optim.batch_tokens=1048576",
+        "schedule.growth_tokens=1048576",
         "schedule.stages.stage1.tokens=1048576",
         "model.d_model=64",
     ]

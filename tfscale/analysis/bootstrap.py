@@ -1,13 +1,16 @@
 """What the seeds and the held-out documents leave open: a run's curve, and curves as they might have been.
 
 Two things could have come out otherwise. Other *seeds* would have given other curves, and other *documents* another
-reading of the same models. A draw varies both: the seeds' part for each run by itself, the documents' part for all runs
-alike, because all were read on the same text.
+reading of the same models. A draw varies both. The documents' part is the same for all runs, because all were read on
+the same text; and so is the seeds' part for runs that have the same seeds, because replicates of one seed go together:
+they read their text in the same order, and some begin with the same weights. Runs whose seeds differ are varied each by
+itself.
 
 Seeds: the mean curve plus a random combination of the replicates' deviations from it, whole curves at a time. Drawing
 three runs with replacement would give intervals that hold the truth far too rarely; these weights (a multiplier
 bootstrap) are made so that for any one number of the curve the draws are Student's t about the mean, which is exact for
-normal deviations however few the seeds are.
+normal deviations however few the seeds are; with the same weights for two runs so is their difference, whatever goes
+together in them.
 
 Documents: blocks of the final evaluation drawn with replacement. What that does to a run's last loss is done to its
 whole curve.
@@ -42,6 +45,8 @@ class Sample:
     step: float
     """Compute of one optimizer step; 0 where it is not known."""
     finished: bool
+    seeds: tuple[int, ...] = ()
+    """Of each replicate; empty where they are not known."""
 
     @property
     def size(self) -> int:
@@ -105,6 +110,7 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
         blocks=blocks if len(blocks) == len(chosen) else None,
         step=max(steps, default=0.0),
         finished=bool(finished),
+        seeds=tuple(stage.seed for stage in chosen if stage.seed is not None),
     )
 
 
@@ -114,13 +120,18 @@ def draw_together(*runs: Sample) -> Drawn:
     documents = _document_weights(runs)
     known: dict[Source, bool] = {"seeds": seeds, "documents": documents is not None}
     over = tuple(source for source, is_known in known.items() if is_known)
-    return Drawn(tuple(_draw(run, seeds, documents) for run in runs), over)
+    first = runs[0]
+    return Drawn(tuple(_draw(run, first if _go_together(run, first) else run, seeds, documents) for run in runs), over)
 
 
-def _draw(run: Sample, seeds: bool, documents: Array | None) -> Curves:
+def _go_together(run: Sample, other: Sample) -> bool:
+    return run.size == other.size == len(run.seeds) and run.seeds == other.seeds
+
+
+def _draw(run: Sample, like: Sample, seeds: bool, documents: Array | None) -> Curves:
     curves = run.mean
     if seeds:
-        weights = seed_weights(run.size, seeded(*run.keys))
+        weights = seed_weights(run.size, seeded(*like.keys))
         curves = Curves(
             curves.log_compute + weights @ (run.log_compute - curves.log_compute),
             curves.losses + weights @ (run.losses - curves.losses),
