@@ -46,7 +46,7 @@ def rate(position: int, **changes: object) -> float:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "evaluations"), [(10**9, 10), (4_000_000, 10), (1_200_000, 5), (400_000, 2), (1, 2)]
+    ("tokens", "evaluations"), [(10**9, 10), (4_000_000, 10), (2_000_000, 9), (400_000, 5), (1, 5)]
 )
 def test_evaluations_are_fewer_where_they_would_take_much_of_a_stage(tokens: int, evaluations: int) -> None:
     assert evaluations_of(replace(SPEC, tokens=tokens, data=DataSpec("abc", 0, 0, 65_536))) == evaluations

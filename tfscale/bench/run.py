@@ -14,8 +14,10 @@ from tfscale.bench.machine import machine
 from tfscale.bench.rows import Found, Note, Row, Rows, Verdict, plain
 from tfscale.bench.settings import Settings
 from tfscale.bench.worker import from_line, verdicts
-from tfscale.training.allocator import ALLOCATOR
+from tfscale.training.allocator import ALLOCATOR, HUGE_PAGES
 
+GROWTH = "growth"
+"""The part whose process grows, in place of training."""
 PATIENCE = 20.0
 """Seconds in which a part that is stopped may clear its temporary folder away."""
 
@@ -69,7 +71,8 @@ def _measure(part: str, settings: Settings, take: Callable[[Found], None]) -> in
     """Runs one part; its exit code."""
     command = [sys.executable, "-m", "tfscale.bench.worker", part, json.dumps(asdict(settings))]
     # A session of its own: Ctrl-C reaches us alone, and we pass it on to all that the part has started.
-    environment = {**ALLOCATOR, **os.environ}  # as a stage has it; whole models choose their own
+    # As a stage has it; whole models choose their own.
+    environment = {**ALLOCATOR, **(HUGE_PAGES if part == GROWTH else {}), **os.environ}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
     assert process.stdout is not None
     try:

@@ -284,7 +284,7 @@ class LauncherPart:
     log_tokens: Amount = 0
     """Tokens between two training metrics; 0: a hundred a stage."""
     eval_tokens: Amount = 0
-    """Tokens between two evaluations; 0: ten a stage, or as few as take a tenth of its training, two at least. A
+    """Tokens between two evaluations; 0: ten a stage, or as few as take a tenth of its training, five at least. A
     grown model is evaluated before its first step too."""
     checkpoint_minutes: float = 10.0
     checkpoint_tokens: Amount = 0

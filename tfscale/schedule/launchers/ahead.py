@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
-from tfscale.schedule.launchers.attempt import Coming
+from tfscale.schedule.launchers.attempt import Coming, Phase
 from tfscale.schedule.launchers.processes import launch, waiting_command
 
 MOST = 2
@@ -18,7 +18,7 @@ class Ahead:
     """Processes that wait to be told to begin. They hold nothing and write nothing until then."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[Path, str], subprocess.Popen[bytes]] = {}
+        self._waiting: dict[tuple[Path, Phase], subprocess.Popen[bytes]] = {}
 
     def expect(self, coming: Iterable[Coming]) -> None:
         """Has processes wait for the first of what is coming, and for nothing else."""
@@ -29,7 +29,7 @@ class Ahead:
             process.communicate()
         for each, command in expected.items():
             if each not in self._waiting:
-                self._waiting[each] = launch(command, Path(os.devnull))
+                self._waiting[each] = launch(each[1], command, Path(os.devnull))
 
     def begin(self, coming: Coming, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
         """The process that has waited for this, with more environment variables; None if there is none."""

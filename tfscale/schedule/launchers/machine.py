@@ -49,7 +49,7 @@ class ThisMachine:
         phase = phase_of(stage)
         command = self._training(stage) if phase == "training" else growing_command(stage.path)
         log = stage.path / f"{phase}.log"
-        process = self._ahead.begin((stage, phase), environment) or launch(command, log, environment)
+        process = self._ahead.begin((stage, phase), environment) or launch(phase, command, log, environment)
         self._slots[slot] = attempt = ProcessAttempt(process, phase, log)
         return attempt
 

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tfscale.schedule.launchers.attempt import Phase
-from tfscale.training.allocator import ALLOCATOR
+from tfscale.training.allocator import ALLOCATOR, HUGE_PAGES
 
 
 def training_command(stage_dir: Path) -> list[str]:
@@ -27,7 +27,7 @@ def waiting_command(phase: Phase, stage_dir: Path) -> list[str]:
 
 
 def launch(
-    command: Sequence[str], log: Path | None, environment: Mapping[str, str] | None = None
+    phase: Phase, command: Sequence[str], log: Path | None, environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     """Starts a process of its own session, whose standard input ends with us.
 
@@ -42,6 +42,6 @@ def launch(
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env={**ALLOCATOR, **ours, **(environment or {})},
+            env={**ALLOCATOR, **(HUGE_PAGES if phase == "growing" else {}), **ours, **(environment or {})},
             start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
         )

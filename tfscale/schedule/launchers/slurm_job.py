@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from tfscale.schedule.launchers.attempt import Phase
 from tfscale.schedule.launchers.processes import growing_command, launch, training_command
 from tfscale.schedule.ledger import is_grown
 from tfscale.training.preemption import PREEMPTED
@@ -60,13 +61,13 @@ class _Task:
     def run(self) -> None:
         if read_spec(self._stage_dir).inherits:
             self._grow()
-        training = _launch(training_command(self._stage_dir), self._log("training"))
+        training = _launch("training", training_command(self._stage_dir), self._log("training"))
         assert training.stdin is not None
         self._end(self._wait(training, training.stdin.close))
 
     def _grow(self) -> None:
         if self._rank == 0 and not is_grown(self._stage_dir):
-            growing = _launch(growing_command(self._stage_dir), self._log("growing"))
+            growing = _launch("growing", growing_command(self._stage_dir), self._log("growing"))
             code = self._wait(growing, growing.kill)
             if code != 0:
                 self._end(PREEMPTED if self._asked else code)
@@ -93,12 +94,12 @@ class _Task:
             sys.exit(code)
 
 
-def _launch(command: list[str], log: Path | None) -> subprocess.Popen[bytes]:
+def _launch(phase: Phase, command: list[str], log: Path | None) -> subprocess.Popen[bytes]:
     # Slurm signals the tasks of a job on some clusters and all of its processes on others. A stage hears of it from
     # its task alone, once: through the end of its standard input.
     ours = {signal.SIGUSR2, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ours)
     try:
-        return launch(command, log)
+        return launch(phase, command, log)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
