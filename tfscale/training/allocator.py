@@ -6,4 +6,4 @@ the next one: a tenth to a fifth of a small model's step on a CPU. What is freed
 takes here, is still given back. Other C libraries do not read them."""
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
 """For torch: large tensors are made of large pages, where the system has them to give. A growth touches every tensor
-once, and half of its time was faulting in small pages; a step of training gains nothing and takes more memory."""
+once, so that small pages are mostly faults; a step of training gains nothing by it and takes more memory."""
