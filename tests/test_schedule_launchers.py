@@ -109,7 +109,7 @@ def test_processes_that_wait_write_nothing_until_their_turn_and_then_do_the_same
     assert not stage.path.exists()
     prepare_folder(stage)
     for each in coming:
-        process = ahead.begin(each, {})
+        process = ahead.begin(each)
         assert process is not None
         with process:
             assert process.wait() == 0
@@ -136,7 +136,7 @@ def test_a_process_that_was_killed_while_it_waited_is_done_without(small: list[s
     [process] = waiting()
     process.kill()
     psutil.wait_procs([process])
-    assert ahead.begin((stage, "training"), {}) is None
+    assert ahead.begin((stage, "training")) is None
 
 
 def test_a_process_that_waits_ends_when_the_one_that_started_it_is_killed(small: list[str], tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def tune(
     further: Annotated[int, typer.Option(help="rates tried beyond these at most, while the best is at the edge")] = 3,
     seeds: Annotated[int, typer.Option(help="runs of every candidate; their mean loss counts")] = 1,
     write: Annotated[
-        str | None, typer.Option(help="write the rates as a schedule: conf/schedule/NAME.yaml", metavar="NAME")
+        str | None,
+        typer.Option(help="write the rates: conf/schedule/NAME.yaml, and conf/baseline/ for arms' own", metavar="NAME"),
     ] = None,
     as_json: AsJson = False,
     config_dir: ConfigDir = None,

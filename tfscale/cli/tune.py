@@ -89,7 +89,8 @@ def _tuning(overrides: Sequence[str], asked: Asked, config_dir: Path | None) -> 
     faults += sweep_faults(sweep, MOST_SEEDS)
     if asked.write is not None:
         faults += overlay_faults("schedule", asked.write, [schedule_option(overrides)], config_dir)
-        faults += overlay_faults("baseline", asked.write, baseline_options(overrides), config_dir)
+        if baselines := baseline_options(overrides):
+            faults += overlay_faults("baseline", asked.write, baselines, config_dir)
     try:
         plan = plan_of(overrides, config_dir)
     except UserFault as fault:

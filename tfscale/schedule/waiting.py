@@ -1,11 +1,10 @@
 """python -m tfscale.schedule.waiting growing|training STAGE_DIR: imports what that takes, and does it when a line comes
-on standard input: a JSON object of environment variables. Its output then goes to the stage's log.
+on standard input. Its output then goes to the stage's log.
 
 Exit codes: those of `tfscale.schedule.growing` and `tfscale.training`; 0 if standard input ends instead.
 """
 
 import importlib
-import json
 import os
 import sys
 from contextlib import suppress
@@ -24,10 +23,8 @@ def main() -> int:
     with suppress(Exception):  # what cannot be imported is told by the work itself, in its log
         for name in NEEDED[phase]:
             importlib.import_module(name)
-    line = sys.stdin.buffer.readline()
-    if not line:
+    if not sys.stdin.buffer.readline():
         return 0
-    os.environ.update(json.loads(line))
     log = os.open(stage_dir / f"{phase}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for output in (sys.stdout, sys.stderr):
         os.dup2(log, output.fileno())

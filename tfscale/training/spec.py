@@ -235,12 +235,12 @@ def key_of(spec: StageSpec) -> str:
     for name in ("init_from", "rates", "ending", "parent_ending"):
         if not what[name]:
             del what[name]  # as in the keys of stages from before it was there
+    if spec.data.heldout_start == 0:
+        del what["data"]["heldout_start"]  # likewise
     if spec.ending is not None:
         del what["tokens"]  # follows from the rule
     if spec.parent_ending:
         del what["data"]["start"], what["schedule"]["warmup_from"]  # follow from the parent
-    if spec.data.heldout_start == 0:
-        del what["data"]["heldout_start"]  # likewise
     if spec.growth is not None:
         what["growth"] = {name: value for name, value in spec.growth.items() if name != "name"}
     canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))

@@ -1,9 +1,8 @@
 """Processes that are started before their turn, so that they import what they need while the stage before trains."""
 
-import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -31,14 +30,14 @@ class Ahead:
             if each not in self._waiting:
                 self._waiting[each] = launch(each[1], command, Path(os.devnull))
 
-    def begin(self, coming: Coming, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
-        """The process that has waited for this, with more environment variables; None if there is none."""
+    def begin(self, coming: Coming) -> subprocess.Popen[bytes] | None:
+        """The process that has waited for this, told to begin; None if there is none."""
         process = self._waiting.pop((coming[0].path, coming[1]), None)
         if process is None:
             return None
         assert process.stdin is not None
         try:
-            process.stdin.write(json.dumps(dict(environment)).encode() + b"\n")
+            process.stdin.write(b"\n")
             process.stdin.flush()
         except BrokenPipeError:
             process.communicate()

@@ -35,8 +35,10 @@ class ThisMachine:
         self._ahead = Ahead()
 
     def expect(self, coming: Iterable[Coming]) -> None:
-        """Starts processes for the first of it, which wait for their turn; torchrun starts its own."""
-        self._ahead.expect(each for each in coming if each[1] == "growing" or not self._torchrun)
+        """Starts processes for the first of it, which wait for their turn; torchrun starts its own. Not where there are
+        CUDA devices: which one a process gets is known when it starts, and its stages last long."""
+        if not self._devices:
+            self._ahead.expect(each for each in coming if each[1] == "growing" or not self._torchrun)
 
     def start(self, stages: Sequence[ArmStage]) -> list[Attempt]:
         """An attempt at each stage, on devices of its own where there are enough."""
@@ -49,7 +51,7 @@ class ThisMachine:
         phase = phase_of(stage)
         command = self._training(stage) if phase == "training" else growing_command(stage.path)
         log = stage.path / f"{phase}.log"
-        process = self._ahead.begin((stage, phase), environment) or launch(phase, command, log, environment)
+        process = self._ahead.begin((stage, phase)) or launch(phase, command, log, environment)
         self._slots[slot] = attempt = ProcessAttempt(process, phase, log)
         return attempt
 

@@ -32,6 +32,7 @@ def launch(
     """Starts a process of its own session, whose standard input ends with us.
 
     Args:
+        phase: what it does; a growth hands out memory in another way.
         log: where its output goes; None: where ours does.
         environment: in addition to ours, which may say otherwise about the allocator.
     """
