@@ -18,7 +18,7 @@ from tfscale.models.config import (
 )
 from tfscale.models.init import build_model, init_tensor, std_of
 from tfscale.models.pattention import Pattention, QKVPattention, pattention
-from tfscale.models.rotary import rotary_table, rotate
+from tfscale.models.rotary import rotary_table, rotate, rotated_heads
 
 
 def groups(*sizes: int) -> tuple[TokenGroup, ...]:
@@ -70,12 +70,12 @@ def test_softmax_is_exp_and_l1_times_tau() -> None:
     torch.testing.assert_close(pattention(x, keys, values, (TokenGroup(12, 12.0),), "softmax"), expected)
 
 
-def test_qkv_in_one_product_equal_three_layers() -> None:
+def test_queries_keys_and_values_made_together_equal_three_layers() -> None:
     layer = QKVPattention(8, groups(6, 3), "l2_norm_gelu")
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter)
     x = torch.randn(2, 5, 8)
-    for joint, alone in zip(layer(x), (layer.query, layer.key, layer.value), strict=True):
+    for joint, alone in zip(layer(x).unbind(-2), (layer.query, layer.key, layer.value), strict=True):
         assert isinstance(alone, Pattention)
         torch.testing.assert_close(joint, alone(x))
 
@@ -127,6 +127,31 @@ def test_rotary_depends_on_distance_alone_and_can_be_left_out() -> None:
     scores = rotate(q, table)[:, 0] @ rotate(k, table)[:, 0].T
     torch.testing.assert_close(scores[0, 3], scores[7, 10])
     assert rotary_table(tokenformer(rotary=0.0), 16, torch.device("cpu"), torch.float32) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_heads_rotated_in_place_are_the_rotated_ones_with_their_gradients(dtype: torch.dtype) -> None:
+    wide = torch.promote_types(dtype, torch.float32)
+    table, exact = (rotary_table(tokenformer(), 16, torch.device("cpu"), each) for each in (wide, torch.float64))
+    assert table is not None
+    assert exact is not None
+    qkv, gradients = torch.randn(2, 16, 3, 4, 8).to(dtype).requires_grad_(), torch.randn(3, 2, 16, 4, 8).to(dtype)
+    ours = rotated_heads(qkv * 1, table)  # a leaf may not be overwritten
+    q, k, v = qkv.double().unbind(2)
+    expected = rotate(q, exact), rotate(k, exact), v
+    for mine, theirs in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, theirs.to(dtype))
+    (d_ours,) = torch.autograd.grad(ours, qkv, tuple(gradients))
+    (d_expected,) = torch.autograd.grad(expected, qkv, tuple(gradients.double()))
+    torch.testing.assert_close(d_ours, d_expected)
+
+
+def test_what_was_overwritten_by_rotation_cannot_be_used_unnoticed() -> None:
+    table = rotary_table(tokenformer(), 16, torch.device("cpu"), torch.float32)
+    qkv = torch.randn(2, 16, 3, 4, 8, requires_grad=True).exp()  # exp needs its output to go back
+    q, _, _ = rotated_heads(qkv, table)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        q.sum().backward()
 
 
 @pytest.mark.parametrize("config", FAMILIES)

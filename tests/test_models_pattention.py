@@ -8,7 +8,7 @@ from tfscale.models import tiles
 from tfscale.models.config import Groups, NormActivation, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
 from tfscale.models.execution import Recompute
 from tfscale.models.init import build_model
-from tfscale.models.pattention import Pattention, pattention, plain_pattention
+from tfscale.models.pattention import Pattention, pattention, pattentions, plain_pattention
 
 IN, OUT = 24, 20
 LIMIT = {torch.float64: 1e-14, torch.float32: 2e-6, torch.bfloat16: 1e-2}
@@ -55,6 +55,21 @@ def test_output_and_gradients_are_the_plain_ones(dtype: torch.dtype, sizes: tupl
     parts, given = groups(*sizes), operands(sum(sizes), dtype)
     ours = results(pattention(*given, parts, "l2_norm_gelu", recompute), given)
     assert_close(ours, results(plain_pattention(*given, parts, "l2_norm_gelu"), given), LIMIT[dtype])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("sizes", [(33,), (20, 9, 4)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_projections_made_together_are_each_ones_own(
+    kind: NormActivation, sizes: tuple[int, ...], recompute: bool
+) -> None:
+    parts, (x, *weights) = groups(*sizes, kind=kind), operands(33, torch.float64)
+    weights += [torch.randn_like(weight).requires_grad_() for weight in 2 * weights]
+    pairs = list(zip(weights[::2], weights[1::2], strict=True))
+    ours = pattentions(x, pairs, parts, kind, recompute)
+    theirs = torch.stack([plain_pattention(x, *pair, parts, kind) for pair in pairs], dim=-2)
+    assert ours.shape == (5, 8, 3, OUT)
+    assert_close(results(ours, (x, *weights)), results(theirs, (x, *weights)), 1e-14)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

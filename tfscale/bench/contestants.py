@@ -1,5 +1,6 @@
 """Whole models in training, made alike: each one's step is what the training room does with it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from tfscale.bench.sizes import Size
 from tfscale.models.config import ModelConfig, TransformerConfig
 from tfscale.models.counts import flops
 from tfscale.models.init import build_model
-from tfscale.training.optimizer import build_optimizer
+from tfscale.training.optimizer import build_optimizer, clip_gradients
 from tfscale.training.spec import OptimizerSpec
 
 OURS, TRANSFORMER, GPT2, OFFICIAL, PLAIN = "ours", "Transformer", "GPT-2 (transformers)", "official", "plain eager"
@@ -23,6 +24,8 @@ as one writes it down, whole logits, and AdamW as torch gives it."""
 OPTIMIZER = OptimizerSpec(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From inputs and targets to their mean loss."""
+Clip = Callable[[nn.Module, float], float]
+"""Clips a model's gradients to a norm, and gives the one that they had."""
 
 
 class NotInstalled(Exception):
@@ -36,6 +39,7 @@ class Contestant:
     model: nn.Module
     loss: Loss
     optimizer: torch.optim.AdamW
+    clip: Clip
     batch: tuple[Tensor, Tensor]
     settings: Settings
 
@@ -44,8 +48,7 @@ class Contestant:
         with self.settings.autocast():
             loss = self.loss(*self.batch)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), OPTIMIZER.clip, foreach=True)
-        assert norm.isfinite()  # waits for the device, as training does
+        assert math.isfinite(self.clip(self.model, OPTIMIZER.clip))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
@@ -86,16 +89,20 @@ def contestant(name: str, size: Size, settings: Settings) -> Contestant:
     batch = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
     if name == GPT2:
         network = _gpt2(size.transformer, settings)
-        return Contestant(network, _gpt2_loss(network), _fused(network), batch, settings)
+        return Contestant(network, _gpt2_loss(network), _fused(network), _usual_clip, batch, settings)
     if name in (OFFICIAL, PLAIN):
         written = written_out(size.tokenformer, official if name == OFFICIAL else plain, settings.device)
         usual = torch.optim.AdamW(written.parameters(), OPTIMIZER.lr)
         optimizer = build_optimizer(written, OPTIMIZER) if name == OFFICIAL else usual
-        return Contestant(written, written.loss, optimizer, batch, settings)
+        return Contestant(written, written.loss, optimizer, _usual_clip, batch, settings)
     model = build_model(config_of(name, size), seed=0, device=settings.device)
     if compiled:
         model.compile_parts()
-    return Contestant(model, model.loss, build_optimizer(model, OPTIMIZER), batch, settings)
+    return Contestant(model, model.loss, build_optimizer(model, OPTIMIZER), clip_gradients, batch, settings)
+
+
+def _usual_clip(model: nn.Module, limit: float) -> float:
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), limit).item()
 
 
 def _gpt2(config: TransformerConfig, settings: Settings) -> nn.Module:

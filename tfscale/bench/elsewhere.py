@@ -16,7 +16,7 @@ from time import perf_counter
 from tfscale.bench.contestants import OURS, TRANSFORMER, NotInstalled, contestant
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import ON_CPU, Size
-from tfscale.training.allocator import ALLOCATOR
+from tfscale.training.allocator import allocator
 
 TURN_SECONDS = 0.1
 """Steps of a turn, together at least: a step costs most after other processes have had the caches."""
@@ -48,9 +48,10 @@ def elsewhere(name: str, size: Size, settings: Settings) -> Elsewhere:
         NotInstalled: its library is not there.
     """
     command = [sys.executable, "-m", __name__, json.dumps(asdict(settings)), size.name, name]
-    environment = {key: value for key, value in os.environ.items() if key not in ALLOCATOR}
+    told = allocator()
+    environment = {key: value for key, value in os.environ.items() if key not in told}
     if name in (OURS, TRANSFORMER):
-        environment |= ALLOCATOR
+        environment |= told
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     said = json.loads(process.stdout.readline())

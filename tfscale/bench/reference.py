@@ -11,7 +11,7 @@ from tfscale.models.config import Groups, ModelConfig, TokenFormerConfig
 from tfscale.models.cross_entropy import Reduction
 from tfscale.models.init import init_weights
 from tfscale.models.language_model import LanguageModel
-from tfscale.models.pattention import Pattention, plain_pattention
+from tfscale.models.pattention import Pattention, QKVPattention, plain_pattention
 
 Projection = Callable[[Tensor, Tensor, Tensor, Groups], Tensor]
 """From x [..., d_in], keys [n, d_in], values [n, d_out] and the groups to [..., d_out]."""
@@ -42,7 +42,9 @@ class WrittenOut(LanguageModel):
         super().__init__(config)
         for parent in list(self.modules()):
             for name, child in parent.named_children():
-                if isinstance(child, Pattention):
+                if isinstance(child, QKVPattention):
+                    setattr(parent, name, _Projections(child, projection))
+                elif isinstance(child, Pattention):
                     setattr(parent, name, _Projection(child, projection))
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -58,6 +60,15 @@ class _Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._projection(x, self.keys, self.values, self._groups)
+
+
+class _Projections(nn.Module):
+    def __init__(self, qkv: QKVPattention, projection: Projection) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (_Projection(part, projection) for part in (qkv.query, qkv.key, qkv.value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.query(x), self.key(x), self.value(x)], dim=-2)
 
 
 def written_out(config: ModelConfig, projection: Projection, device: str) -> WrittenOut:

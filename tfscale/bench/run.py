@@ -14,7 +14,7 @@ from tfscale.bench.machine import machine
 from tfscale.bench.rows import Found, Note, Row, Rows, Verdict, plain
 from tfscale.bench.settings import Settings
 from tfscale.bench.worker import from_line, verdicts
-from tfscale.training.allocator import ALLOCATOR, HUGE_PAGES
+from tfscale.training.allocator import HUGE_PAGES, allocator
 
 GROWTH = "growth"
 """The part whose process grows, in place of training."""
@@ -72,7 +72,7 @@ def _measure(part: str, settings: Settings, take: Callable[[Found], None]) -> in
     command = [sys.executable, "-m", "tfscale.bench.worker", part, json.dumps(asdict(settings))]
     # A session of its own: Ctrl-C reaches us alone, and we pass it on to all that the part has started.
     # As a stage has it; whole models choose their own.
-    environment = {**ALLOCATOR, **(HUGE_PAGES if part == GROWTH else {}), **os.environ}
+    environment = {**allocator(), **(HUGE_PAGES if part == GROWTH else {}), **os.environ}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
     assert process.stdout is not None
     try:

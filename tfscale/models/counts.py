@@ -137,13 +137,13 @@ def _kept_by_block(config: ModelConfig, execution: Execution) -> int:
 
     Both families keep the inputs of two norms, in float32; the values; queries and keys after rotation; and what the
     attention has mixed. A Pattention keeps its input as the norm made it, and one value a score. The Transformer keeps
-    the norms' outputs and both sides of its GELU; its values are a view of all three projections.
+    the norms' outputs and both sides of its GELU.
     """
     d, width = config.d_model, execution.activation_bytes
     if isinstance(config, TokenFormerConfig):
         scores = 0 if execution.recompute == "pattention" else _parameter_tokens(config)
         return 4 * 4 * d + width * (4 * d + scores * _values_a_score(config))
-    return 4 * 2 * d + width * (8 * d + 2 * config.d_ff)
+    return 4 * 2 * d + width * (6 * d + 2 * config.d_ff)
 
 
 def _values_a_score(config: TokenFormerConfig) -> int:
@@ -172,10 +172,12 @@ def _of_a_layer(config: ModelConfig, execution: Execution) -> int:
     tokens, width = execution.sequences * config.context, execution.activation_bytes
     if not isinstance(config, TokenFormerConfig):
         return 2 * width * tokens * config.d_ff + 4 * config.d_model * config.d_ff
-    n, again = max(config.tokens), execution.recompute == "pattention"
-    gradients = 4 * 2 * n * config.d_model
+    again = execution.recompute == "pattention"
     if config.norm_activation != "l2_norm_gelu":
-        return (5 if again else 2) * width * tokens * n + gradients
+        n = max(config.tokens)
+        return (5 if again else 2) * width * tokens * n + 4 * 2 * n * config.d_model
+    n = max(3 * config.tokens[0], *config.tokens)  # queries, keys and values go together
+    gradients = 4 * 2 * n * config.d_model
     return (3 if again else 2) * width * score_rows(tokens, n, execution.device, again) * n + gradients
 
 

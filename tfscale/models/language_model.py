@@ -10,7 +10,7 @@ from tfscale.models.config import ModelConfig, TokenFormerConfig, TransformerCon
 from tfscale.models.cross_entropy import Reduction, cross_entropy, token_losses
 from tfscale.models.execution import Recompute
 from tfscale.models.pattention import Pattention, QKVPattention
-from tfscale.models.rotary import Rotation, rotary_table, rotate
+from tfscale.models.rotary import Rotation, rotary_table, rotated_heads
 from tfscale.models.tied_embedding import look_up
 
 LAYER_NORM_EPS = 1e-5
@@ -122,11 +122,8 @@ class Attention(nn.Module):
             self.output = nn.Linear(d, d, bias=False)
 
     def forward(self, x: Tensor, rotation: Rotation | None, past: LayerPast | None = None) -> Tensor:
-        heads = (x.shape[0], x.shape[1], self.n_head, -1)
-        q, k, v = (part.view(heads) for part in self.qkv(x))
-        if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+        heads = rotated_heads(self.qkv(x).unflatten(-1, (self.n_head, -1)), rotation)
+        q, k, v = (part.transpose(1, 2) for part in heads)
         if past is None:
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
@@ -143,8 +140,10 @@ class QKVLinear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(3 * d_model, d_model))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return F.linear(x, self.weight).chunk(3, dim=-1)
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d_model] to [..., 3, d_model]."""
+        out: Tensor = F.linear(x, self.weight).unflatten(-1, (3, -1))
+        return out
 
 
 class FeedForward(nn.Module):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from tfscale.models.config import Groups, NormActivation, total
-from tfscale.models.tiled_pattention import NORM_EPS, tiled_pattention
+from tfscale.models.tiled_pattention import NORM_EPS, Projections, tiled_pattention
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
@@ -33,9 +33,6 @@ def pattention(
 ) -> Tensor:
     """Theta(x K^T) V, each group of parameter tokens normalised on its own (Eqs. 4 and 16).
 
-    The paper's own kind is computed in tiles (`tiled_pattention`), which was faster at every shape that was measured.
-    The others, and what torch.compile is given, are written out as they read: the compiler fuses the norm and GELU.
-
     Args:
         x: [..., d_in].
         keys: [n, d_in].
@@ -46,8 +43,26 @@ def pattention(
     Returns:
         [..., d_out].
     """
+    return pattentions(x, [(keys, values)], groups, kind, recompute).squeeze(-2)
+
+
+def pattentions(
+    x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, recompute: bool = False
+) -> Tensor:
+    """`pattention` of the same x with the keys and values of several projections, all of one shape: [..., projections,
+    d_out].
+
+    The paper's own kind is computed in tiles (`tiled_pattention`), which was faster at every shape that was measured.
+    The others, and what torch.compile is given, are written out as they read: the compiler fuses the norm and GELU.
+    """
     if kind == "l2_norm_gelu" and not torch.compiler.is_compiling():
-        return tiled_pattention(x, keys, values, groups, recompute)
+        return tiled_pattention(x, projections, groups, recompute)
+    return torch.stack([_written_out(x, *each, groups, kind, recompute) for each in projections], dim=-2)
+
+
+def _written_out(
+    x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool
+) -> Tensor:
     if recompute and torch.is_grad_enabled():
         out: Tensor = checkpoint(
             plain_pattention, x, keys, values, groups, kind, use_reentrant=False, preserve_rng_state=False
@@ -83,11 +98,7 @@ class Pattention(nn.Module):
 
 
 class QKVPattention(nn.Module):
-    """The query, key and value projections.
-
-    They share their input, but one batched product for all three, which has to put their weights together first, was
-    slower than three products at every shape that was measured, and would keep a second copy of the weights.
-    """
+    """The query, key and value projections, made together since they share their input."""
 
     def __init__(self, d_model: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()
@@ -95,5 +106,8 @@ class QKVPattention(nn.Module):
         self.key = Pattention(d_model, d_model, groups, kind)
         self.value = Pattention(d_model, d_model, groups, kind)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.query(x), self.key(x), self.value(x)
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d_model] to [..., 3, d_model]."""
+        parts = (self.query, self.key, self.value)
+        projections = [(part.keys, part.values) for part in parts]
+        return pattentions(x, projections, self.query.groups, self.query.kind, self.query.recompute)

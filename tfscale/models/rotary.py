@@ -1,9 +1,10 @@
 """Rotary positions: dimensions of queries and keys that turn with the position."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from tfscale.models.config import ModelConfig, rotary_dims
 
@@ -41,5 +42,46 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     cos, sin = rotation
     r = cos.shape[-1]
     turning, still = x.split([r, x.shape[-1] - r], dim=-1)
+    return torch.cat([torch.addcmul(turning * cos, _swapped(turning), sin), still], dim=-1)
+
+
+def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, of which queries and keys are rotated, all [batch, time, n_head, head_dim].
+
+    Args:
+        qkv: [batch, time, 3, n_head, head_dim], and not to be used any more: what turns is overwritten, which saves
+            copies of what does not. Where torch.compile is at work, it decides on that itself.
+    """
+    if rotation is None or torch.compiler.is_compiling():
+        q, k, v = qkv.unbind(2)
+        return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
+    heads: tuple[Tensor, Tensor, Tensor] = _RotatedHeads.apply(qkv, *rotation)  # type: ignore[no-untyped-call]
+    return heads
+
+
+class _RotatedHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(cos, sin)
+        turning = _turning(qkv, cos)
+        torch.addcmul(turning * cos[:, None], _swapped(turning), sin[:, None], out=turning)
+        return qkv.unbind(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        d_qkv = torch.stack(gradients, dim=2)
+        turning = _turning(d_qkv, cos)
+        torch.add(turning * cos[:, None], _swapped(turning * sin[:, None]), out=turning)
+        return d_qkv, None, None
+
+
+def _turning(qkv: Tensor, cos: Tensor) -> Tensor:
+    """The dimensions of queries and keys that turn, as a view [batch, time, 2, n_head, r]."""
+    return qkv[:, :, :2, :, : cos.shape[-1]]
+
+
+def _swapped(turning: Tensor) -> Tensor:
     a, b = turning.chunk(2, dim=-1)
-    return torch.cat([torch.addcmul(turning * cos, torch.cat([b, a], -1), sin), still], dim=-1)
+    return torch.cat([b, a], dim=-1)

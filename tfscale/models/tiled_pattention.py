@@ -15,6 +15,8 @@ first score, from the Gram matrix K^T K, took 1.2 to 1.4 times as long as this a
 with d x d matrices cost more than the passes over the scores that they save.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tfscale.models.config import Groups
-from tfscale.models.precision import add_product, product, product_dtype, wide, without_autocast
+from tfscale.models.precision import add_product, product_dtype, wide, without_autocast
 from tfscale.models.tiles import score_rows
 
 _gelu, _gelu_backward = torch.ops.aten.gelu.out, torch.ops.aten.gelu_backward.grad_input
@@ -32,78 +34,94 @@ NORM_EPS = 1e-9
 to the norm: so it grows along when tokens are copied and tau with them, and growth by copies stays exact."""
 
 
-def tiled_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, recompute: bool) -> Tensor:
-    """GELU(norm(x K^T)) V.
+Projections = Sequence[tuple[Tensor, Tensor]]
+"""Keys [n, d_in] and values [n, d_out] of each; all have the same n and d_out."""
+
+
+def tiled_pattention(x: Tensor, projections: Projections, groups: Groups, recompute: bool) -> Tensor:
+    """GELU(norm(x K^T)) V for every (K, V) of some projections of the same `x`.
 
     Products are made in the precision of `x`, or of autocast where it is on; norms and the gradients of keys and values
     are summed in float32 at least.
 
     Args:
         x: [..., d_in].
-        keys: [n, d_in].
-        values: [n, d_out].
         recompute: makes the scores again in the backward pass.
 
     Returns:
-        [..., d_out]. It can be differentiated once.
+        [..., projections, d_out]. It can be differentiated once.
     """
     keep = torch.is_grad_enabled() and not recompute
-    out: Tensor = _TiledPattention.apply(x.reshape(-1, x.shape[-1]), keys, values, groups, keep)  # type: ignore[no-untyped-call]
-    return out.view(*x.shape[:-1], values.shape[-1])
+    weights = (weight for projection in projections for weight in projection)
+    out: Tensor = _TiledPattention.apply(x.reshape(-1, x.shape[-1]), groups, keep, *weights)  # type: ignore[no-untyped-call]
+    return out.view(*x.shape[:-1], *out.shape[1:])
 
 
 class _TiledPattention(torch.autograd.Function):
+    """Scores are [tokens, projections, n], so that what is done to each value is done to all projections at once."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor, values: Tensor, groups: Groups, keep: bool) -> Tensor:
-        dtype, tokens, n = product_dtype(x), len(x), len(keys)
-        rows = score_rows(tokens, n, x.device.type, remade=not keep)
-        k, v = keys.to(dtype), values.to(dtype)
-        weights = x.new_empty(rows, n, dtype=dtype)
-        scores = x.new_empty(tokens, n, dtype=dtype) if keep else weights
-        scale = x.new_empty(tokens, len(groups), dtype=wide(dtype))
-        out = x.new_empty(tokens, v.shape[1], dtype=dtype)
+    def forward(ctx: Any, x: Tensor, groups: Groups, keep: bool, *weights: Tensor) -> Tensor:
+        dtype, tokens = product_dtype(x), len(x)
+        ks, vs = ([weight.to(dtype) for weight in half] for half in (weights[::2], weights[1::2]))
+        shape = len(ks), len(ks[0])
+        rows = score_rows(tokens, math.prod(shape), x.device.type, remade=not keep)
+        activated = x.new_empty(rows, *shape, dtype=dtype)
+        scores = x.new_empty(tokens, *shape, dtype=dtype) if keep else activated
+        scale = x.new_empty(tokens, len(ks), len(groups), dtype=wide(dtype))
+        out = x.new_empty(tokens, len(vs), vs[0].shape[1], dtype=dtype)
         with without_autocast(x):
             for start in range(0, tokens, rows):
                 a, s_tile = _rows(x, start, rows).to(dtype), _rows(scale, start, rows)
-                z = torch.mm(a, k.T, out=_rows(scores, start if keep else 0, len(a)))
+                z = _rows(scores, start if keep else 0, len(a))
+                for k, each in zip(ks, z.unbind(1), strict=True):
+                    torch.mm(a, k.T, out=each)
                 for part, group, s in zip(_parts(z, groups), groups, _columns(s_tile), strict=True):
                     norm = torch.linalg.vector_norm(part, dim=-1, keepdim=True, dtype=s.dtype)
                     torch.rsqrt(norm.square_().div_(group.tau**2).add_(NORM_EPS), out=s)
                     part *= s.to(dtype)
-                torch.mm(_gelu(z, out=_rows(weights, 0, len(a))), v, out=_rows(out, start, rows))
-        ctx.save_for_backward(x, keys, values, scale, scores if keep else None)
+                w = _gelu(z, out=_rows(activated, 0, len(a)))
+                for v, each, result in zip(vs, w.unbind(1), _rows(out, start, rows).unbind(1), strict=True):
+                    torch.mm(each, v, out=result)
+        ctx.save_for_backward(x, scale, scores if keep else None, *weights)
         ctx.groups, ctx.rows, ctx.dtype = groups, rows, dtype
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        x, keys, values, scale, kept = ctx.saved_tensors
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, kept, *weights = ctx.saved_tensors
         groups, rows, dtype = ctx.groups, ctx.rows, ctx.dtype
-        k, v = keys.to(dtype), values.to(dtype)
+        ks, vs = ([weight.to(dtype) for weight in half] for half in (weights[::2], weights[1::2]))
         d_x = torch.empty_like(x)
-        d_keys = torch.empty_like(keys, dtype=wide(keys.dtype))
-        d_values = torch.empty_like(values, dtype=wide(values.dtype))
-        d_scores = x.new_empty(rows, len(keys), dtype=dtype)
-        weights = torch.empty_like(d_scores)
+        gradients = [torch.empty_like(weight, dtype=wide(weight.dtype)) for weight in weights]
+        d_ks, d_vs = gradients[::2], gradients[1::2]
+        d_scores = x.new_empty(rows, len(ks), len(ks[0]), dtype=dtype)
+        activated = torch.empty_like(d_scores)
         scores = torch.empty_like(d_scores) if kept is None else None
         with without_autocast(x):
             for start in range(0, len(x), rows):
-                a, g, s_tile = _rows(x, start, rows).to(dtype), _rows(d_out, start, rows), _rows(scale, start, rows)
+                a, s_tile = _rows(x, start, rows).to(dtype), _rows(scale, start, rows)
                 if scores is None:
                     z = _rows(kept, start, rows)
                 else:
-                    z = torch.mm(a, k.T, out=_rows(scores, 0, len(a)))
+                    z = _rows(scores, 0, len(a))
+                    for k, each in zip(ks, z.unbind(1), strict=True):
+                        torch.mm(a, k.T, out=each)
                     for part, s in zip(_parts(z, groups), _columns(s_tile), strict=True):
                         part *= s.to(dtype)
-                w = _gelu(z, out=_rows(weights, 0, len(a)))
-                add_product(d_values, w.T, g, first=start == 0)
-                d_z = torch.mm(g, v.T, out=_rows(d_scores, 0, len(a)))
+                w, d_z = _gelu(z, out=_rows(activated, 0, len(a))), _rows(d_scores, 0, len(a))
+                gs = _rows(d_out, start, rows).unbind(1)
+                for v, d_v, each, d_each, g in zip(vs, d_vs, w.unbind(1), d_z.unbind(1), gs, strict=True):
+                    add_product(d_v, each.T, g, first=start == 0)
+                    torch.mm(g, v.T, out=d_each)
                 _gelu_backward(d_z, z, grad_input=d_z)
                 _through_norm(d_z, z, s_tile, groups, w)
-                product(d_z, k, out=_rows(d_x, start, rows))
-                add_product(d_keys, d_z.T, a, first=start == 0)
-        return d_x, d_keys.to(keys.dtype), d_values.to(values.dtype), None, None
+                d_a = _rows(d_x, start, rows)
+                for k, d_k, d_each in reversed(list(zip(ks, d_ks, d_z.unbind(1), strict=True))):
+                    add_product(d_a, d_each, k, first=k is ks[-1])
+                    add_product(d_k, d_each.T, a, first=start == 0)
+        return d_x, None, None, *(d.to(weight.dtype) for d, weight in zip(gradients, weights, strict=True))
 
 
 def _through_norm(d_z: Tensor, z: Tensor, scale: Tensor, groups: Groups, buffer: Tensor) -> None:
@@ -122,7 +140,7 @@ def _parts(scores: Tensor, groups: Groups) -> tuple[Tensor, ...]:
 
 
 def _columns(scale: Tensor) -> tuple[Tensor, ...]:
-    return (scale,) if scale.shape[1] == 1 else scale.split(1, dim=-1)
+    return (scale,) if scale.shape[-1] == 1 else scale.split(1, dim=-1)
 
 
 def _rows(tensor: Tensor, start: int, count: int) -> Tensor:

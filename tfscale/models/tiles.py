@@ -3,7 +3,7 @@
 Memory is then bounded, and on a CPU the values stay in the caches between one pass over them and the next.
 """
 
-TILE_VALUES = {"cpu": 2**20, "cuda": 2**28}
+TILE_VALUES = {"cpu": 2**21, "cuda": 2**28}
 """Values of a tile: about what a CPU's caches hold; on a GPU half a GiB in bf16."""
 
 LOGIT_TOKENS, SCORE_TOKENS, REMADE_SCORE_TOKENS = 256, 512, 192

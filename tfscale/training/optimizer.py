@@ -1,10 +1,16 @@
-"""AdamW over a model, and its moments as named tensors."""
+"""AdamW over a model, the norm of its gradients, and its moments as named tensors."""
+
+import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from tfscale.models.language_model import LanguageModel
 from tfscale.training.spec import OptimizerSpec
+
+ONE_FACTOR = 1e-5
+"""So far below the limit, and further, torch's factor is one: it adds 1e-6 to the norm."""
 
 
 def build_optimizer(model: LanguageModel, spec: OptimizerSpec) -> torch.optim.AdamW:
@@ -13,6 +19,21 @@ def build_optimizer(model: LanguageModel, spec: OptimizerSpec) -> torch.optim.Ad
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=True)
+
+
+def clip_gradients(model: nn.Module, limit: float) -> float:
+    """Scales gradients down to a norm of `limit` where theirs is more, and finite. A collective call.
+
+    Returns:
+        Their norm before, over all ranks. Waits for the device.
+    """
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    value = float((norm.full_tensor() if isinstance(norm, DTensor) else norm).item())
+    # torch would multiply all gradients even where the factor is one.
+    if math.isfinite(value) and value > limit - ONE_FACTOR:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm, foreach=True)
+    return value
 
 
 def moments(model: LanguageModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from tfscale.training.optimizer import clip_gradients
 from tfscale.training.rates import Apart
 from tfscale.training.spec import StageSpec
 from tfscale.training.state import StageState
@@ -56,8 +57,7 @@ class Whole:
         loss.backward()
 
     def grad_norm(self) -> float:
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._limit, foreach=True)
-        return float((norm.full_tensor() if isinstance(norm, DTensor) else norm).item())
+        return clip_gradients(self._model, self._limit)
 
     def bad_gradients(self) -> tuple[str, ...]:
         gradients = {name: parameter.grad for name, parameter in self._model.named_parameters()}

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from tfscale.schedule.launchers.attempt import Phase
-from tfscale.training.allocator import ALLOCATOR, HUGE_PAGES
+from tfscale.training.allocator import HUGE_PAGES, allocator
 
 
 def training_command(stage_dir: Path) -> list[str]:
@@ -43,6 +43,6 @@ def launch(
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
-            env={**ALLOCATOR, **(HUGE_PAGES if phase == "growing" else {}), **ours, **(environment or {})},
+            env={**allocator(), **(HUGE_PAGES if phase == "growing" else {}), **ours, **(environment or {})},
             start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
         )
