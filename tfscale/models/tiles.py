@@ -6,7 +6,7 @@ Memory is then bounded, and on a CPU the values stay in the caches between one p
 TILE_VALUES = {"cpu": 2**21, "cuda": 2**28}
 """Values of a tile: about what a CPU's caches hold; on a GPU half a GiB in bf16."""
 
-LOGIT_TOKENS, SCORE_TOKENS, REMADE_SCORE_TOKENS = 256, 512, 192
+LOGIT_TOKENS, SCORE_TOKENS, REMADE_SCORE_TOKENS = 512, 1024, 192
 """Tokens of a tile at least: with fewer, reading the weights takes longer than multiplying with them. Scores are made
 again where memory is short, so their tiles are smaller."""
 
