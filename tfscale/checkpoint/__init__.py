@@ -30,7 +30,7 @@ from tfscale.checkpoint.contents import (
 from tfscale.checkpoint.folder import latest, prune, sweep
 from tfscale.checkpoint.random import rng_tensors, set_rng
 from tfscale.checkpoint.reading import Stored, load_model, read, read_state, shapes, verify
-from tfscale.checkpoint.writing import check_room, write, write_aside
+from tfscale.checkpoint.writing import check_room, write, write_aside, write_each
 
 __all__ = [
     "MANIFEST_FILE",
@@ -56,4 +56,5 @@ __all__ = [
     "verify",
     "write",
     "write_aside",
+    "write_each",
 ]

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,20 @@ def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks
         content = {name: part.data.detach().contiguous() for name, part in group.items()}
         path = aside / f"rank-{ranks.rank:05d}-{number:05d}.safetensors"
         save_file(content, path, {CUSTOM_METADATA_KEY: json.dumps(offsets)})
+
+
+def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Writes tensors as they come, each into a file of its own. While one is written the next is made, so two of them
+    are in memory."""
+    with ThreadPoolExecutor(1) as writer:
+        before: Future[None] | None = None
+        for number, (name, tensor) in enumerate(tensors):
+            if before is not None:
+                before.result()
+            path = folder / f"tensor-{number:05d}.safetensors"
+            before = writer.submit(save_file, {name: tensor.contiguous()}, path)
+        if before is not None:
+            before.result()
 
 
 def _part(value: Tensor | Part) -> Part:

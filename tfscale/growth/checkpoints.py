@@ -1,9 +1,10 @@
 """Growth from checkpoint to checkpoint, on the CPU, one tensor at a time."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters
@@ -17,7 +18,8 @@ _ROLES: dict[str, Role] = {"model": "weight", "exp_avg": "exp_avg", "exp_avg_sq"
 def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe: GrowthRecipe, seed: int) -> None:
     """Writes the checkpoint at step 0 of a stage that grows out of `parent`.
 
-    The child's totals go on from its parent's; its step count starts anew. Memory stays near twice the largest tensor.
+    The child's totals go on from its parent's; its step count starts anew. Memory stays near four times the largest
+    tensor: one is written while the next is made.
 
     Args:
         parent: a whole checkpoint of a TokenFormer.
@@ -36,13 +38,12 @@ def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe
     stored = checkpoint.Stored(parent)
     tensors = {name: shape for name, shape in sorted(stored.shapes().items()) if name.startswith(wanted)}
 
-    def save(folder: Path) -> None:
-        for number, (name, shape) in enumerate(tensors.items()):
+    def grown() -> Iterator[tuple[str, Tensor]]:
+        for name, shape in tensors.items():
             kind, weight = name.split("/", 1)
-            old_tensor = torch.empty(shape)
-            stored.read({name: old_tensor})
-            grown = grow_tensor(weight, _ROLES[kind], old_tensor, old_config, config, recipe, seed)
-            save_file({name: grown.contiguous()}, folder / f"tensor-{number:05d}.safetensors")
+            tensor = torch.empty(shape)
+            stored.read({name: tensor})
+            yield name, grow_tensor(weight, _ROLES[kind], tensor, old_config, config, recipe, seed)
 
     counters = Counters(0, old.optimizer_step if carried else 0, before=old.totals, totals=old.totals)
-    checkpoint.write_aside(child, config, counters, save)
+    checkpoint.write_aside(child, config, counters, lambda aside: checkpoint.write_each(aside, grown()))

@@ -1,9 +1,11 @@
 """Growth of a Transformer from checkpoint to checkpoint, on the CPU, one tensor at a time."""
 
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters
@@ -22,7 +24,8 @@ def grow_transformer_checkpoint(
 ) -> None:
     """Writes the checkpoint at step 0 of a stage that grows out of `parent`.
 
-    The child's totals go on from its parent's; its step count starts anew. Memory stays near twice the largest tensor.
+    The child's totals go on from its parent's; its step count starts anew. Memory stays near four times the largest
+    tensor: one is written while the next is made.
 
     Args:
         parent: a whole checkpoint of a Transformer.
@@ -45,13 +48,12 @@ def grow_transformer_checkpoint(
     shapes = stored.shapes()
     weights = [name for name, _ in build_model(config, device="meta").named_parameters()]
 
-    def save(folder: Path) -> None:
-        for number, (kind, weight) in enumerate((kind, weight) for kind in kinds for weight in weights):
+    def grown() -> Iterator[tuple[str, Tensor]]:
+        for kind, weight in product(kinds, weights):
             source = f"{kind}/{source_of(weight, old_config)}"
             tensor = torch.empty(shapes[source])
             stored.read({source: tensor})
-            wide = widen_tensor(weight, _ROLES[kind], tensor, old_config, config, growth, seed)
-            save_file({f"{kind}/{weight}": wide.contiguous()}, folder / f"tensor-{number:05d}.safetensors")
+            yield f"{kind}/{weight}", widen_tensor(weight, _ROLES[kind], tensor, old_config, config, growth, seed)
 
     counters = Counters(0, old.optimizer_step if carried else 0, before=old.totals, totals=old.totals)
-    checkpoint.write_aside(child, config, counters, save)
+    checkpoint.write_aside(child, config, counters, lambda aside: checkpoint.write_each(aside, grown()))

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tfscale import checkpoint
@@ -133,13 +132,8 @@ def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tens
     """Writes the checkpoint; returns a hash of the weights, the same for the same float32 values."""
     folder.parent.mkdir()
     checkpoint.check_room(folder, 4 * parameters(model))
-
-    def save(aside: Path) -> None:
-        for number, name in enumerate(sorted(tensors)):
-            tensor = tensors[name].detach().to(torch.float32).contiguous()
-            save_file({f"model/{name}": tensor}, aside / f"tensor-{number:05d}.safetensors")
-
-    checkpoint.write_aside(folder, model, counters, save)
+    wide = ((f"model/{name}", tensors[name].detach().to(torch.float32)) for name in sorted(tensors))
+    checkpoint.write_aside(folder, model, counters, lambda aside: checkpoint.write_each(aside, wide))
     return weights_digest(folder)
 
 
