@@ -38,7 +38,8 @@ def grow_tensor(
     if before is None or after is None or before == after:
         return old
     copies = copies_of_each(before, total(after), recipe)
-    share = old * _share(name, role, copies)
+    part = _share(name, role, copies)
+    share = old if part == 1 else old * part
     if copies == 1 and role == "weight":
         share = _noisy(share, f"{name}:from{len(old)}:old", recipe, seed)
     rows = []

@@ -45,7 +45,7 @@ def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: in
         return torch.ones(shape)
     if name.endswith("norm.bias"):
         return torch.zeros(shape)
-    return torch.randn(shape, generator=stream(seed, name + part)) * std_of(name, config)
+    return torch.randn(shape, generator=stream(seed, name + part)).mul_(std_of(name, config))
 
 
 @torch.no_grad()
