@@ -56,7 +56,7 @@ PAPER = {
     "1.4B": (tokenformer(8620), transformer(24, 2048, 16)),
 }
 """conf/schedule/progressive_1b4.yaml."""
-ON_CPU = (TINY_1, TINY_4, PROGRESSIVE_1, PROGRESSIVE_4, Size("124M", *PAPER["124M"], 2, 512))
+ON_CPU = (TINY_1, TINY_4, PROGRESSIVE_1, PROGRESSIVE_4, Size("124M", *PAPER["124M"], 4, 512))
 ON_CUDA = tuple(
     Size(name, *PAPER[name], sequences, 1024)
     for name, sequences in (("124M", 32), ("354M", 16), ("757M", 8), ("1.4B", 4))
