@@ -1,12 +1,17 @@
 """Checkpoints on disk: whole or not there."""
 
+import gc
 import pickle
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Stored, Totals, writing
@@ -79,6 +84,30 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         checkpoint.write_aside(folder, CONFIG, Counters(), full)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == content
     assert checkpoint.latest(tmp_path, lambda message: None) == folder
+
+
+def test_tensors_are_written_as_they_come_and_two_at_most_are_held(tmp_path: Path) -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+
+    def made() -> Iterator[tuple[str, torch.Tensor]]:
+        for number in range(5):
+            gc.collect()
+            assert sum(each() is not None for each in alive) <= 2
+            tensor = torch.full((3,), float(number))
+            alive.append(weakref.ref(tensor))
+            yield f"model/{number}", tensor
+
+    checkpoint.write_each(tmp_path, made())
+    found = [load_file(path) for path in sorted(tmp_path.iterdir())]
+    assert [{name: tensor.tolist() for name, tensor in each.items()} for each in found] == [
+        {f"model/{number}": [number] * 3} for number in range(5)
+    ]
+
+
+def test_a_tensor_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+    tensors = [("model/a", torch.zeros(3)), ("model/b", torch.zeros(3))]
+    with pytest.raises((OSError, SafetensorError)):
+        checkpoint.write_each(tmp_path / "missing", tensors)
 
 
 def test_pruning_keeps_the_newest(tmp_path: Path) -> None:

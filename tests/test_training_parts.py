@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +12,12 @@ import torch
 
 from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
+from tfscale.training.allocator import allocator
 from tfscale.training.evaluation import evaluations_of
 from tfscale.training.events import EventLog, EventTail, read_events
 from tfscale.training.learning_rate import learning_rate
 from tfscale.training.lock import StageHeld, StageLock, held
-from tfscale.training.optimizer import build_optimizer
+from tfscale.training.optimizer import build_optimizer, clip_gradients
 from tfscale.training.spec import (
     DataSpec,
     OptimizerSpec,
@@ -85,6 +87,48 @@ def test_only_matrices_decay() -> None:
     for name, parameter in model.named_parameters():
         expected = before[name] * (0.9 if parameter.dim() > 1 else 1.0)
         torch.testing.assert_close(parameter.detach(), expected)
+
+
+def with_gradients(factor: float) -> torch.nn.Module:
+    model = build_model(SPEC.model, seed=0)
+    for number, parameter in enumerate(model.parameters()):
+        generator = torch.Generator().manual_seed(number)
+        parameter.grad = factor * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e-2, 1.0])
+@pytest.mark.parametrize("limit", [0.5, math.inf])
+def test_gradients_are_clipped_bit_for_bit_as_torch_clips_them(factor: float, limit: float) -> None:
+    ours, theirs = with_gradients(factor), with_gradients(factor)
+    norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), limit)
+    assert clip_gradients(ours, limit) == norm.item()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert mine.grad is not None
+        assert other.grad is not None
+        assert torch.equal(mine.grad, other.grad)
+
+
+def test_of_gradients_one_of_which_is_no_number_the_others_are_kept() -> None:
+    model = with_gradients(1.0)
+    bad, *good = (parameter.grad for parameter in model.parameters())
+    assert bad is not None
+    bad[0] = math.nan
+    assert math.isnan(clip_gradients(model, 0.5))
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in good)
+
+
+@pytest.mark.parametrize(("version", "mebibytes"), [("2.31", 32), ("2.36", 256), ("2.40.1", 256)])
+def test_an_older_glibc_is_told_the_most_that_it_takes(
+    version: str, mebibytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", version))
+    assert allocator()["MALLOC_MMAP_THRESHOLD_"] == str(mebibytes * 2**20)
+
+
+def test_another_c_library_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert allocator()
 
 
 def test_a_spec_is_read_back_as_it_was(tmp_path: Path) -> None:
