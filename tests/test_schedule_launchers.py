@@ -69,12 +69,22 @@ def test_auto_takes_all_devices_or_shares_them_among_stages() -> None:
 
 
 def test_ranks_that_would_share_a_device_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfscale.schedule.launchers.machine.built_for_devices", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     part = LauncherPart(kind="torchrun", processes=2, parallel=2)
     assert visible_devices(part) == ("4", "6")
     assert "need 4 CUDA devices, and 2 are visible" in missing_devices(part)[0]
     assert visible_devices(LauncherPart(device="cpu")) == ()
+
+
+def test_what_torch_is_built_for_is_known_without_importing_it() -> None:
+    code = (
+        "import sys; from tfscale.schedule.launchers.machine import built_for_devices; told = built_for_devices();"
+        "assert 'torch' not in sys.modules; import torch;"
+        "assert told == bool(torch.version.cuda or torch.version.hip)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_ranks_of_a_cluster_are_its_gpus() -> None:

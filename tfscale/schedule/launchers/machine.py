@@ -6,7 +6,9 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 
 import psutil
 
@@ -122,13 +124,23 @@ def phase_of(stage: ArmStage) -> Phase:
 
 def visible_devices(part: LauncherPart) -> tuple[str, ...]:
     """The CUDA devices that stages may use, as CUDA_VISIBLE_DEVICES names them."""
-    if part.device == "cpu":
+    if part.device == "cpu" or not built_for_devices():
         return ()
     import torch
 
     count = torch.cuda.device_count()
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return tuple(named[:count] if named else map(str, range(count)))
+
+
+def built_for_devices() -> bool:
+    """Whether the installed torch knows CUDA or ROCm, as its `torch.version` says; that is read alone, for importing all
+    of torch takes a second."""
+    package = find_spec("torch")
+    if package is None or package.origin is None:
+        return False
+    version = run_path(str(Path(package.origin).with_name("version.py")))
+    return bool(version.get("cuda") or version.get("hip"))
 
 
 def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
