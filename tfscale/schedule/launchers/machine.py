@@ -134,7 +134,7 @@ def visible_devices(part: LauncherPart) -> tuple[str, ...]:
 
 
 def built_for_devices() -> bool:
-    """Whether the installed torch knows CUDA or ROCm, as its `torch.version` says; that is read alone, for importing all
+    """Whether the installed torch knows CUDA or ROCm, as its `torch.version` says; only that is read, for importing all
     of torch takes a second."""
     package = find_spec("torch")
     if package is None or package.origin is None:
