@@ -118,7 +118,9 @@ def test_of_gradients_one_of_which_is_no_number_the_others_are_kept() -> None:
     assert all(gradient is not None and gradient.isfinite().all() for gradient in good)
 
 
-@pytest.mark.parametrize(("version", "mebibytes"), [("2.31", 32), ("2.36", 256), ("2.40.1", 256)])
+@pytest.mark.parametrize(
+    ("version", "mebibytes"), [("2.31", 32), ("2.36", 256), ("2.40.1", 256), ("2.39+git", 256), ("", 32)]
+)
 def test_an_older_glibc_is_told_the_most_that_it_takes(
     version: str, mebibytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,8 @@ class Contestant:
         with self.settings.autocast():
             loss = self.loss(*self.batch)
         loss.backward()
-        assert math.isfinite(self.clip(self.model, OPTIMIZER.clip))
+        norm = self.clip(self.model, OPTIMIZER.clip)
+        assert math.isfinite(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item()

@@ -116,17 +116,16 @@ def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks
 
 
 def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Writes tensors as they come, each into a file of its own. While one is written the next is made, so two of them
-    are in memory."""
+    """Writes tensors as they come, each into a file of its own; one is written while the next is made."""
     with ThreadPoolExecutor(1) as writer:
-        before: Future[None] | None = None
+        pending: Future[None] | None = None
         for number, (name, tensor) in enumerate(tensors):
-            if before is not None:
-                before.result()
+            if pending is not None:
+                pending.result()
             path = folder / f"tensor-{number:05d}.safetensors"
-            before = writer.submit(save_file, {name: tensor.contiguous()}, path)
-        if before is not None:
-            before.result()
+            pending = writer.submit(save_file, {name: tensor.contiguous()}, path)
+        if pending is not None:
+            pending.result()
 
 
 def _part(value: Tensor | Part) -> Part:

@@ -1,4 +1,4 @@
-"""Growth from checkpoint to checkpoint, on the CPU, one tensor at a time."""
+"""Growth from checkpoint to checkpoint, on the CPU, tensor by tensor."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ _ROLES: dict[str, Role] = {"model": "weight", "exp_avg": "exp_avg", "exp_avg_sq"
 def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe: GrowthRecipe, seed: int) -> None:
     """Writes the checkpoint at step 0 of a stage that grows out of `parent`.
 
-    The child's totals go on from its parent's; its step count starts anew. Memory stays near four times the largest
+    The child's totals go on from its parent's; its step count starts anew. Memory stays near a few times the largest
     tensor: one is written while the next is made.
 
     Args:

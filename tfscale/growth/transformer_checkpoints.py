@@ -1,4 +1,4 @@
-"""Growth of a Transformer from checkpoint to checkpoint, on the CPU, one tensor at a time."""
+"""Growth of a Transformer from checkpoint to checkpoint, on the CPU, tensor by tensor."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -24,7 +24,7 @@ def grow_transformer_checkpoint(
 ) -> None:
     """Writes the checkpoint at step 0 of a stage that grows out of `parent`.
 
-    The child's totals go on from its parent's; its step count starts anew. Memory stays near four times the largest
+    The child's totals go on from its parent's; its step count starts anew. Memory stays near a few times the largest
     tensor: one is written while the next is made.
 
     Args:

@@ -1,7 +1,7 @@
 """Cross-entropy of a model with tied embeddings, whose logits are never whole.
 
 The logits of some hundred tokens at a time become their part of the loss and, where one is wanted, of the gradient;
-then their buffer is used again. So they are made once, and a vocabulary of 50,304 costs one buffer of 50 MB on a CPU
+then their buffer is used again. So they are made once, and a vocabulary of 50,304 costs one buffer of 100 MB on a CPU
 beside the gradients themselves, where the usual way keeps three values for every token and entry. It is also faster,
 because the buffer stays in the cache: at 2,048 entries and width 64 a forward and backward pass takes less than a
 third of the usual one's time on a CPU; at 50,304 and 768 it takes 10% less, within 5% of its three matrix products.

@@ -43,21 +43,25 @@ def pattention(
     Returns:
         [..., d_out].
     """
-    return pattentions(x, [(keys, values)], groups, kind, recompute).squeeze(-2)
+    if _in_tiles(kind):
+        return tiled_pattention(x, [(keys, values)], groups, recompute).squeeze(-2)
+    return _written_out(x, keys, values, groups, kind, recompute)
 
 
 def pattentions(
     x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, recompute: bool = False
 ) -> Tensor:
     """`pattention` of the same x with the keys and values of several projections, all of one shape: [..., projections,
-    d_out].
-
-    The paper's own kind is computed in tiles (`tiled_pattention`), which was faster at every shape that was measured.
-    The others, and what torch.compile is given, are written out as they read: the compiler fuses the norm and GELU.
-    """
-    if kind == "l2_norm_gelu" and not torch.compiler.is_compiling():
+    d_out]."""
+    if _in_tiles(kind):
         return tiled_pattention(x, projections, groups, recompute)
     return torch.stack([_written_out(x, *each, groups, kind, recompute) for each in projections], dim=-2)
+
+
+def _in_tiles(kind: NormActivation) -> bool:
+    """The paper's own kind is computed in tiles, which was faster at every shape that was measured. The others are
+    written out as they read, and so is what torch.compile is given: it fuses the norm and GELU."""
+    return kind == "l2_norm_gelu" and not torch.compiler.is_compiling()
 
 
 def _written_out(
@@ -98,7 +102,8 @@ class Pattention(nn.Module):
 
 
 class QKVPattention(nn.Module):
-    """The query, key and value projections, made together since they share their input."""
+    """The query, key and value projections, made together since they share their input; the three modules hold their
+    weights, and are not called."""
 
     def __init__(self, d_model: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()

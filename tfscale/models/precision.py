@@ -29,7 +29,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
-    """Adds a product [n, tokens] [tokens, d] to a total that may be wider than its factors, in place. The `first` one
+    """Adds a product to a total that may be wider than its factors, in place. The `first` one
     is written over what is there, which saves filling the total with zeros."""
     if first:
         product(a, b, out=total)

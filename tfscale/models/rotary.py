@@ -49,12 +49,13 @@ def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tenso
     """Queries, keys and values, of which queries and keys are rotated, all [batch, time, n_head, head_dim].
 
     Args:
-        qkv: [batch, time, 3, n_head, head_dim], and not to be used any more: what turns is overwritten, which saves
-            copies of what does not. Where torch.compile is at work, it decides on that itself.
+        qkv: [batch, time, 3, n_head, head_dim], no leaf, and not to be used any more: what turns is overwritten, which
+            saves copies of what does not. Where torch.compile is at work, it decides on that itself.
     """
     if rotation is None or torch.compiler.is_compiling():
         q, k, v = qkv.unbind(2)
-        return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v)
+        # The values as a view would keep all of qkv for the backward pass.
+        return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v.contiguous())
     heads: tuple[Tensor, Tensor, Tensor] = _RotatedHeads.apply(qkv, *rotation)  # type: ignore[no-untyped-call]
     return heads
 

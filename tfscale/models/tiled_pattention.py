@@ -120,8 +120,9 @@ class _TiledPattention(torch.autograd.Function):
                 _gelu_backward(d_z, z, grad_input=d_z)
                 _through_norm(d_z, z, s_tile, groups, w)
                 d_a = _rows(d_x, start, rows)
-                for k, d_k, d_each in reversed(list(zip(ks, d_ks, d_z.unbind(1), strict=True))):
-                    add_product(d_a, d_each, k, first=k is ks[-1])
+                last_first = reversed(list(zip(ks, d_ks, d_z.unbind(1), strict=True)))  # as autograd adds them up
+                for number, (k, d_k, d_each) in enumerate(last_first):
+                    add_product(d_a, d_each, k, first=number == 0)
                     add_product(d_k, d_each.T, a, first=start == 0)
         return d_x, None, None, *(d.to(weight.dtype) for d, weight in zip(gradients, weights, strict=True))
 

@@ -1,6 +1,7 @@
 """How memory is handed out in a process that trains or grows; it is told when the process starts."""
 
 import platform
+import re
 
 LARGE_THRESHOLD_SINCE = (2, 36)
 """The glibc from which on 256 MiB are known to be taken; earlier ones refuse more than 32 MiB."""
@@ -11,7 +12,8 @@ def allocator() -> dict[str, str]:
     in the next one: a tenth to a fifth of a small model's step on a CPU, and 5% of a step of 124M parameters, whose
     embedding's gradient has 154 MB. Only what is larger is still given back. Other C libraries do not read them."""
     libc, version = platform.libc_ver()
-    large = libc == "glibc" and tuple(map(int, version.split(".")[:2])) >= LARGE_THRESHOLD_SINCE
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    large = libc == "glibc" and numbers is not None and tuple(map(int, numbers.groups())) >= LARGE_THRESHOLD_SINCE
     return {
         "MALLOC_MMAP_THRESHOLD_": str((256 if large else 32) * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),

@@ -9,8 +9,8 @@ from torch.distributed.tensor import DTensor
 from tfscale.models.language_model import LanguageModel
 from tfscale.training.spec import OptimizerSpec
 
-ONE_FACTOR = 1e-5
-"""So far below the limit, and further, torch's factor is one: it adds 1e-6 to the norm."""
+CLIP_MARGIN = 1e-5
+"""Where the norm is this much below the limit, torch's factor, limit / (norm + 1e-6), is one."""
 
 
 def build_optimizer(model: LanguageModel, spec: OptimizerSpec) -> torch.optim.AdamW:
@@ -31,7 +31,7 @@ def clip_gradients(model: nn.Module, limit: float) -> float:
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     value = float((norm.full_tensor() if isinstance(norm, DTensor) else norm).item())
     # torch would multiply all gradients even where the factor is one.
-    if math.isfinite(value) and value > limit - ONE_FACTOR:
+    if math.isfinite(value) and value > limit - CLIP_MARGIN:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm, foreach=True)
     return value
 

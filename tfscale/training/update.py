@@ -76,8 +76,8 @@ class Whole:
 
 
 class InBackward:
-    """Each weight is updated when the backward pass has made its gradient, which is then dropped: there is never more
-    than one. After a bad gradient the weights are no good any more; a loss that is no number is seen in time."""
+    """Each weight is updated when the backward pass has made its gradient, which is then dropped: there are never more
+    than a layer's. After a bad gradient the weights are no good any more; a loss that is no number is seen in time."""
 
     def __init__(self, state: StageState, apart: Apart) -> None:
         self.apart = apart

@@ -139,7 +139,8 @@ def built_for_devices() -> bool:
     package = find_spec("torch")
     if package is None or package.origin is None:
         return False
-    version = run_path(str(Path(package.origin).with_name("version.py")))
+    file = Path(package.origin).with_name("version.py")
+    version = run_path(str(file)) if file.exists() else {"cuda": "unknown"}
     return bool(version.get("cuda") or version.get("hip"))
 
 
