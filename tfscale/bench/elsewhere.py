@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
 
@@ -48,17 +49,32 @@ def elsewhere(name: str, size: Size, settings: Settings) -> Elsewhere:
         NotInstalled: its library is not there.
     """
     command = [sys.executable, "-m", __name__, json.dumps(asdict(settings)), size.name, name]
-    told = allocator()
-    environment = {key: value for key, value in os.environ.items() if key not in told}
-    if name in (OURS, TRANSFORMER):
-        environment |= told
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    process = start(command, ours=name in (OURS, TRANSFORMER))
     assert process.stdout is not None
     said = json.loads(process.stdout.readline())
     if "missing" in said:
         process.communicate()
         raise NotInstalled(said["missing"])
     return Elsewhere(process, said["parameters"])
+
+
+def start(command: Sequence[str], ours: bool) -> subprocess.Popen[str]:
+    """A process that takes turns, with the allocator's settings of a stage or without them."""
+    told = allocator()
+    environment = {key: value for key, value in os.environ.items() if key not in told}
+    if ours:
+        environment |= told
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def serve(step: Callable[[], object]) -> None:
+    """Takes a turn for every line on standard input."""
+    for _ in sys.stdin:
+        started, steps = perf_counter(), 0
+        while perf_counter() - started < TURN_SECONDS:
+            step()
+            steps += 1
+        print((perf_counter() - started) / steps, flush=True)
 
 
 def main() -> None:
@@ -72,12 +88,7 @@ def main() -> None:
         return
     made.step()
     print(json.dumps({"parameters": made.parameters}), flush=True)
-    for _ in sys.stdin:
-        started, steps = perf_counter(), 0
-        while perf_counter() - started < TURN_SECONDS:
-            made.step()
-            steps += 1
-        print((perf_counter() - started) / steps, flush=True)
+    serve(made.step)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,17 @@ plain            the definition with autograd's backward pass
 official         the official order of operations
 MLP              a GELU network of equal size, of linear layers without biases; compiled where ours is
 six products     the matrix products that all of them have to make
+
+On the CPU plain and official are processes of their own, without the allocator's settings of a stage
+(`tfscale.bench.elsewhere`).
 """
 
+import json
 import math
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
 from statistics import median
 
 import torch
@@ -18,9 +25,10 @@ from torch.nn import functional as F
 
 from tfscale.bench import gemm
 from tfscale.bench.apart import KNOWN, apart, exact_memory, peak_above, resident
+from tfscale.bench.elsewhere import Elsewhere, serve, start
 from tfscale.bench.reference import official, plain
 from tfscale.bench.rows import Found, Row, Rows, Verdict
-from tfscale.bench.settings import Settings, alternate
+from tfscale.bench.settings import Settings, take_turns, timed
 from tfscale.models.config import TokenGroup
 from tfscale.models.pattention import pattention
 
@@ -29,6 +37,7 @@ WIDTH = 768
 SHAPES = (576, 2140, 8620, 8560, 34480)
 """Parameter tokens of the paper's chain: three sizes' projections, two feed-forward layers."""
 PRODUCTS = "six products"
+OTHERS = ("plain", "official")
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -48,7 +57,13 @@ def case_of(n: int) -> str:
 
 
 def _shape(settings: Settings, n: int, tokens: int, seconds: float, least: int) -> Iterator[Row]:
-    found = alternate(_runs(settings, n, tokens), seconds, least, settings, warm_up=3 if _compiled(settings) else 1)
+    runs = _runs(settings, n, tokens)
+    there = {name: _elsewhere(settings, n, tokens, name) for name in OTHERS if settings.device == "cpu"}
+    turns: dict[str, Callable[[], float]] = {name: partial(timed, run, settings) for name, run in runs.items()}
+    turns |= {name: made.turn for name, made in there.items()}
+    found = take_turns(turns, seconds, least, warm_up=3 if _compiled(settings) else 1)
+    for made in there.values():
+        made.leave()
     peak = gemm.rate(settings, found)
     for name, times in found.items():
         figures = {"tflops": peak / 1e12}
@@ -56,6 +71,19 @@ def _shape(settings: Settings, n: int, tokens: int, seconds: float, least: int) 
             share = 12 * tokens * n * WIDTH / median(times) / peak
             figures = {"share_of_peak": share, **_memory(settings, n, tokens, name)}
         yield Row(PART, case_of(n), name, times, figures)
+
+
+def _elsewhere(settings: Settings, n: int, tokens: int, name: str) -> Elsewhere:
+    command = [
+        sys.executable,
+        "-m",
+        "tfscale.bench.pattention",
+        json.dumps(asdict(settings)),
+        str(n),
+        str(tokens),
+        name,
+    ]
+    return Elsewhere(start(command, ours=False), 2 * n * WIDTH)
 
 
 def _runs(settings: Settings, n: int, tokens: int) -> dict[str, Callable[[], object]]:
@@ -171,3 +199,13 @@ def verdicts(rows: Rows, settings: Settings) -> Iterator[Verdict]:
             yield Verdict(PART, f"{largest}: memory of recomputing over the plain one's", share, 0.15, False)
         time = here.median / there.median
         yield Verdict(PART, f"{largest}: time of recomputing over the plain one's", time, 1.25, False)
+
+
+def main() -> None:
+    settings, n, tokens, name = Settings(**json.loads(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    settings.apply()
+    serve(_runs(settings, n, tokens)[name])
+
+
+if __name__ == "__main__":
+    main()
