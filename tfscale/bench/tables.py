@@ -99,10 +99,10 @@ def markdown(result: Result) -> str:
         f"{about['precision']}; torch {about['packages']['torch']}, Python {about['python']}; "
         f"load {about['load']:.1f} at the start; {about['time']}; commit {about['commit']}"
         f"{'; --quick' if about['quick'] else ''}.",
-        "Contestants take turns. On the CPU, whole models are processes of their own: ours and the Transformer with "
-        "the allocator's settings that a stage has, the others with glibc's own; all of Pattention's forms have a stage's, "
-        "but for the one that says otherwise. Times are medians with quartiles; the peak is the matrix product's in "
-        "those rounds.",
+        "Contestants take turns. On the CPU, whole models are processes of their own: ours and the Transformer "
+        "with the allocator's settings that a stage has, the others with glibc's own; all of Pattention's forms "
+        "have a stage's, but for the one that says otherwise. Times are medians with quartiles; the peak is the "
+        "matrix product's in those rounds.",
     ]
     for sheet in sheets(result):
         rule = [":--"] * sheet.left + ["--:"] * (len(sheet.headings) - sheet.left)
