@@ -82,7 +82,8 @@ def test_what_torch_is_built_for_is_known_without_importing_it() -> None:
     code = (
         "import sys; from tfscale.schedule.launchers.machine import built_for_devices; told = built_for_devices();"
         "assert 'torch' not in sys.modules; import torch;"
-        "assert told == bool(torch.version.cuda or torch.version.hip)"
+        "assert told or not (torch.version.cuda or torch.version.hip), 'a build with devices is never passed over';"
+        "assert told == (not torch.__version__.endswith('+cpu')), 'the second that it saves'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -6,9 +6,8 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import version
 from pathlib import Path
-from runpy import run_path
 
 import psutil
 
@@ -134,14 +133,9 @@ def visible_devices(part: LauncherPart) -> tuple[str, ...]:
 
 
 def built_for_devices() -> bool:
-    """Whether the installed torch knows CUDA or ROCm, as its `torch.version` says; only that is read, for importing all
-    of torch takes a second."""
-    package = find_spec("torch")
-    if package is None or package.origin is None:
-        return False
-    file = Path(package.origin).with_name("version.py")
-    version = run_path(str(file)) if file.exists() else {"cuda": "unknown"}
-    return bool(version.get("cuda") or version.get("hip"))
+    """Whether the installed torch may know CUDA or ROCm: all but the builds that are marked `+cpu`. The name of the
+    version is enough for those, and importing all of torch takes a second."""
+    return not version("torch").endswith("+cpu")
 
 
 def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
