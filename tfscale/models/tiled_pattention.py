@@ -25,12 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from tfscale.models.config import Groups
 from tfscale.models.precision import add_product, product_dtype, wide, without_autocast
 from tfscale.models.tiles import score_rows
 
 _gelu, _gelu_backward = torch.ops.aten.gelu.out, torch.ops.aten.gelu_backward.grad_input
+_weight_norm_backward = torch.ops.aten._weight_norm_interface_backward.default
 
 NORM_EPS = 1e-9
 """Keeps an all-zero row of scores at zero instead of NaN. It is added to norm / tau, the mean size of a score, and not
@@ -99,9 +101,8 @@ class _TiledPattention(torch.autograd.Function):
         d_x = torch.empty_like(x)
         gradients = [torch.empty_like(weight, dtype=wide(weight.dtype)) for weight in weights]
         d_ks, d_vs = gradients[::2], gradients[1::2]
-        d_scores = x.new_empty(rows, len(ks), len(ks[0]), dtype=dtype)
-        activated = torch.empty_like(d_scores)
-        scores = torch.empty_like(d_scores) if kept is None else None
+        d_scaled = x.new_empty(rows, len(ks), len(ks[0]), dtype=dtype)
+        scores = torch.empty_like(d_scaled) if kept is None else None
         with without_autocast(x):
             for start in range(0, len(x), rows):
                 a, s_tile = _rows(x, start, rows).to(dtype), _rows(scale, start, rows)
@@ -113,27 +114,50 @@ class _TiledPattention(torch.autograd.Function):
                         torch.mm(a, k.T, out=each)
                     for part, s in zip(_parts(z, groups), _columns(s_tile), strict=True):
                         part *= s.to(dtype)
-                w, d_z = _gelu(z, out=_rows(activated, 0, len(a))), _rows(d_scores, 0, len(a))
-                gs = _rows(d_out, start, rows).unbind(1)
-                for v, d_v, each, d_each, g in zip(vs, d_vs, w.unbind(1), d_z.unbind(1), gs, strict=True):
-                    add_product(d_v, each.T, g, first=start == 0)
-                    torch.mm(g, v.T, out=d_each)
+                d_z, results = _rows(d_scaled, 0, len(a)), _rows(d_out, start, rows)
+                _through_values(F.gelu(z), vs, results, d_vs, d_z, first=start == 0)
                 _gelu_backward(d_z, z, grad_input=d_z)
-                _through_norm(d_z, z, s_tile, groups, w)
-                d_a = _rows(d_x, start, rows)
-                last_first = reversed(list(zip(ks, d_ks, d_z.unbind(1), strict=True)))  # as autograd adds them up
-                for number, (k, d_k, d_each) in enumerate(last_first):
-                    add_product(d_a, d_each, k, first=number == 0)
-                    add_product(d_k, d_each.T, a, first=start == 0)
+                d_scores = _through_norm(d_z, z, s_tile, groups)
+                _through_keys(a, ks, d_scores, d_ks, _rows(d_x, start, rows), first=start == 0)
+                del d_scores  # its place is the next tile's
         return d_x, None, None, *(d.to(weight.dtype) for d, weight in zip(gradients, weights, strict=True))
 
 
-def _through_norm(d_z: Tensor, z: Tensor, scale: Tensor, groups: Groups, buffer: Tensor) -> None:
-    """Turns the gradient of the scaled scores into that of the scores, in place."""
-    parts = (_parts(each, groups) for each in (d_z, z, buffer))
-    for group, s, d_part, part, spare in zip(groups, _columns(scale), *parts, strict=True):
-        along = torch.mul(d_part, part, out=spare).sum(-1, keepdim=True, dtype=s.dtype).div_(-(group.tau**2))
+def _through_values(
+    w: Tensor, vs: Sequence[Tensor], d_out: Tensor, d_vs: Sequence[Tensor], d_w: Tensor, first: bool
+) -> None:
+    """Writes the gradient of the weights w, and adds to that of the values."""
+    for v, d_v, each, d_each, d_result in zip(vs, d_vs, w.unbind(1), d_w.unbind(1), d_out.unbind(1), strict=True):
+        add_product(d_v, each.T, d_result, first)
+        torch.mm(d_result, v.T, out=d_each)
+
+
+def _through_keys(
+    x: Tensor, ks: Sequence[Tensor], d_scores: Tensor, d_ks: Sequence[Tensor], d_x: Tensor, first: bool
+) -> None:
+    """Writes the gradient of x, and adds to that of the keys."""
+    last_first = reversed(list(zip(ks, d_ks, d_scores.unbind(1), strict=True)))  # as autograd adds them up
+    for number, (k, d_k, d_each) in enumerate(last_first):
+        add_product(d_x, d_each, k, first=number == 0)
+        add_product(d_k, d_each.T, x, first)
+
+
+def _through_norm(d_z: Tensor, z: Tensor, scale: Tensor, groups: Groups) -> Tensor:
+    """The gradient of the scores from that of the scaled scores, which is overwritten.
+
+    It is the gradient of weight normalisation: scores are the weights, z their direction at a length of tau, and scale
+    times tau the gain. torch has it in one pass over whole rows; in the parts of several groups it takes four.
+    """
+    if len(groups) == 1:
+        gain, length = (scale * groups[0].tau).to(z.dtype), torch.full_like(scale, groups[0].tau)
+        rows = (each.flatten(0, 1) for each in (d_z, z, gain, length))
+        d_scores: Tensor = _weight_norm_backward(*rows, 0)[0]
+        return d_scores.view_as(z)
+    parts = (_parts(each, groups) for each in (d_z, z))
+    for group, s, d_part, part in zip(groups, _columns(scale), *parts, strict=True):
+        along = (d_part * part).sum(-1, keepdim=True, dtype=s.dtype).div_(-(group.tau**2))
         d_part.addcmul_(part, along.to(part.dtype)).mul_(s.to(part.dtype))
+    return d_z
 
 
 def _parts(scores: Tensor, groups: Groups) -> tuple[Tensor, ...]:
