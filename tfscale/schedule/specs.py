@@ -1,11 +1,11 @@
 """From an experiment to the spec of a stage."""
 
-import os
 from dataclasses import fields, replace
 from typing import Any
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment, StagePart, TransformerPart
+from tfscale.data.workers import cores
 from tfscale.growth.recipe import GrowthRecipe, grow_config
 from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
 from tfscale.models.counts import parameters
@@ -155,8 +155,7 @@ def threads(experiment: Experiment) -> int:
     launcher = experiment.launcher
     if launcher.threads or launcher.kind == "slurm":
         return launcher.threads or launcher.slurm.cpus
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (launcher.parallel * max(1, launcher.ranks)))
+    return max(1, cores() // (launcher.parallel * max(1, launcher.ranks)))
 
 
 def humanize(count: int) -> str:

@@ -1,11 +1,15 @@
 """Held-out loss on a fixed set of tokens."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import PreparedData
@@ -78,18 +82,41 @@ def evaluate(
     sequences = tokens // context
     block_of = [sequence * min(BLOCKS, sequences) // sequences for sequence in range(sequences)]
     losses = [0.0] * min(BLOCKS, sequences)
-    first = world.rank * rows
-    with evaluating(objective), device.autocast():
-        while turns := list(islice(batches, world.size)):
+    first, at_once = 0, world.size * device.lanes
+    with evaluating(objective), _side_by_side(device.lanes) as each_of:
+        while turns := list(islice(batches, at_once)):
             if world.any(stop())[0]:
                 return None
-            inputs, targets = (part.to(device.kind) for part in turns[min(world.rank, len(turns) - 1)])
-            batch_losses = objective(inputs, targets, each=True).tolist()
-            if world.rank < len(turns):
-                for block, loss in zip(block_of[first : first + rows], batch_losses, strict=True):
+            mine = range(world.rank, len(turns), world.size)
+            found = list(each_of(partial(_losses, objective, device), [turns[turn] for turn in mine] or turns[-1:]))
+            for turn, batch_losses in zip(mine, found, strict=False):
+                place = first + turn * rows
+                for block, loss in zip(block_of[place : place + rows], batch_losses, strict=True):
                     losses[block] += loss
-            first += world.size * rows
+            first += at_once * rows
     losses = world.sum(*losses)
     count = sequences * context
     counts = tuple(block_of.count(block) * context for block in range(len(losses)))
     return Evaluation(sum(losses) / count, count, count * data.heldout_bytes_per_token, counts, tuple(losses))
+
+
+_Batch = tuple[Tensor, Tensor]
+_EachOf = Callable[[Callable[[_Batch], list[float]], Iterable[_Batch]], Iterable[list[float]]]
+
+
+@contextmanager
+def _side_by_side(lanes: int) -> Iterator[_EachOf]:
+    """A `map` that works on so many at the same time."""
+    if lanes == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(lanes) as pool:
+        yield pool.map
+
+
+def _losses(objective: nn.Module, device: Device, batch: _Batch) -> list[float]:
+    # What torch switches off and casts is a matter of the thread.
+    with torch.no_grad(), device.autocast():
+        inputs, targets = (part.to(device.kind) for part in batch)
+        losses: list[float] = objective(inputs, targets, each=True).tolist()
+        return losses

@@ -26,8 +26,8 @@ MEASURED_SHARE = 0.92
 """Of a device's memory, what a measured step may take; the allocator's gaps need the rest."""
 
 
-EVALUATION_TOKENS = 16_384
-"""Tokens of one forward pass of an evaluation, if so many fit."""
+EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 16_384}
+"""Tokens of one forward pass of an evaluation, if so many fit: more are slower on a CPU, whose caches they leave."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ def fit(spec: StageSpec, device: Device, world: World, rows: int, free: int, bef
     recompute = next((each for each in recomputes if fits(1, each, shards)), recomputes[-1])
     micro_batch, by = _micro_batch(spec, rows, before, lambda size: fits(size, recompute, shards))
     # Evaluating keeps no more than training that recomputes every block.
-    evaluated = halved(max(1, EVALUATION_TOKENS // spec.model.context), lambda size: fits(size, "blocks", shards))
+    evaluated = halved(
+        max(1, EVALUATION_TOKENS[device.kind] // spec.model.context),
+        lambda size: fits(size * device.lanes, "blocks", shards),
+    )
     return Fit(sharding, recompute, micro_batch, int(before.get("evaluation_batch", evaluated)), by)
 
 

@@ -1,0 +1,56 @@
+"""Held-out loss: what it does not depend on."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from stages import planned, trainer_of
+
+from tfscale.training.device import Device
+from tfscale.training.evaluation import Evaluation, evaluate
+from tfscale.training.loop import Trainer
+from tfscale.training.world import Ranks
+
+ALONE = Device("cpu", bf16=False, compiled=False)
+CONTEXT = 32
+
+
+@pytest.fixture
+def trainer(small: list[str]) -> Trainer:
+    made = trainer_of(planned([*small, f"model.context={CONTEXT}"])[0])
+    made.state.reset()
+    return made
+
+
+def evaluated(trainer: Trainer, device: Device, sequences: int = 3, polls: int | None = None) -> Evaluation | None:
+    left = iter(range(polls) if polls is not None else ())
+
+    def stop() -> bool:
+        return polls is not None and next(left, None) is None
+
+    return evaluate(trainer.objective, trainer.data, 20 * CONTEXT, (sequences, CONTEXT), device, Ranks(0, 1), stop)
+
+
+def test_batches_side_by_side_are_the_same_batches(trainer: Trainer) -> None:
+    one = evaluated(trainer, ALONE)
+    for lanes in (2, 3, 8):
+        assert evaluated(trainer, replace(ALONE, lanes=lanes)) == one, "to the last bit, the short last batch too"
+
+
+def test_batches_side_by_side_make_no_gradients_and_have_the_stage_s_precision(trainer: Trainer) -> None:
+    seen: list[tuple[str, bool, bool]] = []
+
+    def look(*_: object) -> None:
+        autocast = torch.is_autocast_enabled("cpu")
+        seen.append((threading.current_thread().name, torch.is_grad_enabled(), autocast))
+
+    trainer.objective.register_forward_pre_hook(look)
+    evaluated(trainer, replace(ALONE, bf16=True, lanes=2))
+    assert {each[1:] for each in seen} == {(False, True)}
+    assert len({each[0] for each in seen}) == 2
+
+
+def test_an_evaluation_stops_between_batches(trainer: Trainer) -> None:
+    for lanes in (1, 2):
+        assert evaluated(trainer, replace(ALONE, lanes=lanes), polls=1) is None
