@@ -11,7 +11,8 @@ from stages import elsewhere, outcome, planned, prepare_folder, same, train
 from tfscale.config.compose import compose
 from tfscale.config.schema import LauncherPart, SlurmPart
 from tfscale.faults import UserFault
-from tfscale.schedule.launchers.ahead import MOST, Ahead
+from tfscale.schedule.launchers import launcher_of
+from tfscale.schedule.launchers.ahead import MOST, Ahead, early
 from tfscale.schedule.launchers.attempt import Coming
 from tfscale.schedule.launchers.machine import devices_of, missing_devices, processes_of, visible_devices
 from tfscale.schedule.launchers.slurm import Queue
@@ -80,7 +81,7 @@ def test_ranks_that_would_share_a_device_are_told(monkeypatch: pytest.MonkeyPatc
 
 def test_what_torch_is_built_for_is_known_without_importing_it() -> None:
     code = (
-        "import sys; from tfscale.schedule.launchers.machine import built_for_devices; told = built_for_devices();"
+        "import sys; from tfscale.schedule.launchers.processes import built_for_devices; told = built_for_devices();"
         "assert 'torch' not in sys.modules; import torch;"
         "assert told or not (torch.version.cuda or torch.version.hip), 'a build with devices is never passed over';"
         "assert told == (not torch.__version__.endswith('+cpu')), 'the second that it saves'"
@@ -129,15 +130,46 @@ def test_processes_that_wait_write_nothing_until_their_turn_and_then_do_the_same
 
 
 def test_only_what_comes_next_waits_and_nothing_in_the_end(small: list[str]) -> None:
-    coming: list[Coming] = [(stage, "training") for stage in planned(small)]
+    first, second = planned(small)[:2]
+    coming: list[Coming] = [(first, "training"), (second, "growing"), (second, "training")]
     ahead = Ahead()
     ahead.expect(coming)
     before = waiting()
-    assert len(before) == MOST
+    assert sorted(each.cmdline()[-1] for each in before) == ["growing", "training"], f"the first {MOST}"
     ahead.expect(coming[1:])
-    assert [each in waiting() for each in before] == [False, True]
+    assert waiting() == before, "a process is for any stage"
+    ahead.expect(coming[2:])
+    [left] = waiting()
+    assert left in before
+    assert left.cmdline()[-1] == "training"
     ahead.expect([])
     assert not waiting()
+
+
+def test_a_process_that_began_early_serves_the_first_stage(small: list[str]) -> None:
+    stage = planned(small)[0]
+    with early():
+        [process] = waiting()
+        ahead = Ahead()
+        prepare_folder(stage)
+        begun = ahead.begin((stage, "training"))
+        assert begun is not None
+        assert begun.pid == process.pid
+    with begun:
+        assert begun.wait() == 0, "and it is let go on"
+    assert (stage.path / "done.json").exists()
+
+
+def test_a_process_that_began_early_for_nothing_ends_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    with early():
+        assert len(waiting()) == 1
+    assert not waiting()
+    with early():
+        launcher_of(LauncherPart(kind="slurm"))
+        assert not waiting(), "jobs of a cluster start their own"
+    monkeypatch.setattr("tfscale.schedule.launchers.ahead.built_for_devices", lambda: True)
+    with early():
+        assert not waiting()
 
 
 def test_a_process_that_was_killed_while_it_waited_is_done_without(small: list[str]) -> None:

@@ -19,8 +19,9 @@ from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import ON_CPU, Size
 from tfscale.training.allocator import allocator
 
-TURN_SECONDS = 0.1
-"""Steps of a turn, together at least: a step costs most after other processes have had the caches."""
+TURN_SECONDS = 0.5
+"""Steps of a turn, together at least: the first one finds caches that other processes have had, as in training hardly
+any does."""
 
 
 @dataclass(frozen=True)

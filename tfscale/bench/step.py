@@ -77,7 +77,7 @@ def _measured(settings: Settings, size: Size, names: Sequence[str]) -> Iterator[
             yield Note(PART, f"{size.name}, {name}: does not fit into the device's memory")
     turns = {name: _turn(made, settings) for name, made in there.items()}
     turns[gemm.NAME] = partial(timed, gemm.matrix_product(settings), settings)
-    found = take_turns(turns, *((0.0, 2) if settings.quick else (10.0, 4)))
+    found = take_turns(turns, *((0.0, 2) if settings.quick else (20.0, 5)))
     peak = gemm.rate(settings, found)
     for name, made in there.items():
         each = median(found[name])

@@ -63,9 +63,12 @@ _STAGES = f"{_STAGE}; several with commas between them; chain: every finished st
 @app.command()
 def run(overrides: Overrides = None, as_json: AsJson = False, config_dir: ConfigDir = None) -> None:
     """Train the chain of a schedule, stage by stage; what is finished is never trained again."""
-    from tfscale.cli.run import run as verb
+    from tfscale.schedule.launchers.ahead import early
 
-    raise typer.Exit(verb(overrides or [], config_dir, as_json))
+    with early():  # what it imports takes as long as all that comes before its turn
+        from tfscale.cli.run import run as verb
+
+        raise typer.Exit(verb(overrides or [], config_dir, as_json))
 
 
 @app.command()

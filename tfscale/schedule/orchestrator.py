@@ -60,6 +60,8 @@ class _Running:
     tail: EventTail
     end: Event | None = None
     """The `end` event of the process that ran last."""
+    begun: bool = False
+    """Whether it has all that it needs to work."""
     beat: float = 0.0
     """Time of the heartbeat file, by its own clock."""
     seen_at: float = 0.0
@@ -109,7 +111,8 @@ class Orchestrator:
         try:
             while not self._is_over():
                 self._start_ready()
-                self._launcher.expect(self._coming())
+                if all(running.begun for running in self._running):  # else they would take each other's cores
+                    self._launcher.expect(self._coming())
                 time.sleep(self._launcher.pause)
                 self._watch()
                 self._view.tick()
@@ -181,7 +184,8 @@ class Orchestrator:
             self._watch_from_now(stage, attempt, tail)
 
     def _watch_from_now(self, stage: ArmStage, attempt: Attempt, tail: EventTail) -> None:
-        self._running.append(_Running(stage, attempt, tail, seen_at=time.monotonic()))
+        begun = attempt.phase == "growing"  # that needs little, and says nothing
+        self._running.append(_Running(stage, attempt, tail, begun=begun, seen_at=time.monotonic()))
         if attempt.job is None:
             self._view.started(stage, attempt.phase)
         else:
@@ -194,6 +198,7 @@ class Orchestrator:
                 running.attempt.stop()
             ending = running.attempt.poll()
             for event in running.tail.new():
+                running.begun |= event["event"] == "start"
                 if event["event"] in ("start", "end"):
                     running.end = event if event["event"] == "end" else None
                 self._view.event(running.stage, event)

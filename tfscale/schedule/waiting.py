@@ -1,10 +1,11 @@
-"""python -m tfscale.schedule.waiting growing|training STAGE_DIR: imports what that takes, and does it when a line comes
-on standard input. Its output then goes to the stage's log.
+"""python -m tfscale.schedule.waiting growing|training: imports what that takes, and does it when a line comes on
+standard input, the stage's folder as a JSON string. Its output then goes to the stage's log.
 
 Exit codes: those of `tfscale.schedule.growing` and `tfscale.training`; 0 if standard input ends instead.
 """
 
 import importlib
+import json
 import os
 import sys
 from contextlib import suppress
@@ -19,12 +20,14 @@ NEEDED = {
 
 def main() -> int:
     """Waits, and then is the process that was asked for."""
-    phase, stage_dir = sys.argv[1], Path(sys.argv[2])
+    phase = sys.argv[1]
     with suppress(Exception):  # what cannot be imported is told by the work itself, in its log
         for name in NEEDED[phase]:
             importlib.import_module(name)
-    if not sys.stdin.buffer.readline():
+    line = sys.stdin.buffer.readline()
+    if not line:
         return 0
+    stage_dir = Path(json.loads(line))
     log = os.open(stage_dir / f"{phase}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for output in (sys.stdout, sys.stderr):
         os.dup2(log, output.fileno())

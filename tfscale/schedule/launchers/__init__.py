@@ -2,12 +2,16 @@
 
 from tfscale.config.schema import LauncherPart
 from tfscale.schedule.launchers import machine, slurm
+from tfscale.schedule.launchers.ahead import dismiss_early
 from tfscale.schedule.launchers.attempt import Launcher
 
 
 def launcher_of(part: LauncherPart) -> Launcher:
     """The launcher that `launcher=` means."""
-    return slurm.Slurm(part) if part.kind == "slurm" else machine.ThisMachine(part)
+    if part.kind == "slurm":
+        dismiss_early()
+        return slurm.Slurm(part)
+    return machine.ThisMachine(part)
 
 
 def missing(part: LauncherPart) -> list[str]:

@@ -1,45 +1,77 @@
-"""Processes that are started before their turn, so that they import what they need while the stage before trains."""
+"""Processes that are started before their turn, so that they import what they need while the stage before trains, or
+while the command reads its configuration."""
 
+import json
 import os
 import subprocess
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 from tfscale.schedule.launchers.attempt import Coming, Phase
-from tfscale.schedule.launchers.processes import launch, waiting_command
+from tfscale.schedule.launchers.processes import built_for_devices, launch, waiting_command
 
 MOST = 2
 """Processes that wait at the same time: a growth is over before another process has its imports."""
+_early: list[subprocess.Popen[bytes]] = []
 
 
 class Ahead:
-    """Processes that wait to be told to begin. They hold nothing and write nothing until then."""
+    """Processes that wait to be told what to do. They hold nothing and write nothing until then."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[Path, Phase], subprocess.Popen[bytes]] = {}
+        self._waiting: dict[Phase, list[subprocess.Popen[bytes]]] = {"growing": [], "training": _early[:]}
+        _early.clear()
 
     def expect(self, coming: Iterable[Coming]) -> None:
         """Has processes wait for the first of what is coming, and for nothing else."""
-        expected = {(stage.path, phase): waiting_command(phase, stage.path) for stage, phase in islice(coming, MOST)}
-        for each in self._waiting.keys() - expected.keys():
-            process = self._waiting.pop(each)
-            process.kill()
-            process.communicate()
-        for each, command in expected.items():
-            if each not in self._waiting:
-                self._waiting[each] = launch(each[1], command, Path(os.devnull))
+        expected = Counter(phase for _, phase in islice(coming, MOST))
+        for phase, waiting in self._waiting.items():
+            while len(waiting) > expected[phase]:
+                _dismiss(waiting.pop())
+            while len(waiting) < expected[phase]:
+                waiting.append(_waiting(phase))
 
     def begin(self, coming: Coming) -> subprocess.Popen[bytes] | None:
-        """The process that has waited for this, told to begin; None if there is none."""
-        process = self._waiting.pop((coming[0].path, coming[1]), None)
-        if process is None:
+        """A process that has waited for such work, told to do it; None if there is none."""
+        stage, phase = coming
+        if not self._waiting[phase]:
             return None
+        process = self._waiting[phase].pop(0)
         assert process.stdin is not None
         try:
-            process.stdin.write(b"\n")
+            process.stdin.write(json.dumps(str(stage.path)).encode() + b"\n")
             process.stdin.flush()
         except BrokenPipeError:
             process.communicate()
             return None  # it was killed while it waited
         return process
+
+
+@contextmanager
+def early() -> Iterator[None]:
+    """Around a command that is going to train: a process begins to wait at once, and the first `Ahead` takes it over.
+    Not where there may be CUDA devices, as `ThisMachine.expect` has it."""
+    if not built_for_devices():
+        _early.append(_waiting("training"))
+    try:
+        yield
+    finally:
+        dismiss_early()
+
+
+def dismiss_early() -> None:
+    """Ends that process if nobody has taken it over."""
+    while _early:
+        _dismiss(_early.pop())
+
+
+def _waiting(phase: Phase) -> subprocess.Popen[bytes]:
+    return launch(phase, waiting_command(phase), Path(os.devnull))
+
+
+def _dismiss(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()

@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -16,7 +15,7 @@ from tfscale.faults import USER_FAULT
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.launchers.ahead import Ahead
 from tfscale.schedule.launchers.attempt import Attempt, Coming, Ending, Phase
-from tfscale.schedule.launchers.processes import growing_command, launch, training_command
+from tfscale.schedule.launchers.processes import built_for_devices, growing_command, launch, training_command
 from tfscale.schedule.ledger import is_grown
 from tfscale.training.preemption import PREEMPTED
 
@@ -130,12 +129,6 @@ def visible_devices(part: LauncherPart) -> tuple[str, ...]:
     count = torch.cuda.device_count()
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return tuple(named[:count] if named else map(str, range(count)))
-
-
-def built_for_devices() -> bool:
-    """Whether the installed torch may know CUDA or ROCm: all but the builds that are marked `+cpu`. The name of the
-    version is enough for those, and importing all of torch takes a second."""
-    return not version("torch").endswith("+cpu")
 
 
 def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:

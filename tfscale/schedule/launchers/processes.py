@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 
 from tfscale.schedule.launchers.attempt import Phase
@@ -21,9 +22,9 @@ def growing_command(stage_dir: Path) -> list[str]:
     return [sys.executable, "-m", "tfscale.schedule.growing", str(stage_dir)]
 
 
-def waiting_command(phase: Phase, stage_dir: Path) -> list[str]:
-    """A process that does the same as one of these when its standard input says so."""
-    return [sys.executable, "-m", "tfscale.schedule.waiting", phase, str(stage_dir)]
+def waiting_command(phase: Phase) -> list[str]:
+    """A process that does the same as one of these when its standard input names the stage."""
+    return [sys.executable, "-m", "tfscale.schedule.waiting", phase]
 
 
 def launch(
@@ -46,3 +47,9 @@ def launch(
             env={**allocator(), **(HUGE_PAGES if phase == "growing" else {}), **ours, **(environment or {})},
             start_new_session=True,  # Ctrl-C reaches us alone; we pass it on
         )
+
+
+def built_for_devices() -> bool:
+    """Whether the installed torch may know CUDA or ROCm: all but the builds that are marked `+cpu`. The name of the
+    version is enough for those, and importing all of torch takes a second."""
+    return not version("torch").endswith("+cpu")

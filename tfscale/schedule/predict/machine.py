@@ -11,6 +11,7 @@ from tfscale.config.schema import DevicePart, Experiment, LauncherPart, PeakPart
 from tfscale.faults import UserFault
 from tfscale.schedule.devices import facts, peak_of
 from tfscale.schedule.launchers.machine import processes_of, visible_devices
+from tfscale.schedule.launchers.processes import built_for_devices
 
 if TYPE_CHECKING:
     import torch
@@ -68,16 +69,19 @@ def planned_machine(experiment: Experiment) -> Machine:
     return running_machine(experiment)
 
 
-def running_machine(experiment: Experiment) -> Machine:
+def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
     """What `run` would really use: this machine; for a cluster, which cannot be looked at from here, the devices that
     `device=` names, or unknown ones.
+
+    Args:
+        timed: measures a CPU's peak, for which torch is imported; else it is None.
 
     Raises:
         UserFault: the devices asked for are not there.
     """
     if experiment.launcher.kind == "slurm":
         return _named(experiment) if experiment.device.names else _unknown(experiment)
-    return _here(experiment)
+    return _here(experiment, timed)
 
 
 def _named(experiment: Experiment) -> Machine:
@@ -132,12 +136,11 @@ def _unknown(experiment: Experiment) -> Machine:
     )
 
 
-def _here(experiment: Experiment) -> Machine:
+def _here(experiment: Experiment, timed: bool) -> Machine:
     import psutil
-    import torch
 
     launcher = experiment.launcher
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = _cuda_devices()
     kind: Literal["cpu", "cuda"] = "cuda" if there and launcher.device != "cpu" else "cpu"
     if launcher.device == "cuda" and not there:
         raise UserFault(["launcher.device=cuda, but torch finds no CUDA device; use auto or cpu"])
@@ -147,12 +150,14 @@ def _here(experiment: Experiment) -> Machine:
             device=kind,
             name=f"CPU, {os.cpu_count()} cores",
             memory=psutil.virtual_memory().total // devices,  # its processes share it, and its cores
-            peak=_measured_peak(1024, kind, precision) / devices,
+            peak=_measured_peak(1024, kind, precision) / devices if timed else None,
             precision=precision,
             devices=devices,
             facts=experiment.device,
             names=(platform.processor() or platform.machine(),),
         )
+    import torch
+
     properties = torch.cuda.get_device_properties(0)
     return Machine(
         device=kind,
@@ -165,6 +170,14 @@ def _here(experiment: Experiment) -> Machine:
         facts=_filled(experiment.device, facts(properties.name)),
         names=(properties.name,),
     )
+
+
+def _cuda_devices() -> int:
+    if not built_for_devices():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _filled(part: DevicePart, known: DevicePart | None) -> DevicePart:

@@ -1,10 +1,12 @@
 """What keeps a plan from being run, and what should be known before it is."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tfscale.faults import UserFault
 from tfscale.models.counts import MEMORY_SHARE
+from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.checks import check_sharing
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.plan import Plan
@@ -12,11 +14,13 @@ from tfscale.schedule.predict.cost import Prediction, predict
 from tfscale.schedule.predict.layout import mend
 from tfscale.schedule.predict.machine import Machine, running_machine
 from tfscale.schedule.predict.words import duration, gigabytes
-from tfscale.schedule.speed import finished_speeds
+from tfscale.schedule.speed import Speed, finished_speeds
 from tfscale.training.spec import StageSpec
 
 LONGEST_CPU_SECONDS = 30 * 86_400
 """A plan that would take a CPU longer than this is refused unless launcher.device=cpu insists."""
+SLOWEST_CPU = 1e9
+"""FLOP/s that any CPU trains with: what is short even then needs no look at its speed."""
 
 
 def preflight(plan: Plan) -> list[str]:
@@ -32,20 +36,29 @@ def preflight(plan: Plan) -> list[str]:
     if not left:
         return told
     try:
-        machine = running_machine(plan.experiment)
+        machine = running_machine(plan.experiment, timed=False)
     except UserFault as fault:
         return [*told, *fault.faults]
     told += check_sharing(plan.experiment, machine.devices)
     speeds = finished_speeds(plan.runs)
     predictions = [(stage, predict(stage.spec, machine, speeds)) for stage in left]
     told += [f"memory: {shortage(stage.spec, prediction)}" for stage, prediction in predictions if not prediction.fits]
-    seconds = sum(prediction.seconds or 0.0 for _, prediction in predictions)
-    if machine.device == "cpu" and plan.experiment.launcher.device == "auto" and seconds > LONGEST_CPU_SECONDS:
-        told.append(
-            f"device: this would take the CPU about {duration(seconds)}; run it where torch finds a CUDA device, or "
-            "say launcher.device=cpu to insist"
-        )
+    if machine.device == "cpu" and plan.experiment.launcher.device == "auto":
+        told += _too_long(plan, predictions, speeds)
     return told
+
+
+def _too_long(plan: Plan, predictions: Sequence[tuple[ArmStage, Prediction]], speeds: list[Speed]) -> list[str]:
+    if sum(prediction.flops for _, prediction in predictions) < LONGEST_CPU_SECONDS * SLOWEST_CPU:
+        return []
+    machine = running_machine(plan.experiment)
+    seconds = sum(predict(stage.spec, machine, speeds).seconds or 0.0 for stage, _ in predictions)
+    if seconds <= LONGEST_CPU_SECONDS:
+        return []
+    return [
+        f"device: this would take the CPU about {duration(seconds)}; run it where torch finds a CUDA device, or say "
+        "launcher.device=cpu to insist"
+    ]
 
 
 def shortage(spec: StageSpec, prediction: Prediction) -> str:
