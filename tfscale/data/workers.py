@@ -202,8 +202,3 @@ class _Process:
             assert pipe is not None
             with suppress(BrokenPipeError):
                 pipe.close()
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,7 +5,7 @@ from typing import Any
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment, StagePart, TransformerPart
-from tfscale.data.workers import cores
+from tfscale.cores import cores
 from tfscale.growth.recipe import GrowthRecipe, grow_config
 from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
 from tfscale.models.counts import parameters

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tfscale.data.workers import cores
+from tfscale.cores import cores
 from tfscale.training.spec import RunSpec
 
 MOST_LANES = 8
