@@ -54,8 +54,7 @@ def trainer_of(stage: ArmStage, preempted: Preemption | None = None) -> Trainer:
     if spec.parent is not None and not (folder / "growth.json").exists():
         grow_stage(folder)
     data = open_data(folder / spec.run.data_dir, spec.data.fingerprint)
-    world = World()
-    trainer = Trainer(folder, spec, data, resolve(spec.run, world.size), world, preempted or Preemption())
+    trainer = Trainer(folder, spec, data, resolve(spec.run), World(), preempted or Preemption())
     if isinstance(preempted, StopAt):
         preempted.trainer = trainer
     return trainer

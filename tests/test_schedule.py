@@ -109,6 +109,20 @@ def test_what_is_missing_for_full_size_is_told_before_anything_is_written(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_what_takes_a_cpu_months_is_refused_unless_the_user_insists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tfscale.schedule.predict.machine._cuda_devices", lambda: 0)
+
+    def refused(*overrides: str) -> bool:
+        told = preflight(plan_of(*overrides, f"runs={tmp_path / 'runs'}"))
+        return any("this would take the CPU about" in fault for fault in told)
+
+    assert refused("schedule=progressive_1b4")
+    assert not refused("schedule=progressive_1b4", "launcher.device=cpu")
+    assert not refused()
+
+
 def test_an_unwritable_runs_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserFault, match="Not a directory"):

@@ -89,6 +89,29 @@ def test_what_torch_is_built_for_is_known_without_importing_it() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_run_that_is_not_long_is_checked_without_torch(small: list[str]) -> None:
+    code = (
+        "import sys; from tfscale.cli.run import check, plan_of; check(plan_of(sys.argv[1:], None));"
+        "from tfscale.schedule.launchers.processes import built_for_devices;"
+        "assert ('torch' in sys.modules) == built_for_devices()"
+    )
+    subprocess.run([sys.executable, "-c", code, *small], check=True)
+
+
+def test_held_out_batches_side_by_side_take_the_cores_that_stages_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfscale.schedule.specs.cores", lambda: 6)
+
+    def lanes(*overrides: str) -> int:
+        return make_plan(compose([*overrides])).stages[0].spec.run.lanes
+
+    assert lanes("launcher.threads=1") == 6
+    assert lanes("launcher.threads=2") == 3
+    assert lanes("launcher.threads=0") == 1, "auto takes all"
+    assert lanes("launcher.threads=1", "launcher.parallel=2") == 3
+    assert lanes("launcher.threads=4", "launcher.parallel=2") == 1
+    assert lanes("launcher=torchrun", "launcher.threads=1", "launcher.processes=2") == 1
+
+
 def test_ranks_of_a_cluster_are_its_gpus() -> None:
     assert LauncherPart(kind="slurm", nodes=8).ranks == 64
     assert LauncherPart(kind="slurm", nodes=2, processes=3, slurm=SlurmPart(gpus=0)).ranks == 6
@@ -146,7 +169,11 @@ def test_only_what_comes_next_waits_and_nothing_in_the_end(small: list[str]) -> 
     assert not waiting()
 
 
-def test_a_process_that_began_early_serves_the_first_stage(small: list[str]) -> None:
+CPU_BUILD = "tfscale.schedule.launchers.ahead.built_for_devices"
+
+
+def test_a_process_that_began_early_serves_the_first_stage(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CPU_BUILD, lambda: False)
     stage = planned(small)[0]
     with early():
         [process] = waiting()
@@ -161,13 +188,15 @@ def test_a_process_that_began_early_serves_the_first_stage(small: list[str]) -> 
 
 
 def test_a_process_that_began_early_for_nothing_ends_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CPU_BUILD, lambda: False)
     with early():
         assert len(waiting()) == 1
     assert not waiting()
-    with early():
-        launcher_of(LauncherPart(kind="slurm"))
-        assert not waiting(), "jobs of a cluster start their own"
-    monkeypatch.setattr("tfscale.schedule.launchers.ahead.built_for_devices", lambda: True)
+    for kind in ("slurm", "torchrun"):
+        with early():
+            launcher_of(LauncherPart(kind=kind))
+            assert not waiting(), "these start their own"
+    monkeypatch.setattr(CPU_BUILD, lambda: True)
     with early():
         assert not waiting()
 

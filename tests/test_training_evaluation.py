@@ -23,19 +23,22 @@ def trainer(small: list[str]) -> Trainer:
     return made
 
 
-def evaluated(trainer: Trainer, device: Device, sequences: int = 3, polls: int | None = None) -> Evaluation | None:
+def evaluated(trainer: Trainer, lanes: int, device: Device = ALONE, polls: int | None = None) -> Evaluation | None:
     left = iter(range(polls) if polls is not None else ())
 
     def stop() -> bool:
         return polls is not None and next(left, None) is None
 
-    return evaluate(trainer.objective, trainer.data, 20 * CONTEXT, (sequences, CONTEXT), device, Ranks(0, 1), stop)
+    shape = 3, CONTEXT
+    ranks = Ranks(0, 1)
+    return evaluate(trainer.objective, trainer.data, 20 * CONTEXT, shape, device, ranks, stop, lanes=lanes)
 
 
 def test_batches_side_by_side_are_the_same_batches(trainer: Trainer) -> None:
-    one = evaluated(trainer, ALONE)
+    one = evaluated(trainer, 1)
+    assert one is not None
     for lanes in (2, 3, 8):
-        assert evaluated(trainer, replace(ALONE, lanes=lanes)) == one, "to the last bit, the short last batch too"
+        assert evaluated(trainer, lanes) == one, "to the last bit, the short last batch too"
 
 
 def test_batches_side_by_side_make_no_gradients_and_have_the_stage_s_precision(trainer: Trainer) -> None:
@@ -46,11 +49,11 @@ def test_batches_side_by_side_make_no_gradients_and_have_the_stage_s_precision(t
         seen.append((threading.current_thread().name, torch.is_grad_enabled(), autocast))
 
     trainer.objective.register_forward_pre_hook(look)
-    evaluated(trainer, replace(ALONE, bf16=True, lanes=2))
+    evaluated(trainer, 2, replace(ALONE, bf16=True))
     assert {each[1:] for each in seen} == {(False, True)}
     assert len({each[0] for each in seen}) == 2
 
 
 def test_an_evaluation_stops_between_batches(trainer: Trainer) -> None:
     for lanes in (1, 2):
-        assert evaluated(trainer, replace(ALONE, lanes=lanes), polls=1) is None
+        assert evaluated(trainer, lanes, polls=1) is None

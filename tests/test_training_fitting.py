@@ -13,7 +13,7 @@ from tfscale.models.counts import MEMORY_SHARE, memory
 from tfscale.models.execution import Execution
 from tfscale.training.device import Device, free_memory
 from tfscale.training.events import Event
-from tfscale.training.fitting import Fit, dry_step, fit, halved
+from tfscale.training.fitting import EVALUATION_TOKENS, Fit, dry_step, fit, halved
 from tfscale.training.spec import StageSpec
 from tfscale.training.world import World
 
@@ -79,6 +79,21 @@ def test_a_resume_keeps_what_was_chosen_and_a_setting_overrules_it() -> None:
     assert fitted(LARGE, plenty, four, before) == Fit("full", "blocks", 2, 3, "as before")
     told = running(micro_batch=5, recompute="none", sharding="none")
     assert fitted(told, plenty, four, before) == Fit("none", "none", 5, 3, "set")
+
+
+def test_evaluations_run_side_by_side_as_far_as_memory_reaches() -> None:
+    spec = running(lanes=4)
+    assert fitted(spec, 10**12).lanes == 4
+    assert fitted(running(), 10**12).lanes == 1
+    assert fitted(spec, 10**12, Ranks(2, 2)).lanes == 1, "ranks take their turns"
+    assert fit(spec, replace(CPU, compiled=True), World(), 16, 10**12, None).lanes == 1
+    batch = EVALUATION_TOKENS["cpu"] // spec.model.context
+    three = needed(sequences=3 * batch, recompute="blocks")
+    assert fitted(spec, three).lanes == 3
+    assert fitted(spec, three - 2).lanes == 2
+    assert fitted(spec, 1).lanes == 1
+    before = {"micro_batch": 2, "recompute": "blocks", "sharding": "none", "evaluation_batch": 2 * batch}
+    assert fitted(spec, three, before=before).lanes == 1, "of the batches that were chosen before"
 
 
 @pytest.mark.parametrize(("most", "size"), [(100, 12), (11, 6), (3, 3), (2, 2), (0, 1)])

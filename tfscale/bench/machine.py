@@ -16,7 +16,7 @@ from tfscale.training.spec import RunSpec
 
 def machine(settings: Settings) -> dict[str, Any]:
     """Processor, memory, threads, load, versions, commit."""
-    known = environment(resolve(RunSpec("", device=settings.device, threads=settings.threads), processes=1))
+    known = environment(resolve(RunSpec("", device=settings.device, threads=settings.threads)))
     kept = ("python", "packages", "platform", "precision", "threads", "cores", "commit")
     return {
         "device": device_name(settings.device),

@@ -4,18 +4,18 @@ With K the keys, V the values and s = tau / |x K^T|, the scaled scores are z = s
 Going back, with g the output's gradient and dz = GELU'(z) (g V^T), the norm folds into one sum a row: the gradient of
 x K^T is s (dz - z <dz, z> / tau^2). So nothing but z and s has to be kept, where autograd keeps three values a score;
 or s alone, and z is made again, which is one matrix product more to six and leaves nothing of size n. A tile's scores
-are used while the caches hold them, and their buffers are used again: on a CPU, memory that is new costs more than the
-arithmetic on it.
+are used while the caches hold them, and their memory is used again, as buffers or by a stage's allocator: on a CPU,
+memory that is new costs more than the arithmetic on it.
 
 Measured on a CPU in float32, forward and backward (`tfscale bench pattention`): at d = 768 and n from 576 to 34,480,
-1.05 to 1.1 times the time of a GELU network of equal size, where autograd takes 1.07 to 1.1 and the official order of
-operations 1.15 to 1.2 if they have a stage's allocator as well; with glibc's own settings, which map large tensors anew
-each time, the latter takes 1.7 and more at n = 8,560. Making the scores again takes 1.15 to 1.35 times as long as
+1.04 to 1.06 times the time of a GELU network of equal size, where autograd takes 1.07 to 1.1 and the official order of
+operations 1.15 to 1.25 if they have a stage's allocator as well; with glibc's own settings, which map large tensors
+anew each time, the latter takes 1.6 and more at n = 8,560. Making the scores again takes 1.15 to 1.35 times as long as
 keeping them, and at n = 34,480 and 1,024 tokens an eighth of autograd's memory. Projections that share x share every
 pass over their scores; one product for all of them needs a copy of their weights, and gained nothing. Knowing s before
 the first score, from the Gram matrix K^T K, took 1.2 to 1.4 times as long as this at 1,024 to 12,288 tokens: its
 products with d x d matrices cost more than the passes over the scores that they save. In the backward pass alone it
-takes a fifth off at d = 64, n = 1,440 and loses up to n = 5 d: too narrow a range for a second way.
+gained at d = 64 and n = 1,440 only, and less since the gradient of the norm is one pass over the scores.
 """
 
 import math
@@ -146,10 +146,11 @@ def _through_norm(d_z: Tensor, z: Tensor, scale: Tensor, groups: Groups) -> Tens
     """The gradient of the scores from that of the scaled scores, which is overwritten.
 
     It is the gradient of weight normalisation: scores are the weights, z their direction at a length of tau, and scale
-    times tau the gain. torch has it in one pass over whole rows; in the parts of several groups it takes four.
+    times tau the gain. torch has it in one pass over whole rows; in the parts of several groups it takes four, and so
+    where the gain would be rounded to the scores' precision.
     """
-    if len(groups) == 1:
-        gain, length = (scale * groups[0].tau).to(z.dtype), torch.full_like(scale, groups[0].tau)
+    if len(groups) == 1 and z.dtype == scale.dtype:
+        gain, length = scale * groups[0].tau, torch.full_like(scale, groups[0].tau)
         rows = (each.flatten(0, 1) for each in (d_z, z, gain, length))
         d_scores: Tensor = _weight_norm_backward(*rows, 0)[0]
         return d_scores.view_as(z)

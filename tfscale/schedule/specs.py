@@ -18,6 +18,8 @@ from tfscale.schedule.rates import rates_of
 from tfscale.training.learning_rate import learning_rate
 from tfscale.training.spec import DataSpec, EndingSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
 
+MOST_LANES = 8
+
 
 class Specs:
     """The stages of one experiment, with one seed."""
@@ -110,9 +112,10 @@ class Specs:
 
     def _run(self) -> RunSpec:
         launcher = self.experiment.launcher
-        names = [item.name for item in fields(RunSpec) if item.name != "data_dir"]
+        names = [item.name for item in fields(RunSpec) if item.name not in ("data_dir", "threads", "lanes")]
         values: dict[str, Any] = {name: getattr(launcher, name) for name in names}
-        return RunSpec(**{**values, "data_dir": self.corpus.folder, "threads": threads(self.experiment)})
+        values |= {"threads": threads(self.experiment), "lanes": lanes(self.experiment)}
+        return RunSpec(data_dir=self.corpus.folder, **values)
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
@@ -156,6 +159,14 @@ def threads(experiment: Experiment) -> int:
     if launcher.threads or launcher.kind == "slurm":
         return launcher.threads or launcher.slurm.cpus
     return max(1, cores() // (launcher.parallel * max(1, launcher.ranks)))
+
+
+def lanes(experiment: Experiment) -> int:
+    """Batches that an evaluation may work on side by side: as many as the cores hold beside the other stages."""
+    launcher = experiment.launcher
+    if launcher.kind != "local":
+        return 1
+    return max(1, min(MOST_LANES, cores() // (launcher.parallel * threads(experiment))))
 
 
 def humanize(count: int) -> str:

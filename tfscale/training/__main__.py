@@ -98,7 +98,7 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     with StageLock(stage_dir) if world.leads else nullcontext():
         if (stage_dir / events.DONE_FILE).exists():
             return True
-        device = resolve(spec.run, world.size)
+        device = resolve(spec.run)
         data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
         check_vocabulary(spec, data)
         if world.leads:

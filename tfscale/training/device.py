@@ -15,10 +15,7 @@ from typing import Any
 
 import torch
 
-from tfscale.cores import cores
 from tfscale.training.spec import RunSpec
-
-MOST_LANES = 8
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,6 @@ class Device:
     kind: str
     bf16: bool
     compiled: bool
-    lanes: int = 1
-    """Batches that are evaluated side by side: as many as its threads go into a CPU's cores."""
 
     @property
     def saves_beside_training(self) -> bool:
@@ -57,8 +52,8 @@ def process_peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def resolve(run: RunSpec, processes: int) -> Device:
-    """The device that a stage's `run` section means on this machine, for one of so many processes.
+def resolve(run: RunSpec) -> Device:
+    """The device that a stage's `run` section means on this machine.
 
     Raises:
         ValueError: cuda is asked for and there is none.
@@ -72,13 +67,10 @@ def resolve(run: RunSpec, processes: int) -> Device:
     if on_cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         torch.set_float32_matmul_precision("high")
-    compiled = run.compile == "on" or (run.compile == "auto" and on_cuda)
-    lanes = min(MOST_LANES, cores() // torch.get_num_threads())
     return Device(
         kind=kind,
         bf16=run.precision == "bf16" or (run.precision == "auto" and on_cuda),
-        compiled=compiled,
-        lanes=1 if on_cuda or compiled or processes > 1 else max(1, lanes),
+        compiled=run.compile == "on" or (run.compile == "auto" and on_cuda),
     )
 
 

@@ -66,6 +66,7 @@ def evaluate(
     world: Ranks,
     stop: Callable[[], bool],
     start: int = 0,
+    lanes: int = 1,
 ) -> Evaluation | None:
     """Evaluates on `tokens` tokens of the held-out split, from `start` on; the ranks take its batches in turns.
 
@@ -73,6 +74,7 @@ def evaluate(
         objective: an `Objective`, wrapped. The ranks of a sharded one must call it equally often, so those that are
             left over in the last round repeat a batch and do not count it.
         shape: sequences of a batch, and tokens of a sequence.
+        lanes: batches that each rank works on at the same time.
 
     Returns:
         None if `stop` said so in the middle, on any rank.
@@ -82,8 +84,8 @@ def evaluate(
     sequences = tokens // context
     block_of = [sequence * min(BLOCKS, sequences) // sequences for sequence in range(sequences)]
     losses = [0.0] * min(BLOCKS, sequences)
-    first, at_once = 0, world.size * device.lanes
-    with evaluating(objective), _side_by_side(device.lanes) as each_of:
+    first, at_once = 0, world.size * lanes
+    with evaluating(objective), _side_by_side(lanes) as each_of:
         while turns := list(islice(batches, at_once)):
             if world.any(stop())[0]:
                 return None

@@ -42,6 +42,8 @@ class Fit:
     """The same, in evaluations."""
     micro_batch_by: str
     """How the micro-batch was come by: `set`, `as before`, `whole batch`, `memory model` or `dry step`."""
+    lanes: int = 1
+    """Batches that an evaluation works on at the same time."""
 
 
 def fit(spec: StageSpec, device: Device, world: World, rows: int, free: int, before: Event | None) -> Fit:
@@ -69,11 +71,12 @@ def fit(spec: StageSpec, device: Device, world: World, rows: int, free: int, bef
     recompute = next((each for each in recomputes if fits(1, each, shards)), recomputes[-1])
     micro_batch, by = _micro_batch(spec, rows, before, lambda size: fits(size, recompute, shards))
     # Evaluating keeps no more than training that recomputes every block.
-    evaluated = halved(
-        max(1, EVALUATION_TOKENS[device.kind] // spec.model.context),
-        lambda size: fits(size * device.lanes, "blocks", shards),
-    )
-    return Fit(sharding, recompute, micro_batch, int(before.get("evaluation_batch", evaluated)), by)
+    most = max(1, EVALUATION_TOKENS[device.kind] // spec.model.context)
+    evaluated = int(before.get("evaluation_batch", halved(most, lambda size: fits(size, "blocks", shards))))
+    alone = device.kind == "cpu" and not device.compiled and world.size == 1
+    lanes = range(spec.run.lanes if alone else 1, 1, -1)
+    lane_count = next((each for each in lanes if fits(each * evaluated, "blocks", shards)), 1)
+    return Fit(sharding, recompute, micro_batch, evaluated, by, lane_count)
 
 
 def _micro_batch(spec: StageSpec, rows: int, before: Event, fits: Callable[[int], bool]) -> tuple[int, str]:

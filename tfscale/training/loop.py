@@ -250,6 +250,7 @@ class Trainer:
             self.world,
             asked_to_stop,
             text.heldout_start,
+            self.layout.lanes,
         )
         if result is None:
             return False

@@ -107,6 +107,8 @@ class RunSpec:
     """`auto`: bf16 autocast on CUDA, fp32 on the CPU. Weights and moments are always fp32."""
     threads: int = 0
     """CPU threads; 0: as many as torch takes by itself."""
+    lanes: int = 1
+    """Batches that an evaluation on a CPU works on at the same time, with so many threads each, if they fit."""
     compile: Literal["auto", "on", "off"] = "auto"
     """`auto`: torch.compile on CUDA, eager on the CPU."""
     micro_batch: int = 0
@@ -291,7 +293,7 @@ def _faults(spec: StageSpec) -> Iterator[str]:
         yield f"run.keep={run.keep}, run.non_finite_cap={run.non_finite_cap}: must be at least 1"
     parts = {"data": (spec.data, ("start", "heldout_start")), "optimizer": (optimizer, ("eps", "weight_decay", "clip")),
              "schedule": (schedule, ("warmup_tokens", "warmup_from")),
-             "run": (run, ("threads", "micro_batch", "log_tokens", "eval_tokens", "checkpoint_minutes",
+             "run": (run, ("threads", "lanes", "micro_batch", "log_tokens", "eval_tokens", "checkpoint_minutes",
                            "checkpoint_tokens", "keep_tokens"))}  # fmt: skip
     for part, (values, names) in parts.items():
         for name in names:

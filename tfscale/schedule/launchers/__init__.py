@@ -8,10 +8,9 @@ from tfscale.schedule.launchers.attempt import Launcher
 
 def launcher_of(part: LauncherPart) -> Launcher:
     """The launcher that `launcher=` means."""
-    if part.kind == "slurm":
-        dismiss_early()
-        return slurm.Slurm(part)
-    return machine.ThisMachine(part)
+    if part.kind != "local":
+        dismiss_early()  # torchrun and jobs start processes of their own
+    return slurm.Slurm(part) if part.kind == "slurm" else machine.ThisMachine(part)
 
 
 def missing(part: LauncherPart) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -55,7 +55,8 @@ def early() -> Iterator[None]:
     """Around a command that is going to train: a process begins to wait at once, and the first `Ahead` takes it over.
     Not where there may be CUDA devices, as `ThisMachine.expect` has it."""
     if not built_for_devices():
-        _early.append(_waiting("training"))
+        with suppress(OSError):  # if there is no room for it now, its turn will tell
+            _early.append(_waiting("training"))
     try:
         yield
     finally:

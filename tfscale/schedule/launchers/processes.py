@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tfscale.schedule.launchers.attempt import Phase
@@ -52,4 +52,7 @@ def launch(
 def built_for_devices() -> bool:
     """Whether the installed torch may know CUDA or ROCm: all but the builds that are marked `+cpu`. The name of the
     version is enough for those, and importing all of torch takes a second."""
-    return not version("torch").endswith("+cpu")
+    try:
+        return not version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return True
