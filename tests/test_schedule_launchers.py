@@ -2,21 +2,24 @@
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 import pytest
 from stages import elsewhere, outcome, planned, prepare_folder, same, train
 
+from tfscale.cli.run import run
 from tfscale.config.compose import compose
 from tfscale.config.schema import LauncherPart, SlurmPart
 from tfscale.faults import UserFault
 from tfscale.schedule.launchers import launcher_of
 from tfscale.schedule.launchers.ahead import MOST, Ahead, early
 from tfscale.schedule.launchers.attempt import Coming
-from tfscale.schedule.launchers.machine import devices_of, missing_devices, processes_of, visible_devices
+from tfscale.schedule.launchers.machine import ThisMachine, devices_of, missing_devices, processes_of, visible_devices
 from tfscale.schedule.launchers.slurm import Queue
 from tfscale.schedule.plan import make_plan
+from tfscale.training.events import read_events
 
 
 @pytest.mark.parametrize(
@@ -230,3 +233,20 @@ Ahead().expect([(make_plan(compose(sys.argv[1:])).stages[0], "training")])
 print(psutil.Process().children()[0].pid, flush=True)
 time.sleep(600)
 """
+
+
+def test_processes_ahead_leave_the_cores_to_one_that_is_starting(
+    small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages, seen = planned(small), []
+    expect = ThisMachine.expect
+
+    def look(self: ThisMachine, coming: Iterable[Coming]) -> None:
+        expected = list(coming)
+        if [stage.key for stage, _ in expected] == [stage.key for stage in stages[1:] for _ in ("growing", "training")]:
+            seen.append(any(event["event"] == "start" for event in read_events(stages[0].path)))
+        expect(self, expected)
+
+    monkeypatch.setattr(ThisMachine, "expect", look)
+    assert run(small, None) == 0
+    assert set(seen) == {True}
