@@ -172,9 +172,9 @@ def test_of_a_chain_the_last_finished_stage_is_exported(workplace: dict[str, str
 
 
 def test_blocks_of_python_run(workplace: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    exported = ["export", workplace["STAGE"], "--out", "my-model"]
-    shutil.rmtree("my-model", ignore_errors=True)  # the commands before, where this process ran them, wrote it too
-    assert CliRunner().invoke(app, exported).exit_code == 0
+    for stage, folder in ((workplace["STAGE"], "my-model"), ("chain", "my_model")):
+        shutil.rmtree(folder, ignore_errors=True)  # the commands before, where this process ran them, wrote it too
+        assert CliRunner().invoke(app, ["export", stage, "--out", folder]).exit_code == 0
     capsys.readouterr()
     for page, block in documented.python():
         exec(compile(block, page, "exec"), {})  # noqa: S102
