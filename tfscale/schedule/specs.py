@@ -19,6 +19,7 @@ from tfscale.training.learning_rate import learning_rate
 from tfscale.training.spec import DataSpec, EndingSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
 
 MOST_LANES = 8
+"""Batches side by side at most: each holds activations of its own, and Python hands them out one at a time."""
 
 
 class Specs:

@@ -74,9 +74,9 @@ def fit(spec: StageSpec, device: Device, world: World, rows: int, free: int, bef
     most = max(1, EVALUATION_TOKENS[device.kind] // spec.model.context)
     evaluated = int(before.get("evaluation_batch", halved(most, lambda size: fits(size, "blocks", shards))))
     alone = device.kind == "cpu" and not device.compiled and world.size == 1
-    lanes = range(spec.run.lanes if alone else 1, 1, -1)
-    lane_count = next((each for each in lanes if fits(each * evaluated, "blocks", shards)), 1)
-    return Fit(sharding, recompute, micro_batch, evaluated, by, lane_count)
+    fewer = range(spec.run.lanes if alone else 1, 1, -1)
+    lanes = next((each for each in fewer if fits(each * evaluated, "blocks", shards)), 1)
+    return Fit(sharding, recompute, micro_batch, evaluated, by, lanes)
 
 
 def _micro_batch(spec: StageSpec, rows: int, before: Event, fits: Callable[[int], bool]) -> tuple[int, str]:
