@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Stored, Totals, writing
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Totals, writing
+from tfscale.checkpoint.stored import Stored
 from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
 
@@ -76,7 +77,7 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     folder = write(tmp_path, 1)
     content = {file.name: file.read_bytes() for file in folder.iterdir()}
 
-    def full(aside: Path) -> None:
+    def full(aside: Path) -> checkpoint.Entries:
         (aside / "half.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
@@ -203,10 +204,11 @@ def test_a_write_that_fails_on_one_rank_fails_on_each_and_leaves_the_old_one(tmp
     met, heard = Barrier(2), dict[int, tuple[float, ...]]()
 
     def rank(number: int) -> str:
-        def fill(aside: Path) -> None:
+        def fill(aside: Path) -> checkpoint.Entries:
             if number == 1:
                 raise OSError(28, "No space left on device")
             (aside / "rank-00000-00000.safetensors").write_bytes(b"")
+            return {}
 
         with pytest.raises(OSError, match="could not be written") as caught:
             checkpoint.write_aside(folder, CONFIG, Counters(5), fill, Together(number, met, heard))

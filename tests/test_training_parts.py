@@ -220,3 +220,21 @@ def test_the_floor_of_a_cosine_is_monotone() -> None:
     rates = [rate(position) for position in range(160, 1601, 16)]
     assert all(later <= earlier for earlier, later in pairwise(rates))
     assert not any(math.isnan(value) for value in rates)
+
+
+def test_the_optimizer_is_torchs_to_the_last_bit() -> None:
+    ours, theirs = (build_model(SPEC.model, seed=0) for _ in range(2))
+    optimizer = build_optimizer(ours, SPEC.optimizer)
+    reference = torch.optim.AdamW(build_optimizer(theirs, SPEC.optimizer).param_groups)
+    assert reference.param_groups[0]["fused"]
+    for step in range(3):
+        torch.manual_seed(step)
+        for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            its.grad = mine.grad.clone()
+        for each in (optimizer, reference):
+            each.step()
+            each.zero_grad()
+        for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert mine.grad is None
+            assert torch.equal(mine, its)

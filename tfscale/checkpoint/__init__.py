@@ -27,9 +27,10 @@ from tfscale.checkpoint.contents import (
     Totals,
     folder_name,
 )
+from tfscale.checkpoint.files import Entries, describe
 from tfscale.checkpoint.folder import latest, prune, sweep
 from tfscale.checkpoint.random import rng_tensors, set_rng
-from tfscale.checkpoint.reading import Stored, load_model, read, read_state, shapes, verify
+from tfscale.checkpoint.reading import load_model, read, read_state, shapes, verify
 from tfscale.checkpoint.writing import check_room, write, write_aside, write_each
 
 __all__ = [
@@ -37,12 +38,13 @@ __all__ = [
     "STATE_FILE",
     "BrokenCheckpoint",
     "Counters",
+    "Entries",
     "NoRoom",
     "Part",
     "Ranks",
-    "Stored",
     "Totals",
     "check_room",
+    "describe",
     "folder_name",
     "latest",
     "load_model",

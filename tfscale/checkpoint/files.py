@@ -3,13 +3,18 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tfscale.checkpoint.contents import BrokenCheckpoint
+from tfscale.cores import cores
 
+Entry = dict[str, Any]
+"""Bytes and SHA-256 of a file."""
+Entries = dict[str, Entry]
+"""By the file's name: what a manifest holds."""
 HASHED_AT_ONCE = 8
 
 
@@ -28,9 +33,50 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+class Described:
+    """What the manifest says of files: each is synced and hashed as soon as it is written, beside what goes on."""
+
+    def __enter__(self) -> "Described":
+        self._pool = ThreadPoolExecutor(min(HASHED_AT_ONCE, cores()))
+        self._entries: dict[str, Future[Entry]] = {}
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, file: Path) -> None:
+        """Begins with a file that has been written."""
+        self._entries[file.name] = self._pool.submit(_describe, file)
+
+    def entries(self) -> Entries:
+        """Of all files, when the last is on the disk.
+
+        Raises:
+            OSError: a file did not reach it.
+        """
+        return {name: entry.result() for name, entry in sorted(self._entries.items())}
+
+
+def describe(files: Iterable[Path]) -> Entries:
+    """Syncs files, and says what the manifest says of them.
+
+    Raises:
+        OSError: a file did not reach the disk.
+    """
+    with Described() as described:
+        for file in files:
+            described.add(file)
+        return described.entries()
+
+
+def _describe(file: Path) -> Entry:
+    sync(file)
+    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+
+
 def digests(files: Sequence[Path]) -> list[str]:
     """SHA-256 of each file, several at once."""
-    with ThreadPoolExecutor(min(HASHED_AT_ONCE, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as pool:
         return list(pool.map(_sha256, files))
 
 

@@ -1,19 +1,15 @@
-"""Checkpoints are read by any number of ranks, and believed only after a look."""
+"""Checkpoints are read by any number of ranks, and believed only after a look.
+
+What reads tensors is imported where it is needed: a stage that begins with nothing need not wait for it.
+"""
 
 import reprlib
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
-from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
 
 from tfscale.checkpoint.contents import FORMAT, MANIFEST_FILE, STATE_FILE, BrokenCheckpoint, Counters, Totals
 from tfscale.checkpoint.files import digests, read_json
@@ -84,63 +80,14 @@ def _counters(values: dict[str, Any]) -> Counters:
     return Counters(**{**values, **totals, "recent_losses": tuple(values["recent_losses"])})
 
 
-class _Reader(HuggingFaceStorageReader):
-    """torch's reader, for headers that may lie: a tensor whose parts do not fill it would keep what memory held. The
-    headers are looked through once."""
-
-    _metadata: Metadata | None = None
-
-    def read_metadata(self) -> Metadata:
-        """Names, shapes and places of all tensors."""
-        if self._metadata is not None:
-            return self._metadata
-        metadata = super().read_metadata()
-        for name, entry in metadata.state_dict_metadata.items():
-            assert isinstance(entry, TensorStorageMetadata)
-            if sum(chunk.sizes.numel() for chunk in entry.chunks) != entry.size.numel():
-                raise BrokenCheckpoint(f"the parts of {name} do not make a tensor of {tuple(entry.size)}")
-        self._metadata = metadata
-        return metadata
-
-
-class Stored:
-    """The tensors of a checkpoint, however many ranks wrote them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._reader = folder, _Reader(str(folder))
-
-    def shapes(self) -> dict[str, torch.Size]:
-        """Their names and shapes.
-
-        Raises:
-            BrokenCheckpoint: a file is no safetensors file.
-        """
-        try:
-            metadata = self._reader.read_metadata()
-        except (SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError, BrokenCheckpoint) as error:
-            raise BrokenCheckpoint(f"{self._folder}: {error}") from error
-        entries = metadata.state_dict_metadata.items()
-        return {name: entry.size for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
-
-    def read(self, into: Mapping[str, Tensor]) -> None:
-        """Fills the given tensors, each by its name; of a sharded one this rank's share.
-
-        Raises:
-            BrokenCheckpoint: a tensor is missing or of another shape.
-        """
-        try:
-            with _one_process():
-                load(dict(into), storage_reader=self._reader, no_dist=True)
-        except (CheckpointException, SafetensorError, OSError) as error:
-            raise BrokenCheckpoint(f"{self._folder}: {error}") from error
-
-
 def shapes(folder: Path) -> dict[str, torch.Size]:
     """Names and shapes of the tensors in a checkpoint; `Stored` for more than one look.
 
     Raises:
         BrokenCheckpoint: a file is no safetensors file.
     """
+    from tfscale.checkpoint.stored import Stored
+
     return Stored(folder).shapes()
 
 
@@ -150,6 +97,8 @@ def read(folder: Path, into: Mapping[str, Tensor]) -> None:
     Raises:
         BrokenCheckpoint: a tensor is missing or of another shape.
     """
+    from tfscale.checkpoint.stored import Stored
+
     Stored(folder).read(into)
 
 
@@ -166,11 +115,3 @@ def load_model(folder: Path) -> LanguageModel:
     model = build_model(config)
     read(folder, {f"model/{name}": parameter.data for name, parameter in model.named_parameters()})
     return model
-
-
-@contextmanager
-def _one_process() -> Iterator[None]:
-    # DCP warns that no process group is there; that is what we mean.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield

@@ -2,12 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,7 +27,7 @@ from tfscale.checkpoint.contents import (
     Part,
     Ranks,
 )
-from tfscale.checkpoint.files import digests, read_json, sync
+from tfscale.checkpoint.files import Described, Entries, describe, read_json, sync
 from tfscale.models.config import ModelConfig, to_dict
 
 FILE_BYTES = 2**30
@@ -52,13 +54,14 @@ def write_aside(
     folder: Path,
     config: ModelConfig,
     counters: Counters,
-    fill: Callable[[Path], None],
+    fill: Callable[[Path], Entries],
     ranks: Ranks = ALONE,
     needed: int = 0,
 ) -> None:
     """Lets every rank's `fill` put safetensors files into a folder, completes it, and gives it its name last.
 
     Args:
+        fill: syncs what it writes, and returns what the manifest says of it.
         needed: bytes that the ranks are about to write.
 
     Raises:
@@ -74,8 +77,7 @@ def write_aside(
             aside.mkdir(parents=True)
 
     def put() -> None:
-        fill(aside)
-        _write_json(aside / _manifest_of(ranks.rank), _entries(aside, ranks))
+        _write_json(aside / _manifest_of(ranks.rank), fill(aside))
 
     def complete() -> None:
         if leads:
@@ -105,27 +107,55 @@ def _not_written(folder: Path, fault: Exception | None) -> OSError:
     return OSError(f"{folder}: could not be written, with {free:,.1f} MB free: {fault or 'another rank failed'}")
 
 
-def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> None:
+def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> Entries:
     """Writes tensors into files whose names are this rank's own."""
     parts = {name: _part(value) for name, value in tensors.items()}
-    for number, group in enumerate(_groups(parts)):
-        offsets = {name: {SAVED_OFFSETS_KEY: list(part.offsets)} for name, part in group.items()}
-        content = {name: part.data.detach().contiguous() for name, part in group.items()}
-        path = aside / f"rank-{ranks.rank:05d}-{number:05d}.safetensors"
-        save_file(content, path, {CUSTOM_METADATA_KEY: json.dumps(offsets)})
+    with Described() as described:
+        for number, group in enumerate(_groups(parts)):
+            offsets = {name: {SAVED_OFFSETS_KEY: list(part.offsets)} for name, part in group.items()}
+            content = {name: part.data.detach().contiguous() for name, part in group.items()}
+            path = aside / f"rank-{ranks.rank:05d}-{number:05d}.safetensors"
+            save_file(content, path, {CUSTOM_METADATA_KEY: json.dumps(offsets)})
+            described.add(path)
+        return described.entries()
 
 
-def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Writes tensors as they come, each into a file of its own; one is written while the next is made."""
-    with ThreadPoolExecutor(1) as writer:
+def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
+    """Writes tensors as they come, each into a file of its own: while one is made, the one before is written, and
+    those before that are synced and hashed.
+
+    Returns:
+        What the manifest says of the files.
+
+    Raises:
+        OSError, SafetensorError: a tensor could not be written.
+    """
+    with Described() as described, ThreadPoolExecutor(1) as writer, _one_thread():
+
+        def put(path: Path, content: dict[str, Tensor]) -> None:
+            save_file(content, path)
+            described.add(path)
+
         pending: Future[None] | None = None
         for number, (name, tensor) in enumerate(tensors):
             if pending is not None:
                 pending.result()
             path = folder / f"tensor-{number:05d}.safetensors"
-            pending = writer.submit(save_file, {name: tensor.contiguous()}, path)
+            pending = writer.submit(put, path, {name: tensor.contiguous()})
         if pending is not None:
             pending.result()
+        return described.entries()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # More than one thread for a tensor would wait actively for its next, on a core that writing and hashing can use.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _part(value: Tensor | Part) -> Part:
@@ -164,32 +194,15 @@ def _manifest_of(rank: int) -> str:
     return f"rank-{rank:05d}.json"
 
 
-def _entries(aside: Path, ranks: Ranks) -> dict[str, dict[str, Any]]:
-    """Syncs the files that this rank has written, and says what they are."""
-    pattern = f"rank-{ranks.rank:05d}-*.safetensors" if ranks.size > 1 else "*.safetensors"
-    files = sorted(aside.glob(pattern))
-    for file in files:
-        sync(file)
-    return _described(files)
-
-
-def _described(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    hashes = digests(files)
-    return {
-        file.name: {"bytes": file.stat().st_size, "sha256": found} for file, found in zip(files, hashes, strict=True)
-    }
-
-
 def _complete(aside: Path, config: ModelConfig, counters: Counters, ranks: int) -> None:
     state = {"format": FORMAT, "model": to_dict(config), "counters": asdict(counters)}
     _write_json(aside / STATE_FILE, state)
-    manifest = _described([aside / STATE_FILE])
+    manifest = describe([aside / STATE_FILE])
     for rank in range(ranks):  # by name: another host's list of the folder may be behind
         manifest |= read_json(aside / _manifest_of(rank))
         (aside / _manifest_of(rank)).unlink()
     _write_json(aside / MANIFEST_FILE, manifest)
-    for name in (STATE_FILE, MANIFEST_FILE):
-        sync(aside / name)
+    sync(aside / MANIFEST_FILE)
     sync(aside)
 
 

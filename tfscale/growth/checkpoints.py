@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters
+from tfscale.checkpoint.stored import Stored
 from tfscale.growth.operators import Role, grow_tensor
 from tfscale.growth.recipe import GrowthRecipe
 from tfscale.models.config import TokenFormerConfig
@@ -35,7 +36,7 @@ def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe
         raise BrokenCheckpoint(f"{parent}: is of a Transformer; only a TokenFormer grows by parameter tokens")
     carried = recipe.moments != "drop"
     wanted = ("model/", "exp_avg/", "exp_avg_sq/") if carried else ("model/",)
-    stored = checkpoint.Stored(parent)
+    stored = Stored(parent)
     tensors = {name: shape for name, shape in sorted(stored.shapes().items()) if name.startswith(wanted)}
 
     def grown() -> Iterator[tuple[str, Tensor]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters
+from tfscale.checkpoint.stored import Stored
 from tfscale.growth.operators import Role
 from tfscale.growth.transformer_depth import source_of
 from tfscale.growth.transformer_recipe import TransformerGrowth, can_make
@@ -44,7 +45,7 @@ def grow_transformer_checkpoint(
         raise ValueError(f"{parent}: {growth.method} does not make {config} out of {old_config}")
     carried = growth.moments == "carry"
     kinds = ("model", "exp_avg", "exp_avg_sq") if carried else ("model",)
-    stored = checkpoint.Stored(parent)
+    stored = Stored(parent)
     shapes = stored.shapes()
     weights = [name for name, _ in build_model(config, device="meta").named_parameters()]
 

@@ -51,9 +51,8 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     target = stage_dir / CHECKPOINTS / checkpoint.folder_name(spec.steps)
     checkpoint.check_room(target, sum(file.stat().st_size for file in files))
 
-    def copy(aside: Path) -> None:
-        for file in files:
-            shutil.copyfile(file, aside / file.name)
+    def copy(aside: Path) -> checkpoint.Entries:
+        return checkpoint.describe(shutil.copyfile(file, aside / file.name) for file in files)
 
     checkpoint.write_aside(target, config, Counters(spec.steps, totals=cost_of(config, spec.tokens)), copy)
     try:

@@ -7,15 +7,16 @@ Exit codes: those of `tfscale.schedule.growing` and `tfscale.training`; 0 if sta
 import importlib
 import json
 import os
+import select
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 NEEDED = {
     "growing": ("tfscale.schedule.growing",),
-    "training": ("tfscale.training.alarm", "tfscale.training.loop", "torch._dynamo"),
+    "training": ("tfscale.training.alarm", "tfscale.training.loop", "tfscale.checkpoint.stored"),
 }
-"""Modules; torch's optimizers import torch._dynamo when they are first used."""
+"""Modules, those that all such work takes first."""
 
 
 def main() -> int:
@@ -23,6 +24,8 @@ def main() -> int:
     phase = sys.argv[1]
     with suppress(Exception):  # what cannot be imported is told by the work itself, in its log
         for name in NEEDED[phase]:
+            if _told():
+                break  # the work imports what it needs
             importlib.import_module(name)
     line = sys.stdin.buffer.readline()
     if not line:
@@ -32,6 +35,10 @@ def main() -> int:
     for output in (sys.stdout, sys.stderr):
         os.dup2(log, output.fileno())
     return _grow(stage_dir) if phase == "growing" else _train(stage_dir)
+
+
+def _told() -> bool:
+    return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
 def _grow(stage_dir: Path) -> int:

@@ -1,24 +1,34 @@
 """AdamW over a model, the norm of its gradients, and its moments as named tensors."""
 
 import math
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from tfscale.models.language_model import LanguageModel
+from tfscale.training.sharding import whole
 from tfscale.training.spec import OptimizerSpec
 
 CLIP_MARGIN = 1e-5
 """Where the norm is this much below the limit, torch's factor, limit / (norm + 1e-6), is one."""
 
 
-def build_optimizer(model: LanguageModel, spec: OptimizerSpec) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW, whose methods tell torch's compiler to pass over them, and import it to do so: a second, in
+    processes that compile nothing. We compile no call of an optimizer, so these are the methods themselves."""
+
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
+def build_optimizer(model: LanguageModel, spec: OptimizerSpec) -> AdamW:
     """Fused AdamW; matrices decay, norms' gains and biases do not."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=True)
+    return AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=True)
 
 
 def clip_gradients(model: nn.Module, limit: float) -> float:
@@ -29,7 +39,7 @@ def clip_gradients(model: nn.Module, limit: float) -> float:
     """
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    value = float((norm.full_tensor() if isinstance(norm, DTensor) else norm).item())
+    value = float(whole(norm).item())
     # torch would multiply all gradients even where the factor is one.
     if math.isfinite(value) and value > limit - CLIP_MARGIN:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm, foreach=True)

@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from tfscale.models.config import layer_of
 from tfscale.models.language_model import LanguageModel
-from tfscale.training.parallel import first_row
+from tfscale.training.sharding import first_row, local
 from tfscale.training.spec import OptimizerSpec, RateSpec
 
 
@@ -89,10 +88,8 @@ class Apart:
 
     def _split(self, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """This rank's rows of a weight: (old ones, new ones)."""
-        first, local = first_row(weight), weight.detach()
-        local = local.to_local() if isinstance(local, DTensor) else local
-        known = self._old_rows[weight]
+        rows, known = local(weight.detach()), self._old_rows[weight]
         if known is None:
-            return [local], []
-        here = min(max(known - first, 0), len(local))
-        return [local[:here]], [local[here:]]
+            return [rows], []
+        here = min(max(known - first_row(weight), 0), len(rows))
+        return [rows[:here]], [rows[here:]]

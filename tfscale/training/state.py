@@ -7,11 +7,12 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Part
-from tfscale.models.init import build_model
+from tfscale.models.init import build_model, init_weights
 from tfscale.training.device import Device
 from tfscale.training.fitting import Fit
 from tfscale.training.optimizer import build_optimizer, moments, start_moments
-from tfscale.training.parallel import initialise, parallelize, part_of
+from tfscale.training.parallel import parallelize
+from tfscale.training.sharding import initialise_shares, part_of
 from tfscale.training.spec import StageSpec
 from tfscale.training.world import World
 
@@ -22,10 +23,10 @@ class StageState:
     def __init__(self, spec: StageSpec, device: Device, world: World, fit: Fit) -> None:
         self._spec, self._world = spec, world
         torch.manual_seed(spec.seed)  # torch seeds each process at random; nothing may depend on that
-        sharded = fit.sharding != "none"
-        self.model = build_model(spec.model, device="meta" if sharded else device.kind)
+        self._sharded = fit.sharding != "none"
+        self.model = build_model(spec.model, device="meta" if self._sharded else device.kind)
         self.objective = parallelize(self.model, world, device, fit)
-        if sharded:
+        if self._sharded:
             self.model.to_empty(device=device.kind)  # this rank's shares alone
         self.optimizer = build_optimizer(self.model, spec.optimizer)
         self.counters = Counters()
@@ -33,7 +34,7 @@ class StageState:
     def reset(self) -> None:
         """Back to the beginning of a stage without a parent."""
         torch.manual_seed(self._spec.seed)
-        initialise(self.model, self._spec.seed)
+        (initialise_shares if self._sharded else init_weights)(self.model, self._spec.seed)
         self.optimizer.state.clear()
         self.counters = Counters()
 
@@ -50,12 +51,14 @@ class StageState:
         Raises:
             BrokenCheckpoint: it is not one of this stage, or not whole.
         """
+        from tfscale.checkpoint.stored import Stored  # a stage that begins with nothing need not wait for it
+
         config, counters = checkpoint.read_state(folder)
         if config != self._spec.model:
             raise BrokenCheckpoint(f"{folder}: holds another model than its stage.yaml")
         if counters.step > self._spec.steps:
             raise BrokenCheckpoint(f"{folder}: is {counters.step} steps old, and its stage has {self._spec.steps}")
-        stored = checkpoint.Stored(folder)
+        stored = Stored(folder)
         stored.read(self._weights())
         self.optimizer.state.clear()
         if counters.optimizer_step:

@@ -5,10 +5,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from tfscale.training.optimizer import clip_gradients
+from tfscale.training.optimizer import AdamW, clip_gradients
 from tfscale.training.rates import Apart
+from tfscale.training.sharding import local
 from tfscale.training.spec import StageSpec
 from tfscale.training.state import StageState
 from tfscale.training.world import Ranks
@@ -61,7 +61,7 @@ class Whole:
 
     def bad_gradients(self) -> tuple[str, ...]:
         gradients = {name: parameter.grad for name, parameter in self._model.named_parameters()}
-        bad = [gradient is not None and not _local(gradient).isfinite().all() for gradient in gradients.values()]
+        bad = [gradient is not None and not local(gradient).isfinite().all() for gradient in gradients.values()]
         return tuple(name for name, flag in zip(gradients, self._world.any(*map(bool, bad)), strict=True) if flag)
 
     def apply(self) -> None:
@@ -88,11 +88,11 @@ class InBackward:
         for name, parameter in state.model.named_parameters():
             # An optimizer looks through all its weights at each step. One a weight, with the state of the whole one,
             # keeps that linear.
-            single = torch.optim.AdamW([parameter], fused=True)
+            single = AdamW([parameter], fused=True)
             single.state = state.optimizer.state
             parameter.register_post_accumulate_grad_hook(partial(self._step, name, single, group_of[parameter]))
 
-    def _step(self, name: str, single: torch.optim.AdamW, group: dict[str, object], parameter: Tensor) -> None:
+    def _step(self, name: str, single: AdamW, group: dict[str, object], parameter: Tensor) -> None:
         assert name not in self._norms, f"{name} got its gradient in pieces; each must be whole"
         assert parameter.grad is not None
         self._norms[name] = torch.linalg.vector_norm(parameter.grad)
@@ -121,7 +121,3 @@ class InBackward:
         applied = bool(self._norms)
         self._norms.clear()
         return applied
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

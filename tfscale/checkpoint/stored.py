@@ -1,0 +1,75 @@
+"""The tensors of a checkpoint, read by torch.distributed.checkpoint, which takes a second to import."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from tfscale.checkpoint.contents import BrokenCheckpoint
+
+
+class _Reader(HuggingFaceStorageReader):
+    """torch's reader, for headers that may lie: a tensor whose parts do not fill it would keep what memory held. The
+    headers are looked through once."""
+
+    _metadata: Metadata | None = None
+
+    def read_metadata(self) -> Metadata:
+        """Names, shapes and places of all tensors."""
+        if self._metadata is not None:
+            return self._metadata
+        metadata = super().read_metadata()
+        for name, entry in metadata.state_dict_metadata.items():
+            assert isinstance(entry, TensorStorageMetadata)
+            if sum(chunk.sizes.numel() for chunk in entry.chunks) != entry.size.numel():
+                raise BrokenCheckpoint(f"the parts of {name} do not make a tensor of {tuple(entry.size)}")
+        self._metadata = metadata
+        return metadata
+
+
+class Stored:
+    """The tensors of a checkpoint, however many ranks wrote them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._reader = folder, _Reader(str(folder))
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Their names and shapes.
+
+        Raises:
+            BrokenCheckpoint: a file is no safetensors file.
+        """
+        try:
+            metadata = self._reader.read_metadata()
+        except (SafetensorError, OSError, ValueError, TypeError, LookupError, RuntimeError, BrokenCheckpoint) as error:
+            raise BrokenCheckpoint(f"{self._folder}: {error}") from error
+        entries = metadata.state_dict_metadata.items()
+        return {name: entry.size for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
+
+    def read(self, into: Mapping[str, Tensor]) -> None:
+        """Fills the given tensors, each by its name; of a sharded one this rank's share.
+
+        Raises:
+            BrokenCheckpoint: a tensor is missing or of another shape.
+        """
+        try:
+            with _one_process():
+                load(dict(into), storage_reader=self._reader, no_dist=True)
+        except (CheckpointException, SafetensorError, OSError) as error:
+            raise BrokenCheckpoint(f"{self._folder}: {error}") from error
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    # DCP warns that no process group is there; that is what we mean.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield

@@ -1,0 +1,103 @@
+"""Models and tensors of which each rank holds a share (FSDP2).
+
+torch's modules for that take a second to import. They are imported here, where a model is sharded; before that no
+tensor can be a share.
+"""
+
+import sys
+from typing import TYPE_CHECKING, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from tfscale.checkpoint import Part
+from tfscale.models.init import init_tensor
+from tfscale.models.language_model import LanguageModel
+from tfscale.training.device import Device
+from tfscale.training.world import Ranks, World
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+
+
+def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
+    """Shards a module's weights: each block's are gathered in its turn, in bf16 where autocast would make them so. What
+    is left, the tied embedding and the final norm, is gathered once a step, in float32 like what runs between blocks.
+
+    Args:
+        hybrid: within each host, which then holds a copy of the model; else over all ranks.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    if hybrid:
+        shape, names = (world.size // world.local_size, world.local_size), ("replicate", "shard")
+        mesh = init_device_mesh(device.kind, shape, mesh_dim_names=names)
+    else:
+        mesh = init_device_mesh(device.kind, (world.size,), mesh_dim_names=("shard",))
+    policy = MixedPrecisionPolicy()
+    if device.bf16 and device.kind == "cuda":  # the CPU's layer norm takes no weights of another precision
+        policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(module, mesh=mesh)
+
+
+def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
+    """Whether a module's weights are gathered when it is called."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
+def is_share(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Whether a tensor is this rank's share of a larger one."""
+    tensors = sys.modules.get("torch.distributed.tensor")
+    return tensors is not None and isinstance(tensor, tensors.DTensor)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor of which this is a share. A collective call."""
+    return tensor.full_tensor() if is_share(tensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What of a tensor is on this rank."""
+    return tensor.to_local() if is_share(tensor) else tensor
+
+
+@torch.no_grad()
+def initialise_shares(model: LanguageModel, seed: int) -> None:
+    """Gives every weight of a sharded model its first value; a rank makes one whole tensor at a time."""
+    from torch.distributed.tensor import distribute_tensor
+
+    for name, parameter in model.named_parameters():
+        assert is_share(parameter)
+        first = init_tensor(name, tuple(parameter.shape), model.config, seed)
+        # No data travels: every rank has made the same tensor.
+        mine = distribute_tensor(first, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        parameter.to_local().copy_(mine.to_local())
+
+
+def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
+    """What of a tensor this rank writes into a checkpoint; None: nothing."""
+    if not is_share(tensor):
+        return tensor if ranks.leads else None
+    for dimension, placement in enumerate(tensor.placements):
+        if placement.is_replicate() and tensor.device_mesh.get_local_rank(dimension):
+            return None  # another copy of the model writes it
+    mine = tensor.to_local()
+    return Part(mine, (first_row(tensor), *(0 for _ in mine.shape[1:]))) if mine.numel() else None
+
+
+def first_row(tensor: Tensor) -> int:
+    """Where this rank's rows of a tensor begin in the whole of it."""
+    if not is_share(tensor):
+        return 0
+    first = 0
+    for dimension, placement in enumerate(tensor.placements):
+        if not placement.is_replicate():
+            assert placement.is_shard(0)
+            place, size = tensor.device_mesh.get_local_rank(dimension), tensor.device_mesh.size(dimension)
+            first = place * -(-tensor.shape[0] // size)
+    return first
