@@ -16,7 +16,14 @@ from tfscale.faults import UserFault
 from tfscale.schedule.launchers import launcher_of
 from tfscale.schedule.launchers.ahead import MOST, Ahead, early
 from tfscale.schedule.launchers.attempt import Coming
-from tfscale.schedule.launchers.machine import ThisMachine, devices_of, missing_devices, processes_of, visible_devices
+from tfscale.schedule.launchers.machine import (
+    ProcessAttempt,
+    ThisMachine,
+    devices_of,
+    missing_devices,
+    processes_of,
+    visible_devices,
+)
 from tfscale.schedule.launchers.slurm import Queue
 from tfscale.schedule.plan import make_plan
 from tfscale.training.events import read_events
@@ -170,6 +177,24 @@ def test_only_what_comes_next_waits_and_nothing_in_the_end(small: list[str]) -> 
     assert left.cmdline()[-1] == "training"
     ahead.expect([])
     assert not waiting()
+
+
+def test_the_end_of_a_process_is_met_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tfscale.schedule.launchers.machine.PAUSE", 20.0)
+    machine = ThisMachine(LauncherPart(parallel=2))
+    commands = ["sys.stdin.readline()", "time.sleep(10)"]
+    short, long = (
+        subprocess.Popen([sys.executable, "-c", f"import sys, time; {command}"], stdin=subprocess.PIPE)
+        for command in commands
+    )
+    machine._slots = [ProcessAttempt(each, "training", tmp_path) for each in (short, long)]
+    assert short.stdin is not None
+    short.stdin.close()
+    machine.wait()
+    assert short.wait() == 0
+    assert long.poll() is None, "nobody waited for the other"
+    long.kill()
+    long.communicate()
 
 
 CPU_BUILD = "tfscale.schedule.launchers.ahead.built_for_devices"

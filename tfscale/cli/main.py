@@ -1,5 +1,7 @@
 """The `tfscale` command: one module a verb, loaded when it is used, so that --help needs neither torch nor MLflow."""
 
+import atexit
+import gc
 import os
 import sys
 from pathlib import Path
@@ -344,6 +346,7 @@ def main() -> None:
     """Entry point: faults of the user are told in words, with exit code 2."""
     from tfscale.faults import USER_FAULT, UserFault
 
+    atexit.register(gc.freeze)  # or Python searches all that was imported for garbage before it ends, half a second
     completion.skip_equals_sign()
     try:
         app(prog_name="tfscale")

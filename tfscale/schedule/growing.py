@@ -4,6 +4,8 @@ Exit codes: 0 done, 75 held by another process, 1 a failure, with the reason on 
 """
 
 import argparse
+import atexit
+import gc
 import shutil
 import sys
 import time
@@ -146,4 +148,5 @@ def _report(spec: StageSpec, parent: Path, recipe: Recipe, result: Comparison, s
 
 
 if __name__ == "__main__":
+    atexit.register(gc.freeze)  # or Python searches all that was imported for garbage before it ends
     sys.exit(main())

@@ -60,8 +60,8 @@ class _Running:
     tail: EventTail
     end: Event | None = None
     """The `end` event of the process that ran last."""
-    begun: bool = False
-    """Whether it has all that it needs to work."""
+    trains: bool = False
+    """Whether steps have been seen; before them it has more to do than to wait for one core."""
     beat: float = 0.0
     """Time of the heartbeat file, by its own clock."""
     seen_at: float = 0.0
@@ -111,9 +111,9 @@ class Orchestrator:
         try:
             while not self._is_over():
                 self._start_ready()
-                if all(running.begun for running in self._running):  # else they would take each other's cores
+                if all(running.trains for running in self._running):  # else they would take each other's cores
                     self._launcher.expect(self._coming())
-                time.sleep(self._launcher.pause)
+                self._launcher.wait()
                 self._watch()
                 self._view.tick()
         finally:
@@ -184,8 +184,7 @@ class Orchestrator:
             self._watch_from_now(stage, attempt, tail)
 
     def _watch_from_now(self, stage: ArmStage, attempt: Attempt, tail: EventTail) -> None:
-        begun = attempt.phase == "growing"  # that needs little, and says nothing
-        self._running.append(_Running(stage, attempt, tail, begun=begun, seen_at=time.monotonic()))
+        self._running.append(_Running(stage, attempt, tail, seen_at=time.monotonic()))
         if attempt.job is None:
             self._view.started(stage, attempt.phase)
         else:
@@ -198,7 +197,7 @@ class Orchestrator:
                 running.attempt.stop()
             ending = running.attempt.poll()
             for event in running.tail.new():
-                running.begun |= event["event"] == "start"
+                running.trains |= event["event"] == "train"
                 if event["event"] in ("start", "end"):
                     running.end = event if event["event"] == "end" else None
                 self._view.event(running.stage, event)
@@ -279,7 +278,7 @@ class Orchestrator:
             for running in self._running:
                 running.attempt.stop()
             while any(running.attempt.poll() is None for running in self._running):
-                time.sleep(self._launcher.pause)
+                self._launcher.wait()
         self._running.clear()
 
 

@@ -57,10 +57,11 @@ class Launcher(Protocol):
 
     places: int
     """Stages that may run at the same time."""
-    pause: float
-    """Seconds between two looks at them."""
     outlives: bool
     """Whether attempts go on when this process ends."""
+
+    def wait(self) -> None:
+        """Passes the time between two looks at the attempts."""
 
     def expect(self, coming: Iterable[Coming]) -> None:
         """What will be started next if nothing goes wrong, in this order; empty: nothing."""

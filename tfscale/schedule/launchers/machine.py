@@ -1,10 +1,11 @@
 """Stages as processes of this machine: one process a stage, or several that torchrun starts and watches."""
 
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from tfscale.schedule.launchers.processes import built_for_devices, growing_comm
 from tfscale.schedule.ledger import is_grown
 from tfscale.training.preemption import PREEMPTED
 
+PAUSE = 0.1
+"""Seconds."""
+
 
 class ThisMachine:
     """Processes of this machine, which end with this one."""
 
-    pause = 0.1
     outlives = False
 
     def __init__(self, part: LauncherPart) -> None:
@@ -33,6 +36,17 @@ class ThisMachine:
         self._processes = processes_of(part, self._devices)
         self._slots: list[ProcessAttempt | None] = [None] * part.parallel
         self._ahead = Ahead()
+
+    def wait(self) -> None:
+        """A tenth of a second, or less if a process ends meanwhile."""
+        running = [attempt.process for attempt in self._slots if attempt and attempt.process.returncode is None]
+        with ExitStack() as opened:
+            ends = []
+            with suppress(AttributeError, OSError):  # of Linux, and of its newer kernels
+                for process in running:
+                    ends.append(os.pidfd_open(process.pid))
+                    opened.callback(os.close, ends[-1])
+            select.select(ends, [], [], PAUSE)
 
     def expect(self, coming: Iterable[Coming]) -> None:
         """Starts processes for the first of it, which wait for their turn; torchrun starts its own. Not where there are

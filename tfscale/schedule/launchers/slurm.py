@@ -37,12 +37,15 @@ class Slurm:
     """Jobs of a cluster, one a stage; those that are ready together are one job array."""
 
     places = 10_000  # the queue decides which run together
-    pause = 1.0
     outlives = True
 
     def __init__(self, part: LauncherPart) -> None:
         self._part = part
         self._queue = Queue()
+
+    def wait(self) -> None:
+        """A second."""
+        time.sleep(1.0)
 
     def expect(self, coming: Iterable[Coming]) -> None:
         """Nothing: a job's time is not for waiting."""
