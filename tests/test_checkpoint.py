@@ -14,12 +14,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Totals, writing
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Totals, files, writing
 from tfscale.checkpoint.stored import Stored
 from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
 
 CONFIG = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=11, context=4, d_ff=16)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def write(folder: Path, step: int) -> Path:
@@ -73,6 +81,25 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path, lambda message: None) is None
 
 
+def test_all_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+
+    def sync(path: Path) -> None:
+        assert path.exists()
+        synced.append(path)
+
+    for module in (files, writing):
+        monkeypatch.setattr(module, "sync", sync)
+    monkeypatch.setattr(writing, "FILE_BYTES", 100)
+    folder = write(tmp_path, 1)
+    aside = tmp_path / f".{folder.name}.writing"
+    written = sorted(file.name for file in folder.iterdir())
+    assert len(written) > 4, "several files of tensors, state and manifest"
+    assert sorted(path.name for path in synced[:-2]) == written
+    assert {path.parent for path in synced[:-2]} == {aside}
+    assert synced[-2:] == [aside, tmp_path], "the names, then the new name"
+
+
 def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     folder = write(tmp_path, 1)
     content = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -87,18 +114,20 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path, lambda message: None) == folder
 
 
-def test_tensors_are_written_as_they_come_and_two_at_most_are_held(tmp_path: Path) -> None:
+def test_tensors_are_written_as_they_come_and_two_at_most_are_held(tmp_path: Path, two_threads: None) -> None:
     alive: list[weakref.ref[torch.Tensor]] = []
 
     def made() -> Iterator[tuple[str, torch.Tensor]]:
         for number in range(5):
             gc.collect()
+            assert torch.get_num_threads() == 1, "the others are for writing and hashing"
             assert sum(each() is not None for each in alive) <= 2
             tensor = torch.full((3,), float(number))
             alive.append(weakref.ref(tensor))
             yield f"model/{number}", tensor
 
     checkpoint.write_each(tmp_path, made())
+    assert torch.get_num_threads() == 2
     found = [load_file(path) for path in sorted(tmp_path.iterdir())]
     assert [{name: tensor.tolist() for name, tensor in each.items()} for each in found] == [
         {f"model/{number}": [number] * 3} for number in range(5)

@@ -79,6 +79,9 @@ def _measured(settings: Settings, size: Size, names: Sequence[str]) -> Iterator[
     turns[gemm.NAME] = partial(timed, gemm.matrix_product(settings), settings)
     found = take_turns(turns, *((0.0, 2) if settings.quick else (20.0, 5)))
     peak = gemm.rate(settings, found)
+    for made in there.values():
+        if isinstance(made, Elsewhere):
+            made.leave()  # for the memory of each is measured in one process more
     for name, made in there.items():
         each = median(found[name])
         figures = {
@@ -88,9 +91,6 @@ def _measured(settings: Settings, size: Size, names: Sequence[str]) -> Iterator[
             **_memory(settings, size, name, made),
         }
         yield Row(PART, size.name, name, found[name], figures)
-    for made in there.values():
-        if isinstance(made, Elsewhere):
-            made.leave()
     yield Row(PART, size.name, gemm.NAME, found[gemm.NAME], {"tflops": peak / 1e12})
 
 

@@ -122,7 +122,7 @@ def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks
 
 def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
     """Writes tensors as they come, each into a file of its own: while one is made, the one before is written, and
-    those before that are synced and hashed.
+    those before that are synced and hashed. Meanwhile torch has one thread in this process.
 
     Returns:
         What the manifest says of the files.
@@ -201,6 +201,7 @@ def _complete(aside: Path, config: ModelConfig, counters: Counters, ranks: int) 
     for rank in range(ranks):  # by name: another host's list of the folder may be behind
         manifest |= read_json(aside / _manifest_of(rank))
         (aside / _manifest_of(rank)).unlink()
+    assert all(file.name in manifest for file in aside.glob("*.safetensors")), "a file that nobody has described"
     _write_json(aside / MANIFEST_FILE, manifest)
     sync(aside / MANIFEST_FILE)
     sync(aside)

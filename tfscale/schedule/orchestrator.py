@@ -61,7 +61,7 @@ class _Running:
     end: Event | None = None
     """The `end` event of the process that ran last."""
     trains: bool = False
-    """Whether steps have been seen; before them it has more to do than to wait for one core."""
+    """Whether something was measured after a step; until then it imports, grows or evaluates, on all cores."""
     beat: float = 0.0
     """Time of the heartbeat file, by its own clock."""
     seen_at: float = 0.0
@@ -197,7 +197,7 @@ class Orchestrator:
                 running.attempt.stop()
             ending = running.attempt.poll()
             for event in running.tail.new():
-                running.trains |= event["event"] == "train"
+                running.trains |= event.get("tokens", 0) > 0
                 if event["event"] in ("start", "end"):
                     running.end = event if event["event"] == "end" else None
                 self._view.event(running.stage, event)
@@ -277,7 +277,7 @@ class Orchestrator:
         if not self._launcher.outlives:
             for running in self._running:
                 running.attempt.stop()
-            while any(running.attempt.poll() is None for running in self._running):
+            while None in [running.attempt.poll() for running in self._running]:
                 self._launcher.wait()
         self._running.clear()
 

@@ -16,7 +16,7 @@ NEEDED = {
     "growing": ("tfscale.schedule.growing",),
     "training": ("tfscale.training.alarm", "tfscale.training.loop", "tfscale.checkpoint.stored"),
 }
-"""Modules, those that all such work takes first."""
+"""Modules; the last is for stages that begin with something."""
 
 
 def main() -> int:

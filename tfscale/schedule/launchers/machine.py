@@ -21,7 +21,7 @@ from tfscale.schedule.ledger import is_grown
 from tfscale.training.preemption import PREEMPTED
 
 PAUSE = 0.1
-"""Seconds."""
+"""Seconds between two looks at processes."""
 
 
 class ThisMachine:
@@ -40,13 +40,14 @@ class ThisMachine:
     def wait(self) -> None:
         """A tenth of a second, or less if a process ends meanwhile."""
         running = [attempt.process for attempt in self._slots if attempt and attempt.process.returncode is None]
+        ends = select.poll()
         with ExitStack() as opened:
-            ends = []
             with suppress(AttributeError, OSError):  # of Linux, and of its newer kernels
                 for process in running:
-                    ends.append(os.pidfd_open(process.pid))
-                    opened.callback(os.close, ends[-1])
-            select.select(ends, [], [], PAUSE)
+                    end = os.pidfd_open(process.pid)
+                    opened.callback(os.close, end)
+                    ends.register(end, select.POLLIN)
+            ends.poll(1000 * PAUSE)
 
     def expect(self, coming: Iterable[Coming]) -> None:
         """Starts processes for the first of it, which wait for their turn; torchrun starts its own. Not where there are
