@@ -100,6 +100,16 @@ def test_all_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: 
     assert synced[-2:] == [aside, tmp_path], "the names, then the new name"
 
 
+def test_a_file_that_the_manifest_would_not_name_is_never_given_out(tmp_path: Path) -> None:
+    def forget(aside: Path) -> checkpoint.Entries:
+        (aside / "tensor-00000.safetensors").write_bytes(b"")
+        return {}
+
+    with pytest.raises(AssertionError, match="nobody has described"):
+        checkpoint.write_aside(tmp_path / checkpoint.folder_name(1), CONFIG, Counters(), forget)
+    assert checkpoint.latest(tmp_path, lambda message: None) is None
+
+
 def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     folder = write(tmp_path, 1)
     content = {file.name: file.read_bytes() for file in folder.iterdir()}

@@ -8,9 +8,9 @@ are used while the caches hold them, and their memory is used again, as buffers 
 memory that is new costs more than the arithmetic on it.
 
 Measured on a CPU in float32, forward and backward (`tfscale bench pattention`): at d = 768 and n from 576 to 34,480,
-1.04 to 1.06 times the time of a GELU network of equal size, where autograd takes 1.07 to 1.1 and the official order of
-operations 1.15 to 1.25 if they have a stage's allocator as well; with glibc's own settings, which map large tensors
-anew each time, the latter takes 1.6 and more at n = 8,560. Making the scores again takes 1.15 to 1.35 times as long as
+1.04 to 1.07 times the time of a GELU network of equal size, where autograd takes 1.07 to 1.11 and the official order of
+operations 1.15 to 1.27 if they have a stage's allocator as well; with glibc's own settings, which map large tensors
+anew each time, the latter takes 1.7 and more at n = 8,560. Making the scores again takes 1.15 to 1.35 times as long as
 keeping them, and at n = 34,480 and 1,024 tokens an eighth of autograd's memory. Projections that share x share every
 pass over their scores; one product for all of them needs a copy of their weights, and gained nothing. Knowing s before
 the first score, from the Gram matrix K^T K, took 1.2 to 1.4 times as long as this at 1,024 to 12,288 tokens: its
