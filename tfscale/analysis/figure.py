@@ -28,6 +28,7 @@ from tfscale.analysis.style import (
     WIDTH,
     Style,
     around,
+    blank,
     drawing,
     power,
     round_values,
@@ -75,15 +76,13 @@ def comparison_figure(
     Raises:
         ValueError: no chain among the arms, or nothing measured yet.
     """
-    from matplotlib.figure import Figure
-
     chain, events = the_chain(arms), growths(the_chain(arms))
     looks = styles(arms, chain)
     samples = {(arm.name, size): sample(arm.replicates(size), measure) for arm in arms for size in arm.sizes}
     published = [arm for arm in published if curve(arm.stages, measure)]
     frame = _frame(samples, arms, published, measure)
     with drawing():
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure = blank(WIDTH, HEIGHT)
         if events and with_growths:
             axes, beside = figure.subplots(1, 2, width_ratios=[4, 1])
             _draw_growths(beside, events)

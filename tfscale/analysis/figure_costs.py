@@ -4,7 +4,7 @@ from typing import Any
 
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.formats import COSTS
-from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, drawing, power, tidy
+from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, blank, drawing, power, tidy
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import UNITS
 
@@ -17,12 +17,11 @@ MEANING = {
 
 def costs_figure(table: Table, looks: dict[str, Style], measure: Measure) -> Any:
     """One panel a cost, one group of bars a size, one bar an arm; a gap where an arm has not finished that size."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
-
     arms = {row.arm: row.title for row in table.rows}
     with drawing():
-        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+        from matplotlib.ticker import FuncFormatter
+
+        figure = blank(WIDTH, 2.6)
         panels = figure.subplots(1, len(COSTS), sharey=True)
         for axes, cost in zip(panels, COSTS, strict=True):
             for index, arm in enumerate(arms):

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfscale.analysis.costs import marginal, mean
 from tfscale.analysis.curves import ArmCurve, StageCurve
-from tfscale.analysis.style import GREY, INK, SMALL, WIDTH, Style, drawing
+from tfscale.analysis.style import GREY, INK, SMALL, WIDTH, Style, blank, drawing
 from tfscale.analysis.words import number
 
 GAP = (1.28, 0.95)
@@ -17,12 +17,10 @@ HALF_BOX = 0.545
 
 def lineage_figure(arms: Sequence[ArmCurve], looks: dict[str, Style]) -> Any:
     """A row an arm, a column a size. A run that stands in an earlier row already has a dashed box."""
-    from matplotlib.figure import Figure
-
     sizes = list(dict.fromkeys(size for arm in arms for size in arm.sizes))
     drawn: set[str] = set()
     with drawing():
-        figure = Figure(figsize=(WIDTH, 0.3 + 0.9 * len(arms)), layout="constrained")
+        figure = blank(WIDTH, 0.3 + 0.9 * len(arms))
         axes = figure.subplots()
         for row, arm in enumerate(arms):
             y = -row * GAP[1]

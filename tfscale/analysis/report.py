@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,6 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
         "table.md": to_markdown(comparison).encode(),
         "table.tex": to_latex(comparison).encode(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     first = [name for name in contents if name.startswith(("figure.", "table."))]
     names = [*first, *(name for name in contents if name not in first)]
     for name in names:
@@ -63,10 +63,19 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Puts a file in its place at once."""
+    """Put a file in its place at once; its folder is made if need be.
+
+    Raises:
+        OSError: with the path, whatever could not be done.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         aside.write_bytes(content)
         aside.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)

@@ -3,10 +3,15 @@ markers, line styles and hatches that tell the arms apart without them."""
 
 import io
 import math
+import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tfscale.analysis.curves import ArmCurve
@@ -20,6 +25,8 @@ PNG_DPI = 250
 INK, GREY, PALE = "#222222", "#666666", "#DDDDDD"
 TEXT, SMALL = 8.0, 6.8
 """Points."""
+SETTINGS = "matplotlibrc"
+"""The name of matplotlib's file of settings, wherever it is."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +74,10 @@ def _other(index: int) -> Style:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Fonts and colours for what is drawn inside, and no other figure's."""
-    from matplotlib import rc_context
-
-    look: Any = {
+    """Draw, or write what was drawn, with fonts and colours of our own, whatever the user's settings of matplotlib."""
+    matplotlib = _matplotlib()
+    defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    look = {
         "font.size": TEXT,
         "font.family": "DejaVu Sans",
         "text.color": INK,
@@ -78,18 +85,42 @@ def drawing() -> Iterator[None]:
         "xtick.color": INK,
         "ytick.color": INK,
         "hatch.linewidth": 0.4,
+        "svg.hashsalt": "tfscale",
+        "pdf.fonttype": 42,
     }
-    with rc_context(look):
+    with matplotlib.rc_context(defaults | look):
         yield
 
 
-def render(figure: Any, kind: FigureKind) -> bytes:
-    """The figure as a file's content; the same figure gives the same bytes."""
-    from matplotlib import rc_context
+def _matplotlib() -> Any:
+    """Import matplotlib as if the user had no settings for it: it reads them when it is imported, and may fail then."""
+    if "matplotlib" in sys.modules:
+        return import_module("matplotlib")
+    spec = find_spec("matplotlib")
+    shipped = Path(spec.origin or "").parent / "mpl-data" if spec else Path()
+    before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    os.environ["MATPLOTLIBRC"] = str(shipped / SETTINGS)
+    try:
+        # A file of that name in the working folder comes before all others.
+        with chdir(shipped) if Path(SETTINGS).exists() else nullcontext():
+            return import_module("matplotlib")
+    finally:
+        del os.environ["MATPLOTLIBRC"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
+
+def blank(width: float, height: float) -> Any:
+    """A `matplotlib.figure.Figure` of a size in inches, apart from all global state; to be called while drawing."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def render(figure: Any, kind: FigureKind) -> bytes:
+    """Write a figure as a file's content; the same figure gives the same bytes."""
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "tfscale", "pdf.fonttype": 42}):
+    with drawing():
         figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=undated[kind])
     return buffer.getvalue()
 

@@ -4,7 +4,20 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from tfscale.analysis.style import CHAIN, GREY, INK, OTHERS, SMALL, WIDTH, FigureKind, Style, drawing, render, tidy
+from tfscale.analysis.style import (
+    CHAIN,
+    GREY,
+    INK,
+    OTHERS,
+    SMALL,
+    WIDTH,
+    FigureKind,
+    Style,
+    blank,
+    drawing,
+    render,
+    tidy,
+)
 from tfscale.bench.gemm import NAME as GEMM
 from tfscale.bench.pattention import PART as PATTENTION
 from tfscale.bench.pattention import PRODUCTS
@@ -32,13 +45,11 @@ def _panels(rows: Rows) -> list[str]:
 
 def chart(result: Result, kind: FigureKind) -> bytes:
     """The figure as a file's content."""
-    from matplotlib.figure import Figure
-
     rows = Rows(result.rows)
     panels = _panels(rows)
     heights = [PANEL_HEIGHT] * len(panels) + [0.5 + BAR_HEIGHT * len(result.verdicts)] * bool(result.verdicts)
     with drawing():
-        figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
+        figure = blank(WIDTH, sum(heights) + 0.3)
         places = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         for part, place in zip(panels, places, strict=False):
             _contestants(place.subplots(), rows.of(part), PRODUCTS if part == PATTENTION else None)

@@ -22,6 +22,8 @@ HEADINGS = {
     "training_share": "share",
 }
 """Of the figures that are shown, in their order; the JSON has all."""
+TARGETS = "targets"
+"""The title of the verdicts' table."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def _of_verdicts(verdicts: Sequence[Verdict]) -> Sheet:
         )
         for verdict in verdicts
     ]
-    return Sheet("targets", ("part", "what", "", "here", "target"), cells, left=3)
+    return Sheet(TARGETS, ("part", "what", "", "here", "target"), cells, left=3)
 
 
 def markdown(result: Result) -> str:

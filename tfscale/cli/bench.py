@@ -1,6 +1,5 @@
 """tfscale bench: speed and memory, side by side in one run."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,9 +8,10 @@ from tfscale.bench.files import write
 from tfscale.bench.rows import Found, Note
 from tfscale.bench.run import run
 from tfscale.bench.settings import settings_of
-from tfscale.bench.tables import sheets
+from tfscale.bench.tables import TARGETS, sheets
 from tfscale.bench.worker import OTHERS, PARTS
-from tfscale.cli.experiment import console, say, table
+from tfscale.cli.console import answer, console, say
+from tfscale.cli.table import table
 from tfscale.faults import UserFault
 
 
@@ -46,12 +46,13 @@ def bench(
 
         result = run(parts or PARTS, settings, tell)
     for sheet in sheets(result):
-        rows = table(sheet.title, sheet.headings[: sheet.left], sheet.headings[sheet.left :])
+        spare = () if sheet.title == TARGETS else None
+        rows = table(sheet.title, sheet.headings[: sheet.left], sheet.headings[sheet.left :], spare=spare)
         for cells in sheet.rows:
             rows.add_row(*cells)
         console.print(rows)
     for path in write(result, out) if out else []:
         say(str(path))
     if as_json:
-        print(json.dumps(result.to_json(), indent=1))
+        answer(result.to_json())
     return 1 if result.broken else 0

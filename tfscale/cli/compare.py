@@ -1,17 +1,17 @@
 """tfscale compare: the chain beside its baselines."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-from rich.table import Table as RichTable
 
 from tfscale.analysis.compared import Comparison, compare_arms
 from tfscale.analysis.formats import to_document
 from tfscale.analysis.report import write_comparison
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
-from tfscale.cli.experiment import answer, console, plan_of, quantity, say, table, work
+from tfscale.cli.console import answer, console, say
+from tfscale.cli.experiment import plan_of, quantity, work
 from tfscale.cli.run import catch_up, run_plan, tracking_store
+from tfscale.cli.table import FittedTable, table
 from tfscale.config.compose import group_options
 from tfscale.faults import UserFault
 from tfscale.schedule.experiments import comparison_folder, record
@@ -20,19 +20,28 @@ from tfscale.schedule.plan import Plan
 
 
 def compare(
-    overrides: Sequence[str], baseline: str, run_missing: bool, config_dir: Path | None, as_json: bool = False
+    overrides: Sequence[str],
+    baseline: str,
+    run_missing: bool,
+    config_dir: Path | None,
+    as_json: bool = False,
+    out: Path | None = None,
 ) -> int:
-    """Compares; returns the exit code."""
+    """Compare, write the comparison and show it; returns the exit code.
+
+    Args:
+        out: the folder to write to, in place of that in the runs folder, which is only read then.
+    """
     plan = plan_with(overrides, baseline, config_dir)
     if run_missing:
         code, plan = run_plan(plan)
         if code:
             return code
     comparison = compare_plan(plan)
-    written = written_out(comparison, plan)
+    written = keep(plan, out, lambda folder: write_comparison(comparison, folder))
     answer(to_document(comparison) | {"files": written}) if as_json else _show(comparison, written)
-    record(plan.known)
-    catch_up(plan.known, tracking_store(plan))
+    if out is None:
+        catch_up(plan.known, tracking_store(plan))
     return 0
 
 
@@ -74,16 +83,25 @@ def compare_plan(plan: Plan) -> Comparison:
         raise UserFault([str(error)]) from error
 
 
-def written_out(comparison: Comparison, plan: Plan) -> tuple[Path, ...]:
-    """The files of a comparison, written.
+def keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
+    """Write into the folder of a plan's comparison, and record the plan in its runs folder; or write into `out`, and
+    record nothing. Returns the files.
 
     Raises:
-        UserFault: nothing has been measured yet.
+        UserFault: nothing has been measured yet, or the folder cannot be written to.
     """
+    folder = out or comparison_folder(plan)
     try:
-        return write_comparison(comparison, comparison_folder(plan))
+        written = write(folder)
+        if out is None:
+            record(plan.known)
     except ValueError as error:
         raise UserFault([str(error)]) from error
+    except OSError as error:
+        fault = f"{error.filename or folder} cannot be written to: {error.strerror}"
+        mend = "--out DIR writes to another folder and only reads the runs folder"
+        raise UserFault([f"--out {out}: {fault}" if out else f"{fault}; {mend}"]) from error
+    return written
 
 
 def _show(comparison: Comparison, written: Sequence[Path]) -> None:
@@ -94,12 +112,14 @@ def _show(comparison: Comparison, written: Sequence[Path]) -> None:
         say(str(path))
 
 
-def _rich(compared: Table, title: str) -> RichTable:
+def _rich(compared: Table, title: str) -> FittedTable:
     rows = table(
         title,
         ["size", "arm"],
         ["params", "ppl", "cumulative", "marginal", "family", "speed-up"],
         caption="costs in FLOPs; speed-up of the chain at the arm's final perplexity, + is cheaper",
+        spare=["family", "marginal", "params", "cumulative", "speed-up"],
+        elsewhere="table.csv and --json have all of them",
     )
     for size in compared.sizes:
         for row in compared.of_size(size):

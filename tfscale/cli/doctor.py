@@ -14,7 +14,7 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from tfscale.cli.experiment import answer, console
+from tfscale.cli.console import answer, console, prose_width
 from tfscale.config.compose import compose, group_options, runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
@@ -65,7 +65,7 @@ def doctor(overrides: Sequence[str], config_dir: Path | None, as_json: bool = Fa
     for finding in findings:
         mend = f"\nmend: {finding.mend}" if finding.mend else ""
         rows.add_row(Text(finding.state, _STYLES[finding.state]), Text(finding.name), Text(finding.what + mend))
-    console.print(rows)
+    console.print(rows, width=prose_width())
     return int(broken)
 
 

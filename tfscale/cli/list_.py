@@ -7,7 +7,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from tfscale.cli.experiment import answer, console, say
+from tfscale.cli.console import answer, console, prose_width, say
 from tfscale.config.compose import conf_dir, config_folders, group_options, nearest
 from tfscale.config.files import read_file
 from tfscale.faults import UserFault
@@ -49,7 +49,7 @@ def list_(kind: str, config_dir: Path | None, as_json: bool = False) -> int:
             rows.add_row(group, ", ".join(options))
     for choice in choices if kind else ():
         rows.add_row(choice.name, choice.about + (f" ({_shown(choice.file)})" if choice.own else ""))
-    console.print(rows)
+    console.print(rows, width=prose_width())
     example = names.get(kind, "schedule")
     say(f"tfscale plan {example}={groups[example][-1]}" + ("" if kind else "; more of a group: tfscale list schedule"))
     return 0

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tfscale.cli import completion
+from tfscale.cli import completion, streams
 
 # Nothing phones home, whatever a verb loads later.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -43,10 +43,17 @@ Baseline = Annotated[
     ),
 ]
 
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder to write to; the runs folder is only read then [default: its comparisons/]", metavar="DIR"
+    ),
+]
+
 
 def _leave_stdout(context: typer.Context, alone: bool) -> bool:
     if alone and not context.resilient_parsing:
-        from tfscale.cli.experiment import leave_stdout
+        from tfscale.cli.console import leave_stdout
 
         leave_stdout(True)
         context.call_on_close(lambda: leave_stdout(False))
@@ -86,26 +93,28 @@ def compare(
     overrides: Overrides = None,
     baseline: Baseline = "scratch",
     run_missing: Annotated[bool, typer.Option("--run-missing", help="train what is not there yet")] = False,
+    out: Out = None,
     as_json: AsJson = False,
     config_dir: ConfigDir = None,
 ) -> None:
     """Compare the chain with baselines at equal cost: figure, table, verdicts."""
     from tfscale.cli.compare import compare as verb
 
-    raise typer.Exit(verb(overrides or [], baseline, run_missing, config_dir, as_json))
+    raise typer.Exit(verb(overrides or [], baseline, run_missing, config_dir, as_json, out))
 
 
 @app.command()
 def report(
     overrides: Overrides = None,
     baseline: Baseline = "scratch",
+    out: Out = None,
     as_json: AsJson = False,
     config_dir: ConfigDir = None,
 ) -> None:
     """Write the comparison as one HTML page that needs no network: figures, tables, verdicts, configurations."""
     from tfscale.cli.report import report as verb
 
-    raise typer.Exit(verb(overrides or [], baseline, config_dir, as_json))
+    raise typer.Exit(verb(overrides or [], baseline, config_dir, as_json, out))
 
 
 @app.command()
@@ -343,14 +352,28 @@ def bench(
 
 
 def main() -> None:
-    """Entry point: faults of the user are told in words, with exit code 2."""
-    from tfscale.faults import USER_FAULT, UserFault
-
+    """Run the command line. All errors end here: those of the user with exit code 2, others with 1, in words."""
     atexit.register(gc.freeze)  # or Python searches all that was imported for garbage before it ends, half a second
     completion.skip_equals_sign()
+    streams.open_streams()
+    sys.exit(streams.exit_code(_run()))
+
+
+def _run() -> int:
+    """Run the verb; returns its exit code."""
+    from tfscale.faults import USER_FAULT, UserFault
+
     try:
         app(prog_name="tfscale")
     except UserFault as fault:
         for line in fault.faults:
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(USER_FAULT)
+            streams.tell_error(line)
+        return USER_FAULT
+    except OSError as error:
+        if error.filename is None:
+            raise
+        streams.tell_error(f"{error.filename}: {error.strerror}")
+        return streams.FAILURE
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from tfscale.cli.experiment import answer, console, plan_of, quantity, say, table, tokens, work
+from tfscale.cli.console import answer, console, say
+from tfscale.cli.experiment import plan_of, quantity, tokens, work
+from tfscale.cli.table import FittedTable, table
 from tfscale.faults import UserFault
 from tfscale.models.config import TokenFormerConfig, to_dict
 from tfscale.schedule.arms import Arm, ArmStage
@@ -29,7 +29,7 @@ from tfscale.schedule.predict import (
 from tfscale.schedule.speed import finished_speeds
 
 COLUMNS = 5
-"""Stages side by side, so that a table fits into 80 to 100 columns."""
+"""Stages side by side, at most."""
 SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
@@ -52,9 +52,8 @@ def plan(overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> in
         answer(_json(planned, machine, predictions, totals, notes))
         return 0
     for arm in planned.arms:
-        stages = arm.of_seed(arm.seeds[0]).stages
-        for first in range(0, len(stages), COLUMNS):
-            console.print(_arm_table(arm, stages[first : first + COLUMNS], predictions))
+        for each in _arm_tables(arm, predictions):
+            console.print(each)
     console.print(_families_table(planned, totals))
     say(_reckoned(machine, list(predictions.values())))
     for note in notes:
@@ -62,12 +61,22 @@ def plan(overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> in
     return 0
 
 
-def _arm_table(arm: Arm, stages: Sequence[ArmStage], predictions: dict[str, Prediction]) -> Table:
-    """Stages of one seed from left to right, and what is known of each from top to bottom: the work, a device's part,
-    the cost."""
+def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
+    """The stages of one seed, as many side by side as there is room for."""
+    stages = arm.of_seed(arm.seeds[0]).stages
+    for columns in range(COLUMNS, 0, -1):
+        groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
+        tables = [_arm_table(arm, group, predictions) for group in groups]
+        if all(each.fits(console) for each in tables):
+            break
+    return tables
+
+
+def _arm_table(arm: Arm, stages: Sequence[ArmStage], predictions: dict[str, Prediction]) -> FittedTable:
+    """Stages of one seed from left to right; from top to bottom the work, what one device does of it, and the cost."""
     found = [predictions[stage.key] for stage in stages]
     times = f", x {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
-    rows = table(arm.title + times, [""], [stage.size for stage in stages])
+    rows = table(arm.title + times, [""], [stage.size for stage in stages], spare=[])
 
     def row(name: str, cell: Callable[[Prediction], str]) -> None:
         cells = [cell(prediction) for prediction in found]
@@ -145,12 +154,14 @@ def _dollars(value: float | None) -> str:
     return f"${value:,.0f}" if value >= 10 else f"${value:.2f}"
 
 
-def _families_table(planned: Plan, totals: Sequence[Family]) -> Table:
+def _families_table(planned: Plan, totals: Sequence[Family]) -> FittedTable:
     chain = totals[0]
+    last = f"{planned.chain.stages[-1].size} / chain"
     rows = table(
         f"all {len(chain.runs)} sizes together, one run after another",
-        ["", "each on"],
-        ["FLOPs", "/ chain", f"{planned.chain.stages[-1].size} / chain", "time", "device-h", "energy", "cost"],
+        ["arm", "each on"],
+        ["FLOPs", "/ chain", last, "time", "device-h", "energy", "cost"],
+        spare=["energy", "device-h", last, "cost", "/ chain", "each on", "time"],
     )
     for family in totals:
         rows.add_row(

@@ -5,10 +5,10 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
-from tfscale.cli.experiment import answer, console, quantity, say, table, tokens
+from tfscale.cli.console import answer, console, say
+from tfscale.cli.experiment import quantity, tokens
 from tfscale.cli.run import check, prepare, train
+from tfscale.cli.table import FittedTable, table
 from tfscale.models.counts import parameters
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.plan import Plan
@@ -52,11 +52,13 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
     return 0
 
 
-def _table(plan: Plan, rows: list[Rehearsed]) -> Table:
+def _table(plan: Plan, rows: list[Rehearsed]) -> FittedTable:
     made = table(
         f"{plan.experiment.schedule.name}, {rows[0].device}",
         ["size", "arm"],
         ["params", "ranks", "micro-batch", "s/step", "tokens/s", "peak memory", "checkpoint", "written in"],
+        spare=["params", "ranks", "written in", "checkpoint", "micro-batch", "tokens/s"],
+        elsewhere=f"{REPORT} has all of them",
     )
     arms = {stage.key: arm.title for arm in reversed(plan.arms) for stage in arm.stages}
     for row in rows:

@@ -10,29 +10,37 @@ import yaml
 from tfscale.analysis.page import page
 from tfscale.analysis.records import stage_records
 from tfscale.analysis.report import write_whole
-from tfscale.cli.compare import compare_plan, plan_with
-from tfscale.cli.experiment import answer, say
+from tfscale.cli.compare import compare_plan, keep, plan_with
+from tfscale.cli.console import answer, say
 from tfscale.cli.run import catch_up, tracking_store
-from tfscale.faults import UserFault
-from tfscale.schedule.experiments import comparison_folder, record
 
 
-def report(overrides: Sequence[str], baseline: str, config_dir: Path | None, as_json: bool = False) -> int:
-    """Writes `report.html` beside the comparison's other files; returns the exit code."""
+def report(
+    overrides: Sequence[str],
+    baseline: str,
+    config_dir: Path | None,
+    as_json: bool = False,
+    out: Path | None = None,
+) -> int:
+    """Write `report.html` beside the comparison's other files; returns the exit code.
+
+    Args:
+        out: the folder to write to, in place of that in the runs folder, which is only read then.
+    """
     plan = plan_with(overrides, baseline, config_dir)
     comparison = compare_plan(plan)
     place = ["--config-dir", str(config_dir)] if config_dir else []
     command = shlex.join(["tfscale", "compare", "--baseline", baseline, "--run-missing", *place, *overrides])
     configuration = yaml.safe_dump(_plain(asdict(plan.experiment)), sort_keys=False)
-    try:
+
+    def write(folder: Path) -> tuple[Path, ...]:
         content = page(comparison, stage_records(plan.arms), command, configuration)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
-    path = comparison_folder(plan) / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content.encode())
-    record(plan.known)
-    catch_up(plan.known, tracking_store(plan))
+        write_whole(folder / "report.html", content.encode())
+        return (folder / "report.html",)
+
+    (path,) = keep(plan, out, write)
+    if out is None:
+        catch_up(plan.known, tracking_store(plan))
     answer({"report": path}) if as_json else say(str(path))
     return 0
 

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tfscale.cli.console import answer, console, say
 from tfscale.cli.dashboard import signs
-from tfscale.cli.experiment import answer, console, plan_of, say, table, tokens
+from tfscale.cli.experiment import plan_of, tokens
+from tfscale.cli.table import table
 from tfscale.cli.watch import watch
 from tfscale.faults import UserFault
 from tfscale.schedule.ledger import status_of
@@ -77,7 +79,12 @@ def _show(plan: Plan) -> None:
         used = {key: speed.mfu for key, speed in speeds.items() if speed is not None and speed.mfu is not None}
         mfu = ["MFU"] if used else []
         seed = ["seed"] if len(arm.seeds) > 1 else []
-        rows = table(arm.title, ["size", *seed, "state", "stage"], ["tokens", "of", "perplexity", *mfu])
+        rows = table(
+            arm.title,
+            ["size", *seed, "state", "stage"],
+            ["tokens", "of", "perplexity", *mfu],
+            spare=[*mfu, "of", "tokens", "stage"],
+        )
         details = []
         for stage in arm.stages:
             state = status_of(stage)

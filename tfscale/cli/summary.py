@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from rich.table import Table
-
-from tfscale.cli.experiment import quantity, table, tokens, work
+from tfscale.cli.experiment import quantity, tokens, work
+from tfscale.cli.table import FittedTable, table
 from tfscale.models.counts import parameters
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.ledger import read_done, read_growth
@@ -14,9 +13,9 @@ from tfscale.schedule.plan import Plan
 from tfscale.schedule.predict import duration
 
 
-def chain_table(plan: Plan) -> Table:
-    """Size by size: what the chain reached and what it has cost up to there, on average over its seeds. All its stages
-    are done."""
+def chain_table(plan: Plan) -> FittedTable:
+    """The perplexity of each size and what it has cost, base included, on average over seeds. All stages of the chain
+    have to be done."""
     experiment = plan.experiment
     seeds = len(plan.replicates)
     rows = table(
@@ -24,6 +23,8 @@ def chain_table(plan: Plan) -> Table:
         + (f", mean of {seeds} seeds" if seeds > 1 else ""),
         ["size"],
         ["params", "tokens", "perplexity", "bits/byte", "loss at growth", "FLOPs so far", "time"],
+        spare=["time", "bits/byte", "params", "tokens", "loss at growth", "FLOPs so far"],
+        elsewhere="`tfscale compare --json` has all of them",
     )
     for replicates in zip(*(replicate.chain.stages for replicate in plan.replicates), strict=True):
         done = [read_done(stage.path) for stage in replicates]
@@ -41,7 +42,7 @@ def chain_table(plan: Plan) -> Table:
 
 
 def _perplexity(losses: Sequence[float]) -> str:
-    """Of the mean loss; of several seeds with the standard deviation between them."""
+    """The perplexity of the mean loss, with the standard deviation between seeds where there are several."""
     centre = math.exp(mean(losses))
     return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
 

@@ -2,16 +2,16 @@
 
 import difflib
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from tfscale.cli.experiment import answer, console, plan_of, say, table, work
+from tfscale.cli.console import answer, console, say
+from tfscale.cli.experiment import plan_of, work
 from tfscale.cli.run import catch_up, check, prepare, tracking_store, train
+from tfscale.cli.streams import tell_error
+from tfscale.cli.table import FittedTable, table
 from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
@@ -190,8 +190,9 @@ def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], p
     say("\n".join(record["chosen"]))
 
 
-def _table(tuning: Tuning, findings: Sequence[Finding]) -> Table:
-    rows = table(f"{tuning.experiment.schedule.name}, last held-out loss", ["rate", "of"], ["lr", "loss", "", ""])
+def _table(tuning: Tuning, findings: Sequence[Finding]) -> FittedTable:
+    title = f"{tuning.experiment.schedule.name}, last held-out loss"
+    rows = table(title, ["rate", "of"], ["lr", "loss", "above the best", "now"], spare=["now", "of"])
     for finding in findings:
         choice = finding.choice
         assert choice is not None
@@ -222,9 +223,8 @@ def _explain_failures(findings: Sequence[Finding]) -> int:
     lost = [finding for finding in findings if finding.tunable.key not in chosen(findings)]
     for finding in lost:
         rates = [trial.rate for trial in finding.trials]
-        print(
-            f"error: {finding.tunable.key}: every run from {rates[0]:g} to {rates[-1]:g} diverged, and nothing that "
-            "grows out of them was tuned; try lower --factors, or a longer warm-up (optim.warmup)",
-            file=sys.stderr,
+        tell_error(
+            f"{finding.tunable.key}: every run from {rates[0]:g} to {rates[-1]:g} diverged, and nothing that "
+            "grows out of them was tuned; try lower --factors, or a longer warm-up (optim.warmup)"
         )
     return 1 if lost else 0

@@ -1,0 +1,55 @@
+"""The console: where all that a command has to say goes, in words, as a table or as JSON."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+LOG_WIDTH = 1000
+"""Columns where there is no terminal: enough that in a log file nothing is wrapped or left out."""
+PROSE_WIDTH = 120
+"""Columns of running text, at most."""
+
+console = Console(highlight=False)
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console.width = LOG_WIDTH
+
+
+def leave_stdout(alone: bool) -> None:
+    """Have all that is said for people go to standard error from now on, or to standard output again."""
+    console.stderr = alone
+    if "COLUMNS" not in os.environ:
+        # None: as wide as the terminal is, whenever it is asked.
+        console.width = None if console.is_terminal else LOG_WIDTH  # type: ignore[assignment]
+
+
+def prose_width() -> int:
+    """The columns to wrap running text at."""
+    return min(console.width, PROSE_WIDTH)
+
+
+def say(text: str) -> None:
+    """Print a line as it is: whole when it is piped, wrapped by the terminal when it is long."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def answer(document: object) -> None:
+    """Print the JSON document of --json, on standard output. A non-finite number is null."""
+    print(json.dumps(_plain(document), indent=2, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """The same in what JSON has a form of."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,99 @@
+"""Standard output and standard error that outlive what they are connected to.
+
+A run takes days; the terminal, file or pipe that it prints to may be full, closed or gone before it ends. Nothing that
+is written here raises: characters that the encoding lacks are replaced, bytes that cannot be written are dropped, and
+the first reason is kept for the exit code.
+"""
+
+import errno
+import io
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+FAILURE = 1
+"""Exit code of a command that has worked, but could not print all that it had to say."""
+
+
+class Stream(io.FileIO):
+    """The bytes of a standard stream. A write never fails; `lost` is the first error of the operating system."""
+
+    def __init__(self, descriptor: int, closed_before: bool = False) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.lost: OSError | None = None
+        self._closed_before = closed_before
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write data, or drop it; returns how many bytes are dealt with."""
+        try:
+            if self._closed_before:
+                raise OSError(errno.EBADF, "it is closed")
+            while (written := super().write(data)) is None:  # who reads it has made it non-blocking
+                select.select([], [self], [])
+        except OSError as error:
+            self.lost = self.lost or error
+            return memoryview(data).nbytes
+        return written
+
+
+def open_streams() -> None:
+    """Put streams that never fail in the place of standard output and standard error.
+
+    A standard stream that the shell has closed is connected to the null device, lest the next file that is opened gets
+    its number, and with it the output of child processes.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)
+    sys.stdout = _enduring(sys.stdout, "replace")
+    sys.stderr = _enduring(sys.stderr, "backslashreplace")
+
+
+def _enduring(stream: TextIO | None, errors: str) -> TextIO:
+    if stream is None:
+        closed = Stream(os.open(os.devnull, os.O_RDWR), closed_before=True)
+        return io.TextIOWrapper(io.BufferedWriter(closed), encoding="utf-8", errors=errors)
+    if type(stream) is not io.TextIOWrapper:
+        return stream  # a stand-in of whoever called this process's main()
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(Stream(stream.fileno())),
+        encoding=stream.encoding,
+        errors=errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def lost_output() -> OSError | None:
+    """The first error in writing to standard output; None if all has been written."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw.lost if isinstance(raw, Stream) else None
+
+
+def exit_code(code: int) -> int:
+    """The exit code of a command whose work ended with `code`: a failure if its output was lost, which is told then.
+
+    A reader that has left, such as `head`, has seen what it wanted and is told nothing.
+    """
+    error = lost_output()
+    if error is None:
+        return code
+    if not isinstance(error, BrokenPipeError):
+        done = "" if code else "; all else is done, and the same command prints it again"
+        tell_error(f"{told(error)}; not all of the output could be written{done}")
+    return code or FAILURE
+
+
+def told(error: OSError) -> str:
+    """An error in writing to standard output, in words."""
+    return f"standard output: {error.strerror}"
+
+
+def tell_error(text: str) -> None:
+    """Tell an error on standard error."""
+    print(f"error: {text}", file=sys.stderr)
