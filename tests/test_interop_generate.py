@@ -36,6 +36,18 @@ def test_a_stage_goes_on_from_the_prompt_the_same_way_for_the_same_seed(plan: Pl
     assert greedy == written(*call, "--top-k", 1)[0] == written(*call, "--top-p", 1e-9)[0]
 
 
+@pytest.mark.parametrize("temperature", ["1e-300", "5e-324", "1e-45", "1e-10"])
+def test_a_very_low_temperature_takes_the_likeliest_token(plan: Plan, temperature: str) -> None:
+    call = (plan.chain.stages[0].key, "the model", f"runs={plan.runs}", "--tokens", 12)
+    assert written(*call, "--temperature", temperature)[0] == written(*call, "--temperature", 0)[0]
+
+
+@pytest.mark.parametrize("temperature", ["1e300", "1.7e308"])
+def test_a_very_high_temperature_draws_among_all_tokens(plan: Plan, temperature: str) -> None:
+    text, _ = written(plan.chain.stages[0].key, "x", f"runs={plan.runs}", "--tokens", 12, "--temperature", temperature)
+    assert text.startswith("x")
+
+
 def test_a_text_beyond_the_context_says_what_the_model_saw(plan: Plan) -> None:
     text, note = written(
         plan.chain.stages[0].key, "the model", f"runs={plan.runs}", "--tokens", 200, "--temperature", 5
@@ -62,7 +74,11 @@ def test_every_finished_stage_of_the_chain_writes_side_by_side(plan: Plan, corpu
     [
         (["nothing", "x"], "nothing: no stage of that name"),
         (["chain", "x"], "no stage of progressive_tiny is finished"),
-        (["nothing", "x", "--top-p", "0"], "--top-p=0.0"),
+        (["nothing", "x", "--top-p", "0"], "--top-p=0.0: must be above 0 and at most 1"),
+        (["nothing", "x", "--top-p", "-1"], "--top-p=-1.0: must be above 0 and at most 1"),
+        (["nothing", "x", "--top-p", "nan"], "--top-p=nan: must be above 0 and at most 1"),
+        (["nothing", "x", "--temperature", "nan"], "--temperature=nan: must be a finite number, at least 0"),
+        (["nothing", "x", "--temperature", "inf"], "--temperature=inf: must be a finite number, at least 0"),
     ],
 )
 def test_a_users_fault_is_told(arguments: list[str], fault: str, corpus: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The user's faults, told once and all together."""
 
+import re
 from collections.abc import Sequence
 
 USER_FAULT = 2
@@ -7,8 +8,16 @@ USER_FAULT = 2
 
 
 class UserFault(Exception):
-    """What the user said cannot be done. `faults` are whole messages: the key, the value, what is allowed, the mend."""
+    """Says why what the user asked for cannot be done. Each of `faults` is a whole message: the key, the value, what is
+    allowed, the fix. No message shows a password."""
 
     def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = list(faults)
+        self.faults = [without_password(fault) for fault in faults]
+        super().__init__("\n".join(self.faults))
+
+
+def without_password(text: str) -> str:
+    """The text with `SCHEME://USER:PASSWORD@HOST` cut down to `SCHEME://HOST` wherever it stands, and with `***` for the
+    values of `password=`, `token=` and the like in a query."""
+    text = re.sub(r"(?i)([?&][^\s=&]*(?:password|passwd|pwd|token|secret)[^\s=&]*=)[^\s&]*", r"\1***", text)
+    return re.sub(r"(\w[\w+.-]*://)\S*@", r"\1", text)

@@ -163,4 +163,7 @@ def mirror(experiment: Recorded, store: Store) -> None:
 
 
 def _warn(fault: str) -> None:
-    print(f"warning: tracking is behind, and is caught up by the next run: {fault}", file=sys.stderr)
+    print(
+        f"warning: tracking is behind: {fault}\nThe same command sends what is missing once that is mended.",
+        file=sys.stderr,
+    )

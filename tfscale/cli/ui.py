@@ -1,5 +1,6 @@
 """tfscale ui: MLflow's own page."""
 
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ def ui(overrides: Sequence[str], port: int, config_dir: Path | None) -> int:
         command = ui_command(store, port=port)
     except ValueError as error:
         raise UserFault([str(error)]) from error
+    _check_port(port)
     page = f"http://127.0.0.1:{port}"
     say(f"{page}  (Ctrl-C ends it)")
     found = experiment_id(store, plan.experiment.schedule.name)
@@ -31,3 +33,23 @@ def ui(overrides: Sequence[str], port: int, config_dir: Path | None) -> int:
         return subprocess.run(command, env=ui_environment(), check=False).returncode
     except KeyboardInterrupt:
         return 0
+
+
+def _check_port(port: int) -> None:
+    """Makes sure that a server can listen on a port of this machine.
+
+    Raises:
+        UserFault: it cannot.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port whose last server has just ended is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserFault([f"--port={port}: must be a free port ({error.strerror}); try --port {_free()}"]) from error
+
+
+def _free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

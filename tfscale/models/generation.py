@@ -78,7 +78,9 @@ def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
     if sampling.top_k:
         threshold = logits.topk(min(sampling.top_k, len(logits))).values[-1]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
-    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+    # Logits over a very low temperature would be infinite; their distances to the largest may be.
+    distances = (logits - logits.max()) / max(sampling.temperature, torch.finfo(logits.dtype).tiny)
+    probabilities = torch.softmax(distances, dim=-1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
         reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # without the token itself: one always stays

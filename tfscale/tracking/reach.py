@@ -5,6 +5,7 @@ import urllib.request
 from contextlib import closing
 
 from tfscale.tracking.store import Store
+from tfscale.tracking.urls import read_only
 
 SECONDS = 5.0
 """How long a server is waited for."""
@@ -27,7 +28,7 @@ def unreachable(store: Store) -> str | None:
 def _unreadable(store: Store) -> str | None:
     assert store.database is not None
     try:
-        with closing(sqlite3.connect(f"{store.database.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(read_only(store.database)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         return str(error)

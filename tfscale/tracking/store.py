@@ -1,22 +1,19 @@
-"""Where the mirror stands, and how MLflow is reached: quietly, and never waited for long."""
+"""The tracking store: where it is, and how MLflow is reached, quietly and without long waits."""
 
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from tfscale.faults import without_password
 from tfscale.tracking.lock import locked
+from tfscale.tracking.urls import check_driver, is_server, read_only, sqlite_file, sqlite_url
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-_SQLITE = "sqlite:///"
-_SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 
 
 class StoreError(RuntimeError):
@@ -34,16 +31,13 @@ class Store:
     folder: Path
     """Holds a cursor for each experiment."""
 
-    @property
-    def shown(self) -> str:
-        """The URI without user and password, for messages and files."""
-        return re.sub(r"//[^/@]*@", "//", self.uri)
+    database: Path | None = None
+    """The file of a sqlite store; None for any other."""
 
     @property
-    def database(self) -> Path | None:
-        """The file of a sqlite store; None for any other."""
-        path, _, _ = self.uri.removeprefix(_SQLITE).partition("?")
-        return Path(path) if self.uri.startswith(_SQLITE) else None
+    def shown(self) -> str:
+        """The store as messages and files name it: a file by its path, any other by its URI without the password."""
+        return f"sqlite:///{self.database}" if self.database is not None else without_password(self.uri)
 
     def lacks(self, run_ids: set[str]) -> bool:
         """Whether runs that were once written are known to be gone. Only a sqlite file can be asked without MLflow,
@@ -55,7 +49,7 @@ def experiment_id(store: Store, name: str) -> str | None:
     """Of an experiment by name, without MLflow; None where the store is no sqlite file, or does not have it."""
     if store.database is None or not store.database.exists():
         return None
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{store.database.as_uri()}?mode=ro", uri=True)) as database:
+    with suppress(sqlite3.Error), closing(read_only(store.database)) as database:
         rows = database.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchall()
         return str(rows[0][0]) if rows else None
     return None
@@ -65,28 +59,38 @@ def store_at(runs: Path, uri: str | None = None) -> Store:
     """The store for a folder of runs: by default `mlflow.db` in it, with the artifacts in `mlartifacts`.
 
     Args:
-        uri: any MLflow tracking URI but that of a file store. A relative sqlite path counts from the current folder.
+        uri: any MLflow tracking URI but that of a file store. A relative sqlite path counts from the current folder,
+            and `~` is the home folder.
 
     Raises:
-        ValueError: a URI that is none, or a file store's.
+        ValueError: the URI is malformed or a file store's, its database driver is not installed, or MLflow cannot keep
+            artifacts under the path.
     """
     runs = runs.resolve()
-    uri = uri or f"{_SQLITE}{runs / 'mlflow.db'}"
-    scheme = urlsplit(uri).scheme
-    if scheme.partition("+")[0] not in _SCHEMES and uri != "databricks":
+    folder = runs / "tracking"
+    if uri is None or uri.partition(":")[0] in ("sqlite", "sqlite+pysqlite"):
+        database, query = sqlite_file(uri) if uri else (runs / "mlflow.db", {})
+        return Store(sqlite_url(database, query), _artifacts(database.parent), folder, database)
+    if is_server(uri):
+        return Store(uri, None, folder)
+    check_driver(uri)
+    return Store(uri, _artifacts(runs), folder)
+
+
+def _artifacts(folder: Path) -> str:
+    """The URI of the artifacts in a folder.
+
+    Raises:
+        ValueError: MLflow reads such URIs as UTF-8 and would write to another folder.
+    """
+    try:
+        os.fsencode(folder).decode("utf-8")
+    except UnicodeDecodeError:
         raise ValueError(
-            f"tracking.uri={uri!r}; allowed: sqlite:///FILE, http(s)://HOST, or a database's URI. MLflow's file store "
-            f"is no longer maintained; leave tracking.uri out for {_SQLITE}{runs / 'mlflow.db'}."
-        )
-    artifacts = runs / "mlartifacts"
-    if scheme == "sqlite":
-        path, mark, query = uri.removeprefix(_SQLITE).partition("?")
-        if not uri.startswith(_SQLITE) or path in ("", ":memory:"):
-            raise ValueError(f"tracking.uri={uri!r}: names no file; write sqlite:///FILE")
-        database = Path(path).resolve()
-        uri, artifacts = f"{_SQLITE}{database}{mark}{query}", database.parent / "mlartifacts"
-    served = scheme in ("http", "https") or uri.startswith("databricks")
-    return Store(uri, None if served else artifacts.as_uri(), runs / "tracking")
+            f"runs={os.fsencode(folder)!r}: MLflow cannot keep artifacts under a path that is not UTF-8; try another "
+            "folder, or tracking=none"
+        ) from None
+    return (folder / "mlartifacts").as_uri()
 
 
 def quiet_environment() -> dict[str, str]:
@@ -113,6 +117,8 @@ def connect(store: Store) -> "MlflowClient":
 
     if store.database is not None:
         _create_schema(store, store.database)
+    elif not is_server(store.uri):
+        _knock(store)
     return MlflowClient(tracking_uri=store.uri, registry_uri=store.uri)
 
 
@@ -125,18 +131,28 @@ def store_faults(store: Store) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
         raise StoreError(f"MLflow at {store.shown}: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:
-    """An error in one line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """The first line of an error, without passwords."""
+    return without_password(str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
 def _quieten() -> None:
     for name, value in quiet_environment().items():
         os.environ.setdefault(name, value)
+
+
+def _knock(store: Store) -> None:
+    """Connects to a database server once: MLflow tries one that does not answer for hours."""
+    from sqlalchemy import create_engine
+
+    engine = create_engine(store.uri)
+    with closing(engine.connect()):
+        pass
+    engine.dispose()
 
 
 def _create_schema(store: Store, database: Path) -> None:
@@ -150,7 +166,7 @@ def _create_schema(store: Store, database: Path) -> None:
             aside = database.with_name(f".{database.name}.making")
             for left in aside.parent.glob(f"{aside.name}*"):  # a journal that stayed would be played into the new file
                 left.unlink()
-            SqlAlchemyStore(f"{_SQLITE}{aside}", store.artifacts)  # type: ignore[no-untyped-call]
+            SqlAlchemyStore(sqlite_url(aside), store.artifacts)  # type: ignore[no-untyped-call]
             aside.rename(database)
         # MLflow tries a file that cannot be opened for minutes; this fails at once.
         with closing(sqlite3.connect(database)) as connection:
@@ -162,7 +178,7 @@ def _active_runs(database: Path) -> set[str]:
     if not database.exists():
         return set()
     try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(read_only(database)) as connection:
             return {run for (run,) in connection.execute("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'")}
     except sqlite3.Error:
         return set()  # MLflow will say what is wrong with it

@@ -1,0 +1,122 @@
+"""Tracking URIs: which there are, and how a file's path becomes one.
+
+The same file has to be found by SQLAlchemy 2.0, which takes the path in a URL as it stands, by 2.1, which unquotes it,
+and by MLflow, which makes folders for what follows `sqlite:///` without unquoting it.
+"""
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from tfscale.faults import without_password
+
+_DATABASES = ("postgresql", "mysql", "mssql")
+_PLAIN = re.compile(r"[\w/ .,:@+=~-]*")
+"""Paths that mean the same everywhere."""
+_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Where a driver's package has another name than its module."""
+
+
+def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
+    """The tracking URI of an absolute path, whatever characters it has.
+
+    Args:
+        query: SQLAlchemy's settings of the connection, such as a timeout.
+    """
+    plain = _PLAIN.fullmatch(str(file))
+    if plain and not query:
+        return f"sqlite:///{file}"
+    from sqlalchemy import URL
+
+    if plain:
+        url = URL.create("sqlite", database=str(file), query=query or {})
+    else:
+        # SQLite itself reads file: URIs. By this longer name of the dialect MLflow makes no folders.
+        path = file.as_uri().replace("file://", "file:", 1)
+        url = URL.create("sqlite+pysqlite", database=path, query={**(query or {}), "uri": "true"})
+    return url.render_as_string(hide_password=False)
+
+
+def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
+    """The absolute path behind a sqlite URI, and its query.
+
+    Raises:
+        ValueError: it names no file.
+    """
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(uri)
+    except ArgumentError as error:
+        raise ValueError(_malformed(uri)) from error
+    path, query = url.database or "", {name: str(value) for name, value in url.query.items()}
+    if query.pop("uri", "") == "true" and path.startswith("file:"):
+        path = unquote(urlsplit(path).path, errors="surrogateescape")
+    if url.host or path in ("", ":memory:") or path.startswith("file:"):
+        raise ValueError(f"tracking.uri={uri!r}: must name a file; try sqlite:///FILE")
+    return Path(path).expanduser().resolve(), query
+
+
+def read_only(file: Path) -> sqlite3.Connection:
+    """Opens a sqlite file to read it; one that is not there is not made."""
+    return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
+
+
+def is_server(uri: str) -> bool:
+    """Whether MLflow reaches this URI through a server, which decides where artifacts are.
+
+    Raises:
+        ValueError: it is neither that nor a database's, or its port is no number.
+    """
+    scheme = uri.partition(":")[0]
+    if scheme in ("http", "https"):
+        _check_server(uri)
+    if scheme in ("http", "https", "databricks"):
+        return True
+    if scheme.partition("+")[0] in _DATABASES and "://" in uri:
+        return False
+    raise ValueError(_malformed(uri))
+
+
+def _check_server(uri: str) -> None:
+    """Refuses what would make a part of the password a host's name, which messages show."""
+    try:
+        parts = urlsplit(uri)
+        clear = "@" not in parts.path and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number
+        clear = False
+    if not clear:
+        raise ValueError(
+            f"tracking.uri={without_password(uri)!r}: must be http(s)://HOST:PORT; in a password try %40 for @, %2F for / "
+            "and %3A for :"
+        )
+
+
+def check_driver(uri: str) -> None:
+    """Makes sure that a database's driver is installed.
+
+    Raises:
+        ValueError: with the package that has to be installed.
+    """
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    shown = without_password(uri)
+    try:
+        url = make_url(uri)
+        url.get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        package = _PACKAGES.get(error.name or "", error.name)
+        raise ValueError(f"tracking.uri={shown!r}: needs the package {package}; try pip install '{package}'") from None
+    except (SQLAlchemyError, ValueError) as error:
+        raise ValueError(f"tracking.uri={shown!r}: {without_password(str(error))}") from None
+
+
+def _malformed(uri: str) -> str:
+    return (
+        f"tracking.uri={without_password(uri)!r}: must be sqlite:///FILE, http(s)://HOST, or a database's URI; MLflow's file "
+        "store is no longer maintained. Try it without tracking.uri, for mlflow.db in the runs folder"
+    )
