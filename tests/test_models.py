@@ -103,7 +103,7 @@ def test_the_transformer_is_the_textbook_one() -> None:
     weights = dict(model.named_parameters())
     tokens = torch.randint(67, (2, 16))
     x = weights["embedding"][tokens]
-    table = rotary_table(TRANSFORMER, 16, x.device, x.dtype)
+    table = rotary_table(TRANSFORMER, torch.arange(16), x.dtype)
     assert table is not None
     mask = torch.full((16, 16), -torch.inf).triu(1)
     for i in range(2):
@@ -121,18 +121,18 @@ def test_the_transformer_is_the_textbook_one() -> None:
 
 def test_rotary_depends_on_distance_alone_and_can_be_left_out() -> None:
     config = tokenformer()
-    table = rotary_table(config, 16, torch.device("cpu"), torch.float64)
+    table = rotary_table(config, torch.arange(16), torch.float64)
     assert table is not None
     q, k = (torch.randn(8, dtype=torch.float64).expand(16, 1, 8) for _ in range(2))
     scores = rotate(q, table)[:, 0] @ rotate(k, table)[:, 0].T
     torch.testing.assert_close(scores[0, 3], scores[7, 10])
-    assert rotary_table(tokenformer(rotary=0.0), 16, torch.device("cpu"), torch.float32) is None
+    assert rotary_table(tokenformer(rotary=0.0), torch.arange(16), torch.float32) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_heads_rotated_in_place_are_the_rotated_ones_with_their_gradients(dtype: torch.dtype) -> None:
     wide = torch.promote_types(dtype, torch.float32)
-    table, exact = (rotary_table(tokenformer(), 16, torch.device("cpu"), each) for each in (wide, torch.float64))
+    table, exact = (rotary_table(tokenformer(), torch.arange(16), each) for each in (wide, torch.float64))
     assert table is not None
     assert exact is not None
     qkv, gradients = torch.randn(2, 16, 3, 4, 8).to(dtype).requires_grad_(), torch.randn(3, 2, 16, 4, 8).to(dtype)
@@ -147,7 +147,7 @@ def test_heads_rotated_in_place_are_the_rotated_ones_with_their_gradients(dtype:
 
 
 def test_what_was_overwritten_by_rotation_cannot_be_used_unnoticed() -> None:
-    table = rotary_table(tokenformer(), 16, torch.device("cpu"), torch.float32)
+    table = rotary_table(tokenformer(), torch.arange(16), torch.float32)
     qkv = torch.randn(2, 16, 3, 4, 8, requires_grad=True).exp()  # exp needs its output to go back
     q, _, _ = rotated_heads(qkv, table)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

@@ -3,7 +3,9 @@
 An exported folder carries this file as `modeling_tfscale.py`, and what it imports beside it.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +15,14 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
-from tfscale.models.cache import LayerPast, causal_mask
+from tfscale.interop.hf_past import CACHE_NAME, HeldPast
 from tfscale.models.config import ModelConfig, from_dict
 from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
+
+_IMPLIED = ("cache_position",)
+"""Arguments that older releases of transformers give and newer ones do not, and that say nothing new: the cache itself
+knows its positions."""
 
 
 class TfscaleConfig(PreTrainedConfig):
@@ -24,7 +30,7 @@ class TfscaleConfig(PreTrainedConfig):
     it."""
 
     model_type = "tfscale"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = (CACHE_NAME,)
 
     tfscale: dict[str, Any] | None = None
     vocab_size: int = 0
@@ -87,35 +93,58 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
-        labels: Tensor | None = None,
         use_cache: bool | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: int | Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
-        **kwargs: Any,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **others: Any,
     ) -> CausalLMOutputWithPast:
         """Logits [batch, time, vocab_size], and their loss against `labels`, in which -100 is not counted.
 
-        Positions are relative, so padding on either side changes nothing as long as `attention_mask` [batch, time]
-        says where it is; `position_ids` are not needed.
+        Args:
+            attention_mask: [batch, all], 0 at padding, on either side; or [batch, 1, time, all].
+            position_ids: [batch, time]; by default they count on from what the cache holds. Without an
+                `attention_mask` and a filled cache, a position that does not follow the one before begins another
+                sequence, and neither sees the other.
+            cache: of what was read before; `past_key_values` is its name in older releases of transformers.
+            num_items_in_batch: the number of labels that the loss is divided by; by default their own.
+            logits_to_keep: the number of last positions that logits are made of, or their indices; 0: all.
+
+        Raises:
+            TypeError: an argument that is not listed here.
+            ValueError: `inputs_embeds` or `output_attentions`, which this model does not have.
         """
-        if kwargs.get("inputs_embeds") is not None:
+        if unknown := [name for name in others if name not in _IMPLIED]:
+            raise TypeError(f"forward() has no argument {', '.join(unknown)}; it has {', '.join(_arguments())}")
+        if cache is not None and past_key_values is not None:
+            raise TypeError("forward(): cache and past_key_values are two names of one argument; give one of them")
+        if inputs_embeds is not None:
             raise ValueError("inputs_embeds: this model takes input_ids")
-        if (
-            past_key_values is None
-            and (self.config.use_cache if use_cache is None else use_cache)
-            and not self.training
-        ):
-            past_key_values = DynamicCache(config=self.config)
-        past = None
-        if past_key_values is not None or _hides(attention_mask):
-            past = _Past(self.model, past_key_values, attention_mask if _hides(attention_mask) else None)
-        hidden = self.model.hidden(input_ids, past)
+        if output_attentions:
+            raise ValueError("output_attentions: this model does not keep attention weights")
+        held = cache if past_key_values is None else past_key_values
+        keeps = use_cache if use_cache is not None else self.config.use_cache and not self.training
+        if held is None and keeps:
+            held = DynamicCache(config=self.config)
+        past = HeldPast(len(self.model.blocks), input_ids, held, attention_mask, position_ids)
+        shows = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        with _block_inputs(self.model if shows else None) as states:
+            hidden = self.model.hidden(input_ids, None if past.is_plain else past, position_ids)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) and logits_to_keep else logits_to_keep
         logits = self.lm_head(hidden if isinstance(kept, int) else hidden[:, kept])
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
+            loss = self.loss_function(logits, labels, self.config.vocab_size, num_items_in_batch=num_items_in_batch)
+        return CausalLMOutputWithPast(
+            loss=loss, logits=logits, hidden_states=(*states, hidden) if shows else None, **{CACHE_NAME: held}
+        )
 
     def get_input_embeddings(self) -> nn.Module:
         """A view of the embedding, which is tied to the output's."""
@@ -143,32 +172,17 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
                     parameter.data.copy_(first)
 
 
-def _hides(mask: Tensor | None) -> bool:
-    return mask is not None and (mask.ndim == 4 or not bool(mask.all()))
+def _arguments() -> list[str]:
+    parameters = inspect.signature(TfscaleForCausalLM.forward).parameters
+    return [name for name in parameters if name not in ("self", "others")] + ["return_dict"]
 
 
-class _Past:
-    """Hugging Face's cache and padding, as the model's attention asks for them."""
-
-    def __init__(self, model: LanguageModel, cache: Cache | None, mask: Tensor | None) -> None:
-        self.length = int(cache.get_seq_length()) if cache is not None else 0
-        self.layers: Sequence[LayerPast] = [_LayerPast(cache, number, mask) for number in range(len(model.blocks))]
-
-
-class _LayerPast:
-    def __init__(self, cache: Cache | None, number: int, mask: Tensor | None) -> None:
-        self._cache, self._number, self._mask = cache, number, mask
-
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        time = keys.shape[2]
-        if self._cache is not None:
-            keys, values = self._cache.update(keys, values, self._number)
-        total = keys.shape[2]
-        if self._mask is None:
-            return keys, values, causal_mask(time, total, keys.device) if time > 1 else None
-        if self._mask.ndim == 4:
-            return keys, values, self._mask
-        seen = causal_mask(time, total, keys.device) & self._mask.bool()[:, None, None, :]
-        # Padding sees itself: a row without anything to see would be no number.
-        itself = torch.ones(time, total, dtype=torch.bool, device=keys.device).triu(total - time)
-        return keys, values, seen | (itself & causal_mask(time, total, keys.device))
+@contextmanager
+def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
+    """The states that each block is given while the model reads: of the embedding, then of each block but the last."""
+    states: list[Tensor] = []
+    with ExitStack() as hooks:
+        for block in model.blocks if model is not None else ():
+            hook = block.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+            hooks.callback(hook.remove)
+        yield states

@@ -2,6 +2,7 @@
 `trust_remote_code`, without tfscale being installed."""
 
 import re
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,7 +28,13 @@ def sources() -> dict[str, str]:
         assert all(_path(name).is_file() for name in needed), f"{module}: imports a package; import from its modules"
         found[module] = _IMPORT.sub(lambda match: f"{match[1]}from .{_name(match[2])} import", text)
         waiting += needed
+    found[_ENTRY] += _imports(sorted(found.keys() - {_ENTRY}))
     return {f"{_name(module)}.py": _head(module) + text for module, text in sorted(found.items())}
+
+
+def _imports(modules: Sequence[str]) -> str:
+    lines = [f"from .{_name(module)} import __name__ as _{_name(module)}" for module in modules]
+    return "\n".join(["\n# transformers 5.0 copies only the files that this one names.", *lines, ""])
 
 
 def _path(module: str) -> Path:

@@ -46,13 +46,20 @@ class LanguageModel(nn.Module):
             block.compile()
         self._fused_loss = True
 
-    def hidden(self, tokens: Tensor, past: Past | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, past: Past | None = None, positions: Tensor | None = None) -> Tensor:
         """tokens [batch, time] to the normalised states [batch, time, d_model] that the logits are made from. With a
-        `past` the tokens follow what it holds, and are added to it."""
-        return self._hidden(F.embedding(tokens, self.embedding), past)
+        `past` the tokens follow what it holds, and are added to it.
 
-    def _hidden(self, x: Tensor, past: Past | None = None) -> Tensor:
-        rotation = rotary_table(self.config, x.shape[1], x.device, x.dtype, past.length if past else 0)
+        Args:
+            positions: [time] or [batch, time]; by default they count on from what `past` holds.
+        """
+        return self._hidden(F.embedding(tokens, self.embedding), past, positions)
+
+    def _hidden(self, x: Tensor, past: Past | None = None, positions: Tensor | None = None) -> Tensor:
+        if positions is None:
+            start = past.length if past else 0
+            positions = torch.arange(start, start + x.shape[1], device=x.device)
+        rotation = rotary_table(self.config, positions, x.dtype)
         layers = past.layers if past else [None] * len(self.blocks)
         again = self._recompute == "blocks" and torch.is_grad_enabled()
         for block, layer in zip(self.blocks, layers, strict=True):

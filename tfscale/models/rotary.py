@@ -12,18 +12,16 @@ ROTARY_BASE = 10_000.0
 
 
 class Rotation(NamedTuple):
-    """What `rotate` multiplies the first r dimensions of a head with, and their swapped halves, at some positions."""
+    """The factors of the first r dimensions of a head, and of their swapped halves, at some positions."""
 
     cos: Tensor
-    """[time, 1, r]."""
+    """[time, 1, r] or [batch, time, 1, r]."""
     sin: Tensor
-    """[time, 1, r], negative in the first half."""
+    """The same shape, negative in the first half."""
 
 
-def rotary_table(
-    config: ModelConfig, time: int, device: torch.device, dtype: torch.dtype, start: int = 0
-) -> Rotation | None:
-    """The rotation of `time` positions from `start` on; None where nothing rotates.
+def rotary_table(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> Rotation | None:
+    """The rotation at `positions`, [time] or [batch, time]; None where nothing rotates.
 
     Inverse frequencies are 10000^(-2j/r) over the r rotating dimensions (the official GPU configs' `rotary_pct`).
     """
@@ -31,8 +29,8 @@ def rotary_table(
     if r == 0:
         return None
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    frequency = ROTARY_BASE ** (-torch.arange(0, r, 2, device=device, dtype=wide) / r)
-    angles = torch.outer(torch.arange(start, start + time, device=device, dtype=wide), frequency)[:, None]
+    frequency = ROTARY_BASE ** (-torch.arange(0, r, 2, device=positions.device, dtype=wide) / r)
+    angles = positions.to(wide)[..., None, None] * frequency
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
     return Rotation(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
 
@@ -65,7 +63,7 @@ class _RotatedHeads(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(cos, sin)
         turning = _turning(qkv, cos)
-        torch.addcmul(turning * cos[:, None], _swapped(turning), sin[:, None], out=turning)
+        torch.addcmul(turning * cos.unsqueeze(-3), _swapped(turning), sin.unsqueeze(-3), out=turning)
         return qkv.unbind(2)
 
     @staticmethod
@@ -74,7 +72,7 @@ class _RotatedHeads(torch.autograd.Function):
         cos, sin = ctx.saved_tensors
         d_qkv = torch.stack(gradients, dim=2)
         turning = _turning(d_qkv, cos)
-        torch.add(turning * cos[:, None], _swapped(turning * sin[:, None]), out=turning)
+        torch.add(turning * cos.unsqueeze(-3), _swapped(turning * sin.unsqueeze(-3)), out=turning)
         return d_qkv, None, None
 
 

@@ -1,0 +1,99 @@
+"""Hugging Face's cache, padding and packing, in the form that the model's attention asks for."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from tfscale.models.cache import LayerPast, causal_mask
+
+CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+"""The name that the installed transformers gives the cache in a model's arguments and outputs."""
+
+
+class HeldPast:
+    """The positions in a cache, and which of them the new ones see."""
+
+    def __init__(
+        self,
+        layers: int,
+        tokens: Tensor,
+        cache: Cache | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+    ) -> None:
+        """
+        Args:
+            layers: the number of the model's blocks.
+            tokens: the new ones, [batch, time].
+            cache: extended by each layer; None where nothing is kept.
+            attention_mask: [batch, held + time], 0 at padding; or [batch, 1, time, all], for each pair of positions.
+            position_ids: where they begin anew and nothing else says what is seen, another sequence begins.
+
+        Raises:
+            ValueError: an `attention_mask` of another shape.
+        """
+        self.length = int(cache.get_seq_length()) if cache is not None else 0
+        self._cache = cache
+        self.layers: Sequence[LayerPast] = [_LayerPast(self, cache, number) for number in range(layers)]
+        self.places = torch.arange(self.length, self.length + tokens.shape[1], device=tokens.device)
+        """The new ones' in the cache."""
+        self._time = tokens.shape[1]
+        self._pairs: Tensor | None = None
+        self._mask: Tensor | None = None
+        if attention_mask is None:
+            if position_ids is not None and self.length == 0:
+                self._pairs = _same_sequence(position_ids)
+        elif attention_mask.ndim == 4:
+            self._mask = attention_mask
+        elif attention_mask.shape != (len(tokens), self.length + self._time):
+            shape, total = tuple(attention_mask.shape), self.length + self._time
+            raise ValueError(
+                f"attention_mask: must be [{len(tokens)}, {total}], {self.length} positions in the cache and "
+                f"{self._time} new ones; it is {list(shape)}"
+            )
+        elif not bool(attention_mask.all()):
+            self._pairs = attention_mask.bool()[:, None, None, :]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the new positions are all there is, each sees those before it, and none is kept."""
+        return self._cache is None and self._pairs is None and self._mask is None
+
+    def mask(self, total: int, device: torch.device) -> Tensor | None:
+        """True where a new position sees one of all `total`, which may be more than are filled; None: it sees all."""
+        if self._mask is None and (self._time > 1 or self._pairs is not None or total > self.length + self._time):
+            self._mask = self._seen(total, device)
+        return self._mask
+
+    def _seen(self, total: int, device: torch.device) -> Tensor:
+        filled = self.length + self._time
+        seen = causal_mask(self._time, filled, device)
+        if self._pairs is not None:
+            # Padding sees itself: a softmax over nothing is not finite.
+            itself = torch.ones_like(seen).triu(self.length) & seen
+            seen = (seen & self._pairs) | itself
+        return torch.nn.functional.pad(seen, (0, total - filled))
+
+
+class _LayerPast:
+    def __init__(self, past: HeldPast, cache: Cache | None, number: int) -> None:
+        self._past, self._cache, self._number = past, cache, number
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        if self._cache is not None:
+            # Newer releases of transformers keep count of the places themselves.
+            keys, values = self._cache.update(keys, values, self._number, {"cache_position": self._past.places})
+        return keys, values, self._past.mask(keys.shape[2], keys.device)
+
+
+def _same_sequence(position_ids: Tensor) -> Tensor | None:
+    """True where two positions of a row belong to the same of its packed sequences, [batch, 1, time, time]; None where
+    no row holds more than one."""
+    begins = position_ids.diff(dim=-1) != 1
+    if not bool(begins.any()):
+        return None
+    sequence = torch.nn.functional.pad(begins.cumsum(-1), (1, 0))
+    return (sequence[:, :, None] == sequence[:, None, :])[:, None]
