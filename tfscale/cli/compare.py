@@ -105,14 +105,14 @@ def keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]
 
 
 def _show(comparison: Comparison, written: Sequence[Path]) -> None:
-    console.print(_rich(comparison.table, comparison.title))
+    console.print(comparison_rows(comparison.table, comparison.title))
     for sentence in (*verdicts(comparison.table), *basis(comparison.table)):
         say(sentence)
     for path in written:
         say(str(path))
 
 
-def _rich(compared: Table, title: str) -> FittedTable:
+def comparison_rows(compared: Table, title: str) -> FittedTable:
     rows = table(
         title,
         ["size", "arm"],

@@ -5,6 +5,7 @@ is written here raises: characters that the encoding lacks are replaced, bytes t
 the first reason is kept for the exit code.
 """
 
+import codecs
 import errno
 import io
 import os
@@ -17,14 +18,31 @@ if TYPE_CHECKING:
 
 FAILURE = 1
 """Exit code of a command that has worked, but could not print all that it had to say."""
+_PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
+"""What stands for a character that the encoding of standard output lacks; a question mark for all others."""
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in lacking), error.end
+
+
+codecs.register_error("tfscale", _replace)
 
 
 class Stream(io.FileIO):
-    """The bytes of a standard stream. A write never fails; `lost` is the first error of the operating system."""
+    """The bytes of a standard stream. A write never fails.
+
+    Attributes:
+        lost: the first error of the operating system; None if all has been written.
+        told: that the user knows of it.
+    """
 
     def __init__(self, descriptor: int, closed_before: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.lost: OSError | None = None
+        self.told = False
         self._closed_before = closed_before
 
     def write(self, data: "ReadableBuffer", /) -> int:
@@ -48,7 +66,7 @@ def open_streams() -> None:
     """
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)
-    sys.stdout = _enduring(sys.stdout, "replace")
+    sys.stdout = _enduring(sys.stdout, "tfscale")
     sys.stderr = _enduring(sys.stderr, "backslashreplace")
 
 
@@ -68,11 +86,12 @@ def _enduring(stream: TextIO | None, errors: str) -> TextIO:
     )
 
 
-def lost_output() -> OSError | None:
-    """The first error in writing to standard output; None if all has been written."""
-    sys.stdout.flush()
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return raw.lost if isinstance(raw, Stream) else None
+def tell_loss() -> None:
+    """Tell, once, in a command that goes on, that its output is lost."""
+    stream = _output()
+    if stream is not None and stream.lost is not None and not stream.told:
+        stream.told = True
+        print(f"warning: {_words(stream.lost)}; the work goes on without it", file=sys.stderr)
 
 
 def exit_code(code: int) -> int:
@@ -80,17 +99,23 @@ def exit_code(code: int) -> int:
 
     A reader that has left, such as `head`, has seen what it wanted and is told nothing.
     """
-    error = lost_output()
-    if error is None:
+    stream = _output()
+    if stream is None or stream.lost is None:
         return code
-    if not isinstance(error, BrokenPipeError):
+    if not isinstance(stream.lost, BrokenPipeError):
         done = "" if code else "; all else is done, and the same command prints it again"
-        tell_error(f"{told(error)}; not all of the output could be written{done}")
+        tell_error(f"{_words(stream.lost)}; not all of the output could be written{done}")
     return code or FAILURE
 
 
-def told(error: OSError) -> str:
-    """An error in writing to standard output, in words."""
+def _output() -> Stream | None:
+    """Standard output with nothing left in its buffer; None if it is a stand-in."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return raw if isinstance(raw, Stream) else None
+
+
+def _words(error: OSError) -> str:
     return f"standard output: {error.strerror}"
 
 

@@ -1,14 +1,17 @@
 """Tables that can be read at any width: the least important columns are left out, and no cell is ever cut."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 _UNBOUNDED = 10_000
 """Columns that no table takes."""
+_BRACKET = re.compile(r" (?=[\[(])")
+"""Where a cell can be broken, such as `5.98 [5.84, 6.12]`."""
 
 
 def table(
@@ -32,8 +35,9 @@ def table(
 class FittedTable:
     """A table that fits into any width.
 
-    Spare columns are left out, which a line below the table says; if the key columns alone are still too wide, their
-    cells go on in the next line. A spare column in which no cell says anything is never drawn.
+    Where it is too wide, what stands in brackets beside a figure goes to a second line of its cell. If that is not
+    enough, spare columns are left out, which a line below the table says; and if the key columns alone are too wide,
+    their text is wrapped. A spare column in which no cell says anything is never drawn.
     """
 
     def __init__(
@@ -47,8 +51,6 @@ class FittedTable:
     ) -> None:
         self._title, self._caption, self._elsewhere = title, caption, elsewhere
         self._headings, self._left = (*left, *right), len(left)
-        unknown = set(spare) - set(self._headings)
-        assert not unknown, unknown
         self._spare = [self._headings.index(name) for name in spare]
         self._rows: list[tuple[str, ...]] = []
         self._sections: set[int] = set()
@@ -59,41 +61,49 @@ class FittedTable:
         self._rows.append((*cells, *[""] * (len(self._headings) - len(cells))))
 
     def add_section(self) -> None:
-        """Draw a line below the last row."""
+        """Set the next row apart from the last one."""
         self._sections.add(len(self._rows) - 1)
 
     def fits(self, console: Console) -> bool:
-        """Whether the table fits without leaving anything out."""
-        return self._width(console, console.options, range(len(self._headings))) <= console.width
+        """Whether the table fits as it is."""
+        return self._width(console, self._drawn(range(len(self._headings)))) <= console.width
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        spare = [column for column in self._spare if any(row[column] for row in self._rows)]
-        shown = [column for column in range(len(self._headings)) if column in spare or column not in self._spare]
-        left_out: list[int] = []
-        for column in spare:
-            if self._width(console, options, shown) <= options.max_width:
-                break
-            shown.remove(column)
-            left_out.append(column)
-        yield from self._around(self._title, "table.title")
-        yield self._drawn(shown)
-        yield from self._around(self._caption, "table.caption")
+        columns = range(len(self._headings))
+        silent = {column for column in self._spare if not any(row[column] for row in self._rows)}
+        wanted = [column for column in columns if column not in silent]
+        shown, drawn = wanted, self._drawn(wanted)
+        if self._width(console, drawn) > options.max_width:
+            shown = [column for column in wanted if column not in self._spare]
+            for column in reversed(self._spare):
+                more = [each for each in wanted if each in (*shown, column)]
+                if self._width(console, self._drawn(more, broken=True)) <= options.max_width:
+                    shown = more
+            drawn = self._drawn(shown, broken=True)
+        yield from _around(self._title, "table.title")
+        yield drawn
+        yield from _around(self._caption, "table.caption")
+        left_out = [self._headings[column] for column in wanted if column not in shown]
         if left_out:
-            names = ", ".join(self._headings[column] for column in sorted(left_out))
-            yield from self._around(f"left out for want of room: {names}; {self._elsewhere}", "table.caption")
+            yield from _around(f"left out for want of room: {', '.join(left_out)}; {self._elsewhere}", "table.caption")
 
-    def _around(self, text: str | None, style: str) -> list[RenderableType]:
-        return [Text(text, style)] if text else []
+    def _width(self, console: Console, drawn: Table) -> int:
+        """The columns of the terminal that a table takes if no cell is wrapped."""
+        return console.measure(drawn, options=console.options.update(max_width=_UNBOUNDED)).maximum
 
-    def _width(self, console: Console, options: ConsoleOptions, shown: Sequence[int]) -> int:
-        """The columns that it takes if no cell is wrapped."""
-        return console.measure(self._drawn(shown), options=options.update(max_width=_UNBOUNDED)).maximum
-
-    def _drawn(self, shown: Sequence[int]) -> Table:
+    def _drawn(self, shown: Sequence[int], broken: bool = False) -> Table:
         drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         for column in shown:
             heading = Text(self._headings[column])
             drawn.add_column(heading, justify="left" if column < self._left else "right", overflow="fold")
         for number, cells in enumerate(self._rows):
-            drawn.add_row(*(Text(cells[column]) for column in shown), end_section=number in self._sections)
+            figures = self._left if broken else len(cells)
+            texts = [_BRACKET.sub("\n", cells[each]) if each >= figures else cells[each] for each in shown]
+            drawn.add_row(*map(Text, texts), end_section=number in self._sections)
         return drawn
+
+
+def _around(text: str | None, style: str) -> Iterator[Text]:
+    """A line above or below a table, which may be wider than the table."""
+    if text:
+        yield Text(text, style)

@@ -10,6 +10,7 @@ from rich.live import Live
 
 from tfscale.cli.dashboard import Dashboard
 from tfscale.cli.experiment import tokens
+from tfscale.cli.streams import tell_loss
 from tfscale.cli.words import name_of, overview_words, speed_words
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.launchers.attempt import Phase
@@ -59,7 +60,7 @@ class PlainView:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        tell_loss()
 
     def say(self, message: str) -> None:
         self._console.print(message, markup=False, soft_wrap=True)
@@ -165,6 +166,7 @@ class LiveView(PlainView):
 
     def __exit__(self, *exception: object) -> None:
         self._screen.__exit__()
+        super().__exit__()
 
     def started(self, stage: ArmStage, phase: Phase) -> None:
         self._notes[stage.key] = "growing" if phase == "growing" else "starting"
