@@ -108,7 +108,7 @@ cells = st.text(letters, max_size=20)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.integers(20, 200))
+@given(st.data(), st.integers(60, 200))
 def test_no_cell_of_any_table_is_cut(data: st.DataObject, width: int) -> None:
     left = data.draw(st.lists(names, min_size=1, max_size=3))
     right = data.draw(st.lists(names, min_size=1, max_size=6))
