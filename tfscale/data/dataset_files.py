@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfscale.data.errors import DataError
-from tfscale.data.readers import ALLOWED, is_text
+from tfscale.data.kinds import ALLOWED, kind_of, why_hidden
 
 WORDS = {
     "train": ("train", "training"),
@@ -35,7 +35,7 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
         chosen = _of_config(names, _config(configs, dataset, subset), dataset, split)
     else:
         chosen = _of_names(names, dataset, subset, split)
-    texts = sorted(name for name in chosen if is_text(name))
+    texts = sorted(name for name in chosen if _is_text(name))
     if not texts:
         kinds = ", ".join(sorted({name.rpartition("/")[2].partition(".")[2] for name in chosen})) or "no files"
         raise DataError(
@@ -44,6 +44,12 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
         )
     _check_whole(texts, dataset)
     return texts
+
+
+def _is_text(name: str) -> bool:
+    """Tell whether a path names a file that a local folder would be read from too."""
+    *folders, last = name.split("/")
+    return kind_of(last) is not None and not any(map(why_hidden, [*folders, last]))
 
 
 def _config(configs: Sequence[Mapping[str, Any]], dataset: str, subset: str | None) -> Mapping[str, Any]:
@@ -110,7 +116,7 @@ def _of_names(names: Sequence[str], dataset: str, subset: str | None, split: str
             folders = sorted({name.split("/")[0] for name in names if "/" in name})
             raise DataError(f"data set {dataset}: data.subset={subset}; its folders are {', '.join(folders) or 'none'}")
         names = inside
-    texts = [name for name in names if is_text(name)] or list(names)
+    texts = [name for name in names if _is_text(name)] or list(names)
     chosen = [name for name in texts if _has_word(name, WORDS.get(split, (split,)))]
     if not chosen and split == "train":
         others = [word for name, words in WORDS.items() if name != "train" for word in words]

@@ -42,10 +42,18 @@ class Finding:
     plan. None of a `folder`, or less than 64 MiB: nothing is kept.
     """
 
-    def __init__(self, folder: Path | None, files: Sequence[Path]) -> None:
-        """Raises OSError for a file that is not there."""
+    def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:
+        """Looks the files up.
+
+        Args:
+            kind: of the finding, where there are several of the same files.
+
+        Raises:
+            OSError: a file is not there.
+        """
         states = [(file, file.stat()) for file in files]
-        state = [[str(file.absolute()), it.st_size, it.st_mtime_ns, it.st_ino] for file, it in states]
+        state: list[list[object]] = [[str(at.absolute()), it.st_size, it.st_mtime_ns, it.st_ino] for at, it in states]
+        state += [[kind]] if kind else []
         settled = max((it.st_mtime for _, it in states), default=0.0) < time.time() - SETTLED_SECONDS
         large = sum(it.st_size for _, it in states) >= LARGE
         self._path = folder / hashlib.sha256(json.dumps(state).encode()).hexdigest() if folder and large else None

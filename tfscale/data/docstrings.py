@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.data.errors import DataError
+from tfscale.data.listing import Listing
 
 PACKAGES = {
     "PIL": "pillow",
@@ -93,6 +94,10 @@ class DocstringSource:
     def origin(self) -> dict[str, str]:
         """The identity says it."""
         return {}
+
+    def listing(self) -> Listing:
+        """Nothing: the text is no files of the user's."""
+        return Listing()
 
     @property
     def slow(self) -> bool:

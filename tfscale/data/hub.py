@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.data.dataset_files import choose
-from tfscale.data.digests import sha256_of
 from tfscale.data.errors import DataError, Unfinished
+from tfscale.data.listing import Listing, TextFile
 from tfscale.data.progress import Progress, Report
 from tfscale.data.readers import TextPart, divide
-from tfscale.data.text import identity_of
+from tfscale.data.text import digests_of, identity_of
 from tfscale.untrusted import check_fields
 
 FETCHED = ".hub"
@@ -57,6 +57,7 @@ class HubFile:
     """Path in the repository."""
     size: int
     sha256: str
+    """As `tfscale.data.text.digests_of` says."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class HubSource:
 
     def identity(self) -> dict[str, str]:
         """As of the same files in a local folder."""
-        digest = identity_of(tuple(file.name for file in self.files), [file.sha256 for file in self.files])
+        digest = identity_of([file.name for file in self.files], [file.sha256 for file in self.files])
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 
     def origin(self) -> dict[str, str]:
@@ -93,22 +94,30 @@ class HubSource:
         """It is read again as fast as it would be from a copy."""
         return False
 
+    def listing(self) -> Listing:
+        """List the files of the subset's split.
+
+        Raises:
+            DataError: files have been removed from the cache.
+        """
+        return Listing(tuple(TextFile(file.name, self._path(file), file.size) for file in self.files))
+
     def parts(self) -> list[TextPart]:
         """The documents, in parts that can be read side by side.
 
         Raises:
             DataError: files have been removed from the cache.
         """
-        paths = []
-        for file in self.files:
-            path = _cached(self.dataset, "dataset", self.commit, file.name)
-            if path is None or path.stat().st_size != file.size:
-                raise DataError(
-                    f"{self.dataset}: {file.name} is no longer in the hub's cache as it was fetched. `tfscale data "
-                    "prepare` with the same settings fetches what is not there; remove what is of another size."
-                )
-            paths.append(path)
-        return divide(paths, self.text_key)
+        return divide([file.path for file in self.listing().files], self.text_key)
+
+    def _path(self, file: HubFile) -> Path:
+        path = _cached(self.dataset, "dataset", self.commit, file.name)
+        if path is None or path.stat().st_size != file.size:
+            raise DataError(
+                f"{self.dataset}: {file.name} is no longer in the hub's cache as it was fetched. `tfscale data "
+                "prepare` with the same settings fetches what is not there; remove what is of another size."
+            )
+        return path
 
 
 def fetched_source(hub: HubDataset, text_key: str, root: Path | None) -> HubSource | None:
@@ -160,7 +169,7 @@ def fetch_source(hub: HubDataset, root: Path, path: str | None, progress: Progre
     if known is not None:
         return
     progress(Report("checking what was fetched"))
-    digests = sha256_of(list(files))
+    digests = digests_of(list(files))
     records = [
         HubFile(name, file.stat().st_size, digest) for name, file, digest in zip(names, files, digests, strict=True)
     ]

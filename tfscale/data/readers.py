@@ -1,49 +1,59 @@
-"""Documents out of files of text: which files hold some, how they are divided into units of work, how each is read.
+"""Documents out of files of text: how the files are divided into units of work, and how each is read."""
 
-| file | documents |
-|---|---|
-| .txt | the file is one |
-| .jsonl | a line is one: a JSON object with the text under a key |
-| .parquet | a row is one: the text is a column of strings; null is an empty document |
-
-.txt, .jsonl and .json may be compressed (.gz, .zst); a compressed .json is one of JSON lines.
-"""
-
-import gzip
-import io
-import json
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, assert_never
 
+from tfscale.data.entries import FaultyEntry, parse, text_of
 from tfscale.data.errors import DataError
+from tfscale.data.kinds import Kind, kind_of
+from tfscale.data.packing import Packing, damaged, packing_of, pyarrow_for, telling_damage, unpacked
+from tfscale.data.utf8 import decode
 
-PACKED = (".gz", ".zst")
-SUFFIXES = (".txt", ".jsonl", ".parquet", *(kind + pack for kind in (".txt", ".jsonl", ".json") for pack in PACKED))
-ALLOWED = ".txt, .jsonl, .json.gz and .parquet files (.gz and .zst too)"
 UNIT_BYTES = 1 << 26
 """Of files, that one process reads at once: enough that starting does not count, little enough to be done again."""
 ROWS = 512
 """Of Parquet, that are read at once."""
-INSTALL = "pip install 'tfscale[data]'"
-
-
-def is_text(name: str) -> bool:
-    """Whether a file of this name holds documents."""
-    return name.endswith(SUFFIXES)
+OBJECTS = "Each line of JSON lines is one JSON object."
+BLANK = " \t\r\n\v\f"
+"""White space, of which a line or file may consist without being faulty."""
+NOT_TEXT = " If the file holds no documents, take it out of the folder."
+ONE_DOCUMENT = "A .json file is JSON lines, an array of objects, or one object."
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a file: of .jsonl the lines that begin at the bytes start to stop - 1, of .parquet these row
-    groups, of others all of it (start 0, stop None)."""
+    """A stretch of a file: of uncompressed JSON lines those that begin at the bytes start to stop - 1, of Parquet
+    these row groups, of others all of it (start 0, stop None)."""
 
     file: Path
+    kind: Kind
+    packing: Packing | None = None
     start: int = 0
     stop: int | None = None
+
+    def documents(self, text_key: str) -> Iterator[str]:
+        """Read the documents, in order.
+
+        Raises:
+            DataError: as those of a part.
+        """
+        match self.kind:
+            case "text":
+                with unpacked(self.file, self.packing) as content:
+                    yield decode(self.file, content.read(), 0)
+            case "lines":
+                with unpacked(self.file, self.packing) as content:
+                    yield from _lines(self, content, text_key)
+            case "json":
+                yield from _json(self, text_key)
+            case "parquet":
+                yield from _rows(self, text_key)
+            case _:
+                assert_never(self.kind)
 
 
 @dataclass(frozen=True)
@@ -56,28 +66,20 @@ class TextPart:
     """Bytes of files, about."""
 
     def documents(self) -> Iterator[str]:
-        """The documents, in order.
+        """Read the documents, in order.
 
         Raises:
-            DataError: bytes that are not UTF-8, lines that are not JSON with the text's key, damaged files.
+            DataError: bytes that are not UTF-8, JSON without the text's key, damaged files.
         """
-        for span in self.spans:
-            kind = _kind(span.file)
-            if kind == ".parquet":
-                yield from _rows(span, self.text_key)
-            elif kind == ".txt":
-                with _opened(span.file) as content:
-                    yield _decode(span.file, content.read(), 0)
-            else:
-                yield from _lines(span, self.text_key)
+        return chain.from_iterable(span.documents(self.text_key) for span in self.spans)
 
 
 def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
-    """The files as parts of about UNIT_BYTES each, in order: large ones cut, small ones together. A compressed file
-    cannot be cut.
+    """Divide files into parts of about UNIT_BYTES each, in order: large ones cut, small ones together. Only
+    uncompressed JSON lines and Parquet can be cut.
 
     Raises:
-        DataError: a Parquet file is damaged.
+        DataError: a Parquet file is damaged, or a file is not compressed as its name says.
     """
     parts: list[TextPart] = []
     spans: list[Span] = []
@@ -93,92 +95,55 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
 
 
 def _spans(file: Path) -> Iterator[tuple[Span, int]]:
-    """The file in stretches, with the bytes of each."""
-    size = file.stat().st_size
-    if file.suffix == ".jsonl":
+    """Divide a file into stretches, and say the bytes of each."""
+    size, kind = file.stat().st_size, kind_of(file.name)
+    assert kind is not None, f"{file} is listed as text"
+    packing = None if kind == "parquet" else packing_of(file)
+    if kind == "parquet":
+        yield from _row_groups(file)
+    elif kind == "lines" and packing is None:
         for start in range(0, size, UNIT_BYTES):
             stop = min(start + UNIT_BYTES, size)
-            yield Span(file, start, stop), stop - start
-    elif file.suffix == ".parquet":
-        start, held = 0, 0
-        with _parquet(file) as rows:
-            sizes = [rows.metadata.row_group(group).total_byte_size for group in range(rows.metadata.num_row_groups)]
-        for group, more in enumerate(sizes):
-            if group > start and held + more > UNIT_BYTES:
-                yield Span(file, start, group), held
-                start, held = group, 0
-            held += more
-        yield Span(file, start, len(sizes)), held
+            yield Span(file, kind, None, start, stop), stop - start
     else:
-        yield Span(file), size
+        yield Span(file, kind, packing), size
 
 
-def _kind(file: Path) -> str:
-    return Path(file.stem).suffix if file.suffix in PACKED else file.suffix
+def _row_groups(file: Path) -> Iterator[tuple[Span, int]]:
+    start, held = 0, 0
+    with _parquet(file) as rows:
+        sizes = [rows.metadata.row_group(group).total_byte_size for group in range(rows.metadata.num_row_groups)]
+    for group, more in enumerate(sizes):
+        if group > start and held + more > UNIT_BYTES:
+            yield Span(file, "parquet", None, start, group), held
+            start, held = group, 0
+        held += more
+    yield Span(file, "parquet", None, start, len(sizes)), held
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked."""
-    opened: Any
-    if file.suffix == ".zst":
-        opened = io.BufferedReader(_pyarrow(file).input_stream(str(file), compression="zstd"))
-    else:
-        opened = gzip.GzipFile(file) if file.suffix == ".gz" else file.open("rb")
-    with opened, _damage(file):
-        yield opened
-
-
-@contextmanager
-def _damage(file: Path) -> Iterator[None]:
-    """Tells what the libraries find wrong with a file's content, which they do with various errors."""
-    try:
-        yield
-    except (EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise _damaged(file, error) from error
-    except OSError as error:
-        if error.errno is not None:  # of the file system
-            raise
-        raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()).rstrip(".")
-    return DataError(f"{file}: damaged, or not what its name says ({reason}). Bring the file again.")
-
-
-def _pyarrow(file: Path) -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(f"{file}: Python's pyarrow package is needed to read it: {INSTALL}") from error
-    return pyarrow
-
-
-def _lines(span: Span, text_key: str) -> Iterator[str]:
-    with _opened(span.file) as lines:
-        position = span.start
-        if position:
-            lines.seek(position - 1)
-            position += len(lines.readline()) - 1  # the end of a line that began in the span before
-        number = 0
-        while span.stop is None or position < span.stop:
-            line = lines.readline()
-            if not line:
-                break
-            number += 1
-            if line.strip():
-                try:
-                    yield _entry(_decode(span.file, line, position), text_key)
-                except _FaultyEntry as fault:
-                    before = _lines_before(span.file, span.start)
-                    raise DataError(f"{span.file}, line {before + number}: {fault}") from fault
-            position += len(line)
+def _lines(span: Span, lines: IO[bytes], text_key: str) -> Iterator[str]:
+    position = span.start
+    if position:
+        lines.seek(position - 1)
+        position += len(lines.readline()) - 1  # the end of a line that began in the span before
+    number = 0
+    while span.stop is None or position < span.stop:
+        line = lines.readline()
+        if not line:
+            break
+        number += 1
+        text = decode(span.file, line, position)
+        if text.strip(BLANK):
+            try:
+                yield text_of(parse(text, OBJECTS), text_key)
+            except FaultyEntry as fault:
+                before = _lines_before(span.file, span.start)
+                raise DataError(f"{span.file}, line {before + number}: {fault}") from fault
+        position += len(line)
 
 
 def _lines_before(file: Path, stop: int) -> int:
-    """How many lines of the file begin before the byte `stop`."""
+    """Count the lines of the file that begin before the byte `stop`."""
     count, last = 0, b"\n"
     with file.open("rb") as content:
         while stop > 0 and (block := content.read(min(stop, 1 << 20))):
@@ -188,48 +153,54 @@ def _lines_before(file: Path, stop: int) -> int:
     return count + (last != b"\n")
 
 
-class _FaultyEntry(Exception):
-    """What is wrong with a line."""
-
-
-def _entry(line: str, text_key: str) -> str:
+def _json(span: Span, text_key: str) -> Iterator[str]:
+    with unpacked(span.file, span.packing) as content:
+        lines = _is_lines(span.file, content)
+    if lines:
+        yield from Span(span.file, "lines", span.packing).documents(text_key)
+        return
+    with unpacked(span.file, span.packing) as content:
+        text = decode(span.file, content.read(), 0)
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _FaultyEntry(f"not JSON ({error}). Each line of a .jsonl file is one JSON object.") from error
-    if not isinstance(entry, dict) or not isinstance(entry.get(text_key), str):
-        keys = ", ".join(sorted(entry)) if isinstance(entry, dict) else "none"
-        raise _FaultyEntry(f"no text under text_key={text_key!r}. Keys of the line: {keys}.")
-    text: str = entry[text_key]
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _FaultyEntry(f"half a surrogate pair at character {error.start}. Escape both halves.") from error
-    return text
+        document = parse(text, ONE_DOCUMENT)
+        if not isinstance(document, list):
+            yield text_of(document, text_key)
+            return
+    except FaultyEntry as fault:
+        raise DataError(f"{span.file}: {fault}{NOT_TEXT}") from fault
+    for number, entry in enumerate(document, start=1):
+        try:
+            yield text_of(entry, text_key)
+        except FaultyEntry as fault:
+            raise DataError(f"{span.file}, entry {number}: {fault}{NOT_TEXT}") from fault
 
 
-def _decode(file: Path, content: bytes, position: int) -> str:
-    """The text of `content`, which stands at byte `position` of the file."""
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file}: byte {position + error.start} is not UTF-8 ({error.reason}). Convert the file to UTF-8."
-        ) from error
+def _is_lines(file: Path, content: IO[bytes]) -> bool:
+    """Tell whether the first line that is not blank is a whole object: then a .json file holds JSON lines."""
+    position = 0
+    for line in content:
+        text = decode(file, line, position).strip(BLANK)
+        position += len(line)
+        if text:
+            try:
+                return text.startswith("{") and isinstance(parse(text, OBJECTS), dict)
+            except FaultyEntry:
+                return False
+    return True
 
 
 @contextmanager
 def _parquet(file: Path) -> Iterator[Any]:
-    pyarrow = _pyarrow(file)
+    pyarrow = pyarrow_for(file)
     try:
-        with _damage(file), pyarrow.parquet.ParquetFile(file) as rows:
+        with telling_damage(file), pyarrow.parquet.ParquetFile(file) as rows:
             yield rows
     except pyarrow.ArrowException as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
 
 
 def _rows(span: Span, text_key: str) -> Iterator[str]:
-    types = _pyarrow(span.file).types
+    types = pyarrow_for(span.file).types
     assert span.stop is not None, "Parquet is read by row groups"
     with _parquet(span.file) as rows:
         schema = rows.schema_arrow

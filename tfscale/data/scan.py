@@ -102,7 +102,7 @@ def scan(task: ScanTask) -> Scan:
 
 def kept(part: Part, text: Path | None) -> Part:
     """The part, read from where its text was kept, if it was."""
-    return part if text is None else TextPart((Span(text),), TEXT_KEY, text.stat().st_size)
+    return part if text is None else TextPart((Span(text, "lines"),), TEXT_KEY, text.stat().st_size)
 
 
 def _keep(part: Part, piece: Piece) -> Path:

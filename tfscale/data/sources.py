@@ -10,6 +10,7 @@ from typing import Literal, Protocol, get_args
 from tfscale.data.docstrings import DocstringSource
 from tfscale.data.errors import DataError
 from tfscale.data.hub import HubDataset, fetched_source, fetched_tokenizer, missing_source, missing_tokenizer
+from tfscale.data.listing import Listing
 from tfscale.data.manifest import FORMAT, read_manifest
 from tfscale.data.scan import Part
 from tfscale.data.text import TextSource
@@ -35,6 +36,10 @@ class Source(Protocol):
 
     def origin(self) -> dict[str, str]:
         """Where it is from, for the record."""
+        ...
+
+    def listing(self) -> Listing:
+        """List the files that are read, and those that are left out; empty for text that is not in files of its own."""
         ...
 
     @property

@@ -2,45 +2,58 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.data.digests import Finding, sha256_of
 from tfscale.data.errors import DataError
-from tfscale.data.readers import ALLOWED, TextPart, divide, is_text
+from tfscale.data.kinds import kind_of
+from tfscale.data.listing import Listing, find_faults, list_text
+from tfscale.data.packing import packing_of, unpacked
+from tfscale.data.readers import TextPart, divide
+from tfscale.data.utf8 import MARK
 
 
 @dataclass(frozen=True)
 class TextSource:
-    """A file of text, or all that are in a folder and below it, in the order of their names: see `readers`. Text is
-    UTF-8, taken as it stands."""
+    """A file of text, or all that are in a folder and below it, in the order of their names: see `kinds`, `listing`.
+    Text is UTF-8, taken as it stands but for a byte-order mark."""
 
     path: Path
     text_key: str = "text"
-    """Key of the text in a line of JSON, or its column in Parquet."""
+    """Key of the text in an object of JSON, or its column in Parquet."""
     known: Path | None = None
     """A folder where the hashes of large files are remembered."""
 
     def missing(self) -> list[str]:
-        """What must be there first. Nothing is read yet."""
+        """Tell what must be there first. No more than the beginning of each file is read."""
         try:
-            self._files()
+            return find_faults(self.listing())
         except DataError as error:
-            return [str(error)]
-        return []
+            return str(error).splitlines()
 
-    def identity(self) -> dict[str, str]:
-        """A hash over names and contents: the same for the same files in another place.
+    def listing(self) -> Listing:
+        """List the files that are read, and those that are left out.
 
         Raises:
             DataError: nothing to read.
         """
-        names, files = zip(*self._files(), strict=True)
+        return list_text(self.path)
+
+    def identity(self) -> dict[str, str]:
+        """Hash names and contents: the same for the same files in another place.
+
+        Raises:
+            DataError: nothing to read.
+        """
+        listed = self.listing().files
+        files = [file.path for file in listed]
         try:
-            finding = Finding(self.known, files)
+            finding = Finding(self.known, files, "text without its mark")
             digest = finding.value
             if digest is None:
-                digest = identity_of(names, sha256_of(files))
+                digest = identity_of([file.name for file in listed], digests_of(files))
                 finding.keep(digest)
         except OSError as error:
             fault = f"{error.filename}: {error.strerror}. Make it readable, or take it out of {self.path}."
@@ -57,28 +70,35 @@ class TextSource:
         return False
 
     def parts(self) -> list[TextPart]:
-        """The documents, in parts that can be read side by side."""
-        return divide([file for _, file in self._files()], self.text_key)
-
-    def _files(self) -> list[tuple[str, Path]]:
-        """Names relative to the source's path, in order, with their files."""
-        try:
-            if self.path.is_file() and is_text(self.path.name):
-                return [(self.path.name, self.path)]
-            there = self.path.exists()
-            files = [file for file in self.path.rglob("*") if is_text(file.name) and file.is_file()]
-        except OSError as error:
-            raise DataError(f"path={self.path}: {error.strerror}. Give a folder or file of text: {ALLOWED}.") from error
-        if not there:
-            raise DataError(f"path={self.path}: no such file or folder. Give a folder or file of text: {ALLOWED}.")
-        if not files:
-            raise DataError(f"path={self.path}: no text found. Allowed are {ALLOWED}, or a folder of them.")
-        return sorted((file.relative_to(self.path).as_posix(), file) for file in files)
+        """Divide the documents into parts that can be read side by side."""
+        return divide([file.path for file in self.listing().files], self.text_key)
 
 
-def identity_of(names: tuple[str, ...], digests: list[str]) -> str:
-    """A hash over the names of files and the SHA-256 of each."""
+def identity_of(names: Sequence[str], digests: Sequence[str]) -> str:
+    """Hash the names of files and the digest of each."""
     whole = hashlib.sha256()
     for pair in zip(names, digests, strict=True):
         whole.update(json.dumps(pair).encode())
     return whole.hexdigest()
+
+
+def digests_of(files: Sequence[Path]) -> list[str]:
+    """Return the SHA-256 of each file; of a .txt with a byte-order mark another one, for earlier versions of tfscale
+    took the mark for text, and corpora that they prepared must not be found.
+
+    Raises:
+        OSError: naming the file that cannot be read.
+    """
+    digests = zip(files, sha256_of(files), strict=True)
+    return [hashlib.sha256(f"{digest} unmarked".encode()).hexdigest() if _marked(file) else digest
+            for file, digest in digests]  # fmt: skip
+
+
+def _marked(file: Path) -> bool:
+    if kind_of(file.name) != "text":
+        return False
+    try:
+        with unpacked(file, packing_of(file)) as content:
+            return content.read(len(MARK)) == MARK
+    except DataError:
+        return False  # told when the file is read

