@@ -4,7 +4,10 @@ import json
 import math
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,13 +19,16 @@ from test_analysis_curves import reading, spent, write_seeds
 from tfscale.analysis.compared import compare_arms
 from tfscale.analysis.page import page
 from tfscale.analysis.records import ENVIRONMENT_FILE, stage_records
-from tfscale.cli.compare import compare, comparison_folder, plan_with
+from tfscale.cli.compare import compare, plan_with
 from tfscale.cli.report import report
 from tfscale.faults import UserFault
 from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.experiments import comparison_folder
 from tfscale.schedule.plan import Plan
 from tfscale.training.events import DONE_FILE, EventLog
 from tfscale.training.spec import STAGE_FILE, spec_to_dict
+
+NOBODY = 65534
 
 
 def fill(stage: ArmStage, before: int, perplexities: list[float]) -> None:
@@ -66,7 +72,8 @@ def test_report_writes_one_page_beside_the_comparison(
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
     text = path.read_text(encoding="utf-8")
     assert "tfscale compare --baseline scratch --run-missing" in text
-    assert f"runs={plan.runs}" in text
+    assert "seed: 0" in text
+    assert str(plan.runs) not in text, "nothing says where it was run"
     for stage in plan.stages:
         assert f'id="stage-{stage.key}"' in text
 
@@ -97,6 +104,83 @@ def test_a_folder_that_cannot_be_read_is_told(finished: tuple[list[str], Plan]) 
     (plan.stages[0].path / ENVIRONMENT_FILE).write_text("[")
     with pytest.raises(UserFault, match=r"environment\.json cannot be read"):
         report(overrides, "scratch", None)
+
+
+def in_folder(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_with_the_way_around_it(
+    finished: tuple[list[str], Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides, plan = finished
+    (plan.runs / "comparisons").write_text("no folder")
+    before = in_folder(plan.runs)
+    told = rf"{plan.runs}/comparisons.* cannot be written to: .*; --out DIR writes"
+    with pytest.raises(UserFault, match=told):
+        compare(overrides, "scratch", False, None)
+    with pytest.raises(UserFault, match=told):
+        report(overrides, "scratch", None)
+    out = tmp_path / "new" / "out"
+    assert compare(overrides, "scratch", False, None, out=out) == 0
+    assert report(overrides, "scratch", None, out=out) == 0
+    assert {"figure.png", "table.csv", "report.html"} <= {path.name for path in out.iterdir()}
+    assert str(out / "table.csv") in capsys.readouterr().out
+    assert in_folder(plan.runs) == before
+    with pytest.raises(UserFault, match=r"--out .*/table\.csv/more.* cannot be written to: "):
+        report(overrides, "scratch", None, out=out / "table.csv" / "more")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everyone may enter, which pytest's own are not."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def without_permissions(folder: Path) -> Iterator[None]:
+    """A folder as somebody sees it who may read all of it and write nothing."""
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)  # permissions do not bind root
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for path in paths:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_a_runs_folder_of_somebody_else_is_compared_and_reported_elsewhere(
+    finished: tuple[list[str], Plan], corpus: Path, open_folder: Path
+) -> None:
+    overrides, plan = finished
+    assert report(overrides, "scratch", None) == 0  # what is imported late may not be readable then
+    assert compare(overrides, "scratch", False, None) == 0
+    shutil.rmtree(plan.runs / "comparisons")
+    shutil.copytree(plan.runs, open_folder / "runs")
+    shutil.copytree(corpus, open_folder / "corpus").chmod(0o755)
+    out = open_folder / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    there = {"runs": f"runs={open_folder / 'runs'}", "data.path": f"data.path={open_folder / 'corpus'}"}
+    overrides = [there.get(text.partition("=")[0], text) for text in overrides]
+    told = r"runs/comparisons.* cannot be written to: Permission denied; --out DIR"
+    with without_permissions(open_folder / "runs"):
+        with pytest.raises(UserFault, match=told):
+            compare(overrides, "scratch", False, None)
+        with pytest.raises(UserFault, match=told):
+            report(overrides, "scratch", None)
+        assert compare(overrides, "scratch", False, None, out=out) == 0
+        assert report(overrides, "scratch", None, out=out) == 0
+    assert {"figure.png", "table.csv", "report.html"} <= {path.name for path in out.iterdir()}
 
 
 TITLE, ARM = "tiny <chain> & text", "from <b>scratch</b> & more"
