@@ -1,11 +1,36 @@
-# Every target makes the environment it needs, once. `make PYTHON=python3.12 TORCH=... test` for other versions.
+# Every target makes the environment that it needs, once.
+#   make DEPS=latest test    with the newest versions that pyproject.toml allows, in .venv-latest
+#   make DEPS=lowest test    with the oldest ones, in .venv-lowest
+#   make PYTHON=python3.12 TORCH=torch==2.12.0 test    with another Python or another build of torch
 PYTHON ?= python3
-TORCH ?= torch>=2.11,<2.14
-BIN := .venv/bin
-READY := .venv/.ready
+DEPS ?= locked
+TORCH_locked := torch==2.13.0
+TORCH_latest := torch
+TORCH_lowest := torch==2.11.0
+TORCH ?= $(TORCH_$(DEPS))
+
+ENVIRONMENT := .venv$(if $(filter-out locked,$(DEPS)),-$(DEPS))
+BIN := $(ENVIRONMENT)/bin
+READY := $(ENVIRONMENT)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+UV := $(BIN)/uv pip compile --quiet --config-file requirements/uv.toml --universal --python-version 3.11 \
+	--generate-hashes --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
+
+# A user's own Python settings must not reach into the environment.
+unexport PYTHONPATH PYTHONHOME
+
+# An environment is kept until a dependency changes. It is made again where PYTHON or TORCH is given and differs from what
+# it was made with, and brought up to date each time where it is to have the newest versions.
+GIVEN := $(foreach name,PYTHON TORCH,$(if $(filter-out file,$(origin $(name))),$($(name))))
+ifneq ($(filter-out $(shell cat $(ENVIRONMENT)/.made-with 2>/dev/null),$(GIVEN)),)
+CLEAR := --clear
+.PHONY: $(READY)
+else ifeq ($(DEPS),latest)
+.PHONY: $(READY)
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run reproduce-figure test torture rehearse bench check docs format clean
+.PHONY: help run reproduce-figure test torture rehearse bench check docs format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -18,7 +43,8 @@ SEEDS ?= 1
 reproduce-figure: $(READY) ## the chain beside its baselines: figure, table, verdicts (below 20 minutes on two cores; SCALE=small SEEDS=3: an hour)
 	$(BIN)/tfscale compare --baseline scratch --run-missing schedule=progressive_$(SCALE) seeds=$(SEEDS) launcher.parallel=2
 
-test: $(READY) ## the tests
+test: $(READY) ## the tests; DEPS=latest and DEPS=lowest: with the newest and the oldest dependencies
+	$(BIN)/python requirements/versions.py
 	$(BIN)/python -m pytest -n 2
 
 N ?= 20
@@ -48,12 +74,30 @@ format: $(READY) ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## remove the environment; runs stay
-	rm -rf .venv
+lock: $(READY) ## resolve requirements/*.txt from pyproject.toml; UPGRADE=--upgrade takes every newest version
+	$(UV) requirements/build.in -o requirements/build.txt
+	$(UV) --extra corpus --extra dev pyproject.toml -o requirements/locked.txt
+	$(UV) --extra corpus --extra dev --resolution lowest-direct pyproject.toml -o requirements/lowest.txt
 
-# torch comes first and alone, so that one variable chooses its build.
-$(READY): pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[corpus,dev]"
+clean: ## remove the environments; runs stay
+	rm -rf .venv .venv-latest .venv-lowest
+
+# torch is installed by itself, so that one variable chooses its build; `pip check` fails where a lock is out of date.
+$(READY): pyproject.toml $(wildcard requirements/*.txt)
+	$(if $(TORCH_$(DEPS)),,$(error DEPS=$(DEPS): must be locked, latest or lowest))
+	$(PYTHON) -m venv $(CLEAR) $(ENVIRONMENT)
+	$(if $(filter latest,$(DEPS)),$(install_newest),$(install_pinned))
+	$(BIN)/python -m pip check --disable-pip-version-check
+	@echo "$(PYTHON) $(TORCH)" >$(ENVIRONMENT)/.made-with
 	@touch $(READY)
+
+define install_pinned
+$(PIP) --no-deps --require-hashes -r requirements/build.txt
+	$(PIP) --no-deps --require-hashes --no-build-isolation -r requirements/$(DEPS).txt
+	$(PIP) "$(TORCH)"
+	$(PIP) --no-deps --no-build-isolation --editable .
+endef
+
+define install_newest
+$(PIP) --upgrade --upgrade-strategy eager "$(TORCH)" --editable ".[corpus,dev]"
+endef
