@@ -110,6 +110,8 @@ class Encoded:
     train_documents: int
     train_bytes: int
     """Of UTF-8 text."""
+    unknown: int
+    """Unknown tokens in all of its documents, held out or not: see `Tokenizer.count_unknown`."""
     heldout: Path
 
     """Its held-out documents, in COLUMNS; `tokens` are theirs, one document after the other."""
@@ -146,10 +148,12 @@ def _tokenizer(path: Path) -> Tokenizer:
 def _write(task: EncodeTask) -> tuple[Path, Path]:
     tokenizer = _tokenizer(task.tokenizer)
     held = _HeldoutWriter(token_dtype(tokenizer.vocab_size))
-    tokens = documents = size = 0
+    tokens = documents = size = unknown = 0
     with task.train.writing() as train:
         for batch in _batches(task.distinct.documents()):
-            encoded = tokenizer.encode_batch([piece.text for piece in batch])
+            texts = [piece.text for piece in batch]
+            encoded = tokenizer.encode_batch(texts)
+            unknown += tokenizer.count_unknown(texts, encoded)
             end = [tokenizer.end_of_text_id]
             rows = [(piece, ids + end if piece.ends else ids) for piece, ids in zip(batch, encoded, strict=True)]
             row = np.fromiter(chain.from_iterable(ids for piece, ids in rows if piece.of.lot is None), held.dtype)
@@ -162,7 +166,7 @@ def _write(task: EncodeTask) -> tuple[Path, Path]:
             tokens, documents = tokens + len(row), documents + len(trained)
             size += sum(document.utf8_bytes for document in trained)
             count(len(ended), sum(document.utf8_bytes for document in ended), sum(len(ids) for _, ids in rows))
-    totals = {"train_tokens": tokens, "train_documents": documents, "train_bytes": size}
+    totals = {"train_tokens": tokens, "train_documents": documents, "train_bytes": size, "unknown": unknown}
     with task.heldout.writing() as heldout:
         heldout.write(held.content({name: str(value) for name, value in totals.items()}))
     return train.path, heldout.path

@@ -75,6 +75,18 @@ class Manifest:
     tokenizer: TokenizerRecord
     train: SplitRecord
     heldout: SplitRecord
+    unknown: int | None = None
+    """Unknown tokens in both splits (`Tokenizer.count_unknown`). None: made by a version that did not count them."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both splits."""
+        return self.train.tokens + self.heldout.tokens
+
+    @property
+    def documents(self) -> int:
+        """Documents of the source, those that were left out included."""
+        return self.train.documents + self.heldout.documents + self.duplicates + self.empty
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -111,6 +123,8 @@ def _check(manifest: Manifest) -> None:
     tokenizer = manifest.tokenizer
     if not 0 <= tokenizer.end_of_text_id < tokenizer.vocab_size <= 2**32:
         raise ValueError(f"tokenizer: token {tokenizer.end_of_text_id} of {tokenizer.vocab_size}")
+    if manifest.unknown is not None and manifest.unknown < 0:
+        raise ValueError(f"unknown={manifest.unknown}")
     for split in (manifest.train, manifest.heldout):
         if split.documents < 1 or split.tokens < 1 or split.utf8_bytes < 0:
             raise ValueError(f"a split of {split.documents} documents, {split.tokens} tokens, {split.utf8_bytes} bytes")

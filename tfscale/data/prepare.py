@@ -44,7 +44,7 @@ from tfscale.data.tokenizer import Tokenizer, load_tokenizer
 from tfscale.data.work import Pieces, alone_in
 from tfscale.data.workers import Counts, Watch, Workers
 
-WORK = 1
+WORK = 2
 """Version of the pieces that an unfinished preparation leaves; it rises when they are no longer the same."""
 LEARN_BYTES = 1 << 30
 """Of training text, from which a tokenizer is learnt; where there is more, a sample of about so much."""
@@ -147,6 +147,7 @@ class _Preparation:
             tokenizer=self._record(tokenizer),
             train=train,
             heldout=heldout,
+            unknown=sum(part.unknown for part in encoded),
         )
         self._publish(manifest, {**files, TOKENIZER_FILE: tokenizer_path})
 

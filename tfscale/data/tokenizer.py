@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from tfscale.data.errors import DataError
+from tfscale.data.unknown import Unknown
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
 """Names that tokenizers give the token between two documents, the first found is taken."""
@@ -114,6 +115,8 @@ class Tokenizer:
         self._tokenizer.no_padding()
         # A document that spells the end-of-text token out must not end there.
         self._tokenizer.encode_special_tokens = True
+        with _faults_of_the_library(f"{source}: not a Hugging Face tokenizer.json"):
+            self._unknown = Unknown(content, self._tokenizer)
 
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         named = [name for name in END_OF_TEXT if name in vocabulary]
@@ -161,6 +164,16 @@ class Tokenizer:
         """
         with _faults_of_the_library(f"{self._source}: cannot encode the text"):
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def count_unknown(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> int:
+        """Count what the vocabulary has no entry for in texts that were encoded to `rows` of tokens: unknown tokens, or
+        characters that the tokenizer drops.
+
+        Raises:
+            DataError: as `encode_batch`.
+        """
+        with _faults_of_the_library(f"{self._source}: cannot encode the text"):
+            return self._unknown.count(texts, rows)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the tokens; special tokens are left out, torn characters become U+FFFD.
