@@ -1,4 +1,4 @@
-"""What the committed locks promise: the versions that pyproject.toml allows, hashed, from no named index, without torch."""
+"""The committed locks: versions that pyproject.toml allows, with hashes, from no named index, and without torch."""
 
 import re
 import tomllib
@@ -73,7 +73,7 @@ def test_the_lowest_lock_holds_every_lower_bound_itself(machine: dict[str, str])
             assert [taken[canonicalize_name(requirement.name)]] == bounds, requirement
 
 
-@pytest.mark.parametrize("lock", (*LOCKS, "build"))
+@pytest.mark.parametrize("lock", [*LOCKS, "build"])
 def test_every_package_has_hashes_and_no_address(lock: str) -> None:
     assert all("--hash=sha256:" in block for block in blocks(lock))
     assert not re.search(r"index-url|find-links|https?:|file:", (ROOT / "requirements" / f"{lock}.txt").read_text())
