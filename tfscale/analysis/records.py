@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.schedule.arms import Arm
+from tfscale.training import how
 from tfscale.training.spec import STAGE_FILE
 
 ENVIRONMENT_FILE = "environment.json"
@@ -23,9 +24,9 @@ class StageRecord:
     parent: str | None
     seed: int
     spec: str
-    """stage.yaml; empty before it has begun."""
+    """stage.yaml but for how and where it was run; empty before it has begun."""
     environment: dict[str, Any]
-    """environment.json; empty before it has begun."""
+    """environment.json likewise; empty before it has begun."""
 
 
 def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
@@ -44,23 +45,22 @@ def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
             places[key],
             stage.spec.parent,
             stage.spec.seed,
-            spec=_pretty(stage.path / STAGE_FILE),
-            environment=_environment(stage.path / ENVIRONMENT_FILE),
+            spec=_pretty(how.without(_object(stage.path / STAGE_FILE), how.STAGE)),
+            environment=how.without(_object(stage.path / ENVIRONMENT_FILE), how.ENVIRONMENT),
         )
         for key, stage in stages.items()
     )
 
 
-def _pretty(path: Path) -> str:
-    """A file of JSON with a value a line; empty where there is none."""
-    return json.dumps(_object(path), indent=2) if path.exists() else ""
-
-
-def _environment(path: Path) -> dict[str, Any]:
-    return _object(path) if path.exists() else {}
+def _pretty(values: dict[str, Any]) -> str:
+    """JSON with a value a line; empty where there is none."""
+    return json.dumps(values, indent=2) if values else ""
 
 
 def _object(path: Path) -> dict[str, Any]:
+    """A file of JSON; empty where there is none."""
+    if not path.exists():
+        return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from tfscale.analysis.report import write_whole
 from tfscale.cli.compare import compare_plan, keep, plan_with
 from tfscale.cli.console import answer, say
 from tfscale.cli.run import catch_up, tracking_store
+from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 
 
 def report(
@@ -29,9 +30,10 @@ def report(
     """
     plan = plan_with(overrides, baseline, config_dir)
     comparison = compare_plan(plan)
-    place = ["--config-dir", str(config_dir)] if config_dir else []
-    command = shlex.join(["tfscale", "compare", "--baseline", baseline, "--run-missing", *place, *overrides])
-    configuration = yaml.safe_dump(_plain(asdict(plan.experiment)), sort_keys=False)
+    place = ["--config-dir", shareable_path(config_dir)] if config_dir else []
+    arms = ["--baseline", baseline, "--run-missing"]
+    command = shlex.join(["tfscale", "compare", *arms, *place, *shareable_overrides(overrides)])
+    configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
 
     def write(folder: Path) -> tuple[Path, ...]:
         content = page(comparison, stage_records(plan.arms), command, configuration)
@@ -43,10 +45,3 @@ def report(
         catch_up(plan.known, tracking_store(plan))
     answer({"report": path}) if as_json else say(str(path))
     return 0
-
-
-def _plain(value: object) -> object:
-    """The same with lists for tuples, which YAML has no plain form of."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

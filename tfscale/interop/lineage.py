@@ -5,7 +5,7 @@ from typing import Any
 from tfscale.interop.finished import Finished, open_finished
 from tfscale.models.counts import parameters
 from tfscale.schedule.ledger import IMPORT_FILE
-from tfscale.training.spec import spec_to_dict
+from tfscale.training.spec import what_of
 
 
 def lineage_of(stage: Finished) -> list[Finished]:
@@ -33,5 +33,5 @@ def record(stage: Finished) -> dict[str, Any]:
         "before": stage.done["before"],
         "totals": stage.done["totals"],
         "eval": stage.done["eval"],
-        "spec": {name: value for name, value in spec_to_dict(stage.spec).items() if name not in ("run", "parent_dir")},
+        "spec": what_of(stage.spec),
     }

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from tfscale.schedule.arms import Arm
 from tfscale.schedule.ledger import is_done
 from tfscale.tracking.points import Point, curve_points, end_point, evaluations_over_compute, milliseconds
-from tfscale.tracking.runs import ARM, ARM_KEY, COLOUR, NAME, NOTE, ROLE, Corpus, History, Status, digest
+from tfscale.tracking.runs import ARM, ARM_KEY, COLOUR, NAME, NOTE, ROLE, Artifact, Corpus, History, Status, digest
 from tfscale.tracking.stage_run import StageRun, status_of
 from tfscale.training.events import Event
 
@@ -37,7 +36,7 @@ class ArmRun:
     def params(self) -> dict[str, str]:
         return {}
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Artifact]:
         return []
 
     def corpus(self) -> Corpus | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tfscale.schedule.arms import Arm
 from tfscale.tracking.points import milliseconds
-from tfscale.tracking.runs import ARM_KEY, NAME, NOTE, ROLE, Corpus, History, digest, stamp
+from tfscale.tracking.runs import ARM_KEY, NAME, NOTE, ROLE, Artifact, Corpus, History, digest, stamp
 
 _LONGEST_NOTE = 7500
 
@@ -27,16 +27,16 @@ class ComparisonRun:
     def params(self) -> dict[str, str]:
         return {}
 
-    def files(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("[!.]*") if path.is_file())
+    def files(self) -> list[Artifact]:
+        return [Artifact(path) for path in sorted(self.folder.glob("[!.]*")) if path.is_file()]
 
     def corpus(self) -> Corpus | None:
         return None
 
     def mark(self) -> str | None:
         files = self.files()
-        return digest(self.tags(), [stamp(path) for path in files]) if files else None
+        return digest(self.tags(), [stamp(file.path) for file in files]) if files else None
 
     def history(self) -> History | None:
-        times = [milliseconds(path.stat().st_mtime) for path in self.files()]
+        times = [milliseconds(file.path.stat().st_mtime) for file in self.files()]
         return History([], "FINISHED", min(times), max(times)) if times else None

@@ -74,11 +74,14 @@ class Contact:
     def send_files(self, run: Run, tags: dict[str, str]) -> None:
         """Sends the files of a run that was sent, if they are new or have changed since this contact sent them."""
         held = self._held[identity(tags)]
-        for path in run.files():
-            now = stamp(path)
-            if held.files.get(path) != now:
-                self._client.log_artifact(held.run_id, str(path))
-                held.files[path] = now
+        for artifact in run.files():
+            now = stamp(artifact.path)
+            if held.files.get(artifact.path) != now:
+                if artifact.kept_back:
+                    self._client.log_text(held.run_id, artifact.shared(), artifact.path.name)
+                else:
+                    self._client.log_artifact(held.run_id, str(artifact.path))
+                held.files[artifact.path] = now
 
     def _hold(self, tags: dict[str, str], history: History) -> Held:
         name = identity(tags)

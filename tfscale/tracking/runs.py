@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tfscale.tracking.points import Point
+from tfscale.training.how import without
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -33,6 +34,26 @@ class Model:
     """Those of its run that are the model's own."""
     step: int
     """Tokens of the lineage."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that is mirrored."""
+
+    path: Path
+    kept_back: Sequence[str] = ()
+    """Fields of its JSON object that are left out; none: the file is mirrored as it is."""
+
+    def shared(self) -> str:
+        """Its content without what is kept back.
+
+        Raises:
+            ValueError: it is no JSON object.
+        """
+        values = json.loads(self.path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError(f"{self.path}: not a JSON object")
+        return json.dumps(without(values, self.kept_back), indent=2) + "\n"
 
 
 @dataclass(frozen=True)
@@ -69,7 +90,7 @@ class Run(Protocol):
     def params(self) -> dict[str, str]:
         """Its parameters, which never change."""
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Artifact]:
         """Its artifacts that exist by now."""
 
     def corpus(self) -> Corpus | None:

@@ -1,9 +1,8 @@
 """One stage, as part of one arm."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tfscale.data.errors import DataError
@@ -13,11 +12,29 @@ from tfscale.schedule.arms import Arm, ArmStage
 from tfscale.schedule.evaluations import EVALUATIONS_FILE, read_evaluations
 from tfscale.schedule.ledger import GROWTH_FILE, is_done
 from tfscale.tracking.points import Point, evaluation_points, final_points, milliseconds, stage_points
-from tfscale.tracking.runs import ARM, ARM_KEY, COLOUR, KEY, NAME, ROLE, Corpus, History, Model, Status, digest, stamp
+from tfscale.tracking.runs import (
+    ARM,
+    ARM_KEY,
+    COLOUR,
+    KEY,
+    NAME,
+    ROLE,
+    Artifact,
+    Corpus,
+    History,
+    Model,
+    Status,
+    digest,
+    stamp,
+)
+from tfscale.training import how
 from tfscale.training.events import DONE_FILE, METRICS_FILE, Event, read_events
-from tfscale.training.spec import CHECKPOINTS, HOW, STAGE_FILE, spec_to_dict
+from tfscale.training.spec import CHECKPOINTS, STAGE_FILE, what_of
 
-_ARTIFACTS = (STAGE_FILE, GROWTH_FILE, "environment.json", DONE_FILE, EVALUATIONS_FILE)
+_ARTIFACTS: Mapping[str, Sequence[str]] = {
+    STAGE_FILE: how.STAGE, GROWTH_FILE: (), "environment.json": how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
+}  # fmt: skip
+"""Files of a stage's folder that are mirrored, each with the fields that stay on the machine."""
 _ENDS: Mapping[str, Status] = {"preempted": "KILLED", "failed": "FAILED"}
 _LONGEST_VALUE = 6000
 
@@ -42,22 +59,23 @@ class StageRun:
 
     def params(self) -> dict[str, str]:
         spec = self.stage.spec
-        what = {name: value for name, value in spec_to_dict(spec).items() if name not in HOW}
+        what = what_of(spec)
         if spec.ending is not None:
             del what["tokens"]  # a parameter never changes, and a rule has yet to decide
         values = dict(_flat(what)) | {"parameters": str(parameters(spec.model))}
         return {name: value[:_LONGEST_VALUE] for name, value in values.items()}
 
-    def files(self) -> list[Path]:
-        paths = (self.stage.path / name for name in _ARTIFACTS)
-        return [path for path in paths if path.exists()]
+    def files(self) -> list[Artifact]:
+        artifacts = (Artifact(self.stage.path / name, kept_back) for name, kept_back in _ARTIFACTS.items())
+        return [artifact for artifact in artifacts if artifact.path.exists()]
 
     def corpus(self) -> Corpus | None:
         return corpus_of(self.stage)
 
     def mark(self) -> str | None:
         metrics = self.stage.path / METRICS_FILE
-        return digest(self.tags(), [stamp(path) for path in (metrics, *self.files())]) if metrics.exists() else None
+        stamps = [stamp(path) for path in (metrics, *(artifact.path for artifact in self.files()))]
+        return digest(self.tags(), stamps) if metrics.exists() else None
 
     def history(self) -> History | None:
         done, events = is_done(self.stage), self.events()  # in this order, so that a finished run lacks no event
@@ -101,7 +119,7 @@ class StageRun:
         return Model(
             name=f"{spec.label}-{self.stage.key}".replace(".", "_"),
             family=spec.model.family,
-            tags=self._own_tags() | {"tfscale.checkpoint": str(checkpoint.resolve())},
+            tags=self._own_tags() | {"tfscale.checkpoint": str(checkpoint.relative_to(self.stage.path.parents[1]))},
             params={"parameters": str(parameters(spec.model))},
             points=points,
             step=max((point.step for point in points), default=0),

@@ -101,7 +101,6 @@ def environment(device: Device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "commit": _commit(),
-        "argv": sys.argv,
     }
 
 

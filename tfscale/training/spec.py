@@ -6,11 +6,12 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tfscale.models.config import ModelConfig, from_dict, to_dict
+from tfscale.training import how
 from tfscale.untrusted import check_fields
 
 STAGE_FILE = "stage.yaml"
@@ -183,6 +184,13 @@ class StageSpec:
         """Whether it begins from weights that others have made."""
         return self.parent is not None or self.init_from is not None
 
+    def from_scratch(self, model: ModelConfig, tokens: int) -> "StageSpec":
+        """A stage of its kind that begins from first values of its own."""
+        return replace(
+            self, model=model, tokens=tokens, rates=None, init_from=None, init_dir=None,
+            parent=None, parent_dir=None, parent_ending=False, growth=None,
+        )  # fmt: skip
+
     @property
     def steps(self) -> int:
         """Optimizer steps of the stage."""
@@ -199,13 +207,14 @@ def steps_of(tokens: int, spec: StageSpec) -> int:
     return max(1, round(tokens / spec.batch_tokens))
 
 
-HOW = ("label", "run", "parent_dir", "init_dir")
-"""Fields of a stage that do not change what it computes."""
-
-
 def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     """Plain values for JSON; `spec_from_dict` reads them back."""
     return {**asdict(spec), "model": to_dict(spec.model)}
+
+
+def what_of(spec: StageSpec) -> dict[str, Any]:
+    """The fields that say what a stage computes, as plain values, and nothing of how or where it is run."""
+    return how.without(spec_to_dict(spec), how.STAGE)
 
 
 def spec_from_dict(values: dict[str, Any]) -> StageSpec:
@@ -233,7 +242,7 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
 def key_of(spec: StageSpec) -> str:
     """The stage's identity, 12 hex digits: a hash of everything that changes what it computes, its parent's key
     included, and of nothing else."""
-    what = {name: value for name, value in spec_to_dict(spec).items() if name not in HOW}
+    what = what_of(spec)
     for name in ("init_from", "rates", "ending", "parent_ending"):
         if not what[name]:
             del what[name]  # as in the keys of stages from before it was there

@@ -1,7 +1,7 @@
 """What a plan costs in all, and what all sizes of its schedule cost together: by the chain, and each from scratch."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from tfscale.models.config import ModelConfig
@@ -94,6 +94,4 @@ def _models(plan: Plan) -> Iterator[tuple[str, list[ModelConfig]]]:
 
 def _scratch(spec: StageSpec, model: ModelConfig, tokens: int) -> StageSpec:
     whole = max(1, round(tokens / spec.batch_tokens)) * spec.batch_tokens
-    return replace(
-        spec, model=model, tokens=whole, parent=None, parent_dir=None, growth=None, init_from=None, init_dir=None
-    )
+    return spec.from_scratch(model, whole)

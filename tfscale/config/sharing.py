@@ -1,0 +1,53 @@
+"""An experiment's settings in a form that can be given away: without what says how or where it was run, and without
+the folders of the machine."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfscale.training import how
+
+_PATH = re.compile(r"[~/].*|(.*/)?\.\./.*", re.DOTALL)
+"""A path that may lead out of the working folder."""
+_PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
+"""One inside a list or a dictionary."""
+
+
+def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Composed settings as plain values, lists for tuples."""
+    return {name: _plain(value) for name, value in how.without(settings, how.EXPERIMENT).items()}
+
+
+def shareable_overrides(overrides: Sequence[str]) -> list[str]:
+    """Overrides as they were typed, but for those that say how or where."""
+    return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
+
+
+def shareable_path(path: str | Path) -> str:
+    """A path below the working folder as it is from there, any other by its last name."""
+    absolute = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - which follows `..` by name alone
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else absolute.name
+
+
+def _says_how(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in how.EXPERIMENT)
+
+
+def _override(text: str) -> str:
+    key, _, value = text.partition("=")
+    shared = _text(value) if _PATH.fullmatch(value) else _PATH_WITHIN.sub(lambda match: shareable_path(match[0]), value)
+    return f"{key}={shared}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(value: str) -> str:
+    return shareable_path(value) if _PATH.fullmatch(value) else value
