@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfscale.cli.experiment import LOG_WIDTH, console, leave_stdout
+from tfscale.cli.console import LOG_WIDTH, console, leave_stdout
 from tfscale.tracking.store import Store, connect, store_at
 
 TEXT = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly"

@@ -123,7 +123,7 @@ def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(small: list[str
 import resource, sys
 from tfscale.config.compose import compose
 from tfscale.cli.view import PlainView
-from tfscale.cli.experiment import console
+from tfscale.cli.console import console
 from tfscale.schedule.orchestrator import Orchestrator
 from tfscale.schedule.plan import make_plan
 resource.setrlimit(resource.RLIMIT_AS, (2_500_000_000,) * 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from stages import StopAt, train
 
-from tfscale.cli.experiment import leave_stdout
+from tfscale.cli.console import leave_stdout
 from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
 from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay

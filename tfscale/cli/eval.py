@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from tfscale.cli.experiment import answer, console, say, table
+from tfscale.cli.console import answer, console, say
 from tfscale.cli.run import mirror, store_of
 from tfscale.cli.stages import stages_of
+from tfscale.cli.table import table
 from tfscale.config.compose import compose, runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.data.text import TextSource

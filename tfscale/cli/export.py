@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from tfscale.cli.experiment import answer, say
+from tfscale.cli.console import answer, say
 from tfscale.config.compose import compose, runs_dir
 from tfscale.faults import UserFault
 from tfscale.schedule.ledger import find_stage

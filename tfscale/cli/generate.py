@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tfscale.cli.experiment import answer, console, quantity
+from tfscale.cli.console import answer, console, prose_width
+from tfscale.cli.experiment import quantity
 from tfscale.cli.stages import stages_of
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
@@ -117,7 +118,7 @@ def _side_by_side(writers: Sequence[_Writer], prompt: str) -> None:
 def _table(rows: Sequence[tuple[Finished, Text]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_lines=True, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("stage", no_wrap=True)
-    table.add_column("text", overflow="fold")
+    table.add_column("text", overflow="fold", max_width=prose_width())
     for stage, text in rows:
         evaluation = stage.done["eval"]
         perplexity = f"perplexity {evaluation['perplexity']:.2f}" if evaluation else ""

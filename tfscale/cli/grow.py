@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli.experiment import answer, quantity, say
+from tfscale.cli.console import answer, say
+from tfscale.cli.experiment import quantity
 from tfscale.config.compose import compose, runs_dir
 from tfscale.faults import UserFault
 from tfscale.growth.recipe import Tokens, grow_config

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfscale.cli.experiment import answer, console, plan_of, say
+from tfscale.cli.console import answer, console, say
+from tfscale.cli.experiment import plan_of
 from tfscale.config.compose import compose, runs_dir
 from tfscale.faults import UserFault
 from tfscale.schedule.experiments import Recorded, experiment_of, recorded

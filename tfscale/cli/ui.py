@@ -5,7 +5,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.cli.experiment import plan_of, say
+from tfscale.cli.console import say
+from tfscale.cli.experiment import plan_of
 from tfscale.cli.run import tracking_store
 from tfscale.faults import UserFault
 from tfscale.tracking.store import experiment_id
