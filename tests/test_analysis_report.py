@@ -20,7 +20,7 @@ from tfscale.analysis.figure_lineage import lineage_figure
 from tfscale.analysis.reference import published_arms
 from tfscale.analysis.report import write_comparison
 from tfscale.analysis.style import FIGURE_KINDS, render, styles
-from tfscale.config.compose import conf_dir
+from tfscale.config.folders import conf_dir
 from tfscale.schedule.arms import Arm
 
 

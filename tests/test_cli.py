@@ -103,7 +103,7 @@ def test_it_runs_from_any_folder_with_conf_inside_the_wheel(tmp_path: Path) -> N
     )
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "import tfscale; from tfscale.config.compose import compose, conf_dir\n"
+        "import tfscale; from tfscale.config.compose import compose; from tfscale.config.folders import conf_dir\n"
         "print(tfscale.__file__, conf_dir(), compose(['schedule=progressive_1b4']).schedule.name)"
     )
     shown = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -11,9 +11,9 @@ import typer
 from finished import finished, overrides_of
 from typer.testing import CliRunner
 
-from tfscale.cli.experiment import console
+from tfscale.cli.console import console
 from tfscale.cli.main import app
-from tfscale.config.compose import conf_dir, group_options
+from tfscale.config.folders import conf_dir, group_options
 from tfscale.schedule.plan import Plan
 
 SERVES = {"ui"}
@@ -99,7 +99,7 @@ def test_a_run_answers_with_the_state_of_its_stages(made: tuple[list[str], Plan]
 
 
 def test_a_number_that_is_none_is_null(capsys: pytest.CaptureFixture[str]) -> None:
-    from tfscale.cli.experiment import answer as printed
+    from tfscale.cli.console import answer as printed
 
     printed({"loss": float("nan"), "path": Path("a"), "sizes": (1, float("inf"))})
     assert json.loads(capsys.readouterr().out) == {"loss": None, "path": "a", "sizes": [1, None]}

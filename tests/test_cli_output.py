@@ -20,7 +20,8 @@ from rich.console import Console
 
 from tfscale.cli.streams import Stream
 from tfscale.cli.view import LiveView, PlainView
-from tfscale.config.compose import compose, conf_dir
+from tfscale.config.compose import compose
+from tfscale.config.folders import conf_dir
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.plan import Plan, make_plan
 

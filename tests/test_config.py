@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tfscale.config.compose import compose, conf_dir, group_options
+from tfscale.cli.experiment import plan_of
+from tfscale.config.compose import compose
+from tfscale.config.folders import conf_dir, group_options
 from tfscale.faults import UserFault
 from tfscale.schedule.plan import make_plan
 
@@ -13,7 +15,7 @@ SCHEDULES = group_options()["schedule"]
 
 def faults(*overrides: str) -> list[str]:
     with pytest.raises(UserFault) as caught:
-        make_plan(compose(overrides))
+        plan_of(overrides, None)
     return caught.value.faults
 
 
@@ -60,23 +62,23 @@ def test_amounts_are_written_as_people_write_them() -> None:
         ("optim.lrr=1", ["unknown key 'optim.lrr'", "did you mean optim.lr"]),
         ("+optim.momentum=1", ["unknown key 'optim.momentum'"]),
         ("growth=papr", ["did you mean paper", "Allowed: exact, grouped, paper, split"]),
-        ("optim.lr=fast", ["optim.lr=fast", "valid number"]),
+        ("optim.lr=fast", ["optim.lr=fast: must be a number"]),
         ("optim.schedule=linear", ["optim.schedule=linear", "'cosine', 'wsd' or 'constant'"]),
         ("schedule.growth_tokens=many", ["schedule.growth_tokens=many", "15B"]),
         ("schedule.growth_tokens=1e400T", ["schedule.growth_tokens=1e400T", "at most 10^18"]),
         ("launcher.device=tpu", ["launcher.device=tpu", "'auto', 'cpu' or 'cuda'"]),
         ("nonsense", ["'nonsense' is no override", "key=value"]),
-        ("optim.lr=1e-3,1e-4", ["one value a key"]),
+        ("optim.lr=1e-3,1e-4", ["must be one value"]),
         ("~growth", ["deletions"]),
         ("model.n_head=3", ["model.n_head=3 does not divide model.d_model"]),
-        ("model.vocab_size=0", ["model.vocab_size=0", "at least"]),
-        ("schedule.stages.stage1.scratch_lr=1", ["stage1.scratch_lr", "set its lr"]),
+        ("model.vocab_size=0", ["model.vocab_size=0: must be at least 1"]),
+        ("schedule.stages.stage1.scratch_lr=1", ["stage1.scratch_lr", "try schedule.stages.stage1.lr"]),
         ("+launcher.foo=1", ["+launcher.foo=1: unknown key 'launcher.foo'"]),
-        ("optim.batch_tokens=100", ["optim.batch_tokens=100", "multiple of model.context"]),
-        ("optim.lr=-1", ["optim.lr=-1", "above 0"]),
+        ("optim.batch_tokens=100", ["optim.batch_tokens=100", "must be a multiple of model.context"]),
+        ("optim.lr=-1", ["optim.lr=-1: must be above 0; try 3e-4"]),
         ("data=text", ["data.path is not set"]),
         ("schedule.stages.stage3.qkv=2", ["stage3.qkv=2", "no count may shrink"]),
-        ("schedule.stages.stage2.tokens=1", ["stage2.tokens=1", "at least one batch"]),
+        ("schedule.stages.stage2.tokens=1", ["stage2.tokens=1", "must be at least one batch"]),
         ("growth.new_values=random", []),
     ],
 )

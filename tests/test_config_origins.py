@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tfscale.cli.experiment import plan_of
-from tfscale.config.compose import conf_dir, config_folders
 from tfscale.config.files import composed_of, nested
+from tfscale.config.folders import conf_dir, config_folders
 from tfscale.faults import UserFault
 
 

@@ -10,7 +10,8 @@ from fuzzing import EXAMPLES, NUMBERS, fuzz, told
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from tfscale.config.compose import compose, group_options
+from tfscale.config.compose import compose
+from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
 from tfscale.schedule.plan import make_plan
 from tfscale.schedule.predict import Machine, duration, gigabytes, predict

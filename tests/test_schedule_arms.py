@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 
 from tfscale.cli.compare import plan_with
-from tfscale.config.compose import compose, group_options
+from tfscale.config.compose import compose
+from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
 from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import flops, parameters
@@ -156,14 +157,14 @@ def test_an_arm_has_a_learning_rate_of_its_own_if_it_is_given_one() -> None:
     [
         (["baseline=[scratch,one_jmp]"], ["baseline=[scratch,one_jmp]: no such baseline; did you mean one_jump"]),
         (["baseline=[]"], ["no such baseline"]),
-        (["baseline=scratch,one_jump"], ["one value a key", "written baseline=[scratch,one_jump]"]),
+        (["baseline=scratch,one_jump"], ["must be one value", "written baseline=[scratch,one_jump]"]),
         (["schedule=[progressive_tiny,progressive_1b4]"], ["no such schedule"]),
-        (["baseline=one_jump", "baseline.arms.one_jump.budget=stage_tokens"], ["budget=stage_tokens: means nothing"]),
-        (["baseline=budgets", "baseline.arms.progressive_half.sizes=last"], ["sizes=last: means nothing"]),
-        (["baseline=budgets", "baseline.arms.progressive_half.growth_tokens=0"], ["growth_tokens=0.0: a factor"]),
-        (["baseline=transformer", "baseline.arms.transformer_scratch.lr=-1"], ["transformer_scratch.lr=-1.0: above 0"]),
+        (["baseline=one_jump", "baseline.arms.one_jump.budget=stage_tokens"], ["budget=stage_tokens: must be left out"]),
+        (["baseline=budgets", "baseline.arms.progressive_half.sizes=last"], ["sizes=last: must be left out"]),
+        (["baseline=budgets", "baseline.arms.progressive_half.growth_tokens=0"], ["growth_tokens=0: must be a factor"]),
+        (["baseline=transformer", "baseline.arms.transformer_scratch.lr=-1"], ["transformer_scratch.lr=-1: must be above 0"]),
         (["baseline=tokenformer", "baseline.arms.tokenformer_scratch.shape=compute_optimal"], ["family=transformer"]),
-        (["baseline=one_jump", "+baseline.arms.progressive={kind: one_jump, title: x}"], ["the chain's own name"]),
+        (["baseline=one_jump", "+baseline.arms.progressive={kind: one_jump, title: x}"], ["must have another name"]),
         (
             ["baseline=compute_optimal", *(f"schedule.stages.stage{n}.transformer=null" for n in range(1, 5))],
             ["needs a Transformer at 25K"],

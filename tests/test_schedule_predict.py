@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tfscale.config.compose import compose, conf_dir
+from tfscale.config.compose import compose
+from tfscale.config.folders import conf_dir
 from tfscale.config.schema import DevicePart
 from tfscale.faults import UserFault
 from tfscale.schedule.devices import facts, mfu, peak

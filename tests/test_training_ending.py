@@ -194,10 +194,10 @@ def test_a_stage_that_ended_elsewhere_than_its_rule_says_is_found_out(small: lis
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("optim.schedule=cosine", "set optim.schedule=wsd, or constant, or schedule.grow_when.rule=budget"),
+        ("optim.schedule=cosine", "try optim.schedule=wsd or constant"),
         ("schedule.grow_when.every=-1", "schedule.grow_when.every"),
         ("schedule.grow_when.least=0", "schedule.grow_when.least=0"),
-        ("schedule.grow_when.looks=0", "schedule.grow_when.looks=0: at least 1"),
+        ("schedule.grow_when.looks=0", "schedule.grow_when.looks=0: must be at least 1"),
         ("schedule.grow_when.rule=bored", "budget"),
     ],
 )

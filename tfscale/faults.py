@@ -17,7 +17,7 @@ class UserFault(Exception):
 
 
 def without_password(text: str) -> str:
-    """The text with `SCHEME://USER:PASSWORD@HOST` cut down to `SCHEME://HOST` wherever it stands, and with `***` for the
-    values of `password=`, `token=` and the like in a query."""
+    """The text with every `SCHEME://USER:PASSWORD@HOST` cut down to `SCHEME://HOST`, and with `***` for the values of
+    `password=`, `token=` and the like in a query."""
     text = re.sub(r"(?i)([?&][^\s=&]*(?:password|passwd|pwd|token|secret)[^\s=&]*=)[^\s&]*", r"\1***", text)
     return re.sub(r"(\w[\w+.-]*://)\S*@", r"\1", text)

@@ -12,7 +12,7 @@ from tfscale.cli.console import answer, console, say
 from tfscale.cli.experiment import plan_of, quantity, work
 from tfscale.cli.run import catch_up, run_plan, tracking_store
 from tfscale.cli.table import FittedTable, table
-from tfscale.config.compose import group_options
+from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
 from tfscale.schedule.experiments import comparison_folder, record
 from tfscale.schedule.ledger import is_done

@@ -40,7 +40,7 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 def baselines(incomplete: str) -> list[str]:
     """Names for --baseline."""
-    from tfscale.config.compose import config_folders, group_options
+    from tfscale.config.folders import config_folders, group_options
 
     return _after_commas(incomplete, group_options(config_folders())["baseline"])
 
@@ -52,7 +52,7 @@ def stages(incomplete: str) -> list[str]:
 
 def kinds(incomplete: str) -> list[str]:
     """What `tfscale list` lists."""
-    from tfscale.config.compose import group_options
+    from tfscale.config.folders import group_options
 
     return list(group_options())
 
@@ -66,8 +66,8 @@ class _Offers:
     """What can be said, given what has been said before."""
 
     def __init__(self, before: Sequence[str], config_dir: Path | None) -> None:
-        from tfscale.config.compose import config_folders, group_options
         from tfscale.config.files import composed_of, nested
+        from tfscale.config.folders import config_folders, group_options
 
         folders = config_folders(config_dir)
         self._groups = group_options(folders)
@@ -77,10 +77,9 @@ class _Offers:
 
     def keys(self, begun: str) -> list[str]:
         """Groups and keys that begin so, as far as their next dot; with its values where there is one alone."""
-        from tfscale.config.compose import known_keys
-        from tfscale.config.schema import Experiment
+        from tfscale.config.keys import known_keys
 
-        known = [key for key in known_keys(Experiment, "", self._present) if key.startswith(begun)]
+        known = [key for key in known_keys(self._present) if key.startswith(begun)]
         inner = {key for key in known if any(other.startswith(f"{key}.") for other in known)}
         leaves = [key for key in known if key not in inner]
         depth = begun.count(".")
@@ -99,11 +98,11 @@ class _Offers:
 
     def values(self, key: str) -> list[str]:
         """What can follow `key=`: a group's names, the values of a choice, else the present value."""
-        from tfscale.config.schema import Experiment
+        from tfscale.config.keys import inner_type, type_of
 
         if key in self._groups:
             return self._groups[key]
-        hint, present = _hint(Experiment, key.split(".")), self._value(key)
+        hint, present = inner_type(type_of(key)), self._value(key)
         choices = list(_choices(hint))
         if choices or hint is str:  # the shell completes paths
             return choices
@@ -114,22 +113,6 @@ class _Offers:
         for part in key.split("."):
             place = place.get(part) if isinstance(place, dict) else None
         return place if isinstance(place, str) else None
-
-
-def _hint(kind: Any, path: Sequence[str]) -> Any:
-    """The type of a key; None for one that does not exist."""
-    from dataclasses import is_dataclass
-
-    from tfscale.config.compose import inner_type
-
-    for part in path:
-        if is_dataclass(kind):
-            kind = inner_type(typing.get_type_hints(kind).get(part))
-        elif typing.get_origin(kind) is dict:
-            kind = inner_type(typing.get_args(kind)[1])
-        else:
-            return None
-    return kind
 
 
 def _choices(hint: Any) -> Iterator[str]:

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tfscale.cli.console import answer, console, prose_width
-from tfscale.config.compose import compose, group_options, runs_dir
+from tfscale.config.compose import compose, runs_dir
+from tfscale.config.folders import group_options
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
 from tfscale.schedule.corpus import corpus_of

@@ -1,27 +1,32 @@
 """What most verbs begin with: overrides to a plan, and numbers to words."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from tfscale.cli.console import LOG_WIDTH as LOG_WIDTH
-from tfscale.cli.console import answer as answer
-from tfscale.cli.console import console as console
-from tfscale.cli.console import leave_stdout as leave_stdout
-from tfscale.cli.console import say as say
-from tfscale.cli.table import table as table
-from tfscale.config.compose import compose
+from tfscale.config.compose import draft
 from tfscale.config.origins import with_origins
+from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
-from tfscale.schedule.plan import Plan, make_plan
+from tfscale.schedule.checks import check_experiment
+from tfscale.schedule.plan import Plan, corpus_faults, make_plan
 
 
-def plan_of(overrides: Sequence[str], config_dir: Path | None) -> Plan:
+def plan_of(
+    overrides: Sequence[str], config_dir: Path | None, ready: Callable[[Experiment], Iterable[str]] = lambda _: ()
+) -> Plan:
     """The plan of the overrides.
+
+    Args:
+        ready: what keeps the verb from being run here, told beside other faults; without any, the verb looks itself.
 
     Raises:
         UserFault: with all that is wrong.
     """
-    experiment = compose(overrides, config_dir)
+    drafted = draft(overrides, config_dir).check(check_experiment)
+    if drafted.faults:
+        reads = ("data", "runs", "model.vocab_size")
+        drafted = drafted.check(corpus_faults, reads).check(ready, (*reads, "launcher"))
+    experiment = drafted.settled()
     try:
         return make_plan(experiment)
     except UserFault as fault:

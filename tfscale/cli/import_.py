@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tfscale.cli.experiment import answer, quantity, say, tokens, work
+from tfscale.cli.console import answer, say
+from tfscale.cli.experiment import quantity, tokens, work
 from tfscale.faults import UserFault
 
 
@@ -57,7 +58,7 @@ def import_(
 def _amount(text: str) -> int:
     from pydantic import TypeAdapter, ValidationError
 
-    from tfscale.config.schema import Amount
+    from tfscale.config.types import Amount
 
     amount: TypeAdapter[Any] = TypeAdapter(Amount)
     try:

@@ -8,8 +8,10 @@ from rich import box
 from rich.table import Table
 
 from tfscale.cli.console import answer, console, prose_width, say
-from tfscale.config.compose import conf_dir, config_folders, group_options, nearest
 from tfscale.config.files import read_file
+from tfscale.config.folders import conf_dir, config_folders, group_options, shown
+from tfscale.config.foreign import foreign_faults
+from tfscale.config.keys import nearest
 from tfscale.faults import UserFault
 
 
@@ -32,7 +34,9 @@ def list_(kind: str, config_dir: Path | None, as_json: bool = False) -> int:
     Args:
         kind: a group or its plural; empty: all.
     """
-    folders = config_folders(config_dir)
+    foreign, folders = foreign_faults(config_folders(config_dir))
+    if foreign:
+        raise UserFault([fault.text for fault in foreign])
     groups = group_options(folders)
     names = {form: group for group in groups for form in (group, f"{group}s")}
     if kind and kind not in names:
@@ -48,7 +52,7 @@ def list_(kind: str, config_dir: Path | None, as_json: bool = False) -> int:
         if not kind:
             rows.add_row(group, ", ".join(options))
     for choice in choices if kind else ():
-        rows.add_row(choice.name, choice.about + (f" ({_shown(choice.file)})" if choice.own else ""))
+        rows.add_row(choice.name, choice.about + (f" ({shown(choice.file)})" if choice.own else ""))
     console.print(rows, width=prose_width())
     example = names.get(kind, "schedule")
     say(f"tfscale plan {example}={groups[example][-1]}" + ("" if kind else "; more of a group: tfscale list schedule"))
@@ -60,8 +64,3 @@ def _choices(groups: dict[str, list[str]], folders: list[Path], wanted: str | No
         for name in names if wanted in (None, group) else ():
             path = next(file for folder in folders if (file := folder / group / f"{name}.yaml").is_file())
             yield Choice(group, name, read_file(path, group).about, path, not path.is_relative_to(conf_dir()))
-
-
-def _shown(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

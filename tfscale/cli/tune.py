@@ -13,9 +13,9 @@ from tfscale.cli.run import catch_up, check, prepare, tracking_store, train
 from tfscale.cli.streams import tell_error
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay
+from tfscale.config.schema import MOST_SEEDS
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
-from tfscale.schedule.checks import MOST_SEEDS
 from tfscale.schedule.plan import make_plan
 from tfscale.schedule.predict import duration
 from tfscale.schedule.sweep import Sweep, candidates, factors_of, is_rate, sweep_faults

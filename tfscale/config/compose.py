@@ -1,25 +1,21 @@
-"""From overrides to an Experiment: Hydra composes, every fault is told at once."""
+"""From overrides to an experiment: Hydra composes the files, and every fault is told at once."""
 
-import dataclasses
-import difflib
-import types
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfscale.config.folders import conf_dir, config_folders, group_options
+from tfscale.config.foreign import foreign_faults
+from tfscale.config.keys import dict_keys, known_keys, nearest, short
+from tfscale.config.overrides import SEVERAL, Override, parse
 from tfscale.config.schema import Experiment
+from tfscale.config.told import Fault, unexplained
+from tfscale.config.values import to_experiment
 from tfscale.faults import UserFault
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-
-def conf_dir() -> Path:
-    """The shipped configuration: beside the package in a source tree, inside it when installed from a wheel."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
@@ -30,251 +26,172 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experim
     Raises:
         UserFault: with every fault that could be found.
     """
-    from tfscale.config.origins import with_origins
-
-    try:
-        return _composed(overrides, config_dir)
-    except UserFault as fault:
-        raise UserFault(with_origins(fault.faults, overrides, config_dir)) from fault
+    return draft(overrides, config_dir).settled()
 
 
-def _composed(overrides: Sequence[str], config_dir: Path | None) -> Experiment:
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
+@dataclass(frozen=True)
+class Draft:
+    """An experiment with what has been found wrong so far. Values at fault are replaced by shipped ones, so that
+    further checks can go on."""
 
-    from tfscale.config.search_path import put_first
+    experiment: Experiment
+    faults: tuple[Fault, ...]
+    overrides: tuple[str, ...]
+    config_dir: Path | None
 
-    folders = config_folders(config_dir)
-    put_first(*folders[:-1])
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            parsed = _parse(overrides, folders)
-            _check_groups(parsed, folders)
-            config = _compose_groups([override.text for override in parsed if override.group])
-            _check_keys(parsed, _values(config, []))
-            return _to_experiment(_values(config, [override for override in parsed if not override.group]))
-    except RecursionError as error:
-        raise UserFault(["an override or a configuration file is nested too deeply"]) from error
+    def check(self, rules: Callable[[Experiment], Iterable[str]], needs: Sequence[str] = ()) -> "Draft":
+        """The draft with the faults of further rules, but for those that name a key at fault already.
 
+        Args:
+            needs: keys and parts that the rules read; if one is at fault they are not asked.
+        """
+        at_fault = [fault.key for fault in self.faults]
+        # A schedule brings its own values of all parts: without it no rule between them says anything.
+        if "schedule" in at_fault or any(f"{key}.".startswith(f"{need}.") for key in at_fault for need in needs):
+            return self
+        return replace(self, faults=(*self.faults, *unexplained(rules(self.experiment), self.faults)))
 
-def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Names that can follow `group=`, of every part of an experiment; by default those that are shipped."""
-    options: dict[str, set[str]] = {}
-    parts = {part.name for part in dataclasses.fields(Experiment)}
-    for folder in folders or [conf_dir()]:
-        for file in sorted(folder.glob("*/*.yaml")):
-            if file.parent.name in parts:
-                options.setdefault(file.parent.name, set()).add(file.stem)
-    return {group: sorted(names) for group, names in sorted(options.items())}
+    def settled(self) -> Experiment:
+        """The experiment.
 
-
-SEVERAL = ("baseline",)
-"""Groups of which several files may be taken together: baseline=[scratch,one_jump]."""
+        Raises:
+            UserFault: something is wrong with it.
+        """
+        if self.faults:
+            raise _with_origins([fault.text for fault in self.faults], self.overrides, self.config_dir)
+        return self.experiment
 
 
-@dataclasses.dataclass(frozen=True)
-class _Override:
-    text: str
-    key: str
-    value: Any
-    adds: bool
-    group: bool
-
-
-def config_folders(config_dir: Path | None = None) -> list[Path]:
-    """Where groups are looked for, in this order: the folder that is asked for, `conf/` of the current folder, the
-    shipped one.
+def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
+    """The experiment that the overrides describe, with what is wrong with them and with the files.
 
     Raises:
-        UserFault: `config_dir` is no folder.
+        UserFault: there is no experiment that could be checked further.
     """
-    if config_dir is not None and not config_dir.is_dir():
-        raise UserFault([f"--config-dir {config_dir}: not a folder"])
-    here = Path.cwd() / "conf"
-    own = [here] if here.is_dir() and here.resolve() != conf_dir().resolve() else []
-    return [*([config_dir.resolve()] if config_dir else []), *own, conf_dir()]
+    try:
+        experiment, faults = _composed(overrides, config_dir)
+    except UserFault as fault:
+        raise _with_origins(fault.faults, overrides, config_dir) from fault
+    except RecursionError as error:
+        raise UserFault(["an override or a configuration file is nested too deeply"]) from error
+    return Draft(experiment, tuple(dict.fromkeys(faults)), tuple(overrides), config_dir)
 
 
-def _parse(overrides: Sequence[str], folders: Sequence[Path]) -> list[_Override]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+def _with_origins(faults: Sequence[str], overrides: Sequence[str], config_dir: Path | None) -> UserFault:
+    from tfscale.config.origins import with_origins
 
-    parser, groups = OverridesParser.create(), group_options(folders)
-    parsed, faults = [], []
-    for text in overrides:
-        try:
-            override = parser.parse_override(text)
-        except (HydraException, ValueError):  # ValueError: a number of 5,000 digits
-            faults.append(
-                f"{_short(text)!r} is no override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
-            )
-            continue
-        if override.is_sweep_override() or override.is_delete():
-            several = f"; several are written {override.key_or_group}=[{text.partition('=')[2]}]"
-            mend = _short(several) if override.key_or_group in SEVERAL else ""
-            faults.append(f"{_short(text)!r}: one value a key, please; sweeps and deletions are not taken{mend}")
-            continue
-        key = override.key_or_group
-        parsed.append(_Override(text, key, override.value(), override.is_add(), key in groups))
-    if faults:
-        raise UserFault(faults)
-    return parsed
+    return UserFault(with_origins(list(dict.fromkeys(faults)), overrides, config_dir))
 
 
-def _check_groups(overrides: Sequence[_Override], folders: Sequence[Path]) -> None:
-    options, faults = group_options(folders), []
+def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experiment, list[Fault]]:
+    folders = config_folders(config_dir)
+    faults, folders = foreign_faults(folders)
+    options = group_options(folders)
+    parsed, unread = parse(overrides, options)
+    groups = [override for override in parsed if override.group]
+    unknown = {override.text: found for override in groups if (found := _unknown_names(override, options))}
+    faults += [*unread, *(fault for found in unknown.values() for fault in found)]
+    try:
+        config = _compose_files([override.text for override in groups if override.text not in unknown], folders)
+        keys, single = _known(parsed, _container(config), faults)
+        faults += keys
+        values, unset = _set(config, single)
+    except UserFault as fault:
+        raise UserFault([*(each.text for each in faults), *fault.faults]) from fault
+    faults += unset
+    experiment, wrong = to_experiment(values, lambda: _container(_compose_files([], [conf_dir()])), faults)
+    return experiment, [*faults, *wrong]
+
+
+def _unknown_names(override: Override, options: dict[str, list[str]]) -> list[Fault]:
+    allowed, value = options[override.key], override.value
+    names = value if override.key in SEVERAL and isinstance(value, list) and value else [value]
+    return [
+        Fault(
+            override.key,
+            f"{short(override.text)}: no such {override.key}{nearest(str(name), allowed)} "
+            f"Allowed: {', '.join(allowed)}.",
+        )
+        for name in names
+        if name not in allowed
+    ]
+
+
+def _known(
+    overrides: Sequence[Override], base: dict[str, Any], before: Sequence[Fault]
+) -> tuple[list[Fault], list[Override]]:
+    """Faults of keys that do not exist, and the overrides of single values whose keys do."""
+    known, may_grow = set(known_keys(base)), set(dict_keys())
+    added = tuple(f"{override.key}." for override in overrides if override.adds)
+    faults, single = [], []
     for override in overrides:
-        if not override.group:
+        key = override.key
+        may_add = override.adds and key.rpartition(".")[0] in may_grow
+        if override.group:
             continue
-        allowed, value = options[override.key], override.value
-        names = value if override.key in SEVERAL and isinstance(value, list) and value else [value]
-        faults += [
-            f"{_short(override.text)}: no such {override.key}{nearest(str(name), allowed)} "
-            f"Allowed: {', '.join(allowed)}."
-            for name in names
-            if name not in allowed
-        ]
-    if faults:
-        raise UserFault(faults)
+        if key in known or may_add or key.startswith(added or ("\0",)):
+            single.append(override)
+        elif unexplained([key.partition(".")[0]], [fault for fault in before if "." not in fault.key]):
+            faults.append(Fault(key, f"{short(override.text)}: unknown key {short(key)!r}{nearest(key, known)}"))
+    return faults, single
 
 
-def _check_keys(overrides: Sequence[_Override], base: dict[str, Any]) -> None:
-    faults = []
-    for override in overrides:
-        known = set(known_keys(Experiment, "", base))
-        inside_added = any(override.key.startswith(f"{other.key}.") for other in overrides if other.adds)
-        may_add = override.adds and override.key.rpartition(".")[0] in _dicts(Experiment, "")
-        if not (override.group or override.key in known or may_add or inside_added):
-            key = override.key
-            faults.append(f"{_short(override.text)}: unknown key {_short(key)!r}{nearest(key, known)}")
-    if faults:
-        raise UserFault(faults)
-
-
-def _short(text: str, longest: int = 100) -> str:
-    """The text, or its beginning: a message is to be read."""
-    return text if len(text) <= longest else f"{text[:longest]}..."
-
-
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """`; did you mean ...?`, by the whole key or by its last part."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    leaf = word.rpartition(".")[2]
-    close += [key for key in known if key.rpartition(".")[2] == leaf and key not in close]
-    return f"; did you mean {' or '.join(close[:3])}?" if close else "."
-
-
-def known_keys(kind: Any, prefix: str, values: Any) -> Iterator[str]:
-    """Every key that exists: fields of the schema, and under dicts the names that the configuration has."""
-    hints = typing.get_type_hints(kind)
-    for item in dataclasses.fields(kind):
-        key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
-        value = values.get(item.name) if isinstance(values, dict) else None
-        yield key
-        if dataclasses.is_dataclass(hint):
-            yield from known_keys(hint, f"{key}.", value)
-        elif typing.get_origin(hint) is dict and isinstance(value, dict):
-            element = inner_type(typing.get_args(hint)[1])
-            for name, child in value.items():
-                yield f"{key}.{name}"
-                if dataclasses.is_dataclass(element):
-                    yield from known_keys(element, f"{key}.{name}.", child)
-
-
-def _dicts(kind: Any, prefix: str) -> Iterator[str]:
-    """Keys under which new names may be added with `+`."""
-    for item in dataclasses.fields(kind):
-        hint = inner_type(typing.get_type_hints(kind)[item.name])
-        if dataclasses.is_dataclass(hint):
-            yield from _dicts(hint, f"{prefix}{item.name}.")
-        elif typing.get_origin(hint) is dict:
-            yield f"{prefix}{item.name}"
-
-
-def inner_type(hint: Any) -> Any:
-    """The type behind `X | None`."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    return hint
-
-
-def _compose_groups(groups: list[str]) -> "DictConfig":
+def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
     """What the files say."""
     from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    from tfscale.config.search_path import put_first
+
+    put_first(*folders[:-1])
+    GlobalHydra.instance().clear()
     try:
-        return hydra_compose("config", overrides=groups)
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            return hydra_compose("config", overrides=list(groups))
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise _not_composed(error) from error
+        raise UserFault([_not_composed(error)]) from error
 
 
-def _values(config: "DictConfig", overrides: Sequence[_Override]) -> dict[str, Any]:
-    """The configuration with single values set."""
+def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
+    """The configuration with single values set, and those that cannot be."""
     from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
-    try:
-        # Keys that a file leaves to their default do not stand in it, so values are set after composing, not by Hydra.
-        with open_dict(config):
-            for override in overrides:
+    faults = []
+    # Keys that a file leaves to their default do not stand in it, so values are set after composing, not by Hydra.
+    with open_dict(config):
+        for override in overrides:
+            try:
                 OmegaConf.update(config, override.key, override.value, merge=True)
+            except OmegaConfBaseException as error:
+                faults.append(Fault(override.key, f"{short(override.text)}: {_one_line(error)}"))
+    return _container(config), faults
+
+
+def _container(config: "DictConfig") -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
         values = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise _not_composed(error) from error
+        raise UserFault([_not_composed(error)]) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
 
-def _not_composed(error: Exception) -> UserFault:
-    return UserFault([f"the configuration does not compose: {_short(' '.join(str(error).split()), 500)}"])
+def _not_composed(error: Exception) -> str:
+    return f"the configuration does not compose: {_one_line(error)}"
 
 
-def _to_experiment(values: dict[str, Any]) -> Experiment:
-    from pydantic import TypeAdapter, ValidationError
-
-    unknown = sorted(set(_flat_keys(values)) - set(known_keys(Experiment, "", values)))
-    known = set(known_keys(Experiment, "", values))
-    roots = [key for key in unknown if key.rpartition(".")[0] not in unknown]
-    faults = [f"unknown key {key!r} in a configuration file{nearest(key, known)}" for key in roots]
-    try:
-        experiment = TypeAdapter(Experiment).validate_python(values)
-    except ValidationError as error:
-        faults += [_fault(entry) for entry in error.errors()]
-    if faults:
-        raise UserFault(faults)
-    return experiment
-
-
-def _flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(values, dict):
-        for name, value in values.items():
-            yield f"{prefix}{name}"
-            yield from _flat_keys(value, f"{prefix}{name}.")
-
-
-def _fault(entry: Any) -> str:
-    # The last parts of a location can be validators' own names; those have brackets.
-    key = ".".join(str(part) for part in entry["loc"] if "[" not in str(part))
-    message = str(entry["msg"]).removeprefix("Value error, ")
-    if entry["type"] == "missing":
-        return f"{key} is not set; give it a value: {key}=..."
-    if entry["type"] == "value_error" and isinstance(entry["input"], dict):
-        return message  # a rule of a whole part, which names its keys itself
-    return f"{key}={_short(str(entry['input']))}: {message[:1].lower()}{message[1:]}"
+def _one_line(error: Exception) -> str:
+    return short(" ".join(str(error).split()), 500)
 
 
 def runs_dir(experiment: Experiment) -> Path:
-    """The runs folder as an absolute path.
-
-    Raises:
-        UserFault: it begins with the home of a user that does not exist.
-    """
-    try:
-        return Path(experiment.runs).expanduser().absolute()
-    except RuntimeError as error:
-        raise UserFault([f"runs={experiment.runs}: {error}"]) from error
+    """The runs folder as an absolute path."""
+    return Path(experiment.runs).absolute()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from tfscale.config.compose import conf_dir
+from tfscale.config.folders import conf_dir
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Safe either way; the one in C where PyYAML was built with it."""
@@ -77,9 +77,15 @@ def composed_of(folders: Sequence[Path], chosen: Mapping[str, str]) -> list[File
     Raises:
         OSError, yaml.YAMLError: one of them cannot be read.
     """
-    root = read_file(conf_dir() / "config.yaml", "")
+    roots = (folder / "config.yaml" for folder in (*folders, conf_dir()))
+    root = read_file(next(path for path in roots if path.is_file()), "")
     choices = {**_choices(root, folders, chosen), **chosen}
     return list(_merged(root, folders, choices))
+
+
+def groups_of(root: File) -> set[str]:
+    """Groups that the defaults of a root file name."""
+    return {group for group, _, _ in _defaults(root) if group}
 
 
 def _choices(file: File, folders: Sequence[Path], chosen: Mapping[str, str]) -> dict[str, str]:

@@ -3,11 +3,21 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-from tfscale.config.compose import config_folders, group_options
 from tfscale.config.files import composed_of
+from tfscale.config.folders import conf_dir, config_folders, group_options, shown
+from tfscale.config.foreign import IGNORE, foreign_faults
+
+
+class Place(NamedTuple):
+    """A line of a file."""
+
+    path: Path
+    line: int
+
 
 _KEY = re.compile(r"(?:unknown key ')?([a-z][\w]*(?:\.[\w]+)*)(?==|' in a configuration file)")
 
@@ -15,7 +25,7 @@ _KEY = re.compile(r"(?:unknown key ')?([a-z][\w]*(?:\.[\w]+)*)(?==|' in a config
 def with_origins(faults: Sequence[str], overrides: Sequence[str], config_dir: Path | None) -> list[str]:
     """The faults, with file and line before each whose value stands in a configuration file."""
     keys = {fault: match[1] for fault in faults if (match := _KEY.match(fault))}
-    folders = config_folders(config_dir)
+    _, folders = foreign_faults(config_folders(config_dir))
     groups = group_options(folders)
     said = [(key.lstrip("+"), value) for key, _, value in (text.partition("=") for text in overrides)]
     wanted = {
@@ -25,19 +35,19 @@ def with_origins(faults: Sequence[str], overrides: Sequence[str], config_dir: Pa
     if not wanted:
         return list(faults)
     places = _places(wanted, folders, {word: value for word, value in said if word in groups})
-    return [f"{places[keys[fault]]}: {fault}" if keys.get(fault) in places else fault for fault in faults]
+    return [_placed(fault, places[keys[fault]]) if keys.get(fault) in places else fault for fault in faults]
 
 
-def _places(keys: set[str], folders: Sequence[Path], chosen: Mapping[str, str]) -> dict[str, str]:
-    """`file:line` of each key that a file sets; of several files the one that counts."""
+def _placed(fault: str, place: "Place") -> str:
+    stranger = fault.startswith("unknown key") and not place.path.is_relative_to(conf_dir())
+    return f"{shown(place.path)}:{place.line}: {fault}" + (f" {IGNORE}" if stranger else "")
+
+
+def _places(keys: set[str], folders: Sequence[Path], chosen: Mapping[str, str]) -> "dict[str, Place]":
+    """The place of each key that a file sets; of several files the one that counts."""
     try:
         files = composed_of(folders, chosen)
         found = [(setting, file.path) for file in files for setting in file.settings if setting.key in keys]
     except (OSError, RecursionError, yaml.YAMLError):
         return {}
-    return {setting.key: f"{_shown(path)}:{setting.line}" for setting, path in found}
-
-
-def _shown(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    return {setting.key: Place(path, setting.line) for setting, path in found}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfscale.config.compose import conf_dir, group_options
+from tfscale.config.folders import conf_dir, group_options
 
 _MARK = "# Written by tfscale"
 _PACKAGE = "# @package _global_\n"

@@ -1,54 +1,54 @@
 """What a user may say: the shape of a composed experiment. Each class is one part of the configuration; each field's
 text is its documentation."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
-
+from tfscale.config.types import (
+    Amount,
+    AutoCount,
+    Count,
+    Fraction,
+    Momentum,
+    Natural,
+    NonNegative,
+    PathText,
+    Positive,
+    Rate,
+    Whole,
+    between,
+)
 from tfscale.growth.recipe import GrowthRecipe
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.config import Init, NormActivation
 
-LARGEST_AMOUNT = 10**18
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-
-
-def _amount(value: Any) -> Any:
-    """15B, 300_000, 1.5M or 2e6 as a whole number; anything else is left to the type check."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str):
-        match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][0-9]+)?)\s*([KMBT]?)", value.strip())
-        if not match:
-            raise ValueError("a number of tokens such as 15B, 1.5M, 300K or 65536")
-        count = float(match[1].replace("_", "")) * _UNITS[match[2]]
-        if count > LARGEST_AMOUNT:
-            raise ValueError("more tokens than there are; at most 10^18")
-        return round(count)
-    return value
-
-
-Amount = Annotated[int, BeforeValidator(_amount)]
-"""A count of tokens: 15B, 1.5M, 300K, 65536."""
-
-AutoCount = Annotated[int, BeforeValidator(lambda value: 0 if value == "auto" else value)]
-"""A count, or auto (0)."""
+Factor = Annotated[float, between(above=0, most=1000, what="a factor", such_as="1")]
+"""A factor, above 0 and at most 1000."""
+Nats = Annotated[float, between(above=0, below=10, what="nats of loss", such_as="0.02")]
+"""A difference of losses, above 0 and below 10."""
+NoiseFloor = Annotated[float, between(least=0, below=10, what="nats of loss", such_as="0.005")]
+"""A difference of losses, at least 0 and below 10."""
+Share = Annotated[float, between(above=0, below=1, what="a fraction", such_as="0.05")]
+"""A fraction, above 0 and below 1."""
+Utilisation = Annotated[float, between(above=0, most=1, what="a fraction of the peak", such_as="0.4")]
+"""A fraction of a device's peak, above 0 and at most 1."""
+MOST_SEEDS = 1000
+Replicates = Annotated[int, between(1, MOST_SEEDS, such_as="3")]
+"""A number of replicates, from 1 to 1000."""
 
 
 @dataclass(frozen=True)
 class ModelPart:
     """What all stages of the chain share."""
 
-    n_layer: int
-    d_model: int
-    n_head: int
-    context: int
+    n_layer: Count
+    d_model: Count
+    n_head: Count
+    context: Count
     """Tokens a sequence, in training and in evaluation."""
-    vocab_size: int | None = None
+    vocab_size: Count | None = None
     """Rows of the embedding; at least the tokenizer's. None: the tokenizer's own size."""
-    rotary: float = 0.25
+    rotary: Fraction = 0.25
     """Fraction of the head dimensions that rotate; 0: no positions."""
     norm_activation: NormActivation = "l2_norm_gelu"
     init: Init = "official"
@@ -59,12 +59,12 @@ class ModelPart:
 class TransformerPart:
     """The Transformer that stands beside a stage: of about its size."""
 
-    n_layer: int
-    d_model: int
-    n_head: int
-    d_ff: int | None = None
+    n_layer: Count
+    d_model: Count
+    n_head: Count
+    d_ff: Count | None = None
     """None: four times d_model."""
-    lr: float | None = None
+    lr: Rate | None = None
     """Peak learning rate of its run from scratch. None: optim.lr."""
 
 
@@ -74,17 +74,17 @@ class StagePart:
 
     size: str
     """Name of the size, such as 354M."""
-    qkv: int
+    qkv: Count
     """Parameter tokens of each of the query, key and value projections."""
-    out: int | None = None
+    out: Count | None = None
     """Parameter tokens of the attention's output projection. None: as many as qkv."""
-    ffn: int | None = None
+    ffn: Count | None = None
     """Parameter tokens of the feed-forward layer. None: four times qkv."""
     tokens: Amount | None = None
     """Training tokens of the stage. None: schedule.growth_tokens."""
-    lr: float | None = None
+    lr: Rate | None = None
     """Peak learning rate of the stage. None: optim.lr."""
-    scratch_lr: float | None = None
+    scratch_lr: Rate | None = None
     """Peak learning rate of a TokenFormer of this size from scratch. None: optim.lr."""
     transformer: TransformerPart | None = None
     """The Transformer baseline at this size. None: there is none."""
@@ -108,9 +108,9 @@ class GrowWhenPart:
     of, gets all of its own. Needs optim.schedule=wsd, whose decay then follows, or constant."""
     every: Amount = 0
     """Tokens between two looks; 0: a twentieth of the stage's budget."""
-    least: float = 0.02
+    least: Nats = 0.02
     """Nats."""
-    looks: int = 4
+    looks: Count = 4
     """plateau: how many looks back. predicted_gain: how many at least, and never fewer than four."""
 
 
@@ -126,7 +126,7 @@ class SchedulePart:
     """Training tokens of every stage that does not state its own."""
     grow_when: GrowWhenPart = field(default_factory=GrowWhenPart)
     """When a stage ends that another one grows out of."""
-    trained_on_lr: float | None = None
+    trained_on_lr: Rate | None = None
     """Peak learning rate at which the small model is trained on. None: optim.lr."""
     rehearse: bool = False
     """Three steps a stage on embedded text, in runs/rehearsal: everything else as in the real run."""
@@ -137,7 +137,7 @@ class DataPart:
     """The text and its tokens."""
 
     source: Literal["wiki", "docs", "text", "hub", "shards"]
-    path: str | None = None
+    path: PathText | None = None
     """File or folder, for `text` and `shards`. For `hub`: a folder that is read instead, where it is there."""
     text_key: str = "text"
     """Field of a JSON line, or column of Parquet, that holds the document."""
@@ -154,42 +154,45 @@ class DataPart:
     of the hub."""
     tokenizer_name: str | None = None
     """hub: a repository, or gpt2, or gpt_neox_20b."""
-    tokenizer_path: str | None = None
+    tokenizer_path: PathText | None = None
     """The tokenizer.json; for `hub`, one that is taken instead, where it is there."""
-    vocab_size: int = 4096
+    vocab_size: Count = 4096
     """Entries of a learnt BPE; 257 is bytes and the end of text."""
-    heldout: float = 0.05
+    heldout: Share = 0.05
     """Fraction of the documents that are never trained on."""
-    split_seed: int = 0
+    split_seed: Whole = 0
     heldout_tokens: Amount = 65_536
     """Evaluation reads this many tokens of the held-out documents, always the same ones."""
     heldout_start: Amount = 0
     """Position of the first of them. `tfscale tune` chooses on the tokens behind those that are evaluated here."""
-    order_seed: int = 0
+    order_seed: Whole = 0
     """Of the order in which training tokens are read; the same in every arm."""
     workers: AutoCount = 0
     """Processes that prepare the corpus; auto: one a core. What comes out does not depend on it."""
+    max_unknown: Fraction = 0.01
+    """Largest share of tokens that the tokenizer may have no entry for. A corpus with more is refused; one with fewer
+    is used, with a warning."""
 
 
 @dataclass(frozen=True)
 class OptimPart:
     """AdamW and its learning-rate schedule, of every stage."""
 
-    lr: float
+    lr: Rate
     batch_tokens: Amount
     """Tokens an optimizer step, over all devices."""
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    warmup: float = 0.01
+    warmup: Fraction = 0.01
     """Fraction of the stage over which the learning rate rises."""
-    floor: float = 0.1
+    floor: Fraction = 0.1
     """Last learning rate as a fraction of the peak (cosine, wsd)."""
-    decay: float = 0.2
+    decay: Fraction = 0.2
     """Last fraction of the stage over which it falls (wsd)."""
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    clip: float = 1.0
+    beta1: Momentum = 0.9
+    beta2: Momentum = 0.95
+    eps: NonNegative = 1e-8
+    weight_decay: NonNegative = 0.1
+    clip: NonNegative = 1.0
     """Largest gradient norm; 0: no clipping."""
 
 
@@ -208,7 +211,7 @@ class ArmPart:
     tokens of the chain's stage of that size; `base_tokens`: those of its first stage (both scratch only)."""
     sizes: Literal["all", "last"] = "all"
     """At which sizes of the schedule; only `scratch` stands at the first. A chain has them all."""
-    lr: float | None = None
+    lr: Rate | None = None
     """Peak learning rate of all that the arm trains itself, apart from the first model of a chain. None: what the
     schedule says for such a model of that size."""
     shape: Literal["schedule", "compute_optimal"] = "schedule"
@@ -216,7 +219,7 @@ class ArmPart:
     trained with the budget, at 20 tokens a parameter (`tfscale.schedule.compute_optimal`)."""
     growth: GrowthRecipe | None = None
     """Of `one_jump` and `chain`. None: the chain's own recipe."""
-    growth_tokens: float = 1.0
+    growth_tokens: Factor = 1.0
     """Of `chain`: factor of the tokens of every grown stage."""
     transformer_growth: TransformerGrowth | None = None
     """Of `chain` with family=transformer, which begins with the first size's Transformer and grows to shapes of its own
@@ -237,15 +240,15 @@ class SlurmPart:
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
-    gpus: int = 8
+    gpus: Natural = 8
     """Of each node; one process a GPU. 0: launcher.processes processes on the CPU."""
-    cpus: int = 8
+    cpus: Count = 8
     """Of each process."""
-    minutes: int = 1440
+    minutes: Count = 1440
     """Time limit of a job. Before it ends the stage saves and the job is queued again."""
-    signal_seconds: int = 120
+    signal_seconds: Count = 120
     """How long before the limit a job is told to save."""
-    requeues: int = 1000
+    requeues: Natural = 1000
     """How often a job may be queued again."""
 
 
@@ -257,7 +260,7 @@ class LauncherPart:
     """local: one process a stage. torchrun: several on this machine. slurm: a cluster's jobs."""
     processes: AutoCount = 0
     """torchrun: processes a stage; auto: one a CUDA device, or one on the CPU. slurm without GPUs: processes a node."""
-    nodes: int = 1
+    nodes: Count = 1
     """slurm: nodes a stage."""
     slurm: SlurmPart = field(default_factory=SlurmPart)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -265,9 +268,9 @@ class LauncherPart:
     """auto: bf16 autocast on CUDA, fp32 on the CPU; weights and moments are always fp32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """auto: torch.compile on CUDA, eager on the CPU."""
-    threads: int = 0
+    threads: Natural = 0
     """CPU threads of each process; 0: its share of the machine's cores, or slurm.cpus."""
-    parallel: int = 1
+    parallel: Count = 1
     """Stages that run side by side on this machine when they do not wait for each other. On a cluster the queue
     decides."""
     micro_batch: AutoCount = 0
@@ -286,21 +289,21 @@ class LauncherPart:
     eval_tokens: Amount = 0
     """Tokens between two evaluations; 0: ten a stage, or as few as take a tenth of its training, five at least. A
     grown model is evaluated before its first step too."""
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: NonNegative = 10.0
     checkpoint_tokens: Amount = 0
     """Tokens between two checkpoints, beside those by time; 0: by time alone."""
-    keep: int = 2
+    keep: Count = 2
     """Checkpoints that stay while a stage runs."""
     keep_tokens: Amount = 0
     """Checkpoints at multiples of so many tokens stay for good; 0: none but the last."""
     non_finite: Literal["raise", "skip", "rollback"] = "raise"
     """A loss or gradient that is no number: stop before the update, leave the update out, or go back to the last
     checkpoint and past the batch."""
-    non_finite_cap: int = 10
+    non_finite_cap: Count = 10
     """More such steps than this end a stage, whatever the policy."""
-    retries: int = 2
+    retries: Natural = 2
     """How often a stage whose process died is taken up again from its checkpoint."""
-    hang_minutes: float = 15.0
+    hang_minutes: NonNegative = 15.0
     """A stage without a sign of life for so long is ended and taken up again; 0: never."""
 
     @property
@@ -315,10 +318,10 @@ class LauncherPart:
 class PeakPart:
     """Dense matrix products of a device, in TFLOP/s (10^12). None: it has no units for them."""
 
-    fp32: float | None = None
-    tf32: float | None = None
-    bf16: float | None = None
-    fp8: float | None = None
+    fp32: Positive | None = None
+    tf32: Positive | None = None
+    bf16: Positive | None = None
+    fp8: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -327,20 +330,20 @@ class DevicePart:
 
     names: tuple[str, ...] = ()
     """As torch.cuda.get_device_name prints them. None: this machine's own devices."""
-    memory: float | None = None
+    memory: Positive | None = None
     """GB (10^9 bytes)."""
-    bandwidth: float | None = None
+    bandwidth: Positive | None = None
     """Of its memory, GB/s."""
-    link: float | None = None
+    link: Positive | None = None
     """To another device of the host, one direction, GB/s."""
-    network: float | None = None
+    network: Positive | None = None
     """Its share of the host's network, one direction, GB/s."""
     peak: PeakPart = field(default_factory=PeakPart)
-    watts: float | None = None
+    watts: Positive | None = None
     """Board power."""
-    price: float | None = None
+    price: Positive | None = None
     """US dollars an hour."""
-    mfu: float = 0.4
+    mfu: Utilisation = 0.4
     """Share of the peak that training is assumed to reach where nothing of the kind has been measured."""
 
 
@@ -357,18 +360,12 @@ class TrackingPart:
 class AnalysisPart:
     """What a comparison has to be told because it cannot be read from the runs."""
 
-    noise_floor: float | None = None
+    noise_floor: NoiseFloor | None = None
     """Nats by which two runs may differ in their last loss without differing, where no run has several seeds that tell
     it. None: not known, and every difference is taken as it is."""
-    tuning_flops: float | None = None
+    tuning_flops: NonNegative | None = None
     """FLOPs that choosing the arms' learning rates has cost (`tfscale tune --write` writes it down); no cost of a
     comparison includes them. None: not stated."""
-
-    def __post_init__(self) -> None:
-        if self.noise_floor is not None and not 0 <= self.noise_floor < 10:
-            raise ValueError(f"analysis.noise_floor={self.noise_floor}: nats of loss, 0 to 10")
-        if self.tuning_flops is not None and self.tuning_flops < 0:
-            raise ValueError(f"analysis.tuning_flops={self.tuning_flops}: at least 0")
 
 
 @dataclass(frozen=True)
@@ -394,14 +391,14 @@ class Experiment:
     launcher: LauncherPart
     device: DevicePart
     tracking: TrackingPart
-    runs: str
+    runs: PathText
     """Folder of stages, data and the tracking store."""
-    seed: int
+    seed: Whole
     """Of initial weights and new rows."""
-    seeds: int = 1
+    seeds: Replicates = 1
     """How often all of it is planned: with seed and data.order_seed as they are, then with both one higher, and so on.
     A comparison takes runs that differ in these alone as replicates."""
-    init_from: str | None = None
+    init_from: PathText | None = None
     """Folder of an imported stage whose weights take the place of the first stage's training; it must be of that
     stage's shape. None: it is trained from scratch."""
     analysis: AnalysisPart = field(default_factory=AnalysisPart)

@@ -1,5 +1,6 @@
 """What a growth does, as named settings, and what follows from them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -28,17 +29,17 @@ class RateSettings:
         faults = [
             f"growth.rates.{name}={value}: {allowed}"
             for name, value, allowed, good in (
-                ("old", self.old, "a factor, 0 to 10", 0 <= self.old <= 10),
-                ("new", self.new, "a factor, above 0 and at most 100", 0 < self.new <= 100),
-                ("old_ramp", self.old_ramp, "a fraction of the stage, 0 to 1", 0 <= self.old_ramp <= 1),
-                ("frozen", self.frozen, "a fraction of the stage, 0 to 1", 0 <= self.frozen <= 1),
+                ("old", self.old, "must be a factor, from 0 to 10; try 1", 0 <= self.old <= 10),
+                ("new", self.new, "must be a factor, above 0 and at most 100; try 1", 0 < self.new <= 100),
+                ("old_ramp", self.old_ramp, "must be a fraction, from 0 to 1; try 0", 0 <= self.old_ramp <= 1),
+                ("frozen", self.frozen, "must be a fraction, from 0 to 1; try 0", 0 <= self.frozen <= 1),
             )
             if not good
         ]
         if self.old_ramp > 0 and self.old == 1:
-            faults.append("growth.rates.old_ramp: there is nothing to rise from at growth.rates.old=1")
+            faults.append("growth.rates.old_ramp: must be 0 with growth.rates.old=1, which leaves nothing to rise from")
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
 
 
 @dataclass(frozen=True)
@@ -77,22 +78,26 @@ class GrowthRecipe:
     rates: RateSettings = field(default_factory=RateSettings)
 
     def __post_init__(self) -> None:
+        if faults := list(self._faults()):
+            raise ValueError("\n".join(faults))
+
+    def _faults(self) -> Iterator[str]:
         if self.new_keys == "zero" and self.new_values == "zero":
-            raise ValueError(
+            yield (
                 "growth.new_keys=zero with growth.new_values=zero makes dead tokens: neither would ever get a "
-                "gradient. Set one of them to random."
+                "gradient; try random for one of them"
             )
         splits = [setting == "split" for setting in (self.new_keys, self.new_values, self.tau)]
         if any(splits) and not all(splits):
-            raise ValueError("growth.new_keys, growth.new_values and growth.tau are split together or not at all")
+            yield "growth.new_keys, growth.new_values and growth.tau must be split together or not at all"
         if not 0 <= self.noise <= 10:
-            raise ValueError(f"growth.noise={self.noise}: a fraction of the layer's standard deviation, 0 to 10")
+            yield f"growth.noise={self.noise}: must be a fraction of the layer's deviation, from 0 to 10; try 0.01"
         if self.moments == "asymmetric" and not all(splits):
-            raise ValueError("growth.moments=asymmetric: it is for growth by split; without copies, carry is the same")
+            yield "growth.moments=asymmetric: must go with growth by split; try carry, which is the same without copies"
         if not 0 < self.peak <= 100:
-            raise ValueError(f"growth.peak={self.peak}: a factor, above 0 and at most 100")
+            yield f"growth.peak={self.peak}: must be a factor, above 0 and at most 100; try 1"
         if self.rates.per_row_bias and self.moments == "drop":
-            raise ValueError("growth.rates.per_row_bias: with growth.moments=drop all rows begin anew as it is")
+            yield "growth.rates.per_row_bias: must be false with growth.moments=drop, where all rows begin anew"
 
     def operator(self) -> dict[str, Any]:
         """What the growth itself does, as `recipe_from` reads it: all settings but those that the child's own

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from tfscale.config.compose import conf_dir
+from tfscale.config.folders import conf_dir
 from tfscale.config.schema import DevicePart
 
 TERA = 1e12

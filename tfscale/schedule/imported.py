@@ -18,7 +18,7 @@ def begin_from(spec: StageSpec, init_from: str) -> StageSpec:
     Raises:
         UserFault: that is no imported stage, or not of the shape and tokens that `spec` has: all differences.
     """
-    folder = Path(init_from).expanduser().absolute()
+    folder = Path(init_from).absolute()
     try:
         imported, done = read_spec(folder), read_done(folder)
     except ValueError as error:

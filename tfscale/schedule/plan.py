@@ -10,7 +10,7 @@ from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
 from tfscale.schedule.arm_builder import ArmBuilder
 from tfscale.schedule.arms import Arm, ArmStage, over_seeds
-from tfscale.schedule.checks import check_experiment, check_growable
+from tfscale.schedule.checks import check_experiment
 from tfscale.schedule.corpus import Corpus, corpus_of
 from tfscale.schedule.ledger import is_open
 from tfscale.schedule.rehearsal import rehearsal
@@ -92,17 +92,25 @@ def make_plan(experiment: Experiment) -> Plan:
     """The plan of an experiment.
 
     Raises:
-        UserFault: with all that is wrong: values out of range, sizes that do not grow out of each other, a missing
-            Transformer shape.
+        UserFault: with all that is wrong: settings that do not go together, sizes that do not grow out of each other, a
+            missing Transformer shape, a corpus that is not there.
     """
-    faults = [*check_experiment(experiment), *check_growable(experiment)]
-    if faults:
+    if faults := check_experiment(experiment):
         raise UserFault(faults)
     if experiment.schedule.rehearse:
         experiment = rehearsal(experiment)
     corpus = corpus_of(experiment)
     replicates = tuple(_replicate(each, corpus) for each in _with_seeds(experiment))
     return Plan(experiment, corpus, runs_dir(experiment), replicates)
+
+
+def corpus_faults(experiment: Experiment) -> list[str]:
+    """Why the settings make no corpus at all."""
+    try:
+        corpus_of(experiment)
+    except UserFault as fault:
+        return fault.faults
+    return []
 
 
 def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:

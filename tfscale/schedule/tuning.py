@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tfscale.config.schema import Experiment
+from tfscale.config.schema import MOST_SEEDS, Experiment
 from tfscale.schedule.arms import Arm, ArmStage
-from tfscale.schedule.checks import MOST_SEEDS
 from tfscale.schedule.ledger import is_done, read_done
 from tfscale.schedule.plan import Plan, Replicate, make_plan
 from tfscale.schedule.sweep import Choice, Sweep, beyond, candidates, choose

@@ -90,8 +90,8 @@ def _check_server(uri: str) -> None:
         clear = False
     if not clear:
         raise ValueError(
-            f"tracking.uri={without_password(uri)!r}: must be http(s)://HOST:PORT; in a password try %40 for @, %2F for / "
-            "and %3A for :"
+            f"tracking.uri={without_password(uri)!r}: must be http(s)://HOST:PORT; in a password try %40 for @, %2F "
+            "for / and %3A for :"
         )
 
 
@@ -117,6 +117,6 @@ def check_driver(uri: str) -> None:
 
 def _malformed(uri: str) -> str:
     return (
-        f"tracking.uri={without_password(uri)!r}: must be sqlite:///FILE, http(s)://HOST, or a database's URI; MLflow's file "
-        "store is no longer maintained. Try it without tracking.uri, for mlflow.db in the runs folder"
+        f"tracking.uri={without_password(uri)!r}: must be sqlite:///FILE, http(s)://HOST or a database's URI. MLflow's "
+        "file store is no longer maintained. Try it without tracking.uri, for mlflow.db in the runs folder"
     )

@@ -5,8 +5,8 @@ from tfscale.schedule.predict.cost import Prediction, predict
 from tfscale.schedule.predict.families import Family, families
 from tfscale.schedule.predict.layout import Layout, layout, mend
 from tfscale.schedule.predict.machine import Machine, planned_machine
-from tfscale.schedule.predict.preflight import preflight, remarks, shortage
+from tfscale.schedule.predict.preflight import files_amiss, preflight, remarks, shortage
 from tfscale.schedule.predict.words import duration, gigabytes
 
-__all__ = ["Family", "Layout", "Machine", "Prediction", "duration", "families", "gigabytes", "layout", "mend",
-           "planned_machine", "predict", "preflight", "remarks", "shortage"]  # fmt: skip
+__all__ = ["Family", "Layout", "Machine", "Prediction", "duration", "families", "files_amiss", "gigabytes", "layout",
+           "mend", "planned_machine", "predict", "preflight", "remarks", "shortage"]  # fmt: skip

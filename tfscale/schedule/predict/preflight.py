@@ -4,10 +4,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tfscale.config.compose import runs_dir
+from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
 from tfscale.models.counts import MEMORY_SHARE
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.checks import check_sharing
+from tfscale.schedule.corpus import Corpus, corpus_of
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.plan import Plan
 from tfscale.schedule.predict.cost import Prediction, predict
@@ -25,13 +28,7 @@ SLOWEST_CPU = 1e9
 
 def preflight(plan: Plan) -> list[str]:
     """What keeps a plan from being run here, each fault with its mend. Nothing is written."""
-    told = [f"data: {fault}" for fault in plan.corpus.missing]
-    if told:
-        told.append(
-            "data: data.path and data.tokenizer_path say where the text and its tokenizer are; data=wiki and data=docs "
-            "need no files"
-        )
-    told += _unwritable(plan.runs)
+    told = [*_missing(plan.corpus), *_unwritable(plan.runs)]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
         return told
@@ -45,6 +42,25 @@ def preflight(plan: Plan) -> list[str]:
     told += [f"memory: {shortage(stage.spec, prediction)}" for stage, prediction in predictions if not prediction.fits]
     if machine.device == "cpu" and plan.experiment.launcher.device == "auto":
         told += _too_long(plan, predictions, speeds)
+    return told
+
+
+def files_amiss(experiment: Experiment) -> list[str]:
+    """What can be told before there is a plan: a corpus that is not there, a runs folder that cannot be written."""
+    try:
+        missing = _missing(corpus_of(experiment))
+    except UserFault as fault:
+        missing = fault.faults
+    return [*missing, *_unwritable(runs_dir(experiment))]
+
+
+def _missing(corpus: Corpus) -> list[str]:
+    told = [f"data: {fault}" for fault in corpus.missing]
+    if told:
+        told.append(
+            "data: data.path and data.tokenizer_path say where the text and its tokenizer are; data=wiki and data=docs "
+            "need no files"
+        )
     return told
 
 
@@ -93,7 +109,7 @@ def _unwritable(runs: Path) -> list[str]:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        return [f"runs={runs}: {folder} is not a folder; set runs=... to a folder that can be written"]
+        return [f"runs={runs}: must lie in a folder that can be written, and {folder} is none; try another runs=..."]
     if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
-        return [f"runs={runs}: {folder} cannot be written; set runs=... to a folder that can"]
+        return [f"runs={runs}: must lie in a folder that can be written, and {folder} cannot; try another runs=..."]
     return []

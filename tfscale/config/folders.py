@@ -1,0 +1,50 @@
+"""Where configuration files are looked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfscale.faults import UserFault
+
+SHIPPED_ALONE = Path("none")
+"""`--config-dir none`: no files but the shipped ones."""
+
+
+def conf_dir() -> Path:
+    """The shipped configuration: beside the package in a source tree, inside it when installed from a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def config_folders(config_dir: Path | None = None) -> list[Path]:
+    """Where groups are looked for, in this order: the folder that is asked for, `conf/` of the current folder, the
+    shipped one.
+
+    Raises:
+        UserFault: `config_dir` is no folder.
+    """
+    if config_dir == SHIPPED_ALONE:
+        return [conf_dir()]
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserFault([f"--config-dir={config_dir}: must be a folder, or none for the shipped files alone"])
+    here = Path.cwd() / "conf"
+    own = [here] if here.is_dir() and here.resolve() != conf_dir().resolve() else []
+    return [*([config_dir.resolve()] if config_dir else []), *own, conf_dir()]
+
+
+def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
+    """Names that can follow `group=`, of every part of an experiment; by default those that are shipped."""
+    from tfscale.config.keys import PARTS
+
+    options: dict[str, set[str]] = {}
+    for folder in folders or [conf_dir()]:
+        for file in sorted(folder.glob("*/*.yaml")):
+            if file.parent.name in PARTS:
+                options.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(names) for group, names in sorted(options.items())}
+
+
+def shown(path: Path) -> Path:
+    """A path as messages name it: relative where it is below the current folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,40 @@
+"""Configuration folders of other projects, which use Hydra too."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from tfscale.config.files import groups_of, read_file
+from tfscale.config.folders import shown
+from tfscale.config.keys import PARTS
+from tfscale.config.told import Fault
+
+IGNORE = (
+    "If this conf/ belongs to another project, add --config-dir none, which uses the shipped files alone, or run in "
+    "another folder."
+)
+
+
+def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
+    """What shows that folders before the shipped one are not tfscale's, and the other folders."""
+    *own, shipped = folders
+    faults = {folder: fault for folder in own if (fault := _foreign(folder))}
+    return list(faults.values()), [*(folder for folder in own if folder not in faults), shipped]
+
+
+def _foreign(folder: Path) -> Fault | None:
+    path = folder / "config.yaml"
+    try:
+        root = read_file(path, "")
+        lines = {setting.key: setting.line for setting in root.settings if "." not in setting.key}
+        groups = groups_of(root)
+    except (OSError, RecursionError, yaml.YAMLError):
+        return None  # there is none, or Hydra says what is wrong with it
+    unknown = [key for key in lines if key not in PARTS]
+    if unknown:
+        names = " and ".join(repr(key) for key in unknown[:2])
+        return Fault("", f"{shown(path)}:{lines[unknown[0]]}: tfscale has no key {names}. {IGNORE}")
+    if "schedule" not in groups:
+        return Fault("", f"{shown(path)}:1: its defaults name no schedule. {IGNORE}")
+    return None

@@ -1,0 +1,101 @@
+"""The keys of an experiment, found from the dataclasses that declare it."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tfscale.config.schema import Experiment
+
+PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
+"""First words of all keys."""
+
+
+def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
+    """Every key that exists: fields of the schema, and under dicts the names that `values` has."""
+    hints = typing.get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
+        value = values.get(item.name) if isinstance(values, dict) else None
+        yield key
+        if dataclasses.is_dataclass(hint):
+            yield from known_keys(value, hint, f"{key}.")
+        elif typing.get_origin(hint) is dict and isinstance(value, dict):
+            element = inner_type(typing.get_args(hint)[1])
+            for name, child in value.items():
+                yield f"{key}.{name}"
+                if dataclasses.is_dataclass(element):
+                    yield from known_keys(child, element, f"{key}.{name}.")
+
+
+def flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
+    """Every key of nested values, outer ones first."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            yield f"{prefix}{name}"
+            yield from flat_keys(value, f"{prefix}{name}.")
+
+
+def dict_keys(kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
+    """Keys below which new names may be added with `+`."""
+    for item in dataclasses.fields(kind):
+        hint = inner_type(typing.get_type_hints(kind)[item.name])
+        if dataclasses.is_dataclass(hint):
+            yield from dict_keys(hint, f"{prefix}{item.name}.")
+        elif typing.get_origin(hint) is dict:
+            yield f"{prefix}{item.name}"
+
+
+def type_of(key: str) -> Any:
+    """The declared type of a key, None included where it may be that; None for a key that does not exist."""
+    hint: Any = Experiment
+    for part in key.split("."):
+        outer = inner_type(hint)
+        if dataclasses.is_dataclass(outer):
+            hint = typing.get_type_hints(outer).get(part)
+        elif typing.get_origin(outer) is dict:
+            hint = typing.get_args(outer)[1]
+        else:
+            return None
+    return hint
+
+
+def inner_type(hint: Any) -> Any:
+    """The type behind `X | None`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    return hint
+
+
+def is_text(hint: Any) -> bool:
+    """Whether a type is text of any kind, or that or None."""
+    return inner_type(hint) is str
+
+
+def is_single(hint: Any) -> bool:
+    """Whether a type is one of single values: neither a part of several keys nor a list."""
+    inner = inner_type(hint)
+    return (
+        inner is not None and not dataclasses.is_dataclass(inner) and typing.get_origin(inner) in (None, typing.Literal)
+    )
+
+
+def may_be_none(hint: Any) -> bool:
+    """Whether a type is `X | None`."""
+    return type(None) in typing.get_args(hint)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, by the whole key or by its last part."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    leaf = word.rpartition(".")[2]
+    close += [key for key in known if key.rpartition(".")[2] == leaf and key not in close]
+    return f"; did you mean {' or '.join(close[:3])}?" if close else "."
+
+
+def short(text: str, longest: int = 100) -> str:
+    """The text, or its beginning: a message is to be read."""
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -1,0 +1,96 @@
+"""Overrides as they are typed: `key=value` and `group=name`.
+
+A key whose type is text takes what follows the first `=` as it stands: no character in it has a meaning. A value in
+quotes is what the quotes hold, and `null` is None where the key may be that. Values of all other keys are written in
+Hydra's grammar.
+"""
+
+import re
+import shlex
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfscale.config.keys import is_single, is_text, may_be_none, short, type_of
+from tfscale.config.told import Fault
+
+SEVERAL = ("baseline",)
+"""Groups of which several files may be taken together: baseline=[scratch,one_jump]."""
+
+_OVERRIDE = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
+_BARE = re.compile(r"(?<=[:,\[])\s*(?!\w+\s*:)([^\s\"',:{}\[\]][^\"',{}\[\]]*(?:'[^\"',{}\[\]]+)*)(?=[,}\]])")
+"""A value without quotes inside lists and dictionaries."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override."""
+
+    text: str
+    """As it was typed."""
+    key: str
+    value: Any
+    adds: bool
+    """Whether it begins with `+`."""
+    group: bool
+    """Whether it chooses files."""
+
+
+def parse(texts: Sequence[str], groups: Collection[str]) -> tuple[list[Override], list[Fault]]:
+    """The overrides that can be read, and the faults of the others."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    hydra = OverridesParser.create()
+    read = [_parse(text, texts[number - 1] if number else "", hydra, groups) for number, text in enumerate(texts)]
+    return [each for each in read if isinstance(each, Override)], [each for each in read if isinstance(each, Fault)]
+
+
+def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Override | Fault:
+    from hydra.errors import HydraException
+
+    match = _OVERRIDE.fullmatch(text)
+    adds, key, value = match.groups() if match else ("", "", "")
+    hint = type_of(key)
+    literal = Override(text, key, value, bool(adds), key in groups)
+    if is_text(hint) and not _is_quoted(value):
+        return Override(text, key, None, bool(adds), False) if value == "null" and may_be_none(hint) else literal
+    try:
+        override = hydra.parse_override(text)
+    except (HydraException, ValueError):  # ValueError: a number of 5,000 digits
+        if match and (key in groups or is_single(hint)):
+            return literal  # what is wrong with it is told by its type
+        return Fault(key, "".join(_unreadable(text, before, hydra)))
+    if override.is_sweep_override() or override.is_delete():
+        several = f"; several are written {override.key_or_group}=[{text.partition('=')[2]}]"
+        advice = short(several) if override.key_or_group in SEVERAL else ""
+        return Fault(
+            override.key_or_group, f"{short(text)!r}: must be one value; sweeps and deletions are not taken{advice}"
+        )
+    key = override.key_or_group
+    return Override(text, key, override.value(), override.is_add(), key in groups)
+
+
+def _is_quoted(value: str) -> bool:
+    """Whether Hydra's grammar reads a value as one text in quotes."""
+    return re.fullmatch(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", value, re.DOTALL) is not None
+
+
+def _unreadable(text: str, before: str, hydra: Any) -> Iterator[str]:
+    """Why a word is no override, and how it is written instead."""
+    yield f"{short(text)!r} is no override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
+    if "=" not in text and "=" in before:
+        yield f". If it belongs to the value before it, quote both: {shlex.quote(short(f'{before} {text}'))}"
+    elif "=" in text and (quoted := _quoted(text, hydra)):
+        yield f". Special characters inside lists and dictionaries need quotes: {shlex.quote(quoted)}"
+
+
+def _quoted(text: str, hydra: Any) -> str | None:
+    """The same with quotes around what stands inside lists and dictionaries; None if that does not help."""
+    from hydra.errors import HydraException
+
+    quoted = _BARE.sub(lambda match: f' "{match[1].strip()}"', text)
+    try:
+        hydra.parse_override(quoted)
+    except (HydraException, ValueError):
+        return None
+    return quoted if quoted != text else None

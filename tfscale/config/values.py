@@ -1,0 +1,113 @@
+"""From composed values to an experiment. A value that is wrong is replaced by the shipped one, so that the rules
+between settings can be checked too and all faults are told at once."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from tfscale.config.keys import flat_keys, known_keys, nearest, short
+from tfscale.config.schema import Experiment
+from tfscale.config.told import Fault, unexplained
+from tfscale.faults import UserFault
+
+ROUNDS = 4
+"""A value can hide faults of the part that it stands in, which are found once it is replaced."""
+
+_MUST = {
+    "float": "must be a number",
+    "int": "must be a whole number",
+    "bool": "must be true or false",
+    "string": "must be text; put it in quotes",
+    "dict": "must be settings by their names",
+    "dataclass": "must be settings by their names",
+    "list": "must be a list",
+    "tuple": "must be a list",
+}
+
+
+def to_experiment(
+    values: dict[str, Any], shipped: Callable[[], dict[str, Any]], before: Sequence[Fault]
+) -> tuple[Experiment, list[Fault]]:
+    """The experiment of composed values, and what is wrong with them.
+
+    Args:
+        shipped: the values that stand in for wrong ones.
+        before: faults that were found already; what follows from them is left out.
+
+    Raises:
+        UserFault: no experiment can be made, whatever the values that are wrong are replaced with.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    values = copy.deepcopy(values)
+    faults = list(_unknown(values))
+    adapter = _adapter(TypeAdapter)
+    for _ in range(ROUNDS):
+        try:
+            return adapter.validate_python(values), faults
+        except ValidationError as error:
+            found = [each for entry in error.errors() for each in _faults(entry)]
+        faults += [fault for fault in found if _is_new(fault, [*before, *faults])]
+        for fault in found:
+            _replace(values, fault.key.split("."), shipped())
+    raise UserFault([fault.text for fault in (*before, *faults)])
+
+
+def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
+    """Whether a fault follows from none that is known: another one of the same value, or, for a rule of a whole part,
+    one of any value that it names."""
+    if fault.text.startswith(fault.key + "="):
+        return all(fault.key != other.key for other in known)
+    return bool(unexplained([fault.text], known))
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    return kind(Experiment)
+
+
+def _unknown(values: dict[str, Any]) -> Iterator[Fault]:
+    known = set(known_keys(values))
+    unknown = [key for key in flat_keys(values) if key not in known]
+    for key in unknown:
+        if key.rpartition(".")[0] not in unknown:
+            yield Fault(key, f"unknown key {key!r} in a configuration file{nearest(key, known)}")
+
+
+def _faults(entry: Any) -> Iterator[Fault]:
+    # The last parts of a location can be validators' own names; those have brackets.
+    key = ".".join(str(part) for part in entry["loc"] if "[" not in str(part))
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    if entry["type"] == "missing":
+        yield Fault(key, f"{key} is not set; give it a value: {key}=...")
+    elif entry["type"] == "value_error" and isinstance(entry["input"], dict):
+        for line in message.splitlines():  # rules of a whole part, which name their keys themselves
+            yield Fault(key, line)
+    else:
+        yield Fault(key, f"{key}={short(str(entry['input']))}: {_must(entry, message)}")
+
+
+def _must(entry: Any, message: str) -> str:
+    if entry["type"] == "literal_error":
+        choices = entry["ctx"]["expected"]
+        return f"must be {choices}{nearest(str(entry['input']), choices.replace(' or ', ', ').split(', ')).rstrip('.')}"
+    return _MUST.get(entry["type"].partition("_")[0]) or message
+
+
+def _replace(values: dict[str, Any], path: Sequence[str], shipped: Any) -> None:
+    """Puts the shipped value in a place; where there is none, leaves the place to its default, and a stage or an arm
+    that cannot be without it out."""
+    places = [values]
+    for part in path[:-1]:
+        inner = places[-1].get(part)
+        if not isinstance(inner, dict):
+            return
+        places.append(inner)
+        shipped = shipped.get(part) if isinstance(shipped, dict) else None
+    if isinstance(shipped, dict) and path[-1] in shipped:
+        places[-1][path[-1]] = copy.deepcopy(shipped[path[-1]])
+    elif path[-1] in places[-1]:
+        del places[-1][path[-1]]
+    elif len(places) > 1:
+        del places[-2][path[-2]]
