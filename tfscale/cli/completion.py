@@ -68,8 +68,9 @@ class _Offers:
     def __init__(self, before: Sequence[str], config_dir: Path | None) -> None:
         from tfscale.config.files import composed_of, nested
         from tfscale.config.folders import config_folders, group_options
+        from tfscale.config.foreign import foreign_faults
 
-        folders = config_folders(config_dir)
+        _, folders = foreign_faults(config_folders(config_dir))
         self._groups = group_options(folders)
         words = "\n".join(before).replace("\n=\n", "=").split("\n")
         chosen = {key: value for key, _, value in (word.partition("=") for word in words) if key in self._groups}

@@ -1,6 +1,7 @@
 """The `tfscale` command: one module a verb, loaded when it is used, so that --help needs neither torch nor MLflow."""
 
 import atexit
+import errno
 import gc
 import os
 import sys
@@ -34,7 +35,11 @@ Overrides = Annotated[
     ),
 ]
 ConfigDir = Annotated[
-    Path | None, typer.Option(help="a folder whose groups come before conf/ here and the shipped ones", metavar="DIR")
+    Path | None,
+    typer.Option(
+        help="a folder whose groups come before conf/ here and the shipped ones; none: the shipped ones alone",
+        metavar="DIR",
+    ),
 ]
 Baseline = Annotated[
     str,
@@ -67,6 +72,18 @@ AsJson = Annotated[
 
 _STAGE = "a finished stage: its folder, its name or the start of its key"
 _STAGES = f"{_STAGE}; several with commas between them; chain: every finished stage of schedule="
+
+
+@app.callback()
+def _in_a_folder() -> None:
+    """Makes sure that the current folder is there, from which relative paths count."""
+    from tfscale.faults import UserFault
+
+    try:
+        Path.cwd()
+    except OSError as error:
+        fault = f"the current folder cannot be used ({error.strerror}): change to one that exists, such as cd ~"
+        raise UserFault([fault]) from error
 
 
 @app.command()
@@ -364,16 +381,27 @@ def _run() -> int:
     from tfscale.faults import USER_FAULT, UserFault
 
     try:
+        _check_working_folder()
         app(prog_name="tfscale")
     except UserFault as fault:
         for line in fault.faults:
             streams.tell_error(line)
         return USER_FAULT
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        streams.tell_error(f"{error.filename}: {error.strerror}")
+        where = f"{error.filename}: " if error.filename is not None else ""
+        streams.tell_error(f"{where}{error.strerror}")
         return streams.FAILURE
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return 0
+
+
+def _check_working_folder() -> None:
+    from tfscale.faults import UserFault
+
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserFault(["the working folder has been removed; change to another one (cd) and run it again"]) from error
