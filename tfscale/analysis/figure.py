@@ -276,10 +276,12 @@ def _annotate(axes: Any, text: str, at: tuple[float, float], placed: Placed, **s
 
 
 def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measure: Measure) -> list[str]:
-    """Marks where the chain grew, and the perplexity right after: on the upper edge where that lies above the frame.
+    """Mark where the chain grew, and the perplexity right after: on the upper edge where that lies above the frame.
+    A growth out of imported weights, whose cost in this measure is not known, has no place on the axis.
 
     Returns the sentence for the caption, if one is needed.
     """
+    events = [event for event in events if event.after.totals.of(measure) > 0]
     above = False
     label = "right after growth, untrained"
     for size in dict.fromkeys(event.size for event in events):
