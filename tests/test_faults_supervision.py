@@ -119,6 +119,8 @@ def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(small: list[str
         "model.d_model=64",
     ]
     stage = planned(overrides)[0]
+    probe = "import psutil, tfscale.training.state; print(psutil.Process().memory_info().vms)"
+    imported = int(subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True).stdout)
     code = f"""
 import resource, sys
 from tfscale.config.compose import compose
@@ -126,7 +128,7 @@ from tfscale.cli.view import PlainView
 from tfscale.cli.console import console
 from tfscale.schedule.orchestrator import Orchestrator
 from tfscale.schedule.plan import make_plan
-resource.setrlimit(resource.RLIMIT_AS, (2_500_000_000,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, ({imported} + 1_850_000_000,) * 2)
 plan = make_plan(compose({overrides!r}))
 launcher = plan.experiment.launcher.__class__(retries=4, threads=1)
 Orchestrator(plan.stages[:1], launcher, PlainView(plan, console)).run()
