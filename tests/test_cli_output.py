@@ -18,6 +18,7 @@ import pytest
 from finished import overrides_of
 from rich.console import Console
 
+from tfscale.cli.errors import in_words
 from tfscale.cli.streams import Stream
 from tfscale.cli.view import LiveView, PlainView
 from tfscale.config.compose import compose
@@ -136,6 +137,45 @@ def test_a_locale_without_an_encoding_shows_names_that_it_lacks(tmp_path: Path) 
     answer = shell('"$@"', ["list", "schedules", "--config-dir", str(tmp_path)], **plain)
     assert answer.returncode == 0
     assert "Gr??er -> mehr" in answer.stdout
+
+
+def test_a_folder_that_was_removed_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "removed").mkdir()
+    answer = shell(f'cd {tmp_path}/removed && rmdir ../removed && "$@"', ["status", f"runs={tmp_path}"])
+    assert answer.returncode == 2
+    assert answer.stderr == "error: the working folder has been removed; change to another one (cd) and run it again\n"
+
+
+def test_a_file_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    answer = shell('"$@"', ["bench", "growth", "--quick", "--out", str(tmp_path / "a file" / "x")])
+    assert answer.returncode == 2
+    assert (
+        answer.stderr.splitlines()[-1]
+        == f"error: --out {tmp_path}/a file/x: cannot be made: Not a directory; name another folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "error: runs/x: Permission denied\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
+    ],
+)
+def test_an_error_of_the_operating_system_is_told_in_a_line(
+    error: OSError, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert in_words(fail) == 1
+    assert capsys.readouterr().err == told
+
+
+def test_an_error_that_may_be_ours_keeps_its_traceback() -> None:
+    with pytest.raises(OSError, match="a fault of ours"):
+        in_words(lambda: (_ for _ in ()).throw(OSError("a fault of ours")))
 
 
 @contextmanager

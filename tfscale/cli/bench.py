@@ -37,6 +37,8 @@ def bench(
         faults.append(str(error))
     if faults:
         raise UserFault(faults)
+    if out is not None:
+        _make(out)
     with console.status("measuring") as shown:
 
         def tell(found: Found) -> None:
@@ -56,3 +58,11 @@ def bench(
     if as_json:
         answer(result.to_json())
     return 1 if result.broken else 0
+
+
+def _make(out: Path) -> None:
+    """Make the folder of the files, before anything is measured for them."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserFault([f"--out {out}: cannot be made: {error.strerror}; name another folder"]) from error

@@ -1,7 +1,6 @@
 """The `tfscale` command: one module a verb, loaded when it is used, so that --help needs neither torch nor MLflow."""
 
 import atexit
-import errno
 import gc
 import os
 import sys
@@ -10,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tfscale.cli import completion, streams
+from tfscale.cli import completion, errors, streams
 
 # Nothing phones home, whatever a verb loads later.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -72,18 +71,6 @@ AsJson = Annotated[
 
 _STAGE = "a finished stage: its folder, its name or the start of its key"
 _STAGES = f"{_STAGE}; several with commas between them; chain: every finished stage of schedule="
-
-
-@app.callback()
-def _in_a_folder() -> None:
-    """Makes sure that the current folder is there, from which relative paths count."""
-    from tfscale.faults import UserFault
-
-    try:
-        Path.cwd()
-    except OSError as error:
-        fault = f"the current folder cannot be used ({error.strerror}): change to one that exists, such as cd ~"
-        raise UserFault([fault]) from error
 
 
 @app.command()
@@ -369,39 +356,8 @@ def bench(
 
 
 def main() -> None:
-    """Run the command line. All errors end here: those of the user with exit code 2, others with 1, in words."""
+    """Run the command line, with its errors in words."""
     atexit.register(gc.freeze)  # or Python searches all that was imported for garbage before it ends, half a second
     completion.skip_equals_sign()
     streams.open_streams()
-    sys.exit(streams.exit_code(_run()))
-
-
-def _run() -> int:
-    """Run the verb; returns its exit code."""
-    from tfscale.faults import USER_FAULT, UserFault
-
-    try:
-        _check_working_folder()
-        app(prog_name="tfscale")
-    except UserFault as fault:
-        for line in fault.faults:
-            streams.tell_error(line)
-        return USER_FAULT
-    except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f"{error.filename}: " if error.filename is not None else ""
-        streams.tell_error(f"{where}{error.strerror}")
-        return streams.FAILURE
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    return 0
-
-
-def _check_working_folder() -> None:
-    from tfscale.faults import UserFault
-
-    try:
-        os.getcwd()
-    except FileNotFoundError as error:
-        raise UserFault(["the working folder has been removed; change to another one (cd) and run it again"]) from error
+    sys.exit(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))

@@ -1,0 +1,41 @@
+"""The one place where the errors of a command become messages and exit codes."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+from tfscale.cli.streams import FAILURE, tell_error
+from tfscale.faults import USER_FAULT, UserFault
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The operating system's errors that name no file and are nobody's fault but a disk's."""
+
+
+def in_words(command: Callable[[], object]) -> int:
+    """Run a command and tell its errors; returns its exit code.
+
+    An error that may be a fault of ours is raised as it is, for its traceback.
+    """
+    try:
+        _check_working_folder()
+        command()
+    except UserFault as fault:
+        for line in fault.faults:
+            tell_error(line)
+        return USER_FAULT
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        tell_error(f"{where}{error.strerror}")
+        return FAILURE
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
+
+
+def _check_working_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise UserFault(["the working folder has been removed; change to another one (cd) and run it again"]) from error
