@@ -49,8 +49,9 @@ def to_experiment(
         except ValidationError as error:
             found = [each for entry in error.errors() for each in _faults(entry)]
         faults += [fault for fault in found if _is_new(fault, [*before, *faults])]
+        stand_ins = shipped()
         for fault in found:
-            _replace(values, fault.key.split("."), shipped())
+            _replace(values, fault.key.split("."), stand_ins)
     raise UserFault([fault.text for fault in (*before, *faults)])
 
 
