@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from pathlib import Path
 
 import datasets
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from finished import finished, overrides_of
+from texts import MARK, PACK
+from tokenizers import Tokenizer as Library
+from tokenizers import models, pre_tokenizers
 from torch.nn import functional as F
 from tracked import run
 from typer.testing import CliRunner
@@ -20,6 +24,7 @@ from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished, model_of, open_finished, tokenizer_of
 from tfscale.interop.harness import PAPER, HarnessModel, run_tasks
 from tfscale.interop.perplexity import score_heldout, score_text, total_loss
+from tfscale.interop.texts import encode_text
 from tfscale.models.language_model import LanguageModel
 from tfscale.schedule.evaluations import read_evaluations
 from tfscale.schedule.experiments import record
@@ -95,7 +100,8 @@ def test_a_texts_score_counts_its_bytes_and_the_ends_of_documents(
 ) -> None:
     documents = ["the model grows é", "keys and values"]
     (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": each}) for each in documents))
-    score = score_text(tmp_path / "text.jsonl", tokenizer, model, stride=32)
+    text = encode_text(tmp_path / "text.jsonl", tokenizer, max_unknown=0)
+    score = score_text(text, model, stride=32)
     end = tokenizer.end_of_text_id
     tokens = [token for each in tokenizer.encode_batch(documents) for token in [*each, end]]
     assert score.tokens == len(tokens)
@@ -257,6 +263,73 @@ def test_evaluations_are_kept_once_beside_the_costs(stage: Finished, plan: Plan,
     written = json.loads((stage.folder / "evaluations.json").read_text())
     assert written["totals"] == stage.done["totals"]
     assert not list(stage.folder.glob(".*")), "nothing half-written"
+
+
+def test_a_text_is_measured_the_same_with_a_mark_and_in_any_packing(stage: Finished, tmp_path: Path) -> None:
+    content = b"the model grows from small to large"
+    for name in ("a.txt", "marked.txt", "A.TXT.XZ", "packed.txt"):
+        packed = PACK[".xz"] if name == "A.TXT.XZ" else PACK[".gz"] if name == "packed.txt" else PACK[""]
+        (tmp_path / name).write_bytes(packed((MARK if name != "a.txt" else b"") + content))
+    texts = [each for file in sorted(tmp_path.iterdir()) for each in ("--text", file)]
+    found = json.loads(CliRunner().invoke(app, list(map(str, ["eval", stage.folder, *texts, "--json"]))).stdout)
+    assert len(found) == 4
+    assert len({(entry["loss"], entry["tokens"], entry["bytes"]) for entry in found}) == 1
+
+
+def test_files_that_are_left_out_of_a_text_are_told(stage: Finished, tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    for name in ("a.txt", ".hidden.txt", "notes.md"):
+        (tmp_path / "text" / name).write_text("the model grows")
+    shown = tfscale("eval", stage.folder, "--text", tmp_path / "text")
+    assert f"warning: --text {tmp_path / 'text'}: 2 left out (1 hidden; 1 .md is not read)" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("a.txt", b"", "holds no text"),
+        ("a.txt", MARK, "holds no text"),
+        ("a.txt", b" \n\t", "holds no text"),
+        ("a.jsonl", b"", "holds no text"),
+        ("a.json", b"[]", "holds no text"),
+        ("a.jsonl", b'{"text": ""}\n{"text": " "}\n', "holds no text"),
+        ("a.txt.gz", PACK[".gz"](b""), "holds no text"),
+        ("a.txt.gz", b"", "empty; a whole .gz file is not"),
+        ("a.jsonl", b'{"text": null}', "the value is null"),
+        ("a.txt", "text".encode("utf-16"), "text in UTF-16"),
+        ("a.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9", "git lfs pull"),
+        ("a.md", b"text", ".md is not read"),
+    ],
+)  # fmt: skip
+def test_a_text_without_text_is_refused_before_any_other_is_recorded(
+    stage: Finished, tmp_path: Path, name: str, content: bytes, fault: str
+) -> None:
+    (tmp_path / "good.txt").write_text("the model grows and grows")
+    (tmp_path / name).write_bytes(content)
+    before = read_evaluations(stage.folder)
+    with pytest.raises(UserFault, match=rf"--text .*{re.escape(name)}.*: .*{re.escape(fault)}"):
+        tfscale("eval", stage.folder, "--text", tmp_path / "good.txt", "--text", tmp_path / name)
+    assert read_evaluations(stage.folder) == before
+
+
+def test_faults_of_all_texts_are_told_together(stage: Finished, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(UserFault) as told:
+        tfscale("eval", stage.folder, "--text", tmp_path / "empty.txt", "--text", tmp_path / "nowhere.txt")
+    assert len(told.value.faults) == 2
+
+
+def test_unknown_tokens_of_a_text_are_told_and_too_many_refused(tmp_path: Path) -> None:
+    library = Library(models.WordLevel({"[UNK]": 0, "known": 1, "</s>": 2}, "[UNK]"))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words = Tokenizer(library.to_str().encode(), "words")
+    (tmp_path / "a.txt").write_text("known other " + "known " * 97)
+    text = encode_text(tmp_path / "a.txt", words, max_unknown=0.01)
+    assert text.unknown == 1
+    (note,) = text.notes
+    assert "the tokenizer has no entry for 1 of 100 tokens (1.00%)" in note
+    with pytest.raises(UserFault, match=r"--text .*a\.txt: data\.max_unknown=0\.005: .* 1 of 100 tokens"):
+        encode_text(tmp_path / "a.txt", words, max_unknown=0.005)
 
 
 def test_every_finished_stage_of_the_chain_is_measured_and_tracked(plan: Plan, corpus: Path, store: Store) -> None:

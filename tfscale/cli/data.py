@@ -8,7 +8,10 @@ from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from tfscale.cli.experiment import answer, console, say, table, tokens
+from tfscale.cli.console import answer, console, say
+from tfscale.cli.experiment import tokens
+from tfscale.cli.files import left_out_table, listing_document, read_table
+from tfscale.cli.table import table
 from tfscale.config.compose import compose
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import Manifest
@@ -18,6 +21,7 @@ from tfscale.data.stored import stored, unfinished
 from tfscale.faults import UserFault
 from tfscale.schedule.checks import check_experiment
 from tfscale.schedule.corpus import corpus_of, data_dir, fetch_corpus, prepare_corpus
+from tfscale.schedule.corpus_notes import listing_of, unknown_notes
 
 LINE_SECONDS = 10.0
 """Between two lines where there is no terminal."""
@@ -38,9 +42,16 @@ def prepare(overrides: Sequence[str], config_dir: Path | None, as_json: bool = F
         corpus = corpus_of(experiment)
         if corpus.missing:
             raise UserFault([f"data: {fault}" for fault in corpus.missing])
+        listing = listing_of(experiment, corpus)
+        if listing.left_out:
+            console.print(left_out_table(listing))
         data = prepare_corpus(experiment, corpus, view)
+    if listing.files:
+        console.print(read_table(listing, data.manifest.documents))
+    for note in unknown_notes(data.manifest):
+        say(f"warning: {note}")
     if as_json:
-        answer(_corpus(data.folder, data.manifest))
+        answer(_corpus(data.folder, data.manifest) | {"files": listing_document(listing)})
         return 0
     say(_summary(data))
     say(f"read it anywhere: data=shards data.path={data.folder}")
@@ -91,6 +102,7 @@ def _corpus(folder: Path, manifest: Manifest) -> dict[str, Any]:
         **{name: {"tokens": part.tokens, "documents": part.documents} for name, part in parts.items()},
         "duplicates": manifest.duplicates,
         "empty": manifest.empty,
+        "unknown_tokens": manifest.unknown,
     }
 
 

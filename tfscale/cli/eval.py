@@ -12,11 +12,11 @@ from tfscale.cli.stages import stages_of
 from tfscale.cli.table import table
 from tfscale.config.compose import compose, runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.data.text import TextSource
 from tfscale.faults import UserFault
 from tfscale.interop.evaluations import add_evaluation
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.interop.perplexity import Score, score_heldout, score_text
+from tfscale.interop.texts import EncodedText, encode_text
 from tfscale.models.language_model import LanguageModel
 from tfscale.schedule.evaluations import EVALUATIONS_FILE
 from tfscale.schedule.experiments import recorded
@@ -44,21 +44,24 @@ def evaluate(
         stride: tokens that a window adds; None: the context, so that windows do not overlap.
     """
     stages = stages_of(names, overrides, config_dir)
-    identities = _identities(texts)
+    experiment = compose(overrides, config_dir)
     for stage in stages:
         context = stage.spec.model.context
         if stride is not None and stride > context:
             raise UserFault([f"--stride {stride}: at most the context of {stage.folder.name}, {context}"])
+    encoded = _encoded(stages, texts, experiment.data.max_unknown)
+    for note in dict.fromkeys(note for each in encoded for text in each for note in text.notes):
+        say(f"warning: {note}")
     made: list[dict[str, Any]] = []
-    for stage in stages:
+    for stage, stage_texts in zip(stages, encoded, strict=True):
         model = model_of(stage)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         if texts or not tasks:
-            made += _texts(stage, model, identities, stride or stage.spec.model.context)
+            made += _texts(stage, model, stage_texts, stride or stage.spec.model.context)
         if tasks:
             made += _tasks(stage, model, tasks, task_path, limit)
         say(str(stage.folder / EVALUATIONS_FILE))
-    _track(stages, compose(overrides, config_dir))
+    _track(stages, experiment)
     if as_json:
         answer(made)
     return 0
@@ -74,22 +77,40 @@ def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
             mirror(each, store)
 
 
-def _identities(texts: Sequence[Path]) -> dict[Path, str]:
-    """Hashes of the texts, before any of them is read through a model."""
-    try:
-        return {path: TextSource(path).identity()["sha256"] for path in texts}
-    except ValueError as error:
-        raise UserFault([f"--text {error}"]) from error
+def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
+    """Encode the texts for each stage, before any of them is read through a model. Stages with the same tokenizer share
+    them.
+
+    Raises:
+        UserFault: with all that is wrong with any of them.
+    """
+    if not texts:
+        return [[] for _ in stages]
+    made: dict[str, list[EncodedText]] = {}
+    encoded, faults = [], []
+    for stage in stages:
+        tokenizer = tokenizer_of(stage)
+        if tokenizer.sha256 not in made:
+            made[tokenizer.sha256] = []
+            for path in dict.fromkeys(texts):
+                try:
+                    made[tokenizer.sha256].append(encode_text(path, tokenizer, max_unknown))
+                except UserFault as fault:
+                    faults += fault.faults
+        encoded.append(made[tokenizer.sha256])
+    if faults:
+        raise UserFault(list(dict.fromkeys(faults)))
+    return encoded
 
 
-def _texts(stage: Finished, model: LanguageModel, texts: dict[Path, str], stride: int) -> list[dict[str, Any]]:
+def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], stride: int) -> list[dict[str, Any]]:
     made = []
     rows = table(stage.folder.name, ["text"], ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"])
-    for path, digest in texts.items():
-        with console.status(f"{stage.folder.name}: {path}"):
-            score = score_text(path, tokenizer_of(stage), model, stride)
-        made.append(_entry(path.name, digest, score))
-        rows.add_row(path.name, *_cells(score))
+    for text in texts:
+        with console.status(f"{stage.folder.name}: {text.path}"):
+            score = score_text(text, model, stride)
+        made.append(_entry(text.path.name, text.sha256, score) | {"unknown_tokens": text.unknown})
+        rows.add_row(text.path.name, *_cells(score))
     if not texts:
         with console.status(f"{stage.folder.name}: held-out tokens"):
             score = score_heldout(stage, model, stride)

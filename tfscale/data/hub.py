@@ -95,12 +95,10 @@ class HubSource:
         return False
 
     def listing(self) -> Listing:
-        """List the files of the subset's split.
-
-        Raises:
-            DataError: files have been removed from the cache.
-        """
-        return Listing(tuple(TextFile(file.name, self._path(file), file.size) for file in self.files))
+        """List the files of the subset's split, whether they are still in the cache or not."""
+        return Listing(
+            tuple(TextFile(file.name, self._path(file) or Path(file.name), file.size) for file in self.files)
+        )
 
     def parts(self) -> list[TextPart]:
         """The documents, in parts that can be read side by side.
@@ -108,16 +106,19 @@ class HubSource:
         Raises:
             DataError: files have been removed from the cache.
         """
-        return divide([file.path for file in self.listing().files], self.text_key)
+        paths = []
+        for file in self.files:
+            path = self._path(file)
+            if path is None or path.stat().st_size != file.size:
+                raise DataError(
+                    f"{self.dataset}: {file.name} is no longer in the hub's cache as it was fetched. `tfscale data "
+                    "prepare` with the same settings fetches what is not there; remove what is of another size."
+                )
+            paths.append(path)
+        return divide(paths, self.text_key)
 
-    def _path(self, file: HubFile) -> Path:
-        path = _cached(self.dataset, "dataset", self.commit, file.name)
-        if path is None or path.stat().st_size != file.size:
-            raise DataError(
-                f"{self.dataset}: {file.name} is no longer in the hub's cache as it was fetched. `tfscale data "
-                "prepare` with the same settings fetches what is not there; remove what is of another size."
-            )
-        return path
+    def _path(self, file: HubFile) -> Path | None:
+        return _cached(self.dataset, "dataset", self.commit, file.name)
 
 
 def fetched_source(hub: HubDataset, text_key: str, root: Path | None) -> HubSource | None:

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ _POINTER_BYTES = 1024
 """Size below which Git LFS keeps its pointer files."""
 _SHOWN = 10
 """Faults that are told one by one."""
+_SHOWN_REASONS = 4
 _POINTERS = {
     "git lfs pull": re.compile(rb"version https?://\S+/spec/v\d+\s+(?:.*\n)*?oid sha256:[0-9a-f]{64}\s+size \d+\s*"),
     "git annex get": re.compile(rb"/annex/objects/\S+\s*"),
@@ -74,6 +76,15 @@ def list_text(path: Path) -> Listing:
     if faults:
         raise DataError("\n".join(_first(faults)))
     return Listing(files, left_out)
+
+
+def left_out_words(listing: Listing) -> str:
+    """Count what is left out by reason; empty if nothing is."""
+    reasons = Counter(each.reason for each in listing.left_out).most_common()
+    words = [f"{count:,} {reason}" for reason, count in reasons[:_SHOWN_REASONS]]
+    if more := sum(count for _, count in reasons[_SHOWN_REASONS:]):
+        words.append(f"{more:,} for other reasons")
+    return f"{len(listing.left_out):,} left out ({'; '.join(words)})" if words else ""
 
 
 def find_faults(listing: Listing) -> list[str]:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+MEND = "Take a tokenizer that knows the text (data.tokenizer=bpe knows every text), or raise data.max_unknown."
 _SPARE_ID = 2**31
 """An id that no vocabulary has."""
 
@@ -26,6 +27,12 @@ class Unknown:
             encodings = self._twin.encode_batch_fast(texts, add_special_tokens=False)
             return sum(list(encoding.ids).count(_SPARE_ID) for encoding in encodings)
         return 0 if self._id is None else sum(list(ids).count(self._id) for ids in rows)
+
+
+def unknown_words(unknown: int, tokens: int) -> str:
+    """Describe a share of unknown tokens."""
+    share = f"{unknown:,} of {tokens:,} tokens ({unknown / max(tokens, 1):.2%})"
+    return f"the tokenizer has no entry for {share}: that text is lost to the model"
 
 
 def _drops_characters(document: dict[str, Any]) -> bool:

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from tfscale.data.prepared import open_data
-from tfscale.data.text import TextSource
-from tfscale.data.tokenizer import Tokenizer, pieces
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished
+from tfscale.interop.texts import EncodedText
 from tfscale.models.language_model import LanguageModel
 
 _LOGITS = 2**26
@@ -66,26 +64,10 @@ def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
     return Score(loss / count, count, count * data.heldout_bytes_per_token, context, stride)
 
 
-def score_text(path: Path, tokenizer: Tokenizer, model: LanguageModel, stride: int) -> Score:
-    """On a file of text or a folder of them, as `data.path` takes them. Documents follow each other, with an
-    end-of-text token after each and one before the first.
-
-    Raises:
-        UserFault: there is no text, or the tokenizer cannot encode it.
-    """
-    tokens, size = [tokenizer.end_of_text_id], 0
-    try:
-        for document in chain.from_iterable(part.documents() for part in TextSource(path).parts()):
-            for encoded in tokenizer.encode_batch(list(pieces(document))):
-                tokens += encoded
-            tokens.append(tokenizer.end_of_text_id)
-            size += len(document.encode()) + 1
-    except ValueError as error:
-        raise UserFault([f"--text {error}"]) from error
-    count = len(tokens) - 1
-    if not count:
-        raise UserFault([f"--text {path}: holds no text"])
-    return Score(total_loss(model, np.array(tokens), stride) / count, count, size, model.config.context, stride)
+def score_text(text: EncodedText, model: LanguageModel, stride: int) -> Score:
+    """Measure the loss of a model on a text."""
+    count = len(text.tokens) - 1
+    return Score(total_loss(model, text.tokens, stride) / count, count, text.bytes, model.config.context, stride)
 
 
 @torch.inference_mode()

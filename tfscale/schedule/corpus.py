@@ -13,6 +13,7 @@ from tfscale.data.prepared import PreparedData
 from tfscale.data.progress import Progress
 from tfscale.data.sources import CorpusSpec, find_missing, fingerprint, vocab_size
 from tfscale.data.tokenizer import TokenizerSpec
+from tfscale.data.unknown import MEND, unknown_words
 from tfscale.faults import UserFault
 
 UNKNOWN = "unknown"
@@ -127,12 +128,16 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
     """Makes the corpus' tokens, or finds them made before.
 
     Raises:
-        UserFault: the text is faulty, or holds too little for what the experiment asks of it.
+        UserFault: the text is faulty or unknown to the tokenizer, or holds too little for what the experiment asks of
+            it.
     """
     try:
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
     except DataError as error:
         raise _told(error) from error
+    unknown, most = data.manifest.unknown or 0, experiment.data.max_unknown
+    if unknown > most * data.manifest.tokens:
+        raise UserFault([f"data.max_unknown={most}: {unknown_words(unknown, data.manifest.tokens)}. {MEND}"])
     context, asked, start = experiment.model.context, experiment.data.heldout_tokens, experiment.data.heldout_start
     if len(data.heldout) <= start + asked:
         there = f"the held-out documents have {len(data.heldout):,} tokens"

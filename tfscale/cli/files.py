@@ -1,0 +1,74 @@
+"""Tables of the files that a corpus is read from, and of those that are left out."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+from tfscale.cli.table import FittedTable, table
+from tfscale.data.listing import LeftOut, Listing, TextFile
+from tfscale.data.packing import PACKED
+
+SHOWN_NAMES = 5
+"""Names of what is left out for one reason."""
+SHOWN_REASONS = 20
+
+
+def read_table(listing: Listing, documents: int) -> FittedTable:
+    """Count the files that are read, by kind."""
+    kinds: dict[str, list[TextFile]] = defaultdict(list)
+    for file in listing.files:
+        kinds[_kind(file)].append(file)
+    total = f"{documents:,}"
+    rows = table("read", ["files of"], ["files", "bytes", "documents"], spare=[])
+    for kind, files in sorted(kinds.items()):
+        rows.add_row(kind, f"{len(files):,}", _bytes(files), total if len(kinds) == 1 else "")
+    if len(kinds) > 1:
+        rows.add_row("all", f"{len(listing.files):,}", _bytes(listing.files), total)
+    return rows
+
+
+def left_out_table(listing: Listing) -> FittedTable:
+    """Name what is left out with its reason; of many for one reason a few and how many more."""
+    reasons: dict[str, list[LeftOut]] = defaultdict(list)
+    for each in listing.left_out:
+        reasons[each.reason].append(each)
+    rows = table(f"left out: {len(listing.left_out):,}", ["name", "reason"], ["bytes"], spare=["bytes"])
+    for reason, found in list(reasons.items())[:SHOWN_REASONS]:
+        for each in found[:SHOWN_NAMES]:
+            rows.add_row(printable(each.name), reason, "" if each.bytes is None else f"{each.bytes:,}")
+        if more := found[SHOWN_NAMES:]:
+            rows.add_row(f"and {len(more):,} more (--json names them)", reason, _bytes(more))
+    if rest := [each for found in list(reasons.values())[SHOWN_REASONS:] for each in found]:
+        rows.add_row(f"and {len(rest):,} more (--json names them)", "other reasons", _bytes(rest))
+    return rows
+
+
+def listing_document(listing: Listing) -> dict[str, Any]:
+    """Name every file, for --json."""
+    return {
+        "read": [{"name": printable(file.name), "bytes": file.bytes} for file in listing.files],
+        "left_out": [
+            {"name": printable(each.name), "reason": each.reason, "bytes": each.bytes} for each in listing.left_out
+        ],
+    }
+
+
+def printable(name: str) -> str:
+    """Return a name with what cannot be printed escaped: control characters, and bytes that are not UTF-8."""
+    return "".join(_escaped(name))
+
+
+def _escaped(name: str) -> Iterator[str]:
+    for character in name:
+        yield character if character.isprintable() else ascii(character)[1:-1]
+
+
+def _kind(file: TextFile) -> str:
+    extensions = PurePath(file.name.lower()).suffixes
+    kind = "".join(extensions[-2:] if extensions[-1] in PACKED else extensions[-1:])
+    return kind if file.bytes else f"{kind}, empty"
+
+
+def _bytes(files: list[LeftOut] | tuple[TextFile, ...] | list[TextFile]) -> str:
+    return f"{sum(file.bytes or 0 for file in files):,}"

@@ -1,0 +1,80 @@
+"""Texts that a model is evaluated on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfscale.data.errors import DataError
+from tfscale.data.listing import left_out_words
+from tfscale.data.text import TextSource
+from tfscale.data.tokenizer import Tokenizer, pieces
+from tfscale.data.unknown import MEND, unknown_words
+from tfscale.faults import UserFault
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """A file of text or a folder of them as tokens, read as `data.path` is."""
+
+    path: Path
+    sha256: str
+    """Of names and contents."""
+    tokens: NDArray[np.uint32]
+    """The documents one after the other, with an end-of-text token after each and one before the first."""
+    bytes: int
+    """UTF-8 bytes of the text, the end of a document counted as one."""
+    unknown: int
+    """Tokens that the tokenizer has no entry for."""
+    left_out: str
+    """Files of the folder that are not read, in words; empty if all are."""
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What a user should know of it."""
+        if self.left_out:
+            yield f"--text {self.path}: {self.left_out}"
+        if self.unknown:
+            yield f"--text {self.path}: {unknown_words(self.unknown, len(self.tokens) - 1)}"
+
+
+def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> EncodedText:
+    """Read and encode a text.
+
+    Args:
+        max_unknown: largest share of tokens that the tokenizer may have no entry for.
+
+    Raises:
+        UserFault: there is no text, it is faulty, or the tokenizer does not know it.
+    """
+    source = TextSource(path)
+    try:
+        if faults := source.missing():
+            raise UserFault([f"--text {fault}" for fault in faults])
+        text = _encode(source, tokenizer)
+    except DataError as error:
+        raise UserFault([f"--text {fault}" for fault in str(error).splitlines()]) from error
+    tokens = len(text.tokens) - 1
+    if text.unknown > max_unknown * tokens:
+        words = unknown_words(text.unknown, tokens)
+        raise UserFault([f"--text {path}: data.max_unknown={max_unknown}: {words}. {MEND}"])
+    return text
+
+
+def _encode(source: TextSource, tokenizer: Tokenizer) -> EncodedText:
+    rows, size, unknown, empty = [[tokenizer.end_of_text_id]], 0, 0, True
+    for document in chain.from_iterable(part.documents() for part in source.parts()):
+        texts = list(pieces(document))
+        encoded = tokenizer.encode_batch(texts)
+        unknown += tokenizer.count_unknown(texts, encoded)
+        rows += [*encoded, [tokenizer.end_of_text_id]]
+        size += len(document.encode()) + 1
+        empty = empty and not document.strip()
+    if empty:
+        raise DataError(f"{source.path}: holds no text, so there is nothing to predict. Name a text that is not empty.")
+    tokens = np.fromiter(chain.from_iterable(rows), np.uint32)
+    words = left_out_words(source.listing())
+    return EncodedText(source.path, source.identity()["sha256"], tokens, size, unknown, words)
