@@ -68,7 +68,9 @@ def test_each_verb_answers_with_one_document_alone(made: tuple[list[str], Plan],
     assert answer("status", "--verify", *short)["sound"]
 
     [corpus] = answer("data", "list", runs)["corpora"]
-    assert corpus == {**answer("data", "prepare", *overrides), "bytes": corpus["bytes"]}
+    prepared = answer("data", "prepare", *overrides)
+    assert [each["name"] for each in prepared.pop("files")["read"]] == [f"part{number}.jsonl" for number in range(4)]
+    assert corpus == {**prepared, "bytes": corpus["bytes"]}
 
     [written] = answer("generate", stage.key, "the model", runs, "--tokens", "5")
     assert written["prompt"] + written["text"]
