@@ -13,19 +13,22 @@ from texts import PACK, lines, read_texts
 from typer.testing import CliRunner
 
 from tfscale.cli.main import app
+from tfscale.cli.run import prepare as prepare_for
+from tfscale.config.compose import compose
 from tfscale.data.dataset_files import choose
 from tfscale.data.errors import DataError
 from tfscale.data.listing import list_text
 from tfscale.data.sources import CorpusSpec, find_missing
 from tfscale.data.text import TextSource
 from tfscale.data.tokenizer import TokenizerSpec
+from tfscale.schedule.plan import make_plan
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123450\n"
 CONTENT = lines([f"document {n} of a folder of many kinds" for n in range(200)])
 NAMES = st.builds(
     "".join,
     st.tuples(
-        st.sampled_from(["", "", "below/", ".git/", "x.txt/", "__MACOSX/", "a/.b/c/"]),
+        st.sampled_from(["", "", "below/", ".git/", "x.txt/", "__MACOSX/", "deep/.b/c/"]),
         st.sampled_from(["a", "b", "._a", ".hidden", "Ü", "two words", "new\nline", "[red]"]),
         st.sampled_from([".txt", ".TXT", ".jsonl", ".ndjson", ".Json", ".md", "", ".parquet.gz", ".gz", ".csv"]),
         st.sampled_from(["", "", ".gz", ".XZ", ".zst", ".tar.gz"]),
@@ -55,7 +58,8 @@ def test_every_file_of_a_folder_is_read_or_named(tmp_path_factory: pytest.TempPa
     assert len(read_texts(folder)) == len(read), "each is read"
     assert [file.name for file in listing.files] == sorted(read)
     hub = choose(["README.md", *names, "always.txt"], {}, "data/set", None, "train")
-    assert set(hub) == read, "a data set of the hub is read from the same files"
+    beside = {name for name in read if name.lower().endswith(".json")}
+    assert set(hub) == read - beside, "a data set of the hub is read from the same files"
 
 
 def test_hidden_files_and_metadata_are_left_out_and_named(tmp_path: Path) -> None:
@@ -81,6 +85,12 @@ def test_a_folder_that_is_hidden_itself_is_read_when_it_is_named(tmp_path: Path)
     assert read_texts(tmp_path / ".cache") == ["text"]
     with pytest.raises(DataError, match=r"no text found; left out: \.cache/ \(hidden\)"):
         list_text(tmp_path)
+
+
+def test_settings_beside_the_text_of_a_hub_data_set_are_not_taken_for_text() -> None:
+    names = ["README.md", "dataset_infos.json", "data/train.parquet", "vocab.json", ".cache/train.jsonl"]
+    assert choose(names, {}, "data/set", None, "train") == ["data/train.parquet"]
+    assert choose(["dataset_infos.json", "train.json"], {}, "data/set", None, "train") == ["train.json"]
 
 
 @pytest.mark.parametrize("target", ["/nonexistent", "a.jsonl", "b.jsonl"])
@@ -155,11 +165,15 @@ def test_faults_of_many_files_are_told_together_and_counted(tmp_path: Path) -> N
     assert faults[-1] == "4 more files with such faults"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here one whose path is too long, which is so for root too."""
     (tmp_path / "a.txt").write_text("text")
-    (tmp_path / "below").mkdir(mode=0)
-    with pytest.raises(DataError, match=r"below: Permission denied"):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(20):
+        os.mkdir("d" * 250)  # noqa: PTH102
+        monkeypatch.chdir("d" * 250)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"ddd: File name too long\. Make the folder readable, or take it out\."):
         list_text(tmp_path)
 
 
@@ -209,3 +223,15 @@ def test_json_names_every_file(mixed: Path, tmp_path: Path) -> None:
     assert [file["name"] for file in files["read"]] == ["PART-1.JSONL", "part-0.jsonl", "part-2.jsonl.xz"]
     assert len(files["left_out"]) == 12
     assert {"name": ".hidden.jsonl", "reason": "hidden", "bytes": 10} in files["left_out"]
+
+
+def test_a_run_that_prepares_its_corpus_says_what_is_left_out(
+    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["data.vocab_size=257", "data.heldout_tokens=1024", f"runs={tmp_path / 'runs'}", "optim=tiny"]
+    overrides = ["data=text", f"data.path={mixed}", *settings]
+    prepare_for(make_plan(compose(overrides)))
+    words = "warning: data.path: 12 left out (10 .md is not read; 1 hidden; 1 no extension)"
+    assert words in capsys.readouterr().out
+    prepare_for(make_plan(compose(overrides)))
+    assert words not in capsys.readouterr().out, "it is prepared"

@@ -116,7 +116,9 @@ def _of_names(names: Sequence[str], dataset: str, subset: str | None, split: str
             folders = sorted({name.split("/")[0] for name in names if "/" in name})
             raise DataError(f"data set {dataset}: data.subset={subset}; its folders are {', '.join(folders) or 'none'}")
         names = inside
-    texts = [name for name in names if _is_text(name)] or list(names)
+    texts = [name for name in names if _is_text(name)]
+    # Beside files of another kind a .json is no part of the text: a vocabulary, settings.
+    texts = [name for name in texts if not name.lower().endswith(".json")] or texts or list(names)
     chosen = [name for name in texts if _has_word(name, WORDS.get(split, (split,)))]
     if not chosen and split == "train":
         others = [word for name, words in WORDS.items() if name != "train" for word in words]
