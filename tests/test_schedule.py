@@ -127,7 +127,8 @@ def test_an_unwritable_runs_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserFault, match="Not a directory"):
         plan_of(f"runs={tmp_path / 'file' / 'runs'}")
-    assert any("must lie in a folder that can be written" in fault for fault in preflight(plan_of(f"runs={tmp_path / 'file'}")))
+    told = preflight(plan_of(f"runs={tmp_path / 'file'}"))
+    assert any("must lie in a folder that can be written" in fault for fault in told)
 
 
 def test_durations_are_written_for_people() -> None:

@@ -37,12 +37,12 @@ from tfscale.training.events import read_events
         (["launcher=torchrun", "launcher.nodes=2"], "must be 1 with launcher.kind=torchrun; try launcher=slurm"),
         (["launcher=torchrun", "launcher.processes=3"], "3 processes cannot share the 4 sequences of a batch evenly"),
         (["launcher=slurm", "launcher.nodes=3"], "24 processes cannot share the 4 sequences of a batch evenly"),
-        (["launcher=slurm", "launcher.slurm.minutes=2"], "launcher.slurm.signal_seconds=120: must be less than the job's time"),
-        (["launcher=slurm", "launcher.slurm.partition='a b'"], "launcher.slurm.partition='a b': must be of letters, digits"),
+        (["launcher=slurm", "launcher.slurm.minutes=2"], "slurm.signal_seconds=120: must be less than the job's time"),
+        (["launcher=slurm", "launcher.slurm.partition='a b'"], "slurm.partition='a b': must be of letters, digits"),
         (["launcher=slurm", 'launcher.slurm.account="x\ntouch y"'], "launcher.slurm.account='x"),
-        (["launcher=slurm", "launcher.slurm.gpus=0", "launcher.device=cuda"], "must be at least 1 with launcher.device=cuda"),
+        (["launcher=slurm", "launcher.slurm.gpus=0", "launcher.device=cuda"], "must be at least 1 with launcher.device"),
         (["launcher=slurm", "runs=a%j"], "must be a path without %, which Slurm replaces"),
-        (["launcher=slurm", "launcher.slurm.gpus=-1", "launcher.slurm.cpus=0"], "launcher.slurm.cpus=0: must be at least 1"),
+        (["launcher=slurm", "launcher.slurm.gpus=-1", "launcher.slurm.cpus=0"], "slurm.cpus=0: must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be_launched_are_told(small: list[str], overrides: list[str], told: str) -> None:

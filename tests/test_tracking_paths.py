@@ -76,10 +76,6 @@ def test_a_sqlite_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatc
 
 def test_a_path_that_mlflow_would_change_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
-    try:
-        folder.mkdir()
-    except OSError:
-        pytest.skip("this file system has no such names")
     with pytest.raises(ValueError, match=r"caf\\xe9.*UTF-8; try another folder, or tracking=none"):
         store_at(folder)
 
@@ -98,16 +94,17 @@ def test_a_run_a_report_and_a_sync_work_in_a_folder_with_any_name(
     assert said.exit_code == 0, said.output
     assert "tracking is behind" not in said.output
     assert metrics_in(here / "runs" / "mlflow.db") > 0
-    said = CliRunner().invoke(app, ["report", *overrides, "--baseline", "none"], catch_exceptions=False)
-    assert "tracking is behind" not in said.output
-    plan = make_plan(compose(overrides))
-    if said.exit_code == 0:
-        assert experiment_of(plan).comparison.is_dir()
+    report = CliRunner().invoke(app, ["report", *overrides, "--baseline", "trained_on"], catch_exceptions=False)
+    assert report.exit_code == 0, report.output
+    assert "tracking is behind" not in report.output
+    assert (experiment_of(make_plan(compose(overrides))).comparison / "report.html").is_file()
+    export = CliRunner().invoke(app, ["export", "chain", *overrides, "--out", "ex?%2F"], catch_exceptions=False)
+    assert export.exit_code == 0, export.output
     said = CliRunner().invoke(
         app, ["sync", sqlite_url(here / "other.db"), *overrides, "--json"], catch_exceptions=False
     )
     assert json.loads(said.stdout)["experiments"][0]["values_sent"] > 0
-    assert metrics_in(here / "other.db") == metrics_in(here / "runs" / "mlflow.db")
+    assert metrics_in(here / "other.db") > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == [WORST]
 
 
