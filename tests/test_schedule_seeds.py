@@ -59,7 +59,7 @@ def test_parents_come_before_children_and_a_seeds_comparison_before_the_next() -
 
 @pytest.mark.parametrize("count", [0, -1, 10**7])
 def test_an_impossible_number_of_seeds_is_told(count: int) -> None:
-    with pytest.raises(UserFault, match=f"seeds={count}: how many replicates"):
+    with pytest.raises(UserFault, match=f"seeds={count}: must be from 1 to 1000"):
         plan_of(f"seeds={count}")
 
 
