@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shadows import Shadows
 from stages import outcome, same, wait_for
 
 from tfscale.config.compose import compose
+from tfscale.data.prepare import prepare
 from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.launchers.attempt import Ending
+from tfscale.schedule.launchers.slurm import Slurm
+from tfscale.schedule.orchestrator import prepare_folder
 from tfscale.schedule.plan import Plan, make_plan
 from tfscale.training.events import read_events
 from tfscale.training.preemption import PREEMPTED
@@ -41,7 +46,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PATH", f"{COMMANDS}:{os.environ['PATH']}")
     yield root
     code = "import sys; sys.path.insert(0, sys.argv[1]); import cluster; cluster.clear()"
-    subprocess.run([sys.executable, "-c", code, str(COMMANDS)], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code, str(COMMANDS)], check=True)
 
 
 @pytest.fixture
@@ -176,6 +181,25 @@ def test_a_task_that_is_killed_is_submitted_again(chain: list[str], tmp_path: Pa
     assert run.returncode == 0, output
     assert f"job {first} ended as FAILED" in output
     assert job_of(base) != first
+
+
+def test_a_job_takes_nothing_from_the_folder_and_the_ranks_that_it_is_submitted_from(
+    chain: list[str], tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = [*chain, *JOBS, "launcher.processes=2", "schedule.stages.stage1.tokens=4096"]
+    stage = plan_of(chain, tmp_path).stages[0]
+    prepare(plan_of(chain, tmp_path).corpus.spec, tmp_path / "runs" / "data")
+    prepare_folder(stage)
+    shadows = Shadows(tmp_path)
+    monkeypatch.chdir(shadows.folder)
+    for name, value in {"RANK": "5", "WORLD_SIZE": "", "MASTER_PORT": "none", "MASTER_ADDR": "nowhere"}.items():
+        monkeypatch.setenv(name, value)
+    slurm = Slurm(compose(chain, tmp_path / "conf").launcher)
+    [job] = slurm.start([stage])
+    wait_for(lambda: job.poll() is not None)
+    assert job.poll() == Ending("finished", f"job {job.job}")
+    assert {event["processes"] for event in read_events(stage.path) if event["event"] == "start"} == {2}
+    assert shadows.run() == []
 
 
 def test_jobs_that_sbatch_refuses_end_the_run_with_its_words(chain: list[str], tmp_path: Path, cluster: Path) -> None:

@@ -1,25 +1,33 @@
 """Several processes that train one stage: the same data and, within rounding, the same numbers as one."""
 
+import os
 import re
-import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from stages import elsewhere, outcome, planned, train, wait_for
 
 from tfscale import checkpoint
+from tfscale.children import RANK_VARIABLES
+from tfscale.faults import USER_FAULT, UserFault
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.growing import grow_stage
 from tfscale.schedule.ledger import read_done
 from tfscale.schedule.orchestrator import prepare_folder
+from tfscale.training import __main__ as training
 from tfscale.training.events import Event, read_events
-from tfscale.training.preemption import Preemption
+from tfscale.training.place import Place, read_place
+from tfscale.training.preemption import PREEMPTED
 from tfscale.training.world import World, split_rows
 
+RENDEZVOUS = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 RANKS = str(Path(__file__).parent / "faults" / "ranks.py")
 
@@ -141,12 +149,71 @@ def test_ranks_stop_when_the_input_of_torchrun_ends(small: list[str]) -> None:
     assert newest.name == checkpoint.folder_name(end["step"])
 
 
-def test_one_of_several_ranks_goes_on_saving_when_it_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    asked = Preemption()
-    for _ in range(2):
-        asked._on_signal(signal.SIGTERM, None)
-    assert asked()
+ASKED_TWICE = """
+import os, signal, time
+from tfscale.training.preemption import Preemption
+preempted = Preemption()
+preempted.watch_signals()
+for _ in range(2):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+assert preempted()
+print("saved")
+"""
+
+
+def test_one_of_several_ranks_goes_on_saving_when_it_is_asked_twice() -> None:
+    command, ranks = [sys.executable, "-c", ASKED_TWICE], {**RENDEZVOUS, "MASTER_PORT": "1"}
+    several = subprocess.run(command, env={**os.environ, **ranks}, capture_output=True, text=True)
+    assert several.stdout == "saved\n"
+    alone = subprocess.run(command, capture_output=True, text=True)
+    assert (alone.returncode, alone.stdout) == (PREEMPTED, "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "faults"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "1"}, ["RANK=1: must be a whole number from 0 to 0"]),
+        ({"RANK": "", "WORLD_SIZE": ""}, ["WORLD_SIZE=: must be a whole number from 1", "RANK=: must be"]),
+        (
+            {"WORLD_SIZE": "4"},
+            ["RANK is not set: must be a whole number from 0 to 3", "MASTER_PORT is", "MASTER_ADDR is"],
+        ),
+        ({"RANK": "0"}, ["WORLD_SIZE is not set: must be"]),
+        ({"RANK": "-1", "WORLD_SIZE": "two"}, ["WORLD_SIZE=two: must be", "RANK=-1: must be"]),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "x"}, ["LOCAL_RANK=x: must be a whole number from 0"]),
+        ({**RENDEZVOUS, "MASTER_PORT": "65536"}, ["MASTER_PORT=65536: must be a whole number from 1 to 65535"]),
+    ],
+)
+def test_variables_that_name_no_rank_are_told_all_together(
+    variables: dict[str, str],
+    faults: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["training", str(tmp_path)])
+    assert training.main() == USER_FAULT
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == len(faults)
+    assert all(line.startswith(fault) for line, fault in zip(told, faults, strict=True)), told
+
+
+@given(st.dictionaries(st.sampled_from(RANK_VARIABLES), st.text(st.characters(exclude_characters="\0", codec="utf-8"))))
+def test_any_variables_name_a_rank_or_are_told(variables: dict[str, str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with suppress(UserFault):
+            place = read_place()
+            assert 0 <= place.rank < place.size
+
+
+def test_the_rank_on_a_host_alone_names_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert read_place() == Place(), "nor does it choose a device"
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

@@ -7,13 +7,13 @@ many seconds one took. Ours have the allocator's settings that our launcher give
 """
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from subprocess import PIPE, Popen
 from time import perf_counter
 
+from tfscale import children
 from tfscale.bench.contestants import OURS, TRANSFORMER, NotInstalled, contestant
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import ON_CPU, Size
@@ -28,14 +28,15 @@ any does."""
 class Elsewhere:
     """A contestant that is ready to take its turns."""
 
-    process: subprocess.Popen[str]
+    process: Popen[bytes]
     parameters: int
 
     def turn(self) -> float:
         """Takes some steps; the seconds of one."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(file=self.process.stdin, flush=True)
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
     def leave(self) -> None:
@@ -49,7 +50,7 @@ def elsewhere(name: str, size: Size, settings: Settings) -> Elsewhere:
     Raises:
         NotInstalled: its library is not there.
     """
-    command = [sys.executable, "-m", __name__, json.dumps(asdict(settings)), size.name, name]
+    command = children.python(__name__, json.dumps(asdict(settings)), size.name, name)
     process = start(command, ours=name in (OURS, TRANSFORMER))
     assert process.stdout is not None
     said = json.loads(process.stdout.readline())
@@ -59,13 +60,11 @@ def elsewhere(name: str, size: Size, settings: Settings) -> Elsewhere:
     return Elsewhere(process, said["parameters"])
 
 
-def start(command: Sequence[str], ours: bool) -> subprocess.Popen[str]:
+def start(command: Sequence[str], ours: bool) -> Popen[bytes]:
     """A process that takes turns, with the allocator's settings of a stage or without them."""
     told = allocator()
-    environment = {key: value for key, value in os.environ.items() if key not in told}
-    if ours:
-        environment |= told
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    environment = {key: value for key, value in children.environment().items() if key not in told}
+    return children.start(command, environment | told if ours else environment, stdout=PIPE)
 
 
 def serve(step: Callable[[], object]) -> None:

@@ -3,14 +3,15 @@ the training inside it."""
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from subprocess import DEVNULL
 from time import perf_counter, sleep, time
 
 import hydra  # noqa: F401  without it there is no chain
 
+from tfscale import children
 from tfscale.bench.rows import Found, Row, Rows, Verdict
 from tfscale.bench.settings import Settings, alternate
 from tfscale.config.compose import compose
@@ -50,11 +51,11 @@ def measure(settings: Settings) -> Iterator[Found]:
 
 
 def _tfscale(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "tfscale.cli", *arguments]
+    return children.python("tfscale.cli", *arguments)
 
 
 def _runner(command: Sequence[str]) -> Callable[[], object]:
-    return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    return lambda: children.run(command, check=True, stdout=DEVNULL, stderr=None)
 
 
 def _stage_start(overrides: Sequence[str]) -> float:
@@ -62,7 +63,7 @@ def _stage_start(overrides: Sequence[str]) -> float:
     stage = make_plan(compose(overrides)).chain.stages[0]
     prepare_folder(stage)
     launched = time()
-    process = subprocess.Popen(training_command(stage.path), stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = children.start(training_command(stage.path), stderr=DEVNULL)
     started = None
     while started is None and process.poll() is None:
         sleep(0.005)
@@ -76,7 +77,7 @@ def _stage_start(overrides: Sequence[str]) -> float:
 
 def _chain(overrides: Sequence[str]) -> Row:
     started = perf_counter()
-    subprocess.run(_tfscale("run", *overrides), check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    _runner(_tfscale("run", *overrides))()
     wall = perf_counter() - started
     stages = make_plan(compose(overrides)).chain.stages
     training = read_done(stages[-1].path)["totals"]["seconds"]

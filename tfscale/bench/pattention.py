@@ -29,6 +29,7 @@ from tfscale.bench.elsewhere import Elsewhere, serve, start
 from tfscale.bench.reference import official, plain
 from tfscale.bench.rows import Found, Row, Rows, Verdict
 from tfscale.bench.settings import Settings, take_turns, timed
+from tfscale.children import python
 from tfscale.models.config import TokenGroup
 from tfscale.models.pattention import pattention
 
@@ -76,7 +77,7 @@ def _shape(settings: Settings, n: int, tokens: int, seconds: float, least: int) 
 
 def _official_elsewhere(settings: Settings, n: int, tokens: int) -> Elsewhere:
     given = [json.dumps(asdict(settings)), str(n), str(tokens)]
-    command = [sys.executable, "-m", "tfscale.bench.pattention", *given]
+    command = python("tfscale.bench.pattention", *given)
     return Elsewhere(start(command, ours=False), 2 * n * WIDTH)
 
 

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from subprocess import PIPE, TimeoutExpired
 from typing import Any
 
+from tfscale import children
 from tfscale.bench.machine import machine
 from tfscale.bench.rows import Found, Note, Row, Rows, Verdict, plain
 from tfscale.bench.settings import Settings
@@ -69,11 +69,10 @@ def run(parts: Sequence[str], settings: Settings, tell: Callable[[Found], None])
 
 def _measure(part: str, settings: Settings, take: Callable[[Found], None]) -> int:
     """Runs one part; its exit code."""
-    command = [sys.executable, "-m", "tfscale.bench.worker", part, json.dumps(asdict(settings))]
-    # A session of its own: Ctrl-C reaches us alone, and we pass it on to all that the part has started.
+    command = children.python("tfscale.bench.worker", part, json.dumps(asdict(settings)))
     # As a stage has it; whole models choose their own.
-    environment = {**allocator(), **(HUGE_PAGES if part == GROWTH else {}), **os.environ}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment)
+    defaults = allocator() | (HUGE_PAGES if part == GROWTH else {})
+    process = children.start(command, children.environment(defaults=defaults), stdout=PIPE)
     assert process.stdout is not None
     try:
         for line in process.stdout:
@@ -82,7 +81,7 @@ def _measure(part: str, settings: Settings, take: Callable[[Found], None]) -> in
     except BaseException:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutExpired):
             process.wait(PATIENCE)
         raise
     finally:

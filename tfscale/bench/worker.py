@@ -9,6 +9,7 @@ from importlib import import_module
 
 from tfscale.bench.rows import Found, Note, Row, Rows, Verdict
 from tfscale.bench.settings import Settings
+from tfscale.leash import end_with_input
 
 PARTS = ("pattention", "step", "growth", "data", "overhead", "orchestration")
 """In the order in which they are measured."""
@@ -40,7 +41,7 @@ def to_line(found: Found) -> str:
     return json.dumps({"kind": type(found).__name__, **asdict(found)})
 
 
-def from_line(line: str) -> Found:
+def from_line(line: str | bytes) -> Found:
     """What `to_line` wrote."""
     values = json.loads(line)
     if values.pop("kind") == "Note":
@@ -49,6 +50,7 @@ def from_line(line: str) -> Found:
 
 
 def main() -> None:
+    end_with_input()
     part, settings = sys.argv[1], Settings(**json.loads(sys.argv[2]))
     try:
         for found in measure(part, settings):

@@ -1,5 +1,9 @@
 """python -m tfscale.cli: the same as `tfscale`."""
 
-from tfscale.cli.main import main
+from tfscale.import_path import leave_working_folder
+
+leave_working_folder()  # before anything is imported that a user's file there could stand in for
+
+from tfscale.cli.main import main  # noqa: E402
 
 main()

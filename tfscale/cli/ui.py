@@ -1,14 +1,15 @@
 """tfscale ui: MLflow's own page."""
 
 import socket
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tfscale import children
 from tfscale.cli.console import say
 from tfscale.cli.experiment import plan_of
 from tfscale.cli.run import tracking_store
 from tfscale.faults import UserFault
+from tfscale.leash import leashed
 from tfscale.tracking.store import experiment_id
 from tfscale.tracking.ui import ui_command, ui_environment
 from tfscale.tracking.view import view_url
@@ -30,9 +31,11 @@ def ui(overrides: Sequence[str], port: int, config_dir: Path | None) -> int:
     found = experiment_id(store, plan.experiment.schedule.name)
     if found is not None:
         say(f"perplexity over compute: {view_url(page, found)}")
+    server = children.start(leashed(command), ui_environment())
     try:
-        return subprocess.run(command, env=ui_environment(), check=False).returncode
+        return server.wait()
     except KeyboardInterrupt:
+        server.communicate()  # the end of its input ends it
         return 0
 
 

@@ -4,19 +4,18 @@ The processes are `tfscale.data.worker`s, which are spoken to in lines of JSON t
 that started them, however that ends.
 """
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
+from subprocess import PIPE
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from tfscale import children
 from tfscale.data.errors import DataError, Unfinished
 from tfscale.data.wire import read_line, write_line
 
@@ -161,13 +160,9 @@ class _Sum:
 
 class _Process:
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tfscale.data.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},  # one process a core is enough
-            start_new_session=True,  # Ctrl-C reaches us alone
-        )
+        one_thread = {"TOKENIZERS_PARALLELISM": "false"}  # one process per core is enough
+        command, environment = children.python("tfscale.data.worker"), children.environment(one_thread)
+        self._process = children.start(command, environment, stdout=PIPE)
 
     def run(self, work: str, task: Any, watch: Watch) -> Any:
         """The result of a task, which the process does."""

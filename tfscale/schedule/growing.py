@@ -22,6 +22,7 @@ from tfscale.growth.recipe import GrowthRecipe
 from tfscale.growth.transformer_checkpoints import grow_transformer_checkpoint
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.growth.verify import Comparison, NotPreserved, compare
+from tfscale.leash import end_with_input
 from tfscale.models.config import TokenFormerConfig, TransformerConfig
 from tfscale.schedule.growth_facts import Recipe, divides, facts_of, groups_of, read_recipe
 from tfscale.schedule.ledger import GROWTH_FILE, is_grown, read_done
@@ -40,8 +41,12 @@ def main() -> int:
     """Grows the stage of the folder named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tfscale.schedule.growing", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
+    parser.add_argument("--supervised", action="store_true", help="end when standard input does")
+    arguments = parser.parse_args()
+    if arguments.supervised:
+        end_with_input()
     try:
-        grow_stage(parser.parse_args().stage_dir)
+        grow_stage(arguments.stage_dir)
     except StageHeld as fault:
         print(fault, file=sys.stderr)
         return PREEMPTED

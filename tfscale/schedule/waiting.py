@@ -44,7 +44,7 @@ def _told() -> bool:
 def _grow(stage_dir: Path) -> int:
     from tfscale.schedule import growing
 
-    sys.argv[1:] = [str(stage_dir)]
+    sys.argv[1:] = [str(stage_dir), "--supervised"]
     return growing.main()
 
 

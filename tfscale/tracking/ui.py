@@ -1,8 +1,6 @@
 """MLflow's own page on the runs."""
 
-import os
-import sys
-
+from tfscale import children
 from tfscale.tracking.store import Store, quiet_environment
 
 
@@ -15,7 +13,7 @@ def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[
     if store.artifacts is None:
         raise ValueError(f"tracking.uri={store.shown} is an MLflow server: open it in a browser")
     return [
-        *(sys.executable, "-m", "mlflow", "server"),
+        *children.python("mlflow", "server"),
         *("--backend-store-uri", store.uri),
         *("--artifacts-destination", store.artifacts),
         *("--host", host, "--port", str(port), "--workers", "1"),
@@ -24,4 +22,5 @@ def ui_command(store: Store, host: str = "127.0.0.1", port: int = 5000) -> list[
 
 def ui_environment() -> dict[str, str]:
     """The environment of that command: this process's, with nothing that phones home and no background jobs."""
-    return {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return children.environment(defaults=defaults, mlflow=True)

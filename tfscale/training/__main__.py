@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Signals are watched before torch is imported: a stage can be stopped at any time of its life.
+from tfscale.faults import USER_FAULT, UserFault
 from tfscale.training.preemption import PREEMPTED, Preemption
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ def main() -> int:
     parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
     parser.add_argument("--supervised", action="store_true", help="stop when standard input ends")
     arguments = parser.parse_args()
-    preempted = Preemption()
+    try:
+        preempted = Preemption()
+    except UserFault as fault:
+        print(fault, file=sys.stderr)
+        return USER_FAULT
     preempted.watch_signals()
     if arguments.supervised:
         preempted.watch_parent()
@@ -41,8 +46,14 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
     from tfscale.training.alarm import Alarm
     from tfscale.training.world import World
 
-    world = World()
-    alarm = Alarm(world, partial(_record_end, stage_dir))
+    try:
+        with preempted.while_ranks_meet():
+            world = World()
+            alarm = Alarm(world, partial(_record_end, stage_dir))
+    except (RuntimeError, ValueError) as fault:
+        where = f"MASTER_ADDR={os.environ.get('MASTER_ADDR')}, MASTER_PORT={os.environ.get('MASTER_PORT')}"
+        print(f"{where}: must be where rank 0 listens for all ranks, which did not meet: {fault}", file=sys.stderr)
+        return 1
     try:
         return _guarded(stage_dir, preempted, world, alarm)
     finally:

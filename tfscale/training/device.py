@@ -5,7 +5,6 @@ import os
 import platform
 import resource
 import socket
-import subprocess
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 
+from tfscale import children
+from tfscale.training.place import read_place
 from tfscale.training.spec import RunSpec
 
 
@@ -65,7 +66,7 @@ def resolve(run: RunSpec) -> Device:
         raise ValueError("launcher.device=cuda, but torch finds no CUDA device; use auto or cpu")
     on_cuda = kind == "cuda"
     if on_cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(read_place().local_rank)
         torch.set_float32_matmul_precision("high")
     return Device(
         kind=kind,
@@ -114,6 +115,7 @@ def _version(package: str) -> str | None:
 def _commit() -> str | None:
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None  # installed from a wheel, or no git
+        done = children.run(command)
+    except OSError:
+        return None  # no git
+    return done.stdout.strip() if done.returncode == 0 else None  # installed from a wheel

@@ -1,6 +1,7 @@
 """Asking a stage to stop: signals, and the end of the process that launched it.
 
-Of several ranks it is enough that one hears it: they agree before each step. A launcher can ask in three ways.
+Of several ranks it is enough that one hears it: they agree before each step. Until they have met there is nothing to
+save, and a rank that is asked ends at once: the one that it waits for may never come. A launcher can ask in three ways.
 
 - End the standard input (`--supervised`). Ranks that torchrun has started share the standard input that torchrun was
   given, so all of them see its end. They also stop when the process that started them is gone, torchrun or launcher.
@@ -19,7 +20,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+from tfscale.training.place import read_place
 
 PREEMPTED = 75
 """Exit code of a process that stopped because it was asked to: run it again to go on (EX_TEMPFAIL)."""
@@ -31,11 +36,18 @@ WATCH_SECONDS = 1.0
 class Preemption:
     """A flag that a signal or a lost parent raises. A second signal ends a process that trains alone at once; the last
     checkpoint stays good. One of several ranks may get the same request twice, from torchrun and from its cluster, so
-    it goes on saving."""
+    it goes on saving.
+
+    Requests are heard by threads, because the main thread runs no Python code while it waits for other ranks.
+
+    Raises:
+        UserFault: the environment does not say which rank of how many this is.
+    """
 
     def __init__(self) -> None:
         self._asked = threading.Event()
-        self._alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+        self._alone = read_place().size == 1
+        self._meeting = False
 
     def __call__(self) -> bool:
         """Whether the stage has been asked to stop."""
@@ -43,8 +55,12 @@ class Preemption:
 
     def watch_signals(self) -> None:
         """Takes over SIGTERM, SIGINT and SIGUSR2."""
+        signals, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+            signal.signal(number, _ignore)
+        threading.Thread(target=self._until_signal, args=(signals,), daemon=True).start()
 
     def watch_parent(self) -> None:
         """Stops when standard input ends, or the process that started this one. The orchestrator holds the other side
@@ -52,18 +68,37 @@ class Preemption:
         for wait in (self._until_end_of_input, self._until_orphaned):
             threading.Thread(target=wait, daemon=True).start()
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._asked.is_set() and self._alone:
-            os._exit(PREEMPTED)
+    @contextmanager
+    def while_ranks_meet(self) -> Iterator[None]:
+        """Ends the process at once when it is asked to stop, if it is one of several ranks."""
+        self._meeting = not self._alone
+        if self._asked.is_set():
+            self._ask()
+        yield
+        self._meeting = False
+
+    def _ask(self) -> None:
         self._asked.set()
+        if self._meeting:
+            os._exit(PREEMPTED)
+
+    def _until_signal(self, signals: int) -> None:
+        while os.read(signals, 1):
+            if self._asked.is_set() and self._alone:
+                os._exit(PREEMPTED)
+            self._ask()
 
     def _until_end_of_input(self) -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
-        self._asked.set()
+        self._ask()
 
     def _until_orphaned(self) -> None:
         parent = os.getppid()
         while os.getppid() == parent:
             time.sleep(WATCH_SECONDS)
-        self._asked.set()
+        self._ask()
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Takes the place of what a signal does by default: Python has written its number to the wakeup pipe by then."""

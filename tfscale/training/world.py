@@ -2,11 +2,12 @@
 
 import gc
 import json
-import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from tfscale.training.place import read_place
 
 
 class Ranks:
@@ -51,11 +52,17 @@ class Ranks:
 
 
 class World(Ranks):
-    """All ranks of a stage: opens their process group, and closes it."""
+    """All ranks of a stage: opens their process group, and closes it.
+
+    Raises:
+        UserFault: the environment does not say which rank of how many this is.
+        RuntimeError: the ranks have not met.
+    """
 
     def __init__(self) -> None:
-        super().__init__(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        place = read_place()
+        super().__init__(place.rank, place.size)
+        self.local_size = place.local_size
         """Ranks on this host."""
         if self.size > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")

@@ -4,6 +4,8 @@ from tfscale.config.schema import LauncherPart
 from tfscale.schedule.launchers import machine, slurm
 from tfscale.schedule.launchers.ahead import dismiss_early
 from tfscale.schedule.launchers.attempt import Launcher
+from tfscale.schedule.launchers.inherited import left_over as left_over
+from tfscale.schedule.launchers.inherited import started_as_ranks
 
 
 def launcher_of(part: LauncherPart) -> Launcher:
@@ -14,5 +16,6 @@ def launcher_of(part: LauncherPart) -> Launcher:
 
 
 def missing(part: LauncherPart) -> list[str]:
-    """What the launcher needs and this machine has not, each fault with its mend."""
-    return slurm.missing_tools() if part.kind == "slurm" else machine.missing_devices(part)
+    """Faults of where tfscale was started: what the launcher needs and this machine lacks, each with the fix."""
+    lacking = slurm.missing_tools() if part.kind == "slurm" else machine.missing_devices(part)
+    return [*started_as_ranks(), *lacking]

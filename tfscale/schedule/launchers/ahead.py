@@ -3,26 +3,26 @@ while the command reads its configuration."""
 
 import json
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from subprocess import Popen
 
 from tfscale.schedule.launchers.attempt import Coming, Phase
 from tfscale.schedule.launchers.processes import built_for_devices, launch, waiting_command
 
 MOST = 2
 """Processes that wait at the same time: a growth is over before another process has its imports."""
-_early: list[subprocess.Popen[bytes]] = []
+_early: list[Popen[bytes]] = []
 
 
 class Ahead:
     """Processes that wait to be told what to do. They hold nothing and write nothing until then."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Phase, list[subprocess.Popen[bytes]]] = {"growing": [], "training": _early[:]}
+        self._waiting: dict[Phase, list[Popen[bytes]]] = {"growing": [], "training": _early[:]}
         _early.clear()
 
     def expect(self, coming: Iterable[Coming]) -> None:
@@ -34,7 +34,7 @@ class Ahead:
             while len(waiting) < expected[phase]:
                 waiting.append(_waiting(phase))
 
-    def begin(self, coming: Coming) -> subprocess.Popen[bytes] | None:
+    def begin(self, coming: Coming) -> Popen[bytes] | None:
         """A process that has waited for such work, told to do it; None if there is none."""
         stage, phase = coming
         if not self._waiting[phase]:
@@ -69,10 +69,10 @@ def dismiss_early() -> None:
         _dismiss(_early.pop())
 
 
-def _waiting(phase: Phase) -> subprocess.Popen[bytes]:
+def _waiting(phase: Phase) -> Popen[bytes]:
     return launch(phase, waiting_command(phase), Path(os.devnull))
 
 
-def _dismiss(process: subprocess.Popen[bytes]) -> None:
+def _dismiss(process: Popen[bytes]) -> None:
     process.kill()
     process.communicate()

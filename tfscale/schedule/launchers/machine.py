@@ -3,14 +3,15 @@
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
 import psutil
 
+from tfscale import children
 from tfscale.config.schema import LauncherPart
 from tfscale.faults import USER_FAULT
 from tfscale.schedule.arms import ArmStage
@@ -74,8 +75,8 @@ class ThisMachine:
         command = training_command(stage.path)
         if not self._torchrun:
             return command
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self._processes}"]
-        return [command[0], *torchrun, *command[1:]]
+        torchrun = children.python("torch.distributed.run", "--standalone", f"--nproc-per-node={self._processes}")
+        return [*torchrun, *command[1:]]
 
     def follow(self, stage: ArmStage) -> Attempt | None:
         """None: stages end with the tfscale that started them."""
@@ -90,7 +91,7 @@ class ThisMachine:
 class ProcessAttempt:
     """A process that was started here, with what it has started."""
 
-    process: subprocess.Popen[bytes]
+    process: Popen[bytes]
     phase: Phase
     log: Path
     job: None = None

@@ -5,13 +5,14 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, Any
 
+from tfscale import children
 from tfscale.config.schema import LauncherPart
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.launchers.attempt import Attempt, Coming, Ending, LaunchFailed, Phase
@@ -91,6 +92,7 @@ class Slurm:
             # srun has not taken the processors of a task from sbatch since Slurm 22.05.
             "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={slurm.cpus}"],
             "additional_parameters": {"requeue": True},
+            "setup": children.shell_lines(),  # sbatch hands the environment of this process to the job
         }
         executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
         return executor
@@ -192,8 +194,8 @@ def missing_tools() -> list[str]:
     return faults
 
 
-def _ask(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+def _ask(*command: str) -> CompletedProcess[str]:
+    return children.run(command)
 
 
 def _jobs_folder(stage: ArmStage) -> Path:

@@ -1,14 +1,15 @@
 """What runs inside a job: one task a process of the stage, with the signals that Slurm sends before a job's end."""
 
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from subprocess import Popen
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from tfscale.children import NOTHING
 from tfscale.schedule.launchers.attempt import Phase
 from tfscale.schedule.launchers.processes import growing_command, launch, training_command
 from tfscale.schedule.ledger import is_grown
@@ -35,8 +36,16 @@ class StageJob:
         """
         from submitit.helpers import TorchDistributedEnvironment
 
-        task = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        _Task(Path(self.stage_dir), task.rank).run()
+        task = TorchDistributedEnvironment()
+        variables = {
+            "MASTER_ADDR": task.master_addr,
+            "MASTER_PORT": str(task.master_port),
+            "RANK": str(task.rank),
+            "WORLD_SIZE": str(task.world_size),
+            "LOCAL_RANK": str(task.local_rank),
+            "LOCAL_WORLD_SIZE": str(task.local_world_size),
+        }
+        _Task(Path(self.stage_dir), task.rank, variables).run()
 
     def checkpoint(self) -> "DelayedSubmission":
         """What submitit queues again; the stage's own checkpoint has been saved by then."""
@@ -46,8 +55,8 @@ class StageJob:
 
 
 class _Task:
-    def __init__(self, stage_dir: Path, rank: int) -> None:
-        self._stage_dir, self._rank = stage_dir, rank
+    def __init__(self, stage_dir: Path, rank: int, variables: Mapping[str, str]) -> None:
+        self._stage_dir, self._rank, self._variables = stage_dir, rank, variables
         self._asked = self._time_is_up = False
         self._queue_again: Any = signal.getsignal(signal.SIGUSR2)
         if rank == 0:  # the others hear of it from the leading one
@@ -61,7 +70,8 @@ class _Task:
     def run(self) -> None:
         if read_spec(self._stage_dir).inherits:
             self._grow()
-        training = _launch("training", training_command(self._stage_dir), self._log("training"))
+        command = training_command(self._stage_dir)
+        training = _launch("training", command, self._log("training"), self._variables)
         assert training.stdin is not None
         self._end(self._wait(training, training.stdin.close))
 
@@ -78,7 +88,7 @@ class _Task:
         """The stage's log, which the leading task alone writes; the others' output is in Slurm's files."""
         return self._stage_dir / f"{phase}.log" if self._rank == 0 else None
 
-    def _wait(self, child: subprocess.Popen[bytes], stop: Callable[[], None]) -> int:
+    def _wait(self, child: Popen[bytes], stop: Callable[[], None]) -> int:
         while child.poll() is None:
             if self._asked:
                 stop()
@@ -94,12 +104,12 @@ class _Task:
             sys.exit(code)
 
 
-def _launch(phase: Phase, command: list[str], log: Path | None) -> subprocess.Popen[bytes]:
+def _launch(phase: Phase, command: list[str], log: Path | None, told: Mapping[str, str] = NOTHING) -> Popen[bytes]:
     # Slurm signals the tasks of a job on some clusters and all of its processes on others. A stage hears of it from
     # its task alone, once: through the end of its standard input.
     ours = {signal.SIGUSR2, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ours)
     try:
-        return launch(phase, command, log)
+        return launch(phase, command, log, told)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)

@@ -1,0 +1,109 @@
+"""Starts every process that tfscale starts, and decides what it inherits.
+
+A child gets this process's environment, except
+
+- the variables that describe one of several ranks: whoever starts ranks says which is which, and what a shell or
+  another launcher has left behind would have a child wait for ranks that never come;
+- the working folder as a place to import from (`tfscale.import_path`), and what keeps a finished Python running;
+- the settings of a notebook for figures;
+- MLflow's settings, because a single process speaks to MLflow. Its own server keeps them.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from shlex import quote
+from types import MappingProxyType
+from typing import IO
+
+from tfscale.import_path import python_path
+
+RANK_VARIABLES = (
+    "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "ROLE_NAME",
+    "ROLE_RANK", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+)  # fmt: skip
+"""What torchrun and clusters tell each of several ranks."""
+REMOVED = (*RANK_VARIABLES, "PYTHONINSPECT", "PYTHONSTARTUP", "MPLBACKEND", "MATPLOTLIBRC")
+REMOVED_PREFIXES = ("TORCHELASTIC_", "PET_")
+"""torchrun's own: what it tells its workers, and the defaults of its options."""
+MLFLOW = "MLFLOW_"
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
+"""Nothing phones home, unless the user's environment says otherwise."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def environment(
+    told: Mapping[str, str] = NOTHING, *, defaults: Mapping[str, str] = NOTHING, mlflow: bool = False
+) -> dict[str, str]:
+    """The environment of a child process.
+
+    Args:
+        told: variables that the child gets, whatever this process's environment says.
+        defaults: variables that the child gets unless this process's environment sets them.
+        mlflow: keep the settings of MLflow.
+    """
+    prefixes = REMOVED_PREFIXES if mlflow else (*REMOVED_PREFIXES, MLFLOW)
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in REMOVED and not name.startswith(prefixes)
+    }
+    path = python_path()
+    inherited.pop("PYTHONPATH", None)
+    return {
+        **QUIET,
+        **defaults,
+        **inherited,
+        **({"PYTHONPATH": path} if path else {}),
+        "PYTHONSAFEPATH": "1",  # children of the child have it too, which `python -P` would not give them
+        **told,
+    }
+
+
+def shell_lines() -> list[str]:
+    """Lines of a shell script that turn this process's environment into that of a child."""
+    child = environment()
+    gone = [f"unset {name}" for name in sorted(os.environ.keys() - child.keys()) if name.isidentifier()]
+    changed = sorted(name for name, value in child.items() if os.environ.get(name) != value)
+    return [*gone, *(f"export {name}={quote(child[name])}" for name in changed)]
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module with this Python."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def start(
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    *,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a process that is to end when its standard input does, which is a pipe that this process holds: so it ends
+    with this process, even if that is killed. It has a session of its own: Ctrl-C reaches this process alone.
+
+    Args:
+        env: what `environment` gave; None: what it gives by default.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment() if env is None else env,
+        start_new_session=True,
+    )
+
+
+def run(
+    command: Sequence[str], *, stdout: int = subprocess.PIPE, stderr: int | None = subprocess.PIPE, check: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs a short command to its end, with nothing on its standard input.
+
+    Raises:
+        OSError: the program is not there.
+        subprocess.CalledProcessError: `check`, and it failed.
+    """
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, check=check, env=environment()
+    )

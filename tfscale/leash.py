@@ -1,0 +1,69 @@
+"""Processes that end with the one that started them.
+
+python -m tfscale.leash COMMAND...: runs a command that knows nothing of this. When standard input ends, the command is
+interrupted, and then killed with its process group, that is with what it has started. The exit code is the command's.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType
+
+from tfscale.children import python
+
+PATIENCE_SECONDS = 5.0
+"""How long a command that is interrupted may take to end."""
+
+
+def leashed(command: Sequence[str]) -> list[str]:
+    """The command that runs another one until standard input ends."""
+    return python("tfscale.leash", *command)
+
+
+def end_with_input() -> None:
+    """From now on, kills this process when standard input ends, together with its process group if it leads one."""
+    _when_input_ends(_kill)
+
+
+def main() -> int:
+    """Runs the command of the command line; returns its exit code."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, _ignore)  # unlike SIG_IGN, this is not inherited
+    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+
+    def end() -> None:
+        os.killpg(0, signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_SECONDS)
+        _kill()
+
+    _when_input_ends(end)
+    return process.wait()
+
+
+def _when_input_ends(then: Callable[[], object]) -> None:
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        then()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _kill() -> None:
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

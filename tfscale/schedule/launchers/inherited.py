@@ -1,0 +1,24 @@
+"""Variables of several ranks in the environment of tfscale itself, which starts the ranks of a stage and is none."""
+
+import os
+
+from tfscale.children import RANK_VARIABLES
+
+
+def started_as_ranks() -> list[str]:
+    """The fault of having torchrun start tfscale several times at once; empty if it did not."""
+    size = os.environ.get("WORLD_SIZE", "")
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not size.isdecimal() or int(size) < 2:
+        return []
+    return [
+        f"WORLD_SIZE={size}: must be 1 where torchrun starts tfscale itself; start tfscale once without torchrun, and "
+        f"launcher=torchrun launcher.processes={size} starts the ranks"
+    ]
+
+
+def left_over() -> str | None:
+    """A note on variables that another launcher or a shell has left, which have no effect; None if there are none."""
+    if not {"RANK", "WORLD_SIZE"} & os.environ.keys() or os.environ.get("WORLD_SIZE") == "1":
+        return None
+    names = ", ".join(name for name in RANK_VARIABLES if name in os.environ)
+    return f"{names} in the environment have no effect; launcher=torchrun and launcher=slurm start ranks themselves"

@@ -1,0 +1,54 @@
+"""The place of a process among those that train a stage together, which torchrun and clusters tell it by variables."""
+
+import os
+from dataclasses import dataclass
+
+from tfscale.faults import UserFault
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of `size` processes, or one that trains alone."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """The number of the process among those of its host."""
+    local_size: int = 1
+
+
+def read_place() -> Place:
+    """The place of this process, from its environment.
+
+    Raises:
+        UserFault: with every variable that is missing, no number, or out of range.
+    """
+    if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
+        return Place()
+    faults: list[str] = []
+
+    def number(name: str, lowest: int, highest: int | None = None, default: str | None = None) -> int:
+        told = os.environ.get(name, default)
+        if told and told.isdecimal() and lowest <= int(told) <= (int(told) if highest is None else highest):
+            return int(told)
+        allowed = f"a whole number from {lowest}" + (f" to {highest}" if highest is not None else "")
+        faults.append(_fault(name, allowed))
+        return lowest
+
+    size = number("WORLD_SIZE", 1)
+    rank = number("RANK", 0, None if faults else size - 1)
+    place = Place(rank, size, number("LOCAL_RANK", 0, default="0"), number("LOCAL_WORLD_SIZE", 1, default="1"))
+    if size > 1:
+        number("MASTER_PORT", 1, 65535)
+        if not os.environ.get("MASTER_ADDR"):
+            faults.append(_fault("MASTER_ADDR", "the address of the host of rank 0"))
+    if faults:
+        raise UserFault(faults)
+    return place
+
+
+def _fault(name: str, allowed: str) -> str:
+    told = f"{name}={os.environ[name]}" if name in os.environ else f"{name} is not set"
+    return (
+        f"{told}: must be {allowed}; try torchrun, which sets it, or unset RANK and WORLD_SIZE to train in one process"
+    )
