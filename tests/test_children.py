@@ -25,6 +25,7 @@ from tfscale.leash import leashed
 from tfscale.schedule.launchers.ahead import Ahead
 from tfscale.schedule.launchers.attempt import Attempt, Ending
 from tfscale.schedule.launchers.machine import ThisMachine
+from tfscale.schedule.launchers.processes import growing_command
 
 PACKAGE = Path(tfscale.__file__).parent
 STARTERS = {"children.py", "leash.py"}
@@ -294,6 +295,14 @@ def test_a_command_on_a_leash_is_interrupted_before_it_is_killed() -> None:
         assert process.stdout.readline() == b"here\n"
         process.stdin.close()
         assert process.stdout.read() == b"tidy\n"
+
+
+def test_a_growth_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stage.yaml")  # whoever reads it waits
+    parent, growth = family(growing_command(tmp_path), 1)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not alive(growth))
 
 
 HELD = "import time; from tfscale.leash import end_with_input; end_with_input(); time.sleep(600)"

@@ -1,4 +1,4 @@
-"""python -m tfscale.cli: the same as `tfscale`."""
+"""The program: `tfscale`, and python -m tfscale.cli."""
 
 from tfscale.import_path import leave_working_folder
 
@@ -6,4 +6,5 @@ leave_working_folder()  # before anything is imported that a user's file there c
 
 from tfscale.cli.main import main  # noqa: E402
 
-main()
+if __name__ == "__main__":
+    main()

@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from tfscale.children import QUIET
 from tfscale.cli import completion, errors, streams
 
 # Nothing phones home, whatever a verb loads later.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "true")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.update({**QUIET, **os.environ})
 
 app = typer.Typer(
     name="tfscale",

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from tfscale.cli.console import answer, console, say
 from tfscale.cli.data import PreparationView
-from tfscale.cli.experiment import answer, console, plan_of, say
+from tfscale.cli.experiment import plan_of
 from tfscale.cli.status import states
 from tfscale.cli.summary import chain_table
 from tfscale.cli.view import make_view
@@ -16,12 +17,13 @@ from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.corpus import prepare_corpus
+from tfscale.schedule.corpus_notes import left_out_notes, listing_of, unknown_notes
 from tfscale.schedule.experiments import Recorded, experiment_of, record
-from tfscale.schedule.launchers import missing
+from tfscale.schedule.launchers import left_over, missing
 from tfscale.schedule.ledger import is_done
 from tfscale.schedule.orchestrator import Orchestrator, StageFailed
 from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.predict import planned_machine, preflight, remarks
+from tfscale.schedule.predict import files_amiss, planned_machine, preflight, remarks
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.store import Store, StoreError, store_at
 from tfscale.tracking.sync import sync
@@ -33,7 +35,7 @@ MIRROR_SECONDS = 60.0
 
 def run(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:
     """Runs a plan; returns the exit code."""
-    plan = plan_of(overrides, config_dir)
+    plan = plan_of(overrides, config_dir, _amiss)
     if plan.experiment.schedule.rehearse:
         from tfscale.cli.rehearse import rehearse
 
@@ -76,6 +78,11 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
         plan = make_plan(plan.experiment)  # what the chain has cost is the others' budget
 
 
+def _amiss(experiment: Experiment) -> list[str]:
+    """What `check` would say that needs no plan."""
+    return [*files_amiss(experiment), *missing(experiment.launcher)]
+
+
 def check(plan: Plan) -> None:
     """Makes sure that a plan can be run here.
 
@@ -85,6 +92,8 @@ def check(plan: Plan) -> None:
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)
+    if note := left_over():
+        say(f"note: {note}")
     if plan.experiment.launcher.kind == "slurm":
         for note in remarks(plan, planned_machine(plan.experiment)):
             say(f"note: {note}")
@@ -112,7 +121,10 @@ def store_of(experiment: Experiment) -> Store | None:
 def prepare(plan: Plan) -> None:
     """Makes the corpus, or finds it."""
     with PreparationView() as view:
-        prepare_corpus(plan.experiment, plan.corpus, view)
+        data = prepare_corpus(plan.experiment, plan.corpus, view)
+    notes = [] if plan.corpus.prepared else left_out_notes(listing_of(plan.experiment, plan.corpus))
+    for note in [*notes, *unknown_notes(data.manifest)]:
+        say(f"warning: {note}")
 
 
 def train(plan: Plan, stages: Sequence[ArmStage], store: Store | None) -> int:
