@@ -12,8 +12,8 @@ import typer
 import typer.models
 
 from tfscale.cli.main import app
-from tfscale.config.folders import conf_dir, group_options
 from tfscale.config.files import read_file
+from tfscale.config.folders import conf_dir, group_options
 from tfscale.config.schema import Experiment
 
 
