@@ -1,0 +1,1 @@
+"""Checks and measurements that run from a checkout, beside the package."""

@@ -1,0 +1,90 @@
+"""The settings of a check, and what its parts share."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from benchmarks.cuda.findings import Recorder
+from tfscale.bench.settings import Settings, settings_of, timed
+from tfscale.models import cross_entropy
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
+MOST_ROUNDS = 400
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one part is run."""
+
+    out: Path
+    record: Recorder
+    device: Literal["cpu", "cuda"]
+    tiny: bool
+    """Smallest sizes: shows that everything runs, and measures nothing worth keeping."""
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the device is a GPU, whose allocator says what a step has taken."""
+        return self.device == "cuda"
+
+    @property
+    def settings(self) -> Settings:
+        """The same for the functions of `tfscale.bench`."""
+        return settings_of(self.device, self.tiny, self.threads)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads; 0: one per core. Tiny operations are only slower on several."""
+        return 1 if self.tiny else 0
+
+    def prepare(self) -> None:
+        """Sets up this process as the benchmarks do. On the CPU what is compiled runs eagerly: its compiler takes
+        minutes, and is not what is checked."""
+        self.settings.apply()
+        if not self.on_cuda:
+            torch.compiler.set_stance("force_eager")
+
+    def autocast(self, bf16: bool) -> AbstractContextManager[Any]:
+        """bf16 autocast on the device, or none."""
+        return torch.autocast(self.device, torch.bfloat16) if bf16 else contextlib.nullcontext()
+
+    def seconds(
+        self, run: Callable[[], object], at_least: int = 8, for_seconds: float = 0.25, warm_up: int = 2
+    ) -> float:
+        """The median time of a run, the device's work included."""
+        settings = self.settings
+        rounds, total = (1, 0.0) if self.tiny else (at_least, for_seconds)
+        for _ in range(1 if self.tiny else warm_up):
+            run()
+        settings.finish()
+        times: list[float] = []
+        while len(times) < rounds or (sum(times) < total and len(times) < MOST_ROUNDS):
+            times.append(timed(run, settings))
+        return median(times)
+
+    def fresh(self) -> None:
+        """Forgets what has been compiled, so that no shape becomes symbolic because another came before it, which does
+        not happen in training either; and what the allocator has seen."""
+        torch._dynamo.reset()
+        cross_entropy._fused_softmax.cache_clear()
+        if self.on_cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak(self) -> int | None:
+        """Most bytes that the allocator has handed out since its statistics were reset; None on the CPU."""
+        return torch.cuda.max_memory_allocated() if self.on_cuda else None
+
+
+def relative(value: Tensor, expected: Tensor) -> float:
+    """The norm of the difference over the norm of what is expected."""
+    found, wanted = value.detach().double().cpu(), expected.detach().double().cpu()
+    return ((found - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()

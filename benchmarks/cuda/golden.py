@@ -1,0 +1,121 @@
+"""Part `golden`: logits and gradients against stored values of the official code, in every precision."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.cuda.bounds import GRADIENTS, OUTPUTS, Precision
+from benchmarks.cuda.check import ROOT, Check, relative
+from tfscale.models.config import TokenFormerConfig, TokenGroup, default_tau
+from tfscale.models.generation import Reader
+from tfscale.models.init import build_model
+from tfscale.models.language_model import LanguageModel
+
+GOLDEN = ROOT / "tests" / "golden" / "official_tiny"
+PROMPT, CONTINUATION = 9, 4
+"""Tokens that are read at once, and then one by one."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way of computing the stored values."""
+
+    precision: Precision
+    compiled: bool = False
+    grown: bool = False
+    """The official model after a growth, of which logits alone are stored."""
+
+    def __str__(self) -> str:
+        return f"{'grown ' * self.grown}{self.precision} {'compiled' if self.compiled else 'eager'}"
+
+
+CASES = (
+    Case("fp32"),
+    Case("bf16"),
+    Case("bf16", compiled=True),
+    Case("fp32", compiled=True),
+    Case("tf32"),
+    Case("fp32", grown=True),
+)
+
+
+def golden(check: Check) -> None:
+    """Compares our arithmetic on the device with the stored values."""
+    for case in CASES:
+        found = check.record.attempt(str(case), partial(_errors, check, case))
+        if found:
+            check.record.bounded(f"{case}: logits", found["logits"], OUTPUTS[case.precision])
+        if "gradients" in found:
+            check.record.bounded(f"{case}: gradients", found["gradients"], GRADIENTS[case.precision])
+    found = check.record.attempt("generation", partial(_generation, check))
+    if found:
+        check.record.bounded("generation: logits with a cache", found["logits"], OUTPUTS["fp32"])
+
+
+def _errors(check: Check, case: Case) -> Mapping[str, Any]:
+    check.fresh()
+    model = _official_model(check, case.grown)
+    if case.compiled:
+        model.compile_parts()
+    torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
+    inputs = load_file(GOLDEN / "expected.safetensors")["input_ids"].long().to(check.device)
+    expected = load_file(GOLDEN / f"{'grown_' * case.grown}expected.safetensors")
+    with torch.no_grad(), check.autocast(case.precision == "bf16"):
+        logits = relative(model(inputs), expected["logits"])
+    if case.grown:
+        return {"logits": logits}
+    with check.autocast(case.precision == "bf16"):
+        loss = model.loss(inputs, expected["targets"].long().to(check.device))
+    loss.backward()
+    stored = {our_name(name[5:]): value for name, value in expected.items() if name.startswith("grad.")}
+    worst = max((relative(gradient, stored[name]), name) for name, gradient in gradients(model).items())
+    off = abs(loss.item() - expected["loss"].item())
+    return {"logits": logits, "loss_off": off, "gradients": worst[0], "worst_gradient": worst[1]}
+
+
+def gradients(model: LanguageModel) -> dict[str, torch.Tensor]:
+    """The gradients of a model after a backward pass, by the names of its parameters."""
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert len(found) == len(list(model.parameters())), "every parameter has a gradient"
+    return found
+
+
+def _official_model(check: Check, grown: bool) -> LanguageModel:
+    tokens = (112, 104, 448) if grown else (48, 40, 160)
+    qkv, out, ffn = ((TokenGroup(n, default_tau("l2_norm_gelu", n)),) for n in tokens)
+    config = TokenFormerConfig(n_layer=2, d_model=64, n_head=4, vocab_size=512, context=64, qkv=qkv, out=out, ffn=ffn)
+    weights = torch.load(GOLDEN / f"{'grown_' * grown}pytorch_model.bin", weights_only=True)
+    model = build_model(config, device=check.device)
+    model.load_state_dict({our_name(name): tensor.float() for name, tensor in weights.items()})
+    return model
+
+
+def our_name(official: str) -> str:
+    """Our name of a parameter of the official code."""
+    index, rest = official.removeprefix("sequential.").split(".", 1)
+    if rest == "word_embeddings.weight":
+        return "embedding"
+    if rest.startswith("norm."):
+        return f"final_{rest}"
+    rest = rest.replace("_param_tokens", "s").replace("mlp.", "ffn.").replace("attention.proj.", "attention.output.")
+    for part in ("query", "key", "value"):
+        rest = rest.replace(f"attention.{part}.", f"attention.qkv.{part}.")
+    return f"blocks.{int(index) - 2}.{rest}"
+
+
+def _generation(check: Check) -> Mapping[str, Any]:
+    """The error of logits that are read token by token, with a cache, against those of one forward pass."""
+    torch.set_float32_matmul_precision("highest")
+    model = _official_model(check, grown=False)
+    tokens = [*range(PROMPT + CONTINUATION)]
+    reader = Reader(model)
+    logits = reader.read(tokens[:PROMPT])
+    for token in tokens[PROMPT:]:
+        logits = reader.read([token])
+    with torch.no_grad():
+        expected = model(torch.tensor([tokens], device=check.device))[0, -1]
+    return {"logits": relative(logits, expected)}

@@ -1,0 +1,71 @@
+"""Part `kept`: the bytes per token that a block keeps for its backward pass, beside the memory model's."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from benchmarks.cuda.check import Check
+from tfscale.bench.sizes import tokenformer, transformer
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import memory
+from tfscale.models.execution import Execution, Recompute
+from tfscale.models.init import build_model
+from tfscale.models.rotary import rotary_table
+
+SEQUENCES = 4
+LARGEST_SHOWN = 14
+
+
+def kept(check: Check) -> None:
+    """Measures both families, eager and compiled, in both precisions."""
+    d, context, rows = (64, 32, (48,)) if check.tiny else (768, 128, (576, 2140))
+    shape = {"n_layer": 1, "d": d, "heads": 4, "context": context, "vocabulary": 512}
+    models: dict[str, tuple[ModelConfig, tuple[Recompute, ...]]] = {
+        **{f"tokenformer n={n}": (tokenformer(n, **shape), ("none", "pattention")) for n in rows},
+        "transformer": (transformer(**shape), ("none",)),
+    }
+    for name, (config, recomputes) in models.items():
+        for bf16, recompute, compiled in product((True, False), recomputes, (True, False)):
+            words = (name, "bf16" if bf16 else "fp32", recompute, "compiled" if compiled else "eager")
+            check.record.attempt(", ".join(words), partial(_measure, check, config, bf16, recompute, compiled))
+
+
+def _measure(check: Check, config: ModelConfig, bf16: bool, recompute: Recompute, compiled: bool) -> Mapping[str, Any]:
+    check.fresh()
+    model = build_model(config, seed=0, device=check.device)
+    model.recompute = recompute
+    if compiled:
+        model.compile_parts()
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    x = torch.randn(SEQUENCES, config.context, config.d_model, device=check.device, requires_grad=True)
+    rotation = rotary_table(config, torch.arange(config.context, device=check.device), x.dtype)
+    found: dict[int, tuple[int, str]] = {}
+
+    def see(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            found[storage.data_ptr()] = storage.nbytes(), f"{tuple(tensor.shape)} {tensor.dtype}"
+        return tensor
+
+    with saved_tensors_hooks(see, lambda tensor: tensor), check.autocast(bf16):
+        model.blocks[0](x, rotation)
+    tokens = SEQUENCES * config.context
+    largest = sorted(found.values(), reverse=True)[:LARGEST_SHOWN]
+    return {
+        "bytes_per_token": sum(size for size, _ in found.values()) / tokens,
+        "planned_bytes_per_token": _planned(config, bf16, recompute, check.device) / tokens,
+        "largest": [f"{size} {shape}" for size, shape in largest],
+    }
+
+
+def _planned(config: ModelConfig, bf16: bool, recompute: Recompute, device: str) -> int:
+    """The bytes that the memory model adds for one more block."""
+    execution = Execution(SEQUENCES, 2 if bf16 else 4, recompute, device=device)
+    one, two = (memory(replace(config, n_layer=layers), execution).activations for layers in (1, 2))
+    return two - one

@@ -1,0 +1,66 @@
+"""Trains and grows stages in processes of their own, as `tfscale run` does."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+
+from benchmarks.cuda.check import ROOT
+from tfscale.import_path import python_path
+from tfscale.schedule.launchers.attempt import Phase
+from tfscale.schedule.launchers.processes import growing_command, launch, training_command
+from tfscale.training.events import Event, read_events
+
+LOG_CHARACTERS = 600
+
+
+class StageFailed(Exception):
+    """A stage's process has ended with another exit code than it should have."""
+
+
+@dataclass(frozen=True)
+class StageProcess:
+    """A running process and the stage that it works on."""
+
+    folder: Path
+    process: Popen[bytes]
+
+    def finish(self, expected: int = 0) -> None:
+        """Returns when the process has ended.
+
+        Raises:
+            StageFailed: with another exit code than the expected one.
+        """
+        code = self.process.wait()
+        if code != expected:
+            end = _log(self.folder).read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
+            raise StageFailed(f"{self.folder.name}: exit code {code}, expected {expected}: {end}")
+
+
+def start_training(folder: Path) -> StageProcess:
+    """Starts to train a stage."""
+    return _start("training", training_command(folder), folder)
+
+
+def start_growing(folder: Path) -> StageProcess:
+    """Starts to grow a stage's first checkpoint."""
+    return _start("growing", growing_command(folder), folder)
+
+
+def _start(phase: Phase, command: Sequence[str], folder: Path) -> StageProcess:
+    return StageProcess(folder, launch(phase, command, _log(folder), import_from_checkout()))
+
+
+def _log(folder: Path) -> Path:
+    return folder.with_suffix(".log")
+
+
+def import_from_checkout() -> Mapping[str, str]:
+    """Has a child process import this checkout, whatever is installed."""
+    return {"PYTHONPATH": os.pathsep.join(each for each in (str(ROOT), python_path()) if each)}
+
+
+def events_of(folder: Path, kind: str) -> list[Event]:
+    """The events of one kind in a stage's history."""
+    return [event for event in read_events(folder) if event["event"] == kind]

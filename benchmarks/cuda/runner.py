@@ -1,0 +1,71 @@
+"""Runs the parts, each in a process of its own with a time limit."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen, TimeoutExpired
+from time import monotonic
+
+from benchmarks.cuda.findings import Ended, How, write
+from benchmarks.cuda.parts import Group, Part
+from tfscale import children
+
+LEAST_SECONDS = 20.0
+"""A part that has less than this is left out."""
+LOG_CHARACTERS = 800
+Command = Callable[[Part], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class _Running:
+    part: Part
+    process: Popen[bytes]
+    log: Path
+    started: float
+
+
+def run_groups(groups: Sequence[Group], command: Command, out: Path, deadline: float) -> None:
+    """Runs one group of parts after the other and records how each part ended.
+
+    Args:
+        command: the command that runs a part.
+        deadline: seconds for all of them together.
+    """
+    until = monotonic() + deadline
+    for group in groups:
+        left = until - monotonic()
+        if left < min(LEAST_SECONDS, group.seconds):
+            for part in group.parts:
+                write(out, Ended(part.name, "left out", 0.0, f"{max(0.0, left):.0f} s were left"))
+            continue
+        end = monotonic() + min(group.seconds, left)
+        for running in [_start(part, command(part), out) for part in group.parts]:
+            ended = _finish(running, end)
+            write(out, ended)
+            print(f"{ended.part:14} {ended.how:9} {ended.seconds:6.1f} s", flush=True)
+
+
+def _start(part: Part, command: Sequence[str], out: Path) -> _Running:
+    log = out / f"{part.name}.log"
+    with log.open("wb") as file:
+        process = children.start(command, stdout=file, stderr=file)
+    return _Running(part, process, log, monotonic())
+
+
+def _finish(running: _Running, end: float) -> Ended:
+    try:
+        code = running.process.wait(max(0.0, end - monotonic()))
+    except TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(running.process.pid, signal.SIGKILL)
+        running.process.wait()
+        return _ended(running, "cut off")
+    return _ended(running, "crashed" if code else "finished")
+
+
+def _ended(running: _Running, how: How) -> Ended:
+    log = "" if how == "finished" else running.log.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
+    return Ended(running.part.name, how, round(monotonic() - running.started, 1), log)

@@ -1,0 +1,120 @@
+"""Stages and a made-up corpus, as the orchestrator and `tfscale data prepare` would have written them."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tfscale.bench.sizes import tokenformer
+from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
+from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
+from tfscale.growth.recipe import GrowthRecipe, grow_config
+from tfscale.models.config import ModelConfig, TokenFormerConfig
+from tfscale.training.files import write_json
+from tfscale.training.spec import (
+    STAGE_FILE,
+    DataSpec,
+    OptimizerSpec,
+    RateSpec,
+    RunSpec,
+    ScheduleSpec,
+    StageSpec,
+    key_of,
+    spec_to_dict,
+)
+
+FINGERPRINT = "0" * 16
+TOKENIZER = hashlib.sha256(b"no tokenizer").hexdigest()
+SUCCESSORS = 4
+"""Tokens that may follow a token, of which one follows seven times in ten: this is what a model can learn."""
+SHARES = (0.7, 0.1, 0.1, 0.1)
+ROWS, GROWN_ROWS = 16, 44
+"""Parameter tokens of each projection before and after growth; the feed-forward layer has four times as many."""
+RECIPE = GrowthRecipe("tuned", new_keys="random", new_values="zero", tau="group")
+
+
+def write_corpus(folder: Path, vocabulary: int, train_tokens: int, heldout_tokens: int) -> None:
+    """Writes a prepared corpus of made-up tokens, the same ones each time."""
+    folder.mkdir(parents=True)
+    tokens = _tokens(vocabulary, train_tokens + heldout_tokens)
+    write_manifest(
+        folder,
+        Manifest(
+            format=FORMAT,
+            fingerprint=FINGERPRINT,
+            source={"source": "made up"},
+            content_sha256=hashlib.sha256(tokens.tobytes()).hexdigest(),
+            heldout_fraction=heldout_tokens / len(tokens),
+            split_seed=0,
+            empty=0,
+            duplicates=0,
+            tokenizer=TokenizerRecord("bpe", vocabulary, "<|endoftext|>", 0, TOKENIZER, "none"),
+            train=_split(folder, "train", tokens[:train_tokens]),
+            heldout=_split(folder, "heldout", tokens[train_tokens:]),
+        ),
+    )
+
+
+def _tokens(vocabulary: int, count: int) -> TokenArray:
+    random = np.random.default_rng(0)
+    successors = random.integers(vocabulary, size=(vocabulary, SUCCESSORS)).tolist()
+    token, tokens = 0, []
+    for choice in random.choice(SUCCESSORS, size=count, p=SHARES).tolist():
+        token = successors[token][choice]
+        tokens.append(token)
+    return np.asarray(tokens, token_dtype(vocabulary))
+
+
+def _split(folder: Path, name: Literal["train", "heldout"], tokens: TokenArray) -> SplitRecord:
+    path = folder / f"{name}-00000.safetensors"
+    label = ShardLabel(str(FORMAT), FINGERPRINT, TOKENIZER, name)
+    content = header_of(label, tokens.dtype, len(tokens)) + tokens.tobytes()
+    path.write_bytes(content)
+    shard = ShardRecord(path.name, len(tokens), len(content), hashlib.sha256(content).hexdigest())
+    return SplitRecord(documents=1, tokens=len(tokens), utf8_bytes=len(tokens), shards=(shard,))
+
+
+def write_stage(folder: Path, spec: StageSpec) -> None:
+    """Writes the folder of a stage that has not begun."""
+    folder.mkdir(parents=True)
+    write_json(folder / STAGE_FILE, spec_to_dict(spec))
+
+
+def small_stage(run: RunSpec, steps: int) -> StageSpec:
+    """A small TokenFormer from scratch."""
+    model = tokenformer(ROWS, n_layer=2, d=32, heads=2, context=64, vocabulary=257)
+    return stage(replace(model, init="scaled"), run, steps, sequences=8, lr=0.01)
+
+
+def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: float) -> StageSpec:
+    """A stage from scratch."""
+    batch = sequences * model.context
+    return StageSpec(
+        label="check",
+        model=model,
+        data=DataSpec(FINGERPRINT, order_seed=0, start=0, heldout_tokens=32 * model.context),
+        tokens=steps * batch,
+        batch_tokens=batch,
+        optimizer=OptimizerSpec(lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
+        schedule=ScheduleSpec("cosine", warmup_tokens=4 * batch, warmup_from=0.0, floor=0.1, decay=0.2),
+        seed=0,
+        run=run,
+    )
+
+
+def grown_stage(parent: StageSpec, parent_dir: str, steps: int) -> StageSpec:
+    """The stage that grows out of a small one by a recipe that preserves its function."""
+    assert isinstance(parent.model, TokenFormerConfig)
+    return replace(
+        parent,
+        model=grow_config(parent.model, (GROWN_ROWS, GROWN_ROWS, 4 * GROWN_ROWS), RECIPE),
+        data=replace(parent.data, start=parent.tokens),
+        tokens=steps * parent.batch_tokens,
+        optimizer=replace(parent.optimizer, lr=0.001),
+        parent=key_of(parent),
+        parent_dir=parent_dir,
+        growth=RECIPE.operator(),
+        rates=RateSpec(parent.model.tokens, 1.0, 0, 0, new=3.0, per_row_bias=False, new_second_moment=False),
+    )

@@ -1,0 +1,118 @@
+"""Parts `step_*` and `small_models`: whole training steps of ours, the Transformer and the official order."""
+
+import gc
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.cuda.check import Check
+from benchmarks.cuda.memory import bound_peak, planned_bytes
+from tfscale.bench import gemm
+from tfscale.bench.contestants import OFFICIAL, OPTIMIZER, OURS, TRANSFORMER, Contestant, config_of, step_flops
+from tfscale.bench.reference import WrittenOut, official
+from tfscale.bench.settings import timed
+from tfscale.bench.sizes import PAPER, PROGRESSIVE_4, TINY_4, Size, tokenformer, transformer
+from tfscale.models.init import build_model
+from tfscale.training.optimizer import build_optimizer, clip_gradients
+
+SEQUENCES = {"124M": 32, "354M": 16, "757M": 8, "1.4B": 8}
+KERNELS_SHOWN = 25
+H100_PEAK = 989.4e12
+"""Dense bf16 FLOPs per second in the data sheet of H100 and H200, from which published shares count."""
+
+
+def step(name: str, with_official: bool, check: Check) -> None:
+    """Measures the steps of one of the published sizes."""
+    pair = (tokenformer(24, 2, 64, 4, 64, 512), transformer(2, 64, 4, 64, 512)) if check.tiny else PAPER[name]
+    size = Size(name, *pair, 4 if check.tiny else SEQUENCES[name], pair[0].context)
+    peak_flops = _peak_flops(check)
+    for who in (OURS, TRANSFORMER, *([OFFICIAL] if with_official else [])):
+        found = check.record.attempt(who, partial(_measure, check, size, who, peak_flops))
+        if found and who != OFFICIAL:  # the official order keeps whole logits, for which nothing plans
+            planned = planned_bytes(config_of(who, size), size.sequences, check.device)
+            bound_peak(check.record, who, found["peak_bytes"], planned)
+        gc.collect()
+
+
+def small_models(check: Check) -> None:
+    """Measures whether a GPU is of use for the small chains."""
+    for size in (PROGRESSIVE_4,) if check.tiny else (TINY_4, PROGRESSIVE_4):
+        check.record.attempt(size.name, partial(_measure, check, size, OURS, None))
+
+
+def _peak_flops(check: Check) -> float | None:
+    if check.tiny:
+        return None
+    seconds = check.seconds(gemm.matrix_product(check.settings), 5, 0.3)
+    return gemm.rate(check.settings, {gemm.NAME: [seconds]})
+
+
+def _measure(check: Check, size: Size, who: str, peak_flops: float | None) -> Mapping[str, Any]:
+    check.fresh()
+    made = _contestant(check, size, who)
+    seconds_of_first = timed(made.step, check.settings)
+    if check.on_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    seconds = check.seconds(made.step, 8, 0.8 if who == OFFICIAL else 1.5)
+    flops = step_flops(who, size) / seconds
+    h100 = check.on_cuda and any(name in torch.cuda.get_device_name() for name in ("H100", "H200"))
+    return {
+        "milliseconds": 1e3 * seconds,
+        "tokens_per_second": size.tokens / seconds,
+        "tflops": flops / 1e12,
+        "mfu": flops / H100_PEAK if h100 else None,
+        "share_of_matrix_product": flops / peak_flops if peak_flops else None,
+        "peak_bytes": check.peak(),
+        "planned_bytes": planned_bytes(config_of(who, size), size.sequences, check.device),
+        "seconds_of_first_step": seconds_of_first,
+        **(_kernels(made) if check.on_cuda and who != OFFICIAL else {}),
+    }
+
+
+def _contestant(check: Check, size: Size, who: str) -> Contestant:
+    """The benchmarks' contestant, with weights drawn on the device: drawing those of a large model as the product does
+    takes ten seconds on the CPU, and the speed does not depend on them."""
+    config, settings = config_of(who, size), check.settings
+    tokens = torch.randint(config.vocab_size, (size.sequences, size.time + 1), device=check.device)
+    batch = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    if who == OFFICIAL:
+        with torch.device(check.device):
+            written = WrittenOut(size.tokenformer, official)
+        _draw(written)
+        optimizer = build_optimizer(written, OPTIMIZER)
+        return Contestant(written, written.loss, optimizer, clip_gradients, batch, settings)
+    model = build_model(config, device=check.device)
+    _draw(model)
+    if check.on_cuda:
+        model.compile_parts()
+    return Contestant(model, model.loss, build_optimizer(model, OPTIMIZER), clip_gradients, batch, settings)
+
+
+@torch.no_grad()
+def _draw(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if name.endswith("norm.weight"):
+            parameter.fill_(1.0)
+        elif name.endswith("norm.bias"):
+            parameter.zero_()
+        else:
+            parameter.normal_(0.0, 0.02)
+
+
+def _kernels(made: Contestant) -> Mapping[str, Any]:
+    """The kernels of a step that take longest: name, calls, milliseconds."""
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+        made.step()
+        torch.cuda.synchronize()
+    rows = [each for each in found.key_averages() if each.device_type == DeviceType.CUDA]
+    rows.sort(key=lambda row: -row.self_device_time_total)
+    longest = rows[:KERNELS_SHOWN]
+    return {
+        "device_milliseconds": sum(row.self_device_time_total for row in rows) / 1e3,
+        "kernels": [(row.key[:90], row.count, round(row.self_device_time_total / 1e3, 2)) for row in longest],
+    }

@@ -1,0 +1,85 @@
+"""The table at the end of a check."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cuda.findings import Bounded, Ended, Failed, Finding, Measured, read
+
+SUMMARY = "summary.md"
+
+
+def summarize(out: Path, parts: Sequence[str]) -> tuple[str, bool]:
+    """Writes OUT/summary.md.
+
+    Args:
+        parts: names of the parts that should have run.
+
+    Returns:
+        The summary, and whether every part ran to its end, nothing failed and all bounds are held.
+    """
+    findings = read(out)
+    ended = {finding.part: finding for finding in findings if isinstance(finding, Ended)}
+    missing = [part for part in parts if part not in ended]
+    bounds = [finding for finding in findings if isinstance(finding, Bounded)]
+    failures = [finding for finding in findings if isinstance(finding, Failed)]
+    good = not missing and not failures and all(each.ok for each in (*ended.values(), *bounds))
+    verdict = "All bounds are held and every part ran." if good else _faults(ended, missing, bounds, failures)
+    text = "\n".join(["# CUDA check", "", verdict, "", *_sections(findings, ended, missing), ""])
+    (out / SUMMARY).write_text(text, encoding="utf-8")
+    return text, good
+
+
+def _faults(
+    ended: dict[str, Ended], missing: Sequence[str], bounds: Sequence[Bounded], failures: Sequence[Failed]
+) -> str:
+    broken = sum(not bound.ok for bound in bounds)
+    stopped = sum(not end.ok for end in ended.values()) + len(missing)
+    return (
+        f"NOT GOOD: {broken} of {len(bounds)} bounds broken, {len(failures)} measurements failed, "
+        f"{stopped} of {len(ended) + len(missing)} parts did not run to their end."
+    )
+
+
+def _sections(findings: Sequence[Finding], ended: dict[str, Ended], missing: Sequence[str]) -> Iterator[str]:
+    yield from _table("Parts", ("part", "end", "seconds"), [
+        *([part, _marked(end.ok, end.how, end.how), f"{end.seconds:.1f}"] for part, end in ended.items()),
+        *([part, _marked(False, "", "never started"), ""] for part in missing),
+    ])  # fmt: skip
+    yield from _table("Bounds", ("part", "value", "found", "bound", ""), [
+        [each.part, each.name, f"{each.value:.3g}", f"{each.bound:.3g}", _marked(each.ok, "held", "broken")]
+        for each in findings if isinstance(each, Bounded)
+    ])  # fmt: skip
+    failed = [[each.part, each.name, each.error] for each in findings if isinstance(each, Failed)]
+    stopped = [[end.part, end.how, end.log] for end in ended.values() if not end.ok]
+    if failed or stopped:
+        yield from _table("Failures", ("part", "measurement", "error"), [*failed, *stopped])
+    yield from _table("Measurements", ("part", "measurement", "figures"), [
+        [each.part, each.name, _figures(each.figures)] for each in findings if isinstance(each, Measured)
+    ])  # fmt: skip
+
+
+def _marked(ok: bool, good: str, bad: str) -> str:
+    return good if ok else f"**{bad.upper()}**"
+
+
+def _figures(figures: dict[str, Any]) -> str:
+    shown = {name: value for name, value in figures.items() if not isinstance(value, list | dict) and value is not None}
+    return ", ".join(f"{name} {_short(value)}" for name, value in shown.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table whose columns are aligned, but for the last one, which may be long."""
+    cells = [[" ".join(cell.replace("|", "/").split()) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)] + [len(head[-1])]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return iter([f"## {title}", "", lines[0], rule, *lines[1:], ""])

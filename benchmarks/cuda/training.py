@@ -1,0 +1,48 @@
+"""Part `training`: a real stage of 124M parameters, from its data to its checkpoint."""
+
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.cuda.check import Check
+from benchmarks.cuda.memory import bound_peak, planned_bytes
+from benchmarks.cuda.processes import events_of, start_training
+from benchmarks.cuda.stages import stage, write_corpus, write_stage
+from tfscale.bench.sizes import PAPER, tokenformer
+from tfscale.training.spec import RunSpec, StageSpec
+
+WARM_UP_EVENTS = 5
+"""Training events, one per step, before the steps that are timed: they compile."""
+
+
+def training(check: Check) -> None:
+    """Trains the stage and compares its peak memory with the plan's."""
+    steps, sequences = (8, 4) if check.tiny else (30, 32)
+    model = tokenformer(24, 2, 64, 4, 64, 512) if check.tiny else PAPER["124M"][0]
+    run = RunSpec("../data", device=check.device, threads=check.threads, micro_batch=sequences, log_tokens=1)
+    spec = stage(model, run, steps, sequences, lr=1e-4)
+    folder = check.out / "training"
+    shutil.rmtree(folder, ignore_errors=True)
+    write_corpus(folder / "data", model.vocab_size, spec.tokens + model.context, 33 * model.context)
+    found = check.record.attempt("124M stage", partial(_train, folder / "stage", spec))
+    if found:
+        peak = found["peak_bytes"] if check.on_cuda else None
+        bound_peak(check.record, "124M stage", peak, planned_bytes(model, sequences, check.device))
+    shutil.rmtree(folder)
+
+
+def _train(folder: Path, spec: StageSpec) -> Mapping[str, Any]:
+    write_stage(folder, spec)
+    start_training(folder).finish()
+    trained = events_of(folder, "train")
+    return {
+        "tokens_per_second": median(event["tokens_per_second"] for event in trained[WARM_UP_EVENTS:]),
+        "seconds_of_first_step": spec.batch_tokens / trained[0]["tokens_per_second"],
+        "peak_bytes": trained[-1]["peak_memory"],
+        "first_loss": trained[0]["loss"],
+        "last_loss": trained[-1]["loss"],
+        "checkpoint_seconds": events_of(folder, "checkpoint")[-1]["seconds"],
+    }
