@@ -87,4 +87,4 @@ class Check:
 def relative(value: Tensor, expected: Tensor) -> float:
     """The norm of the difference over the norm of what is expected."""
     found, wanted = value.detach().double().cpu(), expected.detach().double().cpu()
-    return ((found - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
+    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cuda.bounds import GRADIENTS, OUTPUTS
+from benchmarks.cuda.bounds import GRADIENTS, OUTPUTS, Precision
 from benchmarks.cuda.check import Check, relative
 from benchmarks.cuda.golden import gradients
 from tfscale.bench.sizes import tokenformer, transformer
@@ -99,7 +99,7 @@ def _compare(check: Check, name: str, cases: tuple[Case, ...]) -> None:
         label = f"{name} {case}"
         found = check.record.attempt(label, partial(_errors, check, reference, case))
         if found:
-            precision = "bf16" if case.bf16 else "fp32"
+            precision: Precision = "bf16" if case.bf16 else "fp32"
             check.record.bounded(f"{label}: losses", found["losses"], OUTPUTS[precision])
             check.record.bounded(f"{label}: gradients", found["gradients"], GRADIENTS[precision])
 

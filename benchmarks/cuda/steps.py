@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cuda.check import Check
@@ -33,9 +33,8 @@ def step(name: str, with_official: bool, check: Check) -> None:
     peak_flops = _peak_flops(check)
     for who in (OURS, TRANSFORMER, *([OFFICIAL] if with_official else [])):
         found = check.record.attempt(who, partial(_measure, check, size, who, peak_flops))
-        if found and who != OFFICIAL:  # the official order keeps whole logits, for which nothing plans
-            planned = planned_bytes(config_of(who, size), size.sequences, check.device)
-            bound_peak(check.record, who, found["peak_bytes"], planned)
+        if found and who != OFFICIAL:  # the official order keeps whole logits, which no plan knows
+            bound_peak(check.record, who, found["peak_bytes"], found["planned_bytes"])
         gc.collect()
 
 
@@ -85,12 +84,16 @@ def _contestant(check: Check, size: Size, who: str) -> Contestant:
             written = WrittenOut(size.tokenformer, official)
         _draw(written)
         optimizer = build_optimizer(written, OPTIMIZER)
-        return Contestant(written, written.loss, optimizer, clip_gradients, batch, settings)
+        return Contestant(written, written.loss, optimizer, _usual_clip, batch, settings)
     model = build_model(config, device=check.device)
     _draw(model)
     if check.on_cuda:
         model.compile_parts()
     return Contestant(model, model.loss, build_optimizer(model, OPTIMIZER), clip_gradients, batch, settings)
+
+
+def _usual_clip(model: nn.Module, limit: float) -> float:
+    return nn.utils.clip_grad_norm_(model.parameters(), limit).item()
 
 
 @torch.no_grad()

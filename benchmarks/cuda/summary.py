@@ -18,16 +18,20 @@ def summarize(out: Path, parts: Sequence[str]) -> tuple[str, bool]:
     Returns:
         The summary, and whether every part ran to its end, nothing failed and all bounds are held.
     """
-    findings = read(out)
+    findings = sorted(read(out), key=lambda finding: _place(finding.part, parts))
     ended = {finding.part: finding for finding in findings if isinstance(finding, Ended)}
     missing = [part for part in parts if part not in ended]
     bounds = [finding for finding in findings if isinstance(finding, Bounded)]
     failures = [finding for finding in findings if isinstance(finding, Failed)]
-    good = not missing and not failures and all(each.ok for each in (*ended.values(), *bounds))
+    good = not missing and not failures and all(end.ok for end in ended.values()) and all(bound.ok for bound in bounds)
     verdict = "All bounds are held and every part ran." if good else _faults(ended, missing, bounds, failures)
     text = "\n".join(["# CUDA check", "", verdict, "", *_sections(findings, ended, missing), ""])
     (out / SUMMARY).write_text(text, encoding="utf-8")
     return text, good
+
+
+def _place(part: str, parts: Sequence[str]) -> int:
+    return parts.index(part) if part in parts else len(parts)
 
 
 def _faults(

@@ -29,8 +29,9 @@ def training(check: Check) -> None:
     write_corpus(folder / "data", model.vocab_size, spec.tokens + model.context, 33 * model.context)
     found = check.record.attempt("124M stage", partial(_train, folder / "stage", spec))
     if found:
-        peak = found["peak_bytes"] if check.on_cuda else None
-        bound_peak(check.record, "124M stage", peak, planned_bytes(model, sequences, check.device))
+        peak = found["peak_bytes"] if check.on_cuda else None  # on the CPU, of the whole process
+        planned = planned_bytes(model, sequences, check.device, found["recompute"])
+        bound_peak(check.record, "124M stage", peak, planned)
     shutil.rmtree(folder)
 
 
@@ -41,6 +42,7 @@ def _train(folder: Path, spec: StageSpec) -> Mapping[str, Any]:
     return {
         "tokens_per_second": median(event["tokens_per_second"] for event in trained[WARM_UP_EVENTS:]),
         "seconds_of_first_step": spec.batch_tokens / trained[0]["tokens_per_second"],
+        "recompute": events_of(folder, "start")[-1]["recompute"],
         "peak_bytes": trained[-1]["peak_memory"],
         "first_loss": trained[0]["loss"],
         "last_loss": trained[-1]["loss"],

@@ -1,0 +1,153 @@
+"""The check of a CUDA machine, rehearsed on the CPU: it runs from the checkout with torch, numpy and safetensors alone,
+every part finds something, and nothing that is broken goes unnoticed."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+
+from benchmarks.cuda.findings import RESULTS, Bounded, Ended, Failed, Recorder, read, write  # noqa: E402
+from benchmarks.cuda.parts import PARTS, Group, Part  # noqa: E402
+from benchmarks.cuda.runner import run_groups  # noqa: E402
+from benchmarks.cuda.summary import SUMMARY, summarize  # noqa: E402
+from tfscale import children  # noqa: E402
+
+SCRIPT = ROOT / "benchmarks" / "cuda_check.py"
+ABSENT = ("hydra", "omegaconf", "mlflow", "pydantic", "typer", "rich", "yaml", "matplotlib", "scipy", "tokenizers",
+          "psutil", "transformers")  # fmt: skip
+"""Libraries that a bare GPU machine does not have."""
+HIDE = f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT}:
+            raise ModuleNotFoundError(f"no module named {{name}}: a bare machine")
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def check(*arguments: str, hidden: Path | None = None) -> tuple[int, str]:
+    """Exit code and output of the command, in a process that lacks the libraries which `hidden` hides."""
+    told = {} if hidden is None else {"PYTHONPATH": str(hidden)}
+    command = [sys.executable, str(SCRIPT), *arguments]
+    with (log := Path(arguments[1]).with_suffix(".log")).open("wb") as output:
+        process = children.start(command, children.environment(told), stdout=output, stderr=output)
+    return process.wait(), log.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
+    """Exit code, output and folder of a whole check."""
+    folder = tmp_path_factory.mktemp("check")
+    (folder / "sitecustomize.py").write_text(HIDE, "utf-8")
+    code, output = check("all", str(folder / "out"), "--tiny", "--cpu", "--deadline", "600", hidden=folder)
+    return code, output, folder / "out"
+
+
+def test_every_part_runs_without_the_libraries_of_the_orchestrator(finished: tuple[int, str, Path]) -> None:
+    code, output, out = finished
+    assert code == 0, output
+    findings = read(out)
+    assert {finding.part for finding in findings if isinstance(finding, Ended) and finding.ok} == PARTS.keys()
+    assert {finding.part for finding in findings if not isinstance(finding, Ended)} == PARTS.keys()
+    assert not [finding for finding in findings if isinstance(finding, Failed)]
+
+
+def test_the_summary_names_every_bound_and_is_printed(finished: tuple[int, str, Path]) -> None:
+    _, output, out = finished
+    text = (out / SUMMARY).read_text("utf-8")
+    assert text in output
+    bounds = [finding for finding in read(out) if isinstance(finding, Bounded)]
+    assert {bound.part for bound in bounds} == {"golden", "tokenformer", "other_models", "room"}
+    for bound in bounds:
+        assert f" {bound.name} " in text
+
+
+def test_lines_of_the_results_say_value_bound_and_verdict(finished: tuple[int, str, Path]) -> None:
+    lines = [json.loads(line) for line in (finished[2] / RESULTS).read_text("utf-8").splitlines()]
+    bounds = [line for line in lines if line["kind"] == "bound"]
+    assert bounds
+    assert all(line["ok"] and line["value"] <= line["bound"] for line in bounds)
+
+
+@pytest.mark.parametrize("value", [1.0, "nan", "inf"])
+def test_a_broken_bound_is_told_by_name(finished: tuple[int, str, Path], tmp_path: Path, value: float | str) -> None:
+    lines = [json.loads(line) for line in (finished[2] / RESULTS).read_text("utf-8").splitlines()]
+    planted = next(line for line in lines if line["kind"] == "bound")
+    planted["value"] = value
+    (tmp_path / RESULTS).write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    text, good = summarize(tmp_path, list(PARTS))
+    assert not good
+    assert "1 of" in text.splitlines()[2]
+    [row] = [line for line in text.splitlines() if "**BROKEN**" in line]
+    assert planted["name"] in row
+
+
+def test_summarizing_broken_results_exits_with_1(finished: tuple[int, str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / RESULTS).write_bytes((finished[2] / RESULTS).read_bytes())
+    assert check("summary", str(out))[0] == 0
+    write(out, Bounded("golden", "planted", value=2.0, bound=1.0))
+    code, output = check("summary", str(out))
+    assert code == 1
+    assert "planted" in output
+
+
+def test_results_of_another_check_are_not_mixed_in(finished: tuple[int, str, Path]) -> None:
+    before = (finished[2] / RESULTS).read_bytes()
+    code, output = check("all", str(finished[2]), "--tiny", "--cpu")
+    assert code == 2
+    assert "give an empty folder" in output
+    assert (finished[2] / RESULTS).read_bytes() == before
+
+
+def test_a_measurement_that_raises_is_recorded_and_the_next_one_is_made(tmp_path: Path) -> None:
+    record = Recorder(tmp_path, "facts")
+    assert record.attempt("first", lambda: {"quotient": 1 / 0}) == {}
+    assert record.attempt("second", lambda: {"quotient": float("inf")}) == {"quotient": float("inf")}
+    write(tmp_path, Ended("facts", "finished", 1.0))
+    text, good = summarize(tmp_path, ["facts"])
+    assert not good
+    assert "ZeroDivisionError" in text
+    assert "quotient inf" in text
+
+
+def test_parts_that_hang_crash_or_have_no_time_left_are_told_by_name(tmp_path: Path) -> None:
+    programs = {
+        "fine": "pass",
+        "hangs": "import time; print('waiting for the device', flush=True); time.sleep(600)",
+        "crashes": "raise SystemExit('no kernel image')",
+        "late": "pass",
+    }
+
+    def command(part: Part) -> Sequence[str]:
+        return [sys.executable, "-c", programs[part.name]]
+
+    parts = {name: Part(name, "", "") for name in programs}
+    together = Group(2.0, (parts["fine"], parts["hangs"], parts["crashes"]))
+    run_groups([together, Group(30.0, (parts["late"],))], command, tmp_path, deadline=10.0)
+    ends = {finding.part: finding for finding in read(tmp_path) if isinstance(finding, Ended)}
+    assert {name: end.how for name, end in ends.items()} == {
+        "fine": "finished", "hangs": "cut off", "crashes": "crashed", "late": "left out"
+    }  # fmt: skip
+    text, good = summarize(tmp_path, [*programs, "forgotten"])
+    assert not good
+    for told in ("waiting for the device", "no kernel image", "forgotten"):
+        assert told in text
+
+
+def test_a_part_that_was_cut_off_leaves_no_process(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    program = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    run_groups([Group(2.0, (Part("hangs", "", ""),))], lambda _: [sys.executable, "-c", program], tmp_path, 10.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text("utf-8")), 0)
