@@ -64,7 +64,7 @@ def _run(part: Part, out: Path, tiny: bool, cpu: bool) -> None:
     from benchmarks.cuda.check import Check
 
     check = Check(out, Recorder(out, part.name), "cpu" if cpu else "cuda", tiny)
-    check.prepare()
+    check.settings.apply()
     part.run(check)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.cuda.findings import Recorder
 from tfscale.bench.settings import Settings, settings_of, timed
 from tfscale.models import cross_entropy
+from tfscale.models.language_model import LanguageModel
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
@@ -45,12 +46,11 @@ class Check:
         """CPU threads; 0: one per core. Tiny operations are only slower on several."""
         return 1 if self.tiny else 0
 
-    def prepare(self) -> None:
-        """Sets up this process as the benchmarks do. On the CPU what is compiled runs eagerly: its compiler takes
-        minutes, and is not what is checked."""
-        self.settings.apply()
-        if not self.on_cuda:
-            torch.compiler.set_stance("force_eager")
+    def compile_parts(self, model: LanguageModel) -> None:
+        """Compiles a model as training does on CUDA. On the CPU it stays eager, for a compiler there takes minutes and
+        is not what is checked."""
+        if self.on_cuda:
+            model.compile_parts()
 
     def autocast(self, bf16: bool) -> AbstractContextManager[Any]:
         """bf16 autocast on the device, or none."""
@@ -73,9 +73,9 @@ class Check:
     def fresh(self) -> None:
         """Forgets what has been compiled, so that no shape becomes symbolic because another came before it, which does
         not happen in training either; and what the allocator has seen."""
-        torch._dynamo.reset()
-        cross_entropy._fused_softmax.cache_clear()
         if self.on_cuda:
+            torch._dynamo.reset()
+            cross_entropy._fused_softmax.cache_clear()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 

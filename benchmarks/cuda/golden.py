@@ -60,7 +60,7 @@ def _errors(check: Check, case: Case) -> Mapping[str, Any]:
     check.fresh()
     model = _official_model(check, case.grown)
     if case.compiled:
-        model.compile_parts()
+        check.compile_parts(model)
     torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
     inputs = load_file(GOLDEN / "expected.safetensors")["input_ids"].long().to(check.device)
     expected = load_file(GOLDEN / f"{'grown_' * case.grown}expected.safetensors")

@@ -41,7 +41,7 @@ def _measure(check: Check, config: ModelConfig, bf16: bool, recompute: Recompute
     model = build_model(config, seed=0, device=check.device)
     model.recompute = recompute
     if compiled:
-        model.compile_parts()
+        check.compile_parts(model)
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     x = torch.randn(SEQUENCES, config.context, config.d_model, device=check.device, requires_grad=True)
     rotation = rotary_table(config, torch.arange(config.context, device=check.device), x.dtype)

@@ -111,7 +111,7 @@ def _errors(check: Check, reference: Reference, case: Case) -> Mapping[str, Any]
     model = build_model(reference.config, seed=0, device=check.device)
     model.recompute = case.recompute
     if case.compiled:
-        model.compile_parts()
+        check.compile_parts(model)
     inputs, targets = reference.inputs.to(check.device), reference.targets.to(check.device)
 
     def step() -> tuple[float, dict[str, Tensor]]:

@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.cuda.check import Check
-from tfscale.bench.pattention import OFFICIAL, PRODUCTS, WIDTH, both_passes, implementations, operands, products
+from tfscale.bench.pattention import (
+    OFFICIAL,
+    PRODUCTS,
+    WIDTH,
+    Forward,
+    both_passes,
+    implementations,
+    operands,
+    products,
+)
 from tfscale.bench.reference import plain
 from tfscale.models.config import TokenGroup
 
@@ -50,8 +59,13 @@ def _run(check: Check, n: int, tokens: int, name: str) -> Callable[[], object]:
         dtype = torch.bfloat16 if check.on_cuda else torch.float32
         return partial(products, *(each.detach().to(dtype) for each in given))
     made = implementations(check.settings, n)
-    made |= {COMPILED_OFFICIAL: torch.compile(made[OFFICIAL]), PADDED: torch.compile(partial(_padded, n))}
-    return partial(both_passes, check.settings, made[name], *given)
+    others: dict[str, Forward] = {
+        COMPILED_OFFICIAL: made[OFFICIAL],
+        PADDED: lambda x, keys, values: _padded(n, x, keys, values),
+    }
+    if check.on_cuda:
+        others = {each: torch.compile(forward) for each, forward in others.items()}
+    return partial(both_passes, check.settings, {**made, **others}[name], *given)
 
 
 def _padded(n: int, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
-"""Trains and grows stages in processes of their own, as `tfscale run` does."""
+"""Trains and grows stages in processes of their own, with the commands of `tfscale.schedule.launchers`, which a bare
+machine cannot import."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
 from benchmarks.cuda.check import ROOT
+from tfscale import children
 from tfscale.import_path import python_path
-from tfscale.schedule.launchers.attempt import Phase
-from tfscale.schedule.launchers.processes import growing_command, launch, training_command
+from tfscale.training.allocator import allocator
 from tfscale.training.events import Event, read_events
 
 LOG_CHARACTERS = 600
@@ -40,23 +41,26 @@ class StageProcess:
 
 def start_training(folder: Path) -> StageProcess:
     """Starts to train a stage."""
-    return _start("training", training_command(folder), folder)
+    return _start("tfscale.training", folder)
 
 
 def start_growing(folder: Path) -> StageProcess:
     """Starts to grow a stage's first checkpoint."""
-    return _start("growing", growing_command(folder), folder)
+    return _start("tfscale.schedule.growing", folder)
 
 
-def _start(phase: Phase, command: Sequence[str], folder: Path) -> StageProcess:
-    return StageProcess(folder, launch(phase, command, _log(folder), import_from_checkout()))
+def _start(module: str, folder: Path) -> StageProcess:
+    command = children.python(module, str(folder), "--supervised")
+    environment = children.environment(_import_from_checkout(), defaults=allocator())
+    with _log(folder).open("ab") as output:
+        return StageProcess(folder, children.start(command, environment, stdout=output, stderr=output))
 
 
 def _log(folder: Path) -> Path:
     return folder.with_suffix(".log")
 
 
-def import_from_checkout() -> Mapping[str, str]:
+def _import_from_checkout() -> Mapping[str, str]:
     """Has a child process import this checkout, whatever is installed."""
     return {"PYTHONPATH": os.pathsep.join(each for each in (str(ROOT), python_path()) if each)}
 

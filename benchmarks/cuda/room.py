@@ -45,7 +45,7 @@ def room(check: Check) -> None:
     """Trains a small stage, then its twins and its child."""
     folder = check.out / "room"
     shutil.rmtree(folder, ignore_errors=True)
-    steps, grown_steps = (200, 8) if check.tiny else (391, 125)
+    steps, grown_steps = (120, 8) if check.tiny else (391, 125)
     base = small_stage(RunSpec("../data", device=check.device, threads=1), steps)
     write_corpus(folder / "data", base.model.vocab_size, base.tokens + grown_steps * base.batch_tokens, 4096)
     made = Room(folder, base)

@@ -87,8 +87,7 @@ def _contestant(check: Check, size: Size, who: str) -> Contestant:
         return Contestant(written, written.loss, optimizer, _usual_clip, batch, settings)
     model = build_model(config, device=check.device)
     _draw(model)
-    if check.on_cuda:
-        model.compile_parts()
+    check.compile_parts(model)
     return Contestant(model, model.loss, build_optimizer(model, OPTIMIZER), clip_gradients, batch, settings)
 
 
