@@ -21,6 +21,7 @@ from benchmarks.cuda.findings import RESULTS, Recorder  # noqa: E402
 from benchmarks.cuda.parts import GROUPS, PARTS, Part  # noqa: E402
 from benchmarks.cuda.runner import run_groups  # noqa: E402
 from benchmarks.cuda.summary import summarize  # noqa: E402
+from tfscale.leash import end_with_input  # noqa: E402
 
 DEADLINE_SECONDS = 530.0
 
@@ -33,13 +34,18 @@ def main() -> int:
     parser.add_argument("--deadline", type=float, default=DEADLINE_SECONDS, help="seconds for all parts together")
     parser.add_argument("--tiny", action="store_true", help="smallest sizes")
     parser.add_argument("--cpu", action="store_true", help="on the CPU, eager")
+    parser.add_argument("--supervised", action="store_true", help="end when standard input does")
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     if arguments.what == "summary":
         if not (out / RESULTS).exists():
             parser.error(f"{out / RESULTS}: does not exist; run `all` first")
         return _tell(out)
+    if not arguments.cpu and not _finds_cuda():
+        parser.error("torch finds no CUDA device; --tiny --cpu runs the smallest sizes on the CPU")
     out.mkdir(parents=True, exist_ok=True)
+    if arguments.supervised:
+        end_with_input()
     if arguments.what in PARTS:
         _run(PARTS[arguments.what], out, arguments.tiny, arguments.cpu)
         return 0
@@ -50,6 +56,12 @@ def main() -> int:
     return _tell(out)
 
 
+def _finds_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _tell(out: Path) -> int:
     text, good = summarize(out, list(PARTS))
     print(text)
@@ -57,7 +69,7 @@ def _tell(out: Path) -> int:
 
 
 def _command(part: Part, out: Path, options: Sequence[str]) -> list[str]:
-    return [sys.executable, str(Path(__file__).resolve()), part.name, str(out), *options]
+    return [sys.executable, str(Path(__file__).resolve()), part.name, str(out), "--supervised", *options]
 
 
 def _run(part: Part, out: Path, tiny: bool, cpu: bool) -> None:

@@ -3,6 +3,7 @@ every part finds something, and nothing that is broken goes unnoticed."""
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
+from benchmarks.cuda.bounds import GRADIENTS, GROWTH_NATS, OUTPUTS, PEAK_SHARE  # noqa: E402
 from benchmarks.cuda.findings import RESULTS, Bounded, Ended, Failed, Recorder, read, write  # noqa: E402
-from benchmarks.cuda.parts import PARTS, Group, Part  # noqa: E402
+from benchmarks.cuda.parts import GROUPS, PARTS, Group, Part  # noqa: E402
 from benchmarks.cuda.runner import run_groups  # noqa: E402
 from benchmarks.cuda.summary import SUMMARY, summarize  # noqa: E402
 from tfscale import children  # noqa: E402
@@ -34,9 +36,8 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def check(*arguments: str, hidden: Path | None = None) -> tuple[int, str]:
-    """Exit code and output of the command, in a process that lacks the libraries which `hidden` hides."""
-    told = {} if hidden is None else {"PYTHONPATH": str(hidden)}
+def check(*arguments: str, **told: str) -> tuple[int, str]:
+    """Exit code and output of the command, whose environment is told these variables."""
     command = [sys.executable, str(SCRIPT), *arguments]
     with (log := Path(arguments[1]).with_suffix(".log")).open("wb") as output:
         process = children.start(command, children.environment(told), stdout=output, stderr=output)
@@ -48,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
     """Exit code, output and folder of a whole check."""
     folder = tmp_path_factory.mktemp("check")
     (folder / "sitecustomize.py").write_text(HIDE, "utf-8")
-    code, output = check("all", str(folder / "out"), "--tiny", "--cpu", "--deadline", "600", hidden=folder)
+    code, output = check("all", str(folder / "out"), "--tiny", "--cpu", "--deadline", "600", PYTHONPATH=str(folder))
     return code, output, folder / "out"
 
 
@@ -110,6 +111,13 @@ def test_results_of_another_check_are_not_mixed_in(finished: tuple[int, str, Pat
     assert (finished[2] / RESULTS).read_bytes() == before
 
 
+def test_a_machine_without_a_gpu_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    code, output = check("all", str(tmp_path / "out"), CUDA_VISIBLE_DEVICES="")
+    assert code == 2
+    assert "torch finds no CUDA device" in output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_measurement_that_raises_is_recorded_and_the_next_one_is_made(tmp_path: Path) -> None:
     record = Recorder(tmp_path, "facts")
     assert record.attempt("first", lambda: {"quotient": 1 / 0}) == {}
@@ -133,7 +141,7 @@ def test_parts_that_hang_crash_or_have_no_time_left_are_told_by_name(tmp_path: P
         return [sys.executable, "-c", programs[part.name]]
 
     parts = {name: Part(name, "", "") for name in programs}
-    together = Group(2.0, (parts["fine"], parts["hangs"], parts["crashes"]))
+    together = Group(4.0, (parts["fine"], parts["hangs"], parts["crashes"]))
     run_groups([together, Group(30.0, (parts["late"],))], command, tmp_path, deadline=10.0)
     ends = {finding.part: finding for finding in read(tmp_path) if isinstance(finding, Ended)}
     assert {name: end.how for name, end in ends.items()} == {
@@ -151,3 +159,23 @@ def test_a_part_that_was_cut_off_leaves_no_process(tmp_path: Path) -> None:
     run_groups([Group(2.0, (Part("hangs", "", ""),))], lambda _: [sys.executable, "-c", program], tmp_path, 10.0)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text("utf-8")), 0)
+
+
+def test_a_part_ends_with_the_check_that_started_it(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "room", str(tmp_path / "out"), "--tiny", "--cpu", "--supervised"]
+    process = children.start(command)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_the_page_names_every_part_with_its_seconds_and_every_bound() -> None:
+    page = (ROOT / "docs" / "cuda.md").read_text("utf-8")
+    for group in GROUPS:
+        for part in group.parts:
+            assert any(f"`{part.name}`" in row and f"| {group.seconds:.0f} |" in row for row in page.splitlines()), (
+                part.name
+            )
+    for bound in (*OUTPUTS.values(), *GRADIENTS.values(), GROWTH_NATS):
+        assert f"| {bound:g} |" in page.replace("1e-5", "1e-05")
+    assert f"| {PEAK_SHARE:.0%} |" in page

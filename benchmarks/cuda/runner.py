@@ -16,6 +16,8 @@ from tfscale import children
 LEAST_SECONDS = 20.0
 """A part that has less than this is left out."""
 LOG_CHARACTERS = 800
+COMPILERS = {"TORCHINDUCTOR_COMPILE_THREADS": "8"}
+"""Parts that run side by side share the cores."""
 Command = Callable[[Part], Sequence[str]]
 
 
@@ -51,7 +53,7 @@ def run_groups(groups: Sequence[Group], command: Command, out: Path, deadline: f
 def _start(part: Part, command: Sequence[str], out: Path) -> _Running:
     log = out / f"{part.name}.log"
     with log.open("wb") as file:
-        process = children.start(command, stdout=file, stderr=file)
+        process = children.start(command, children.environment(defaults=COMPILERS), stdout=file, stderr=file)
     return _Running(part, process, log, monotonic())
 
 
