@@ -67,6 +67,7 @@ def leaks(folder: Path) -> list[str]:
         b'<img src="data:image/svg+xml;base64,' + base64.b64encode(b"<svg>/home/Zq7private</svg>") + b'">',
         "Zq7private".encode("utf-16-le"),
     ],
+    ids=["plain", "gzip", "pdf", "png", "data-uri", "utf-16"],
 )
 def test_the_search_finds_the_name_in_whatever_it_is_packed(packed: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(packed)
