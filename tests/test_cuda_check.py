@@ -1,6 +1,7 @@
 """The check of a CUDA machine, rehearsed on the CPU: it runs from the checkout with torch, numpy and safetensors alone,
 every part finds something, and nothing that is broken goes unnoticed."""
 
+import ast
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from test_children import starts
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
@@ -151,6 +153,11 @@ def test_parts_that_hang_crash_or_have_no_time_left_are_told_by_name(tmp_path: P
     assert not good
     for told in ("waiting for the device", "no kernel image", "forgotten"):
         assert told in text
+
+
+def test_no_module_of_the_check_starts_processes_by_itself() -> None:
+    files = [SCRIPT, *(ROOT / "benchmarks" / "cuda").glob("*.py")]
+    assert not [file.name for file in files if any(starts(ast.parse(file.read_text("utf-8"))))]
 
 
 def test_a_part_that_was_cut_off_leaves_no_process(tmp_path: Path) -> None:
