@@ -57,8 +57,8 @@ rehearse: $(READY) ## the chain 124M to 1.4B on this CPU, three steps a stage (2
 		launcher.update=in_backward optim.clip=0 model.context=128 optim.batch_tokens=128
 
 # 20 GB of disk for the largest growth; TMPDIR names where.
-bench: $(READY) ## speed and memory beside the alternatives and the machine's peak (about 20 minutes on two quiet cores)
-	$(BIN)/tfscale bench --out docs/measurements
+bench: $(READY) ## speed and memory beside other implementations and the targets (about 20 minutes on two quiet cores)
+	$(BIN)/python -m benchmarks --out docs/measurements
 
 check: $(READY) ## format, lint, types, import layers, tests
 	$(BIN)/ruff format --check .

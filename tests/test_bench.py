@@ -1,6 +1,7 @@
 """The benchmark: every part runs, the references compute what ours does, and a result is told in full."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,26 +9,31 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfscale.bench.chart import chart, has_chart
-from tfscale.bench.contestants import CONTESTANTS, GPT2, contestant
-from tfscale.bench.pattention import AS_USED, both_passes, implementations
-from tfscale.bench.reference import official, plain, written_out
-from tfscale.bench.rows import Note, Row, Rows, Verdict
-from tfscale.bench.run import Result
+from benchmarks.chart import draw_chart, has_chart
+from benchmarks.pattention import AS_USED, PRODUCTS
+from benchmarks.step import ENTRIES, GPT2, plain, write_out
+from benchmarks.targets import Verdict, judge
+from tfscale.bench.contest import MATRIX_PRODUCT
+from tfscale.bench.pattention import make_implementations, official, run_both_passes
+from tfscale.bench.rows import Note, Row, from_line, to_line
+from tfscale.bench.run import measure, run
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import PROGRESSIVE_1
-from tfscale.bench.worker import from_line, measure, to_line, verdicts
+from tfscale.bench.trained import OURS, TRANSFORMER, Entry
 from tfscale.models.init import build_model
 
+ROOT = Path(__file__).parents[1]
+STEP = {"tokens_per_second", "share_of_peak", "peak_bytes"}
 FIGURES = {
-    ("pattention", "n = 576"): {"share_of_peak", "kept_bytes", "peak_bytes"},
-    ("step", "progressive_tiny 25K"): {"tokens_per_second", "share_of_peak", "parameters", "peak_bytes"},
-    ("growth", "small"): {"bytes"},
-    ("overhead", ""): set(),
-    ("data", "124M"): set(),
-    ("orchestration", "start"): set(),
+    ("benchmarks.pattention", "n = 576"): STEP,
+    ("benchmarks.step", "progressive_tiny 25K"): STEP,
+    ("benchmarks.growth", "small"): {"bytes"},
+    ("benchmarks.overhead", ""): set(),
+    ("benchmarks.data", "124M"): set(),
+    ("benchmarks.orchestration", "progressive_tiny"): set(),
+    ("benchmarks.memory", "transformer 18M 8x256 bf16"): {"peak_bytes", "planned_bytes"},
 }
-"""What every contestant of a part, in one of its cases, is told of."""
+"""The figures of every contestant of a part, in one of its cases."""
 
 
 @pytest.mark.parametrize(("part", "case"), FIGURES)
@@ -37,10 +43,10 @@ def test_every_part_measures_at_its_smallest(part: str, case: str) -> None:
     rows = [each for each in found if isinstance(each, Row)]
     assert rows, found
     assert all(row.seconds or row.figures for row in rows)
-    contestants = [row for row in rows if row.name not in ("matrix product", "six products", AS_USED)]
+    contestants = [row for row in rows if row.name not in (MATRIX_PRODUCT, PRODUCTS, AS_USED)]
     assert all(FIGURES[part, case] <= row.figures.keys() for row in contestants)
     assert all(from_line(to_line(each)) == each for each in found)
-    assert all(isinstance(verdict, Verdict) for verdict in verdicts(part, Rows(rows), settings))
+    assert all(verdict.part == part.rpartition(".")[2] for verdict in judge(rows, on_cuda=False))
 
 
 @pytest.mark.parametrize("name", ["ours", "recomputing", "official"])
@@ -49,19 +55,19 @@ def test_pattentions_that_are_compared_compute_the_same(name: str) -> None:
     x, keys, values, gradient = (
         torch.randn(shape, 8, dtype=torch.float64, requires_grad=True) for shape in (5, n, n, 5)
     )
-    one, other = (implementations(settings, n)[each] for each in (name, "plain"))
+    one, other = (make_implementations(settings, n)[each] for each in (name, "plain"))
     out = one(x, keys, values)
     torch.testing.assert_close(out, other(x, keys, values), rtol=1e-6, atol=1e-9)
     given = (x, keys, values)
     ours, theirs = (torch.autograd.grad(each(*given), given, gradient) for each in (one, other))
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
-    both_passes(settings, one, x, keys, values, gradient)
+    run_both_passes(settings, one, x, keys, values, gradient)
 
 
 @pytest.mark.parametrize("projection", [official, plain])
 def test_models_that_are_compared_compute_the_same(projection: object) -> None:
     config = PROGRESSIVE_1.tokenformer
-    ours, theirs = build_model(config, seed=0), written_out(config, projection, "cpu")  # type: ignore[arg-type]
+    ours, theirs = build_model(config, seed=0), write_out(config, projection, "cpu")  # type: ignore[arg-type]
     tokens = torch.randint(config.vocab_size, (2, 16))
     losses = [model.loss(tokens, tokens.roll(-1, 1)) for model in (ours, theirs)]
     torch.testing.assert_close(*losses)
@@ -71,25 +77,65 @@ def test_models_that_are_compared_compute_the_same(projection: object) -> None:
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", CONTESTANTS)
-def test_a_contestant_learns(name: str) -> None:
-    if name == GPT2:
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_a_contestant_learns(entry: Entry) -> None:
+    if entry == GPT2:
         pytest.importorskip("transformers")
-    made = contestant(name, PROGRESSIVE_1, Settings("cpu", quick=True, threads=1))
-    losses = [made.step() for _ in range(30)]
+    model = entry.build(PROGRESSIVE_1, Settings("cpu", quick=True, threads=1))
+    losses = [model.step() for _ in range(30)]
     assert losses[-1] < losses[0]
 
 
 def test_the_command_writes_the_whole_result(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tfscale.cli", "bench", "growth", "--quick", "--json", "--out", str(tmp_path)]
+    options = ["--quick", "--threads", "1", "--case", "25K", "--json", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "tfscale.cli", "bench", "step", *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert {row["name"] for row in result["rows"]} == {"growth", "copy"}
+    assert {row["name"] for row in result["rows"]} == {OURS.name, TRANSFORMER.name, MATRIX_PRODUCT}
     assert {"median", "quartiles", "seconds", "figures"} <= result["rows"][0].keys()
     assert {"device", "processor", "cores", "threads", "load", "packages"} <= result["machine"].keys()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md"]
-    assert "small to large | growth" in next(tmp_path.glob("*.md")).read_text()
+    assert "progressive_tiny 25K | ours" in next(tmp_path.glob("*.md")).read_text()
+
+
+def test_the_benchmarks_of_the_checkout_write_the_whole_result(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "growth",
+        "overhead",
+        "--quick",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md", ".png", ".svg"]
+    result = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert {row["name"] for row in result["rows"]} >= {"growth", "copy", "a checkpoint"}
+    assert [verdict["part"] for verdict in result["verdicts"]] == ["overhead"]
+    assert "small to large | growth" in done.stdout
+
+
+def test_a_part_that_fails_is_told_and_the_others_are_measured(tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text("def measure(settings): 1 / 0")
+    (tmp_path / "works.py").write_text(
+        "from tfscale.bench.rows import Note\ndef measure(settings): yield Note('works', 'done')"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    result = run(
+        {"fails": "fails", "works": "works"},
+        Settings("cpu", quick=True, threads=1),
+        tell=lambda found: None,
+        told={"PYTHONPATH": path},
+    )
+    assert result.failed
+    assert [note.part for note in result.notes] == ["fails", "works"]
+    assert "exit code 1" in result.notes[0].words
 
 
 def test_a_part_that_does_not_exist_is_told() -> None:
@@ -98,13 +144,32 @@ def test_a_part_that_does_not_exist_is_told() -> None:
     assert "steps: no such part" in done.stderr
 
 
-def test_the_chart_shows_what_was_measured_and_its_targets(tmp_path: Path) -> None:
+def test_the_chart_shows_what_was_measured_and_its_targets() -> None:
     rows = [Row("step", "124M", name, (seconds,)) for name, seconds in (("ours", 2.0), ("Transformer", 3.0))]
     said = [Verdict("step", "124M: tokens/s", 1.5, 1.0, True), Verdict("step", "124M: memory", 0.0, 1.1, False)]
-    result = Result({"device": "A device 9000"}, rows, [], said, broken=False)
-    svg = chart(result, "svg").decode()
+    svg = draw_chart("A device 9000", rows, said, "svg").decode()
     assert all(f"<!-- {words} -->" in svg for words in ("124M", "Transformer", "124M: memory", "A device 9000"))
-    assert not has_chart(Result({}, [Row("data", "preparation", "prepare")], [], [], broken=False))
+    assert not has_chart([Row("data", "preparation", "prepare")], [])
+
+
+def test_targets_are_judged_where_both_contestants_were_measured() -> None:
+    def row(part: str, case: str, name: str, seconds: float, **figures: float) -> Row:
+        return Row(part, case, name, (seconds,), figures)
+
+    rows = [
+        row("pattention", "n = 8560", "official", 3.0),
+        row("pattention", "n = 8560", "ours", 2.0),
+        row("step", "124M", "ours", 1.0, tokens_per_second=100.0, peak_bytes=9.0),
+        row("step", "124M", "Transformer", 1.0, tokens_per_second=125.0, peak_bytes=10.0),
+        row("data", "124M", "loader", 1.0, tokens_per_second=4000.0),
+    ]
+    judged = {verdict.name: (round(verdict.value, 3), verdict.reached) for verdict in judge(rows, on_cuda=False)}
+    assert judged == {
+        "n = 8560: speed over official": (1.5, True),
+        "124M: tokens/s over Transformer's": (0.8, False),
+        "124M: memory over the Transformer's": (0.9, True),
+        "124M: loader over the step's need": (40.0, True),
+    }
 
 
 def test_a_verdict_knows_its_direction() -> None:

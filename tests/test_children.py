@@ -30,8 +30,8 @@ from tfscale.schedule.launchers.processes import growing_command
 PACKAGE = Path(tfscale.__file__).parent
 STARTERS = {"children.py", "leash.py"}
 """The module that starts processes, and a child of its that passes on what it has inherited."""
-POOLS = {"bench/apart.py", "bench/data.py"}
-"""Pools in a child, `tfscale.bench.worker`: their processes inherit what it has."""
+POOLS = {"bench/apart.py"}
+"""Pools in a child, `tfscale.bench.run`: their processes inherit what it has."""
 WORDS = {"PIPE", "DEVNULL", "Popen", "CompletedProcess", "TimeoutExpired", "CalledProcessError"}
 """What others may import from subprocess: streams, types, faults."""
 OS_STARTERS = ("os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.system", "os.popen", "os.startfile")

@@ -1,11 +1,11 @@
-"""The memory model against the resident memory of real training steps, by the means of tfscale.bench."""
+"""The memory model against the resident memory of real training steps, by the means of benchmarks.memory."""
 
 import sys
 
 import pytest
 
-from tfscale.bench.apart import apart
-from tfscale.bench.memory import Case, peak_of_step
+from benchmarks.memory import Case, measure_training_peak
+from tfscale.bench.apart import run_apart
 from tfscale.bench.sizes import tokenformer, transformer
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import memory
@@ -26,4 +26,5 @@ TRANSFORMER = transformer(n_layer=4, d=256, heads=4, context=128)
     ],
 )
 def test_a_training_step_takes_what_the_model_says(config: ModelConfig, execution: Execution) -> None:
-    assert memory(config, execution).total == pytest.approx(apart(peak_of_step, Case(config, execution)), rel=0.1)
+    peak = run_apart(measure_training_peak, Case(config, execution))
+    assert memory(config, execution).total == pytest.approx(peak, rel=0.1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cuda.findings import Recorder
-from tfscale.bench.settings import Settings, settings_of, timed
+from tfscale.bench.settings import Settings, resolve_settings
 from tfscale.models import cross_entropy
 from tfscale.models.language_model import LanguageModel
 
@@ -39,7 +39,7 @@ class Check:
     @property
     def settings(self) -> Settings:
         """The same for the functions of `tfscale.bench`."""
-        return settings_of(self.device, self.tiny, self.threads)
+        return resolve_settings(self.device, self.tiny, self.threads)
 
     @property
     def threads(self) -> int:
@@ -64,10 +64,11 @@ class Check:
         rounds, total = (1, 0.0) if self.tiny else (at_least, for_seconds)
         for _ in range(1 if self.tiny else warm_up):
             run()
-        settings.finish()
+        if self.on_cuda:
+            torch.cuda.synchronize()
         times: list[float] = []
         while len(times) < rounds or (sum(times) < total and len(times) < MOST_ROUNDS):
-            times.append(timed(run, settings))
+            times.append(settings.time(run))
         return median(times)
 
     def fresh(self) -> None:

@@ -10,17 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.cuda.check import Check
-from tfscale.bench.pattention import (
-    OFFICIAL,
-    PRODUCTS,
-    WIDTH,
-    Forward,
-    both_passes,
-    implementations,
-    operands,
-    products,
-)
-from tfscale.bench.reference import plain
+from benchmarks.pattention import PRODUCTS, run_products
+from benchmarks.step import plain
+from tfscale.bench.pattention import OFFICIAL, WIDTH, Forward, make_implementations, make_operands, run_both_passes
 from tfscale.models.config import TokenGroup
 
 OURS, MLP, PADDED, COMPILED_OFFICIAL = "ours", "MLP", "ours, padded", "official, compiled"
@@ -54,18 +46,18 @@ def _measure(check: Check, n: int, name: str) -> Mapping[str, Any]:
 
 
 def _run(check: Check, n: int, tokens: int, name: str) -> Callable[[], object]:
-    given = operands(check.settings, n, tokens)
+    given = make_operands(check.settings, n, tokens)
     if name == PRODUCTS:
         dtype = torch.bfloat16 if check.on_cuda else torch.float32
-        return partial(products, *(each.detach().to(dtype) for each in given))
-    made = implementations(check.settings, n)
+        return partial(run_products, *(each.detach().to(dtype) for each in given))
+    made = make_implementations(check.settings, n)
     others: dict[str, Forward] = {
         COMPILED_OFFICIAL: made[OFFICIAL],
         PADDED: lambda x, keys, values: _padded(n, x, keys, values),
     }
     if check.on_cuda:
         others = {each: torch.compile(forward) for each, forward in others.items()}
-    return partial(both_passes, check.settings, {**made, **others}[name], *given)
+    return partial(run_both_passes, check.settings, {**made, **others}[name], *given)
 
 
 def _padded(n: int, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:

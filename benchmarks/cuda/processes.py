@@ -1,15 +1,12 @@
 """Trains and grows stages in processes of their own, with the commands of `tfscale.schedule.launchers`, which a bare
 machine cannot import."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
-from benchmarks.cuda.check import ROOT
+from benchmarks.checkout import import_from_checkout
 from tfscale import children
-from tfscale.import_path import python_path
 from tfscale.training.allocator import allocator
 from tfscale.training.events import Event, read_events
 
@@ -51,18 +48,13 @@ def start_growing(folder: Path) -> StageProcess:
 
 def _start(module: str, folder: Path) -> StageProcess:
     command = children.python(module, str(folder), "--supervised")
-    environment = children.environment(_import_from_checkout(), defaults=allocator())
+    environment = children.environment(import_from_checkout(), defaults=allocator())
     with _log(folder).open("ab") as output:
         return StageProcess(folder, children.start(command, environment, stdout=output, stderr=output))
 
 
 def _log(folder: Path) -> Path:
     return folder.with_suffix(".log")
-
-
-def _import_from_checkout() -> Mapping[str, str]:
-    """Has a child process import this checkout, whatever is installed."""
-    return {"PYTHONPATH": os.pathsep.join(each for each in (str(ROOT), python_path()) if each)}
 
 
 def events_of(folder: Path, kind: str) -> list[Event]:

@@ -12,13 +12,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.memory import bound_peak, planned_bytes
-from tfscale.bench import gemm
-from tfscale.bench.contestants import OFFICIAL, OPTIMIZER, OURS, TRANSFORMER, Contestant, config_of, step_flops
-from tfscale.bench.reference import WrittenOut, official
-from tfscale.bench.settings import timed
+from benchmarks.step import OFFICIAL, WrittenOut
+from tfscale.bench.contest import make_matrix_product
+from tfscale.bench.pattention import official
 from tfscale.bench.sizes import PAPER, PROGRESSIVE_4, TINY_4, Size, tokenformer, transformer
+from tfscale.bench.trained import OPTIMIZER, OURS, TRANSFORMER, Entry, TrainedModel, make_batch
 from tfscale.models.init import build_model
-from tfscale.training.optimizer import build_optimizer, clip_gradients
+from tfscale.training.optimizer import build_optimizer
 
 SEQUENCES = {"124M": 32, "354M": 16, "757M": 8, "1.4B": 8}
 KERNELS_SHOWN = 25
@@ -32,9 +32,9 @@ def step(name: str, with_official: bool, check: Check) -> None:
     size = Size(name, *pair, 4 if check.tiny else SEQUENCES[name], pair[0].context)
     peak_flops = _peak_flops(check)
     for who in (OURS, TRANSFORMER, *([OFFICIAL] if with_official else [])):
-        found = check.record.attempt(who, partial(_measure, check, size, who, peak_flops))
+        found = check.record.attempt(who.name, partial(_measure, check, size, who, peak_flops))
         if found and who != OFFICIAL:  # the official order keeps whole logits, which no plan knows
-            bound_peak(check.record, who, found["peak_bytes"], found["planned_bytes"])
+            bound_peak(check.record, who.name, found["peak_bytes"], found["planned_bytes"])
         gc.collect()
 
 
@@ -47,18 +47,18 @@ def small_models(check: Check) -> None:
 def _peak_flops(check: Check) -> float | None:
     if check.tiny:
         return None
-    seconds = check.seconds(gemm.matrix_product(check.settings), 5, 0.3)
-    return gemm.rate(check.settings, {gemm.NAME: [seconds]})
+    product, flops = make_matrix_product(check.settings)
+    return flops / check.seconds(product, 5, 0.3)
 
 
-def _measure(check: Check, size: Size, who: str, peak_flops: float | None) -> Mapping[str, Any]:
+def _measure(check: Check, size: Size, who: Entry, peak_flops: float | None) -> Mapping[str, Any]:
     check.fresh()
     made = _contestant(check, size, who)
-    seconds_of_first = timed(made.step, check.settings)
+    seconds_of_first = check.settings.time(made.step)
     if check.on_cuda:
         torch.cuda.reset_peak_memory_stats()
     seconds = check.seconds(made.step, 8, 0.8 if who == OFFICIAL else 1.5)
-    flops = step_flops(who, size) / seconds
+    flops = who.step_flops(size) / seconds
     h100 = check.on_cuda and any(name in torch.cuda.get_device_name() for name in ("H100", "H200"))
     return {
         "milliseconds": 1e3 * seconds,
@@ -67,32 +67,26 @@ def _measure(check: Check, size: Size, who: str, peak_flops: float | None) -> Ma
         "mfu": flops / H100_PEAK if h100 else None,
         "share_of_matrix_product": flops / peak_flops if peak_flops else None,
         "peak_bytes": check.peak(),
-        "planned_bytes": planned_bytes(config_of(who, size), size.sequences, check.device),
+        "planned_bytes": planned_bytes(who.config(size), size.sequences, check.device),
         "seconds_of_first_step": seconds_of_first,
         **(_kernels(made) if check.on_cuda and who != OFFICIAL else {}),
     }
 
 
-def _contestant(check: Check, size: Size, who: str) -> Contestant:
+def _contestant(check: Check, size: Size, who: Entry) -> TrainedModel:
     """The benchmarks' contestant, with weights drawn on the device: drawing those of a large model as the product does
     takes ten seconds on the CPU, and the speed does not depend on them."""
-    config, settings = config_of(who, size), check.settings
-    tokens = torch.randint(config.vocab_size, (size.sequences, size.time + 1), device=check.device)
-    batch = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    config, settings = who.config(size), check.settings
+    batch = make_batch(config, size, check.device)
     if who == OFFICIAL:
         with torch.device(check.device):
             written = WrittenOut(size.tokenformer, official)
         _draw(written)
-        optimizer = build_optimizer(written, OPTIMIZER)
-        return Contestant(written, written.loss, optimizer, _usual_clip, batch, settings)
+        return TrainedModel(written, written.loss, build_optimizer(written, OPTIMIZER), batch, settings)
     model = build_model(config, device=check.device)
     _draw(model)
     check.compile_parts(model)
-    return Contestant(model, model.loss, build_optimizer(model, OPTIMIZER), clip_gradients, batch, settings)
-
-
-def _usual_clip(model: nn.Module, limit: float) -> float:
-    return nn.utils.clip_grad_norm_(model.parameters(), limit).item()
+    return TrainedModel(model, model.loss, build_optimizer(model, OPTIMIZER), batch, settings)
 
 
 @torch.no_grad()
@@ -106,7 +100,7 @@ def _draw(model: nn.Module) -> None:
             parameter.normal_(0.0, 0.02)
 
 
-def _kernels(made: Contestant) -> Mapping[str, Any]:
+def _kernels(made: TrainedModel) -> Mapping[str, Any]:
     """The kernels of a step that take longest: name, calls, milliseconds."""
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
         made.step()

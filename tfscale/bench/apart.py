@@ -1,6 +1,7 @@
-"""Work in a process of its own, and what memory it took there (Linux)."""
+"""Functions that run in a process of their own, and the memory that they take there (Linux)."""
 
 import ctypes
+import gc
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -14,43 +15,41 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KNOWN = sys.platform == "linux"
-"""Whether the peak of a process can be told."""
-M_MMAP_THRESHOLD = -3
-"""In glibc's malloc.h."""
+"""Whether the peak memory of a process is known."""
 
 
-@cache
-def _server() -> ForkServerContext:
-    # Its children have everything imported and nothing done: they start at once, and none sees another's memory.
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tfscale.bench.pattention", "tfscale.bench.step", "tfscale.bench.growth"])
-    return context
-
-
-def apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """What the function, which a module must name, returns in a process of its own."""
+def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """Runs a function that is defined at the top level of a module in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=_server()) as pool:
         return pool.submit(function, *given, **named).result()
 
 
-def peak_above(run: Callable[[], object]) -> int:
-    """Largest resident bytes of this process during a run, above those before it."""
-    before = resident()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+@cache
+def _server() -> ForkServerContext:
+    # Its children have imported everything and done nothing: they start at once, and none sees another's memory.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tfscale.bench.pattention", "tfscale.bench.step"])
+    return context
+
+
+def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
+    """Returns the peak resident bytes of this process during a run, above those before it.
+
+    The process should do nothing else: from now on glibc returns freed memory at once.
+
+    Args:
+        warm_up: runs first, so that buffers which stay are not counted.
+    """
+    ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: each larger allocation is a mapping of its own
+    if warm_up:
+        warm_up()
+    gc.collect()
+    before = _read_status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     run()
-    return _status("VmHWM") - before
+    return _read_status("VmHWM") - before
 
 
-def exact_memory() -> None:
-    """From now on glibc gives every allocation above 64 KiB a mapping of its own: what is freed is then free."""
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 65536)
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory."""
-    return _status("VmRSS")
-
-
-def _status(name: str) -> int:
+def _read_status(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -1,55 +1,66 @@
-"""A whole benchmark: its parts one after another, each in a process of its own."""
+"""Runs a benchmark: one part after another, each in a process of its own.
+
+python -m tfscale.bench.run MODULE SETTINGS: measures the part in a module, and prints its results as lines of JSON.
+"""
 
 import json
 import os
+import platform
 import signal
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from subprocess import PIPE, TimeoutExpired
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
-from tfscale import children
-from tfscale.bench.machine import machine
-from tfscale.bench.rows import Found, Note, Row, Rows, Verdict, plain
-from tfscale.bench.settings import Settings
-from tfscale.bench.worker import from_line, verdicts
-from tfscale.training.allocator import HUGE_PAGES, allocator
+import torch
 
-GROWTH = "growth"
-"""The part whose process grows, in place of training."""
-PATIENCE = 20.0
-"""Seconds in which a part that is stopped may clear its temporary folder away."""
+from tfscale import children
+from tfscale.bench.rows import Found, Note, Row, from_line, to_line
+from tfscale.bench.settings import Settings
+from tfscale.leash import leashed
+from tfscale.training.allocator import allocator
+from tfscale.training.device import environment, resolve
+from tfscale.training.spec import RunSpec
+
+PARTS = {part: f"tfscale.bench.{part}" for part in ("pattention", "step")}
+"""The modules of the parts, in the order in which they are measured."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """All that a run has found."""
+    """The results of a benchmark."""
 
     machine: dict[str, Any]
     rows: list[Row]
     notes: list[Note]
-    verdicts: list[Verdict]
-    broken: bool
+    failed: bool
     """Whether a part failed."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "machine": self.machine,
-            "rows": [plain(row) for row in self.rows],
-            "notes": [asdict(note) for note in self.notes],
-            "verdicts": [plain(verdict) for verdict in self.verdicts],
-        }
+        notes = [asdict(note) for note in self.notes]
+        return {"machine": self.machine, "rows": [row.to_json() for row in self.rows], "notes": notes}
 
 
-def run(parts: Sequence[str], settings: Settings, tell: Callable[[Found], None]) -> Result:
-    """Measures the parts. After Ctrl-C, or SIGTERM, the result is what has been measured so far.
+def run(
+    parts: Mapping[str, str],
+    settings: Settings,
+    tell: Callable[[Found], None],
+    told: Mapping[str, str] = children.NOTHING,
+) -> Result:
+    """Measures parts. After Ctrl-C or SIGTERM, the result holds what has been measured so far.
 
     Args:
-        tell: is told of everything as it is found.
+        parts: the module of each part.
+        tell: is called with every result as soon as it is known.
+        told: more environment variables for the processes of the parts.
     """
-    about, rows, notes, broken = machine(settings), [], [], False
+    machine, rows, notes, failed = _describe_machine(settings), [], [], False
 
     def take(found: Found) -> None:
         rows.append(found) if isinstance(found, Row) else notes.append(found)
@@ -57,33 +68,70 @@ def run(parts: Sequence[str], settings: Settings, tell: Callable[[Found], None])
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for part in parts:
-            if code := _measure(part, settings, take):
-                broken = True
-                take(Note(part, f"broke off with exit code {code}; what it said stands above"))
+        for part, module in parts.items():
+            if code := _measure_apart(module, settings, take, told):
+                failed = True
+                take(Note(part, f"failed with exit code {code}; its output is above"))
     except KeyboardInterrupt:
         take(Note(part, "stopped; what was measured before is kept"))
-    said = [verdict for part in parts for verdict in verdicts(part, Rows(rows), settings)]
-    return Result(about, rows, notes, said, broken)
+    return Result(machine, rows, notes, failed)
 
 
-def _measure(part: str, settings: Settings, take: Callable[[Found], None]) -> int:
-    """Runs one part; its exit code."""
-    command = children.python("tfscale.bench.worker", part, json.dumps(asdict(settings)))
-    # As a stage has it; whole models choose their own.
-    defaults = allocator() | (HUGE_PAGES if part == GROWTH else {})
-    process = children.start(command, children.environment(defaults=defaults), stdout=PIPE)
+def _describe_machine(settings: Settings) -> dict[str, Any]:
+    known = environment(resolve(RunSpec("", device=settings.device, threads=settings.threads)))
+    kept = ("python", "packages", "platform", "precision", "threads", "cores", "commit")
+    processor = _processor()
+    return {
+        "device": torch.cuda.get_device_name() if settings.on_cuda else processor,
+        "processor": processor,
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load": os.getloadavg()[0],
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": settings.quick,
+        **{name: known[name] for name in kept},
+    }
+
+
+def _processor() -> str:
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None], told: Mapping[str, str]) -> int:
+    """Measures one part and returns the exit code of its process."""
+    command = leashed(children.python("tfscale.bench.run", module, json.dumps(asdict(settings))))
+    process = children.start(command, children.environment(told, defaults=allocator()), stdout=PIPE)
+    assert process.stdin is not None
     assert process.stdout is not None
     try:
         for line in process.stdout:
             take(from_line(line))
         return process.wait()
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        with suppress(TimeoutExpired):
-            process.wait(PATIENCE)
-        raise
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.stdin.close()  # ends a process that is still running
+        process.wait()
+
+
+def measure(module: str, settings: Settings) -> Iterator[Found]:
+    """Measures the part in a module, whose function `measure` yields its results; a missing library is a note."""
+    settings.apply()
+    try:
+        part = import_module(module)
+    except ImportError as error:
+        yield Note(module.rpartition(".")[2], f"left out: {error.name} is not installed")
+        return
+    yield from part.measure(settings)
+
+
+def main() -> None:
+    try:
+        for found in measure(sys.argv[1], Settings(**json.loads(sys.argv[2]))):
+            print(to_line(found), flush=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

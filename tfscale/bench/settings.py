@@ -1,94 +1,81 @@
-"""How a benchmark is run."""
+"""Benchmark settings."""
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
 import torch
 
+TURN_SECONDS = 0.5
+"""The least time of a turn. In its first run a contestant finds the caches filled by the others."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """The same for every part."""
+    """Settings that all parts share."""
 
     device: Literal["cpu", "cuda"]
     quick: bool
-    """Small sizes and few rounds: shows that everything works, and measures nothing worth keeping."""
+    """Use small sizes and few rounds: this shows that everything works, but the figures mean nothing."""
     threads: int
-    """Of the CPU."""
+    """CPU threads."""
     case: str = ""
-    """Only cases whose names contain this."""
+    """Measure only cases whose names contain this."""
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device == "cuda"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of matrix products in training: bf16 on CUDA, float32 on the CPU."""
+        return torch.bfloat16 if self.on_cuda else torch.float32
 
     def wants(self, case: str) -> bool:
         """Whether a case is to be measured."""
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
-        """Sets this process up as a stage of training is."""
+        """Sets this process up as a training process is."""
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
-        if self.device == "cuda":
+        if self.on_cuda:
             torch.set_float32_matmul_precision("high")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of forward passes, as in training: bf16 on CUDA, float32 on the CPU."""
-        return torch.autocast("cuda", torch.bfloat16) if self.device == "cuda" else contextlib.nullcontext()
+        """Runs forward passes in the precision of training."""
+        return torch.autocast("cuda", torch.bfloat16) if self.on_cuda else contextlib.nullcontext()
 
-    def finish(self) -> None:
-        """Returns when the device has done all that it was given."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+    def time(self, run: Callable[[], object], at_least: float = 0.0) -> float:
+        """Runs a function for so many seconds, at least once, and returns the seconds per run. The device's work is
+        included."""
+        started, runs = perf_counter(), 0
+        while runs == 0 or perf_counter() - started < at_least:
+            run()
+            if self.on_cuda:
+                torch.cuda.synchronize()
+            runs += 1
+        return (perf_counter() - started) / runs
+
+    def take_turn(self, run: Callable[[], object]) -> float:
+        """Runs a function for the time of a turn and returns the seconds per run."""
+        return self.time(run, 0.0 if self.quick else TURN_SECONDS)
 
 
-def settings_of(device: Literal["auto", "cpu", "cuda"], quick: bool, threads: int, case: str = "") -> Settings:
-    """Settings with `auto` and 0 resolved.
+def resolve_settings(device: Literal["auto", "cpu", "cuda"], quick: bool, threads: int, case: str = "") -> Settings:
+    """Makes settings from options; `auto` chooses CUDA if there is a device, and 0 threads means one per core.
 
     Raises:
-        ValueError: cuda is asked for and there is none.
+        ValueError: cuda is asked for, but there is no device.
     """
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
         raise ValueError("--device cuda, but torch finds no CUDA device; use auto or cpu")
-    found: Literal["cpu", "cuda"] = "cuda" if there else "cpu"
-    return Settings(found if device == "auto" else device, quick, threads or len(os.sched_getaffinity(0)), case)
-
-
-def alternate(
-    runs: Mapping[str, Callable[[], object]], seconds: float, least: int, settings: Settings, warm_up: int = 1
-) -> dict[str, tuple[float, ...]]:
-    """Seconds of each run in every round, for about `seconds` and at least `least` rounds.
-
-    A round is each of them once, in turn and every other time in the opposite order: what else the machine does falls
-    on all alike.
-    """
-    return take_turns({name: partial(timed, run, settings) for name, run in runs.items()}, seconds, least, warm_up)
-
-
-def timed(run: Callable[[], object], settings: Settings) -> float:
-    """The seconds of a run."""
-    started = perf_counter()
-    run()
-    settings.finish()
-    return perf_counter() - started
-
-
-def take_turns(
-    turns: Mapping[str, Callable[[], float]], seconds: float, least: int, warm_up: int = 1
-) -> dict[str, tuple[float, ...]]:
-    """As `alternate`, for what measures its seconds itself."""
-    found: dict[str, list[float]] = {name: [] for name in turns}
-    for turn in turns.values():
-        for _ in range(warm_up):
-            turn()
-    until, rounds, order = perf_counter() + seconds, 0, list(turns)
-    while perf_counter() < until or rounds < least:
-        for name in order:
-            found[name].append(turns[name]())
-        order.reverse()
-        rounds += 1
-    return {name: tuple(times) for name, times in found.items()}
+    if device == "auto":
+        device = "cuda" if available else "cpu"
+    return Settings(device, quick, threads or len(os.sched_getaffinity(0)), case)

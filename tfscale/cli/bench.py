@@ -1,15 +1,14 @@
-"""tfscale bench: speed and memory, side by side in one run."""
+"""tfscale bench: speed and memory on this machine."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from tfscale.bench.files import write
 from tfscale.bench.rows import Found, Note
-from tfscale.bench.run import run
-from tfscale.bench.settings import settings_of
-from tfscale.bench.tables import TARGETS, sheets
-from tfscale.bench.worker import OTHERS, PARTS
+from tfscale.bench.run import PARTS, run
+from tfscale.bench.settings import resolve_settings
+from tfscale.bench.tables import make_sheets, to_markdown, write_files
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.table import table
 from tfscale.faults import UserFault
@@ -24,21 +23,20 @@ def bench(
     out: Path | None,
     as_json: bool,
 ) -> int:
-    """Measures the parts, shows them and writes what was asked for; returns the exit code.
+    """Measures parts, shows the results and writes files if asked to; returns the exit code.
 
     Raises:
-        UserFault: no such part, or no such device.
+        UserFault: there is no such part or no such device, or the folder for files cannot be made.
     """
-    known = PARTS + OTHERS
-    faults = [f"{part}: no such part; there are {', '.join(known)}" for part in parts if part not in known]
+    faults = [f"{part}: no such part; there are {', '.join(PARTS)}" for part in parts if part not in PARTS]
     try:
-        settings = settings_of(device, quick, threads, case)
+        settings = resolve_settings(device, quick, threads, case)
     except ValueError as error:
         faults.append(str(error))
     if faults:
         raise UserFault(faults)
     if out is not None:
-        _make(out)
+        _make_folder(out)
     with console.status("measuring") as shown:
 
         def tell(found: Found) -> None:
@@ -46,22 +44,24 @@ def bench(
             if isinstance(found, Note):
                 say(f"{found.part}: {found.words}")
 
-        result = run(parts or PARTS, settings, tell)
-    for sheet in sheets(result):
-        spare = () if sheet.title == TARGETS else None
-        rows = table(sheet.title, sheet.headings[: sheet.left], sheet.headings[sheet.left :], spare=spare)
+        result = run({part: PARTS[part] for part in parts or PARTS}, settings, tell)
+    for sheet in make_sheets(result.rows):
+        rows = table(sheet.title, sheet.headings[: sheet.left], sheet.headings[sheet.left :])
         for cells in sheet.rows:
             rows.add_row(*cells)
         console.print(rows)
-    for path in write(result, out) if out else []:
-        say(str(path))
+    if out is not None:
+        text = json.dumps(result.to_json(), indent=1) + "\n"
+        contents = {".json": text.encode(), ".md": to_markdown(result).encode()}
+        for path in write_files(out, result.machine["device"], contents):
+            say(str(path))
     if as_json:
         answer(result.to_json())
-    return 1 if result.broken else 0
+    return 1 if result.failed else 0
 
 
-def _make(out: Path) -> None:
-    """Make the folder of the files, before anything is measured for them."""
+def _make_folder(out: Path) -> None:
+    """Makes the folder for files before anything is measured."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -336,19 +336,19 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[PART]...",
-            help="pattention, step, growth, data, overhead, orchestration [default: all of these]; memory",
+            help="pattention, step [default: both]",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="see that everything works; measures nothing to keep")] = False,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="where the models are")] = "auto",
-    threads: Annotated[int, typer.Option(help="of the CPU [default: its cores]", min=0)] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="small sizes and few rounds, to see that everything works")
+    ] = False,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="device to benchmark on")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads [default: all cores]", min=0)] = 0,
     case: Annotated[str, typer.Option(help="only cases whose names contain this, such as 124M")] = "",
-    out: Annotated[
-        Path | None, typer.Option(help="folder for bench_<device>.json, .md, .png and .svg", metavar="FOLDER")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for bench_<device>.json and .md", metavar="FOLDER")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed and memory beside the alternatives and the machine's peak, all in one run."""
+    """Measure the speed and memory of training on this machine, beside its matrix-multiply peak."""
     from tfscale.cli.bench import bench as verb
 
     raise typer.Exit(verb(parts or [], quick, device, threads, case, out, as_json))

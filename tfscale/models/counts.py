@@ -105,7 +105,7 @@ class Memory:
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Memory of a training step on one device. `tfscale bench memory` holds it against what a process takes."""
+    """Memory of a training step on one device. `python -m benchmarks memory` compares it with real steps."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context

@@ -1,9 +1,10 @@
-"""The result as a figure: times at every shape, tokens a second at every size, and how far each target is."""
+"""Draws the results of a benchmark."""
 
 from collections.abc import Sequence
-from statistics import median
 from typing import Any
 
+from benchmarks.pattention import PRODUCTS
+from benchmarks.targets import Verdict
 from tfscale.analysis.style import (
     CHAIN,
     GREY,
@@ -18,51 +19,47 @@ from tfscale.analysis.style import (
     render,
     tidy,
 )
-from tfscale.bench.gemm import NAME as GEMM
-from tfscale.bench.pattention import PART as PATTENTION
-from tfscale.bench.pattention import PRODUCTS
-from tfscale.bench.rows import Row, Rows, Verdict
-from tfscale.bench.run import Result
-from tfscale.bench.step import PART as STEP
+from tfscale.bench.contest import MATRIX_PRODUCT
+from tfscale.bench.rows import Row
 
 BAR_HEIGHT, PANEL_HEIGHT = 0.16, 2.1
-"""Inches, of a verdict's line and of a panel."""
+"""Heights in inches: of the line of a verdict, and of a panel."""
 FARTHEST = 10.0
-"""How far from its target a verdict is drawn at most."""
+"""The largest factor between value and target that is drawn."""
 LABEL = 12
-"""Letters of a case's name that fit below its bars."""
+"""The number of letters of a case's name that fit below its bars."""
 MARKS = (0.1, 0.2, 0.35, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10)
 
 
-def has_chart(result: Result) -> bool:
+def has_chart(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> bool:
     """Whether there is anything to draw."""
-    return bool(result.verdicts or _panels(Rows(result.rows)))
+    return bool(verdicts or _panels(rows))
 
 
-def _panels(rows: Rows) -> list[str]:
-    return [part for part in (PATTENTION, STEP) if rows.of(part)]
+def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    panels = {part: [row for row in rows if row.part == part] for part in ("pattention", "step")}
+    return {part: rows for part, rows in panels.items() if rows}
 
 
-def chart(result: Result, kind: FigureKind) -> bytes:
-    """The figure as a file's content."""
-    rows = Rows(result.rows)
+def draw_chart(device: str, rows: Sequence[Row], verdicts: Sequence[Verdict], kind: FigureKind) -> bytes:
+    """Draws times of every shape, speeds of every size, and the distance from each target; returns a file's content."""
     panels = _panels(rows)
-    heights = [PANEL_HEIGHT] * len(panels) + [0.5 + BAR_HEIGHT * len(result.verdicts)] * bool(result.verdicts)
+    heights = [PANEL_HEIGHT] * len(panels) + [0.5 + BAR_HEIGHT * len(verdicts)] * bool(verdicts)
     with drawing():
         figure = blank(WIDTH, sum(heights) + 0.3)
         places = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-        for part, place in zip(panels, places, strict=False):
-            _contestants(place.subplots(), rows.of(part), PRODUCTS if part == PATTENTION else None)
-        if result.verdicts:
-            _targets(places[-1].subplots(), result.verdicts)
-        figure.suptitle(result.machine["device"], fontsize=SMALL, color=GREY, x=0.01, ha="left")
+        for (part, its), place in zip(panels.items(), places, strict=False):
+            _contestants(place.subplots(), its, PRODUCTS if part == "pattention" else None)
+        if verdicts:
+            _targets(places[-1].subplots(), verdicts)
+        figure.suptitle(device, fontsize=SMALL, color=GREY, x=0.01, ha="left")
         return render(figure, kind)
 
 
 def _contestants(axes: Any, rows: Sequence[Row], ceiling: str | None) -> None:
-    """Times over those of the bare matrix products; or speeds over those of ours."""
+    """Draws times over those of the ceiling or, without one, speeds over those of the first contestant."""
     cases = list(dict.fromkeys(row.case for row in rows))
-    names = [name for name in dict.fromkeys(row.name for row in rows) if name not in (GEMM, ceiling)]
+    names = [name for name in dict.fromkeys(row.name for row in rows) if name not in (MATRIX_PRODUCT, ceiling)]
     styles = dict(zip(names, (CHAIN, *OTHERS), strict=False))
     times = {(row.case, row.name): row for row in rows}
     width = 0.8 / len(names)
@@ -70,9 +67,9 @@ def _contestants(axes: Any, rows: Sequence[Row], ceiling: str | None) -> None:
         for place, case in enumerate(cases):
             row, base = times.get((case, name)), times.get((case, ceiling or names[0]))
             if row and base:
-                ratios = [_ratio(row.seconds, base.seconds, ceiling)]
+                ratio = row.median / base.median if ceiling else base.median / row.median
                 at = place + (index - (len(names) - 1) / 2) * width
-                axes.bar(at, ratios, width, **_fill(styles[name]), label=name if place == 0 else None)
+                axes.bar(at, ratio, width, **_fill(styles[name]), label=name if place == 0 else None)
     axes.set_xticks(
         range(len(cases)), [case.replace(" ", "\n") if len(case) > LABEL else case for case in cases], fontsize=SMALL
     )
@@ -80,10 +77,6 @@ def _contestants(axes: Any, rows: Sequence[Row], ceiling: str | None) -> None:
     axes.axhline(1, color=INK, linewidth=0.8)
     axes.legend(fontsize=SMALL, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     tidy(axes)
-
-
-def _ratio(seconds: Sequence[float], base: Sequence[float], ceiling: str | None) -> float:
-    return median(seconds) / median(base) if ceiling else median(base) / median(seconds)
 
 
 def _fill(style: Style) -> dict[str, Any]:

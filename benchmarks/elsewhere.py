@@ -1,0 +1,57 @@
+"""Contestants that run as their users run them: in a process without our allocator settings."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import ParamSpec
+
+from tfscale.training.allocator import allocator
+
+P = ParamSpec("P")
+Turn = Callable[[], float]
+
+
+class Elsewhere:
+    """A process that takes turns.
+
+    Args:
+        prepare: makes the function of a turn in the process; it is defined at the top level of a module.
+    """
+
+    def __init__(self, prepare: Callable[P, Turn], *given: P.args, **named: P.kwargs) -> None:
+        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        with _without(allocator()):  # the process starts now
+            prepared = self._pool.submit(_prepare, prepare, *given, **named)
+        prepared.result()
+
+    def turn(self) -> float:
+        """Takes a turn and returns its seconds."""
+        return self._pool.submit(_take_turn).result()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pool.shutdown()
+
+
+_turns: list[Turn] = []
+"""In the process: the function of its turn."""
+
+
+def _prepare(prepare: Callable[P, Turn], /, *given: P.args, **named: P.kwargs) -> None:
+    _turns.append(prepare(*given, **named))
+
+
+def _take_turn() -> float:
+    [turn] = _turns
+    return turn()
+
+
+@contextmanager
+def _without(variables: Iterable[str]) -> Iterator[None]:
+    removed = {name: os.environ.pop(name) for name in variables if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(removed)

@@ -1,0 +1,96 @@
+"""Growth of the paper's chain from checkpoint to checkpoint, of weights without moments, beside a plain copy of the
+grown checkpoint's files. Both sync what they write."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+from tfscale import checkpoint
+from tfscale.bench.apart import KNOWN, measure_peak, run_apart
+from tfscale.bench.rows import Found, Note, Row
+from tfscale.bench.settings import Settings
+from tfscale.bench.sizes import PAPER, tokenformer
+from tfscale.checkpoint import Counters
+from tfscale.growth.checkpoints import grow_checkpoint
+from tfscale.growth.recipe import GrowthRecipe
+from tfscale.models.config import TokenFormerConfig
+from tfscale.models.counts import parameters
+from tfscale.models.init import build_model
+from tfscale.training.allocator import HUGE_PAGES
+
+PART = "growth"
+RECIPE = GrowthRecipe("exact", new_keys="zero", new_values="random", tau="keep", moments="drop")
+QUICK = {name: tokenformer(n, n_layer=2, d=64, heads=2, vocabulary=257) for name, n in (("small", 16), ("large", 64))}
+ROUNDS = 3
+"""Rounds of a growth and a copy. Each replaces its last files: freshly freed memory takes files faster."""
+
+
+def measure(settings: Settings) -> Iterator[Found]:
+    """Measures each growth of the chain."""
+    os.environ.update(HUGE_PAGES)  # as in a growing process
+    chain = QUICK if settings.quick else {name: config for name, (config, _) in PAPER.items()}
+    with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
+        folder = Path(name)
+        needed = 3 * _bytes(list(chain.values())[-1])
+        if shutil.disk_usage(folder).free < needed:
+            words = f"left out: {folder.parent} has less than {needed / 1e9:.1f} GB free; TMPDIR names another folder"
+            yield Note(PART, words)
+            return
+        (parent, config), *grown = chain.items()
+        run_apart(write_first, folder / parent, config)
+        for size, config in grown:
+            yield from _growth(folder, parent, size, config)
+            shutil.rmtree(folder / parent)
+            parent = size
+
+
+def _bytes(config: TokenFormerConfig) -> int:
+    return 4 * parameters(config)
+
+
+def write_first(folder: Path, config: TokenFormerConfig) -> None:
+    """Writes a checkpoint to grow from."""
+    weights = build_model(config, seed=0).named_parameters()
+    checkpoint.write(folder, config, Counters(), {f"model/{name}": weight.detach() for name, weight in weights})
+
+
+def _growth(folder: Path, parent: str, size: str, config: TokenFormerConfig) -> Iterator[Row]:
+    grown, copied = [], []
+    for _ in range(ROUNDS):
+        grown.append(run_apart(grow, folder / parent, folder / size, config))
+        copied.append(run_apart(copy, folder / size, folder / "copy"))
+    shutil.rmtree(folder / "copy")
+    case, written = f"{parent} to {size}", {"bytes": _bytes(config)}
+    peak = {"peak_bytes": run_apart(measure_growth_peak, folder / parent, folder / size, config)} if KNOWN else {}
+    yield Row(PART, case, "growth", tuple(grown), {**peak, **written})
+    yield Row(PART, case, "copy", tuple(copied), {**written})
+
+
+def grow(parent: Path, child: Path, config: TokenFormerConfig) -> float:
+    """Grows a checkpoint; returns seconds."""
+    shutil.rmtree(child, ignore_errors=True)
+    started = perf_counter()
+    grow_checkpoint(parent, child, config, RECIPE, seed=0)
+    return perf_counter() - started
+
+
+def measure_growth_peak(parent: Path, child: Path, config: TokenFormerConfig) -> int:
+    """Grows a checkpoint; returns its peak memory."""
+    shutil.rmtree(child)
+    return measure_peak(partial(grow_checkpoint, parent, child, config, RECIPE, seed=0))
+
+
+def copy(source: Path, to: Path) -> float:
+    """Copies a folder's files and syncs them; returns seconds."""
+    shutil.rmtree(to, ignore_errors=True)
+    started = perf_counter()
+    shutil.copytree(source, to)
+    for path in (*to.iterdir(), to):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    return perf_counter() - started

@@ -1,0 +1,89 @@
+"""The work around a training step: events, the MLflow mirror, and checkpoints.
+
+The model's step takes about 100 ms: on the CPU that of the small chain, on CUDA one of 124M parameters.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+from time import time
+
+from benchmarks.cuda.stages import stage, write_stage
+from tfscale.bench.rows import Found, Note, Row
+from tfscale.bench.settings import Settings
+from tfscale.bench.sizes import ON_CUDA, PROGRESSIVE_1, TINY_4, Size
+from tfscale.bench.trained import OURS
+from tfscale.checkpoint import Counters
+from tfscale.models.language_model import LanguageModel
+from tfscale.schedule.arms import Arm, ArmStage
+from tfscale.tracking.store import store_at
+from tfscale.tracking.sync import Session
+from tfscale.training.events import EventLog
+from tfscale.training.optimizer import moments
+from tfscale.training.saver import Saver
+from tfscale.training.spec import RunSpec, StageSpec
+from tfscale.training.world import World
+
+PART, CASE = "overhead", "a step"
+STEP_SECONDS = 0.1
+STEPS_PER_EVENT = 8
+"""An event is written a hundred times per stage. The shortest stages, of progressive_tiny, have 780 steps."""
+EVENTS_PER_SYNC = 6
+"""The mirror syncs every 5 seconds."""
+
+
+def measure(settings: Settings) -> Iterator[Found]:
+    """Measures each kind of work, and all of it as a share of a step."""
+    size = PROGRESSIVE_1 if settings.quick else ON_CUDA[0] if settings.on_cuda else TINY_4
+    with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
+        folder = Path(name) / "stage"
+        spec = stage(size.tokenformer, RunSpec("data"), steps=10**6, sequences=size.sequences, lr=1e-4)
+        write_stage(folder, spec)
+        log, steps = EventLog(folder), count(1)
+        event = Row(PART, CASE, "an event", _times(lambda: _event(log, next(steps)), settings, 500))
+        saved = Row(PART, CASE, "a checkpoint", _checkpoints(size, settings, folder, spec, log))
+        yield event
+        yield saved
+        try:
+            session = Session(store_at(Path(name)), "bench")
+        except ImportError as error:
+            yield Note(PART, f"the mirror was left out: {error.name} is not installed")
+            return
+        times = _times(partial(_sync, session, ArmStage("size", "key", folder, spec), log, steps), settings, 20)
+        mirrored = Row(PART, CASE, "events mirrored to MLflow", times, {"events": EVENTS_PER_SYNC})
+        yield mirrored
+        per_step = (event.median + mirrored.median / EVENTS_PER_SYNC) / STEPS_PER_EVENT
+        share = per_step / STEP_SECONDS + saved.median / (60 * spec.run.checkpoint_minutes)
+        yield Row(PART, CASE, "together", (), {"share_of_step": share})
+
+
+def _times(run: Callable[[], object], settings: Settings, rounds: int) -> tuple[float, ...]:
+    return tuple(settings.time(run) for _ in range(3 if settings.quick else rounds))
+
+
+def _event(log: EventLog, step: int) -> None:
+    totals = {"total_tokens": step, "total_flops": 10**9 * step, "total_seconds": 0.1, "total_device_seconds": 0.1}
+    measured = {"loss": 3.0, "lr": 1e-3, "grad_norm": 1.0, "spike": 0.1, "tokens_per_second": 1e4}
+    log.write("train", step=step, tokens=step, time=time(), **totals, **measured)
+
+
+def _sync(session: Session, stage: ArmStage, log: EventLog, steps: Iterator[int]) -> None:
+    for _ in range(EVENTS_PER_SYNC):
+        _event(log, next(steps))
+    session.sync([Arm("arm", "Arm", "chain", (stage,))])
+
+
+def _checkpoints(size: Size, settings: Settings, folder: Path, spec: StageSpec, log: EventLog) -> tuple[float, ...]:
+    """Saves checkpoints; returns the seconds for which training waits for each."""
+    saver = Saver(folder, spec, log, World(), beside_training=settings.on_cuda)
+    trained = OURS.build(size, settings)
+    assert isinstance(trained.model, LanguageModel)
+    trained.step()
+    weights = {f"model/{name}": weight.detach() for name, weight in trained.model.named_parameters()}
+    tensors, times = weights | moments(trained.model, trained.optimizer), []
+    for step in range(1, 6):
+        times.append(settings.time(partial(saver.save, Counters(step=step), tensors)))
+        saver.wait()  # a stage takes minutes until the next one
+    return tuple(times)

@@ -1,0 +1,91 @@
+"""Measures contestants beside each other, and beside the matrix product, to which every share of peak refers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from tfscale.bench.rows import Row
+from tfscale.bench.settings import Settings
+
+MATRIX_PRODUCT = "matrix product"
+PRODUCTS = 8
+"""Products in a row. A single one is too short to be slowed down by the machine's other load as training steps are."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something to measure."""
+
+    name: str
+    turn: Callable[[], float]
+    """Runs it and returns the seconds per run."""
+    flops: float
+    """FLOPs per run."""
+    tokens: int
+    """Tokens per run."""
+    figures: Callable[[], dict[str, float]] = dict
+    """Makes other measurements, after the rounds."""
+    close: Callable[[], object] | None = None
+    """Frees what it holds, before the other measurements of any contestant."""
+
+
+def measure_case(
+    part: str, case: str, contestants: Sequence[Contestant], settings: Settings, seconds: float, least: int
+) -> Iterator[Row]:
+    """Measures the contestants of a case.
+
+    Args:
+        seconds: the time for all rounds.
+        least: the least number of rounds.
+    """
+    product, product_flops = make_matrix_product(settings)
+    turns = {each.name: each.turn for each in contestants}
+    turns[MATRIX_PRODUCT] = partial(settings.take_turn, product)
+    found = take_turns(turns, *((0.0, 2) if settings.quick else (seconds, least)))
+    del turns, product  # the matrices are not to be counted as memory
+    for each in contestants:
+        if each.close:
+            each.close()
+    peak = product_flops / median(found[MATRIX_PRODUCT])
+    for each in contestants:
+        typical = median(found[each.name])
+        speeds = {"tokens_per_second": each.tokens / typical, "share_of_peak": each.flops / typical / peak}
+        yield Row(part, case, each.name, found[each.name], {**speeds, **each.figures()})
+    yield Row(part, case, MATRIX_PRODUCT, found[MATRIX_PRODUCT], {"tflops": peak / 1e12})
+
+
+def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float]:
+    """Makes a function that multiplies square matrices in the precision of training; returns it and its FLOPs."""
+    side = 8192 if settings.on_cuda else 2048
+    a, b = (torch.randn(side, side, device=settings.device, dtype=settings.dtype) for _ in range(2))
+    out = torch.empty_like(a)
+
+    def run() -> None:
+        for _ in range(PRODUCTS):
+            torch.mm(a, b, out=out)
+
+    return run, PRODUCTS * 2.0 * side**3
+
+
+def take_turns(turns: Mapping[str, Callable[[], float]], seconds: float, least: int) -> dict[str, tuple[float, ...]]:
+    """Lets everyone take a turn per round, after one that does not count.
+
+    Every other round runs in the opposite order, so that other load on the machine affects all of them alike.
+
+    Returns:
+        What the turns of each have returned.
+    """
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    for turn in turns.values():
+        turn()
+    until, rounds, order = perf_counter() + seconds, 0, list(turns)
+    while perf_counter() < until or rounds < least:
+        for name in order:
+            found[name].append(turns[name]())
+        order.reverse()
+        rounds += 1
+    return {name: tuple(times) for name, times in found.items()}

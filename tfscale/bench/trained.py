@@ -1,0 +1,85 @@
+"""Models in training. Their steps are those of a training process."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tfscale.bench.settings import Settings
+from tfscale.bench.sizes import Family, Size
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import flops
+from tfscale.models.init import build_model
+from tfscale.training.optimizer import build_optimizer, clip_gradients
+from tfscale.training.spec import OptimizerSpec
+
+OPTIMIZER = OptimizerSpec(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Computes the mean loss from inputs and targets."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with its optimizer and a batch."""
+
+    model: nn.Module
+    loss: Loss
+    optimizer: torch.optim.AdamW
+    batch: tuple[Tensor, Tensor]
+    settings: Settings
+
+    def step(self) -> float:
+        """Takes a training step and returns its loss."""
+        with self.settings.autocast():
+            loss = self.loss(*self.batch)
+        loss.backward()
+        norm = clip_gradients(self.model, OPTIMIZER.clip)
+        assert math.isfinite(norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that can be trained in any size."""
+
+    name: str
+    family: Family
+    make: Callable[[ModelConfig, Size, Settings], TrainedModel]
+
+    def config(self, size: Size) -> ModelConfig:
+        """The model's config."""
+        return size.tokenformer if self.family == "tokenformer" else size.transformer
+
+    def build(self, size: Size, settings: Settings) -> TrainedModel:
+        """Makes the model."""
+        return self.make(self.config(size), size, settings)
+
+    def step_flops(self, size: Size) -> float:
+        """Model FLOPs of a step with sequences of the size's length."""
+        config = self.config(size)
+        counted = flops(config)
+        attention = counted.attention * size.time // config.context
+        return 3.0 * size.tokens * (counted.forward - counted.attention + attention)
+
+
+def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Tensor]:
+    """Draws inputs and targets [sequences, time]."""
+    tokens = torch.randint(config.vocab_size, (size.sequences, size.time + 1), device=device)
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+
+def make_product_model(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
+    """Makes one of this package's models; compiled on CUDA."""
+    model = build_model(config, seed=0, device=settings.device)
+    if settings.on_cuda:
+        model.compile_parts()
+    batch = make_batch(config, size, settings.device)
+    return TrainedModel(model, model.loss, build_optimizer(model, OPTIMIZER), batch, settings)
+
+
+OURS = Entry("ours", "tokenformer", make_product_model)
+TRANSFORMER = Entry("Transformer", "transformer", make_product_model)
