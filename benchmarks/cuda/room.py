@@ -24,7 +24,7 @@ from tfscale.training.events import DONE_FILE
 from tfscale.training.preemption import PREEMPTED
 from tfscale.training.spec import CHECKPOINTS, RunSpec, StageSpec
 
-EVENTS_BEFORE_STOP = 5
+EVENTS_BEFORE_STOP = 3
 POLL_SECONDS = 0.002
 STOPS = 5
 """Attempts to stop a stage before it is done, which a busy machine may miss."""
@@ -49,7 +49,7 @@ def room(check: Check) -> None:
     """Trains a small stage, then its twins and its child."""
     folder = check.out / "room"
     shutil.rmtree(folder, ignore_errors=True)
-    steps, grown_steps = (120, 8) if check.tiny else (391, 125)
+    steps, grown_steps = (60, 8) if check.tiny else (391, 125)
     precision: Literal["auto", "bf16"] = "auto" if check.on_cuda else "bf16"
     base = small_stage(RunSpec("../data", device=check.device, precision=precision, threads=1), steps)
     write_corpus(folder / "data", base.model.vocab_size, base.tokens + grown_steps * base.batch_tokens, 4096)
