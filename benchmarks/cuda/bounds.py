@@ -12,6 +12,6 @@ GROWTH_NATS = 1e-3
 """Difference between a child's held-out loss at step 0 and its parent's last one."""
 TWIN_NATS = 5e-2
 """Difference between the last held-out losses of two stages that compute the same in different ways; rounding
-explains a few thousandths."""
+explains one or two hundredths."""
 PEAK_SHARE = 0.10
 """Difference between the peak memory of a step and the plan's, as a share of the plan's."""
