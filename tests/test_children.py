@@ -22,7 +22,6 @@ from tfscale.config.schema import LauncherPart
 from tfscale.data import workers
 from tfscale.data.duplicates import find_duplicates
 from tfscale.leash import leashed
-from tfscale.schedule.launchers.ahead import Ahead
 from tfscale.schedule.launchers.attempt import Attempt, Ending
 from tfscale.schedule.launchers.machine import ThisMachine
 from tfscale.schedule.launchers.processes import growing_command
@@ -187,17 +186,6 @@ def test_stages_do_not_run_files_of_the_working_folder(small: list[str], in_shad
             prepare_folder(stage)
             [attempt] = machine.start([stage])
             assert end_of(attempt) == FINISHED, attempt.log.read_text()
-
-
-def test_processes_ahead_do_not_run_files_of_the_working_folder(small: list[str], in_shadows: None) -> None:
-    stage = planned(small)[0]
-    prepare_folder(stage)
-    ahead, coming = Ahead(), (stage, "training")  # type: tuple[Ahead, Coming]
-    ahead.expect([coming])
-    process = ahead.begin(coming)
-    assert process is not None
-    with process:
-        assert process.wait() == 0
 
 
 def test_workers_of_a_preparation_do_not_run_files_of_the_working_folder(

@@ -12,7 +12,6 @@ import pytest
 from finished import overrides_of
 from rich.console import Console
 
-from tfscale.cli.curve import FINE, PLAIN, draw
 from tfscale.cli.dashboard import Dashboard
 from tfscale.cli.view import LiveView, PlainView, make_view
 from tfscale.cli.watch import watch
@@ -21,7 +20,7 @@ from tfscale.config.schema import Experiment
 from tfscale.models.counts import flops
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.progress import Sample, Watch, overview, seconds_left
+from tfscale.schedule.progress import Watch, overview, seconds_left
 from tfscale.schedule.speed import Speed
 from tfscale.training.events import DONE_FILE, EventLog
 from tfscale.training.lock import StageLock
@@ -83,7 +82,7 @@ def test_the_screen_fits_any_terminal_and_says_what_runs(plan: Plan, width: int,
     words = " ".join(printed.replace("\N{NO-BREAK SPACE}", " ").split())
     for part in ("✔", "▶", "·", "progressive 70K", "512 of 1.0K tokens", "128 tokens/s", "2.1 GB"):
         assert part in words
-    assert ("└" in printed and "•" in printed) == (width >= 45)
+    assert "▁" in printed
 
 
 def test_the_screen_has_characters_for_every_encoding_and_codes_for_no_file(plan: Plan) -> None:
@@ -120,22 +119,18 @@ def test_each_seed_has_a_line_of_its_own(experiment: Experiment, tmp_path: Path)
     ]
 
 
-@pytest.mark.parametrize("pen", [FINE, PLAIN])
-def test_a_curve_falls_from_the_upper_left_to_the_lower_right(pen: object) -> None:
-    line = [Sample(flops, 6 - flops / 50) for flops in range(101)]
-    drawn = draw([line], [Sample(50, 5.0)], [(0, "A")], "FLOPs", (60, 12), pen)  # type: ignore[arg-type]
-    assert max(map(len, drawn)) <= 60
-    first, last = drawn[0].partition(pen.wall)[2], drawn[-3].partition(pen.wall)[2]  # type: ignore[attr-defined]
-    assert first.strip()
-    assert last.strip()
-    assert len(first) < len(last)
-    assert sum(pen.mark in row for row in drawn) == 1  # type: ignore[attr-defined]
-    assert "A" in drawn[-1]
-    assert drawn[-1].endswith("FLOPs")
+def test_the_losses_fall_in_bars_from_the_first_to_the_last(plan: Plan) -> None:
+    write(plan.chain.stages[0], 20)
+    (line,) = [line for line in shown(plan).splitlines() if line.startswith("loss ")]
+    first, bars, *last = line.removeprefix("loss ").split()
+    assert (first, last[0], last[-1]) == ("5.900", "4.000", "FLOPs")
+    assert (bars[0], bars[-1]) == ("█", "▁")
+    assert list(bars) == sorted(bars, reverse=True)
 
 
-def test_one_loss_alone_can_be_drawn() -> None:
-    assert draw([[Sample(0, 3.0)]], [], [(0, "one")], "", (40, 8), FINE)
+def test_one_loss_alone_is_shown(plan: Plan) -> None:
+    write(plan.chain.stages[0], 1)
+    assert "loss 5.900 ▁ 5.900 at" in shown(plan)
 
 
 def test_speed_and_utilisation_come_from_the_last_events_and_survive_a_resume(plan: Plan) -> None:

@@ -3,6 +3,7 @@ every part finds something, and nothing that is broken goes unnoticed."""
 
 import ast
 import json
+import math
 import os
 import signal
 import sys
@@ -10,17 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from test_children import starts
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.cuda.bounds import GRADIENTS, GROWTH_NATS, OUTPUTS, PEAK_SHARE  # noqa: E402
-from benchmarks.cuda.findings import RESULTS, Bounded, Ended, Failed, Recorder, read, write  # noqa: E402
+from benchmarks.cuda import compiler  # noqa: E402
+from benchmarks.cuda.bounds import GRADIENTS, GROWTH_NATS, OUTPUTS, PEAK_SHARE, TWIN_NATS  # noqa: E402
+from benchmarks.cuda.check import Check, worst  # noqa: E402
+from benchmarks.cuda.failures import NotMeasured  # noqa: E402
+from benchmarks.cuda.findings import KERNELS, RESULTS, Bounded, Ended, Failed, Recorder, read, write  # noqa: E402
 from benchmarks.cuda.parts import GROUPS, PARTS, Group, Part  # noqa: E402
 from benchmarks.cuda.runner import run_groups  # noqa: E402
 from benchmarks.cuda.summary import SUMMARY, summarize  # noqa: E402
 from tfscale import children  # noqa: E402
+from tfscale.bench.sizes import tokenformer  # noqa: E402
+from tfscale.models.init import build_model  # noqa: E402
 
 SCRIPT = ROOT / "benchmarks" / "cuda_check.py"
 ABSENT = ("hydra", "omegaconf", "mlflow", "pydantic", "typer", "rich", "yaml", "matplotlib", "scipy", "tokenizers",
@@ -183,6 +190,65 @@ def test_the_page_names_every_part_with_its_seconds_and_every_bound() -> None:
             assert any(f"`{part.name}`" in row and f"| {group.seconds:.0f} |" in row for row in page.splitlines()), (
                 part.name
             )
-    for bound in (*OUTPUTS.values(), *GRADIENTS.values(), GROWTH_NATS):
+    for bound in (*OUTPUTS.values(), *GRADIENTS.values(), GROWTH_NATS, TWIN_NATS):
         assert f"| {bound:g} |" in page.replace("1e-5", "1e-05")
     assert f"| {PEAK_SHARE:.0%} |" in page
+
+
+def test_a_gradient_that_is_not_a_number_is_the_worst_and_none_may_be_missing() -> None:
+    expected = {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(2)}
+    values = {"a": torch.full((2,), 3.0), "b": torch.tensor([1.0, torch.nan]), "c": torch.ones(2)}
+    error, where = worst(values, expected)
+    assert math.isnan(error)
+    assert where == "b"
+    assert worst({**values, "b": torch.ones(2)}, expected) == (2.0, "a")
+    with pytest.raises(AssertionError, match="only on one side"):
+        worst({"a": torch.ones(2)}, expected)
+
+
+def test_gradients_that_are_too_good_for_bf16_are_not_taken_for_it(tmp_path: Path) -> None:
+    check = Check(tmp_path, Recorder(tmp_path, "golden"), "cpu", tiny=True)
+    check.confirm(compiled=False, bf16=True, error=0.01)
+    with pytest.raises(NotMeasured, match="autocast"):
+        check.confirm(compiled=False, bf16=True, error=1e-6)
+
+
+def test_code_that_was_to_be_compiled_and_was_not_is_no_measurement_of_it() -> None:
+    model = build_model(tokenformer(8, 1, 16, 2, 8, 32), seed=0)
+    tokens = torch.arange(8).view(1, 8)
+    compiler.forget()
+    model.loss(tokens, tokens)
+    compiler.confirm(compiled=False)
+    with pytest.raises(NotMeasured, match="0 graphs"):
+        compiler.confirm(compiled=True)
+    model.blocks[0].compile(backend="eager")
+    model.loss(tokens, tokens)
+    compiler.confirm(compiled=True)
+    with pytest.raises(NotMeasured, match="1 graphs"):
+        compiler.confirm(compiled=False)
+
+
+def test_compiled_code_in_pieces_is_no_measurement() -> None:
+    def in_pieces(x: torch.Tensor) -> torch.Tensor:
+        x = x + 1
+        torch._dynamo.graph_break()
+        return x + 1
+
+    compiler.forget()
+    torch.compile(in_pieces, backend="eager")(torch.ones(1))
+    with pytest.raises(NotMeasured, match="pieces"):
+        compiler.confirm(compiled=True)
+
+
+def test_half_a_line_of_the_results_is_told_and_loses_nothing_else(tmp_path: Path) -> None:
+    record = Recorder(tmp_path, "golden")
+    record.measured("kernels", {KERNELS: [("gemm_kernel", 3, 1.25)]})
+    with (tmp_path / RESULTS).open("a", encoding="utf-8") as file:
+        file.write('{"kind": "bound", "part": "gol\n')
+    record.bounded("logits", 0.0, 1.0)
+    write(tmp_path, Ended("golden", "finished", 1.0))
+    text, good = summarize(tmp_path, ["golden"])
+    assert not good
+    assert "line 2" in text
+    assert "gemm_kernel" in text
+    assert " logits " in text

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from texts import PACK, lines, read_texts
 from typer.testing import CliRunner
 
+from tfscale.cli.execute import prepare as prepare_for
 from tfscale.cli.main import app
-from tfscale.cli.run import prepare as prepare_for
 from tfscale.config.compose import compose
 from tfscale.data.dataset_files import choose
 from tfscale.data.errors import DataError

@@ -13,8 +13,9 @@ import psutil
 import pytest
 from stages import planned, prepare_folder, wait_for
 
+from tfscale.cli.execute import check
 from tfscale.cli.experiment import plan_of
-from tfscale.cli.run import check, run
+from tfscale.cli.run import run
 from tfscale.config.schema import LauncherPart
 from tfscale.faults import UserFault
 from tfscale.schedule.arms import ArmStage

@@ -1,12 +1,10 @@
 """One stage, trained for real: straight, stopped, killed, with accumulation, with bad numbers."""
 
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
-from stages import StopAt, elsewhere, outcome, planned, prepare_folder, process, same, train, trainer_of, wait_for
+from stages import StopAt, elsewhere, outcome, planned, process, same, train, trainer_of, wait_for
 
 from tfscale.growth.verify import NotPreserved
 from tfscale.models.counts import flops as count
@@ -27,19 +25,6 @@ def test_a_stopped_stage_goes_on_bit_for_bit(small: list[str], arm: str, schedul
         assert not train(halved, StopAt(step))
     assert train(halved)
     assert same(outcome(stage), outcome(halved))
-
-
-def test_a_stage_that_begins_with_nothing_imports_little(small: list[str]) -> None:
-    stage = planned(small)[0]
-    prepare_folder(stage)
-    code = (
-        "import sys; from tfscale.training.__main__ import main; assert main() == 0;"
-        "slow = 'sympy', 'torch._dynamo', 'torch.distributed.tensor', 'torch.distributed.checkpoint';"
-        "sys.exit(', '.join(sys.modules.keys() & set(slow)) or 0)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code, str(stage.path)], stderr=subprocess.PIPE, text=True)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert read_done(stage.path)["step"] == stage.spec.steps
 
 
 def test_a_short_stage_is_evaluated_five_times_and_a_grown_one_untrained_too(small: list[str]) -> None:

@@ -1,7 +1,8 @@
 """The settings of a check, and what its parts share."""
 
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from benchmarks.cuda import compiler
+from benchmarks.cuda.failures import NotMeasured
 from benchmarks.cuda.findings import Recorder
 from tfscale.bench.settings import Settings, resolve_settings
-from tfscale.models import cross_entropy
 from tfscale.models.language_model import LanguageModel
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
 MOST_ROUNDS = 400
+LEAST_BF16_ERROR = 1e-4
+"""Relative error of gradients that rounding to bf16 cannot stay below."""
+ROUND_SECONDS = 5e-3
+"""A round repeats shorter work for so long, or waiting for the device would be what is timed."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,20 @@ class Check:
         if self.on_cuda:
             model.compile_parts()
 
+    def confirm(self, compiled: bool, bf16: bool, error: float) -> None:
+        """Makes sure that work since `fresh` was compiled or eager, and in bf16, as it was meant to be.
+
+        Args:
+            error: of the gradients; in bf16 it cannot be small.
+
+        Raises:
+            NotMeasured: it was not.
+        """
+        if self.on_cuda:
+            compiler.confirm(compiled)
+        if bf16 and error < LEAST_BF16_ERROR:
+            raise NotMeasured(f"gradients are only {error:.1g} off: autocast to bf16 was not on")
+
     def autocast(self, bf16: bool) -> AbstractContextManager[Any]:
         """bf16 autocast on the device, or none."""
         return torch.autocast(self.device, torch.bfloat16) if bf16 else contextlib.nullcontext()
@@ -66,18 +86,28 @@ class Check:
             run()
         if self.on_cuda:
             torch.cuda.synchronize()
+        repeats = 1 if self.tiny else math.ceil(ROUND_SECONDS / settings.time(run))
+
+        def repeat() -> None:
+            for _ in range(repeats):
+                run()
+
         times: list[float] = []
         while len(times) < rounds or (sum(times) < total and len(times) < MOST_ROUNDS):
-            times.append(settings.time(run))
-        return median(times)
+            times.append(settings.time(repeat))
+        return median(times) / repeats
 
     def fresh(self) -> None:
         """Forgets what has been compiled, so that no shape becomes symbolic because another came before it, which does
         not happen in training either; and what the allocator has seen."""
         if self.on_cuda:
-            torch._dynamo.reset()
-            cross_entropy._fused_softmax.cache_clear()
+            compiler.forget()
             torch.cuda.empty_cache()
+            self.reset_peak()
+
+    def reset_peak(self) -> None:
+        """Has `peak` count from now on."""
+        if self.on_cuda:
             torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> int | None:
@@ -88,4 +118,13 @@ class Check:
 def relative(value: Tensor, expected: Tensor) -> float:
     """The norm of the difference over the norm of what is expected."""
     found, wanted = value.detach().double().cpu(), expected.detach().double().cpu()
+    assert found.shape == wanted.shape, f"{tuple(found.shape)} is not {tuple(wanted.shape)}"
     return float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
+
+
+def worst(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, str]:
+    """The largest relative error of tensors with the same names, and where it is. NaN is larger than every number."""
+    assert values.keys() == expected.keys(), f"only on one side: {sorted(values.keys() ^ expected.keys())}"
+    errors = {name: relative(values[name], expected[name]) for name in expected}
+    name = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))
+    return errors[name], name

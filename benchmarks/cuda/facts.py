@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.cuda.check import Check
-from tfscale.training.device import Device
+from benchmarks.cuda.findings import MACHINE
+from tfscale.training.device import Device, environment
 from tfscale.training.energy import EnergyMeter
 
 WIDTH = 768
@@ -26,7 +27,7 @@ ENERGY_READINGS = 50
 
 def facts(check: Check) -> None:
     """Measures the machine."""
-    check.record.measured("machine", _machine(check))
+    check.record.measured(MACHINE, _machine(check))
     attempt = check.record.attempt
     side, tokens = (128, 256) if check.tiny else (8192, 16384)
     attempt(f"bf16 matrix product, side {side}", partial(_product, check, side, side, side))
@@ -43,12 +44,14 @@ def facts(check: Check) -> None:
 
 def _machine(check: Check) -> Mapping[str, Any]:
     return {
+        "device": torch.cuda.get_device_name() if check.on_cuda else "cpu",
+        "sizes": "tiny" if check.tiny else "full",
+        "commit": environment(Device(check.device, bf16=True, compiled=True))["commit"],
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if check.on_cuda else None,
         "python": sys.version.split()[0],
         "cores": os.cpu_count(),
-        "device": torch.cuda.get_device_name() if check.on_cuda else "cpu",
         "free_bytes": torch.cuda.mem_get_info()[0] if check.on_cuda else None,
     }
 

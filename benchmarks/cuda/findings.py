@@ -11,6 +11,10 @@ from traceback import format_exc
 from typing import Any, Literal
 
 RESULTS = "results.jsonl"
+MACHINE = "machine"
+"""The measurement that names the device, the versions and the commit."""
+KERNELS = "kernels"
+"""The figure that lists the kernels of a step: name, calls, milliseconds."""
 How = Literal["finished", "crashed", "cut off", "left out"]
 ERROR_CHARACTERS = 600
 """Kept of an error's message; of where it was raised, twice as many."""
@@ -77,9 +81,8 @@ def write(out: Path, finding: Finding) -> None:
     kind = next(name for name, each in KINDS.items() if isinstance(finding, each))
     ok = {"ok": finding.ok} if isinstance(finding, Bounded | Ended) else {}
     line = json.dumps(_plain({"kind": kind, **asdict(finding), **ok, "time": round(time(), 1)}), allow_nan=False)
-    with (out / RESULTS).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-        file.flush()
+    with (out / RESULTS).open("ab", buffering=0) as file:  # one write, for parts that run side by side
+        file.write(line.encode() + b"\n")
         os.fsync(file.fileno())
 
 
@@ -95,18 +98,22 @@ def _plain(value: Any) -> Any:
 
 
 def read(out: Path) -> list[Finding]:
-    """All findings so far, in order.
+    """All findings so far, in order; a line that is not one, such as half a line, counts as a failed measurement.
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError, KeyError: a line is not a finding.
     """
-    return [_finding(json.loads(line)) for line in (out / RESULTS).read_text(encoding="utf-8").splitlines()]
+    lines = (out / RESULTS).read_text(encoding="utf-8", errors="replace").splitlines()
+    return [_finding(number, line) for number, line in enumerate(lines, start=1)]
 
 
-def _finding(values: dict[str, Any]) -> Finding:
-    kind = KINDS[values["kind"]]
-    known = {field.name: values[field.name] for field in fields(kind)}
+def _finding(number: int, line: str) -> Finding:
+    try:
+        values = json.loads(line)
+        kind = KINDS[values["kind"]]
+        known = {field.name: values[field.name] for field in fields(kind)}
+    except (ValueError, TypeError, KeyError):
+        return Failed("results", f"line {number}", f"is not a finding: {line[:80]}")
     if kind is Bounded:
         known = {**known, "value": float(known["value"]), "bound": float(known["bound"])}
     return kind(**known)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.cuda.bounds import GRADIENTS, OUTPUTS, Precision
-from benchmarks.cuda.check import ROOT, Check, relative
+from benchmarks.cuda.check import ROOT, Check, relative, worst
 from tfscale.models.config import TokenFormerConfig, TokenGroup, default_tau
 from tfscale.models.generation import Reader
 from tfscale.models.init import build_model
@@ -72,9 +72,10 @@ def _errors(check: Check, case: Case) -> Mapping[str, Any]:
         loss = model.loss(inputs, expected["targets"].long().to(check.device))
     loss.backward()
     stored = {our_name(name[5:]): value for name, value in expected.items() if name.startswith("grad.")}
-    worst = max((relative(gradient, stored[name]), name) for name, gradient in gradients(model).items())
+    error, where = worst(gradients(model), stored)
+    check.confirm(case.compiled, case.precision == "bf16", error)
     off = abs(loss.item() - expected["loss"].item())
-    return {"logits": logits, "loss_off": off, "gradients": worst[0], "worst_gradient": worst[1]}
+    return {"logits": logits, "loss_off": off, "gradients": error, "worst_gradient": where}
 
 
 def gradients(model: LanguageModel) -> dict[str, torch.Tensor]:

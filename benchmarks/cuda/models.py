@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cuda.bounds import GRADIENTS, OUTPUTS, Precision
-from benchmarks.cuda.check import Check, relative
+from benchmarks.cuda.check import Check, relative, worst
 from benchmarks.cuda.golden import gradients
 from tfscale.bench.sizes import tokenformer, transformer
 from tfscale.models.config import Groups, ModelConfig, TokenFormerConfig, TokenGroup
@@ -124,13 +124,14 @@ def _errors(check: Check, reference: Reference, case: Case) -> Mapping[str, Any]
     (loss, first), (loss_again, second) = step(), step()
     with check.autocast(case.bf16):
         each = model.sequence_losses(inputs, targets)
-    worst = max((relative(gradient, reference.gradients[name]), name) for name, gradient in first.items())
+    error, where = worst(first, reference.gradients)
+    check.confirm(case.compiled, case.bf16, error)
     unequal = [name for name, gradient in first.items() if not torch.equal(gradient, second[name])]
     return {
         "losses": relative(each, reference.sequence_losses),
         "loss_off": abs(loss - reference.loss),
-        "gradients": worst[0],
-        "worst_gradient": worst[1],
+        "gradients": error,
+        "worst_gradient": where,
         "repeats_bits": loss == loss_again and not unequal,
         "unequal": unequal[:UNEQUAL_SHOWN],
     }

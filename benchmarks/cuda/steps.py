@@ -10,7 +10,10 @@ from torch import nn
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.cuda import compiler
 from benchmarks.cuda.check import Check
+from benchmarks.cuda.failures import NotMeasured
+from benchmarks.cuda.findings import KERNELS
 from benchmarks.cuda.memory import bound_peak, planned_bytes
 from benchmarks.step import OFFICIAL, WrittenOut
 from tfscale.bench.contest import make_matrix_product
@@ -32,7 +35,8 @@ def step(name: str, with_official: bool, check: Check) -> None:
     size = Size(name, *pair, 4 if check.tiny else SEQUENCES[name], pair[0].context)
     peak_flops = _peak_flops(check)
     for who in (OURS, TRANSFORMER, *([OFFICIAL] if with_official else [])):
-        found = check.record.attempt(who.name, partial(_measure, check, size, who, peak_flops))
+        measure = _measure_if_it_fits if who == OFFICIAL else _measure
+        found = check.record.attempt(who.name, partial(measure, check, size, who, peak_flops))
         if found and who != OFFICIAL:  # the official order keeps whole logits, which no plan knows
             bound_peak(check.record, who.name, found["peak_bytes"], found["planned_bytes"])
         gc.collect()
@@ -51,13 +55,19 @@ def _peak_flops(check: Check) -> float | None:
     return flops / check.seconds(product, 5, 0.3)
 
 
+def _measure_if_it_fits(check: Check, size: Size, who: Entry, peak_flops: float | None) -> Mapping[str, Any]:
+    try:
+        return _measure(check, size, who, peak_flops)
+    except torch.OutOfMemoryError:
+        return {"fits": False}
+
+
 def _measure(check: Check, size: Size, who: Entry, peak_flops: float | None) -> Mapping[str, Any]:
     check.fresh()
     made = _contestant(check, size, who)
     seconds_of_first = check.settings.time(made.step)
-    if check.on_cuda:
-        torch.cuda.reset_peak_memory_stats()
-    seconds = check.seconds(made.step, 8, 0.8 if who == OFFICIAL else 1.5)
+    seconds = _seconds(check, made, 0.8 if who == OFFICIAL else 1.5)
+    peak = _peak_of_two_micro_batches(check, made)
     flops = who.step_flops(size) / seconds
     h100 = check.on_cuda and any(name in torch.cuda.get_device_name() for name in ("H100", "H200"))
     return {
@@ -66,11 +76,32 @@ def _measure(check: Check, size: Size, who: Entry, peak_flops: float | None) -> 
         "tflops": flops / 1e12,
         "mfu": flops / H100_PEAK if h100 else None,
         "share_of_matrix_product": flops / peak_flops if peak_flops else None,
-        "peak_bytes": check.peak(),
+        "peak_bytes": peak,
         "planned_bytes": planned_bytes(who.config(size), size.sequences, check.device),
         "seconds_of_first_step": seconds_of_first,
         **(_kernels(made) if check.on_cuda and who != OFFICIAL else {}),
     }
+
+
+def _seconds(check: Check, made: TrainedModel, for_seconds: float) -> float:
+    """The seconds of a step, none of which compiles."""
+    made.step()
+    before = compiler.graphs() if check.on_cuda else 0
+    seconds = check.seconds(made.step, 8, for_seconds)
+    if check.on_cuda and compiler.graphs() != before:
+        raise NotMeasured("steps compiled anew while they were timed")
+    return seconds
+
+
+def _peak_of_two_micro_batches(check: Check, made: TrainedModel) -> int | None:
+    """The peak of a step that holds the gradients of its first micro-batch in its second, which is what is planned."""
+    check.reset_peak()
+    with made.settings.autocast():
+        loss = made.loss(*made.batch)
+    loss.backward()
+    del loss
+    made.step()
+    return check.peak()
 
 
 def _contestant(check: Check, size: Size, who: Entry) -> TrainedModel:
@@ -110,5 +141,5 @@ def _kernels(made: TrainedModel) -> Mapping[str, Any]:
     longest = rows[:KERNELS_SHOWN]
     return {
         "device_milliseconds": sum(row.self_device_time_total for row in rows) / 1e3,
-        "kernels": [(row.key[:90], row.count, round(row.self_device_time_total / 1e3, 2)) for row in longest],
+        KERNELS: [(row.key[:90], row.count, round(row.self_device_time_total / 1e3, 2)) for row in longest],
     }

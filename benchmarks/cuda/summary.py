@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cuda.findings import Bounded, Ended, Failed, Finding, Measured, read
+from benchmarks.cuda.findings import KERNELS, MACHINE, Bounded, Ended, Failed, Finding, Measured, read
 
 SUMMARY = "summary.md"
 
@@ -25,13 +25,19 @@ def summarize(out: Path, parts: Sequence[str]) -> tuple[str, bool]:
     failures = [finding for finding in findings if isinstance(finding, Failed)]
     good = not missing and not failures and all(end.ok for end in ended.values()) and all(bound.ok for bound in bounds)
     verdict = "All bounds are held and every part ran." if good else _faults(ended, missing, bounds, failures)
-    text = "\n".join(["# CUDA check", "", verdict, "", *_sections(findings, ended, missing), ""])
+    text = "\n".join(["# CUDA check", "", verdict, "", *_machine(findings), *_sections(findings, ended, missing), ""])
     (out / SUMMARY).write_text(text, encoding="utf-8")
     return text, good
 
 
 def _place(part: str, parts: Sequence[str]) -> int:
     return parts.index(part) if part in parts else len(parts)
+
+
+def _machine(findings: Sequence[Finding]) -> Iterator[str]:
+    for each in findings:
+        if isinstance(each, Measured) and each.name == MACHINE:
+            yield from (f"Machine: {_figures(each.figures)}.", "")
 
 
 def _faults(
@@ -61,6 +67,10 @@ def _sections(findings: Sequence[Finding], ended: dict[str, Ended], missing: Seq
     yield from _table("Measurements", ("part", "measurement", "figures"), [
         [each.part, each.name, _figures(each.figures)] for each in findings if isinstance(each, Measured)
     ])  # fmt: skip
+    for each in findings:
+        if isinstance(each, Measured) and KERNELS in each.figures:
+            rows = [[str(calls), f"{milliseconds:.2f}", name] for name, calls, milliseconds in each.figures[KERNELS]]
+            yield from _table(f"Kernels of {each.part}, {each.name}", ("calls", "milliseconds", "kernel"), rows)
 
 
 def _marked(ok: bool, good: str, bad: str) -> str:

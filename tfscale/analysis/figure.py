@@ -15,14 +15,13 @@ import numpy as np
 
 from tfscale.analysis.bootstrap import Sample, draw_together, sample
 from tfscale.analysis.curves import ArmCurve, Measure, curve
+from tfscale.analysis.figure_growths import draw_growths
 from tfscale.analysis.growths import GrowthEvent, growths
 from tfscale.analysis.intervals import LEVEL
-from tfscale.analysis.labels import Label, Placed, place
 from tfscale.analysis.scaling_law import ScalingLaw
 from tfscale.analysis.style import (
     CHAIN,
     GREY,
-    INK,
     PALE,
     SMALL,
     WIDTH,
@@ -31,7 +30,7 @@ from tfscale.analysis.style import (
     blank,
     drawing,
     power,
-    round_values,
+    round_ticks,
     styles,
     tidy,
 )
@@ -44,8 +43,10 @@ AXIS: dict[Measure, str] = {
     "device_seconds": "cumulative device-seconds, base included",
 }
 HEIGHT, LEGEND_LINE = 3.7, 0.155  # inches
-AXES_POINTS, LETTER = (240.0, 190.0), 7.4
-"""About the size of the axes on paper, and of the letters in it, in points of type."""
+LETTER = 7.4
+"""The height of the letters in the axes, in points."""
+OFFSET = 4
+"""From an end to its label, in points."""
 TITLE_WIDTH, LEGEND_WIDTH, CAPTION_WIDTH = 74, 40, 105  # characters
 PUBLISHED_LINES = {"chain": "-", "scratch": "--", "trained_on": ":", "one_jump": "-."}
 
@@ -85,7 +86,7 @@ def comparison_figure(
         figure = blank(WIDTH, HEIGHT)
         if events and with_growths:
             axes, beside = figure.subplots(1, 2, width_ratios=[4, 1])
-            _draw_growths(beside, events)
+            draw_growths(beside, events)
         else:
             axes = figure.subplots()
         _prepare(axes, frame, measure)
@@ -95,7 +96,7 @@ def comparison_figure(
             _draw_law(axes, law, arms, looks[law.arm], frame)
         for number_, arm in enumerate(published):
             _draw_published(axes, arm, measure, number_)
-        _label_sizes(axes, arms, chain, samples, looks, frame)
+        _label_sizes(axes, arms, chain, samples, looks)
         notes = [*_mark_growths(axes, events, frame, measure), *_notes(samples, laws, published), *_unfinished(arms)]
         _entitle(figure, axes, title)
         if events and with_growths:
@@ -132,13 +133,12 @@ def _end(run: Sample | None) -> tuple[float, float] | None:
 
 
 def _prepare(axes: Any, frame: Frame, measure: Measure) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
     axes.set(xscale="log", yscale="log", xlim=frame.x, ylim=frame.y, xlabel=AXIS[measure], ylabel="held-out perplexity")
-    # A logarithmic locator finds no ticks between 5 and 9, and that is where small comparisons live.
-    axes.yaxis.set_major_locator(FixedLocator(round_values(*frame.y, most=9)))
+    axes.yaxis.set_major_locator(round_ticks(*frame.y))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_major_locator(FixedLocator(round_values(*frame.x, most=6)))
+    axes.xaxis.set_major_locator(round_ticks(*frame.x))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power(value)))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
@@ -230,45 +230,35 @@ def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> N
 
 
 def _label_sizes(
-    axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, samples: Samples, looks: dict[str, Style], frame: Frame
+    axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, samples: Samples, looks: dict[str, Style]
 ) -> None:
-    """Names the chain's ends, and those of runs that did not end at the chain's compute."""
-    ends = {(arm.name, size): end for arm in arms for size in arm.sizes if (end := _end(samples[arm.name, size]))}
-    named = [(chain.name, size) for size in chain.sizes if (chain.name, size) in ends]
-    others = [(arm.name, size) for arm in arms if arm is not chain and arm.kind != "trained_on" for size in arm.sizes]
-    for place_ in others:
-        at_chain = ends.get((chain.name, place_[1]), (0.0, 0.0))[0]
-        if place_ in ends and not math.isclose(ends[place_][0], at_chain, rel_tol=0.03):
-            named.append(place_)
-    labels = [Label(size, _in_points(ends[arm, size], frame)) for arm, size in named]
-    places = place(labels, [_in_points(end, frame) for end in ends.values()], LETTER)
-    for (arm, size), placed in zip(named, places, strict=True):
-        weight = "bold" if arm == chain.name else "normal"
-        _annotate(axes, size, ends[arm, size], placed, color=looks[arm].colour, fontweight=weight)
+    """Label the chain's ends at their lower left, and at their right those of runs that did not end at the chain's
+    compute, above and below in turn."""
+    chain_ends = {size: end for size in chain.sizes if (end := _end(samples[chain.name, size]))}
+    for size, end in chain_ends.items():
+        _annotate(axes, size, end, (-OFFSET, -OFFSET), color=looks[chain.name].colour, fontweight="bold")
+    others = [arm for arm in arms if arm is not chain and arm.kind != "trained_on"]
+    for row, arm in enumerate(others):
+        for column, size in enumerate(arm.sizes):
+            end, at_chain = _end(samples[arm.name, size]), chain_ends.get(size, (0.0, 0.0))[0]
+            if end and not math.isclose(end[0], at_chain, rel_tol=0.03):
+                up = OFFSET if (row + column) % 2 else -OFFSET
+                _annotate(axes, size, end, (OFFSET, up), color=looks[arm.name].colour)
 
 
-def _in_points(at: tuple[float, float], frame: Frame) -> tuple[float, float]:
-    """About where a point of the data lies on paper: in points of type, from the corner of the axes."""
-    (x0, x1), (y0, y1) = frame.x, frame.y
-    return (
-        AXES_POINTS[0] * math.log(at[0] / x0) / math.log(x1 / x0),
-        AXES_POINTS[1] * math.log(at[1] / y0) / math.log(y1 / y0),
-    )
-
-
-def _annotate(axes: Any, text: str, at: tuple[float, float], placed: Placed, **style: Any) -> None:
+def _annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, int], **style: Any) -> None:
     from matplotlib.patheffects import withStroke
 
-    halo = [withStroke(linewidth=2.2, foreground="white")]
+    right, up = offset
     axes.annotate(
         text,
         at,
-        placed.offset,
+        offset,
         textcoords="offset points",
-        ha=placed.ha,
-        va=placed.va,
+        ha="left" if right > 0 else "right",
+        va="center" if up == 0 else "bottom" if up > 0 else "top",
         fontsize=LETTER,
-        path_effects=halo,
+        path_effects=[withStroke(linewidth=2.2, foreground="white")],
         zorder=6,
         clip_on=False,
         **style,
@@ -304,26 +294,8 @@ def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measur
         label = "_nolegend_"
         if y > frame.y[1]:
             above = True
-            _annotate(axes, number(y), (x, frame.y[1]), Placed((5, 0), "left", "center"), color=CHAIN.colour)
+            _annotate(axes, number(y), (x, frame.y[1]), (5, 0), color=CHAIN.colour)
     return ["Numbers at the upper edge: perplexity right after growth, off the scale."] if above else []
-
-
-def _draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
-    """Loss right after each growth and at the end of its stage, against the loss just before it."""
-    sizes = list(dict.fromkeys(event.size for event in events))
-    axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
-    for event in events:
-        x, jump = sizes.index(event.size), event.after.loss - event.before
-        axes.plot([x, x], [0, jump], color=CHAIN.colour, linewidth=1.0, zorder=2)
-        axes.plot(x, jump, marker="^", markersize=5, color=CHAIN.colour, markerfacecolor="white", zorder=3)
-        if event.end is not None:
-            axes.plot(x, event.end - event.before, marker="o", markersize=4.5, color=CHAIN.colour, zorder=3)
-    axes.set_xticks(range(len(sizes)), sizes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_xlim(-0.5, len(sizes) - 0.5)
-    axes.margins(y=0.12)
-    tidy(axes)
-    axes.set_ylabel("loss against that just before growth (nats)", labelpad=1)
-    axes.set_xlabel("grown to")
 
 
 def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]) -> list[str]:

@@ -1,13 +1,16 @@
-"""A comparison as one page of HTML that needs nothing else: no network, no other file."""
+"""A comparison as one page of HTML that needs nothing else: no network, no other file.
+
+`page.html` is the template; this module collects what it shows.
+"""
 
 import base64
 import json
-import math
 from collections.abc import Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tfscale.analysis.compared import Comparison
 from tfscale.analysis.curves import Totals
@@ -28,7 +31,6 @@ from tfscale.analysis.style import render
 from tfscale.analysis.table import Row
 from tfscale.analysis.words import UNITS, basis, number, verdicts, with_interval
 
-TEMPLATE = Path(__file__).with_name("page.html")
 ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
 
 FIGURES = {
@@ -39,9 +41,24 @@ FIGURES = {
     "lineage": "Where each model came from",
 }
 
+Cell = tuple[str | Sequence[str], Any]
+"""The text shown, or the keys of the stages linked to, and the value that the column is sorted by."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: figures, then a table, then a note, as far as there are any."""
+
+    name: str
+    title: str
+    figures: Sequence[str] = ()
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[Cell]] = ()
+    note: str = ""
+
 
 def page(comparison: Comparison, records: Sequence[StageRecord], command: str, configuration: str) -> str:
-    """The page.
+    """Write the page.
 
     Args:
         command: the line that makes the comparison again, with everything that it rests on.
@@ -50,44 +67,48 @@ def page(comparison: Comparison, records: Sequence[StageRecord], command: str, c
     Raises:
         ValueError: nothing measured yet.
     """
-    drawn = {name: render(figure, "svg") for name, figure in figures(comparison)}
-    sections = {
-        "verdicts": ("Verdicts", _verdicts(comparison)),
-        "figure": ("Figure", _figure("figure", drawn)),
-        "results": ("Results", _results(comparison)),
-        "costs": ("Costs", _costs(comparison, drawn)),
-        "growths": ("Growths", _growths(comparison)),
-        "fits": ("Fits", _fits(comparison)),
-        "published": ("Published points", _published(comparison)),
-        "time": ("Time and tokens", _pair("figure_time", "figure_tokens", drawn)),
-        "lineage": ("Lineage", _figure("lineage", drawn)),
-        "stages": ("Stages", _stages(records)),
-        "environment": ("Environment", _environments(records)),
-        "reproduce": ("How to reproduce each number", _reproduce(command, configuration)),
-    }
-    shown = {name: section for name, section in sections.items() if section[1]}
-    links = " ".join(f'<a href="#{name}">{escape(title)}</a>' for name, (title, _) in shown.items())
-    body = [
-        f"<h1>{escape(comparison.heading)}</h1>",
-        f"<nav>{links}</nav>",
-        *(f'<section id="{name}"><h2>{escape(title)}</h2>{text}</section>' for name, (title, text) in shown.items()),
+    sections = [
+        Section("verdicts", "Verdicts", note=" ".join(basis(comparison.table))),
+        Section("figure", "Figure", ["figure"]),
+        _results(comparison),
+        _costs(comparison),
+        _growths(comparison),
+        _fits(comparison),
+        _published(comparison),
+        Section("time", "Time and tokens", ["figure_time", "figure_tokens"]),
+        Section("lineage", "Lineage", ["lineage"]),
+        Section("stages", "Stages"),
+        _environments(records),
+        Section("reproduce", "How to reproduce each number"),
     ]
-    template = Template(TEMPLATE.read_text(encoding="utf-8"))
-    return template.substitute(title=escape(comparison.heading), body="\n".join(body))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["to_json"] = lambda value: json.dumps(value, indent=2)
+    return environment.get_template("page.html").render(
+        title=comparison.heading,
+        sections=[section for section in sections if section.rows or not section.header],
+        verdicts=verdicts(comparison.table),
+        captions=FIGURES,
+        drawn={name: base64.b64encode(render(each, "svg")).decode() for name, each in figures(comparison)},
+        records=records,
+        command=command,
+        configuration=configuration,
+    )
 
 
-def _verdicts(comparison: Comparison) -> str:
-    items = "".join(f"<li>{escape(verdict)}</li>" for verdict in verdicts(comparison.table))
-    return f"<ul>{items}</ul>{_note(' '.join(basis(comparison.table)))}"
-
-
-def _results(comparison: Comparison) -> str:
-    rows = comparison.table.rows
-    cells = [
-        [*_cells(texts, _result_values(row)), _keys_cell(row)]
-        for row, texts in zip(rows, results(comparison.table), strict=True)
+def _results(comparison: Comparison) -> Section:
+    table = comparison.table
+    rows = [
+        [*_cells(texts, _result_values(row)), (row.rests_on, " ".join(row.keys))]
+        for row, texts in zip(table.rows, results(table), strict=True)
     ]
-    return _table([*RESULTS, "Rests on"], cells) + _note(meaning(comparison.table).replace("*", "").replace("`", ""))
+    note = meaning(table).replace("*", "").replace("`", "")
+    return Section("results", "Results", header=[*RESULTS, "Rests on"], rows=rows, note=note)
 
 
 def _result_values(row: Row) -> list[Any]:
@@ -105,15 +126,10 @@ def _result_values(row: Row) -> list[Any]:
     ]
 
 
-def _keys_cell(row: Row) -> str:
-    links = " ".join(f'<a href="#stage-{key}">{key[:6]}</a>' for key in row.rests_on)
-    return f'<td data-sort="{" ".join(row.keys)}">{links}</td>'
-
-
-def _costs(comparison: Comparison, drawn: dict[str, bytes]) -> str:
+def _costs(comparison: Comparison) -> Section:
     table = comparison.table
-    cells = [_cells(texts, _cost_values(row)) for row, texts in zip(table.rows, costs(table), strict=True)]
-    return _figure("costs", drawn) + _table(cost_header(), cells) + _note(COST_MEANING.replace("*", ""))
+    rows = [_cells(texts, _cost_values(row)) for row, texts in zip(table.rows, costs(table), strict=True)]
+    return Section("costs", "Costs", ["costs"], cost_header(), rows, COST_MEANING.replace("*", ""))
 
 
 def _cost_values(row: Row) -> list[Any]:
@@ -121,19 +137,20 @@ def _cost_values(row: Row) -> list[Any]:
     return [row.parameters, row.title, *(total.of(unit) if total else None for unit in UNITS for total in amounts)]
 
 
-def _growths(comparison: Comparison) -> str:
+def _growths(comparison: Comparison) -> Section:
     header = ["Grown to", "Stage", "Seed", "Loss before", "Right after", "Change", "End of stage", "Tokens to recover"]
     rows = []
     for event in comparison.growths:
-        values = [event.before, event.after.loss, event.after.loss - event.before, event.end, event.tokens_to_recover]
-        texts = [*(_shown(value, "+.4f" if i == 2 else ".4f") for i, value in enumerate(values[:4])), number(values[4])]
         start = [event.size, event.key, "" if event.seed is None else str(event.seed)]
+        values = [event.before, event.after.loss, event.after.loss - event.before, event.end, event.tokens_to_recover]
+        before, after, change, end, recovery = values
+        texts = [_shown(before), _shown(after), _shown(change, "+.4f"), _shown(end), number(recovery)]
         rows.append(_cells([*start, *texts], [*start, *values]))
-    note = "Losses on the held-out text, nats a token. To recover: to come back below the loss before, for good."
-    return _table(header, rows) + _note(note) if rows else ""
+    note = "Losses on the held-out text, nats per token. To recover: to come back below the loss before, for good."
+    return Section("growths", "Growths", header=header, rows=rows, note=note)
 
 
-def _fits(comparison: Comparison) -> str:
+def _fits(comparison: Comparison) -> Section:
     rows = []
     for law in comparison.laws:
         title = next(arm.title for arm in comparison.arms if arm.name == law.arm)
@@ -151,31 +168,17 @@ def _fits(comparison: Comparison) -> str:
         "loss = E + A (C / unit)^-alpha through each arm's frontier: fitted, not measured, and not used for any other "
         "number here. [low, high]: 95% of refits to residuals drawn with replacement, given that the form is right."
     )
-    return _table(["Arm", "E", "A", "Unit of C", "alpha", "Points"], rows) + _note(note) if rows else ""
+    return Section("fits", "Fits", header=["Arm", "E", "A", "Unit of C", "alpha", "Points"], rows=rows, note=note)
 
 
-def _published(comparison: Comparison) -> str:
-    rows = published_rows(comparison.published)
+def _published(comparison: Comparison) -> Section:
+    rows = [_cells(row, row) for row in published_rows(comparison.published)]
     note = "On other machines and another cut of the text: to be seen beside the runs, and not compared with them."
-    return _table(PUBLISHED, [_cells(row, [*row]) for row in rows]) + _note(note) if rows else ""
+    return Section("published", "Published points", header=PUBLISHED, rows=rows, note=note)
 
 
-def _stages(records: Sequence[StageRecord]) -> str:
-    return "".join(
-        f'<details id="stage-{record.key}"><summary><code>{escape(record.folder)}</code>, seed {record.seed}: '
-        f"{escape('; '.join(record.arms))}{_parent(record)}</summary>"
-        f"<pre>{escape(record.spec) or 'not begun'}</pre>"
-        f"<pre>{escape(json.dumps(record.environment, indent=2))}</pre></details>"
-        for record in records
-    )
-
-
-def _parent(record: StageRecord) -> str:
-    return f', out of <a href="#stage-{record.parent}">{record.parent}</a>' if record.parent else ""
-
-
-def _environments(records: Sequence[StageRecord]) -> str:
-    """Each environment once, with the stages that were trained in it."""
+def _environments(records: Sequence[StageRecord]) -> Section:
+    """List each environment once, with the stages that were trained in it."""
     found: dict[tuple[str, ...], list[str]] = {}
     for record in records:
         if record.environment:
@@ -185,50 +188,13 @@ def _environments(records: Sequence[StageRecord]) -> str:
             values = (*(str(record.environment.get(name, "")) for name in ENVIRONMENT), packages)
             found.setdefault(values, []).append(record.key[:6])
     rows = [_cells([*values, " ".join(keys)], [*values, len(keys)]) for values, keys in found.items()]
-    return _table([*(name.capitalize() for name in ENVIRONMENT), "Packages", "Stages"], rows) if rows else ""
+    header = [*(name.capitalize() for name in ENVIRONMENT), "Packages", "Stages"]
+    return Section("environment", "Environment", header=header, rows=rows)
 
 
-def _reproduce(command: str, configuration: str) -> str:
-    return (
-        f"<p>All of it, trained where it is not there yet:</p><pre>{escape(command)}</pre>"
-        "<p>One stage: delete its folder and run that again. A stage's name is a hash of all that it computes, so on "
-        "the same device and versions the numbers come back bit for bit. Every row above names the stages that it "
-        "rests on; <code>table.csv</code> and <code>table.json</code>, which <code>tfscale compare</code> writes "
-        "beside this page, hold the same in full precision.</p>"
-        f"<details><summary>The composed configuration</summary><pre>{escape(configuration)}</pre></details>"
-    )  # fmt: skip
+def _cells(texts: Sequence[str], values: Sequence[Any]) -> list[Cell]:
+    return list(zip(texts, values, strict=True))
 
 
-def _figure(name: str, drawn: dict[str, bytes]) -> str:
-    source = base64.b64encode(drawn[name]).decode()
-    caption = escape(FIGURES[name])
-    return f'<figure><img alt="{caption}" src="data:image/svg+xml;base64,{source}"></figure>'
-
-
-def _pair(left: str, right: str, drawn: dict[str, bytes]) -> str:
-    return f'<div class="pair">{_figure(left, drawn)}{_figure(right, drawn)}</div>'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    heads = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in header)
-    lines = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
-
-
-def _cells(texts: Sequence[str], values: Sequence[Any]) -> list[str]:
-    """Cells that show a text and sort by a value; what is not known sorts last."""
-    return [f'<td data-sort="{_sortable(v)}">{escape(text)}</td>' for text, v in zip(texts, values, strict=True)]
-
-
-def _sortable(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return escape(str(value))
-
-
-def _shown(value: float | None, form: str) -> str:
+def _shown(value: float | None, form: str = ".4f") -> str:
     return "" if value is None else f"{value:{form}}"
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'

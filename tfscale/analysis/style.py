@@ -10,7 +10,6 @@ from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -48,16 +47,6 @@ OTHERS = (
     Style("#56B4E9", "X", (0, (1, 2)), "+++"),
     Style("#000000", "*", (0, (8, 3)), "ooo"),
 )
-
-TICK_STEPS = (
-    (1,),
-    (1, 3),
-    (1, 2, 5),
-    (1, 1.5, 2, 3, 5, 7),
-    (1, 1.2, 1.4, 1.6, 2, 2.5, 3, 4, 5, 6, 8),
-    *(tuple(step * width for step in range(round(1 / width), round(10 / width))) for width in (1, 0.5, 0.2, 0.1, 0.05)),
-)
-"""Round numbers of a decade, from few to many."""
 
 
 def styles(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, Style]:
@@ -140,17 +129,13 @@ def tidy(axes: Any) -> None:
     axes.tick_params(labelsize=SMALL + 0.4)
 
 
-def round_values(low: float, high: float, most: int) -> list[float]:
-    """As many round numbers as there are room for, `most` of them if evenly spread, on a logarithmic axis."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    best: list[float] = []
-    for steps in TICK_STEPS:
-        ticks = sorted({float(f"{step * 10.0**decade:.6g}") for decade in decades for step in steps})
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        room = math.log(high / low) / most
-        if all(math.log(after / before) >= room for before, after in pairwise(ticks)) and len(ticks) > len(best):
-            best = ticks
-    return best
+def round_ticks(low: float, high: float) -> Any:
+    """Return a locator of round numbers on a logarithmic axis: spread evenly where it spans less than a decade."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    if high < 10 * low:
+        return MaxNLocator(nbins=6, steps=[1, 2, 5, 10])
+    return LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
 
 
 def power(value: float) -> str:

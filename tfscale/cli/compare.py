@@ -9,8 +9,8 @@ from tfscale.analysis.report import write_comparison
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.console import answer, console, say
+from tfscale.cli.execute import catch_up, run_plan, tracking_store
 from tfscale.cli.experiment import plan_of, quantity, work
-from tfscale.cli.run import catch_up, run_plan, tracking_store
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.folders import group_options
 from tfscale.faults import UserFault

@@ -1,14 +1,16 @@
 """A running plan on one screen: its lineages, what runs, the loss, the cost against the plan, the time left."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from statistics import fmean
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tfscale.cli.curve import FINE, PLAIN, draw
 from tfscale.cli.experiment import tokens, work
 from tfscale.cli.words import name_of, overview_words, speed_words
 from tfscale.schedule.arms import ArmStage
@@ -19,9 +21,7 @@ _SIGNS = {"done": "✔", "running": "▶", "preempted": "‖", "interrupted": "�
 _PLAIN_SIGNS = {"done": "+", "running": ">", "preempted": "=", "interrupted": "=", "failed": "!", "waiting": "."}
 _STYLES = {"done": "green", "running": "cyan", "preempted": "yellow", "interrupted": "yellow", "failed": "bold red",
            "waiting": "dim"}  # fmt: skip
-_CURVE_ROWS = 14
-_LEAST_COLUMNS, _LEAST_ROWS = 30, 6
-"""Below these a curve shows nothing."""
+_BARS = "▁▂▃▄▅▆▇█"
 _NARROW = 60
 """Columns below which nothing stands side by side."""
 
@@ -42,12 +42,11 @@ class Dashboard:
     """What is known of a stage that its folder does not say yet, such as the job that it waits for."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        upper = [*self._lineages(console, options.max_width), *self._active(console), *self._stopped(console)]
-        lower = self._total(options.max_width)
-        used = len(console.render_lines(Group(*upper, lower), options))
-        yield from upper
-        yield from self._curve(console, options.max_width, min(_CURVE_ROWS, console.height - used - 1))
-        yield lower
+        yield from self._lineages(console, options.max_width)
+        yield from self._active(console)
+        yield from self._stopped(console)
+        yield from self._curve(console, options.max_width)
+        yield self._total(options.max_width)
 
     def _lineages(self, console: Console, width: int) -> Iterator[RenderableType]:
         titled = [
@@ -109,27 +108,29 @@ class Dashboard:
                 what = f"{state} at {tokens(look.status.tokens)} tokens" + (f": {detail}" if detail else "")
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
-    def _curve(self, console: Console, width: int, rows: int) -> Iterator[RenderableType]:
-        lineage = self._focus()
-        if not lineage or width < _LEAST_COLUMNS or rows < _LEAST_ROWS:
+    def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
+        """Draw the training losses of a lineage over its model FLOPs as a row of bars, between the first and the last.
+
+        The tenth of the bars with the highest losses, mostly those of the first steps, are cut off at the top.
+        """
+        losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
+        if not losses:
             return
-        pen = FINE if console.encoding.startswith("utf") else PLAIN
-        marks = [sample for look in lineage for sample in look.evaluations]
-        spent = max(sample.flops for look in lineage for sample in (*look.losses, *look.evaluations))
-        starts = [
-            (min(s.flops for s in (*look.losses[:1], *look.evaluations[:1])), look.stage.size) for look in lineage
-        ]
-        starts[0] = (0.0, starts[0][1]) if lineage[0].stage.spec.parent is None else starts[0]
-        unit = ("" if width < _NARROW else f"loss, smoothed; {pen.mark} held out  ") + f"{work(spent)} FLOPs"
-        for line in draw([look.losses for look in lineage], marks, starts, unit, (width, rows), pen):
-            text = Text(line, no_wrap=True, overflow="crop")
-            if pen is FINE:
-                text.highlight_words([pen.mark], "bold yellow")
-            yield text
+        before, after = f"loss {losses[0].loss:.3f} ", f" {losses[-1].loss:.3f} at {work(losses[-1].flops)} FLOPs"
+        columns, bars = max(1, width - len(before) - len(after)), ""
+        if console.encoding.startswith("utf"):
+            groups = defaultdict(list)
+            for sample in losses:
+                groups[int(sample.flops / (losses[-1].flops or 1) * (columns - 1))].append(sample.loss)
+            means = [fmean(groups[column]) for column in sorted(groups)]
+            low, high = min(means), sorted(means)[int(0.9 * (len(means) - 1))]
+            levels = [(min(mean, high) - low) / ((high - low) or 1) for mean in means]
+            bars = "".join(_BARS[int(level * 7.99)] for level in levels)
+        yield Text(f"{before}{bars or 'to'}{after}", no_wrap=True, overflow="crop")
 
     def _focus(self) -> list[Progress]:
-        """The lineage, oldest first, of the stage whose loss is shown: the first that runs, else the chain's last that
-        has begun."""
+        """Return the lineage, oldest first, of the stage whose loss is shown: the first that runs, else the last of the
+        chain that has begun."""
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None

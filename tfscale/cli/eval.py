@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.run import mirror, store_of
+from tfscale.cli.execute import mirror, store_of
 from tfscale.cli.stages import stages_of
 from tfscale.cli.table import table
 from tfscale.config.compose import compose, runs_dir

@@ -1,7 +1,5 @@
 """The `tfscale` command: one module a verb, loaded when it is used, so that --help needs neither torch nor MLflow."""
 
-import atexit
-import gc
 import os
 import sys
 from pathlib import Path
@@ -75,12 +73,9 @@ _STAGES = f"{_STAGE}; several with commas between them; chain: every finished st
 @app.command()
 def run(overrides: Overrides = None, as_json: AsJson = False, config_dir: ConfigDir = None) -> None:
     """Train the chain of a schedule, stage by stage; what is finished is never trained again."""
-    from tfscale.schedule.launchers.ahead import early
+    from tfscale.cli.run import run as verb
 
-    with early():  # what it imports takes as long as all that comes before its turn
-        from tfscale.cli.run import run as verb
-
-        raise typer.Exit(verb(overrides or [], config_dir, as_json))
+    raise typer.Exit(verb(overrides or [], config_dir, as_json))
 
 
 @app.command()
@@ -356,7 +351,6 @@ def bench(
 
 def main() -> None:
     """Run the command line, with its errors in words."""
-    atexit.register(gc.freeze)  # or Python searches all that was imported for garbage before it ends, half a second
     completion.skip_equals_sign()
     streams.open_streams()
     sys.exit(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from tfscale.cli.console import answer, console, say
+from tfscale.cli.execute import check, prepare, train
 from tfscale.cli.experiment import quantity, tokens
-from tfscale.cli.run import check, prepare, train
 from tfscale.cli.table import FittedTable, table
 from tfscale.models.counts import parameters
 from tfscale.schedule.ledger import is_done

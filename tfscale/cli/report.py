@@ -12,7 +12,7 @@ from tfscale.analysis.records import stage_records
 from tfscale.analysis.report import write_whole
 from tfscale.cli.compare import compare_plan, keep, plan_with
 from tfscale.cli.console import answer, say
-from tfscale.cli.run import catch_up, tracking_store
+from tfscale.cli.execute import catch_up, tracking_store
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.cli.console import answer, console, say
+from tfscale.cli.execute import catch_up, check, prepare, tracking_store, train
 from tfscale.cli.experiment import plan_of, work
-from tfscale.cli.run import catch_up, check, prepare, tracking_store, train
 from tfscale.cli.streams import tell_error
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay

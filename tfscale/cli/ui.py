@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tfscale import children
 from tfscale.cli.console import say
+from tfscale.cli.execute import tracking_store
 from tfscale.cli.experiment import plan_of
-from tfscale.cli.run import tracking_store
 from tfscale.faults import UserFault
 from tfscale.leash import leashed
 from tfscale.tracking.store import experiment_id

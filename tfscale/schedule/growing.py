@@ -4,8 +4,6 @@ Exit codes: 0 done, 75 held by another process, 1 a failure, with the reason on 
 """
 
 import argparse
-import atexit
-import gc
 import shutil
 import sys
 import time
@@ -153,5 +151,4 @@ def _report(spec: StageSpec, parent: Path, recipe: Recipe, result: Comparison, s
 
 
 if __name__ == "__main__":
-    atexit.register(gc.freeze)  # or Python searches all that was imported for garbage before it ends
     sys.exit(main())

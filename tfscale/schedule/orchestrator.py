@@ -3,15 +3,15 @@ again."""
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tfscale.config.schema import LauncherPart
 from tfscale.schedule.arms import ArmStage
 from tfscale.schedule.launchers import launcher_of
-from tfscale.schedule.launchers.attempt import Attempt, Coming, Ending, LaunchFailed, Phase
-from tfscale.schedule.ledger import is_done, is_grown
+from tfscale.schedule.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
+from tfscale.schedule.ledger import is_done
 from tfscale.training.events import HEARTBEAT, Event, EventTail, read_events
 from tfscale.training.files import write_json
 from tfscale.training.lock import held
@@ -60,8 +60,6 @@ class _Running:
     tail: EventTail
     end: Event | None = None
     """The `end` event of the process that ran last."""
-    trains: bool = False
-    """Whether something was measured after a step; until then it imports, grows or evaluates, on all cores."""
     beat: float = 0.0
     """Time of the heartbeat file, by its own clock."""
     seen_at: float = 0.0
@@ -111,8 +109,6 @@ class Orchestrator:
         try:
             while not self._is_over():
                 self._start_ready()
-                if all(running.trains for running in self._running):  # else they would take each other's cores
-                    self._launcher.expect(self._coming())
                 self._launcher.wait()
                 self._watch()
                 self._view.tick()
@@ -160,16 +156,6 @@ class Orchestrator:
             and now >= self._troubles[stage.key].not_before
         ]
 
-    def _coming(self) -> Iterator[Coming]:
-        """What is still to be started if nothing goes wrong, in order."""
-        phases = {running.stage.key: running.attempt.phase for running in self._running}
-        for stage in self._pending if not self._stops else ():
-            phase = phases.get(stage.key)
-            if phase is None and stage.spec.inherits and not is_grown(stage.path):
-                yield stage, "growing"
-            if phase != "training":
-                yield stage, "training"
-
     def _start(self, stages: Sequence[ArmStage]) -> None:
         for stage in stages:
             prepare_folder(stage, self._troubles[stage.key].micro_batch)
@@ -197,7 +183,6 @@ class Orchestrator:
                 running.attempt.stop()
             ending = running.attempt.poll()
             for event in running.tail.new():
-                running.trains |= event.get("tokens", 0) > 0
                 if event["event"] in ("start", "end"):
                     running.end = event if event["event"] == "end" else None
                 self._view.event(running.stage, event)
@@ -273,7 +258,6 @@ class Orchestrator:
 
     def _leave(self) -> None:
         """Ends what is still running, unless it goes on without us."""
-        self._launcher.expect([])
         if not self._launcher.outlives:
             for running in self._running:
                 running.attempt.stop()

@@ -42,8 +42,6 @@ class Progress:
     """Events since the look before."""
     losses: tuple[Sample, ...] = ()
     """Of training batches."""
-    evaluations: tuple[Sample, ...] = ()
-    """On held-out tokens."""
     tokens_per_second: float | None = None
     mfu: float | None = None
     """Model FLOPs utilisation; None where conf/device does not know the device."""
@@ -103,7 +101,6 @@ class _Followed:
             status,
             tuple(new),
             tuple(Sample(event["total_flops"], event["loss"]) for event in trained),
-            tuple(Sample(event["total_flops"], event["loss"]) for event in self._events if event["event"] == "eval"),
             speed,
             self._mfu(speed),
             self._memory(running=status.state == "running"),

@@ -5,8 +5,6 @@ not usable, 1 a failure, with the reason on standard error and in metrics.jsonl.
 """
 
 import argparse
-import atexit
-import gc
 import os
 import sys
 import time
@@ -136,5 +134,4 @@ def _is_out_of_memory(fault: Exception) -> bool:
 
 
 if __name__ == "__main__":
-    atexit.register(gc.freeze)  # or Python searches all that was imported for garbage before it ends
     sys.exit(main())

@@ -1,7 +1,6 @@
 """AdamW over a model, the norm of its gradients, and its moments as named tensors."""
 
 import math
-from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +13,12 @@ CLIP_MARGIN = 1e-5
 """Where the norm is this much below the limit, torch's factor, limit / (norm + 1e-6), is one."""
 
 
-class AdamW(torch.optim.AdamW):
-    """torch's AdamW, whose methods tell torch's compiler to pass over them, and import it to do so: a second, in
-    processes that compile nothing. We compile no call of an optimizer, so these are the methods themselves."""
-
-    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
-    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
-    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
-
-
-def build_optimizer(model: LanguageModel, spec: OptimizerSpec) -> AdamW:
+def build_optimizer(model: LanguageModel, spec: OptimizerSpec) -> torch.optim.AdamW:
     """Fused AdamW; matrices decay, norms' gains and biases do not."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=True)
+    return torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=True)
 
 
 def clip_gradients(model: nn.Module, limit: float) -> float:

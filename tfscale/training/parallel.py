@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from tfscale.models.language_model import LanguageModel
 from tfscale.training.device import Device
 from tfscale.training.fitting import Fit
-from tfscale.training.sharding import is_sharded, shard
+from tfscale.training.sharding import shard
 from tfscale.training.world import World
 
 
@@ -57,7 +58,7 @@ def gathering(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
     """
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
-    if is_sharded(objective):
+    if isinstance(objective, FSDPModule):
         objective.set_requires_all_reduce(last)
     return nullcontext()
 
@@ -67,5 +68,5 @@ def evaluating(objective: nn.Module) -> Iterator[None]:
     """Surrounds forward passes without backward passes."""
     with torch.no_grad():
         yield
-    if is_sharded(objective):
+    if isinstance(objective, FSDPModule):
         objective.reshard()  # the backward pass does it otherwise

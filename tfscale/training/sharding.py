@@ -1,24 +1,16 @@
-"""Models and tensors of which each rank holds a share (FSDP2).
-
-torch's modules for that take a second to import. They are imported here, where a model is sharded; before that no
-tensor can be a share.
-"""
-
-import sys
-from typing import TYPE_CHECKING, TypeGuard
+"""Models and tensors of which each rank holds a share (FSDP2)."""
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from tfscale.checkpoint import Part
 from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 from tfscale.training.device import Device
 from tfscale.training.world import Ranks, World
-
-if TYPE_CHECKING:
-    from torch.distributed.fsdp import FSDPModule
-    from torch.distributed.tensor import DTensor
 
 
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
@@ -28,9 +20,6 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
     Args:
         hybrid: within each host, which then holds a copy of the model; else over all ranks.
     """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
     if hybrid:
         shape, names = (world.size // world.local_size, world.local_size), ("replicate", "shard")
         mesh = init_device_mesh(device.kind, shape, mesh_dim_names=names)
@@ -44,26 +33,14 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
     fully_shard(module, mesh=mesh)
 
 
-def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
-    """Whether a module's weights are gathered when it is called."""
-    fsdp = sys.modules.get("torch.distributed.fsdp")
-    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
-
-
-def is_share(tensor: Tensor) -> "TypeGuard[DTensor]":
-    """Whether a tensor is this rank's share of a larger one."""
-    tensors = sys.modules.get("torch.distributed.tensor")
-    return tensors is not None and isinstance(tensor, tensors.DTensor)
-
-
 def whole(tensor: Tensor) -> Tensor:
     """The tensor of which this is a share. A collective call."""
-    return tensor.full_tensor() if is_share(tensor) else tensor
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
     """What of a tensor is on this rank."""
-    return tensor.to_local() if is_share(tensor) else tensor
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
@@ -72,7 +49,7 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
     from torch.distributed.tensor import distribute_tensor
 
     for name, parameter in model.named_parameters():
-        assert is_share(parameter)
+        assert isinstance(parameter, DTensor)
         first = init_tensor(name, tuple(parameter.shape), model.config, seed)
         # No data travels: every rank has made the same tensor.
         mine = distribute_tensor(first, parameter.device_mesh, parameter.placements, src_data_rank=None)
@@ -81,7 +58,7 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
 
 def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
     """What of a tensor this rank writes into a checkpoint; None: nothing."""
-    if not is_share(tensor):
+    if not isinstance(tensor, DTensor):
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):
         if placement.is_replicate() and tensor.device_mesh.get_local_rank(dimension):
@@ -92,7 +69,7 @@ def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
 
 def first_row(tensor: Tensor) -> int:
     """Where this rank's rows of a tensor begin in the whole of it."""
-    if not is_share(tensor):
+    if not isinstance(tensor, DTensor):
         return 0
     first = 0
     for dimension, placement in enumerate(tensor.placements):

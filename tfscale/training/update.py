@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tfscale.training.optimizer import AdamW, clip_gradients
+from tfscale.training.optimizer import clip_gradients
 from tfscale.training.rates import Apart
 from tfscale.training.sharding import local
 from tfscale.training.spec import StageSpec
@@ -88,11 +88,11 @@ class InBackward:
         for name, parameter in state.model.named_parameters():
             # An optimizer looks through all its weights at each step. One a weight, with the state of the whole one,
             # keeps that linear.
-            single = AdamW([parameter], fused=True)
+            single = torch.optim.AdamW([parameter], fused=True)
             single.state = state.optimizer.state
             parameter.register_post_accumulate_grad_hook(partial(self._step, name, single, group_of[parameter]))
 
-    def _step(self, name: str, single: AdamW, group: dict[str, object], parameter: Tensor) -> None:
+    def _step(self, name: str, single: torch.optim.AdamW, group: dict[str, object], parameter: Tensor) -> None:
         assert name not in self._norms, f"{name} got its gradient in pieces; each must be whole"
         assert parameter.grad is not None
         self._norms[name] = torch.linalg.vector_norm(parameter.grad)

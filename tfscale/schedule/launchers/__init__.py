@@ -2,7 +2,6 @@
 
 from tfscale.config.schema import LauncherPart
 from tfscale.schedule.launchers import machine, slurm
-from tfscale.schedule.launchers.ahead import dismiss_early
 from tfscale.schedule.launchers.attempt import Launcher
 from tfscale.schedule.launchers.inherited import left_over as left_over
 from tfscale.schedule.launchers.inherited import started_as_ranks
@@ -10,8 +9,6 @@ from tfscale.schedule.launchers.inherited import started_as_ranks
 
 def launcher_of(part: LauncherPart) -> Launcher:
     """The launcher that `launcher=` means."""
-    if part.kind != "local":
-        dismiss_early()  # torchrun and jobs start processes of their own
     return slurm.Slurm(part) if part.kind == "slurm" else machine.ThisMachine(part)
 
 

@@ -1,6 +1,6 @@
 """What the orchestrator knows of where stages run."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -8,8 +8,6 @@ from typing import Literal, Protocol
 from tfscale.schedule.arms import ArmStage
 
 Phase = Literal["growing", "training"]
-Coming = tuple[ArmStage, Phase]
-"""An attempt that has not been started."""
 
 
 class LaunchFailed(Exception):
@@ -62,9 +60,6 @@ class Launcher(Protocol):
 
     def wait(self) -> None:
         """Passes the time between two looks at the attempts."""
-
-    def expect(self, coming: Iterable[Coming]) -> None:
-        """What will be started next if nothing goes wrong, in this order; empty: nothing."""
 
     def start(self, stages: Sequence[ArmStage]) -> list[Attempt]:
         """An attempt at each stage; their folders have been prepared.

@@ -1,10 +1,10 @@
 """Stages as processes of this machine: one process a stage, or several that torchrun starts and watches."""
 
 import os
-import select
 import signal
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -15,8 +15,7 @@ from tfscale import children
 from tfscale.config.schema import LauncherPart
 from tfscale.faults import USER_FAULT
 from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.launchers.ahead import Ahead
-from tfscale.schedule.launchers.attempt import Attempt, Coming, Ending, Phase
+from tfscale.schedule.launchers.attempt import Attempt, Ending, Phase
 from tfscale.schedule.launchers.processes import built_for_devices, growing_command, launch, training_command
 from tfscale.schedule.ledger import is_grown
 from tfscale.training.preemption import PREEMPTED
@@ -36,25 +35,10 @@ class ThisMachine:
         self._torchrun = part.kind == "torchrun"
         self._processes = processes_of(part, self._devices)
         self._slots: list[ProcessAttempt | None] = [None] * part.parallel
-        self._ahead = Ahead()
 
     def wait(self) -> None:
-        """A tenth of a second, or less if a process ends meanwhile."""
-        running = [attempt.process for attempt in self._slots if attempt and attempt.process.returncode is None]
-        ends = select.poll()
-        with ExitStack() as opened:
-            with suppress(AttributeError, OSError):  # of Linux, and of its newer kernels
-                for process in running:
-                    end = os.pidfd_open(process.pid)
-                    opened.callback(os.close, end)
-                    ends.register(end, select.POLLIN)
-            ends.poll(1000 * PAUSE)
-
-    def expect(self, coming: Iterable[Coming]) -> None:
-        """Starts processes for the first of it, which wait for their turn; torchrun starts its own. Not where there are
-        CUDA devices: which one a process gets is known when it starts, and its stages last long."""
-        if not self._devices:
-            self._ahead.expect(each for each in coming if each[1] == "growing" or not self._torchrun)
+        """Sleeps for a tenth of a second."""
+        time.sleep(PAUSE)
 
     def start(self, stages: Sequence[ArmStage]) -> list[Attempt]:
         """An attempt at each stage, on devices of its own where there are enough."""
@@ -67,7 +51,7 @@ class ThisMachine:
         phase = phase_of(stage)
         command = self._training(stage) if phase == "training" else growing_command(stage.path)
         log = stage.path / f"{phase}.log"
-        process = self._ahead.begin((stage, phase)) or launch(phase, command, log, environment)
+        process = launch(phase, command, log, environment)
         self._slots[slot] = attempt = ProcessAttempt(process, phase, log)
         return attempt
 

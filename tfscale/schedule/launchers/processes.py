@@ -22,11 +22,6 @@ def growing_command(stage_dir: Path) -> list[str]:
     return children.python("tfscale.schedule.growing", str(stage_dir), "--supervised")
 
 
-def waiting_command(phase: Phase) -> list[str]:
-    """A process that does the same as one of these when its standard input names the stage."""
-    return children.python("tfscale.schedule.waiting", phase)
-
-
 def launch(
     phase: Phase, command: Sequence[str], log: Path | None, told: Mapping[str, str] = children.NOTHING
 ) -> Popen[bytes]:

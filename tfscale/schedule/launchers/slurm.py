@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale import children
 from tfscale.config.schema import LauncherPart
 from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.launchers.attempt import Attempt, Coming, Ending, LaunchFailed, Phase
+from tfscale.schedule.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.schedule.launchers.machine import phase_of
 from tfscale.schedule.launchers.slurm_job import StageJob
 from tfscale.schedule.ledger import is_done
@@ -47,9 +47,6 @@ class Slurm:
     def wait(self) -> None:
         """A second."""
         time.sleep(1.0)
-
-    def expect(self, coming: Iterable[Coming]) -> None:
-        """Nothing: a job's time is not for waiting."""
 
     def start(self, stages: Sequence[ArmStage]) -> list[Attempt]:
         """Submits a job for each stage.

@@ -1,0 +1,154 @@
+"""The parts that commands share: check a plan, prepare its corpus, train its stages, bring its store up to date."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from tfscale.cli.console import console, say
+from tfscale.cli.data import PreparationView
+from tfscale.cli.view import make_view
+from tfscale.config.compose import runs_dir
+from tfscale.config.schema import Experiment
+from tfscale.faults import UserFault
+from tfscale.schedule.arms import ArmStage
+from tfscale.schedule.corpus import prepare_corpus
+from tfscale.schedule.corpus_notes import left_out_notes, listing_of, unknown_notes
+from tfscale.schedule.experiments import Recorded, experiment_of, record
+from tfscale.schedule.launchers import left_over, missing
+from tfscale.schedule.ledger import is_done
+from tfscale.schedule.orchestrator import Orchestrator, StageFailed
+from tfscale.schedule.plan import Plan, make_plan
+from tfscale.schedule.predict import planned_machine, preflight, remarks
+from tfscale.tracking.mirror import Mirror
+from tfscale.tracking.store import Store, StoreError, store_at
+from tfscale.tracking.sync import sync
+from tfscale.training.preemption import PREEMPTED
+
+MIRROR_SECONDS = 60.0
+"""How long the end of a run waits for a slow tracking store."""
+
+
+def run_plan(plan: Plan) -> tuple[int, Plan]:
+    """Train what is not finished. Return the exit code, and the plan with what the rules of `schedule.grow_when` have
+    decided meanwhile.
+
+    Raises:
+        UserFault: something is missing; nothing has been written.
+    """
+    store = tracking_store(plan)
+    check(plan)
+    left = [stage for stage in plan.stages if not is_done(stage)]
+    if not left:
+        record(plan)
+        catch_up(plan, store)
+        say(f"{plan.experiment.schedule.name}: all {len(plan.stages)} stages are done; nothing to train.")
+        return 0, plan
+    if len(left) < len(plan.stages):
+        say(f"{len(plan.stages) - len(left)} of {len(plan.stages)} stages are done already.")
+    prepare(plan)
+    while True:
+        known, stages = plan.known, plan.decided
+        record(known)
+        code = train(known, stages, store)
+        if code or stages == plan.stages:
+            return code, plan
+        plan = make_plan(plan.experiment)  # what the chain has cost is the others' budget
+
+
+def check(plan: Plan) -> None:
+    """Make sure that a plan can be run here.
+
+    Raises:
+        UserFault: something is missing; nothing has been written.
+    """
+    faults = [*preflight(plan), *missing(plan.experiment.launcher)]
+    if faults:
+        raise UserFault(faults)
+    if note := left_over():
+        say(f"note: {note}")
+    if plan.experiment.launcher.kind == "slurm":
+        for note in remarks(plan, planned_machine(plan.experiment)):
+            say(f"note: {note}")
+
+
+def tracking_store(plan: Plan) -> Store | None:
+    """Return the store of a plan's tracking, as `store_of` does."""
+    return store_of(plan.experiment)
+
+
+def store_of(experiment: Experiment) -> Store | None:
+    """Return the store of an experiment's tracking, or None where tracking is off.
+
+    Raises:
+        UserFault: the URI is not one.
+    """
+    if not experiment.tracking.enabled:
+        return None
+    try:
+        return store_at(runs_dir(experiment), experiment.tracking.uri)
+    except ValueError as error:
+        raise UserFault([str(error)]) from error
+
+
+def prepare(plan: Plan) -> None:
+    """Prepare the corpus, or find it prepared."""
+    with PreparationView() as view:
+        data = prepare_corpus(plan.experiment, plan.corpus, view)
+    notes = [] if plan.corpus.prepared else left_out_notes(listing_of(plan.experiment, plan.corpus))
+    for note in [*notes, *unknown_notes(data.manifest)]:
+        say(f"warning: {note}")
+
+
+def train(plan: Plan, stages: Sequence[ArmStage], store: Store | None) -> int:
+    """Train stages of a plan to their end, in view of the user, and return the exit code."""
+    mirror = Mirror(store, plan.experiment.schedule.name, plan.arms) if store else None
+    with make_view(plan, console) as view:
+        orchestrator = Orchestrator(stages, plan.experiment.launcher, view)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            view.say(orchestrator.stop())
+
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        if mirror:
+            mirror.start()
+        try:
+            finished = orchestrator.run()
+        except StageFailed as failure:
+            view.say(str(failure))
+            return 1
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            _stop(mirror)
+    if not finished:
+        say("stopped; the same command goes on.")
+        return PREEMPTED
+    return 0
+
+
+def _stop(mirror: Mirror | None) -> None:
+    fault = mirror.stop(MIRROR_SECONDS) if mirror else None
+    if fault:
+        _warn(fault)
+
+
+def catch_up(plan: Plan, store: Store | None) -> None:
+    """Bring the store up to date with a plan's stages and comparison; warn if that fails."""
+    if store is not None:
+        mirror(experiment_of(plan), store)
+
+
+def mirror(experiment: Recorded, store: Store) -> None:
+    """Bring the store up to date with an experiment recorded in the runs folder; warn if that fails."""
+    try:
+        sync(store, experiment.name, experiment.arms, experiment.comparison)
+    except StoreError as fault:
+        _warn(str(fault))
+
+
+def _warn(fault: str) -> None:
+    print(
+        f"warning: tracking is behind: {fault}\nThe same command sends what is missing once that is mended.",
+        file=sys.stderr,
+    )
