@@ -1,6 +1,7 @@
 """Growth of one tensor: pure functions from a weight, or a moment of AdamW, to the larger one."""
 
-from typing import Literal
+from functools import partial
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
@@ -79,12 +80,16 @@ def _new_rows(
     shape = (n, old.shape[1])
     if role == "weight":
         how = recipe.new_keys if name.endswith(".keys") else recipe.new_values
+        first_values = partial(init_tensor, name, shape, parent, seed, f":from{len(old)}")
         # The remainder of a split is the exact recipe: zero keys, random values.
-        zero = how == "zero" or (how == "split" and name.endswith(".keys"))
-        part = f":from{len(old)}"
-        rows = torch.zeros(shape) if zero else init_tensor(name, shape, parent, seed, part)
-        if how == "matched":
-            rows *= old.std().item() / std_of(name, parent)
+        if how == "zero" or (how == "split" and name.endswith(".keys")):
+            rows = torch.zeros(shape)
+        elif how == "random" or how == "split":
+            rows = first_values()
+        elif how == "matched":
+            rows = first_values() * (old.std().item() / std_of(name, parent))
+        else:
+            assert_never(how)
         return rows.to(old.dtype)
     if role == "exp_avg_sq" and recipe.new_second_moment == "mean":
         return old.mean(0, keepdim=True).expand(shape)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from tfscale.models.config import Groups, TokenFormerConfig, TokenGroup, default_tau
 
@@ -147,8 +147,11 @@ def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Grou
     copies = copies_of_each(groups, n, recipe)
     grown = [TokenGroup(group.n * copies, group.tau * default_tau(kind, copies)) for group in groups]
     last = grown[-1].n + n - sum(group.n for group in grown)
-    tau = default_tau(kind, last) if recipe.tau == "recompute" else grown[-1].tau
-    return (*grown[:-1], TokenGroup(last, tau))
+    if recipe.tau == "recompute":
+        return (*grown[:-1], TokenGroup(last, default_tau(kind, last)))
+    if recipe.tau == "keep" or recipe.tau == "split":
+        return (*grown[:-1], TokenGroup(last, grown[-1].tau))
+    assert_never(recipe.tau)
 
 
 def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:

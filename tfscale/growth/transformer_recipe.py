@@ -1,7 +1,7 @@
 """Growth of a Transformer, the baseline of growth by parameter tokens: its settings, and what follows from them."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import parameters
@@ -54,7 +54,12 @@ def grow_shape(parent: TransformerConfig, growth: TransformerGrowth, wanted: int
     def of(step: int) -> TransformerConfig:
         if growth.method == "g_stack":
             return replace(parent, n_layer=parent.n_layer * step)
-        heads = parent.n_head * 2 ** (step - 1) if growth.method == "hypercloning" else parent.n_head + step - 1
+        if growth.method == "hypercloning":
+            heads = parent.n_head * 2 ** (step - 1)
+        elif growth.method == "net2net":
+            heads = parent.n_head + step - 1
+        else:
+            assert_never(growth.method)
         d_model, d_ff = (width * heads // parent.n_head for width in (parent.d_model, parent.d_ff))
         return replace(parent, n_head=heads, d_model=d_model, d_ff=d_ff)
 

@@ -1,5 +1,7 @@
 """Pattention: attention between tokens and parameter tokens, in place of a linear projection."""
 
+from typing import assert_never
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +20,9 @@ def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
     if kind == "gelu_l2_norm":
         scores = F.gelu(scores)
         return scores * _scale(scores, tau)
-    return torch.softmax(scores, dim=-1) * tau
+    if kind == "softmax":
+        return torch.softmax(scores, dim=-1) * tau
+    assert_never(kind)
 
 
 def _scale(scores: Tensor, tau: float) -> Tensor:

@@ -1,5 +1,7 @@
 """The arms of an experiment: each a way of getting to the schedule's sizes, and the stages that it takes."""
 
+from typing import assert_never
+
 from tfscale.config.schema import ArmPart, StagePart
 from tfscale.growth.recipe import GrowthRecipe, without_new_tokens
 from tfscale.growth.transformer_recipe import TransformerGrowth, grow_shape
@@ -32,7 +34,12 @@ class ArmBuilder:
             stages = [self._specs.stage(size.size, self._scratch(part, size, target)) for size, target in sizes]
             return Arm(name, part.title, "scratch", tuple(stages))
         sizes = sizes[1:] if part.sizes == "all" else sizes[-1:]
-        make = self._trained_on if part.kind == "trained_on" else self._one_jump
+        if part.kind == "trained_on":
+            make = self._trained_on
+        elif part.kind == "one_jump":
+            make = self._one_jump
+        else:
+            assert_never(part.kind)
         stages = [self._specs.stage(size.size, make(part, size, target)) for size, target in sizes]
         return Arm(name, part.title, part.kind, (self.chain.stages[0], *stages))
 

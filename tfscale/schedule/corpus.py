@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
@@ -161,7 +162,9 @@ def _tokenizer(experiment: Experiment) -> TokenizerSpec | None:
         return TokenizerSpec("file", path=path)
     if data.tokenizer == "hub":
         return TokenizerSpec("hub", path=path, name=data.tokenizer_name)
-    return TokenizerSpec("bpe", vocab_size=data.vocab_size)
+    if data.tokenizer == "bpe":
+        return TokenizerSpec("bpe", vocab_size=data.vocab_size)
+    assert_never(data.tokenizer)
 
 
 def _hub(experiment: Experiment) -> HubDataset | None:

@@ -7,6 +7,7 @@ soon as a rule holds, the end is fixed: with `wsd` the rate then falls over the 
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 from tfscale.training.spec import EndingSpec, StageSpec, steps_of
 
@@ -56,9 +57,10 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
     """
     if ending.rule == "plateau":
         return len(looks) > ending.looks and looks[-1 - ending.looks][1] - looks[-1][1] < ending.least
-    if len(looks) < max(FEWEST_POINTS, ending.looks):
-        return False
-    return gain_by_curve(looks, ending.most_tokens) < ending.least
+    if ending.rule == "predicted_gain":
+        enough = len(looks) >= max(FEWEST_POINTS, ending.looks)
+        return enough and gain_by_curve(looks, ending.most_tokens) < ending.least
+    assert_never(ending.rule)
 
 
 def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:

@@ -1,6 +1,7 @@
 """The learning rate as a pure function of the position in the stage."""
 
 import math
+from typing import assert_never
 
 from tfscale.training.spec import ScheduleSpec
 
@@ -18,5 +19,7 @@ def learning_rate(schedule: ScheduleSpec, peak: float, position: int, tokens: in
     if schedule.kind == "cosine":
         progress = (position - warmup) / max(1, tokens - warmup)
         return peak * (schedule.floor + (1 - schedule.floor) * (1 + math.cos(math.pi * progress)) / 2)
-    remaining = (tokens - position) / max(1.0, schedule.decay * tokens)
-    return peak * (schedule.floor + (1 - schedule.floor) * min(1.0, remaining))
+    if schedule.kind == "wsd":
+        remaining = (tokens - position) / max(1.0, schedule.decay * tokens)
+        return peak * (schedule.floor + (1 - schedule.floor) * min(1.0, remaining))
+    assert_never(schedule.kind)

@@ -5,7 +5,7 @@ import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -168,9 +168,11 @@ class Trainer:
             raise NonFinite(f"{self.stage_dir.name}, {bad}. That is more than launcher.non_finite_cap={cap}. {mend}.")
         if policy == "skip":
             self._count(seconds, joules, updated=False)
-        else:
+        elif policy == "rollback":
             self.passed_over.add(bad.step)
             self._restore()
+        else:
+            assert_never(policy)
 
     def _count(self, seconds: float, joules: float, updated: bool) -> None:
         counters, tokens = self.state.counters, self.spec.batch_tokens

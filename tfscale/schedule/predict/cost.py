@@ -8,6 +8,7 @@ Update: AdamW reads weight, gradient and two moments and writes three of them ba
 
 import socket
 from dataclasses import dataclass
+from typing import assert_never
 
 from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import Flops, flops, non_embedding_parameters, parameters
@@ -164,7 +165,9 @@ def _twice(spec: StageSpec, recompute: Recompute) -> int:
         return once.forward - once.logits
     if recompute == "pattention" and isinstance(spec.model, TokenFormerConfig):
         return once.projections // 2 + once.norm  # the scores, not what they are mixed into
-    return 0
+    if recompute == "none" or recompute == "pattention":
+        return 0
+    assert_never(recompute)
 
 
 def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
@@ -177,8 +180,10 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
     moved = chosen.accumulation * _sharded_bytes(spec, machine)
     if chosen.sharding == "full":
         return _ring(moved, machine.devices) / _bus(machine, machine.hosts)
-    inside = _ring(moved, machine.per_host) / _bus(machine, 1)
-    return inside + 2 * _ring(reduced, machine.hosts) / _bus(machine, machine.hosts)
+    if chosen.sharding == "hybrid":
+        inside = _ring(moved, machine.per_host) / _bus(machine, 1)
+        return inside + 2 * _ring(reduced, machine.hosts) / _bus(machine, machine.hosts)
+    assert_never(chosen.sharding)
 
 
 def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
