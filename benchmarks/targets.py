@@ -31,11 +31,11 @@ class Verdict:
     value: float
     target: float
     at_least: bool
-    """Whether larger values are better."""
+    """True if larger values are better."""
 
     @property
     def reached(self) -> bool:
-        """Whether the value reaches the target."""
+        """True if the value reaches the target."""
         return self.value >= self.target if self.at_least else self.value <= self.target
 
     def to_json(self) -> dict[str, Any]:

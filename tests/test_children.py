@@ -32,12 +32,12 @@ STARTERS = {"children.py", "leash.py"}
 POOLS = {"bench/apart.py"}
 """Pools in a child, `tfscale.bench.run`: their processes inherit what it has."""
 WORDS = {"PIPE", "DEVNULL", "Popen", "CompletedProcess", "TimeoutExpired", "CalledProcessError"}
-"""What others may import from subprocess: streams, types, faults."""
+"""Names that other modules may import from subprocess: streams, types and errors."""
 OS_STARTERS = ("os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.system", "os.popen", "os.startfile")
 
 
 def starts(tree: ast.Module) -> Iterator[str]:
-    """What a module could start a process with."""
+    """Lists the calls in a module that could start a process."""
     for node in ast.walk(tree):
         names = {name.name for name in node.names} if isinstance(node, ast.Import | ast.ImportFrom) else set()
         if isinstance(node, ast.ImportFrom):

@@ -56,7 +56,7 @@ def variables(port: int) -> dict[str, str]:
 
 
 def waits(process: psutil.Process, port: int) -> bool:
-    """Whether a rank waits for the others: it speaks to the store that they meet at."""
+    """True if a rank is waiting for the others, which shows in its connection to their store."""
     addresses = [(each.laddr, each.raddr) for each in process.net_connections("tcp")]
     return any(port in (ours.port, theirs.port if theirs else None) for ours, theirs in addresses)
 

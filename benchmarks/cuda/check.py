@@ -39,7 +39,7 @@ class Check:
 
     @property
     def on_cuda(self) -> bool:
-        """Whether the device is a GPU, whose allocator says what a step has taken."""
+        """True on a GPU, whose allocator reports how much memory a step has taken."""
         return self.device == "cuda"
 
     @property

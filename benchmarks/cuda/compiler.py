@@ -1,4 +1,5 @@
-"""What torch.compile has done since a measurement began. Importing its parts takes seconds, so it waits until then."""
+"""Counts of what torch.compile has done since a measurement began. Its modules take seconds to import, so they are
+imported when a measurement begins."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""What a check finds: one line of JSON per finding, on disk as soon as it is known, so that a cut-off loses nothing."""
+"""Findings of a check: one line of JSON each, on disk as soon as it is known, so that a cut-off loses nothing."""
 
 import json
 import math
@@ -42,7 +42,7 @@ class Bounded:
 
     @property
     def ok(self) -> bool:
-        """Whether the bound is held; a value that is not a number breaks it."""
+        """True if the bound is held. A value that is not a number breaks it."""
         return self.value <= self.bound
 
 
@@ -68,7 +68,7 @@ class Ended:
 
     @property
     def ok(self) -> bool:
-        """Whether the part ran to its end."""
+        """True if the part ran to its end."""
         return self.how == "finished"
 
 
