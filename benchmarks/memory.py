@@ -18,9 +18,9 @@ from tfscale.bench.sizes import tokenformer, transformer
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import memory, parameters
 from tfscale.models.execution import Execution
+from tfscale.stage.spec import RunSpec
 from tfscale.training.device import resolve
 from tfscale.training.fitting import Fit
-from tfscale.training.spec import RunSpec
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update
 from tfscale.training.world import World

@@ -13,9 +13,9 @@ from tfscale.bench.contest import take_turns
 from tfscale.bench.rows import Found, Row
 from tfscale.bench.settings import Settings
 from tfscale.config.compose import compose
-from tfscale.schedule.ledger import read_done
-from tfscale.schedule.plan import make_plan
-from tfscale.training.events import Event, read_events
+from tfscale.plan.plan import make_plan
+from tfscale.stage.events import Event, read_events
+from tfscale.stage.status import read_done
 
 PART, START, CHAIN = "orchestration", "start", "progressive_tiny"
 COMMANDS = {

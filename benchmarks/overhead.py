@@ -17,13 +17,14 @@ from tfscale.bench.sizes import ON_CUDA, PROGRESSIVE_1, TINY_4, Size
 from tfscale.bench.trained import OURS
 from tfscale.checkpoint import Counters
 from tfscale.models.language_model import LanguageModel
-from tfscale.schedule.arms import Arm, ArmStage
+from tfscale.plan.arms import Arm
+from tfscale.stage.events import EventLog
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import RunSpec, StageSpec
 from tfscale.tracking.store import store_at
 from tfscale.tracking.sync import Session
-from tfscale.training.events import EventLog
 from tfscale.training.optimizer import moments
 from tfscale.training.saver import Saver
-from tfscale.training.spec import RunSpec, StageSpec
 from tfscale.training.world import World
 
 PART, CASE = "overhead", "a step"
@@ -51,7 +52,7 @@ def measure(settings: Settings) -> Iterator[Found]:
         except ImportError as error:
             yield Note(PART, f"the mirror was left out: {error.name} is not installed")
             return
-        times = _times(partial(_sync, session, ArmStage("size", "key", folder, spec), log, steps), settings, 20)
+        times = _times(partial(_sync, session, Stage("size", "key", folder, spec), log, steps), settings, 20)
         mirrored = Row(PART, CASE, "events mirrored to MLflow", times, {"events": EVENTS_PER_SYNC})
         yield mirrored
         per_step = (event.median + mirrored.median / EVENTS_PER_SYNC) / STEPS_PER_EVENT
@@ -69,7 +70,7 @@ def _event(log: EventLog, step: int) -> None:
     log.write("train", step=step, tokens=step, time=time(), **totals, **measured)
 
 
-def _sync(session: Session, stage: ArmStage, log: EventLog, steps: Iterator[int]) -> None:
+def _sync(session: Session, stage: Stage, log: EventLog, steps: Iterator[int]) -> None:
     for _ in range(EVENTS_PER_SYNC):
         _event(log, next(steps))
     session.sync([Arm("arm", "Arm", "chain", (stage,))])

@@ -9,9 +9,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from tfscale.config.compose import compose
-from tfscale.schedule.ledger import read_done, read_growth
-from tfscale.schedule.plan import make_plan
-from tfscale.training.events import read_events
+from tfscale.plan.plan import make_plan
+from tfscale.stage.events import read_events
+from tfscale.stage.status import read_done, read_growth
 
 
 def main(picture: Path, overrides: list[str]) -> None:

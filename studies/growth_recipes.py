@@ -21,11 +21,11 @@ from typing import Any
 
 from tfscale.config.compose import compose
 from tfscale.data.progress import silent
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.corpus import prepare_corpus
-from tfscale.schedule.ledger import GROWTH_FILE, is_done, read_done
-from tfscale.schedule.orchestrator import Orchestrator
-from tfscale.schedule.plan import Plan, make_plan
+from tfscale.orchestrate.orchestrator import Orchestrator
+from tfscale.plan.corpus import prepare_corpus
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import GROWTH_FILE, is_done, read_done
 
 TABLES = Path(__file__).parent.parent / "docs" / "measurements" / "study"
 
@@ -113,7 +113,7 @@ def train(cells: Sequence[Cell], parallel: int) -> None:
     train_plans(plans, [stage for plan in plans for stage in plan.chain.stages], parallel)
 
 
-def train_plans(plans: Sequence[Plan], wanted: Sequence[ArmStage], parallel: int) -> None:
+def train_plans(plans: Sequence[Plan], wanted: Sequence[Stage], parallel: int) -> None:
     """Trains those stages of plans that are not finished; bases and others that plans share, once."""
     for plan in {plan.corpus.fingerprint: plan for plan in plans}.values():
         prepare_corpus(plan.experiment, plan.corpus, silent)
@@ -203,11 +203,11 @@ class Told:
     def __init__(self, stages: int) -> None:
         self.left = stages
 
-    def finished(self, stage: ArmStage) -> None:
+    def finished(self, stage: Stage) -> None:
         self.left -= 1
         print(f"{stage.path.name} is done, {self.left} to go", flush=True)
 
-    def retrying(self, stage: ArmStage, reason: str) -> None:
+    def retrying(self, stage: Stage, reason: str) -> None:
         print(f"{stage.path.name} again: {reason}", flush=True)
 
     def started(self, *_: object) -> None: ...

@@ -19,9 +19,9 @@ from statistics import mean
 from growth_recipes import TABLES, train_plans
 
 from tfscale.config.compose import compose
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.ledger import is_done, read_done
-from tfscale.schedule.plan import Plan, make_plan
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import is_done, read_done
 
 BUDGETS = [("2M", "200K"), ("2M", "400K"), ("4M", "400K"), ("4M", "800K")]
 MOST = "schedule.stages.stage1.tokens=6M", "schedule.growth_tokens=1200K"
@@ -121,7 +121,7 @@ def write(rows: Sequence[Row], sizes: Sequence[str]) -> None:
 
 def main(parallel: int) -> None:
     """Trains the chains, as far as is decided again and again, and writes the tables."""
-    decided: list[ArmStage] = []
+    decided: list[Stage] = []
     while not decided or not all(is_done(stage) for *_, plan in chains() for stage in plan.stages):
         plans = [plan for *_, plan in chains()]
         decided = [stage for plan in plans for stage in plan.decided]

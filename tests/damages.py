@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tfscale.schedule.plan import Plan
-from tfscale.schedule.verify import verify_plan
+from tfscale.plan.plan import Plan
+from tfscale.verify import verify_plan
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from stages import train
 
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
-from tfscale.schedule.plan import Plan, make_plan
+from tfscale.plan.plan import Plan, make_plan
 
 
 def overrides_of(corpus: Path, runs: Path) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from browser import Browser, find_browser
 from tracked import fetch, free_port, serving, wait_for
 
-from tfscale.schedule.experiments import recorded
+from tfscale.plan.experiments import recorded
 from tfscale.tracking.store import connect, store_at
 from tfscale.tracking.sync import sync
 from tfscale.tracking.view import view_url

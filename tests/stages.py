@@ -13,13 +13,13 @@ from tfscale import checkpoint
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.data.prepared import open_data
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.growing import grow_stage
-from tfscale.schedule.ledger import read_done
-from tfscale.schedule.orchestrator import prepare_folder
-from tfscale.schedule.plan import make_plan
+from tfscale.growth.grow_stage import grow_stage
+from tfscale.orchestrate.orchestrator import prepare_folder
+from tfscale.plan.plan import make_plan
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import read_done
 from tfscale.training.device import resolve
-from tfscale.training.events import read_events
 from tfscale.training.loop import Trainer
 from tfscale.training.preemption import Preemption
 from tfscale.training.world import World
@@ -27,7 +27,7 @@ from tfscale.training.world import World
 TIMES = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "peak_memory", "pid")
 
 
-def planned(overrides: list[str], arm: str = "progressive") -> tuple[ArmStage, ...]:
+def planned(overrides: list[str], arm: str = "progressive") -> tuple[Stage, ...]:
     plan = make_plan(compose([*overrides, "baseline=scratch"]))
     prepare(plan.corpus.spec, plan.runs / "data")
     return next(each for each in plan.arms if each.name == arm).stages
@@ -48,7 +48,7 @@ class StopAt(Preemption):
         return self.polls <= 0
 
 
-def trainer_of(stage: ArmStage, preempted: Preemption | None = None) -> Trainer:
+def trainer_of(stage: Stage, preempted: Preemption | None = None) -> Trainer:
     prepare_folder(stage)
     spec, folder = stage.spec, stage.path
     if spec.parent is not None and not (folder / "growth.json").exists():
@@ -60,11 +60,11 @@ def trainer_of(stage: ArmStage, preempted: Preemption | None = None) -> Trainer:
     return trainer
 
 
-def train(stage: ArmStage, preempted: Preemption | None = None) -> bool:
+def train(stage: Stage, preempted: Preemption | None = None) -> bool:
     return trainer_of(stage, preempted).run()
 
 
-def outcome(stage: ArmStage) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
+def outcome(stage: Stage) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
     """Weights and moments, measurements, and totals: all that must not depend on how often a stage was stopped."""
     folder = stage.path / "checkpoints" / read_done(stage.path)["checkpoint"]
     tensors = {name: torch.empty(shape) for name, shape in checkpoint.shapes(folder).items() if "rng" not in name}
@@ -82,11 +82,11 @@ def same(a: Any, b: Any) -> bool:
     return a[0].keys() == b[0].keys() and all(torch.equal(a[0][name], b[0][name]) for name in a[0]) and a[1:] == b[1:]
 
 
-def elsewhere(stage: ArmStage, name: str) -> ArmStage:
+def elsewhere(stage: Stage, name: str) -> Stage:
     return replace(stage, path=stage.path.with_name(f"{name}-{stage.key}"))
 
 
-def process(stage: ArmStage) -> subprocess.Popen[bytes]:
+def process(stage: Stage) -> subprocess.Popen[bytes]:
     prepare_folder(stage)
     command = [sys.executable, "-m", "tfscale.training", str(stage.path)]
     return subprocess.Popen(command, stderr=subprocess.PIPE)

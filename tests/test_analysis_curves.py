@@ -10,9 +10,10 @@ import pytest
 from tfscale.analysis.curves import Totals, curve, read_arms, read_stage
 from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import parameters
-from tfscale.schedule.arms import Arm, ArmKind, ArmStage
-from tfscale.training.events import DONE_FILE, EventLog
-from tfscale.training.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec
+from tfscale.plan.arms import Arm, ArmKind
+from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec
 
 MODEL = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=16, context=8, d_ff=32)
 BATCH = 8
@@ -21,7 +22,7 @@ TOKENS_A_SECOND = 100.0
 
 
 def spec(
-    tokens: int, parent: ArmStage | None = None, grown: bool = False, heldout_tokens: int = 64, seed: int = 0
+    tokens: int, parent: Stage | None = None, grown: bool = False, heldout_tokens: int = 64, seed: int = 0
 ) -> StageSpec:
     return StageSpec(
         label="any",
@@ -45,15 +46,15 @@ def write_stage(
     size: str,
     perplexities: list[float],
     tokens: int,
-    parent: ArmStage | None = None,
+    parent: Stage | None = None,
     before: int = 0,
     grown: bool = False,
     finished: bool = True,
     seed: int = 0,
-) -> ArmStage:
+) -> Stage:
     """A stage of `tokens` tokens whose evenly spaced evaluations, one at step 0 first, read `perplexities`. `before`:
     tokens of its lineage. Without perplexities nothing is written."""
-    stage = ArmStage(size, key, runs / f"{size}-{key}", spec(tokens, parent, grown, seed=seed))
+    stage = Stage(size, key, runs / f"{size}-{key}", spec(tokens, parent, grown, seed=seed))
     if not perplexities:
         return stage
     stage.path.mkdir(parents=True)
@@ -114,7 +115,7 @@ def write_seeds(runs: Path, seeds: int = 3) -> list[Arm]:
     ]
 
 
-def one_arm(*stages: ArmStage, kind: ArmKind = "chain") -> Arm:
+def one_arm(*stages: Stage, kind: ArmKind = "chain") -> Arm:
     return Arm(kind, kind, kind, stages)
 
 
@@ -181,8 +182,8 @@ def test_a_broken_end_is_told(tmp_path: Path, content: str) -> None:
 
 
 def test_arms_evaluated_on_different_text_are_refused(tmp_path: Path) -> None:
-    chain = one_arm(ArmStage("S", "a", tmp_path / "a", spec(800)))
-    other = one_arm(ArmStage("S", "b", tmp_path / "b", spec(800, heldout_tokens=128)), kind="scratch")
+    chain = one_arm(Stage("S", "a", tmp_path / "a", spec(800)))
+    other = one_arm(Stage("S", "b", tmp_path / "b", spec(800, heldout_tokens=128)), kind="scratch")
     with pytest.raises(ValueError, match=r"scratch S.*128.*chain S.*64.*do not compare"):
         read_arms([chain, other])
     same_text = replace(other, stages=(replace(other.stages[0], spec=spec(1600)),))

@@ -11,14 +11,15 @@ from test_analysis_curves import write_arms
 
 from tfscale.analysis.curves import read_stage
 from tfscale.analysis.table import comparison_table
-from tfscale.schedule.arms import Arm, ArmStage
-from tfscale.schedule.heldout import read_blocks
-from tfscale.training.events import HELDOUT_FILE
+from tfscale.plan.arms import Arm
+from tfscale.stage.events import HELDOUT_FILE
+from tfscale.stage.folder import Stage
+from tfscale.stage.heldout import read_blocks
 
 BLOCKS = 16
 
 
-def write_blocks(stage: ArmStage, perplexity: float, scatter: float = 0.1) -> None:
+def write_blocks(stage: Stage, perplexity: float, scatter: float = 0.1) -> None:
     """Blocks of unequal length around the final loss."""
     draw = np.random.default_rng(7)
     tokens = draw.integers(3, 6, BLOCKS).astype(float)

@@ -11,7 +11,7 @@ from tfscale.analysis.bootstrap import Sample, draw_together, seed_weights, seed
 from tfscale.analysis.comparison import EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.intervals import LEVEL, Array, interval_of
 from tfscale.analysis.noise import NoiseFloor, noise_floor
-from tfscale.schedule.heldout import BlockLosses
+from tfscale.stage.heldout import BlockLosses
 
 SLOPE, BUDGET = 0.1, 1e12
 REPETITIONS = 300

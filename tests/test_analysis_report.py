@@ -21,7 +21,7 @@ from tfscale.analysis.reference import published_arms
 from tfscale.analysis.report import write_comparison
 from tfscale.analysis.style import FIGURE_KINDS, render, styles
 from tfscale.config.folders import conf_dir
-from tfscale.schedule.arms import Arm
+from tfscale.plan.arms import Arm
 
 
 def lines(figure: Any) -> dict[str, Any]:

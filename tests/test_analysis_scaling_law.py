@@ -9,7 +9,7 @@ from test_analysis_curves import write_stage
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.intervals import Array
 from tfscale.analysis.scaling_law import Frontier, fit_law, frontier, scaling_laws
-from tfscale.schedule.arms import Arm
+from tfscale.plan.arms import Arm
 
 COMPUTE = np.geomspace(1e17, 1e20, 24)
 

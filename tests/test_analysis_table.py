@@ -15,7 +15,7 @@ from tfscale.analysis.formats import to_csv, to_json, to_markdown
 from tfscale.analysis.latex import to_latex
 from tfscale.analysis.table import Row, Table, compare, comparison_table
 from tfscale.analysis.words import basis, join, number, verdicts
-from tfscale.schedule.arms import Arm
+from tfscale.plan.arms import Arm
 
 
 def row(table: Table, arm: str, size: str) -> Row:

@@ -22,9 +22,9 @@ from tfscale.config.schema import LauncherPart
 from tfscale.data import workers
 from tfscale.data.duplicates import find_duplicates
 from tfscale.leash import leashed
-from tfscale.schedule.launchers.attempt import Attempt, Ending
-from tfscale.schedule.launchers.machine import ThisMachine
-from tfscale.schedule.launchers.processes import growing_command
+from tfscale.orchestrate.launchers.attempt import Attempt, Ending
+from tfscale.orchestrate.launchers.machine import ThisMachine
+from tfscale.orchestrate.launchers.processes import growing_command
 
 PACKAGE = Path(tfscale.__file__).parent
 STARTERS = {"children.py", "leash.py"}

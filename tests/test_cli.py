@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tfscale.config.compose import compose
-from tfscale.schedule.plan import make_plan
+from tfscale.plan.plan import make_plan
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="is no fault where there is a CUDA device")
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tfscale.cli.console import console
 from tfscale.cli.main import app
 from tfscale.config.folders import conf_dir, group_options
-from tfscale.schedule.plan import Plan
+from tfscale.plan.plan import Plan
 
 SERVES = {"ui"}
 """Verbs that answer to a browser."""

@@ -23,8 +23,8 @@ from tfscale.cli.streams import Stream
 from tfscale.cli.view import LiveView, PlainView
 from tfscale.config.compose import compose
 from tfscale.config.folders import conf_dir
-from tfscale.schedule.ledger import is_done
-from tfscale.schedule.plan import Plan, make_plan
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.status import is_done
 
 COMMAND = [sys.executable, "-m", "tfscale.cli"]
 FULL = Path("/dev/full")

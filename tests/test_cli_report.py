@@ -22,14 +22,14 @@ from tfscale.analysis.records import ENVIRONMENT_FILE, stage_records
 from tfscale.cli.compare import compare, plan_with
 from tfscale.cli.report import report
 from tfscale.faults import UserFault
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.experiments import comparison_folder
-from tfscale.schedule.plan import Plan
-from tfscale.training.events import DONE_FILE, EventLog
-from tfscale.training.spec import STAGE_FILE, spec_to_dict
+from tfscale.plan.experiments import comparison_folder
+from tfscale.plan.plan import Plan
+from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import STAGE_FILE, spec_to_dict
 
 
-def fill(stage: ArmStage, before: int, perplexities: list[float]) -> None:
+def fill(stage: Stage, before: int, perplexities: list[float]) -> None:
     """What training leaves in a stage's folder, but for its checkpoints."""
     stage.path.mkdir(parents=True)
     (stage.path / STAGE_FILE).write_text(json.dumps(spec_to_dict(stage.spec)))

@@ -20,8 +20,8 @@ from tfscale.cli.console import LOG_WIDTH, console
 from tfscale.cli.plan import _arm_tables, _families_table
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.compose import compose
-from tfscale.schedule.plan import make_plan
-from tfscale.schedule.predict import families, planned_machine, predict
+from tfscale.plan.plan import make_plan
+from tfscale.predict import families, planned_machine, predict
 
 MEASURED = Path(__file__).parents[1] / "docs" / "measurements" / "progressive_tiny" / "table.json"
 

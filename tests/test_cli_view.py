@@ -18,12 +18,12 @@ from tfscale.cli.watch import watch
 from tfscale.config.compose import compose
 from tfscale.config.schema import Experiment
 from tfscale.models.counts import flops
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.progress import Watch, overview, seconds_left
-from tfscale.schedule.speed import Speed
-from tfscale.training.events import DONE_FILE, EventLog
-from tfscale.training.lock import StageLock
+from tfscale.orchestrate.progress import Watch, overview, seconds_left
+from tfscale.orchestrate.speed import Speed
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.folder import Stage
+from tfscale.stage.lock import StageLock
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def plan(experiment: Experiment, tmp_path: Path) -> Plan:
     return make_plan(replace(experiment, runs=str(tmp_path)))
 
 
-def write(stage: ArmStage, steps: int, before: int = 0, seconds: float = 1.0) -> None:
+def write(stage: Stage, steps: int, before: int = 0, seconds: float = 1.0) -> None:
     """What a stage leaves that has taken so many steps of one to two seconds each, and been evaluated after half."""
     stage.path.mkdir(parents=True, exist_ok=True)
     log, batch = EventLog(stage.path), stage.spec.batch_tokens
@@ -54,7 +54,7 @@ def write(stage: ArmStage, steps: int, before: int = 0, seconds: float = 1.0) ->
     log.close()
 
 
-def finish(stage: ArmStage) -> None:
+def finish(stage: Stage) -> None:
     write(stage, stage.spec.steps)
     (stage.path / DONE_FILE).write_text(json.dumps({"peak_memory": 3_000_000_000}))
 

@@ -8,7 +8,7 @@ from tfscale.cli.experiment import plan_of
 from tfscale.config.compose import compose
 from tfscale.config.folders import conf_dir, group_options
 from tfscale.faults import UserFault
-from tfscale.schedule.plan import make_plan
+from tfscale.plan.plan import make_plan
 
 SCHEDULES = group_options()["schedule"]
 

@@ -26,7 +26,7 @@ from tfscale.data.prepared import open_data
 from tfscale.data.progress import silent
 from tfscale.data.sources import CorpusSpec, fingerprint
 from tfscale.data.tokenizer import Tokenizer, TokenizerSpec
-from tfscale.schedule.corpus import corpus_of, prepare_corpus
+from tfscale.plan.corpus import corpus_of, prepare_corpus
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 DOCUMENTS = [f"Document {n} says {n * n}." for n in range(300)]

@@ -21,7 +21,7 @@ from tfscale.data.listing import list_text
 from tfscale.data.sources import CorpusSpec, find_missing
 from tfscale.data.text import TextSource
 from tfscale.data.tokenizer import TokenizerSpec
-from tfscale.schedule.plan import make_plan
+from tfscale.plan.plan import make_plan
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123450\n"
 CONTENT = lines([f"document {n} of a folder of many kinds" for n in range(200)])

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
-from tfscale.schedule.plan import make_plan
+from tfscale.plan.plan import make_plan
 
 EXAMPLES = documented.ROOT / "examples"
 

@@ -17,11 +17,10 @@ from tfscale.cli.execute import check
 from tfscale.cli.experiment import plan_of
 from tfscale.cli.run import run
 from tfscale.config.schema import LauncherPart
-from tfscale.faults import UserFault
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.launchers.attempt import Ending
-from tfscale.schedule.launchers.machine import ThisMachine
-from tfscale.training.preemption import PREEMPTED
+from tfscale.faults import PREEMPTED, UserFault
+from tfscale.orchestrate.launchers.attempt import Ending
+from tfscale.orchestrate.launchers.machine import ThisMachine
+from tfscale.stage.folder import Stage
 
 Capture = pytest.CaptureFixture[str]
 TRAINING = [sys.executable, "-m", "tfscale.training"]
@@ -43,7 +42,7 @@ def port() -> int:
 
 
 @pytest.fixture
-def stage(small: list[str]) -> ArmStage:
+def stage(small: list[str]) -> Stage:
     stage = planned(small)[0]
     prepare_folder(stage)
     return stage
@@ -63,7 +62,7 @@ def waits(process: psutil.Process, port: int) -> bool:
 
 @pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, "input"])
 def test_a_rank_that_waits_for_another_ends_when_it_is_asked(
-    stage: ArmStage, variables: dict[str, str], port: int, way: signal.Signals | str
+    stage: Stage, variables: dict[str, str], port: int, way: signal.Signals | str
 ) -> None:
     command = [*TRAINING, str(stage.path), "--supervised"]
     with psutil.Popen(command, env=variables, stdin=subprocess.PIPE) as rank:
@@ -80,7 +79,7 @@ time.sleep(600)
 
 
 def test_a_rank_that_waits_for_another_ends_with_the_process_that_started_it(
-    stage: ArmStage, variables: dict[str, str], port: int
+    stage: Stage, variables: dict[str, str], port: int
 ) -> None:
     command = [sys.executable, "-c", ORPHAN, *TRAINING, str(stage.path), "--supervised"]
     with psutil.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
@@ -91,9 +90,7 @@ def test_a_rank_that_waits_for_another_ends_with_the_process_that_started_it(
         wait_for(lambda: not alive([rank]))  # though this test holds its input open
 
 
-def test_ranks_that_cannot_meet_say_where_they_should_have(
-    stage: ArmStage, variables: dict[str, str], port: int
-) -> None:
+def test_ranks_that_cannot_meet_say_where_they_should_have(stage: Stage, variables: dict[str, str], port: int) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
@@ -147,7 +144,7 @@ def test_a_run_is_stopped_while_ranks_wait(half_met: tuple[psutil.Popen, list[ps
 
 
 def test_variables_that_another_launcher_has_left_are_told_and_do_not_reach_a_stage(
-    stage: ArmStage, small: list[str], variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    stage: Stage, small: list[str], variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     for name, value in {**variables, "LOCAL_RANK": "7", "TORCHELASTIC_MAX_RESTARTS": "x"}.items():
         monkeypatch.setenv(name, value)

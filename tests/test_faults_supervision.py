@@ -12,11 +12,11 @@ from stages import elsewhere, outcome, planned, prepare_folder, same, wait_for
 
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.ledger import is_done, status_of
-from tfscale.schedule.plan import make_plan
-from tfscale.training.events import read_events
-from tfscale.training.preemption import PREEMPTED
+from tfscale.faults import PREEMPTED
+from tfscale.plan.plan import make_plan
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import is_done, status_of
 
 ONE_STAGE = """
 defaults: [/model: tokenformer_tiny, /data: text, /optim: tiny, /growth: exact]
@@ -40,13 +40,13 @@ def two_ranks(small: list[str], tmp_path: Path) -> list[str]:
     return ["--config-dir", str(tmp_path / "conf"), "schedule=one", *ours, *ranks]
 
 
-def only_stage(arguments: list[str]) -> ArmStage:
+def only_stage(arguments: list[str]) -> Stage:
     plan = make_plan(compose(arguments[2:], Path(arguments[1])))
     prepare(plan.corpus.spec, plan.runs / "data")
     return plan.stages[0]
 
 
-def trainer_of(process: psutil.Popen, stage: ArmStage) -> psutil.Process:
+def trainer_of(process: psutil.Popen, stage: Stage) -> psutil.Process:
     """The stage's process, the leading one of several, once it trains."""
 
     def trains() -> bool:
@@ -126,8 +126,8 @@ import resource, sys
 from tfscale.config.compose import compose
 from tfscale.cli.view import PlainView
 from tfscale.cli.console import console
-from tfscale.schedule.orchestrator import Orchestrator
-from tfscale.schedule.plan import make_plan
+from tfscale.orchestrate.orchestrator import Orchestrator
+from tfscale.plan.plan import make_plan
 resource.setrlimit(resource.RLIMIT_AS, ({imported} + 1_850_000_000,) * 2)
 plan = make_plan(compose({overrides!r}))
 launcher = plan.experiment.launcher.__class__(retries=4, threads=1)

@@ -12,9 +12,9 @@ from stages import StopAt, elsewhere, outcome, planned, same, train, trainer_of
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.schedule.ledger import read_done, status_of
-from tfscale.schedule.orchestrator import prepare_folder
-from tfscale.training.events import read_events
+from tfscale.orchestrate.orchestrator import prepare_folder
+from tfscale.stage.events import read_events
+from tfscale.stage.status import read_done, status_of
 from tfscale.training.loop import Trainer
 from tfscale.training.watch import NonFinite, spike_score
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tfscale.config.compose import compose
 from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
-from tfscale.schedule.plan import make_plan
-from tfscale.schedule.predict import Machine, duration, gigabytes, predict
+from tfscale.plan.plan import make_plan
+from tfscale.predict import Machine, duration, gigabytes, predict
 
 MACHINE = Machine("cpu", "a machine", 8 << 30, 1e11)
 

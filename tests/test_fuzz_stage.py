@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
-from tfscale.schedule.plan import make_plan
+from tfscale.faults import PREEMPTED
+from tfscale.plan.plan import make_plan
+from tfscale.stage.spec import STAGE_FILE, StageSpec, read_spec, spec_from_dict, spec_to_dict
 from tfscale.training.__main__ import _train
-from tfscale.training.preemption import PREEMPTED, Preemption
-from tfscale.training.spec import STAGE_FILE, StageSpec, read_spec, spec_from_dict, spec_to_dict
+from tfscale.training.preemption import Preemption
 
 SPECS = {
     "first": make_plan(compose([])).chain.stages[0].spec,

@@ -27,9 +27,9 @@ from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import parameters
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
-from tfscale.schedule.ledger import read_done, read_growth
-from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.verify import verify_plan
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.status import read_done, read_growth
+from tfscale.verify import verify_plan
 
 NET2NET = TransformerGrowth("net2net", "net2net")
 CLONING = TransformerGrowth("hypercloning", "hypercloning")

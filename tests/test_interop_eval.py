@@ -26,9 +26,9 @@ from tfscale.interop.harness import PAPER, HarnessModel, run_tasks
 from tfscale.interop.perplexity import score_heldout, score_text, total_loss
 from tfscale.interop.texts import encode_text
 from tfscale.models.language_model import LanguageModel
-from tfscale.schedule.evaluations import read_evaluations
-from tfscale.schedule.experiments import record
-from tfscale.schedule.plan import Plan
+from tfscale.plan.experiments import record
+from tfscale.plan.plan import Plan
+from tfscale.stage.evaluations import read_evaluations
 from tfscale.tracking.store import Store
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from tfscale.cli.main import app
 from tfscale.faults import UserFault
-from tfscale.schedule.plan import Plan
+from tfscale.plan.plan import Plan
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from tfscale.interop.exported import read_exported
 from tfscale.interop.finished import Finished, model_of, open_finished
 from tfscale.interop.sources import sources
 from tfscale.models.language_model import LanguageModel
-from tfscale.schedule.plan import Plan
+from tfscale.plan.plan import Plan
 
 
 @pytest.fixture(scope="module")

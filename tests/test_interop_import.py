@@ -15,15 +15,15 @@ from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.faults import UserFault
+from tfscale.growth.imported_weights import cost_of
 from tfscale.interop.adopt import adopt
 from tfscale.interop.official import read_official
 from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
 from tfscale.models.language_model import LanguageModel
-from tfscale.schedule.ledger import read_done
-from tfscale.schedule.plan import make_plan
-from tfscale.schedule.taking_over import cost_of
-from tfscale.training.spec import read_spec
+from tfscale.plan.plan import make_plan
+from tfscale.stage.spec import read_spec
+from tfscale.stage.status import read_done
 
 GOLDEN = Path(__file__).parent / "golden" / "official_tiny"
 EXPECTED = load_file(GOLDEN / "expected.safetensors")

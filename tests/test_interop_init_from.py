@@ -12,15 +12,15 @@ from tfscale import checkpoint
 from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
+from tfscale.growth.grow_stage import grow_stage
 from tfscale.interop.adopt import adopt
 from tfscale.interop.official import read_official
 from tfscale.models.counts import flops
-from tfscale.schedule.growing import grow_stage
-from tfscale.schedule.ledger import is_done, is_grown, read_done, read_growth
-from tfscale.schedule.orchestrator import prepare_folder
-from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.verify import verify_plan
-from tfscale.training.events import read_events
+from tfscale.orchestrate.orchestrator import prepare_folder
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.events import read_events
+from tfscale.stage.status import is_done, is_grown, read_done, read_growth
+from tfscale.verify import verify_plan
 
 GOLDEN = Path(__file__).parent / "golden" / "official_tiny"
 SCHEDULE = """

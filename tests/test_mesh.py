@@ -9,9 +9,9 @@ import pytest
 
 from tfscale.config.compose import compose
 from tfscale.models.config import ModelConfig
-from tfscale.schedule.plan import make_plan
-from tfscale.schedule.predict import Layout, layout, planned_machine
-from tfscale.training.spec import StageSpec
+from tfscale.plan.plan import make_plan
+from tfscale.predict import Layout, layout, planned_machine
+from tfscale.stage.spec import StageSpec
 
 CLUSTER = [
     "schedule=progressive_1b4",

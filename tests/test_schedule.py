@@ -13,11 +13,12 @@ from stages import wait_for
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops, parameters
-from tfscale.schedule.arms import ArmStage, cumulative_flops
-from tfscale.schedule.ledger import find_stage, read_done, read_growth, status_of
-from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.predict import duration, preflight
-from tfscale.training.events import read_events
+from tfscale.plan.arms import cumulative_flops
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.predict import duration, preflight
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import find_stage, read_done, read_growth, status_of
 
 
 def plan_of(*overrides: str) -> Plan:
@@ -112,7 +113,7 @@ def test_what_is_missing_for_full_size_is_told_before_anything_is_written(tmp_pa
 def test_what_takes_a_cpu_months_is_refused_unless_the_user_insists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tfscale.schedule.predict.machine._cuda_devices", lambda: 0)
+    monkeypatch.setattr("tfscale.predict.machine._cuda_devices", lambda: 0)
 
     def refused(*overrides: str) -> bool:
         told = preflight(plan_of(*overrides, f"runs={tmp_path / 'runs'}"))
@@ -147,7 +148,7 @@ def tfscale(*arguments: str, **options: object) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
-def measurements(stage: ArmStage) -> list[tuple[str, int, float]]:
+def measurements(stage: Stage) -> list[tuple[str, int, float]]:
     return [(e["event"], e["step"], e["loss"]) for e in read_events(stage.path) if e["event"] in ("train", "eval")]
 
 
@@ -268,7 +269,7 @@ def test_a_stages_folder_is_enough_to_run_it_again(small: list[str], tmp_path: P
     for file in sorted((stage.path / "checkpoints").rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     environment = {**os.environ, "PYTHONPATH": ""}
-    for module in ("tfscale.schedule.growing", "tfscale.training"):
+    for module in ("tfscale.growth", "tfscale.training"):
         command = [sys.executable, "-m", module, str(stage.path)]
         subprocess.run(command, check=True, cwd=tmp_path, env=environment)
     assert measurements(stage) == expected

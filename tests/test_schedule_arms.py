@@ -13,9 +13,9 @@ from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
 from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import flops, parameters
-from tfscale.schedule.arms import Arm, cumulative_flops
-from tfscale.schedule.compute_optimal import compute_optimal
-from tfscale.schedule.plan import Plan, make_plan
+from tfscale.plan.arms import Arm, cumulative_flops
+from tfscale.plan.compute_optimal import compute_optimal
+from tfscale.plan.plan import Plan, make_plan
 
 SCHEDULES = ["progressive_tiny", "progressive_1b4", "openwebtext2_757m"]
 ALL = ",".join(name for name in group_options()["baseline"] if name != "none")

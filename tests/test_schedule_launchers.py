@@ -9,14 +9,14 @@ import pytest
 from tfscale.config.compose import compose
 from tfscale.config.schema import LauncherPart, SlurmPart
 from tfscale.faults import UserFault
-from tfscale.schedule.launchers.machine import (
+from tfscale.orchestrate.launchers.machine import (
     devices_of,
     missing_devices,
     processes_of,
     visible_devices,
 )
-from tfscale.schedule.launchers.slurm import Queue
-from tfscale.schedule.plan import make_plan
+from tfscale.orchestrate.launchers.slurm import Queue
+from tfscale.plan.plan import make_plan
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_auto_takes_all_devices_or_shares_them_among_stages() -> None:
 
 
 def test_ranks_that_would_share_a_device_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfscale.schedule.launchers.machine.built_for_devices", lambda: True)
+    monkeypatch.setattr("tfscale.orchestrate.launchers.machine.built_for_devices", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     part = LauncherPart(kind="torchrun", processes=2, parallel=2)
@@ -84,7 +84,7 @@ def test_ranks_that_would_share_a_device_are_told(monkeypatch: pytest.MonkeyPatc
 
 def test_what_torch_is_built_for_is_known_without_importing_it() -> None:
     code = (
-        "import sys; from tfscale.schedule.launchers.processes import built_for_devices; told = built_for_devices();"
+        "import sys; from tfscale.orchestrate.launchers.processes import built_for_devices; told = built_for_devices();"
         "assert 'torch' not in sys.modules; import torch;"
         "assert told or not (torch.version.cuda or torch.version.hip), 'a build with devices is never passed over';"
         "assert told == (not torch.__version__.endswith('+cpu')), 'the second that it saves'"
@@ -96,14 +96,14 @@ def test_a_run_that_is_not_long_is_checked_without_torch(small: list[str]) -> No
     code = (
         "import sys; from tfscale.cli.execute import check; from tfscale.cli.experiment import plan_of;"
         "check(plan_of(sys.argv[1:], None));"
-        "from tfscale.schedule.launchers.processes import built_for_devices;"
+        "from tfscale.orchestrate.launchers.processes import built_for_devices;"
         "assert ('torch' in sys.modules) == built_for_devices()"
     )
     subprocess.run([sys.executable, "-c", code, *small], check=True)
 
 
 def test_held_out_batches_side_by_side_take_the_cores_that_stages_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfscale.schedule.specs.cores", lambda: 6)
+    monkeypatch.setattr("tfscale.plan.specs.cores", lambda: 6)
 
     def lanes(*overrides: str) -> int:
         return make_plan(compose([*overrides])).stages[0].spec.run.lanes

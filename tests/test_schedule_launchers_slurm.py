@@ -15,13 +15,13 @@ from stages import outcome, same, wait_for
 
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.launchers.attempt import Ending
-from tfscale.schedule.launchers.slurm import Slurm
-from tfscale.schedule.orchestrator import prepare_folder
-from tfscale.schedule.plan import Plan, make_plan
-from tfscale.training.events import read_events
-from tfscale.training.preemption import PREEMPTED
+from tfscale.faults import PREEMPTED
+from tfscale.orchestrate.launchers.attempt import Ending
+from tfscale.orchestrate.launchers.slurm import Slurm
+from tfscale.orchestrate.orchestrator import prepare_folder
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
 
 COMMANDS = Path(__file__).parent / "slurm"
 CHAIN = """
@@ -67,15 +67,15 @@ def tfscale(chain: list[str], tmp_path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def trains(stage: ArmStage) -> bool:
+def trains(stage: Stage) -> bool:
     return bool(read_events(stage.path)) and read_events(stage.path)[-1]["event"] == "train"
 
 
-def starts(stage: ArmStage) -> list[int]:
+def starts(stage: Stage) -> list[int]:
     return [event["step"] for event in read_events(stage.path) if event["event"] == "start"]
 
 
-def job_of(stage: ArmStage) -> str:
+def job_of(stage: Stage) -> str:
     job = json.loads((stage.path / "slurm.json").read_text())["job"]
     assert isinstance(job, str)
     return job
@@ -85,7 +85,7 @@ def state_of(cluster: Path, job: str) -> str:
     return str(json.loads((cluster / f"job-{job}.json").read_text())["state"])
 
 
-def let_time_run_out(stage: ArmStage) -> None:
+def let_time_run_out(stage: Stage) -> None:
     """Lowers the time limit of the stage's job to the seconds that it has for saving."""
     subprocess.run(["scontrol", "update", f"JobId={job_of(stage)}", "TimeLimit=0:10"], check=True)
 

@@ -16,9 +16,10 @@ from tfscale.config.compose import compose
 from tfscale.config.folders import conf_dir
 from tfscale.config.schema import DevicePart
 from tfscale.faults import UserFault
-from tfscale.schedule.devices import facts, mfu, peak
-from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.predict import (
+from tfscale.orchestrate.speed import Speed, finished_speeds
+from tfscale.plan.devices import facts, mfu, peak
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.predict import (
     Machine,
     Prediction,
     families,
@@ -29,10 +30,9 @@ from tfscale.schedule.predict import (
     preflight,
     remarks,
 )
-from tfscale.schedule.speed import Speed, finished_speeds
+from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.fitting import fit
-from tfscale.training.spec import StageSpec
 from tfscale.training.world import World
 
 PAPER = ["schedule=progressive_1b4"]

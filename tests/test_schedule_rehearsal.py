@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from tfscale.cli.main import app
 from tfscale.config.compose import compose
-from tfscale.schedule.plan import make_plan
-from tfscale.schedule.rehearsal import STEPS
+from tfscale.plan.plan import make_plan
+from tfscale.plan.rehearsal import STEPS
 
 
 def test_a_rehearsal_keeps_what_it_rehearses_and_shortens_the_rest() -> None:

@@ -16,10 +16,10 @@ from tfscale.cli.words import name_of
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.faults import UserFault
-from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.predict import duration, families, planned_machine, predict
-from tfscale.schedule.rehearsal import rehearsal
-from tfscale.schedule.verify import verify_plan
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.plan.rehearsal import rehearsal
+from tfscale.predict import duration, families, planned_machine, predict
+from tfscale.verify import verify_plan
 
 
 def plan_of(*overrides: str) -> Plan:

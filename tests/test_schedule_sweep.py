@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tfscale.schedule.sweep import Sweep, beyond, candidates, choose, factors_of, sweep_faults
+from tfscale.tune.sweep import Sweep, beyond, candidates, choose, factors_of, sweep_faults
 
 
 def test_the_rate_with_the_least_loss_is_chosen() -> None:

@@ -15,13 +15,13 @@ from tfscale.config.overlay import baseline_options, overlay_faults, own_file, s
 from tfscale.data.prepare import prepare
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
-from tfscale.schedule.ledger import read_done, read_growth
-from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.sweep import Sweep
-from tfscale.schedule.tuned import spent
-from tfscale.schedule.tuning import Tuning, chosen, diverged, stages_left
-from tfscale.training.events import EventLog, read_events
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.events import EventLog, read_events
+from tfscale.stage.status import read_done, read_growth
 from tfscale.training.watch import NonFinite
+from tfscale.tune.record import spent
+from tfscale.tune.sweep import Sweep
+from tfscale.tune.tuning import Tuning, chosen, diverged, stages_left
 
 SCHEDULE = """# @package _global_
 defaults:

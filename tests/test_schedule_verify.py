@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
-from tfscale.schedule.plan import make_plan
-from tfscale.schedule.verify import amount, set_aside, verify_stage
-from tfscale.training.lock import StageLock
+from tfscale.plan.plan import make_plan
+from tfscale.stage.lock import StageLock
+from tfscale.verify import amount, set_aside, verify_stage
 
 STOPPED_AT = 5
 LONGER = "schedule.stages.stage4.tokens=1536"

@@ -29,11 +29,11 @@ from tracked import (
     values,
 )
 
-from tfscale.schedule.arms import Arm
+from tfscale.plan.arms import Arm
+from tfscale.stage.events import EventLog
 from tfscale.tracking.points import CURVE, ENDPOINTS
 from tfscale.tracking.store import Store, StoreError, store_at
 from tfscale.tracking.sync import Session, sync
-from tfscale.training.events import EventLog
 
 REQUESTS = ("create_experiment", "create_run", "log_inputs", "log_batch", "create_logged_model", "log_outputs",
             "finalize_logged_model", "set_terminated")  # fmt: skip

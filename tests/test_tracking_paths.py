@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault, without_password
-from tfscale.schedule.experiments import experiment_of
-from tfscale.schedule.plan import make_plan
+from tfscale.plan.experiments import experiment_of
+from tfscale.plan.plan import make_plan
 from tfscale.tracking.reach import unreachable
 from tfscale.tracking.store import StoreError, connect, experiment_id, store_at, store_faults
 from tfscale.tracking.sync import sync

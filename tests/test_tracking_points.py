@@ -1,7 +1,7 @@
 """Events as MLflow metrics."""
 
+from tfscale.stage.events import Event
 from tfscale.tracking.points import CURVE, ENDPOINTS, Point, curve_points, end_point, stage_points
-from tfscale.training.events import Event
 
 
 def train(step: int, **values: float | None) -> Event:

@@ -29,7 +29,7 @@ from tracked import (
 
 from tfscale.analysis import style
 from tfscale.models.counts import parameters
-from tfscale.schedule.arms import Arm, over_seeds
+from tfscale.plan.arms import Arm, over_seeds
 from tfscale.tracking.points import CURVE, ENDPOINTS
 from tfscale.tracking.store import Store, StoreError
 from tfscale.tracking.sync import Session, sync

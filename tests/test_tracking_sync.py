@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
-from tfscale.schedule.experiments import experiment_of, record, recorded
-from tfscale.schedule.plan import Plan, make_plan
+from tfscale.plan.experiments import experiment_of, record, recorded
+from tfscale.plan.plan import Plan, make_plan
 from tfscale.tracking.store import Store
 
 

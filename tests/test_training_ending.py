@@ -15,16 +15,17 @@ from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
-from tfscale.schedule.arms import ArmStage, cumulative_flops
-from tfscale.schedule.experiments import recorded
-from tfscale.schedule.ledger import is_done, read_done
-from tfscale.schedule.orchestrator import prepare_folder
-from tfscale.schedule.plan import make_plan
-from tfscale.schedule.verify import verify_plan
+from tfscale.orchestrate.orchestrator import prepare_folder
+from tfscale.plan.arms import cumulative_flops
+from tfscale.plan.experiments import recorded
+from tfscale.plan.plan import make_plan
+from tfscale.stage.ending import end_of, gain_by_curve
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import StageSpec, key_of, read_spec
+from tfscale.stage.status import is_done, read_done
 from tfscale.tracking.stage_run import StageRun
-from tfscale.training.ending import end_of, gain_by_curve
-from tfscale.training.events import read_events
-from tfscale.training.spec import StageSpec, key_of, read_spec
+from tfscale.verify import verify_plan
 
 WSD = ["optim.schedule=wsd", "optim.decay=0.25", "optim.warmup=0"]
 SOON = [*WSD, "schedule.grow_when.rule=plateau", "schedule.grow_when.every=256", "schedule.grow_when.least=9",
@@ -36,11 +37,11 @@ def falling(step: int) -> float:
     return 2.0 + 3.0 * step**-0.5
 
 
-def base(small: list[str], *more: str) -> ArmStage:
+def base(small: list[str], *more: str) -> Stage:
     return planned([*small, *SOON, *more])[0]
 
 
-def spec_with(stage: ArmStage, **changes: Any) -> StageSpec:
+def spec_with(stage: Stage, **changes: Any) -> StageSpec:
     assert stage.spec.ending is not None
     most = 100 * stage.spec.batch_tokens
     ending = {"every_tokens": 5 * stage.spec.batch_tokens, "most_tokens": most, **changes}

@@ -3,12 +3,12 @@
 from stages import planned, train, trainer_of
 
 from tfscale import checkpoint
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.ledger import read_done
-from tfscale.schedule.verify import verify_stage
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import read_done
 from tfscale.training.device import Device
 from tfscale.training.energy import EnergyMeter
-from tfscale.training.events import read_events
+from tfscale.verify import verify_stage
 
 
 class Counter(EnergyMeter):
@@ -24,7 +24,7 @@ class Counter(EnergyMeter):
         return self._joules
 
 
-def train_metered(stage: ArmStage) -> float | None:
+def train_metered(stage: Stage) -> float | None:
     trainer = trainer_of(stage)
     trainer.energy, trainer.energy_known = Counter(), True
     assert trainer.run()
@@ -32,7 +32,7 @@ def train_metered(stage: ArmStage) -> float | None:
     return joules
 
 
-def findings(*stages: ArmStage) -> list[str]:
+def findings(*stages: Stage) -> list[str]:
     return [finding for stage in stages for finding in verify_stage(stage)]
 
 

@@ -11,10 +11,10 @@ from test_training_parts import SPEC
 from tfscale.models.config import TokenFormerConfig, TokenGroup
 from tfscale.models.counts import MEMORY_SHARE, memory
 from tfscale.models.execution import Execution
+from tfscale.stage.events import Event
+from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device, free_memory
-from tfscale.training.events import Event
 from tfscale.training.fitting import EVALUATION_TOKENS, Fit, dry_step, fit, halved
-from tfscale.training.spec import StageSpec
 from tfscale.training.world import World
 
 CPU = Device("cpu", bf16=False, compiled=False)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tfscale.training import how
-from tfscale.training.spec import RunSpec, StageSpec, key_of, spec_from_dict, spec_to_dict, what_of
+from tfscale.stage import how
+from tfscale.stage.spec import RunSpec, StageSpec, key_of, spec_from_dict, spec_to_dict, what_of
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parent / "golden" / "stage_keys.json").read_text(encoding="utf-8")

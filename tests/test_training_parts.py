@@ -12,13 +12,10 @@ import torch
 
 from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
-from tfscale.training.allocator import allocator
-from tfscale.training.evaluation import evaluations_of
-from tfscale.training.events import EventLog, EventTail, read_events
-from tfscale.training.learning_rate import learning_rate
-from tfscale.training.lock import StageHeld, StageLock, held
-from tfscale.training.optimizer import build_optimizer, clip_gradients
-from tfscale.training.spec import (
+from tfscale.stage.events import EventLog, EventTail, read_events
+from tfscale.stage.learning_rate import learning_rate
+from tfscale.stage.lock import StageHeld, StageLock, held
+from tfscale.stage.spec import (
     DataSpec,
     OptimizerSpec,
     RunSpec,
@@ -29,6 +26,9 @@ from tfscale.training.spec import (
     spec_from_dict,
     spec_to_dict,
 )
+from tfscale.training.allocator import allocator
+from tfscale.training.evaluation import evaluations_of
+from tfscale.training.optimizer import build_optimizer, clip_gradients
 
 SPEC = StageSpec(
     label="any",

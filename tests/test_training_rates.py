@@ -13,10 +13,10 @@ from tfscale.faults import UserFault
 from tfscale.models.config import TokenFormerConfig, TokenGroup
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
-from tfscale.schedule.arms import ArmStage
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import OptimizerSpec, RateSpec
 from tfscale.training.optimizer import build_optimizer
 from tfscale.training.rates import Apart, Factors, factors
-from tfscale.training.spec import OptimizerSpec, RateSpec
 
 OPTIMIZER = OptimizerSpec(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=0.0)
 EVEN = RateSpec((4, 4, 16), old=1.0, old_ramp_tokens=0, frozen_tokens=0, new=1.0, per_row_bias=False,
@@ -120,7 +120,7 @@ GROWN = ("growth=grouped", "growth.rates.old=0.3", "growth.rates.old_ramp=0.5", 
          "growth.rates.per_row_bias=true")  # fmt: skip
 
 
-def grown(small: list[str], *more: str) -> ArmStage:
+def grown(small: list[str], *more: str) -> Stage:
     parent, child = planned([*small, *GROWN, *more])[:2]
     if not (parent.path / "done.json").exists():
         assert train(parent)

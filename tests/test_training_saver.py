@@ -8,9 +8,9 @@ from tfscale import checkpoint
 from tfscale.checkpoint import Counters, Totals
 from tfscale.data.prepared import open_data
 from tfscale.models.init import build_model
-from tfscale.schedule.arms import ArmStage
+from tfscale.stage.events import EventLog, read_events
+from tfscale.stage.folder import Stage
 from tfscale.training.device import Device
-from tfscale.training.events import EventLog, read_events
 from tfscale.training.loop import Trainer
 from tfscale.training.preemption import Preemption
 from tfscale.training.saver import Saver
@@ -23,7 +23,7 @@ class Beside(Device):
     saves_beside_training = True
 
 
-def trainer_of(stage: ArmStage, preempted: Preemption | None = None) -> Trainer:
+def trainer_of(stage: Stage, preempted: Preemption | None = None) -> Trainer:
     prepare_folder(stage)
     data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
     device = Beside("cpu", bf16=False, compiled=False)
@@ -44,12 +44,12 @@ def test_a_stage_that_saves_beside_training_is_the_same(small: list[str]) -> Non
     assert same(outcome(stage), outcome(beside))
 
 
-def saver_of(stage: ArmStage) -> Saver:
+def saver_of(stage: Stage) -> Saver:
     prepare_folder(stage)
     return Saver(stage.path, stage.spec, EventLog(stage.path), World(), beside_training=True)
 
 
-def save(saver: Saver, stage: ArmStage, step: int) -> None:
+def save(saver: Saver, stage: Stage, step: int) -> None:
     model = build_model(stage.spec.model, seed=step)
     tensors = {f"model/{name}": parameter.detach() for name, parameter in model.named_parameters()}
     saver.save(Counters(step, 0, Totals(), Totals()), tensors)
@@ -57,7 +57,7 @@ def save(saver: Saver, stage: ArmStage, step: int) -> None:
         parameter.data.fill_(0.0)  # training goes on at once
 
 
-def written(stage: ArmStage) -> list[int]:
+def written(stage: Stage) -> list[int]:
     return [event["step"] for event in read_events(stage.path) if event["event"] == "checkpoint"]
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from stages import StopAt, elsewhere, outcome, planned, process, same, train, trainer_of, wait_for
 
+from tfscale.faults import PREEMPTED
 from tfscale.growth.verify import NotPreserved
 from tfscale.models.counts import flops as count
 from tfscale.models.init import build_model
-from tfscale.schedule.ledger import read_done, read_growth, status_of
-from tfscale.training.events import read_events
-from tfscale.training.preemption import PREEMPTED
+from tfscale.stage.events import read_events
+from tfscale.stage.status import read_done, read_growth, status_of
 from tfscale.training.watch import NonFinite
 
 
@@ -185,7 +185,7 @@ def test_a_recipe_that_breaks_its_word_stops_the_run_and_leaves_nothing(
 ) -> None:
     parent, child = planned([*small, "growth=paper"])[:2]
     train(parent)
-    monkeypatch.setattr("tfscale.schedule.growth_facts.preserves", lambda *arguments: True)
+    monkeypatch.setattr("tfscale.growth.facts.preserves", lambda *arguments: True)
     with pytest.raises(NotPreserved, match="moved them by up to"):
         train(child)
     assert not list((child.path / "checkpoints").glob("step-*"))

@@ -8,10 +8,10 @@ from stages import StopAt, elsewhere, outcome, planned, same, train, trainer_of
 
 from tfscale.config.compose import compose
 from tfscale.models.init import build_model
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.checks import check_experiment
-from tfscale.schedule.ledger import read_done
-from tfscale.training.events import read_events
+from tfscale.plan.checks import check_experiment
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import read_done
 from tfscale.training.fitting import check_update
 from tfscale.training.loop import Trainer
 from tfscale.training.watch import NonFinite
@@ -101,7 +101,7 @@ def test_a_loss_that_is_no_number_spoils_nothing(small: list[str]) -> None:
         assert torch.equal(trainer.state.model.get_parameter(name), parameter)
 
 
-def with_run(stage: ArmStage, clip: float = 0.0, **run: object) -> ArmStage:
+def with_run(stage: Stage, clip: float = 0.0, **run: object) -> Stage:
     spec = stage.spec
     optimizer = replace(spec.optimizer, clip=clip)
     return replace(stage, spec=replace(spec, optimizer=optimizer, run=replace(spec.run, **run)))  # type: ignore[arg-type]

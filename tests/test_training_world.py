@@ -16,15 +16,14 @@ from stages import elsewhere, outcome, planned, train, wait_for
 
 from tfscale import checkpoint
 from tfscale.children import RANK_VARIABLES
-from tfscale.faults import USER_FAULT, UserFault
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.growing import grow_stage
-from tfscale.schedule.ledger import read_done
-from tfscale.schedule.orchestrator import prepare_folder
+from tfscale.faults import PREEMPTED, USER_FAULT, UserFault
+from tfscale.growth.grow_stage import grow_stage
+from tfscale.orchestrate.orchestrator import prepare_folder
+from tfscale.stage.events import Event, read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import read_done
 from tfscale.training import __main__ as training
-from tfscale.training.events import Event, read_events
 from tfscale.training.place import Place, read_place
-from tfscale.training.preemption import PREEMPTED
 from tfscale.training.world import World, split_rows
 
 RENDEZVOUS = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
@@ -32,7 +31,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 RANKS = str(Path(__file__).parent / "faults" / "ranks.py")
 
 
-def train_on(ranks: int, *stages: tuple[ArmStage, int], a_host: int | None = None, fault: str = "none") -> str:
+def train_on(ranks: int, *stages: tuple[Stage, int], a_host: int | None = None, fault: str = "none") -> str:
     """Trains stages with torchrun, each until so many steps are done (-1: all), and gives what the ranks said.
 
     Args:
@@ -48,12 +47,12 @@ def train_on(ranks: int, *stages: tuple[ArmStage, int], a_host: int | None = Non
     return said
 
 
-def with_sharding(stage: ArmStage, sharding: str, recompute: str = "none") -> ArmStage:
+def with_sharding(stage: Stage, sharding: str, recompute: str = "none") -> Stage:
     run = replace(stage.spec.run, sharding=sharding, recompute=recompute)  # type: ignore[arg-type]
     return elsewhere(replace(stage, spec=replace(stage.spec, run=run)), sharding)
 
 
-def close(one: ArmStage, several: ArmStage) -> None:
+def close(one: Stage, several: Stage) -> None:
     a, b = outcome(one), outcome(several)
     assert a[2] == b[2]
     assert [(event["event"], event["step"]) for event in a[1]] == [(event["event"], event["step"]) for event in b[1]]
@@ -65,7 +64,7 @@ def close(one: ArmStage, several: ArmStage) -> None:
         torch.testing.assert_close(tensor, b[0][name], rtol=1e-3, atol=1e-5)
 
 
-def starts(stage: ArmStage) -> list[Event]:
+def starts(stage: Stage) -> list[Event]:
     return [event for event in read_events(stage.path) if event["event"] == "start"]
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tfscale.models.config import TokenFormerConfig, TokenGroup
-from tfscale.schedule.arms import Arm, ArmStage
+from tfscale.plan.arms import Arm
+from tfscale.stage.events import EventLog
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec
 from tfscale.tracking.store import Store, connect
 from tfscale.tracking.ui import ui_command, ui_environment
-from tfscale.training.events import EventLog
-from tfscale.training.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,12 +51,12 @@ def spec(label: str, parent: str | None = None) -> StageSpec:
     )
 
 
-def stage(folder: Path, size: str, parent: str | None = None) -> ArmStage:
+def stage(folder: Path, size: str, parent: str | None = None) -> Stage:
     path = folder / "stages" / f"label-{size}"
     if not path.exists():
         path.mkdir(parents=True)
         (path / "stage.yaml").write_text(json.dumps({"size": size}))
-    return ArmStage(size, f"key-{size}", path, spec(f"label-{size}", parent))
+    return Stage(size, f"key-{size}", path, spec(f"label-{size}", parent))
 
 
 def chain(folder: Path) -> Arm:
@@ -67,7 +68,7 @@ def scratch(folder: Path) -> Arm:
     return Arm("scratch", "From scratch", "scratch", (stage(folder, "1M"), stage(folder, "4M")))
 
 
-def train(part: ArmStage, steps: range, after: int = 0, noise: float = 0.0) -> None:
+def train(part: Stage, steps: range, after: int = 0, noise: float = 0.0) -> None:
     """Steps of a stage whose lineage had made `after` steps before; an evaluation at every second one."""
     log = EventLog(part.path)
     log.write("start", step=steps.start - 1, time=at(after, steps.start - 1) + noise)
@@ -85,12 +86,12 @@ def train(part: ArmStage, steps: range, after: int = 0, noise: float = 0.0) -> N
     log.close()
 
 
-def finish(part: ArmStage, after: int = 0) -> None:
+def finish(part: Stage, after: int = 0) -> None:
     end(part, "done", after)
     (part.path / "done.json").write_text("{}")
 
 
-def end(part: ArmStage, reason: str, after: int = 0) -> None:
+def end(part: Stage, reason: str, after: int = 0) -> None:
     log = EventLog(part.path)
     log.write("end", step=10, reason=reason, time=at(after, 10) + 0.5)
     log.close()
@@ -106,7 +107,7 @@ def finished_chain(folder: Path) -> Arm:
     return arm
 
 
-def evaluate(part: ArmStage, second: int = 0, **measured: float) -> None:
+def evaluate(part: Stage, second: int = 0, **measured: float) -> None:
     """What `tfscale eval` has written of a finished stage: its held-out text, and a task where `measured` says so."""
     time = f"2026-01-02T03:04:{second:02d}+00:00"
     text = {"kind": "text", "name": "my text.txt", "sha256": "f", "loss": 1.0, "perplexity": 2.75, "bits_per_byte": 0.5}

@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 
 USER_FAULT = 2
-"""Exit code for it."""
+"""Exit code of a process that refused what the user asked for."""
+PREEMPTED = 75
+"""Exit code of a process that stopped because it was asked to (EX_TEMPFAIL): run it again to go on."""
 
 
 class UserFault(Exception):

@@ -1,4 +1,4 @@
-"""Trains and grows stages in processes of their own, with the commands of `tfscale.schedule.launchers`, which a bare
+"""Trains and grows stages in processes of their own, with the commands of `tfscale.orchestrate.launchers`, which a bare
 machine cannot import."""
 
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from subprocess import Popen
 
 from benchmarks.checkout import import_from_checkout
 from tfscale import children
+from tfscale.stage.events import Event, read_events
 from tfscale.training.allocator import allocator
-from tfscale.training.events import Event, read_events
 
 LOG_CHARACTERS = 600
 
@@ -43,7 +43,7 @@ def start_training(folder: Path) -> StageProcess:
 
 def start_growing(folder: Path) -> StageProcess:
     """Starts to grow a stage's first checkpoint."""
-    return _start("tfscale.schedule.growing", folder)
+    return _start("tfscale.growth", folder)
 
 
 def _start(module: str, folder: Path) -> StageProcess:

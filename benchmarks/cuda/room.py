@@ -19,10 +19,10 @@ from benchmarks.cuda.failures import NotMeasured
 from benchmarks.cuda.processes import StageProcess, events_of, start_growing, start_training
 from benchmarks.cuda.stages import grown_stage, small_stage, write_corpus, write_stage
 from tfscale import checkpoint
-from tfscale.schedule.ledger import read_done
-from tfscale.training.events import DONE_FILE
-from tfscale.training.preemption import PREEMPTED
-from tfscale.training.spec import CHECKPOINTS, RunSpec, StageSpec
+from tfscale.faults import PREEMPTED
+from tfscale.stage.events import DONE_FILE
+from tfscale.stage.spec import CHECKPOINTS, RunSpec, StageSpec
+from tfscale.stage.status import read_done
 
 EVENTS_BEFORE_STOP = 3
 POLL_SECONDS = 0.002

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
+from tfscale.atomic import write_json
 from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
 from tfscale.growth.recipe import GrowthRecipe, grow_config
 from tfscale.models.config import ModelConfig, TokenFormerConfig
-from tfscale.training.files import write_json
-from tfscale.training.spec import (
+from tfscale.stage.spec import (
     STAGE_FILE,
     DataSpec,
     OptimizerSpec,

@@ -12,7 +12,7 @@ from benchmarks.cuda.memory import bound_peak, planned_bytes
 from benchmarks.cuda.processes import events_of, start_training
 from benchmarks.cuda.stages import stage, write_corpus, write_stage
 from tfscale.bench.sizes import PAPER, tokenformer
-from tfscale.training.spec import RunSpec, StageSpec
+from tfscale.stage.spec import RunSpec, StageSpec
 
 WARM_UP_EVENTS = 5
 """Training events, one per step, before the steps that are timed: they compile."""

@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from tfscale.config.compose import compose
 from tfscale.models.counts import flops
-from tfscale.schedule.plan import make_plan
+from tfscale.plan.plan import make_plan
 
 HERE = Path(__file__).parent
 OLD, NEW, INK, GREY, PALE = "#4c72b0", "#dd8452", "#222222", "#8a8a8a", "#e8ecf4"

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 import tfscale.training.__main__ as entry
+from tfscale.faults import PREEMPTED
 from tfscale.training.loop import Trainer
-from tfscale.training.preemption import PREEMPTED, Preemption
+from tfscale.training.preemption import Preemption
 from tfscale.training.world import World
 
 os.environ["LOCAL_WORLD_SIZE"], fault, *stages = sys.argv[1:]

@@ -27,11 +27,11 @@ from safetensors.torch import load_file
 from table import faults, inject_all
 
 from tfscale.config.compose import compose
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.plan import make_plan
+from tfscale.plan.plan import make_plan
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.lock import held
 from tfscale.tracking.store import connect, store_at
-from tfscale.training.events import read_events
-from tfscale.training.lock import held
 
 PATIENCE_SECONDS = 300.0
 VICTIMS = ("trainer", "orchestrator", "both")
@@ -161,7 +161,7 @@ def of_folder(runs: Path) -> Iterator[psutil.Process]:
             yield process
 
 
-def outcome(stages: Sequence[ArmStage]) -> dict[str, Any]:
+def outcome(stages: Sequence[Stage]) -> dict[str, Any]:
     """All that must not depend on how often the chain was killed, by stage."""
     found = {}
     for stage in stages:
@@ -193,14 +193,14 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return faults
 
 
-def left_behind(stages: Sequence[ArmStage], runs: Path) -> list[str]:
+def left_behind(stages: Sequence[Stage], runs: Path) -> list[str]:
     """Processes, locks and half-written files that should not be there."""
     faults = [f"process {process.pid} is still there" for process in of_folder(runs)]
     faults += [f"{stage.path.name} is locked: {holder}" for stage in stages if (holder := held(stage.path))]
     return faults + [f"{path} was left" for path in runs.glob("stages/*/checkpoints/broken-*")]
 
 
-def mlflow_differences(stages: Sequence[ArmStage], runs: Path) -> list[str]:
+def mlflow_differences(stages: Sequence[Stage], runs: Path) -> list[str]:
     """Losses that MLflow lacks or has twice."""
     client = connect(store_at(runs))
     experiment = client.get_experiment_by_name("progressive_tiny")
@@ -248,7 +248,7 @@ def torture(kills: int, seed: int, corpus: Path, folder: Path, say: Callable[[st
     return count
 
 
-def _stages(corpus: Path, runs: Path) -> tuple[ArmStage, ...]:
+def _stages(corpus: Path, runs: Path) -> tuple[Stage, ...]:
     return make_plan(compose(settings(corpus, runs))).chain.stages
 
 

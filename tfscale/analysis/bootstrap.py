@@ -26,7 +26,7 @@ import numpy as np
 
 from tfscale.analysis.curves import Measure, StageCurve
 from tfscale.analysis.intervals import Array
-from tfscale.schedule.heldout import BlockLosses
+from tfscale.stage.heldout import BlockLosses
 
 DRAWS = 4000
 

@@ -9,7 +9,7 @@ from tfscale.analysis.growths import GrowthEvent, growths
 from tfscale.analysis.reference import published_arms
 from tfscale.analysis.scaling_law import ScalingLaw, scaling_laws
 from tfscale.analysis.table import Table, compare, the_chain
-from tfscale.schedule.arms import Arm
+from tfscale.plan.arms import Arm
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfscale.models.counts import flops, parameters
-from tfscale.schedule.arms import Arm, ArmKind, ArmStage
-from tfscale.schedule.heldout import BlockLosses, read_blocks
-from tfscale.training.events import DONE_FILE, Event, read_events
+from tfscale.plan.arms import Arm, ArmKind
+from tfscale.stage.events import DONE_FILE, Event, read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.heldout import BlockLosses, read_blocks
 
 Measure = Literal["flops", "tokens", "device_seconds"]
 """What compute is counted in."""
@@ -107,7 +108,7 @@ class StageCurve:
 
 @dataclass(frozen=True)
 class ArmCurve:
-    """An arm with what its stages measured; the fields are those of `tfscale.schedule.arms.Arm`.
+    """An arm with what its stages measured; the fields are those of `tfscale.plan.arms.Arm`.
 
     Stages of one size are replicates: the same run but for its seed.
     """
@@ -149,7 +150,7 @@ def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
     return tuple(ArmCurve(arm.name, arm.title, arm.kind, tuple(map(read_stage, arm.stages))) for arm in arms)
 
 
-def read_stage(stage: ArmStage) -> StageCurve:
+def read_stage(stage: Stage) -> StageCurve:
     """What one stage has measured so far.
 
     Raises:
@@ -206,7 +207,7 @@ def _totals(values: Mapping[str, Any], prefix: str = "") -> Totals:
     return Totals(*(values[prefix + f.name] for f in fields(Totals)))
 
 
-def _start(stage: ArmStage) -> Totals:
+def _start(stage: Stage) -> Totals:
     if stage.spec.parent is None:
         return NOTHING
     assert stage.spec.parent_dir is not None, "a stage with a parent says where it is"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfscale.schedule.arms import Arm
-from tfscale.training import how
-from tfscale.training.spec import STAGE_FILE
+from tfscale.plan.arms import Arm
+from tfscale.stage import how
+from tfscale.stage.spec import STAGE_FILE
 
 ENVIRONMENT_FILE = "environment.json"
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from tfscale.analysis.curves import NOTHING, ArmCurve, Evaluation, StageCurve, Totals
-from tfscale.schedule.arms import ArmKind
+from tfscale.plan.arms import ArmKind
 
 POINT_FIELDS = ("tokens", "perplexity", "device_hours")
 

@@ -13,7 +13,7 @@ from tfscale.analysis.costs import cumulative, family, marginal, mean
 from tfscale.analysis.curves import ArmCurve, Measure, StageCurve, Totals, read_arms
 from tfscale.analysis.intervals import Interval, interval_of
 from tfscale.analysis.noise import NoiseFloor, noise_floor
-from tfscale.schedule.arms import Arm, ArmKind
+from tfscale.plan.arms import Arm, ArmKind
 
 Status = Literal["finished", "unfinished", "missing"]
 

@@ -23,9 +23,9 @@ from tfscale import children
 from tfscale.bench.rows import Found, Note, Row, from_line, to_line
 from tfscale.bench.settings import Settings
 from tfscale.leash import leashed
+from tfscale.stage.spec import RunSpec
 from tfscale.training.allocator import allocator
 from tfscale.training.device import environment, resolve
-from tfscale.training.spec import RunSpec
 
 PARTS = {part: f"tfscale.bench.{part}" for part in ("pattention", "step")}
 """The modules of the parts, in the order in which they are measured."""

@@ -12,8 +12,8 @@ from tfscale.bench.sizes import Family, Size
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.models.init import build_model
+from tfscale.stage.spec import OptimizerSpec
 from tfscale.training.optimizer import build_optimizer, clip_gradients
-from tfscale.training.spec import OptimizerSpec
 
 OPTIMIZER = OptimizerSpec(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 Loss = Callable[[Tensor, Tensor], Tensor]

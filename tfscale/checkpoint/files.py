@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.checkpoint.contents import BrokenCheckpoint
-from tfscale.cores import cores
+from tfscale.host import cores
 
 Entry = dict[str, Any]
 """Bytes and SHA-256 of a file."""

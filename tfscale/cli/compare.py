@@ -14,9 +14,9 @@ from tfscale.cli.experiment import plan_of, quantity, work
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
-from tfscale.schedule.experiments import comparison_folder, record
-from tfscale.schedule.ledger import is_done
-from tfscale.schedule.plan import Plan
+from tfscale.plan.experiments import comparison_folder, record
+from tfscale.plan.plan import Plan
+from tfscale.stage.status import is_done
 
 
 def compare(

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from tfscale.cli.experiment import tokens, work
 from tfscale.cli.words import name_of, overview_words, speed_words
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.plan import Plan
-from tfscale.schedule.progress import Overview, Progress
+from tfscale.orchestrate.progress import Overview, Progress
+from tfscale.plan.plan import Plan
+from tfscale.stage.folder import Stage
 
 _SIGNS = {"done": "✔", "running": "▶", "preempted": "‖", "interrupted": "‖", "failed": "✘", "waiting": "·"}
 _PLAIN_SIGNS = {"done": "+", "running": ">", "preempted": "=", "interrupted": "=", "failed": "!", "waiting": "."}
@@ -70,7 +70,7 @@ class Dashboard:
             rows.add_row(title, self._lineage(stages, console))
         yield rows
 
-    def _lineage(self, stages: Sequence[ArmStage], console: Console) -> Text:
+    def _lineage(self, stages: Sequence[Stage], console: Console) -> Text:
         """Sizes with their signs; an arrow where one begins from the one before."""
         arrow, space = (" → ", "\N{NO-BREAK SPACE}") if console.encoding.startswith("utf") else (" > ", " ")
         row, before = Text(), ""

@@ -19,9 +19,9 @@ from tfscale.data.prepared import PreparedData
 from tfscale.data.progress import Report
 from tfscale.data.stored import stored, unfinished
 from tfscale.faults import UserFault
-from tfscale.schedule.checks import check_experiment
-from tfscale.schedule.corpus import corpus_of, data_dir, fetch_corpus, prepare_corpus
-from tfscale.schedule.corpus_notes import listing_of, unknown_notes
+from tfscale.plan.checks import check_experiment
+from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, prepare_corpus
+from tfscale.plan.corpus_notes import listing_of, unknown_notes
 
 LINE_SECONDS = 10.0
 """Between two lines where there is no terminal."""

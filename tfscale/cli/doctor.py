@@ -19,10 +19,10 @@ from tfscale.config.compose import compose, runs_dir
 from tfscale.config.folders import group_options
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
-from tfscale.schedule.corpus import corpus_of
-from tfscale.schedule.plan import make_plan
-from tfscale.schedule.predict import Machine, gigabytes, planned_machine, predict
-from tfscale.schedule.specs import threads
+from tfscale.plan.corpus import corpus_of
+from tfscale.plan.plan import make_plan
+from tfscale.plan.specs import threads
+from tfscale.predict import Machine, gigabytes, planned_machine, predict
 from tfscale.tracking.reach import unreachable
 from tfscale.tracking.store import store_at
 

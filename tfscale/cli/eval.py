@@ -18,8 +18,8 @@ from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.interop.perplexity import Score, score_heldout, score_text
 from tfscale.interop.texts import EncodedText, encode_text
 from tfscale.models.language_model import LanguageModel
-from tfscale.schedule.evaluations import EVALUATIONS_FILE
-from tfscale.schedule.experiments import recorded
+from tfscale.plan.experiments import recorded
+from tfscale.stage.evaluations import EVALUATIONS_FILE
 
 PAPER = "paper"
 """In place of tasks: the paper's six."""

@@ -10,20 +10,19 @@ from tfscale.cli.data import PreparationView
 from tfscale.cli.view import make_view
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.faults import UserFault
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.corpus import prepare_corpus
-from tfscale.schedule.corpus_notes import left_out_notes, listing_of, unknown_notes
-from tfscale.schedule.experiments import Recorded, experiment_of, record
-from tfscale.schedule.launchers import left_over, missing
-from tfscale.schedule.ledger import is_done
-from tfscale.schedule.orchestrator import Orchestrator, StageFailed
-from tfscale.schedule.plan import Plan, make_plan
-from tfscale.schedule.predict import planned_machine, preflight, remarks
+from tfscale.faults import PREEMPTED, UserFault
+from tfscale.orchestrate.launchers import left_over, missing
+from tfscale.orchestrate.orchestrator import Orchestrator, StageFailed
+from tfscale.plan.corpus import prepare_corpus
+from tfscale.plan.corpus_notes import left_out_notes, listing_of, unknown_notes
+from tfscale.plan.experiments import Recorded, experiment_of, record
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.predict import planned_machine, preflight, remarks
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import is_done
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.store import Store, StoreError, store_at
 from tfscale.tracking.sync import sync
-from tfscale.training.preemption import PREEMPTED
 
 MIRROR_SECONDS = 60.0
 """How long the end of a run waits for a slow tracking store."""
@@ -100,7 +99,7 @@ def prepare(plan: Plan) -> None:
         say(f"warning: {note}")
 
 
-def train(plan: Plan, stages: Sequence[ArmStage], store: Store | None) -> int:
+def train(plan: Plan, stages: Sequence[Stage], store: Store | None) -> int:
     """Train stages of a plan to their end, in view of the user, and return the exit code."""
     mirror = Mirror(store, plan.experiment.schedule.name, plan.arms) if store else None
     with make_view(plan, console) as view:

@@ -7,8 +7,8 @@ from tfscale.config.compose import draft
 from tfscale.config.origins import with_origins
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
-from tfscale.schedule.checks import check_experiment
-from tfscale.schedule.plan import Plan, corpus_faults, make_plan
+from tfscale.plan.checks import check_experiment
+from tfscale.plan.plan import Plan, corpus_faults, make_plan
 
 
 def plan_of(

@@ -10,15 +10,15 @@ from tfscale.faults import UserFault
 from tfscale.growth.recipe import Tokens, grow_config
 from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
-from tfscale.schedule.ledger import find_stage
-from tfscale.training.spec import read_spec
+from tfscale.stage.spec import read_spec
+from tfscale.stage.status import find_stage
 
 
 def grow(
     name: str, to: Path, tokens: Tokens, overrides: Sequence[str], config_dir: Path | None, as_json: bool = False
 ) -> int:
     """Grows a finished stage's checkpoint into a folder; returns the exit code."""
-    from tfscale.schedule.growing import grow_by_hand
+    from tfscale.growth.grow_stage import grow_by_hand
 
     experiment = compose(overrides, config_dir)
     recipe = experiment.growth

@@ -19,11 +19,11 @@ def import_(
     as_json: bool = False,
 ) -> int:
     """Makes a stage's folder out of released weights or an exported folder; returns the exit code."""
+    from tfscale.growth.imported_weights import cost_of
     from tfscale.interop.adopt import adopt
     from tfscale.interop.exported import is_exported, read_exported
     from tfscale.interop.official import read_official
     from tfscale.models.counts import parameters
-    from tfscale.schedule.taking_over import cost_of
 
     amount = _amount(cost) if cost else None
     if not source.exists():

@@ -10,11 +10,11 @@ from tfscale.cli.experiment import plan_of, quantity, tokens, work
 from tfscale.cli.table import FittedTable, table
 from tfscale.faults import UserFault
 from tfscale.models.config import TokenFormerConfig, to_dict
-from tfscale.schedule.arms import Arm, ArmStage
-from tfscale.schedule.checks import check_sharing
-from tfscale.schedule.ledger import status_of
-from tfscale.schedule.plan import Plan
-from tfscale.schedule.predict import (
+from tfscale.orchestrate.speed import finished_speeds
+from tfscale.plan.arms import Arm
+from tfscale.plan.checks import check_sharing
+from tfscale.plan.plan import Plan
+from tfscale.predict import (
     Family,
     Machine,
     Prediction,
@@ -26,7 +26,8 @@ from tfscale.schedule.predict import (
     remarks,
     shortage,
 )
-from tfscale.schedule.speed import finished_speeds
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import status_of
 
 COLUMNS = 5
 """Stages side by side, at most."""
@@ -72,7 +73,7 @@ def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTabl
     return tables
 
 
-def _arm_table(arm: Arm, stages: Sequence[ArmStage], predictions: dict[str, Prediction]) -> FittedTable:
+def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Prediction]) -> FittedTable:
     """Stages of one seed from left to right; from top to bottom the work, what one device does of it, and the cost."""
     found = [predictions[stage.key] for stage in stages]
     times = f", x {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
@@ -108,14 +109,14 @@ def _arm_table(arm: Arm, stages: Sequence[ArmStage], predictions: dict[str, Pred
     return rows
 
 
-def _shape(stage: ArmStage) -> str:
+def _shape(stage: Stage) -> str:
     model = stage.spec.model
     if isinstance(model, TokenFormerConfig):
         return "/".join(map(str, model.tokens))
     return f"{model.n_layer}x{model.d_model}"
 
 
-def _states(replicates: Sequence[ArmStage]) -> str:
+def _states(replicates: Sequence[Stage]) -> str:
     """Of a stage; of several seeds, how many are done."""
     if len(replicates) == 1:
         return _state(replicates[0])
@@ -123,7 +124,7 @@ def _states(replicates: Sequence[ArmStage]) -> str:
     return f"{done} of {len(replicates)} done"
 
 
-def _state(stage: ArmStage) -> str:
+def _state(stage: Stage) -> str:
     status, all_tokens = status_of(stage), stage.spec.tokens
     return f"{status.state} {status.tokens / all_tokens:.0%}" if 0 < status.tokens < all_tokens else status.state
 
@@ -250,7 +251,7 @@ def _json(
     }
 
 
-def _stage_json(stage: ArmStage, prediction: Prediction) -> dict[str, Any]:
+def _stage_json(stage: Stage, prediction: Prediction) -> dict[str, Any]:
     layout = prediction.layout
     return {
         "size": stage.size,

@@ -10,8 +10,8 @@ from tfscale.cli.status import states
 from tfscale.cli.summary import chain_table
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
-from tfscale.schedule.launchers import missing
-from tfscale.schedule.predict import files_amiss
+from tfscale.orchestrate.launchers import missing
+from tfscale.predict import files_amiss
 
 
 def run(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:

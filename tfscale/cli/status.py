@@ -10,10 +10,10 @@ from tfscale.cli.experiment import plan_of, tokens
 from tfscale.cli.table import table
 from tfscale.cli.watch import watch
 from tfscale.faults import UserFault
-from tfscale.schedule.ledger import status_of
-from tfscale.schedule.plan import Plan
-from tfscale.schedule.progress import Progress, Watch, overview
-from tfscale.schedule.speed import finished_speeds, stage_speed
+from tfscale.orchestrate.progress import Progress, Watch, overview
+from tfscale.orchestrate.speed import finished_speeds, stage_speed
+from tfscale.plan.plan import Plan
+from tfscale.stage.status import status_of
 
 
 def status(
@@ -106,7 +106,7 @@ def _show(plan: Plan) -> None:
 
 
 def _verify(plan: Plan, as_json: bool) -> int:
-    from tfscale.schedule.verify import amount, set_aside, verify_plan  # it loads torch; a look at the states does not
+    from tfscale.verify import amount, set_aside, verify_plan  # it loads torch; a look at the states does not
 
     with console.status("reading the ledger"):
         findings = verify_plan(plan)

@@ -7,10 +7,10 @@ from statistics import mean, stdev
 from tfscale.cli.experiment import quantity, tokens, work
 from tfscale.cli.table import FittedTable, table
 from tfscale.models.counts import parameters
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.ledger import read_done, read_growth
-from tfscale.schedule.plan import Plan
-from tfscale.schedule.predict import duration
+from tfscale.plan.plan import Plan
+from tfscale.predict import duration
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import read_done, read_growth
 
 
 def chain_table(plan: Plan) -> FittedTable:
@@ -47,7 +47,7 @@ def _perplexity(losses: Sequence[float]) -> str:
     return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
 
 
-def _jump(replicates: Sequence[ArmStage]) -> str:
+def _jump(replicates: Sequence[Stage]) -> str:
     """Loss before and after growth."""
     found = [growth["comparison"] for stage in replicates if (growth := read_growth(stage.path))]
     if not found:

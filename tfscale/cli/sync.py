@@ -9,8 +9,8 @@ from tfscale.cli.console import answer, console, say
 from tfscale.cli.experiment import plan_of
 from tfscale.config.compose import compose, runs_dir
 from tfscale.faults import UserFault
-from tfscale.schedule.experiments import Recorded, experiment_of, recorded
-from tfscale.schedule.ledger import status_of
+from tfscale.plan.experiments import Recorded, experiment_of, recorded
+from tfscale.stage.status import status_of
 from tfscale.tracking.store import Store, StoreError, store_at
 from tfscale.tracking.sync import sync as send
 

@@ -16,11 +16,11 @@ from tfscale.config.overlay import baseline_options, overlay_faults, own_file, s
 from tfscale.config.schema import MOST_SEEDS
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
-from tfscale.schedule.plan import make_plan
-from tfscale.schedule.predict import duration
-from tfscale.schedule.sweep import Sweep, candidates, factors_of, is_rate, sweep_faults
-from tfscale.schedule.tuned import spent, write_record
-from tfscale.schedule.tuning import Finding, Tuning, chosen, diverged, stages_left
+from tfscale.plan.plan import make_plan
+from tfscale.predict import duration
+from tfscale.tune.record import spent, write_record
+from tfscale.tune.sweep import Sweep, candidates, factors_of, is_rate, sweep_faults
+from tfscale.tune.tuning import Finding, Tuning, chosen, diverged, stages_left
 
 ALL = "all"
 """In place of an arm's name."""

@@ -12,13 +12,13 @@ from tfscale.cli.dashboard import Dashboard
 from tfscale.cli.experiment import tokens
 from tfscale.cli.streams import tell_loss
 from tfscale.cli.words import name_of, overview_words, speed_words
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.launchers.attempt import Phase
-from tfscale.schedule.orchestrator import View
-from tfscale.schedule.plan import Plan
-from tfscale.schedule.progress import Progress, Watch, overview
-from tfscale.schedule.speed import finished_speeds
-from tfscale.training.events import Event
+from tfscale.orchestrate.launchers.attempt import Phase
+from tfscale.orchestrate.orchestrator import View
+from tfscale.orchestrate.progress import Progress, Watch, overview
+from tfscale.orchestrate.speed import finished_speeds
+from tfscale.plan.plan import Plan
+from tfscale.stage.events import Event
+from tfscale.stage.folder import Stage
 
 LOOK_SECONDS = 1.0
 """Between two looks at the folders."""
@@ -65,29 +65,29 @@ class PlainView:
     def say(self, message: str) -> None:
         self._console.print(message, markup=False, soft_wrap=True)
 
-    def tell(self, stage: ArmStage, what: str) -> None:
+    def tell(self, stage: Stage, what: str) -> None:
         """A line about a stage."""
         self.say(f"{name_of(self._plan, stage)}: {what}")
 
-    def started(self, stage: ArmStage, phase: Phase) -> None:
+    def started(self, stage: Stage, phase: Phase) -> None:
         if phase == "training":
             self.tell(stage, f"training {tokens(stage.spec.tokens)} tokens, {stage.path.name}")
         else:
             self.tell(stage, f"growing out of {stage.spec.parent}")
 
-    def queued(self, stage: ArmStage, job: str) -> None:
+    def queued(self, stage: Stage, job: str) -> None:
         log = stage.path / "training.log"
         self.tell(stage, f"job {job} is in the queue or runs; its output goes to {log}")
 
-    def waiting(self, stage: ArmStage, holder: str) -> None:
+    def waiting(self, stage: Stage, holder: str) -> None:
         if stage.key not in self._waiting:
             self._waiting.add(stage.key)
             self.tell(stage, f"waiting, {stage.path.name} is being worked on by {holder}")
 
-    def retrying(self, stage: ArmStage, reason: str) -> None:
+    def retrying(self, stage: Stage, reason: str) -> None:
         self.tell(stage, reason)
 
-    def event(self, stage: ArmStage, event: Event) -> None:
+    def event(self, stage: Stage, event: Event) -> None:
         if event["event"] == "eval":
             self.tell(stage, self._evaluated(stage, event))
         elif event["event"] == "start" and event["step"]:
@@ -102,7 +102,7 @@ class PlainView:
             what = f"step {event['step']}, loss {event['loss']}, gradient norm {event['grad_norm']}"
             self.tell(stage, f"a number that is none ({what}); {event['policy']}")
 
-    def _evaluated(self, stage: ArmStage, event: Event) -> str:
+    def _evaluated(self, stage: Stage, event: Event) -> str:
         """Tokens, loss, perplexity, speed, utilisation, memory, compute against the plan, time left."""
         looks = self._watch.look()
         facts = [
@@ -114,7 +114,7 @@ class PlainView:
         whole = overview_words(overview(self._plan, looks, self._known), len(self._plan.arms))
         return f"{', '.join(facts)}; plan {', '.join(whole)}"
 
-    def finished(self, stage: ArmStage) -> None:
+    def finished(self, stage: Stage) -> None:
         self._waiting.discard(stage.key)
         self.tell(stage, "done")
 
@@ -168,22 +168,22 @@ class LiveView(PlainView):
         self._screen.__exit__()
         super().__exit__()
 
-    def started(self, stage: ArmStage, phase: Phase) -> None:
+    def started(self, stage: Stage, phase: Phase) -> None:
         self._notes[stage.key] = "growing" if phase == "growing" else "starting"
 
-    def queued(self, stage: ArmStage, job: str) -> None:
+    def queued(self, stage: Stage, job: str) -> None:
         super().queued(stage, job)
         self._notes[stage.key] = f"job {job}"
 
-    def retrying(self, stage: ArmStage, reason: str) -> None:
+    def retrying(self, stage: Stage, reason: str) -> None:
         super().retrying(stage, reason)
         self._notes[stage.key] = "will be tried again"
 
-    def event(self, stage: ArmStage, event: Event) -> None:
+    def event(self, stage: Stage, event: Event) -> None:
         if event["event"] != "eval":
             super().event(stage, event)
 
-    def finished(self, stage: ArmStage) -> None:
+    def finished(self, stage: Stage) -> None:
         self._notes.pop(stage.key, None)
         super().finished(stage)
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from rich.console import Console
 
 from tfscale.cli.view import LOOK_SECONDS, PlainView, Screen, moves
-from tfscale.schedule.plan import Plan
-from tfscale.schedule.progress import Progress, Watch
+from tfscale.orchestrate.progress import Progress, Watch
+from tfscale.plan.plan import Plan
 
 
 def watch(plan: Plan, console: Console) -> None:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from tfscale.cli.experiment import tokens, work
-from tfscale.schedule.arms import ArmStage
-from tfscale.schedule.plan import Plan
-from tfscale.schedule.predict.words import duration, gigabytes
-from tfscale.schedule.progress import Overview, Progress
+from tfscale.orchestrate.progress import Overview, Progress
+from tfscale.plan.plan import Plan
+from tfscale.predict.words import duration, gigabytes
+from tfscale.stage.folder import Stage
 
 
-def name_of(plan: Plan, stage: ArmStage) -> str:
+def name_of(plan: Plan, stage: Stage) -> str:
     """Arm and size, such as `progressive 354M`; and the seed where an arm has several."""
     arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.stages))
     return f"{arm.name} {stage.size}" + (f" seed {stage.spec.seed}" if len(arm.seeds) > 1 else "")

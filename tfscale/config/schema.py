@@ -99,7 +99,7 @@ class StagePart:
 
 @dataclass(frozen=True)
 class GrowWhenPart:
-    """When a stage of the chain has learnt enough and the next one grows out of it (`tfscale.training.ending`)."""
+    """When a stage of the chain has learnt enough and the next one grows out of it (`tfscale.stage.ending`)."""
 
     rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
     """`budget`: after the stage's tokens. `plateau`: as soon as the held-out loss falls by less than `least` over
@@ -216,7 +216,7 @@ class ArmPart:
     schedule says for such a model of that size."""
     shape: Literal["schedule", "compute_optimal"] = "schedule"
     """Of Transformers from scratch. `schedule`: as it says for that size. `compute_optimal`: of the size that is best
-    trained with the budget, at 20 tokens a parameter (`tfscale.schedule.compute_optimal`)."""
+    trained with the budget, at 20 tokens a parameter (`tfscale.plan.compute_optimal`)."""
     growth: GrowthRecipe | None = None
     """Of `one_jump` and `chain`. None: the chain's own recipe."""
     growth_tokens: Factor = 1.0

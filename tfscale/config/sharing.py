@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfscale.training import how
+from tfscale.stage import how
 
 _PATH = re.compile(r"[~/].*|(.*/)?\.\./.*", re.DOTALL)
 """A path that may lead out of the working folder."""

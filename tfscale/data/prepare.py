@@ -20,7 +20,6 @@ from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
-from tfscale.cores import cores
 from tfscale.data.assemble import divide_shards, write_heldout, write_shard
 from tfscale.data.duplicates import Duplicates, RangeTask, find_duplicates, ranges
 from tfscale.data.encode import Distinct, Encoded, EncodeTask, encode
@@ -43,6 +42,7 @@ from tfscale.data.split import limit
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
 from tfscale.data.work import Pieces, alone_in
 from tfscale.data.workers import Counts, Watch, Workers
+from tfscale.host import cores
 
 WORK = 2
 """Version of the pieces that an unfinished preparation leaves; it rises when they are no longer the same."""

@@ -20,21 +20,19 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
+from tfscale.atomic import write_json
 from tfscale.checkpoint import Counters, Totals
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault
+from tfscale.growth.imported_weights import weights_digest
 from tfscale.interop.foreign import Foreign, Origin
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
-from tfscale.schedule.ledger import IMPORT_FILE
-from tfscale.schedule.specs import humanize
-from tfscale.schedule.taking_over import weights_digest
-from tfscale.training.events import DONE_FILE
-from tfscale.training.files import write_json
-from tfscale.training.loop import check_vocabulary
-from tfscale.training.spec import (
+from tfscale.plan.specs import humanize
+from tfscale.stage.events import DONE_FILE
+from tfscale.stage.spec import (
     CHECKPOINTS,
     STAGE_FILE,
     DataSpec,
@@ -45,6 +43,8 @@ from tfscale.training.spec import (
     key_of,
     spec_to_dict,
 )
+from tfscale.stage.status import IMPORT_FILE
+from tfscale.training.loop import check_vocabulary
 
 NO_CORPUS = "none"
 """Fingerprint of a stage that names no prepared corpus."""

@@ -8,7 +8,7 @@ from tfscale.interop.finished import Finished
 from tfscale.interop.sources import release
 from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
-from tfscale.schedule.evaluations import read_evaluations
+from tfscale.stage.evaluations import read_evaluations
 
 _HEAD = """\
 ---

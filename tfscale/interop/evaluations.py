@@ -1,12 +1,12 @@
-"""Adding to evaluations.json (`tfscale.schedule.evaluations`)."""
+"""Adding to evaluations.json (`tfscale.stage.evaluations`)."""
 
 from datetime import UTC, datetime
 from typing import Any
 
+from tfscale.atomic import write_json
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished
-from tfscale.schedule.evaluations import EVALUATIONS_FILE, FORMAT, read_evaluations
-from tfscale.training.files import write_json
+from tfscale.stage.evaluations import EVALUATIONS_FILE, FORMAT, read_evaluations
 
 _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
 """Fields that say what was measured, and how."""

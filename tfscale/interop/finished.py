@@ -9,8 +9,8 @@ from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
 from tfscale.faults import UserFault
 from tfscale.models.language_model import LanguageModel
-from tfscale.schedule.ledger import as_it_ended, read_done
-from tfscale.training.spec import CHECKPOINTS, StageSpec, read_spec
+from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
+from tfscale.stage.status import as_it_ended, read_done
 
 
 @dataclass(frozen=True)

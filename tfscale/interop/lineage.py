@@ -4,8 +4,8 @@ from typing import Any
 
 from tfscale.interop.finished import Finished, open_finished
 from tfscale.models.counts import parameters
-from tfscale.schedule.ledger import IMPORT_FILE
-from tfscale.training.spec import what_of
+from tfscale.stage.spec import what_of
+from tfscale.stage.status import IMPORT_FILE
 
 
 def lineage_of(stage: Finished) -> list[Finished]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfscale.schedule.arms import Arm
+from tfscale.plan.arms import Arm
 from tfscale.tracking.points import milliseconds
 from tfscale.tracking.runs import ARM_KEY, NAME, NOTE, ROLE, Artifact, Corpus, History, digest, stamp
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from threading import Event, Thread
 
-from tfscale.schedule.arms import Arm
+from tfscale.plan.arms import Arm
 from tfscale.tracking.store import Store, StoreError
 from tfscale.tracking.sync import Session
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 from re import sub
 from typing import Any, NamedTuple
 
-from tfscale.schedule.evaluations import measured
-from tfscale.training.events import Event
+from tfscale.stage.evaluations import measured
+from tfscale.stage.events import Event
 
 CURVE = "heldout/perplexity_by_gflop"
 """Held-out perplexity; its step is the model GFLOPs of the lineage, so that MLflow's charts draw it over compute, on

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tfscale.stage.how import without
 from tfscale.tracking.points import Point
-from tfscale.training.how import without
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

@@ -8,9 +8,13 @@ from typing import Any
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import read_manifest
 from tfscale.models.counts import parameters
-from tfscale.schedule.arms import Arm, ArmStage
-from tfscale.schedule.evaluations import EVALUATIONS_FILE, read_evaluations
-from tfscale.schedule.ledger import GROWTH_FILE, is_done
+from tfscale.plan.arms import Arm
+from tfscale.stage import how
+from tfscale.stage.evaluations import EVALUATIONS_FILE, read_evaluations
+from tfscale.stage.events import DONE_FILE, METRICS_FILE, Event, read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, what_of
+from tfscale.stage.status import GROWTH_FILE, is_done
 from tfscale.tracking.points import Point, evaluation_points, final_points, milliseconds, stage_points
 from tfscale.tracking.runs import (
     ARM,
@@ -27,9 +31,6 @@ from tfscale.tracking.runs import (
     digest,
     stamp,
 )
-from tfscale.training import how
-from tfscale.training.events import DONE_FILE, METRICS_FILE, Event, read_events
-from tfscale.training.spec import CHECKPOINTS, STAGE_FILE, what_of
 
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
     STAGE_FILE: how.STAGE, GROWTH_FILE: (), "environment.json": how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
@@ -44,7 +45,7 @@ class StageRun:
     """A child of its arm's run."""
 
     arm: Arm
-    stage: ArmStage
+    stage: Stage
     colour: str
 
     def tags(self) -> dict[str, str]:
@@ -126,7 +127,7 @@ class StageRun:
         )
 
 
-def corpus_of(stage: ArmStage) -> Corpus:
+def corpus_of(stage: Stage) -> Corpus:
     """The corpus of a stage; without its figures where it is not on this disk."""
     try:
         manifest = read_manifest(stage.path / stage.spec.run.data_dir)

@@ -5,7 +5,7 @@ from itertools import cycle
 from pathlib import Path
 
 from tfscale.faults import UserFault
-from tfscale.schedule.arms import Arm
+from tfscale.plan.arms import Arm
 from tfscale.tracking.arm_run import ArmRun
 from tfscale.tracking.comparison_run import ComparisonRun
 from tfscale.tracking.contact import Contact

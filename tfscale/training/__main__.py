@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Signals are watched before torch is imported: a stage can be stopped at any time of its life.
-from tfscale.faults import USER_FAULT, UserFault
-from tfscale.training.preemption import PREEMPTED, Preemption
+from tfscale.faults import PREEMPTED, USER_FAULT, UserFault
+from tfscale.training.preemption import Preemption
 
 if TYPE_CHECKING:
     from tfscale.training.alarm import Alarm
@@ -62,7 +62,7 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
 def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Alarm") -> int:
     """The exit code. A fault of one of several ranks ends its process here: the others cannot be met any more."""
     from tfscale.checkpoint import BrokenCheckpoint
-    from tfscale.training.lock import StageHeld
+    from tfscale.stage.lock import StageHeld
     from tfscale.training.watch import NonFinite
 
     try:
@@ -97,13 +97,13 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
 
 def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     """Trains the stage; False if it was asked to stop."""
+    from tfscale.atomic import write_json
     from tfscale.data.prepared import open_data
-    from tfscale.training import events
+    from tfscale.stage import events
+    from tfscale.stage.lock import StageLock
+    from tfscale.stage.spec import read_spec
     from tfscale.training.device import environment, resolve
-    from tfscale.training.files import write_json
-    from tfscale.training.lock import StageLock
     from tfscale.training.loop import Trainer, check_vocabulary
-    from tfscale.training.spec import read_spec
 
     spec = read_spec(stage_dir)
     with StageLock(stage_dir) if world.leads else nullcontext():
@@ -118,7 +118,7 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
 
 
 def _record_end(stage_dir: Path, reason: str, message: str) -> None:
-    from tfscale.training.events import EventLog
+    from tfscale.stage.events import EventLog
 
     log = EventLog(stage_dir)
     log.write("end", reason=reason, message=message, time=time.time())

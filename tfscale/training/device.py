@@ -3,9 +3,7 @@
 import contextlib
 import os
 import platform
-import resource
 import socket
-import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -15,8 +13,9 @@ from typing import Any
 import torch
 
 from tfscale import children
+from tfscale.host import process_peak_memory
+from tfscale.stage.spec import RunSpec
 from tfscale.training.place import read_place
-from tfscale.training.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,6 @@ class Device:
     def reserved_memory(self) -> int | None:
         """Largest memory in bytes that the allocator has held so far, gaps included; None on the CPU."""
         return torch.cuda.max_memory_reserved() if self.kind == "cuda" else None
-
-
-def process_peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes; mapped files count while they are in memory."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def resolve(run: RunSpec) -> Device:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import PreparedData
+from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.parallel import evaluating
-from tfscale.training.spec import StageSpec
 from tfscale.training.world import Ranks
 
 BLOCKS = 64

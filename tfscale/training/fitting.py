@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import MEMORY_SHARE, memory
 from tfscale.models.execution import Execution, Recompute
+from tfscale.stage.events import Event
+from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
-from tfscale.training.events import Event
-from tfscale.training.spec import StageSpec
 from tfscale.training.world import Ranks, World
 
 Sharding = Literal["none", "full", "hybrid"]

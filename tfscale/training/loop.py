@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
+from tfscale.atomic import write_json
 from tfscale.checkpoint import BrokenCheckpoint, Totals
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
 from tfscale.models.counts import flops, parameters
-from tfscale.training import events
+from tfscale.stage import events
+from tfscale.stage.ending import end_of, looks_at
+from tfscale.stage.learning_rate import learning_rate
+from tfscale.stage.spec import StageSpec, key_of, steps_of
 from tfscale.training.device import Device, free_memory
-from tfscale.training.ending import end_of, looks_at
 from tfscale.training.energy import EnergyMeter
 from tfscale.training.evaluation import Evaluation, evaluate, evaluations_of
-from tfscale.training.files import write_json
 from tfscale.training.fitting import check_update, fit, measured
-from tfscale.training.learning_rate import learning_rate
 from tfscale.training.parallel import gathering
 from tfscale.training.preemption import Preemption
 from tfscale.training.saver import Saver
-from tfscale.training.spec import StageSpec, key_of, steps_of
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update
 from tfscale.training.watch import CLOSE_WATCH_STEPS, WINDOW, BadNumber, Heartbeat, NonFinite, spike_score

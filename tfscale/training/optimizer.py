@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tfscale.models.language_model import LanguageModel
+from tfscale.stage.spec import OptimizerSpec
 from tfscale.training.sharding import whole
-from tfscale.training.spec import OptimizerSpec
 
 CLIP_MARGIN = 1e-5
 """Where the norm is this much below the limit, torch's factor, limit / (norm + 1e-6), is one."""

@@ -12,7 +12,7 @@ save, and a rank that is asked ends at once: the one that it waits for may never
 
 torchrun turns every exit code but 0 into 1. Why a stage has ended then stands in its `end` event, which the leading
 rank writes before any rank exits (`tfscale.training.alarm` for failures). A stage that was held by another process
-(`tfscale.training.lock`) has no such event.
+(`tfscale.stage.lock`) has no such event.
 """
 
 import os
@@ -24,10 +24,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from tfscale.faults import PREEMPTED
 from tfscale.training.place import read_place
 
-PREEMPTED = 75
-"""Exit code of a process that stopped because it was asked to: run it again to go on (EX_TEMPFAIL)."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 """SIGUSR2: what clusters are told to send before a job's time is over."""
 WATCH_SECONDS = 1.0

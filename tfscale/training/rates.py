@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tfscale.models.config import layer_of
 from tfscale.models.language_model import LanguageModel
+from tfscale.stage.spec import OptimizerSpec, RateSpec
 from tfscale.training.sharding import first_row, local
-from tfscale.training.spec import OptimizerSpec, RateSpec
 
 
 class Factors(NamedTuple):

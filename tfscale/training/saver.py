@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters, Part
-from tfscale.training.events import EventLog
-from tfscale.training.spec import CHECKPOINTS, StageSpec, steps_of
+from tfscale.stage.events import EventLog
+from tfscale.stage.spec import CHECKPOINTS, StageSpec, steps_of
 from tfscale.training.world import World
 
 

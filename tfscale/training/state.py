@@ -8,12 +8,12 @@ from torch import Tensor
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Part
 from tfscale.models.init import build_model, init_weights
+from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.fitting import Fit
 from tfscale.training.optimizer import build_optimizer, moments, start_moments
 from tfscale.training.parallel import parallelize
 from tfscale.training.sharding import initialise_shares, part_of
-from tfscale.training.spec import StageSpec
 from tfscale.training.world import World
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfscale.training.events import HEARTBEAT
+from tfscale.stage.events import HEARTBEAT
 
 WINDOW = 128
 """Losses that a new one is compared with."""

@@ -1,0 +1,38 @@
+"""python -m tfscale.growth STAGE_DIR: makes the checkpoint that a grown stage begins from.
+
+Exit codes: 0 done, 75 held by another process, 1 a failure, with the reason on standard error.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tfscale.checkpoint import BrokenCheckpoint
+from tfscale.faults import PREEMPTED
+from tfscale.growth.grow_stage import grow_stage
+from tfscale.growth.verify import NotPreserved
+from tfscale.leash import end_with_input
+from tfscale.stage.lock import StageHeld
+
+
+def main() -> int:
+    """Grows the stage of the folder named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tfscale.growth", description=__doc__)
+    parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
+    parser.add_argument("--supervised", action="store_true", help="end when standard input does")
+    arguments = parser.parse_args()
+    if arguments.supervised:
+        end_with_input()
+    try:
+        grow_stage(arguments.stage_dir)
+    except StageHeld as fault:
+        print(fault, file=sys.stderr)
+        return PREEMPTED
+    except (BrokenCheckpoint, NotPreserved, OSError, ValueError) as fault:
+        print(fault, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

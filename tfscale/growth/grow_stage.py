@@ -1,0 +1,124 @@
+"""Growth of a stage: the checkpoint that it begins from, out of its parent's last one."""
+
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tfscale import checkpoint
+from tfscale.atomic import write_json
+from tfscale.checkpoint import BrokenCheckpoint
+from tfscale.data.batches import heldout_batches
+from tfscale.data.prepared import open_data
+from tfscale.growth.checkpoints import grow_checkpoint
+from tfscale.growth.facts import Recipe, divides, facts_of, groups_of, read_recipe
+from tfscale.growth.imported_weights import take_over
+from tfscale.growth.recipe import GrowthRecipe
+from tfscale.growth.transformer_checkpoints import grow_transformer_checkpoint
+from tfscale.growth.transformer_recipe import TransformerGrowth
+from tfscale.growth.verify import Comparison, NotPreserved, compare
+from tfscale.host import process_peak_memory
+from tfscale.models.config import TokenFormerConfig, TransformerConfig
+from tfscale.stage.lock import StageLock
+from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
+from tfscale.stage.status import GROWTH_FILE, is_grown, read_done
+
+VERIFICATION_TOKENS = 2048
+"""Held-out tokens that go through parent and child."""
+
+
+def grow_stage(stage_dir: Path) -> None:
+    """Writes the stage's checkpoint at step 0 and growth.json, out of its parent's last checkpoint; or, of a stage that
+    takes over weights from elsewhere, its last one and import.json.
+
+    Raises:
+        BrokenCheckpoint: the parent's checkpoint is not whole.
+        NotPreserved: a preserving recipe has changed the logits; the checkpoint is taken back.
+        ValueError: the folder is no grown stage, or its parent is not finished.
+    """
+    spec = read_spec(stage_dir)
+    if spec.init_dir is not None:
+        with StageLock(stage_dir):
+            if not is_grown(stage_dir):
+                take_over(stage_dir, spec)
+        return
+    if spec.parent_dir is None or spec.growth is None:
+        raise ValueError(f"{stage_dir}: is no stage that grows out of another")
+    recipe = _recipe_of(spec, stage_dir)
+    parent_dir = stage_dir / spec.parent_dir
+    parent = parent_dir / CHECKPOINTS / read_done(parent_dir)["checkpoint"]
+    child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
+    with StageLock(stage_dir):
+        if is_grown(stage_dir):
+            return  # another process was first
+        checkpoint.sweep(stage_dir / CHECKPOINTS)
+        shutil.rmtree(child, ignore_errors=True)  # killed before it was compared with its parent
+        started = time.perf_counter()
+        checkpoint.verify(parent)
+        _grow(parent, child, spec, recipe)
+        seconds = time.perf_counter() - started
+        result = _compare(stage_dir, spec, parent, child, rounded=divides(recipe))
+        report = _report(spec, parent, recipe, result, seconds)
+        if report["preserving"] and result.max_logit_difference > result.tolerance:
+            shutil.rmtree(child)
+            raise NotPreserved(
+                f"growth={recipe.name} should leave the logits of {spec.parent} as they are, and moved them by up to "
+                f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); nothing was kept"
+            )
+        write_json(stage_dir / GROWTH_FILE, report)
+
+
+def _recipe_of(spec: StageSpec, stage_dir: Path) -> Recipe:
+    assert spec.growth is not None
+    try:
+        return read_recipe(spec.growth, spec.model)
+    except TypeError as error:
+        raise ValueError(f"{stage_dir / STAGE_FILE}: growth: {error}") from error
+
+
+def _grow(parent: Path, child: Path, spec: StageSpec, recipe: Recipe) -> None:
+    if isinstance(recipe, TransformerGrowth):
+        assert isinstance(spec.model, TransformerConfig), "the recipe was read for this model"
+        grow_transformer_checkpoint(parent, child, spec.model, recipe, spec.seed)
+    else:
+        assert isinstance(spec.model, TokenFormerConfig), "the recipe was read for this model"
+        grow_checkpoint(parent, child, spec.model, recipe, spec.seed)
+
+
+def grow_by_hand(stage_dir: Path, to: Path, config: TokenFormerConfig, recipe: GrowthRecipe, seed: int) -> Comparison:
+    """Grows a finished stage's checkpoint into the folder `to`.
+
+    Raises:
+        ValueError: the stage is not finished, its checkpoint is not whole, or `to` cannot be written.
+    """
+    parent = stage_dir / CHECKPOINTS / read_done(stage_dir)["checkpoint"]
+    try:
+        checkpoint.verify(parent)
+        grow_checkpoint(parent, to, config, recipe, seed)
+    except (BrokenCheckpoint, OSError) as error:
+        raise ValueError(str(error)) from error
+    return _compare(stage_dir, read_spec(stage_dir), parent, to)
+
+
+def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool = False) -> Comparison:
+    data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
+    context = spec.model.context
+    sequences = max(1, min(VERIFICATION_TOKENS, spec.data.heldout_tokens) // context)
+    start = spec.data.heldout_start
+    inputs, targets = next(iter(heldout_batches(data.heldout, context, sequences * context, sequences, start)))
+    return compare(parent, child, inputs, targets, rounded)
+
+
+def _report(spec: StageSpec, parent: Path, recipe: Recipe, result: Comparison, seconds: float) -> dict[str, Any]:
+    old, _ = checkpoint.read_state(parent)
+    return {
+        "recipe": spec.growth,
+        "parent": spec.parent,
+        "parent_checkpoint": parent.name,
+        **facts_of(recipe, old, spec.model),
+        **groups_of(spec.model),
+        "comparison": asdict(result),
+        "seconds": seconds,
+        "peak_memory": process_peak_memory(),
+    }

@@ -1,0 +1,156 @@
+"""Stages as processes of this machine: one process a stage, or several that torchrun starts and watches."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+
+import psutil
+
+from tfscale import children
+from tfscale.config.schema import LauncherPart
+from tfscale.faults import PREEMPTED, USER_FAULT
+from tfscale.orchestrate.launchers.attempt import Attempt, Ending, Phase
+from tfscale.orchestrate.launchers.processes import built_for_devices, growing_command, launch, training_command
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import is_grown
+
+PAUSE = 0.1
+"""Seconds between two looks at processes."""
+
+
+class ThisMachine:
+    """Processes of this machine, which end with this one."""
+
+    outlives = False
+
+    def __init__(self, part: LauncherPart) -> None:
+        self.places = part.parallel
+        self._devices = visible_devices(part)
+        self._torchrun = part.kind == "torchrun"
+        self._processes = processes_of(part, self._devices)
+        self._slots: list[ProcessAttempt | None] = [None] * part.parallel
+
+    def wait(self) -> None:
+        """Sleeps for a tenth of a second."""
+        time.sleep(PAUSE)
+
+    def start(self, stages: Sequence[Stage]) -> list[Attempt]:
+        """An attempt at each stage, on devices of its own where there are enough."""
+        return [self._start(stage) for stage in stages]
+
+    def _start(self, stage: Stage) -> Attempt:
+        slot = next(i for i, attempt in enumerate(self._slots) if attempt is None or attempt.poll() is not None)
+        devices = devices_of(slot, self._processes, self._devices)
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
+        phase = phase_of(stage)
+        command = self._training(stage) if phase == "training" else growing_command(stage.path)
+        log = stage.path / f"{phase}.log"
+        process = launch(phase, command, log, environment)
+        self._slots[slot] = attempt = ProcessAttempt(process, phase, log)
+        return attempt
+
+    def _training(self, stage: Stage) -> list[str]:
+        command = training_command(stage.path)
+        if not self._torchrun:
+            return command
+        torchrun = children.python("torch.distributed.run", "--standalone", f"--nproc-per-node={self._processes}")
+        return [*torchrun, *command[1:]]
+
+    def follow(self, stage: Stage) -> Attempt | None:
+        """None: stages end with the tfscale that started them."""
+        return None
+
+    def parting(self, attempts: Sequence[Attempt]) -> str:
+        """What happens now."""
+        return "stopping: stages save their checkpoints"
+
+
+@dataclass
+class ProcessAttempt:
+    """A process that was started here, with what it has started."""
+
+    process: Popen[bytes]
+    phase: Phase
+    log: Path
+    job: None = None
+    _asked: bool = False
+
+    def poll(self) -> Ending | None:
+        """How it has ended; None while it has not."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        self._end_input()
+        if code < 0:
+            return Ending("died", f"signal {signal.Signals(-code).name}")
+        kinds = {0: "finished", PREEMPTED: "stopped", USER_FAULT: "refused"}
+        return Ending(kinds.get(code, "died"), f"exit code {code}")  # type: ignore[arg-type]
+
+    def is_running(self) -> bool:
+        """From its start to its end."""
+        return True
+
+    def stop(self) -> None:
+        """Asks it to save and end; on a second call it is killed with all that it has started."""
+        if not self._asked:
+            self._asked = True
+            # torchrun would pass a signal on and then wait for 30 seconds only; this reaches the ranks themselves.
+            self._end_input() if self.phase == "training" else self.process.terminate()
+            return
+        with suppress(psutil.NoSuchProcess):
+            processes = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.kill()
+            for each in processes:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+
+    def _end_input(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+
+def phase_of(stage: Stage) -> Phase:
+    """What comes next for a stage."""
+    return "training" if not stage.spec.inherits or is_grown(stage.path) else "growing"
+
+
+def visible_devices(part: LauncherPart) -> tuple[str, ...]:
+    """The CUDA devices that stages may use, as CUDA_VISIBLE_DEVICES names them."""
+    if part.device == "cpu" or not built_for_devices():
+        return ()
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return tuple(named[:count] if named else map(str, range(count)))
+
+
+def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
+    """Processes a stage; `launcher.processes=auto` shares the devices among the stages that run side by side."""
+    if part.kind == "local":
+        return 1
+    return part.processes or max(1, len(devices) // part.parallel)
+
+
+def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, ...]:
+    """The devices of the stage in a slot: its own while there are enough, else shared in turn."""
+    if not devices:
+        return ()
+    return tuple(dict.fromkeys(devices[(slot * processes + i) % len(devices)] for i in range(processes)))
+
+
+def missing_devices(part: LauncherPart) -> list[str]:
+    """What is told where several processes of a stage would have to share a device."""
+    devices = visible_devices(part)
+    processes = processes_of(part, devices)
+    if part.kind == "local" or not devices or part.parallel * processes <= len(devices):
+        return []
+    return [
+        f"launcher.processes={processes}: {part.parallel} stages side by side (launcher.parallel) need "
+        f"{part.parallel * processes} CUDA devices, and {len(devices)} are visible; lower one of them"
+    ]

@@ -1,0 +1,46 @@
+"""The processes that a stage is made of, and how they are started."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from subprocess import Popen
+
+from tfscale import children
+from tfscale.orchestrate.launchers.attempt import Phase
+from tfscale.training.allocator import HUGE_PAGES, allocator
+
+
+def training_command(stage_dir: Path) -> list[str]:
+    """A process that trains a stage and stops when its standard input ends."""
+    return children.python("tfscale.training", str(stage_dir), "--supervised")
+
+
+def growing_command(stage_dir: Path) -> list[str]:
+    """A process that grows a stage's first checkpoint out of its parent's last one, and ends when its standard input
+    does."""
+    return children.python("tfscale.growth", str(stage_dir), "--supervised")
+
+
+def launch(
+    phase: Phase, command: Sequence[str], log: Path | None, told: Mapping[str, str] = children.NOTHING
+) -> Popen[bytes]:
+    """Starts one of these processes, which ends with this one.
+
+    Args:
+        phase: what it does; a growth hands out memory in another way.
+        log: where its output goes; None: where that of this process goes.
+        told: variables of its environment.
+    """
+    defaults = allocator() | (HUGE_PAGES if phase == "growing" else {})
+    with log.open("ab") if log else nullcontext() as output:
+        return children.start(command, children.environment(told, defaults=defaults), stdout=output, stderr=output)
+
+
+def built_for_devices() -> bool:
+    """Whether the installed torch may know CUDA or ROCm: all but the builds that are marked `+cpu`. The name of the
+    version is enough for those, and importing all of torch takes a second."""
+    try:
+        return not version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return True

@@ -1,0 +1,215 @@
+"""Stages as jobs of a Slurm cluster, submitted by submitit. They do not depend on this process: it may end at any time,
+and another one follows the same jobs."""
+
+import importlib.util
+import json
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING, Any
+
+from tfscale import children
+from tfscale.atomic import write_json
+from tfscale.config.schema import LauncherPart
+from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
+from tfscale.orchestrate.launchers.machine import phase_of
+from tfscale.orchestrate.launchers.slurm_job import StageJob
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import is_done
+
+if TYPE_CHECKING:
+    from submitit import SlurmExecutor
+
+JOB_FILE = "slurm.json"
+"""In a stage's folder: the job that was last submitted for it."""
+JOBS_FOLDER = "slurm"
+"""In the runs folder: what submitit writes."""
+JOB_NAME = "tfscale"
+COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
+SHORTEST_LOOK, LONGEST_LOOK = 2.0, 30.0
+"""Seconds between two questions to the queue: few at first, more the longer the jobs run."""
+
+
+class Slurm:
+    """Jobs of a cluster, one a stage; those that are ready together are one job array."""
+
+    places = 10_000  # the queue decides which run together
+    outlives = True
+
+    def __init__(self, part: LauncherPart) -> None:
+        self._part = part
+        self._queue = Queue()
+
+    def wait(self) -> None:
+        """A second."""
+        time.sleep(1.0)
+
+    def start(self, stages: Sequence[Stage]) -> list[Attempt]:
+        """Submits a job for each stage.
+
+        Raises:
+            LaunchFailed: sbatch has refused them.
+        """
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        folder = _jobs_folder(stages[0])
+        try:
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)  # what lies there is run by the jobs
+            executor = self._executor(folder)
+            with executor.batch():
+                jobs = [executor.submit(StageJob(str(stage.path.resolve()))) for stage in stages]
+        except (FailedJobError, FailedSubmissionError, OSError) as error:
+            raise LaunchFailed(f"sbatch did not take the jobs: {error}") from error
+        self._queue.expire()
+        for stage, job in zip(stages, jobs, strict=True):
+            write_json(stage.path / JOB_FILE, {"job": job.job_id, "submitted": time.time()})
+        return [JobAttempt(stage, job.job_id, self._queue) for stage, job in zip(stages, jobs, strict=True)]
+
+    def _executor(self, folder: Path) -> "SlurmExecutor":
+        from submitit import SlurmExecutor
+
+        part, slurm = self._part, self._part.slurm
+        executor = SlurmExecutor(folder, max_num_timeout=slurm.requeues)
+        parameters: dict[str, Any] = {
+            "job_name": JOB_NAME,
+            "time": slurm.minutes,
+            "signal_delay_s": slurm.signal_seconds,
+            "nodes": part.nodes,
+            "ntasks_per_node": part.ranks // part.nodes,
+            "cpus_per_task": slurm.cpus,
+            "gpus_per_node": slurm.gpus or None,
+            "partition": slurm.partition,
+            "account": slurm.account,
+            "qos": slurm.qos,
+            # srun has not taken the processors of a task from sbatch since Slurm 22.05.
+            "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={slurm.cpus}"],
+            "additional_parameters": {"requeue": True},
+            "setup": children.shell_lines(),  # sbatch hands the environment of this process to the job
+        }
+        executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
+        return executor
+
+    def follow(self, stage: Stage) -> Attempt | None:
+        """The job that was submitted for the stage before, if it is still in the queue."""
+        job = _job_of(stage)
+        if job is None or self._queue.state(job) is None:
+            return None
+        return JobAttempt(stage, job, self._queue)
+
+    def parting(self, attempts: Sequence[Attempt]) -> str:
+        """What happens to the jobs when the user wants to stop."""
+        jobs = sorted({str(attempt.job).partition("_")[0] for attempt in attempts}, key=int)
+        if not jobs:
+            return "leaving; no job is in the queue"
+        return (
+            f"leaving; the jobs go on by themselves. The same command follows them again; `scancel {' '.join(jobs)}` "
+            "ends them, with their checkpoints"
+        )
+
+
+@dataclass(frozen=True)
+class JobAttempt:
+    """A job of a cluster."""
+
+    stage: Stage
+    job: str
+    queue: "Queue"
+
+    @property
+    def phase(self) -> Phase:
+        """The job grows the stage first, where it has to grow."""
+        return phase_of(self.stage)
+
+    @property
+    def log(self) -> Path:
+        """The stage's own."""
+        return self.stage.path / f"{self.phase}.log"
+
+    def poll(self) -> Ending | None:
+        """How it has ended; None while it is in the queue."""
+        if is_done(self.stage):
+            return Ending("finished", f"job {self.job}")
+        if self.queue.state(self.job) is not None:
+            return None
+        state = _last_state(self.job)
+        own = _jobs_folder(self.stage) / f"{self.job}_0_log.err"
+        how = f"job {self.job} ended as {state}; what Slurm and submitit say of it: {own}"
+        return Ending("refused" if state.startswith("CANCELLED by") else "died", how)
+
+    def is_running(self) -> bool:
+        """Whether it has left the queue for its nodes."""
+        return self.queue.state(self.job) == "RUNNING"
+
+    def stop(self) -> None:
+        """Has Slurm end it: the stage saves, as far as Slurm lets it."""
+        _ask("scancel", self.job)
+
+
+class Queue:
+    """What squeue says of this user's jobs, asked now and then."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str] | None = None
+        self._asked = self._since = float("-inf")
+
+    def expire(self) -> None:
+        """Forgets what it knows: jobs have been submitted."""
+        self._states, self._asked, self._since = None, float("-inf"), time.monotonic()
+
+    def state(self, job: str) -> str | None:
+        """PENDING, RUNNING and so on; None if the job is no longer in the queue."""
+        now = time.monotonic()
+        pause = min(LONGEST_LOOK, max(SHORTEST_LOOK, (now - self._since) / 4))
+        if now - self._asked >= pause:
+            self._ask()
+            self._asked = now
+        # While Slurm does not answer, a job is taken to be where it was.
+        return "UNKNOWN" if self._states is None else self._states.get(job)
+
+    def _ask(self) -> None:
+        answer = _ask("squeue", "--me", f"--name={JOB_NAME}", "--array", "--noheader", "--format=%i %T")
+        if answer.returncode == 0:
+            self._states = dict(line.split() for line in answer.stdout.splitlines())
+
+
+def missing_tools() -> list[str]:
+    """What is told where jobs cannot be submitted."""
+    faults = []
+    if importlib.util.find_spec("submitit") is None:
+        faults.append("launcher=slurm: needs submitit; pip install 'tfscale[slurm]'")
+    absent = [command for command in COMMANDS if shutil.which(command) is None]
+    if absent:
+        faults.append(
+            f"launcher=slurm: {', '.join(absent)} not found; run this on a login node of the cluster, or use "
+            "launcher=torchrun on one machine"
+        )
+    return faults
+
+
+def _ask(*command: str) -> CompletedProcess[str]:
+    return children.run(command)
+
+
+def _jobs_folder(stage: Stage) -> Path:
+    return stage.path.resolve().parents[1] / JOBS_FOLDER
+
+
+def _job_of(stage: Stage) -> str | None:
+    try:
+        job = json.loads((stage.path / JOB_FILE).read_text(encoding="utf-8"))["job"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return job if isinstance(job, str) and re.fullmatch(r"\d+(_\d+)?", job) else None
+
+
+def _last_state(job: str) -> str:
+    """What sacct says of a job that has left the queue; some clusters keep no such record."""
+    from submitit.slurm.slurm import SlurmInfoWatcher
+
+    watcher = SlurmInfoWatcher()
+    return watcher.get_state(job, mode="force")

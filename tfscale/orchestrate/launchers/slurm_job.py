@@ -1,0 +1,115 @@
+"""What runs inside a job: one task a process of the stage, with the signals that Slurm sends before a job's end."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from subprocess import Popen
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from tfscale.children import NOTHING
+from tfscale.faults import PREEMPTED
+from tfscale.orchestrate.launchers.attempt import Phase
+from tfscale.orchestrate.launchers.processes import growing_command, launch, training_command
+from tfscale.stage.spec import read_spec
+from tfscale.stage.status import is_grown
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+LOOK_SECONDS = 0.2
+
+
+class StageJob:
+    """Brings a stage to its end. submitit pickles it and calls it in each task of the job."""
+
+    def __init__(self, stage_dir: str) -> None:
+        self.stage_dir = stage_dir
+
+    def __call__(self) -> None:
+        """Grows the stage where it has to, and trains it.
+
+        Raises:
+            SystemExit: it has not come to its end; the job has been queued again if its time was up.
+        """
+        from submitit.helpers import TorchDistributedEnvironment
+
+        task = TorchDistributedEnvironment()
+        variables = {
+            "MASTER_ADDR": task.master_addr,
+            "MASTER_PORT": str(task.master_port),
+            "RANK": str(task.rank),
+            "WORLD_SIZE": str(task.world_size),
+            "LOCAL_RANK": str(task.local_rank),
+            "LOCAL_WORLD_SIZE": str(task.local_world_size),
+        }
+        _Task(Path(self.stage_dir), task.rank, variables).run()
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """What submitit queues again; the stage's own checkpoint has been saved by then."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(StageJob(self.stage_dir))
+
+
+class _Task:
+    def __init__(self, stage_dir: Path, rank: int, variables: Mapping[str, str]) -> None:
+        self._stage_dir, self._rank, self._variables = stage_dir, rank, variables
+        self._asked = self._time_is_up = False
+        self._queue_again: Any = signal.getsignal(signal.SIGUSR2)
+        if rank == 0:  # the others hear of it from the leading one
+            signal.signal(signal.SIGUSR2, self._on_signal)
+            signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        self._time_is_up |= number == signal.SIGUSR2
+
+    def run(self) -> None:
+        if read_spec(self._stage_dir).inherits:
+            self._grow()
+        command = training_command(self._stage_dir)
+        training = _launch("training", command, self._log("training"), self._variables)
+        assert training.stdin is not None
+        self._end(self._wait(training, training.stdin.close))
+
+    def _grow(self) -> None:
+        if self._rank == 0 and not is_grown(self._stage_dir):
+            growing = _launch("growing", growing_command(self._stage_dir), self._log("growing"))
+            code = self._wait(growing, growing.kill)
+            if code != 0:
+                self._end(PREEMPTED if self._asked else code)
+        while not is_grown(self._stage_dir):
+            time.sleep(LOOK_SECONDS)
+
+    def _log(self, phase: str) -> Path | None:
+        """The stage's log, which the leading task alone writes; the others' output is in Slurm's files."""
+        return self._stage_dir / f"{phase}.log" if self._rank == 0 else None
+
+    def _wait(self, child: Popen[bytes], stop: Callable[[], None]) -> int:
+        while child.poll() is None:
+            if self._asked:
+                stop()
+            time.sleep(LOOK_SECONDS)
+        return child.returncode
+
+    def _end(self, code: int) -> None:
+        if code == PREEMPTED and self._time_is_up:
+            self._queue_again(signal.SIGUSR2, None)  # submitit's; it ends this process
+        if code == PREEMPTED and self._rank > 0:
+            return  # a task that fails would end the leading one, which queues the job again
+        if code != 0:
+            sys.exit(code)
+
+
+def _launch(phase: Phase, command: list[str], log: Path | None, told: Mapping[str, str] = NOTHING) -> Popen[bytes]:
+    # Slurm signals the tasks of a job on some clusters and all of its processes on others. A stage hears of it from
+    # its task alone, once: through the end of its standard input.
+    ours = {signal.SIGUSR2, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    try:
+        return launch(phase, command, log, told)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)

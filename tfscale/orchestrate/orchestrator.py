@@ -1,0 +1,300 @@
+"""Brings the stages of a plan to their end: parents first, each wherever its launcher runs it, finished ones never
+again."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from tfscale.atomic import write_json
+from tfscale.config.schema import LauncherPart
+from tfscale.orchestrate.launchers import launcher_of
+from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
+from tfscale.stage.events import HEARTBEAT, Event, EventTail, read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.lock import held
+from tfscale.stage.spec import STAGE_FILE, spec_to_dict
+from tfscale.stage.status import is_done
+
+LOG_LINES = 20
+BACK_OFF_SECONDS = 2.0
+"""Before a stage that died is taken up again; twice as long each time."""
+PATIENCE_SECONDS = 30.0
+"""What a stage that hangs gets at most to end by itself."""
+
+
+class View(Protocol):
+    """Who watches a run."""
+
+    def started(self, stage: Stage, phase: Phase) -> None:
+        """A process for the stage has been started."""
+
+    def queued(self, stage: Stage, job: str) -> None:
+        """A job for the stage is in a cluster's queue, or runs already."""
+
+    def waiting(self, stage: Stage, holder: str) -> None:
+        """Another live process works on the stage."""
+
+    def retrying(self, stage: Stage, reason: str) -> None:
+        """The stage's process has died and will be started again."""
+
+    def event(self, stage: Stage, event: Event) -> None:
+        """The stage has written an event."""
+
+    def finished(self, stage: Stage) -> None:
+        """The stage is done."""
+
+    def tick(self) -> None:
+        """Some time has passed."""
+
+
+class StageFailed(Exception):
+    """A stage has failed; the message holds the end of its log."""
+
+
+@dataclass
+class _Running:
+    stage: Stage
+    attempt: Attempt
+    tail: EventTail
+    end: Event | None = None
+    """The `end` event of the process that ran last."""
+    beat: float = 0.0
+    """Time of the heartbeat file, by its own clock."""
+    seen_at: float = 0.0
+    """When that changed, by ours."""
+    hangs: bool = False
+    stops: int = 0
+    """How often it has been asked to stop."""
+
+
+@dataclass
+class _Trouble:
+    """What a stage has gone through in this run."""
+
+    deaths: int = 0
+    not_before: float = 0.0
+    micro_batch: int | None = None
+    """Halved after running out of memory; None: as its spec says."""
+
+
+class Orchestrator:
+    """Brings stages to their end. `stop` may be called at any time, from a signal handler too."""
+
+    def __init__(self, stages: Sequence[Stage], launcher: LauncherPart, view: View) -> None:
+        self._pending = [stage for stage in stages if not is_done(stage)]
+        self._settings, self._launcher, self._view = launcher, launcher_of(launcher), view
+        self._running: list[_Running] = []
+        self._troubles: defaultdict[str, _Trouble] = defaultdict(_Trouble)
+        self._stops = 0
+
+    def stop(self) -> str:
+        """Starts no other stage. Stages of this machine are asked to save and end, on a second call to end at once;
+        the jobs of a cluster are left alone.
+
+        Returns:
+            What that means for them, in words.
+        """
+        self._stops += 1
+        return self._launcher.parting([running.attempt for running in self._running])
+
+    def run(self) -> bool:
+        """Runs all stages; False if it was stopped before they were done.
+
+        Raises:
+            StageFailed: after the other running stages have stopped, with their checkpoints, or were left to the
+                cluster.
+        """
+        try:
+            while not self._is_over():
+                self._start_ready()
+                self._launcher.wait()
+                self._watch()
+                self._view.tick()
+        finally:
+            self._leave()
+        return not self._pending
+
+    def _is_over(self) -> bool:
+        if self._stops:
+            return self._launcher.outlives or not self._running
+        return not self._running and not self._pending
+
+    def _start_ready(self) -> None:
+        ready: list[Stage] = []
+        for stage in self._ready():
+            if len(self._running) + len(ready) >= self._launcher.places:
+                break
+            if is_done(stage):  # another tfscale has finished it meanwhile
+                self._finish(stage)
+                continue
+            attempt = self._launcher.follow(stage)
+            if attempt is not None:
+                self._watch_from_now(stage, attempt, _tail(stage))
+                continue
+            holder = held(stage.path)
+            if holder is not None:
+                self._view.waiting(stage, holder)
+                continue
+            ready.append(stage)
+        if ready:
+            self._start(ready)
+
+    def _ready(self) -> list[Stage]:
+        """Stages that nothing keeps from being worked on, and that are not."""
+        if self._stops:
+            return []
+        unfinished = {stage.key for stage in self._pending}
+        busy = {running.stage.key for running in self._running}
+        now = time.monotonic()
+        return [
+            stage
+            for stage in self._pending
+            if stage.key not in busy
+            and stage.spec.parent not in unfinished
+            and now >= self._troubles[stage.key].not_before
+        ]
+
+    def _start(self, stages: Sequence[Stage]) -> None:
+        for stage in stages:
+            prepare_folder(stage, self._troubles[stage.key].micro_batch)
+        tails = [_tail(stage) for stage in stages]
+        try:
+            attempts = self._launcher.start(stages)
+        except LaunchFailed as failure:
+            for stage in stages:
+                self._count_death(stage, str(failure))
+            return
+        for stage, attempt, tail in zip(stages, attempts, tails, strict=True):
+            self._watch_from_now(stage, attempt, tail)
+
+    def _watch_from_now(self, stage: Stage, attempt: Attempt, tail: EventTail) -> None:
+        self._running.append(_Running(stage, attempt, tail, seen_at=time.monotonic()))
+        if attempt.job is None:
+            self._view.started(stage, attempt.phase)
+        else:
+            self._view.queued(stage, attempt.job)
+
+    def _watch(self) -> None:
+        for running in list(self._running):
+            while running.stops < self._stops and not self._launcher.outlives:
+                running.stops += 1
+                running.attempt.stop()
+            ending = running.attempt.poll()
+            for event in running.tail.new():
+                if event["event"] in ("start", "end"):
+                    running.end = event if event["event"] == "end" else None
+                self._view.event(running.stage, event)
+            if ending is None:
+                self._watch_heart(running)
+                continue
+            self._running.remove(running)
+            self._conclude(running, ending)
+
+    def _watch_heart(self, running: _Running) -> None:
+        file, now = running.stage.path / HEARTBEAT, time.monotonic()
+        beat = file.stat().st_mtime if file.exists() else 0.0
+        expected = running.attempt.phase == "training" and running.attempt.is_running()
+        if beat != running.beat or not expected:
+            running.beat, running.seen_at = beat, now
+        silent, patience = now - running.seen_at, 60 * self._settings.hang_minutes
+        if patience and silent > patience and not running.hangs:
+            running.hangs = True
+            running.attempt.stop()
+        elif running.hangs and silent > patience + min(PATIENCE_SECONDS, patience):
+            running.attempt.stop()
+
+    def _conclude(self, running: _Running, ending: Ending) -> None:
+        """Decides what the end of an attempt means for its stage.
+
+        Raises:
+            StageFailed: no other attempt is worth while.
+        """
+        stage, attempt = running.stage, running.attempt
+        if is_done(stage):
+            self._finish(stage)
+            return
+        if ending.kind == "finished" or self._stops:
+            return
+        reason = running.end["reason"] if running.end else ""
+        failure = _failure(running, ending)
+        if not running.hangs:
+            if ending.kind == "refused" or reason == "failed":
+                raise StageFailed(failure)
+            # torchrun has one exit code for everything, a job none at all: what the stage has written tells more.
+            if ending.kind == "stopped" or reason == "preempted" or held(stage.path):
+                return
+        if attempt.phase == "growing":
+            raise StageFailed(failure)
+        if reason == "out_of_memory":
+            self._halve_micro_batch(stage, failure)
+        self._count_death(stage, failure)
+
+    def _halve_micro_batch(self, stage: Stage, failure: str) -> None:
+        held_at_once = micro_batch_of(stage)
+        if held_at_once == 1:
+            raise StageFailed(f"{failure}\nIt ran out of memory with one sequence at a time; use a larger device.")
+        self._troubles[stage.key].micro_batch = -(-held_at_once // 2)
+
+    def _count_death(self, stage: Stage, failure: str) -> None:
+        """Has a stage taken up again after a while.
+
+        Raises:
+            StageFailed: that has been tried often enough.
+        """
+        trouble = self._troubles[stage.key]
+        trouble.deaths += 1
+        if trouble.deaths > self._settings.retries:
+            raise StageFailed(failure)
+        wait = BACK_OFF_SECONDS * 2 ** (trouble.deaths - 1)
+        trouble.not_before = time.monotonic() + wait
+        smaller = f" with {trouble.micro_batch} sequences at a time" if trouble.micro_batch else ""
+        self._view.retrying(stage, f"{failure}\nTrying again in {wait:.0f} s, from its checkpoint{smaller}.")
+
+    def _finish(self, stage: Stage) -> None:
+        self._pending.remove(stage)
+        self._view.finished(stage)
+
+    def _leave(self) -> None:
+        """Ends what is still running, unless it goes on without us."""
+        if not self._launcher.outlives:
+            for running in self._running:
+                running.attempt.stop()
+            while None in [running.attempt.poll() for running in self._running]:
+                self._launcher.wait()
+        self._running.clear()
+
+
+def _tail(stage: Stage) -> EventTail:
+    """What the stage writes from now on."""
+    tail = EventTail(stage.path)
+    tail.new()
+    return tail
+
+
+def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
+    """Makes the stage's folder and writes what it is, with the present settings of how it is run.
+
+    Args:
+        micro_batch: in place of the one that the settings say.
+    """
+    stage.path.mkdir(parents=True, exist_ok=True)
+    spec = stage.spec
+    if micro_batch is not None:
+        spec = replace(spec, run=replace(spec.run, micro_batch=micro_batch))
+    write_json(stage.path / STAGE_FILE, spec_to_dict(spec))
+
+
+def micro_batch_of(stage: Stage) -> int:
+    """Sequences that each of the stage's last processes held at once."""
+    started = [event for event in read_events(stage.path) if event["event"] == "start"]
+    return int(started[-1]["micro_batch"]) if started else stage.spec.sequences
+
+
+def _failure(running: _Running, ending: Ending) -> str:
+    log = running.attempt.log
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
+    how = "no sign of life" if running.hangs else ending.how
+    end = "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
+    return f"{running.stage.path.name} failed while {running.attempt.phase} ({how}). The end of {log}:\n{end}"

@@ -1,0 +1,211 @@
+"""How far the stages of a plan are, how fast they get on and what is left, by what they have written: for a view beside
+a run and for one from another shell alike."""
+
+import contextlib
+import json
+import math
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import psutil
+
+from tfscale.models.counts import flops, parameters
+from tfscale.orchestrate.speed import Speed
+from tfscale.plan.devices import mfu
+from tfscale.plan.plan import Plan
+from tfscale.stage.events import DONE_FILE, Event, EventTail, fold
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import StageStatus, is_grown, status_from
+
+WINDOW = 5
+"""Training events over which a speed is taken."""
+
+
+class Sample(NamedTuple):
+    """A loss, and what it had cost."""
+
+    flops: float
+    """Model FLOPs of the lineage, parents included."""
+    loss: float
+    """Nats a token."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is."""
+
+    stage: Stage
+    status: StageStatus
+    new: tuple[Event, ...] = ()
+    """Events since the look before."""
+    losses: tuple[Sample, ...] = ()
+    """Of training batches."""
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    """Model FLOPs utilisation; None where conf/device does not know the device."""
+    memory: int | None = None
+    """Bytes of a device at most; on the CPU of its process, while it runs on this host what it holds now."""
+
+    @property
+    def phase(self) -> str:
+        """What it does while it runs; its state otherwise."""
+        if self.status.state != "running" or self.losses:
+            return self.status.state
+        return "growing" if self.stage.spec.inherits and not is_grown(self.stage.path) else "starting"
+
+    @property
+    def flops_per_token(self) -> int:
+        """Model FLOPs of training."""
+        return flops(self.stage.spec.model).training
+
+    @property
+    def work(self) -> int:
+        """Model FLOPs of the whole stage."""
+        return self.stage.spec.tokens * self.flops_per_token
+
+    @property
+    def worked(self) -> int:
+        """Model FLOPs that are done."""
+        return self.status.tokens * self.flops_per_token
+
+
+class Watch:
+    """Follows the stages of a plan."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._followed = {stage.key: _Followed(stage) for stage in stages}
+
+    def look(self) -> dict[str, Progress]:
+        """How far each stage is now, by its key."""
+        return {key: followed.look() for key, followed in self._followed.items()}
+
+
+class _Followed:
+    """One stage's events, read once each."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage, self._tail = stage, EventTail(stage.path)
+        self._events: list[Event] = []
+
+    def look(self) -> Progress:
+        new = self._tail.new()
+        if new:
+            self._events = fold([*self._events, *new])
+        status = status_from(self._stage, self._events)
+        trained = [event for event in self._events if event["event"] == "train"]
+        speed = _tokens_per_second(trained)
+        return Progress(
+            self._stage,
+            status,
+            tuple(new),
+            tuple(Sample(event["total_flops"], event["loss"]) for event in trained),
+            speed,
+            self._mfu(speed),
+            self._memory(running=status.state == "running"),
+        )
+
+    def _mfu(self, tokens_per_second: float | None) -> float | None:
+        starts = [event for event in self._events if event["event"] == "start"]
+        if tokens_per_second is None or not starts:
+            return None
+        try:
+            environment = json.loads((self._stage.path / "environment.json").read_text(encoding="utf-8"))
+            name, precision = environment["device"], environment["precision"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        work = tokens_per_second * flops(self._stage.spec.model).training
+        return mfu(name, precision, work, starts[-1].get("processes", 1))
+
+    def _memory(self, running: bool) -> int | None:
+        if running:
+            start = next((event for event in reversed(self._events) if event["event"] == "start"), {})
+            if start.get("device") == "cpu" and start.get("host") == socket.gethostname():
+                with contextlib.suppress(psutil.Error):  # it may have just ended
+                    return int(psutil.Process(start["pid"]).memory_info().rss)
+            last = next((event for event in reversed(self._events) if event["event"] == "train"), {})
+            return last.get("peak_memory")
+        try:
+            return int(json.loads((self._stage.path / DONE_FILE).read_text(encoding="utf-8"))["peak_memory"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def _tokens_per_second(trained: Sequence[Event]) -> float | None:
+    last = trained[-WINDOW:]
+    if not last:
+        return None
+    seconds = last[-1]["total_seconds"] - last[0]["total_seconds"]
+    if seconds > 0:
+        return float((last[-1]["tokens"] - last[0]["tokens"]) / seconds)
+    one: float | None = last[-1]["tokens_per_second"]
+    return one
+
+
+def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
+    """Time until the stages are done, when so many run side by side: at their own speed, those that have not begun at
+    that of the stage most like them. None while there is none like them.
+
+    Args:
+        known: speeds of finished stages, from `finished_speeds`.
+    """
+    speeds = [(speed.family, speed.parameters, speed.flops_per_second) for speed in known]
+    speeds += [
+        (look.stage.spec.model.family, parameters(look.stage.spec.model), look.tokens_per_second * look.flops_per_token)
+        for look in looks
+        if look.tokens_per_second
+    ]
+    left = {look.stage.key: _stage_seconds(look, speeds) for look in looks}
+    ends: dict[str, float] = {}
+    for look in looks:  # parents come first
+        seconds = left[look.stage.key]
+        if seconds is None:
+            return None
+        ends[look.stage.key] = ends.get(look.stage.spec.parent or "", 0.0) + seconds
+    whole = sum(seconds for seconds in left.values() if seconds is not None)
+    return max([whole / parallel, *ends.values()])
+
+
+def _stage_seconds(look: Progress, speeds: Sequence[tuple[str, int, float]]) -> float | None:
+    if look.status.state == "done" or look.stage.spec.init_from is not None:
+        return 0.0
+    family, size = look.stage.spec.model.family, parameters(look.stage.spec.model)
+    like = [(abs(math.log(count / size)), rate) for other, count, rate in speeds if other == family]
+    own = look.tokens_per_second * look.flops_per_token if look.tokens_per_second else None
+    rate = own or (min(like)[1] if like else None)
+    return (look.work - look.worked) / rate if rate else None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a plan has cost so far beside the whole, and what is left."""
+
+    worked: float
+    """Model FLOPs."""
+    work: float
+    """Model FLOPs of all stages."""
+    chain_left: float | None
+    """Seconds until the chain is done; None: no stage has told a speed yet."""
+    left: float | None
+    """Seconds until all arms are done."""
+
+    @property
+    def share(self) -> float:
+        """Of the compute that is done."""
+        return self.worked / self.work if self.work else 1.0
+
+
+def overview(plan: Plan, looks: Mapping[str, Progress], known: Sequence[Speed]) -> Overview:
+    """What a look at all stages of a plan comes to.
+
+    Args:
+        known: speeds of finished stages, from `finished_speeds`.
+    """
+    parallel = plan.experiment.launcher.parallel
+    return Overview(
+        sum(look.worked for look in looks.values()),
+        sum(look.work for look in looks.values()),
+        seconds_left([looks[stage.key] for stage in plan.arms[0].stages], known, parallel),
+        seconds_left(list(looks.values()), known, parallel),
+    )

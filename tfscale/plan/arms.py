@@ -1,0 +1,60 @@
+"""An experiment as its readers see it: arms, each a list of stages on disk."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tfscale.models.counts import flops
+from tfscale.stage.folder import Stage
+
+ArmKind = Literal["chain", "scratch", "trained_on", "one_jump"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of getting to the schedule's sizes."""
+
+    name: str
+    """Such as `progressive` or `transformer_scratch`."""
+    title: str
+    """For legends and tables."""
+    kind: ArmKind
+    """`chain`: each stage grows out of the one before. `scratch`: each stage is a run of its own. `trained_on`: the
+    chain's first model, trained on without growing. `one_jump`: each stage grows out of the chain's first one."""
+    stages: tuple[Stage, ...]
+    """In order, parents before children. Stages of one size are replicates: the same run but for its seed."""
+
+    @property
+    def key(self) -> str:
+        """What it computes, 12 hex digits: of its stages' keys."""
+        return hashlib.sha256(" ".join(stage.key for stage in self.stages).encode()).hexdigest()[:12]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of its replicates."""
+        return tuple(dict.fromkeys(stage.spec.seed for stage in self.stages))
+
+    def of_seed(self, seed: int) -> "Arm":
+        """The replicate of one seed."""
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.spec.seed == seed))
+
+    def by_seed(self) -> tuple["Arm", ...]:
+        """Its replicates as arms with names of their own; the first keeps the arm's name."""
+        first, *others = self.seeds
+        named = [
+            replace(self.of_seed(seed), name=f"{self.name} seed {seed}", title=f"{self.title}, seed {seed}")
+            for seed in others
+        ]
+        return (self.of_seed(first), *named)
+
+
+def cumulative_flops(chain: Arm, target: Stage) -> int:
+    """Model FLOPs of a chain, of one seed, up to and including a stage."""
+    stages = chain.stages[: chain.stages.index(target) + 1]
+    return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
+
+
+def over_seeds(replicates: Sequence[Arm]) -> Arm:
+    """An arm that was planned with one seed after another, as one arm."""
+    return replace(replicates[0], stages=tuple(stage for arm in replicates for stage in arm.stages))

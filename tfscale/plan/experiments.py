@@ -1,0 +1,108 @@
+"""experiments/<schedule>-<key>.json in the runs folder: which arms were planned. A stage's folder does not say which
+arms it belongs to; who reads the runs later, without the command that made them, finds it here."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from tfscale.atomic import write_json
+from tfscale.faults import UserFault
+from tfscale.plan.arms import Arm, ArmKind
+from tfscale.plan.plan import Plan
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import key_of, spec_from_dict, spec_to_dict
+from tfscale.untrusted import check_fields, check_file_name
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A chain and the baselines that have been run or compared beside it."""
+
+    name: str
+    """The schedule's."""
+    arms: tuple[Arm, ...]
+    """The chain first; those of further seeds are arms of their own."""
+    comparison: Path
+    """The folder of their comparison; it may not exist."""
+
+
+def experiment_of(plan: Plan) -> Recorded:
+    """A plan's own arms."""
+    arms = tuple(replicate for arm in plan.arms for replicate in arm.by_seed())
+    return Recorded(plan.experiment.schedule.name, arms, comparison_folder(plan))
+
+
+def comparison_folder(plan: Plan) -> Path:
+    """Where a plan's comparison is: named by the chain that it is about, for another recipe or budget is another
+    comparison."""
+    return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.stages[-1].key}"
+
+
+def record(plan: Plan) -> None:
+    """Writes down a plan's arms, beside those that were planned with the same chain before."""
+    planned = experiment_of(plan)
+    path = plan.runs / "experiments" / f"{planned.comparison.name}.json"
+    new = {_identity(arm) for arm in planned.arms}
+    before = _read(plan.runs, path).arms if path.exists() else ()
+    arms = (*planned.arms, *(arm for arm in before if _identity(arm) not in new))
+    if arms != before:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"format": FORMAT, "name": planned.name, "arms": [_to_dict(arm) for arm in arms]})
+
+
+def recorded(runs: Path) -> list[Recorded]:
+    """All that has been planned in a runs folder.
+
+    Raises:
+        UserFault: with every file that is not what tfscale wrote.
+    """
+    found, faults = [], []
+    for path in sorted((runs / "experiments").glob("[!.]*.json")):
+        try:
+            found.append(_read(runs, path))
+        except UserFault as fault:
+            faults += fault.faults
+    if faults:
+        raise UserFault(faults)
+    return found
+
+
+def _identity(arm: Arm) -> tuple[str, str]:
+    return arm.name, arm.key
+
+
+def _to_dict(arm: Arm) -> dict[str, Any]:
+    stages = [{"size": stage.size, "spec": spec_to_dict(stage.spec)} for stage in arm.stages]
+    return {"name": arm.name, "title": arm.title, "kind": arm.kind, "stages": stages}
+
+
+def _read(runs: Path, path: Path) -> Recorded:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']}; this version of tfscale reads {FORMAT}")
+        arms = tuple(_arm(runs, arm) for arm in values["arms"])
+        if not arms:
+            raise ValueError("no arms")
+        return Recorded(str(values["name"]), arms, runs / "comparisons" / path.stem)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise UserFault([f"{path}: not what tfscale wrote ({error}); move it away"]) from error
+
+
+def _arm(runs: Path, values: dict[str, Any]) -> Arm:
+    if values["kind"] not in get_args(ArmKind):
+        raise ValueError(f"an arm of kind {values['kind']!r}")
+    stages = tuple(_stage(runs, stage) for stage in values["stages"])
+    return Arm(str(values["name"]), str(values["title"]), values["kind"], stages)
+
+
+def _stage(runs: Path, values: dict[str, Any]) -> Stage:
+    spec = spec_from_dict(values["spec"])
+    check_fields(spec)
+    key = key_of(spec)
+    folder = f"{spec.label}-{key}"
+    check_file_name(folder)
+    return Stage(str(values["size"]), key, runs / "stages" / folder, spec)

@@ -1,0 +1,50 @@
+"""The first stage of a plan that begins from imported weights."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tfscale.faults import UserFault
+from tfscale.models.config import TokenFormerConfig
+from tfscale.models.counts import flops
+from tfscale.stage.spec import StageSpec, read_spec
+from tfscale.stage.status import read_done
+
+
+def begin_from(spec: StageSpec, init_from: str) -> StageSpec:
+    """The stage that takes the weights of the folder `init_from` over, in place of being trained as `spec`.
+
+    Raises:
+        UserFault: that is no imported stage, or not of the shape and tokens that `spec` has: all differences.
+    """
+    folder = Path(init_from).absolute()
+    try:
+        imported, done = read_spec(folder), read_done(folder)
+    except ValueError as error:
+        raise UserFault([f"init_from={init_from}: {error} `tfscale import` makes such a folder."]) from error
+    if imported.init_from is None:
+        raise UserFault([f"init_from={init_from}: is a stage of tfscale's own; `tfscale import` makes what is needed"])
+    faults = [f"init_from={init_from}: {fault}" for fault in _differences(spec, imported, done["totals"])]
+    if faults:
+        raise UserFault(faults)
+    return replace(spec, model=imported.model, init_from=imported.init_from, init_dir=str(folder))
+
+
+def _differences(spec: StageSpec, imported: StageSpec, totals: dict[str, Any]) -> Iterator[str]:
+    wanted, there = spec.model, imported.model
+    if not isinstance(wanted, TokenFormerConfig) or not isinstance(there, TokenFormerConfig):
+        yield f"is a {there.family}; a chain grows out of a TokenFormer"
+        return
+    for name in ("n_layer", "d_model", "n_head", "vocab_size", "context", "rotary", "norm_activation"):
+        if getattr(wanted, name) != getattr(there, name):
+            yield f"its {name} is {getattr(there, name)}; set model.{name} to it ({getattr(wanted, name)} now)"
+    for name, now, needed in zip(("qkv", "out", "ffn"), wanted.tokens, there.tokens, strict=True):
+        if now != needed:
+            yield f"it has {needed} {name} tokens; set {name} of the schedule's first stage to that ({now} now)"
+    known = totals["tokens"]
+    if known and round(known / spec.batch_tokens) * spec.batch_tokens != spec.tokens:
+        stated = f"{spec.tokens:,} now"
+        yield f"it was trained on {known:,} tokens; set tokens of the schedule's first stage to that ({stated})"
+    if known and totals["flops"] != known * flops(there).training:
+        yield "has grown itself, and its cost is that of several sizes; go on from it with `tfscale grow`"

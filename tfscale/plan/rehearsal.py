@@ -1,0 +1,100 @@
+"""A rehearsal: the chain at its real sizes, a few steps a stage on the embedded text. What a cluster is tried with
+before thousands of GPU-hours are spent on it."""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tfscale.config.schema import DataPart, Experiment, GrowWhenPart
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import CHECKPOINTS
+from tfscale.stage.status import read_done, read_growth
+
+STEPS = 3
+"""Optimizer steps a stage: the first makes the moments, the second is the first of the usual memory, the third is timed
+with the second."""
+EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
+"""Text that is installed with tfscale, as bytes; the model keeps its own vocabulary."""
+
+
+def rehearsal(experiment: Experiment) -> Experiment:
+    """The same experiment with `STEPS` steps a stage, in a runs folder of its own. Model, batch, optimizer, growth and
+    launcher stay as they are: they are what is rehearsed."""
+    schedule, context = experiment.schedule, experiment.model.context
+    tokens = STEPS * experiment.optim.batch_tokens
+    stages = {name: replace(part, tokens=tokens) for name, part in schedule.stages.items()}
+    return replace(
+        experiment,
+        schedule=replace(
+            schedule,
+            name=f"{schedule.name}-rehearsal",
+            stages=stages,
+            growth_tokens=tokens,
+            grow_when=GrowWhenPart(),
+        ),
+        data=replace(EMBEDDED, heldout_tokens=2 * context),
+        launcher=replace(
+            experiment.launcher, keep=1, keep_tokens=0, log_tokens=experiment.optim.batch_tokens, eval_tokens=tokens
+        ),
+        tracking=replace(experiment.tracking, enabled=False),
+        runs=f"{experiment.runs}/rehearsal",
+        seeds=1,
+    )
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a rehearsed stage showed."""
+
+    stage: Stage
+    device: str
+    processes: int
+    micro_batch: int
+    seconds_a_step: float
+    """Of the steps after the first."""
+    tokens_per_second: float
+    peak_memory: int
+    """Bytes of the leading process: of the device's allocator, on the CPU of the process."""
+    checkpoint_bytes: int
+    checkpoint_seconds: float
+    """Of the last checkpoint: written, hashed and synced."""
+    evaluation: dict[str, float]
+    growth: dict[str, Any] | None
+    """growth.json; None for a stage that did not grow."""
+
+
+def rehearsed(stage: Stage) -> Rehearsed:
+    """What the folder of a finished stage says.
+
+    Raises:
+        ValueError: the stage is not finished.
+    """
+    done, events = read_done(stage.path), read_events(stage.path)
+    start = next(event for event in reversed(events) if event["event"] == "start")
+    steps = [event["total_seconds"] for event in events if event["event"] == "train"]
+    saves = [event for event in events if event["event"] == "checkpoint"]
+    a_step = (steps[-1] - steps[0]) / (len(steps) - 1) if len(steps) > 1 else steps[-1]
+    return Rehearsed(
+        stage=stage,
+        device=_device(stage),
+        processes=start["processes"],
+        micro_batch=start["micro_batch"],
+        seconds_a_step=a_step,
+        tokens_per_second=stage.spec.batch_tokens / a_step,
+        peak_memory=done["peak_memory"],
+        checkpoint_bytes=saves[-1]["bytes"],
+        checkpoint_seconds=saves[-1]["seconds"],
+        evaluation=done["eval"],
+        growth=read_growth(stage.path),
+    )
+
+
+def _device(stage: Stage) -> str:
+    return str(json.loads((stage.path / "environment.json").read_text(encoding="utf-8"))["device"])
+
+
+def release(stage: Stage) -> None:
+    """Gives back the room of a rehearsed stage's checkpoints; what it measured stays."""
+    shutil.rmtree(stage.path / CHECKPOINTS, ignore_errors=True)

@@ -1,0 +1,176 @@
+"""From an experiment to the spec of a stage."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from tfscale.config.compose import runs_dir
+from tfscale.config.schema import Experiment, StagePart, TransformerPart
+from tfscale.growth.facts import Recipe
+from tfscale.growth.recipe import GrowthRecipe, grow_config
+from tfscale.host import cores
+from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
+from tfscale.models.counts import parameters
+from tfscale.plan.corpus import Corpus
+from tfscale.plan.imported import begin_from
+from tfscale.plan.rates import rates_of
+from tfscale.stage.folder import Stage
+from tfscale.stage.learning_rate import learning_rate
+from tfscale.stage.spec import DataSpec, EndingSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
+from tfscale.stage.status import as_it_ended
+
+MOST_LANES = 8
+"""Batches side by side at most: each holds activations of its own, and Python hands them out one at a time."""
+
+
+class Specs:
+    """The stages of one experiment, with one seed."""
+
+    def __init__(self, experiment: Experiment, corpus: Corpus) -> None:
+        self.experiment, self.corpus, self.runs = experiment, corpus, runs_dir(experiment)
+
+    def stage(self, size: str, spec: StageSpec) -> Stage:
+        """Where a spec is trained, and what it is called."""
+        key = key_of(spec)
+        path = self.runs / "stages" / f"{spec.label}-{key}"
+        return Stage(size, key, path, as_it_ended(spec, path))
+
+    def first(self, part: StagePart) -> StageSpec:
+        """The chain's first stage.
+
+        Raises:
+            UserFault: `init_from` is not a stage that could take its place.
+        """
+        spec = self.scratch(tokenformer(self.experiment, part, self.corpus), self.tokens(part), part.lr)
+        if self.experiment.init_from:
+            return begin_from(spec, self.experiment.init_from)
+        return self.ending(spec, part)
+
+    def ending(self, spec: StageSpec, part: StagePart) -> StageSpec:
+        """The chain's stage with the rule that ends it; without one as it was."""
+        when = self.experiment.schedule.grow_when
+        if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
+            return spec
+        every = max(1, round((when.every or spec.tokens / 20) / spec.batch_tokens)) * spec.batch_tokens
+        return replace(spec, ending=EndingSpec(when.rule, every, when.least, when.looks, spec.tokens))
+
+    def grown(self, parent: Stage, part: StagePart, tokens: int, recipe: GrowthRecipe, rate: float | None) -> StageSpec:
+        """A TokenFormer of a stage's size that grows out of a smaller one."""
+        old = parent.spec.model
+        assert isinstance(old, TokenFormerConfig)
+        model = grow_config(old, part.counts, recipe)
+        spec = self.scratch(model, tokens, rate)
+        spec = replace(
+            spec,
+            optimizer=replace(spec.optimizer, lr=spec.optimizer.lr * recipe.peak),
+            rates=rates_of(recipe, old, model, spec.tokens),
+        )
+        return self.child_of(parent, spec, recipe)
+
+    def child_of(self, parent: Stage, spec: StageSpec, recipe: Recipe) -> StageSpec:
+        """The stage that starts from another's end in place of from scratch."""
+        old = parent.spec
+        start = old.data.start + old.tokens if recipe.data == "continue" else 0
+        last_step = old.tokens - old.batch_tokens
+        rate = learning_rate(old.schedule, old.optimizer.lr, last_step, old.tokens) if recipe.lr == "continue" else 0.0
+        return replace(
+            spec,
+            data=replace(spec.data, start=start),
+            schedule=replace(spec.schedule, warmup_from=rate),
+            parent=parent.key,
+            parent_dir=f"../{parent.path.name}",
+            growth=recipe.operator(),
+            parent_ending=old.ending is not None,
+        )
+
+    def tokens(self, part: StagePart) -> int:
+        """Training tokens of the chain's stage."""
+        return part.tokens if part.tokens is not None else self.experiment.schedule.growth_tokens
+
+    def scratch(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:
+        """A model from scratch, on the whole number of steps nearest to `tokens`, at least one; rate None: optim.lr."""
+        optim, data = self.experiment.optim, self.experiment.data
+        tokens = max(1, round(tokens / optim.batch_tokens)) * optim.batch_tokens
+        return StageSpec(
+            label=f"{model.family}-{humanize(parameters(model))}",
+            model=model,
+            data=DataSpec(self.corpus.fingerprint, data.order_seed, 0, data.heldout_tokens, data.heldout_start),
+            tokens=tokens,
+            batch_tokens=optim.batch_tokens,
+            optimizer=OptimizerSpec(
+                lr=rate if rate is not None else optim.lr,
+                beta1=optim.beta1,
+                beta2=optim.beta2,
+                eps=optim.eps,
+                weight_decay=optim.weight_decay,
+                clip=optim.clip,
+            ),
+            schedule=ScheduleSpec(optim.schedule, round(tokens * optim.warmup), 0.0, optim.floor, optim.decay),
+            seed=self.experiment.seed,
+            run=self._run(),
+        )
+
+    def _run(self) -> RunSpec:
+        launcher = self.experiment.launcher
+        names = [item.name for item in fields(RunSpec) if item.name not in ("data_dir", "threads", "lanes")]
+        values: dict[str, Any] = {name: getattr(launcher, name) for name in names}
+        values |= {"threads": threads(self.experiment), "lanes": lanes(self.experiment)}
+        return RunSpec(data_dir=self.corpus.folder, **values)
+
+
+def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
+    """A TokenFormer of a stage's size that did not grow: one group a layer, tau of its count."""
+    model = experiment.model
+    qkv, out, ffn = (
+        (TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts
+    )  # fmt: skip
+    return TokenFormerConfig(
+        n_layer=model.n_layer,
+        d_model=model.d_model,
+        n_head=model.n_head,
+        vocab_size=corpus.vocab_size,
+        context=model.context,
+        qkv=qkv,
+        out=out,
+        ffn=ffn,
+        norm_activation=model.norm_activation,
+        rotary=model.rotary,
+        init=model.init,
+    )
+
+
+def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -> TransformerConfig:
+    """The Transformer beside a stage."""
+    return TransformerConfig(
+        n_layer=part.n_layer,
+        d_model=part.d_model,
+        n_head=part.n_head,
+        vocab_size=corpus.vocab_size,
+        context=experiment.model.context,
+        d_ff=part.d_ff if part.d_ff is not None else 4 * part.d_model,
+        rotary=experiment.model.rotary,
+        init=experiment.model.init,
+    )
+
+
+def threads(experiment: Experiment) -> int:
+    """CPU threads of each process."""
+    launcher = experiment.launcher
+    if launcher.threads or launcher.kind == "slurm":
+        return launcher.threads or launcher.slurm.cpus
+    return max(1, cores() // (launcher.parallel * max(1, launcher.ranks)))
+
+
+def lanes(experiment: Experiment) -> int:
+    """Batches that an evaluation may work on side by side: as many as the cores hold beside the other stages."""
+    launcher = experiment.launcher
+    if launcher.kind != "local":
+        return 1
+    return max(1, min(MOST_LANES, cores() // (launcher.parallel * threads(experiment))))
+
+
+def humanize(count: int) -> str:
+    """123.6M, 16.4K."""
+    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if count >= size:
+            return f"{count / size:,.1f}{unit}"
+    return str(count)

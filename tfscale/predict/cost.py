@@ -1,0 +1,208 @@
+"""Time, energy and money of one stage.
+
+A step takes as long as its arithmetic or its communication, whichever is longer (they overlap), and then the update of
+the weights, which waits for both. Arithmetic: model FLOPs, with what is computed twice, over the share of the peak that
+was measured or is assumed. Communication: bytes over the slowest link on their way, at its full speed: a lower bound.
+Update: AdamW reads weight, gradient and two moments and writes three of them back.
+"""
+
+import socket
+from dataclasses import dataclass
+from typing import assert_never
+
+from tfscale.models.config import TokenFormerConfig
+from tfscale.models.counts import Flops, flops, non_embedding_parameters, parameters
+from tfscale.models.execution import Recompute
+from tfscale.orchestrate.speed import Speed
+from tfscale.predict.layout import Layout, layout
+from tfscale.predict.machine import GIGA, Machine
+from tfscale.stage.spec import StageSpec
+
+UPDATE_BYTES = 7 * 4
+"""Of a weight, its gradient and its moments in float32, read and written by AdamW."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Seconds of an optimizer step."""
+
+    compute: float
+    communication: float
+    update: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return max(self.compute, self.communication) + self.update
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a stage will take."""
+
+    parameters: int
+    tokens: int
+    batch_tokens: int
+    flops_per_token: int
+    """Model FLOPs of training on it."""
+    layout: Layout
+    machine: Machine
+    step: Step | None
+    """None: the device is not known."""
+    measured: bool
+    """Whether the arithmetic's speed is that of finished stages on such a device, or an assumed share of the peak."""
+    elsewhere: bool = False
+    """Whether it was trained elsewhere, and takes no time here."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+        return self.tokens // self.batch_tokens
+
+    @property
+    def flops(self) -> int:
+        """Model FLOPs of the whole stage."""
+        return self.tokens * self.flops_per_token
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device's memory is enough."""
+        return self.layout.fits
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time."""
+        return None if self.step is None else self.steps * self.step.seconds * (not self.elsewhere)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of all devices together."""
+        return None if self.step is None else self.batch_tokens / self.step.seconds
+
+    @property
+    def mfu(self) -> float | None:
+        """Model FLOPs utilisation that all this comes to; None for a device that conf/device does not know."""
+        speed, peak = self.tokens_per_second, self.machine.datasheet_peak
+        if speed is None or peak is None:
+            return None
+        return speed * self.flops_per_token / (peak * self.machine.devices)
+
+    @property
+    def device_hours(self) -> float | None:
+        """Hours of all devices together."""
+        return None if self.seconds is None else self.seconds * self.machine.devices / 3600
+
+    @property
+    def kilowatt_hours(self) -> float | None:
+        """At the boards' power limit; hosts, network and cooling not counted."""
+        watts = self.machine.facts.watts
+        return None if self.device_hours is None or watts is None else self.device_hours * watts / 1000
+
+    @property
+    def dollars(self) -> float | None:
+        """At the device's price an hour."""
+        price = self.machine.facts.price
+        return None if self.device_hours is None or price is None else self.device_hours * price
+
+
+def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Prediction:
+    """What a stage will take of a machine.
+
+    Args:
+        speeds: of finished stages, from `finished_speeds`; those of about its size on such a device count.
+    """
+    chosen = layout(spec, machine)
+    rate = measured_rate(spec, machine, speeds)
+    return Prediction(
+        parameters=parameters(spec.model),
+        tokens=spec.tokens,
+        batch_tokens=spec.batch_tokens,
+        flops_per_token=flops(spec.model).training,
+        layout=chosen,
+        machine=machine,
+        step=_step(spec, machine, chosen, rate),
+        measured=rate is not None,
+        elsewhere=spec.init_from is not None,
+    )
+
+
+def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
+    """Model FLOP/s a device of finished stages like this one: its family and precision, half to twice its size, on such
+    a device (on a CPU: of this host)."""
+    count = parameters(spec.model)
+    rates = sorted(
+        speed.flops_per_second / speed.devices
+        for speed in speeds
+        if speed.family == spec.model.family
+        and 0.5 <= speed.parameters / count <= 2
+        and speed.device in machine.names
+        and speed.precision == machine.precision
+        and (machine.device == "cuda" or speed.host == socket.gethostname())
+    )
+    return rates[len(rates) // 2] if rates else None
+
+
+def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None) -> Step | None:
+    if machine.peak is None:
+        return None
+    work = spec.batch_tokens * flops(spec.model).training
+    if rate is None:
+        rate = machine.facts.mfu * machine.peak
+        work += spec.batch_tokens * _twice(spec, chosen.recompute)
+    bandwidth = machine.facts.bandwidth
+    held = parameters(spec.model) / chosen.shards
+    return Step(
+        compute=work / (rate * machine.devices),
+        communication=_communication(spec, machine, chosen),
+        update=held * UPDATE_BYTES / (bandwidth * GIGA) if bandwidth else 0.0,
+    )
+
+
+def _twice(spec: StageSpec, recompute: Recompute) -> int:
+    """FLOPs a token that the backward pass makes again."""
+    once: Flops = flops(spec.model)
+    if recompute == "blocks":
+        return once.forward - once.logits
+    if recompute == "pattention" and isinstance(spec.model, TokenFormerConfig):
+        return once.projections // 2 + once.norm  # the scores, not what they are mixed into
+    if recompute == "none" or recompute == "pattention":
+        return 0
+    assert_never(recompute)
+
+
+def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
+    """Seconds a step that a device's links are busy, at their full speed."""
+    if machine.devices == 1:
+        return 0.0
+    reduced = 4 * parameters(spec.model)  # float32 gradients, summed and given back, once a batch
+    if chosen.sharding == "none":
+        return 2 * _ring(reduced, machine.devices) / _bus(machine, machine.hosts)
+    moved = chosen.accumulation * _sharded_bytes(spec, machine)
+    if chosen.sharding == "full":
+        return _ring(moved, machine.devices) / _bus(machine, machine.hosts)
+    if chosen.sharding == "hybrid":
+        inside = _ring(moved, machine.per_host) / _bus(machine, 1)
+        return inside + 2 * _ring(reduced, machine.hosts) / _bus(machine, machine.hosts)
+    assert_never(chosen.sharding)
+
+
+def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
+    """Bytes that FSDP2 gathers and reduces in a micro-batch: blocks in the precision of the run for each pass,
+    embedding and final norm once in float32, all gradients back in float32."""
+    everything, blocks = parameters(spec.model), non_embedding_parameters(spec.model)
+    width = 2 if machine.precision == "bf16" else 4
+    return 2 * width * blocks + 4 * (everything - blocks) + 4 * everything
+
+
+def _ring(count: float, members: int) -> float:
+    """Bytes that each member of a ring sends, to gather or to reduce `count` bytes."""
+    return count * (members - 1) / members
+
+
+def _bus(machine: Machine, hosts: int) -> float:
+    """Bytes a second along a ring of devices: inside a host at the speed of its links; between hosts as many rings as
+    there are devices share the hosts' network. Infinite where the device's file says nothing."""
+    link, network = machine.facts.link, machine.facts.network
+    speeds = [link] if link else []
+    speeds += [network * machine.per_host] if network and hosts > 1 else []
+    return min(speeds) * GIGA if speeds else float("inf")

@@ -1,0 +1,97 @@
+"""What a plan costs in all, and what all sizes of its schedule cost together: by the chain, and each from scratch."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import flops
+from tfscale.plan.arms import cumulative_flops
+from tfscale.plan.plan import Plan
+from tfscale.plan.specs import tokenformer, transformer
+from tfscale.predict.cost import Prediction
+from tfscale.stage.spec import StageSpec
+from tfscale.stage.status import is_done
+
+
+@dataclass(frozen=True)
+class Family:
+    """Runs that are paid together."""
+
+    title: str
+    budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
+    """Of each size: `chain`, its stage; `base_tokens`, as many tokens as the chain's base; `cumulative_compute`, what
+    the chain has cost up to that size. `plan`: every stage that is planned, once; `left`: those that are not done."""
+    runs: tuple[Prediction, ...]
+
+    @property
+    def flops(self) -> int:
+        """Model FLOPs of all runs."""
+        return sum(run.flops for run in self.runs)
+
+    @property
+    def seconds(self) -> float | None:
+        """One run after another."""
+        return _sum([run.seconds for run in self.runs])
+
+    @property
+    def device_hours(self) -> float | None:
+        """Of all runs and devices."""
+        return _sum([run.device_hours for run in self.runs])
+
+    @property
+    def kilowatt_hours(self) -> float | None:
+        """Of all boards."""
+        return _sum([run.kilowatt_hours for run in self.runs])
+
+    @property
+    def dollars(self) -> float | None:
+        """Of all runs."""
+        return _sum([run.dollars for run in self.runs])
+
+
+def _sum(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Family]:
+    """The chain first; then every size from scratch, by family of models, at two budgets: the tokens of the chain's
+    base (the paper's 300B) for each, and the chain's cumulative compute up to it, all with one seed; last the plan as
+    it is.
+
+    Args:
+        reckon: the prediction of one stage.
+    """
+    chain = plan.chain.stages
+    found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in chain))]
+    for title, models in _models(plan):
+        base = chain[0].spec.tokens
+        full = [_scratch(stage.spec, model, base) for stage, model in zip(chain, models, strict=True)]
+        found.append(Family(title, "base_tokens", tuple(map(reckon, full))))
+        equal = [
+            _scratch(stage.spec, model, cumulative_flops(plan.chain, stage) // flops(model).training)
+            for stage, model in zip(chain, models, strict=True)
+        ]
+        found.append(Family(title, "cumulative_compute", tuple(map(reckon, equal))))
+    left = [stage for stage in plan.stages if not is_done(stage)]
+    whole = "this plan" if len(plan.replicates) == 1 else f"this plan, {len(plan.replicates)} seeds"
+    found.append(Family(whole, "plan", tuple(reckon(stage.spec) for stage in plan.stages)))
+    if 0 < len(left) < len(plan.stages):
+        found.append(Family("left to do", "left", tuple(reckon(stage.spec) for stage in left)))
+    return found
+
+
+def _models(plan: Plan) -> Iterator[tuple[str, list[ModelConfig]]]:
+    """Each family of models that the schedule has for every size."""
+    experiment, corpus = plan.experiment, plan.corpus
+    parts = list(experiment.schedule.stages.values())
+    shapes = [part.transformer for part in parts if part.transformer is not None]
+    if len(shapes) == len(parts):
+        yield "Transformer", [transformer(experiment, shape, corpus) for shape in shapes]
+    yield "TokenFormer", [tokenformer(experiment, part, corpus) for part in parts]
+
+
+def _scratch(spec: StageSpec, model: ModelConfig, tokens: int) -> StageSpec:
+    whole = max(1, round(tokens / spec.batch_tokens)) * spec.batch_tokens
+    return spec.from_scratch(model, whole)

@@ -1,0 +1,212 @@
+"""The devices that a plan is reckoned on: this machine's, measured, or those that `device=` names."""
+
+import math
+import os
+import platform
+import time
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Literal
+
+from tfscale.config.schema import DevicePart, Experiment, LauncherPart, PeakPart
+from tfscale.faults import UserFault
+from tfscale.orchestrate.launchers.machine import processes_of, visible_devices
+from tfscale.orchestrate.launchers.processes import built_for_devices
+from tfscale.plan.devices import facts, peak_of
+
+if TYPE_CHECKING:
+    import torch
+
+GIGA = 1e9
+HOST_DEVICES = 8
+"""Devices that a host is taken to hold at most."""
+MANY = 10**6
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a stage would run on: one process a device, all devices alike."""
+
+    device: Literal["cpu", "cuda"]
+    name: str
+    memory: int | None
+    """Bytes of a device; None: it is not known which device that will be."""
+    peak: float | None
+    """FLOP/s of a device's matrix products, in the precision of the run."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    devices: int = 1
+    """Of all hosts together."""
+    hosts: int = 1
+    most: int = 1
+    """Devices that could be asked for."""
+    cluster: bool = False
+    """Whether they are asked for by the host."""
+    measured: bool = True
+    """Whether the peak was measured just now; else it is the datasheet's."""
+    facts: DevicePart = field(default_factory=DevicePart)
+    """Datasheet, price and the assumed MFU."""
+    names: tuple[str, ...] = ()
+    """What environment.json calls the device."""
+
+    @property
+    def per_host(self) -> int:
+        """Devices of each host."""
+        return self.devices // self.hosts
+
+    @property
+    def datasheet_peak(self) -> float | None:
+        """FLOP/s that model FLOPs utilisation is counted against; None for a device that conf/device does not know."""
+        return peak_of(self.facts, self.precision)
+
+
+def planned_machine(experiment: Experiment) -> Machine:
+    """What `plan` reckons with: the devices that `device=` names, otherwise those of this machine.
+
+    Raises:
+        UserFault: the devices asked for are not there, or cannot be counted.
+    """
+    if experiment.device.names:
+        return _named(experiment)
+    return running_machine(experiment)
+
+
+def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
+    """What `run` would really use: this machine; for a cluster, which cannot be looked at from here, the devices that
+    `device=` names, or unknown ones.
+
+    Args:
+        timed: measures a CPU's peak, for which torch is imported; else it is None.
+
+    Raises:
+        UserFault: the devices asked for are not there.
+    """
+    if experiment.launcher.kind == "slurm":
+        return _named(experiment) if experiment.device.names else _unknown(experiment)
+    return _here(experiment, timed)
+
+
+def _named(experiment: Experiment) -> Machine:
+    launcher, part = experiment.launcher, experiment.device
+    faults = [] if launcher.device != "cpu" else ["launcher.device=cpu, but device names a GPU; use device=auto"]
+    faults += [] if launcher.ranks else [
+        "launcher.processes=auto counts the devices of the machine that it runs on; with device=... say how many: "
+        "launcher.processes=8"
+    ]  # fmt: skip
+    faults += [] if part.memory else ["device.memory is not set; give its GB: device.memory=80"]
+    precision = _precision(launcher, "cuda")
+    peak = peak_of(part, precision)
+    if peak is None:
+        faults.append(
+            f"launcher.precision={launcher.precision}: {part.names[0]} multiplies no {precision} matrices "
+            "(device.peak); use launcher.precision=fp32"
+        )
+    if faults:
+        raise UserFault(faults)
+    assert part.memory is not None
+    return Machine(
+        device="cuda",
+        name=part.names[0],
+        memory=round(part.memory * GIGA),
+        peak=peak,
+        precision=precision,
+        devices=launcher.ranks,
+        hosts=launcher.nodes,
+        most=MANY if launcher.kind == "slurm" else HOST_DEVICES,
+        cluster=launcher.kind == "slurm",
+        measured=False,
+        facts=part,
+        names=part.names,
+    )
+
+
+def _unknown(experiment: Experiment) -> Machine:
+    launcher = experiment.launcher
+    kind: Literal["cpu", "cuda"] = "cuda" if launcher.slurm.gpus else "cpu"
+    return Machine(
+        device=kind,
+        name="a device that is not named",
+        memory=None,
+        peak=None,
+        precision=_precision(launcher, kind),
+        devices=launcher.ranks,
+        hosts=launcher.nodes,
+        most=MANY,
+        cluster=True,
+        measured=False,
+        facts=experiment.device,
+    )
+
+
+def _here(experiment: Experiment, timed: bool) -> Machine:
+    import psutil
+
+    launcher = experiment.launcher
+    there = _cuda_devices()
+    kind: Literal["cpu", "cuda"] = "cuda" if there and launcher.device != "cpu" else "cpu"
+    if launcher.device == "cuda" and not there:
+        raise UserFault(["launcher.device=cuda, but torch finds no CUDA device; use auto or cpu"])
+    precision, devices = _precision(launcher, kind), processes_of(launcher, visible_devices(launcher))
+    if kind == "cpu":
+        return Machine(
+            device=kind,
+            name=f"CPU, {os.cpu_count()} cores",
+            memory=psutil.virtual_memory().total // devices,  # its processes share it, and its cores
+            peak=_measured_peak(1024, kind, precision) / devices if timed else None,
+            precision=precision,
+            devices=devices,
+            facts=experiment.device,
+            names=(platform.processor() or platform.machine(),),
+        )
+    import torch
+
+    properties = torch.cuda.get_device_properties(0)
+    return Machine(
+        device=kind,
+        name=properties.name,
+        memory=properties.total_memory,
+        peak=_measured_peak(8192, kind, precision),
+        precision=precision,
+        devices=devices,
+        most=there,
+        facts=_filled(experiment.device, facts(properties.name)),
+        names=(properties.name,),
+    )
+
+
+def _cuda_devices() -> int:
+    if not built_for_devices():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _filled(part: DevicePart, known: DevicePart | None) -> DevicePart:
+    """What the user did not say about this machine's device, from the table."""
+    empty = [item.name for item in fields(part) if getattr(part, item.name) in (None, PeakPart())]
+    return part if known is None else replace(part, **{name: getattr(known, name) for name in empty})
+
+
+def _precision(launcher: LauncherPart, kind: str) -> Literal["fp32", "bf16"]:
+    return "bf16" if launcher.precision == "bf16" or (launcher.precision == "auto" and kind == "cuda") else "fp32"
+
+
+def _measured_peak(size: int, kind: str, precision: str) -> float:
+    import torch
+
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if kind == "cuda" else before)  # as training sets it
+    try:
+        return _matmul_rate(torch.randn(size, size, device=kind, dtype=dtype))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _matmul_rate(square: "torch.Tensor") -> float:
+    """FLOP/s of the fastest of five products of a square matrix with itself."""
+    best = math.inf
+    for _ in range(5):
+        started = time.perf_counter()
+        (square @ square).sum().item()
+        best = min(best, time.perf_counter() - started)
+    return float(2 * square.shape[0] ** 3 / best)

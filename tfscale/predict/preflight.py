@@ -1,0 +1,115 @@
+"""What keeps a plan from being run, and what should be known before it is."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfscale.config.compose import runs_dir
+from tfscale.config.schema import Experiment
+from tfscale.faults import UserFault
+from tfscale.models.counts import MEMORY_SHARE
+from tfscale.orchestrate.speed import Speed, finished_speeds
+from tfscale.plan.checks import check_sharing
+from tfscale.plan.corpus import Corpus, corpus_of
+from tfscale.plan.plan import Plan
+from tfscale.predict.cost import Prediction, predict
+from tfscale.predict.layout import mend
+from tfscale.predict.machine import Machine, running_machine
+from tfscale.predict.words import duration, gigabytes
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import StageSpec
+from tfscale.stage.status import is_done
+
+LONGEST_CPU_SECONDS = 30 * 86_400
+"""A plan that would take a CPU longer than this is refused unless launcher.device=cpu insists."""
+SLOWEST_CPU = 1e9
+"""FLOP/s that any CPU trains with: what is short even then needs no look at its speed."""
+
+
+def preflight(plan: Plan) -> list[str]:
+    """What keeps a plan from being run here, each fault with its mend. Nothing is written."""
+    told = [*_missing(plan.corpus), *_unwritable(plan.runs)]
+    left = [stage for stage in plan.stages if not is_done(stage)]
+    if not left:
+        return told
+    try:
+        machine = running_machine(plan.experiment, timed=False)
+    except UserFault as fault:
+        return [*told, *fault.faults]
+    told += check_sharing(plan.experiment, machine.devices)
+    speeds = finished_speeds(plan.runs)
+    predictions = [(stage, predict(stage.spec, machine, speeds)) for stage in left]
+    told += [f"memory: {shortage(stage.spec, prediction)}" for stage, prediction in predictions if not prediction.fits]
+    if machine.device == "cpu" and plan.experiment.launcher.device == "auto":
+        told += _too_long(plan, predictions, speeds)
+    return told
+
+
+def files_amiss(experiment: Experiment) -> list[str]:
+    """What can be told before there is a plan: a corpus that is not there, a runs folder that cannot be written."""
+    try:
+        missing = _missing(corpus_of(experiment))
+    except UserFault as fault:
+        missing = fault.faults
+    return [*missing, *_unwritable(runs_dir(experiment))]
+
+
+def _missing(corpus: Corpus) -> list[str]:
+    told = [f"data: {fault}" for fault in corpus.missing]
+    if told:
+        told.append(
+            "data: data.path and data.tokenizer_path say where the text and its tokenizer are; data=wiki and data=docs "
+            "need no files"
+        )
+    return told
+
+
+def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speeds: list[Speed]) -> list[str]:
+    if sum(prediction.flops for _, prediction in predictions) < LONGEST_CPU_SECONDS * SLOWEST_CPU:
+        return []
+    machine = running_machine(plan.experiment)
+    seconds = sum(predict(stage.spec, machine, speeds).seconds or 0.0 for stage, _ in predictions)
+    if seconds <= LONGEST_CPU_SECONDS:
+        return []
+    return [
+        f"device: this would take the CPU about {duration(seconds)}; run it where torch finds a CUDA device, or say "
+        "launcher.device=cpu to insist"
+    ]
+
+
+def shortage(spec: StageSpec, prediction: Prediction) -> str:
+    """That a stage does not fit, and the settings that would make it fit."""
+    machine, layout = prediction.machine, prediction.layout
+    assert machine.memory is not None
+    held = f"launcher.micro_batch={spec.run.micro_batch}" if spec.run.micro_batch else f"{layout.micro_batch} at a time"
+    held = "one sequence at a time" if layout.micro_batch == 1 and not spec.run.micro_batch else held
+    settings = mend(spec, machine)
+    remedy = f"it would fit with {' '.join(settings)}" if settings else "use a larger device"
+    return (
+        f"{spec.label} needs {gigabytes(layout.memory.total)} a device with {held}, and of the "
+        f"{gigabytes(machine.memory)} of {machine.name} {MEMORY_SHARE:.0%} may be planned with; {remedy}"
+    )
+
+
+def remarks(plan: Plan, machine: Machine) -> list[str]:
+    """What a prediction leaves out or takes for granted."""
+    said = []
+    if machine.memory is None:
+        said.append(
+            "the cluster's devices cannot be seen from here: memory is not checked and time is not predicted; "
+            "device=h100_sxm or another name of conf/device says what they are"
+        )
+    if machine.devices > 1 and machine.peak is not None and not machine.facts.link:
+        said.append("communication between the devices is not counted: device.link and device.network are not set")
+    return said
+
+
+def _unwritable(runs: Path) -> list[str]:
+    folder = runs
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        return [f"runs={runs}: must lie in a folder that can be written, and {folder} is none; try another runs=..."]
+    if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
+        return [f"runs={runs}: must lie in a folder that can be written, and {folder} cannot; try another runs=..."]
+    return []

@@ -1,0 +1,82 @@
+"""When a stage ends whose length is not only a budget: a pure function of what its evaluations said.
+
+The stage's learning rate is constant after the warm-up while its held-out loss is looked at every so many tokens. As
+soon as a rule holds, the end is fixed: with `wsd` the rate then falls over the stage's last fraction `decay`, with
+`constant` the stage ends at once. A stage never gets more than its budget.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import assert_never
+
+from tfscale.stage.spec import EndingSpec, StageSpec, steps_of
+
+FEWEST_POINTS = 4
+"""That a curve of three numbers is fitted to."""
+_EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
+"""0.02 to 2.5."""
+
+
+def looks_at(spec: StageSpec, step: int) -> bool:
+    """Whether the rule looks at the loss after a step."""
+    return spec.ending is not None and step > 0 and step % steps_of(spec.ending.every_tokens, spec) == 0
+
+
+def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
+    """The stage's last step, as soon as it is decided.
+
+    Args:
+        losses: held-out loss in nats by step, of all evaluations so far.
+    """
+    if spec.ending is None:
+        return spec.steps
+    most = spec.ending.most_tokens // spec.batch_tokens
+    decay = spec.schedule.decay if spec.schedule.kind == "wsd" else 0.0
+    looks: list[tuple[int, float]] = []
+    for step in sorted(step for step in losses if looks_at(spec, step)):
+        tokens = step * spec.batch_tokens
+        if tokens <= spec.schedule.warmup_tokens:
+            continue
+        looks.append((tokens, losses[step]))
+        last = most if decay == 1 else math.ceil(step / (1 - decay))
+        if last >= most:
+            return most  # the budget's own decay has begun
+        if holds(spec.ending, looks):
+            return last
+    return None
+
+
+def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
+    """Whether a rule would end the stage now.
+
+    `plateau`: over the last `looks` looks the loss has fallen by less than `least`.
+    `predicted_gain`: by a curve fitted to the looks, all that is left of the budget would lower it by less than that.
+
+    Args:
+        looks: tokens and held-out loss in nats, from the end of the warm-up on.
+    """
+    if ending.rule == "plateau":
+        return len(looks) > ending.looks and looks[-1 - ending.looks][1] - looks[-1][1] < ending.least
+    if ending.rule == "predicted_gain":
+        enough = len(looks) >= max(FEWEST_POINTS, ending.looks)
+        return enough and gain_by_curve(looks, ending.most_tokens) < ending.least
+    assert_never(ending.rule)
+
+
+def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:
+    """Nats by which going on to so many tokens would lower the loss, by the curve E + A / tokens^b that is nearest to
+    the looks in squares. 0 where no falling curve fits."""
+    best, gain = math.inf, 0.0
+    mean_loss = sum(loss for _, loss in looks) / len(looks)
+    last = looks[-1][0]
+    for exponent in _EXPONENTS:
+        # In units of the last look: E and A follow from a straight line in x.
+        xs = [(at / last) ** -exponent for at, _ in looks]
+        mean_x = sum(xs) / len(xs)
+        spread = sum((x - mean_x) ** 2 for x in xs)
+        together = sum((x - mean_x) * (loss - mean_loss) for x, (_, loss) in zip(xs, looks, strict=True))
+        slope = together / spread if spread > 0 else 0.0
+        missed = sum((loss - mean_loss - slope * (x - mean_x)) ** 2 for x, (_, loss) in zip(xs, looks, strict=True))
+        if missed < best:
+            best, gain = missed, max(0.0, slope) * (1 - (tokens / last) ** -exponent)
+    return gain

@@ -1,0 +1,141 @@
+"""metrics.jsonl: the append-only record of a stage, and the one way to read it.
+
+Each line is one event:
+
+    {"event": "start", "step": 0, "time": ..., "host": ..., "pid": ..., "device": ..., "processes": ...,
+     "sharding": ..., "recompute": ..., "micro_batch": ..., "micro_batch_by": ..., "evaluation_batch": ...}
+                                     the stage was taken up at this step; pid of the leading one of so many processes,
+                                     and what they made of the settings that said auto (`tfscale.training.fitting`)
+    {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
+     "peak_memory": ..., + totals}      in bytes, of the leading process: its device's allocator, or on the CPU itself
+    {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
+     "heldout_tokens": ..., + totals}
+    {"event": "ending", "step": ..., "ends_at": ...}
+                                     a rule has decided here that the stage ends after so many tokens
+    {"event": "non_finite", "step": ..., "loss": ..., "grad_norm": ..., "where": [...], "policy": ..., "count": ...}
+    {"event": "broken_checkpoint", "step": ..., "message": ...}
+    {"event": "checkpoint", "step": ..., "name": ..., "bytes": ..., "seconds": ...}
+    {"event": "end", "step": ..., "reason": "done" | "preempted"}
+    {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
+
+`step` and `tokens` count within the stage. The totals are cumulative over the lineage, parents included:
+total_tokens, total_flops (model FLOPs), total_seconds (in training steps; evaluation and checkpoints left out),
+total_device_seconds (those times the devices), and total_joules where every device of the lineage has measured its
+energy. Losses are in nats a token.
+
+Of several processes the leading one writes. Its `end` event stands before any of them exits, whichever has failed; one
+that was killed, or stopped by a fault of ours, leaves none.
+
+Nothing is ever rewritten. A process that goes on from an older checkpoint says so with a `start` event, and
+`read_events` leaves out what came after that checkpoint before: the steps that were done again.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+METRICS_FILE = "metrics.jsonl"
+DONE_FILE = "done.json"
+HELDOUT_FILE = "heldout.json"
+"""The final evaluation by blocks of the held-out text (`tfscale.stage.heldout`), written before its event."""
+HEARTBEAT = "heartbeat"
+"""File that a living stage touches."""
+
+Event = dict[str, Any]
+
+
+class EventLog:
+    """Appends events, each a whole line that other processes see when `write` returns; `sync` puts them on disk."""
+
+    def __init__(self, stage_dir: Path) -> None:
+        path = stage_dir / METRICS_FILE
+        _end_torn_line(path)
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, event: str, **values: Any) -> None:
+        self._file.write(json.dumps({"event": event, **values}) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Returns when every event written so far would survive a power cut."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.sync()
+        self._file.close()
+
+
+class NoLog(EventLog):
+    """The log of a rank that does not write."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, event: str, **values: Any) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _end_torn_line(path: Path) -> None:
+    # A kill in the middle of a write leaves half a line. Ending it keeps the next event whole; readers skip the half.
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def read_events(stage_dir: Path) -> list[Event]:
+    """The history that led to the stage's present weights, in order; empty if there is none yet."""
+    path = stage_dir / METRICS_FILE
+    if not path.exists():
+        return []
+    return fold(parse(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+
+
+class EventTail:
+    """Follows a stage's events as they are written."""
+
+    def __init__(self, stage_dir: Path) -> None:
+        self._path = stage_dir / METRICS_FILE
+        self._offset = 0
+
+    def new(self) -> list[Event]:
+        """Events written since the last call."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        return parse(whole.decode("utf-8", errors="replace").splitlines())
+
+
+def parse(lines: Iterable[str]) -> list[Event]:
+    """Events of the lines that are whole."""
+    events = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill; the event was written again after the resume
+        if isinstance(event, dict) and "event" in event:
+            events.append(event)
+    return events
+
+
+def fold(events: Iterable[Event]) -> list[Event]:
+    """Drops measurements of steps that a later process did again."""
+    kept: list[Event] = []
+    for event in events:
+        if event["event"] == "start":
+            kept = [old for old in kept if old["event"] not in ("train", "eval") or old["step"] <= event["step"]]
+        kept.append(event)
+    return kept

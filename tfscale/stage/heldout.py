@@ -1,0 +1,70 @@
+"""Losses of parts of the held-out text: what a difference of perplexity owes to the documents that were held out.
+
+`heldout.json` in a stage's folder, written by training beside the final evaluation (stages of older versions have
+none):
+
+    {"step": ..., "tokens": [...], "losses": [...]}
+
+The evaluation's sequences in their order, cut into blocks of neighbours: of B blocks over S sequences, sequence s is in
+block s * B // S. `losses` holds each block's sum of losses in nats, `tokens` its number of tokens; their totals are the
+final evaluation's. Blocks of neighbours, because the tokens of one document depend on each other.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfscale.stage.events import HELDOUT_FILE
+
+TOLERANCE = 1e-4
+"""Of the sum of the blocks against the evaluation, relative: sums in another order, in a device's precision."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockLosses:
+    """The final evaluation, block by block."""
+
+    tokens: NDArray[np.float64]
+    """[blocks]"""
+    losses: NDArray[np.float64]
+    """[blocks], sums in nats."""
+
+
+def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
+    """The blocks of the evaluation with which a stage finished; None where training wrote none.
+
+    Args:
+        step, loss: of that evaluation, nats a token.
+
+    Raises:
+        ValueError: the file cannot be read, or is not of that evaluation.
+    """
+    path = stage_dir / HELDOUT_FILE
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        blocks = BlockLosses(np.array(values["tokens"], dtype=float), np.array(values["losses"], dtype=float))
+        _check(blocks, int(values["step"]), step, loss)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} cannot be read as the blocks of the final evaluation: {error}. It is written whole when a stage "
+            "ends; delete it, and intervals leave the documents out."
+        ) from error
+    return blocks
+
+
+def _check(blocks: BlockLosses, step: int, expected_step: int, expected_loss: float) -> None:
+    if blocks.tokens.ndim != 1 or blocks.tokens.shape != blocks.losses.shape or len(blocks.tokens) < 2:
+        raise ValueError("tokens and losses must be two lists of one length, two at least")
+    if not (np.isfinite(blocks.losses).all() and (blocks.tokens > 0).all()):
+        raise ValueError("every block needs tokens and a finite loss")
+    if step != expected_step:
+        raise ValueError(f"it is of step {step}, the final evaluation of step {expected_step}")
+    loss = float(blocks.losses.sum() / blocks.tokens.sum())
+    if not math.isclose(loss, expected_loss, rel_tol=TOLERANCE):
+        raise ValueError(f"its mean loss is {loss}, the final evaluation's {expected_loss}")

@@ -1,0 +1,25 @@
+"""The learning rate as a pure function of the position in the stage."""
+
+import math
+from typing import assert_never
+
+from tfscale.stage.spec import ScheduleSpec
+
+
+def learning_rate(schedule: ScheduleSpec, peak: float, position: int, tokens: int) -> float:
+    """The rate of the step that begins after `position` of the stage's `tokens` tokens.
+
+    A warm-up ends at the peak; what follows reaches `floor * peak` (cosine, wsd) at the last token.
+    """
+    warmup = schedule.warmup_tokens
+    if position < warmup:
+        return schedule.warmup_from + (peak - schedule.warmup_from) * position / warmup
+    if schedule.kind == "constant":
+        return peak
+    if schedule.kind == "cosine":
+        progress = (position - warmup) / max(1, tokens - warmup)
+        return peak * (schedule.floor + (1 - schedule.floor) * (1 + math.cos(math.pi * progress)) / 2)
+    if schedule.kind == "wsd":
+        remaining = (tokens - position) / max(1.0, schedule.decay * tokens)
+        return peak * (schedule.floor + (1 - schedule.floor) * min(1.0, remaining))
+    assert_never(schedule.kind)

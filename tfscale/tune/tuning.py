@@ -1,0 +1,246 @@
+"""Tuning: which learning rates a plan has, and the runs that tell which are best.
+
+Every run is an ordinary stage. It differs from a stage of the plan in three things: its learning rate; the held-out
+tokens it is evaluated on, which lie behind those of the plan; and its seed and order of the data, which no replicate of
+the plan has. So nothing is chosen by a number that is reported later. All that is known of a tuning is read from its
+stages' folders, and a tuning that was stopped goes on where it was.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tfscale.config.schema import MOST_SEEDS, Experiment
+from tfscale.plan.arms import Arm
+from tfscale.plan.plan import Plan, Replicate, make_plan
+from tfscale.stage.events import read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.status import is_done, read_done
+from tfscale.tune.sweep import Choice, Sweep, beyond, candidates, choose
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """A learning rate that the configuration holds."""
+
+    key: str
+    """Such as schedule.stages.stage2.lr."""
+    rate: float
+    """Its present value, or optim.lr in its place."""
+    trains: tuple[tuple[str, str], ...]
+    """Arm and size of every stage that is trained at it. Their mean loss counts."""
+    after: tuple[str, ...]
+    """Keys of the rates that are chosen before, because these stages grow out of theirs."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rate for one tunable: a stage for each of its places and seeds."""
+
+    rate: float
+    stages: tuple[Stage, ...]
+    ancestors: tuple[Stage, ...]
+    """What they grow out of, parents before children."""
+
+    @property
+    def loss(self) -> float | None:
+        """Mean of the last held-out losses; inf as soon as one run diverged; None while some are not done."""
+        losses = [last_loss(stage) for stage in self.stages]
+        if math.inf in losses:
+            return math.inf
+        known = [loss for loss in losses if loss is not None]
+        return sum(known) / len(known) if len(known) == len(losses) else None
+
+    @property
+    def left(self) -> list[Stage]:
+        """What has to be trained before its loss is known, parents before children."""
+        return [stage for stage in (*self.ancestors, *self.stages) if not is_done(stage)]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How far the sweep over one tunable is."""
+
+    tunable: Tunable
+    trials: tuple[Trial, ...]
+    """Ascending by rate."""
+    choice: Choice | None
+    """None while some trials have to be run."""
+
+
+class Tuning:
+    """The sweeps over the rates of some of a plan's arms."""
+
+    def __init__(self, plan: Plan, arms: Sequence[str], sweep: Sweep) -> None:
+        self.plan, self.arms, self.sweep = plan, tuple(arms), sweep
+        self.experiment = _apart(plan.experiment, sweep.seeds)
+        """The plan's experiment, on other held-out tokens and with other seeds."""
+        self.tunables = tuple(tunables(plan, arms))
+
+    def findings(self) -> list[Finding]:
+        """What is known by now, in the order of the tunables. Those that have to wait for another are left out."""
+        found: dict[str, Finding] = {}
+        for tunable in self.tunables:
+            before = chosen(found[key] for key in tunable.after if key in found)
+            if len(before) == len(tunable.after):
+                found[tunable.key] = self._sweep(tunable, before)
+        return list(found.values())
+
+    def plan_of(self, findings: Sequence[Finding]) -> Plan:
+        """The trials as a plan's arms, for those who watch their training and keep track of it."""
+        arms = list(_arms(findings))
+        seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds)
+        replicates = tuple(
+            Replicate(seed, arms[0].of_seed(seed), tuple(arm.of_seed(seed) for arm in arms[1:])) for seed in seeds
+        )
+        return replace(self.plan, experiment=self.experiment, replicates=replicates)
+
+    @property
+    def key(self) -> str:
+        """Identity of the tuning: a hash of what it sweeps over and of the stages at the present rates."""
+        stages = [stage.key for stage in make_plan(self.experiment).stages]
+        what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+
+    def _sweep(self, tunable: Tunable, before: Mapping[str, float]) -> Finding:
+        trials = {rate: self._trial(tunable, rate, before) for rate in candidates(tunable.rate, self.sweep.factors)}
+        most = len(trials) + self.sweep.further
+        while True:
+            losses = {rate: loss for rate, trial in trials.items() if (loss := trial.loss) is not None}
+            in_order = tuple(trials[rate] for rate in sorted(trials))
+            if len(losses) < len(trials):
+                return Finding(tunable, in_order, None)
+            more = beyond(losses)
+            if more is None or len(trials) == most:
+                return Finding(tunable, in_order, choose(losses))
+            trials[more] = self._trial(tunable, more, before)
+
+    def _trial(self, tunable: Tunable, rate: float, before: Mapping[str, float]) -> Trial:
+        plan = make_plan(with_rates(self.experiment, {**before, tunable.key: rate}))
+        every = {stage.key: stage for stage in plan.stages}
+        trained = {
+            stage.key: stage for arm in plan.arms for stage in arm.stages if (arm.name, stage.size) in tunable.trains
+        }
+        ancestors: dict[str, Stage] = {}
+        for stage in trained.values():
+            lineage: list[Stage] = []
+            while stage.spec.parent is not None:
+                stage = every[stage.spec.parent]
+                lineage.insert(0, stage)
+            ancestors |= {each.key: each for each in lineage if each.key not in trained}
+        return Trial(rate, tuple(trained.values()), tuple(ancestors.values()))
+
+
+def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
+    """The learning rates at which stages of these arms are trained, each once, the chain's first. What is trained at a
+    rate, and what depends on it, shows when it changes."""
+    own = dict(_own_rates(plan.experiment))
+    one = make_plan(with_rates(replace(plan.experiment, seeds=1), own))
+    affected: dict[str, set[tuple[str, str]]] = {}
+    for key, rate in (*_schedule_rates(plan.experiment), *own.items()):
+        other = make_plan(with_rates(one.experiment, {key: 2 * rate}))
+        trains, affects = [], set()
+        for arm, changed in zip(one.arms, other.arms, strict=True):
+            for stage, now in zip(arm.stages, changed.stages, strict=True):
+                place = (arm.name, stage.size)
+                if now.key != stage.key:
+                    affects.add(place)
+                trained_here = stage.spec.init_from is None and now.spec.optimizer.lr != stage.spec.optimizer.lr
+                if trained_here and arm.name in arms:
+                    trains.append(place)
+        if trains:
+            after = tuple(earlier for earlier, places in affected.items() if places & set(trains))
+            affected[key] = affects
+            yield Tunable(key, rate, tuple(trains), after)
+
+
+def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
+    """Every learning rate that a schedule has room for, and what it is."""
+    usual = experiment.optim.lr
+    for number, (name, part) in enumerate(experiment.schedule.stages.items()):
+        stage = f"schedule.stages.{name}"
+        yield f"{stage}.lr", part.lr or usual
+        if number:  # the first stage is from scratch already
+            yield f"{stage}.scratch_lr", part.scratch_lr or usual
+        if part.transformer is not None:
+            yield f"{stage}.transformer.lr", part.transformer.lr or usual
+    yield "schedule.trained_on_lr", experiment.schedule.trained_on_lr or usual
+
+
+def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
+    """The rates of arms that are not left to the schedule's: of those that state one, and of those that grow beside the
+    chain, whose stages would share the chain's rates or those of Transformers from scratch. Without one they begin at
+    the last size's."""
+    last = list(experiment.schedule.stages.values())[-1]
+    for name, arm in experiment.baseline.arms.items():
+        if arm.lr is not None or arm.kind in ("one_jump", "chain"):
+            schedules = last.transformer.lr if arm.transformer_growth is not None and last.transformer else last.lr
+            yield f"baseline.arms.{name}.lr", arm.lr or schedules or experiment.optim.lr
+
+
+def with_rates(experiment: Experiment, rates: Mapping[str, float]) -> Experiment:
+    """The experiment with other learning rates, by their keys."""
+    for key, rate in rates.items():
+        experiment = _with(experiment, key.split("."), rate)
+    return experiment
+
+
+def _with(part: Any, path: Sequence[str], value: float) -> Any:
+    name, *rest = path
+    if isinstance(part, dict):
+        return {**part, name: _with(part[name], rest, value)}
+    return replace(part, **{name: _with(getattr(part, name), rest, value) if rest else value})
+
+
+def _apart(experiment: Experiment, seeds: int) -> Experiment:
+    """The experiment on the held-out tokens behind its own, with seeds that none of its replicates has."""
+    data = experiment.data
+    return replace(
+        experiment,
+        schedule=replace(experiment.schedule, name=f"{experiment.schedule.name}-tuning"),
+        data=replace(
+            data, heldout_start=data.heldout_start + data.heldout_tokens, order_seed=data.order_seed + MOST_SEEDS
+        ),
+        seed=experiment.seed + MOST_SEEDS,
+        seeds=seeds,
+    )
+
+
+def chosen(findings: Iterable[Finding]) -> dict[str, float]:
+    """The chosen rates by their keys, of sweeps in which some run did not diverge."""
+    choices = {finding.tunable.key: finding.choice for finding in findings}
+    return {key: choice.rate for key, choice in choices.items() if choice is not None and choice.loss < math.inf}
+
+
+def stages_left(findings: Iterable[Finding]) -> list[Stage]:
+    """What can be trained now, parents before children."""
+    trials = [trial for finding in findings for trial in finding.trials if trial.loss is None]
+    return list({stage.key: stage for trial in trials for stage in trial.left}.values())
+
+
+def _arms(findings: Iterable[Finding]) -> Iterator[Arm]:
+    """Each trial, such as `stage2.lr=0.0007`, with what has to be trained for it."""
+    for finding in findings:
+        short = finding.tunable.key.removeprefix("schedule.").removeprefix("stages.")
+        for trial in finding.trials:
+            stages = tuple({stage.key: stage for stage in (*trial.left, *trial.stages)}.values())
+            yield Arm(f"{short}={trial.rate:g}", f"{finding.tunable.key}={trial.rate:g}", "scratch", stages)
+
+
+def diverged(stage: Stage) -> bool:
+    """Whether its training ended at a loss or gradient that was no number."""
+    match read_events(stage.path)[-2:]:
+        case [{"event": "non_finite"}, {"event": "end", "reason": "failed"}]:
+            return True
+    return False
+
+
+def last_loss(stage: Stage) -> float | None:
+    """The last held-out loss; inf where there is none, None where it is not known yet."""
+    if is_done(stage):
+        loss = float(read_done(stage.path)["eval"]["loss"])
+        return loss if math.isfinite(loss) else math.inf
+    return math.inf if diverged(stage) else None

@@ -1,0 +1,53 @@
+"""Whether a stage's checkpoints are whole, and hold its model and its totals."""
+
+from pathlib import Path
+
+from tfscale import checkpoint
+from tfscale.checkpoint import MANIFEST_FILE, STATE_FILE, Counters
+from tfscale.models.init import build_model
+from tfscale.stage.events import DONE_FILE
+from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec
+from tfscale.verify.folder import StageFolder, costs_of, words
+from tfscale.verify.reading import Check, guarded
+
+
+def verify_checkpoints(this: StageFolder) -> Check[None]:
+    """The final checkpoint is there; each one is whole by its manifest and holds the stage's model in the right shapes,
+    at the totals of its step."""
+    folders = sorted((this.path / CHECKPOINTS).glob("step-*"))
+    final = this.path / CHECKPOINTS / checkpoint.folder_name(this.spec.steps)
+    if this.finished and final not in folders:
+        yield f"{final}: missing; the stage ended with it"
+    for folder in folders:
+        findings = list(guarded(folder, _checkpoint(this, folder)))
+        if this.busy and not (folder / MANIFEST_FILE).exists():
+            continue  # its process is removing it: the manifest goes first
+        yield from findings
+
+
+def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
+    checkpoint.verify(folder)
+    config, counters = checkpoint.read_state(folder)
+    state = folder / STATE_FILE
+    if config != this.spec.model:
+        yield f"{state}: the model is {config}; by {STAGE_FILE} it is {this.spec.model}"
+    if folder.name != checkpoint.folder_name(counters.step):
+        yield f"{state}: step is {counters.step}; the folder's name says {folder.name}"
+    if this.before is not None:
+        if counters.before != this.before:
+            yield f"{state}: begins at {words(counters.before)}; its parents ended at {words(this.before)}"
+        yield from costs_of(f"{state}: totals", counters.totals, this.before, this.spec, counters.step)
+    if this.end is not None and counters.step == this.end.step and counters.totals != this.end.totals:
+        yield f"{state}: ends at {words(counters.totals)}; {DONE_FILE} says {words(this.end.totals)}"
+    yield from _tensors(this.spec, folder, counters)
+
+
+def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
+    kinds = ("model", "exp_avg", "exp_avg_sq") if counters.optimizer_step else ("model",)
+    weights = build_model(spec.model, device="meta").named_parameters()
+    wanted = {f"{kind}/{name}": tuple(weight.shape) for name, weight in weights for kind in kinds}
+    there = {name: tuple(shape) for name, shape in checkpoint.shapes(folder).items() if not name.startswith("rng/")}
+    for name in sorted(wanted.keys() | there.keys()):
+        if there.get(name) != wanted.get(name):
+            has, needs = there.get(name, "not there"), wanted.get(name, "nothing of that name")
+            yield f"{folder}: {name} is {has}; the stage's model has {needs}"

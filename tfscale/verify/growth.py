@@ -1,0 +1,39 @@
+"""Whether growth.json is the growth that made the stage from its parent."""
+
+from typing import Any
+
+from tfscale.growth.facts import facts_of, groups_of, read_recipe
+from tfscale.stage.events import METRICS_FILE
+from tfscale.stage.spec import STAGE_FILE, StageSpec
+from tfscale.stage.status import GROWTH_FILE
+from tfscale.verify.folder import Parent, StageFolder
+from tfscale.verify.reading import Check, read_object
+
+
+def verify_growth(this: StageFolder) -> Check[None]:
+    """Parent, recipe and sizes are those of the specs, and a growth that preserves has moved no logit."""
+    file, spec = this.path / GROWTH_FILE, this.spec
+    if spec.growth is None:
+        return
+    if not file.exists():
+        if (this.path / METRICS_FILE).exists():
+            yield f"{file}: missing; the stage has been trained, so its growth was recorded there"
+        return
+    growth = read_object(file)
+    for name, wanted in _grown(spec, this.parent).items():
+        if growth[name] != wanted:
+            yield f"{file}: {name} is {growth[name]}; by {STAGE_FILE} and the parent it is {wanted}"
+    comparison = growth["comparison"]
+    moved, tolerance = comparison["max_logit_difference"], comparison["tolerance"]
+    if growth["preserving"] and not moved <= tolerance:
+        yield f"{file}: the growth moved logits by {moved:.3g}; a preserving one may by {tolerance:.3g}, no more"
+
+
+def _grown(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
+    """What growth.json says of a stage, apart from what was measured."""
+    wanted = {"parent": spec.parent, "recipe": spec.growth, **groups_of(spec.model)}
+    if parent is None:
+        return wanted
+    assert spec.growth is not None
+    recipe = read_recipe(spec.growth, spec.model)
+    return wanted | {"parent_checkpoint": parent.end.checkpoint, **facts_of(recipe, parent.spec.model, spec.model)}

@@ -1,0 +1,118 @@
+"""Whether metrics.jsonl is whole and rises step by step to what done.json says."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, fields
+from pathlib import Path
+
+from tfscale.checkpoint import Totals, folder_name
+from tfscale.stage.events import DONE_FILE, METRICS_FILE, Event, fold, parse
+from tfscale.stage.spec import CHECKPOINTS
+from tfscale.verify.folder import End, StageFolder, costs_of, words
+from tfscale.verify.reading import Check, read_lines
+
+MOST = 5
+"""Findings told of one file: a wrong total is wrong in every line."""
+_TAKEN_UP = ("start", "broken_checkpoint", "end")
+"""What a later process may write first, after a line that a kill has torn."""
+
+
+def verify_metrics(this: StageFolder) -> Check[None]:
+    """Every line is an event, or half of one that a kill explains; steps and totals rise as the steps' costs say; the
+    last evaluation is the one in done.json."""
+    file = this.path / METRICS_FILE
+    if not file.exists():
+        if this.finished:
+            yield f"{file}: missing; a finished stage has its measurements there"
+        return
+    for number, finding in enumerate(_events(this, file)):
+        if number == MOST:
+            yield f"{file}: and more; the first {MOST} are told"
+            return
+        yield finding
+
+
+def _events(this: StageFolder, file: Path) -> Check[None]:
+    events = yield from _whole_events(file, this.finished)
+    history = fold(events)
+    yield from _measurements(this, file, [event for event in history if event["event"] in ("train", "eval")])
+    if this.end is not None:
+        yield from _last_words(this.end, file, history)
+    elif not this.finished and not this.busy:
+        yield from _last_saved(this, file, history)
+
+
+def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
+    """The events that can be read, each with the number of its `line`."""
+    events: list[Event] = []
+    torn: list[int] = []
+    for number, line in enumerate(read_lines(file), start=1):
+        event = next(iter(parse([line])), None)
+        if event is None:
+            torn.append(number)
+            continue
+        if event["event"] not in _TAKEN_UP:
+            yield from _torn(file, torn)
+        torn = []
+        if event["event"] in ("start", "train", "eval") and not isinstance(event.get("step"), int):
+            yield f"{file}: line {number} is an event of no step; every {event['event']} has one"
+            continue
+        events.append({**event, "line": number})
+    if finished:
+        yield from _torn(file, torn)
+    return events
+
+
+def _torn(file: Path, lines: Iterable[int]) -> Check[None]:
+    for number in lines:
+        yield f"{file}: line {number} is not a whole event; only a kill may tear one, and a later process goes on"
+
+
+def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Check[None]:
+    steps = {"train": 0, "eval": -1}
+    last = this.before or Totals()
+    for event in events:
+        kind, step = event["event"], event["step"]
+        what = f"{file}: line {event['line']}, {kind} of step {step}"
+        totals = _totals(event)
+        if step <= steps[kind]:
+            yield f"{what}: stands after step {steps[kind]}; steps rise"
+        if event["tokens"] != step * this.spec.batch_tokens:
+            yield f"{what}: {event['tokens']:,} tokens; its steps make {step * this.spec.batch_tokens:,}"
+        if this.before is not None:
+            yield from costs_of(what, totals, this.before, this.spec, step)
+        if any(now < then for now, then in _known(totals, last)):
+            yield f"{what}: {words(totals)}; before it were {words(last)} already"
+        steps[kind], last = step, totals
+
+
+def _totals(event: Event) -> Totals:
+    names = [field.name for field in fields(Totals) if field.default is not None or f"total_{field.name}" in event]
+    return Totals(**{name: event[f"total_{name}"] for name in names})
+
+
+def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
+    """Each amount beside what it was before; energy is not always known."""
+    pairs = zip(astuple(totals), astuple(last), strict=True)
+    return [(now, then) for now, then in pairs if now is not None and then is not None]
+
+
+def _last_words(end: End, file: Path, history: list[Event]) -> Check[None]:
+    evaluation = next((event for event in reversed(history) if event["event"] == "eval"), {})
+    totals = {f"total_{name}": value for name, value in asdict(end.totals).items()}
+    for name, wanted in {"step": end.step, **totals, **end.evaluation}.items():
+        if evaluation.get(name) != wanted:
+            yield f"{file}: {name} of the last evaluation is {evaluation.get(name)}; {DONE_FILE} says {wanted}"
+    if not history or history[-1].get("reason") != "done":
+        yield f"{file}: its last event is no end; a finished stage has one there, with the reason done"
+
+
+def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
+    """Whether the checkpoint that the stage would go on from is still there, or a newer one whose event a kill cost."""
+    last = next((event for event in reversed(history) if event["event"] in ("checkpoint", "start")), None)
+    if last is None or (last["step"] == 0 and this.parent is None):
+        return
+    name = folder_name(last["step"])
+    folders = this.path / CHECKPOINTS
+    newer = any(folder.name >= name for folder in folders.glob("step-*"))
+    if not newer and not (folders / f"broken-{name}").exists():
+        yield f"{folders / name}: missing; by {file} the stage stood there last"

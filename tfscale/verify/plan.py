@@ -1,0 +1,154 @@
+"""Whether the ledger of a whole plan is true: its stages, their sums, its corpus, and the folders beside them."""
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfscale.data.manifest import TOKENIZER_FILE, read_manifest
+from tfscale.data.prepared import open_data
+from tfscale.models.counts import flops
+from tfscale.plan.plan import Plan
+from tfscale.stage.events import DONE_FILE, METRICS_FILE, parse
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, key_of, read_spec
+from tfscale.verify.folder import begun, read_end
+from tfscale.verify.reading import DAMAGE, Check, damaged, guarded, read_lines, sha256_of
+from tfscale.verify.stage import verify_stage
+
+ROUNDING = 1e-6
+"""Relative difference that sums of seconds may have."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much there is to verify."""
+
+    stages: int
+    checkpoints: int
+    bytes: int
+    """Of the checkpoints and the corpus."""
+    events: int
+
+
+def verify_plan(plan: Plan) -> list[str]:
+    """What is wrong with the ledger of a plan's stages, of all arms: a sentence a fault.
+
+    That a stage has not begun or not ended is no fault.
+    """
+    findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
+    for check in (_lineages(plan), _data(plan), _strangers(plan)):
+        findings += guarded(plan.runs / "stages", check)
+    return list(dict.fromkeys(findings))
+
+
+def set_aside(plan: Plan) -> list[str]:
+    """Checkpoints that were found broken and gone on without, a sentence each. The ledger is none the worse."""
+    return [
+        f"{folder}: was not whole and was set aside; the stage went on from the one before. It can be removed."
+        for stage in plan.stages
+        for folder in sorted((stage.path / CHECKPOINTS).glob("broken-*"))
+    ]
+
+
+def amount(plan: Plan) -> Amount:
+    """How much of a plan `verify_plan` reads."""
+    stages = [stage.path for stage in plan.stages if begun(stage.path)]
+    checkpoints = [folder for path in stages for folder in (path / CHECKPOINTS).glob("step-*")]
+    return Amount(
+        stages=len(stages),
+        checkpoints=len(checkpoints),
+        bytes=sum(map(_bytes, [*checkpoints, *_corpora(plan)])),
+        events=sum(len(parse(read_lines(path / METRICS_FILE))) for path in stages),
+    )
+
+
+def _lineages(plan: Plan) -> Check[None]:
+    done = [stage for stage in plan.stages if (stage.path / DONE_FILE).exists()]
+    parents = {stage.spec.parent for stage in done}
+    for last in done:
+        if last.key not in parents:
+            yield from guarded(last.path / DONE_FILE, _sums(plan, last))
+
+
+def _sums(plan: Plan, last: Stage) -> Check[None]:
+    """Whether the stages that led to `last`, each by itself, add up to its totals."""
+    stages = {stage.key: stage for stage in plan.stages}
+    lineage = [last]
+    while lineage[-1].spec.parent is not None:
+        lineage.append(stages[lineage[-1].spec.parent])
+    ends = [read_end(stage.path) for stage in lineage]
+    tokens = sum(stage.spec.tokens for stage in lineage)
+    work = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in lineage)
+    seconds = sum(end.totals.seconds - end.before.seconds for end in ends)
+    device_seconds = sum(end.totals.device_seconds - end.before.device_seconds for end in ends)
+    totals = ends[0].totals
+    for name, there, added, rounding in (
+        ("tokens", totals.tokens, tokens, 0.0),
+        ("FLOPs", totals.flops, work, 0.0),
+        ("seconds", totals.seconds, seconds, ROUNDING),
+        ("device-seconds", totals.device_seconds, device_seconds, ROUNDING),
+    ):
+        if there != added and not (rounding and math.isclose(there, added, rel_tol=rounding)):
+            yield f"{last.path / DONE_FILE}: {there} {name}; the {len(ends)} stages of its lineage add up to {added}"
+
+
+def _data(plan: Plan) -> Check[None]:
+    for folder, fingerprint in _corpora(plan).items():
+        yield from guarded(folder, _corpus(folder, fingerprint))
+
+
+def _corpora(plan: Plan) -> dict[Path, str]:
+    """Folders where the stages that have begun read their tokens, each with the fingerprint that it should have."""
+    corpora = {}
+    for stage in plan.stages:
+        if not begun(stage.path):
+            continue
+        try:
+            folder = stage.path / read_spec(stage.path).run.data_dir
+        except DAMAGE:
+            folder = stage.path / stage.spec.run.data_dir
+        corpora[folder.resolve()] = stage.spec.data.fingerprint
+    return corpora
+
+
+def _corpus(folder: Path, fingerprint: str) -> Check[None]:
+    manifest = read_manifest(folder)
+    whole = True
+    for shard in (*manifest.train.shards, *manifest.heldout.shards):
+        file = folder / shard.file
+        size = file.stat().st_size
+        if size != shard.bytes:
+            yield f"{file}: {size:,} bytes; by its manifest it has {shard.bytes:,}"
+            whole = False
+        elif sha256_of(file) != shard.sha256:
+            yield f"{file}: its content is not what was written (SHA-256 differs)"
+            whole = False
+    if sha256_of(folder / TOKENIZER_FILE) != manifest.tokenizer.sha256:
+        yield f"{folder / TOKENIZER_FILE}: its content is not what was written (SHA-256 differs)"
+    if whole:
+        open_data(folder, fingerprint)
+
+
+def _strangers(plan: Plan) -> Check[None]:
+    """Folders that are called after a stage which they do not hold."""
+    planned = {stage.path for stage in plan.stages}
+    for folder in sorted((plan.runs / "stages").glob("[!.]*")):
+        if folder in planned or not begun(folder):
+            continue
+        name = folder.name.rpartition("-")[2]
+        try:
+            key = key_of(read_spec(folder))
+        except DAMAGE as error:
+            yield damaged(folder / STAGE_FILE, error)
+            continue
+        if key != name:
+            yield f"{folder / STAGE_FILE}: describes the stage {key}; the folder's name says {name}"
+
+
+def _bytes(folder: Path) -> int:
+    size = 0
+    for file in folder.glob("*"):
+        with suppress(FileNotFoundError):  # removed by a live stage
+            size += file.stat().st_size
+    return size

@@ -1,0 +1,111 @@
+"""Whether the folder of a stage is true in itself and follows from its parent's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tfscale import checkpoint
+from tfscale.checkpoint import Totals
+from tfscale.stage.ending import end_of
+from tfscale.stage.events import DONE_FILE, HELDOUT_FILE, METRICS_FILE, read_events
+from tfscale.stage.folder import Stage
+from tfscale.stage.heldout import read_blocks
+from tfscale.stage.lock import held
+from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec
+from tfscale.stage.status import GROWTH_FILE
+from tfscale.verify.checkpoints import verify_checkpoints
+from tfscale.verify.folder import End, Parent, StageFolder, begun, costs_of, read_end, words
+from tfscale.verify.growth import verify_growth
+from tfscale.verify.metrics import verify_metrics
+from tfscale.verify.reading import DAMAGE, Check, damaged, guarded
+
+
+def verify_stage(stage: Stage) -> list[str]:
+    """What is wrong in the folder of a stage, or between it and its parent's: a sentence a fault."""
+    return list(guarded(stage.path, _stage(stage)))
+
+
+def _stage(stage: Stage) -> Check[None]:
+    path = stage.path
+    if not begun(path):
+        return
+    busy, finished = held(path) is not None, (path / DONE_FILE).exists()
+    spec = yield from _spec(stage)
+    if finished:
+        spec = (yield from guarded(path / METRICS_FILE, _by_its_rule(path, spec))) or spec
+    end = (yield from guarded(path / DONE_FILE, _end(path, spec))) if finished else None
+    parent = (yield from guarded(path / STAGE_FILE, _parent(path, spec))) if spec.parent else None
+    before = yield from _before(path, spec, parent, end)
+    this = StageFolder(path, spec, parent, before, finished, end, busy)
+    yield from guarded(path / GROWTH_FILE, verify_growth(this))
+    yield from guarded(path / METRICS_FILE, verify_metrics(this))
+    yield from guarded(path / HELDOUT_FILE, _blocks(this))
+    yield from guarded(path / CHECKPOINTS, verify_checkpoints(this))
+
+
+def _blocks(this: StageFolder) -> Check[None]:
+    """The held-out text's blocks make up the final evaluation; stages of older versions have none."""
+    if this.end is not None:
+        read_blocks(this.path, this.end.step, this.end.evaluation["loss"])
+    yield from ()
+
+
+def _spec(stage: Stage) -> Check[StageSpec]:
+    """The spec that the folder holds, or else the plan's."""
+    try:
+        spec = read_spec(stage.path)
+    except DAMAGE as error:
+        yield damaged(stage.path / STAGE_FILE, error)
+        return stage.spec
+    key = key_of(spec)
+    if key != stage.key:
+        yield f"{stage.path / STAGE_FILE}: describes the stage {key}; the folder's name and the plan say {stage.key}"
+        return stage.spec
+    return spec
+
+
+def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
+    """The spec with the tokens that its rule, if it has one, gives it by the evaluations that the folder tells of."""
+    if spec.ending is None:
+        return spec
+    losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
+    last = end_of(spec, losses)
+    if last is None:
+        yield f"{path / METRICS_FILE}: its evaluations do not end it by {spec.ending.rule}, and it is done"
+        return spec
+    return replace(spec, tokens=last * spec.batch_tokens)
+
+
+def _end(path: Path, spec: StageSpec) -> Check[End]:
+    file, end = path / DONE_FILE, read_end(path)
+    wanted = {"key": key_of(spec), "step": spec.steps, "tokens": spec.tokens,
+              "checkpoint": checkpoint.folder_name(spec.steps)}  # fmt: skip
+    for name, value in wanted.items():
+        if getattr(end, name) != value:
+            yield f"{file}: {name} is {getattr(end, name)}; by {STAGE_FILE} it is {value}"
+    yield from costs_of(f"{file}: totals", end.totals, end.before, spec, spec.steps)
+    return end
+
+
+def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
+    assert spec.parent_dir is not None, "a stage with a parent says where it is"
+    folder = (path / spec.parent_dir).resolve()
+    try:
+        parent = Parent(read_spec(folder), read_end(folder))
+    except DAMAGE as error:
+        yield f"{path} grows out of {spec.parent}, which is not a finished stage: {damaged(folder, error)}"
+        return None
+    key = key_of(parent.spec)
+    if key != spec.parent:
+        yield f"{path / STAGE_FILE}: parent_dir leads to {folder}, the stage {key}; the parent is {spec.parent}"
+        return None
+    return parent
+
+
+def _before(path: Path, spec: StageSpec, parent: Parent | None, end: End | None) -> Check[Totals | None]:
+    if spec.parent and parent is None:
+        return end.before if end else None
+    before = parent.end.totals if parent else Totals()
+    if end and end.before != before:
+        origin = f"its parent {spec.parent} ended at" if parent else "a stage without a parent begins at"
+        yield f"{path / DONE_FILE}: begins at {words(end.before)}; {origin} {words(before)}"
+    return before
