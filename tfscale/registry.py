@@ -1,0 +1,86 @@
+"""Registries of classes that a user may name, such as growth operators, model families, optimizers and trackers.
+
+Shipped classes are named by module and imported when they are first asked for. An extension registers its own classes
+when it is imported (`tfscale.extensions`):
+
+    @OPTIMIZERS.register("lion")
+    class Lion: ...
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T", bound=type[Any])
+
+
+class Registry(Generic[T]):
+    """Classes of one kind by name.
+
+    Args:
+        key: configuration key that names a class, for messages, such as `optim.name`.
+        shipped: the names of this package's own classes, each with `module:class`.
+    """
+
+    def __init__(self, key: str, shipped: Mapping[str, str]) -> None:
+        self._key = key
+        self._shipped = dict(shipped)
+        self._registered: dict[str, T] = {}
+        self._modules: dict[str, str] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, shipped ones first."""
+        return (*self._shipped, *self._registered)
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that registers a class under a name.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+
+        def decorate(cls: T) -> T:
+            if name in self.names:
+                raise ValueError(f"{self._key}={name}: is taken by {self.get(name).__module__}; try another name")
+            self._registered[name] = cls
+            if _importing:
+                self._modules[name] = _importing[-1]
+            return cls
+
+        return decorate
+
+    def get(self, name: str) -> T:
+        """Return the class of a name.
+
+        Raises:
+            ValueError: no class has this name; the message lists those that there are.
+        """
+        if name in self._registered:
+            return self._registered[name]
+        if name in self._shipped:
+            module, _, attribute = self._shipped[name].partition(":")
+            cls: T = getattr(import_module(module), attribute)
+            return cls
+        near = get_close_matches(name, self.names, n=1)
+        hint = f"try {near[0]}" if near else "an extension that registers another one is named by extensions=[module]"
+        raise ValueError(f"{self._key}={name}: must be one of {', '.join(self.names)}; {hint}")
+
+    def extension_of(self, name: str) -> str | None:
+        """Return the module of the extension that registered a name, or None for shipped classes and unknown names."""
+        return self._modules.get(name)
+
+
+_importing: list[str] = []
+
+
+@contextmanager
+def registering(module: str) -> Iterator[None]:
+    """Attribute the classes that are registered meanwhile to an extension."""
+    _importing.append(module)
+    try:
+        yield
+    finally:
+        _importing.pop()
