@@ -176,7 +176,7 @@ class DataPart:
 
 @dataclass(frozen=True)
 class OptimPart:
-    """AdamW and its learning-rate schedule, of every stage."""
+    """The optimizer and its learning-rate schedule, of every stage."""
 
     lr: Rate
     batch_tokens: Amount
@@ -194,6 +194,10 @@ class OptimPart:
     weight_decay: NonNegative = 0.1
     clip: NonNegative = 1.0
     """Largest gradient norm; 0: no clipping."""
+    name: str = "adamw"
+    """Name of the optimizer: adamw, or one that an extension registers."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings that the named optimizer has beside those above."""
 
 
 @dataclass(frozen=True)

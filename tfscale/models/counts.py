@@ -81,8 +81,8 @@ MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one device at the peak of a training step: AdamW with weights and moments in float32, the gradients of
-    earlier micro-batches held."""
+    """Bytes of one device at the peak of a training step: weights in float32 and what the optimizer keeps for them, the
+    gradients of earlier micro-batches held."""
 
     weights: int
     gradients: int
@@ -114,7 +114,7 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
     return Memory(
         weights=held,
         gradients=embedding if execution.in_backward else held,
-        moments=2 * held,
+        moments=round(execution.state_bytes * parameters(config)) // execution.shards,
         activations=activations,
         logits=4 * tokens * config.d_model + (0 if execution.in_backward else embedding),
         temporary=max(

@@ -85,6 +85,7 @@ def _memory(spec: StageSpec, machine: Machine, sharding: Sharding, recompute: Re
         in_backward=spec.run.update == "in_backward",
         shards=_shards(machine, sharding),
         device=machine.device,
+        state_bytes=spec.optimizer.bytes_per_weight(spec.model),
     )
     return memory(spec.model, execution)
 

@@ -59,10 +59,11 @@ def fit(spec: StageSpec, device: Device, world: World, rows: int, free: int, bef
     """
     before = before or {}
     room: float = MEMORY_SHARE * world.share(free)
+    state_bytes = spec.optimizer.bytes_per_weight(spec.model)
 
     def fits(sequences: int, recompute: Recompute, shards: int) -> bool:
         in_backward = spec.run.update == "in_backward"
-        share = Execution(sequences, 2 if device.bf16 else 4, recompute, in_backward, shards, device.kind)
+        share = Execution(sequences, 2 if device.bf16 else 4, recompute, in_backward, shards, device.kind, state_bytes)
         return memory(spec.model, share).total <= room
 
     recomputes = _recomputes(spec, before)
@@ -159,14 +160,14 @@ def measured(fit: Fit, objective: nn.Module, spec: StageSpec, device: Device, wo
     """
     if device.kind != "cuda" or fit.sharding != "none" or fit.micro_batch_by != "memory model":
         return fit
-    moments = 2 * sum(parameter.nbytes for parameter in objective.parameters())
+    kept = spec.optimizer.bytes_per_weight(spec.model) * sum(weight.numel() for weight in objective.parameters())
 
     def fits(sequences: int) -> bool:
         torch.cuda.reset_peak_memory_stats()
         peak: float = torch.inf
         with contextlib.suppress(torch.OutOfMemoryError):
             dry_step(objective, sequences, spec, device)
-            peak = torch.cuda.max_memory_allocated() + moments
+            peak = torch.cuda.max_memory_allocated() + kept
         gc.collect()
         torch.cuda.empty_cache()
         usable = MEASURED_SHARE * (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())
