@@ -20,11 +20,14 @@ from tfscale.bench.rows import Found
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import Size
 from tfscale.bench.trained import OPTIMIZER, Entry, TrainedModel, make_batch
-from tfscale.models.config import Groups, ModelConfig, TokenFormerConfig, TransformerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.cross_entropy import Reduction
 from tfscale.models.init import init_weights
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import Groups
 from tfscale.models.pattention import Pattention, QKVPattention, plain_pattention
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
 from tfscale.training.optimizer import ModelOptimizer
 
 Projection = Callable[[Tensor, Tensor, Tensor, Groups], Tensor]

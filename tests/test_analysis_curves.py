@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tfscale.analysis.curves import Totals, curve, read_arms, read_stage
-from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import parameters
+from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.arms import Arm, ArmKind
 from tfscale.stage.events import DONE_FILE, EventLog

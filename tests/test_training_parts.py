@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
+from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.adamw import AdamW
 from tfscale.stage.events import EventLog, EventTail, read_events
 from tfscale.stage.learning_rate import learning_rate

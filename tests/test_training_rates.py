@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
-from tfscale.models.config import TokenFormerConfig, TokenGroup
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.optimizers.adamw import AdamW
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import RateSpec

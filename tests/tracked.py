@@ -15,7 +15,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tfscale.models.config import TokenFormerConfig, TokenGroup
+from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog

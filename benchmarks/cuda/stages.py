@@ -12,7 +12,8 @@ from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
 from tfscale.growth.recipe import GrowthRecipe, grow_config
-from tfscale.models.config import ModelConfig, TokenFormerConfig
+from tfscale.models.config import ModelConfig
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.optimizers.adamw import AdamW
 from tfscale.stage.spec import (
     STAGE_FILE,

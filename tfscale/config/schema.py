@@ -20,7 +20,8 @@ from tfscale.config.types import (
 )
 from tfscale.growth.recipe import GrowthRecipe
 from tfscale.growth.transformer_recipe import TransformerGrowth
-from tfscale.models.config import Init, NormActivation
+from tfscale.models.config import Init
+from tfscale.models.parameter_tokens import NormActivation
 
 Factor = Annotated[float, between(above=0, most=1000, what="a factor", such_as="1")]
 """A factor, above 0 and at most 1000."""

@@ -8,8 +8,11 @@ from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerP
 from tfscale.growth.facts import Recipe
 from tfscale.growth.recipe import GrowthRecipe, grow_config
 from tfscale.host import cores
-from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.base import Optimizer, from_settings
 from tfscale.plan.corpus import Corpus
 from tfscale.plan.imported import begin_from

@@ -10,7 +10,6 @@ import socket
 from dataclasses import dataclass
 from typing import assert_never
 
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import Flops, flops, non_embedding_parameters, parameters
 from tfscale.models.execution import Recompute
 from tfscale.orchestrate.speed import Speed
@@ -161,10 +160,10 @@ def _twice(spec: StageSpec, recompute: Recompute) -> int:
     once: Flops = flops(spec.model)
     if recompute == "blocks":
         return once.forward - once.logits
-    if recompute == "pattention" and isinstance(spec.model, TokenFormerConfig):
-        return once.projections // 2 + once.norm  # the scores, not what they are mixed into
-    if recompute == "none" or recompute == "pattention":
+    if recompute == "none" or recompute not in spec.model.recomputes:
         return 0
+    if recompute == "pattention":
+        return once.projections // 2 + once.norm  # the scores, not what they are mixed into
     assert_never(recompute)
 
 

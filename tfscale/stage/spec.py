@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tfscale.models.config import ModelConfig, from_dict, to_dict
+from tfscale.models.config import ModelConfig
+from tfscale.models.families import from_dict, to_dict
 from tfscale.optimizers import base as optimizers
 from tfscale.optimizers.base import Optimizer
 from tfscale.stage import how

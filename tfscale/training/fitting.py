@@ -5,13 +5,12 @@ import contextlib
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import MEMORY_SHARE, memory
 from tfscale.models.execution import Execution, Recompute
 from tfscale.stage.events import Event
@@ -99,8 +98,7 @@ def _recomputes(spec: StageSpec, before: Event) -> tuple[Recompute, ...]:
     asked = spec.run.recompute if spec.run.recompute != "auto" else before.get("recompute", "auto")
     if asked != "auto":
         return (asked,)
-    ordered: tuple[Recompute, ...] = get_args(Recompute)
-    return ordered if isinstance(spec.model, TokenFormerConfig) else tuple(r for r in ordered if r != "pattention")
+    return spec.model.recomputes
 
 
 def _sharding(spec: StageSpec, world: World, before: Event, fits_whole: Callable[[], bool]) -> Sharding:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tfscale.models.config import layer_of
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import layer_of
 from tfscale.optimizers.base import Optimizer
 from tfscale.stage.spec import RateSpec
 from tfscale.training.optimizer import ModelOptimizer
