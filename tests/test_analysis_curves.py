@@ -12,8 +12,9 @@ from tfscale.models.counts import parameters
 from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.arms import Arm, ArmKind
-from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import DataSpec, RunSpec, ScheduleSpec, StageSpec
 
 MODEL = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=16, context=8, d_ff=32)

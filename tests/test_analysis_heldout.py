@@ -12,9 +12,8 @@ from test_analysis_curves import write_arms
 from tfscale.analysis.curves import read_stage
 from tfscale.analysis.table import comparison_table
 from tfscale.plan.arms import Arm
-from tfscale.stage.events import HELDOUT_FILE
 from tfscale.stage.folder import Stage
-from tfscale.stage.heldout import read_blocks
+from tfscale.stage.heldout import HELDOUT_FILE, read_blocks
 
 BLOCKS = 16
 

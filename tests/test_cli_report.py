@@ -18,14 +18,16 @@ from test_analysis_curves import reading, spent, write_seeds
 
 from tfscale.analysis.compared import compare_arms
 from tfscale.analysis.page import page
-from tfscale.analysis.records import ENVIRONMENT_FILE, stage_records
+from tfscale.analysis.records import stage_records
 from tfscale.cli.compare import compare, plan_with
 from tfscale.cli.report import report
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import comparison_folder
 from tfscale.plan.plan import Plan
-from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.environment import ENVIRONMENT_FILE
+from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import STAGE_FILE, spec_to_dict
 
 

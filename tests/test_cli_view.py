@@ -21,9 +21,10 @@ from tfscale.models.counts import flops
 from tfscale.orchestrate.progress import Watch, overview, seconds_left
 from tfscale.orchestrate.speed import Speed
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.lock import StageLock
+from tfscale.stage.result import DONE_FILE
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,12 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
-LARGEST = 2**63 - 1
-"""Of integers: what torch and safetensors can count to. A field's metadata may say another `largest`."""
+T = TypeVar("T")
+LARGEST: float = 2**63 - 1
+"""Of integers: what torch and safetensors can count to. A field's metadata may say another `largest`; math.inf also
+admits non-finite floats."""
 LONGEST_NAME = 255
 """Of files, in bytes."""
 
@@ -27,6 +29,18 @@ def check_fields(value: Any) -> None:
         raise ValueError("; ".join(faults))
 
 
+def from_known(kind: type[T], values: dict[str, Any]) -> T:
+    """Return a dataclass with the values that it has fields for; other versions may have written more.
+
+    Raises:
+        TypeError: a field without a default is missing, or `values` is not a mapping.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"{reprlib.repr(values)} is not an object")
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: values[name] for name in names if name in values})
+
+
 def check_file_name(name: str) -> None:
     """Makes sure that a name stays in the folder that it is looked for in.
 
@@ -37,7 +51,7 @@ def check_file_name(name: str) -> None:
         raise ValueError(f"{reprlib.repr(name)} is not the name of a file in this folder")
 
 
-def _faults(value: Any, kind: Any, name: str, largest: int) -> Iterator[str]:
+def _faults(value: Any, kind: Any, name: str, largest: float) -> Iterator[str]:
     if dataclasses.is_dataclass(value):
         hints = typing.get_type_hints(type(value))
         for field in dataclasses.fields(value):
@@ -51,14 +65,14 @@ def _faults(value: Any, kind: Any, name: str, largest: int) -> Iterator[str]:
             yield from _faults(item, typing.get_args(kind)[0], f"{name}[{number}]", largest)
 
 
-def _fits(value: Any, kind: Any, largest: int) -> bool:
+def _fits(value: Any, kind: Any, largest: float) -> bool:
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, arg, largest) for arg in typing.get_args(kind))
     if origin is typing.Literal:
         return value in typing.get_args(kind)
     if kind is float and type(value) is float:
-        return math.isfinite(value)
+        return math.isfinite(value) or largest == math.inf
     if kind in (int, float):
         return type(value) is int and abs(value) <= largest  # True is an int too, and no number
     return isinstance(value, origin or kind)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfscale.files import read_object
 from tfscale.plan.arms import Arm
 from tfscale.stage import how
+from tfscale.stage.environment import ENVIRONMENT_FILE
 from tfscale.stage.spec import STAGE_FILE
-
-ENVIRONMENT_FILE = "environment.json"
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,5 @@ def _pretty(values: dict[str, Any]) -> str:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """A file of JSON; empty where there is none."""
-    if not path.exists():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} cannot be read: not a JSON object")
-    return values
+    """Return the object in a JSON file; an empty one if there is no file."""
+    return read_object(path) if path.exists() else {}

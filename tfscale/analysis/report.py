@@ -1,8 +1,6 @@
 """A comparison on disk: figures and tables, each file whole or as it was before."""
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from tfscale.analysis.formats import to_csv, to_json, to_markdown
 from tfscale.analysis.latex import to_latex
 from tfscale.analysis.style import FIGURE_KINDS, render, styles
 from tfscale.analysis.table import the_chain
+from tfscale.files import write_atomically
 
 OTHER_MEASURES: dict[str, Measure] = {"figure_time": "device_seconds", "figure_tokens": "tokens"}
 
@@ -41,7 +40,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
     first = [name for name in contents if name.startswith(("figure.", "table."))]
     names = [*first, *(name for name in contents if name not in first)]
     for name in names:
-        write_whole(folder / name, contents[name])
+        write_atomically(folder / name, contents[name])
     return tuple(folder / name for name in names)
 
 
@@ -60,22 +59,3 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
         yield name, comparison_figure(arms, comparison.heading, other, published=shown, with_growths=False)
     yield "costs", costs_figure(comparison.table, looks, measure)
     yield "lineage", lineage_figure(arms, looks)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in its place at once; its folder is made if need be.
-
-    Raises:
-        OSError: with the path, whatever could not be done.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)

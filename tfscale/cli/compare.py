@@ -16,7 +16,7 @@ from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import comparison_folder, record
 from tfscale.plan.plan import Plan
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import is_done
 
 
 def compare(

@@ -7,7 +7,7 @@ from typing import Literal
 from tfscale.cli.console import answer, say
 from tfscale.config.compose import compose, runs_dir
 from tfscale.faults import UserFault
-from tfscale.stage.status import find_stage
+from tfscale.stage.folder import find_stage
 
 
 def export(

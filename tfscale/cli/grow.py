@@ -10,8 +10,8 @@ from tfscale.faults import UserFault
 from tfscale.growth.recipe import Tokens, grow_config
 from tfscale.models.counts import parameters
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.stage.folder import find_stage
 from tfscale.stage.spec import read_spec
-from tfscale.stage.status import find_stage
 
 
 def grow(

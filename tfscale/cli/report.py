@@ -9,11 +9,11 @@ import yaml
 
 from tfscale.analysis.page import page
 from tfscale.analysis.records import stage_records
-from tfscale.analysis.report import write_whole
 from tfscale.cli.compare import compare_plan, keep, plan_with
 from tfscale.cli.console import answer, say
 from tfscale.cli.execute import catch_up, tracking_store
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
+from tfscale.files import write_atomically
 
 
 def report(
@@ -37,7 +37,7 @@ def report(
 
     def write(folder: Path) -> tuple[Path, ...]:
         content = page(comparison, stage_records(plan.arms), command, configuration)
-        write_whole(folder / "report.html", content.encode())
+        write_atomically(folder / "report.html", content.encode())
         return (folder / "report.html",)
 
     (path,) = keep(plan, out, write)

@@ -17,10 +17,9 @@ from tfscale.optimizers.base import Optimizer, from_settings
 from tfscale.plan.corpus import Corpus
 from tfscale.plan.imported import begin_from
 from tfscale.plan.rates import rates_of
-from tfscale.stage.folder import Stage
+from tfscale.stage.folder import Stage, as_it_ended
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.spec import DataSpec, EndingSpec, RunSpec, ScheduleSpec, StageSpec, key_of
-from tfscale.stage.status import as_it_ended
 
 MOST_LANES = 8
 """Batches side by side at most: each holds activations of its own, and Python hands them out one at a time."""

@@ -32,14 +32,13 @@ Nothing is ever rewritten. A process that goes on from an older checkpoint says 
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfscale.totals import Totals
+
 METRICS_FILE = "metrics.jsonl"
-DONE_FILE = "done.json"
-HELDOUT_FILE = "heldout.json"
-"""The final evaluation by blocks of the held-out text (`tfscale.stage.heldout`), written before its event."""
 HEARTBEAT = "heartbeat"
 """File that a living stage touches."""
 
@@ -98,6 +97,21 @@ def read_events(stage_dir: Path) -> list[Event]:
     if not path.exists():
         return []
     return fold(parse(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+
+
+def last_event(events: Sequence[Event], *kinds: str) -> Event | None:
+    """Return the last event of one of the kinds; None if there is none."""
+    return next((event for event in reversed(events) if event["event"] in kinds), None)
+
+
+def totals_of(event: Event) -> Totals:
+    """Return the totals of a `train` or `eval` event.
+
+    Raises:
+        KeyError: it lacks one of them other than the energy.
+    """
+    needed = ("tokens", "flops", "seconds", "device_seconds")
+    return Totals(*(event[f"total_{name}"] for name in needed), joules=event.get("total_joules"))
 
 
 class EventTail:

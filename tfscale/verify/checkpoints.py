@@ -5,7 +5,7 @@ from pathlib import Path
 from tfscale import checkpoint
 from tfscale.checkpoint import MANIFEST_FILE, STATE_FILE, Counters
 from tfscale.models.init import build_model
-from tfscale.stage.events import DONE_FILE
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec
 from tfscale.verify.folder import StageFolder, costs_of, words
 from tfscale.verify.reading import Check, guarded

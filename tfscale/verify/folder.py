@@ -6,7 +6,7 @@ from typing import Any
 
 from tfscale.checkpoint import Totals
 from tfscale.models.counts import flops
-from tfscale.stage.events import DONE_FILE
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import StageSpec
 from tfscale.verify.reading import Check, read_object
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from tfscale.growth.facts import facts_of, groups_of, read_recipe
 from tfscale.stage.events import METRICS_FILE
+from tfscale.stage.growth_record import GROWTH_FILE
 from tfscale.stage.spec import STAGE_FILE, StageSpec
-from tfscale.stage.status import GROWTH_FILE
 from tfscale.verify.folder import Parent, StageFolder
 from tfscale.verify.reading import Check, read_object
 

@@ -5,7 +5,8 @@ from dataclasses import asdict, astuple, fields
 from pathlib import Path
 
 from tfscale.checkpoint import Totals, folder_name
-from tfscale.stage.events import DONE_FILE, METRICS_FILE, Event, fold, parse
+from tfscale.stage.events import METRICS_FILE, Event, fold, parse
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS
 from tfscale.verify.folder import End, StageFolder, costs_of, words
 from tfscale.verify.reading import Check, read_lines

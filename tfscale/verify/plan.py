@@ -9,8 +9,9 @@ from tfscale.data.manifest import TOKENIZER_FILE, read_manifest
 from tfscale.data.prepared import open_data
 from tfscale.models.counts import flops
 from tfscale.plan.plan import Plan
-from tfscale.stage.events import DONE_FILE, METRICS_FILE, parse
+from tfscale.stage.events import METRICS_FILE, parse
 from tfscale.stage.folder import Stage
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, key_of, read_spec
 from tfscale.verify.folder import begun, read_end
 from tfscale.verify.reading import DAMAGE, Check, damaged, guarded, read_lines, sha256_of

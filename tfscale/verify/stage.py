@@ -6,12 +6,13 @@ from pathlib import Path
 from tfscale import checkpoint
 from tfscale.checkpoint import Totals
 from tfscale.stage.ending import end_of
-from tfscale.stage.events import DONE_FILE, HELDOUT_FILE, METRICS_FILE, read_events
+from tfscale.stage.events import METRICS_FILE, read_events
 from tfscale.stage.folder import Stage
-from tfscale.stage.heldout import read_blocks
+from tfscale.stage.growth_record import GROWTH_FILE
+from tfscale.stage.heldout import HELDOUT_FILE, read_blocks
 from tfscale.stage.lock import held
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec
-from tfscale.stage.status import GROWTH_FILE
 from tfscale.verify.checkpoints import verify_checkpoints
 from tfscale.verify.folder import End, Parent, StageFolder, begun, costs_of, read_end, words
 from tfscale.verify.growth import verify_growth
