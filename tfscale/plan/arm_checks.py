@@ -30,7 +30,7 @@ def check_arms(experiment: Experiment) -> Iterator[str]:
             yield from _shapes(key, arm, experiment)
         elif arm.family != "tokenformer":
             yield from _extension_family(key, arm, experiment)
-        if arm.kind == "chain":
+        if arm.kind == "chain" and arm.family in ("tokenformer", "transformer"):
             yield from _chain(key, arm)
         if arm.shape == "compute_optimal" and (arm.family, arm.budget) != ("transformer", "cumulative_compute"):
             yield (
