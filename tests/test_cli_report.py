@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, find_browser
-from test_analysis_curves import reading, spent, write_seeds
+from test_analysis_curves import reading, result, spent, write_seeds
 
 from tfscale.analysis.compared import compare_arms
 from tfscale.analysis.page import page
@@ -27,7 +27,7 @@ from tfscale.plan.plan import Plan
 from tfscale.stage.environment import ENVIRONMENT_FILE
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
-from tfscale.stage.result import DONE_FILE
+from tfscale.stage.result import write_result
 from tfscale.stage.spec import STAGE_FILE, spec_to_dict
 
 
@@ -44,8 +44,8 @@ def fill(stage: Stage, before: int, perplexities: list[float]) -> None:
         totals = {f"total_{n}": v for n, v in vars(spent(before + step * stage.spec.batch_tokens)).items()}
         log.write("eval", step=step, tokens=step * stage.spec.batch_tokens, **reading(perplexity), **totals)
     log.close()
-    done = {"key": stage.key, "step": steps, "totals": vars(spent(before + stage.spec.tokens))}
-    (stage.path / DONE_FILE).write_text(json.dumps({**done, "eval": reading(perplexities[-1])}))
+    total = spent(before + stage.spec.tokens)
+    write_result(stage.path, result(stage.key, steps, stage.spec.tokens, total, perplexities[-1]))
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_nothing_trained_is_nothing_to_report(small: list[str], tmp_path: Path) 
 def test_a_folder_that_cannot_be_read_is_told(finished: tuple[list[str], Plan]) -> None:
     overrides, plan = finished
     (plan.stages[0].path / ENVIRONMENT_FILE).write_text("[")
-    with pytest.raises(UserFault, match=r"environment\.json cannot be read"):
+    with pytest.raises(UserFault, match=r"environment\.json: not JSON"):
         report(overrides, "scratch", None)
 
 

@@ -171,8 +171,8 @@ def test_the_released_150m_shape_is_taken_over_tensor_by_tensor(tmp_path: Path) 
     assert (spec.model.tokens, spec.model.context, spec.model.rotary) == ((768, 768, 3072), 2048, 0.25)
     assert parameters(spec.model) == 151_881_216
     done = read_result(tmp_path / "150M")
-    assert done["totals"]["flops"] == pytest.approx(300e9 * 3 * 2 * 151.9e6, rel=0.4)
-    folder = tmp_path / "150M" / "checkpoints" / done["checkpoint"]
+    assert done.totals.flops == pytest.approx(300e9 * 3 * 2 * 151.9e6, rel=0.4)
+    folder = tmp_path / "150M" / "checkpoints" / done.checkpoint
     checkpoint.verify(folder)
     for ours, theirs in (
         ("embedding", "sequential.0.word_embeddings.weight"),

@@ -69,16 +69,16 @@ def test_the_base_is_taken_over_evaluated_grown_and_paid_for(
     assert is_done(base)
     assert is_done(grown)
     done = read_result(base.path)
-    assert done["totals"]["tokens"] == 1_024_000
-    assert done["totals"]["flops"] == 1_024_000 * flops(base.spec.model).training
-    assert done["totals"]["seconds"] == 0
+    assert done.totals.tokens == 1_024_000
+    assert done.totals.flops == 1_024_000 * flops(base.spec.model).training
+    assert done.totals.seconds == 0
     assert not [event for event in read_events(base.path) if event["event"] == "train"], "nothing was trained"
     growth, end = read_growth(grown.path), read_result(grown.path)
     assert growth is not None
     assert growth["parent"] == base.key
-    assert end["before"]["flops"] == done["totals"]["flops"], "the base's cost is on the chain's ledger"
+    assert end.before.flops == done.totals.flops, "the base's cost is on the chain's ledger"
     assert verify_plan(plan) == []
-    model = checkpoint.load_model(base.path / "checkpoints" / done["checkpoint"])
+    model = checkpoint.load_model(base.path / "checkpoints" / done.checkpoint)
     expected = load_file(GOLDEN / "expected.safetensors")
     with torch.inference_mode():
         assert (model.double()(expected["input_ids"].long()) - expected["logits"]).abs().max() < 1e-5

@@ -141,8 +141,8 @@ def test_the_heldout_text_of_tuning_is_other_text(tuned: Tuning, plan: Plan) -> 
     usual = replace(trial, key="usual", path=trial.path.with_name("tokenformer-usual"), spec=spec)
     assert train(usual)
     ours, theirs = read_result(trial.path), read_result(usual.path)
-    assert ours["eval"]["heldout_tokens"] == theirs["eval"]["heldout_tokens"] == 512
-    assert ours["eval"]["loss"] != theirs["eval"]["loss"]
+    assert ours.evaluation.heldout_tokens == theirs.evaluation.heldout_tokens == 512
+    assert ours.evaluation.loss != theirs.evaluation.loss
     losses = [
         [event["loss"] for event in read_events(each.path) if event["event"] == "train"] for each in (trial, usual)
     ]

@@ -103,11 +103,11 @@ def test_a_stage_ends_where_its_rule_says_with_its_rate_decayed(small: list[str]
     done, events = read_result(stage.path), read_events(stage.path)
     looks = 3 * 256 // stage.spec.batch_tokens
     last = math.ceil(looks / 0.75)
-    assert done["step"] == last < stage.spec.steps
-    assert done["tokens"] == done["totals"]["tokens"] == last * stage.spec.batch_tokens
-    assert done["totals"]["flops"] == done["tokens"] * flops(stage.spec.model).training
+    assert done.step == last < stage.spec.steps
+    assert done.tokens == done.totals.tokens == last * stage.spec.batch_tokens
+    assert done.totals.flops == done.tokens * flops(stage.spec.model).training
     [ending] = [event for event in events if event["event"] == "ending"]
-    assert (ending["step"], ending["ends_at"]) == (looks, done["tokens"])
+    assert (ending["step"], ending["ends_at"]) == (looks, done.tokens)
     rates = [event["lr"] for event in events if event["event"] == "train"]
     assert max(rates[:-1]) == stage.spec.optimizer.lr
     assert rates[-1] < stage.spec.optimizer.lr
@@ -177,9 +177,9 @@ def test_a_chain_is_decided_stage_by_stage_and_its_cost_is_the_baselines_budget(
     chain, transformer = plan.chain, next(arm for arm in plan.arms if arm.name == "transformer_scratch")
     for target, beside in zip(chain.stages, transformer.stages, strict=True):
         done = read_result(target.path).totals
-        assert done["flops"] == cumulative_flops(chain, target)
+        assert done.flops == cumulative_flops(chain, target)
         step = beside.spec.batch_tokens * flops(beside.spec.model).training
-        assert abs(read_result(beside.path).totals.flops - done["flops"]) <= step
+        assert abs(read_result(beside.path).totals.flops - done.flops) <= step
     [experiment] = recorded(plan.runs)
     assert {stage.key for arm in experiment.arms for stage in arm.stages} == {stage.key for stage in plan.stages}
 

@@ -86,9 +86,9 @@ def test_costs_add_up_along_the_lineage(small: list[str]) -> None:
     for stage in stages:
         train(stage)
         done = read_result(stage.path)
-        assert done["before"]["flops"] == flops
-        flops = done["totals"]["flops"]
-        assert done["totals"]["seconds"] > done["before"]["seconds"]
+        assert done.before.flops == flops
+        flops = done.totals.flops
+        assert done.totals.seconds > done.before.seconds
     assert flops == sum(stage.spec.tokens * count(stage.spec.model).training for stage in stages)
     assert read_result(stages[2].path).totals.tokens == sum(stage.spec.tokens for stage in stages)
 

@@ -80,7 +80,7 @@ def test_two_ranks_equal_one_within_rounding_whole_and_sharded(small: list[str])
         close(one, several)
         assert starts(several)[0]["sharding"] == several.spec.run.sharding
         totals = read_result(several.path).totals
-        assert totals["device_seconds"] == pytest.approx(2 * totals["seconds"])
+        assert totals.device_seconds == pytest.approx(2 * totals.seconds)
 
 
 def test_shards_are_saved_on_four_ranks_and_taken_up_by_two_and_by_one_and_grown(small: list[str]) -> None:

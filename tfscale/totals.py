@@ -1,8 +1,6 @@
 """The cost of training, as it is recorded in checkpoints, events and results."""
 
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -20,13 +18,22 @@ class Totals:
     """Energy of the devices in those seconds, as they measure it; None where a part of it is not known."""
 
     def __add__(self, other: "Totals") -> "Totals":
-        return Totals(*(None if None in pair else sum(pair) for pair in self._beside(other)))
+        return Totals(
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+            self.device_seconds + other.device_seconds,
+            None if self.joules is None or other.joules is None else self.joules + other.joules,
+        )
 
     def __sub__(self, other: "Totals") -> "Totals":
-        return Totals(*(None if None in pair else pair[0] - pair[1] for pair in self._beside(other)))
-
-    def _beside(self, other: "Totals") -> Iterator[tuple[Any, Any]]:
-        return zip(astuple(self), astuple(other), strict=True)
+        return Totals(
+            self.tokens - other.tokens,
+            self.flops - other.flops,
+            self.seconds - other.seconds,
+            self.device_seconds - other.device_seconds,
+            None if self.joules is None or other.joules is None else self.joules - other.joules,
+        )
 
 
 NOTHING = Totals()

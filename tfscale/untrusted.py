@@ -33,12 +33,16 @@ def from_known(kind: type[T], values: dict[str, Any]) -> T:
     """Return a dataclass with the values that it has fields for; other versions may have written more.
 
     Raises:
-        TypeError: a field without a default is missing, or `values` is not a mapping.
+        ValueError: a field without a default is missing, or `values` is not an object.
     """
     if not isinstance(values, dict):
-        raise TypeError(f"{reprlib.repr(values)} is not an object")
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: values[name] for name in names if name in values})
+        raise ValueError(f"{reprlib.repr(values)} is not an object")
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    without = (dataclasses.MISSING, dataclasses.MISSING)
+    lacking = [f.name for f in fields if f.name not in values and (f.default, f.default_factory) == without]
+    if lacking:
+        raise ValueError(f"has no {', '.join(lacking)}")
+    return kind(**{field.name: values[field.name] for field in fields if field.name in values})
 
 
 def check_file_name(name: str) -> None:

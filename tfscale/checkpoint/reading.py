@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tfscale.checkpoint.contents import FORMAT, STATE_FILE, BrokenCheckpoint, Counters, Totals
+from tfscale.checkpoint.contents import FORMAT, STATE_FILE, BrokenCheckpoint, Counters
 from tfscale.checkpoint.manifest import read_json, read_manifest
 from tfscale.files import sha256_of_all
 from tfscale.models.config import ModelConfig
@@ -19,6 +19,7 @@ from tfscale.models.counts import parameters
 from tfscale.models.families import from_dict
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.totals import Totals
 from tfscale.untrusted import check_fields
 
 

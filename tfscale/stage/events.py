@@ -93,10 +93,12 @@ def _end_torn_line(path: Path) -> None:
 
 def read_events(stage_dir: Path) -> list[Event]:
     """The history that led to the stage's present weights, in order; empty if there is none yet."""
-    path = stage_dir / METRICS_FILE
-    if not path.exists():
-        return []
-    return fold(parse(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    return fold(parse(read_lines(stage_dir / METRICS_FILE)))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text, whatever bytes it holds; none if there is no file."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def last_event(events: Sequence[Event], *kinds: str) -> Event | None:
@@ -110,8 +112,13 @@ def totals_of(event: Event) -> Totals:
     Raises:
         KeyError: it lacks one of them other than the energy.
     """
-    needed = ("tokens", "flops", "seconds", "device_seconds")
-    return Totals(*(event[f"total_{name}"] for name in needed), joules=event.get("total_joules"))
+    return Totals(
+        event["total_tokens"],
+        event["total_flops"],
+        event["total_seconds"],
+        event["total_device_seconds"],
+        event.get("total_joules"),
+    )
 
 
 class EventTail:

@@ -101,8 +101,8 @@ def read_result(stage_dir: Path) -> Result:
     path = stage_dir / DONE_FILE
     if not path.exists():
         raise ValueError(f"{path}: not there; the stage is not finished")
-    values = read_object(path)
     try:
+        values = read_object(path)
         for name, kind in (("before", Totals), ("totals", Totals), ("eval", FinalEvaluation), ("speed", StageSpeed)):
             if values.get(name) is not None:
                 values[name] = from_known(kind, values[name])
@@ -110,5 +110,8 @@ def read_result(stage_dir: Path) -> Result:
         check_fields(result)
         check_file_name(result.checkpoint)
     except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path}: not the end of a stage ({error})") from error
+        raise ValueError(
+            f"{path}: not the end of a stage ({error}). It is written whole when a stage ends; delete it and run the "
+            "same command again."
+        ) from error
     return result
