@@ -66,8 +66,13 @@ class TokenizerSpec:
         if self.kind != "bpe" and self.vocab_size:
             raise DataError(f"tokenizer.vocab_size={self.vocab_size}: its file says its vocabulary. Leave it out.")
 
+    @property
+    def path_exists(self) -> bool:
+        """True if the path is set and there."""
+        return self.path is not None and Path(self.path).exists()
+
     def missing(self) -> list[str]:
-        """What must be there first; of bpe and file, as are the methods below."""
+        """Return what must be there first. This and the methods below are of the kinds bpe and file."""
         try:
             self.size()
         except DataError as error:
