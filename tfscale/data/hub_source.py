@@ -154,7 +154,7 @@ def _record(spec: CorpusSpec, root: Path) -> Path:
 
 
 def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
-    """Return the commit and the names of the files: those on the hub, or those in its cache where it is out of reach."""
+    """Return the commit and the names of the files: on the hub, or in its cache where the hub is out of reach."""
     hub, dataset = client(), str(spec.dataset)
     try:
         info = hub.HfApi().dataset_info(dataset, revision=spec.revision, timeout=60)
@@ -166,10 +166,8 @@ def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
             folder = Path(
                 hub.snapshot_download(dataset, repo_type="dataset", revision=spec.revision, local_files_only=True)
             )
-        commit, names = (
-            folder.name,
-            [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()],
-        )
+        files = (file for file in folder.rglob("*") if file.is_file())
+        commit, names = folder.name, [file.relative_to(folder).as_posix() for file in files]
         card = hub.DatasetCard.load(card_file).data.to_dict() if isinstance(card_file, str) else {}
     return commit, choose(names, card, dataset, spec.subset, spec.split)
 
