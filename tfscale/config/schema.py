@@ -20,7 +20,8 @@ from tfscale.config.types import (
 )
 from tfscale.growth.recipe import GrowthRecipe
 from tfscale.growth.transformer_recipe import TransformerGrowth
-from tfscale.models.config import Init, NormActivation
+from tfscale.models.config import Init
+from tfscale.models.parameter_tokens import NormActivation
 
 Factor = Annotated[float, between(above=0, most=1000, what="a factor", such_as="1")]
 """A factor, above 0 and at most 1000."""
@@ -176,7 +177,7 @@ class DataPart:
 
 @dataclass(frozen=True)
 class OptimPart:
-    """AdamW and its learning-rate schedule, of every stage."""
+    """The optimizer and its learning-rate schedule, of every stage."""
 
     lr: Rate
     batch_tokens: Amount
@@ -194,6 +195,10 @@ class OptimPart:
     weight_decay: NonNegative = 0.1
     clip: NonNegative = 1.0
     """Largest gradient norm; 0: no clipping."""
+    name: str = "adamw"
+    """Name of the optimizer: adamw, or one that an extension registers."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings that the named optimizer has beside those above."""
 
 
 @dataclass(frozen=True)
