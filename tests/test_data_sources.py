@@ -180,7 +180,7 @@ def test_every_wrong_field_of_a_corpus_is_told_at_once() -> None:
         CorpusSpec("text", None, heldout_fraction=1.0)
     for field in ("path", "tokenizer", "heldout_fraction=1.0"):
         assert field in str(fault.value)
-    with pytest.raises(DataError, match="data.source=web: must be one of wiki, docs, text, hub, shards"):
+    with pytest.raises(DataError, match=r"data\.source=web: must be one of wiki, docs, text, hub, shards"):
         CorpusSpec("web", BYTES)
 
 

@@ -62,7 +62,7 @@ class TokenizerSpec:
             raise DataError("data.tokenizer_path is not set; data.tokenizer=file needs a Hugging Face tokenizer.json")
         if self.kind == "hub" and not self.name:
             raise DataError(
-                "data.tokenizer_name is not set; data.tokenizer=hub needs gpt2, gpt_neox_20b or a repository"
+                "data.tokenizer_name is not set; data.tokenizer=hub needs a repository, such as gpt2 or gpt_neox_20b"
             )
         if self.kind != "hub" and self.name:
             raise DataError(f"data.tokenizer_name={self.name}: {others}; try data.tokenizer=hub")
