@@ -4,14 +4,13 @@ import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from tfscale.cli.experiment import quantity, tokens, work
 from tfscale.cli.table import FittedTable, table
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
-from tfscale.predict import duration
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import read_result
+from tfscale.text import count, duration, scientific
 
 
 def chain_table(plan: Plan) -> FittedTable:
@@ -31,12 +30,12 @@ def chain_table(plan: Plan) -> FittedTable:
         results = [read_result(stage.path) for stage in replicates]
         rows.add_row(
             replicates[0].size,
-            quantity(parameters(replicates[0].spec.model)),
-            tokens(replicates[0].spec.tokens),
+            count(parameters(replicates[0].spec.model)),
+            count(replicates[0].spec.tokens),
             _perplexity([each.evaluation.loss for each in results]),
             f"{mean(each.evaluation.bits_per_byte for each in results):.3f}",
             _jump(replicates),
-            work(mean(each.totals.flops for each in results)),
+            scientific(mean(each.totals.flops for each in results)),
             duration(mean(each.totals.seconds for each in results)),
         )
     return rows
