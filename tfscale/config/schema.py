@@ -20,7 +20,8 @@ from tfscale.config.types import (
 )
 from tfscale.growth.recipe import GrowthRecipe
 from tfscale.growth.transformer_recipe import TransformerGrowth
-from tfscale.models.config import Init, NormActivation
+from tfscale.models.config import Init
+from tfscale.models.parameter_tokens import NormActivation
 
 Factor = Annotated[float, between(above=0, most=1000, what="a factor", such_as="1")]
 """A factor, above 0 and at most 1000."""
@@ -176,7 +177,7 @@ class DataPart:
 
 @dataclass(frozen=True)
 class OptimPart:
-    """AdamW and its learning-rate schedule, of every stage."""
+    """The optimizer and its learning-rate schedule, of every stage."""
 
     lr: Rate
     batch_tokens: Amount
@@ -194,15 +195,20 @@ class OptimPart:
     weight_decay: NonNegative = 0.1
     clip: NonNegative = 1.0
     """Largest gradient norm; 0: no clipping."""
+    name: str = "adamw"
+    """Name of the optimizer: adamw, or one that an extension registers."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings that the named optimizer has beside those above."""
 
 
 @dataclass(frozen=True)
 class ArmPart:
     """Another way of getting to the same sizes."""
 
-    kind: Literal["scratch", "trained_on", "one_jump", "chain"]
+    kind: str
     """`scratch`: a model of each size, from scratch. `trained_on`: the chain's first model goes on training.
-    `one_jump`: it grows to each size at once. `chain`: another chain out of it, with other settings."""
+    `one_jump`: it grows to each size at once. `chain`: another chain out of it, with other settings. Or one that an
+    extension registers."""
     title: str
     """For legends and tables."""
     family: Literal["tokenformer", "transformer"] = "tokenformer"
@@ -223,7 +229,9 @@ class ArmPart:
     """Of `chain`: factor of the tokens of every grown stage."""
     transformer_growth: TransformerGrowth | None = None
     """Of `chain` with family=transformer, which begins with the first size's Transformer and grows to shapes of its own
-    (`tfscale.growth.transformer_recipe.grow_shape`), at the chain's cumulative compute."""
+    (`tfscale.growth.transformer_recipe`), at the chain's cumulative compute."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of a kind that an extension registers."""
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from tfscale.checkpoint.stored import Stored
 from tfscale.growth.growth import Growth
 from tfscale.models.config import ModelConfig
 from tfscale.models.init import build_model
+from tfscale.optimizers.base import Optimizer, Slot
 
-_SLOTS = (("exp_avg", 1), ("exp_avg_sq", 2))
 
-
-def grow_checkpoint(parent: Path, child: Path, config: ModelConfig, growth: Growth, seed: int) -> None:
+def grow_checkpoint(
+    parent: Path, child: Path, config: ModelConfig, growth: Growth, optimizer: Optimizer, seed: int
+) -> None:
     """Write the checkpoint at step 0 of a stage that grows out of `parent`.
 
     The child's totals go on from its parent's; its step count starts anew. Memory stays near a few times the largest
@@ -26,6 +27,7 @@ def grow_checkpoint(parent: Path, child: Path, config: ModelConfig, growth: Grow
         parent: a whole checkpoint.
         child: the folder to write.
         config: config of the child, from `growth.grown_config`.
+        optimizer: optimizer of the child, whose slots are grown along.
 
     Raises:
         BrokenCheckpoint: the parent cannot be read.
@@ -41,17 +43,17 @@ def grow_checkpoint(parent: Path, child: Path, config: ModelConfig, growth: Grow
         raise ValueError(f"{parent}: growth={growth.name} does not make {config} out of {old_config}")
     stored = Stored(parent)
     shapes = stored.shapes()
-    slots = (("model", 0), *_SLOTS) if growth.carries else (("model", 0),)
 
     def grown() -> Iterator[tuple[str, Tensor]]:
-        for name, _ in build_model(config, device="meta").named_parameters():
-            for slot, degree in slots:
-                source = f"{slot}/{growth.source_of(name, old_config)}"
-                if degree > 0 and source not in shapes:
+        for name, weight in build_model(config, device="meta").named_parameters():
+            slots = optimizer.slots(name, weight.dim()) if growth.carries else ()
+            source = growth.source_of(name, old_config)
+            for slot in (Slot("model", 0), *slots):
+                if f"{slot.name}/{source}" not in shapes and slot.degree > 0:
                     continue  # imported weights have no optimizer state
-                tensor = torch.empty(shapes[source])
-                stored.read({source: tensor})
-                yield f"{slot}/{name}", growth.grow_tensor(name, degree, tensor, old_config, config, seed)
+                tensor = torch.empty(shapes[f"{slot.name}/{source}"])
+                stored.read({f"{slot.name}/{source}": tensor})
+                yield f"{slot.name}/{name}", growth.grow_tensor(name, slot.degree, tensor, old_config, config, seed)
 
     counters = Counters(0, old.optimizer_step if growth.carries else 0, before=old.totals, totals=old.totals)
     checkpoint.write_aside(child, config, counters, lambda aside: checkpoint.write_each(aside, grown()))

@@ -53,7 +53,7 @@ def grow_stage(stage_dir: Path) -> None:
         shutil.rmtree(child, ignore_errors=True)  # killed before it was compared with its parent
         started = time.perf_counter()
         checkpoint.verify(parent)
-        grow_checkpoint(parent, child, spec.model, growth, spec.seed)
+        grow_checkpoint(parent, child, spec.model, growth, spec.optimizer, spec.seed)
         seconds = time.perf_counter() - started
         result = _compare(stage_dir, spec, parent, child, growth.rounds)
         report = _report(spec, parent, growth, result, seconds)
@@ -80,13 +80,14 @@ def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth,
     Raises:
         ValueError: the stage is not finished, its checkpoint is not whole, or `to` cannot be written.
     """
+    spec = read_spec(stage_dir)
     parent = stage_dir / CHECKPOINTS / read_done(stage_dir)["checkpoint"]
     try:
         checkpoint.verify(parent)
-        grow_checkpoint(parent, to, config, growth, seed)
+        grow_checkpoint(parent, to, config, growth, spec.optimizer, seed)
     except (BrokenCheckpoint, OSError) as error:
         raise ValueError(str(error)) from error
-    return _compare(stage_dir, read_spec(stage_dir), parent, to, growth.rounds)
+    return _compare(stage_dir, spec, parent, to, growth.rounds)
 
 
 def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool) -> Comparison:

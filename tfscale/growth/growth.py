@@ -60,7 +60,7 @@ class Growth(ABC):
 
     @property
     def carries(self) -> bool:
-        """Whether the child begins with its parent's optimizer state and step count; else the optimizer starts empty."""
+        """Whether the child begins with its parent's optimizer state and step count; else it starts empty."""
         return True
 
     @abstractmethod
@@ -74,8 +74,7 @@ class Growth(ABC):
 
     @abstractmethod
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth leaves every logit as it was, up to rounding. The first checkpoint of a grown stage
-        is held against it."""
+        """Return whether this growth leaves every logit as it was, up to rounding. Every growth is checked for it."""
 
     def source_of(self, name: str, parent: ModelConfig) -> str:
         """Return the name of the parent's weight that the child's weight `name` is made from."""

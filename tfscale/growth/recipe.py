@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 
 from tfscale.growth.growth import Growth
-from tfscale.models.config import Groups, ModelConfig, TokenFormerConfig, TokenGroup, default_tau, layer_of, total
+from tfscale.models.config import ModelConfig
+from tfscale.models.parameter_tokens import Groups, TokenGroup, default_tau, layer_of, total
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.spec import RateSpec
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ class GrowthRecipe(Growth):
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TokenFormerConfig:
         if not isinstance(parent, TokenFormerConfig) or not isinstance(target, TokenFormerConfig):
-            raise ValueError(f"is a {parent.family}; only a TokenFormer grows by parameter tokens")
+            raise ValueError(f"is a {parent.title}; only a TokenFormer grows by parameter tokens")
         shrunk = [
             f"{name} tokens shrink from {old} to {new}"
             for name, old, new in zip(LAYERS, parent.tokens, target.tokens, strict=True)
@@ -119,11 +121,11 @@ class GrowthRecipe(Growth):
         ]
         if shrunk:
             raise ValueError("; ".join(shrunk))
-        groups = {
-            name: grow_groups(getattr(parent, name), new, self, parent.norm_activation)
+        qkv, out, ffn = (
+            grow_groups(getattr(parent, name), new, self, parent.norm_activation)
             for name, new in zip(LAYERS, target.tokens, strict=True)
-        }
-        return replace(parent, **groups)
+        )
+        return replace(parent, qkv=qkv, out=out, ffn=ffn)
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
         """Return whether this growth leaves every logit as it was, up to rounding.
@@ -176,9 +178,7 @@ class GrowthRecipe(Growth):
         missing = total(after) - copies * total(before)
         return cat([*rows, self.new_rows(name, degree, old, missing, parent, seed)]) if missing else cat(rows)
 
-    def new_rows(
-        self, name: str, degree: int, old: "Tensor", n: int, parent: ModelConfig, seed: int
-    ) -> "Tensor":
+    def new_rows(self, name: str, degree: int, old: "Tensor", n: int, parent: ModelConfig, seed: int) -> "Tensor":
         """Return `n` rows that no old ones are copied to. The remainder of a split gets zero keys and random values."""
         from tfscale.growth.rows import new_rows
 
@@ -186,7 +186,6 @@ class GrowthRecipe(Growth):
             return old.mean(0, keepdim=True).expand(n, old.shape[1])
         if degree > 0:
             return old.new_zeros((n, old.shape[1]))
-        assert isinstance(parent, TokenFormerConfig)
         if name.endswith(".keys"):
             return new_rows("zero" if self.new_keys == "split" else self.new_keys, name, old, n, parent, seed)
         return new_rows("random" if self.new_values == "split" else self.new_values, name, old, n, parent, seed)

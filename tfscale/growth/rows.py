@@ -6,8 +6,8 @@ from typing import Literal, assert_never
 import torch
 from torch import Tensor
 
-from tfscale.models.config import TokenFormerConfig
-from tfscale.models.init import init_tensor, std_of, stream
+from tfscale.models.config import ModelConfig
+from tfscale.models.init import init_tensor, stream
 
 
 def share_of_copies(name: str, degree: int, copies: int) -> float:
@@ -31,7 +31,7 @@ def noisy(rows: Tensor, name: str, noise: float, seed: int) -> Tensor:
 
 
 def new_rows(
-    how: Literal["zero", "random", "matched"], name: str, old: Tensor, n: int, parent: TokenFormerConfig, seed: int
+    how: Literal["zero", "random", "matched"], name: str, old: Tensor, n: int, parent: ModelConfig, seed: int
 ) -> Tensor:
     """Return `n` new rows of a weight.
 
@@ -46,7 +46,7 @@ def new_rows(
     elif how == "random":
         rows = random()
     elif how == "matched":
-        rows = random() * (old.std().item() / std_of(name, parent))
+        rows = random() * (old.std().item() / parent.init_std(name))
     else:
         assert_never(how)
     return rows.to(old.dtype)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 
 from tfscale.growth.growth import Growth
-from tfscale.models.config import ModelConfig, TransformerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.models.nearest import nearest
+from tfscale.models.transformer import TransformerConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,14 +53,17 @@ class TransformerGrowth(Growth):
         return self.moments == "carry"
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TransformerConfig:
+        if not isinstance(parent, TransformerConfig):
+            raise ValueError(f"is a {parent.title}; growth={self.name} is for Transformers")
+        return self.nearest_shape(parent, parameters(target))
+
+    def nearest_shape(self, parent: TransformerConfig, wanted: int) -> TransformerConfig:
         """Return, of all shapes that the method can make out of the parent's, itself among them, the one whose number
-        of parameters is nearest to the target's in ratio.
+        of parameters is nearest to `wanted` in ratio.
 
         Width grows by whole heads of the same size, for rotary positions depend on it, and d_ff along with d_model.
         With `net2net` by any number of heads, with `hypercloning` by doublings; with `g_stack` layers are multiplied.
         """
-        if not isinstance(parent, TransformerConfig):
-            raise ValueError(f"is a {parent.family}; growth={self.name} is for Transformers")
 
         def of(step: int) -> TransformerConfig:
             if self.method == "g_stack":
@@ -74,7 +78,7 @@ class TransformerGrowth(Growth):
             return replace(parent, n_head=heads, d_model=d_model, d_ff=d_ff)
 
         most = MOST_DOUBLINGS if self.method == "hypercloning" else MOST_COPIES
-        return of(nearest(lambda step: parameters(of(step)), parameters(target), most))
+        return of(nearest(lambda step: parameters(of(step)), wanted, most))
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
         """Return whether this growth leaves every logit as it was, up to rounding.

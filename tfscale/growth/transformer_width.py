@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tfscale.models.config import TransformerConfig
 from tfscale.models.init import stream
+from tfscale.models.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
 """By the end of a weight's name."""
 
 
-def widen_tensor(
-    name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig
-) -> Tensor:
+def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
     """Return the wider tensor.
 
     Args:

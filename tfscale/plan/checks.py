@@ -7,7 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from tfscale.config.schema import Experiment
-from tfscale.plan.arm_checks import check_arms
+from tfscale.growth.recipe import RateSettings
+from tfscale.plan.arm_kind import check_arms
+from tfscale.plan.specs import optimizer
 
 
 def check_experiment(experiment: Experiment) -> list[str]:
@@ -40,6 +42,25 @@ def _optim(experiment: Experiment) -> Iterator[str]:
     if batch < 1 or batch % context:
         near = max(1, round(batch / context)) * context
         yield f"optim.batch_tokens={batch}: must be a multiple of model.context={context}; try {near}"
+    try:
+        chosen = optimizer(experiment.optim)
+    except ValueError as error:
+        yield str(error)
+        return
+    recipes = {"growth": experiment.growth} | {
+        f"baseline.arms.{name}.growth": arm.growth for name, arm in experiment.baseline.arms.items() if arm.growth
+    }
+    for key, recipe in recipes.items():
+        if recipe.rates != RateSettings() and not chosen.row_wise:
+            yield (
+                f"{key}.rates: must be left out with optim.name={chosen.name}, which does not update each row of a "
+                "weight by itself; try optim.name=adamw"
+            )
+    if experiment.launcher.update == "in_backward" and not chosen.weight_wise:
+        yield (
+            f"launcher.update=in_backward: must be whole with optim.name={chosen.name}, which needs all gradients at "
+            "once"
+        )
 
 
 def _data(experiment: Experiment) -> Iterator[str]:
