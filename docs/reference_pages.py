@@ -42,7 +42,16 @@ def keys(part: Any = Experiment, prefix: str = "") -> Iterator[Key]:
 
 
 def _as_written(part: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """Types and texts of a dataclass' fields, as its source has them."""
+    """Types and texts of a dataclass' fields, as its source and that of the classes it extends have them."""
+    types, texts = {}, {}
+    for cls in reversed([each for each in part.__mro__ if dataclasses.is_dataclass(each)]):
+        types_here, texts_here = _as_written_in(cls)
+        types |= types_here
+        texts |= texts_here
+    return types, texts
+
+
+def _as_written_in(part: Any) -> tuple[dict[str, str], dict[str, str]]:
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
     assert isinstance(body, ast.ClassDef)
     types, texts, last = {}, {}, ""

@@ -7,10 +7,11 @@ from tfscale.growth.growth import Growth
 from tfscale.growth.recipe import without_new_tokens
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
+from tfscale.models.families import FAMILIES
 from tfscale.plan.arm_kind import ArmKind
 from tfscale.plan.chain import Chain
 from tfscale.plan.compute_optimal import compute_optimal
-from tfscale.plan.specs import tokenformer, transformer
+from tfscale.plan.specs import shaped, tokenformer, transformer
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import StageSpec
 
@@ -23,12 +24,14 @@ class Scratch(ArmKind):
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
         part = self.part
+        sizes = list(experiment.schedule.stages.values())
+        needed = sizes if part.sizes == "all" else sizes[-1:]
         if part.family == "transformer":
-            sizes = list(experiment.schedule.stages.values())
-            needed = sizes if part.sizes == "all" else sizes[-1:]
             if part.shape == "compute_optimal":  # any shape will do
                 needed = needed[:1] if all(size.transformer is None for size in sizes) else []
             yield from _without_transformer(key, experiment, needed)
+        elif part.family != "tokenformer":
+            yield from _without_shape(key, part.family, experiment, needed)
         if part.shape == "compute_optimal" and (part.family, part.budget) != ("transformer", "cumulative_compute"):
             yield (
                 f"{key}.shape=compute_optimal: must go with family=transformer and budget=cumulative_compute; try "
@@ -55,6 +58,9 @@ class Scratch(ArmKind):
         experiment, corpus = chain.experiment, chain.specs.corpus
         if self.part.family == "tokenformer":
             return tokenformer(experiment, size, corpus), size.scratch_lr
+        if self.part.family != "transformer":
+            model = shaped(experiment, self.part.family, size, corpus.vocab_size)
+            return model, size.shapes[self.part.family].get("lr")
         if self.part.shape == "schedule":
             assert size.transformer is not None
             return transformer(experiment, size.transformer, corpus), size.transformer.lr
@@ -116,6 +122,9 @@ class OtherChain(ArmKind):
             if part.transformer_growth is not None:
                 yield f"{key}.transformer_growth: must be null with family=tokenformer; try growth"
             return
+        if part.family != "transformer":
+            yield f"{key}.family={part.family}: must be tokenformer or transformer with kind=chain; try kind=scratch"
+            return
         yield from _without_transformer(key, experiment, list(experiment.schedule.stages.values())[:1])
         if part.transformer_growth is None:
             yield (
@@ -173,3 +182,23 @@ def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[Stage
                 f"{key} needs a Transformer at {part.size}: set schedule.stages.{stage}.transformer (n_layer, d_model, "
                 "n_head), or choose baseline=tokenformer"
             )
+
+
+def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[str]:
+    """Yield what is wrong with the shapes of an extension's family at `sizes`."""
+    try:
+        FAMILIES.get(family)
+    except ValueError as error:
+        yield str(error).replace("model.family", f"{key}.family")
+        return
+    for stage, part in experiment.schedule.stages.items():
+        place = f"schedule.stages.{stage}.shapes.{family}"
+        if part not in sizes:
+            continue
+        if family not in part.shapes:
+            yield f"{place} is not set; {key} needs it: the fields of the family's config, such as {{n_layer: 2}}"
+            continue
+        try:
+            shaped(experiment, family, part, vocab_size=1)
+        except ValueError as error:
+            yield f"{place}: {error}"
