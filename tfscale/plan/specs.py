@@ -54,8 +54,8 @@ class Specs:
         when = self.experiment.schedule.grow_when
         if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
             return spec
-        every = max(1, round((when.every or spec.tokens / 20) / spec.batch_tokens)) * spec.batch_tokens
-        return replace(spec, ending=EndingSpec(when.rule, every, when.least, when.looks, spec.tokens))
+        every = max(1, round((when.eval_every or spec.tokens / 20) / spec.batch_tokens)) * spec.batch_tokens
+        return replace(spec, ending=EndingSpec(when.rule, every, when.min_delta, when.patience, spec.tokens))
 
     def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
         """The stage that grows out of another one, to the size of a model that has not grown."""
@@ -95,19 +95,24 @@ class Specs:
         return StageSpec(
             label=f"{model.family}-{humanize(parameters(model))}",
             model=model,
-            data=DataSpec(self.corpus.fingerprint, data.order_seed, 0, data.heldout_tokens, data.heldout_start),
+            data=DataSpec(self.corpus.fingerprint, data.shuffle_seed, 0, data.validation_tokens, data.validation_start),
             tokens=tokens,
             batch_tokens=optim.batch_tokens,
             optimizer=optimizer(optim, rate),
-            schedule=ScheduleSpec(optim.schedule, round(tokens * optim.warmup), 0.0, optim.floor, optim.decay),
+            schedule=ScheduleSpec(
+                optim.lr_schedule, round(tokens * optim.warmup), 0.0, optim.min_lr_ratio, optim.decay_fraction
+            ),
             seed=self.experiment.seed,
             run=self._run(),
         )
 
     def _run(self) -> RunSpec:
         launcher = self.experiment.launcher
-        names = [item.name for item in fields(RunSpec) if item.name not in ("data_dir", "threads", "lanes")]
+        names = [
+            item.name for item in fields(RunSpec) if item.name not in ("data_dir", "threads", "lanes", "recompute")
+        ]
         values: dict[str, Any] = {name: getattr(launcher, name) for name in names}
+        values["recompute"] = launcher.activation_checkpointing
         values |= {"threads": threads(self.experiment), "lanes": lanes(self.experiment)}
         return RunSpec(data_dir=self.corpus.folder, **values)
 

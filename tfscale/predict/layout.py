@@ -127,7 +127,11 @@ def _sharded(tried: Try) -> Iterator[Try]:
 def _recomputed(tried: Try) -> Iterator[Try]:
     words, spec, machine = tried
     if spec.run.recompute not in ("auto", "blocks"):
-        yield [*words, "launcher.recompute=blocks"], replace(spec, run=replace(spec.run, recompute="blocks")), machine
+        yield (
+            [*words, "launcher.activation_checkpointing=blocks"],
+            replace(spec, run=replace(spec.run, recompute="blocks")),
+            machine,
+        )
 
 
 def _more_devices(tried: Try) -> Iterator[Try]:
