@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 from test_analysis_curves import write_arms, write_seeds, write_stage
+from tfscale.analysis.figure_costs import costs_figure
+from tfscale.analysis.figure_lineage import lineage_figure
 
 from tfscale.analysis.compared import compare_arms
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.figure import comparison_figure
-from tfscale.analysis.figure_costs import costs_figure
-from tfscale.analysis.figure_lineage import lineage_figure
 from tfscale.analysis.reference import published_arms
 from tfscale.analysis.report import write_comparison
 from tfscale.analysis.style import FIGURE_KINDS, render, styles
@@ -119,11 +119,7 @@ def test_the_same_measurements_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 NAMES = {
-    *(
-        f"{name}.{kind}"
-        for name in ("figure", "figure_time", "figure_tokens", "costs", "lineage")
-        for kind in FIGURE_KINDS
-    ),
+    *(f"{name}.{kind}" for name in ("figure", "figure_time", "figure_tokens", "costs") for kind in FIGURE_KINDS),
     *(f"table.{kind}" for kind in ("csv", "json", "md", "tex")),
 }
 
