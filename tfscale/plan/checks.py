@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tfscale.config.schema import Experiment
 from tfscale.plan.arm_checks import check_arms
+from tfscale.stage.layout import in_backward_faults
 
 
 def check_experiment(experiment: Experiment) -> list[str]:
@@ -99,21 +100,10 @@ def _launcher(experiment: Experiment) -> Iterator[str]:
     if launcher.kind != "slurm" and launcher.nodes > 1:
         yield f"launcher.nodes={launcher.nodes}: must be 1 with launcher.kind={launcher.kind}; try launcher=slurm"
     yield from check_sharing(experiment, launcher.ranks)
-    if launcher.update == "in_backward":
-        yield from _in_backward(experiment)
+    ranks, sequences = max(1, launcher.ranks), experiment.optim.batch_tokens // experiment.model.context
+    yield from in_backward_faults(launcher, experiment.optim.clip, ranks, sequences // ranks)
     if launcher.kind == "slurm":
         yield from _slurm(experiment)
-
-
-def _in_backward(experiment: Experiment) -> Iterator[str]:
-    """Nothing that needs all gradients at once goes with gradients that are dropped one by one."""
-    clip, launcher, why = experiment.optim.clip, experiment.launcher, "launcher.update=in_backward"
-    if clip:
-        yield f"optim.clip={clip}: must be 0 with {why}, which knows the gradients' norm too late; try optim.clip=0"
-    if launcher.non_finite == "skip":
-        yield f"launcher.non_finite=skip: must be raise or rollback with {why}, which finds out too late; try raise"
-    if launcher.ranks > 1:
-        yield f"{why}: must be whole with {launcher.ranks} processes; try launcher.update=whole"
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[str]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from tfscale.models.config import TokenFormerConfig
-from tfscale.models.counts import Flops, flops, non_embedding_parameters, parameters
+from tfscale.models.counts import Flops, Memory, flops, non_embedding_parameters, parameters
 from tfscale.models.execution import Recompute
 from tfscale.orchestrate.speed import Speed
-from tfscale.predict.layout import Layout, layout
 from tfscale.predict.machine import GIGA, Machine
+from tfscale.stage.layout import Layout, choose_layout, memory_of
 from tfscale.stage.spec import StageSpec
 
 UPDATE_BYTES = 7 * 4
@@ -46,6 +46,9 @@ class Prediction:
     flops_per_token: int
     """Model FLOPs of training on it."""
     layout: Layout
+    accumulation: int
+    """Micro-batches of a batch, on each device."""
+    memory: Memory
     machine: Machine
     step: Step | None
     """None: the device is not known."""
@@ -67,7 +70,7 @@ class Prediction:
     @property
     def fits(self) -> bool:
         """Whether the device's memory is enough."""
-        return self.layout.fits
+        return self.machine.holds(self.memory)
 
     @property
     def seconds(self) -> float | None:
@@ -111,7 +114,7 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
     Args:
         speeds: of finished stages, from `finished_speeds`; those of about its size on such a device count.
     """
-    chosen = layout(spec, machine)
+    chosen = choose_layout(spec, machine)
     rate = measured_rate(spec, machine, speeds)
     return Prediction(
         parameters=parameters(spec.model),
@@ -119,6 +122,8 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
         batch_tokens=spec.batch_tokens,
         flops_per_token=flops(spec.model).training,
         layout=chosen,
+        accumulation=chosen.accumulation(machine.rows(spec)),
+        memory=memory_of(spec, chosen, machine),
         machine=machine,
         step=_step(spec, machine, chosen, rate),
         measured=rate is not None,
@@ -150,7 +155,7 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
         rate = machine.facts.mfu * machine.peak
         work += spec.batch_tokens * _twice(spec, chosen.recompute)
     bandwidth = machine.facts.bandwidth
-    held = parameters(spec.model) / chosen.shards
+    held = parameters(spec.model) / machine.shards(chosen.sharding)
     return Step(
         compute=work / (rate * machine.devices),
         communication=_communication(spec, machine, chosen),
@@ -177,7 +182,7 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
     reduced = 4 * parameters(spec.model)  # float32 gradients, summed and given back, once a batch
     if chosen.sharding == "none":
         return 2 * _ring(reduced, machine.devices) / _bus(machine, machine.hosts)
-    moved = chosen.accumulation * _sharded_bytes(spec, machine)
+    moved = chosen.accumulation(machine.rows(spec)) * _sharded_bytes(spec, machine)
     if chosen.sharding == "full":
         return _ring(moved, machine.devices) / _bus(machine, machine.hosts)
     if chosen.sharding == "hybrid":
