@@ -89,7 +89,7 @@ def _train(case: Case) -> None:
     run = case.execution
     micro_batches = 1 if run.in_backward else 2
     settings = RunSpec(
-        "",
+        data_dir="",
         device="cpu",
         precision="bf16" if run.activation_bytes == 2 else "fp32",
         update="in_backward" if run.in_backward else "whole",

@@ -23,10 +23,10 @@ from tfscale.growth.transformer_depth import source_of
 from tfscale.growth.transformer_recipe import TransformerGrowth, can_make, grow_shape, transformer_preserves
 from tfscale.growth.transformer_width import widen_tensor
 from tfscale.growth.verify import compare
-from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import parameters
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.status import read_done, read_growth
 from tfscale.verify import verify_plan

@@ -18,9 +18,9 @@ from tfscale.faults import UserFault
 from tfscale.growth.imported_weights import cost_of
 from tfscale.interop.adopt import adopt
 from tfscale.interop.official import read_official
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.plan.plan import make_plan
 from tfscale.stage.spec import read_spec
 from tfscale.stage.status import read_done

@@ -49,7 +49,7 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
 
     from tfscale.models.init import build_model
     from tfscale.training.device import Device
-    from tfscale.training.optimizer import build_optimizer, moments
+    from tfscale.training.optimizer import ModelOptimizer
     from tfscale.training.parallel import parallelize
     from tfscale.training.world import World
 
@@ -67,20 +67,18 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
 
     def step(family: str, devices: int, sharding: str) -> dict[str, int]:
         spec, found = planned(family, devices, sharding)
-        one = Layout(
-            found.layout.sharding, found.layout.recompute, micro_batch=1, evaluation_batch=1, micro_batch_by="set"
-        )
+        one = replace(found.layout, micro_batch=1, evaluation_batch=1)
         model, world = build_model(spec.model, device="meta"), Mesh(devices)
         objective = parallelize(model, world, Device("cpu", bf16=False, compiled=False), one)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")
-            optimizer = build_optimizer(model, spec.optimizer)
+            optimizer = ModelOptimizer(model, spec.optimizer)
             tokens = torch.zeros(1, spec.model.context, dtype=torch.long)
             objective(tokens, tokens).backward()
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             held = {"weights": own(list(model.parameters())), "gradients": own(gradients)}
             optimizer.step()
-            held["moments"] = own(list(moments(model, optimizer).values()))
+            held["moments"] = own(list(optimizer.state().values()))
         world.close()
         return held
 

@@ -11,8 +11,8 @@ from tfscale.cli.compare import plan_with
 from tfscale.config.compose import compose
 from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
-from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import flops, parameters
+from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.arms import Arm, cumulative_flops
 from tfscale.plan.compute_optimal import compute_optimal
 from tfscale.plan.plan import Plan, make_plan

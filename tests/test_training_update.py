@@ -116,7 +116,7 @@ def test_what_it_cannot_do_is_refused(small: list[str]) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             trainer_of(refused)
-    [fault] = in_backward_faults(stage.spec.run, clip=0.0, devices=2, rows=2)
+    [fault] = in_backward_faults(stage.spec.run, stage.spec.optimizer, devices=2, rows=2)
     assert fault == "launcher.update=in_backward: must be whole with 2 processes; try launcher.update=whole"
 
 

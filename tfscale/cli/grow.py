@@ -8,8 +8,8 @@ from tfscale.cli.experiment import quantity
 from tfscale.config.compose import compose, runs_dir
 from tfscale.faults import UserFault
 from tfscale.growth.recipe import Tokens, grow_config
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.spec import read_spec
 from tfscale.stage.status import find_stage
 

@@ -9,7 +9,7 @@ from tfscale.cli.console import answer, console, say
 from tfscale.cli.experiment import plan_of, quantity, tokens, work
 from tfscale.cli.table import FittedTable, table
 from tfscale.faults import UserFault
-from tfscale.models.config import TokenFormerConfig, to_dict
+from tfscale.models.families import to_dict
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.arms import Arm
 from tfscale.plan.checks import check_sharing
@@ -85,8 +85,8 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
             rows.add_row(name, *cells)
 
     row("parameters", lambda p: quantity(p.parameters))
-    tokenformer = isinstance(stages[0].spec.model, TokenFormerConfig)
-    rows.add_row("q/out/ffn" if tokenformer else "layers x width", *map(_shape, stages))
+    shapes = [stage.spec.model.shape for stage in stages]
+    rows.add_row(shapes[0][0], *(value for _, value in shapes))
     row("tokens", lambda p: tokens(p.tokens))
     row("steps", lambda p: f"{p.steps:,}")
     row("FLOPs", lambda p: work(p.flops))
@@ -107,13 +107,6 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     row("energy", lambda p: _energy(p.kilowatt_hours))
     row("cost", lambda p: _dollars(p.dollars))
     return rows
-
-
-def _shape(stage: Stage) -> str:
-    model = stage.spec.model
-    if isinstance(model, TokenFormerConfig):
-        return "/".join(map(str, model.tokens))
-    return f"{model.n_layer}x{model.d_model}"
 
 
 def _states(replicates: Sequence[Stage]) -> str:

@@ -19,7 +19,8 @@ from tfscale.growth.transformer_checkpoints import grow_transformer_checkpoint
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.growth.verify import Comparison, NotPreserved, compare
 from tfscale.host import process_peak_memory
-from tfscale.models.config import TokenFormerConfig, TransformerConfig
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
 from tfscale.stage.lock import StageLock
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 from tfscale.stage.status import GROWTH_FILE, is_grown, read_done

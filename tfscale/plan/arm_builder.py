@@ -5,8 +5,9 @@ from typing import assert_never
 from tfscale.config.schema import ArmPart, StagePart
 from tfscale.growth.recipe import GrowthRecipe, without_new_tokens
 from tfscale.growth.transformer_recipe import TransformerGrowth, grow_shape
-from tfscale.models.config import ModelConfig, TransformerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops, parameters
+from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.arms import Arm, cumulative_flops
 from tfscale.plan.compute_optimal import compute_optimal
 from tfscale.plan.specs import Specs, tokenformer, transformer

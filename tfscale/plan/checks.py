@@ -7,7 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from tfscale.config.schema import Experiment
+from tfscale.growth.recipe import RateSettings
 from tfscale.plan.arm_checks import check_arms
+from tfscale.plan.specs import optimizer
 from tfscale.stage.layout import in_backward_faults
 
 
@@ -41,6 +43,22 @@ def _optim(experiment: Experiment) -> Iterator[str]:
     if batch < 1 or batch % context:
         near = max(1, round(batch / context)) * context
         yield f"optim.batch_tokens={batch}: must be a multiple of model.context={context}; try {near}"
+    try:
+        chosen = optimizer(experiment.optim)
+    except ValueError as error:
+        yield str(error)
+        return
+    recipes = {"growth": experiment.growth} | {
+        f"baseline.arms.{name}.growth": arm.growth for name, arm in experiment.baseline.arms.items() if arm.growth
+    }
+    for key, recipe in recipes.items():
+        if recipe.rates != RateSettings() and not chosen.row_wise:
+            yield (
+                f"{key}.rates: must be left out with optim.name={chosen.name}, which does not update each row of a "
+                "weight by itself; try optim.name=adamw"
+            )
+    ranks = max(1, experiment.launcher.ranks)
+    yield from in_backward_faults(experiment.launcher, chosen, ranks, batch // context // ranks)
 
 
 def _data(experiment: Experiment) -> Iterator[str]:
@@ -100,8 +118,6 @@ def _launcher(experiment: Experiment) -> Iterator[str]:
     if launcher.kind != "slurm" and launcher.nodes > 1:
         yield f"launcher.nodes={launcher.nodes}: must be 1 with launcher.kind={launcher.kind}; try launcher=slurm"
     yield from check_sharing(experiment, launcher.ranks)
-    ranks, sequences = max(1, launcher.ranks), experiment.optim.batch_tokens // experiment.model.context
-    yield from in_backward_faults(launcher, experiment.optim.clip, ranks, sequences // ranks)
     if launcher.kind == "slurm":
         yield from _slurm(experiment)
 

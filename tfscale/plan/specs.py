@@ -1,21 +1,25 @@
 """From an experiment to the spec of a stage."""
 
 from dataclasses import fields, replace
-from typing import Any
 
 from tfscale.config.compose import runs_dir
-from tfscale.config.schema import Experiment, StagePart, TransformerPart
+from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
 from tfscale.growth.facts import Recipe
 from tfscale.growth.recipe import GrowthRecipe, grow_config
 from tfscale.host import cores
-from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
+from tfscale.optimizers.base import Optimizer, from_settings
 from tfscale.plan.corpus import Corpus
 from tfscale.plan.imported import begin_from
 from tfscale.plan.rates import rates_of
 from tfscale.stage.folder import Stage
 from tfscale.stage.learning_rate import learning_rate
-from tfscale.stage.spec import DataSpec, EndingSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
+from tfscale.stage.run_options import RunOptions
+from tfscale.stage.spec import DataSpec, EndingSpec, RunSpec, ScheduleSpec, StageSpec, key_of
 from tfscale.stage.status import as_it_ended
 
 MOST_LANES = 8
@@ -96,14 +100,7 @@ class Specs:
             data=DataSpec(self.corpus.fingerprint, data.order_seed, 0, data.heldout_tokens, data.heldout_start),
             tokens=tokens,
             batch_tokens=optim.batch_tokens,
-            optimizer=OptimizerSpec(
-                lr=rate if rate is not None else optim.lr,
-                beta1=optim.beta1,
-                beta2=optim.beta2,
-                eps=optim.eps,
-                weight_decay=optim.weight_decay,
-                clip=optim.clip,
-            ),
+            optimizer=optimizer(optim, rate),
             schedule=ScheduleSpec(optim.schedule, round(tokens * optim.warmup), 0.0, optim.floor, optim.decay),
             seed=self.experiment.seed,
             run=self._run(),
@@ -111,10 +108,20 @@ class Specs:
 
     def _run(self) -> RunSpec:
         launcher = self.experiment.launcher
-        names = [item.name for item in fields(RunSpec) if item.name not in ("data_dir", "threads", "lanes")]
-        values: dict[str, Any] = {name: getattr(launcher, name) for name in names}
-        values |= {"threads": threads(self.experiment), "lanes": lanes(self.experiment)}
-        return RunSpec(data_dir=self.corpus.folder, **values)
+        options = {item.name: getattr(launcher, item.name) for item in fields(RunOptions)}
+        options["threads"] = threads(self.experiment)
+        return RunSpec(**options, data_dir=self.corpus.folder, lanes=lanes(self.experiment))
+
+
+def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
+    """Return the optimizer that `optim` names, with its own peak learning rate or `rate`.
+
+    Raises:
+        ValueError: an unknown optimizer or unknown options.
+    """
+    names = ("lr", "beta1", "beta2", "eps", "weight_decay", "clip")
+    shared = {name: getattr(optim, name) for name in names}
+    return from_settings(optim.name, shared | ({} if rate is None else {"lr": rate}), optim.options)
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:

@@ -67,8 +67,8 @@ def _in_backward(tried: Try) -> Iterator[Try]:
     words, spec, machine = tried
     if spec.run.update == "in_backward":
         return
-    run = replace(spec.run, update="in_backward")
-    if not any(in_backward_faults(run, 0.0, machine.devices, machine.rows(spec))):
+    run, optimizer = replace(spec.run, update="in_backward"), replace(spec.optimizer, clip=0.0)
+    if not any(in_backward_faults(run, optimizer, machine.devices, machine.rows(spec))):
         asked = ["launcher.update=in_backward", *(["optim.clip=0"] if spec.optimizer.clip else [])]
         yield [*words, *asked], replace(spec, run=run), machine
 

@@ -6,12 +6,13 @@ knows what is free. Nothing here needs torch.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import MEMORY_SHARE, Memory, memory
 from tfscale.models.execution import Execution, Recompute
-from tfscale.stage.spec import RunSpec, StageSpec
+from tfscale.optimizers.base import Optimizer
+from tfscale.stage.run_options import RunOptions
+from tfscale.stage.spec import StageSpec
 from tfscale.untrusted import check_fields
 
 Sharding = Literal["none", "full", "hybrid"]
@@ -129,7 +130,7 @@ def layout_of(event: Mapping[str, Any]) -> Layout | None:
     return layout
 
 
-def in_backward_faults(run: RunSpec, clip: float, devices: int, rows: int) -> Iterator[str]:
+def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[str]:
     """Yield why weights cannot be updated in the backward pass: gradients that are dropped one by one go neither with
     what needs all of them at once, nor with several micro-batches or processes that share a batch.
 
@@ -139,7 +140,9 @@ def in_backward_faults(run: RunSpec, clip: float, devices: int, rows: int) -> It
     why = "launcher.update=in_backward"
     if run.update != "in_backward":
         return
-    if clip:
+    if not optimizer.weight_wise:
+        yield f"{why}: must be whole with optim.name={optimizer.name}, which needs all gradients at once"
+    if clip := optimizer.clip:
         yield f"optim.clip={clip}: must be 0 with {why}, which knows the gradients' norm too late; try optim.clip=0"
     if run.non_finite == "skip":
         yield f"launcher.non_finite=skip: must be raise or rollback with {why}, which finds out too late; try raise"
@@ -167,6 +170,7 @@ def _memory(spec: StageSpec, hardware: Hardware, sharding: Sharding, recompute: 
         in_backward=spec.run.update == "in_backward",
         shards=hardware.shards(sharding),
         device=hardware.device,
+        state_bytes=spec.optimizer.bytes_per_weight(spec.model),
     )
     return memory(spec.model, execution)
 
@@ -177,8 +181,7 @@ def _recomputes(spec: StageSpec, previous: Layout | None) -> tuple[Recompute, ..
         return (spec.run.recompute,)
     if previous is not None:
         return (previous.recompute,)
-    ordered: tuple[Recompute, ...] = get_args(Recompute)
-    return ordered if isinstance(spec.model, TokenFormerConfig) else tuple(r for r in ordered if r != "pattention")
+    return spec.model.recomputes
 
 
 def _sharding(spec: StageSpec, hardware: Hardware, previous: Layout | None, fits_whole: Callable[[], bool]) -> Sharding:

@@ -42,7 +42,7 @@ class Trainer:
     ) -> None:
         self.stage_dir, self.spec, self.data, self.device, self.preempted = stage_dir, spec, data, device, preempted
         self.world, self.rows = world, split_rows(spec.sequences, world)
-        if faults := list(in_backward_faults(spec.run, spec.optimizer.clip, world.size, self.rows)):
+        if faults := list(in_backward_faults(spec.run, spec.optimizer, world.size, self.rows)):
             raise ValueError("\n".join(faults))
         lanes = spec.run.lanes if device.kind == "cpu" and not device.compiled and world.size == 1 else 1
         layout = choose_layout(spec, hardware_of(device, world), self._previous_layout(), lanes)
@@ -114,8 +114,7 @@ class Trainer:
         started, energy = time.perf_counter(), self.energy.joules()
         tokens = self.steps * spec.batch_tokens
         rate = learning_rate(spec.schedule, spec.optimizer.lr, step * spec.batch_tokens, tokens)
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
+        self.state.optimizer.set_learning_rate(rate)
         self.update.apart.begin(step * spec.batch_tokens, step + 1, self.state.counters.optimizer_step + 1)
         first = spec.data.start // spec.model.context + step * spec.sequences + self.world.rank * self.rows
         [loss] = self.world.sum(self._gradients(*self.batches.sequences(first, self.rows)).item())

@@ -26,14 +26,14 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout
-    moments = 2 * sum(parameter.nbytes for parameter in objective.parameters())
+    kept = spec.optimizer.bytes_per_weight(spec.model) * sum(weight.numel() for weight in objective.parameters())
 
     def fits(sequences: int) -> bool:
         torch.cuda.reset_peak_memory_stats()
         peak: float = torch.inf
         with contextlib.suppress(torch.OutOfMemoryError):
             dry_step(objective, sequences, spec, device)
-            peak = torch.cuda.max_memory_allocated() + moments
+            peak = torch.cuda.max_memory_allocated() + kept
         gc.collect()
         torch.cuda.empty_cache()
         usable = MEASURED_SHARE * (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())
