@@ -44,6 +44,7 @@ def is_weights_alone(name: str, call: ast.Call, file: str) -> bool:
 
 
 def test_nothing_that_is_read_can_carry_code() -> None:
+    """No file, that is: a pool of processes pickles what it sends to its own children, which this does not look at."""
     for file, tree in SOURCES.items():
         assert not CODE_CARRIERS & {name.partition(".")[0] for name in imported(tree)}, file
         for name, call in calls(tree):

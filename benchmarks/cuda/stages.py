@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from tfscale.atomic import write_json
+from tfscale.files import write_json
 from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype

@@ -5,7 +5,7 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from tfscale.atomic import write_json
+from tfscale.files import write_json
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import check, prepare, train
 from tfscale.cli.experiment import quantity, tokens

@@ -87,6 +87,8 @@ class StagePart:
     """Peak learning rate of a TokenFormer of this size from scratch. None: optim.lr."""
     transformer: TransformerPart | None = None
     """The Transformer baseline at this size. None: there is none."""
+    shapes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Models of other families at this size, by family: fields of their configs, and `lr`."""
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -208,7 +210,8 @@ class ArmPart:
     `one_jump`: it grows to each size at once. `chain`: another chain out of it, with other settings."""
     title: str
     """For legends and tables."""
-    family: Literal["tokenformer", "transformer"] = "tokenformer"
+    family: str = "tokenformer"
+    """tokenformer, transformer, or a family that an extension registers."""
     budget: Literal["cumulative_compute", "stage_tokens", "base_tokens"] = "cumulative_compute"
     """`cumulative_compute`: the FLOPs that the chain has cost up to that size, base included. `stage_tokens`: the
     tokens of the chain's stage of that size; `base_tokens`: those of its first stage (both scratch only)."""

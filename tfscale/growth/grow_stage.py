@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale import checkpoint
-from tfscale.atomic import write_json
+from tfscale.files import write_json
 from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.atomic import write_json
+from tfscale.files import write_json
 from tfscale.checkpoint import Counters, Totals
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data

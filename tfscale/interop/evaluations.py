@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from tfscale.atomic import write_json
+from tfscale.files import write_json
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished
 from tfscale.stage.evaluations import EVALUATIONS_FILE, FORMAT, read_evaluations

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tfscale.atomic import write_json
+from tfscale.files import write_json
 from tfscale.config.schema import LauncherPart
 from tfscale.orchestrate.launchers import launcher_of
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase

@@ -10,7 +10,7 @@ from tfscale.models.counts import flops, parameters
 from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.arms import Arm, cumulative_flops
 from tfscale.plan.compute_optimal import compute_optimal
-from tfscale.plan.specs import Specs, tokenformer, transformer
+from tfscale.plan.specs import Specs, shaped, tokenformer, transformer
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import StageSpec
 
@@ -104,6 +104,8 @@ class ArmBuilder:
         experiment, corpus = self._experiment, self._specs.corpus
         if part.family == "tokenformer":
             return tokenformer(experiment, size, corpus), size.scratch_lr
+        if part.family != "transformer":
+            return shaped(experiment, part.family, size, corpus.vocab_size), size.shapes[part.family].get("lr")
         if part.shape == "schedule":
             assert size.transformer is not None
             return transformer(experiment, size.transformer, corpus), size.transformer.lr

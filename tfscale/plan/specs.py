@@ -9,6 +9,7 @@ from tfscale.growth.recipe import GrowthRecipe, grow_config
 from tfscale.host import cores
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
+from tfscale.models.families import FAMILIES
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig
@@ -21,6 +22,7 @@ from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.run_options import RunOptions
 from tfscale.stage.spec import DataSpec, EndingSpec, RunSpec, ScheduleSpec, StageSpec, key_of
 from tfscale.stage.status import as_it_ended
+from tfscale.untrusted import check_fields
 
 MOST_LANES = 8
 """Batches side by side at most: each holds activations of its own, and Python hands them out one at a time."""
@@ -157,6 +159,23 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
         rotary=experiment.model.rotary,
         init=experiment.model.init,
     )
+
+
+def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int) -> ModelConfig:
+    """Return the model of a family that an extension registers, at a stage's size.
+
+    Raises:
+        ValueError: an unknown family, or a shape that it cannot have.
+    """
+    model, shape = experiment.model, part.shapes[family]
+    common = {"vocab_size": vocab_size, "context": model.context, "rotary": model.rotary, "init": model.init}
+    own = {name: value for name, value in shape.items() if name != "lr"}
+    try:
+        config = FAMILIES.get(family).from_fields(common | own)
+        check_fields(config)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return config
 
 
 def threads(experiment: Experiment) -> int:

@@ -97,7 +97,7 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
 
 def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     """Trains the stage; False if it was asked to stop."""
-    from tfscale.atomic import write_json
+    from tfscale.files import write_json
     from tfscale.data.prepared import open_data
     from tfscale.stage import events
     from tfscale.stage.lock import StageLock

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.atomic import write_json
+from tfscale.files import write_json
 from tfscale.checkpoint import BrokenCheckpoint, Totals
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfscale.atomic import write_json
+from tfscale.files import write_json
 from tfscale.models.counts import flops
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
