@@ -63,7 +63,7 @@ def test_amounts_are_written_as_people_write_them() -> None:
         ("+optim.momentum=1", ["unknown key 'optim.momentum'"]),
         ("growth=papr", ["did you mean paper", "Allowed: exact, grouped, paper, split"]),
         ("optim.lr=fast", ["optim.lr=fast: must be a number"]),
-        ("optim.schedule=linear", ["optim.schedule=linear", "'cosine', 'wsd' or 'constant'"]),
+        ("optim.lr_schedule=linear", ["optim.lr_schedule=linear", "'cosine', 'wsd' or 'constant'"]),
         ("schedule.growth_tokens=many", ["schedule.growth_tokens=many", "15B"]),
         ("schedule.growth_tokens=1e400T", ["schedule.growth_tokens=1e400T", "at most 10^18"]),
         ("launcher.device=tpu", ["launcher.device=tpu", "'auto', 'cpu' or 'cuda'"]),

@@ -35,7 +35,7 @@ CASES: list[Case] = [
 def planned(family: str, devices: int, sharding: str) -> tuple[StageSpec, Prediction]:
     """The largest stage of a family, and its planned layout."""
     overrides = [*CLUSTER, f"launcher.nodes={devices // PER_HOST}", f"launcher.sharding={sharding}"]
-    plan = make_plan(compose([*overrides, "launcher.recompute=none"]))
+    plan = make_plan(compose([*overrides, "launcher.activation_checkpointing=none"]))
     spec = next(arm.stages[-1].spec for arm in plan.arms if arm.stages[-1].spec.model.family == family)
     return spec, predict(spec, planned_machine(plan.experiment), [])
 

@@ -32,7 +32,7 @@ def keys(plan: Plan) -> list[str]:
 
 def test_replicates_are_the_plans_of_the_next_seeds_and_orders() -> None:
     several = plan_of("baseline=scratch", "seeds=3", "seed=5")
-    alone = [plan_of("baseline=scratch", f"seed={5 + n}", f"data.order_seed={n}") for n in range(3)]
+    alone = [plan_of("baseline=scratch", f"seed={5 + n}", f"data.shuffle_seed={n}") for n in range(3)]
     assert keys(several) == [key for plan in alone for key in keys(plan)]
     assert len(set(keys(several))) == 3 * len(keys(alone[0]))
 

@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def overrides(folder: Path, corpus: Path) -> list[str]:
     return [
         "schedule=pair", f"runs={folder / 'runs'}", f"data.path={corpus}", "data.vocab_size=257",
-        "data.heldout_tokens=512", "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
+        "data.validation_tokens=512", "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
         "optim.batch_tokens=128", "optim.lr=1e-6", "launcher.threads=1", "tracking=none", "baseline=scratch",
     ]  # fmt: skip
 
@@ -120,14 +120,14 @@ def test_nothing_that_is_reported_has_been_chosen_by_its_own_text_or_seed(plan: 
     reported = make_plan(several.experiment).stages
     for stage in stages_left(tuning.findings()):
         text = stage.spec.data
-        assert text.heldout_start >= plan.experiment.data.heldout_start + plan.experiment.data.heldout_tokens
+        assert text.heldout_start >= plan.experiment.data.validation_start + plan.experiment.data.validation_tokens
         assert stage.spec.seed not in {each.spec.seed for each in reported}
         assert text.order_seed not in {each.spec.data.order_seed for each in reported}
         assert stage.key not in {each.key for each in reported}
 
 
 def test_evaluating_from_the_start_of_the_heldout_text_is_the_stage_it_always_was(plan: Plan) -> None:
-    there = replace(plan.experiment, data=replace(plan.experiment.data, heldout_start=512))
+    there = replace(plan.experiment, data=replace(plan.experiment.data, validation_start=512))
     before, after = plan.stages, make_plan(there).stages
     assert not {stage.key for stage in before} & {stage.key for stage in after}
     assert before[0].spec.data.heldout_start == 0

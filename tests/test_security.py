@@ -106,7 +106,7 @@ def test_a_whole_run_unpickles_nothing_and_speaks_to_nobody(corpus: Path, tmp_pa
     log = tmp_path / "watched"
     told = os.environ.get("PYTHONPATH", "")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'watch'}:{told}", "WATCHED": str(log)}
-    text = [f"data.path={corpus}", "data.vocab_size=257", "data.heldout_tokens=1024"]
+    text = [f"data.path={corpus}", "data.vocab_size=257", "data.validation_tokens=1024"]
     command = [sys.executable, "-m", "tfscale.cli", "run", "schedule=one", *text, "launcher.threads=1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

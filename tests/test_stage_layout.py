@@ -46,7 +46,7 @@ def test_as_many_sequences_as_fit() -> None:
 def test_what_one_sequence_needs_is_recomputed() -> None:
     for recompute in ("none", "pattention", "blocks"):
         assert chosen(LARGE, needed(sequences=1, recompute=recompute)).recompute == recompute
-    assert chosen(running(recompute="pattention"), 1).recompute == "pattention"
+    assert chosen(running(activation_checkpointing="pattention"), 1).recompute == "pattention"
     assert chosen(replace(SPEC, run=replace(SPEC.run)), 1).recompute == "blocks", "a Transformer has no Pattention"
 
 
@@ -70,7 +70,7 @@ def test_a_device_that_is_not_known_holds_one_sequence_of_anything() -> None:
 def test_a_resume_keeps_what_was_chosen_and_a_setting_overrules_it() -> None:
     plenty = needed(sequences=64)
     assert chosen(LARGE, plenty, (4, 4), BEFORE) == Layout("full", "blocks", 2, 3, "as before")
-    told = running(micro_batch=4, recompute="none", sharding="none")
+    told = running(micro_batch=4, activation_checkpointing="none", sharding="none")
     assert chosen(told, plenty, (4, 4), BEFORE) == Layout("none", "none", 4, 3, "set")
 
 

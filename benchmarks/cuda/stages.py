@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from tfscale.files import write_json
 from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
+from tfscale.files import write_json
 from tfscale.growth.recipe import GrowthRecipe, grow_config
 from tfscale.models.config import ModelConfig
 from tfscale.models.tokenformer import TokenFormerConfig

@@ -5,11 +5,11 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from tfscale.files import write_json
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import check, prepare, train
 from tfscale.cli.experiment import quantity, tokens
 from tfscale.cli.table import FittedTable, table
+from tfscale.files import write_json
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
 from tfscale.plan.rehearsal import Rehearsed, rehearsed, release

@@ -103,16 +103,16 @@ class GrowWhenPart:
     """When a stage of the chain has learnt enough and the next one grows out of it (`tfscale.stage.ending`)."""
 
     rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
-    """`budget`: after the stage's tokens. `plateau`: as soon as the held-out loss falls by less than `least` over
-    `looks` looks. `predicted_gain`: as soon as a curve fitted to it says that the rest of the budget would lower it by
-    less than `least`. With a rule the budget is the most that a stage gets; the last stage, which nothing grows out
-    of, gets all of its own. Needs optim.schedule=wsd, whose decay then follows, or constant."""
-    every: Amount = 0
-    """Tokens between two looks; 0: a twentieth of the stage's budget."""
-    least: Nats = 0.02
+    """`budget`: after the stage's tokens. `plateau`: as soon as the held-out loss falls by less than `min_delta` over
+    `patience` evaluations. `predicted_gain`: as soon as a curve fitted to it says that the rest of the budget would
+    lower it by less than `min_delta`. With a rule the budget is the most that a stage gets; the last stage, which
+    nothing grows out of, gets all of its own. Needs optim.lr_schedule=wsd, whose decay then follows, or constant."""
+    eval_every: Amount = 0
+    """Tokens between two evaluations by the rule; 0: a twentieth of the stage's budget."""
+    min_delta: Nats = 0.02
     """Nats."""
-    looks: Count = 4
-    """plateau: how many looks back. predicted_gain: how many at least, and never fewer than four."""
+    patience: Count = 4
+    """plateau: how many evaluations back. predicted_gain: the fewest evaluations, never fewer than four."""
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,14 @@ class DataPart:
     """The tokenizer.json; for `hub`, one that is taken instead, where it is there."""
     vocab_size: Count = 4096
     """Entries of a learnt BPE; 257 is bytes and the end of text."""
-    heldout: Share = 0.05
+    validation: Share = 0.05
     """Fraction of the documents that are never trained on."""
     split_seed: Whole = 0
-    heldout_tokens: Amount = 65_536
+    validation_tokens: Amount = 65_536
     """Evaluation reads this many tokens of the held-out documents, always the same ones."""
-    heldout_start: Amount = 0
+    validation_start: Amount = 0
     """Position of the first of them. `tfscale tune` chooses on the tokens behind those that are evaluated here."""
-    order_seed: Whole = 0
+    shuffle_seed: Whole = 0
     """Of the order in which training tokens are read; the same in every arm."""
     workers: AutoCount = 0
     """Processes that prepare the corpus; auto: one a core. What comes out does not depend on it."""
@@ -182,12 +182,12 @@ class OptimPart:
     lr: Rate
     batch_tokens: Amount
     """Tokens an optimizer step, over all devices."""
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    lr_schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup: Fraction = 0.01
     """Fraction of the stage over which the learning rate rises."""
-    floor: Fraction = 0.1
+    min_lr_ratio: Fraction = 0.1
     """Last learning rate as a fraction of the peak (cosine, wsd)."""
-    decay: Fraction = 0.2
+    decay_fraction: Fraction = 0.2
     """Last fraction of the stage over which it falls (wsd)."""
     beta1: Momentum = 0.9
     beta2: Momentum = 0.95
@@ -368,8 +368,8 @@ class Experiment:
     seed: Whole
     """Of initial weights and new rows."""
     seeds: Replicates = 1
-    """How often all of it is planned: with seed and data.order_seed as they are, then with both one higher, and so on.
-    A comparison takes runs that differ in these alone as replicates."""
+    """How often all of it is planned: with seed and data.shuffle_seed as they are, then with both one higher, and so
+    on. A comparison takes runs that differ in these alone as replicates."""
     init_from: PathText | None = None
     """Folder of an imported stage whose weights take the place of the first stage's training; it must be of that
     stage's shape. None: it is trained from scratch."""

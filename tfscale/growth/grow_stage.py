@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tfscale import checkpoint
-from tfscale.files import write_json
 from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
+from tfscale.files import write_json
 from tfscale.growth.checkpoints import grow_checkpoint
 from tfscale.growth.facts import Recipe, divides, facts_of, groups_of, read_recipe
 from tfscale.growth.imported_weights import take_over

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.files import write_json
 from tfscale.checkpoint import Counters, Totals
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault
+from tfscale.files import write_json
 from tfscale.growth.imported_weights import weights_digest
 from tfscale.interop.foreign import Foreign, Origin
 from tfscale.models.config import ModelConfig

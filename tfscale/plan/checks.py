@@ -75,8 +75,8 @@ def _data(experiment: Experiment) -> Iterator[str]:
         yield "data.tokenizer_path is not set; data.tokenizer=file needs a Hugging Face tokenizer.json"
     if data.tokenizer == "bpe" and data.vocab_size < 257:
         yield f"data.vocab_size={data.vocab_size}: must be at least 257, the bytes and the end of text; try 4096"
-    if data.heldout_tokens < context:
-        yield f"data.heldout_tokens={data.heldout_tokens}: must be at least model.context={context}; try 65536"
+    if data.validation_tokens < context:
+        yield f"data.validation_tokens={data.validation_tokens}: must be at least model.context={context}; try 65536"
 
 
 def _schedule(experiment: Experiment) -> Iterator[str]:
@@ -97,10 +97,10 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
         if shape is not None and shape.d_model % shape.n_head:
             yield f"{key}.transformer: n_head={shape.n_head} does not divide d_model={shape.d_model}; try n_head=1"
     when = schedule.grow_when.rule
-    if when != "budget" and experiment.optim.schedule == "cosine":
+    if when != "budget" and experiment.optim.lr_schedule == "cosine":
         yield (
-            f"schedule.grow_when.rule={when}: must be budget with optim.schedule=cosine, whose length has to be known "
-            "before it begins; try optim.schedule=wsd or constant"
+            f"schedule.grow_when.rule={when}: must be budget with optim.lr_schedule=cosine, whose length has to be "
+            "known before it begins; try optim.lr_schedule=wsd or constant"
         )
     sizes = [part.size for part in schedule.stages.values()]
     if len(set(sizes)) < len(sizes):

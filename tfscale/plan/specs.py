@@ -56,8 +56,8 @@ class Specs:
         when = self.experiment.schedule.grow_when
         if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
             return spec
-        every = max(1, round((when.every or spec.tokens / 20) / spec.batch_tokens)) * spec.batch_tokens
-        return replace(spec, ending=EndingSpec(when.rule, every, when.least, when.looks, spec.tokens))
+        every = max(1, round((when.eval_every or spec.tokens / 20) / spec.batch_tokens)) * spec.batch_tokens
+        return replace(spec, ending=EndingSpec(when.rule, every, when.min_delta, when.patience, spec.tokens))
 
     def grown(self, parent: Stage, part: StagePart, tokens: int, recipe: GrowthRecipe, rate: float | None) -> StageSpec:
         """A TokenFormer of a stage's size that grows out of a smaller one."""
@@ -99,11 +99,13 @@ class Specs:
         return StageSpec(
             label=f"{model.family}-{humanize(parameters(model))}",
             model=model,
-            data=DataSpec(self.corpus.fingerprint, data.order_seed, 0, data.heldout_tokens, data.heldout_start),
+            data=DataSpec(self.corpus.fingerprint, data.shuffle_seed, 0, data.validation_tokens, data.validation_start),
             tokens=tokens,
             batch_tokens=optim.batch_tokens,
             optimizer=optimizer(optim, rate),
-            schedule=ScheduleSpec(optim.schedule, round(tokens * optim.warmup), 0.0, optim.floor, optim.decay),
+            schedule=ScheduleSpec(
+                optim.lr_schedule, round(tokens * optim.warmup), 0.0, optim.min_lr_ratio, optim.decay_fraction
+            ),
             seed=self.experiment.seed,
             run=self._run(),
         )

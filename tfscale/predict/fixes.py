@@ -44,8 +44,9 @@ def _sharded(tried: Try) -> Iterator[Try]:
 
 def _recomputed(tried: Try) -> Iterator[Try]:
     words, spec, machine = tried
-    if spec.run.recompute not in ("auto", "blocks"):
-        yield [*words, "launcher.recompute=blocks"], replace(spec, run=replace(spec.run, recompute="blocks")), machine
+    if spec.run.activation_checkpointing not in ("auto", "blocks"):
+        run = replace(spec.run, activation_checkpointing="blocks")
+        yield [*words, "launcher.activation_checkpointing=blocks"], replace(spec, run=run), machine
 
 
 def _more_devices(tried: Try) -> Iterator[Try]:

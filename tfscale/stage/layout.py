@@ -177,8 +177,8 @@ def _memory(spec: StageSpec, hardware: Hardware, sharding: Sharding, recompute: 
 
 def _recomputes(spec: StageSpec, previous: Layout | None) -> tuple[Recompute, ...]:
     """What may be recomputed, in the order of its cost."""
-    if spec.run.recompute != "auto":
-        return (spec.run.recompute,)
+    if spec.run.activation_checkpointing != "auto":
+        return (spec.run.activation_checkpointing,)
     if previous is not None:
         return (previous.recompute,)
     return spec.model.recomputes

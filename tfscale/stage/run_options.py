@@ -20,8 +20,8 @@ class RunOptions:
     micro_batch: AutoCount = 0
     """Sequences that a device holds at once; auto: as many of a batch as fit. Gradients accumulate over the
     micro-batches of a batch."""
-    recompute: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """What the backward pass makes again instead of keeping it. auto: nothing, unless one sequence would not fit
+    activation_checkpointing: Literal["auto", "none", "pattention", "blocks"] = "auto"
+    """What the backward pass computes again instead of storing it. auto: nothing, unless one sequence would not fit
     otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
     """With several processes: none keeps the whole model on each (DDP), full shards it over all (FSDP2), hybrid over

@@ -158,6 +158,11 @@ class StageSpec:
         return self.batch_tokens // self.model.context
 
 
+_RUN_NAMES = {"activation_checkpointing": "recompute"}
+"""Names in `stage.yaml` of run options that are called otherwise in the configuration."""
+_SETTINGS = {name: setting for setting, name in _RUN_NAMES.items()}
+
+
 def steps_of(tokens: int, spec: StageSpec) -> int:
     """Optimizer steps nearest to a number of tokens, at least one."""
     return max(1, round(tokens / spec.batch_tokens))
@@ -165,7 +170,9 @@ def steps_of(tokens: int, spec: StageSpec) -> int:
 
 def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     """Plain values for JSON; `spec_from_dict` reads them back."""
-    return {**asdict(spec), "model": to_dict(spec.model), "optimizer": optimizers.to_dict(spec.optimizer)}
+    run = {_RUN_NAMES.get(name, name): value for name, value in asdict(spec.run).items()}
+    model, optimizer = to_dict(spec.model), optimizers.to_dict(spec.optimizer)
+    return {**asdict(spec), "model": model, "optimizer": optimizer, "run": run}
 
 
 def what_of(spec: StageSpec) -> dict[str, Any]:
@@ -190,7 +197,7 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
             "data": DataSpec(**values["data"]),
             "optimizer": optimizers.from_dict(values["optimizer"]),
             "schedule": ScheduleSpec(**values["schedule"]),
-            "run": RunSpec(**values["run"]),
+            "run": RunSpec(**{_SETTINGS.get(name, name): value for name, value in values["run"].items()}),
         }
     )
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.files import write_json
 from tfscale.checkpoint import BrokenCheckpoint, Totals
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
+from tfscale.files import write_json
 from tfscale.models.counts import flops, parameters
 from tfscale.stage import events
 from tfscale.stage.ending import end_of, looks_at
