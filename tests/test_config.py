@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tfscale.cli.experiment import plan_of
+from tfscale.cli.common import Common
 from tfscale.config.compose import compose
 from tfscale.config.folders import conf_dir, group_options
 from tfscale.faults import UserFault
@@ -15,7 +15,7 @@ SCHEDULES = group_options()["schedule"]
 
 def faults(*overrides: str) -> list[str]:
     with pytest.raises(UserFault) as caught:
-        plan_of(overrides, None)
+        Common(overrides).plan()
     return caught.value.faults
 
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tfscale.cli.experiment import plan_of
+from tfscale.cli.common import Common
 from tfscale.cli.main import app
 from tfscale.cli.run import _amiss
 from tfscale.config.compose import compose
@@ -34,7 +34,7 @@ VALUES = ["é", "李明", "a=b", "=", "a#b", "(", "a(1)", "[x", "[a,b]", "{a: b}
 
 def faults(*overrides: str, config_dir: Path | None = None) -> list[str]:
     with pytest.raises(UserFault) as caught:
-        plan_of(overrides, config_dir, _amiss)
+        Common(overrides, config_dir).plan(_amiss)
     return caught.value.faults
 
 

@@ -203,7 +203,7 @@ def test_an_imported_stage_grows_and_writes_and_says_what_it_cost(small: list[st
     data = prepare(plan.corpus.spec, plan.runs / "data")
     stage = tmp_path / "imported"
     official = ("import", GOLDEN / "pytorch_model.bin", "--config", GOLDEN / "config.yml", "--to", stage)
-    assert "2.0M tokens" in tfscale(*official, "--data", data.folder, "--tokens", "2M")
+    assert "2.00M tokens" in tfscale(*official, "--data", data.folder, "--tokens", "2M")
     spec = read_spec(stage)
     assert spec.init_from == json.loads((stage / "import.json").read_text())["weights_sha256"]
     with pytest.raises(UserFault, match="exists already"):

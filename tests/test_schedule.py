@@ -15,10 +15,11 @@ from tfscale.faults import UserFault
 from tfscale.models.counts import flops, parameters
 from tfscale.plan.arms import cumulative_flops
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.predict import duration, preflight
+from tfscale.predict import preflight
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.status import find_stage, read_done, read_growth, status_of
+from tfscale.text import duration
 
 
 def plan_of(*overrides: str) -> Plan:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from stages import StopAt, elsewhere, outcome, planned, same, train
 
+from tfscale.cli.common import Common
 from tfscale.cli.compare import compare
 from tfscale.cli.plan import plan as plan_verb
 from tfscale.cli.tune import Asked, tune
@@ -166,9 +167,9 @@ def test_a_chain_is_decided_stage_by_stage_and_its_cost_is_the_baselines_budget(
     small: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = [*small, *SOON]
-    assert plan_verb([*overrides, "baseline=scratch"], False, None) == 0
+    assert plan_verb(Common([*overrides, "baseline=scratch"])) == 0
     assert "the most of all arms" in " ".join(capsys.readouterr().out.split())
-    assert compare(overrides, "scratch", run_missing=True, config_dir=None) == 0
+    assert compare(Common(overrides), "scratch", run_missing=True) == 0
     printed = capsys.readouterr().out
     assert "has learnt enough by schedule.grow_when" in printed
     plan = make_plan(compose([*overrides, "baseline=scratch"]))
@@ -212,7 +213,7 @@ def test_rules_that_mean_nothing_are_told(override: str, says: str) -> None:
 def test_rates_are_not_tuned_at_budgets_that_they_decide(small: list[str], tmp_path: Path) -> None:
     asked = Asked(("progressive",), "0.5,1,2", 0, 1, None)
     with pytest.raises(UserFault, match="tune with rule=budget"):
-        tune([*small, *SOON], asked, as_json=False, config_dir=None)
+        tune(Common([*small, *SOON]), asked)
     assert not (tmp_path / "runs").exists()
 
 

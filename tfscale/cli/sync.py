@@ -1,13 +1,11 @@
 """tfscale sync: what a runs folder holds, sent to an MLflow server."""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.experiment import plan_of
-from tfscale.config.compose import compose, runs_dir
+from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import Recorded, experiment_of, recorded
 from tfscale.stage.status import status_of
@@ -15,15 +13,14 @@ from tfscale.tracking.store import Store, StoreError, store_at
 from tfscale.tracking.sync import sync as send
 
 
-def sync(uri: str, overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> int:
+def sync(common: Common, uri: str) -> int:
     """Sends every experiment of the runs folder, or the one that the overrides make; returns the exit code.
 
-    Args:
-        overrides: those but for `runs=` choose one experiment.
+    Overrides other than `runs=` choose one experiment.
     """
-    runs = runs_dir(compose(overrides, config_dir))
-    chooses = any(not text.startswith("runs=") for text in overrides)
-    experiments = [experiment_of(plan_of(overrides, config_dir).known)] if chooses else recorded(runs)
+    runs = runs_dir(common.compose())
+    chooses = any(not text.startswith("runs=") for text in common.overrides)
+    experiments = [experiment_of(common.plan().known)] if chooses else recorded(runs)
     if not experiments:
         raise UserFault([f"{runs}: no experiment was run here; `tfscale run` makes one, runs=DIR names another folder"])
     try:
@@ -31,7 +28,7 @@ def sync(uri: str, overrides: Sequence[str], as_json: bool, config_dir: Path | N
     except ValueError as error:
         raise UserFault([str(error).replace("tracking.uri", "URI")]) from error
     results = [_send(store, experiment) for experiment in experiments]
-    if as_json:
+    if common.as_json:
         answer({"store": store.shown, "experiments": results})
     else:
         for result in results:

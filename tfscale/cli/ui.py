@@ -1,13 +1,11 @@
 """tfscale ui: MLflow's own page."""
 
 import socket
-from collections.abc import Sequence
-from pathlib import Path
 
 from tfscale import children
+from tfscale.cli.common import Common
 from tfscale.cli.console import say
 from tfscale.cli.execute import tracking_store
-from tfscale.cli.experiment import plan_of
 from tfscale.faults import UserFault
 from tfscale.leash import leashed
 from tfscale.tracking.store import experiment_id
@@ -15,9 +13,9 @@ from tfscale.tracking.ui import ui_command, ui_environment
 from tfscale.tracking.view import view_url
 
 
-def ui(overrides: Sequence[str], port: int, config_dir: Path | None) -> int:
+def ui(common: Common, port: int) -> int:
     """Serves the page until it is interrupted; returns the exit code."""
-    plan = plan_of(overrides, config_dir)
+    plan = common.plan()
     store = tracking_store(plan)
     if store is None:
         raise UserFault(["tracking.enabled is false: there is no store to show"])

@@ -6,7 +6,6 @@ from tfscale.predict.families import Family, families
 from tfscale.predict.fixes import cheapest_fix
 from tfscale.predict.machine import Machine, planned_machine
 from tfscale.predict.preflight import files_amiss, preflight, remarks, shortage
-from tfscale.predict.words import duration, gigabytes
 
-__all__ = ["Family", "Machine", "Prediction", "cheapest_fix", "duration", "families", "files_amiss", "gigabytes",
-           "planned_machine", "predict", "preflight", "remarks", "shortage"]  # fmt: skip
+__all__ = ["Family", "Machine", "Prediction", "cheapest_fix", "families", "files_amiss", "planned_machine", "predict",
+           "preflight", "remarks", "shortage"]  # fmt: skip
