@@ -137,7 +137,8 @@ class SchedulePart:
 class DataPart:
     """The text and its tokens."""
 
-    source: Literal["wiki", "docs", "text", "hub", "shards"]
+    source: str
+    """Kind of text: wiki, docs, text, hub, shards, or one that an extension registers."""
     path: PathText | None = None
     """File or folder, for `text` and `shards`. For `hub`: a folder that is read instead, where it is there."""
     text_key: str = "text"
@@ -173,6 +174,8 @@ class DataPart:
     max_unknown: Fraction = 0.01
     """Largest share of tokens that the tokenizer may have no entry for. A corpus with more is refused; one with fewer
     is used, with a warning."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings that the source has beside those above."""
 
 
 @dataclass(frozen=True)

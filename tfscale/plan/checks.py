@@ -9,6 +9,7 @@ from pathlib import Path
 from tfscale.config.schema import Experiment
 from tfscale.growth.recipe import RateSettings
 from tfscale.plan.arm_checks import check_arms
+from tfscale.plan.corpus import check_corpus
 from tfscale.plan.specs import optimizer
 from tfscale.stage.layout import in_backward_faults
 
@@ -63,18 +64,7 @@ def _optim(experiment: Experiment) -> Iterator[str]:
 
 def _data(experiment: Experiment) -> Iterator[str]:
     data, context = experiment.data, experiment.model.context
-    if data.source in ("text", "shards") and data.path is None:
-        yield f"data.path is not set; data.source={data.source} needs the file or folder: data.path=..."
-    if data.source == "hub" and not data.dataset:
-        yield "data.dataset is not set; data.source=hub needs a repository: data.dataset=HuggingFaceFW/fineweb-edu"
-    if data.source != "hub" and data.dataset:
-        yield f"data.dataset={data.dataset}: must be null with data.source={data.source}; try data.source=hub"
-    if data.tokenizer == "hub" and data.source != "shards" and not data.tokenizer_name:
-        yield "data.tokenizer_name is not set; data.tokenizer=hub needs gpt2, gpt_neox_20b or a repository"
-    if data.tokenizer == "file" and data.source != "shards" and data.tokenizer_path is None:
-        yield "data.tokenizer_path is not set; data.tokenizer=file needs a Hugging Face tokenizer.json"
-    if data.tokenizer == "bpe" and data.vocab_size < 257:
-        yield f"data.vocab_size={data.vocab_size}: must be at least 257, the bytes and the end of text; try 4096"
+    yield from check_corpus(experiment)
     if data.validation_tokens < context:
         yield f"data.validation_tokens={data.validation_tokens}: must be at least model.context={context}; try 65536"
 
