@@ -11,8 +11,6 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.analysis.figure import comparison_figure
-from tfscale.analysis.figure_lineage import lineage_figure
-from tfscale.analysis.style import styles
 from tfscale.cli.compare import compare_plan
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
@@ -251,9 +249,7 @@ def test_grown_transformers_are_compared_and_drawn(trained: Plan) -> None:
     for size in ("25K", "70K"):
         assert [row.arm for row in comparison.table.of_size(size)] == ["progressive", *ARMS]
     assert all(row.status == "finished" for row in comparison.table.rows)
-    looks = styles(comparison.arms, comparison.arms[0])
     assert comparison_figure(comparison.arms, "title").get_axes()
-    assert lineage_figure(comparison.arms, looks).get_axes()
 
 
 def test_a_checkpoint_of_the_other_family_or_of_no_such_shape_is_refused(trained: Plan, tmp_path: Path) -> None:
