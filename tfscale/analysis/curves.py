@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from tfscale.models.counts import flops, parameters
-from tfscale.plan.arms import Arm, ArmKind
+from tfscale.plan.arms import Arm
 from tfscale.stage.events import Event, read_events, totals_of
 from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.heldout import BlockLosses, read_blocks
@@ -115,7 +115,7 @@ class ArmCurve:
 
     name: str
     title: str
-    kind: ArmKind
+    kind: str
     stages: tuple[StageCurve, ...]
 
     @property

@@ -1,6 +1,5 @@
 """What the stages' folders say of themselves, for people to read: what was run, where, out of what."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ class StageRecord:
     """Titles of the arms that it stands in, with its size there."""
     parent: str | None
     seed: int
-    spec: str
+    spec: dict[str, Any]
     """stage.yaml but for how and where it was run; empty before it has begun."""
     environment: dict[str, Any]
     """environment.json likewise; empty before it has begun."""
@@ -45,18 +44,13 @@ def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
             places[key],
             stage.spec.parent,
             stage.spec.seed,
-            spec=_pretty(how.without(_object(stage.path / STAGE_FILE), how.STAGE)),
+            spec=how.without(_object(stage.path / STAGE_FILE), how.STAGE),
             environment=how.without(_object(stage.path / ENVIRONMENT_FILE), how.ENVIRONMENT),
         )
         for key, stage in stages.items()
     )
 
 
-def _pretty(values: dict[str, Any]) -> str:
-    """JSON with a value a line; empty where there is none."""
-    return json.dumps(values, indent=2) if values else ""
-
-
 def _object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if there is no file."""
+    """Return the object in a JSON file; empty where there is no file."""
     return read_object(path) if path.exists() else {}

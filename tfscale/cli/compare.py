@@ -50,7 +50,7 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
     Args:
         out: as in `compare`.
     """
-    from tfscale.analysis.page import page
+    from tfscale.analysis.documents import to_html
 
     plan = plan_with(common, baseline)
     comparison = compare_plan(plan)
@@ -60,7 +60,7 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
     configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
 
     def write(folder: Path) -> tuple[Path, ...]:
-        content = page(comparison, stage_records(plan.arms), command, configuration)
+        content = to_html(comparison, stage_records(plan.arms), command, configuration)
         write_atomically(folder / "report.html", content.encode())
         return (folder / "report.html",)
 
