@@ -13,7 +13,6 @@ from tfscale.analysis.costs import cumulative, family, marginal, mean
 from tfscale.analysis.curves import ArmCurve, Measure, StageCurve, Totals
 from tfscale.analysis.intervals import Interval, interval_of
 from tfscale.analysis.noise import NoiseFloor, noise_floor
-from tfscale.plan.arms import ArmKind
 
 Status = Literal["finished", "unfinished", "missing"]
 
@@ -26,7 +25,7 @@ class Row:
     size: str
     arm: str
     title: str
-    kind: ArmKind
+    kind: str
     keys: tuple[str, ...]
     """The stages that the row's own numbers come from, one a seed."""
     chain_keys: tuple[str, ...]
