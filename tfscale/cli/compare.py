@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tfscale.analysis.compared import Comparison, compare_arms
+from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.formats import to_document
 from tfscale.analysis.records import stage_records
 from tfscale.analysis.report import write_comparison
