@@ -4,11 +4,12 @@ Planning and checking read these classes too, so torch is imported only where it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.models.config import ModelConfig
+from tfscale.ranges import NonNegative, Rate
 from tfscale.registry import Registry
 from tfscale.untrusted import check_fields
 
@@ -33,9 +34,9 @@ class Slot:
 class Optimizer(ABC):
     """Settings of an optimizer. Subclasses are frozen dataclasses that add settings of their own."""
 
-    lr: float
+    lr: Rate
     """Peak learning rate."""
-    clip: float
+    clip: NonNegative
     """Largest gradient norm; 0: no clipping."""
 
     name: ClassVar[str]
@@ -45,13 +46,6 @@ class Optimizer(ABC):
     decay of lr * weight_decay. Growth can then give old and new rows rates of their own."""
     weight_wise: ClassVar[bool] = True
     """Whether the update of a weight depends on no other weight, so that it can take place in the backward pass."""
-
-    def faults(self) -> Iterator[str]:
-        """Yield what is wrong with the settings, as `key=value: must be ...`."""
-        if not self.lr > 0:
-            yield f"lr={self.lr}: must be above 0"
-        if not self.clip >= 0:
-            yield f"clip={self.clip}: must be at least 0"
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"]) -> Sequence["torch.optim.Optimizer"]:
@@ -130,6 +124,4 @@ def from_settings(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) 
         check_fields(optimizer)
     except (TypeError, ValueError) as error:
         raise ValueError(f"optim.options: {error}") from error
-    if faults := list(optimizer.faults()):
-        raise ValueError("; ".join(f"optim.options.{fault}" for fault in faults))
     return optimizer

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tfscale.config.schema import Experiment
 from tfscale.growth.recipe import RateSettings
-from tfscale.plan.arm_checks import check_arms
+from tfscale.plan.arm_kind import check_arms
 from tfscale.plan.corpus import check_corpus
 from tfscale.plan.specs import optimizer
+from tfscale.stage.layout import in_backward_faults
 
 
 def check_experiment(experiment: Experiment) -> list[str]:
@@ -57,11 +58,8 @@ def _optim(experiment: Experiment) -> Iterator[str]:
                 f"{key}.rates: must be left out with optim.name={chosen.name}, which does not update each row of a "
                 "weight by itself; try optim.name=adamw"
             )
-    if experiment.launcher.update == "in_backward" and not chosen.weight_wise:
-        yield (
-            f"launcher.update=in_backward: must be whole with optim.name={chosen.name}, which needs all gradients at "
-            "once"
-        )
+    ranks = max(1, experiment.launcher.ranks)
+    yield from in_backward_faults(experiment.launcher, chosen, ranks, batch // context // ranks)
 
 
 def _data(experiment: Experiment) -> Iterator[str]:
@@ -110,21 +108,8 @@ def _launcher(experiment: Experiment) -> Iterator[str]:
     if launcher.kind != "slurm" and launcher.nodes > 1:
         yield f"launcher.nodes={launcher.nodes}: must be 1 with launcher.kind={launcher.kind}; try launcher=slurm"
     yield from check_sharing(experiment, launcher.ranks)
-    if launcher.update == "in_backward":
-        yield from _in_backward(experiment)
     if launcher.kind == "slurm":
         yield from _slurm(experiment)
-
-
-def _in_backward(experiment: Experiment) -> Iterator[str]:
-    """Nothing that needs all gradients at once goes with gradients that are dropped one by one."""
-    clip, launcher, why = experiment.optim.clip, experiment.launcher, "launcher.update=in_backward"
-    if clip:
-        yield f"optim.clip={clip}: must be 0 with {why}, which knows the gradients' norm too late; try optim.clip=0"
-    if launcher.non_finite == "skip":
-        yield f"launcher.non_finite=skip: must be raise or rollback with {why}, which finds out too late; try raise"
-    if launcher.ranks > 1:
-        yield f"{why}: must be whole with {launcher.ranks} processes; try launcher.update=whole"
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[str]:
