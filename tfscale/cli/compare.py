@@ -9,7 +9,7 @@ from tfscale.analysis.report import write_comparison
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.execute import catch_up, run_plan, tracking_store
+from tfscale.cli.execute import catch_up, run_plan, tracker_of
 from tfscale.cli.experiment import plan_of, quantity, work
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.folders import group_options
@@ -41,7 +41,7 @@ def compare(
     written = keep(plan, out, lambda folder: write_comparison(comparison, folder))
     answer(to_document(comparison) | {"files": written}) if as_json else _show(comparison, written)
     if out is None:
-        catch_up(plan.known, tracking_store(plan))
+        catch_up(plan.known, tracker_of(plan.experiment))
     return 0
 
 

@@ -280,12 +280,14 @@ def eval_(
 
 @app.command()
 def sync(
-    uri: Annotated[str, typer.Argument(help="an MLflow tracking URI: http(s)://HOST, sqlite:///FILE, a database's")],
+    uri: Annotated[
+        str, typer.Argument(help="where the tracker is: of MLflow http(s)://HOST, sqlite:///FILE or a database's URI")
+    ],
     overrides: Overrides = None,
     as_json: AsJson = False,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Send what the runs folder holds to another MLflow store, once. Overrides other than runs= choose one plan."""
+    """Send what the runs folder holds to another tracker, once. Overrides other than runs= choose one plan."""
     from tfscale.cli.sync import sync as verb
 
     raise typer.Exit(verb(uri, overrides or [], as_json, config_dir))
@@ -319,7 +321,7 @@ def ui(
     port: Annotated[int, typer.Option(help="on this machine alone", min=1, max=65535)] = 5000,
     config_dir: ConfigDir = None,
 ) -> None:
-    """Serve MLflow's page on localhost, with every run and curve."""
+    """Serve MLflow's page on localhost, with every run and curve. Other trackers have pages of their own."""
     from tfscale.cli.ui import ui as verb
 
     raise typer.Exit(verb(overrides or [], port, config_dir))

@@ -12,7 +12,7 @@ from tfscale.analysis.records import stage_records
 from tfscale.analysis.report import write_whole
 from tfscale.cli.compare import compare_plan, keep, plan_with
 from tfscale.cli.console import answer, say
-from tfscale.cli.execute import catch_up, tracking_store
+from tfscale.cli.execute import catch_up, tracker_of
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 
 
@@ -42,6 +42,6 @@ def report(
 
     (path,) = keep(plan, out, write)
     if out is None:
-        catch_up(plan.known, tracking_store(plan))
+        catch_up(plan.known, tracker_of(plan.experiment))
     answer({"report": path}) if as_json else say(str(path))
     return 0
