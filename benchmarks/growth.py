@@ -17,9 +17,9 @@ from tfscale.bench.sizes import PAPER, tokenformer
 from tfscale.checkpoint import Counters
 from tfscale.growth.checkpoints import grow_checkpoint
 from tfscale.growth.recipe import GrowthRecipe
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
 from tfscale.models.init import build_model
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.training.allocator import HUGE_PAGES
 
 PART = "growth"

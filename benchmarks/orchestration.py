@@ -23,7 +23,7 @@ COMMANDS = {
     "tfscale --help": children.python("tfscale.cli", "--help"),
     "python, import torch": [sys.executable, "-c", "import torch"],
 }
-SHORT = ["schedule.stages.stage1.tokens=4096", "schedule.growth_tokens=1024", "data.heldout_tokens=1024"]
+SHORT = ["schedule.stages.stage1.tokens=4096", "schedule.growth_tokens=1024", "data.validation_tokens=1024"]
 
 
 def measure(settings: Settings) -> Iterator[Found]:

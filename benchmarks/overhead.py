@@ -16,14 +16,13 @@ from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import ON_CUDA, PROGRESSIVE_1, TINY_4, Size
 from tfscale.bench.trained import OURS
 from tfscale.checkpoint import Counters
-from tfscale.models.language_model import LanguageModel
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import RunSpec, StageSpec
 from tfscale.tracking.mlflow.tracker import MlflowTracker
 from tfscale.tracking.sync import Session
-from tfscale.training.optimizer import moments
+from tfscale.training.optimizer import ModelOptimizer
 from tfscale.training.saver import Saver
 from tfscale.training.world import World
 
@@ -80,10 +79,10 @@ def _checkpoints(size: Size, settings: Settings, folder: Path, spec: StageSpec, 
     """Saves checkpoints; returns the seconds for which training waits for each."""
     saver = Saver(folder, spec, log, World(), beside_training=settings.on_cuda)
     trained = OURS.build(size, settings)
-    assert isinstance(trained.model, LanguageModel)
+    assert isinstance(trained.optimizer, ModelOptimizer)
     trained.step()
     weights = {f"model/{name}": weight.detach() for name, weight in trained.model.named_parameters()}
-    tensors, times = weights | moments(trained.model, trained.optimizer), []
+    tensors, times = weights | trained.optimizer.state(), []
     for step in range(1, 6):
         times.append(settings.time(partial(saver.save, Counters(step=step), tensors)))
         saver.wait()  # a stage takes minutes until the next one

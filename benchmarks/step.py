@@ -20,12 +20,15 @@ from tfscale.bench.rows import Found
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import Size
 from tfscale.bench.trained import OPTIMIZER, Entry, TrainedModel, make_batch
-from tfscale.models.config import Groups, ModelConfig, TokenFormerConfig, TransformerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.cross_entropy import Reduction
 from tfscale.models.init import init_weights
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import Groups
 from tfscale.models.pattention import Pattention, QKVPattention, plain_pattention
-from tfscale.training.optimizer import build_optimizer
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
+from tfscale.training.optimizer import ModelOptimizer
 
 Projection = Callable[[Tensor, Tensor, Tensor, Groups], Tensor]
 """Computes y [..., d_out] from x [..., d_in], keys [n, d_in], values [n, d_out] and the groups."""
@@ -105,7 +108,7 @@ def make_official(config: ModelConfig, size: Size, settings: Settings) -> Traine
     """Makes the model `official`."""
     model = write_out(config, official, settings.device)
     batch = make_batch(config, size, settings.device)
-    return TrainedModel(model, model.loss, build_optimizer(model, OPTIMIZER), batch, settings)
+    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER), batch, settings)
 
 
 def make_plain(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:

@@ -4,9 +4,10 @@ import torch
 
 from tfscale.growth.operators import grow_tensor
 from tfscale.growth.recipe import GrowthRecipe, Tokens, grow_config
-from tfscale.models.config import TokenFormerConfig, TokenGroup, default_tau
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
 
 EXACT = GrowthRecipe("exact", new_keys="zero", new_values="random", tau="keep")
 PAPER = GrowthRecipe("paper", new_keys="random", new_values="random", tau="recompute")

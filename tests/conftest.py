@@ -39,7 +39,7 @@ def small(corpus: Path, tmp_path: Path) -> list[str]:
         "data=text",
         f"data.path={corpus}",
         "data.vocab_size=257",
-        "data.heldout_tokens=1024",
+        "data.validation_tokens=1024",
         "model.n_layer=1",
         "model.d_model=16",
         "model.n_head=2",

@@ -18,7 +18,7 @@ def overrides_of(corpus: Path, runs: Path) -> list[str]:
         for key, value in (("qkv", qkv), ("transformer", shape))
     ]
     return [
-        f"runs={runs}", "data=text", f"data.path={corpus}", "data.vocab_size=300", "data.heldout_tokens=1024",
+        f"runs={runs}", "data=text", f"data.path={corpus}", "data.vocab_size=300", "data.validation_tokens=1024",
         "model.n_layer=2", "model.d_model=16", "model.n_head=2", "model.context=32", "optim.batch_tokens=128",
         "optim.lr=1e-2", "launcher.threads=1", "tracking=none", "growth=exact",
         "schedule.stages.stage1.tokens=2048", "schedule.growth_tokens=512", *stages,

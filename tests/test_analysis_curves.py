@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tfscale.analysis.curves import Totals, curve, read_arms, read_stage
-from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import parameters
+from tfscale.models.transformer import TransformerConfig
+from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.arms import Arm, ArmKind
 from tfscale.stage.events import DONE_FILE, EventLog
 from tfscale.stage.folder import Stage
-from tfscale.stage.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec
+from tfscale.stage.spec import DataSpec, RunSpec, ScheduleSpec, StageSpec
 
 MODEL = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=16, context=8, d_ff=32)
 BATCH = 8
@@ -30,7 +31,7 @@ def spec(
         data=DataSpec(fingerprint="corpus", order_seed=0, start=0, heldout_tokens=heldout_tokens),
         tokens=tokens,
         batch_tokens=BATCH,
-        optimizer=OptimizerSpec(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
+        optimizer=AdamW(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
         schedule=ScheduleSpec(kind="cosine", warmup_tokens=0, warmup_from=0.0, floor=0.0, decay=0.0),
         seed=seed,
         run=RunSpec(data_dir="."),

@@ -14,7 +14,7 @@ from tfscale.analysis.compared import Comparison, compare_arms
 from tfscale.analysis.formats import to_csv, to_json, to_markdown
 from tfscale.analysis.latex import to_latex
 from tfscale.analysis.table import Row, Table, compare, comparison_table
-from tfscale.analysis.words import basis, join, number, verdicts
+from tfscale.analysis.words import basis, verdicts
 from tfscale.plan.arms import Arm
 
 
@@ -220,7 +220,7 @@ def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path
     for size, title in (("S", "progressive"), ("L", "from scratch"), ("L", "new arm")):
         assert sum(line.startswith(f"| {size} | {title} |") for line in lines) == 2
     assert len({line.count("|") for line in lines if line.startswith("| L | from")}) == 2
-    assert "| L | from scratch | 928 | 1.20k | 6.000 | 0.646 | -1.000 | +12.8% | +11.3% |" in lines
+    assert "| L | from scratch | 928 | 1.20K | 6.000 | 0.646 | -1.000 | +12.8% | +11.3% |" in lines
     assert "| L | new arm | 928 |  | missing |  |  |  |  |" in lines
     assert all(f"- {verdict}" in lines for verdict in verdicts(table))
 
@@ -228,7 +228,7 @@ def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path
 def test_latex_holds_every_row_escaped(tmp_path: Path) -> None:
     text = to_latex(compare_arms(with_missing(tmp_path), "tiny_chain, 5% of text"))
     assert r"\caption{tiny\_chain, 5\% of text, 64 held-out tokens." in text
-    assert r"L & from scratch & 928 & 1.20k & 6.000 & 0.646 & -1.000 & +12.8\% & +11.3\% \\" in text
+    assert r"L & from scratch & 928 & 1.20K & 6.000 & 0.646 & -1.000 & +12.8\% & +11.3\% \\" in text
     body = text[text.index("\\midrule") : text.index("\\bottomrule")]
     assert body.count(" & ") == 8 * len(comparison(with_missing(tmp_path / "again")).table.rows)
     assert text.count("\\midrule") == 2
@@ -253,19 +253,3 @@ def test_what_tuning_has_cost_is_said_and_is_in_no_cost(tmp_path: Path) -> None:
     assert told.startswith(f"Choosing the learning rates took 3.00e12 FLOPs, {3e12 / chain[-1].flops:.1f} times the")
     assert stated.table.rows == plain.table.rows
     assert json.loads(to_json(stated))["tuning_flops"] == 3e12
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(7, "7"), (850.4, "850"), (999.6, "1.00k"), (123_551_232, "124M"), (1.3097e9, "1.31B"), (2.1e12, "2.10e12")],
-)
-def test_numbers_are_shown_in_three_digits(value: float, text: str) -> None:
-    assert number(value) == text
-
-
-def test_unknown_numbers_are_empty() -> None:
-    assert number(None) == number(math.nan) == ""
-
-
-def test_lists_read_as_prose() -> None:
-    assert [join(["a"]), join(["a", "b"]), join(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

@@ -19,8 +19,6 @@ from stages import planned, prepare_folder, train, wait_for
 import tfscale
 from tfscale import children, import_path
 from tfscale.config.schema import LauncherPart
-from tfscale.data import workers
-from tfscale.data.duplicates import find_duplicates
 from tfscale.leash import leashed
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending
 from tfscale.orchestrate.launchers.machine import ThisMachine
@@ -29,8 +27,8 @@ from tfscale.orchestrate.launchers.processes import growing_command
 PACKAGE = Path(tfscale.__file__).parent
 STARTERS = {"children.py", "leash.py"}
 """The module that starts processes, and a child of its that passes on what it has inherited."""
-POOLS = {"bench/apart.py"}
-"""Pools in a child, `tfscale.bench.run`: their processes inherit what it has."""
+POOLS = {"bench/apart.py", "data/workers.py"}
+"""Pools of Python's own, whose processes inherit what this one has."""
 WORDS = {"PIPE", "DEVNULL", "Popen", "CompletedProcess", "TimeoutExpired", "CalledProcessError"}
 """Names that other modules may import from subprocess: streams, types and errors."""
 OS_STARTERS = ("os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.system", "os.popen", "os.startfile")
@@ -188,12 +186,23 @@ def test_stages_do_not_run_files_of_the_working_folder(small: list[str], in_shad
             assert end_of(attempt) == FINISHED, attempt.log.read_text()
 
 
-def test_workers_of_a_preparation_do_not_run_files_of_the_working_folder(
-    in_shadows: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "PROCESS_BYTES", 1)
-    with workers.Workers(2) as two, pytest.raises(RuntimeError, match="in a process of the preparation"):
-        two.map(find_duplicates, [workers.Counts(), workers.Counts()], lambda counts: None, size=100)
+POOL = """
+from tfscale.import_path import leave_working_folder
+leave_working_folder()  # as the command line does
+import os
+from tfscale.data import workers
+with workers.Workers(2) as two:
+    print(two.map(os.path.basename, ["a/b", "c/d"], lambda counts: None, size=workers.POOL_BYTES))
+"""
+
+
+def test_workers_of_a_preparation_do_not_run_files_of_the_working_folder(tmp_path: Path) -> None:
+    shadows = Shadows(tmp_path, AFTER_STARTING | {"multiprocessing", "socket", "signal", "pickle"})
+    paths = {"PYTHONPATH": f"{PACKAGE.parent}:"}
+    command = [sys.executable, "-c", POOL]
+    done = subprocess.run(command, cwd=shadows.folder, env=os.environ | paths, capture_output=True, text=True)
+    assert shadows.run() == []
+    assert (done.stdout, done.stderr) == ("['b', 'd']\n", "")
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +243,11 @@ def test_this_process_leaves_the_working_folder_alone_where_it_is_installed_ther
     library = str(Path(os.__file__).parent)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", str(tmp_path), "elsewhere", library, "site-packages", str(tmp_path)])
+    monkeypatch.setattr(os, "environ", {"PYTHONPATH": "."})
     import_path.leave_working_folder()
     assert sys.path == ["elsewhere", library, "site-packages", str(tmp_path)], "an editable installation comes last"
+    assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert "." not in os.environ["PYTHONPATH"].split(":")
 
 
 def alive(*processes: psutil.Process) -> bool:
@@ -296,9 +308,8 @@ def test_a_growth_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 HELD = "import time; from tfscale.leash import end_with_input; end_with_input(); time.sleep(600)"
 
 
-@pytest.mark.parametrize("command", [[sys.executable, "-c", HELD], children.python("tfscale.data.worker")])
-def test_workers_end_with_their_parent(command: list[str]) -> None:
-    parent, worker = family(command, 1)
+def test_a_process_that_watches_its_input_ends_with_its_parent() -> None:
+    parent, worker = family([sys.executable, "-c", HELD], 1)
     parent.kill()
     parent.wait()
     wait_for(lambda: not alive(worker))

@@ -52,7 +52,7 @@ def test_keys_as_far_as_the_next_dot_and_the_last_with_its_value(ask: Ask) -> No
 
 
 def test_values_of_a_choice_and_present_ones_of_the_schedule_that_was_named(ask: Ask) -> None:
-    assert ask("run", "optim.schedule", "=") == ["cosine", "wsd", "constant"]
+    assert ask("run", "optim.lr_schedule", "=") == ["cosine", "wsd", "constant"]
     assert ask("plan", "schedule.rehearse", "=", "t") == ["true"]
     tokens = "schedule.stages.stage1.tokens"
     assert ask("plan", "schedule", "=", "progressive_1b4", tokens, "=") == ["300B"]

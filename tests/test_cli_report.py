@@ -19,8 +19,8 @@ from test_analysis_curves import reading, spent, write_seeds
 from tfscale.analysis.compared import compare_arms
 from tfscale.analysis.page import page
 from tfscale.analysis.records import ENVIRONMENT_FILE, stage_records
-from tfscale.cli.compare import compare, plan_with
-from tfscale.cli.report import report
+from tfscale.cli.common import Common
+from tfscale.cli.compare import compare, plan_with, report
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import comparison_folder
 from tfscale.plan.plan import Plan
@@ -49,7 +49,7 @@ def fill(stage: Stage, before: int, perplexities: list[float]) -> None:
 @pytest.fixture
 def finished(small: list[str]) -> tuple[list[str], Plan]:
     """Overrides of a small chain whose folders say that it and its baselines have been trained."""
-    plan = plan_with(small, "scratch", None)
+    plan = plan_with(Common(small), "scratch")
     tokens = {stage.key: stage.spec.tokens for stage in plan.stages}
     total: dict[str, int] = {}
     for number, stage in enumerate(plan.stages):
@@ -64,7 +64,7 @@ def test_report_writes_one_page_beside_the_comparison(
     finished: tuple[list[str], Plan], capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides, plan = finished
-    assert report(overrides, "scratch", None, as_json=True) == 0
+    assert report(Common(overrides, as_json=True), "scratch") == 0
     path = comparison_folder(plan) / "report.html"
     assert json.loads(capsys.readouterr().out) == {"report": str(path)}
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
@@ -80,7 +80,7 @@ def test_compare_writes_figures_and_tables(
     finished: tuple[list[str], Plan], capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides, plan = finished
-    assert compare(overrides, "scratch", False, None) == 0
+    assert compare(Common(overrides), "scratch") == 0
     printed = capsys.readouterr().out
     folder = comparison_folder(plan)
     assert {"figure.png", "figure_time.svg", "costs.pdf", "lineage.svg", "table.tex"} <= {
@@ -93,7 +93,7 @@ def test_compare_writes_figures_and_tables(
 
 def test_nothing_trained_is_nothing_to_report(small: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserFault, match="nothing can be compared yet"):
-        report(small, "scratch", None)
+        report(Common(small), "scratch")
     assert not (tmp_path / "runs" / "comparisons").exists()
 
 
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_read_is_told(finished: tuple[list[str], Plan]) 
     overrides, plan = finished
     (plan.stages[0].path / ENVIRONMENT_FILE).write_text("[")
     with pytest.raises(UserFault, match=r"environment\.json cannot be read"):
-        report(overrides, "scratch", None)
+        report(Common(overrides), "scratch")
 
 
 def in_folder(folder: Path) -> dict[Path, bytes]:
@@ -116,17 +116,17 @@ def test_a_folder_that_cannot_be_written_to_is_told_with_the_way_around_it(
     before = in_folder(plan.runs)
     told = rf"{plan.runs}/comparisons.* cannot be written to: .*; --out DIR writes"
     with pytest.raises(UserFault, match=told):
-        compare(overrides, "scratch", False, None)
+        compare(Common(overrides), "scratch")
     with pytest.raises(UserFault, match=told):
-        report(overrides, "scratch", None)
+        report(Common(overrides), "scratch")
     out = tmp_path / "new" / "out"
-    assert compare(overrides, "scratch", False, None, out=out) == 0
-    assert report(overrides, "scratch", None, out=out) == 0
+    assert compare(Common(overrides), "scratch", out=out) == 0
+    assert report(Common(overrides), "scratch", out=out) == 0
     assert {"figure.png", "table.csv", "report.html"} <= {path.name for path in out.iterdir()}
     assert str(out / "table.csv") in capsys.readouterr().out
     assert in_folder(plan.runs) == before
     with pytest.raises(UserFault, match=r"--out .*/table\.csv/more.* cannot be written to: "):
-        report(overrides, "scratch", None, out=out / "table.csv" / "more")
+        report(Common(overrides), "scratch", out=out / "table.csv" / "more")
 
 
 CAPABILITIES_VERSION = 0x20080522
@@ -177,11 +177,11 @@ def test_a_runs_folder_of_somebody_else_is_compared_and_reported_elsewhere(
     told = r"theirs/comparisons.* cannot be written to: Permission denied; --out DIR"
     with without_permissions(runs):
         with pytest.raises(UserFault, match=told):
-            compare(overrides, "scratch", False, None)
+            compare(Common(overrides), "scratch")
         with pytest.raises(UserFault, match=told):
-            report(overrides, "scratch", None)
-        assert compare(overrides, "scratch", False, None, out=out) == 0
-        assert report(overrides, "scratch", None, out=out) == 0
+            report(Common(overrides), "scratch")
+        assert compare(Common(overrides), "scratch", out=out) == 0
+        assert report(Common(overrides), "scratch", out=out) == 0
     assert {"figure.png", "table.csv", "report.html"} <= {path.name for path in out.iterdir()}
 
 

@@ -13,8 +13,7 @@ from finished import overrides_of
 from rich.console import Console
 
 from tfscale.cli.dashboard import Dashboard
-from tfscale.cli.view import LiveView, PlainView, make_view
-from tfscale.cli.watch import watch
+from tfscale.cli.view import LiveView, PlainView, make_view, watch
 from tfscale.config.compose import compose
 from tfscale.config.schema import Experiment
 from tfscale.models.counts import flops
@@ -80,7 +79,7 @@ def test_the_screen_fits_any_terminal_and_says_what_runs(plan: Plan, width: int,
     assert max(map(len, lines)) <= width
     assert len(lines) < height
     words = " ".join(printed.replace("\N{NO-BREAK SPACE}", " ").split())
-    for part in ("✔", "▶", "·", "progressive 70K", "512 of 1.0K tokens", "128 tokens/s", "2.1 GB"):
+    for part in ("✔", "▶", "·", "progressive 70K", "512 of 1.02K tokens", "128 tokens/s", "2.1 GB"):
         assert part in words
     assert "▁" in printed
 
@@ -89,7 +88,7 @@ def test_the_screen_has_characters_for_every_encoding_and_codes_for_no_file(plan
     write(plan.chain.stages[0], 20)
     printed = shown(plan, encoding="ascii")
     assert "= 25K 62%" in printed.replace("?", " ")
-    assert "interrupted at 2.6K tokens" in printed
+    assert "interrupted at 2.56K tokens" in printed
     assert "\x1b" not in printed
     assert "\x1b" in shown(plan, color=True)
 
@@ -177,7 +176,7 @@ def test_a_line_has_compute_against_the_plan_and_the_time_left(plan: Plan) -> No
     view.event(stage, event)
     log.close()
     [line] = file.getvalue().splitlines()
-    for part in ("progressive 25K: 2.0K of 4.1K tokens", "loss 5.5000", "128 tokens/s",
+    for part in ("progressive 25K: 2.05K of 4.10K tokens", "loss 5.5000", "128 tokens/s",
                  "16 s left", "MFU 0%", "FLOPs (6%), chain"):  # fmt: skip
         assert part in line
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tfscale.cli.experiment import plan_of
+from tfscale.cli.common import Common
 from tfscale.config.compose import compose
 from tfscale.config.folders import conf_dir, group_options
 from tfscale.faults import UserFault
@@ -15,7 +15,7 @@ SCHEDULES = group_options()["schedule"]
 
 def faults(*overrides: str) -> list[str]:
     with pytest.raises(UserFault) as caught:
-        plan_of(overrides, None)
+        Common(overrides).plan()
     return caught.value.faults
 
 
@@ -63,7 +63,7 @@ def test_amounts_are_written_as_people_write_them() -> None:
         ("+optim.momentum=1", ["unknown key 'optim.momentum'"]),
         ("growth=papr", ["did you mean paper", "Allowed: exact, grouped, paper, split"]),
         ("optim.lr=fast", ["optim.lr=fast: must be a number"]),
-        ("optim.schedule=linear", ["optim.schedule=linear", "'cosine', 'wsd' or 'constant'"]),
+        ("optim.lr_schedule=linear", ["optim.lr_schedule=linear", "'cosine', 'wsd' or 'constant'"]),
         ("schedule.growth_tokens=many", ["schedule.growth_tokens=many", "15B"]),
         ("schedule.growth_tokens=1e400T", ["schedule.growth_tokens=1e400T", "at most 10^18"]),
         ("launcher.device=tpu", ["launcher.device=tpu", "'auto', 'cpu' or 'cuda'"]),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tfscale.cli.experiment import plan_of
+from tfscale.cli.common import Common
 from tfscale.config.files import composed_of, nested
 from tfscale.config.folders import conf_dir, config_folders
 from tfscale.faults import UserFault
@@ -12,7 +12,7 @@ from tfscale.faults import UserFault
 
 def faults(overrides: list[str], config_dir: Path | None = None) -> list[str]:
     with pytest.raises(UserFault) as caught:
-        plan_of(overrides, config_dir)
+        Common(overrides, config_dir).plan()
     return caught.value.faults
 
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tfscale.cli.experiment import plan_of
+from tfscale.cli.common import Common
 from tfscale.cli.main import app
 from tfscale.cli.run import _amiss
 from tfscale.config.compose import compose
@@ -34,7 +34,7 @@ VALUES = ["é", "李明", "a=b", "=", "a#b", "(", "a(1)", "[x", "[a,b]", "{a: b}
 
 def faults(*overrides: str, config_dir: Path | None = None) -> list[str]:
     with pytest.raises(UserFault) as caught:
-        plan_of(overrides, config_dir, _amiss)
+        Common(overrides, config_dir).plan(_amiss)
     return caught.value.faults
 
 
@@ -141,9 +141,9 @@ def test_special_characters_inside_a_dictionary_are_shown_in_quotes_that_can_be_
      ("optim.lr=nan", "optim.lr=nan: must be a finite number"), ("seed=1.5", "seed=1.5: must be a whole number"),
      ("tracking.enabled=maybe", "tracking.enabled=maybe: must be true or false"),
      ("optim.clip=-1", "optim.clip=-1: must be at least 0"),
-     ("optim.floor=2", "must be a fraction, from 0 to 1; try 0.1"),
+     ("optim.min_lr_ratio=2", "must be a fraction, from 0 to 1; try 0.1"),
      ("seed=99999999999999999999", "must be at most 10^18"),
-     ("optim.schedule=cosin", "did you mean 'cosine'?")],
+     ("optim.lr_schedule=cosin", "did you mean 'cosine'?")],
 )  # fmt: skip
 def test_a_value_of_the_wrong_kind_says_what_it_must_be(override: str, told: str) -> None:
     (fault,) = faults(override)
@@ -186,7 +186,7 @@ def test_what_follows_from_a_fault_is_not_told_too(overrides: list[str]) -> None
 
 SINGLE = {"optim.lr": "x", "optim.clip": "-1", "seeds": "0", "model.rotary": "2", "launcher.device": "tpu",
           "growth": "no", "trian": "1", "runs": "", "schedule.stages.stage2.lr": "-1", "device.mfu": "0",
-          "data.heldout": "1", "optim.beta1": "one", "growth.noise": "99", "launcher.keep": "0"}  # fmt: skip
+          "data.validation": "1", "optim.beta1": "one", "growth.noise": "99", "launcher.keep": "0"}  # fmt: skip
 
 
 @fuzz(10)
@@ -237,7 +237,7 @@ def shipped(folder: Path, *overrides: str) -> Experiment:
 def test_a_group_file_of_another_project_is_named_with_what_to_do(other_project: Path) -> None:
     (other_project / "conf" / "config.yaml").unlink()
     told = faults()
-    assert told[0].startswith("conf/optim/tiny.yaml:1: unknown key 'optim.name' in a configuration file")
+    assert told[0].startswith("conf/optim/tiny.yaml:1: unknown key 'optim.type' in a configuration file")
     assert "--config-dir none" in told[0]
 
 

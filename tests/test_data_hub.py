@@ -128,8 +128,8 @@ NOBODY = "http://127.0.0.1:9"
 CORPUS = [
     "data=hub",
     "data.dataset=someone/corpus",
-    "data.heldout=0.2",
-    "data.heldout_tokens=256",
+    "data.validation=0.2",
+    "data.validation_tokens=256",
     "data.tokenizer=hub",
     "data.tokenizer_name=someone/tokenizer",
     "model.vocab_size=512",
@@ -223,7 +223,7 @@ def test_local_files_in_their_place_are_read_instead(tmp_path: Path, monkeypatch
     (tmp_path / "data" / "openwebtext" / "a.parquet").write_bytes(parquet(DOCUMENTS))
     (tmp_path / "data" / "gpt_neox_20b").mkdir()
     (tmp_path / "data" / "gpt_neox_20b" / "tokenizer.json").write_bytes(TOKENIZER["tokenizer.json"])
-    small = ["data=openwebtext", "data.heldout=0.2", "data.heldout_tokens=256"]
+    small = ["data=openwebtext", "data.validation=0.2", "data.validation_tokens=256"]
     shown = tfscale("plan", *small, cwd=tmp_path, endpoint=NOBODY)
     assert "the corpus is not prepared" in shown.stdout, shown.stderr
     monkeypatch.chdir(tmp_path)

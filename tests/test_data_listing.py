@@ -196,7 +196,13 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def prepare(folder: Path, runs: Path, *more: str) -> str:
-    overrides = ["data=text", f"data.path={folder}", "data.vocab_size=257", "data.heldout_tokens=1024", f"runs={runs}"]
+    overrides = [
+        "data=text",
+        f"data.path={folder}",
+        "data.vocab_size=257",
+        "data.validation_tokens=1024",
+        f"runs={runs}",
+    ]
     answer = CliRunner().invoke(app, ["data", "prepare", *overrides, *more])
     if answer.exception is not None:
         raise answer.exception
@@ -228,7 +234,7 @@ def test_json_names_every_file(mixed: Path, tmp_path: Path) -> None:
 def test_a_run_that_prepares_its_corpus_says_what_is_left_out(
     mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = ["data.vocab_size=257", "data.heldout_tokens=1024", f"runs={tmp_path / 'runs'}", "optim=tiny"]
+    settings = ["data.vocab_size=257", "data.validation_tokens=1024", f"runs={tmp_path / 'runs'}", "optim=tiny"]
     overrides = ["data=text", f"data.path={mixed}", *settings]
     prepare_for(make_plan(compose(overrides)))
     words = "warning: data.path: 12 left out (10 .md is not read; 1 hidden; 1 no extension)"

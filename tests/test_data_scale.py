@@ -23,7 +23,7 @@ from tfscale.data.sources import KNOWN, CorpusSpec, fingerprint
 from tfscale.data.stored import stored, unfinished
 from tfscale.data.tokenizer import TokenizerSpec
 
-SMALL = {"UNIT_BYTES": 3000, "SHARD_TOKENS": 900, "RANGE_DOCUMENTS": 64, "PROCESS_BYTES": 1}
+SMALL = {"UNIT_BYTES": 3000, "SHARD_TOKENS": 900, "RANGE_DOCUMENTS": 64, "POOL_BYTES": 1}
 """So that a few kilobytes are many parts, shards and ranges."""
 
 
@@ -51,7 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "UNIT_BYTES", SMALL["UNIT_BYTES"])
     monkeypatch.setattr(assemble, "SHARD_TOKENS", SMALL["SHARD_TOKENS"])
     monkeypatch.setattr(duplicates, "RANGE_DOCUMENTS", SMALL["RANGE_DOCUMENTS"])
-    monkeypatch.setattr(workers, "PROCESS_BYTES", SMALL["PROCESS_BYTES"])
+    monkeypatch.setattr(workers, "POOL_BYTES", SMALL["POOL_BYTES"])
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ from tfscale.data.prepare import prepare
 from tfscale.data.sources import CorpusSpec
 from tfscale.data.tokenizer import TokenizerSpec
 
-readers.UNIT_BYTES, assemble.SHARD_TOKENS, duplicates.RANGE_DOCUMENTS, workers.PROCESS_BYTES = {tuple(SMALL.values())}
+readers.UNIT_BYTES, assemble.SHARD_TOKENS, duplicates.RANGE_DOCUMENTS, workers.POOL_BYTES = {tuple(SMALL.values())}
 text, root, processes, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 reports = 0
 
@@ -168,10 +168,10 @@ def test_a_killed_process_is_told_and_what_is_done_stays(text: Path, tmp_path: P
     def kill_one(report: Report) -> None:
         if report.phase == "tokenizing" and not killed:
             ours = psutil.Process().children(recursive=True)
-            killed.extend(each for each in ours if "tfscale.data.worker" in each.cmdline())
+            killed.extend(each for each in ours if "spawn_main" in " ".join(each.cmdline()))
             killed[0].kill()
 
-    with pytest.raises(DataError, match="was killed, perhaps for want of memory"):
+    with pytest.raises(DataError, match="was killed, perhaps because memory ran out"):
         prepare(spec_of(text), tmp_path, kill_one, workers=2)
     reports: list[Report] = []
     prepare(spec_of(text), tmp_path, reports.append, workers=1)
@@ -270,6 +270,6 @@ def test_text_that_is_slow_to_read_is_read_once(tmp_path: Path, monkeypatch: pyt
 def test_progress_says_how_fast_it_is_and_how_long_it_takes_yet() -> None:
     report = Report("tokenizing", done=6 * 10**9, total=10**10, found=5 * 10**9, documents=1000, tokens=250_000_000)
     words = progress_words(report, 500)
-    assert words == "6.0 of 10.0 GB, 1,000 documents, 250.0M tokens at 500.0K/s, 33 min left"
+    assert words == "6.0 of 10.0 GB, 1,000 documents, 250M tokens at 500K/s, 33 min left"
     assert progress_words(Report("learning the tokenizer"), 500) == ""
     assert "left" not in progress_words(replace(report, done=report.found), 500), "what was found says nothing of speed"

@@ -99,7 +99,7 @@ def command(corpus: CorpusSpec, runs: Path, *more: str) -> Any:
     assert corpus.tokenizer
     overrides = [
         "data=text", f"data.path={corpus.path}", "data.tokenizer=file", f"data.tokenizer_path={corpus.tokenizer.path}",
-        "data.heldout=0.3", "data.heldout_tokens=64", "model.context=32", f"runs={runs}",
+        "data.validation=0.3", "data.validation_tokens=64", "model.context=32", f"runs={runs}",
     ]  # fmt: skip
     return CliRunner().invoke(app, ["data", "prepare", *overrides, *more])
 

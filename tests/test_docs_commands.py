@@ -59,7 +59,7 @@ schedule:
     stage3: {size: 10K, qkv: 12, transformer: {n_layer: 2, d_model: 16, n_head: 2}}
     stage4: {size: 12K, qkv: 16, transformer: {n_layer: 2, d_model: 16, n_head: 2, d_ff: 96}}
 """,
-    "data/wiki": "{source: text, path: my_texts, tokenizer: bpe, vocab_size: 300, heldout_tokens: 1024}",
+    "data/wiki": "{source: text, path: my_texts, tokenizer: bpe, vocab_size: 300, validation_tokens: 1024}",
     "tracking/mlflow": "enabled: false",
 }
 """What stands in conf/ of the folder, before the shipped files of these names."""

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from stages import planned, prepare_folder, wait_for
 
+from tfscale.cli.common import Common
 from tfscale.cli.execute import check
-from tfscale.cli.experiment import plan_of
 from tfscale.cli.run import run
 from tfscale.config.schema import LauncherPart
 from tfscale.faults import PREEMPTED, UserFault
@@ -148,7 +148,7 @@ def test_variables_that_another_launcher_has_left_are_told_and_do_not_reach_a_st
 ) -> None:
     for name, value in {**variables, "LOCAL_RANK": "7", "TORCHELASTIC_MAX_RESTARTS": "x"}.items():
         monkeypatch.setenv(name, value)
-    check(plan_of(small, None))
+    check(Common(small).plan())
     names = "RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"
     assert f"note: {names} in the environment have no effect" in capsys.readouterr().out
     [attempt] = ThisMachine(LauncherPart(threads=1)).start([stage])
@@ -162,5 +162,5 @@ def test_tfscale_that_torchrun_has_started_several_times_is_refused(
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserFault, match=r"WORLD_SIZE=2: must be 1 .*launcher=torchrun launcher.processes=2 starts"):
-        run(small, None)
+        run(Common(small))
     assert not (tmp_path / "runs").exists()

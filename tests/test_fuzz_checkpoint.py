@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Totals
-from tfscale.models.config import TokenFormerConfig, TokenGroup
 from tfscale.models.init import build_model
+from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.tokenformer import TokenFormerConfig
 
 GROUP = (TokenGroup(6, 2.0),)
 CONFIG = TokenFormerConfig(1, 8, 2, vocab_size=11, context=4, qkv=GROUP, out=GROUP, ffn=GROUP)

@@ -14,7 +14,8 @@ from tfscale.config.compose import compose
 from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
 from tfscale.plan.plan import make_plan
-from tfscale.predict import Machine, duration, gigabytes, predict
+from tfscale.predict import Machine, predict
+from tfscale.text import duration, gigabytes
 
 MACHINE = Machine("cpu", "a machine", 8 << 30, 1e11)
 

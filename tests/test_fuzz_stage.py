@@ -114,7 +114,7 @@ def ready(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """A folder and a stage that runs in it."""
     folder = tmp_path_factory.mktemp("ready")
     model = ["model.n_layer=1", "model.d_model=8", "model.n_head=2", "model.context=16"]
-    text = ["data=text", f"data.path={corpus}", "data.vocab_size=257", "data.heldout_tokens=64"]
+    text = ["data=text", f"data.path={corpus}", "data.vocab_size=257", "data.validation_tokens=64"]
     plan = make_plan(compose([*model, *text, f"runs={folder}", "optim.batch_tokens=64", "launcher.threads=1"]))
     prepare(plan.corpus.spec, folder / "data")
     stage = plan.chain.stages[0]

@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from tfscale.models.cache import Cache
-from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.generation import Reader, Sampling, draw, generate
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
 
 SHAPE = {"n_layer": 3, "d_model": 32, "n_head": 4, "vocab_size": 96, "context": 24}
 ONE, TWO = (TokenGroup(24, 4.9),), (TokenGroup(20, 4.0), TokenGroup(12, 3.0))

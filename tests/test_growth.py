@@ -13,9 +13,10 @@ from tfscale.growth.checkpoints import grow_checkpoint
 from tfscale.growth.operators import grow_tensor
 from tfscale.growth.recipe import GrowthRecipe, Tokens, grow_config, preserves
 from tfscale.growth.verify import compare
-from tfscale.models.config import NormActivation, TokenFormerConfig, TokenGroup, default_tau
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import NormActivation, TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
 
 PAPER = GrowthRecipe("paper", "random", "random", "recompute", moments="drop", data="restart")
 EXACT = GrowthRecipe("exact", "zero", "random", "keep")

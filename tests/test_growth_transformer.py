@@ -23,10 +23,10 @@ from tfscale.growth.transformer_depth import source_of
 from tfscale.growth.transformer_recipe import TransformerGrowth, can_make, grow_shape, transformer_preserves
 from tfscale.growth.transformer_width import widen_tensor
 from tfscale.growth.verify import compare
-from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import parameters
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.status import read_done, read_growth
 from tfscale.verify import verify_plan
@@ -204,7 +204,7 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
     shape = "{n_layer: 1, d_model: 16, n_head: 2, d_ff: 32}"
     overrides = [
         f"runs={tmp_path_factory.mktemp('transformers')}", "data=text", f"data.path={corpus}", "data.vocab_size=257",
-        "data.heldout_tokens=1024", "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
+        "data.validation_tokens=1024", "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
         "optim.batch_tokens=128", "launcher.threads=1", "tracking=none", f"baseline=[{','.join(ARMS)}]",
         "schedule.growth_tokens=1024", "schedule.stages.stage1.tokens=2048", "schedule.stages.stage1.qkv=4",
         "schedule.stages.stage2.qkv=48", f"schedule.stages.stage1.transformer={shape}",

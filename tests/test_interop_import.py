@@ -18,9 +18,9 @@ from tfscale.faults import UserFault
 from tfscale.growth.imported_weights import cost_of
 from tfscale.interop.adopt import adopt
 from tfscale.interop.official import read_official
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.plan.plan import make_plan
 from tfscale.stage.spec import read_spec
 from tfscale.stage.status import read_done
@@ -203,7 +203,7 @@ def test_an_imported_stage_grows_and_writes_and_says_what_it_cost(small: list[st
     data = prepare(plan.corpus.spec, plan.runs / "data")
     stage = tmp_path / "imported"
     official = ("import", GOLDEN / "pytorch_model.bin", "--config", GOLDEN / "config.yml", "--to", stage)
-    assert "2.0M tokens" in tfscale(*official, "--data", data.folder, "--tokens", "2M")
+    assert "2.00M tokens" in tfscale(*official, "--data", data.folder, "--tokens", "2M")
     spec = read_spec(stage)
     assert spec.init_from == json.loads((stage / "import.json").read_text())["weights_sha256"]
     with pytest.raises(UserFault, match="exists already"):

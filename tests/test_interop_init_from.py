@@ -48,7 +48,7 @@ def overrides(corpus: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "conf" / "schedule" / "released.yaml").write_text(SCHEDULE.strip())
     return [
         "schedule=released", f"runs={tmp_path / 'runs'}", f"data.path={corpus}", "data.vocab_size=300",
-        "data.heldout_tokens=1024", "optim.batch_tokens=256", "launcher.threads=1", "tracking=none",
+        "data.validation_tokens=1024", "optim.batch_tokens=256", "launcher.threads=1", "tracking=none",
     ]  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def released(folder: Path) -> Path:
 def overrides(folder: Path) -> list[str]:
     return [
         "schedule=released", f"runs={folder / 'runs'}", f"data.path={folder / 'corpus'}", "data.vocab_size=300",
-        "data.heldout_tokens=1024", "optim.batch_tokens=256", "launcher.threads=1", "tracking=none",
+        "data.validation_tokens=1024", "optim.batch_tokens=256", "launcher.threads=1", "tracking=none",
         f"init_from={released(folder)}", "--config-dir", str(folder / "conf"),
     ]  # fmt: skip
 

@@ -33,7 +33,7 @@ CASES: list[Case] = [
 def planned(family: str, devices: int, sharding: str) -> tuple[StageSpec, Layout]:
     """The largest stage of a family, and its planned layout."""
     overrides = [*CLUSTER, f"launcher.nodes={devices // PER_HOST}", f"launcher.sharding={sharding}"]
-    plan = make_plan(compose([*overrides, "launcher.recompute=none"]))
+    plan = make_plan(compose([*overrides, "launcher.activation_checkpointing=none"]))
     spec = next(arm.stages[-1].spec for arm in plan.arms if arm.stages[-1].spec.model.family == family)
     return spec, layout(spec, planned_machine(plan.experiment))
 
@@ -48,7 +48,7 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
     from tfscale.models.init import build_model
     from tfscale.training.device import Device
     from tfscale.training.fitting import Fit
-    from tfscale.training.optimizer import build_optimizer, moments
+    from tfscale.training.optimizer import ModelOptimizer
     from tfscale.training.parallel import parallelize
     from tfscale.training.world import World
 
@@ -71,13 +71,13 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
         objective = parallelize(model, world, Device("cpu", bf16=False, compiled=False), fit)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")
-            optimizer = build_optimizer(model, spec.optimizer)
+            optimizer = ModelOptimizer(model, spec.optimizer)
             tokens = torch.zeros(1, spec.model.context, dtype=torch.long)
             objective(tokens, tokens).backward()
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             held = {"weights": own(list(model.parameters())), "gradients": own(gradients)}
             optimizer.step()
-            held["moments"] = own(list(moments(model, optimizer).values()))
+            held["moments"] = own(list(optimizer.state().values()))
         world.close()
         return held
 

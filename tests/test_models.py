@@ -7,18 +7,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tfscale.models.config import (
-    ModelConfig,
-    TokenFormerConfig,
-    TokenGroup,
-    TransformerConfig,
-    default_tau,
-    from_dict,
-    to_dict,
-)
-from tfscale.models.init import build_model, init_tensor, std_of
+from tfscale.models.config import ModelConfig
+from tfscale.models.families import from_dict, to_dict
+from tfscale.models.init import build_model, init_tensor
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.pattention import Pattention, QKVPattention, pattention
 from tfscale.models.rotary import rotary_table, rotate, rotated_heads
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
 
 
 def groups(*sizes: int) -> tuple[TokenGroup, ...]:
@@ -171,11 +167,11 @@ def test_scaled_first_values_follow_width_and_depth() -> None:
     official = tokenformer(n_layer=12, d_model=768, n_head=12)
     wide, small = replace(official, init="scaled"), tokenformer(n_layer=2, d_model=32, init="scaled")
     keys, values = "blocks.0.ffn.keys", "blocks.0.ffn.values"
-    assert std_of(keys, wide) == pytest.approx(std_of(keys, official))
-    assert std_of(keys, small) == pytest.approx(0.02 * math.sqrt(768 / 32))
-    assert std_of(values, small) == pytest.approx(1 / math.sqrt(2 * 2 * 32))
-    assert std_of("embedding", small) == std_of("embedding", official)
-    assert init_tensor(keys, (4000, 32), small, seed=0).std().item() == pytest.approx(std_of(keys, small), rel=0.02)
+    assert wide.init_std(keys) == pytest.approx(official.init_std(keys))
+    assert small.init_std(keys) == pytest.approx(0.02 * math.sqrt(768 / 32))
+    assert small.init_std(values) == pytest.approx(1 / math.sqrt(2 * 2 * 32))
+    assert small.init_std("embedding") == official.init_std("embedding")
+    assert init_tensor(keys, (4000, 32), small, seed=0).std().item() == pytest.approx(small.init_std(keys), rel=0.02)
     assert "init" not in to_dict(official)  # keys and checkpoints from before stay what they were
     assert from_dict(to_dict(small)) == small
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfscale.models import tiles
-from tfscale.models.config import TransformerConfig
 from tfscale.models.cross_entropy import Reduction, cross_entropy
 from tfscale.models.init import build_model
+from tfscale.models.transformer import TransformerConfig
 
 VOCAB, WIDTH = 61, 32
 TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 1e-2}

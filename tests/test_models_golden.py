@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tfscale.models.config import TokenFormerConfig, TokenGroup, default_tau
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
 
 GOLDEN = Path(__file__).parent / "golden" / "official_tiny"
 LIMIT = 1e-5

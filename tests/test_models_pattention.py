@@ -5,10 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from tfscale.models import tiles
-from tfscale.models.config import Groups, NormActivation, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
 from tfscale.models.execution import Recompute
 from tfscale.models.init import build_model
+from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, default_tau
 from tfscale.models.pattention import Pattention, pattention, pattentions, plain_pattention
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
 
 IN, OUT = 24, 20
 LIMIT = {torch.float64: 1e-14, torch.float32: 2e-6, torch.bfloat16: 1e-2}

@@ -15,10 +15,11 @@ from tfscale.faults import UserFault
 from tfscale.models.counts import flops, parameters
 from tfscale.plan.arms import cumulative_flops
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.predict import duration, preflight
+from tfscale.predict import preflight
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.status import find_stage, read_done, read_growth, status_of
+from tfscale.text import duration
 
 
 def plan_of(*overrides: str) -> Plan:
@@ -98,7 +99,7 @@ def test_data_goes_on_where_the_parent_stopped_or_starts_again() -> None:
 
 
 def test_a_continued_learning_rate_starts_at_the_parents_last() -> None:
-    stages = plan_of("growth.lr=continue", "optim.schedule=constant").chain.stages
+    stages = plan_of("growth.lr=continue", "optim.lr_schedule=constant").chain.stages
     assert stages[1].spec.schedule.warmup_from == stages[0].spec.optimizer.lr
     assert plan_of().chain.stages[1].spec.schedule.warmup_from == 0
 

@@ -7,12 +7,13 @@ from itertools import pairwise
 
 import pytest
 
+from tfscale.cli.common import Common
 from tfscale.cli.compare import plan_with
 from tfscale.config.compose import compose
 from tfscale.config.folders import group_options
 from tfscale.faults import UserFault
-from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import flops, parameters
+from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.arms import Arm, cumulative_flops
 from tfscale.plan.compute_optimal import compute_optimal
 from tfscale.plan.plan import Plan, make_plan
@@ -28,7 +29,7 @@ def plan_of(*overrides: str) -> Plan:
 
 @cache
 def everything(schedule: str = "progressive_tiny") -> Plan:
-    return plan_with([f"schedule={schedule}", "growth=grouped"], ALL, None)
+    return plan_with(Common([f"schedule={schedule}", "growth=grouped"]), ALL)
 
 
 def arms(*names: str, schedule: str = "progressive_tiny") -> list[Arm]:

@@ -94,8 +94,8 @@ def test_what_torch_is_built_for_is_known_without_importing_it() -> None:
 
 def test_a_run_that_is_not_long_is_checked_without_torch(small: list[str]) -> None:
     code = (
-        "import sys; from tfscale.cli.execute import check; from tfscale.cli.experiment import plan_of;"
-        "check(plan_of(sys.argv[1:], None));"
+        "import sys; from tfscale.cli.execute import check; from tfscale.cli.common import Common;"
+        "check(Common(sys.argv[1:]).plan());"
         "from tfscale.orchestrate.launchers.processes import built_for_devices;"
         "assert ('torch' in sys.modules) == built_for_devices()"
     )

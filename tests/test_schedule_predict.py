@@ -85,7 +85,7 @@ def test_a_device_of_64_holds_all_weights_with_ddp_and_a_64th_with_fsdp() -> Non
 
 
 def test_time_energy_and_cost_of_64_devices_are_those_worked_out_by_hand() -> None:
-    found = predicted(*CLUSTER, "launcher.nodes=8", "launcher.sharding=none", "launcher.recompute=none")
+    found = predicted(*CLUSTER, "launcher.nodes=8", "launcher.sharding=none", "launcher.activation_checkpointing=none")
     compute = BATCH_FLOPS / (0.35 * 989.4e12 * 64)  # assumed MFU, dense bf16 peak
     reduce = 2 * (63 / 64) * 4 * PARAMETERS / 400e9  # a ring over eight 50 GB/s adapters a host
     update = 7 * 4 * PARAMETERS / 3.35e12  # AdamW: four values read, three written
@@ -104,7 +104,7 @@ def test_time_energy_and_cost_of_64_devices_are_those_worked_out_by_hand() -> No
 
 
 def test_one_device_needs_its_flops_over_its_share_of_the_peak() -> None:
-    found = predicted(*PAPER, "device=h200", "device.bandwidth=null", "launcher.recompute=none")
+    found = predicted(*PAPER, "device=h200", "device.bandwidth=null", "launcher.activation_checkpointing=none")
     assert found.seconds == pytest.approx(found.flops / (0.35 * 989.4e12))
 
 
@@ -119,7 +119,7 @@ def test_at_512_devices_the_gradients_wait_for_the_network() -> None:
 def test_fsdp_moves_weights_twice_and_gradients_once_in_every_micro_batch() -> None:
     embedding = 50304 * 768  # gathered once, in float32, as are all gradients; blocks in bf16, forward and backward
     moved = 4 * embedding + 2 * 2 * (PARAMETERS - embedding) + 4 * PARAMETERS
-    settings = [*CLUSTER, "launcher.nodes=8", "launcher.micro_batch=4", "launcher.recompute=none"]
+    settings = [*CLUSTER, "launcher.nodes=8", "launcher.micro_batch=4", "launcher.activation_checkpointing=none"]
     full, hybrid = (predicted(*settings, f"launcher.sharding={name}").step for name in ("full", "hybrid"))
     assert full is not None
     assert hybrid is not None
@@ -138,7 +138,10 @@ def test_the_price_and_power_of_ones_own_device_count() -> None:
 
 
 def test_recomputed_blocks_cost_another_forward_pass_without_the_logits() -> None:
-    steps = [predicted(*CLUSTER, f"launcher.recompute={name}").step for name in ("none", "pattention", "blocks")]
+    steps = [
+        predicted(*CLUSTER, f"launcher.activation_checkpointing={name}").step
+        for name in ("none", "pattention", "blocks")
+    ]
     none, pattention, blocks = (step.compute for step in steps if step is not None)
     assert blocks / none == pytest.approx(1 + (FORWARD - 2 * 768 * 50304) / (3 * FORWARD))
     assert none < pattention < blocks
@@ -214,7 +217,7 @@ class OneOfMany(World):
 
 
 @pytest.mark.parametrize("memory", [3, 8, 16, 24, 30, 40, 80])
-@pytest.mark.parametrize("settings", [[], ["launcher.sharding=hybrid"], ["launcher.recompute=none"],
+@pytest.mark.parametrize("settings", [[], ["launcher.sharding=hybrid"], ["launcher.activation_checkpointing=none"],
                                       ["launcher.sharding=full", "launcher.micro_batch=4"]])  # fmt: skip
 @pytest.mark.parametrize(("nodes", "gpus"), [(1, 1), (1, 8), (4, 8), (8, 1)])
 def test_the_plan_lays_a_stage_out_as_the_training_room_does(
@@ -239,12 +242,14 @@ def test_the_plan_lays_a_stage_out_as_the_training_room_does(
     [
         (["device=rtx4090", "launcher.kind=torchrun", "launcher.processes=8", "launcher.sharding=none"],
          ["launcher.sharding=full"]),
-        (["device=rtx4090", "device.memory=28", "launcher.recompute=none"], ["launcher.recompute=blocks"]),
+        (["device=rtx4090", "device.memory=28", "launcher.activation_checkpointing=none"],
+         ["launcher.activation_checkpointing=blocks"]),
         (["device=rtx4090"], ["launcher.kind=torchrun", "launcher.processes=2"]),
         (["device=rtx4090", "launcher.kind=slurm", "launcher.slurm.gpus=1"], ["launcher.nodes=2"]),
         (["device=h100_sxm", "launcher.micro_batch=64"], ["launcher.micro_batch=auto"]),
         (["device=rtx4090", "launcher.kind=torchrun", "launcher.processes=2", "launcher.sharding=none",
-          "launcher.recompute=none", "device.memory=17"], ["launcher.sharding=full", "launcher.recompute=blocks"]),
+          "launcher.activation_checkpointing=none", "device.memory=17"],
+         ["launcher.sharding=full", "launcher.activation_checkpointing=blocks"]),
     ],
 )  # fmt: skip
 def test_a_stage_that_does_not_fit_is_told_the_first_setting_that_helps(

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 from stages import train
 
+from tfscale.cli.common import Common
 from tfscale.cli.compare import compare_plan
 from tfscale.cli.console import console
+from tfscale.cli.dashboard import name_of
 from tfscale.cli.plan import plan as plan_verb
 from tfscale.cli.status import status
 from tfscale.cli.summary import chain_table
-from tfscale.cli.words import name_of
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.faults import UserFault
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.plan.rehearsal import rehearsal
-from tfscale.predict import duration, families, planned_machine, predict
+from tfscale.predict import families, planned_machine, predict
+from tfscale.text import duration
 from tfscale.verify import verify_plan
 
 
@@ -32,7 +34,7 @@ def keys(plan: Plan) -> list[str]:
 
 def test_replicates_are_the_plans_of_the_next_seeds_and_orders() -> None:
     several = plan_of("baseline=scratch", "seeds=3", "seed=5")
-    alone = [plan_of("baseline=scratch", f"seed={5 + n}", f"data.order_seed={n}") for n in range(3)]
+    alone = [plan_of("baseline=scratch", f"seed={5 + n}", f"data.shuffle_seed={n}") for n in range(3)]
     assert keys(several) == [key for plan in alone for key in keys(plan)]
     assert len(set(keys(several))) == 3 * len(keys(alone[0]))
 
@@ -67,7 +69,7 @@ def test_an_impossible_number_of_seeds_is_told(count: int) -> None:
 
 def test_a_plan_shows_each_arm_once_and_what_all_seeds_cost(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     overrides = [f"runs={tmp_path}", "schedule=progressive_1b4", "device=h100_sxm", "launcher=slurm", "tracking=none"]
-    assert plan_verb([*overrides, "seeds=3"], False, None) == 0
+    assert plan_verb(Common([*overrides, "seeds=3"])) == 0
     printed = capsys.readouterr().out
     assert printed.count("progressive (") == 1
     assert "x 3 seeds" in printed
@@ -93,7 +95,7 @@ def test_the_replicates_of_an_arm_have_names_of_their_own() -> None:
 
 def test_the_state_of_every_seed_is_shown(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [*small, "seeds=2", "baseline=trained_on"]
-    assert status(overrides, False, None) == 0
+    assert status(Common(overrides)) == 0
     plan = plan_of(*overrides)
     printed = capsys.readouterr().out
     assert printed.count("seed ") == len(plan.arms), "a column in each arm's table"

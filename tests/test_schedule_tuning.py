@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from stages import StopAt, train
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import leave_stdout
 from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def overrides(folder: Path, corpus: Path) -> list[str]:
     return [
         "schedule=pair", f"runs={folder / 'runs'}", f"data.path={corpus}", "data.vocab_size=257",
-        "data.heldout_tokens=512", "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
+        "data.validation_tokens=512", "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
         "optim.batch_tokens=128", "optim.lr=1e-6", "launcher.threads=1", "tracking=none", "baseline=scratch",
     ]  # fmt: skip
 
@@ -120,14 +121,14 @@ def test_nothing_that_is_reported_has_been_chosen_by_its_own_text_or_seed(plan: 
     reported = make_plan(several.experiment).stages
     for stage in stages_left(tuning.findings()):
         text = stage.spec.data
-        assert text.heldout_start >= plan.experiment.data.heldout_start + plan.experiment.data.heldout_tokens
+        assert text.heldout_start >= plan.experiment.data.validation_start + plan.experiment.data.validation_tokens
         assert stage.spec.seed not in {each.spec.seed for each in reported}
         assert text.order_seed not in {each.spec.data.order_seed for each in reported}
         assert stage.key not in {each.key for each in reported}
 
 
 def test_evaluating_from_the_start_of_the_heldout_text_is_the_stage_it_always_was(plan: Plan) -> None:
-    there = replace(plan.experiment, data=replace(plan.experiment.data, heldout_start=512))
+    there = replace(plan.experiment, data=replace(plan.experiment.data, validation_start=512))
     before, after = plan.stages, make_plan(there).stages
     assert not {stage.key for stage in before} & {stage.key for stage in after}
     assert before[0].spec.data.heldout_start == 0
@@ -202,7 +203,7 @@ def test_a_stopped_tuning_goes_on_survives_divergence_and_trains_nothing_twice(
     assert not train(stopped, StopAt(9))
     asked = Asked(("transformer_scratch",), "1e-31,1", 0, 1, None)
     leave_stdout(True)
-    assert tune(own, asked, True, folder / "conf") == 0
+    assert tune(Common(own, folder / "conf", as_json=True), asked) == 0
     record = json.loads(capsys.readouterr().out)
     starts = [event["step"] for event in read_events(stopped.path) if event["event"] == "start"]
     assert starts[0] == 0
@@ -212,7 +213,7 @@ def test_a_stopped_tuning_goes_on_survives_divergence_and_trains_nothing_twice(
     assert [trial["loss"] is None for trial in record["rates"][0]["trials"]] == [False, True]
     assert record["chosen"] == ["schedule.stages.large.transformer.lr=0.01"]
     written = {file: file.stat().st_mtime_ns for file in planned.runs.glob("stages/*/*.json*")}
-    assert tune(own, asked, True, folder / "conf") == 0
+    assert tune(Common(own, folder / "conf", as_json=True), asked) == 0
     assert json.loads(capsys.readouterr().out) == record
     leave_stdout(False)
     assert written == {file: file.stat().st_mtime_ns for file in planned.runs.glob("stages/*/*.json*")}
@@ -249,7 +250,7 @@ def test_the_command_shows_records_and_writes_what_was_chosen(
 ) -> None:
     """Over finished runs: nothing is trained."""
     asked = Asked(("all",), "1,10000", 0, 1, "pair_tuned")
-    assert tune(overrides, asked, False, folder / "conf") == 0
+    assert tune(Common(overrides, folder / "conf"), asked) == 0
     shown = capsys.readouterr().out
     (path,) = (tuned.plan.runs / "tuning").glob(f"pair-{tuned.key}.json")
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -276,17 +277,17 @@ def test_another_schedule_is_taken_over_with_its_own_groups(tmp_path: Path) -> N
 def test_all_faults_are_told_at_once_and_nothing_is_written(folder: Path, overrides: list[str], tmp_path: Path) -> None:
     own = [*overrides, f"runs={tmp_path / 'elsewhere'}"]
     with pytest.raises(UserFault) as caught:
-        tune(own, Asked(("progresive", "trained_on"), "-1,x", -1, 0, "pair"), False, folder / "conf")
+        tune(Common(own, folder / "conf"), Asked(("progresive", "trained_on"), "-1,x", -1, 0, "pair"))
     told = "\n".join(caught.value.faults)
     for words in ("'-1' is no", "'x' is no", "--further -1", "--seeds 0", "of that name", "did you mean progressive"):
         assert words in told
     with pytest.raises(UserFault) as caught:
-        tune([*own, "optim.lr=-1"], Asked(("all",), "1", 0, 1, "../x"), False, folder / "conf")
+        tune(Common([*own, "optim.lr=-1"], folder / "conf"), Asked(("all",), "1", 0, 1, "../x"))
     told = "\n".join(caught.value.faults)
     for words in ("two at least", "names a schedule", "optim.lr=-1"):
         assert words in told
     with pytest.raises(UserFault, match=r"rehearse"):
-        tune([*own, "schedule.rehearse=true"], Asked(("all",), "1,2", 0, 1, None), False, folder / "conf")
+        tune(Common([*own, "schedule.rehearse=true"], folder / "conf"), Asked(("all",), "1,2", 0, 1, None))
     assert not list(tmp_path.iterdir())
 
 

@@ -44,6 +44,7 @@ def is_weights_alone(name: str, call: ast.Call, file: str) -> bool:
 
 
 def test_nothing_that_is_read_can_carry_code() -> None:
+    """No file, that is: a pool of processes pickles what it sends to its own children, which this does not look at."""
     for file, tree in SOURCES.items():
         assert not CODE_CARRIERS & {name.partition(".")[0] for name in imported(tree)}, file
         for name, call in calls(tree):
@@ -105,7 +106,7 @@ def test_a_whole_run_unpickles_nothing_and_speaks_to_nobody(corpus: Path, tmp_pa
     log = tmp_path / "watched"
     told = os.environ.get("PYTHONPATH", "")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'watch'}:{told}", "WATCHED": str(log)}
-    text = [f"data.path={corpus}", "data.vocab_size=257", "data.heldout_tokens=1024"]
+    text = [f"data.path={corpus}", "data.vocab_size=257", "data.validation_tokens=1024"]
     command = [sys.executable, "-m", "tfscale.cli", "run", "schedule=one", *text, "launcher.threads=1"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

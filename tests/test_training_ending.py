@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from stages import StopAt, elsewhere, outcome, planned, same, train
 
+from tfscale.cli.common import Common
 from tfscale.cli.compare import compare
 from tfscale.cli.plan import plan as plan_verb
 from tfscale.cli.tune import Asked, tune
@@ -27,9 +28,9 @@ from tfscale.stage.status import is_done, read_done
 from tfscale.tracking.stage_run import StageRun
 from tfscale.verify import verify_plan
 
-WSD = ["optim.schedule=wsd", "optim.decay=0.25", "optim.warmup=0"]
-SOON = [*WSD, "schedule.grow_when.rule=plateau", "schedule.grow_when.every=256", "schedule.grow_when.least=9",
-        "schedule.grow_when.looks=2"]  # fmt: skip
+WSD = ["optim.lr_schedule=wsd", "optim.decay_fraction=0.25", "optim.warmup=0"]
+SOON = [*WSD, "schedule.grow_when.rule=plateau", "schedule.grow_when.eval_every=256", "schedule.grow_when.min_delta=9",
+        "schedule.grow_when.patience=2"]  # fmt: skip
 """Nine nats are never gained within two looks: the third look ends a stage."""
 
 
@@ -115,7 +116,7 @@ def test_a_stage_ends_where_its_rule_says_with_its_rate_decayed(small: list[str]
 
 
 def test_with_a_constant_rate_it_ends_at_once(small: list[str]) -> None:
-    stage = base(small, "optim.schedule=constant")
+    stage = base(small, "optim.lr_schedule=constant")
     assert train(stage)
     assert read_done(stage.path)["tokens"] == 3 * 256
     assert (stage.path / "heldout.json").exists()
@@ -155,7 +156,9 @@ def test_tracking_takes_what_a_rule_decides_for_no_parameter(small: list[str]) -
 
 
 def test_rules_are_part_of_a_stages_key(small: list[str]) -> None:
-    keys = {base(small, *more).key for more in ([], ["schedule.grow_when.least=8"], ["schedule.grow_when.looks=3"])}
+    keys = {
+        base(small, *more).key for more in ([], ["schedule.grow_when.min_delta=8"], ["schedule.grow_when.patience=3"])
+    }
     assert len(keys) == 3
     assert planned([*small, *WSD])[0].key not in keys
 
@@ -164,9 +167,9 @@ def test_a_chain_is_decided_stage_by_stage_and_its_cost_is_the_baselines_budget(
     small: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = [*small, *SOON]
-    assert plan_verb([*overrides, "baseline=scratch"], False, None) == 0
+    assert plan_verb(Common([*overrides, "baseline=scratch"])) == 0
     assert "the most of all arms" in " ".join(capsys.readouterr().out.split())
-    assert compare(overrides, "scratch", run_missing=True, config_dir=None) == 0
+    assert compare(Common(overrides), "scratch", run_missing=True) == 0
     printed = capsys.readouterr().out
     assert "has learnt enough by schedule.grow_when" in printed
     plan = make_plan(compose([*overrides, "baseline=scratch"]))
@@ -195,10 +198,10 @@ def test_a_stage_that_ended_elsewhere_than_its_rule_says_is_found_out(small: lis
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("optim.schedule=cosine", "try optim.schedule=wsd or constant"),
-        ("schedule.grow_when.every=-1", "schedule.grow_when.every"),
-        ("schedule.grow_when.least=0", "schedule.grow_when.least=0"),
-        ("schedule.grow_when.looks=0", "schedule.grow_when.looks=0: must be at least 1"),
+        ("optim.lr_schedule=cosine", "try optim.lr_schedule=wsd or constant"),
+        ("schedule.grow_when.eval_every=-1", "schedule.grow_when.eval_every"),
+        ("schedule.grow_when.min_delta=0", "schedule.grow_when.min_delta=0"),
+        ("schedule.grow_when.patience=0", "schedule.grow_when.patience=0: must be at least 1"),
         ("schedule.grow_when.rule=bored", "budget"),
     ],
 )
@@ -210,7 +213,7 @@ def test_rules_that_mean_nothing_are_told(override: str, says: str) -> None:
 def test_rates_are_not_tuned_at_budgets_that_they_decide(small: list[str], tmp_path: Path) -> None:
     asked = Asked(("progressive",), "0.5,1,2", 0, 1, None)
     with pytest.raises(UserFault, match="tune with rule=budget"):
-        tune([*small, *SOON], asked, as_json=False, config_dir=None)
+        tune(Common([*small, *SOON]), asked)
     assert not (tmp_path / "runs").exists()
 
 

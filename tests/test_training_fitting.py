@@ -8,9 +8,10 @@ import torch
 from stages import planned, trainer_of
 from test_training_parts import SPEC
 
-from tfscale.models.config import TokenFormerConfig, TokenGroup
 from tfscale.models.counts import MEMORY_SHARE, memory
 from tfscale.models.execution import Execution
+from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.events import Event
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device, free_memory

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
+from tfscale.models.transformer import TransformerConfig
+from tfscale.optimizers.adamw import AdamW
 from tfscale.stage.events import EventLog, EventTail, read_events
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.lock import StageHeld, StageLock, held
 from tfscale.stage.spec import (
     DataSpec,
-    OptimizerSpec,
     RunSpec,
     ScheduleSpec,
     StageSpec,
@@ -28,7 +28,7 @@ from tfscale.stage.spec import (
 )
 from tfscale.training.allocator import allocator
 from tfscale.training.evaluation import evaluations_of
-from tfscale.training.optimizer import build_optimizer, clip_gradients
+from tfscale.training.optimizer import ModelOptimizer, clip_gradients
 
 SPEC = StageSpec(
     label="any",
@@ -36,7 +36,7 @@ SPEC = StageSpec(
     data=DataSpec("abc", 0, 0, 64),
     tokens=1600,
     batch_tokens=16,
-    optimizer=OptimizerSpec(1e-3, 0.9, 0.95, 1e-8, 0.1, 1.0),
+    optimizer=AdamW(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
     schedule=ScheduleSpec("cosine", 160, 0.0, 0.1, 0.2),
     seed=0,
     run=RunSpec("data"),
@@ -80,7 +80,7 @@ def test_constant_stays() -> None:
 def test_only_matrices_decay() -> None:
     model = build_model(SPEC.model, seed=0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = build_optimizer(model, replace(SPEC.optimizer, lr=0.1, weight_decay=1.0))
+    optimizer = ModelOptimizer(model, replace(SPEC.optimizer, lr=0.1, weight_decay=1.0))
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -224,8 +224,9 @@ def test_the_floor_of_a_cosine_is_monotone() -> None:
 
 def test_the_optimizer_is_torchs_to_the_last_bit() -> None:
     ours, theirs = (build_model(SPEC.model, seed=0) for _ in range(2))
-    optimizer = build_optimizer(ours, SPEC.optimizer)
-    reference = torch.optim.AdamW(build_optimizer(theirs, SPEC.optimizer).param_groups)
+    optimizer = ModelOptimizer(ours, SPEC.optimizer)
+    [built] = SPEC.optimizer.build(dict(theirs.named_parameters()))
+    reference = torch.optim.AdamW(built.param_groups)
     assert reference.param_groups[0]["fused"]
     for step in range(3):
         torch.manual_seed(step)

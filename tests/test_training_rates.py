@@ -10,15 +10,17 @@ from torch import Tensor
 
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
-from tfscale.models.config import TokenFormerConfig, TokenGroup
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.optimizers.adamw import AdamW
 from tfscale.stage.folder import Stage
-from tfscale.stage.spec import OptimizerSpec, RateSpec
-from tfscale.training.optimizer import build_optimizer
+from tfscale.stage.spec import RateSpec
+from tfscale.training.optimizer import ModelOptimizer
 from tfscale.training.rates import Apart, Factors, factors
 
-OPTIMIZER = OptimizerSpec(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=0.0)
+OPTIMIZER = AdamW(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=0.0)
 EVEN = RateSpec((4, 4, 16), old=1.0, old_ramp_tokens=0, frozen_tokens=0, new=1.0, per_row_bias=False,
                 new_second_moment=False)  # fmt: skip
 
@@ -44,12 +46,12 @@ def update(rates: RateSpec | None, tokens: int = 0, steps: int = 1, updates: int
     """One AdamW step of all weights on a fixed gradient."""
     trained = model()
     before = copy.deepcopy(trained.state_dict())
-    optimizer = build_optimizer(trained, OPTIMIZER)
-    apart = Apart(trained, rates, OPTIMIZER)
+    optimizer = ModelOptimizer(trained, OPTIMIZER)
+    apart = Apart(trained, rates, OPTIMIZER, optimizer)
     for number, parameter in enumerate(trained.parameters()):
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
     apart.begin(tokens, steps, updates)
-    with apart(trained.parameters(), optimizer):
+    with apart(trained.parameters()):
         optimizer.step()
     return old_and_new(before, trained.state_dict())
 

@@ -18,7 +18,7 @@ from tfscale.training.watch import NonFinite
 @pytest.mark.parametrize("arm", ["progressive", "transformer_scratch"])
 @pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
 def test_a_stopped_stage_goes_on_bit_for_bit(small: list[str], arm: str, schedule: str) -> None:
-    stage = planned([*small, f"optim.schedule={schedule}", "launcher.micro_batch=3"], arm)[0]
+    stage = planned([*small, f"optim.lr_schedule={schedule}", "launcher.micro_batch=3"], arm)[0]
     assert train(stage)
     halved = elsewhere(stage, "halved")
     for step in (1, 7, 8):

@@ -26,8 +26,8 @@ IN_BACKWARD = ("launcher.update=in_backward", "optim.clip=0")
 def test_the_numbers_are_those_of_one_update_after_the_backward_pass(
     small: list[str], arm: str, recompute: str
 ) -> None:
-    whole = planned([*small, "optim.clip=0", f"launcher.recompute={recompute}"], arm)[0]
-    inside = planned([*small, *IN_BACKWARD, f"launcher.recompute={recompute}"], arm)[0]
+    whole = planned([*small, "optim.clip=0", f"launcher.activation_checkpointing={recompute}"], arm)[0]
+    inside = planned([*small, *IN_BACKWARD, f"launcher.activation_checkpointing={recompute}"], arm)[0]
     assert whole.key == inside.key
     assert train(whole)
     inside = elsewhere(inside, "inside")

@@ -15,11 +15,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tfscale.models.config import TokenFormerConfig, TokenGroup
+from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
-from tfscale.stage.spec import DataSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec
+from tfscale.stage.spec import DataSpec, RunSpec, ScheduleSpec, StageSpec
 from tfscale.tracking.mlflow.page import ui_command, ui_environment
 from tfscale.tracking.mlflow.tracker import MlflowTracker
 from tfscale.tracking.sync import Session
@@ -43,7 +45,7 @@ def spec(label: str, parent: str | None = None) -> StageSpec:
         data=DataSpec("corpus", 0, 0, 512),
         tokens=10 * BATCH,
         batch_tokens=BATCH,
-        optimizer=OptimizerSpec(3e-3, 0.9, 0.95, 1e-8, 0.1, 1.0),
+        optimizer=AdamW(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
         schedule=ScheduleSpec("cosine", 0, 0.0, 0.1, 0.0),
         seed=0,
         run=RunSpec("data"),

@@ -12,7 +12,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH1
 
 
 def leave_working_folder() -> None:
-    """Takes the working folder off this process's import path, where it comes before the standard library."""
+    """Take the working folder off this process's import path, where it comes before the standard library, and off that
+    of the processes that Python's own libraries start, such as a pool of processes."""
+    os.environ["PYTHONPATH"], os.environ["PYTHONSAFEPATH"] = python_path(), "1"
     sys.path[:] = _without_working_folder()
 
 

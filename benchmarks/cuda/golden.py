@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 
 from benchmarks.cuda.bounds import GRADIENTS, OUTPUTS, Precision
 from benchmarks.cuda.check import ROOT, Check, relative, worst
-from tfscale.models.config import TokenFormerConfig, TokenGroup, default_tau
 from tfscale.models.generation import Reader
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
 
 GOLDEN = ROOT / "tests" / "golden" / "official_tiny"
 PROMPT, CONTINUATION = 9, 4

@@ -13,9 +13,11 @@ from benchmarks.cuda.bounds import GRADIENTS, OUTPUTS, Precision
 from benchmarks.cuda.check import Check, relative, worst
 from benchmarks.cuda.golden import gradients
 from tfscale.bench.sizes import tokenformer, transformer
-from tfscale.models.config import Groups, ModelConfig, TokenFormerConfig, TokenGroup
+from tfscale.models.config import ModelConfig
 from tfscale.models.execution import Recompute
 from tfscale.models.init import build_model
+from tfscale.models.parameter_tokens import Groups, TokenGroup
+from tfscale.models.tokenformer import TokenFormerConfig
 
 SEQUENCES = 3
 UNEQUAL_SHOWN = 4

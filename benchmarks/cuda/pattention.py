@@ -13,7 +13,7 @@ from benchmarks.cuda.check import Check
 from benchmarks.pattention import PRODUCTS, run_products
 from benchmarks.step import plain
 from tfscale.bench.pattention import OFFICIAL, WIDTH, Forward, make_implementations, make_operands, run_both_passes
-from tfscale.models.config import TokenGroup
+from tfscale.models.parameter_tokens import TokenGroup
 
 OURS, MLP, PADDED, COMPILED_OFFICIAL = "ours", "MLP", "ours, padded", "official, compiled"
 SHAPES = {

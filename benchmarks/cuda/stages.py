@@ -7,16 +7,17 @@ from typing import Literal
 
 import numpy as np
 
-from tfscale.atomic import write_json
 from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
+from tfscale.files import write_json
 from tfscale.growth.recipe import GrowthRecipe, grow_config
-from tfscale.models.config import ModelConfig, TokenFormerConfig
+from tfscale.models.config import ModelConfig
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.optimizers.adamw import AdamW
 from tfscale.stage.spec import (
     STAGE_FILE,
     DataSpec,
-    OptimizerSpec,
     RateSpec,
     RunSpec,
     ScheduleSpec,
@@ -100,7 +101,7 @@ def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: floa
         data=DataSpec(FINGERPRINT, order_seed=0, start=0, heldout_tokens=32 * model.context),
         tokens=steps * batch,
         batch_tokens=batch,
-        optimizer=OptimizerSpec(lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
+        optimizer=AdamW(lr=lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
         schedule=ScheduleSpec("cosine", warmup_tokens=4 * batch, warmup_from=0.0, floor=0.1, decay=0.2),
         seed=0,
         run=run,

@@ -21,7 +21,7 @@ from tfscale.bench.pattention import official
 from tfscale.bench.sizes import PAPER, PROGRESSIVE_4, TINY_4, Size, tokenformer, transformer
 from tfscale.bench.trained import OPTIMIZER, OURS, TRANSFORMER, Entry, TrainedModel, make_batch
 from tfscale.models.init import build_model
-from tfscale.training.optimizer import build_optimizer
+from tfscale.training.optimizer import ModelOptimizer
 
 SEQUENCES = {"124M": 32, "354M": 16, "757M": 8, "1.4B": 8}
 KERNELS_SHOWN = 25
@@ -113,11 +113,11 @@ def _contestant(check: Check, size: Size, who: Entry) -> TrainedModel:
         with torch.device(check.device):
             written = WrittenOut(size.tokenformer, official)
         _draw(written)
-        return TrainedModel(written, written.loss, build_optimizer(written, OPTIMIZER), batch, settings)
+        return TrainedModel(written, written.loss, ModelOptimizer(written, OPTIMIZER), batch, settings)
     model = build_model(config, device=check.device)
     _draw(model)
     check.compile_parts(model)
-    return TrainedModel(model, model.loss, build_optimizer(model, OPTIMIZER), batch, settings)
+    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER), batch, settings)
 
 
 @torch.no_grad()

@@ -94,7 +94,7 @@ class Count:
 def settings(corpus: Path, runs: Path) -> list[str]:
     """A chain of four stages that takes some ten seconds undisturbed."""
     return [
-        f"runs={runs}", "data=text", f"data.path={corpus}", "data.vocab_size=257", "data.heldout_tokens=4096",
+        f"runs={runs}", "data=text", f"data.path={corpus}", "data.vocab_size=257", "data.validation_tokens=4096",
         "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
         "optim.batch_tokens=128", "launcher.threads=1", "launcher.checkpoint_tokens=2048", "launcher.eval_tokens=4096",
         "schedule.growth_tokens=8K", "schedule.stages.stage1.tokens=16K",

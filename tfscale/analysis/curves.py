@@ -249,5 +249,5 @@ def _check_same_text(arms: Sequence[Arm]) -> None:
                     f"{arm.name} {stage.size} is evaluated on {data.heldout_tokens} held-out tokens of corpus "
                     f"{data.fingerprint} from {data.heldout_start} on, {first[0]} on {first[2]} of {first[1]} from "
                     f"{first[3]} on: their perplexities do not compare. Give all arms the same data, "
-                    "data.heldout_tokens and data.heldout_start."
+                    "data.validation_tokens and data.validation_start."
                 )

@@ -35,7 +35,7 @@ from tfscale.analysis.style import (
     tidy,
 )
 from tfscale.analysis.table import the_chain
-from tfscale.analysis.words import join, number
+from tfscale.text import count, join
 
 AXIS: dict[Measure, str] = {
     "flops": "cumulative compute, base included (model FLOPs)",
@@ -294,7 +294,7 @@ def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measur
         label = "_nolegend_"
         if y > frame.y[1]:
             above = True
-            _annotate(axes, number(y), (x, frame.y[1]), (5, 0), color=CHAIN.colour)
+            _annotate(axes, count(y), (x, frame.y[1]), (5, 0), color=CHAIN.colour)
     return ["Numbers at the upper edge: perplexity right after growth, off the scale."] if above else []
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from tfscale.analysis.costs import marginal, mean
 from tfscale.analysis.curves import ArmCurve, StageCurve
 from tfscale.analysis.style import GREY, INK, SMALL, WIDTH, Style, blank, drawing
-from tfscale.analysis.words import number
+from tfscale.text import count
 
 GAP = (1.28, 0.95)
 """Width and height of the cell that a box stands in: inches at four sizes."""
@@ -73,8 +73,8 @@ def _lines(runs: Sequence[StageCurve]) -> list[str]:
     losses = [run.end.loss for run in runs if run.end]
     grown = f"{first.recipe}, " if first.grown and first.recipe != "none" else ""
     return [
-        f"{first.size}: {number(first.parameters)} parameters" if first.parameters else first.size,
-        f"{grown}{number(alone.tokens)} tokens" if alone else "not finished",
+        f"{first.size}: {count(first.parameters)} parameters" if first.parameters else first.size,
+        f"{grown}{count(alone.tokens)} tokens" if alone else "not finished",
         f"perplexity {np.exp(np.mean(losses)):.3f}" if losses else "",
         *_keys(runs),
     ]

@@ -14,7 +14,8 @@ from tfscale.analysis.growths import GrowthEvent
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.scaling_law import ScalingLaw
 from tfscale.analysis.table import Row, Table
-from tfscale.analysis.words import UNITS, amount, basis, number, saving, speed_up, verdicts, with_interval
+from tfscale.analysis.words import UNITS, amount, basis, saving, speed_up, verdicts, with_interval
+from tfscale.text import count
 
 COSTS = ("cumulative", "marginal", "family")
 
@@ -249,7 +250,7 @@ def published_rows(arms: Sequence[ArmCurve]) -> list[list[str]]:
 def _published_cells(arm: ArmCurve, stage: StageCurve, point: Evaluation) -> list[str]:
     read = point.read_from or {}
     hours = f"{point.totals.device_seconds / 3600:,.0f}"
-    numbers = [number(point.totals.tokens), f"{point.perplexity:.2f}", hours]
+    numbers = [count(point.totals.tokens), f"{point.perplexity:.2f}", hours]
     return [stage.size, arm.title, *numbers, read.get("perplexity", ""), read.get("device_hours", "")]
 
 
@@ -258,8 +259,8 @@ def _result_cells(row: Row) -> list[str]:
     return [
         row.size,
         row.title,
-        number(row.parameters),
-        number(row.marginal.tokens if row.marginal else None),
+        count(row.parameters),
+        count(row.marginal.tokens if row.marginal else None),
         perplexity or row.status,
         with_interval(row.bits_per_byte, None, ".3f"),
         *(["same run", "", ""] if row.shared else _comparison_cells(row)),

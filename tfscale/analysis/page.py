@@ -29,7 +29,8 @@ from tfscale.analysis.records import StageRecord
 from tfscale.analysis.report import figures
 from tfscale.analysis.style import render
 from tfscale.analysis.table import Row
-from tfscale.analysis.words import UNITS, basis, number, verdicts, with_interval
+from tfscale.analysis.words import UNITS, basis, verdicts, with_interval
+from tfscale.text import count
 
 ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
 
@@ -144,7 +145,7 @@ def _growths(comparison: Comparison) -> Section:
         start = [event.size, event.key, "" if event.seed is None else str(event.seed)]
         values = [event.before, event.after.loss, event.after.loss - event.before, event.end, event.tokens_to_recover]
         before, after, change, end, recovery = values
-        texts = [_shown(before), _shown(after), _shown(change, "+.4f"), _shown(end), number(recovery)]
+        texts = [_shown(before), _shown(after), _shown(change, "+.4f"), _shown(end), count(recovery)]
         rows.append(_cells([*start, *texts], [*start, *values]))
     note = "Losses on the held-out text, nats per token. To recover: to come back below the loss before, for good."
     return Section("growths", "Growths", header=header, rows=rows, note=note)

@@ -7,6 +7,7 @@ from tfscale.analysis.comparison import EqualCompute, EqualPerplexity
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.table import Row, Table
+from tfscale.text import count, join, scientific
 
 UNITS: dict[Measure, str] = {"flops": "FLOPs", "tokens": "tokens", "device_seconds": "device-seconds"}
 
@@ -151,28 +152,6 @@ def with_interval(value: float | None, interval: Interval | None, form: str) -> 
     return "" if value is None or math.isnan(value) else f"{value:{form}}{_brackets(interval, form)}"
 
 
-def number(value: float | None) -> str:
-    """Three digits: 850, 12.3k, 124M, 1.31B, and 2.10e12 above that. Empty if there is none."""
-    if value is None or math.isnan(value):
-        return ""
-    if abs(value) < 999.5:
-        return f"{value:.3g}"
-    for divisor, suffix in ((1e3, "k"), (1e6, "M"), (1e9, "B")):
-        if abs(value) < 999.5 * divisor:
-            return f"{value / divisor:#.3g}".rstrip(".") + suffix
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
 def amount(value: float | None, measure: Measure) -> str:
-    """A cost in the way its measure is read: FLOPs as 7.96e11, the others as `number` does. Empty if it is not
-    known."""
-    if value is None or math.isnan(value) or measure != "flops":
-        return number(value)
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def join(items: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+    """Return a cost as its measure is read: FLOPs as 7.96e11, the others as `count` does. Empty if it is not known."""
+    return scientific(value) if measure == "flops" else count(value)

@@ -19,7 +19,7 @@ from tfscale.bench.apart import KNOWN, measure_peak, run_apart
 from tfscale.bench.contest import Contestant, measure_case
 from tfscale.bench.rows import Found
 from tfscale.bench.settings import Settings
-from tfscale.models.config import Groups, TokenGroup
+from tfscale.models.parameter_tokens import Groups, TokenGroup
 from tfscale.models.pattention import pattention, plain_pattention
 
 PART = "pattention"

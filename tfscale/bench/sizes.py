@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tfscale.models.config import TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
 
 Family = Literal["tokenformer", "transformer"]
 

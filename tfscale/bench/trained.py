@@ -12,10 +12,10 @@ from tfscale.bench.sizes import Family, Size
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.models.init import build_model
-from tfscale.stage.spec import OptimizerSpec
-from tfscale.training.optimizer import build_optimizer, clip_gradients
+from tfscale.optimizers.adamw import AdamW
+from tfscale.training.optimizer import ModelOptimizer, clip_gradients
 
-OPTIMIZER = OptimizerSpec(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
+OPTIMIZER = AdamW(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Computes the mean loss from inputs and targets."""
 
@@ -26,7 +26,7 @@ class TrainedModel:
 
     model: nn.Module
     loss: Loss
-    optimizer: torch.optim.AdamW
+    optimizer: ModelOptimizer | torch.optim.Optimizer
     batch: tuple[Tensor, Tensor]
     settings: Settings
 
@@ -38,7 +38,7 @@ class TrainedModel:
         norm = clip_gradients(self.model, OPTIMIZER.clip)
         assert math.isfinite(norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         return loss.item()
 
 
@@ -78,7 +78,7 @@ def make_product_model(config: ModelConfig, size: Size, settings: Settings) -> T
     if settings.on_cuda:
         model.compile_parts()
     batch = make_batch(config, size, settings.device)
-    return TrainedModel(model, model.loss, build_optimizer(model, OPTIMIZER), batch, settings)
+    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER), batch, settings)
 
 
 OURS = Entry("ours", "tokenformer", make_product_model)

@@ -3,8 +3,8 @@
 A checkpoint is a folder:
 
     step-000000001200/
-        *.safetensors    model/<name>, exp_avg/<name>, exp_avg_sq/<name>, rng/<device>; whole tensors, or each rank's
-                         share of them in files of its own
+        *.safetensors    model/<name>, <slot>/<name> of each slot of the optimizer, rng/<device>; whole tensors, or each
+                         rank's share of them in files of its own
         state.json       the model's config, the counters
         manifest.json    size and SHA-256 of every other file; written last
 

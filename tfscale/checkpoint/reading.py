@@ -13,8 +13,9 @@ from torch import Tensor
 
 from tfscale.checkpoint.contents import FORMAT, MANIFEST_FILE, STATE_FILE, BrokenCheckpoint, Counters, Totals
 from tfscale.checkpoint.files import digests, read_json
-from tfscale.models.config import ModelConfig, from_dict
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
+from tfscale.models.families import from_dict
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.untrusted import check_fields, check_file_name

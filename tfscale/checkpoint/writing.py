@@ -28,7 +28,8 @@ from tfscale.checkpoint.contents import (
     Ranks,
 )
 from tfscale.checkpoint.files import Described, Entries, describe, read_json, sync
-from tfscale.models.config import ModelConfig, to_dict
+from tfscale.models.config import ModelConfig
+from tfscale.models.families import to_dict
 
 FILE_BYTES = 2**30
 """A file is ended when it holds so much: what is on a device passes through host memory a file at a time."""

@@ -9,19 +9,20 @@ from tfscale.bench.rows import Found, Note
 from tfscale.bench.run import PARTS, run
 from tfscale.bench.settings import resolve_settings
 from tfscale.bench.tables import make_sheets, to_markdown, write_files
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.table import table
 from tfscale.faults import UserFault
 
 
 def bench(
+    common: Common,
     parts: Sequence[str],
     quick: bool,
     device: Literal["auto", "cpu", "cuda"],
     threads: int,
     case: str,
     out: Path | None,
-    as_json: bool,
 ) -> int:
     """Measures parts, shows the results and writes files if asked to; returns the exit code.
 
@@ -55,7 +56,7 @@ def bench(
         contents = {".json": text.encode(), ".md": to_markdown(result).encode()}
         for path in write_files(out, result.machine["device"], contents):
             say(str(path))
-    if as_json:
+    if common.as_json:
         answer(result.to_json())
     return 1 if result.failed else 0
 

@@ -1,59 +1,82 @@
-"""tfscale compare: the chain beside its baselines."""
+"""tfscale compare and tfscale report: the chain beside its baselines."""
 
+import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+
+import yaml
 
 from tfscale.analysis.compared import Comparison, compare_arms
 from tfscale.analysis.formats import to_document
-from tfscale.analysis.report import write_comparison
+from tfscale.analysis.records import stage_records
+from tfscale.analysis.report import write_comparison, write_whole
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import catch_up, run_plan, tracker_of
-from tfscale.cli.experiment import plan_of, quantity, work
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.folders import group_options
+from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import comparison_folder, record
 from tfscale.plan.plan import Plan
 from tfscale.stage.status import is_done
+from tfscale.text import count, scientific
 
 
-def compare(
-    overrides: Sequence[str],
-    baseline: str,
-    run_missing: bool,
-    config_dir: Path | None,
-    as_json: bool = False,
-    out: Path | None = None,
-) -> int:
-    """Compare, write the comparison and show it; returns the exit code.
+def compare(common: Common, baseline: str, run_missing: bool = False, out: Path | None = None) -> int:
+    """Write the comparison of a chain and its baselines, and show it; returns the exit code.
 
     Args:
         out: the folder to write to, in place of that in the runs folder, which is only read then.
     """
-    plan = plan_with(overrides, baseline, config_dir)
+    plan = plan_with(common, baseline)
     if run_missing:
         code, plan = run_plan(plan)
         if code:
             return code
     comparison = compare_plan(plan)
-    written = keep(plan, out, lambda folder: write_comparison(comparison, folder))
-    answer(to_document(comparison) | {"files": written}) if as_json else _show(comparison, written)
-    if out is None:
-        catch_up(plan.known, tracker_of(plan.experiment))
+    written = _keep(plan, out, lambda folder: write_comparison(comparison, folder))
+    answer(to_document(comparison) | {"files": written}) if common.as_json else _show(comparison, written)
     return 0
 
 
-def plan_with(overrides: Sequence[str], baseline: str, config_dir: Path | None) -> Plan:
-    """The plan of a chain and its baselines.
+def report(common: Common, baseline: str, out: Path | None = None) -> int:
+    """Write `report.html` beside the comparison's other files; returns the exit code.
+
+    Args:
+        out: as in `compare`.
+    """
+    from tfscale.analysis.page import page
+
+    plan = plan_with(common, baseline)
+    comparison = compare_plan(plan)
+    place = ["--config-dir", shareable_path(common.config_dir)] if common.config_dir else []
+    arms = ["--baseline", baseline, "--run-missing"]
+    command = shlex.join(["tfscale", "compare", *arms, *place, *shareable_overrides(common.overrides)])
+    configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
+
+    def write(folder: Path) -> tuple[Path, ...]:
+        content = page(comparison, stage_records(plan.arms), command, configuration)
+        write_whole(folder / "report.html", content.encode())
+        return (folder / "report.html",)
+
+    (path,) = _keep(plan, out, write)
+    answer({"report": path}) if common.as_json else say(str(path))
+    return 0
+
+
+def plan_with(common: Common, baseline: str) -> Plan:
+    """Return the plan of a chain and its baselines.
 
     Raises:
         UserFault: with all that is wrong.
     """
-    if any(text.startswith("baseline=") for text in overrides):
+    if any(text.startswith("baseline=") for text in common.overrides):
         raise UserFault([f"the arms are named by --baseline here; allowed: {', '.join(group_options()['baseline'])}"])
-    return plan_of([*overrides, f"baseline=[{baseline}]"], config_dir)
+    return replace(common, overrides=[*common.overrides, f"baseline=[{baseline}]"]).plan()
 
 
 def compare_plan(plan: Plan) -> Comparison:
@@ -83,9 +106,9 @@ def compare_plan(plan: Plan) -> Comparison:
         raise UserFault([str(error)]) from error
 
 
-def keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Write into the folder of a plan's comparison, and record the plan in its runs folder; or write into `out`, and
-    record nothing. Returns the files.
+def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
+    """Write into the folder of a plan's comparison, record the plan in its runs folder and update tracking; or write
+    into `out` and record nothing. Return the files.
 
     Raises:
         UserFault: nothing has been measured yet, or the folder cannot be written to.
@@ -101,6 +124,8 @@ def keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]
         fault = f"{error.filename or folder} cannot be written to: {error.strerror}"
         mend = "--out DIR writes to another folder and only reads the runs folder"
         raise UserFault([f"--out {out}: {fault}" if out else f"{fault}; {mend}"]) from error
+    if out is None:
+        catch_up(plan.known, tracker_of(plan.experiment))
     return written
 
 
@@ -129,11 +154,11 @@ def comparison_rows(compared: Table, title: str) -> FittedTable:
 
 
 def _cells(row: Row) -> list[str]:
-    costs = [work(cost.flops) if cost else "" for cost in (row.cumulative, row.marginal, row.family)]
+    costs = [scientific(cost.flops) if cost else "" for cost in (row.cumulative, row.marginal, row.family)]
     return [
         row.size,
         row.title,
-        quantity(row.parameters) if row.parameters else "",
+        count(row.parameters) if row.parameters else "",
         with_interval(row.perplexity, row.perplexity_interval, ".3f") or row.status,
         *costs,
         "same run" if row.shared else speed_up(row.equal_perplexity),

@@ -11,11 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tfscale.cli.experiment import tokens, work
-from tfscale.cli.words import name_of, overview_words, speed_words
 from tfscale.orchestrate.progress import Overview, Progress
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
+from tfscale.text import count, duration, gigabytes, scientific
 
 _SIGNS = {"done": "✔", "running": "▶", "preempted": "‖", "interrupted": "‖", "failed": "✘", "waiting": "·"}
 _PLAIN_SIGNS = {"done": "+", "running": ">", "preempted": "=", "interrupted": "=", "failed": "!", "waiting": "."}
@@ -95,7 +94,7 @@ class Dashboard:
         if look.status.state != "running" or not look.losses:
             yield self.notes.get(look.stage.key, look.phase)
             return
-        yield f"{tokens(look.status.tokens)} of {tokens(look.stage.spec.tokens)} tokens"
+        yield f"{count(look.status.tokens)} of {count(look.stage.spec.tokens)} tokens"
         yield f"loss {look.losses[-1].loss:.3f}"
         if look.status.last_eval:
             yield f"perplexity {look.status.last_eval['perplexity']:.3f}"
@@ -105,7 +104,7 @@ class Dashboard:
         for look in self.looks.values():
             state, detail = look.status.state, look.status.detail
             if state in ("failed", "preempted", "interrupted") and not self._is_active(look):
-                what = f"{state} at {tokens(look.status.tokens)} tokens" + (f": {detail}" if detail else "")
+                what = f"{state} at {count(look.status.tokens)} tokens" + (f": {detail}" if detail else "")
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
@@ -116,7 +115,7 @@ class Dashboard:
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
             return
-        before, after = f"loss {losses[0].loss:.3f} ", f" {losses[-1].loss:.3f} at {work(losses[-1].flops)} FLOPs"
+        before, after = f"loss {losses[0].loss:.3f} ", f" {losses[-1].loss:.3f} at {scientific(losses[-1].flops)} FLOPs"
         columns, bars = max(1, width - len(before) - len(after)), ""
         if console.encoding.startswith("utf"):
             groups = defaultdict(list)
@@ -149,3 +148,32 @@ class Dashboard:
         row.add_column(ratio=1)
         row.add_row(words, ProgressBar(self.overall.work, self.overall.worked))
         return row
+
+
+def name_of(plan: Plan, stage: Stage) -> str:
+    """Arm and size, such as `progressive 354M`; and the seed where an arm has several."""
+    arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.stages))
+    return f"{arm.name} {stage.size}" + (f" seed {stage.spec.seed}" if len(arm.seeds) > 1 else "")
+
+
+def speed_words(look: Progress) -> Iterator[str]:
+    """Speed, utilisation, memory and time left of a stage, as far as they are known."""
+    speed = look.tokens_per_second
+    if speed:
+        yield f"{count(speed)} tokens/s"
+    if look.mfu is not None:
+        yield f"MFU {look.mfu:.0%}"
+    if look.memory is not None:
+        yield gigabytes(look.memory)
+    left = look.stage.spec.tokens - look.status.tokens
+    if speed and left:
+        yield f"{duration(left / speed)} left"
+
+
+def overview_words(overall: Overview, arms: int) -> Iterator[str]:
+    """Cumulative compute against the plan's, and the time left for the chain and for all arms."""
+    yield f"{scientific(overall.worked)} of {scientific(overall.work)} FLOPs ({overall.share:.0%})"
+    if overall.chain_left:
+        yield f"chain {duration(overall.chain_left)} left"
+    if arms > 1 and overall.left:
+        yield f"all {duration(overall.left)} left"

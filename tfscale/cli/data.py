@@ -1,18 +1,17 @@
 """tfscale data: corpora, made and listed."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.experiment import tokens
 from tfscale.cli.files import left_out_table, listing_document, read_table
 from tfscale.cli.table import table
-from tfscale.config.compose import compose
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import Manifest
 from tfscale.data.prepared import PreparedData
@@ -22,18 +21,19 @@ from tfscale.faults import UserFault
 from tfscale.plan.checks import check_experiment
 from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, prepare_corpus
 from tfscale.plan.corpus_notes import listing_of, unknown_notes
+from tfscale.text import count
 
 LINE_SECONDS = 10.0
 """Between two lines where there is no terminal."""
 
 
-def prepare(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:
+def prepare(common: Common) -> int:
     """Fetches and prepares the corpus of the overrides; returns the exit code.
 
     Raises:
         UserFault: with what is wrong or out of reach.
     """
-    experiment = compose(overrides, config_dir)
+    experiment = common.compose()
     if faults := check_experiment(experiment):
         raise UserFault(faults)
     with PreparationView() as view:
@@ -50,7 +50,7 @@ def prepare(overrides: Sequence[str], config_dir: Path | None, as_json: bool = F
         console.print(read_table(listing, data.manifest.documents))
     for note in unknown_notes(data.manifest):
         say(f"warning: {note}")
-    if as_json:
+    if common.as_json:
         answer(_corpus(data.folder, data.manifest) | {"files": listing_document(listing)})
         return 0
     say(_summary(data))
@@ -58,10 +58,10 @@ def prepare(overrides: Sequence[str], config_dir: Path | None, as_json: bool = F
     return 0
 
 
-def show(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:
+def show(common: Common) -> int:
     """Lists the corpora of the runs folder; returns the exit code."""
-    root = data_dir(compose(overrides, config_dir))
-    if as_json:
+    root = data_dir(common.compose())
+    if common.as_json:
         answer(
             {"folder": root, "corpora": list(_corpora(root)), "unfinished": [left.path for left in unfinished(root)]}
         )
@@ -75,7 +75,7 @@ def show(overrides: Sequence[str], config_dir: Path | None, as_json: bool = Fals
             continue
         source = manifest.source.get("dataset") or manifest.source["source"]
         tokenizer = f"{manifest.tokenizer.kind} {manifest.tokenizer.vocab_size:,}"
-        counts = (tokens(manifest.train.tokens), tokens(manifest.heldout.tokens), f"{size / 1e9:,.2f}")
+        counts = (count(manifest.train.tokens), count(manifest.heldout.tokens), f"{size / 1e9:,.2f}")
         rows.add_row(manifest.fingerprint, source, tokenizer, *counts)
     console.print(rows)
     for left in unfinished(root):
@@ -158,7 +158,7 @@ def progress_words(report: Report, seconds: float) -> str:
     if report.documents:
         words.append(f"{report.documents:,} documents")
     if report.tokens and seconds > 1:
-        words.append(f"{tokens(report.tokens)} tokens at {tokens(report.tokens / seconds)}/s")
+        words.append(f"{count(report.tokens)} tokens at {count(report.tokens / seconds)}/s")
     fresh = report.done - report.found
     if fresh > 0 and seconds > 1:
         words.append(f"{_time((report.total - report.done) / fresh * seconds)} left")

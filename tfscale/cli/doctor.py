@@ -5,25 +5,26 @@ import platform
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width
 from tfscale.cli.execute import tracker_of
-from tfscale.config.compose import compose, runs_dir
+from tfscale.config.compose import runs_dir
 from tfscale.config.folders import group_options
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
 from tfscale.plan.corpus import corpus_of
 from tfscale.plan.plan import make_plan
 from tfscale.plan.specs import threads
-from tfscale.predict import Machine, gigabytes, planned_machine, predict
+from tfscale.predict import Machine, planned_machine, predict
+from tfscale.text import gigabytes
 
 LITTLE_DISK = 10e9
 """Bytes below which a chain of some size will not find room."""
@@ -42,9 +43,9 @@ class Finding:
     mend: str = ""
 
 
-def doctor(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:
+def doctor(common: Common) -> int:
     """Prints what was found; returns the exit code, 1 where something is broken."""
-    experiment = compose(overrides, config_dir)
+    experiment = common.compose()
     findings = [
         *_software(),
         *_extras(),
@@ -52,10 +53,10 @@ def doctor(overrides: Sequence[str], config_dir: Path | None, as_json: bool = Fa
         _disk(experiment),
         _tracking(experiment),
         _corpus(experiment),
-        *_schedules(overrides, config_dir),
+        *_schedules(common),
     ]
     broken = any(finding.state == "broken" for finding in findings)
-    if as_json:
+    if common.as_json:
         answer({"usable": not broken, "findings": findings})
         return int(broken)
     rows = Table.grid(padding=(0, 2, 0, 0))
@@ -179,12 +180,12 @@ def _corpus(experiment: Experiment) -> Finding:
     return Finding("corpus", "good", f"{name}: prepared, {corpus.fingerprint}")
 
 
-def _schedules(overrides: Sequence[str], config_dir: Path | None) -> Iterator[Finding]:
+def _schedules(common: Common) -> Iterator[Finding]:
     """Which schedules fit into the memory here."""
-    others = [text for text in overrides if not text.startswith("schedule")]
+    others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:
-            experiment = compose([f"schedule={name}", *others], config_dir)
+            experiment = replace(common, overrides=[f"schedule={name}", *others]).compose()
             lacking = list(_too_large(experiment, planned_machine(experiment)))
         except UserFault:
             continue  # what was said belongs to another schedule

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import mirror, tracker_of
 from tfscale.cli.stages import stages_of
 from tfscale.cli.table import table
-from tfscale.config.compose import compose, runs_dir
+from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
 from tfscale.interop.evaluations import add_evaluation
@@ -26,15 +27,13 @@ PAPER = "paper"
 
 
 def evaluate(
+    common: Common,
     names: str,
     texts: Sequence[Path],
+    stride: int | None,
     tasks: str,
     task_path: Path | None,
     limit: int | None,
-    stride: int | None,
-    overrides: Sequence[str],
-    config_dir: Path | None,
-    as_json: bool = False,
 ) -> int:
     """Measures each stage, prints it and writes it beside the stage's costs; returns the exit code.
 
@@ -43,8 +42,8 @@ def evaluate(
         tasks: names with commas between them, or `paper`.
         stride: tokens that a window adds; None: the context, so that windows do not overlap.
     """
-    stages = stages_of(names, overrides, config_dir)
-    experiment = compose(overrides, config_dir)
+    stages = stages_of(common, names)
+    experiment = common.compose()
     for stage in stages:
         context = stage.spec.model.context
         if stride is not None and stride > context:
@@ -62,7 +61,7 @@ def evaluate(
             made += _tasks(stage, model, tasks, task_path, limit)
         say(str(stage.folder / EVALUATIONS_FILE))
     _track(stages, experiment)
-    if as_json:
+    if common.as_json:
         answer(made)
     return 0
 

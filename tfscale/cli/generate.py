@@ -3,7 +3,6 @@
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from rich import box
@@ -11,38 +10,40 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width
-from tfscale.cli.experiment import quantity
 from tfscale.cli.stages import stages_of
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.models.counts import parameters
 from tfscale.models.generation import Sampling
 from tfscale.models.generation import generate as sample
+from tfscale.text import count
 
 
 def generate(
+    common: Common,
     names: str,
     prompt: str,
-    count: int,
-    settings: tuple[float, int, float, int],
-    overrides: Sequence[str],
-    config_dir: Path | None,
-    as_json: bool = False,
+    tokens: int,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int,
 ) -> int:
     """Prints what each stage makes of the prompt, as it is made; returns the exit code.
 
     Args:
         names: stages with commas between them, or `chain`.
-        settings: temperature, top_k, top_p, seed.
     """
     try:
-        sampling = Sampling(*settings)
+        sampling = Sampling(temperature, top_k, top_p, seed)
     except ValueError as error:
         raise UserFault([f"--{error}".replace("_", "-", 1)]) from error
-    stages = stages_of(names, overrides, config_dir)
-    writers = [_Writer(stage, prompt, count, sampling) for stage in stages]
-    if as_json:
+    stages = stages_of(common, names)
+    writers = [_Writer(stage, prompt, tokens, sampling) for stage in stages]
+    if common.as_json:
         answer([_record(writer, prompt) for writer in writers])
     elif len(writers) == 1:
         _stream(writers[0], prompt)
@@ -122,5 +123,5 @@ def _table(rows: Sequence[tuple[Finished, Text]]) -> Table:
     for stage, text in rows:
         evaluation = stage.done["eval"]
         perplexity = f"perplexity {evaluation['perplexity']:.2f}" if evaluation else ""
-        table.add_row(f"{stage.folder.name}\n{quantity(parameters(stage.spec.model))} parameters\n{perplexity}", text)
+        table.add_row(f"{stage.folder.name}\n{count(parameters(stage.spec.model))} parameters\n{perplexity}", text)
     return table

@@ -1,26 +1,24 @@
 """tfscale grow: one growth by hand."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
-from tfscale.cli.experiment import quantity
-from tfscale.config.compose import compose, runs_dir
+from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
 from tfscale.growth.recipe import Tokens, grow_config
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.spec import read_spec
 from tfscale.stage.status import find_stage
+from tfscale.text import count
 
 
-def grow(
-    name: str, to: Path, tokens: Tokens, overrides: Sequence[str], config_dir: Path | None, as_json: bool = False
-) -> int:
+def grow(common: Common, name: str, to: Path, tokens: Tokens) -> int:
     """Grows a finished stage's checkpoint into a folder; returns the exit code."""
     from tfscale.growth.grow_stage import grow_by_hand
 
-    experiment = compose(overrides, config_dir)
+    experiment = common.compose()
     recipe = experiment.growth
     try:
         stage_dir = find_stage(runs_dir(experiment), name)
@@ -33,12 +31,12 @@ def grow(
         result = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)
     except ValueError as error:
         raise UserFault([str(error)]) from error
-    if as_json:
+    if common.as_json:
         shape = {"parameters_before": parameters(model), "parameters": parameters(config), "recipe": recipe.name}
         answer({"stage": stage_dir.name, **shape, **vars(result), "folder": to})
         return 0
     say(
-        f"{stage_dir.name}: {quantity(parameters(model))} to {quantity(parameters(config))} parameters by "
+        f"{stage_dir.name}: {count(parameters(model))} to {count(parameters(config))} parameters by "
         f"growth={recipe.name}\nloss on {result.tokens} held-out tokens: {result.loss_before:.6f} before, "
         f"{result.loss_after:.6f} after; largest logit difference {result.max_logit_difference:.3g} "
         f"({result.precision})\n{to}"

@@ -4,19 +4,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
-from tfscale.cli.experiment import quantity, tokens, work
 from tfscale.faults import UserFault
+from tfscale.text import count, scientific
 
 
 def import_(
+    common: Common,
     source: Path,
-    config: Path | None,
     to: Path,
+    config: Path | None,
     tokenizer: Path | None,
     data: Path | None,
     cost: str,
-    as_json: bool = False,
 ) -> int:
     """Makes a stage's folder out of released weights or an exported folder; returns the exit code."""
     from tfscale.growth.imported_weights import cost_of
@@ -42,15 +43,15 @@ def import_(
         spec = adopt(to, found, data)
     except OSError as error:
         raise UserFault([str(error)]) from error
-    if as_json:
+    if common.as_json:
         size = {"parameters": parameters(spec.model), "weights": spec.init_from, "totals": found.totals}
         answer({"source": source, **size, "folder": to})
         return 0
-    say(f"{source}: {quantity(parameters(spec.model))} parameters, weights {spec.init_from}")
+    say(f"{source}: {count(parameters(spec.model))} parameters, weights {spec.init_from}")
     if found.totals is None:
         say("note: what it cost is not known and counts as nothing; say it with --tokens, such as --tokens 300B")
     else:
-        say(f"trained on {tokens(found.totals.tokens)} tokens, {work(found.totals.flops)} FLOPs")
+        say(f"trained on {count(found.totals.tokens)} tokens, {scientific(found.totals.flops)} FLOPs")
     say(str(to))
     return 0
 

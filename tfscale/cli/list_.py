@@ -7,6 +7,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width, say
 from tfscale.config.files import read_file
 from tfscale.config.folders import conf_dir, config_folders, group_options, shown
@@ -28,13 +29,13 @@ class Choice:
     """Whether it is the user's, in a conf/ of theirs."""
 
 
-def list_(kind: str, config_dir: Path | None, as_json: bool = False) -> int:
+def list_(common: Common, kind: str) -> int:
     """Prints the choices of a group, or all groups; returns the exit code.
 
     Args:
         kind: a group or its plural; empty: all.
     """
-    foreign, folders = foreign_faults(config_folders(config_dir))
+    foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:
         raise UserFault([fault.text for fault in foreign])
     groups = group_options(folders)
@@ -42,7 +43,7 @@ def list_(kind: str, config_dir: Path | None, as_json: bool = False) -> int:
     if kind and kind not in names:
         raise UserFault([f"{kind}: nothing of that kind{nearest(kind, names)} Allowed: {', '.join(groups)}."])
     choices = list(_choices(groups, folders, names.get(kind)))
-    if as_json:
+    if common.as_json:
         answer(choices)
         return 0
     rows = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)

@@ -1,4 +1,4 @@
-"""The `tfscale` command: one module a verb, loaded when it is used, so that --help needs neither torch nor MLflow."""
+"""The `tfscale` command. The module of a command is imported when it is used: --help needs neither torch nor MLflow."""
 
 import os
 import sys
@@ -9,8 +9,9 @@ import typer
 
 from tfscale.children import QUIET
 from tfscale.cli import completion, errors, streams
+from tfscale.cli.common import Common, command
 
-# Nothing phones home, whatever a verb loads later.
+# No library that a command imports later may send anything home.
 os.environ.update({**QUIET, **os.environ})
 
 app = typer.Typer(
@@ -23,177 +24,153 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+data = typer.Typer(help="Prepare corpora, and list them.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data, name="data")
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[OVERRIDES]...", help="such as schedule=progressive_1b4", autocompletion=completion.overrides
-    ),
-]
-ConfigDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="a folder whose groups come before conf/ here and the shipped ones; none: the shipped ones alone",
-        metavar="DIR",
-    ),
-]
+
 Baseline = Annotated[
     str,
     typer.Option(
-        help="arms beside the chain: names of the baseline group, with commas", autocompletion=completion.baselines
+        help="arms beside the chain: names of the baseline group, separated by commas",
+        autocompletion=completion.baselines,
     ),
 ]
-
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="folder to write to; the runs folder is only read then [default: its comparisons/]", metavar="DIR"
+        help="folder to write to; the runs folder is only read then [default: comparisons/ in the runs folder]",
+        metavar="DIR",
     ),
 ]
 
-
-def _leave_stdout(context: typer.Context, alone: bool) -> bool:
-    if alone and not context.resilient_parsing:
-        from tfscale.cli.console import leave_stdout
-
-        leave_stdout(True)
-        context.call_on_close(lambda: leave_stdout(False))
-    return alone
-
-
-AsJson = Annotated[
-    bool,
-    typer.Option("--json", callback=_leave_stdout, help="one JSON document on stdout; progress goes to stderr"),
-]
-
 _STAGE = "a finished stage: its folder, its name or the start of its key"
-_STAGES = f"{_STAGE}; several with commas between them; chain: every finished stage of schedule="
+_STAGES = f"{_STAGE}; several, separated by commas; or chain: every finished stage of schedule="
+Stage = Annotated[str, typer.Argument(help=_STAGE, autocompletion=completion.stages)]
+Stages = Annotated[str, typer.Argument(help=_STAGES, autocompletion=completion.stages)]
 
 
-@app.command()
-def run(overrides: Overrides = None, as_json: AsJson = False, config_dir: ConfigDir = None) -> None:
-    """Train the chain of a schedule, stage by stage; what is finished is never trained again."""
-    from tfscale.cli.run import run as verb
+@command(app)
+def run(common: Common) -> int:
+    """Train the chain of a schedule, stage by stage. Finished stages are never trained again."""
+    from tfscale.cli.run import run
 
-    raise typer.Exit(verb(overrides or [], config_dir, as_json))
+    return run(common)
 
 
-@app.command()
-def plan(overrides: Overrides = None, as_json: AsJson = False, config_dir: ConfigDir = None) -> None:
+@command(app)
+def plan(common: Common) -> int:
     """Show what would run and what it would cost: memory, time, energy, money. Writes nothing."""
-    from tfscale.cli.plan import plan as verb
+    from tfscale.cli.plan import plan
 
-    raise typer.Exit(verb(overrides or [], as_json, config_dir))
+    return plan(common)
 
 
-@app.command()
+@command(app)
 def compare(
-    overrides: Overrides = None,
+    common: Common,
     baseline: Baseline = "scratch",
-    run_missing: Annotated[bool, typer.Option("--run-missing", help="train what is not there yet")] = False,
+    run_missing: Annotated[bool, typer.Option("--run-missing", help="train the stages that are missing")] = False,
     out: Out = None,
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
-    """Compare the chain with baselines at equal cost: figure, table, verdicts."""
-    from tfscale.cli.compare import compare as verb
+) -> int:
+    """Compare the chain with baselines at equal cost: figures, table, verdicts."""
+    from tfscale.cli.compare import compare
 
-    raise typer.Exit(verb(overrides or [], baseline, run_missing, config_dir, as_json, out))
+    return compare(common, baseline, run_missing, out)
 
 
-@app.command()
-def report(
-    overrides: Overrides = None,
-    baseline: Baseline = "scratch",
-    out: Out = None,
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
+@command(app)
+def report(common: Common, baseline: Baseline = "scratch", out: Out = None) -> int:
     """Write the comparison as one HTML page that needs no network: figures, tables, verdicts, configurations."""
-    from tfscale.cli.report import report as verb
+    from tfscale.cli.compare import report
 
-    raise typer.Exit(verb(overrides or [], baseline, config_dir, as_json, out))
+    return report(common, baseline, out)
 
 
-@app.command()
+@command(app)
 def tune(
-    overrides: Overrides = None,
+    common: Common,
     arm: Annotated[
         list[str] | None,
-        typer.Option(help="progressive, an arm of baseline=, or all; may be given again [default: all]", metavar="ARM"),
+        typer.Option(
+            help="arm to tune: progressive, an arm of baseline=, or all; may be repeated [default: all]", metavar="ARM"
+        ),
     ] = None,
-    factors: Annotated[str, typer.Option(help="of the present rates: what is tried first")] = "0.5,0.7,1,1.4,2",
-    further: Annotated[int, typer.Option(help="rates tried beyond these at most, while the best is at the edge")] = 3,
-    seeds: Annotated[int, typer.Option(help="runs of every candidate; their mean loss counts")] = 1,
+    factors: Annotated[
+        str, typer.Option(help="multipliers of the current learning rates to try first")
+    ] = "0.5,0.7,1,1.4,2",
+    further: Annotated[
+        int, typer.Option(help="most learning rates to try beyond these, while the best one is at the edge")
+    ] = 3,
+    seeds: Annotated[int, typer.Option(help="number of runs per learning rate; their mean loss counts")] = 1,
     write: Annotated[
         str | None,
-        typer.Option(help="write the rates: conf/schedule/NAME.yaml, and conf/baseline/ for arms' own", metavar="NAME"),
+        typer.Option(
+            help="write the chosen rates to conf/schedule/NAME.yaml, and those of arms to conf/baseline/NAME.yaml",
+            metavar="NAME",
+        ),
     ] = None,
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
-    """Choose the learning rates of the arms by small sweeps, on held-out text that no comparison reads."""
-    from tfscale.cli.tune import Asked
-    from tfscale.cli.tune import tune as verb
+) -> int:
+    """Choose the learning rates of the arms by small sweeps, on validation text that no comparison reads."""
+    from tfscale.cli.tune import Asked, tune
 
-    asked = Asked(tuple(arm or ["all"]), factors, further, seeds, write)
-    raise typer.Exit(verb(overrides or [], asked, as_json, config_dir))
+    return tune(common, Asked(tuple(arm or ["all"]), factors, further, seeds, write))
 
 
-@app.command()
+@command(app)
 def status(
-    overrides: Overrides = None,
-    verify: Annotated[bool, typer.Option("--verify", help="read all of it again and say what is wrong")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="show it live until all is done, or until Ctrl-C")] = False,
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
-    """Show how far each stage is. With --verify: whether checkpoints, measurements, lineage and corpus are true."""
-    from tfscale.cli.status import status as verb
+    common: Common,
+    verify: Annotated[bool, typer.Option("--verify", help="read everything again and report what is wrong")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="show progress live until all is done, or Ctrl-C")] = False,
+) -> int:
+    """Show how far each stage is. With --verify: check checkpoints, measurements, lineage and corpus."""
+    from tfscale.cli.status import status
 
-    raise typer.Exit(verb(overrides or [], verify, config_dir, watch, as_json))
+    return status(common, verify, watch)
 
 
-@app.command()
+@command(app)
 def grow(
-    stage: Annotated[str, typer.Argument(help=_STAGE, autocompletion=completion.stages)],
+    common: Common,
+    stage: Stage,
     to: Annotated[Path, typer.Option(help="folder of the grown checkpoint, which must not exist", metavar="DIR")],
     qkv: Annotated[int, typer.Option(help="parameter tokens of each of the query, key and value projections", min=1)],
-    out: Annotated[int | None, typer.Option(help="of the output projection [default: qkv]", min=1)] = None,
-    ffn: Annotated[int | None, typer.Option(help="of the feed-forward layer [default: 4 qkv]", min=1)] = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
+    out: Annotated[
+        int | None, typer.Option(help="parameter tokens of the output projection [default: qkv]", min=1)
+    ] = None,
+    ffn: Annotated[
+        int | None, typer.Option(help="parameter tokens of the feed-forward layer [default: 4 qkv]", min=1)
+    ] = None,
+) -> int:
     """Grow one checkpoint by hand and show what that did to its loss."""
-    from tfscale.cli.grow import grow as verb
+    from tfscale.cli.grow import grow
 
-    raise typer.Exit(verb(stage, to, (qkv, out or qkv, ffn or 4 * qkv), overrides or [], config_dir, as_json))
+    return grow(common, stage, to, (qkv, out or qkv, ffn or 4 * qkv))
 
 
-@app.command()
+@command(app)
 def generate(
-    stage: Annotated[str, typer.Argument(help=_STAGES, autocompletion=completion.stages)],
-    prompt: Annotated[str, typer.Argument(help="text to go on from")] = "",
-    overrides: Overrides = None,
-    tokens: Annotated[int, typer.Option(help="tokens to add", min=1)] = 200,
-    temperature: Annotated[float, typer.Option(help="0: always the likeliest token", min=0)] = 0.8,
-    top_k: Annotated[int, typer.Option(help="among the k likeliest; 0: among all", min=0)] = 0,
-    top_p: Annotated[float, typer.Option(help="among the likeliest that together reach p; 1: among all", max=1)] = 1.0,
-    seed: Annotated[int, typer.Option(help="of the draws", min=0, max=2**63 - 1)] = 0,
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
-    """Let finished stages write, one as it goes or several side by side."""
-    from tfscale.cli.generate import generate as verb
+    common: Common,
+    stage: Stages,
+    prompt: Annotated[str, typer.Argument(help="text to continue")] = "",
+    tokens: Annotated[int, typer.Option(help="number of tokens to generate", min=1)] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="sampling temperature; 0: always the most likely token", min=0)
+    ] = 0.8,
+    top_k: Annotated[int, typer.Option(help="sample among the k most likely tokens; 0: among all", min=0)] = 0,
+    top_p: Annotated[
+        float, typer.Option(help="sample among the most likely tokens that together reach p; 1: among all", max=1)
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="random seed for sampling", min=0, max=2**63 - 1)] = 0,
+) -> int:
+    """Generate text from finished stages, one as it writes or several side by side."""
+    from tfscale.cli.generate import generate
 
-    raise typer.Exit(
-        verb(stage, prompt, tokens, (temperature, top_k, top_p, seed), overrides or [], config_dir, as_json)
-    )
+    return generate(common, stage, prompt, tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
 
 
-@app.command("import")
+@command(app, "import", takes=("as_json",))
 def import_(
+    common: Common,
     source: Annotated[
         Path,
         typer.Argument(
@@ -205,154 +182,149 @@ def import_(
     config: Annotated[
         Path | None, typer.Option(help="the official code's YAML file of these weights", metavar="CONFIG.yml")
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="its tokenizer.json", metavar="FILE")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json of the model", metavar="FILE")] = None,
     data: Annotated[
         Path | None, typer.Option(help="a prepared corpus to evaluate and compare growth on", metavar="DIR")
     ] = None,
-    tokens: Annotated[str, typer.Option(help="what it was trained on, for the ledger, such as 300B")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Make a stage of a model from elsewhere, to grow, train on, evaluate, export."""
-    from tfscale.cli.import_ import import_ as verb
+    tokens: Annotated[
+        str, typer.Option(help="number of tokens that the model was trained on, such as 300B; its cost follows")
+    ] = "",
+) -> int:
+    """Make a stage of a model from elsewhere, to grow, train, evaluate or export it."""
+    from tfscale.cli.import_ import import_
 
-    raise typer.Exit(verb(source, config, to, tokenizer, data, tokens, as_json))
-
-
-data = typer.Typer(help="Corpora: fetch and prepare them, list them.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(data, name="data")
+    return import_(common, source, to, config, tokenizer, data, tokens)
 
 
-@data.command()
-def prepare(overrides: Overrides = None, as_json: AsJson = False, config_dir: ConfigDir = None) -> None:
-    """Make a corpus' tokens, and fetch its text where it is the hub's. Goes on where it was stopped."""
-    from tfscale.cli.data import prepare as verb
+@command(data)
+def prepare(common: Common) -> int:
+    """Tokenize a corpus, and download its text if it is on the hub. Continues where it was stopped."""
+    from tfscale.cli.data import prepare
 
-    raise typer.Exit(verb(overrides or [], config_dir, as_json))
-
-
-@data.command("list")
-def list_(overrides: Overrides = None, as_json: AsJson = False, config_dir: ConfigDir = None) -> None:
-    """Show the corpora that are prepared, and what was left unfinished."""
-    from tfscale.cli.data import show as verb
-
-    raise typer.Exit(verb(overrides or [], config_dir, as_json))
+    return prepare(common)
 
 
-@app.command()
+@command(data, "list")
+def list_corpora(common: Common) -> int:
+    """List the corpora that are prepared, and those left unfinished."""
+    from tfscale.cli.data import show
+
+    return show(common)
+
+
+@command(app)
 def export(
+    common: Common,
     stage: Annotated[
         str, typer.Argument(help=f"{_STAGE}; chain: the last one of schedule=", autocompletion=completion.stages)
     ],
     out: Annotated[Path, typer.Option(help="folder to write, which must not exist", metavar="DIR")],
-    overrides: Overrides = None,
-    to: Annotated[Literal["hf"], typer.Option(help="the form: a folder for Hugging Face's libraries")] = "hf",
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
+    to: Annotated[Literal["hf"], typer.Option(help="format to write: a folder for Hugging Face libraries")] = "hf",
+) -> int:
     """Write a finished stage for other libraries: weights, config, tokenizer, model card."""
-    from tfscale.cli.export import export as verb
+    from tfscale.cli.export import export
 
-    raise typer.Exit(verb(stage, to, out, overrides or [], config_dir, as_json))
+    return export(common, stage, to, out)
 
 
-@app.command("eval")
-def eval_(
-    stage: Annotated[str, typer.Argument(help=_STAGES, autocompletion=completion.stages)],
-    overrides: Overrides = None,
+@command(app, "eval")
+def evaluate(
+    common: Common,
+    stage: Stages,
     text: Annotated[
         list[Path] | None,
-        typer.Option(help="a .txt or .jsonl file or a folder of them; without it the held-out tokens", metavar="FILE"),
-    ] = None,
-    stride: Annotated[
-        int | None, typer.Option(help="tokens a window adds to the one before [default: the context]", min=1)
-    ] = None,
-    tasks: Annotated[str, typer.Option(help="zero-shot tasks, with commas between them; paper: the paper's six")] = "",
-    task_path: Annotated[Path | None, typer.Option(help="a folder of your own task YAML files", metavar="DIR")] = None,
-    limit: Annotated[int | None, typer.Option(help="samples of each task [default: all]", min=1)] = None,
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
-    """Measure finished stages on held-out tokens, on any text, on zero-shot tasks."""
-    from tfscale.cli.eval import evaluate as verb
-
-    raise typer.Exit(verb(stage, text or [], tasks, task_path, limit, stride, overrides or [], config_dir, as_json))
-
-
-@app.command()
-def sync(
-    uri: Annotated[
-        str, typer.Argument(help="where the tracker is: of MLflow http(s)://HOST, sqlite:///FILE or a database's URI")
-    ],
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
-    """Send what the runs folder holds to another tracker, once. Overrides other than runs= choose one plan."""
-    from tfscale.cli.sync import sync as verb
-
-    raise typer.Exit(verb(uri, overrides or [], as_json, config_dir))
-
-
-@app.command("list")
-def list_kind(
-    kind: Annotated[
-        str, typer.Argument(help="schedules, growths, data, devices, ...", autocompletion=completion.kinds)
-    ] = "",
-    as_json: AsJson = False,
-    config_dir: ConfigDir = None,
-) -> None:
-    """List what can be chosen, a line each: your own beside what is shipped."""
-    from tfscale.cli.list_ import list_ as verb
-
-    raise typer.Exit(verb(kind, config_dir, as_json))
-
-
-@app.command()
-def doctor(overrides: Overrides = None, as_json: AsJson = False, config_dir: ConfigDir = None) -> None:
-    """Say what this machine can run, and how to mend what is wrong."""
-    from tfscale.cli.doctor import doctor as verb
-
-    raise typer.Exit(verb(overrides or [], config_dir, as_json))
-
-
-@app.command()
-def ui(
-    overrides: Overrides = None,
-    port: Annotated[int, typer.Option(help="on this machine alone", min=1, max=65535)] = 5000,
-    config_dir: ConfigDir = None,
-) -> None:
-    """Serve MLflow's page on localhost, with every run and curve. Other trackers have pages of their own."""
-    from tfscale.cli.ui import ui as verb
-
-    raise typer.Exit(verb(overrides or [], port, config_dir))
-
-
-@app.command()
-def bench(
-    parts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[PART]...",
-            help="pattention, step [default: both]",
+        typer.Option(
+            help="text to measure: a .txt or .jsonl file, or a folder of them [default: the validation tokens]",
+            metavar="FILE",
         ),
     ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="new tokens per window of the text [default: the context]", min=1)
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(help="zero-shot tasks, separated by commas; paper: the six of the TokenFormer paper")
+    ] = "",
+    task_path: Annotated[Path | None, typer.Option(help="a folder of your own task YAML files", metavar="DIR")] = None,
+    limit: Annotated[int | None, typer.Option(help="number of samples per task [default: all]", min=1)] = None,
+) -> int:
+    """Measure finished stages on validation tokens, on any text, or on zero-shot tasks."""
+    from tfscale.cli.eval import evaluate
+
+    return evaluate(common, stage, text or [], stride, tasks, task_path, limit)
+
+
+@command(app)
+def sync(
+    common: Common,
+    uri: Annotated[
+        str, typer.Argument(help="URI of a tracker; MLflow's: http(s)://HOST, sqlite:///FILE, a database")
+    ],
+) -> int:
+    """Send the contents of the runs folder to another tracker, each measurement once. Overrides other than runs=,
+    tracking.kind= and extensions= choose one plan."""
+    from tfscale.cli.sync import sync
+
+    return sync(common, uri)
+
+
+@command(app, "list", takes=("as_json", "config_dir"))
+def list_options(
+    common: Common,
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="schedules, growths, data, devices, ... [default: all kinds]",
+            autocompletion=completion.kinds,
+        ),
+    ] = "",
+) -> int:
+    """List the options of a configuration group, one per line: your own and those shipped."""
+    from tfscale.cli.list_ import list_
+
+    return list_(common, kind)
+
+
+@command(app)
+def doctor(common: Common) -> int:
+    """Report what this machine can run, and how to fix what is wrong."""
+    from tfscale.cli.doctor import doctor
+
+    return doctor(common)
+
+
+@command(app, takes=("overrides", "config_dir"))
+def ui(
+    common: Common,
+    port: Annotated[int, typer.Option(help="port to serve on (localhost only)", min=1, max=65535)] = 5000,
+) -> int:
+    """Serve MLflow's page on localhost, with every run and curve. Other trackers have pages of their own."""
+    from tfscale.cli.ui import ui
+
+    return ui(common, port)
+
+
+@command(app, takes=("as_json",))
+def bench(
+    common: Common,
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PART]...", help="part to measure: pattention, step [default: both]")
+    ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="small sizes and few rounds, to see that everything works")
+        bool, typer.Option("--quick", help="use small sizes and few rounds, to see that everything works")
     ] = False,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="device to benchmark on")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads [default: all cores]", min=0)] = 0,
-    case: Annotated[str, typer.Option(help="only cases whose names contain this, such as 124M")] = "",
+    case: Annotated[str, typer.Option(help="measure only cases whose names contain this, such as 124M")] = "",
     out: Annotated[Path | None, typer.Option(help="folder for bench_<device>.json and .md", metavar="FOLDER")] = None,
-    as_json: AsJson = False,
-) -> None:
+) -> int:
     """Measure the speed and memory of training on this machine, beside its matrix-multiply peak."""
-    from tfscale.cli.bench import bench as verb
+    from tfscale.cli.bench import bench
 
-    raise typer.Exit(verb(parts or [], quick, device, threads, case, out, as_json))
+    return bench(common, parts or [], quick, device, threads, case, out)
 
 
 def main() -> None:
-    """Run the command line, with its errors in words."""
+    """Run the command line, and report its errors as messages."""
     completion.skip_equals_sign()
     streams.open_streams()
     sys.exit(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))

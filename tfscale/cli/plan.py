@@ -2,45 +2,34 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.experiment import plan_of, quantity, tokens, work
 from tfscale.cli.table import FittedTable, table
 from tfscale.faults import UserFault
-from tfscale.models.config import TokenFormerConfig, to_dict
+from tfscale.models.families import to_dict
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.arms import Arm
 from tfscale.plan.checks import check_sharing
 from tfscale.plan.plan import Plan
-from tfscale.predict import (
-    Family,
-    Machine,
-    Prediction,
-    duration,
-    families,
-    gigabytes,
-    planned_machine,
-    predict,
-    remarks,
-    shortage,
-)
+from tfscale.predict import Family, Machine, Prediction, families, planned_machine, predict, remarks, shortage
 from tfscale.stage.folder import Stage
 from tfscale.stage.status import status_of
+from tfscale.text import count, duration, gigabytes, scientific
 
 COLUMNS = 5
 """Stages side by side, at most."""
 SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
-def plan(overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> int:
+def plan(common: Common) -> int:
     """Prints the plan; returns the exit code.
 
     Raises:
         UserFault: the devices asked for are not there, or cannot share the batches.
     """
-    planned = plan_of(overrides, config_dir)
+    planned = common.plan()
     machine = planned_machine(planned.experiment)
     told = check_sharing(planned.experiment, machine.devices)
     if told:
@@ -49,7 +38,7 @@ def plan(overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> in
     predictions = {stage.key: predict(stage.spec, machine, speeds) for stage in planned.stages}
     totals = families(planned, lambda spec: predict(spec, machine, speeds))
     notes = _notes(planned, machine, predictions)
-    if as_json:
+    if common.as_json:
         answer(_json(planned, machine, predictions, totals, notes))
         return 0
     for arm in planned.arms:
@@ -84,12 +73,12 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
         if any(cells):
             rows.add_row(name, *cells)
 
-    row("parameters", lambda p: quantity(p.parameters))
-    tokenformer = isinstance(stages[0].spec.model, TokenFormerConfig)
-    rows.add_row("q/out/ffn" if tokenformer else "layers x width", *map(_shape, stages))
-    row("tokens", lambda p: tokens(p.tokens))
+    row("parameters", lambda p: count(p.parameters))
+    shapes = [stage.spec.model.shape for stage in stages]
+    rows.add_row(shapes[0][0], *(value for _, value in shapes))
+    row("tokens", lambda p: count(p.tokens))
     row("steps", lambda p: f"{p.steps:,}")
-    row("FLOPs", lambda p: work(p.flops))
+    row("FLOPs", lambda p: scientific(p.flops))
     rows.add_row("state", *(_states([each for each in arm.stages if each.size == stage.size]) for stage in stages))
     rows.add_section()
     row("sharding", lambda p: SHARDINGS[p.layout.sharding] if p.machine.devices > 1 else "")
@@ -99,7 +88,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
         row(part, lambda p, part=part: gigabytes(size) if (size := asdict(p.layout.memory)[part]) else "")  # type: ignore[misc]
     row("memory", lambda p: gigabytes(p.layout.memory.total) + ("" if p.fits else " !"))
     rows.add_section()
-    row("tokens/s", lambda p: quantity(p.tokens_per_second) if p.tokens_per_second else "")
+    row("tokens/s", lambda p: count(p.tokens_per_second) if p.tokens_per_second else "")
     row("MFU", lambda p: f"{p.mfu:.0%}" if p.mfu else "")
     row("bound by", _bound)
     row("time", lambda p: duration(p.seconds) if p.seconds is not None else "")
@@ -107,13 +96,6 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     row("energy", lambda p: _energy(p.kilowatt_hours))
     row("cost", lambda p: _dollars(p.dollars))
     return rows
-
-
-def _shape(stage: Stage) -> str:
-    model = stage.spec.model
-    if isinstance(model, TokenFormerConfig):
-        return "/".join(map(str, model.tokens))
-    return f"{model.n_layer}x{model.d_model}"
 
 
 def _states(replicates: Sequence[Stage]) -> str:
@@ -168,7 +150,7 @@ def _families_table(planned: Plan, totals: Sequence[Family]) -> FittedTable:
         rows.add_row(
             family.title,
             _budget(planned, family),
-            work(family.flops),
+            scientific(family.flops),
             f"{family.flops / chain.flops:.2f}",
             "" if family.budget in ("plan", "left") else f"{family.runs[-1].flops / chain.flops:.2f}",
             duration(family.seconds) if family.seconds is not None else "",
@@ -180,7 +162,7 @@ def _families_table(planned: Plan, totals: Sequence[Family]) -> FittedTable:
 
 
 def _budget(planned: Plan, family: Family) -> str:
-    base = tokens(planned.chain.stages[0].spec.tokens)
+    base = count(planned.chain.stages[0].spec.tokens)
     words = {"chain": "its stage", "base_tokens": base, "cumulative_compute": "equal compute"}
     return words.get(family.budget, f"{len(family.runs)} stages")
 

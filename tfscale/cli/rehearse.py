@@ -5,16 +5,15 @@ import shutil
 from dataclasses import asdict
 from typing import Any
 
-from tfscale.atomic import write_json
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import check, prepare, train
-from tfscale.cli.experiment import quantity, tokens
 from tfscale.cli.table import FittedTable, table
+from tfscale.files import write_json
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
 from tfscale.plan.rehearsal import Rehearsed, rehearsed, release
-from tfscale.predict import duration, gigabytes
 from tfscale.stage.status import is_done
+from tfscale.text import count, duration, gigabytes
 
 REPORT = "report.json"
 
@@ -65,11 +64,11 @@ def _table(plan: Plan, rows: list[Rehearsed]) -> FittedTable:
         made.add_row(
             row.stage.size,
             arms[row.stage.key],
-            quantity(parameters(row.stage.spec.model)),
+            count(parameters(row.stage.spec.model)),
             str(row.processes),
             str(row.micro_batch),
             f"{row.seconds_a_step:,.2f}",
-            tokens(row.tokens_per_second),
+            count(row.tokens_per_second),
             gigabytes(row.peak_memory),
             gigabytes(row.checkpoint_bytes),
             duration(row.checkpoint_seconds),

@@ -1,11 +1,8 @@
 """tfscale run: the chain, and the arms of `baseline=`."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console
 from tfscale.cli.execute import run_plan
-from tfscale.cli.experiment import plan_of
 from tfscale.cli.status import states
 from tfscale.cli.summary import chain_table
 from tfscale.config.schema import Experiment
@@ -14,15 +11,15 @@ from tfscale.orchestrate.launchers import missing
 from tfscale.predict import files_amiss
 
 
-def run(overrides: Sequence[str], config_dir: Path | None, as_json: bool = False) -> int:
+def run(common: Common) -> int:
     """Run a plan and return the exit code."""
-    plan = plan_of(overrides, config_dir, _amiss)
+    plan = common.plan(_amiss)
     if plan.experiment.schedule.rehearse:
         from tfscale.cli.rehearse import rehearse
 
-        return rehearse(plan, as_json)
+        return rehearse(plan, common.as_json)
     code, plan = run_plan(plan)
-    if as_json:
+    if common.as_json:
         answer(states(plan))
     elif code == 0:
         try:

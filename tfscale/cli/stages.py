@@ -1,10 +1,7 @@
 """Finished stages as commands name them."""
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from tfscale.cli.experiment import plan_of
-from tfscale.config.compose import compose, runs_dir
+from tfscale.cli.common import Common
+from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished, open_finished
 from tfscale.stage.status import find_stage, is_done
@@ -13,20 +10,20 @@ CHAIN = "chain"
 """In place of a stage: every finished one of the schedule's chain."""
 
 
-def stages_of(names: str, overrides: Sequence[str], config_dir: Path | None) -> list[Finished]:
+def stages_of(common: Common, names: str) -> list[Finished]:
     """Stages by their names with commas between them, or `chain`.
 
     Raises:
         UserFault: one of them is not there or not finished.
     """
     if names == CHAIN:
-        plan = plan_of(overrides, config_dir)
+        plan = common.plan()
         folders = [stage.path for stage in plan.chain.stages if is_done(stage)]
         if not folders:
             name = plan.experiment.schedule.name
             raise UserFault([f"no stage of {name} is finished in {plan.runs}; `tfscale run` makes them"])
         return [open_finished(folder) for folder in folders]
-    runs = runs_dir(compose(overrides, config_dir))
+    runs = runs_dir(common.compose())
     try:
         return [open_finished(find_stage(runs, name)) for name in names.split(",")]
     except ValueError as error:

@@ -1,28 +1,21 @@
 """tfscale status: how far each stage is, and whether what it has written is true."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.dashboard import signs
-from tfscale.cli.experiment import plan_of, tokens
 from tfscale.cli.table import table
-from tfscale.cli.watch import watch
+from tfscale.cli.view import watch
 from tfscale.faults import UserFault
 from tfscale.orchestrate.progress import Progress, Watch, overview
 from tfscale.orchestrate.speed import finished_speeds, stage_speed
 from tfscale.plan.plan import Plan
 from tfscale.stage.status import status_of
+from tfscale.text import count
 
 
-def status(
-    overrides: Sequence[str],
-    verify: bool,
-    config_dir: Path | None,
-    follow: bool = False,
-    as_json: bool = False,
-) -> int:
+def status(common: Common, verify: bool = False, follow: bool = False) -> int:
     """Prints the state of every stage, or what is wrong with the ledger; returns the exit code.
 
     Args:
@@ -30,12 +23,12 @@ def status(
     """
     if verify and follow:
         raise UserFault(["--verify reads everything once, --watch goes on; use one of them"])
-    plan = plan_of(overrides, config_dir)
+    plan = common.plan()
     if verify:
-        return _verify(plan, as_json)
+        return _verify(plan, common.as_json)
     if follow:
         watch(plan, console)
-    answer(states(plan)) if as_json else _show(plan)
+    answer(states(plan)) if common.as_json else _show(plan)
     return 0
 
 
@@ -93,8 +86,8 @@ def _show(plan: Plan) -> None:
                 *([str(stage.spec.seed)] if seed else []),
                 f"{signs(console)[state.state]} {state.state}",
                 stage.path.name,
-                tokens(state.tokens),
-                tokens(stage.spec.tokens),
+                count(state.tokens),
+                count(stage.spec.tokens),
                 f"{state.last_eval['perplexity']:.3f}" if state.last_eval else "",
                 *([f"{used[stage.key]:.0%}" if stage.key in used else ""] if mfu else []),
             )

@@ -4,13 +4,12 @@ import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from tfscale.cli.experiment import quantity, tokens, work
 from tfscale.cli.table import FittedTable, table
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
-from tfscale.predict import duration
 from tfscale.stage.folder import Stage
 from tfscale.stage.status import read_done, read_growth
+from tfscale.text import count, duration, scientific
 
 
 def chain_table(plan: Plan) -> FittedTable:
@@ -30,12 +29,12 @@ def chain_table(plan: Plan) -> FittedTable:
         done = [read_done(stage.path) for stage in replicates]
         rows.add_row(
             replicates[0].size,
-            quantity(parameters(replicates[0].spec.model)),
-            tokens(replicates[0].spec.tokens),
+            count(parameters(replicates[0].spec.model)),
+            count(replicates[0].spec.tokens),
             _perplexity([each["eval"]["loss"] for each in done]),
             f"{mean(each['eval']['bits_per_byte'] for each in done):.3f}",
             _jump(replicates),
-            work(mean(each["totals"]["flops"] for each in done)),
+            scientific(mean(each["totals"]["flops"] for each in done)),
             duration(mean(each["totals"]["seconds"] for each in done)),
         )
     return rows

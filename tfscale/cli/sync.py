@@ -1,13 +1,11 @@
 """tfscale sync: what a runs folder holds, sent to another tracker."""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.experiment import plan_of
-from tfscale.config.compose import compose, runs_dir
+from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import Recorded, experiment_of, recorded
 from tfscale.stage.status import status_of
@@ -17,16 +15,15 @@ from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
 _OF_ALL = ("runs=", "tracking.kind=", "extensions=")
 
 
-def sync(uri: str, overrides: Sequence[str], as_json: bool, config_dir: Path | None) -> int:
+def sync(common: Common, uri: str) -> int:
     """Send every experiment of the runs folder, or the one that the overrides make, and return the exit code.
 
-    Args:
-        overrides: `runs=`, `tracking.kind=` and `extensions=` apply to every experiment; any other chooses one.
+    Overrides other than those of `_OF_ALL` choose one experiment.
     """
-    composed = compose(overrides, config_dir)
+    composed = common.compose()
     runs = runs_dir(composed)
-    chooses = any(not text.startswith(_OF_ALL) for text in overrides)
-    experiments = [experiment_of(plan_of(overrides, config_dir).known)] if chooses else recorded(runs)
+    chooses = any(not text.startswith(_OF_ALL) for text in common.overrides)
+    experiments = [experiment_of(common.plan().known)] if chooses else recorded(runs)
     if not experiments:
         raise UserFault([f"{runs}: no experiment was run here; `tfscale run` makes one, runs=DIR names another folder"])
     try:
@@ -34,7 +31,7 @@ def sync(uri: str, overrides: Sequence[str], as_json: bool, config_dir: Path | N
     except ValueError as error:
         raise UserFault([str(error).replace("tracking.uri", "URI")]) from error
     results = [_send(tracker, experiment) for experiment in experiments]
-    if as_json:
+    if common.as_json:
         answer({"store": tracker.shown, "experiments": results})
     else:
         for result in results:

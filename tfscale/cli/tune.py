@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
-from tfscale.cli.experiment import plan_of, work
 from tfscale.cli.streams import tell_error
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay
@@ -17,7 +17,7 @@ from tfscale.config.schema import MOST_SEEDS
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
 from tfscale.plan.plan import make_plan
-from tfscale.predict import duration
+from tfscale.text import duration, scientific
 from tfscale.tune.record import spent, write_record
 from tfscale.tune.sweep import Sweep, candidates, factors_of, is_rate, sweep_faults
 from tfscale.tune.tuning import Finding, Tuning, chosen, diverged, stages_left
@@ -37,48 +37,41 @@ class Asked:
     write: str | None
 
 
-def tune(overrides: Sequence[str], asked: Asked, as_json: bool, config_dir: Path | None) -> int:
+def tune(common: Common, asked: Asked) -> int:
     """Sweeps, chooses, records; returns the exit code."""
-    tuning = _tuning(overrides, asked, config_dir)
+    tuning = _tuning(common, asked)
     code = _run(tuning)
     if code:
         return code
     findings = _findings(tuning)
-    path, record = write_record(tuning, findings, overrides)
+    path, record = write_record(tuning, findings, common.overrides)
     if asked.write is not None:
-        _write(tuning, findings, overrides, asked.write, config_dir, path.name)
-    if as_json:
+        _write(common, tuning, findings, asked.write, path.name)
+    if common.as_json:
         answer(record)
     else:
         _show(tuning, findings, record, path)
     return _explain_failures(findings)
 
 
-def _write(
-    tuning: Tuning,
-    findings: Sequence[Finding],
-    overrides: Sequence[str],
-    name: str,
-    config_dir: Path | None,
-    source: str,
-) -> None:
+def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
     """The choices as a schedule and, of arms with rates of their own, as a baseline; with what they have cost."""
     remarks = [f"Learning rates that `tfscale tune` chose; runs/tuning/{source} says how."]
     rates = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0
     schedules = {key: rate for key, rate in rates.items() if key.startswith("schedule.")}
     cost = {"analysis.tuning_flops": before + spent(findings).flops}
-    path = own_file("schedule", name, config_dir)
-    write_overlay(path, [schedule_option(overrides)], schedules | cost, remarks)
+    path = own_file("schedule", name, common.config_dir)
+    write_overlay(path, [schedule_option(common.overrides)], schedules | cost, remarks)
     say(f"{path}: schedule={name}")
     arms = {key.removeprefix("baseline."): rate for key, rate in rates.items() if key.startswith("baseline.")}
     if arms:
-        path = own_file("baseline", name, config_dir)
-        write_overlay(path, baseline_options(overrides), arms, remarks, whole=False)
+        path = own_file("baseline", name, common.config_dir)
+        write_overlay(path, baseline_options(common.overrides), arms, remarks, whole=False)
         say(f"{path}: baseline={name}")
 
 
-def _tuning(overrides: Sequence[str], asked: Asked, config_dir: Path | None) -> Tuning:
+def _tuning(common: Common, asked: Asked) -> Tuning:
     """What is to be done.
 
     Raises:
@@ -88,11 +81,11 @@ def _tuning(overrides: Sequence[str], asked: Asked, config_dir: Path | None) -> 
     sweep = Sweep(factors, asked.further, asked.seeds)
     faults += sweep_faults(sweep, MOST_SEEDS)
     if asked.write is not None:
-        faults += overlay_faults("schedule", asked.write, [schedule_option(overrides)], config_dir)
-        if baselines := baseline_options(overrides):
-            faults += overlay_faults("baseline", asked.write, baselines, config_dir)
+        faults += overlay_faults("schedule", asked.write, [schedule_option(common.overrides)], common.config_dir)
+        if baselines := baseline_options(common.overrides):
+            faults += overlay_faults("baseline", asked.write, baselines, common.config_dir)
     try:
-        plan = plan_of(overrides, config_dir)
+        plan = common.plan()
     except UserFault as fault:
         raise UserFault([*faults, *fault.faults]) from fault
     if plan.experiment.schedule.rehearse:
@@ -164,7 +157,7 @@ def _outlook(tuning: Tuning) -> str:
     least = runs * sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages.values())
     return (
         f"{tuning.experiment.schedule.name}: {len(tuning.tunables)} learning rates, {len(sweep.factors)} candidates "
-        f"each and up to {sweep.further} more at an edge: {runs * len(stages)} runs or more, {work(least)} FLOPs"
+        f"each and up to {sweep.further} more at an edge: {runs * len(stages)} runs or more, {scientific(least)} FLOPs"
     )
 
 
@@ -183,7 +176,7 @@ def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], p
         "do not read, with other seeds"
     )
     say(
-        f"tuning has cost {work(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training: "
+        f"tuning has cost {scientific(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training: "
         f"{cost['of_the_plan']:.1f} times what the plan itself takes"
     )
     say(str(path))

@@ -1,13 +1,11 @@
 """tfscale ui: MLflow's own page. Other trackers have pages of their own."""
 
 import socket
-from collections.abc import Sequence
-from pathlib import Path
 
 from tfscale import children
+from tfscale.cli.common import Common
 from tfscale.cli.console import say
 from tfscale.cli.execute import tracker_of
-from tfscale.cli.experiment import plan_of
 from tfscale.faults import UserFault
 from tfscale.leash import leashed
 from tfscale.tracking.mlflow.page import experiment_id, ui_command, ui_environment
@@ -15,17 +13,15 @@ from tfscale.tracking.mlflow.tracker import MlflowTracker
 from tfscale.tracking.mlflow.view import view_url
 
 
-def ui(overrides: Sequence[str], port: int, config_dir: Path | None) -> int:
+def ui(common: Common, port: int) -> int:
     """Serve the page until it is interrupted and return the exit code."""
-    plan = plan_of(overrides, config_dir)
+    plan = common.plan()
     tracker = tracker_of(plan.experiment)
     if tracker is None:
         raise UserFault(["tracking.enabled=false: there is no store to show; try tracking=mlflow"])
     if not isinstance(tracker, MlflowTracker):
         kind = plan.experiment.tracking.kind
-        raise UserFault(
-            [f"tracking.kind={kind}: must be mlflow, whose page this command serves; {tracker} has its own"]
-        )
+        raise UserFault([f"tracking.kind={kind}: must be mlflow, whose page is served; {tracker} has its own"])
     try:
         command = ui_command(tracker, port=port)
     except ValueError as error:

@@ -3,15 +3,14 @@
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
 
-from tfscale.cli.dashboard import Dashboard
-from tfscale.cli.experiment import tokens
+from tfscale.cli.dashboard import Dashboard, name_of, overview_words, speed_words
 from tfscale.cli.streams import tell_loss
-from tfscale.cli.words import name_of, overview_words, speed_words
 from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.orchestrate.orchestrator import View
 from tfscale.orchestrate.progress import Progress, Watch, overview
@@ -19,6 +18,7 @@ from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.plan import Plan
 from tfscale.stage.events import Event
 from tfscale.stage.folder import Stage
+from tfscale.text import count
 
 LOOK_SECONDS = 1.0
 """Between two looks at the folders."""
@@ -71,7 +71,7 @@ class PlainView:
 
     def started(self, stage: Stage, phase: Phase) -> None:
         if phase == "training":
-            self.tell(stage, f"training {tokens(stage.spec.tokens)} tokens, {stage.path.name}")
+            self.tell(stage, f"training {count(stage.spec.tokens)} tokens, {stage.path.name}")
         else:
             self.tell(stage, f"growing out of {stage.spec.parent}")
 
@@ -91,11 +91,11 @@ class PlainView:
         if event["event"] == "eval":
             self.tell(stage, self._evaluated(stage, event))
         elif event["event"] == "start" and event["step"]:
-            self.tell(stage, f"goes on at {tokens(event['step'] * stage.spec.batch_tokens)} tokens")
+            self.tell(stage, f"goes on at {count(event['step'] * stage.spec.batch_tokens)} tokens")
         elif event["event"] == "end" and event["reason"] == "preempted":
-            self.tell(stage, f"stopped at {tokens(event['step'] * stage.spec.batch_tokens)} tokens, with a checkpoint")
+            self.tell(stage, f"stopped at {count(event['step'] * stage.spec.batch_tokens)} tokens, with a checkpoint")
         elif event["event"] == "ending":
-            self.tell(stage, f"has learnt enough by schedule.grow_when; ends at {tokens(event['ends_at'])} tokens")
+            self.tell(stage, f"has learnt enough by schedule.grow_when; ends at {count(event['ends_at'])} tokens")
         elif event["event"] == "broken_checkpoint":
             self.tell(stage, f"a checkpoint was not whole and was {event['message']}")
         elif event["event"] == "non_finite":
@@ -106,7 +106,7 @@ class PlainView:
         """Tokens, loss, perplexity, speed, utilisation, memory, compute against the plan, time left."""
         looks = self._watch.look()
         facts = [
-            f"{tokens(event['tokens'])} of {tokens(stage.spec.tokens)} tokens",
+            f"{count(event['tokens'])} of {count(stage.spec.tokens)} tokens",
             f"loss {event['loss']:.4f}",
             f"perplexity {event['perplexity']:.3f}",
             *speed_words(looks[stage.key]),
@@ -190,3 +190,40 @@ class LiveView(PlainView):
     def tick(self) -> None:
         if self._screen.is_old:
             self._screen.draw(self._notes)
+
+
+def watch(plan: Plan, console: Console) -> None:
+    """Shows a plan until all its stages are done, or until Ctrl-C."""
+    with suppress(KeyboardInterrupt):  # the usual way of leaving
+        _screen(plan, console) if moves(console) else _lines(plan, console)
+
+
+def _screen(plan: Plan, console: Console) -> None:
+    with Screen(plan, console) as screen:
+        while not _is_over(screen.draw({})):
+            time.sleep(LOOK_SECONDS)
+
+
+def _lines(plan: Plan, console: Console) -> None:
+    """A line for each thing that happens from now on."""
+    watched, view = Watch(plan.stages), PlainView(plan, console)
+    before = watched.look()
+    for look in before.values():
+        view.tell(look.stage, _words(look))
+    while not _is_over(before):
+        time.sleep(LOOK_SECONDS)
+        now = watched.look()
+        for key, look in now.items():
+            for event in look.new:
+                view.event(look.stage, event)
+            if look.phase != before[key].phase:
+                view.tell(look.stage, _words(look))
+        before = now
+
+
+def _words(look: Progress) -> str:
+    return f"{look.phase}, {look.status.detail}" if look.status.detail else look.phase
+
+
+def _is_over(looks: dict[str, Progress]) -> bool:
+    return all(look.status.state == "done" for look in looks.values())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfscale.config.aliases import rename_values, renamed_override
 from tfscale.config.folders import conf_dir, config_folders, group_options
 from tfscale.config.foreign import foreign_faults
 from tfscale.config.keys import dict_keys, known_keys, nearest, short
@@ -68,6 +69,7 @@ def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
     Raises:
         UserFault: there is no experiment that could be checked further.
     """
+    overrides = [renamed_override(text) for text in overrides]
     try:
         experiment, faults = _composed(overrides, config_dir)
     except UserFault as fault:
@@ -142,6 +144,7 @@ def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfi
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
@@ -151,33 +154,35 @@ def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfi
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            return hydra_compose("config", overrides=list(groups))
+            config = hydra_compose("config", overrides=list(groups))
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserFault([_not_composed(error)]) from error
+    rename_values(values := _container(config, resolve=False))
+    return OmegaConf.create(values)
 
 
 def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
     """The configuration with single values set, and those that cannot be."""
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     faults = []
     # Keys that a file leaves to their default do not stand in it, so values are set after composing, not by Hydra.
-    with open_dict(config):
-        for override in overrides:
-            try:
-                OmegaConf.update(config, override.key, override.value, merge=True)
-            except OmegaConfBaseException as error:
-                faults.append(Fault(override.key, f"{short(override.text)}: {_one_line(error)}"))
-    return _container(config), faults
+    for override in overrides:
+        try:
+            OmegaConf.update(config, override.key, override.value, merge=True)
+        except OmegaConfBaseException as error:
+            faults.append(Fault(override.key, f"{short(override.text)}: {_one_line(error)}"))
+    rename_values(values := _container(config))
+    return values, faults
 
 
-def _container(config: "DictConfig") -> dict[str, Any]:
+def _container(config: "DictConfig", resolve: bool = True) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        values = OmegaConf.to_container(config, resolve=True)
+        values = OmegaConf.to_container(config, resolve=resolve)
     except OmegaConfBaseException as error:
         raise UserFault([_not_composed(error)]) from error
     assert isinstance(values, dict)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from tfscale.config.aliases import KEYS
 from tfscale.config.folders import conf_dir
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -139,7 +140,7 @@ def _settings(node: Node | None, prefix: str) -> Iterator[Setting]:
         if key == "defaults" or (key.endswith(".defaults") and isinstance(value, SequenceNode)):
             continue
         text = None if isinstance(value, MappingNode) else value.value if isinstance(value, ScalarNode) else ""
-        yield Setting(key, text, name.start_mark.line + 1)
+        yield Setting(KEYS.get(key, key), text, name.start_mark.line + 1)
         yield from _settings(value, f"{key}.")
 
 

@@ -26,8 +26,9 @@ def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterato
             element = inner_type(typing.get_args(hint)[1])
             for name, child in value.items():
                 yield f"{key}.{name}"
-                if dataclasses.is_dataclass(element):
-                    yield from known_keys(child, element, f"{key}.{name}.")
+                inner = f"{key}.{name}."
+                deep = dataclasses.is_dataclass(element)
+                yield from known_keys(child, element, inner) if deep else flat_keys(child, inner)
 
 
 def flat_keys(values: Any, prefix: str = "") -> Iterator[str]:

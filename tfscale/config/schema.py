@@ -20,7 +20,8 @@ from tfscale.config.types import (
 )
 from tfscale.growth.recipe import GrowthRecipe
 from tfscale.growth.transformer_recipe import TransformerGrowth
-from tfscale.models.config import Init, NormActivation
+from tfscale.models.config import Init
+from tfscale.models.parameter_tokens import NormActivation
 
 Factor = Annotated[float, between(above=0, most=1000, what="a factor", such_as="1")]
 """A factor, above 0 and at most 1000."""
@@ -88,6 +89,8 @@ class StagePart:
     """Peak learning rate of a TokenFormer of this size from scratch. None: optim.lr."""
     transformer: TransformerPart | None = None
     """The Transformer baseline at this size. None: there is none."""
+    shapes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Models of other families at this size, by family: fields of their configs, and `lr`."""
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -102,16 +105,16 @@ class GrowWhenPart:
     """When a stage of the chain has learnt enough and the next one grows out of it (`tfscale.stage.ending`)."""
 
     rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
-    """`budget`: after the stage's tokens. `plateau`: as soon as the held-out loss falls by less than `least` over
-    `looks` looks. `predicted_gain`: as soon as a curve fitted to it says that the rest of the budget would lower it by
-    less than `least`. With a rule the budget is the most that a stage gets; the last stage, which nothing grows out
-    of, gets all of its own. Needs optim.schedule=wsd, whose decay then follows, or constant."""
-    every: Amount = 0
-    """Tokens between two looks; 0: a twentieth of the stage's budget."""
-    least: Nats = 0.02
+    """`budget`: after the stage's tokens. `plateau`: as soon as the held-out loss falls by less than `min_delta` over
+    `patience` evaluations. `predicted_gain`: as soon as a curve fitted to it says that the rest of the budget would
+    lower it by less than `min_delta`. With a rule the budget is the most that a stage gets; the last stage, which
+    nothing grows out of, gets all of its own. Needs optim.lr_schedule=wsd, whose decay then follows, or constant."""
+    eval_every: Amount = 0
+    """Tokens between two evaluations by the rule; 0: a twentieth of the stage's budget."""
+    min_delta: Nats = 0.02
     """Nats."""
-    looks: Count = 4
-    """plateau: how many looks back. predicted_gain: how many at least, and never fewer than four."""
+    patience: Count = 4
+    """plateau: how many evaluations back. predicted_gain: the fewest evaluations, never fewer than four."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +161,14 @@ class DataPart:
     """The tokenizer.json; for `hub`, one that is taken instead, where it is there."""
     vocab_size: Count = 4096
     """Entries of a learnt BPE; 257 is bytes and the end of text."""
-    heldout: Share = 0.05
+    validation: Share = 0.05
     """Fraction of the documents that are never trained on."""
     split_seed: Whole = 0
-    heldout_tokens: Amount = 65_536
+    validation_tokens: Amount = 65_536
     """Evaluation reads this many tokens of the held-out documents, always the same ones."""
-    heldout_start: Amount = 0
+    validation_start: Amount = 0
     """Position of the first of them. `tfscale tune` chooses on the tokens behind those that are evaluated here."""
-    order_seed: Whole = 0
+    shuffle_seed: Whole = 0
     """Of the order in which training tokens are read; the same in every arm."""
     workers: AutoCount = 0
     """Processes that prepare the corpus; auto: one a core. What comes out does not depend on it."""
@@ -176,17 +179,17 @@ class DataPart:
 
 @dataclass(frozen=True)
 class OptimPart:
-    """AdamW and its learning-rate schedule, of every stage."""
+    """The optimizer and its learning-rate schedule, of every stage."""
 
     lr: Rate
     batch_tokens: Amount
     """Tokens an optimizer step, over all devices."""
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    lr_schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup: Fraction = 0.01
     """Fraction of the stage over which the learning rate rises."""
-    floor: Fraction = 0.1
+    min_lr_ratio: Fraction = 0.1
     """Last learning rate as a fraction of the peak (cosine, wsd)."""
-    decay: Fraction = 0.2
+    decay_fraction: Fraction = 0.2
     """Last fraction of the stage over which it falls (wsd)."""
     beta1: Momentum = 0.9
     beta2: Momentum = 0.95
@@ -194,6 +197,10 @@ class OptimPart:
     weight_decay: NonNegative = 0.1
     clip: NonNegative = 1.0
     """Largest gradient norm; 0: no clipping."""
+    name: str = "adamw"
+    """Name of the optimizer: adamw, or one that an extension registers."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings that the named optimizer has beside those above."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,8 @@ class ArmPart:
     `one_jump`: it grows to each size at once. `chain`: another chain out of it, with other settings."""
     title: str
     """For legends and tables."""
-    family: Literal["tokenformer", "transformer"] = "tokenformer"
+    family: str = "tokenformer"
+    """tokenformer, transformer, or a family that an extension registers."""
     budget: Literal["cumulative_compute", "stage_tokens", "base_tokens"] = "cumulative_compute"
     """`cumulative_compute`: the FLOPs that the chain has cost up to that size, base included. `stage_tokens`: the
     tokens of the chain's stage of that size; `base_tokens`: those of its first stage (both scratch only)."""
@@ -275,8 +283,8 @@ class LauncherPart:
     decides."""
     micro_batch: AutoCount = 0
     """Sequences a device holds at once; auto: as many of a batch as fit."""
-    recompute: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """What the backward pass makes again instead of keeping it. auto: nothing, unless one sequence would not fit
+    activation_checkpointing: Literal["auto", "none", "pattention", "blocks"] = "auto"
+    """What the backward pass computes again instead of storing it. auto: nothing, unless one sequence would not fit
     otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
     """Of several processes: none (DDP), full (FSDP2), hybrid (HSDP: within a host). auto: none if the model fits on
@@ -399,8 +407,8 @@ class Experiment:
     seed: Whole
     """Of initial weights and new rows."""
     seeds: Replicates = 1
-    """How often all of it is planned: with seed and data.order_seed as they are, then with both one higher, and so on.
-    A comparison takes runs that differ in these alone as replicates."""
+    """How often all of it is planned: with seed and data.shuffle_seed as they are, then with both one higher, and so
+    on. A comparison takes runs that differ in these alone as replicates."""
     init_from: PathText | None = None
     """Folder of an imported stage whose weights take the place of the first stage's training; it must be of that
     stage's shape. None: it is trained from scratch."""

@@ -1,67 +1,52 @@
-"""The same work on many tasks, by several processes, with a count of what they have got through.
+"""A pool of processes that work on the parts of a corpus and count what they have done.
 
-The processes are `tfscale.data.worker`s, which are spoken to in lines of JSON through pipes. They end with the process
-that started them, however that ends.
+The processes end with the one that started them, however that ends, because they watch a pipe whose other end it holds.
 """
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass
-from queue import SimpleQueue
-from subprocess import PIPE
-from threading import Lock
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import astuple, dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tfscale import children
-from tfscale.data.errors import DataError, Unfinished
-from tfscale.data.wire import read_line, write_line
+from tfscale.data.errors import Unfinished
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 POLL_SECONDS = 0.2
-PROCESS_BYTES = 1 << 22
-"""Less than so much for each process is not worth starting it."""
+POOL_BYTES = 1 << 22
+"""Smaller tasks are done in this process, before others would have started."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What has been got through."""
+    """Amounts that have been processed."""
 
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
     found: int = 0
-    """Bytes that an earlier attempt had got through."""
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.documents + other.documents,
-            self.bytes + other.bytes,
-            self.tokens + other.tokens,
-            self.found + other.found,
-        )
+    """Bytes that an earlier attempt had processed."""
 
 
 Watch = Callable[[Counts], None]
 
-_teller: Watch | None = None
-"""Who is told what this process gets through."""
+_add: Callable[[Counts], None] | None = None
+"""Receives what this process counts."""
 
 
 def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) -> None:
-    """Called by the work, now and then, with what it has got through since."""
-    if _teller is not None:
-        _teller(Counts(documents, size, tokens, found))
-
-
-def tell(teller: Watch | None) -> None:
-    """Says who is told of what this process counts."""
-    global _teller
-    _teller = teller
+    """Add to the amounts that are reported as progress. Tasks call this from time to time."""
+    if _add is not None:
+        _add(Counts(documents, size, tokens, found))
 
 
 class Workers:
@@ -70,130 +55,102 @@ class Workers:
     def __init__(self, processes: int) -> None:
         assert processes > 0
         self._processes = processes
-        self._started: list[_Process] = []
-        self._free: SimpleQueue[_Process] = SimpleQueue()
+        self._pool: _Pool | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._end()
+        if self._pool is not None:
+            self._pool.end()
 
     def map(self, work: Callable[[Task], Result], tasks: Sequence[Task], watch: Watch, size: int) -> list[Result]:
-        """The results of `work`, which a worker knows, on each task, in the tasks' order.
+        """Return the results of `work` on each task, in the order of the tasks.
 
         Args:
-            watch: is told all that has been counted, at the beginning, now and then and at the end.
-            size: bytes, of all tasks, about; little is done in this process.
+            work: a function of a module, so that it can be sent to other processes.
+            watch: receives all that has been counted, at the beginning, a few times per second and at the end.
+            size: bytes of all tasks, about.
 
         Raises:
-            Unfinished: a process was killed. What the work raises is raised here.
+            Unfinished: a process was killed. Exceptions of `work` are raised here.
         """
-        sum_ = _Sum()
-        watch(sum_.counts)
-        number = min(self._processes, len(tasks), 1 + size // PROCESS_BYTES)
-        results = self._here(work, tasks, watch, sum_) if number < 2 else self._there(number, work, tasks, watch, sum_)
-        watch(sum_.counts)
-        return results
+        watch(Counts())
+        if min(self._processes, len(tasks)) < 2 or size < POOL_BYTES:
+            return _do_here(work, tasks, watch)
+        self._pool = self._pool or _Pool(self._processes)
+        return self._pool.map(work, tasks, watch)
 
-    def _here(self, work: Callable[[Task], Result], tasks: Sequence[Task], watch: Watch, sum_: "_Sum") -> list[Result]:
-        told = time.monotonic()
 
-        def teller(more: Counts) -> None:
-            nonlocal told
-            sum_.add(more)
-            if time.monotonic() - told > POLL_SECONDS:
-                told = time.monotonic()
-                watch(sum_.counts)
+def _do_here(work: Callable[[Task], Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
+    global _add
+    total, watched = Counts(), time.monotonic()
 
-        tell(teller)
+    def add(more: Counts) -> None:
+        nonlocal total, watched
+        total = _sum(total, more)
+        if time.monotonic() - watched > POLL_SECONDS:
+            watch(total)
+            watched = time.monotonic()
+
+    _add = add
+    try:
+        results = [work(task) for task in tasks]
+    finally:
+        _add = None
+    watch(total)
+    return results
+
+
+class _Pool:
+    def __init__(self, processes: int) -> None:
+        spawn = get_context("spawn")
+        self._counts: Any = spawn.Array("Q", [0] * 4)
+        theirs, self._leash = spawn.Pipe(duplex=False)
+        self._executor = ProcessPoolExecutor(processes, spawn, _begin, (self._counts, theirs))
+
+    def map(self, work: Callable[[Task], Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
+        self._counts[:] = [0] * 4
+        results = [self._executor.submit(work, task) for task in tasks]
+        pending = set(results)
         try:
-            return [work(task) for task in tasks]
-        finally:
-            tell(None)
-
-    def _there(
-        self, number: int, work: Callable[[Task], Result], tasks: Sequence[Task], watch: Watch, sum_: "_Sum"
-    ) -> list[Result]:
-        while len(self._started) < number:
-            self._started.append(_Process())
-            self._free.put(self._started[-1])
-
-        def run(task: Task) -> Any:
-            process = self._free.get()
-            try:
-                return process.run(work.__name__, task, sum_.add)
-            finally:
-                self._free.put(process)
-
-        with ThreadPoolExecutor(number) as threads:
-            results = [threads.submit(run, task) for task in tasks]
-            try:
-                while wait(results, POLL_SECONDS, FIRST_EXCEPTION).not_done:
-                    watch(sum_.counts)
-                    for each in results:
-                        if each.done():
-                            each.result()
-                return [each.result() for each in results]
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                self._end()
-                raise
-
-    def _end(self) -> None:
-        for process in self._started:
-            process.end()
-        self._started.clear()
-
-
-class _Sum:
-    """Of counts that come from several threads."""
-
-    def __init__(self) -> None:
-        self.counts = Counts()
-        self._lock = Lock()
-
-    def add(self, more: Counts) -> None:
-        with self._lock:
-            self.counts += more
-
-
-class _Process:
-    def __init__(self) -> None:
-        one_thread = {"TOKENIZERS_PARALLELISM": "false"}  # one process per core is enough
-        command, environment = children.python("tfscale.data.worker"), children.environment(one_thread)
-        self._process = children.start(command, environment, stdout=PIPE)
-
-    def run(self, work: str, task: Any, watch: Watch) -> Any:
-        """The result of a task, which the process does."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            write_line(self._process.stdin, (work, task))
-            while (answer := read_line(self._process.stdout)) is not None:
-                match answer:
-                    case ("counted", counts):
-                        watch(counts)
-                    case ("done", result):
-                        return result
-                    case ("fault", words):
-                        raise DataError(words)
-                    case ("os", code, words, file):
-                        raise OSError(code, words, file)
-                    case ("failed", trace):
-                        raise RuntimeError(f"in a process of the preparation:\n{trace}")
-        except BrokenPipeError:
-            pass
-        raise Unfinished(
-            "a process of the preparation was killed, perhaps for want of memory. Run it again: it goes on where it "
-            "was. Fewer processes need less memory: data.workers=..."
-        )
+            while pending:
+                done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
+                for each in done:
+                    each.result()
+                watch(Counts(*self._counts.get_obj()))  # without the lock, which a killed process may hold
+        except BrokenProcessPool as error:
+            raise Unfinished(
+                "a process of the preparation was killed, perhaps because memory ran out. Run it again to go on from "
+                "there. Fewer processes need less memory: data.workers=..."
+            ) from error
+        return [each.result() for each in results]
 
     def end(self) -> None:
-        """Kills it; what it has begun is made again."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
+        """End the processes at once; unfinished tasks are done again by the next preparation."""
+        self._leash.close()
+        self._executor.shutdown(cancel_futures=True)
+
+
+def _begin(counts: Any, leash: Connection) -> None:
+    """Set up a process of the pool."""
+    global _add
+
+    def add(more: Counts) -> None:
+        with counts.get_lock():
+            counts[:] = astuple(_sum(Counts(*counts), more))
+
+    def end_with_parent() -> None:
+        leash.poll(None)  # returns when the other end is closed
+        os._exit(1)
+
+    _add = add
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its processes
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one process per core is enough
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _sum(one: Counts, other: Counts) -> Counts:
+    return Counts(
+        one.documents + other.documents, one.bytes + other.bytes, one.tokens + other.tokens, one.found + other.found
+    )

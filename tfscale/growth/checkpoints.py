@@ -11,7 +11,7 @@ from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.checkpoint.stored import Stored
 from tfscale.growth.operators import Role, grow_tensor
 from tfscale.growth.recipe import GrowthRecipe
-from tfscale.models.config import TokenFormerConfig
+from tfscale.models.tokenformer import TokenFormerConfig
 
 _ROLES: dict[str, Role] = {"model": "weight", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from tfscale.growth.recipe import GrowthRecipe, preserves
 from tfscale.growth.transformer_recipe import TransformerGrowth, transformer_preserves
-from tfscale.models.config import ModelConfig, TokenFormerConfig, TransformerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
 from tfscale.untrusted import check_fields
 
 Recipe = GrowthRecipe | TransformerGrowth

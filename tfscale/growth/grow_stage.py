@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tfscale import checkpoint
-from tfscale.atomic import write_json
 from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
+from tfscale.files import write_json
 from tfscale.growth.checkpoints import grow_checkpoint
 from tfscale.growth.facts import Recipe, divides, facts_of, groups_of, read_recipe
 from tfscale.growth.imported_weights import take_over
@@ -19,7 +19,8 @@ from tfscale.growth.transformer_checkpoints import grow_transformer_checkpoint
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.growth.verify import Comparison, NotPreserved, compare
 from tfscale.host import process_peak_memory
-from tfscale.models.config import TokenFormerConfig, TransformerConfig
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
 from tfscale.stage.lock import StageLock
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 from tfscale.stage.status import GROWTH_FILE, is_grown, read_done

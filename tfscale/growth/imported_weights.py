@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tfscale import checkpoint
-from tfscale.atomic import write_json
 from tfscale.checkpoint import MANIFEST_FILE, BrokenCheckpoint, Counters, Totals
+from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from tfscale.growth.recipe import GrowthRecipe, copies_of_each
-from tfscale.models.config import Groups, TokenFormerConfig, layer_of, total
-from tfscale.models.init import init_tensor, std_of, stream
+from tfscale.models.init import init_tensor, stream
+from tfscale.models.parameter_tokens import Groups, layer_of, total
+from tfscale.models.tokenformer import TokenFormerConfig
 
 Role = Literal["weight", "exp_avg", "exp_avg_sq"]
 
@@ -87,7 +88,7 @@ def _new_rows(
         elif how == "random" or how == "split":
             rows = first_values()
         elif how == "matched":
-            rows = first_values() * (old.std().item() / std_of(name, parent))
+            rows = first_values() * (old.std().item() / parent.init_std(name))
         else:
             assert_never(how)
         return rows.to(old.dtype)

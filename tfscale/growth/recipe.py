@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, assert_never
 
-from tfscale.models.config import Groups, TokenFormerConfig, TokenGroup, default_tau
+from tfscale.models.parameter_tokens import Groups, TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from tfscale.growth.operators import Role
 from tfscale.growth.transformer_depth import source_of
 from tfscale.growth.transformer_recipe import TransformerGrowth, can_make
 from tfscale.growth.transformer_width import widen_tensor
-from tfscale.models.config import TransformerConfig
 from tfscale.models.init import build_model
+from tfscale.models.transformer import TransformerConfig
 
 _ROLES: dict[str, Role] = {"model": "weight", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
 

@@ -2,7 +2,7 @@
 
 import re
 
-from tfscale.models.config import TransformerConfig
+from tfscale.models.transformer import TransformerConfig
 
 _LAYER = re.compile(r"(?<=blocks\.)\d+(?=\.)")
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
-from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import parameters
 from tfscale.models.nearest import nearest
+from tfscale.models.transformer import TransformerConfig
 
 MOST_COPIES = 2**16
 MOST_DOUBLINGS = 24

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from tfscale.growth.operators import Role
 from tfscale.growth.transformer_recipe import TransformerGrowth
-from tfscale.models.config import TransformerConfig
 from tfscale.models.init import stream
+from tfscale.models.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)

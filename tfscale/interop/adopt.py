@@ -20,23 +20,23 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.atomic import write_json
 from tfscale.checkpoint import Counters, Totals
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault
+from tfscale.files import write_json
 from tfscale.growth.imported_weights import weights_digest
 from tfscale.interop.foreign import Foreign, Origin
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
+from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.specs import humanize
 from tfscale.stage.events import DONE_FILE
 from tfscale.stage.spec import (
     CHECKPOINTS,
     STAGE_FILE,
     DataSpec,
-    OptimizerSpec,
     RunSpec,
     ScheduleSpec,
     StageSpec,
@@ -99,7 +99,7 @@ def _spec(model: ModelConfig, totals: Totals | None, corpus: Path | None) -> Sta
         data=data,
         tokens=round(tokens / batch) * batch,
         batch_tokens=batch,
-        optimizer=OptimizerSpec(lr=6e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
+        optimizer=AdamW(lr=6e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
         schedule=ScheduleSpec("cosine", 0, 0.0, 0.1, 0.0),
         seed=0,
         run=RunSpec(data_dir=str(corpus) if corpus else "data"),

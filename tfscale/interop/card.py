@@ -6,7 +6,6 @@ from typing import Any
 from tfscale.checkpoint import Totals
 from tfscale.interop.finished import Finished
 from tfscale.interop.sources import release
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import parameters
 from tfscale.stage.evaluations import read_evaluations
 
@@ -45,15 +44,9 @@ def model_card(stages: Sequence[Finished]) -> str:
 def _what(stage: Finished) -> str:
     model = stage.spec.model
     shape = f"{model.n_layer} layers of {model.d_model}, {model.n_head} heads, context {model.context}, "
-    if isinstance(model, TokenFormerConfig):
-        qkv, out, ffn = model.tokens
-        kind = "TokenFormer (arXiv 2410.23168)"
-        shape += f"parameter tokens {qkv} of each of query, key and value, {out} of output, {ffn} of feed-forward"
-    else:
-        kind = "Transformer"
-        shape += f"feed-forward {model.d_ff}"
+    shape += model.details
     count = f"{parameters(model):,} parameters, {model.vocab_size:,} entries of the vocabulary"
-    return f"# {stage.folder.resolve().name}\n\nA {kind}: {shape}; {count}.\n"
+    return f"# {stage.folder.resolve().name}\n\nA {model.title}: {shape}; {count}.\n"
 
 
 def _evaluation(stage: Finished) -> str:

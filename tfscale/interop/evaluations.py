@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from tfscale.atomic import write_json
 from tfscale.faults import UserFault
+from tfscale.files import write_json
 from tfscale.interop.finished import Finished
 from tfscale.stage.evaluations import EVALUATIONS_FILE, FORMAT, read_evaluations
 

@@ -19,7 +19,8 @@ from tfscale.interop.exported import CONFIG_FILE, INDEX_FILE, LINEAGE_FILE, MODE
 from tfscale.interop.finished import Finished, tokenizer_of
 from tfscale.interop.lineage import lineage_of, record
 from tfscale.interop.sources import MODELING, sources
-from tfscale.models.config import ModelConfig, to_dict
+from tfscale.models.config import ModelConfig
+from tfscale.models.families import to_dict
 
 SHARD_BYTES = 4 * 10**9
 """Of a weights file at most, a tensor at least."""

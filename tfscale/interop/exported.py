@@ -12,7 +12,8 @@ from tfscale.checkpoint import Totals
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.faults import UserFault
 from tfscale.interop.foreign import Foreign, Origin, tensor_faults
-from tfscale.models.config import ModelConfig, from_dict
+from tfscale.models.config import ModelConfig
+from tfscale.models.families import from_dict
 from tfscale.untrusted import check_fields, check_file_name
 
 MODEL_TYPE = "tfscale"

@@ -16,7 +16,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from tfscale.interop.hf_past import CACHE_NAME, HeldPast
-from tfscale.models.config import ModelConfig, from_dict
+from tfscale.models.config import ModelConfig
+from tfscale.models.families import from_dict
 from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 

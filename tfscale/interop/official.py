@@ -16,9 +16,11 @@ from torch import Tensor
 
 from tfscale.faults import UserFault
 from tfscale.interop.foreign import Foreign, Origin, tensor_faults
-from tfscale.models.config import TokenFormerConfig, TokenGroup, default_tau, rotary_dims
-from tfscale.models.language_model import LAYER_NORM_EPS
+from tfscale.models.block import LAYER_NORM_EPS
+from tfscale.models.config import rotary_dims
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.rotary import ROTARY_BASE
+from tfscale.models.tokenformer import TokenFormerConfig
 
 _REQUIRED = ("num_layers", "hidden_size", "num_attention_heads", "qkv_slot_num", "proj_slot_num", "ffn_slot_num",
              "seq_length")  # fmt: skip

@@ -1,153 +1,123 @@
-"""What a model is, as frozen values. The module, its counts and its growth are all derived from these."""
+"""What a model is, as a frozen value. The module, its counts and its growth are all derived from it.
+
+Planning reads these classes too, so torch is imported only where a module is built.
+"""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-NormActivation = Literal["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softmax"]
-"""Theta of Pattention. `l2_norm_gelu` is the paper's Eq. 16 (norm, then GELU). `l1_norm_gelu` and `softmax`
-(exp and L1) are the other rows of its Table 4; `gelu_l2_norm` is the order of the official code's other branch."""
+from tfscale.models.execution import Execution, Recompute
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Init = Literal["official", "scaled"]
-"""How first weights are drawn (`tfscale.models.init`)."""
-
-
-def default_tau(norm_activation: str, n: int) -> float:
-    """The scale that keeps a normalised score at order one for `n` parameter tokens: sqrt(n) after an L2 norm
-    (Eq. 16), n after an L1 norm (the official code's `softmax` branch)."""
-    return math.sqrt(n) if "l2" in norm_activation else float(n)
+"""How first weights are drawn: `official`, as in the configs of arXiv 2410.23168; `scaled`, for shapes far from those.
+"""
 
 
 @dataclass(frozen=True)
-class TokenGroup:
-    """`n` parameter tokens that share one norm, scaled by `tau` after it.
-
-    tau is stored, not recomputed from n: a layer that keeps its tau can grow without changing what it computes.
-    """
-
-    n: int
-    tau: float
-
-
-Groups = tuple[TokenGroup, ...]
-
-
-def layer_of(name: str) -> Literal["qkv", "out", "ffn"] | None:
-    """Of which kind of layer the weight called `name` holds the parameter tokens; None: of none."""
-    if not name.endswith((".keys", ".values")):
-        return None
-    if ".ffn." in name:
-        return "ffn"
-    return "out" if ".output." in name else "qkv"
-
-
-def total(groups: Groups) -> int:
-    """Parameter tokens in all groups of a layer."""
-    return sum(group.n for group in groups)
-
-
-@dataclass(frozen=True)
-class TokenFormerConfig:
-    """A TokenFormer language model (arXiv 2410.23168): every projection is a Pattention.
-
-    qkv, out and ffn hold the parameter tokens of each of the query, key and value projections, of the attention's
-    output projection, and of the feed-forward layer. Most models have one group a layer; growth by groups adds more.
-    """
+class ModelConfig(ABC):
+    """A causal decoder with tied embeddings. A family is a subclass, which says what a block of it is; all counts are
+    exact, and a test holds the shipped ones against built models."""
 
     n_layer: int
     d_model: int
     n_head: int
     vocab_size: int
     context: int
-    qkv: Groups
-    out: Groups
-    ffn: Groups
-    norm_activation: NormActivation = "l2_norm_gelu"
-    rotary: float = 0.25  # fraction of the head dimensions that rotate; 0: no positions (the official TPU code)
-    init: Init = "official"
+    rotary: float = field(default=0.25, kw_only=True)
+    """Fraction of the head dimensions that rotate; 0: no positions, as in the official TPU code."""
+    init: Init = field(default="official", kw_only=True)
 
-    family = "tokenformer"
+    family: ClassVar[str]
+    """Name in `tfscale.models.families.FAMILIES`."""
+    title: ClassVar[str]
+    """Name in prose."""
+    recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "blocks")
+    """Modes of activation checkpointing that differ for this family, cheapest first."""
+    keeps_casts: ClassVar[bool] = True
+    """Whether autocast keeps copies of a block's matrices in bf16 for the backward pass."""
 
     def __post_init__(self) -> None:
-        _check_common(self)
-        if self.norm_activation not in get_args(NormActivation):
-            raise ValueError(
-                f"norm_activation={self.norm_activation!r}; allowed: {', '.join(get_args(NormActivation))}"
-            )
-        for name in ("qkv", "out", "ffn"):
-            groups: Groups = getattr(self, name)
-            if not groups or any(group.n < 1 or not group.tau > 0 for group in groups):
-                raise ValueError(f"{name}={groups}: each group needs at least one parameter token and a tau above 0")
+        for name in ("n_layer", "d_model", "n_head", "vocab_size", "context"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; must be at least 1")
+        if self.d_model % self.n_head:
+            raise ValueError(f"n_head={self.n_head} does not divide d_model={self.d_model}")
+        if self.init not in get_args(Init):
+            raise ValueError(f"init={self.init!r}; allowed: {', '.join(get_args(Init))}")
+        if not 0 <= self.rotary <= 1:
+            raise ValueError(f"rotary={self.rotary}; a fraction of the head dimensions, 0 to 1")
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the config of a family from plain values of its fields, as JSON has them.
+
+        Raises:
+            TypeError: a missing or unknown field.
+            ValueError: a value that no model can have.
+        """
+        return cls(**fields)
+
+    @abstractmethod
+    def build_block(self) -> "nn.Module":
+        """Return a block without first values. Its forward pass takes the states [batch, time, d_model], a
+        `tfscale.models.rotary.Rotation` or None, and a `tfscale.models.cache.LayerPast` or None, and returns states.
+        `tfscale.models.block.Block` makes one out of projections."""
 
     @property
-    def tokens(self) -> tuple[int, int, int]:
-        """Parameter tokens of (each of q, k, v; output projection; feed-forward)."""
-        return total(self.qkv), total(self.out), total(self.ffn)
+    @abstractmethod
+    def block_matrices(self) -> int:
+        """Values in a block's matrices; each makes two FLOPs per token."""
 
+    @property
+    def block_vectors(self) -> int:
+        """Values in the gains and biases of a block."""
+        return 0
 
-@dataclass(frozen=True)
-class TransformerConfig:
-    """A GPT-2-like baseline in the paper's setting: rotary positions, no biases, GELU feed-forward, pre-norm."""
+    @property
+    def block_norm_flops(self) -> int:
+        """Element-wise FLOPs per token of norms inside a block's projections."""
+        return 0
 
-    n_layer: int
-    d_model: int
-    n_head: int
-    vocab_size: int
-    context: int
-    d_ff: int
-    rotary: float = 0.25
-    init: Init = "official"
+    @abstractmethod
+    def block_activations(self, execution: Execution) -> int:
+        """Return the bytes per token that a block keeps for its backward pass."""
 
-    family = "transformer"
+    @abstractmethod
+    def layer_temporaries(self, execution: Execution) -> int:
+        """Return the most bytes that the backward pass of one layer makes: gradients of its scores or hidden values,
+        and of its weights."""
 
-    def __post_init__(self) -> None:
-        _check_common(self)
-        if self.d_ff < 1:
-            raise ValueError(f"d_ff={self.d_ff}; must be at least 1")
+    @abstractmethod
+    def init_std(self, name: str) -> float:
+        """Return the standard deviation of the first values of the matrix with this name."""
 
+    @property
+    def residual_std(self) -> float:
+        """Standard deviation of the first values of what writes into the residual stream.
 
-ModelConfig = TokenFormerConfig | TransformerConfig
+        `official`: 2 / n_layer / sqrt(d_model) (`wang_init`, the `output_layer_init_method` of the official configs).
+        `scaled`: 1 / sqrt(2 n_layer d_model), GPT-2's, which is less in models of few layers.
+        """
+        depth = 1 / math.sqrt(2 * self.n_layer) if self.init == "scaled" else 2 / self.n_layer
+        return depth / math.sqrt(self.d_model)
 
+    @property
+    def shape(self) -> tuple[str, str]:
+        """What distinguishes the sizes of this family, as a heading and its value, for tables."""
+        return "layers x width", f"{self.n_layer}x{self.d_model}"
 
-def _check_common(config: ModelConfig) -> None:
-    for name in ("n_layer", "d_model", "n_head", "vocab_size", "context"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}={getattr(config, name)}; must be at least 1")
-    if config.d_model % config.n_head:
-        raise ValueError(f"n_head={config.n_head} does not divide d_model={config.d_model}")
-    if config.init not in get_args(Init):
-        raise ValueError(f"init={config.init!r}; allowed: {', '.join(get_args(Init))}")
-    if not 0 <= config.rotary <= 1:
-        raise ValueError(f"rotary={config.rotary}; a fraction of the head dimensions, 0 to 1")
+    @property
+    @abstractmethod
+    def details(self) -> str:
+        """The fields that only this family has, in prose."""
 
 
 def rotary_dims(config: ModelConfig) -> int:
-    """Head dimensions that rotate: the stated fraction, rounded down to an even number."""
+    """Return the number of head dimensions that rotate: the stated fraction, rounded down to an even number."""
     return int(config.d_model // config.n_head * config.rotary) // 2 * 2
-
-
-def to_dict(config: ModelConfig) -> dict[str, Any]:
-    """Plain values for JSON; `from_dict` reads them back."""
-    values = {"family": config.family, **asdict(config)}
-    if config.init == "official":
-        del values["init"]  # as in files from before it was there
-    return values
-
-
-def from_dict(values: Mapping[str, Any]) -> ModelConfig:
-    """The config that `to_dict` wrote.
-
-    Raises:
-        ValueError: an unknown family.
-        TypeError: a missing or unknown field.
-    """
-    fields = dict(values)
-    family = fields.pop("family", None)
-    if family == TransformerConfig.family:
-        return TransformerConfig(**fields)
-    if family == TokenFormerConfig.family:
-        for name in ("qkv", "out", "ffn"):
-            fields[name] = tuple(TokenGroup(**group) for group in fields[name])
-        return TokenFormerConfig(**fields)
-    raise ValueError(f"family={family!r}; allowed: {TokenFormerConfig.family}, {TransformerConfig.family}")

@@ -7,9 +7,9 @@ the matrix products against torch.utils.flop_counter for both families.
 
 from dataclasses import astuple, dataclass
 
-from tfscale.models.config import ModelConfig, TokenFormerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.execution import Execution
-from tfscale.models.tiles import logit_rows, score_rows
+from tfscale.models.tiles import logit_rows
 
 
 def parameters(config: ModelConfig) -> int:
@@ -21,24 +21,7 @@ def non_embedding_parameters(config: ModelConfig) -> int:
     """Trained values of the blocks and the final norm. TokenFormer: 2 L d (n_q + n_k + n_v + n_o + n_ffn) and the
     final norm's 2 d (paper, Table 3)."""
     d = config.d_model
-    return config.n_layer * (_projections(config) + _block_norms(config)) + 2 * d
-
-
-def _projections(config: ModelConfig) -> int:
-    """Weights of a block's matrix products; each makes two FLOPs a token."""
-    d = config.d_model
-    if isinstance(config, TokenFormerConfig):
-        return 2 * d * _parameter_tokens(config)
-    return 4 * d * d + 2 * d * config.d_ff
-
-
-def _parameter_tokens(config: TokenFormerConfig) -> int:
-    qkv, out, ffn = config.tokens
-    return 3 * qkv + out + ffn
-
-
-def _block_norms(config: ModelConfig) -> int:
-    return 0 if isinstance(config, TokenFormerConfig) else 2 * config.d_model
+    return config.n_layer * (config.block_matrices + config.block_vectors) + 2 * d
 
 
 @dataclass(frozen=True)
@@ -66,12 +49,11 @@ class Flops:
 
 def flops(config: ModelConfig) -> Flops:
     """FLOPs a token of a model's forward pass."""
-    norm = 3 * config.n_layer * _parameter_tokens(config) if isinstance(config, TokenFormerConfig) else 0
     return Flops(
-        projections=2 * config.n_layer * _projections(config),
+        projections=2 * config.n_layer * config.block_matrices,
         attention=4 * config.n_layer * config.d_model * config.context,
         logits=2 * config.d_model * config.vocab_size,
-        norm=norm,
+        norm=config.n_layer * config.block_norm_flops,
     )
 
 
@@ -81,8 +63,8 @@ MEMORY_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one device at the peak of a training step: AdamW with weights and moments in float32, the gradients of
-    earlier micro-batches held."""
+    """Bytes of one device at the peak of a training step: weights in float32 and what the optimizer keeps for them, the
+    gradients of earlier micro-batches held."""
 
     weights: int
     gradients: int
@@ -114,12 +96,12 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
     return Memory(
         weights=held,
         gradients=embedding if execution.in_backward else held,
-        moments=2 * held,
+        moments=round(execution.state_bytes * parameters(config)) // execution.shards,
         activations=activations,
         logits=4 * tokens * config.d_model + (0 if execution.in_backward else embedding),
         temporary=max(
             _logits_tile(config, execution),
-            _of_a_layer(config, execution) + (tokens * _kept_by_block(config, execution) if made_again else 0),
+            config.layer_temporaries(execution) + (tokens * config.block_activations(execution) if made_again else 0),
         ),
         gathered=_gathered(config, execution) if execution.shards > 1 else 0,
     )
@@ -129,34 +111,15 @@ def _kept_by_blocks(config: ModelConfig, execution: Execution) -> int:
     """Bytes a token."""
     if execution.recompute == "blocks":
         return config.n_layer * 4 * config.d_model  # their inputs
-    return config.n_layer * _kept_by_block(config, execution)
-
-
-def _kept_by_block(config: ModelConfig, execution: Execution) -> int:
-    """Bytes a token that a block keeps for its backward pass.
-
-    Both families keep the inputs of two norms, in float32; the values; queries and keys after rotation; and what the
-    attention has mixed. A Pattention keeps its input as the norm made it, and one value a score. The Transformer keeps
-    the norms' outputs and both sides of its GELU.
-    """
-    d, width = config.d_model, execution.activation_bytes
-    if isinstance(config, TokenFormerConfig):
-        scores = 0 if execution.recompute == "pattention" else _parameter_tokens(config)
-        return 4 * 4 * d + width * (4 * d + scores * _values_a_score(config))
-    return 4 * 2 * d + width * (6 * d + 2 * config.d_ff)
-
-
-def _values_a_score(config: TokenFormerConfig) -> int:
-    """Kept for a backward pass: one by our own, three by autograd's."""
-    return 1 if config.norm_activation == "l2_norm_gelu" else 3
+    return config.n_layer * config.block_activations(execution)
 
 
 def _casts(config: ModelConfig, execution: Execution) -> int:
-    """Weights in bf16, which autocast keeps for the linear layers' backward pass; a Pattention makes its own again."""
+    """Weights in bf16, which autocast keeps for the backward pass of linear layers."""
     whole = execution.recompute != "blocks" and execution.shards == 1
-    if isinstance(config, TokenFormerConfig) or execution.activation_bytes == 4 or not whole:
+    if not config.keeps_casts or execution.activation_bytes == 4 or not whole:
         return 0
-    return execution.activation_bytes * config.n_layer * _projections(config)
+    return execution.activation_bytes * config.n_layer * config.block_matrices
 
 
 def _logits_tile(config: ModelConfig, execution: Execution) -> int:
@@ -167,21 +130,7 @@ def _logits_tile(config: ModelConfig, execution: Execution) -> int:
     return 8 * rows * config.vocab_size + 4 * config.vocab_size * config.d_model
 
 
-def _of_a_layer(config: ModelConfig, execution: Execution) -> int:
-    """The most that one layer's backward pass makes: gradients of its scores or hidden values, and of its weights."""
-    tokens, width = execution.sequences * config.context, execution.activation_bytes
-    if not isinstance(config, TokenFormerConfig):
-        return 2 * width * tokens * config.d_ff + 4 * config.d_model * config.d_ff
-    again = execution.recompute == "pattention"
-    if config.norm_activation != "l2_norm_gelu":
-        n = max(config.tokens)
-        return (5 if again else 2) * width * tokens * n + 4 * 2 * n * config.d_model
-    n = max(3 * config.tokens[0], *config.tokens)  # queries, keys and values go together
-    gradients = 4 * 2 * n * config.d_model
-    return (3 if again else 2) * width * score_rows(tokens, n, execution.device, again) * n + gradients
-
-
 def _gathered(config: ModelConfig, execution: Execution) -> int:
-    block = _projections(config) + _block_norms(config)
+    block = config.block_matrices + config.block_vectors
     # In the precision of the forward pass: this block, the next one, and this one's gradient before it is divided.
     return 4 * config.vocab_size * config.d_model + 3 * execution.activation_bytes * block

@@ -23,3 +23,5 @@ class Execution:
     """Devices that weights, gradients and moments are divided among (FSDP)."""
     device: str = "cpu"
     """A torch device type; tiles are larger on a GPU."""
+    state_bytes: float = 8.0
+    """Bytes that the optimizer keeps per weight: 8 for AdamW's two moments."""

@@ -2,12 +2,11 @@
 values depend on nothing else: not on the order of layers, the device, or how many ranks build the model."""
 
 import hashlib
-import math
 
 import torch
 from torch import Tensor
 
-from tfscale.models.config import ModelConfig, TokenFormerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.language_model import LanguageModel
 
 
@@ -17,27 +16,6 @@ def stream(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def std_of(name: str, config: ModelConfig) -> float:
-    """Standard deviation of a weight's first values.
-
-    `official`, TokenFormer: 0.02 for embeddings and keys (`init_method: normal`), 2 / n_layer / sqrt(d) for values
-    (`output_layer_init_method: wang_init`), as in the official GPU configs. Transformer: sqrt(2 / 5d) for embeddings
-    and inputs (`small_init`, which is 0.02 at d = 1000 and follows the width), and `wang_init` for what writes into
-    the residual stream, as in the Pythia configs.
-
-    `scaled`, for shapes far from those: keys follow the width (0.02 at d = 768, more in narrower models, where 0.02 is
-    little against the learning rates that they take), and what `wang_init` draws is 1 / sqrt(2 n_layer d) (GPT-2's
-    scale for the residual stream), which is less in models of few layers.
-    """
-    scaled = config.init == "scaled"
-    wang = (1 / math.sqrt(2 * config.n_layer) if scaled else 2 / config.n_layer) / math.sqrt(config.d_model)
-    if isinstance(config, TokenFormerConfig):
-        if name.endswith(".keys") and scaled:
-            return 0.02 * math.sqrt(768 / config.d_model)
-        return wang if name.endswith(".values") else 0.02
-    return wang if name.endswith(("output.weight", "down.weight")) else math.sqrt(2 / (5 * config.d_model))
-
-
 def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int, part: str = "") -> Tensor:
     """First values of the tensor called `name`, float32 on the CPU; `part` names a stream of its own for rows that
     come later."""
@@ -45,7 +23,7 @@ def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: in
         return torch.ones(shape)
     if name.endswith("norm.bias"):
         return torch.zeros(shape)
-    return torch.randn(shape, generator=stream(seed, name + part)).mul_(std_of(name, config))
+    return torch.randn(shape, generator=stream(seed, name + part)).mul_(config.init_std(name))
 
 
 @torch.no_grad()

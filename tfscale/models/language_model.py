@@ -1,19 +1,18 @@
-"""The two families: one decoder, whose projections are Pattention (TokenFormer) or linear (Transformer)."""
+"""The causal decoder, whose blocks are those of a model family."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from tfscale.models.cache import LayerPast, Past
-from tfscale.models.config import ModelConfig, TokenFormerConfig, TransformerConfig
+from tfscale.models.block import LAYER_NORM_EPS
+from tfscale.models.cache import Past
+from tfscale.models.config import ModelConfig
 from tfscale.models.cross_entropy import Reduction, cross_entropy, token_losses
 from tfscale.models.execution import Recompute
-from tfscale.models.pattention import Pattention, QKVPattention
-from tfscale.models.rotary import Rotation, rotary_table, rotated_heads
+from tfscale.models.pattention import Pattention
+from tfscale.models.rotary import rotary_table
 from tfscale.models.tied_embedding import look_up
-
-LAYER_NORM_EPS = 1e-5
 
 
 class LanguageModel(nn.Module):
@@ -23,7 +22,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(config.build_block() for _ in range(config.n_layer))
         self.final_norm = nn.LayerNorm(config.d_model, eps=LAYER_NORM_EPS)
         self._recompute: Recompute = "none"
         self._fused_loss = False
@@ -85,82 +84,3 @@ class LanguageModel(nn.Module):
 def _checkpointed(block: nn.Module, *inputs: object) -> Tensor:
     out: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
     return out
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then + ffn(norm(x))."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.attention_norm = _block_norm(config)
-        self.attention = Attention(config)
-        self.ffn_norm = _block_norm(config)
-        self.ffn: nn.Module
-        if isinstance(config, TokenFormerConfig):
-            self.ffn = Pattention(config.d_model, config.d_model, config.ffn, config.norm_activation)
-        else:
-            self.ffn = FeedForward(config)
-
-    def forward(self, x: Tensor, rotation: Rotation | None, past: LayerPast | None = None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotation, past)
-        out: Tensor = x + self.ffn(self.ffn_norm(x))
-        return out
-
-
-def _block_norm(config: ModelConfig) -> nn.LayerNorm:
-    # TokenFormer's block norms have no parameters, so that nothing but tokens grows (paper, section 3.3).
-    parametric = config.family == TransformerConfig.family
-    return nn.LayerNorm(config.d_model, eps=LAYER_NORM_EPS, elementwise_affine=parametric, bias=False)
-
-
-class Attention(nn.Module):
-    """Causal multi-head self-attention, rotary on the first `rotary_dims` of each head."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.n_head, d = config.n_head, config.d_model
-        self.qkv: nn.Module
-        self.output: nn.Module
-        if isinstance(config, TokenFormerConfig):
-            self.qkv = QKVPattention(d, config.qkv, config.norm_activation)
-            self.output = Pattention(d, d, config.out, config.norm_activation)
-        else:
-            self.qkv = QKVLinear(d)
-            self.output = nn.Linear(d, d, bias=False)
-
-    def forward(self, x: Tensor, rotation: Rotation | None, past: LayerPast | None = None) -> Tensor:
-        heads = rotated_heads(self.qkv(x).unflatten(-1, (self.n_head, -1)), rotation)
-        q, k, v = (part.transpose(1, 2) for part in heads)
-        if past is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            k, v, mask = past.extend(k, v)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out: Tensor = self.output(mixed.transpose(1, 2).reshape(x.shape))
-        return out
-
-
-class QKVLinear(nn.Module):
-    """Query, key and value projections of the Transformer in one product."""
-
-    def __init__(self, d_model: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(3 * d_model, d_model))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., d_model] to [..., 3, d_model]."""
-        out: Tensor = F.linear(x, self.weight).unflatten(-1, (3, -1))
-        return out
-
-
-class FeedForward(nn.Module):
-    """The Transformer's two-layer GELU network."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(F.gelu(self.up(x)))
-        return out

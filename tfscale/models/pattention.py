@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from tfscale.models.config import Groups, NormActivation, total
+from tfscale.models.parameter_tokens import Groups, NormActivation, total
 from tfscale.models.tiled_pattention import NORM_EPS, Projections, tiled_pattention
 
 

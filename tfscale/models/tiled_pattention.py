@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from tfscale.models.config import Groups
+from tfscale.models.parameter_tokens import Groups
 from tfscale.models.precision import add_product, product_dtype, wide, without_autocast
 from tfscale.models.tiles import score_rows
 

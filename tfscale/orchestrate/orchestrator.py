@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tfscale.atomic import write_json
 from tfscale.config.schema import LauncherPart
+from tfscale.files import write_json
 from tfscale.orchestrate.launchers import launcher_of
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.stage.events import HEARTBEAT, Event, EventTail, read_events

@@ -5,11 +5,12 @@ from typing import assert_never
 from tfscale.config.schema import ArmPart, StagePart
 from tfscale.growth.recipe import GrowthRecipe, without_new_tokens
 from tfscale.growth.transformer_recipe import TransformerGrowth, grow_shape
-from tfscale.models.config import ModelConfig, TransformerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops, parameters
+from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.arms import Arm, cumulative_flops
 from tfscale.plan.compute_optimal import compute_optimal
-from tfscale.plan.specs import Specs, tokenformer, transformer
+from tfscale.plan.specs import Specs, shaped, tokenformer, transformer
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import StageSpec
 
@@ -103,6 +104,8 @@ class ArmBuilder:
         experiment, corpus = self._experiment, self._specs.corpus
         if part.family == "tokenformer":
             return tokenformer(experiment, size, corpus), size.scratch_lr
+        if part.family != "transformer":
+            return shaped(experiment, part.family, size, corpus.vocab_size), size.shapes[part.family].get("lr")
         if part.shape == "schedule":
             assert size.transformer is not None
             return transformer(experiment, size.transformer, corpus), size.transformer.lr

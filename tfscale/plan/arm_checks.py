@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from tfscale.config.schema import ArmPart, Experiment
+from tfscale.models.families import FAMILIES
+from tfscale.plan.specs import shaped
 
 _COMMON = {"kind", "title", "lr"}
 _SETTINGS = {
@@ -26,7 +28,9 @@ def check_arms(experiment: Experiment) -> Iterator[str]:
             yield f"{key}: must go with a chain of two stages at least, whose later ones give it its compute"
         if arm.family == "transformer":
             yield from _shapes(key, arm, experiment)
-        if arm.kind == "chain":
+        elif arm.family != "tokenformer":
+            yield from _extension_family(key, arm, experiment)
+        if arm.kind == "chain" and arm.family in ("tokenformer", "transformer"):
             yield from _chain(key, arm)
         if arm.shape == "compute_optimal" and (arm.family, arm.budget) != ("transformer", "cumulative_compute"):
             yield (
@@ -53,6 +57,28 @@ def _chain(key: str, arm: ArmPart) -> Iterator[str]:
         yield f"{key}.transformer_growth is not set; family=transformer needs it, as conf/baseline/net2net.yaml has it"
     if arm.growth is not None or arm.growth_tokens != 1:
         yield f"{key}: must leave out growth and growth_tokens with family=transformer, where they mean nothing"
+
+
+def _extension_family(key: str, arm: ArmPart, experiment: Experiment) -> Iterator[str]:
+    """Faults of an arm whose family an extension registers."""
+    try:
+        FAMILIES.get(arm.family)
+    except ValueError as error:
+        yield str(error).replace("model.family", f"{key}.family")
+        return
+    if arm.kind != "scratch":
+        yield f"{key}.family={arm.family}: must be tokenformer or transformer with kind={arm.kind}; try kind=scratch"
+        return
+    parts = list(experiment.schedule.stages.items())
+    for stage, part in parts if arm.sizes == "all" else parts[-1:]:
+        place = f"schedule.stages.{stage}.shapes.{arm.family}"
+        if arm.family not in part.shapes:
+            yield f"{place} is not set; {key} needs it: the fields of the family's config, such as {{n_layer: 2}}"
+            continue
+        try:
+            shaped(experiment, arm.family, part, vocab_size=1)
+        except ValueError as error:
+            yield f"{place}: {error}"
 
 
 def _shapes(key: str, arm: ArmPart, experiment: Experiment) -> Iterator[str]:

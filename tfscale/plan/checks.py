@@ -7,7 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from tfscale.config.schema import Experiment
+from tfscale.growth.recipe import RateSettings
 from tfscale.plan.arm_checks import check_arms
+from tfscale.plan.specs import optimizer
 
 
 def check_experiment(experiment: Experiment) -> list[str]:
@@ -40,6 +42,25 @@ def _optim(experiment: Experiment) -> Iterator[str]:
     if batch < 1 or batch % context:
         near = max(1, round(batch / context)) * context
         yield f"optim.batch_tokens={batch}: must be a multiple of model.context={context}; try {near}"
+    try:
+        chosen = optimizer(experiment.optim)
+    except ValueError as error:
+        yield str(error)
+        return
+    recipes = {"growth": experiment.growth} | {
+        f"baseline.arms.{name}.growth": arm.growth for name, arm in experiment.baseline.arms.items() if arm.growth
+    }
+    for key, recipe in recipes.items():
+        if recipe.rates != RateSettings() and not chosen.row_wise:
+            yield (
+                f"{key}.rates: must be left out with optim.name={chosen.name}, which does not update each row of a "
+                "weight by itself; try optim.name=adamw"
+            )
+    if experiment.launcher.update == "in_backward" and not chosen.weight_wise:
+        yield (
+            f"launcher.update=in_backward: must be whole with optim.name={chosen.name}, which needs all gradients at "
+            "once"
+        )
 
 
 def _data(experiment: Experiment) -> Iterator[str]:
@@ -56,8 +77,8 @@ def _data(experiment: Experiment) -> Iterator[str]:
         yield "data.tokenizer_path is not set; data.tokenizer=file needs a Hugging Face tokenizer.json"
     if data.tokenizer == "bpe" and data.vocab_size < 257:
         yield f"data.vocab_size={data.vocab_size}: must be at least 257, the bytes and the end of text; try 4096"
-    if data.heldout_tokens < context:
-        yield f"data.heldout_tokens={data.heldout_tokens}: must be at least model.context={context}; try 65536"
+    if data.validation_tokens < context:
+        yield f"data.validation_tokens={data.validation_tokens}: must be at least model.context={context}; try 65536"
 
 
 def _schedule(experiment: Experiment) -> Iterator[str]:
@@ -78,10 +99,10 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
         if shape is not None and shape.d_model % shape.n_head:
             yield f"{key}.transformer: n_head={shape.n_head} does not divide d_model={shape.d_model}; try n_head=1"
     when = schedule.grow_when.rule
-    if when != "budget" and experiment.optim.schedule == "cosine":
+    if when != "budget" and experiment.optim.lr_schedule == "cosine":
         yield (
-            f"schedule.grow_when.rule={when}: must be budget with optim.schedule=cosine, whose length has to be known "
-            "before it begins; try optim.schedule=wsd or constant"
+            f"schedule.grow_when.rule={when}: must be budget with optim.lr_schedule=cosine, whose length has to be "
+            "known before it begins; try optim.lr_schedule=wsd or constant"
         )
     sizes = [part.size for part in schedule.stages.values()]
     if len(set(sizes)) < len(sizes):

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tfscale.models.config import TransformerConfig
 from tfscale.models.counts import flops, parameters
 from tfscale.models.nearest import nearest
+from tfscale.models.transformer import TransformerConfig
 
 TOKENS_A_PARAMETER = 20
 WIDEST_HEAD = 2**16

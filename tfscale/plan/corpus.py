@@ -88,7 +88,7 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
             path=_absolute(data.path) if data.path else None,
             text_key=data.text_key,
             hub=_hub(experiment),
-            heldout_fraction=data.heldout,
+            heldout_fraction=data.validation,
             split_seed=data.split_seed,
         )
     except DataError as error:
@@ -139,11 +139,15 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
     unknown, most = data.manifest.unknown or 0, experiment.data.max_unknown
     if unknown > most * data.manifest.tokens:
         raise UserFault([f"data.max_unknown={most}: {unknown_words(unknown, data.manifest.tokens)}. {MEND}"])
-    context, asked, start = experiment.model.context, experiment.data.heldout_tokens, experiment.data.heldout_start
+    context, asked, start = (
+        experiment.model.context,
+        experiment.data.validation_tokens,
+        experiment.data.validation_start,
+    )
     if len(data.heldout) <= start + asked:
         there = f"the held-out documents have {len(data.heldout):,} tokens"
-        behind = f" from data.heldout_start={start} on" if start else ""
-        raise UserFault([f"data.heldout_tokens={asked}{behind}: {there}; ask for fewer, or raise data.heldout"])
+        behind = f" from data.validation_start={start} on" if start else ""
+        raise UserFault([f"data.validation_tokens={asked}{behind}: {there}; ask for fewer, or raise data.validation"])
     if len(data.train) <= context:
         raise UserFault([f"model.context={context}: the training documents have only {len(data.train):,} tokens"])
     return data

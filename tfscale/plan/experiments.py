@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from tfscale.atomic import write_json
 from tfscale.faults import UserFault
+from tfscale.files import write_json
 from tfscale.plan.arms import Arm, ArmKind
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.faults import UserFault
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import flops
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.spec import StageSpec, read_spec
 from tfscale.stage.status import read_done
 

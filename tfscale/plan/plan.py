@@ -118,7 +118,7 @@ def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:
     """The experiment once for each of its seeds. The order of the data moves with the seed: replicates differ in what
     chance decides, weights and order both; all arms of one replicate read the same text in the same order."""
     for number in range(experiment.seeds):
-        data = replace(experiment.data, order_seed=experiment.data.order_seed + number)
+        data = replace(experiment.data, shuffle_seed=experiment.data.shuffle_seed + number)
         yield replace(experiment, seed=experiment.seed + number, data=data)
 
 

@@ -1,7 +1,8 @@
 """From a growth recipe's rate settings to those of a stage, in its own rows and tokens."""
 
 from tfscale.growth.recipe import GrowthRecipe, RateSettings, copies_of_each
-from tfscale.models.config import TokenFormerConfig, total
+from tfscale.models.parameter_tokens import total
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.spec import RateSpec
 
 

@@ -34,7 +34,7 @@ def rehearsal(experiment: Experiment) -> Experiment:
             growth_tokens=tokens,
             grow_when=GrowWhenPart(),
         ),
-        data=replace(EMBEDDED, heldout_tokens=2 * context),
+        data=replace(EMBEDDED, validation_tokens=2 * context),
         launcher=replace(
             experiment.launcher, keep=1, keep_tokens=0, log_tokens=experiment.optim.batch_tokens, eval_tokens=tokens
         ),

@@ -4,19 +4,25 @@ from dataclasses import fields, replace
 from typing import Any
 
 from tfscale.config.compose import runs_dir
-from tfscale.config.schema import Experiment, StagePart, TransformerPart
+from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
 from tfscale.growth.facts import Recipe
 from tfscale.growth.recipe import GrowthRecipe, grow_config
 from tfscale.host import cores
-from tfscale.models.config import ModelConfig, TokenFormerConfig, TokenGroup, TransformerConfig, default_tau
+from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
+from tfscale.models.families import FAMILIES
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
+from tfscale.optimizers.base import Optimizer, from_settings
 from tfscale.plan.corpus import Corpus
 from tfscale.plan.imported import begin_from
 from tfscale.plan.rates import rates_of
 from tfscale.stage.folder import Stage
 from tfscale.stage.learning_rate import learning_rate
-from tfscale.stage.spec import DataSpec, EndingSpec, OptimizerSpec, RunSpec, ScheduleSpec, StageSpec, key_of
+from tfscale.stage.spec import DataSpec, EndingSpec, RunSpec, ScheduleSpec, StageSpec, key_of
 from tfscale.stage.status import as_it_ended
+from tfscale.untrusted import check_fields
 
 MOST_LANES = 8
 """Batches side by side at most: each holds activations of its own, and Python hands them out one at a time."""
@@ -50,8 +56,8 @@ class Specs:
         when = self.experiment.schedule.grow_when
         if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
             return spec
-        every = max(1, round((when.every or spec.tokens / 20) / spec.batch_tokens)) * spec.batch_tokens
-        return replace(spec, ending=EndingSpec(when.rule, every, when.least, when.looks, spec.tokens))
+        every = max(1, round((when.eval_every or spec.tokens / 20) / spec.batch_tokens)) * spec.batch_tokens
+        return replace(spec, ending=EndingSpec(when.rule, every, when.min_delta, when.patience, spec.tokens))
 
     def grown(self, parent: Stage, part: StagePart, tokens: int, recipe: GrowthRecipe, rate: float | None) -> StageSpec:
         """A TokenFormer of a stage's size that grows out of a smaller one."""
@@ -93,28 +99,37 @@ class Specs:
         return StageSpec(
             label=f"{model.family}-{humanize(parameters(model))}",
             model=model,
-            data=DataSpec(self.corpus.fingerprint, data.order_seed, 0, data.heldout_tokens, data.heldout_start),
+            data=DataSpec(self.corpus.fingerprint, data.shuffle_seed, 0, data.validation_tokens, data.validation_start),
             tokens=tokens,
             batch_tokens=optim.batch_tokens,
-            optimizer=OptimizerSpec(
-                lr=rate if rate is not None else optim.lr,
-                beta1=optim.beta1,
-                beta2=optim.beta2,
-                eps=optim.eps,
-                weight_decay=optim.weight_decay,
-                clip=optim.clip,
+            optimizer=optimizer(optim, rate),
+            schedule=ScheduleSpec(
+                optim.lr_schedule, round(tokens * optim.warmup), 0.0, optim.min_lr_ratio, optim.decay_fraction
             ),
-            schedule=ScheduleSpec(optim.schedule, round(tokens * optim.warmup), 0.0, optim.floor, optim.decay),
             seed=self.experiment.seed,
             run=self._run(),
         )
 
     def _run(self) -> RunSpec:
         launcher = self.experiment.launcher
-        names = [item.name for item in fields(RunSpec) if item.name not in ("data_dir", "threads", "lanes")]
+        names = [
+            item.name for item in fields(RunSpec) if item.name not in ("data_dir", "threads", "lanes", "recompute")
+        ]
         values: dict[str, Any] = {name: getattr(launcher, name) for name in names}
+        values["recompute"] = launcher.activation_checkpointing
         values |= {"threads": threads(self.experiment), "lanes": lanes(self.experiment)}
         return RunSpec(data_dir=self.corpus.folder, **values)
+
+
+def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
+    """Return the optimizer that `optim` names, with its own peak learning rate or `rate`.
+
+    Raises:
+        ValueError: an unknown optimizer or unknown options.
+    """
+    names = ("lr", "beta1", "beta2", "eps", "weight_decay", "clip")
+    shared = {name: getattr(optim, name) for name in names}
+    return from_settings(optim.name, shared | ({} if rate is None else {"lr": rate}), optim.options)
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
@@ -150,6 +165,23 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
         rotary=experiment.model.rotary,
         init=experiment.model.init,
     )
+
+
+def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int) -> ModelConfig:
+    """Return the model of a family that an extension registers, at a stage's size.
+
+    Raises:
+        ValueError: an unknown family, or a shape that it cannot have.
+    """
+    model, shape = experiment.model, part.shapes[family]
+    common = {"vocab_size": vocab_size, "context": model.context, "rotary": model.rotary, "init": model.init}
+    own = {name: value for name, value in shape.items() if name != "lr"}
+    try:
+        config = FAMILIES.get(family).from_fields(common | own)
+        check_fields(config)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return config
 
 
 def threads(experiment: Experiment) -> int:

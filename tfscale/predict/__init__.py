@@ -6,7 +6,6 @@ from tfscale.predict.families import Family, families
 from tfscale.predict.layout import Layout, layout, mend
 from tfscale.predict.machine import Machine, planned_machine
 from tfscale.predict.preflight import files_amiss, preflight, remarks, shortage
-from tfscale.predict.words import duration, gigabytes
 
-__all__ = ["Family", "Layout", "Machine", "Prediction", "duration", "families", "files_amiss", "gigabytes", "layout",
-           "mend", "planned_machine", "predict", "preflight", "remarks", "shortage"]  # fmt: skip
+__all__ = ["Family", "Layout", "Machine", "Prediction", "families", "files_amiss", "layout", "mend", "planned_machine",
+           "predict", "preflight", "remarks", "shortage"]  # fmt: skip

@@ -3,23 +3,19 @@
 A step takes as long as its arithmetic or its communication, whichever is longer (they overlap), and then the update of
 the weights, which waits for both. Arithmetic: model FLOPs, with what is computed twice, over the share of the peak that
 was measured or is assumed. Communication: bytes over the slowest link on their way, at its full speed: a lower bound.
-Update: AdamW reads weight, gradient and two moments and writes three of them back.
+Update: the optimizer reads weight, gradient and what it keeps for the weight, and writes all but the gradient.
 """
 
 import socket
 from dataclasses import dataclass
 from typing import assert_never
 
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import Flops, flops, non_embedding_parameters, parameters
 from tfscale.models.execution import Recompute
 from tfscale.orchestrate.speed import Speed
 from tfscale.predict.layout import Layout, layout
 from tfscale.predict.machine import GIGA, Machine
 from tfscale.stage.spec import StageSpec
-
-UPDATE_BYTES = 7 * 4
-"""Of a weight, its gradient and its moments in float32, read and written by AdamW."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +147,11 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
         work += spec.batch_tokens * _twice(spec, chosen.recompute)
     bandwidth = machine.facts.bandwidth
     held = parameters(spec.model) / chosen.shards
+    moved = 3 * 4 + 2 * spec.optimizer.bytes_per_weight(spec.model)  # weight and gradient are float32
     return Step(
         compute=work / (rate * machine.devices),
         communication=_communication(spec, machine, chosen),
-        update=held * UPDATE_BYTES / (bandwidth * GIGA) if bandwidth else 0.0,
+        update=held * moved / (bandwidth * GIGA) if bandwidth else 0.0,
     )
 
 
@@ -163,10 +160,10 @@ def _twice(spec: StageSpec, recompute: Recompute) -> int:
     once: Flops = flops(spec.model)
     if recompute == "blocks":
         return once.forward - once.logits
-    if recompute == "pattention" and isinstance(spec.model, TokenFormerConfig):
-        return once.projections // 2 + once.norm  # the scores, not what they are mixed into
-    if recompute == "none" or recompute == "pattention":
+    if recompute == "none" or recompute not in spec.model.recomputes:
         return 0
+    if recompute == "pattention":
+        return once.projections // 2 + once.norm  # the scores, not what they are mixed into
     assert_never(recompute)
 
 

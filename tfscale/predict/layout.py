@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import MEMORY_SHARE, Memory, memory
 from tfscale.models.execution import Execution, Recompute
 from tfscale.predict.machine import Machine
@@ -54,7 +53,7 @@ def layout(spec: StageSpec, machine: Machine) -> Layout:
 def _recomputes(spec: StageSpec) -> list[Recompute]:
     if spec.run.recompute != "auto":
         return [spec.run.recompute]
-    return ["none", "pattention", "blocks"] if isinstance(spec.model, TokenFormerConfig) else ["none", "blocks"]
+    return list(spec.model.recomputes)
 
 
 def _sharding(spec: StageSpec, machine: Machine, whole_fits: bool) -> Sharding:
@@ -85,6 +84,7 @@ def _memory(spec: StageSpec, machine: Machine, sharding: Sharding, recompute: Re
         in_backward=spec.run.update == "in_backward",
         shards=_shards(machine, sharding),
         device=machine.device,
+        state_bytes=spec.optimizer.bytes_per_weight(spec.model),
     )
     return memory(spec.model, execution)
 
@@ -127,7 +127,11 @@ def _sharded(tried: Try) -> Iterator[Try]:
 def _recomputed(tried: Try) -> Iterator[Try]:
     words, spec, machine = tried
     if spec.run.recompute not in ("auto", "blocks"):
-        yield [*words, "launcher.recompute=blocks"], replace(spec, run=replace(spec.run, recompute="blocks")), machine
+        yield (
+            [*words, "launcher.activation_checkpointing=blocks"],
+            replace(spec, run=replace(spec.run, recompute="blocks")),
+            machine,
+        )
 
 
 def _more_devices(tried: Try) -> Iterator[Try]:

@@ -15,10 +15,10 @@ from tfscale.plan.plan import Plan
 from tfscale.predict.cost import Prediction, predict
 from tfscale.predict.layout import mend
 from tfscale.predict.machine import Machine, running_machine
-from tfscale.predict.words import duration, gigabytes
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import StageSpec
 from tfscale.stage.status import is_done
+from tfscale.text import duration, gigabytes
 
 LONGEST_CPU_SECONDS = 30 * 86_400
 """A plan that would take a CPU longer than this is refused unless launcher.device=cpu insists."""

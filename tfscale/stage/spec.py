@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tfscale.models.config import ModelConfig, from_dict, to_dict
+from tfscale.models.config import ModelConfig
+from tfscale.models.families import from_dict, to_dict
+from tfscale.optimizers import base as optimizers
+from tfscale.optimizers.base import Optimizer
 from tfscale.stage import how
 from tfscale.untrusted import check_fields
 
@@ -32,19 +35,6 @@ class DataSpec:
     """Evaluation reads this many tokens of the held-out split, always the same ones."""
     heldout_start: int = 0
     """Position in the held-out split of the first of them."""
-
-
-@dataclass(frozen=True)
-class OptimizerSpec:
-    """AdamW; weight decay on matrices only, as arXiv 2410.23168's released configs and GPT-2 do."""
-
-    lr: float
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
-    clip: float
-    """Largest gradient norm; 0: no clipping."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +145,7 @@ class StageSpec:
     """The stage's budget, a multiple of batch_tokens; with an `ending`, what came out where that is known."""
     batch_tokens: int
     """Tokens an optimizer step, over all devices and micro-batches: a multiple of the model's context."""
-    optimizer: OptimizerSpec
+    optimizer: Optimizer
     schedule: ScheduleSpec
     seed: int
     """Of the initial weights, or of the rows that growth adds."""
@@ -209,7 +199,7 @@ def steps_of(tokens: int, spec: StageSpec) -> int:
 
 def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     """Plain values for JSON; `spec_from_dict` reads them back."""
-    return {**asdict(spec), "model": to_dict(spec.model)}
+    return {**asdict(spec), "model": to_dict(spec.model), "optimizer": optimizers.to_dict(spec.optimizer)}
 
 
 def what_of(spec: StageSpec) -> dict[str, Any]:
@@ -232,7 +222,7 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
             "rates": None if rates is None else RateSpec(**{**rates, "rows": tuple(rates["rows"])}),
             "model": from_dict(values["model"]),
             "data": DataSpec(**values["data"]),
-            "optimizer": OptimizerSpec(**values["optimizer"]),
+            "optimizer": optimizers.from_dict(values["optimizer"]),
             "schedule": ScheduleSpec(**values["schedule"]),
             "run": RunSpec(**values["run"]),
         }
@@ -280,7 +270,7 @@ def read_spec(stage_dir: Path) -> StageSpec:
 
 def _faults(spec: StageSpec) -> Iterator[str]:
     """What a stage that `tfscale run` wrote never is, and one that was edited may be."""
-    context, optimizer, schedule, run = spec.model.context, spec.optimizer, spec.schedule, spec.run
+    context, schedule, run = spec.model.context, spec.schedule, spec.run
     least = 1 if spec.init_from is None else 0
     if spec.batch_tokens < 1 or spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"
@@ -290,17 +280,15 @@ def _faults(spec: StageSpec) -> Iterator[str]:
         yield from _ending_faults(spec, spec.ending)
     if spec.data.heldout_tokens < context:
         yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"
-    if optimizer.lr <= 0:
-        yield f"optimizer.lr={optimizer.lr}: must be above 0"
+    yield from (f"optimizer.{fault}" for fault in spec.optimizer.faults())
+    if spec.rates is not None and not spec.optimizer.row_wise:
+        yield f"rates: must be null with optimizer.name={spec.optimizer.name}, which does not update rows on their own"
     for name, fraction in (("floor", schedule.floor), ("decay", schedule.decay)):
         if not 0 <= fraction <= 1:
             yield f"schedule.{name}={fraction}: must be a fraction, 0 to 1"
-    for name, beta in (("beta1", optimizer.beta1), ("beta2", optimizer.beta2)):
-        if not 0 <= beta < 1:
-            yield f"optimizer.{name}={beta}: must be 0 to less than 1"
     if run.keep < 1 or run.non_finite_cap < 1:
         yield f"run.keep={run.keep}, run.non_finite_cap={run.non_finite_cap}: must be at least 1"
-    parts = {"data": (spec.data, ("start", "heldout_start")), "optimizer": (optimizer, ("eps", "weight_decay", "clip")),
+    parts = {"data": (spec.data, ("start", "heldout_start")),
              "schedule": (schedule, ("warmup_tokens", "warmup_from")),
              "run": (run, ("threads", "lanes", "micro_batch", "log_tokens", "eval_tokens", "checkpoint_minutes",
                            "checkpoint_tokens", "keep_tokens"))}  # fmt: skip

@@ -97,8 +97,8 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
 
 def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     """Trains the stage; False if it was asked to stop."""
-    from tfscale.atomic import write_json
     from tfscale.data.prepared import open_data
+    from tfscale.files import write_json
     from tfscale.stage import events
     from tfscale.stage.lock import StageLock
     from tfscale.stage.spec import read_spec

@@ -5,13 +5,12 @@ import contextlib
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tfscale.models.config import TokenFormerConfig
 from tfscale.models.counts import MEMORY_SHARE, memory
 from tfscale.models.execution import Execution, Recompute
 from tfscale.stage.events import Event
@@ -59,10 +58,11 @@ def fit(spec: StageSpec, device: Device, world: World, rows: int, free: int, bef
     """
     before = before or {}
     room: float = MEMORY_SHARE * world.share(free)
+    state_bytes = spec.optimizer.bytes_per_weight(spec.model)
 
     def fits(sequences: int, recompute: Recompute, shards: int) -> bool:
         in_backward = spec.run.update == "in_backward"
-        share = Execution(sequences, 2 if device.bf16 else 4, recompute, in_backward, shards, device.kind)
+        share = Execution(sequences, 2 if device.bf16 else 4, recompute, in_backward, shards, device.kind, state_bytes)
         return memory(spec.model, share).total <= room
 
     recomputes = _recomputes(spec, before)
@@ -98,8 +98,7 @@ def _recomputes(spec: StageSpec, before: Event) -> tuple[Recompute, ...]:
     asked = spec.run.recompute if spec.run.recompute != "auto" else before.get("recompute", "auto")
     if asked != "auto":
         return (asked,)
-    ordered: tuple[Recompute, ...] = get_args(Recompute)
-    return ordered if isinstance(spec.model, TokenFormerConfig) else tuple(r for r in ordered if r != "pattention")
+    return spec.model.recomputes
 
 
 def _sharding(spec: StageSpec, world: World, before: Event, fits_whole: Callable[[], bool]) -> Sharding:
@@ -159,14 +158,14 @@ def measured(fit: Fit, objective: nn.Module, spec: StageSpec, device: Device, wo
     """
     if device.kind != "cuda" or fit.sharding != "none" or fit.micro_batch_by != "memory model":
         return fit
-    moments = 2 * sum(parameter.nbytes for parameter in objective.parameters())
+    kept = spec.optimizer.bytes_per_weight(spec.model) * sum(weight.numel() for weight in objective.parameters())
 
     def fits(sequences: int) -> bool:
         torch.cuda.reset_peak_memory_stats()
         peak: float = torch.inf
         with contextlib.suppress(torch.OutOfMemoryError):
             dry_step(objective, sequences, spec, device)
-            peak = torch.cuda.max_memory_allocated() + moments
+            peak = torch.cuda.max_memory_allocated() + kept
         gc.collect()
         torch.cuda.empty_cache()
         usable = MEASURED_SHARE * (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.atomic import write_json
 from tfscale.checkpoint import BrokenCheckpoint, Totals
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
+from tfscale.files import write_json
 from tfscale.models.counts import flops, parameters
 from tfscale.stage import events
 from tfscale.stage.ending import end_of, looks_at
@@ -112,8 +112,7 @@ class Trainer:
         started, energy = time.perf_counter(), self.energy.joules()
         tokens = self.steps * spec.batch_tokens
         rate = learning_rate(spec.schedule, spec.optimizer.lr, step * spec.batch_tokens, tokens)
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
+        self.state.optimizer.set_learning_rate(rate)
         self.update.apart.begin(step * spec.batch_tokens, step + 1, self.state.counters.optimizer_step + 1)
         first = spec.data.start // spec.model.context + step * spec.sequences + self.world.rank * self.rows
         [loss] = self.world.sum(self._gradients(*self.batches.sequences(first, self.rows)).item())

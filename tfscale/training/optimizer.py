@@ -1,28 +1,73 @@
-"""AdamW over a model, the norm of its gradients, and its moments as named tensors."""
+"""The optimizer of a model's weights, and the norm of their gradients."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from tfscale.models.language_model import LanguageModel
-from tfscale.stage.spec import OptimizerSpec
+from tfscale.optimizers.base import Optimizer
 from tfscale.training.sharding import whole
 
 CLIP_MARGIN = 1e-5
 """Where the norm is this much below the limit, torch's factor, limit / (norm + 1e-6), is one."""
 
 
-def build_optimizer(model: LanguageModel, spec: OptimizerSpec) -> torch.optim.AdamW:
-    """Fused AdamW; matrices decay, norms' gains and biases do not."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": spec.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=True)
+class ModelOptimizer:
+    """The torch optimizers that update a model, each some of its weights.
+
+    Args:
+        one_per_weight: build optimizers for each weight alone, so that weights can be updated one at a time.
+    """
+
+    def __init__(self, model: nn.Module, settings: Optimizer, one_per_weight: bool = False) -> None:
+        self._settings = settings
+        self._weights = dict(model.named_parameters())
+        together = [{name: weight} for name, weight in self._weights.items()] if one_per_weight else [self._weights]
+        self._parts = [part for weights in together for part in settings.build(weights)]
+        groups = [(part, group) for part in self._parts for group in part.param_groups]
+        self._multiples = [(group, group["lr"] / settings.lr) for _, group in groups]
+        self._part_of = {weight: part for part, group in groups for weight in group["params"]}
+        self._group_of = {weight: group for _, group in groups for weight in group["params"]}
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the learning rate of the next update."""
+        for group, multiple in self._multiples:
+            group["lr"] = multiple * rate
+
+    def decay(self, weight: Tensor) -> float:
+        """Return the part of a weight that weight decay takes off in an update."""
+        group = self._group_of[weight]
+        return float(group["lr"] * group.get("weight_decay", 0.0))
+
+    def step(self, weight: Tensor | None = None) -> None:
+        """Update all weights, or the one that has optimizers to itself."""
+        for part in self._parts if weight is None else [self._part_of[weight]]:
+            part.step()
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the slots of all weights as `<slot>/<weight>`; none before the first update."""
+        return {
+            f"{slot.name}/{name}": self._part_of[weight].state[weight][slot.name]
+            for name, weight in self._weights.items()
+            if weight in self._part_of[weight].state
+            for slot in self._settings.slots(name, weight.dim())
+        }
+
+    def reset(self, updates: int) -> None:
+        """Forget what was, and allocate slots that are `updates` old for `state` to be filled; none if 0."""
+        for part in self._parts:
+            part.state.clear()
+        for name, weight in self._weights.items() if updates else ():
+            self._part_of[weight].state[weight] = self._settings.first_state(name, weight, updates)
 
 
 def clip_gradients(model: nn.Module, limit: float) -> float:
-    """Scales gradients down to a norm of `limit` where theirs is more, and finite. A collective call.
+    """Scale gradients down to a norm of `limit` where theirs is more, and finite. A collective call.
 
     Returns:
         Their norm before, over all ranks. Waits for the device.
@@ -34,24 +79,3 @@ def clip_gradients(model: nn.Module, limit: float) -> float:
     if math.isfinite(value) and value > limit - CLIP_MARGIN:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm, foreach=True)
     return value
-
-
-def moments(model: LanguageModel, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """`exp_avg/<name>` and `exp_avg_sq/<name>` of every weight; empty before the first step."""
-    state = optimizer.state
-    return {
-        f"{moment}/{name}": state[parameter][moment]
-        for name, parameter in model.named_parameters()
-        if parameter in state
-        for moment in ("exp_avg", "exp_avg_sq")
-    }
-
-
-def start_moments(model: LanguageModel, optimizer: torch.optim.AdamW, step: int) -> None:
-    """Makes room for moments that are about to be read, `step` updates old."""
-    for parameter in model.parameters():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(step), device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }

@@ -1,20 +1,21 @@
 """Learning rates of a grown stage that differ between old and new parameter tokens, which are rows of one tensor.
 
-AdamW's update of a weight is linear in its learning rate. So the rows whose rate differs are updated like all others,
-and then set to a part, or a multiple, of their way. That needs a copy of those rows for as long as an update lasts, and
-leaves the optimizer fused and its moments whole.
+The update of a row-wise optimizer is linear in its learning rate. So the rows whose rate differs are updated like all
+others, and then set to a part, or a multiple, of their way. That needs a copy of those rows for as long as an update
+lasts, and leaves the optimizer fused and its slots whole.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from tfscale.models.config import layer_of
 from tfscale.models.language_model import LanguageModel
-from tfscale.stage.spec import OptimizerSpec, RateSpec
+from tfscale.models.parameter_tokens import layer_of
+from tfscale.optimizers.base import Optimizer
+from tfscale.stage.spec import RateSpec
+from tfscale.training.optimizer import ModelOptimizer
 from tfscale.training.sharding import first_row, local
 
 
@@ -24,10 +25,10 @@ class Factors(NamedTuple):
     old: float
     new: float
     correction: float
-    """Of the new rows' AdamW step without its weight decay."""
+    """Of the new rows' update without its weight decay."""
 
 
-def factors(rates: RateSpec, optimizer: OptimizerSpec, tokens: int, steps: int, updates: int) -> Factors:
+def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, updates: int) -> Factors:
     """What an update is multiplied by.
 
     Args:
@@ -42,17 +43,17 @@ def factors(rates: RateSpec, optimizer: OptimizerSpec, tokens: int, steps: int, 
         old = 0.0
     correction = 1.0
     if rates.per_row_bias:
-        correction = (1 - optimizer.beta1**updates) / (1 - optimizer.beta1**steps)
-        if rates.new_second_moment:
-            correction *= ((1 - optimizer.beta2**steps) / (1 - optimizer.beta2**updates)) ** 0.5
+        correction = optimizer.new_row_correction(steps, updates, empty=(1, 2) if rates.new_second_moment else (1,))
     return Factors(old, rates.new, correction)
 
 
 class Apart:
     """Surrounds the updates of a stage's weights; without rates it does nothing."""
 
-    def __init__(self, model: LanguageModel, rates: RateSpec | None, optimizer: OptimizerSpec) -> None:
-        self._rates, self._optimizer = rates, optimizer
+    def __init__(
+        self, model: LanguageModel, rates: RateSpec | None, settings: Optimizer, optimizer: ModelOptimizer
+    ) -> None:
+        self._rates, self._settings, self._optimizer = rates, settings, optimizer
         rows = dict(zip(("qkv", "out", "ffn"), rates.rows, strict=True)) if rates is not None else {}
         self._old_rows: dict[Tensor, int | None] = {
             parameter: rows.get(layer_of(name) or "") for name, parameter in model.named_parameters()
@@ -63,24 +64,21 @@ class Apart:
     def begin(self, tokens: int, steps: int, updates: int) -> None:
         """Tells which step it is, as `factors` is told."""
         if self._rates is not None:
-            self._factors = factors(self._rates, self._optimizer, tokens, steps, updates)
+            self._factors = factors(self._rates, self._settings, tokens, steps, updates)
 
     @contextmanager
-    def __call__(self, weights: Iterable[Tensor], optimizer: torch.optim.Optimizer) -> Iterator[None]:
-        """Surrounds an update of some weights by `optimizer`."""
+    def __call__(self, weights: Iterable[Tensor]) -> Iterator[None]:
+        """Surrounds an update of some weights."""
         if self._rates is None:
             yield
             return
         old, new, correction = self._factors
-        decay = {weight: group["lr"] * group["weight_decay"] for group in optimizer.param_groups
-                 for weight in group["params"]}  # fmt: skip
         ways = []
         for weight in weights:
             of_old, of_new = self._split(weight)
-            ways += [(rows, rows.clone(), old, 1.0, decay[weight]) for rows in of_old if old != 1]
-            ways += [
-                (rows, rows.clone(), new, correction, decay[weight]) for rows in of_new if (new, correction) != (1, 1)
-            ]
+            decay = self._optimizer.decay(weight)
+            ways += [(rows, rows.clone(), old, 1.0, decay) for rows in of_old if old != 1]
+            ways += [(rows, rows.clone(), new, correction, decay) for rows in of_new if (new, correction) != (1, 1)]
         yield
         for rows, before, factor, corrected, shrink in ways:
             lost = shrink * before

@@ -11,7 +11,7 @@ from tfscale.models.init import build_model, init_weights
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.fitting import Fit
-from tfscale.training.optimizer import build_optimizer, moments, start_moments
+from tfscale.training.optimizer import ModelOptimizer
 from tfscale.training.parallel import parallelize
 from tfscale.training.sharding import initialise_shares, part_of
 from tfscale.training.world import World
@@ -28,20 +28,20 @@ class StageState:
         self.objective = parallelize(self.model, world, device, fit)
         if self._sharded:
             self.model.to_empty(device=device.kind)  # this rank's shares alone
-        self.optimizer = build_optimizer(self.model, spec.optimizer)
+        self.optimizer = ModelOptimizer(self.model, spec.optimizer, one_per_weight=spec.run.update == "in_backward")
         self.counters = Counters()
 
     def reset(self) -> None:
         """Back to the beginning of a stage without a parent."""
         torch.manual_seed(self._spec.seed)
         (initialise_shares if self._sharded else init_weights)(self.model, self._spec.seed)
-        self.optimizer.state.clear()
+        self.optimizer.reset(0)
         self.counters = Counters()
 
     def tensors(self) -> dict[str, Tensor | Part]:
         """What of a checkpoint this rank writes, by name. The random generators are the leading rank's: nothing draws
         from them in a step."""
-        whole = self._weights() | moments(self.model, self.optimizer) | checkpoint.rng_tensors()
+        whole = self._weights() | self.optimizer.state() | checkpoint.rng_tensors()
         parts = {name: part_of(tensor, self._world) for name, tensor in whole.items()}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -60,10 +60,8 @@ class StageState:
             raise BrokenCheckpoint(f"{folder}: is {counters.step} steps old, and its stage has {self._spec.steps}")
         stored = Stored(folder)
         stored.read(self._weights())
-        self.optimizer.state.clear()
-        if counters.optimizer_step:
-            start_moments(self.model, self.optimizer, counters.optimizer_step)
-            stored.read(moments(self.model, self.optimizer))
+        self.optimizer.reset(counters.optimizer_step)
+        stored.read(self.optimizer.state())
         there = stored.shapes()
         random = {name: state for name, state in checkpoint.rng_tensors().items() if name in there}
         if random:  # growth writes none: a child's first step starts from its seed

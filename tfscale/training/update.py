@@ -38,7 +38,7 @@ class Update(Protocol):
 
 def build_update(state: StageState, world: Ranks, spec: StageSpec) -> Update:
     """The way that a stage's settings name. Building it in the backward pass changes what `state` does from then on."""
-    apart = Apart(state.model, spec.rates, spec.optimizer)
+    apart = Apart(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, apart)
     return Whole(state, world, spec.optimizer.clip, apart)
@@ -65,12 +65,12 @@ class Whole:
         return tuple(name for name, flag in zip(gradients, self._world.any(*map(bool, bad)), strict=True) if flag)
 
     def apply(self) -> None:
-        with self.apart(self._model.parameters(), self._optimizer):
+        with self.apart(self._model.parameters()):
             self._optimizer.step()
         self._applied = True
 
     def clear(self) -> bool:
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         applied, self._applied = self._applied, False
         return applied
 
@@ -81,24 +81,18 @@ class InBackward:
 
     def __init__(self, state: StageState, apart: Apart) -> None:
         self.apart = apart
+        self._optimizer = state.optimizer
         self._norms: dict[str, Tensor] = {}
         self._names = [name for name, _ in state.model.named_parameters()]
-        groups = state.optimizer.param_groups
-        group_of = {parameter: group for group in groups for parameter in group["params"]}
         for name, parameter in state.model.named_parameters():
-            # An optimizer looks through all its weights at each step. One a weight, with the state of the whole one,
-            # keeps that linear.
-            single = torch.optim.AdamW([parameter], fused=True)
-            single.state = state.optimizer.state
-            parameter.register_post_accumulate_grad_hook(partial(self._step, name, single, group_of[parameter]))
+            parameter.register_post_accumulate_grad_hook(partial(self._step, name))
 
-    def _step(self, name: str, single: torch.optim.AdamW, group: dict[str, object], parameter: Tensor) -> None:
+    def _step(self, name: str, parameter: Tensor) -> None:
         assert name not in self._norms, f"{name} got its gradient in pieces; each must be whole"
         assert parameter.grad is not None
         self._norms[name] = torch.linalg.vector_norm(parameter.grad)
-        single.param_groups[0].update({key: value for key, value in group.items() if key != "params"})
-        with self.apart([parameter], single):
-            single.step()
+        with self.apart([parameter]):
+            self._optimizer.step(parameter)
         parameter.grad = None
 
     def backward(self, loss: Tensor) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfscale.atomic import write_json
+from tfscale.files import write_json
 from tfscale.models.counts import flops
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
@@ -46,8 +46,8 @@ def _record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequence[str
         "first_seed": experiment.seed,
         "text": {
             "corpus": tuning.plan.corpus.fingerprint,
-            "heldout_start": experiment.data.heldout_start,
-            "heldout_tokens": experiment.data.heldout_tokens,
+            "heldout_start": experiment.data.validation_start,
+            "heldout_tokens": experiment.data.validation_tokens,
         },
         "rates": [_rate(finding) for finding in findings],
         "chosen": [f"{key}={rate!r}" for key, rate in chosen(findings).items()],

@@ -202,7 +202,9 @@ def _apart(experiment: Experiment, seeds: int) -> Experiment:
         experiment,
         schedule=replace(experiment.schedule, name=f"{experiment.schedule.name}-tuning"),
         data=replace(
-            data, heldout_start=data.heldout_start + data.heldout_tokens, order_seed=data.order_seed + MOST_SEEDS
+            data,
+            validation_start=data.validation_start + data.validation_tokens,
+            shuffle_seed=data.shuffle_seed + MOST_SEEDS,
         ),
         seed=experiment.seed + MOST_SEEDS,
         seeds=seeds,

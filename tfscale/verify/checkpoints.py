@@ -43,9 +43,10 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
 
 
 def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
-    kinds = ("model", "exp_avg", "exp_avg_sq") if counters.optimizer_step else ("model",)
-    weights = build_model(spec.model, device="meta").named_parameters()
-    wanted = {f"{kind}/{name}": tuple(weight.shape) for name, weight in weights for kind in kinds}
+    wanted: dict[str, tuple[int, ...]] = {}
+    for name, weight in build_model(spec.model, device="meta").named_parameters():
+        slots = spec.optimizer.slots(name, weight.dim()) if counters.optimizer_step else ()
+        wanted |= {f"{kind}/{name}": tuple(weight.shape) for kind in ("model", *(slot.name for slot in slots))}
     there = {name: tuple(shape) for name, shape in checkpoint.shapes(folder).items() if not name.startswith("rng/")}
     for name in sorted(wanted.keys() | there.keys()):
         if there.get(name) != wanted.get(name):

@@ -13,8 +13,8 @@ from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, Any
 
 from tfscale import children
-from tfscale.atomic import write_json
 from tfscale.config.schema import LauncherPart
+from tfscale.files import write_json
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.orchestrate.launchers.machine import phase_of
 from tfscale.orchestrate.launchers.slurm_job import StageJob

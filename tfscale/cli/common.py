@@ -1,0 +1,122 @@
+"""The arguments that commands share: overrides, the folder of configuration, the form of the answer."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tfscale.cli import completion
+
+if TYPE_CHECKING:
+    from tfscale.config.schema import Experiment
+    from tfscale.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Common:
+    """The arguments that a command was given beside its own."""
+
+    overrides: Sequence[str] = ()
+    config_dir: Path | None = None
+    """A folder whose groups come before all others; None: only conf/ here and the shipped ones."""
+    as_json: bool = False
+    """Whether to print one JSON document on standard output."""
+
+    def compose(self) -> "Experiment":
+        """Return the experiment of the overrides.
+
+        Raises:
+            UserFault: with all that is wrong.
+        """
+        from tfscale.config.compose import compose
+
+        return compose(self.overrides, self.config_dir)
+
+    def plan(self, ready: "Callable[[Experiment], Iterable[str]]" = lambda _: ()) -> "Plan":
+        """Return the plan of the overrides.
+
+        Args:
+            ready: yields what keeps the command from being run here, to be reported with other faults.
+
+        Raises:
+            UserFault: with all that is wrong.
+        """
+        from tfscale.config.compose import draft
+        from tfscale.config.origins import with_origins
+        from tfscale.faults import UserFault
+        from tfscale.plan.checks import check_experiment
+        from tfscale.plan.plan import corpus_faults, make_plan
+
+        drafted = draft(self.overrides, self.config_dir).check(check_experiment)
+        if drafted.faults:
+            reads = ("data", "runs", "model.vocab_size")
+            drafted = drafted.check(corpus_faults, reads).check(ready, (*reads, "launcher"))
+        experiment = drafted.settled()
+        try:
+            return make_plan(experiment)
+        except UserFault as fault:
+            raise UserFault(with_origins(fault.faults, self.overrides, self.config_dir)) from fault
+
+
+def _leave_stdout(context: typer.Context, alone: bool) -> bool:
+    if alone and not context.resilient_parsing:
+        from tfscale.cli.console import leave_stdout
+
+        leave_stdout(True)
+        context.call_on_close(lambda: leave_stdout(False))
+    return alone
+
+
+OVERRIDES = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[OVERRIDES]...", help="settings such as schedule=progressive_1b4", autocompletion=completion.overrides
+    ),
+]
+AS_JSON = Annotated[
+    bool,
+    typer.Option("--json", callback=_leave_stdout, help="print one JSON document on stdout; progress goes to stderr"),
+]
+CONFIG_DIR = Annotated[
+    Path | None,
+    typer.Option(
+        help="a folder whose groups come before conf/ here and those shipped; none: only those shipped", metavar="DIR"
+    ),
+]
+PARAMETERS = {
+    "overrides": Parameter("overrides", Parameter.KEYWORD_ONLY, default=None, annotation=OVERRIDES),
+    "as_json": Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=AS_JSON),
+    "config_dir": Parameter("config_dir", Parameter.KEYWORD_ONLY, default=None, annotation=CONFIG_DIR),
+}
+
+
+def command(
+    group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(PARAMETERS)
+) -> Callable[[Callable[..., int]], Callable[..., None]]:
+    """Register a function as a command of a group. It is called with a `Common` and its own options, and returns the
+    exit code.
+
+    Args:
+        name: name of the command; None: that of the function.
+        takes: which of the common parameters the command has.
+    """
+
+    def register(function: Callable[..., int]) -> Callable[..., None]:
+        @wraps(function)
+        def called(
+            *, overrides: list[str] | None = None, config_dir: Path | None = None, as_json: bool = False, **own: Any
+        ) -> None:
+            raise typer.Exit(function(Common(overrides or [], config_dir, as_json), **own))
+
+        _, *own = inspect.signature(function).parameters.values()
+        parameters = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in own] + [PARAMETERS[key] for key in takes]
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        group.command(name)(called)
+        return called
+
+    return register

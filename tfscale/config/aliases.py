@@ -1,0 +1,70 @@
+"""Former names of settings. They are accepted for one release, with a note on standard error."""
+
+import sys
+from functools import cache
+from typing import Any
+
+ACCEPTED_UNTIL = "0.3"
+KEYS = {
+    "data.heldout": "data.validation",
+    "data.heldout_start": "data.validation_start",
+    "data.heldout_tokens": "data.validation_tokens",
+    "data.order_seed": "data.shuffle_seed",
+    "launcher.recompute": "launcher.activation_checkpointing",
+    "optim.decay": "optim.decay_fraction",
+    "optim.floor": "optim.min_lr_ratio",
+    "optim.schedule": "optim.lr_schedule",
+    "schedule.grow_when.every": "schedule.grow_when.eval_every",
+    "schedule.grow_when.least": "schedule.grow_when.min_delta",
+    "schedule.grow_when.looks": "schedule.grow_when.patience",
+}
+"""Present keys by former ones."""
+VALUES: dict[str, dict[str, str]] = {}
+"""Present values by former ones, of present keys."""
+
+
+def renamed_override(text: str) -> str:
+    """Return an override with a former key or value replaced by the present one."""
+    name, equals, value = text.partition("=")
+    key = name.lstrip("+")
+    if key in KEYS:
+        _note(key, KEYS[key])
+        name = name.removesuffix(key) + KEYS[key]
+    return f"{name}{equals}{_renamed_value(KEYS.get(key, key), value)}"
+
+
+def rename_values(values: dict[str, Any]) -> None:
+    """Replace former keys and values in a composed configuration. No shipped file has any, so that a former key is the
+    user's own and wins over the shipped value under the present key."""
+    for former, present in KEYS.items():
+        part, name = _part(values, former)
+        if name in part:
+            _note(former, present)
+            part[present.rpartition(".")[2]] = part.pop(name)
+    for key in VALUES:
+        part, name = _part(values, key)
+        if name in part:
+            part[name] = _renamed_value(key, part[name])
+
+
+def _part(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Return the dictionary that holds a key, empty if there is none, and the key's name in it."""
+    *outer, name = key.split(".")
+    for each in outer:
+        values = values.get(each) or {}
+        if not isinstance(values, dict):
+            return {}, name
+    return values, name
+
+
+def _renamed_value(key: str, value: Any) -> Any:
+    present = VALUES.get(key, {}).get(value) if isinstance(value, str) else None
+    if present is None:
+        return value
+    _note(f"{key}={value}", f"{key}={present}")
+    return present
+
+
+@cache
+def _note(former: str, present: str) -> None:
+    print(f"note: {former} is called {present} now; the old name works until version {ACCEPTED_UNTIL}", file=sys.stderr)

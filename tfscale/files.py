@@ -1,0 +1,109 @@
+"""Files that are replaced as a whole, JSON objects, and SHA-256 digests."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tfscale.host import cores
+
+HASHED_AT_ONCE = 8
+"""Files that are hashed at the same time."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under another name, sync it, and rename it; create its folder if there is none.
+
+    Raises:
+        OSError: it could not be written; what was there before is untouched. `filename` is the given path.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write an object as indented JSON, atomically.
+
+    Raises:
+        OSError: as `write_atomically` does.
+    """
+    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        ValueError: the file is missing, unreadable, or holds something else; the message names it.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    return values
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, which is renamed to `path` if the block succeeds and removed otherwise."""
+    aside = path.with_name(f".{path.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Return when a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def sha256_of_all(paths: Sequence[Path]) -> list[str]:
+    """Return the SHA-256 of several files, hashed in threads (hashlib releases the GIL).
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if len(paths) < 2:
+        return [sha256_of(path) for path in paths]
+    with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as threads:
+        return list(threads.map(sha256_of, paths))

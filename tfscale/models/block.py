@@ -1,0 +1,54 @@
+"""A pre-norm decoder block, made of the projections of a model family."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tfscale.models.cache import LayerPast
+from tfscale.models.rotary import Rotation, rotated_heads
+
+LAYER_NORM_EPS = 1e-5
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then + ffn(norm(x)).
+
+    Args:
+        qkv: [..., d_model] to queries, keys and values [..., 3, d_model].
+        output: what the attention has mixed, [..., d_model] to [..., d_model].
+        ffn: [..., d_model] to [..., d_model].
+        norm_gains: whether the norms have gains; they never have biases.
+    """
+
+    def __init__(
+        self, d_model: int, n_head: int, qkv: nn.Module, output: nn.Module, ffn: nn.Module, norm_gains: bool
+    ) -> None:
+        super().__init__()
+        # The order of the modules is that of the weights, whose gradients' norms are summed in it.
+        self.attention_norm = nn.LayerNorm(d_model, LAYER_NORM_EPS, elementwise_affine=norm_gains, bias=False)
+        self.attention = Attention(n_head, qkv, output)
+        self.ffn_norm = nn.LayerNorm(d_model, LAYER_NORM_EPS, elementwise_affine=norm_gains, bias=False)
+        self.ffn = ffn
+
+    def forward(self, x: Tensor, rotation: Rotation | None, past: LayerPast | None = None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rotation, past)
+        out: Tensor = x + self.ffn(self.ffn_norm(x))
+        return out
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention, rotary on the first `rotary_dims` of each head."""
+
+    def __init__(self, n_head: int, qkv: nn.Module, output: nn.Module) -> None:
+        super().__init__()
+        self.n_head, self.qkv, self.output = n_head, qkv, output
+
+    def forward(self, x: Tensor, rotation: Rotation | None, past: LayerPast | None = None) -> Tensor:
+        heads = rotated_heads(self.qkv(x).unflatten(-1, (self.n_head, -1)), rotation)
+        q, k, v = (part.transpose(1, 2) for part in heads)
+        if past is None:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            k, v, mask = past.extend(k, v)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out: Tensor = self.output(mixed.transpose(1, 2).reshape(x.shape))
+        return out

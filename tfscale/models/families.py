@@ -1,0 +1,33 @@
+"""Model families by name, and configs as plain values."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tfscale.models.config import ModelConfig
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
+from tfscale.registry import Registry
+
+FAMILIES: Registry[type[ModelConfig]] = Registry("model.family", {})
+for _family in (TokenFormerConfig, TransformerConfig):
+    FAMILIES.register(_family.family)(_family)
+
+
+def to_dict(config: ModelConfig) -> dict[str, Any]:
+    """Return plain values for JSON, which `from_dict` reads back."""
+    values = {"family": config.family, **asdict(config)}
+    if config.init == "official":
+        del values["init"]  # as in files from before it was there
+    return values
+
+
+def from_dict(values: Mapping[str, Any]) -> ModelConfig:
+    """Return the config that `to_dict` wrote.
+
+    Raises:
+        ValueError: an unknown family.
+        TypeError: a missing or unknown field.
+    """
+    fields = dict(values)
+    return FAMILIES.get(fields.pop("family", "")).from_fields(fields)

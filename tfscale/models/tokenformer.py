@@ -1,0 +1,124 @@
+"""The TokenFormer family (arXiv 2410.23168)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
+
+from tfscale.models.config import ModelConfig
+from tfscale.models.execution import Execution, Recompute
+from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, total
+from tfscale.models.tiles import score_rows
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class TokenFormerConfig(ModelConfig):
+    """A TokenFormer language model: every projection is a Pattention.
+
+    qkv, out and ffn hold the parameter tokens of each of the query, key and value projections, of the attention's
+    output projection, and of the feed-forward layer. Most models have one group a layer; growth by groups adds more.
+    """
+
+    qkv: Groups
+    out: Groups
+    ffn: Groups
+    norm_activation: NormActivation = "l2_norm_gelu"
+
+    family: ClassVar[str] = "tokenformer"
+    title: ClassVar[str] = "TokenFormer (arXiv 2410.23168)"
+    recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "pattention", "blocks")
+    keeps_casts: ClassVar[bool] = False  # a Pattention casts its weights again
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm_activation not in get_args(NormActivation):
+            raise ValueError(
+                f"norm_activation={self.norm_activation!r}; allowed: {', '.join(get_args(NormActivation))}"
+            )
+        for name in ("qkv", "out", "ffn"):
+            groups: Groups = getattr(self, name)
+            if not groups or any(group.n < 1 or not group.tau > 0 for group in groups):
+                raise ValueError(f"{name}={groups}: each group needs at least one parameter token and a tau above 0")
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        groups = {name: tuple(TokenGroup(**group) for group in fields[name]) for name in ("qkv", "out", "ffn")}
+        return cls(**{**fields, **groups})
+
+    def build_block(self) -> "nn.Module":
+        from tfscale.models.block import Block
+        from tfscale.models.pattention import Pattention, QKVPattention
+
+        d, kind = self.d_model, self.norm_activation
+        # The block's norms have no gains, so that nothing but parameter tokens grows (paper, section 3.3).
+        return Block(
+            d,
+            self.n_head,
+            qkv=QKVPattention(d, self.qkv, kind),
+            output=Pattention(d, d, self.out, kind),
+            ffn=Pattention(d, d, self.ffn, kind),
+            norm_gains=False,
+        )
+
+    @property
+    def tokens(self) -> tuple[int, int, int]:
+        """Parameter tokens of (each of q, k, v; output projection; feed-forward)."""
+        return total(self.qkv), total(self.out), total(self.ffn)
+
+    @property
+    def block_tokens(self) -> int:
+        """Parameter tokens of a block."""
+        qkv, out, ffn = self.tokens
+        return 3 * qkv + out + ffn
+
+    @property
+    def block_matrices(self) -> int:
+        return 2 * self.d_model * self.block_tokens
+
+    @property
+    def block_norm_flops(self) -> int:
+        return 3 * self.block_tokens  # square, sum and scale of each score
+
+    def block_activations(self, execution: Execution) -> int:
+        # In float32 the inputs of two norms and what they make of them, which the Pattentions keep; the values; queries
+        # and keys after rotation; what the attention has mixed; and the scores, of which autograd keeps three values.
+        d, width = self.d_model, execution.activation_bytes
+        scores = 0 if execution.recompute == "pattention" else self.block_tokens
+        values_per_score = 1 if self._tiled else 3
+        return 4 * 4 * d + width * (4 * d + scores * values_per_score)
+
+    def layer_temporaries(self, execution: Execution) -> int:
+        tokens, width = execution.sequences * self.context, execution.activation_bytes
+        again = execution.recompute == "pattention"
+        if not self._tiled:
+            n = max(self.tokens)
+            return (5 if again else 2) * width * tokens * n + 4 * 2 * n * self.d_model
+        n = max(3 * self.tokens[0], *self.tokens)  # queries, keys and values go together
+        gradients = 4 * 2 * n * self.d_model
+        return (3 if again else 2) * width * score_rows(tokens, n, execution.device, again) * n + gradients
+
+    @property
+    def _tiled(self) -> bool:
+        return self.norm_activation == "l2_norm_gelu"
+
+    def init_std(self, name: str) -> float:
+        """Return 0.02 for embeddings and keys (`init_method: normal`) and `residual_std` for values, as in the official
+        GPU configs. `scaled`: keys follow the width, 0.02 at d_model = 768 and more in narrower models, where 0.02 is
+        little against the learning rates that they take."""
+        if name.endswith(".values"):
+            return self.residual_std
+        if name.endswith(".keys") and self.init == "scaled":
+            return 0.02 * math.sqrt(768 / self.d_model)
+        return 0.02
+
+    @property
+    def shape(self) -> tuple[str, str]:
+        return "q/out/ffn", "/".join(map(str, self.tokens))
+
+    @property
+    def details(self) -> str:
+        qkv, out, ffn = self.tokens
+        return f"parameter tokens {qkv} of each of query, key and value, {out} of output, {ffn} of feed-forward"

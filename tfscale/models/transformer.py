@@ -1,0 +1,64 @@
+"""The Transformer family, the baseline."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from tfscale.models.config import ModelConfig
+from tfscale.models.execution import Execution
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class TransformerConfig(ModelConfig):
+    """A GPT-2-like baseline in the paper's setting: rotary positions, no biases, GELU feed-forward, pre-norm."""
+
+    d_ff: int
+
+    family: ClassVar[str] = "transformer"
+    title: ClassVar[str] = "Transformer"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.d_ff < 1:
+            raise ValueError(f"d_ff={self.d_ff}; must be at least 1")
+
+    def build_block(self) -> "nn.Module":
+        from torch import nn
+
+        from tfscale.models.block import Block
+        from tfscale.models.linear import FeedForward, QKVLinear
+
+        d = self.d_model
+        output = nn.Linear(d, d, bias=False)
+        return Block(d, self.n_head, qkv=QKVLinear(d), output=output, ffn=FeedForward(d, self.d_ff), norm_gains=True)
+
+    @property
+    def block_matrices(self) -> int:
+        return 4 * self.d_model**2 + 2 * self.d_model * self.d_ff
+
+    @property
+    def block_vectors(self) -> int:
+        return 2 * self.d_model
+
+    def block_activations(self, execution: Execution) -> int:
+        # In float32 the inputs of two norms; what the norms make of them; the values; queries and keys after rotation;
+        # what the attention has mixed; and both sides of the GELU.
+        return 4 * 2 * self.d_model + execution.activation_bytes * (6 * self.d_model + 2 * self.d_ff)
+
+    def layer_temporaries(self, execution: Execution) -> int:
+        tokens = execution.sequences * self.context
+        return 2 * execution.activation_bytes * tokens * self.d_ff + 4 * self.d_model * self.d_ff
+
+    def init_std(self, name: str) -> float:
+        """Return sqrt(2 / 5d) for embeddings and inputs (`small_init`, which is 0.02 at d = 1000 and follows the width)
+        and `residual_std` for what writes into the residual stream, as in the Pythia configs."""
+        if name.endswith(("output.weight", "down.weight")):
+            return self.residual_std
+        return math.sqrt(2 / (5 * self.d_model))
+
+    @property
+    def details(self) -> str:
+        return f"feed-forward {self.d_ff}"
