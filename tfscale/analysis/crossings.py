@@ -4,16 +4,12 @@ compute, which is the same as between logarithms of perplexity.
 Curves come in stacks, one a bootstrap draw, so all is vectorised.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfscale.analysis.intervals import Array
-
-Points = Sequence[tuple[float, float]]
-"""(compute, perplexity), in order of compute."""
 
 Reach = Literal["reached", "at least", "not reached"]
 
@@ -61,32 +57,3 @@ def _between(x: Array, y: Array, before: NDArray[np.intp], after: NDArray[np.int
     width = x1 - x0
     fraction = np.divide(at - x0, width, out=np.ones_like(width), where=width != 0)
     return y0 + (y1 - y0) * fraction
-
-
-def perplexity_at(points: Points, compute: float) -> float | None:
-    """Perplexity at `compute`; None outside the measured range."""
-    if not points:
-        return None
-    log_compute, losses = _stack(points)
-    loss = losses_at(log_compute, losses, np.log([compute]))[0]
-    return None if np.isnan(loss) else float(np.exp(loss))
-
-
-def first_reach(points: Points, target: float) -> tuple[Reach, float | None]:
-    """Whether, and at which compute, a curve first came down to the perplexity `target`.
-
-    `reached`: between two points. `at least`: the first point was there already, so the compute is an upper bound and
-    what follows from it holds at least.
-    """
-    if not points:
-        return "not reached", None
-    log_compute, losses = _stack(points)
-    (at,), (bound,) = first_reaches(log_compute, losses, np.log([target]))
-    if np.isinf(at):
-        return "not reached", None
-    return "at least" if bound else "reached", float(np.exp(at))
-
-
-def _stack(points: Points) -> tuple[Array, Array]:
-    log_compute, losses = np.log(np.array(points).T)
-    return log_compute[None], losses[None]

@@ -49,25 +49,33 @@ class TokenizerSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in ("bpe", "file", "hub"):
-            raise DataError(f"tokenizer.kind={self.kind!r}; allowed: bpe, file, hub")
+            raise DataError(f"data.tokenizer={self.kind}: must be bpe, file or hub; try bpe")
+        others = f"must be left out with data.tokenizer={self.kind}"
         if self.kind == "bpe" and self.vocab_size < BYTES_ONLY:
             raise DataError(
-                f"tokenizer.vocab_size={self.vocab_size}; a bpe tokenizer has at least {BYTES_ONLY}: 256 bytes and "
-                "the end of text"
+                f"data.vocab_size={self.vocab_size}: must be at least {BYTES_ONLY}, the bytes and the end of text; try "
+                "4096"
             )
         if self.kind == "bpe" and self.path:
-            raise DataError(f"tokenizer.path={self.path}: a bpe tokenizer is trained, not read. Leave path out.")
+            raise DataError(f"data.tokenizer_path={self.path}: {others}, which is trained and not read")
         if self.kind == "file" and not self.path:
-            raise DataError("tokenizer.path is missing: the tokenizer.json of a tokenizer of kind file")
+            raise DataError("data.tokenizer_path is not set; data.tokenizer=file needs a Hugging Face tokenizer.json")
         if self.kind == "hub" and not self.name:
-            raise DataError("tokenizer.name is missing: a repository of the hub, such as openai-community/gpt2")
+            raise DataError(
+                "data.tokenizer_name is not set; data.tokenizer=hub needs a repository, such as gpt2 or gpt_neox_20b"
+            )
         if self.kind != "hub" and self.name:
-            raise DataError(f"tokenizer.name={self.name}: only a tokenizer of kind hub has one. Leave it out.")
+            raise DataError(f"data.tokenizer_name={self.name}: {others}; try data.tokenizer=hub")
         if self.kind != "bpe" and self.vocab_size:
-            raise DataError(f"tokenizer.vocab_size={self.vocab_size}: its file says its vocabulary. Leave it out.")
+            raise DataError(f"data.vocab_size={self.vocab_size}: {others}, whose file states its vocabulary")
+
+    @property
+    def path_exists(self) -> bool:
+        """True if the path is set and there."""
+        return self.path is not None and Path(self.path).exists()
 
     def missing(self) -> list[str]:
-        """What must be there first; of bpe and file, as are the methods below."""
+        """Return what must be there first. This and the methods below are of the kinds bpe and file."""
         try:
             self.size()
         except DataError as error:

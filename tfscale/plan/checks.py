@@ -8,8 +8,10 @@ from pathlib import Path
 
 from tfscale.config.schema import Experiment
 from tfscale.growth.recipe import RateSettings
-from tfscale.plan.arm_checks import check_arms
+from tfscale.plan.arm_kind import check_arms
+from tfscale.plan.corpus import check_corpus
 from tfscale.plan.specs import optimizer
+from tfscale.stage.layout import in_backward_faults
 
 
 def check_experiment(experiment: Experiment) -> list[str]:
@@ -56,27 +58,13 @@ def _optim(experiment: Experiment) -> Iterator[str]:
                 f"{key}.rates: must be left out with optim.name={chosen.name}, which does not update each row of a "
                 "weight by itself; try optim.name=adamw"
             )
-    if experiment.launcher.update == "in_backward" and not chosen.weight_wise:
-        yield (
-            f"launcher.update=in_backward: must be whole with optim.name={chosen.name}, which needs all gradients at "
-            "once"
-        )
+    ranks = max(1, experiment.launcher.ranks)
+    yield from in_backward_faults(experiment.launcher, chosen, ranks, batch // context // ranks)
 
 
 def _data(experiment: Experiment) -> Iterator[str]:
     data, context = experiment.data, experiment.model.context
-    if data.source in ("text", "shards") and data.path is None:
-        yield f"data.path is not set; data.source={data.source} needs the file or folder: data.path=..."
-    if data.source == "hub" and not data.dataset:
-        yield "data.dataset is not set; data.source=hub needs a repository: data.dataset=HuggingFaceFW/fineweb-edu"
-    if data.source != "hub" and data.dataset:
-        yield f"data.dataset={data.dataset}: must be null with data.source={data.source}; try data.source=hub"
-    if data.tokenizer == "hub" and data.source != "shards" and not data.tokenizer_name:
-        yield "data.tokenizer_name is not set; data.tokenizer=hub needs gpt2, gpt_neox_20b or a repository"
-    if data.tokenizer == "file" and data.source != "shards" and data.tokenizer_path is None:
-        yield "data.tokenizer_path is not set; data.tokenizer=file needs a Hugging Face tokenizer.json"
-    if data.tokenizer == "bpe" and data.vocab_size < 257:
-        yield f"data.vocab_size={data.vocab_size}: must be at least 257, the bytes and the end of text; try 4096"
+    yield from check_corpus(experiment)
     if data.validation_tokens < context:
         yield f"data.validation_tokens={data.validation_tokens}: must be at least model.context={context}; try 65536"
 
@@ -120,21 +108,8 @@ def _launcher(experiment: Experiment) -> Iterator[str]:
     if launcher.kind != "slurm" and launcher.nodes > 1:
         yield f"launcher.nodes={launcher.nodes}: must be 1 with launcher.kind={launcher.kind}; try launcher=slurm"
     yield from check_sharing(experiment, launcher.ranks)
-    if launcher.update == "in_backward":
-        yield from _in_backward(experiment)
     if launcher.kind == "slurm":
         yield from _slurm(experiment)
-
-
-def _in_backward(experiment: Experiment) -> Iterator[str]:
-    """Nothing that needs all gradients at once goes with gradients that are dropped one by one."""
-    clip, launcher, why = experiment.optim.clip, experiment.launcher, "launcher.update=in_backward"
-    if clip:
-        yield f"optim.clip={clip}: must be 0 with {why}, which knows the gradients' norm too late; try optim.clip=0"
-    if launcher.non_finite == "skip":
-        yield f"launcher.non_finite=skip: must be raise or rollback with {why}, which finds out too late; try raise"
-    if launcher.ranks > 1:
-        yield f"{why}: must be whole with {launcher.ranks} processes; try launcher.update=whole"
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[str]:
