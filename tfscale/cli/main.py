@@ -306,9 +306,6 @@ def ui(
 @command(app, takes=("as_json",))
 def bench(
     common: Common,
-    parts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PART]...", help="part to measure: pattention, step [default: both]")
-    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="use small sizes and few rounds, to see that everything works")
     ] = False,
@@ -320,7 +317,7 @@ def bench(
     """Measure the speed and memory of training on this machine, beside its matrix-multiply peak."""
     from tfscale.cli.bench import bench
 
-    return bench(common, parts or [], quick, device, threads, case, out)
+    return bench(common, quick, device, threads, case, out)
 
 
 def main() -> None:
