@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_analysis_curves import write_arms, write_seeds, write_stage
 
-from tfscale.analysis.compared import compare_arms
+from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.figure import comparison_figure
 from tfscale.analysis.figures import costs_figure

@@ -16,7 +16,7 @@ import pytest
 from browser import Browser, find_browser
 from test_analysis_curves import reading, result, spent, write_seeds
 
-from tfscale.analysis.compared import compare_arms
+from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.documents import to_html
 from tfscale.analysis.records import stage_records
 from tfscale.cli.common import Common
