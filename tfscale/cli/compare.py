@@ -15,7 +15,7 @@ from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.execute import catch_up, run_plan, tracking_store
+from tfscale.cli.execute import catch_up, run_plan, tracker_of
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.folders import group_options
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
@@ -126,7 +126,7 @@ def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]
         mend = "--out DIR writes to another folder and only reads the runs folder"
         raise UserFault([f"--out {out}: {fault}" if out else f"{fault}; {mend}"]) from error
     if out is None:
-        catch_up(plan.known, tracking_store(plan))
+        catch_up(plan.known, tracker_of(plan.experiment))
     return written
 
 

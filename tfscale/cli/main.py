@@ -256,10 +256,12 @@ def evaluate(
 @command(app)
 def sync(
     common: Common,
-    uri: Annotated[str, typer.Argument(help="an MLflow tracking URI: http(s)://HOST, sqlite:///FILE, a database's")],
+    uri: Annotated[
+        str, typer.Argument(help="URI of a tracker; MLflow's: http(s)://HOST, sqlite:///FILE, a database")
+    ],
 ) -> int:
-    """Send the contents of the runs folder to another MLflow store, each measurement once. Overrides other than runs=
-    choose one plan."""
+    """Send the contents of the runs folder to another tracker, each measurement once. Overrides other than runs=,
+    tracking.kind= and extensions= choose one plan."""
     from tfscale.cli.sync import sync
 
     return sync(common, uri)
@@ -295,7 +297,7 @@ def ui(
     common: Common,
     port: Annotated[int, typer.Option(help="port to serve on (localhost only)", min=1, max=65535)] = 5000,
 ) -> int:
-    """Serve MLflow's page on localhost, with every run and curve."""
+    """Serve MLflow's page on localhost, with every run and curve. Other trackers have pages of their own."""
     from tfscale.cli.ui import ui
 
     return ui(common, port)
