@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tfscale.analysis.compared import Comparison
+from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.figure import comparison_figure
@@ -39,7 +39,8 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
 
 
 def costs_figure(table: Table, looks: dict[str, Style], measure: Measure) -> Any:
-    """One panel a cost, one group of bars a size, one bar an arm; a gap where an arm has not finished that size."""
+    """Draw one panel per cost, with a group of bars per size and a bar per arm; an arm that has not finished a size
+    leaves a gap."""
     arms = {row.arm: row.title for row in table.rows}
     with drawing():
         from matplotlib.ticker import FuncFormatter
