@@ -1,4 +1,4 @@
-"""Adding to evaluations.json (`tfscale.stage.evaluations`)."""
+"""Writing evaluations.json (`tfscale.stage.evaluations`)."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,11 +10,11 @@ from tfscale.interop.finished import Finished
 from tfscale.stage.evaluations import EVALUATIONS_FILE, FORMAT, read_evaluations
 
 _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
-"""Fields that say what was measured, and how."""
+"""Fields that identify a measurement."""
 
 
 def add_evaluation(stage: Finished, entry: dict[str, Any]) -> None:
-    """Adds one, or takes the place of what measured the same.
+    """Add an evaluation, in place of an earlier one of the same measurement.
 
     Raises:
         UserFault: the file that is there is not what tfscale wrote, or cannot be written.
