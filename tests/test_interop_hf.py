@@ -238,7 +238,7 @@ def test_the_card_and_the_lineage_tell_parents_costs_and_perplexity(plan: Plan, 
         assert f"{stage.result.totals.flops:.3e}" in card
     assert f"{grown.result.totals.flops - base.result.totals.flops:.3e}" in card
     assert "growth `exact`" in card
-    assert "| my.txt | perplexity 12.500, 1.5000 bits a byte | 1,000 tokens, windows of 32 every 8 |" in card
+    assert "| my.txt | perplexity 12.500, 1.5000 bits per byte | 1,000 tokens, windows of 32 every 8 |" in card
 
 
 def break_config(folder: Path, **values: object) -> None:

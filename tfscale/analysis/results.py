@@ -8,7 +8,10 @@ from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interval
 from tfscale.text import count
 
-RESULTS = ["Size", "Arm", "Parameters", "Tokens", "Perplexity", "Bits a byte", "Chain minus arm", "Speed-up", "Saving"]
+RESULTS = [
+    *("Size", "Arm", "Parameters", "Tokens", "Perplexity"),
+    *("Bits per byte", "Chain minus arm", "Speed-up", "Saving"),
+]
 COST_MEANING = (
     "*Cumulative*: base included. *Marginal*: this run alone, its parent a gift. *Family*: all of the arm's runs up to "
     "this size. FLOPs are model FLOPs."
