@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tfscale.analysis.compared import Comparison, compare_arms
+from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.formats import to_document
 from tfscale.analysis.records import stage_records
 from tfscale.analysis.report import write_comparison
@@ -23,7 +23,7 @@ from tfscale.faults import UserFault
 from tfscale.files import write_atomically
 from tfscale.plan.experiments import comparison_folder, record
 from tfscale.plan.plan import Plan
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import is_done
 from tfscale.text import count, scientific
 
 

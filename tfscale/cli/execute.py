@@ -18,8 +18,7 @@ from tfscale.plan.corpus_notes import left_out_notes, listing_of, unknown_notes
 from tfscale.plan.experiments import Recorded, experiment_of, record
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.predict import planned_machine, preflight, remarks
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import Stage, is_done
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
