@@ -16,7 +16,7 @@ SCHEDULES = group_options()["schedule"]
 def faults(*overrides: str) -> list[str]:
     with pytest.raises(UserFault) as caught:
         Common(overrides).plan()
-    return caught.value.faults
+    return caught.value.messages
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -13,7 +13,7 @@ from tfscale.faults import UserFault
 def faults(overrides: list[str], config_dir: Path | None = None) -> list[str]:
     with pytest.raises(UserFault) as caught:
         Common(overrides, config_dir).plan()
-    return caught.value.faults
+    return caught.value.messages
 
 
 @pytest.fixture

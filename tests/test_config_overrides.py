@@ -35,7 +35,7 @@ VALUES = ["é", "李明", "a=b", "=", "a#b", "(", "a(1)", "[x", "[a,b]", "{a: b}
 def faults(*overrides: str, config_dir: Path | None = None) -> list[str]:
     with pytest.raises(UserFault) as caught:
         Common(overrides, config_dir).plan(_amiss)
-    return caught.value.faults
+    return caught.value.messages
 
 
 def read(text: str) -> object:

@@ -10,7 +10,7 @@ from tfscale.cli.data import PreparationView
 from tfscale.cli.view import make_view
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.faults import PREEMPTED, UserFault
+from tfscale.faults import PREEMPTED, UserFault, user_faults
 from tfscale.orchestrate.launchers import left_over, missing
 from tfscale.orchestrate.orchestrator import Orchestrator, StageFailed
 from tfscale.plan.corpus import prepare_corpus
@@ -84,10 +84,8 @@ def store_of(experiment: Experiment) -> Store | None:
     """
     if not experiment.tracking.enabled:
         return None
-    try:
+    with user_faults():
         return store_at(runs_dir(experiment), experiment.tracking.uri)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
 
 
 def prepare(plan: Plan) -> None:

@@ -1,12 +1,13 @@
 """tfscale sync: what a runs folder holds, sent to an MLflow server."""
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.config.compose import runs_dir
-from tfscale.faults import UserFault
+from tfscale.faults import InvalidInput, UserFault
 from tfscale.plan.experiments import Recorded, experiment_of, recorded
 from tfscale.stage.status import status_of
 from tfscale.tracking.store import Store, StoreError, store_at
@@ -25,8 +26,8 @@ def sync(common: Common, uri: str) -> int:
         raise UserFault([f"{runs}: no experiment was run here; `tfscale run` makes one, runs=DIR names another folder"])
     try:
         store = store_at(runs, uri)
-    except ValueError as error:
-        raise UserFault([str(error).replace("tracking.uri", "URI")]) from error
+    except InvalidInput as error:
+        raise UserFault(replace(fault, key="URI") for fault in error.faults) from error
     results = [_send(store, experiment) for experiment in experiments]
     if common.as_json:
         answer({"store": store.shown, "experiments": results})

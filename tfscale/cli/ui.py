@@ -6,7 +6,7 @@ from tfscale import children
 from tfscale.cli.common import Common
 from tfscale.cli.console import say
 from tfscale.cli.execute import tracking_store
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.leash import leashed
 from tfscale.tracking.store import experiment_id
 from tfscale.tracking.ui import ui_command, ui_environment
@@ -19,10 +19,8 @@ def ui(common: Common, port: int) -> int:
     store = tracking_store(plan)
     if store is None:
         raise UserFault(["tracking.enabled is false: there is no store to show"])
-    try:
+    with user_faults():
         command = ui_command(store, port=port)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
     _check_port(port)
     page = f"http://127.0.0.1:{port}"
     say(f"{page}  (Ctrl-C ends it)")

@@ -74,7 +74,7 @@ def list_text(path: Path) -> Listing:
     if not files and not faults:
         faults.append(f"path={path}: no text found{_words(left_out)}. Read are {ALLOWED}.")
     if faults:
-        raise DataError("\n".join(_first(faults)))
+        raise DataError(*_first(faults))
     return Listing(files, left_out)
 
 

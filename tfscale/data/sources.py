@@ -96,7 +96,7 @@ class CorpusSpec:
         if not 0 < self.heldout_fraction < 1:
             faults.append(f"heldout_fraction={self.heldout_fraction}; must lie between 0 and 1")
         if faults:
-            raise DataError("\n".join(faults))
+            raise DataError(*faults)
 
 
 def source_of(spec: CorpusSpec, root: Path | None = None) -> Source:

@@ -31,7 +31,7 @@ class TextSource:
         try:
             return find_faults(self.listing())
         except DataError as error:
-            return str(error).splitlines()
+            return [str(fault) for fault in error.faults]
 
     def listing(self) -> Listing:
         """List the files that are read, and those that are left out.

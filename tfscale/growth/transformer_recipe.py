@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
+from tfscale.faults import Fault, InvalidInput
 from tfscale.models.counts import parameters
 from tfscale.models.nearest import nearest
 from tfscale.models.transformer import TransformerConfig
@@ -34,9 +35,11 @@ class TransformerGrowth:
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise <= 10:
-            raise ValueError(f"transformer_growth.noise={self.noise}: a fraction of the weights' deviation, 0 to 10")
+            rule = "must be a fraction of the weights' deviation, from 0 to 10"
+            raise InvalidInput(Fault("transformer_growth.noise", self.noise, rule, "0.01"))
         if self.noise and self.method == "g_stack":
-            raise ValueError(f"transformer_growth.noise={self.noise}: method=g_stack has no copies side by side; 0")
+            rule = "must be 0 with method=g_stack, which has no copies side by side"
+            raise InvalidInput(Fault("transformer_growth.noise", self.noise, rule))
 
     def operator(self) -> dict[str, Any]:
         """All that the growth itself needs to know."""

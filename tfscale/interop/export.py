@@ -13,7 +13,7 @@ from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.interop.card import model_card
 from tfscale.interop.exported import CONFIG_FILE, INDEX_FILE, LINEAGE_FILE, MODEL_TYPE, PREFIX, WEIGHTS_FILE
 from tfscale.interop.finished import Finished, tokenizer_of
@@ -41,7 +41,7 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     aside = out.with_name(f".{out.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    try:
+    with user_faults(BrokenCheckpoint):
         _write_weights(stage, aside, shard_bytes)
         (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
         for name, values in _settings(stage.spec.model, tokenizer).items():
@@ -51,8 +51,6 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
             (aside / name).write_text(text, encoding="utf-8")
         (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
         aside.rename(out)
-    except BrokenCheckpoint as error:
-        raise UserFault([str(error)]) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -15,7 +15,7 @@ from tfscale.data.progress import Progress
 from tfscale.data.sources import CorpusSpec, find_missing, fingerprint, vocab_size
 from tfscale.data.tokenizer import TokenizerSpec
 from tfscale.data.unknown import MEND, unknown_words
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault, user_faults
 
 UNKNOWN = "unknown"
 """Fingerprint of a corpus that is not there; a plan can still be made, and says so."""
@@ -47,11 +47,11 @@ def corpus_of(experiment: Experiment) -> Corpus:
     key, manifest, missing = _look(spec, root)
     rows = experiment.model.vocab_size
     if missing and rows is None:
-        raise UserFault([f"data: {fault}" for fault in missing])
+        raise UserFault(Fault("data", None, fault) for fault in missing)
     known = manifest.tokenizer.vocab_size if manifest else rows if missing else vocab_size(spec, root)
     assert known is not None
     if rows is not None and rows < known:
-        raise UserFault([f"model.vocab_size={rows}: the tokenizer has {known} entries; at least that many"])
+        raise UserFault([Fault("model.vocab_size", rows, f"must be at least {known}, the entries of the tokenizer")])
     folder = spec.path if spec.source == "shards" and spec.path else f"../../data/{key}"
     return Corpus(spec, key, rows or known, folder, missing, prepared=manifest is not None)
 
@@ -81,7 +81,7 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
         UserFault: they describe none.
     """
     data = experiment.data
-    try:
+    with user_faults(DataError, about="data"):
         return CorpusSpec(
             source=data.source,
             tokenizer=_tokenizer(experiment),
@@ -91,8 +91,6 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
             heldout_fraction=data.validation,
             split_seed=data.split_seed,
         )
-    except DataError as error:
-        raise _told(error) from error
 
 
 def data_dir(experiment: Experiment) -> Path:
@@ -110,19 +108,19 @@ def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
     spec, root, data = spec_of(experiment), data_dir(experiment), experiment.data
     if _look(spec, root)[1] is not None:
         return
-    faults: list[str] = []
+    faults: list[Fault] = []
     if spec.tokenizer is not None and spec.tokenizer.name and not _is_there(spec.tokenizer.path):
         try:
             fetch_tokenizer(spec.tokenizer.name, root, data.tokenizer_path, progress)
         except DataError as error:
-            faults += _told(error).faults
+            faults += error.faults
     if spec.hub is not None and not _is_there(spec.path):
         try:
             fetch_source(spec.hub, root, data.path, progress)
         except DataError as error:
-            faults += _told(error).faults
+            faults += error.faults
     if faults:
-        raise UserFault(faults)
+        raise UserFault(fault.under("data") for fault in faults)
 
 
 def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> PreparedData:
@@ -132,29 +130,25 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         UserFault: the text is faulty or unknown to the tokenizer, or holds too little for what the experiment asks of
             it.
     """
-    try:
+    with user_faults(DataError, about="data"):
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
-    except DataError as error:
-        raise _told(error) from error
     unknown, most = data.manifest.unknown or 0, experiment.data.max_unknown
     if unknown > most * data.manifest.tokens:
-        raise UserFault([f"data.max_unknown={most}: {unknown_words(unknown, data.manifest.tokens)}. {MEND}"])
+        rule = f"{unknown_words(unknown, data.manifest.tokens)}. {MEND}"
+        raise UserFault([Fault("data.max_unknown", most, rule)])
     context, asked, start = (
         experiment.model.context,
         experiment.data.validation_tokens,
         experiment.data.validation_start,
     )
     if len(data.heldout) <= start + asked:
-        there = f"the held-out documents have {len(data.heldout):,} tokens"
-        behind = f" from data.validation_start={start} on" if start else ""
-        raise UserFault([f"data.validation_tokens={asked}{behind}: {there}; ask for fewer, or raise data.validation"])
+        behind = f", of which data.validation_start={start} leaves out the first" if start else ""
+        there = f"the held-out documents have {len(data.heldout):,} tokens{behind}"
+        raise UserFault([Fault("data.validation_tokens", asked, there, "fewer, or a larger data.validation")])
     if len(data.train) <= context:
-        raise UserFault([f"model.context={context}: the training documents have only {len(data.train):,} tokens"])
+        rule = f"the training documents have only {len(data.train):,} tokens"
+        raise UserFault([Fault("model.context", context, rule)])
     return data
-
-
-def _told(error: DataError) -> UserFault:
-    return UserFault([f"data: {fault}" for fault in str(error).splitlines()])
 
 
 def _tokenizer(experiment: Experiment) -> TokenizerSpec | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault
 from tfscale.files import write_json
 from tfscale.plan.arms import Arm, ArmKind
 from tfscale.plan.plan import Plan
@@ -59,7 +59,8 @@ def recorded(runs: Path) -> list[Recorded]:
     Raises:
         UserFault: with every file that is not what tfscale wrote.
     """
-    found, faults = [], []
+    found: list[Recorded] = []
+    faults: list[Fault] = []
     for path in sorted((runs / "experiments").glob("[!.]*.json")):
         try:
             found.append(_read(runs, path))
