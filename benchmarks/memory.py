@@ -18,9 +18,9 @@ from tfscale.bench.sizes import tokenformer, transformer
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import memory, parameters
 from tfscale.models.execution import Execution
+from tfscale.stage.layout import Layout
 from tfscale.stage.spec import RunSpec
 from tfscale.training.device import resolve
-from tfscale.training.fitting import Fit
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update
 from tfscale.training.world import World
@@ -89,14 +89,14 @@ def _train(case: Case) -> None:
     run = case.execution
     micro_batches = 1 if run.in_backward else 2
     settings = RunSpec(
-        "",
+        data_dir="",
         device="cpu",
         precision="bf16" if run.activation_bytes == 2 else "fp32",
         update="in_backward" if run.in_backward else "whole",
     )
     spec = stage(case.config, settings, steps=2, sequences=micro_batches * run.sequences, lr=1e-4)
     device, world = resolve(settings), World()
-    state = StageState(spec, device, world, Fit("none", run.recompute, run.sequences, 1, "set"))
+    state = StageState(spec, device, world, Layout("none", run.recompute, run.sequences, 1, "set"))
     state.reset()
     update = build_update(state, world, spec)
     for _ in range(spec.steps):

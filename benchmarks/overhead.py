@@ -39,7 +39,7 @@ def measure(settings: Settings) -> Iterator[Found]:
     size = PROGRESSIVE_1 if settings.quick else ON_CUDA[0] if settings.on_cuda else TINY_4
     with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
         folder = Path(name) / "stage"
-        spec = stage(size.tokenformer, RunSpec("data"), steps=10**6, sequences=size.sequences, lr=1e-4)
+        spec = stage(size.tokenformer, RunSpec(data_dir="data"), steps=10**6, sequences=size.sequences, lr=1e-4)
         write_stage(folder, spec)
         log, steps = EventLog(folder), count(1)
         event = Row(PART, CASE, "an event", _times(lambda: _event(log, next(steps)), settings, 500))

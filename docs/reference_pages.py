@@ -42,11 +42,9 @@ def keys(part: Any = Experiment, prefix: str = "") -> Iterator[Key]:
 
 
 def _as_written(part: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """Types and texts of a dataclass' fields, as its source has them."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
-    assert isinstance(body, ast.ClassDef)
+    """Types and texts of a dataclass' fields, those that it inherits included, as its source has them."""
     types, texts, last = {}, {}, ""
-    for statement in body.body:
+    for statement in (each for cls in part.__mro__[-2::-1] for each in _body(cls)):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             last = statement.target.id
             types[last] = ast.unparse(statement.annotation)
@@ -56,6 +54,12 @@ def _as_written(part: Any) -> tuple[dict[str, str], dict[str, str]]:
         else:
             last = ""
     return types, texts
+
+
+def _body(cls: type) -> list[ast.stmt]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    return definition.body
 
 
 def _part_in(hint: Any) -> tuple[Any, str]:

@@ -21,7 +21,8 @@ import yaml
 from tfscale.config.compose import compose
 from tfscale.data.dataset_files import choose
 from tfscale.data.errors import DataError
-from tfscale.data.hub import FETCHED, HubDataset, fetched_source, fetched_tokenizer
+from tfscale.data.hub import FETCHED, fetched_tokenizer
+from tfscale.data.hub_source import fetched
 from tfscale.data.prepared import open_data
 from tfscale.data.progress import silent
 from tfscale.data.sources import CorpusSpec, fingerprint
@@ -236,11 +237,12 @@ def test_local_files_in_their_place_are_read_instead(tmp_path: Path, monkeypatch
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / FETCHED).mkdir()
     record = tmp_path / FETCHED / "someone--corpus++train+main.json"
-    assert fetched_source(HubDataset("someone/corpus"), "text", tmp_path) is None
+    spec = CorpusSpec("hub", TokenizerSpec("bpe", 300), dataset="someone/corpus")
+    assert fetched(spec, tmp_path) is None
     for content in ("{", "[]", '{"files": [{}]}', '{"files": 3}', '{"files": [], "dataset": 1}'):
         record.write_text(content)
         with pytest.raises(DataError, match=r"train\+main\.json: damaged"):
-            fetched_source(HubDataset("someone/corpus"), "text", tmp_path)
+            fetched(spec, tmp_path)
     assert fetched_tokenizer("gpt2", tmp_path) is None
     assert fetched_tokenizer("gpt2", None) is None
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tfscale import files
 from tfscale.cli.data import progress_words
-from tfscale.data import assemble, digests, docstrings, duplicates, readers, sources, workers
+from tfscale.data import assemble, digests, duplicates, readers, workers
 from tfscale.data import prepare as preparing
 from tfscale.data.errors import DataError
 from tfscale.data.prepare import prepare
@@ -202,8 +203,8 @@ def test_large_files_are_hashed_once_and_again_when_they_change(
     spec, root = spec_of(tmp_path / "text"), tmp_path / "data"
     key = fingerprint(spec, root)
     hashed: list[Path] = []
-    read = digests._digest
-    monkeypatch.setattr(digests, "_digest", lambda file: hashed.append(file) or read(file))
+    read = files.sha256_of
+    monkeypatch.setattr(files, "sha256_of", lambda file: hashed.append(file) or read(file))
     assert fingerprint(spec, root) == key
     assert not hashed, "known from the first time"
     assert [folder.name for folder in root.iterdir()] == [KNOWN]
@@ -242,8 +243,8 @@ def test_a_large_prepared_corpus_is_read_again_only_when_its_files_change(
     spec = spec_of(text)
     folder = prepare(spec, tmp_path).folder
     hashed: list[Path] = []
-    read = digests._digest
-    monkeypatch.setattr(digests, "_digest", lambda file: hashed.append(file) or read(file))
+    read = files.sha256_of
+    monkeypatch.setattr(files, "sha256_of", lambda file: hashed.append(file) or read(file))
     prepare(spec, tmp_path)
     assert not hashed
     shard = folder / "train-00000.safetensors"
@@ -253,18 +254,6 @@ def test_a_large_prepared_corpus_is_read_again_only_when_its_files_change(
     os.utime(shard, (1e9, 1e9))
     with pytest.raises(DataError, match="not what was written"):
         prepare(spec, tmp_path)
-
-
-def test_text_that_is_slow_to_read_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parsed: list[bytes] = []
-    read = docstrings._docstrings
-    monkeypatch.setattr(docstrings, "_docstrings", lambda source: parsed.append(source) or read(source))
-    monkeypatch.setattr(sources, "DocstringSource", lambda: docstrings.DocstringSource(("joblib",)))
-    documents = [text for part in docstrings.DocstringSource(("joblib",)).parts() for text in part.documents()]
-    files = len(parsed)
-    data = prepare(CorpusSpec("docs", TokenizerSpec("bpe", 300)), tmp_path, workers=1)
-    assert len(parsed) == 2 * files
-    assert data.manifest.train.documents + data.manifest.heldout.documents == len(set(documents))
 
 
 def test_progress_says_how_fast_it_is_and_how_long_it_takes_yet() -> None:

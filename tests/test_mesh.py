@@ -3,6 +3,7 @@ process group, a training step of fake tensors; no memory and no network is need
 
 import math
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from tfscale.config.compose import compose
 from tfscale.models.config import ModelConfig
 from tfscale.plan.plan import make_plan
-from tfscale.predict import Layout, layout, planned_machine
+from tfscale.predict import planned_machine, predict
+from tfscale.predict.cost import Prediction
 from tfscale.stage.spec import StageSpec
 
 CLUSTER = [
@@ -30,12 +32,12 @@ CASES: list[Case] = [
 ]
 
 
-def planned(family: str, devices: int, sharding: str) -> tuple[StageSpec, Layout]:
+def planned(family: str, devices: int, sharding: str) -> tuple[StageSpec, Prediction]:
     """The largest stage of a family, and its planned layout."""
     overrides = [*CLUSTER, f"launcher.nodes={devices // PER_HOST}", f"launcher.sharding={sharding}"]
     plan = make_plan(compose([*overrides, "launcher.activation_checkpointing=none"]))
     spec = next(arm.stages[-1].spec for arm in plan.arms if arm.stages[-1].spec.model.family == family)
-    return spec, layout(spec, planned_machine(plan.experiment))
+    return spec, predict(spec, planned_machine(plan.experiment), [])
 
 
 def steps_of_rank_0() -> dict[Case, dict[str, int]]:
@@ -47,7 +49,6 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
 
     from tfscale.models.init import build_model
     from tfscale.training.device import Device
-    from tfscale.training.fitting import Fit
     from tfscale.training.optimizer import ModelOptimizer
     from tfscale.training.parallel import parallelize
     from tfscale.training.world import World
@@ -65,10 +66,10 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
         return sum(tensor.to_local().nbytes for tensor in tensors if isinstance(tensor, DTensor))
 
     def step(family: str, devices: int, sharding: str) -> dict[str, int]:
-        spec, chosen = planned(family, devices, sharding)
-        fit = Fit(chosen.sharding, chosen.recompute, micro_batch=1, evaluation_batch=1, micro_batch_by="set")
+        spec, found = planned(family, devices, sharding)
+        one = replace(found.layout, micro_batch=1, evaluation_batch=1)
         model, world = build_model(spec.model, device="meta"), Mesh(devices)
-        objective = parallelize(model, world, Device("cpu", bf16=False, compiled=False), fit)
+        objective = parallelize(model, world, Device("cpu", bf16=False, compiled=False), one)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")
             optimizer = ModelOptimizer(model, spec.optimizer)
@@ -102,12 +103,13 @@ def rows_and_widths(model: ModelConfig) -> list[tuple[int, int]]:
 def test_a_device_holds_what_the_plan_says_up_to_a_row_of_each_tensor(
     case: Case, held: dict[Case, dict[str, int]]
 ) -> None:
-    spec, chosen = planned(*case)
+    spec, found = planned(*case)
+    shards = found.machine.shards(found.layout.sharding)
     weights = rows_and_widths(spec.model)
     # FSDP2 divides a tensor into whole rows, so its first ranks hold up to a row of each more than the even share that
     # the plan counts with, and its last ones less.
-    assert held[case]["weights"] == sum(math.ceil(rows / chosen.shards) * width for rows, width in weights)
+    assert held[case]["weights"] == sum(math.ceil(rows / shards) * width for rows, width in weights)
     for part, times in (("weights", 1), ("gradients", 1), ("moments", 2)):
-        more = held[case][part] - getattr(chosen.memory, part)
+        more = held[case][part] - getattr(found.memory, part)
         assert 0 <= more < times * sum(width for _, width in weights), part
-        assert held[case][part] == pytest.approx(getattr(chosen.memory, part), rel=0.011)
+        assert held[case][part] == pytest.approx(getattr(found.memory, part), rel=0.011)

@@ -39,7 +39,7 @@ SPEC = StageSpec(
     optimizer=AdamW(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
     schedule=ScheduleSpec("cosine", 160, 0.0, 0.1, 0.2),
     seed=0,
-    run=RunSpec("data"),
+    run=RunSpec(data_dir="data"),
 )
 
 
@@ -149,7 +149,7 @@ def test_the_key_is_what_a_stage_computes() -> None:
     assert key_of(spec_from_dict(spec_to_dict(SPEC))) == key_of(SPEC)
     how = [
         replace(SPEC, label="other"),
-        replace(SPEC, run=RunSpec("elsewhere", device="cuda", micro_batch=3, threads=7)),
+        replace(SPEC, run=RunSpec(data_dir="elsewhere", device="cuda", micro_batch=3, threads=7)),
         replace(SPEC, parent_dir="../other"),
     ]
     assert {key_of(spec) for spec in how} == {key_of(SPEC)}

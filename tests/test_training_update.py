@@ -11,11 +11,10 @@ from tfscale.models.init import build_model
 from tfscale.plan.checks import check_experiment
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
+from tfscale.stage.layout import in_backward_faults
 from tfscale.stage.status import read_done
-from tfscale.training.fitting import check_update
 from tfscale.training.loop import Trainer
 from tfscale.training.watch import NonFinite
-from tfscale.training.world import World
 
 IN_BACKWARD = ("launcher.update=in_backward", "optim.clip=0")
 
@@ -109,17 +108,16 @@ def with_run(stage: Stage, clip: float = 0.0, **run: object) -> Stage:
 
 def test_what_it_cannot_do_is_refused(small: list[str]) -> None:
     stage = planned([*small, *IN_BACKWARD])[0]
-    alone, two = World(), World()
-    two.size = 2
-    check_update(stage.spec, alone, rows=4)
-    for refused, world, message in (
-        (with_run(stage, clip=1.0), alone, r"optim\.clip=1\.0; use 0"),
-        (with_run(stage, micro_batch=2), alone, r"micro_batch=2, and a batch has 4 sequences"),
-        (with_run(stage, non_finite="skip"), alone, r"non_finite=skip; use rollback or raise"),
-        (stage, two, "for one process, and there are 2"),
+    trainer_of(stage)
+    for refused, message in (
+        (with_run(stage, clip=1.0), r"optim\.clip=1\.0: must be 0 with launcher\.update=in_backward"),
+        (with_run(stage, micro_batch=2), r"launcher\.micro_batch=2: must be auto with .* takes all 4 sequences"),
+        (with_run(stage, non_finite="skip"), r"launcher\.non_finite=skip: must be raise or rollback"),
     ):
-        with pytest.raises(ValueError, match=rf"launcher\.update=in_backward: .*{message}"):
-            check_update(refused.spec, world, rows=4)
+        with pytest.raises(ValueError, match=message):
+            trainer_of(refused)
+    [fault] = in_backward_faults(stage.spec.run, stage.spec.optimizer, devices=2, rows=2)
+    assert fault == "launcher.update=in_backward: must be whole with 2 processes; try launcher.update=whole"
 
 
 def test_it_is_refused_before_anything_is_written() -> None:

@@ -48,7 +48,7 @@ def train_on(ranks: int, *stages: tuple[Stage, int], a_host: int | None = None, 
 
 
 def with_sharding(stage: Stage, sharding: str, recompute: str = "none") -> Stage:
-    run = replace(stage.spec.run, sharding=sharding, recompute=recompute)  # type: ignore[arg-type]
+    run = replace(stage.spec.run, sharding=sharding, activation_checkpointing=recompute)  # type: ignore[arg-type]
     return elsewhere(replace(stage, spec=replace(stage.spec, run=run)), sharding)
 
 

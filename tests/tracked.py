@@ -47,7 +47,7 @@ def spec(label: str, parent: str | None = None) -> StageSpec:
         optimizer=AdamW(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
         schedule=ScheduleSpec("cosine", 0, 0.0, 0.1, 0.0),
         seed=0,
-        run=RunSpec("data"),
+        run=RunSpec(data_dir="data"),
         parent=parent,
         growth={"name": "exact", "tau": "keep"} if parent else None,
     )

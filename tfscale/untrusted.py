@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
+from tfscale.ranges import Range
+
 LARGEST = 2**63 - 1
 """Of integers: what torch and safetensors can count to. A field's metadata may say another `largest`."""
 LONGEST_NAME = 255
@@ -17,10 +19,11 @@ LONGEST_NAME = 255
 
 
 def check_fields(value: Any) -> None:
-    """Holds every field of a dataclass, and of those within it, against its annotation. Numbers must also be finite.
+    """Holds every field of a dataclass, and of those within it, against its annotation and the range in it
+    (`tfscale.ranges`). Numbers must also be finite.
 
     Raises:
-        ValueError: naming every field that is of another type, as in `model.qkv[0].n`.
+        ValueError: naming every field that is of another type or out of range, as in `model.qkv[0].n`.
     """
     faults = list(_faults(value, type(value), "", LARGEST))
     if faults:
@@ -39,20 +42,32 @@ def check_file_name(name: str) -> None:
 
 def _faults(value: Any, kind: Any, name: str, largest: int) -> Iterator[str]:
     if dataclasses.is_dataclass(value):
-        hints = typing.get_type_hints(type(value))
+        hints = typing.get_type_hints(type(value), include_extras=True)
         for field in dataclasses.fields(value):
             inner = f"{name}.{field.name}" if name else field.name
             largest = field.metadata.get("largest", LARGEST)
             yield from _faults(getattr(value, field.name), hints[field.name], inner, largest)
     elif not _fits(value, kind, largest):
         yield f"{name}={reprlib.repr(value)}: must be {_words(kind)}"
+    elif rule := _outside(value, kind):
+        yield f"{name}={reprlib.repr(value)}: {rule}"
     elif isinstance(value, tuple):
         for number, item in enumerate(value):
             yield from _faults(item, typing.get_args(kind)[0], f"{name}[{number}]", largest)
 
 
+def _outside(value: Any, kind: Any) -> str | None:
+    """What a number must be that is outside the range of its type, which may be `X | None`."""
+    for each in (kind, *typing.get_args(kind)):
+        if typing.get_origin(each) is typing.Annotated and value is not None:
+            return next((item.fault(value) for item in each.__metadata__ if isinstance(item, Range)), None)
+    return None
+
+
 def _fits(value: Any, kind: Any, largest: int) -> bool:
     origin = typing.get_origin(kind)
+    if origin is typing.Annotated:
+        return _fits(value, kind.__origin__, largest)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, arg, largest) for arg in typing.get_args(kind))
     if origin is typing.Literal:
@@ -67,6 +82,8 @@ def _fits(value: Any, kind: Any, largest: int) -> bool:
 def _words(kind: Any) -> str:
     names = {int: "an integer below 2^63", float: "a finite number", str: "text", type(None): "null"}
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _words(args[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(_words, args))
     if origin is typing.Literal:

@@ -51,7 +51,7 @@ def room(check: Check) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     steps, grown_steps = (60, 8) if check.tiny else (391, 125)
     precision: Literal["auto", "bf16"] = "auto" if check.on_cuda else "bf16"
-    base = small_stage(RunSpec("../data", device=check.device, precision=precision, threads=1), steps)
+    base = small_stage(RunSpec(data_dir="../data", device=check.device, precision=precision, threads=1), steps)
     write_corpus(folder / "data", base.model.vocab_size, base.tokens + grown_steps * base.batch_tokens, 4096)
     made = Room(folder, base)
     attempt = check.record.attempt

@@ -23,7 +23,7 @@ def training(check: Check) -> None:
     steps, sequences = (8, 4) if check.tiny else (30, 32)
     model = tokenformer(24, 2, 64, 4, 64, 512) if check.tiny else PAPER["124M"][0]
     micro_batch = sequences // 2  # the second one finds the gradients of the first, as the plan says
-    run = RunSpec("../data", device=check.device, threads=check.threads, micro_batch=micro_batch, log_tokens=1)
+    run = RunSpec(data_dir="../data", device=check.device, threads=check.threads, micro_batch=micro_batch, log_tokens=1)
     spec = stage(model, run, steps, sequences, lr=1e-4)
     folder = check.out / "training"
     shutil.rmtree(folder, ignore_errors=True)

@@ -203,4 +203,4 @@ def _too_large(experiment: Experiment, machine: Machine) -> Iterator[str]:
     for stage in make_plan(experiment).stages:
         prediction = predict(stage.spec, machine, [])
         if not prediction.fits:
-            yield f"{stage.size} ({gigabytes(prediction.layout.memory.total)})"
+            yield f"{stage.size} ({gigabytes(prediction.memory.total)})"

@@ -86,7 +86,7 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
     if not texts:
         return [[] for _ in stages]
     made: dict[str, list[EncodedText]] = {}
-    encoded: list[EncodedText] = []
+    encoded: list[list[EncodedText]] = []
     faults: list[Fault] = []
     for stage in stages:
         tokenizer = tokenizer_of(stage)

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.faults import UserFault, user_faults
+from tfscale.ranges import read_amount
 from tfscale.text import count, scientific
 
 
@@ -55,14 +55,9 @@ def import_(
 
 
 def _amount(text: str) -> int:
-    from pydantic import TypeAdapter, ValidationError
-
-    from tfscale.config.types import Amount
-
-    amount: TypeAdapter[Any] = TypeAdapter(Amount)
     try:
-        return int(amount.validate_python(text))
-    except ValidationError as error:
+        return int(read_amount(text))
+    except ValueError as error:
         raise UserFault([f"--tokens {text}: must be a number of tokens such as 300B, 1.5M or 65536"]) from error
 
 

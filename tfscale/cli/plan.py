@@ -83,10 +83,10 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     rows.add_section()
     row("sharding", lambda p: SHARDINGS[p.layout.sharding] if p.machine.devices > 1 else "")
     row("recomputed", lambda p: p.layout.recompute)
-    row("micro-batches", lambda p: f"{p.layout.accumulation} x {p.layout.micro_batch}")
-    for part in asdict(found[0].layout.memory):
-        row(part, lambda p, part=part: gigabytes(size) if (size := asdict(p.layout.memory)[part]) else "")  # type: ignore[misc]
-    row("memory", lambda p: gigabytes(p.layout.memory.total) + ("" if p.fits else " !"))
+    row("micro-batches", lambda p: f"{p.accumulation} x {p.layout.micro_batch}")
+    for part in asdict(found[0].memory):
+        row(part, lambda p, part=part: gigabytes(size) if (size := asdict(p.memory)[part]) else "")  # type: ignore[misc]
+    row("memory", lambda p: gigabytes(p.memory.total) + ("" if p.fits else " !"))
     rows.add_section()
     row("tokens/s", lambda p: count(p.tokens_per_second) if p.tokens_per_second else "")
     row("MFU", lambda p: f"{p.mfu:.0%}" if p.mfu else "")
@@ -215,7 +215,7 @@ def _json(
 ) -> dict[str, Any]:
     return {
         "schedule": planned.experiment.schedule.name,
-        "machine": asdict(machine),
+        "machine": {**asdict(machine), "hosts": machine.hosts},
         "arms": [
             {
                 "name": arm.name,
@@ -249,9 +249,9 @@ def _stage_json(stage: Stage, prediction: Prediction) -> dict[str, Any]:
         "sharding": layout.sharding,
         "recompute": layout.recompute,
         "micro_batch": layout.micro_batch,
-        "accumulation": layout.accumulation,
-        "memory": {**asdict(layout.memory), "total": layout.memory.total},
-        "fits": layout.fits,
+        "accumulation": prediction.accumulation,
+        "memory": {**asdict(prediction.memory), "total": prediction.memory.total},
+        "fits": prediction.fits,
         "step_seconds": asdict(prediction.step) if prediction.step else None,
         "speed_measured": prediction.measured,
         "tokens_per_second": prediction.tokens_per_second,

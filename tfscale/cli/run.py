@@ -6,7 +6,7 @@ from tfscale.cli.execute import run_plan
 from tfscale.cli.status import states
 from tfscale.cli.summary import chain_table
 from tfscale.config.schema import Experiment
-from tfscale.faults import user_faults
+from tfscale.faults import Fault, user_faults
 from tfscale.orchestrate.launchers import missing
 from tfscale.predict import files_amiss
 
@@ -27,6 +27,6 @@ def run(common: Common) -> int:
     return code
 
 
-def _amiss(experiment: Experiment) -> list[str]:
+def _amiss(experiment: Experiment) -> list[Fault | str]:
     """List the faults that can be found without a plan."""
     return [*files_amiss(experiment), *missing(experiment.launcher)]

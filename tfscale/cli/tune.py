@@ -88,8 +88,9 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     sweep = Sweep(factors, asked.further, asked.seeds)
     faults: list[Fault | str] = [*wrong, *sweep_faults(sweep, MOST_SEEDS)]
     try:
-        for group, names in _taken_over(common).items() if asked.write is not None else ():
-            faults += overlay_faults(group, asked.write, names, common.config_dir)
+        if asked.write is not None:
+            for group, taken_over in _taken_over(common).items():
+                faults += overlay_faults(group, asked.write, taken_over, common.config_dir)
         plan = common.plan()
     except UserFault as fault:
         raise UserFault([*faults, *fault.faults]) from fault

@@ -37,7 +37,7 @@ def with_places(faults: Sequence[Fault], overrides: Sequence[str], config_dir: P
     """Return the faults, with file and line for each whose value is in a configuration file."""
     groups = group_options()
     typed = tuple(f"{key}." for text in overrides if (key := text.partition("=")[0].lstrip("+")) not in groups)
-    wanted = {fault.key for fault in faults if fault.key and not f"{fault.key}.".startswith(typed)}
+    wanted = {fault.key for fault in faults if fault.key not in ("", *groups) and not f"{fault.key}.".startswith(typed)}
     if not wanted:
         return list(faults)
     try:

@@ -4,37 +4,35 @@ text is its documentation."""
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from tfscale.config.types import (
-    Amount,
-    AutoCount,
-    Count,
-    Fraction,
-    Momentum,
-    Natural,
-    NonNegative,
-    PathText,
-    Positive,
-    Rate,
-    Whole,
-    between,
-)
+from tfscale.config.types import PathText
 from tfscale.growth.recipe import GrowthRecipe
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.config import Init
 from tfscale.models.parameter_tokens import NormActivation
+from tfscale.ranges import (
+    Amount,
+    AutoCount,
+    Count,
+    Factor,
+    Fraction,
+    Momentum,
+    Nats,
+    Natural,
+    NonNegative,
+    Positive,
+    Range,
+    Rate,
+    Share,
+    Whole,
+)
+from tfscale.stage.run_options import RunOptions
 
-Factor = Annotated[float, between(above=0, most=1000, what="a factor", such_as="1")]
-"""A factor, above 0 and at most 1000."""
-Nats = Annotated[float, between(above=0, below=10, what="nats of loss", such_as="0.02")]
-"""A difference of losses, above 0 and below 10."""
-NoiseFloor = Annotated[float, between(least=0, below=10, what="nats of loss", such_as="0.005")]
+NoiseFloor = Annotated[float, Range(least=0, below=10, what="nats of loss", such_as="0.005")]
 """A difference of losses, at least 0 and below 10."""
-Share = Annotated[float, between(above=0, below=1, what="a fraction", such_as="0.05")]
-"""A fraction, above 0 and below 1."""
-Utilisation = Annotated[float, between(above=0, most=1, what="a fraction of the peak", such_as="0.4")]
+Utilisation = Annotated[float, Range(above=0, most=1, what="a fraction of the peak", such_as="0.4")]
 """A fraction of a device's peak, above 0 and at most 1."""
 MOST_SEEDS = 1000
-Replicates = Annotated[int, between(1, MOST_SEEDS, such_as="3")]
+Replicates = Annotated[int, Range(1, MOST_SEEDS, such_as="3")]
 """A number of replicates, from 1 to 1000."""
 
 
@@ -139,7 +137,8 @@ class SchedulePart:
 class DataPart:
     """The text and its tokens."""
 
-    source: Literal["wiki", "docs", "text", "hub", "shards"]
+    source: str
+    """Kind of text: wiki, docs, text, hub, shards, or one that an extension registers."""
     path: PathText | None = None
     """File or folder, for `text` and `shards`. For `hub`: a folder that is read instead, where it is there."""
     text_key: str = "text"
@@ -175,6 +174,8 @@ class DataPart:
     max_unknown: Fraction = 0.01
     """Largest share of tokens that the tokenizer may have no entry for. A corpus with more is refused; one with fewer
     is used, with a warning."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings that the source has beside those above."""
 
 
 @dataclass(frozen=True)
@@ -261,54 +262,20 @@ class SlurmPart:
 
 
 @dataclass(frozen=True)
-class LauncherPart:
+class LauncherPart(RunOptions):
     """How stages are run. Nothing here changes what they compute, beyond rounding."""
 
     kind: Literal["local", "torchrun", "slurm"] = "local"
-    """local: one process a stage. torchrun: several on this machine. slurm: a cluster's jobs."""
+    """local: one process per stage. torchrun: several on this machine. slurm: a cluster's jobs."""
     processes: AutoCount = 0
-    """torchrun: processes a stage; auto: one a CUDA device, or one on the CPU. slurm without GPUs: processes a node."""
+    """torchrun: processes per stage; auto: one per CUDA device, or one on the CPU. slurm without GPUs: processes per
+    node."""
     nodes: Count = 1
-    """slurm: nodes a stage."""
+    """slurm: nodes per stage."""
     slurm: SlurmPart = field(default_factory=SlurmPart)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on CUDA, fp32 on the CPU; weights and moments are always fp32."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """auto: torch.compile on CUDA, eager on the CPU."""
-    threads: Natural = 0
-    """CPU threads of each process; 0: its share of the machine's cores, or slurm.cpus."""
     parallel: Count = 1
     """Stages that run side by side on this machine when they do not wait for each other. On a cluster the queue
     decides."""
-    micro_batch: AutoCount = 0
-    """Sequences a device holds at once; auto: as many of a batch as fit."""
-    activation_checkpointing: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """What the backward pass computes again instead of storing it. auto: nothing, unless one sequence would not fit
-    otherwise."""
-    sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
-    """Of several processes: none (DDP), full (FSDP2), hybrid (HSDP: within a host). auto: none if the model fits on
-    each, else full."""
-    update: Literal["whole", "in_backward"] = "whole"
-    """in_backward: weights are updated inside the backward pass and gradients dropped at once, for little memory; it
-    needs the whole batch as one micro-batch, one process and optim.clip=0."""
-    log_tokens: Amount = 0
-    """Tokens between two training metrics; 0: a hundred a stage."""
-    eval_tokens: Amount = 0
-    """Tokens between two evaluations; 0: ten a stage, or as few as take a tenth of its training, five at least. A
-    grown model is evaluated before its first step too."""
-    checkpoint_minutes: NonNegative = 10.0
-    checkpoint_tokens: Amount = 0
-    """Tokens between two checkpoints, beside those by time; 0: by time alone."""
-    keep: Count = 2
-    """Checkpoints that stay while a stage runs."""
-    keep_tokens: Amount = 0
-    """Checkpoints at multiples of so many tokens stay for good; 0: none but the last."""
-    non_finite: Literal["raise", "skip", "rollback"] = "raise"
-    """A loss or gradient that is no number: stop before the update, leave the update out, or go back to the last
-    checkpoint and past the batch."""
-    non_finite_cap: Count = 10
-    """More such steps than this end a stage, whatever the policy."""
     retries: Natural = 2
     """How often a stage whose process died is taken up again from its checkpoint."""
     hang_minutes: NonNegative = 15.0

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.data.digests import sha256_of
 from tfscale.data.encode import COLUMNS, Encoded
 from tfscale.data.manifest import ShardRecord
 from tfscale.data.shards import ShardLabel, TokenArray, header_of
 from tfscale.data.work import Piece, Pieces
 from tfscale.data.workers import count
+from tfscale.files import sha256_of
 
 SHARD_TOKENS = 1 << 26
 """Tokens of a full shard: 128 MiB at two bytes each."""
@@ -92,7 +92,7 @@ def write_shard(task: ShardTask) -> Shard:
                 count(tokens=len(tokens), size=tokens.nbytes)
         path, digest = shard.path, shard.digest.hexdigest()
     else:
-        (digest,) = sha256_of([path])
+        digest = sha256_of(path)
         count(found=task.size)
     return Shard(path, ShardRecord(task.name, task.stop - task.start, path.stat().st_size, digest))
 

@@ -1,38 +1,20 @@
-"""SHA-256 of files, and what was once found of files that have not changed since."""
+"""What was found of files that have not changed since."""
 
 import hashlib
 import json
-import os
 import re
-import secrets
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+
+from tfscale.files import write_atomically
 
 LARGE = 1 << 26
 """Bytes. Fewer are read again in a moment, and nothing is remembered of them."""
 SETTLED_SECONDS = 2.0
 """A file that was written less long ago may still change without its time changing: some file systems count in
 seconds."""
-
-
-def sha256_of(files: Sequence[Path]) -> list[str]:
-    """Hex digests of files, several read at once.
-
-    Raises:
-        OSError: naming the file that cannot be read.
-    """
-    if len(files) < 2:
-        return [_digest(file) for file in files]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing lets go of the interpreter
-        return list(threads.map(_digest, files))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 class Finding:
@@ -73,11 +55,5 @@ class Finding:
         cannot be written is no fault: the files are then read again."""
         if self._path is None or not self._settled:
             return
-        aside = self._path.with_name(f".{secrets.token_hex(8)}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(value, encoding="ascii")
-            aside.replace(self._path)
-        except OSError:
-            with suppress(OSError):
-                aside.unlink()
+        with suppress(OSError):
+            write_atomically(self._path, value.encode())

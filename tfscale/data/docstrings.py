@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.data.errors import DataError
-from tfscale.data.listing import Listing
+from tfscale.data.sources import CorpusSpec, Source
 
 PACKAGES = {
     "PIL": "pillow",
@@ -60,7 +60,7 @@ class Installed:
 
 
 @dataclass(frozen=True)
-class DocstringSource:
+class DocstringSource(Source):
     """One document a docstring, by package, file and place in the file. Packages that are not installed are left out:
     the identity names those that are, with their versions."""
 
@@ -68,6 +68,11 @@ class DocstringSource:
     """Import names, out of PACKAGES."""
     min_characters: int = 200
     """Shorter docstrings are left out: they are labels rather than text."""
+
+    @classmethod
+    def of(cls, spec: CorpusSpec, root: Path | None) -> "DocstringSource":
+        """Return the docstrings; there are no settings."""
+        return cls()
 
     def missing(self) -> list[str]:
         """What must be installed first."""
@@ -90,19 +95,6 @@ class DocstringSource:
             "min_characters": str(self.min_characters),
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }
-
-    def origin(self) -> dict[str, str]:
-        """The identity says it."""
-        return {}
-
-    def listing(self) -> Listing:
-        """Nothing: the text is no files of the user's."""
-        return Listing()
-
-    @property
-    def slow(self) -> bool:
-        """Parsing takes far longer than tokenizing."""
-        return True
 
     def parts(self) -> list["PackageDocstrings"]:
         """A part a package."""

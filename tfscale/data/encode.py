@@ -16,8 +16,9 @@ from safetensors.numpy import save
 
 from tfscale.data.duplicates import Duplicates
 from tfscale.data.errors import DataError
-from tfscale.data.scan import Part, Scan
+from tfscale.data.scan import Scan
 from tfscale.data.shards import token_dtype
+from tfscale.data.sources import Part
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer, pieces
 from tfscale.data.work import Piece
 from tfscale.data.workers import count

@@ -13,7 +13,6 @@ on that nor on the number of processes.
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -35,13 +34,14 @@ from tfscale.data.manifest import (
 )
 from tfscale.data.prepared import PreparedData, open_data, verify_data
 from tfscale.data.progress import Progress, Report, silent
-from tfscale.data.scan import Scan, ScanTask, kept, scan
+from tfscale.data.scan import Scan, ScanTask, scan
 from tfscale.data.shards import ShardLabel, token_dtype
 from tfscale.data.sources import KNOWN, CorpusSpec, find_missing, fingerprint, local_path, source_of, tokenizer_of
 from tfscale.data.split import limit
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
 from tfscale.data.work import Pieces, alone_in
 from tfscale.data.workers import Counts, Watch, Workers
+from tfscale.files import sync
 from tfscale.host import cores
 
 WORK = 2
@@ -153,12 +153,7 @@ class _Preparation:
 
     def _scan(self, pieces: Pieces) -> list[Scan]:
         tasks = [
-            ScanTask(
-                part,
-                self._spec.split_seed,
-                pieces[f"scan-{number:05d}"],
-                pieces[f"text-{number:05d}"] if self._source.slow else None,
-            )
+            ScanTask(part, self._spec.split_seed, pieces[f"scan-{number:05d}"])
             for number, part in enumerate(self._parts)
         ]
         total = sum(part.size for part in self._parts)
@@ -190,7 +185,7 @@ class _Preparation:
     def _distinct(self, scans: list[Scan], duplicates: list[Duplicates]) -> list[Distinct]:
         heldout = limit(self._spec.heldout_fraction)
         return [
-            Distinct(kept(part, scan.text), number, scan, duplicates, heldout)
+            Distinct(part, number, scan, duplicates, heldout)
             for number, (part, scan) in enumerate(zip(self._parts, scans, strict=True))
         ]
 
@@ -265,7 +260,7 @@ class _Preparation:
             path.rename(folder / name)
         write_manifest(folder, manifest)
         for file in folder.iterdir():
-            _sync(file)
+            sync(file)
         try:
             folder.rename(self._root / self._key)
         except OSError:
@@ -295,8 +290,3 @@ def _content(distinct: Sequence[Distinct]) -> str:
     for part in distinct:
         whole.update(part.digests())
     return whole.hexdigest()
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())

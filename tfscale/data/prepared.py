@@ -4,10 +4,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfscale.data.digests import Finding, sha256_of
+from tfscale.data.digests import Finding
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import TOKENIZER_FILE, Manifest, SplitRecord, read_manifest
 from tfscale.data.shards import ShardLabel, Tokens, read_shard, token_dtype
+from tfscale.files import sha256_of_all
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
         finding = Finding(known, files)
         if finding.value == whole:
             return
-        digests = sha256_of(files)
+        digests = sha256_of_all(files)
     except OSError as error:
         raise DataError(
             f"{error.filename}: {error.strerror}. Remove the folder and prepare the corpus again."

@@ -1,19 +1,17 @@
 """First reading of a corpus: what each document hashes to."""
 
 import hashlib
-import json
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from tfscale.data.readers import Span, TextPart
+from tfscale.data.sources import Part
 from tfscale.data.split import draw
 from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
@@ -21,20 +19,6 @@ from tfscale.data.workers import count
 BUCKETS = 4096
 """Into which the digests are sorted by their first twelve bits, so that a range of them is a slice of each scan."""
 COUNTED_BYTES = 1 << 20
-TEXT_KEY = "text"
-
-
-class Part(Protocol):
-    """Some of a corpus' documents, which can be read again and again, by any process."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that are read for it, about."""
-        ...
-
-    def documents(self) -> Iterator[str]:
-        """The same ones in the same order each time."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,8 +28,6 @@ class ScanTask:
     part: Part
     split_seed: int
     piece: Piece
-    text: Piece | None
-    """Where the text itself is kept, as lines of JSON; None: it is read again from where it is."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +35,6 @@ class Scan:
     """A part's documents that are not empty, in the order of their digests."""
 
     path: Path
-    text: Path | None
-    """A file of JSON lines with all documents, if they were kept."""
     documents: int
     empty: int
 
@@ -88,35 +68,22 @@ class Scanned:
 
 def scan(task: ScanTask) -> Scan:
     """Reads a part, unless its scan is there already."""
-    path, text = task.piece.whole(), task.text.whole() if task.text else None
-    if path is None or (task.text and text is None):
-        text = _keep(task.part, task.text) if task.text else None
-        path = _write(task, kept(task.part, text))
+    path = task.piece.whole()
+    if path is None:
+        path = _write(task)
     else:
         count(found=task.part.size)
     with safe_open(path, "np") as file:
         documents = file.get_slice("place").get_shape()[0]
         empty = int(file.metadata()["empty"])
-    return Scan(path, text, documents, empty)
+    return Scan(path, documents, empty)
 
 
-def kept(part: Part, text: Path | None) -> Part:
-    """The part, read from where its text was kept, if it was."""
-    return part if text is None else TextPart((Span(text, "lines"),), TEXT_KEY, text.stat().st_size)
-
-
-def _keep(part: Part, piece: Piece) -> Path:
-    with piece.writing() as lines:
-        for text in part.documents():
-            lines.write(json.dumps({TEXT_KEY: text}).encode() + b"\n")
-    return lines.path
-
-
-def _write(task: ScanTask, part: Part) -> Path:
+def _write(task: ScanTask) -> Path:
     digests, draws, sizes = bytearray(), array("Q"), array("Q")
     empty = 0
     progress = _PartProgress(task.part.size)
-    for text in part.documents():
+    for text in task.part.documents():
         if not text.strip():
             empty += 1
             continue

@@ -1,137 +1,201 @@
-"""Which corpus, and what identifies it."""
+"""Corpora, and the kinds of text that they are made of."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, ClassVar, Protocol
 
-from tfscale.data.docstrings import DocstringSource
 from tfscale.data.errors import DataError
-from tfscale.data.hub import HubDataset, fetched_source, fetched_tokenizer, missing_source, missing_tokenizer
+from tfscale.data.hub import fetch_tokenizer, fetched_tokenizer, missing_tokenizer
 from tfscale.data.listing import Listing
 from tfscale.data.manifest import FORMAT, read_manifest
-from tfscale.data.scan import Part
-from tfscale.data.text import TextSource
+from tfscale.data.progress import Progress
 from tfscale.data.tokenizer import TokenizerSpec
-from tfscale.data.wiki import WIKI_PACKAGE, WIKI_SHA256, WikiSource
+from tfscale.extensions import loaded_extensions
+from tfscale.faults import Fault, InvalidInput
+from tfscale.registry import Registry
 
 KNOWN = ".known"
 """Folder beside the prepared corpora, where the hashes of large files are remembered."""
 
-SourceName = Literal["wiki", "docs", "text", "hub", "shards"]
 
-
-class Source(Protocol):
-    """Where text comes from."""
-
-    def missing(self) -> list[str]:
-        """Faults that keep the source from being read, each with its mend. Quick: no large file is read."""
-        ...
-
-    def identity(self) -> dict[str, str]:
-        """What the text is, wherever it lies: the same identity is the same text."""
-        ...
-
-    def origin(self) -> dict[str, str]:
-        """Where it is from, for the record."""
-        ...
-
-    def listing(self) -> Listing:
-        """List the files that are read, and those that are left out; empty for text that is not in files of its own."""
-        ...
+class Part(Protocol):
+    """Some documents of a corpus. It can be pickled, and is read more than once, by any process."""
 
     @property
-    def slow(self) -> bool:
-        """Whether reading it a second time costs more than keeping its text meanwhile."""
+    def size(self) -> int:
+        """Bytes that are read for it, about."""
         ...
 
-    def parts(self) -> Sequence[Part]:
-        """The documents, in parts that can be read side by side. The same ones each time."""
+    def documents(self) -> Iterator[str]:
+        """Read the documents: the same ones in the same order each time."""
         ...
+
+
+class Source(ABC):
+    """A kind of text. `data.source` names a subclass, which says what the other settings mean."""
+
+    tokenized: ClassVar[bool] = False
+    """True for text that was tokenized before and has a tokenizer of its own."""
+
+    @classmethod
+    def check(cls, spec: "CorpusSpec") -> Iterable[Fault | str]:
+        """Return the faults of a corpus' settings, each with its fix; nothing is read. A source that does not override
+        this has no settings."""
+        return unused(spec, "path", "dataset", "options")
+
+    @classmethod
+    @abstractmethod
+    def of(cls, spec: "CorpusSpec", root: Path | None) -> "Source":
+        """Return the source that a corpus' settings describe.
+
+        Args:
+            root: the folder of prepared corpora.
+
+        Raises:
+            DataError: it has to be fetched first.
+        """
+
+    @classmethod
+    def fetch(cls, spec: "CorpusSpec", root: Path, progress: Progress) -> None:
+        """Bring what is not on this machine. Only `tfscale data prepare` asks for this; most sources have nothing to
+        bring.
+
+        Raises:
+            DataError: it is out of reach.
+        """
+        return
+
+    def missing(self) -> list[str]:
+        """Return what keeps the text from being read, each fault with its fix. No large file is read for this."""
+        return []
+
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """Return what the text is, wherever it is: the same identity means the same text.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+
+    def origin(self) -> dict[str, str]:
+        """Return where the text is from, for the manifest."""
+        return {}
+
+    def listing(self) -> Listing:
+        """List the files that are read, and those that are left out; empty for text that is not in files of the
+        user's."""
+        return Listing()
+
+    @abstractmethod
+    def parts(self) -> Sequence[Part]:
+        """Divide the documents into parts that can be read side by side. The same ones each time."""
+
+
+SOURCES: Registry[type[Source]] = Registry(
+    "data.source",
+    {
+        "wiki": "tfscale.data.wiki:WikiSource",
+        "docs": "tfscale.data.docstrings:DocstringSource",
+        "text": "tfscale.data.text:TextSource",
+        "hub": "tfscale.data.hub_source:HubSource",
+        "shards": "tfscale.data.stored:ShardSource",
+    },
+)
 
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """A corpus, as a user may say it. Fields that a source has no use for keep their defaults.
+    """A corpus as a user describes it. Settings that a source does not use keep their defaults.
 
     Raises:
-        DataError: naming every field that is wrong.
+        DataError: naming every setting that is wrong.
     """
 
-    source: SourceName
+    source: str
+    """A name in SOURCES."""
     tokenizer: TokenizerSpec | None = None
-    """None for shards, and only for them: they were made with a tokenizer of their own."""
+    """None for a source that was tokenized before."""
     path: str | None = None
-    """text: a file or folder of text. hub: a folder that is read in its place, where it is there. shards: a prepared
-    folder."""
     text_key: str = "text"
-    """text, hub: the key of the text in a line of JSON, or its column in Parquet."""
-    hub: HubDataset | None = None
-    """hub: which data set."""
-    package: str = WIKI_PACKAGE
-    """wiki: import name of the package with the text."""
-    sha256: str = WIKI_SHA256
-    """wiki: what the text must hash to."""
+    """Key of the text in a JSON object, or its column in Parquet."""
+    dataset: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    revision: str = "main"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that only this source has."""
     heldout_fraction: float = 0.05
-    """Of the documents, for evaluation."""
+    """Fraction of the documents that are held out for validation."""
     split_seed: int = 0
-    """Which documents are held out."""
+    """Decides which documents are held out."""
+
+    @property
+    def path_exists(self) -> bool:
+        """True if the path is set and there."""
+        return self.path is not None and Path(self.path).exists()
 
     def __post_init__(self) -> None:
-        faults = []
-        if self.source not in get_args(SourceName):
-            faults.append(f"source={self.source!r}; allowed: {', '.join(get_args(SourceName))}")
-        if self.source in ("text", "shards") and not self.path:
-            faults.append(f"path is missing: source={self.source} is read from a local path")
-        if self.source in ("wiki", "docs") and self.path:
-            faults.append(f"path={self.path}: source={self.source} has no path. Leave it out, or set source=text.")
-        if (self.source == "hub") != (self.hub is not None):
-            faults.append("hub: which data set, for source=hub and for it alone")
-        if self.source == "shards" and self.tokenizer:
-            faults.append("tokenizer: source=shards has its own. Leave it out.")
-        if self.source != "shards" and not self.tokenizer:
-            faults.append(f"tokenizer is missing: source={self.source} is text")
+        try:
+            source = SOURCES.get(self.source)
+        except InvalidInput as error:
+            raise DataError(*error.faults) from error
+        faults: list[Fault | str] = list(source.check(self))
+        if source.tokenized and self.tokenizer:
+            faults.append(
+                Fault("tokenizer", None, f"must be left out with data.source={self.source}, which has its own")
+            )
+        if not source.tokenized and not self.tokenizer:
+            faults.append(Fault("tokenizer", None, f"must be set: data.source={self.source} is text"))
         if not 0 < self.heldout_fraction < 1:
-            faults.append(f"heldout_fraction={self.heldout_fraction}; must lie between 0 and 1")
+            faults.append(Fault("heldout_fraction", self.heldout_fraction, "must be between 0 and 1", "0.05"))
         if faults:
             raise DataError(*faults)
 
 
+def needed(spec: CorpusSpec, name: str, what: str, example: str) -> Iterator[Fault]:
+    """Yield the fault of a setting that a source cannot do without, if it is not set."""
+    if not getattr(spec, name):
+        rule = f"must be set: data.source={spec.source} needs {what}"
+        yield Fault(f"data.{name}", None, rule, f"data.{name}={example}", reads=("data.source",))
+
+
+def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
+    """Yield the faults of settings that a source does not have, if they are set."""
+    users = {"path": "data.source=text", "dataset": "data.source=hub", "options": "another data.source"}
+    for name in names:
+        if value := getattr(spec, name):
+            empty = "{}" if name == "options" else "null"
+            rule = f"must be {empty} with data.source={spec.source}"
+            yield Fault(f"data.{name}", str(value), rule, users[name], reads=("data.source",))
+
+
 def source_of(spec: CorpusSpec, root: Path | None = None) -> Source:
-    """Where the text of a corpus comes from; shards have none.
+    """Return the source of a corpus.
 
     Args:
-        root: the folder of prepared corpora, where it stands what was fetched from the hub.
+        root: the folder of prepared corpora.
 
     Raises:
-        DataError: the data set is not there yet.
+        DataError: it has to be fetched first.
     """
-    if spec.source == "wiki":
-        return WikiSource(spec.package, spec.sha256)
-    if spec.source == "docs":
-        return DocstringSource()
-    known = root / KNOWN if root else None
-    if spec.hub is None or (spec.path and Path(spec.path).exists()):
-        return TextSource(local_path(spec), spec.text_key, known)
-    source = fetched_source(spec.hub, spec.text_key, root)
-    if source is None:
-        raise DataError(missing_source(spec.hub, spec.path))
-    return source
+    return SOURCES.get(spec.source).of(spec, root)
 
 
 def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
-    """The corpus' tokenizer, as a learnt one or a file.
+    """Return the tokenizer of a corpus, which is learnt or a file.
 
     Raises:
-        DataError: it is not there yet.
+        DataError: it has to be fetched first.
     """
     tokenizer = spec.tokenizer
-    assert tokenizer is not None, "shards have a tokenizer of their own"
+    assert tokenizer is not None, "the source has a tokenizer of its own"
     if tokenizer.name is None:
         return tokenizer
-    if tokenizer.path and Path(tokenizer.path).exists():
+    if tokenizer.path_exists:
         return TokenizerSpec("file", path=tokenizer.path)
     path = fetched_tokenizer(tokenizer.name, root)
     if path is None:
@@ -140,13 +204,33 @@ def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
 
 
 def local_path(spec: CorpusSpec) -> Path:
-    """Of text and of shards."""
-    assert spec.path is not None, "checked when the spec was made"
+    """Return the path of a corpus that has been checked to have one."""
+    assert spec.path is not None
     return Path(spec.path)
 
 
+def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
+    """Bring what a corpus needs and is not on this machine.
+
+    Raises:
+        DataError: naming all that is out of reach.
+    """
+    faults: list[Fault] = []
+    try:
+        if spec.tokenizer and spec.tokenizer.name and not spec.tokenizer.path_exists:
+            fetch_tokenizer(spec.tokenizer.name, root, spec.tokenizer.path, progress)
+    except DataError as error:
+        faults += error.faults
+    try:
+        SOURCES.get(spec.source).fetch(spec, root, progress)
+    except DataError as error:
+        faults += error.faults
+    if faults:
+        raise DataError(*faults)
+
+
 def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
-    """16 hex digits that change whenever the tokens would. Nothing is trained.
+    """Return 16 hex digits that change whenever the tokens would. Nothing is trained.
 
     Args:
         root: the folder of prepared corpora. Hashes of large files are remembered in it, and nothing else is written.
@@ -156,18 +240,20 @@ def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
     """
     if spec.tokenizer is None:
         return read_manifest(local_path(spec)).fingerprint
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "source": source_of(spec, root).identity(),
         "tokenizer": tokenizer_of(spec, root).identity(),
         "heldout_fraction": spec.heldout_fraction,
         "split_seed": spec.split_seed,
     }
+    if module := SOURCES.extension_of(spec.source):
+        content["extension"] = [str(each) for each in loaded_extensions() if each.module == module]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
-    """Size of the tokenizer's vocabulary, known before the corpus is prepared. A model may have more rows.
+    """Return the size of the tokenizer's vocabulary before the corpus is prepared. A model may have more rows.
 
     Raises:
         DataError: the tokenizer's file or the prepared folder is missing.
@@ -178,18 +264,12 @@ def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
 
 
 def find_missing(spec: CorpusSpec, root: Path | None = None) -> list[str]:
-    """All that keeps the corpus from being prepared, each fault with its mend. Nothing is written.
+    """Return all that keeps the corpus from being prepared, each fault with its fix. Nothing is written.
 
     Bytes that are not UTF-8, and a corpus too small to split, are found only in preparing it.
     """
-    try:
-        if spec.tokenizer is None:
-            read_manifest(local_path(spec))
-            return []
-    except DataError as error:
-        return [str(error)]
     faults = []
-    for part in (source_of, tokenizer_of):
+    for part in (source_of, tokenizer_of) if spec.tokenizer else (source_of,):
         try:
             faults += part(spec, root).missing()
         except DataError as error:

@@ -2,29 +2,43 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from tfscale.data.digests import Finding, sha256_of
+from tfscale.data.digests import Finding
 from tfscale.data.errors import DataError
 from tfscale.data.kinds import kind_of
 from tfscale.data.listing import Listing, find_faults, list_text
 from tfscale.data.packing import packing_of, unpacked
 from tfscale.data.readers import TextPart, divide
+from tfscale.data.sources import KNOWN, CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.utf8 import MARK
+from tfscale.faults import Fault
+from tfscale.files import sha256_of_all
 
 
 @dataclass(frozen=True)
-class TextSource:
-    """A file of text, or all that are in a folder and below it, in the order of their names: see `kinds`, `listing`.
-    Text is UTF-8, taken as it stands but for a byte-order mark."""
+class TextSource(Source):
+    """A file of text, or all that are in a folder and below it, in the order of their names (`kinds`, `listing`). Text
+    is UTF-8; nothing is changed but that a byte-order mark is left out."""
 
     path: Path
     text_key: str = "text"
     """Key of the text in an object of JSON, or its column in Parquet."""
     known: Path | None = None
     """A folder where the hashes of large files are remembered."""
+
+    @classmethod
+    def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
+        """Return the faults of the settings: a path is needed."""
+        return chain(needed(spec, "path", "the file or folder", "..."), unused(spec, "dataset", "options"))
+
+    @classmethod
+    def of(cls, spec: CorpusSpec, root: Path | None) -> "TextSource":
+        """Return the text at the path, whether it is there or not."""
+        return cls(local_path(spec), spec.text_key, root / KNOWN if root else None)
 
     def missing(self) -> list[str]:
         """Tell what must be there first. No more than the beginning of each file is read."""
@@ -60,15 +74,6 @@ class TextSource:
             raise DataError(fault) from error
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 
-    def origin(self) -> dict[str, str]:
-        """Nothing is known of where local files are from."""
-        return {}
-
-    @property
-    def slow(self) -> bool:
-        """It is read again as fast as it would be from a copy."""
-        return False
-
     def parts(self) -> list[TextPart]:
         """Divide the documents into parts that can be read side by side."""
         return divide([file.path for file in self.listing().files], self.text_key)
@@ -89,7 +94,7 @@ def digests_of(files: Sequence[Path]) -> list[str]:
     Raises:
         OSError: naming the file that cannot be read.
     """
-    digests = zip(files, sha256_of(files), strict=True)
+    digests = zip(files, sha256_of_all(files), strict=True)
     return [hashlib.sha256(f"{digest} unmarked".encode()).hexdigest() if _marked(file) else digest
             for file, digest in digests]  # fmt: skip
 

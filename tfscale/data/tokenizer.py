@@ -13,6 +13,7 @@ from typing import Literal, Self
 
 from tfscale.data.errors import DataError
 from tfscale.data.unknown import Unknown
+from tfscale.faults import Fault
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
 """Names that tokenizers give the token between two documents, the first found is taken."""
@@ -49,25 +50,33 @@ class TokenizerSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in ("bpe", "file", "hub"):
-            raise DataError(f"tokenizer.kind={self.kind!r}; allowed: bpe, file, hub")
+            raise DataError(Fault("data.tokenizer", self.kind, "must be bpe, file or hub", "bpe"))
+        others, reads = f"must be left out with data.tokenizer={self.kind}", ("data.tokenizer",)
         if self.kind == "bpe" and self.vocab_size < BYTES_ONLY:
-            raise DataError(
-                f"tokenizer.vocab_size={self.vocab_size}; a bpe tokenizer has at least {BYTES_ONLY}: 256 bytes and "
-                "the end of text"
-            )
+            rule = f"must be at least {BYTES_ONLY}, the bytes and the end of text"
+            raise DataError(Fault("data.vocab_size", self.vocab_size, rule, "4096", reads))
         if self.kind == "bpe" and self.path:
-            raise DataError(f"tokenizer.path={self.path}: a bpe tokenizer is trained, not read. Leave path out.")
+            rule = f"{others}, which is trained and not read"
+            raise DataError(Fault("data.tokenizer_path", self.path, rule, reads=reads))
         if self.kind == "file" and not self.path:
-            raise DataError("tokenizer.path is missing: the tokenizer.json of a tokenizer of kind file")
+            rule = "must be set: data.tokenizer=file needs a Hugging Face tokenizer.json"
+            raise DataError(Fault("data.tokenizer_path", None, rule, "data.tokenizer_path=...", reads))
         if self.kind == "hub" and not self.name:
-            raise DataError("tokenizer.name is missing: a repository of the hub, such as openai-community/gpt2")
+            rule = "must be set: data.tokenizer=hub needs a repository"
+            raise DataError(Fault("data.tokenizer_name", None, rule, "gpt2 or gpt_neox_20b", reads))
         if self.kind != "hub" and self.name:
-            raise DataError(f"tokenizer.name={self.name}: only a tokenizer of kind hub has one. Leave it out.")
+            raise DataError(Fault("data.tokenizer_name", self.name, others, "data.tokenizer=hub", reads))
         if self.kind != "bpe" and self.vocab_size:
-            raise DataError(f"tokenizer.vocab_size={self.vocab_size}: its file says its vocabulary. Leave it out.")
+            rule = f"{others}, whose file states its vocabulary"
+            raise DataError(Fault("data.vocab_size", self.vocab_size, rule, reads=reads))
+
+    @property
+    def path_exists(self) -> bool:
+        """True if the path is set and there."""
+        return self.path is not None and Path(self.path).exists()
 
     def missing(self) -> list[str]:
-        """What must be there first; of bpe and file, as are the methods below."""
+        """Return what must be there first. This and the methods below are of the kinds bpe and file."""
         try:
             self.size()
         except DataError as error:

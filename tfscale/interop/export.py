@@ -41,16 +41,17 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     aside = out.with_name(f".{out.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    with user_faults(BrokenCheckpoint):
-        _write_weights(stage, aside, shard_bytes)
-        (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
-        for name, values in _settings(stage.spec.model, tokenizer).items():
-            _write(aside / name, values)
-        _write(aside / LINEAGE_FILE, {"stages": [record(each) for each in stages]})
-        for name, text in sources().items():
-            (aside / name).write_text(text, encoding="utf-8")
-        (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
-        aside.rename(out)
+    try:
+        with user_faults(BrokenCheckpoint):
+            _write_weights(stage, aside, shard_bytes)
+            (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
+            for name, values in _settings(stage.spec.model, tokenizer).items():
+                _write(aside / name, values)
+            _write(aside / LINEAGE_FILE, {"stages": [record(each) for each in stages]})
+            for name, text in sources().items():
+                (aside / name).write_text(text, encoding="utf-8")
+            (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
+            aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -15,7 +15,8 @@ keeping them, and at n = 34,480 and 1,024 tokens an eighth of autograd's memory.
 pass over their scores; one product for all of them needs a copy of their weights, and gained nothing. Knowing s before
 the first score, from the Gram matrix K^T K, took 1.2 to 1.4 times as long as this at 1,024 to 12,288 tokens: its
 products with d x d matrices cost more than the passes over the scores that they save. In the backward pass alone it
-gained at d = 64 and n = 1,440 only, and less since the gradient of the norm is one pass over the scores.
+gained at d = 64 and n = 1,440 only. torch has the gradient of the norm as one pass (that of weight normalisation), but
+only as a private operator, and the four passes here took no longer than the noise of 2% of a step.
 """
 
 import math
@@ -31,8 +32,8 @@ from tfscale.models.parameter_tokens import Groups
 from tfscale.models.precision import add_product, product_dtype, wide, without_autocast
 from tfscale.models.tiles import score_rows
 
-_gelu, _gelu_backward = torch.ops.aten.gelu.out, torch.ops.aten.gelu_backward.grad_input
-_weight_norm_backward = torch.ops.aten._weight_norm_interface_backward.default
+# No public function writes GELU's gradient into a buffer; through autograd a step of a small model took 4 to 7% longer.
+_gelu_backward = torch.ops.aten.gelu_backward.grad_input
 
 NORM_EPS = 1e-9
 """Keeps an all-zero row of scores at zero instead of NaN. It is added to norm / tau, the mean size of a score, and not
@@ -71,8 +72,7 @@ class _TiledPattention(torch.autograd.Function):
         ks, vs = ([weight.to(dtype) for weight in half] for half in (weights[::2], weights[1::2]))
         shape = len(ks), len(ks[0])
         rows = score_rows(tokens, math.prod(shape), x.device.type, remade=not keep)
-        activated = x.new_empty(rows, *shape, dtype=dtype)
-        scores = x.new_empty(tokens, *shape, dtype=dtype) if keep else activated
+        scores = x.new_empty(tokens if keep else rows, *shape, dtype=dtype)
         scale = x.new_empty(tokens, len(ks), len(groups), dtype=wide(dtype))
         out = x.new_empty(tokens, len(vs), vs[0].shape[1], dtype=dtype)
         with without_autocast(x):
@@ -85,8 +85,7 @@ class _TiledPattention(torch.autograd.Function):
                     norm = torch.linalg.vector_norm(part, dim=-1, keepdim=True, dtype=s.dtype)
                     torch.rsqrt(norm.square_().div_(group.tau**2).add_(NORM_EPS), out=s)
                     part *= s.to(dtype)
-                w = _gelu(z, out=_rows(activated, 0, len(a)))
-                for v, each, result in zip(vs, w.unbind(1), _rows(out, start, rows).unbind(1), strict=True):
+                for v, each, result in zip(vs, F.gelu(z).unbind(1), _rows(out, start, rows).unbind(1), strict=True):
                     torch.mm(each, v, out=result)
         ctx.save_for_backward(x, scale, scores if keep else None, *weights)
         ctx.groups, ctx.rows, ctx.dtype = groups, rows, dtype
@@ -117,9 +116,8 @@ class _TiledPattention(torch.autograd.Function):
                 d_z, results = _rows(d_scaled, 0, len(a)), _rows(d_out, start, rows)
                 _through_values(F.gelu(z), vs, results, d_vs, d_z, first=start == 0)
                 _gelu_backward(d_z, z, grad_input=d_z)
-                d_scores = _through_norm(d_z, z, s_tile, groups)
-                _through_keys(a, ks, d_scores, d_ks, _rows(d_x, start, rows), first=start == 0)
-                del d_scores  # its place is the next tile's
+                _through_norm(d_z, z, s_tile, groups)
+                _through_keys(a, ks, d_z, d_ks, _rows(d_x, start, rows), first=start == 0)
         return d_x, None, None, *(d.to(weight.dtype) for d, weight in zip(gradients, weights, strict=True))
 
 
@@ -142,23 +140,12 @@ def _through_keys(
         add_product(d_k, d_each.T, x, first)
 
 
-def _through_norm(d_z: Tensor, z: Tensor, scale: Tensor, groups: Groups) -> Tensor:
-    """The gradient of the scores from that of the scaled scores, which is overwritten.
-
-    It is the gradient of weight normalisation: scores are the weights, z their direction at a length of tau, and scale
-    times tau the gain. torch has it in one pass over whole rows; in the parts of several groups it takes four, and so
-    where the gain would be rounded to the scores' precision.
-    """
-    if len(groups) == 1 and z.dtype == scale.dtype:
-        gain, length = scale * groups[0].tau, torch.full_like(scale, groups[0].tau)
-        rows = (each.flatten(0, 1) for each in (d_z, z, gain, length))
-        d_scores: Tensor = _weight_norm_backward(*rows, 0)[0]
-        return d_scores.view_as(z)
+def _through_norm(d_z: Tensor, z: Tensor, scale: Tensor, groups: Groups) -> None:
+    """Turn the gradient of the scaled scores into that of the scores, in place."""
     parts = (_parts(each, groups) for each in (d_z, z))
     for group, s, d_part, part in zip(groups, _columns(scale), *parts, strict=True):
         along = (d_part * part).sum(-1, keepdim=True, dtype=s.dtype).div_(-(group.tau**2))
         d_part.addcmul_(part, along.to(part.dtype)).mul_(s.to(part.dtype))
-    return d_z
 
 
 def _parts(scores: Tensor, groups: Groups) -> tuple[Tensor, ...]:

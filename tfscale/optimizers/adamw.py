@@ -1,11 +1,12 @@
 """AdamW (arXiv 1711.05101)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tfscale.models.config import ModelConfig
 from tfscale.optimizers.base import Optimizer, Slot
+from tfscale.ranges import Momentum, NonNegative
 
 if TYPE_CHECKING:
     import torch
@@ -17,22 +18,13 @@ class AdamW(Optimizer):
     """Fused AdamW. Matrices decay; the gains and biases of norms do not, as in GPT-2 and the released configs of
     arXiv 2410.23168."""
 
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
+    beta1: Momentum
+    beta2: Momentum
+    eps: NonNegative
+    weight_decay: NonNegative
 
     name: ClassVar[str] = "adamw"
     row_wise: ClassVar[bool] = True
-
-    def faults(self) -> Iterator[str]:
-        yield from super().faults()
-        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
-            if not 0 <= beta < 1:
-                yield f"{name}={beta}: must be 0 to less than 1"
-        for name, value in (("eps", self.eps), ("weight_decay", self.weight_decay)):
-            if not value >= 0:
-                yield f"{name}={value}: must be at least 0"
 
     def build(self, weights: Mapping[str, "Tensor"]) -> Sequence["torch.optim.Optimizer"]:
         import torch

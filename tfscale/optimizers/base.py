@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.faults import Fault, InvalidInput
 from tfscale.models.config import ModelConfig
+from tfscale.ranges import NonNegative, Rate
 from tfscale.registry import Registry
 from tfscale.untrusted import check_fields
 
@@ -34,9 +35,9 @@ class Slot:
 class Optimizer(ABC):
     """Settings of an optimizer. Subclasses are frozen dataclasses that add settings of their own."""
 
-    lr: float
+    lr: Rate
     """Peak learning rate."""
-    clip: float
+    clip: NonNegative
     """Largest gradient norm; 0: no clipping."""
 
     name: ClassVar[str]
@@ -48,11 +49,9 @@ class Optimizer(ABC):
     """Whether the update of a weight depends on no other weight, so that it can take place in the backward pass."""
 
     def faults(self) -> Iterator[str]:
-        """Yield what is wrong with the settings, as `key=value: must be ...`."""
-        if not self.lr > 0:
-            yield f"lr={self.lr}: must be above 0"
-        if not self.clip >= 0:
-            yield f"clip={self.clip}: must be at least 0"
+        """Yield settings that do not go together, as `key=value: must be ...`. What a single one may be, its type
+        says (`tfscale.ranges`)."""
+        yield from ()
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"]) -> Sequence["torch.optim.Optimizer"]:

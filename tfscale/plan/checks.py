@@ -10,7 +10,9 @@ from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, InvalidInput
 from tfscale.growth.recipe import RateSettings
 from tfscale.plan.arm_checks import check_arms
+from tfscale.plan.corpus import check_corpus
 from tfscale.plan.specs import optimizer
+from tfscale.stage.layout import in_backward_faults
 
 
 def check_experiment(experiment: Experiment) -> list[Fault]:
@@ -60,34 +62,16 @@ def _optim(experiment: Experiment) -> Iterator[Fault]:
                 f"must be left out with optim.name={chosen.name}, which does not update each row of a weight by itself"
             )
             yield Fault(f"{key}.rates", None, rule, "optim.name=adamw", reads=("optim.name",))
-    if experiment.launcher.update == "in_backward" and not chosen.weight_wise:
-        rule = f"must be whole with optim.name={chosen.name}, which needs all gradients at once"
-        yield Fault("launcher.update", "in_backward", rule, reads=("optim.name",))
+    ranks = max(1, experiment.launcher.ranks)
+    yield from in_backward_faults(experiment.launcher, chosen, ranks, batch // context // ranks)
 
 
 def _data(experiment: Experiment) -> Iterator[Fault]:
     data, context = experiment.data, experiment.model.context
-    if data.source in ("text", "shards") and data.path is None:
-        yield _unset("data.path", "data.source", data.source, "a file or folder")
-    if data.source == "hub" and not data.dataset:
-        yield _unset("data.dataset", "data.source", "hub", "a repository such as HuggingFaceFW/fineweb-edu")
-    if data.source != "hub" and data.dataset:
-        rule = f"must be null with data.source={data.source}"
-        yield Fault("data.dataset", data.dataset, rule, "data.source=hub", reads=("data.source",))
-    if data.tokenizer == "hub" and data.source != "shards" and not data.tokenizer_name:
-        yield _unset("data.tokenizer_name", "data.tokenizer", "hub", "gpt2, gpt_neox_20b or a repository")
-    if data.tokenizer == "file" and data.source != "shards" and data.tokenizer_path is None:
-        yield _unset("data.tokenizer_path", "data.tokenizer", "file", "a Hugging Face tokenizer.json")
-    if data.tokenizer == "bpe" and data.vocab_size < 257:
-        rule = "must be at least 257, the bytes and the end of text"
-        yield Fault("data.vocab_size", data.vocab_size, rule, "4096", reads=("data.tokenizer",))
+    yield from check_corpus(experiment)
     if data.validation_tokens < context:
         rule = f"must be at least model.context={context}"
         yield Fault("data.validation_tokens", data.validation_tokens, rule, "65536", reads=("model.context",))
-
-
-def _unset(key: str, by: str, value: str, needed: str) -> Fault:
-    return Fault(key, None, f"must be set: {by}={value} needs {needed}", f"{key}=...", reads=(by,))
 
 
 def _schedule(experiment: Experiment) -> Iterator[Fault]:
@@ -131,25 +115,8 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
         rule = f"must be 1 with launcher.kind={launcher.kind}"
         yield Fault("launcher.nodes", launcher.nodes, rule, "launcher=slurm", reads=("launcher.kind",))
     yield from check_sharing(experiment, launcher.ranks)
-    if launcher.update == "in_backward":
-        yield from _in_backward(experiment)
     if launcher.kind == "slurm":
         yield from _slurm(experiment)
-
-
-def _in_backward(experiment: Experiment) -> Iterator[Fault]:
-    """Nothing that needs all gradients at once goes with gradients that are dropped one by one."""
-    clip, launcher, why = experiment.optim.clip, experiment.launcher, "launcher.update=in_backward"
-    reads = ("launcher.update",)
-    if clip:
-        rule = f"must be 0 with {why}, which knows the gradients' norm too late"
-        yield Fault("optim.clip", clip, rule, "optim.clip=0", reads)
-    if launcher.non_finite == "skip":
-        rule = f"must be raise or rollback with {why}, which finds out too late"
-        yield Fault("launcher.non_finite", "skip", rule, "raise", reads)
-    if launcher.ranks > 1:
-        rule = f"must be whole with {launcher.ranks} processes"
-        yield Fault("launcher.update", "in_backward", rule, "launcher.update=whole", reads=("launcher.processes",))
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:

@@ -7,15 +7,14 @@ from typing import assert_never
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.data.errors import DataError
-from tfscale.data.hub import HubDataset, fetch_source, fetch_tokenizer
 from tfscale.data.manifest import Manifest, read_manifest
 from tfscale.data.prepare import prepare
 from tfscale.data.prepared import PreparedData
 from tfscale.data.progress import Progress
-from tfscale.data.sources import CorpusSpec, find_missing, fingerprint, vocab_size
-from tfscale.data.tokenizer import TokenizerSpec
+from tfscale.data.sources import SOURCES, CorpusSpec, fetch, find_missing, fingerprint, local_path, vocab_size
+from tfscale.data.tokenizer import BYTES_ONLY, TokenizerSpec
 from tfscale.data.unknown import MEND, unknown_words
-from tfscale.faults import Fault, UserFault, user_faults
+from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
 """Fingerprint of a corpus that is not there; a plan can still be made, and says so."""
@@ -52,7 +51,7 @@ def corpus_of(experiment: Experiment) -> Corpus:
     assert known is not None
     if rows is not None and rows < known:
         raise UserFault([Fault("model.vocab_size", rows, f"must be at least {known}, the entries of the tokenizer")])
-    folder = spec.path if spec.source == "shards" and spec.path else f"../../data/{key}"
+    folder = f"../../data/{key}" if spec.tokenizer else str(spec.path)
     return Corpus(spec, key, rows or known, folder, missing, prepared=manifest is not None)
 
 
@@ -69,28 +68,45 @@ def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str
 
 def _manifest(spec: CorpusSpec, folder: Path) -> Manifest | None:
     """Of the corpus, if it is prepared."""
-    if spec.source == "shards" and spec.path:
-        return read_manifest(Path(spec.path))
+    if spec.tokenizer is None:
+        return read_manifest(local_path(spec))
     return read_manifest(folder) if folder.exists() else None
 
 
 def spec_of(experiment: Experiment) -> CorpusSpec:
-    """The corpus that the settings describe.
+    """Return the corpus that the settings describe.
 
     Raises:
         UserFault: they describe none.
     """
+    with user_faults(DataError):
+        return _spec(experiment, _tokenizer(experiment))
+
+
+def check_corpus(experiment: Experiment) -> list[Fault]:
+    """Return the faults of the settings that describe a corpus, as its source and its tokenizer state them."""
+    faults: list[Fault] = []
+    tokenizer: TokenizerSpec | None = None
+    try:
+        tokenizer = _tokenizer(experiment)
+    except DataError as error:
+        faults, tokenizer = error.faults, TokenizerSpec("bpe", BYTES_ONLY)  # one that is right
+    try:
+        _spec(experiment, tokenizer)
+    except DataError as error:
+        faults += error.faults
+    return list(dict.fromkeys(faults))
+
+
+def _spec(experiment: Experiment, tokenizer: TokenizerSpec | None) -> CorpusSpec:
     data = experiment.data
-    with user_faults(DataError, about="data"):
-        return CorpusSpec(
-            source=data.source,
-            tokenizer=_tokenizer(experiment),
-            path=_absolute(data.path) if data.path else None,
-            text_key=data.text_key,
-            hub=_hub(experiment),
-            heldout_fraction=data.validation,
-            split_seed=data.split_seed,
-        )
+    names = ("source", "text_key", "dataset", "subset", "split", "revision", "options", "split_seed")
+    return CorpusSpec(
+        tokenizer=tokenizer,
+        path=_absolute(data.path) if data.path else None,
+        heldout_fraction=data.validation,
+        **{name: getattr(data, name) for name in names},
+    )
 
 
 def data_dir(experiment: Experiment) -> Path:
@@ -105,22 +121,11 @@ def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
     Raises:
         UserFault: it cannot be reached, or has no such thing.
     """
-    spec, root, data = spec_of(experiment), data_dir(experiment), experiment.data
+    spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
         return
-    faults: list[Fault] = []
-    if spec.tokenizer is not None and spec.tokenizer.name and not _is_there(spec.tokenizer.path):
-        try:
-            fetch_tokenizer(spec.tokenizer.name, root, data.tokenizer_path, progress)
-        except DataError as error:
-            faults += error.faults
-    if spec.hub is not None and not _is_there(spec.path):
-        try:
-            fetch_source(spec.hub, root, data.path, progress)
-        except DataError as error:
-            faults += error.faults
-    if faults:
-        raise UserFault(fault.under("data") for fault in faults)
+    with user_faults(DataError, about="data"):
+        fetch(spec, root, progress)
 
 
 def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> PreparedData:
@@ -153,8 +158,11 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
 
 def _tokenizer(experiment: Experiment) -> TokenizerSpec | None:
     data = experiment.data
-    if data.source == "shards":
-        return None
+    try:
+        if SOURCES.get(data.source).tokenized:
+            return None
+    except InvalidInput as error:
+        raise DataError(*error.faults) from error
     path = _absolute(data.tokenizer_path) if data.tokenizer_path else None
     if data.tokenizer == "file":
         return TokenizerSpec("file", path=path)
@@ -163,18 +171,6 @@ def _tokenizer(experiment: Experiment) -> TokenizerSpec | None:
     if data.tokenizer == "bpe":
         return TokenizerSpec("bpe", vocab_size=data.vocab_size)
     assert_never(data.tokenizer)
-
-
-def _hub(experiment: Experiment) -> HubDataset | None:
-    data = experiment.data
-    if data.source != "hub":
-        return None
-    assert data.dataset is not None  # checked with all other settings
-    return HubDataset(data.dataset, data.subset, data.split, data.revision)
-
-
-def _is_there(path: str | None) -> bool:
-    return path is not None and Path(path).exists()
 
 
 def _absolute(path: str) -> str:

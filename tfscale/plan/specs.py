@@ -1,7 +1,6 @@
 """From an experiment to the spec of a stage."""
 
 from dataclasses import fields, replace
-from typing import Any
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
@@ -20,6 +19,7 @@ from tfscale.plan.imported import begin_from
 from tfscale.plan.rates import rates_of
 from tfscale.stage.folder import Stage
 from tfscale.stage.learning_rate import learning_rate
+from tfscale.stage.run_options import RunOptions
 from tfscale.stage.spec import DataSpec, EndingSpec, RunSpec, ScheduleSpec, StageSpec, key_of
 from tfscale.stage.status import as_it_ended
 from tfscale.untrusted import check_fields
@@ -112,13 +112,9 @@ class Specs:
 
     def _run(self) -> RunSpec:
         launcher = self.experiment.launcher
-        names = [
-            item.name for item in fields(RunSpec) if item.name not in ("data_dir", "threads", "lanes", "recompute")
-        ]
-        values: dict[str, Any] = {name: getattr(launcher, name) for name in names}
-        values["recompute"] = launcher.activation_checkpointing
-        values |= {"threads": threads(self.experiment), "lanes": lanes(self.experiment)}
-        return RunSpec(data_dir=self.corpus.folder, **values)
+        options = {item.name: getattr(launcher, item.name) for item in fields(RunOptions)}
+        options["threads"] = threads(self.experiment)
+        return RunSpec(**options, data_dir=self.corpus.folder, lanes=lanes(self.experiment))
 
 
 def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:

@@ -10,11 +10,11 @@ import socket
 from dataclasses import dataclass
 from typing import assert_never
 
-from tfscale.models.counts import Flops, flops, non_embedding_parameters, parameters
+from tfscale.models.counts import Flops, Memory, flops, non_embedding_parameters, parameters
 from tfscale.models.execution import Recompute
 from tfscale.orchestrate.speed import Speed
-from tfscale.predict.layout import Layout, layout
 from tfscale.predict.machine import GIGA, Machine
+from tfscale.stage.layout import Layout, choose_layout, memory_of
 from tfscale.stage.spec import StageSpec
 
 
@@ -42,6 +42,9 @@ class Prediction:
     flops_per_token: int
     """Model FLOPs of training on it."""
     layout: Layout
+    accumulation: int
+    """Micro-batches of a batch, on each device."""
+    memory: Memory
     machine: Machine
     step: Step | None
     """None: the device is not known."""
@@ -63,7 +66,7 @@ class Prediction:
     @property
     def fits(self) -> bool:
         """Whether the device's memory is enough."""
-        return self.layout.fits
+        return self.machine.holds(self.memory)
 
     @property
     def seconds(self) -> float | None:
@@ -107,7 +110,7 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
     Args:
         speeds: of finished stages, from `finished_speeds`; those of about its size on such a device count.
     """
-    chosen = layout(spec, machine)
+    chosen = choose_layout(spec, machine)
     rate = measured_rate(spec, machine, speeds)
     return Prediction(
         parameters=parameters(spec.model),
@@ -115,6 +118,8 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
         batch_tokens=spec.batch_tokens,
         flops_per_token=flops(spec.model).training,
         layout=chosen,
+        accumulation=chosen.accumulation(machine.rows(spec)),
+        memory=memory_of(spec, chosen, machine),
         machine=machine,
         step=_step(spec, machine, chosen, rate),
         measured=rate is not None,
@@ -146,7 +151,7 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
         rate = machine.facts.mfu * machine.peak
         work += spec.batch_tokens * _twice(spec, chosen.recompute)
     bandwidth = machine.facts.bandwidth
-    held = parameters(spec.model) / chosen.shards
+    held = parameters(spec.model) / machine.shards(chosen.sharding)
     moved = 3 * 4 + 2 * spec.optimizer.bytes_per_weight(spec.model)  # weight and gradient are float32
     return Step(
         compute=work / (rate * machine.devices),
@@ -174,7 +179,7 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
     reduced = 4 * parameters(spec.model)  # float32 gradients, summed and given back, once a batch
     if chosen.sharding == "none":
         return 2 * _ring(reduced, machine.devices) / _bus(machine, machine.hosts)
-    moved = chosen.accumulation * _sharded_bytes(spec, machine)
+    moved = chosen.accumulation(machine.rows(spec)) * _sharded_bytes(spec, machine)
     if chosen.sharding == "full":
         return _ring(moved, machine.devices) / _bus(machine, machine.hosts)
     if chosen.sharding == "hybrid":

@@ -12,6 +12,7 @@ from tfscale.faults import Fault, UserFault
 from tfscale.orchestrate.launchers.machine import processes_of, visible_devices
 from tfscale.orchestrate.launchers.processes import built_for_devices
 from tfscale.plan.devices import facts, peak_of
+from tfscale.stage.layout import Hardware
 
 if TYPE_CHECKING:
     import torch
@@ -22,20 +23,13 @@ HOST_DEVICES = 8
 MANY = 10**6
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What a stage would run on: one process a device, all devices alike."""
+@dataclass(frozen=True, kw_only=True)
+class Machine(Hardware):
+    """What a stage would run on."""
 
-    device: Literal["cpu", "cuda"]
     name: str
-    memory: int | None
-    """Bytes of a device; None: it is not known which device that will be."""
     peak: float | None
     """FLOP/s of a device's matrix products, in the precision of the run."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    devices: int = 1
-    """Of all hosts together."""
-    hosts: int = 1
     most: int = 1
     """Devices that could be asked for."""
     cluster: bool = False
@@ -46,11 +40,6 @@ class Machine:
     """Datasheet, price and the assumed MFU."""
     names: tuple[str, ...] = ()
     """What environment.json calls the device."""
-
-    @property
-    def per_host(self) -> int:
-        """Devices of each host."""
-        return self.devices // self.hosts
 
     @property
     def datasheet_peak(self) -> float | None:
@@ -109,7 +98,7 @@ def _named(experiment: Experiment) -> Machine:
         peak=peak,
         precision=precision,
         devices=launcher.ranks,
-        hosts=launcher.nodes,
+        per_host=launcher.ranks // launcher.nodes,
         most=MANY if launcher.kind == "slurm" else HOST_DEVICES,
         cluster=launcher.kind == "slurm",
         measured=False,
@@ -128,7 +117,7 @@ def _unknown(experiment: Experiment) -> Machine:
         peak=None,
         precision=_precision(launcher, kind),
         devices=launcher.ranks,
-        hosts=launcher.nodes,
+        per_host=launcher.ranks // launcher.nodes,
         most=MANY,
         cluster=True,
         measured=False,
@@ -153,6 +142,7 @@ def _here(experiment: Experiment, timed: bool) -> Machine:
             peak=_measured_peak(1024, kind, precision) / devices if timed else None,
             precision=precision,
             devices=devices,
+            per_host=devices,
             facts=experiment.device,
             names=(platform.processor() or platform.machine(),),
         )
@@ -166,6 +156,7 @@ def _here(experiment: Experiment, timed: bool) -> Machine:
         peak=_measured_peak(8192, kind, precision),
         precision=precision,
         devices=devices,
+        per_host=devices,
         most=there,
         facts=_filled(experiment.device, facts(properties.name)),
         names=(properties.name,),

@@ -13,7 +13,7 @@ from tfscale.plan.checks import check_sharing
 from tfscale.plan.corpus import Corpus, corpus_of
 from tfscale.plan.plan import Plan
 from tfscale.predict.cost import Prediction, predict
-from tfscale.predict.layout import mend
+from tfscale.predict.fixes import cheapest_fix
 from tfscale.predict.machine import Machine, running_machine
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import StageSpec
@@ -83,10 +83,10 @@ def shortage(spec: StageSpec, prediction: Prediction) -> str:
     assert machine.memory is not None
     held = f"launcher.micro_batch={spec.run.micro_batch}" if spec.run.micro_batch else f"{layout.micro_batch} at a time"
     held = "one sequence at a time" if layout.micro_batch == 1 and not spec.run.micro_batch else held
-    settings = mend(spec, machine)
+    settings = cheapest_fix(spec, machine)
     remedy = f"it would fit with {' '.join(settings)}" if settings else "use a larger device"
     return (
-        f"{spec.label} needs {gigabytes(layout.memory.total)} a device with {held}, and of the "
+        f"{spec.label} needs {gigabytes(prediction.memory.total)} a device with {held}, and of the "
         f"{gigabytes(machine.memory)} of {machine.name} {MEMORY_SHARE:.0%} may be planned with; {remedy}"
     )
 

@@ -5,7 +5,7 @@ Each line is one event:
     {"event": "start", "step": 0, "time": ..., "host": ..., "pid": ..., "device": ..., "processes": ...,
      "sharding": ..., "recompute": ..., "micro_batch": ..., "micro_batch_by": ..., "evaluation_batch": ...}
                                      the stage was taken up at this step; pid of the leading one of so many processes,
-                                     and what they made of the settings that said auto (`tfscale.training.fitting`)
+                                     and what they made of the settings that said auto (`tfscale.stage.layout`)
     {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
      "peak_memory": ..., + totals}      in bytes, of the leading process: its device's allocator, or on the CPU itself
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,

@@ -14,7 +14,9 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
 from tfscale.optimizers import base as optimizers
 from tfscale.optimizers.base import Optimizer
+from tfscale.ranges import Count, Fraction, Natural, NonNegative, Positive
 from tfscale.stage import how
+from tfscale.stage.run_options import RunOptions
 from tfscale.untrusted import check_fields
 
 STAGE_FILE = "stage.yaml"
@@ -29,11 +31,11 @@ class DataSpec:
     fingerprint: str
     """Of the prepared corpus: source, tokenizer and split."""
     order_seed: int
-    start: int
+    start: Natural
     """Position in the order, in tokens, of the stage's first batch."""
     heldout_tokens: int
     """Evaluation reads this many tokens of the held-out split, always the same ones."""
-    heldout_start: int = 0
+    heldout_start: Natural = 0
     """Position in the held-out split of the first of them."""
 
 
@@ -42,12 +44,12 @@ class ScheduleSpec:
     """Learning rate over the stage: a linear warm-up from `warmup_from`, then `kind`."""
 
     kind: Literal["cosine", "wsd", "constant"]
-    warmup_tokens: int
-    warmup_from: float
+    warmup_tokens: Natural
+    warmup_from: NonNegative
     """Learning rate at the start of the warm-up: 0, or the parent's last one."""
-    floor: float
+    floor: Fraction
     """Last learning rate as a fraction of the peak; for cosine and wsd."""
-    decay: float
+    decay: Fraction
     """wsd: the last fraction of the stage, over which the rate falls linearly to the floor."""
 
 
@@ -78,59 +80,23 @@ class EndingSpec:
     `every_tokens` tokens."""
 
     rule: Literal["plateau", "predicted_gain"]
-    every_tokens: int
+    every_tokens: Count
     """A multiple of the stage's batch_tokens."""
-    least: float
+    least: Positive
     """Nats."""
-    looks: int
-    most_tokens: int
+    looks: Count
+    most_tokens: Count
     """The stage's budget: it never gets more."""
 
 
 @dataclass(frozen=True)
-class RunSpec:
-    """How the stage is run. Nothing here is part of the stage's key; all of it may change between resumes."""
+class RunSpec(RunOptions):
+    """How the stage is run. Nothing here is part of the stage's key."""
 
-    data_dir: str
+    data_dir: str = field(kw_only=True)
     """Folder of the prepared corpus, absolute or relative to the stage's folder."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast on CUDA, fp32 on the CPU. Weights and moments are always fp32."""
-    threads: int = 0
-    """CPU threads; 0: as many as torch takes by itself."""
-    lanes: int = 1
+    lanes: Count = 1
     """Batches that an evaluation on a CPU works on at the same time, with so many threads each, if they fit."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """`auto`: torch.compile on CUDA, eager on the CPU."""
-    micro_batch: int = 0
-    """Sequences a device holds at once; 0: as many of a batch as the memory model says fit and, on CUDA, a dry step
-    finds. Gradients accumulate over the micro-batches of a batch."""
-    recompute: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """What the backward pass makes again instead of keeping it (`tfscale.models.execution`). `auto`: nothing, unless
-    one sequence would not fit otherwise."""
-    sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
-    """Of several processes: `none` keeps the whole model on each (DDP), `full` divides it among all (FSDP2), `hybrid`
-    among the processes of a host (HSDP). `auto`: `none` if the model fits on each, else `full`."""
-    update: Literal["whole", "in_backward"] = "whole"
-    """`in_backward`: each weight is updated as soon as the backward pass has made its gradient, which is then dropped.
-    Saves the memory of the gradients; needs the whole batch as one micro-batch, one process and no clipping."""
-    log_tokens: int = 0
-    """Tokens between two training events; 0: a hundred a stage."""
-    eval_tokens: int = 0
-    """Tokens between two evaluations; 0: ten a stage, fewer where they would take more than a tenth of its training
-    (`tfscale.training.evaluation`). The end of a stage is always evaluated, and a grown model before its first step."""
-    checkpoint_minutes: float = 10.0
-    checkpoint_tokens: int = 0
-    """Tokens between two checkpoints, beside those by time; 0: by time alone."""
-    keep: int = 2
-    """Checkpoints that stay while a stage runs. The last one stays for good."""
-    keep_tokens: int = 0
-    """Checkpoints at multiples of so many tokens stay for good; 0: none but the last."""
-    non_finite: Literal["raise", "skip", "rollback"] = "raise"
-    """What to do about a loss or gradient that is no number, before it reaches the weights. `raise`: stop. `skip`: go
-    on without the step's update. `rollback`: go on from the last checkpoint, and past the batch."""
-    non_finite_cap: int = 10
-    """More such steps than this end the stage, whatever the policy."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +107,9 @@ class StageSpec:
     """For people; not part of the key."""
     model: ModelConfig
     data: DataSpec
-    tokens: int
+    tokens: Natural
     """The stage's budget, a multiple of batch_tokens; with an `ending`, what came out where that is known."""
-    batch_tokens: int
+    batch_tokens: Count
     """Tokens an optimizer step, over all devices and micro-batches: a multiple of the model's context."""
     optimizer: Optimizer
     schedule: ScheduleSpec
@@ -192,6 +158,11 @@ class StageSpec:
         return self.batch_tokens // self.model.context
 
 
+_RUN_NAMES = {"activation_checkpointing": "recompute"}
+"""Names in `stage.yaml` of run options that are called otherwise in the configuration."""
+_SETTINGS = {name: setting for setting, name in _RUN_NAMES.items()}
+
+
 def steps_of(tokens: int, spec: StageSpec) -> int:
     """Optimizer steps nearest to a number of tokens, at least one."""
     return max(1, round(tokens / spec.batch_tokens))
@@ -199,7 +170,9 @@ def steps_of(tokens: int, spec: StageSpec) -> int:
 
 def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     """Plain values for JSON; `spec_from_dict` reads them back."""
-    return {**asdict(spec), "model": to_dict(spec.model), "optimizer": optimizers.to_dict(spec.optimizer)}
+    run = {_RUN_NAMES.get(name, name): value for name, value in asdict(spec.run).items()}
+    model, optimizer = to_dict(spec.model), optimizers.to_dict(spec.optimizer)
+    return {**asdict(spec), "model": model, "optimizer": optimizer, "run": run}
 
 
 def what_of(spec: StageSpec) -> dict[str, Any]:
@@ -224,7 +197,7 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
             "data": DataSpec(**values["data"]),
             "optimizer": optimizers.from_dict(values["optimizer"]),
             "schedule": ScheduleSpec(**values["schedule"]),
-            "run": RunSpec(**values["run"]),
+            "run": RunSpec(**{_SETTINGS.get(name, name): value for name, value in values["run"].items()}),
         }
     )
 
@@ -270,32 +243,18 @@ def read_spec(stage_dir: Path) -> StageSpec:
 
 def _faults(spec: StageSpec) -> Iterator[str]:
     """What a stage that `tfscale run` wrote never is, and one that was edited may be."""
-    context, schedule, run = spec.model.context, spec.schedule, spec.run
-    least = 1 if spec.init_from is None else 0
-    if spec.batch_tokens < 1 or spec.batch_tokens % context:
+    context = spec.model.context
+    if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"
-    elif spec.tokens < least or spec.tokens % spec.batch_tokens:
+    elif (spec.tokens == 0 and spec.init_from is None) or spec.tokens % spec.batch_tokens:
         yield f"tokens={spec.tokens}: must be a multiple of batch_tokens={spec.batch_tokens}"
-    if spec.ending is not None and spec.batch_tokens > 0:
+    if spec.ending is not None:
         yield from _ending_faults(spec, spec.ending)
     if spec.data.heldout_tokens < context:
         yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"
     yield from (f"optimizer.{fault}" for fault in spec.optimizer.faults())
     if spec.rates is not None and not spec.optimizer.row_wise:
         yield f"rates: must be null with optimizer.name={spec.optimizer.name}, which does not update rows on their own"
-    for name, fraction in (("floor", schedule.floor), ("decay", schedule.decay)):
-        if not 0 <= fraction <= 1:
-            yield f"schedule.{name}={fraction}: must be a fraction, 0 to 1"
-    if run.keep < 1 or run.non_finite_cap < 1:
-        yield f"run.keep={run.keep}, run.non_finite_cap={run.non_finite_cap}: must be at least 1"
-    parts = {"data": (spec.data, ("start", "heldout_start")),
-             "schedule": (schedule, ("warmup_tokens", "warmup_from")),
-             "run": (run, ("threads", "lanes", "micro_batch", "log_tokens", "eval_tokens", "checkpoint_minutes",
-                           "checkpoint_tokens", "keep_tokens"))}  # fmt: skip
-    for part, (values, names) in parts.items():
-        for name in names:
-            if getattr(values, name) < 0:
-                yield f"{part}.{name}={getattr(values, name)}: must be at least 0"
     if (spec.parent is None) != (spec.parent_dir is None) or (spec.parent is None) != (spec.growth is None):
         yield "parent, parent_dir and growth: must stand together or not at all"
 
@@ -303,11 +262,9 @@ def _faults(spec: StageSpec) -> Iterator[str]:
 def _ending_faults(spec: StageSpec, ending: EndingSpec) -> Iterator[str]:
     for name in ("every_tokens", "most_tokens"):
         value = getattr(ending, name)
-        if value < 1 or value % spec.batch_tokens:
+        if value % spec.batch_tokens:
             yield f"ending.{name}={value}: must be a multiple of batch_tokens={spec.batch_tokens}"
     if spec.tokens > ending.most_tokens:
         yield f"tokens={spec.tokens}: must be at most ending.most_tokens={ending.most_tokens}"
     if spec.schedule.kind == "cosine":
         yield "schedule.kind=cosine: its length has to be known, so it cannot have an ending; wsd and constant can"
-    if ending.looks < 1 or not ending.least > 0:
-        yield f"ending.looks={ending.looks}, ending.least={ending.least}: must be at least 1 and above 0"

@@ -8,21 +8,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from tfscale import children
 from tfscale.host import process_peak_memory
+from tfscale.stage.layout import Hardware
 from tfscale.stage.spec import RunSpec
 from tfscale.training.place import read_place
+from tfscale.training.world import World
 
 
 @dataclass(frozen=True)
 class Device:
     """A resolved device."""
 
-    kind: str
+    kind: Literal["cpu", "cuda"]
     bf16: bool
     compiled: bool
 
@@ -65,6 +67,17 @@ def resolve(run: RunSpec) -> Device:
         kind=kind,
         bf16=run.precision == "bf16" or (run.precision == "auto" and on_cuda),
         compiled=run.compile == "on" or (run.compile == "auto" and on_cuda),
+    )
+
+
+def hardware_of(device: Device, world: World) -> Hardware:
+    """Return what the ranks of a stage may plan with: what is free on the leading one, the same on all."""
+    return Hardware(
+        device=device.kind,
+        memory=world.share(free_memory(device, world.local_size)),
+        precision="bf16" if device.bf16 else "fp32",
+        devices=world.size,
+        per_host=world.local_size,
     )
 
 

@@ -14,18 +14,20 @@ from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Totals
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
+from tfscale.faults import InvalidInput
 from tfscale.files import write_json
 from tfscale.models.counts import flops, parameters
 from tfscale.stage import events
 from tfscale.stage.ending import end_of, looks_at
+from tfscale.stage.layout import Layout, choose_layout, in_backward_faults, layout_of
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.spec import StageSpec, key_of, steps_of
-from tfscale.training.device import Device, free_memory
+from tfscale.training.device import Device, hardware_of
 from tfscale.training.energy import EnergyMeter
 from tfscale.training.evaluation import Evaluation, evaluate, evaluations_of
-from tfscale.training.fitting import check_update, fit, measured
 from tfscale.training.parallel import gathering
 from tfscale.training.preemption import Preemption
+from tfscale.training.probe import probe_micro_batch
 from tfscale.training.saver import Saver
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update
@@ -41,11 +43,13 @@ class Trainer:
     ) -> None:
         self.stage_dir, self.spec, self.data, self.device, self.preempted = stage_dir, spec, data, device, preempted
         self.world, self.rows = world, split_rows(spec.sequences, world)
-        check_update(spec, world, self.rows)
-        layout = fit(spec, device, world, self.rows, free_memory(device, world.local_size), self._before())
+        if faults := list(in_backward_faults(spec.run, spec.optimizer, world.size, self.rows)):
+            raise InvalidInput(*faults)
+        lanes = spec.run.lanes if device.kind == "cpu" and not device.compiled and world.size == 1 else 1
+        layout = choose_layout(spec, hardware_of(device, world), self._previous_layout(), lanes)
         self.state = StageState(spec, device, world, layout)
         self.objective = self.state.objective
-        self.layout = measured(layout, self.objective, spec, device, world)
+        self.layout = probe_micro_batch(layout, self.objective, spec, device, world)
         self.update = build_update(self.state, world, spec)
         self.batches = Batches(data.train, spec.model.context, spec.data.order_seed)
         self.flops_per_token = flops(spec.model).training
@@ -97,12 +101,11 @@ class Trainer:
         self.world.barrier()  # the first rank to exit ends the others
         return False
 
-    def _before(self) -> events.Event | None:
-        """What the last process of as many ranks said when it took up the stage."""
+    def _previous_layout(self) -> Layout | None:
+        """The layout of the last process of as many ranks that took up the stage."""
         starts = [event for event in events.read_events(self.stage_dir) if event["event"] == "start"]
         same = [event for event in starts if event["processes"] == self.world.size]
-        before: events.Event | None = self.world.share(same[-1] if same else None)
-        return before
+        return layout_of(self.world.share(same[-1] if same else {}))
 
     def _train_step(self) -> None:
         spec, step = self.spec, self.step

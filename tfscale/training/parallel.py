@@ -10,8 +10,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from tfscale.models.language_model import LanguageModel
+from tfscale.stage.layout import Layout
 from tfscale.training.device import Device
-from tfscale.training.fitting import Fit
 from tfscale.training.sharding import shard
 from tfscale.training.world import World
 
@@ -30,7 +30,7 @@ class Objective(nn.Module):
         return self.model.loss(inputs, targets, reduction="sum")
 
 
-def parallelize(model: LanguageModel, world: World, device: Device, fit: Fit) -> nn.Module:
+def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
     """The objective of a model as it is trained. In order: what is recomputed, compiled blocks, data parallelism.
 
     Args:
@@ -39,12 +39,12 @@ def parallelize(model: LanguageModel, world: World, device: Device, fit: Fit) ->
     Returns:
         An `Objective`, wrapped. Its backward passes give the mean of the ranks' gradients.
     """
-    model.recompute = fit.recompute
+    model.recompute = layout.recompute
     if device.compiled:
         model.compile_parts()
     objective = Objective(model)
-    if fit.sharding != "none":
-        shard(objective, model.blocks, world, device, hybrid=fit.sharding == "hybrid")
+    if layout.sharding != "none":
+        shard(objective, model.blocks, world, device, hybrid=layout.sharding == "hybrid")
     elif world.size > 1:
         return DistributedDataParallel(objective, gradient_as_bucket_view=True)
     return objective

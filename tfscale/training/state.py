@@ -8,9 +8,9 @@ from torch import Tensor
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Part
 from tfscale.models.init import build_model, init_weights
+from tfscale.stage.layout import Layout
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
-from tfscale.training.fitting import Fit
 from tfscale.training.optimizer import ModelOptimizer
 from tfscale.training.parallel import parallelize
 from tfscale.training.sharding import initialise_shares, part_of
@@ -20,12 +20,12 @@ from tfscale.training.world import World
 class StageState:
     """The model of a stage, its optimizer and its counters. The weights have no values before `load` or `reset`."""
 
-    def __init__(self, spec: StageSpec, device: Device, world: World, fit: Fit) -> None:
+    def __init__(self, spec: StageSpec, device: Device, world: World, layout: Layout) -> None:
         self._spec, self._world = spec, world
         torch.manual_seed(spec.seed)  # torch seeds each process at random; nothing may depend on that
-        self._sharded = fit.sharding != "none"
+        self._sharded = layout.sharding != "none"
         self.model = build_model(spec.model, device="meta" if self._sharded else device.kind)
-        self.objective = parallelize(self.model, world, device, fit)
+        self.objective = parallelize(self.model, world, device, layout)
         if self._sharded:
             self.model.to_empty(device=device.kind)  # this rank's shares alone
         self.optimizer = ModelOptimizer(self.model, spec.optimizer, one_per_weight=spec.run.update == "in_backward")

@@ -1,0 +1,200 @@
+"""Data sets of the Hugging Face hub.
+
+What was fetched is recorded beside the prepared corpora, with the commit and the SHA-256 of every file. A data set that
+changes on the hub does not change under a finished run.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tfscale.data.dataset_files import choose
+from tfscale.data.errors import DataError
+from tfscale.data.hub import FETCHED, cached, client, reaching, shown, slug
+from tfscale.data.listing import Listing, TextFile
+from tfscale.data.progress import Progress, Report
+from tfscale.data.readers import TextPart, divide
+from tfscale.data.sources import CorpusSpec, Source, needed, unused
+from tfscale.data.text import TextSource, digests_of, identity_of
+from tfscale.faults import Fault
+from tfscale.files import read_object, write_json
+from tfscale.untrusted import check_fields
+
+CARD = "README.md"
+DOWNLOADS = 4
+"""Files that are fetched at once."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a data set."""
+
+    name: str
+    """Path in the repository."""
+    size: int
+    sha256: str
+    """Made by `tfscale.data.text.digests_of`."""
+
+
+@dataclass(frozen=True)
+class HubSource(Source):
+    """The documents of a data set that was fetched, identified and read like local files."""
+
+    dataset: str
+    subset: str | None
+    split: str
+    commit: str
+    files: tuple[HubFile, ...]
+    text_key: str = "text"
+
+    @classmethod
+    def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
+        """Return the faults of the settings: a data set is needed."""
+        example = "HuggingFaceFW/fineweb-edu"
+        return chain(needed(spec, "dataset", "a repository", example), unused(spec, "options"))
+
+    @classmethod
+    def of(cls, spec: CorpusSpec, root: Path | None) -> Source:
+        """Return the data set that was fetched, or the folder at `path` where there is one.
+
+        Raises:
+            DataError: it was not fetched, or its record is damaged.
+        """
+        if spec.path_exists:
+            return TextSource.of(spec, root)
+        found = fetched(spec, root)
+        if found is None:
+            raise DataError(
+                f"data set {_title(spec)} is not here yet. `tfscale data prepare` with the same settings fetches and "
+                f"prepares it. {_by_hand(spec)}"
+            )
+        return found
+
+    @classmethod
+    def fetch(cls, spec: CorpusSpec, root: Path, progress: Progress) -> None:
+        """Bring the files into the hub's cache, unless they are in it or `path` has them.
+
+        Raises:
+            DataError: out of reach, or there are no such files; the message says how to bring them by hand.
+        """
+        if spec.path_exists:
+            return
+        known = fetched(spec, root)
+        commit, names = (known.commit, [file.name for file in known.files]) if known else _list(spec)
+        with reaching(f"data set {_title(spec)}", _by_hand(spec)):
+            files = _download(spec.dataset, commit, names, progress)
+        if known is None:
+            progress(Report("checking what was fetched"))
+            digests = digests_of(files)
+            sizes = [file.stat().st_size for file in files]
+            records = tuple(map(HubFile, names, sizes, digests))
+            content = asdict(cls(str(spec.dataset), spec.subset, spec.split, commit, records))
+            del content["text_key"]
+            write_json(_record(spec, root), content)
+
+    def identity(self) -> dict[str, str]:
+        """Return the identity of the same files in a local folder."""
+        digest = identity_of([file.name for file in self.files], [file.sha256 for file in self.files])
+        return {"source": "text", "sha256": digest, "text_key": self.text_key}
+
+    def origin(self) -> dict[str, str]:
+        """Return the data set and its commit."""
+        return {"dataset": self.dataset, "subset": self.subset or "", "split": self.split, "commit": self.commit}
+
+    def listing(self) -> Listing:
+        """List the files of the subset's split, whether they are still in the cache or not."""
+        return Listing(
+            tuple(TextFile(file.name, self._path(file) or Path(file.name), file.size) for file in self.files)
+        )
+
+    def parts(self) -> list[TextPart]:
+        """Divide the documents into parts.
+
+        Raises:
+            DataError: files have been removed from the cache.
+        """
+        paths = []
+        for file in self.files:
+            path = self._path(file)
+            if path is None or path.stat().st_size != file.size:
+                raise DataError(
+                    f"{self.dataset}: {file.name} is no longer in the hub's cache as it was fetched. `tfscale data "
+                    "prepare` with the same settings fetches what is not there; remove what is of another size."
+                )
+            paths.append(path)
+        return divide(paths, self.text_key)
+
+    def _path(self, file: HubFile) -> Path | None:
+        return cached(self.dataset, "dataset", self.commit, file.name)
+
+
+def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
+    """Return a data set that was fetched; the hub is not asked.
+
+    Raises:
+        DataError: its record is damaged.
+    """
+    if root is None or not (path := _record(spec, root)).exists():
+        return None
+    try:
+        values = read_object(path)
+        files = tuple(HubFile(**file) for file in values.pop("files"))
+        source = HubSource(**values, files=files, text_key=spec.text_key)
+        check_fields(source)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: damaged ({error}). Remove it; `tfscale data prepare` makes it again.") from error
+    return source
+
+
+def _record(spec: CorpusSpec, root: Path) -> Path:
+    parts = (str(spec.dataset), spec.subset or "", spec.split, spec.revision)
+    return root / FETCHED / f"{'+'.join(map(slug, parts))}.json"
+
+
+def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
+    """Return the commit and the names of the files: on the hub, or in its cache where the hub is out of reach."""
+    hub, dataset = client(), str(spec.dataset)
+    try:
+        info = hub.HfApi().dataset_info(dataset, revision=spec.revision, timeout=60)
+        card: Mapping[str, Any] = info.card_data.to_dict() if info.card_data else {}
+        commit, names = info.sha, [each.rfilename for each in info.siblings]
+    except Exception as error:  # of several libraries; reported below unless the cache helps
+        card_file = hub.try_to_load_from_cache(dataset, CARD, repo_type="dataset", revision=spec.revision)
+        with reaching(f"data set {_title(spec)}", _by_hand(spec), error):
+            folder = Path(
+                hub.snapshot_download(dataset, repo_type="dataset", revision=spec.revision, local_files_only=True)
+            )
+        files = (file for file in folder.rglob("*") if file.is_file())
+        commit, names = folder.name, [file.relative_to(folder).as_posix() for file in files]
+        card = hub.DatasetCard.load(card_file).data.to_dict() if isinstance(card_file, str) else {}
+    return commit, choose(names, card, dataset, spec.subset, spec.split)
+
+
+def _download(dataset: str | None, commit: str, names: Sequence[str], progress: Progress) -> list[Path]:
+    """Return each file's path in the hub's cache. The client fetches only what is not there."""
+
+    def download(name: str) -> Path:
+        return Path(client().hf_hub_download(dataset, name, repo_type="dataset", revision=commit))
+
+    files = []
+    with ThreadPoolExecutor(DOWNLOADS) as threads:
+        for file in threads.map(download, names):
+            files.append(file)
+            progress(Report(f"fetching {dataset}: {len(files)} of {len(names)} files"))
+    return files
+
+
+def _title(spec: CorpusSpec) -> str:
+    return f"{spec.dataset} ({', '.join(filter(None, (spec.subset, spec.split)))})"
+
+
+def _by_hand(spec: CorpusSpec) -> str:
+    folder = shown(spec.path)
+    return (
+        f"Or bring the files of split {spec.split}{f' of subset {spec.subset}' if spec.subset else ''}, which the head "
+        f"of its README.md names, from a machine that reaches the hub (hf download {spec.dataset} --repo-type dataset "
+        f"--include PATTERN --local-dir {folder}), and read them from there: data.path={folder}"
+    )

@@ -1,0 +1,108 @@
+"""Types of numbers within a range, for settings. One declaration holds for the user's configuration, which pydantic
+reads, and for files that `tfscale.untrusted` checks."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+LARGEST = 10**18
+"""Largest whole number; far beyond what any machine trains, and small enough for every product of a prediction."""
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, for `Annotated`. The number is finite in any case."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    what: str = ""
+    """What the number is, such as "a fraction"."""
+    such_as: str = ""
+    """A value to try."""
+    read: Callable[[Any], Any] | None = None
+    """Makes a number of what a user may write for it."""
+
+    def fault(self, value: float) -> str | None:
+        """Return what the number must be, if it is not."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return "must be a finite number"
+        if isinstance(value, int) and abs(value) > LARGEST:
+            return "must be at most 10^18"
+        if self.least <= value <= self.most and self.above < value < self.below:
+            return None
+        named = f"{self.what}, {self._bounds()}" if self.what else self._bounds()
+        return f"must be {named}" + (f"; try {self.such_as}" if self.such_as else "")
+
+    def _bounds(self) -> str:
+        if -math.inf < self.least and self.most < math.inf:
+            return f"from {self.least:g} to {self.most:g}"
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if math.isfinite(bound))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        """Let pydantic read and check values of the annotated type."""
+        from pydantic_core import core_schema
+
+        schema = core_schema.no_info_after_validator_function(self._checked, handler(source))
+        return core_schema.no_info_before_validator_function(self.read, schema) if self.read else schema
+
+    def _checked(self, value: float) -> float:
+        if fault := self.fault(value):
+            raise ValueError(fault)
+        return value
+
+
+def read_amount(value: Any) -> Any:
+    """Return 15B, 300_000, 1.5M or 2e6 as a whole number, and anything that is not text as it is.
+
+    Raises:
+        ValueError: text that is no amount.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][0-9]+)?)\s*([KMBT]?)", value.strip())
+        if not match:
+            raise ValueError("must be a number of tokens; try 15B, 1.5M, 300K or 65536")
+        count = float(match[1].replace("_", "")) * _UNITS[match[2]]
+        if count > LARGEST:
+            raise ValueError("must be at most 10^18 tokens")
+        return round(count)
+    return value
+
+
+def _read_auto(value: Any) -> Any:
+    return 0 if value == "auto" else value
+
+
+Positive = Annotated[float, Range(above=0)]
+"""A number above 0."""
+NonNegative = Annotated[float, Range(least=0)]
+"""A number, at least 0."""
+Rate = Annotated[float, Range(above=0, such_as="3e-4")]
+"""A learning rate, above 0."""
+Fraction = Annotated[float, Range(0, 1, what="a fraction", such_as="0.1")]
+"""A fraction, from 0 to 1."""
+Momentum = Annotated[float, Range(least=0, below=1, such_as="0.9")]
+"""Share of the old mean in a running one, at least 0 and below 1."""
+Factor = Annotated[float, Range(above=0, most=1000, what="a factor", such_as="1")]
+"""A factor, above 0 and at most 1000."""
+Nats = Annotated[float, Range(above=0, below=10, what="nats of loss", such_as="0.02")]
+"""A difference of losses, above 0 and below 10."""
+Share = Annotated[float, Range(above=0, below=1, what="a fraction", such_as="0.05")]
+"""A fraction, above 0 and below 1."""
+Whole = Annotated[int, Range()]
+"""Any whole number up to 10^18, negative ones too."""
+Natural = Annotated[int, Range(least=0)]
+"""A whole number, at least 0."""
+Count = Annotated[int, Range(least=1)]
+"""A whole number, at least 1."""
+Amount = Annotated[int, Range(least=0, read=read_amount)]
+"""A count of tokens: 15B, 1.5M, 300K, 65536."""
+AutoCount = Annotated[int, Range(least=0, read=_read_auto)]
+"""A count, or auto (0)."""

@@ -1,0 +1,206 @@
+"""How a stage is laid out on its devices: sharding, recomputation and micro-batch.
+
+Planning and training choose by the same rules. A plan knows the whole memory of a device, or nothing of it; training
+knows what is free. Nothing here needs torch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from tfscale.faults import Fault
+from tfscale.models.counts import MEMORY_SHARE, Memory, memory
+from tfscale.models.execution import Execution, Recompute
+from tfscale.optimizers.base import Optimizer
+from tfscale.stage.run_options import RunOptions
+from tfscale.stage.spec import StageSpec
+from tfscale.untrusted import check_fields
+
+Sharding = Literal["none", "full", "hybrid"]
+"""Weights, gradients and moments are whole on each device (DDP), sharded over all devices (FSDP2), or sharded over the
+devices of a host (HSDP)."""
+
+EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 16_384}
+"""Tokens of one forward pass of an evaluation, if so many fit: more are slower on a CPU, whose caches they leave."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The devices that train a stage together, all alike, each with a process of its own."""
+
+    device: Literal["cpu", "cuda"]
+    memory: int | None
+    """Bytes that a device has for the stage. None: not known."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    devices: int = 1
+    """Devices of all hosts together."""
+    per_host: int = 1
+    """Devices of each host."""
+
+    @property
+    def hosts(self) -> int:
+        """Hosts that hold the devices."""
+        return self.devices // self.per_host
+
+    def rows(self, spec: StageSpec) -> int:
+        """Sequences of a batch that each device takes."""
+        return max(1, spec.sequences // self.devices)
+
+    def shards(self, sharding: Sharding) -> int:
+        """Devices that the weights are divided among."""
+        return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
+
+    def holds(self, needed: Memory) -> bool:
+        """Whether a step that needs so much fits; a device whose memory is not known holds everything."""
+        return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a stage's settings, and its devices where they leave it open, come to."""
+
+    sharding: Sharding
+    recompute: Recompute
+    micro_batch: int
+    """Sequences that a device holds at once in training."""
+    evaluation_batch: int
+    """Sequences that a device holds at once in evaluations."""
+    micro_batch_by: Literal["set", "as before", "whole batch", "memory model", "dry step"]
+    """How the micro-batch was chosen."""
+    lanes: int = 1
+    """Batches that an evaluation works on at the same time."""
+
+    def accumulation(self, rows: int) -> int:
+        """Micro-batches whose gradients add up to those of a device's rows of a batch."""
+        return -(-rows // self.micro_batch)
+
+
+def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None = None, lanes: int = 1) -> Layout:
+    """Choose what a stage's settings leave open (`auto`).
+
+    Weights are whole on each device if one sequence fits beside them, else sharded. Nothing is recomputed unless one
+    sequence would not fit otherwise. The micro-batch is the first of all rows, half of them, ... that fits. On devices
+    whose memory is not known, one sequence is taken to fit.
+
+    Args:
+        previous: layout of the stage's last process on as many devices. What it chose is kept, so that a resumed stage
+            adds up the same numbers in the same order.
+        lanes: most batches that an evaluation may work on at the same time.
+
+    Raises:
+        ValueError: the devices cannot be sharded as the settings say.
+    """
+
+    def fits(sequences: int, recompute: Recompute, sharding: Sharding) -> bool:
+        if hardware.memory is None:
+            return sequences == 1
+        return hardware.holds(_memory(spec, hardware, sharding, recompute, sequences))
+
+    recomputes = _recomputes(spec, previous)
+    sharding = _sharding(spec, hardware, previous, lambda: fits(1, recomputes[0], "none"))
+    recompute = next((each for each in recomputes if fits(1, each, sharding)), recomputes[-1])
+    rows, run = hardware.rows(spec), spec.run
+    by: Literal["set", "as before", "whole batch", "memory model"]
+    if run.update == "in_backward":  # a weight that is updated in the backward pass has to see its whole batch
+        micro_batch, by = rows, "whole batch"
+    elif run.micro_batch:
+        micro_batch, by = min(rows, run.micro_batch), "set"
+    elif previous is not None:
+        micro_batch, by = min(rows, previous.micro_batch), "as before"
+    else:
+        micro_batch, by = halved(rows, lambda size: fits(size, recompute, sharding)), "memory model"
+    # Evaluating keeps no more than training that recomputes every block.
+    most = max(1, EVALUATION_TOKENS[hardware.device] // spec.model.context)
+    evaluation_batch = previous.evaluation_batch if previous else halved(most, lambda n: fits(n, "blocks", sharding))
+    lanes = next((n for n in range(lanes, 1, -1) if fits(n * evaluation_batch, "blocks", sharding)), 1)
+    return Layout(sharding, recompute, micro_batch, evaluation_batch, by, lanes)
+
+
+def memory_of(spec: StageSpec, layout: Layout, hardware: Hardware) -> Memory:
+    """Return the memory that a training step takes of each device."""
+    return _memory(spec, hardware, layout.sharding, layout.recompute, layout.micro_batch)
+
+
+def layout_of(event: Mapping[str, Any]) -> Layout | None:
+    """Return the layout that a `start` event tells, or None if it tells none."""
+    try:
+        layout = Layout(**{field.name: event[field.name] for field in fields(Layout) if field.name in event})
+        check_fields(layout)
+    except (TypeError, ValueError):
+        return None
+    return layout
+
+
+def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
+    """Yield why weights cannot be updated in the backward pass: gradients that are dropped one by one go neither with
+    what needs all of them at once, nor with several micro-batches or processes that share a batch.
+
+    Args:
+        rows: sequences of a batch that each device takes.
+    """
+    if run.update != "in_backward":
+        return
+    why = "launcher.update=in_backward"
+    if not optimizer.weight_wise:
+        rule = f"must be whole with optim.name={optimizer.name}, which needs all gradients at once"
+        yield Fault("launcher.update", "in_backward", rule, reads=("optim.name",))
+    if clip := optimizer.clip:
+        rule = f"must be 0 with {why}, which knows the gradients' norm too late"
+        yield Fault("optim.clip", clip, rule, "optim.clip=0")
+    if run.non_finite == "skip":
+        rule = f"must be raise or rollback with {why}, which finds out too late"
+        yield Fault("launcher.non_finite", "skip", rule, "raise")
+    if devices > 1:
+        rule = f"must be whole with {devices} processes"
+        yield Fault("launcher.update", "in_backward", rule, "launcher.update=whole", reads=("launcher.processes",))
+    if 0 < run.micro_batch < rows:
+        rule = f"must be auto with {why}, which takes all {rows} sequences of a batch at once"
+        hint = "auto, or a smaller optim.batch_tokens"
+        yield Fault("launcher.micro_batch", run.micro_batch, rule, hint, reads=("optim.batch_tokens",))
+
+
+def halved(size: int, fits: Callable[[int], bool]) -> int:
+    """Return the first of size, size / 2, ... 1 that fits; 1 if none does."""
+    while size > 1 and not fits(size):
+        size = -(-size // 2)
+    return size
+
+
+def _memory(spec: StageSpec, hardware: Hardware, sharding: Sharding, recompute: Recompute, sequences: int) -> Memory:
+    execution = Execution(
+        sequences,
+        activation_bytes=2 if hardware.precision == "bf16" else 4,
+        recompute=recompute,
+        in_backward=spec.run.update == "in_backward",
+        shards=hardware.shards(sharding),
+        device=hardware.device,
+        state_bytes=spec.optimizer.bytes_per_weight(spec.model),
+    )
+    return memory(spec.model, execution)
+
+
+def _recomputes(spec: StageSpec, previous: Layout | None) -> tuple[Recompute, ...]:
+    """What may be recomputed, in the order of its cost."""
+    if spec.run.activation_checkpointing != "auto":
+        return (spec.run.activation_checkpointing,)
+    if previous is not None:
+        return (previous.recompute,)
+    return spec.model.recomputes
+
+
+def _sharding(spec: StageSpec, hardware: Hardware, previous: Layout | None, fits_whole: Callable[[], bool]) -> Sharding:
+    asked, devices, per_host = spec.run.sharding, hardware.devices, hardware.per_host
+    if devices == 1:
+        return "none"
+    if asked == "auto" and previous is not None:
+        asked = previous.sharding
+    if asked == "auto":
+        return "none" if fits_whole() else "full"
+    if asked == "hybrid" and devices % per_host:
+        raise ValueError(
+            f"launcher.sharding=hybrid: must be full with another number of processes on each host, {devices} in all "
+            f"and {per_host} here; try full"
+        )
+    if asked == "hybrid" and per_host in (1, devices):  # one of its two dimensions would be empty
+        return "none" if per_host == 1 else "full"
+    return asked

@@ -1,0 +1,57 @@
+"""The micro-batch probe: on CUDA, the memory model's micro-batch is corrected by trying it."""
+
+import contextlib
+import gc
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tfscale.stage.layout import Layout, halved
+from tfscale.stage.spec import StageSpec
+from tfscale.training.device import Device
+from tfscale.training.world import Ranks
+
+MEASURED_SHARE = 0.92
+"""Of a device's memory, what a measured step may take; the allocator's gaps need the rest."""
+
+
+def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:
+    """Return the layout with the first of its micro-batch, half of it, ... with which a step leaves a margin on every
+    rank. Only on CUDA, and only what the memory model has chosen.
+
+    On the CPU nothing is tried: what does not fit there is not refused, but swaps or is killed. Neither where ranks
+    share weights: one that runs out of memory would leave the others waiting. The supervisor halves then.
+    """
+    if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
+        return layout
+    kept = spec.optimizer.bytes_per_weight(spec.model) * sum(weight.numel() for weight in objective.parameters())
+
+    def fits(sequences: int) -> bool:
+        torch.cuda.reset_peak_memory_stats()
+        peak: float = torch.inf
+        with contextlib.suppress(torch.OutOfMemoryError):
+            dry_step(objective, sequences, spec, device)
+            peak = torch.cuda.max_memory_allocated() + kept
+        gc.collect()
+        torch.cuda.empty_cache()
+        usable = MEASURED_SHARE * (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())
+        return not world.any(peak > usable)[0]
+
+    return replace(layout, micro_batch=halved(layout.micro_batch, fits), micro_batch_by="dry step")
+
+
+def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device) -> None:
+    """Make a forward and a backward pass of made-up tokens, of which nothing stays."""
+    tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
+    tokens = tokens.view(sequences, spec.model.context)
+    alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()
+    devices = [torch.cuda.current_device()] if device.kind == "cuda" else []
+    with torch.random.fork_rng(devices), alone:
+        try:
+            with device.autocast():
+                loss = objective(tokens, tokens)
+            loss.backward()
+        finally:
+            objective.zero_grad(set_to_none=True)
