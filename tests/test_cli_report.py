@@ -14,18 +14,20 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, find_browser
-from test_analysis_curves import reading, spent, write_seeds
+from test_analysis_curves import reading, result, spent, write_seeds
 
-from tfscale.analysis.compared import compare_arms
-from tfscale.analysis.page import page
-from tfscale.analysis.records import ENVIRONMENT_FILE, stage_records
+from tfscale.analysis.comparison import compare_arms
+from tfscale.analysis.documents import to_html
+from tfscale.analysis.records import stage_records
 from tfscale.cli.common import Common
 from tfscale.cli.compare import compare, plan_with, report
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import comparison_folder
 from tfscale.plan.plan import Plan
-from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.environment import ENVIRONMENT_FILE
+from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
+from tfscale.stage.result import write_result
 from tfscale.stage.spec import STAGE_FILE, spec_to_dict
 
 
@@ -42,8 +44,8 @@ def fill(stage: Stage, before: int, perplexities: list[float]) -> None:
         totals = {f"total_{n}": v for n, v in vars(spent(before + step * stage.spec.batch_tokens)).items()}
         log.write("eval", step=step, tokens=step * stage.spec.batch_tokens, **reading(perplexity), **totals)
     log.close()
-    done = {"key": stage.key, "step": steps, "totals": vars(spent(before + stage.spec.tokens))}
-    (stage.path / DONE_FILE).write_text(json.dumps({**done, "eval": reading(perplexities[-1])}))
+    total = spent(before + stage.spec.tokens)
+    write_result(stage.path, result(stage.key, steps, stage.spec.tokens, total, perplexities[-1]))
 
 
 @pytest.fixture
@@ -83,9 +85,7 @@ def test_compare_writes_figures_and_tables(
     assert compare(Common(overrides), "scratch") == 0
     printed = capsys.readouterr().out
     folder = comparison_folder(plan)
-    assert {"figure.png", "figure_time.svg", "costs.pdf", "lineage.svg", "table.tex"} <= {
-        p.name for p in folder.iterdir()
-    }
+    assert {"figure.png", "figure_time.svg", "costs.pdf", "table.tex"} <= {p.name for p in folder.iterdir()}
     for path in folder.iterdir():
         assert path.name in printed
     assert "One seed each" in printed
@@ -100,7 +100,7 @@ def test_nothing_trained_is_nothing_to_report(small: list[str], tmp_path: Path) 
 def test_a_folder_that_cannot_be_read_is_told(finished: tuple[list[str], Plan]) -> None:
     overrides, plan = finished
     (plan.stages[0].path / ENVIRONMENT_FILE).write_text("[")
-    with pytest.raises(UserFault, match=r"environment\.json cannot be read"):
+    with pytest.raises(UserFault, match=r"environment\.json: not JSON"):
         report(Common(overrides), "scratch")
 
 
@@ -196,7 +196,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arms = [chain, replace(scratch, title=ARM)]
     path = folder / "report.html"
     path.write_text(
-        page(compare_arms(arms, TITLE), stage_records(arms), "tfscale compare", "seed: 0"), encoding="utf-8"
+        to_html(compare_arms(arms, TITLE), stage_records(arms), "tfscale compare", "seed: 0"), encoding="utf-8"
     )
     return path
 
@@ -266,7 +266,7 @@ def test_the_browser_shows_the_text_and_has_nothing_to_complain_of(browser: Brow
 def test_the_figures_are_drawn_and_lie_inside_the_page(browser: Browser) -> None:
     browser.screenshot(1200, 900)
     drawn = browser.run("[...document.images].map((image) => image.complete && image.naturalWidth > 0)")
-    assert drawn == [True] * 5
+    assert drawn == [True] * 4
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
     browser.screenshot(390, 800)  # a telephone: wide tables scroll by themselves
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")

@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from tfscale.config.schema import Experiment
-from tfscale.faults import Fault, InvalidInput
+from tfscale.faults import Fault, InvalidInput, as_faults
 from tfscale.growth.recipe import RateSettings
-from tfscale.plan.arm_checks import check_arms
+from tfscale.plan.arm_kind import check_arms
 from tfscale.plan.corpus import check_corpus
 from tfscale.plan.specs import optimizer
 from tfscale.stage.layout import in_backward_faults
@@ -23,6 +23,7 @@ def check_experiment(experiment: Experiment) -> list[Fault]:
         *_optim(experiment),
         *_data(experiment),
         *_schedule(experiment),
+        *as_faults(check_arms(experiment)),
         *_launcher(experiment),
         *_growable(experiment),
     ]
@@ -103,7 +104,6 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
     sizes = [part.size for part in schedule.stages.values()]
     if len(set(sizes)) < len(sizes):
         yield Fault("schedule.stages", None, f"must not name a size twice: {', '.join(sizes)}", "sizes that differ")
-    yield from check_arms(experiment)
 
 
 def _launcher(experiment: Experiment) -> Iterator[Fault]:

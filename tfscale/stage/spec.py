@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
 from tfscale.optimizers import base as optimizers
@@ -180,6 +181,11 @@ def what_of(spec: StageSpec) -> dict[str, Any]:
     return how.without(spec_to_dict(spec), how.STAGE)
 
 
+def write_spec(stage_dir: Path, spec: StageSpec) -> None:
+    """Write stage.yaml, atomically."""
+    write_json(stage_dir / STAGE_FILE, spec_to_dict(spec))
+
+
 def spec_from_dict(values: dict[str, Any]) -> StageSpec:
     """The spec that `spec_to_dict` wrote.
 
@@ -252,7 +258,6 @@ def _faults(spec: StageSpec) -> Iterator[str]:
         yield from _ending_faults(spec, spec.ending)
     if spec.data.heldout_tokens < context:
         yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"
-    yield from (f"optimizer.{fault}" for fault in spec.optimizer.faults())
     if spec.rates is not None and not spec.optimizer.row_wise:
         yield f"rates: must be null with optimizer.name={spec.optimizer.name}, which does not update rows on their own"
     if (spec.parent is None) != (spec.parent_dir is None) or (spec.parent is None) != (spec.growth is None):
