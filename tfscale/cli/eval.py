@@ -14,13 +14,12 @@ from tfscale.cli.table import table
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
-from tfscale.interop.evaluations import add_evaluation
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.interop.perplexity import Score, score_heldout, score_text
 from tfscale.interop.texts import EncodedText, encode_text
 from tfscale.models.language_model import LanguageModel
 from tfscale.plan.experiments import recorded
-from tfscale.stage.evaluations import EVALUATIONS_FILE
+from tfscale.stage.evaluations import EVALUATIONS_FILE, add_evaluation
 
 PAPER = "paper"
 """Name that stands for the six tasks of the TokenFormer paper."""
@@ -122,7 +121,7 @@ def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], 
 def _kept(stage: Finished, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Write entries beside the stage's costs, and return them with the stage's name."""
     for entry in made:
-        add_evaluation(stage, entry)
+        add_evaluation(stage.folder, stage.result.totals, entry)
     return [{"stage": stage.folder.name, **entry} for entry in made]
 
 

@@ -1,4 +1,4 @@
-"""A finished stage as a folder that Hugging Face's libraries read."""
+"""Export of a finished stage as a folder that Hugging Face's libraries read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +22,11 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
 
 SHARD_BYTES = 4 * 10**9
-"""Of a weights file at most, a tensor at least."""
+"""Largest size of a weights file; a file holds at least one tensor."""
 
 
 def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Writes weights, config, tokenizer, the model's code, a model card and its lineage.
+    """Write weights, config, tokenizer, the model's code, a model card and its lineage.
 
     Memory stays near one weights file.
 
