@@ -148,7 +148,7 @@ class Screen:
 
     @property
     def is_old(self) -> bool:
-        """Whether a second has passed since the last drawing."""
+        """True if a second has passed since the last drawing."""
         return time.monotonic() - self._drawn >= LOOK_SECONDS
 
 
