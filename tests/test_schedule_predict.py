@@ -392,7 +392,7 @@ def plan_command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]
 def test_plan_prints_within_100_columns_and_as_json_the_same(devices: int, launcher: list[str], tmp_path: Path) -> None:
     overrides = [*PAPER, "device=h100_sxm", *launcher]
     shown = plan_command(*overrides, cwd=tmp_path).stdout
-    tables = shown[: shown.index("reckoned for")].splitlines()
+    tables = shown[: shown.index("estimated for")].splitlines()
     assert max(map(len, tables)) <= 100
     values = json.loads(plan_command(*overrides, "--json", cwd=tmp_path).stdout)
     assert values["machine"]["devices"] == devices

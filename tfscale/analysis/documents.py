@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import Totals
+from tfscale.analysis.curves import Cost
 from tfscale.analysis.figures import CAPTIONS, figures
 from tfscale.analysis.records import StageRecord
 from tfscale.analysis.results import (
@@ -73,7 +73,7 @@ def to_markdown(comparison: Comparison) -> str:
         .get_template("table.md")
         .render(
             _values(comparison),
-            heldout=f" on {table.heldout_tokens:,} held-out tokens" if table.heldout_tokens else "",
+            heldout=f" on {table.heldout_tokens:,} validation tokens" if table.heldout_tokens else "",
             several_seeds=any(len(row.keys) > 1 for row in table.rows),
             unit=UNITS[table.measure],
             costs=costs(table),
@@ -186,7 +186,7 @@ def _costs(comparison: Comparison) -> Section:
 
 
 def _cost_values(row: Row) -> list[Any]:
-    amounts: list[Totals | None] = [getattr(row, cost) for cost in COSTS]
+    amounts: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
     return [row.parameters, row.title, *(total.of(unit) if total else None for unit in UNITS for total in amounts)]
 
 
@@ -199,7 +199,7 @@ def _growths(comparison: Comparison) -> Section:
         before, after, change, end, recovery = values
         texts = [_shown(before), _shown(after), _shown(change, "+.4f"), _shown(end), count(recovery)]
         rows.append(_cells([*start, *texts], [*start, *values]))
-    note = "Losses on the held-out text, nats per token. To recover: to come back below the loss before, for good."
+    note = "Losses on the validation text, nats per token. To recover: to come back below the loss before, for good."
     return Section("growths", "Growths", header=header, rows=rows, note=note)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.ranges import read_amount
 from tfscale.text import count, scientific
 
@@ -39,17 +39,15 @@ def import_(
         totals=cost_of(found.model, amount) if amount is not None else found.totals,
         tokenizer=_tokenizer(tokenizer) or found.tokenizer,
     )
-    try:
+    with user_faults(OSError):
         spec = adopt(to, found, data)
-    except OSError as error:
-        raise UserFault([str(error)]) from error
     if common.as_json:
         size = {"parameters": parameters(spec.model), "weights": spec.init_from, "totals": found.totals}
         answer({"source": source, **size, "folder": to})
         return 0
     say(f"{source}: {count(parameters(spec.model))} parameters, weights {spec.init_from}")
     if found.totals is None:
-        say("note: what it cost is not known and counts as nothing; say it with --tokens, such as --tokens 300B")
+        say("note: the training cost of the model is unknown and counts as 0; try --tokens 300B if it saw 300B tokens")
     else:
         say(f"trained on {count(found.totals.tokens)} tokens, {scientific(found.totals.flops)} FLOPs")
     say(str(to))
