@@ -291,7 +291,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "an event has no step": (
         lambda it: edit_event(it.child, "eval", 0, step=None),
         "metrics.jsonl",
-        "event of no step",
+        "event without a step",
     ),
     "growth.json is gone": (lambda it: (it.child / "growth.json").unlink(), "growth.json", "missing"),
     "growth.json has another parent": (
