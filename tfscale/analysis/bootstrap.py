@@ -2,16 +2,16 @@
 
 Other *seeds* would have given other curves, and other *documents* another evaluation of the same models. A draw varies
 both. All runs share the variation over documents, because all were evaluated on the same text. Runs with the same seeds
-share the variation over seeds, because replicates of one seed read their text in the same order, and some start from the
-same weights. Runs with different seeds vary independently.
+share the variation over seeds, because replicates of one seed read their text in the same order, and some start from
+the same weights. Runs with different seeds vary independently.
 
 Seeds: the mean curve plus a random combination of the replicates' deviations from it, whole curves at a time. Drawing
 three runs with replacement would give intervals that contain the truth far too rarely. The weights of this multiplier
 bootstrap make the draws of any one number of a curve follow Student's t about the mean, which is exact for normal
 deviations, however few the seeds are. With the same weights for two runs, the same holds for their difference.
 
-Documents: blocks of the final evaluation, drawn with replacement. The resulting change of a run's last loss is applied to
-its whole curve.
+Documents: blocks of the final evaluation, drawn with replacement. The resulting change of a run's last loss is applied
+to its whole curve.
 """
 
 import hashlib

@@ -98,7 +98,7 @@ def exit_code(code: int) -> int:
     """Return the exit code of a command whose work ended with `code`: a failure if its output was lost, which is
     reported.
 
-    A reader that has left, such as `head`, has seen what it wanted and is told nothing.
+    A reader that has left, such as `head`, has seen what it wanted; nothing is reported.
     """
     stream = _output()
     if stream is None or stream.lost is None:
