@@ -19,7 +19,7 @@ from tfscale.models.counts import flops
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.events import EventLog, read_events
 from tfscale.stage.status import read_done, read_growth
-from tfscale.training.watch import NonFinite
+from tfscale.training.non_finite import NonFinite
 from tfscale.tune.record import spent
 from tfscale.tune.sweep import Sweep
 from tfscale.tune.tuning import Tuning, chosen, diverged, stages_left

@@ -12,7 +12,7 @@ from tfscale.models.counts import flops as count
 from tfscale.models.init import build_model
 from tfscale.stage.events import read_events
 from tfscale.stage.status import read_done, read_growth, status_of
-from tfscale.training.watch import NonFinite
+from tfscale.training.non_finite import NonFinite
 
 
 @pytest.mark.parametrize("arm", ["progressive", "transformer_scratch"])
