@@ -20,11 +20,13 @@ from tfscale.growth.recipe import GrowthRecipe
 from tfscale.models.counts import parameters
 from tfscale.models.init import build_model
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.optimizers.adamw import AdamW
 from tfscale.training.allocator import HUGE_PAGES
 
 PART = "growth"
 RECIPE = GrowthRecipe("exact", new_keys="zero", new_values="random", tau="keep", moments="drop")
 QUICK = {name: tokenformer(n, n_layer=2, d=64, heads=2, vocabulary=257) for name, n in (("small", 16), ("large", 64))}
+OPTIMIZER = AdamW(lr=1e-3, clip=1.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
 ROUNDS = 3
 """Rounds of a growth and a copy. Each replaces its last files: freshly freed memory takes files faster."""
 
@@ -42,7 +44,8 @@ def measure(settings: Settings) -> Iterator[Found]:
             return
         (parent, config), *grown = chain.items()
         run_apart(write_first, folder / parent, config)
-        for size, config in grown:
+        for size, target in grown:
+            config = RECIPE.grown_config(config, target)
             yield from _growth(folder, parent, size, config)
             shutil.rmtree(folder / parent)
             parent = size
@@ -74,14 +77,14 @@ def grow(parent: Path, child: Path, config: TokenFormerConfig) -> float:
     """Grows a checkpoint; returns seconds."""
     shutil.rmtree(child, ignore_errors=True)
     started = perf_counter()
-    grow_checkpoint(parent, child, config, RECIPE, seed=0)
+    grow_checkpoint(parent, child, config, RECIPE, OPTIMIZER, seed=0)
     return perf_counter() - started
 
 
 def measure_growth_peak(parent: Path, child: Path, config: TokenFormerConfig) -> int:
     """Grows a checkpoint; returns its peak memory."""
     shutil.rmtree(child)
-    return measure_peak(partial(grow_checkpoint, parent, child, config, RECIPE, seed=0))
+    return measure_peak(partial(grow_checkpoint, parent, child, config, RECIPE, OPTIMIZER, seed=0))
 
 
 def copy(source: Path, to: Path) -> float:

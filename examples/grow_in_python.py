@@ -2,8 +2,7 @@
 
 import torch
 
-from tfscale.growth.operators import grow_tensor
-from tfscale.growth.recipe import GrowthRecipe, Tokens, grow_config
+from tfscale.growth.recipe import GrowthRecipe
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
@@ -21,15 +20,12 @@ def small_model() -> LanguageModel:
     return build_model(config, seed=0).double()
 
 
-def grow(model: LanguageModel, tokens: Tokens, recipe: GrowthRecipe) -> LanguageModel:
+def grow(model: LanguageModel, tokens: tuple[int, int, int], recipe: GrowthRecipe) -> LanguageModel:
     """The model with `tokens` parameter tokens in (each of q, k, v; output; feed-forward)."""
     parent = model.config
     assert isinstance(parent, TokenFormerConfig)
-    child = grow_config(parent, tokens, recipe)
-    rows = {
-        name: grow_tensor(name, "weight", old, parent, child, recipe, seed=1)
-        for name, old in model.state_dict().items()
-    }
+    child = recipe.grown_config(parent, parent.with_tokens(tokens))
+    rows = {name: recipe.grow_tensor(name, 0, old, parent, child, seed=1) for name, old in model.state_dict().items()}
     grown = build_model(child).double()
     grown.load_state_dict(rows)
     return grown

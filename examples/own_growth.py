@@ -2,9 +2,9 @@
 
 import torch
 from grow_in_python import small_model
+from tfscale.growth.operators import grow_tensor
 from torch import Tensor
 
-from tfscale.growth.operators import grow_tensor
 from tfscale.growth.recipe import GrowthRecipe, grow_config
 from tfscale.models.init import build_model, stream
 

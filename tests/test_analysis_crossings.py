@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from points import first_reach, perplexity_at
 
-from tfscale.analysis.crossings import first_reach, first_reaches, losses_at, perplexity_at
+from tfscale.analysis.equal_cost import first_reaches, losses_at
 
 POWER_LAW = [(compute, 100 * compute**-0.5) for compute in (10.0, 40.0, 1000.0)]
 
@@ -38,11 +39,6 @@ def test_a_curve_of_one_point_bounds_or_misses(target: float, answer: tuple[str,
     assert first_reach([(7, 4)], target) == answer
     assert perplexity_at([(7, 4)], 7) == pytest.approx(4)
     assert perplexity_at([(7, 4)], 8) is None
-
-
-def test_an_empty_curve_answers_nothing() -> None:
-    assert perplexity_at([], 1) is None
-    assert first_reach([], 1) == ("not reached", None)
 
 
 def test_stacks_of_curves_answer_as_each_curve_does() -> None:

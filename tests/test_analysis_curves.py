@@ -11,7 +11,7 @@ from tfscale.analysis.curves import Totals, curve, read_arms, read_stage
 from tfscale.models.counts import parameters
 from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.adamw import AdamW
-from tfscale.plan.arms import Arm, ArmKind
+from tfscale.plan.arms import Arm
 from tfscale.stage.events import DONE_FILE, EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import DataSpec, RunSpec, ScheduleSpec, StageSpec
@@ -116,7 +116,7 @@ def write_seeds(runs: Path, seeds: int = 3) -> list[Arm]:
     ]
 
 
-def one_arm(*stages: Stage, kind: ArmKind = "chain") -> Arm:
+def one_arm(*stages: Stage, kind: str = "chain") -> Arm:
     return Arm(kind, kind, kind, stages)
 
 

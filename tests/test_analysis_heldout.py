@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_analysis_curves import write_arms
 
-from tfscale.analysis.curves import read_stage
-from tfscale.analysis.table import comparison_table
+from tfscale.analysis.curves import read_arms, read_stage
+from tfscale.analysis.table import compare
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import HELDOUT_FILE
 from tfscale.stage.folder import Stage
@@ -39,7 +39,7 @@ def with_blocks(runs: Path) -> list[Arm]:
 
 
 def test_blocks_give_intervals_over_documents_with_a_single_seed(tmp_path: Path) -> None:
-    table = comparison_table(with_blocks(tmp_path))
+    table = compare(read_arms(with_blocks(tmp_path)))
     (row,) = [row for row in table.of_size("L") if row.arm == "scratch"]
     assert row.perplexity_over == ("documents",)
     assert row.perplexity_interval is not None
@@ -49,7 +49,7 @@ def test_blocks_give_intervals_over_documents_with_a_single_seed(tmp_path: Path)
 
 def test_documents_are_the_same_for_both_sides_of_a_comparison(tmp_path: Path) -> None:
     # Both models find the same blocks hard, so which blocks were held out does not matter to their difference.
-    table = comparison_table(with_blocks(tmp_path))
+    table = compare(read_arms(with_blocks(tmp_path)))
     (row,) = [row for row in table.of_size("L") if row.arm == "scratch"]
     assert row.equal_compute is not None
     assert row.equal_compute.interval is not None
@@ -61,7 +61,7 @@ def test_documents_are_the_same_for_both_sides_of_a_comparison(tmp_path: Path) -
 def test_without_the_file_documents_are_left_out(tmp_path: Path) -> None:
     arms = with_blocks(tmp_path)
     (arms[1].stages[1].path / HELDOUT_FILE).unlink()
-    (row,) = [row for row in comparison_table(arms).of_size("L") if row.arm == "scratch"]
+    (row,) = [row for row in compare(read_arms(arms)).of_size("L") if row.arm == "scratch"]
     assert row.equal_perplexity is not None
     assert (row.perplexity_interval, row.equal_perplexity.interval, row.equal_perplexity.over) == (None, None, ())
     assert read_blocks(tmp_path, 0, 1.0) is None

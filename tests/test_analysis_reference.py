@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from points import perplexity_at
 
 from tfscale.analysis.bootstrap import sample
 from tfscale.analysis.costs import family, marginal
-from tfscale.analysis.crossings import perplexity_at
 from tfscale.analysis.curves import ArmCurve, StageCurve, curve
 from tfscale.analysis.reference import published_arms
 from tfscale.analysis.table import Row, compare

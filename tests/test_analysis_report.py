@@ -4,7 +4,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import pytest
 from omegaconf import OmegaConf
 from test_analysis_curves import write_arms, write_seeds, write_stage
 
-from tfscale.analysis.compared import compare_arms
+from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.figure import comparison_figure
-from tfscale.analysis.figure_costs import costs_figure
-from tfscale.analysis.figure_lineage import lineage_figure
+from tfscale.analysis.figures import costs_figure
 from tfscale.analysis.reference import published_arms
 from tfscale.analysis.report import write_comparison
 from tfscale.analysis.style import FIGURE_KINDS, render, styles
@@ -119,11 +117,7 @@ def test_the_same_measurements_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 NAMES = {
-    *(
-        f"{name}.{kind}"
-        for name in ("figure", "figure_time", "figure_tokens", "costs", "lineage")
-        for kind in FIGURE_KINDS
-    ),
+    *(f"{name}.{kind}" for name in ("figure", "figure_time", "figure_tokens", "costs") for kind in FIGURE_KINDS),
     *(f"table.{kind}" for kind in ("csv", "json", "md", "tex")),
 }
 
@@ -226,15 +220,3 @@ def test_costs_have_a_bar_for_each_run_that_has_finished(tmp_path: Path) -> None
     figure = costs_figure(compared.table, styles(compared.arms, compared.arms[0]), "tokens")
     heights = [sorted(bar.get_height() for bar in axes.patches) for axes in figure.axes]
     assert heights == [[800, 800, 1200, 1200, 1200], [400, 400, 800, 800, 1200], [800, 800, 1200, 1200, 2000]]
-
-
-def test_the_lineage_has_a_box_for_each_run_and_an_arrow_from_each_parent(tmp_path: Path) -> None:
-    arms = write_arms(tmp_path)
-    arms[2] = replace(arms[2], stages=(arms[0].stages[0], *arms[2].stages))  # the base stands in both rows
-    curves = read_arms(arms)
-    (axes,) = lineage_figure(curves, styles(curves, curves[0])).axes
-    boxes = [text.get_text() for text in axes.texts if text.get_bbox_patch() is not None]
-    for key in ("c1", "c2", "t1", "t2", "o2"):
-        assert any(key in box and "perplexity" in box for box in boxes), key
-    assert [box for box in boxes if "the same run" in box] == ["S\nthe same run as above\nc1"]
-    assert sum(bool(getattr(text, "arrow_patch", None)) for text in axes.texts) == 2

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from test_analysis_curves import spent, write_arms, write_seeds, write_stage
 
-from tfscale.analysis.compared import Comparison, compare_arms
-from tfscale.analysis.formats import to_csv, to_json, to_markdown
-from tfscale.analysis.latex import to_latex
-from tfscale.analysis.table import Row, Table, compare, comparison_table
+from tfscale.analysis.comparison import Comparison, compare_arms
+from tfscale.analysis.curves import read_arms
+from tfscale.analysis.documents import to_latex, to_markdown
+from tfscale.analysis.formats import to_csv, to_json
+from tfscale.analysis.table import Row, Table, compare
 from tfscale.analysis.words import basis, verdicts
 from tfscale.plan.arms import Arm
 
@@ -34,7 +35,7 @@ def with_missing(runs: Path) -> list[Arm]:
 
 
 def test_rows_stand_by_size_and_carry_the_three_costs(tmp_path: Path) -> None:
-    table = comparison_table(write_arms(tmp_path))
+    table = compare(read_arms(write_arms(tmp_path)))
     assert [(row.size, row.arm) for row in table.rows] == [
         ("S", "progressive"),
         ("S", "scratch"),
@@ -51,7 +52,7 @@ def test_rows_stand_by_size_and_carry_the_three_costs(tmp_path: Path) -> None:
 
 
 def test_several_seeds_make_one_row_with_means_and_intervals(tmp_path: Path) -> None:
-    table = comparison_table(write_seeds(tmp_path))
+    table = compare(read_arms(write_seeds(tmp_path)))
     assert [(row.size, row.arm) for row in table.rows] == [
         ("S", "progressive"),
         ("S", "scratch"),
@@ -84,7 +85,7 @@ def test_several_seeds_make_one_row_with_means_and_intervals(tmp_path: Path) -> 
 def test_a_size_whose_other_seeds_are_missing_is_unfinished_and_has_no_costs(tmp_path: Path) -> None:
     chain, scratch = write_seeds(tmp_path, seeds=1)
     waiting = write_stage(tmp_path, "t29", "L", [], 1200, seed=9)
-    table = comparison_table([chain, replace(scratch, stages=(*scratch.stages, waiting))])
+    table = compare(read_arms([chain, replace(scratch, stages=(*scratch.stages, waiting))]))
     unfinished = row(table, "scratch", "L")
     assert (unfinished.status, unfinished.cumulative, unfinished.family) == ("unfinished", None, None)
     assert unfinished.perplexity == pytest.approx(6)
@@ -94,7 +95,7 @@ def test_a_size_whose_other_seeds_are_missing_is_unfinished_and_has_no_costs(tmp
 def test_an_arm_of_one_seed_beside_a_chain_of_three_has_no_interval(tmp_path: Path) -> None:
     chain, scratch = write_seeds(tmp_path)
     single = replace(scratch, stages=tuple(stage for stage in scratch.stages if stage.spec.seed == 0))
-    beside = row(table := comparison_table([chain, single]), "scratch", "L")
+    beside = row(table := compare(read_arms([chain, single])), "scratch", "L")
     assert beside.perplexity_interval is None
     assert beside.equal_perplexity is not None
     assert (beside.equal_perplexity.interval, beside.equal_perplexity.over) == (None, ())
@@ -102,13 +103,13 @@ def test_an_arm_of_one_seed_beside_a_chain_of_three_has_no_interval(tmp_path: Pa
 
 
 def test_the_chain_is_not_compared_with_itself(tmp_path: Path) -> None:
-    chain = row(comparison_table(write_arms(tmp_path)), "progressive", "L")
+    chain = row(compare(read_arms(write_arms(tmp_path))), "progressive", "L")
     assert chain.chain_keys == ()
     assert (chain.equal_compute, chain.equal_perplexity, chain.cost_ratio) == (None,) * 3
 
 
 def test_a_row_names_every_stage_that_its_numbers_rest_on(tmp_path: Path) -> None:
-    table = comparison_table(write_arms(tmp_path))
+    table = compare(read_arms(write_arms(tmp_path)))
     assert set(row(table, "progressive", "L").rests_on) == {"c1", "c2"}
     assert set(row(table, "scratch", "S").rests_on) == {"t1", "c1"}
     # the family's smaller size, and the chain with its base
@@ -117,7 +118,7 @@ def test_a_row_names_every_stage_that_its_numbers_rest_on(tmp_path: Path) -> Non
 
 
 def test_missing_and_unfinished_runs_have_rows_without_numbers(tmp_path: Path) -> None:
-    table = comparison_table(with_missing(tmp_path))
+    table = compare(read_arms(with_missing(tmp_path)))
     assert [(row.size, row.status) for row in table.unfinished] == [("S", "unfinished"), ("L", "missing")]
     for unfinished in table.unfinished:
         assert (unfinished.perplexity, unfinished.cumulative, unfinished.family) == (None, None, None)
@@ -126,14 +127,14 @@ def test_missing_and_unfinished_runs_have_rows_without_numbers(tmp_path: Path) -
 
 def test_another_chain_is_compared_with_the_first(tmp_path: Path) -> None:
     chain, scratch, _ = write_arms(tmp_path)
-    table = comparison_table([chain, replace(scratch, name="other", kind="chain")])
+    table = compare(read_arms([chain, replace(scratch, name="other", kind="chain")]))
     assert table.chain == "progressive"
     assert row(table, "other", "L").equal_compute is not None
 
 
 def test_a_comparison_needs_a_chain(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"needs a chain.*scratch \(scratch\)"):
-        comparison_table(write_arms(tmp_path)[1:2])
+        compare(read_arms(write_arms(tmp_path)[1:2]))
     with pytest.raises(ValueError, match="none"):
         compare([])
 
@@ -144,7 +145,7 @@ def test_the_measure_decides_what_equal_compute_means(tmp_path: Path) -> None:
     ended = json.loads(done.read_text())
     ended["totals"]["device_seconds"] *= 2  # the same FLOPs, in twice the time
     done.write_text(json.dumps(ended))
-    by_flops, by_time = (row(comparison_table(arms, m), "scratch", "L") for m in ("flops", "device_seconds"))
+    by_flops, by_time = (row(compare(read_arms(arms), m), "scratch", "L") for m in ("flops", "device_seconds"))
     assert by_flops.cost_ratio == pytest.approx(1)
     assert by_time.cost_ratio == pytest.approx(2)
     assert by_flops.equal_compute is not None
@@ -155,7 +156,7 @@ def test_the_measure_decides_what_equal_compute_means(tmp_path: Path) -> None:
 
 def test_a_verdict_says_below_or_above_and_by_how_much(tmp_path: Path) -> None:
     arms = write_arms(tmp_path)
-    small, large = verdicts(comparison_table(arms))
+    small, large = verdicts(compare(read_arms(arms)))
     assert small == (
         "S: at its 8.00e5 FLOPs, base included, the chain (8.00 perplexity) is below from scratch (9.00) by 1.00. "
         "Against from scratch it saves 30.6%."
@@ -171,7 +172,7 @@ def test_a_verdict_says_when_the_chain_loses_draws_or_cannot_be_judged(tmp_path:
     equal = Arm("e", "equal", "scratch", (write_stage(tmp_path, "e", "L", [16, 5.001], 1200),))
     short = Arm("s", "short", "scratch", (write_stage(tmp_path, "s", "L", [16, 9, 8], 400),))
     shared = Arm("sh", "shared", "scratch", (chain.stages[0], write_stage(tmp_path, "n", "L", [], 1200)))
-    small, large = verdicts(comparison_table([chain, better, equal, short, shared]))
+    small, large = verdicts(compare(read_arms([chain, better, equal, short, shared])))
     assert small == "S: not compared at equal cost with shared (the same run)."
     assert "above better (4.50) by 0.50" in large
     assert "level with equal (5.00)" in large
@@ -181,7 +182,7 @@ def test_a_verdict_says_when_the_chain_loses_draws_or_cannot_be_judged(tmp_path:
 def test_a_verdict_waits_for_the_chain(tmp_path: Path) -> None:
     scratch = write_arms(tmp_path)[1]
     waiting = Arm("c", "chain", "chain", (write_stage(tmp_path, "w", "S", [], 800),))
-    assert verdicts(comparison_table([waiting, scratch])) == (
+    assert verdicts(compare(read_arms([waiting, scratch]))) == (
         "S: nothing to compare yet; the chain's run is missing.",
         "L: the chain has no model of this size.",
     )

@@ -10,18 +10,19 @@ import torch
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters, Totals
 from tfscale.growth.checkpoints import grow_checkpoint
-from tfscale.growth.operators import grow_tensor
-from tfscale.growth.recipe import GrowthRecipe, Tokens, grow_config, preserves
+from tfscale.growth.recipe import GrowthRecipe
 from tfscale.growth.verify import compare
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import NormActivation, TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.optimizers.adamw import AdamW
 
 PAPER = GrowthRecipe("paper", "random", "random", "recompute", moments="drop", data="restart")
 EXACT = GrowthRecipe("exact", "zero", "random", "keep")
 GROUPED = GrowthRecipe("grouped", "random", "zero", "group")
 SPLIT = GrowthRecipe("split", "split", "split", "split")
+ADAMW = AdamW(lr=1.0, clip=0.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.0)
 PRESERVING = [EXACT, GROUPED, SPLIT]
 
 
@@ -36,13 +37,13 @@ def model_of(kind: NormActivation = "l2_norm_gelu", seed: int = 0) -> LanguageMo
     return model
 
 
-def grown(model: LanguageModel, tokens: Tokens, recipe: GrowthRecipe, seed: int = 1) -> LanguageModel:
+def grown(model: LanguageModel, tokens: tuple[int, int, int], recipe: GrowthRecipe, seed: int = 1) -> LanguageModel:
     assert isinstance(model.config, TokenFormerConfig)
-    config = grow_config(model.config, tokens, recipe)
+    config = recipe.grown_config(model.config, model.config.with_tokens(tokens))
     child = build_model(config).double()
     child.load_state_dict(
         {
-            name: grow_tensor(name, "weight", tensor, model.config, config, recipe, seed)
+            name: recipe.grow_tensor(name, 0, tensor, model.config, config, seed)
             for name, tensor in model.state_dict().items()
         }
     )
@@ -57,10 +58,10 @@ def change(before: LanguageModel, after: LanguageModel) -> float:
 @pytest.mark.parametrize("recipe", PRESERVING, ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("tokens", [(12, 10, 40), (7, 5, 23), (23, 19, 75), (18, 5, 20)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_preserving_recipe_preserves_logits(recipe: GrowthRecipe, tokens: Tokens, seed: int) -> None:
+def test_a_preserving_recipe_preserves_logits(recipe: GrowthRecipe, tokens: tuple[int, int, int], seed: int) -> None:
     model = model_of(seed=seed)
     child = grown(model, tokens, recipe)
-    assert preserves(recipe, model.config, child.config)  # type: ignore[arg-type]
+    assert recipe.preserves(model.config, child.config)  # type: ignore[arg-type]
     assert change(model, child) < 1e-12
 
 
@@ -68,11 +69,11 @@ def test_a_preserving_recipe_preserves_logits(recipe: GrowthRecipe, tokens: Toke
 @pytest.mark.parametrize("kind", ["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softmax"])
 @pytest.mark.parametrize("tokens", [(12, 10, 40), (15, 11, 47)])
 def test_what_is_said_to_preserve_does_and_nothing_else(
-    recipe: GrowthRecipe, kind: NormActivation, tokens: Tokens
+    recipe: GrowthRecipe, kind: NormActivation, tokens: tuple[int, int, int]
 ) -> None:
     model = model_of(kind)
     child = grown(model, tokens, recipe)
-    said = preserves(recipe, model.config, child.config)  # type: ignore[arg-type]
+    said = recipe.preserves(model.config, child.config)  # type: ignore[arg-type]
     assert said == (change(model, child) < 1e-11)
 
 
@@ -103,7 +104,7 @@ def test_the_papers_growth_keeps_old_rows_and_changes_the_function() -> None:
     for name, tensor in old.items():
         assert torch.equal(new[name][: len(tensor)], tensor), name
     assert child.config.ffn == (TokenGroup(40, 40**0.5),)  # type: ignore[union-attr]
-    assert not preserves(PAPER, model.config, child.config)  # type: ignore[arg-type]
+    assert not PAPER.preserves(model.config, child.config)  # type: ignore[arg-type]
     assert change(model, child) > 0.1
 
 
@@ -118,7 +119,7 @@ def test_noise_tells_copies_apart() -> None:
     child = grown(model_of(), (12, 10, 40), replace(SPLIT, noise=0.1))
     keys = child.state_dict()["blocks.0.ffn.keys"]
     assert not torch.allclose(keys[:20], keys[20:])
-    assert not preserves(replace(SPLIT, noise=0.1), model_of().config, child.config)  # type: ignore[arg-type]
+    assert not replace(SPLIT, noise=0.1).preserves(model_of().config, child.config)  # type: ignore[arg-type]
 
 
 def test_noise_on_old_rows_is_a_fraction_of_their_own_spread() -> None:
@@ -127,7 +128,7 @@ def test_noise_on_old_rows_is_a_fraction_of_their_own_spread() -> None:
     old = model.get_parameter("blocks.0.ffn.keys")
     moved = noisy.get_parameter("blocks.0.ffn.keys")[:20] - old
     assert moved.std().item() == pytest.approx(0.1 * old.std().item(), rel=0.2)
-    assert not preserves(replace(GROUPED, noise=0.1), model.config, noisy.config)  # type: ignore[arg-type]
+    assert not replace(GROUPED, noise=0.1).preserves(model.config, noisy.config)  # type: ignore[arg-type]
 
 
 def test_matched_keys_are_as_large_as_the_old_ones() -> None:
@@ -141,10 +142,10 @@ def test_an_asymmetric_reset_empties_the_moments_of_copies_alone() -> None:
     recipe = replace(SPLIT, moments="asymmetric")
     parent = model_of().config
     assert isinstance(parent, TokenFormerConfig)
-    child = grow_config(parent, (12, 5, 20), recipe)
+    child = recipe.grown_config(parent, parent.with_tokens((12, 5, 20)))
     name, old = "blocks.0.attention.qkv.query.values", torch.rand(6, 4)
-    for role in ("exp_avg", "exp_avg_sq"):
-        moments = grow_tensor(name, role, old, parent, child, recipe, 0)  # type: ignore[arg-type]
+    for degree in (1, 2):
+        moments = recipe.grow_tensor(name, degree, old, parent, child, 0)  # type: ignore[arg-type]
         assert torch.equal(moments[:6], old)
         assert not moments[6:].any()
 
@@ -158,7 +159,7 @@ def test_copies_of_a_split_see_the_gradients_that_their_moments_say() -> None:
         each.loss(tokens, tokens.roll(-1, 1)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
-        expected = grow_tensor(name, "exp_avg", parameter.grad, model.config, child.config, SPLIT, 0)  # type: ignore[arg-type]
+        expected = SPLIT.grow_tensor(name, 1, parameter.grad, model.config, child.config, 0)  # type: ignore[arg-type]
         torch.testing.assert_close(child.get_parameter(name).grad, expected)
 
 
@@ -186,7 +187,7 @@ def test_half_a_split_is_refused(settings: tuple[str, str, str]) -> None:
 
 def test_a_shrinking_count_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="out tokens shrink from 5 to 4"):
-        grow_config(model_of().config, (6, 4, 20), EXACT)  # type: ignore[arg-type]
+        EXACT.grown_config(model_of().config, model_of().config.with_tokens((6, 4, 20)))  # type: ignore[arg-type]
 
 
 def test_new_rows_take_a_gentle_first_step_with_carried_moments() -> None:
@@ -197,7 +198,7 @@ def test_new_rows_take_a_gentle_first_step_with_carried_moments() -> None:
         old.grad = torch.randn(6, 4)
         optimizer.step()
     parent = model_of().config
-    child = grow_config(parent, (12, 5, 20), EXACT)  # type: ignore[arg-type]
+    child = EXACT.grown_config(parent, parent.with_tokens((12, 5, 20)))  # type: ignore[arg-type]
 
     def first_step(second: str) -> torch.Tensor:
         recipe = replace(EXACT, new_second_moment=second)
@@ -206,8 +207,8 @@ def test_new_rows_take_a_gentle_first_step_with_carried_moments() -> None:
         fresh = torch.optim.AdamW([new], lr=1.0, betas=(0.9, 0.95), weight_decay=0.0)
         name = "blocks.0.attention.qkv.query.keys"
         fresh.state[new] = {"step": state["step"].clone()} | {
-            role: grow_tensor(name, role, state[role], parent, child, recipe, 0)  # type: ignore[arg-type]
-            for role in ("exp_avg", "exp_avg_sq")
+            slot: recipe.grow_tensor(name, degree, state[slot], parent, child, 0)  # type: ignore[arg-type]
+            for slot, degree in (("exp_avg", 1), ("exp_avg_sq", 2))
         }
         torch.manual_seed(0)
         new.grad = torch.randn(12, 4)
@@ -236,9 +237,9 @@ def parent(tmp_path: Path) -> Path:
 def test_a_grown_checkpoint_is_the_grown_model(parent: Path, tmp_path: Path, recipe: GrowthRecipe) -> None:
     old_config, _ = checkpoint.read_state(parent)
     assert isinstance(old_config, TokenFormerConfig)
-    config = grow_config(old_config, (12, 11, 50), recipe)
+    config = recipe.grown_config(old_config, old_config.with_tokens((12, 11, 50)))
     folder = tmp_path / "child" / checkpoint.folder_name(0)
-    grow_checkpoint(parent, folder, config, recipe, seed=1)
+    grow_checkpoint(parent, folder, config, recipe, ADAMW, seed=1)
     checkpoint.verify(folder)
     found, counters = checkpoint.read_state(folder)
     assert found == config
@@ -259,7 +260,8 @@ def test_the_verification_sees_a_change_and_its_absence(parent: Path, tmp_path: 
     tokens = torch.arange(16).view(2, 8)
     for recipe, same in ((EXACT, True), (PAPER, False)):
         folder = tmp_path / recipe.name / checkpoint.folder_name(0)
-        grow_checkpoint(parent, folder, grow_config(old_config, (12, 11, 50), recipe), recipe, seed=1)
+        config = recipe.grown_config(old_config, old_config.with_tokens((12, 11, 50)))
+        grow_checkpoint(parent, folder, config, recipe, ADAMW, seed=1)
         result = compare(parent, folder, tokens, tokens.roll(-1, 1))
         assert (result.max_logit_difference <= result.tolerance) == same
         assert (result.loss_before == pytest.approx(result.loss_after, abs=1e-12)) == same

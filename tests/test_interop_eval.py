@@ -29,7 +29,7 @@ from tfscale.models.language_model import LanguageModel
 from tfscale.plan.experiments import record
 from tfscale.plan.plan import Plan
 from tfscale.stage.evaluations import read_evaluations
-from tfscale.tracking.store import Store
+from tfscale.tracking.mlflow.tracker import MlflowTracker
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +332,9 @@ def test_unknown_tokens_of_a_text_are_told_and_too_many_refused(tmp_path: Path) 
         encode_text(tmp_path / "a.txt", words, max_unknown=0.005)
 
 
-def test_every_finished_stage_of_the_chain_is_measured_and_tracked(plan: Plan, corpus: Path, store: Store) -> None:
+def test_every_finished_stage_of_the_chain_is_measured_and_tracked(
+    plan: Plan, corpus: Path, store: MlflowTracker
+) -> None:
     record(plan)
     tracked = (text for text in overrides_of(corpus, plan.runs) if text != "tracking=none")
     shown = tfscale("eval", "chain", *tracked, f"tracking.uri={store.uri}")

@@ -185,7 +185,7 @@ def test_a_recipe_that_breaks_its_word_stops_the_run_and_leaves_nothing(
 ) -> None:
     parent, child = planned([*small, "growth=paper"])[:2]
     train(parent)
-    monkeypatch.setattr("tfscale.growth.facts.preserves", lambda *arguments: True)
+    monkeypatch.setattr("tfscale.growth.recipe.GrowthRecipe.preserves", lambda *arguments: True)
     with pytest.raises(NotPreserved, match="moved them by up to"):
         train(child)
     assert not list((child.path / "checkpoints").glob("step-*"))

@@ -11,7 +11,7 @@ from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
 from tfscale.files import write_json
-from tfscale.growth.recipe import GrowthRecipe, grow_config
+from tfscale.growth.recipe import GrowthRecipe
 from tfscale.models.config import ModelConfig
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.optimizers.adamw import AdamW
@@ -111,9 +111,10 @@ def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: floa
 def grown_stage(parent: StageSpec, parent_dir: str, steps: int) -> StageSpec:
     """The stage that grows out of a small one by a recipe that preserves its function."""
     assert isinstance(parent.model, TokenFormerConfig)
+    target = parent.model.with_tokens((GROWN_ROWS, GROWN_ROWS, 4 * GROWN_ROWS))
     return replace(
         parent,
-        model=grow_config(parent.model, (GROWN_ROWS, GROWN_ROWS, 4 * GROWN_ROWS), RECIPE),
+        model=RECIPE.grown_config(parent.model, target),
         data=replace(parent.data, start=parent.tokens),
         tokens=steps * parent.batch_tokens,
         optimizer=replace(parent.optimizer, lr=0.001),

@@ -10,6 +10,8 @@ from dataclasses import fields
 
 from tfscale.analysis.curves import NOTHING, StageCurve, Totals
 
+COSTS = ("cumulative", "marginal", "family")
+
 
 def cumulative(stage: StageCurve) -> Totals | None:
     """Cost of the stage's model, base included; None before it has finished."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfscale.models.counts import flops, parameters
-from tfscale.plan.arms import Arm, ArmKind
+from tfscale.plan.arms import Arm
 from tfscale.stage.events import DONE_FILE, Event, read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.heldout import BlockLosses, read_blocks
@@ -115,7 +115,7 @@ class ArmCurve:
 
     name: str
     title: str
-    kind: ArmKind
+    kind: str
     stages: tuple[StageCurve, ...]
 
     @property

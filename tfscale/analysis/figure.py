@@ -35,6 +35,7 @@ from tfscale.analysis.style import (
     tidy,
 )
 from tfscale.analysis.table import the_chain
+from tfscale.plan.arm_kind import arm_kind
 from tfscale.text import count, join
 
 AXIS: dict[Measure, str] = {
@@ -212,7 +213,7 @@ def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> N
     # The runs of a chain follow each other; two of one size from scratch do not, so only ends are joined.
     ends = [s.evaluations[-1] for s in arm.stages if s.evaluations]
     axes.plot([e.totals.of(measure) for e in ends], [e.perplexity for e in ends], color=shade, linewidth=0.8,
-              linestyle=PUBLISHED_LINES[arm.kind], zorder=2.5)  # fmt: skip
+              linestyle=PUBLISHED_LINES.get(arm.kind, "-."), zorder=2.5)  # fmt: skip
     for source in ("hollow", "grey"):
         chosen = [(x, y) for x, y, read in points if (read == "figure") == (source == "grey")]
         axes.plot(
@@ -237,7 +238,7 @@ def _label_sizes(
     chain_ends = {size: end for size in chain.sizes if (end := _end(samples[chain.name, size]))}
     for size, end in chain_ends.items():
         _annotate(axes, size, end, (-OFFSET, -OFFSET), color=looks[chain.name].colour, fontweight="bold")
-    others = [arm for arm in arms if arm is not chain and arm.kind != "trained_on"]
+    others = [arm for arm in arms if arm is not chain and not arm_kind(arm.kind).one_model]
     for row, arm in enumerate(others):
         for column, size in enumerate(arm.sizes):
             end, at_chain = _end(samples[arm.name, size]), chain_ends.get(size, (0.0, 0.0))[0]

@@ -1,11 +1,11 @@
 """What the stages' folders say of themselves, for people to read: what was run, where, out of what."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfscale.files import read_object
 from tfscale.plan.arms import Arm
 from tfscale.stage import how
 from tfscale.stage.spec import STAGE_FILE
@@ -23,7 +23,7 @@ class StageRecord:
     """Titles of the arms that it stands in, with its size there."""
     parent: str | None
     seed: int
-    spec: str
+    spec: dict[str, Any]
     """stage.yaml but for how and where it was run; empty before it has begun."""
     environment: dict[str, Any]
     """environment.json likewise; empty before it has begun."""
@@ -45,26 +45,13 @@ def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
             places[key],
             stage.spec.parent,
             stage.spec.seed,
-            spec=_pretty(how.without(_object(stage.path / STAGE_FILE), how.STAGE)),
+            spec=how.without(_object(stage.path / STAGE_FILE), how.STAGE),
             environment=how.without(_object(stage.path / ENVIRONMENT_FILE), how.ENVIRONMENT),
         )
         for key, stage in stages.items()
     )
 
 
-def _pretty(values: dict[str, Any]) -> str:
-    """JSON with a value a line; empty where there is none."""
-    return json.dumps(values, indent=2) if values else ""
-
-
 def _object(path: Path) -> dict[str, Any]:
-    """A file of JSON; empty where there is none."""
-    if not path.exists():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} cannot be read: not a JSON object")
-    return values
+    """Return the object in a JSON file; empty where there is no file."""
+    return read_object(path) if path.exists() else {}

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from tfscale.analysis.curves import NOTHING, ArmCurve, Evaluation, StageCurve, Totals
-from tfscale.plan.arms import ArmKind
+from tfscale.plan.arm_kind import ARM_KINDS
 
 POINT_FIELDS = ("tokens", "perplexity", "device_hours")
 
@@ -28,7 +28,7 @@ def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()
             arms.append(_arm(costs, **values))
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(
-                f"reference arm {name}: {error}. An arm has name, title, kind ({', '.join(get_args(ArmKind))}), models "
+                f"reference arm {name}: {error}. An arm has name, title, kind ({', '.join(ARM_KINDS.names)}), models "
                 "(the arm beside which it stands) and stages; a stage has size and points; a point has "
                 f"{', '.join(POINT_FIELDS)} and read_from."
             ) from error
@@ -40,9 +40,9 @@ Costs = Mapping[tuple[str, str], float | None]
 
 
 def _arm(
-    costs: Costs, name: str, title: str, kind: ArmKind, stages: Sequence[Mapping[str, Any]], models: str | None = None
+    costs: Costs, name: str, title: str, kind: str, stages: Sequence[Mapping[str, Any]], models: str | None = None
 ) -> ArmCurve:
-    if kind not in get_args(ArmKind):
+    if kind not in ARM_KINDS.names:
         raise ValueError(f"kind={kind!r}")
     curves: list[StageCurve] = []
     for stage in stages:

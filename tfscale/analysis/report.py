@@ -1,81 +1,35 @@
-"""A comparison on disk: figures and tables, each file whole or as it was before."""
+"""A comparison on disk: its tables and figures, each file replaced as a whole."""
 
-import os
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from tfscale.analysis.compared import Comparison
-from tfscale.analysis.curves import Measure
-from tfscale.analysis.figure import comparison_figure
-from tfscale.analysis.figure_costs import costs_figure
-from tfscale.analysis.figure_lineage import lineage_figure
-from tfscale.analysis.formats import to_csv, to_json, to_markdown
-from tfscale.analysis.latex import to_latex
-from tfscale.analysis.style import FIGURE_KINDS, render, styles
-from tfscale.analysis.table import the_chain
-
-OTHER_MEASURES: dict[str, Measure] = {"figure_time": "device_seconds", "figure_tokens": "tokens"}
+from tfscale.analysis.comparison import Comparison
+from tfscale.analysis.documents import to_latex, to_markdown
+from tfscale.analysis.figures import figures
+from tfscale.analysis.formats import to_csv, to_json
+from tfscale.analysis.style import FIGURE_KINDS, render
+from tfscale.files import write_atomically
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
-    """Writes `table.csv`, `.json`, `.md` and `.tex`, and every figure as PNG, SVG and PDF, into `folder`, which is made
-    if need be: `figure` in the comparison's measure, `figure_time` and `figure_tokens`, `costs`, `lineage`.
+    """Write the tables and figures of a comparison into a folder, which is made if need be.
+
+    The tables are `table.csv`, `.json`, `.md` and `.tex`. The figures, each as PNG, SVG and PDF, are `figure` in the
+    comparison's measure, `figure_time`, `figure_tokens` and `costs`.
 
     Returns:
-        The files, the figure and the tables first.
+        The files.
 
     Raises:
-        ValueError: nothing measured yet; nothing is written then.
+        ValueError: nothing was measured yet; nothing is written then.
         OSError: the folder cannot be written.
     """
     contents = {
-        f"{name}.{kind}": render(figure, kind) for name, figure in figures(comparison) for kind in FIGURE_KINDS
-    } | {
         "table.csv": to_csv(comparison.table).encode(),
         "table.json": to_json(comparison).encode(),
         "table.md": to_markdown(comparison).encode(),
         "table.tex": to_latex(comparison).encode(),
+        **{f"{name}.{kind}": render(figure, kind) for name, figure in figures(comparison) for kind in FIGURE_KINDS},
     }
-    first = [name for name in contents if name.startswith(("figure.", "table."))]
-    names = [*first, *(name for name in contents if name not in first)]
-    for name in names:
-        write_whole(folder / name, contents[name])
-    return tuple(folder / name for name in names)
-
-
-def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
-    """The figures by name, each a `matplotlib.figure.Figure`.
-
-    Raises:
-        ValueError: nothing measured yet.
-    """
-    arms, published, measure = comparison.arms, comparison.published, comparison.measure
-    looks = styles(arms, the_chain(arms))
-    yield "figure", comparison_figure(arms, comparison.heading, measure, comparison.laws, published)
-    for name, other in OTHER_MEASURES.items():
-        # Time on another machine is no time here.
-        shown = published if other == "tokens" else ()
-        yield name, comparison_figure(arms, comparison.heading, other, published=shown, with_growths=False)
-    yield "costs", costs_figure(comparison.table, looks, measure)
-    yield "lineage", lineage_figure(arms, looks)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in its place at once; its folder is made if need be.
-
-    Raises:
-        OSError: with the path, whatever could not be done.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    return tuple(folder / name for name in contents)

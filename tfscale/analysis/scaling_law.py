@@ -14,6 +14,7 @@ import numpy as np
 from tfscale.analysis.bootstrap import seeded
 from tfscale.analysis.curves import ArmCurve, Measure
 from tfscale.analysis.intervals import LEVEL, Array, Interval, interval_of
+from tfscale.plan.arm_kind import arm_kind
 
 DELTA = 1e-3
 """Of the Huber loss: residuals of log L beyond it count linearly. As in arXiv 2203.15556."""
@@ -121,7 +122,7 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
 
 def scaling_laws(arms: Sequence[ArmCurve], measure: Measure) -> tuple[ScalingLaw, ...]:
     """The laws of the arms from scratch that have enough points."""
-    laws = [fit_law(arm.name, frontier(arm, measure)) for arm in arms if arm.kind == "scratch"]
+    laws = [fit_law(arm.name, frontier(arm, measure)) for arm in arms if arm_kind(arm.kind).from_scratch]
     return tuple(law for law in laws if law is not None)
 
 

@@ -1,19 +1,17 @@
 """The comparison as rows: each size of each arm, what it cost and how it stands against the chain."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import Sample, Source, draw_together, sample
-from tfscale.analysis.comparison import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
+from tfscale.analysis.bootstrap import NoiseFloor, Sample, Source, draw_together, noise_floor, sample
 from tfscale.analysis.costs import cumulative, family, marginal, mean
-from tfscale.analysis.curves import ArmCurve, Measure, StageCurve, Totals, read_arms
+from tfscale.analysis.curves import ArmCurve, Measure, StageCurve, Totals
+from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.intervals import Interval, interval_of
-from tfscale.analysis.noise import NoiseFloor, noise_floor
-from tfscale.plan.arms import Arm, ArmKind
 
 Status = Literal["finished", "unfinished", "missing"]
 
@@ -26,7 +24,7 @@ class Row:
     size: str
     arm: str
     title: str
-    kind: ArmKind
+    kind: str
     keys: tuple[str, ...]
     """The stages that the row's own numbers come from, one a seed."""
     chain_keys: tuple[str, ...]
@@ -90,15 +88,6 @@ class Table:
     def unfinished(self) -> tuple[Row, ...]:
         """Rows whose runs are missing or under way."""
         return tuple(row for row in self.rows if row.status != "finished")
-
-
-def comparison_table(arms: Iterable[Arm], measure: Measure = "flops", assumed_noise: float | None = None) -> Table:
-    """The comparison of what the arms' folders hold.
-
-    Raises:
-        ValueError: no chain among the arms, or what `read_arms` raises.
-    """
-    return compare(read_arms(arms), measure, assumed_noise)
 
 
 def compare(

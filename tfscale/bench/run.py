@@ -27,9 +27,6 @@ from tfscale.stage.spec import RunSpec
 from tfscale.training.allocator import allocator
 from tfscale.training.device import environment, resolve
 
-PARTS = {part: f"tfscale.bench.{part}" for part in ("pattention", "step")}
-"""The modules of the parts, in the order in which they are measured."""
-
 
 @dataclass(frozen=True)
 class Result:

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import yaml
 
-from tfscale.analysis.compared import Comparison, compare_arms
+from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.formats import to_document
 from tfscale.analysis.records import stage_records
-from tfscale.analysis.report import write_comparison, write_whole
+from tfscale.analysis.report import write_comparison
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.execute import catch_up, run_plan, tracking_store
+from tfscale.cli.execute import catch_up, run_plan, tracker_of
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.folders import group_options
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 from tfscale.faults import UserFault
+from tfscale.files import write_atomically
 from tfscale.plan.experiments import comparison_folder, record
 from tfscale.plan.plan import Plan
 from tfscale.stage.status import is_done
@@ -49,7 +50,7 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
     Args:
         out: as in `compare`.
     """
-    from tfscale.analysis.page import page
+    from tfscale.analysis.documents import to_html
 
     plan = plan_with(common, baseline)
     comparison = compare_plan(plan)
@@ -59,8 +60,8 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
     configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
 
     def write(folder: Path) -> tuple[Path, ...]:
-        content = page(comparison, stage_records(plan.arms), command, configuration)
-        write_whole(folder / "report.html", content.encode())
+        content = to_html(comparison, stage_records(plan.arms), command, configuration)
+        write_atomically(folder / "report.html", content.encode())
         return (folder / "report.html",)
 
     (path,) = _keep(plan, out, write)
@@ -125,7 +126,7 @@ def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]
         mend = "--out DIR writes to another folder and only reads the runs folder"
         raise UserFault([f"--out {out}: {fault}" if out else f"{fault}; {mend}"]) from error
     if out is None:
-        catch_up(plan.known, tracking_store(plan))
+        catch_up(plan.known, tracker_of(plan.experiment))
     return written
 
 

@@ -6,7 +6,6 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
-from tfscale.growth.recipe import Tokens, grow_config
 from tfscale.models.counts import parameters
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.spec import read_spec
@@ -14,7 +13,7 @@ from tfscale.stage.status import find_stage
 from tfscale.text import count
 
 
-def grow(common: Common, name: str, to: Path, tokens: Tokens) -> int:
+def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> int:
     """Grows a finished stage's checkpoint into a folder; returns the exit code."""
     from tfscale.growth.grow_stage import grow_by_hand
 
@@ -24,8 +23,8 @@ def grow(common: Common, name: str, to: Path, tokens: Tokens) -> int:
         stage_dir = find_stage(runs_dir(experiment), name)
         model = read_spec(stage_dir).model
         if not isinstance(model, TokenFormerConfig):
-            raise ValueError(f"{stage_dir.name} is a Transformer; only a TokenFormer grows by parameter tokens")
-        config = grow_config(model, tokens, recipe)
+            raise ValueError(f"{stage_dir.name} is a {model.title}; only a TokenFormer grows by parameter tokens")
+        config = recipe.grown_config(model, model.with_tokens(tokens))
         if to.exists():
             raise ValueError(f"--to {to} exists already; name a folder that does not")
         result = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)

@@ -208,9 +208,10 @@ class OptimPart:
 class ArmPart:
     """Another way of getting to the same sizes."""
 
-    kind: Literal["scratch", "trained_on", "one_jump", "chain"]
+    kind: str
     """`scratch`: a model of each size, from scratch. `trained_on`: the chain's first model goes on training.
-    `one_jump`: it grows to each size at once. `chain`: another chain out of it, with other settings."""
+    `one_jump`: it grows to each size at once. `chain`: another chain out of it, with other settings. Or one that an
+    extension registers."""
     title: str
     """For legends and tables."""
     family: str = "tokenformer"
@@ -232,7 +233,9 @@ class ArmPart:
     """Of `chain`: factor of the tokens of every grown stage."""
     transformer_growth: TransformerGrowth | None = None
     """Of `chain` with family=transformer, which begins with the first size's Transformer and grows to shapes of its own
-    (`tfscale.growth.transformer_recipe.grow_shape`), at the chain's cumulative compute."""
+    (`tfscale.growth.transformer_recipe`), at the chain's cumulative compute."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of a kind that an extension registers."""
 
 
 @dataclass(frozen=True)
@@ -324,11 +327,14 @@ class DevicePart:
 
 @dataclass(frozen=True)
 class TrackingPart:
-    """MLflow, which mirrors what the stages' folders say."""
+    """The tracker, which mirrors what the stages' folders say."""
 
     enabled: bool = True
+    kind: str = "mlflow"
+    """A registered tracker: mlflow, or one of an extension."""
     uri: str | None = None
-    """Any MLflow tracking URI. None: a sqlite store in the runs folder."""
+    """Where the tracker is. None: its default; for MLflow, whose tracking URIs are allowed here, a sqlite store in the
+    runs folder."""
 
 
 @dataclass(frozen=True)

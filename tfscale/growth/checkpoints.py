@@ -7,44 +7,53 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters
+from tfscale.checkpoint import Counters
 from tfscale.checkpoint.stored import Stored
-from tfscale.growth.operators import Role, grow_tensor
-from tfscale.growth.recipe import GrowthRecipe
-from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.growth.growth import Growth
+from tfscale.models.config import ModelConfig
+from tfscale.models.init import build_model
+from tfscale.optimizers.base import Optimizer, Slot
 
-_ROLES: dict[str, Role] = {"model": "weight", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
 
-
-def grow_checkpoint(parent: Path, child: Path, config: TokenFormerConfig, recipe: GrowthRecipe, seed: int) -> None:
-    """Writes the checkpoint at step 0 of a stage that grows out of `parent`.
+def grow_checkpoint(
+    parent: Path, child: Path, config: ModelConfig, growth: Growth, optimizer: Optimizer, seed: int
+) -> None:
+    """Write the checkpoint at step 0 of a stage that grows out of `parent`.
 
     The child's totals go on from its parent's; its step count starts anew. Memory stays near a few times the largest
     tensor: one is written while the next is made.
 
     Args:
-        parent: a whole checkpoint of a TokenFormer.
+        parent: a whole checkpoint.
         child: the folder to write.
-        config: of the child, from `grow_config`.
+        config: config of the child, from `growth.grown_config`.
+        optimizer: optimizer of the child, whose slots are grown along.
 
     Raises:
         BrokenCheckpoint: the parent cannot be read.
+        ValueError: the growth does not make such a child out of such a parent.
         OSError: the child cannot be written; nothing is left behind under its name.
     """
     old_config, old = checkpoint.read_state(parent)
-    if not isinstance(old_config, TokenFormerConfig):
-        raise BrokenCheckpoint(f"{parent}: is of a Transformer; only a TokenFormer grows by parameter tokens")
-    carried = recipe.moments != "drop"
-    wanted = ("model/", "exp_avg/", "exp_avg_sq/") if carried else ("model/",)
+    try:
+        made = growth.grown_config(old_config, config)
+    except ValueError as error:
+        raise ValueError(f"{parent}: {error}") from error
+    if made != config:
+        raise ValueError(f"{parent}: growth={growth.name} does not make {config} out of {old_config}")
     stored = Stored(parent)
-    tensors = {name: shape for name, shape in sorted(stored.shapes().items()) if name.startswith(wanted)}
+    shapes = stored.shapes()
 
     def grown() -> Iterator[tuple[str, Tensor]]:
-        for name, shape in tensors.items():
-            kind, weight = name.split("/", 1)
-            tensor = torch.empty(shape)
-            stored.read({name: tensor})
-            yield name, grow_tensor(weight, _ROLES[kind], tensor, old_config, config, recipe, seed)
+        for name, weight in build_model(config, device="meta").named_parameters():
+            slots = optimizer.slots(name, weight.dim()) if growth.carries else ()
+            source = growth.source_of(name, old_config)
+            for slot in (Slot("model", 0), *slots):
+                if f"{slot.name}/{source}" not in shapes and slot.degree > 0:
+                    continue  # imported weights have no optimizer state
+                tensor = torch.empty(shapes[f"{slot.name}/{source}"])
+                stored.read({f"{slot.name}/{source}": tensor})
+                yield f"{slot.name}/{name}", growth.grow_tensor(name, slot.degree, tensor, old_config, config, seed)
 
-    counters = Counters(0, old.optimizer_step if carried else 0, before=old.totals, totals=old.totals)
+    counters = Counters(0, old.optimizer_step if growth.carries else 0, before=old.totals, totals=old.totals)
     checkpoint.write_aside(child, config, counters, lambda aside: checkpoint.write_each(aside, grown()))

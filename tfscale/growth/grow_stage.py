@@ -12,15 +12,11 @@ from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
 from tfscale.files import write_json
 from tfscale.growth.checkpoints import grow_checkpoint
-from tfscale.growth.facts import Recipe, divides, facts_of, groups_of, read_recipe
+from tfscale.growth.growth import Growth, from_dict
 from tfscale.growth.imported_weights import take_over
-from tfscale.growth.recipe import GrowthRecipe
-from tfscale.growth.transformer_checkpoints import grow_transformer_checkpoint
-from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.growth.verify import Comparison, NotPreserved, compare
 from tfscale.host import process_peak_memory
-from tfscale.models.tokenformer import TokenFormerConfig
-from tfscale.models.transformer import TransformerConfig
+from tfscale.models.config import ModelConfig
 from tfscale.stage.lock import StageLock
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 from tfscale.stage.status import GROWTH_FILE, is_grown, read_done
@@ -46,7 +42,7 @@ def grow_stage(stage_dir: Path) -> None:
         return
     if spec.parent_dir is None or spec.growth is None:
         raise ValueError(f"{stage_dir}: is no stage that grows out of another")
-    recipe = _recipe_of(spec, stage_dir)
+    growth = _growth_of(spec, stage_dir)
     parent_dir = stage_dir / spec.parent_dir
     parent = parent_dir / CHECKPOINTS / read_done(parent_dir)["checkpoint"]
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
@@ -57,52 +53,44 @@ def grow_stage(stage_dir: Path) -> None:
         shutil.rmtree(child, ignore_errors=True)  # killed before it was compared with its parent
         started = time.perf_counter()
         checkpoint.verify(parent)
-        _grow(parent, child, spec, recipe)
+        grow_checkpoint(parent, child, spec.model, growth, spec.optimizer, spec.seed)
         seconds = time.perf_counter() - started
-        result = _compare(stage_dir, spec, parent, child, rounded=divides(recipe))
-        report = _report(spec, parent, recipe, result, seconds)
+        result = _compare(stage_dir, spec, parent, child, growth.rounds)
+        report = _report(spec, parent, growth, result, seconds)
         if report["preserving"] and result.max_logit_difference > result.tolerance:
             shutil.rmtree(child)
             raise NotPreserved(
-                f"growth={recipe.name} should leave the logits of {spec.parent} as they are, and moved them by up to "
+                f"growth={growth.name} should leave the logits of {spec.parent} as they are, and moved them by up to "
                 f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); nothing was kept"
             )
         write_json(stage_dir / GROWTH_FILE, report)
 
 
-def _recipe_of(spec: StageSpec, stage_dir: Path) -> Recipe:
+def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
     assert spec.growth is not None
     try:
-        return read_recipe(spec.growth, spec.model)
+        return from_dict(spec.growth, spec.model)
     except TypeError as error:
         raise ValueError(f"{stage_dir / STAGE_FILE}: growth: {error}") from error
 
 
-def _grow(parent: Path, child: Path, spec: StageSpec, recipe: Recipe) -> None:
-    if isinstance(recipe, TransformerGrowth):
-        assert isinstance(spec.model, TransformerConfig), "the recipe was read for this model"
-        grow_transformer_checkpoint(parent, child, spec.model, recipe, spec.seed)
-    else:
-        assert isinstance(spec.model, TokenFormerConfig), "the recipe was read for this model"
-        grow_checkpoint(parent, child, spec.model, recipe, spec.seed)
-
-
-def grow_by_hand(stage_dir: Path, to: Path, config: TokenFormerConfig, recipe: GrowthRecipe, seed: int) -> Comparison:
+def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int) -> Comparison:
     """Grows a finished stage's checkpoint into the folder `to`.
 
     Raises:
         ValueError: the stage is not finished, its checkpoint is not whole, or `to` cannot be written.
     """
+    spec = read_spec(stage_dir)
     parent = stage_dir / CHECKPOINTS / read_done(stage_dir)["checkpoint"]
     try:
         checkpoint.verify(parent)
-        grow_checkpoint(parent, to, config, recipe, seed)
+        grow_checkpoint(parent, to, config, growth, spec.optimizer, seed)
     except (BrokenCheckpoint, OSError) as error:
         raise ValueError(str(error)) from error
-    return _compare(stage_dir, read_spec(stage_dir), parent, to)
+    return _compare(stage_dir, spec, parent, to, growth.rounds)
 
 
-def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool = False) -> Comparison:
+def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool) -> Comparison:
     data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
     context = spec.model.context
     sequences = max(1, min(VERIFICATION_TOKENS, spec.data.heldout_tokens) // context)
@@ -111,14 +99,13 @@ def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounde
     return compare(parent, child, inputs, targets, rounded)
 
 
-def _report(spec: StageSpec, parent: Path, recipe: Recipe, result: Comparison, seconds: float) -> dict[str, Any]:
+def _report(spec: StageSpec, parent: Path, growth: Growth, result: Comparison, seconds: float) -> dict[str, Any]:
     old, _ = checkpoint.read_state(parent)
     return {
         "recipe": spec.growth,
         "parent": spec.parent,
         "parent_checkpoint": parent.name,
-        **facts_of(recipe, old, spec.model),
-        **groups_of(spec.model),
+        **growth.facts(old, spec.model),
         "comparison": asdict(result),
         "seconds": seconds,
         "peak_memory": process_peak_memory(),

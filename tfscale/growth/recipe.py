@@ -1,11 +1,19 @@
-"""What a growth does, as named settings, and what follows from them."""
+"""Growth of a TokenFormer by parameter tokens: its settings, and what follows from them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, assert_never
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 
-from tfscale.models.parameter_tokens import Groups, TokenGroup, default_tau
+from tfscale.growth.growth import Growth
+from tfscale.models.config import ModelConfig
+from tfscale.models.parameter_tokens import Groups, TokenGroup, default_tau, layer_of, total
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.stage.spec import RateSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LAYERS: tuple[Literal["qkv", "out", "ffn"], ...] = ("qkv", "out", "ffn")
 
 
 @dataclass(frozen=True)
@@ -44,11 +52,12 @@ class RateSettings:
 
 
 @dataclass(frozen=True)
-class GrowthRecipe:
+class GrowthRecipe(Growth):
     """One way of adding parameter tokens and of going on after it. Every setting stands alone; `conf/growth/` holds
     the combinations that have names."""
 
-    name: str
+    kind: ClassVar[str] = "tokens"
+
     new_keys: Literal["zero", "random", "matched", "split"]
     """`random`: as at initialisation (official code). `matched`: random, of the standard deviation that the layer's old
     keys have by now. `zero`: silent until trained (paper, Appendix B). `split`: every old token is copied as often as
@@ -63,26 +72,17 @@ class GrowthRecipe:
     their symmetry; else on the old rows, as TokenFormer's authors advise (issue 11 of their repository). It ends
     exactness."""
     moments: Literal["carry", "drop", "asymmetric"] = "carry"
-    """`drop`: AdamW starts empty (official code). `carry`: old rows keep their moments and step count. `asymmetric`:
-    of a split, the copies start empty and the originals carry, which tells them apart without noise (SPARKLING,
-    arXiv 2602.02472)."""
+    """`drop`: the optimizer starts empty (official code). `carry`: old rows keep their state and step count.
+    `asymmetric`: of a split, the copies start empty and the originals carry, which tells them apart without noise
+    (SPARKLING, arXiv 2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
     """With carried moments, what new rows start from. `zero`: the bias correction of an old step count does not reach
     them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full one, whatever the gradient. `mean`: each
     column starts at the mean of the old rows, so new rows start gently and at the layer's own scale."""
-    lr: Literal["rewarm", "continue"] = "rewarm"
-    """Where the child's warm-up starts: at zero (official code) or at the parent's last learning rate."""
-    data: Literal["continue", "restart"] = "continue"
-    """Whether the child reads on where its parent stopped, or from the first batch again (official code)."""
-    peak: float = 1.0
-    """Peak learning rate of grown stages, as a factor of what the schedule says: a re-warm to a fraction."""
-    rates: RateSettings = field(default_factory=RateSettings)
+    rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
 
-    def __post_init__(self) -> None:
-        if faults := list(self._faults()):
-            raise ValueError("\n".join(faults))
-
-    def _faults(self) -> Iterator[str]:
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
         if self.new_keys == "zero" and self.new_values == "zero":
             yield (
                 "growth.new_keys=zero with growth.new_values=zero makes dead tokens: neither would ever get a "
@@ -95,46 +95,134 @@ class GrowthRecipe:
             yield f"growth.noise={self.noise}: must be a fraction of the layer's deviation, from 0 to 10; try 0.01"
         if self.moments == "asymmetric" and not all(splits):
             yield "growth.moments=asymmetric: must go with growth by split; try carry, which is the same without copies"
-        if not 0 < self.peak <= 100:
-            yield f"growth.peak={self.peak}: must be a factor, above 0 and at most 100; try 1"
         if self.rates.per_row_bias and self.moments == "drop":
             yield "growth.rates.per_row_bias: must be false with growth.moments=drop, where all rows begin anew"
 
+    @property
+    def carries(self) -> bool:
+        return self.moments != "drop"
+
+    @property
+    def rounds(self) -> bool:
+        return self.new_keys == "split"
+
     def operator(self) -> dict[str, Any]:
-        """What the growth itself does, as `recipe_from` reads it: all settings but those that the child's own
-        learning rates hold."""
-        return {name: value for name, value in vars(self).items() if name not in ("peak", "rates")}
+        settings = super().operator()
+        del settings["rates"]  # the child's own learning rates hold them
+        return settings
+
+    def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TokenFormerConfig:
+        if not isinstance(parent, TokenFormerConfig) or not isinstance(target, TokenFormerConfig):
+            raise ValueError(f"is a {parent.title}; only a TokenFormer grows by parameter tokens")
+        shrunk = [
+            f"{name} tokens shrink from {old} to {new}"
+            for name, old, new in zip(LAYERS, parent.tokens, target.tokens, strict=True)
+            if new < old
+        ]
+        if shrunk:
+            raise ValueError("; ".join(shrunk))
+        qkv, out, ffn = (
+            grow_groups(getattr(parent, name), new, self, parent.norm_activation)
+            for name, new in zip(LAYERS, target.tokens, strict=True)
+        )
+        return replace(parent, qkv=qkv, out=out, ffn=ffn)
+
+    def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
+        """Return whether this growth leaves every logit as it was, up to rounding.
+
+        Zero keys score zero, add nothing to the norm and GELU(0) = 0, so with a kept tau nothing changes (paper,
+        Appendix B); exp(0) = 1, so a softmax cannot. A group with a norm of its own adds exactly its values' share:
+        zero. q copies of a token multiply the L2 norm by sqrt(q) and the L1 norm by q; tau takes that back, and the
+        values are divided by q.
+        """
+        assert isinstance(parent, TokenFormerConfig)
+        assert isinstance(child, TokenFormerConfig)
+        if child == parent:
+            return True
+        if self.noise > 0:
+            return False
+        zero_keys_are_silent = parent.norm_activation != "softmax"
+        if self.tau == "group":
+            return self.new_values == "zero" or (self.new_keys == "zero" and zero_keys_are_silent)
+        if self.new_keys == "split":
+            remainder = any(new % old for old, new in zip(parent.tokens, child.tokens, strict=True))
+            return zero_keys_are_silent or not remainder
+        return self.new_keys == "zero" and self.tau == "keep" and zero_keys_are_silent
+
+    def grow_tensor(
+        self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
+    ) -> "Tensor":
+        """Return the grown tensor. Rows keep their order: each group's old rows (with their copies), then its new
+        ones. Tensors that are not parameter tokens come back as they are."""
+        from torch import cat
+
+        from tfscale.growth.rows import noisy, share_of_copies
+
+        layer = layer_of(name)
+        if layer is None or getattr(parent, layer) == getattr(child, layer):
+            return old
+        before, after = getattr(parent, layer), getattr(child, layer)
+        copies = copies_of_each(before, total(after), self)
+        share = share_of_copies(name, degree, copies)
+        kept = old if share == 1 else old * share
+        if copies == 1 and degree == 0:
+            kept = noisy(kept, f"{name}:from{len(old)}:old", self.noise, seed)
+        rows = []
+        for segment in kept.split([group.n for group in before]):
+            rows.append(segment)
+            for copy in range(1, copies):
+                if degree == 0:
+                    rows.append(noisy(segment, f"{name}:from{len(segment)}:copy{copy}", self.noise, seed))
+                else:
+                    rows.append(segment if self.moments == "carry" else segment.new_zeros(segment.shape))
+        missing = total(after) - copies * total(before)
+        return cat([*rows, self.new_rows(name, degree, old, missing, parent, seed)]) if missing else cat(rows)
+
+    def new_rows(self, name: str, degree: int, old: "Tensor", n: int, parent: ModelConfig, seed: int) -> "Tensor":
+        """Return `n` rows that no old ones are copied to. The remainder of a split gets zero keys and random values."""
+        from tfscale.growth.rows import new_rows
+
+        if degree == 2 and self.new_second_moment == "mean":
+            return old.mean(0, keepdim=True).expand(n, old.shape[1])
+        if degree > 0:
+            return old.new_zeros((n, old.shape[1]))
+        if name.endswith(".keys"):
+            return new_rows("zero" if self.new_keys == "split" else self.new_keys, name, old, n, parent, seed)
+        return new_rows("random" if self.new_values == "split" else self.new_values, name, old, n, parent, seed)
+
+    def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
+        rates = self.rates
+        if rates == RateSettings():
+            return None
+        qkv, out, ffn = (
+            total(getattr(parent, name)) * copies_of_each(getattr(parent, name), total(getattr(child, name)), self)
+            for name in LAYERS
+        )
+        return RateSpec(
+            rows=(qkv, out, ffn),
+            old=rates.old,
+            old_ramp_tokens=round(rates.old_ramp * tokens),
+            frozen_tokens=round(rates.frozen * tokens),
+            new=rates.new,
+            per_row_bias=rates.per_row_bias,
+            new_second_moment=self.new_second_moment == "zero",
+        )
+
+    def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
+        assert isinstance(parent, TokenFormerConfig)
+        assert isinstance(child, TokenFormerConfig)
+        pairs = zip(LAYERS, parent.tokens, child.tokens, strict=True)
+        return {
+            "tokens": {name: {"before": before, "after": after} for name, before, after in pairs},
+            "groups": {name: [asdict(group) for group in getattr(child, name)] for name in LAYERS},
+        }
 
 
-def without_new_tokens(recipe: GrowthRecipe) -> GrowthRecipe:
-    """What a recipe means for a stage that adds no tokens: its moments, learning rate and data. All recipes that agree
-    on these are the same one."""
-    return GrowthRecipe("none", "zero", "random", "keep", moments=recipe.moments, lr=recipe.lr, data=recipe.data)
-
-
-Tokens = tuple[int, int, int]
-"""Parameter tokens of (each of q, k, v; output projection; feed-forward)."""
-
-
-def grow_config(parent: TokenFormerConfig, tokens: Tokens, recipe: GrowthRecipe) -> TokenFormerConfig:
-    """The parent's config with `tokens` parameter tokens in its layers.
-
-    Raises:
-        ValueError: a count shrinks.
-    """
-    names = ("qkv", "out", "ffn")
-    faults = [
-        f"{name} tokens shrink from {old} to {new}"
-        for name, old, new in zip(names, parent.tokens, tokens, strict=True)
-        if new < old
-    ]
-    if faults:
-        raise ValueError("; ".join(faults))
-    qkv, out, ffn = (
-        grow_groups(groups, new, recipe, parent.norm_activation)
-        for groups, new in zip((parent.qkv, parent.out, parent.ffn), tokens, strict=True)
-    )
-    return replace(parent, qkv=qkv, out=out, ffn=ffn)
+def without_new_tokens(growth: Growth) -> GrowthRecipe:
+    """Return what a growth means for a stage that adds no tokens: its optimizer state, learning rate and data. All
+    that agree on these are the same one."""
+    moments: Literal["carry", "drop"] = "carry" if growth.carries else "drop"
+    return GrowthRecipe("none", "zero", "random", "keep", moments=moments, lr=growth.lr, data=growth.data)
 
 
 def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Groups:
@@ -158,24 +246,3 @@ def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Grou
 def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:
     """How often each old token stands in the grown layer: 1 unless the recipe splits."""
     return n // sum(group.n for group in groups) if recipe.new_keys == "split" else 1
-
-
-def preserves(recipe: GrowthRecipe, parent: TokenFormerConfig, child: TokenFormerConfig) -> bool:
-    """Whether this growth leaves every logit as it was, up to rounding.
-
-    Zero keys score zero, add nothing to the norm and GELU(0) = 0, so with a kept tau nothing changes (paper,
-    Appendix B); exp(0) = 1, so a softmax cannot. A group with a norm of its own adds exactly its values' share: zero.
-    q copies of a token multiply the L2 norm by sqrt(q) and the L1 norm by q; tau takes that back, and the values are
-    divided by q.
-    """
-    if child == parent:
-        return True
-    if recipe.noise > 0:
-        return False
-    zero_keys_are_silent = parent.norm_activation != "softmax"
-    if recipe.tau == "group":
-        return recipe.new_values == "zero" or (recipe.new_keys == "zero" and zero_keys_are_silent)
-    if recipe.new_keys == "split":
-        remainder = any(new % old for old, new in zip(parent.tokens, child.tokens, strict=True))
-        return zero_keys_are_silent or not remainder
-    return recipe.new_keys == "zero" and recipe.tau == "keep" and zero_keys_are_silent

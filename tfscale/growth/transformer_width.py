@@ -1,4 +1,4 @@
-"""Growth of a Transformer in width: pure functions from a weight, or a moment of AdamW, to the wider one.
+"""Growth of a Transformer in width: pure functions from a weight, or a slot of the optimizer, to the wider one.
 
 Dimension j of the wider model is a copy of dimension j mod d of the old one: in the residual stream, in the hidden
 layer, and, as heads keep their size, for heads as a whole. So each layer gets its input several times, and what reads
@@ -13,8 +13,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tfscale.growth.operators import Role
-from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.init import stream
 from tfscale.models.transformer import TransformerConfig
 
@@ -44,47 +42,52 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
 """By the end of a weight's name."""
 
 
-def widen_tensor(
-    name: str,
-    role: Role,
-    old: Tensor,
-    parent: TransformerConfig,
-    child: TransformerConfig,
-    growth: TransformerGrowth,
-    seed: int,
-) -> Tensor:
-    """The wider tensor.
+def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
+    """Return the wider tensor.
 
     Args:
-        name: the weight's name in the model; a moment carries its weight's name.
-        old: of the parent.
-        seed: noise is a pure function of (seed, name, shape).
+        name: name of the weight in the model.
+        degree: 0 for the weight; for a slot of the optimizer the power of the gradient that it averages.
+        old: the parent's tensor.
     """
-    axes = next(axes for end, axes in _AXES.items() if name.endswith(end))
     wide = old
-    for dim, axis in enumerate(axes):
+    for dim, axis in enumerate(_axes_of(name)):
         if axis is not None:
-            wide = _widen(wide, dim, axis, role, getattr(parent, axis.width), getattr(child, axis.width))
-    if role != "weight" or growth.noise == 0 or wide.shape == old.shape or wide.dim() == 1:
+            wide = _widen(wide, dim, axis, degree, getattr(parent, axis.width), getattr(child, axis.width))
+    return wide
+
+
+def add_noise(name: str, wide: Tensor, old: Tensor, noise: float, seed: int, cancels: bool) -> Tensor:
+    """Return a widened weight with noise of `noise` times its own standard deviation, drawn from (seed, name, shape).
+
+    Args:
+        cancels: the noise is on all weights and sums to zero over the copies of an input; else it is on copies alone.
+    """
+    if wide.shape == old.shape or wide.dim() == 1:
         return wide
-    noise = torch.randn(wide.shape, generator=stream(seed, f"{name}:from{tuple(old.shape)}")) * wide.std()
-    apart = _on_copies if growth.method == "net2net" else _cancelling
-    return wide + growth.noise * apart(noise, axes, old).to(wide.dtype)
+    drawn = torch.randn(wide.shape, generator=stream(seed, f"{name}:from{tuple(old.shape)}")) * wide.std()
+    apart = _cancelling if cancels else _on_copies
+    return wide + noise * apart(drawn, _axes_of(name), old).to(wide.dtype)
 
 
-def _widen(tensor: Tensor, dim: int, axis: _Axis, role: Role, before: int, after: int) -> Tensor:
+def _axes_of(name: str) -> tuple[_Axis | None, ...]:
+    return next(axes for end, axes in _AXES.items() if name.endswith(end))
+
+
+def _widen(tensor: Tensor, dim: int, axis: _Axis, degree: int, before: int, after: int) -> Tensor:
     source = torch.arange(after) % before
     copies = torch.bincount(source, minlength=before)[source]
     rows = torch.cat([part * before + source for part in range(axis.parts)])
     shape = [-1 if each == dim else 1 for each in range(tensor.dim())]
-    return tensor.index_select(dim, rows) * _share(axis, role, copies.repeat(axis.parts)).to(tensor.dtype).view(shape)
+    share = _share(axis, degree, copies.repeat(axis.parts))
+    return tensor.index_select(dim, rows) * share.to(tensor.dtype).view(shape)
 
 
-def _share(axis: _Axis, role: Role, copies: Tensor) -> Tensor:
+def _share(axis: _Axis, degree: int, copies: Tensor) -> Tensor:
     # What a dimension's copies do together is what it did, so each one's gradient is that of the original over their
     # number; a weight that reads a copy gets the gradient that it had.
-    if axis.reads == (role == "weight"):
-        return 1 / copies.double() ** (2 if role == "exp_avg_sq" else 1)
+    if axis.reads == (degree == 0):
+        return 1 / copies.double() ** max(1, degree)
     return torch.ones(len(copies), dtype=torch.float64)
 
 

@@ -37,6 +37,9 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     """
     if out.exists():
         raise UserFault([f"--out {out} exists already; name a folder that does not"])
+    model = stage.spec.model
+    if not type(model).__module__.startswith("tfscale."):
+        raise UserFault([f"model.family={model.family}: must be one of tfscale's own, whose code an export carries"])
     tokenizer, stages = tokenizer_of(stage), lineage_of(stage)
     aside = out.with_name(f".{out.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)

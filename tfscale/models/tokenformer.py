@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 from tfscale.models.config import ModelConfig
 from tfscale.models.execution import Execution, Recompute
-from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, total
+from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, default_tau, total
 from tfscale.models.tiles import score_rows
 
 if TYPE_CHECKING:
@@ -67,6 +67,15 @@ class TokenFormerConfig(ModelConfig):
     def tokens(self) -> tuple[int, int, int]:
         """Parameter tokens of (each of q, k, v; output projection; feed-forward)."""
         return total(self.qkv), total(self.out), total(self.ffn)
+
+    def with_tokens(self, tokens: tuple[int, int, int]) -> "TokenFormerConfig":
+        """Return the config of a model of another size that has not grown: one group per layer, tau of its count.
+
+        Args:
+            tokens: parameter tokens of (each of q, k, v; output projection; feed-forward).
+        """
+        qkv, out, ffn = ((TokenGroup(n, default_tau(self.norm_activation, n)),) for n in tokens)
+        return replace(self, qkv=qkv, out=out, ffn=ffn)
 
     @property
     def block_tokens(self) -> int:

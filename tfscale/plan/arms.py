@@ -3,12 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from tfscale.models.counts import flops
 from tfscale.stage.folder import Stage
-
-ArmKind = Literal["chain", "scratch", "trained_on", "one_jump"]
 
 
 @dataclass(frozen=True)
@@ -19,9 +16,9 @@ class Arm:
     """Such as `progressive` or `transformer_scratch`."""
     title: str
     """For legends and tables."""
-    kind: ArmKind
-    """`chain`: each stage grows out of the one before. `scratch`: each stage is a run of its own. `trained_on`: the
-    chain's first model, trained on without growing. `one_jump`: each stage grows out of the chain's first one."""
+    kind: str
+    """Name in `tfscale.plan.arm_kind.ARM_KINDS`; `chain`, where each stage grows out of the one before, is also that of
+    the chain itself."""
     stages: tuple[Stage, ...]
     """In order, parents before children. Stages of one size are replicates: the same run but for its seed."""
 

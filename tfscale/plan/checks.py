@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfscale.config.schema import Experiment
 from tfscale.growth.recipe import RateSettings
-from tfscale.plan.arm_checks import check_arms
+from tfscale.plan.arm_kind import check_arms
 from tfscale.plan.corpus import check_corpus
 from tfscale.plan.specs import optimizer
 from tfscale.stage.layout import in_backward_faults

@@ -8,8 +8,9 @@ from pathlib import Path
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import UserFault
-from tfscale.plan.arm_builder import ArmBuilder
+from tfscale.plan.arm_kind import plan_arm
 from tfscale.plan.arms import Arm, over_seeds
+from tfscale.plan.chain import Chain
 from tfscale.plan.checks import check_experiment
 from tfscale.plan.corpus import Corpus, corpus_of
 from tfscale.plan.rehearsal import rehearsal
@@ -123,6 +124,6 @@ def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:
 
 
 def _replicate(experiment: Experiment, corpus: Corpus) -> Replicate:
-    builder = ArmBuilder(Specs(experiment, corpus))
-    baselines = tuple(builder.arm(name, part) for name, part in experiment.baseline.arms.items())
-    return Replicate(experiment.seed, builder.chain, baselines)
+    chain = Chain(Specs(experiment, corpus))
+    baselines = tuple(plan_arm(name, part, chain) for name, part in experiment.baseline.arms.items())
+    return Replicate(experiment.seed, chain.arm, baselines)

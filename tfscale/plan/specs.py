@@ -4,8 +4,7 @@ from dataclasses import fields, replace
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
-from tfscale.growth.facts import Recipe
-from tfscale.growth.recipe import GrowthRecipe, grow_config
+from tfscale.growth.growth import Growth, to_dict
 from tfscale.host import cores
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
@@ -16,7 +15,6 @@ from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.base import Optimizer, from_settings
 from tfscale.plan.corpus import Corpus
 from tfscale.plan.imported import begin_from
-from tfscale.plan.rates import rates_of
 from tfscale.stage.folder import Stage
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.run_options import RunOptions
@@ -59,32 +57,30 @@ class Specs:
         every = max(1, round((when.eval_every or spec.tokens / 20) / spec.batch_tokens)) * spec.batch_tokens
         return replace(spec, ending=EndingSpec(when.rule, every, when.min_delta, when.patience, spec.tokens))
 
-    def grown(self, parent: Stage, part: StagePart, tokens: int, recipe: GrowthRecipe, rate: float | None) -> StageSpec:
-        """A TokenFormer of a stage's size that grows out of a smaller one."""
-        old = parent.spec.model
-        assert isinstance(old, TokenFormerConfig)
-        model = grow_config(old, part.counts, recipe)
+    def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
+        """The stage that grows out of another one, to the size of a model that has not grown."""
+        model = growth.grown_config(parent.spec.model, target)
         spec = self.scratch(model, tokens, rate)
         spec = replace(
             spec,
-            optimizer=replace(spec.optimizer, lr=spec.optimizer.lr * recipe.peak),
-            rates=rates_of(recipe, old, model, spec.tokens),
+            optimizer=replace(spec.optimizer, lr=spec.optimizer.lr * growth.peak),
+            rates=growth.rates_of(parent.spec.model, model, spec.tokens),
         )
-        return self.child_of(parent, spec, recipe)
+        return self.child_of(parent, spec, growth)
 
-    def child_of(self, parent: Stage, spec: StageSpec, recipe: Recipe) -> StageSpec:
+    def child_of(self, parent: Stage, spec: StageSpec, growth: Growth) -> StageSpec:
         """The stage that starts from another's end in place of from scratch."""
         old = parent.spec
-        start = old.data.start + old.tokens if recipe.data == "continue" else 0
+        start = old.data.start + old.tokens if growth.data == "continue" else 0
         last_step = old.tokens - old.batch_tokens
-        rate = learning_rate(old.schedule, old.optimizer.lr, last_step, old.tokens) if recipe.lr == "continue" else 0.0
+        rate = learning_rate(old.schedule, old.optimizer.lr, last_step, old.tokens) if growth.lr == "continue" else 0.0
         return replace(
             spec,
             data=replace(spec.data, start=start),
             schedule=replace(spec.schedule, warmup_from=rate),
             parent=parent.key,
             parent_dir=f"../{parent.path.name}",
-            growth=recipe.operator(),
+            growth=to_dict(growth),
             parent_ending=old.ending is not None,
         )
 

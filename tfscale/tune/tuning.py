@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tfscale.config.schema import MOST_SEEDS, Experiment
+from tfscale.plan.arm_kind import arm_kind
 from tfscale.plan.arms import Arm
 from tfscale.plan.plan import Plan, Replicate, make_plan
 from tfscale.stage.events import read_events
@@ -176,7 +177,7 @@ def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     the last size's."""
     last = list(experiment.schedule.stages.values())[-1]
     for name, arm in experiment.baseline.arms.items():
-        if arm.lr is not None or arm.kind in ("one_jump", "chain"):
+        if arm.lr is not None or arm_kind(arm.kind).own_rate:
             schedules = last.transformer.lr if arm.transformer_growth is not None and last.transformer else last.lr
             yield f"baseline.arms.{name}.lr", arm.lr or schedules or experiment.optim.lr
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfscale.growth.facts import facts_of, groups_of, read_recipe
+from tfscale.growth.growth import from_dict
 from tfscale.stage.events import METRICS_FILE
 from tfscale.stage.spec import STAGE_FILE, StageSpec
 from tfscale.stage.status import GROWTH_FILE
@@ -31,9 +31,9 @@ def verify_growth(this: StageFolder) -> Check[None]:
 
 def _grown(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
     """What growth.json says of a stage, apart from what was measured."""
-    wanted = {"parent": spec.parent, "recipe": spec.growth, **groups_of(spec.model)}
+    wanted = {"parent": spec.parent, "recipe": spec.growth}
     if parent is None:
         return wanted
     assert spec.growth is not None
-    recipe = read_recipe(spec.growth, spec.model)
-    return wanted | {"parent_checkpoint": parent.end.checkpoint, **facts_of(recipe, parent.spec.model, spec.model)}
+    growth = from_dict(spec.growth, spec.model)
+    return wanted | {"parent_checkpoint": parent.end.checkpoint, **growth.facts(parent.spec.model, spec.model)}

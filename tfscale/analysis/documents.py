@@ -1,6 +1,6 @@
-"""A comparison as one page of HTML that needs nothing else: no network, no other file.
+"""A comparison for people: Markdown, LaTeX, and one page of HTML that needs no network and no other file.
 
-`page.html` is the template; this module collects what it shows.
+The documents are the files in templates/; this module collects what they show.
 """
 
 import base64
@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from tfscale.analysis.compared import Comparison
+from tfscale.analysis.comparison import Comparison
+from tfscale.analysis.costs import COSTS
 from tfscale.analysis.curves import Totals
-from tfscale.analysis.formats import (
+from tfscale.analysis.figures import CAPTIONS, figures
+from tfscale.analysis.records import StageRecord
+from tfscale.analysis.results import (
     COST_MEANING,
-    COSTS,
     PUBLISHED,
     RESULTS,
     cost_header,
@@ -25,22 +27,12 @@ from tfscale.analysis.formats import (
     published_rows,
     results,
 )
-from tfscale.analysis.records import StageRecord
-from tfscale.analysis.report import figures
 from tfscale.analysis.style import render
 from tfscale.analysis.table import Row
 from tfscale.analysis.words import UNITS, basis, verdicts, with_interval
 from tfscale.text import count
 
 ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
-
-FIGURES = {
-    "figure": "Held-out perplexity over cumulative compute, and what each growth did to the loss",
-    "figure_time": "Held-out perplexity over cumulative device-seconds",
-    "figure_tokens": "Held-out perplexity over cumulative training tokens",
-    "costs": "The three costs of each arm: cumulative, marginal, family",
-    "lineage": "Where each model came from",
-}
 
 Cell = tuple[str | Sequence[str], Any]
 """The text shown, or the keys of the stages linked to, and the value that the column is sorted by."""
@@ -58,15 +50,55 @@ class Section:
     note: str = ""
 
 
-def page(comparison: Comparison, records: Sequence[StageRecord], command: str, configuration: str) -> str:
-    """Write the page.
+TEMPLATES = Path(__file__).parent / "templates"
+LATEX_SYNTAX = {"variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%",
+                "block_end_string": "%>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
+"""Marks of a template for LaTeX, where braces have a meaning of their own."""
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    }
+)
+"""What each character that has a meaning in LaTeX is written as."""
+
+
+def to_markdown(comparison: Comparison) -> str:
+    """Return the comparison, the costs and the verdicts as Markdown."""
+    table = comparison.table
+    return (
+        _environment()
+        .get_template("table.md")
+        .render(
+            _values(comparison),
+            heldout=f" on {table.heldout_tokens:,} held-out tokens" if table.heldout_tokens else "",
+            several_seeds=any(len(row.keys) > 1 for row in table.rows),
+            unit=UNITS[table.measure],
+            costs=costs(table),
+            cost_header=cost_header(),
+            published=published_rows(comparison.published),
+        )
+    )
+
+
+def to_latex(comparison: Comparison) -> str:
+    """Return the results as a LaTeX `table`, to be used with `\\input` in a document that loads booktabs."""
+    environment = _environment(**LATEX_SYNTAX)
+    environment.filters["tex"] = lambda text: text.translate(LATEX)
+    return environment.get_template("table.tex").render(_values(comparison))
+
+
+def to_html(comparison: Comparison, records: Sequence[StageRecord], command: str, configuration: str) -> str:
+    """Return the comparison as a page of HTML.
 
     Args:
-        command: the line that makes the comparison again, with everything that it rests on.
+        command: command line that makes the comparison again, with everything that it rests on.
         configuration: the composed experiment, as text.
 
     Raises:
-        ValueError: nothing measured yet.
+        ValueError: nothing was measured yet.
     """
     sections = [
         Section("verdicts", "Verdicts", note=" ".join(basis(comparison.table))),
@@ -77,29 +109,49 @@ def page(comparison: Comparison, records: Sequence[StageRecord], command: str, c
         _fits(comparison),
         _published(comparison),
         Section("time", "Time and tokens", ["figure_time", "figure_tokens"]),
-        Section("lineage", "Lineage", ["lineage"]),
         Section("stages", "Stages"),
         _environments(records),
         Section("reproduce", "How to reproduce each number"),
     ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = _environment()
     environment.filters["to_json"] = lambda value: json.dumps(value, indent=2)
-    return environment.get_template("page.html").render(
-        title=comparison.heading,
+    return environment.get_template("report.html").render(
+        _values(comparison),
         sections=[section for section in sections if section.rows or not section.header],
-        verdicts=verdicts(comparison.table),
-        captions=FIGURES,
+        captions=CAPTIONS,
         drawn={name: base64.b64encode(render(each, "svg")).decode() for name, each in figures(comparison)},
         records=records,
         command=command,
         configuration=configuration,
     )
+
+
+def _environment(**settings: Any) -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **settings,
+    )
+
+
+def _values(comparison: Comparison) -> dict[str, Any]:
+    """Return what all templates show."""
+    table = comparison.table
+    return {
+        "title": comparison.title,
+        "heading": comparison.heading,
+        "verdicts": verdicts(table),
+        "basis": " ".join(basis(table)),
+        "RESULTS": RESULTS,
+        "results": results(table),
+        "meaning": meaning(table),
+        "COST_MEANING": COST_MEANING,
+        "PUBLISHED": PUBLISHED,
+    }
 
 
 def _results(comparison: Comparison) -> Section:

@@ -1,18 +1,41 @@
-"""The three costs as bars: cumulative, marginal, family. Each answers another question, so each has its own panel."""
+"""All figures of a comparison: perplexity over each measure of cost, and the three costs as bars."""
 
+from collections.abc import Iterator
 from typing import Any
 
+from tfscale.analysis.comparison import Comparison
+from tfscale.analysis.costs import COSTS
 from tfscale.analysis.curves import Measure
-from tfscale.analysis.formats import COSTS
-from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, blank, drawing, power, tidy
-from tfscale.analysis.table import Row, Table
+from tfscale.analysis.figure import comparison_figure
+from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, blank, drawing, power, styles, tidy
+from tfscale.analysis.table import Row, Table, the_chain
 from tfscale.analysis.words import UNITS
 
+CAPTIONS = {
+    "figure": "Held-out perplexity over cumulative compute, and what each growth did to the loss",
+    "figure_time": "Held-out perplexity over cumulative device-seconds",
+    "figure_tokens": "Held-out perplexity over cumulative training tokens",
+    "costs": "The three costs of each arm: cumulative, marginal, family",
+}
 MEANING = {
     "cumulative": "base included",
     "marginal": "this stage alone,\nits parent a gift",
     "family": "all sizes up to\nthis one",
 }
+
+
+def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
+    """Draw the figures, and yield each with its name as a `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: nothing was measured yet.
+    """
+    arms, published, heading = comparison.arms, comparison.published, comparison.heading
+    yield "figure", comparison_figure(arms, heading, comparison.measure, comparison.laws, published)
+    # Time on another machine is no time here, so published points are left out.
+    yield "figure_time", comparison_figure(arms, heading, "device_seconds", with_growths=False)
+    yield "figure_tokens", comparison_figure(arms, heading, "tokens", published=published, with_growths=False)
+    yield "costs", costs_figure(comparison.table, styles(arms, the_chain(arms)), comparison.measure)
 
 
 def costs_figure(table: Table, looks: dict[str, Style], measure: Measure) -> Any:

@@ -1,0 +1,146 @@
+"""Growth operators: how a trained model becomes a larger one.
+
+`tfscale.growth.recipe` adds parameter tokens to a TokenFormer, `tfscale.growth.transformer_recipe` makes a Transformer
+wider or deeper. An extension adds one of its own:
+
+    @GROWTHS.register("interleave")
+    @dataclass(frozen=True)
+    class Interleave(Growth): ...
+
+Planning reads these classes too, so torch is imported only where it is used.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import parameters
+from tfscale.registry import Registry
+from tfscale.stage.spec import RateSpec
+from tfscale.untrusted import check_fields
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Growth(ABC):
+    """Settings of a growth operator. Subclasses are frozen dataclasses that add settings of their own.
+
+    `conf/growth/NAME.yaml` holds the settings; `kind` in it is the name in `GROWTHS`.
+    """
+
+    kind: ClassVar[str]
+    """Name in `GROWTHS`."""
+    name: str
+    """Name of these settings, for people; not part of a stage's key."""
+    _: KW_ONLY
+    lr: Literal["rewarm", "continue"] = "rewarm"
+    """Where the child's warm-up starts: at zero (official code) or at the parent's last learning rate."""
+    data: Literal["continue", "restart"] = "continue"
+    """Where the child reads on: where its parent stopped, or at the first batch again (official code)."""
+    peak: float = 1.0
+    """Peak learning rate of grown stages, as a factor of what the schedule says: a re-warm to a fraction."""
+
+    def __post_init__(self) -> None:
+        if faults := list(self.faults()):
+            raise ValueError("\n".join(faults))
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with the settings, as `growth.key=value: must be ...; try ...`."""
+        if not 0 < self.peak <= 100:
+            yield f"growth.peak={self.peak}: must be a factor, above 0 and at most 100; try 1"
+
+    @property
+    def rounds(self) -> bool:
+        """Whether weights of the child are fractions of its parent's, which float32 has to round."""
+        return False
+
+    @property
+    def carries(self) -> bool:
+        """Whether the child begins with its parent's optimizer state and step count; else it starts empty."""
+        return True
+
+    @abstractmethod
+    def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
+        """Return what the parent grows to on the way to the size of `target`, a model that was not grown. A model that
+        can be made is its own target.
+
+        Raises:
+            ValueError: the parent cannot grow there.
+        """
+
+    @abstractmethod
+    def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
+        """Return whether this growth leaves every logit as it was, up to rounding. Every growth is checked for it."""
+
+    def source_of(self, name: str, parent: ModelConfig) -> str:
+        """Return the name of the parent's weight that the child's weight `name` is made from."""
+        return name
+
+    @abstractmethod
+    def grow_tensor(
+        self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
+    ) -> "Tensor":
+        """Return the child's tensor. It must be a pure function of the arguments.
+
+        Args:
+            name: name of the child's weight.
+            degree: 0 for the weight itself; for a slot of the optimizer the power of the gradient that it averages.
+            old: the parent's tensor.
+            seed: seed of the stage; `tfscale.models.init.stream(seed, name)` draws from it.
+        """
+
+    def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
+        """Return the learning rates of old and new rows over a stage of `tokens` tokens; None: all have the same."""
+        return None
+
+    def operator(self) -> dict[str, Any]:
+        """Return the settings that the growth itself needs, which are part of the stage's key: all but `peak`, which
+        the stage's learning rate holds."""
+        return {name: value for name, value in vars(self).items() if name != "peak"}
+
+    def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
+        """Return the sizes that differ, for growth.json."""
+        pairs = {name: (before, getattr(child, name)) for name, before in vars(parent).items()}
+        differ = {name: {"before": old, "after": new} for name, (old, new) in pairs.items() if old != new}
+        return {"shape": differ}
+
+    def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
+        """Return what growth.json says of a growth beside what was measured."""
+        return {
+            **self.changes(parent, child),
+            "parameters": {"before": parameters(parent), "after": parameters(child)},
+            "preserving": self.preserves(parent, child),
+        }
+
+
+GROWTHS: Registry[type[Growth]] = Registry(
+    "growth.kind",
+    {
+        "tokens": "tfscale.growth.recipe:GrowthRecipe",
+        "transformer": "tfscale.growth.transformer_recipe:TransformerGrowth",
+    },
+)
+SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}
+"""Kinds of the shipped operators by the family that they grow. Files and keys do not name these."""
+
+
+def to_dict(growth: Growth) -> dict[str, Any]:
+    """Return what a stage's spec says of its growth, which `from_dict` reads."""
+    named = {} if growth.kind in SHIPPED.values() else {"kind": growth.kind}
+    return named | growth.operator()
+
+
+def from_dict(values: Mapping[str, Any], model: ModelConfig) -> Growth:
+    """Return the growth in the spec of a stage whose model has grown.
+
+    Raises:
+        ValueError, TypeError: it is none for such a model.
+    """
+    settings = dict(values)
+    growth = GROWTHS.get(settings.pop("kind", None) or SHIPPED[model.family])(**settings)
+    check_fields(growth)
+    return growth

@@ -1,0 +1,204 @@
+"""The kinds of arms that tfscale brings: from scratch, trained on, grown at once, and other chains."""
+
+from collections.abc import Iterator, Sequence
+
+from tfscale.config.schema import Experiment, StagePart
+from tfscale.growth.growth import Growth
+from tfscale.growth.recipe import without_new_tokens
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import flops
+from tfscale.models.families import FAMILIES
+from tfscale.plan.arm_kind import ArmKind
+from tfscale.plan.chain import Chain
+from tfscale.plan.compute_optimal import compute_optimal
+from tfscale.plan.specs import shaped, tokenformer, transformer
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import StageSpec
+
+
+class Scratch(ArmKind):
+    """A model of each size, from scratch."""
+
+    settings = ("family", "budget", "sizes", "shape")
+    from_scratch = True
+
+    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
+        part = self.part
+        sizes = list(experiment.schedule.stages.values())
+        needed = sizes if part.sizes == "all" else sizes[-1:]
+        if part.family == "transformer":
+            if part.shape == "compute_optimal":  # any shape will do
+                needed = needed[:1] if all(size.transformer is None for size in sizes) else []
+            yield from _without_transformer(key, experiment, needed)
+        elif part.family != "tokenformer":
+            yield from _without_shape(key, part.family, experiment, needed)
+        if part.shape == "compute_optimal" and (part.family, part.budget) != ("transformer", "cumulative_compute"):
+            yield (
+                f"{key}.shape=compute_optimal: must go with family=transformer and budget=cumulative_compute; try "
+                "shape=schedule"
+            )
+
+    def stages(self, chain: Chain) -> Sequence[Stage]:
+        sizes = chain.sizes if self.part.sizes == "all" else chain.sizes[-1:]
+        return [chain.specs.stage(size.size, self._spec(chain, size, target)) for size, target in sizes]
+
+    def _spec(self, chain: Chain, size: StagePart, target: Stage) -> StageSpec:
+        if self.part.family == "tokenformer" and target == chain.base:
+            return chain.base.spec  # the chain's base is this arm's first run
+        model, rate = self._model(chain, size, target)
+        tokens = {
+            "stage_tokens": target.spec.tokens,
+            "base_tokens": chain.base.spec.tokens,
+            "cumulative_compute": chain.spent(target) // flops(model).training,
+        }
+        return chain.specs.scratch(model, tokens[self.part.budget], self.part.lr or rate)
+
+    def _model(self, chain: Chain, size: StagePart, target: Stage) -> tuple[ModelConfig, float | None]:
+        """Return the model, and the learning rate that the schedule has for it."""
+        experiment, corpus = chain.experiment, chain.specs.corpus
+        if self.part.family == "tokenformer":
+            return tokenformer(experiment, size, corpus), size.scratch_lr
+        if self.part.family != "transformer":
+            model = shaped(experiment, self.part.family, size, corpus.vocab_size)
+            return model, size.shapes[self.part.family].get("lr")
+        if self.part.shape == "schedule":
+            assert size.transformer is not None
+            return transformer(experiment, size.transformer, corpus), size.transformer.lr
+        shapes = [each.transformer for each, _ in chain.sizes if each.transformer is not None]
+        nearest, model = compute_optimal(
+            chain.spent(target), [transformer(experiment, each, corpus) for each in shapes]
+        )
+        return model, shapes[nearest].lr
+
+
+class TrainedOn(ArmKind):
+    """The chain's first model, trained for what the chain spent on growing to each size."""
+
+    settings = ("sizes",)
+    one_model = True
+
+    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
+        yield from _without_growth(key, experiment)
+
+    def stages(self, chain: Chain) -> Sequence[Stage]:
+        return [chain.base, *(self._stage(chain, *each) for each in _grown_sizes(self, chain))]
+
+    def _stage(self, chain: Chain, size: StagePart, target: Stage) -> Stage:
+        model = chain.base.spec.model
+        tokens = chain.spent_after_base(target) // flops(model).training
+        spec = chain.specs.scratch(model, tokens, self.part.lr or chain.experiment.schedule.trained_on_lr)
+        growth = without_new_tokens(chain.experiment.growth)
+        return chain.specs.stage(size.size, chain.specs.child_of(chain.base, spec, growth))
+
+
+class OneJump(ArmKind):
+    """The chain's first model, grown to each size at once, for what the chain spent on growing to it."""
+
+    settings = ("sizes", "growth")
+    own_rate = True
+
+    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
+        yield from _without_growth(key, experiment)
+
+    def stages(self, chain: Chain) -> Sequence[Stage]:
+        return [chain.base, *(self._stage(chain, *each) for each in _grown_sizes(self, chain))]
+
+    def _stage(self, chain: Chain, size: StagePart, target: Stage) -> Stage:
+        growth = self.part.growth or chain.experiment.growth
+        tokens = chain.spent_after_base(target) // flops(target.spec.model).training
+        spec = chain.specs.grown(chain.base, target.spec.model, tokens, growth, self.part.lr or size.lr)
+        return chain.specs.stage(size.size, spec)
+
+
+class OtherChain(ArmKind):
+    """Another chain: of TokenFormers out of the same first model, or of Transformers."""
+
+    settings = ("family", "growth", "growth_tokens", "transformer_growth")
+    own_rate = True
+
+    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
+        part = self.part
+        if part.family == "tokenformer":
+            if part.transformer_growth is not None:
+                yield f"{key}.transformer_growth: must be null with family=tokenformer; try growth"
+            return
+        if part.family != "transformer":
+            yield f"{key}.family={part.family}: must be tokenformer or transformer with kind=chain; try kind=scratch"
+            return
+        yield from _without_transformer(key, experiment, list(experiment.schedule.stages.values())[:1])
+        if part.transformer_growth is None:
+            yield (
+                f"{key}.transformer_growth is not set; family=transformer needs it, as conf/baseline/net2net.yaml has "
+                "it"
+            )
+        if part.growth is not None or part.growth_tokens != 1:
+            yield f"{key}: must leave out growth and growth_tokens with family=transformer, where they mean nothing"
+
+    def stages(self, chain: Chain) -> Sequence[Stage]:
+        if self.part.transformer_growth is not None:
+            return self._transformers(chain, self.part.transformer_growth)
+        growth = self.part.growth or chain.experiment.growth
+        stages = [chain.base]
+        for size, target in chain.sizes[1:]:
+            tokens = target.spec.tokens if target.spec.ending else chain.specs.tokens(size)
+            tokens = round(self.part.growth_tokens * tokens)
+            spec = chain.specs.grown(stages[-1], target.spec.model, tokens, growth, self.part.lr or size.lr)
+            stages.append(chain.specs.stage(size.size, spec))
+        return stages
+
+    def _transformers(self, chain: Chain, growth: Growth) -> Sequence[Stage]:
+        """Return the first size's Transformer, grown towards the parameters of each size, and trained there up to the
+        chain's cumulative compute."""
+        specs = chain.specs
+        first, base = chain.sizes[0]
+        assert first.transformer is not None
+        model: ModelConfig = transformer(chain.experiment, first.transformer, specs.corpus)
+        spec = specs.scratch(model, chain.spent(base) // flops(model).training, first.transformer.lr)
+        stages = [specs.stage(first.size, spec)]
+        for size, target in chain.sizes[1:]:
+            rate = self.part.lr or (size.transformer.lr if size.transformer is not None else None)
+            model = growth.grown_config(model, target.spec.model)
+            spent = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
+            tokens = (chain.spent(target) - spent) // flops(model).training
+            spec = specs.grown(stages[-1], target.spec.model, tokens, growth, rate)
+            stages.append(specs.stage(size.size, spec))
+        return stages
+
+
+def _grown_sizes(kind: ArmKind, chain: Chain) -> Sequence[tuple[StagePart, Stage]]:
+    return chain.sizes[1:] if kind.part.sizes == "all" else chain.sizes[-1:]
+
+
+def _without_growth(key: str, experiment: Experiment) -> Iterator[str]:
+    if len(experiment.schedule.stages) < 2:
+        yield f"{key}: must go with a chain of two stages at least, whose later ones give it its compute"
+
+
+def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[str]:
+    """Yield the sizes among `sizes` that the schedule has no Transformer for."""
+    for stage, part in experiment.schedule.stages.items():
+        if part in sizes and part.transformer is None:
+            yield (
+                f"{key} needs a Transformer at {part.size}: set schedule.stages.{stage}.transformer (n_layer, d_model, "
+                "n_head), or choose baseline=tokenformer"
+            )
+
+
+def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[str]:
+    """Yield what is wrong with the shapes of an extension's family at `sizes`."""
+    try:
+        FAMILIES.get(family)
+    except ValueError as error:
+        yield str(error).replace("model.family", f"{key}.family")
+        return
+    for stage, part in experiment.schedule.stages.items():
+        place = f"schedule.stages.{stage}.shapes.{family}"
+        if part not in sizes:
+            continue
+        if family not in part.shapes:
+            yield f"{place} is not set; {key} needs it: the fields of the family's config, such as {{n_layer: 2}}"
+            continue
+        try:
+            shaped(experiment, family, part, vocab_size=1)
+        except ValueError as error:
+            yield f"{place}: {error}"
