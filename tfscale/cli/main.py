@@ -256,9 +256,7 @@ def evaluate(
 @command(app)
 def sync(
     common: Common,
-    uri: Annotated[
-        str, typer.Argument(help="URI of a tracker; MLflow's: http(s)://HOST, sqlite:///FILE, a database")
-    ],
+    uri: Annotated[str, typer.Argument(help="URI of a tracker; MLflow's: http(s)://HOST, sqlite:///FILE, a database")],
 ) -> int:
     """Send the contents of the runs folder to another tracker, each measurement once. Overrides other than runs=,
     tracking.kind= and extensions= choose one plan."""
