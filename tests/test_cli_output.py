@@ -24,7 +24,7 @@ from tfscale.cli.view import LiveView, PlainView
 from tfscale.config.compose import compose
 from tfscale.config.folders import conf_dir
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import is_done
 
 COMMAND = [sys.executable, "-m", "tfscale.cli"]
 FULL = Path("/dev/full")

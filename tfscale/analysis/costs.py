@@ -14,17 +14,18 @@ COSTS = ("cumulative", "marginal", "family")
 
 
 def cumulative(stage: StageCurve) -> Totals | None:
-    """Cost of the stage's model, base included; None before it has finished."""
+    """Return the cost of the stage's model, base included; None before it has finished."""
     return stage.end.totals if stage.end else None
 
 
 def marginal(stage: StageCurve) -> Totals | None:
-    """Cost of the stage alone; None before it has finished."""
+    """Return the cost of the stage alone; None before it has finished."""
     return stage.end.totals - stage.start if stage.end and stage.start else None
 
 
 def family(stages: Sequence[StageCurve], size: str) -> Totals | None:
-    """Cost of an arm's stages of one seed up to and including `size`, and of what they started from, each counted once.
+    """Return the cost of an arm's stages of one seed up to and including `size`, and of what they started from, each
+    counted once.
 
     For a chain that is the cumulative cost, for runs from scratch their sum. None before all of them have finished.
     """
@@ -37,7 +38,7 @@ def family(stages: Sequence[StageCurve], size: str) -> Totals | None:
 
 
 def mean(costs: Sequence[Totals | None]) -> Totals | None:
-    """The mean over seeds of a cost; None until all of them are known."""
+    """Return the mean cost over seeds; None until all of them are known."""
     known = [cost for cost in costs if cost is not None]
     if not costs or len(known) < len(costs):
         return None

@@ -1,4 +1,4 @@
-"""Points that others published, as arms: so that the same functions compare them."""
+"""Published points as arms, so that the same functions handle them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ POINT_FIELDS = ("tokens", "perplexity", "device_hours")
 
 
 def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()) -> tuple[ArmCurve, ...]:
-    """The arms of a file of `conf/reference/`, as plain values.
+    """Return the arms of a file of `conf/reference/`, given as plain values.
 
     Published are tokens, perplexity and device-hours, cumulative. FLOPs follow from the tokens where an arm says that
     its models are those of one `beside` it; all else is not known (NaN). A stage's points are its evaluations; its last
@@ -36,7 +36,7 @@ def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()
 
 
 Costs = Mapping[tuple[str, str], float | None]
-"""FLOPs a token by (arm, size)."""
+"""FLOPs per token by (arm, size)."""
 
 
 def _arm(

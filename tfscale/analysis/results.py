@@ -16,7 +16,7 @@ COST_MEANING = (
 
 
 def meaning(table: Table) -> str:
-    """What the columns of the results say."""
+    """Return the explanation of the result columns."""
     unit = UNITS[table.measure]
     return (
         "*Tokens*: read in this run, its parents' left out. *Chain minus arm*: perplexity where the arm has taken "
@@ -29,12 +29,12 @@ def meaning(table: Table) -> str:
 
 
 def results(table: Table) -> list[list[str]]:
-    """Rows of the results, under `RESULTS`."""
+    """Return the rows of the results, under `RESULTS`."""
     return [_result_cells(row) for row in table.rows]
 
 
 def costs(table: Table) -> list[list[str]]:
-    """Rows of the costs, under `cost_header`."""
+    """Return the rows of the costs, under `cost_header`."""
     return [_cost_cells(row) for row in table.rows]
 
 
@@ -46,7 +46,8 @@ PUBLISHED = ["Size", "Arm", "Tokens", "Perplexity", "Device-hours", "Perplexity 
 
 
 def published_rows(arms: Sequence[ArmCurve]) -> list[list[str]]:
-    """Size, arm, cumulative tokens, perplexity, cumulative device-hours, and where the last two were read."""
+    """Return rows of size, arm, cumulative tokens, perplexity, cumulative device-hours, and where the last two were
+    read."""
     return [_published_cells(arm, stage, e) for arm in arms for stage in arm.stages for e in stage.evaluations]
 
 

@@ -75,7 +75,7 @@ def run(
 
 
 def _describe_machine(settings: Settings) -> dict[str, Any]:
-    known = environment(resolve(RunSpec(data_dir="", device=settings.device, threads=settings.threads)))
+    known = asdict(environment(resolve(RunSpec(data_dir="", device=settings.device, threads=settings.threads))))
     kept = ("python", "packages", "platform", "precision", "threads", "cores", "commit")
     processor = _processor()
     return {

@@ -1,4 +1,4 @@
-"""tfscale bench: speed and memory on this machine."""
+"""`tfscale bench`: speed and memory on this machine."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def bench(
     case: str,
     out: Path | None,
 ) -> int:
-    """Measures training steps, shows the results and writes files if asked to; returns the exit code.
+    """Measure training steps, show the results, write files if asked to, and return the exit code.
 
     Raises:
         UserFault: there is no such device, or the folder for files cannot be made.
@@ -57,7 +57,7 @@ def bench(
 
 
 def _make_folder(out: Path) -> None:
-    """Makes the folder for files before anything is measured."""
+    """Create the folder for files before anything is measured."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Common:
-    """The arguments that a command was given beside its own."""
+    """The common arguments that a command was given."""
 
     overrides: Sequence[str] = ()
     config_dir: Path | None = None

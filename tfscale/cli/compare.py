@@ -1,4 +1,4 @@
-"""tfscale compare and tfscale report: the chain beside its baselines."""
+"""`tfscale compare` and `tfscale report`: the chain beside its baselines."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -23,12 +23,12 @@ from tfscale.faults import UserFault
 from tfscale.files import write_atomically
 from tfscale.plan.experiments import comparison_folder, record
 from tfscale.plan.plan import Plan
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import is_done
 from tfscale.text import count, scientific
 
 
 def compare(common: Common, baseline: str, run_missing: bool = False, out: Path | None = None) -> int:
-    """Write the comparison of a chain and its baselines, and show it; returns the exit code.
+    """Write the comparison of a chain and its baselines, show it, and return the exit code.
 
     Args:
         out: the folder to write to, in place of that in the runs folder, which is only read then.
@@ -45,7 +45,7 @@ def compare(common: Common, baseline: str, run_missing: bool = False, out: Path 
 
 
 def report(common: Common, baseline: str, out: Path | None = None) -> int:
-    """Write `report.html` beside the comparison's other files; returns the exit code.
+    """Write `report.html` beside the comparison's other files and return the exit code.
 
     Args:
         out: as in `compare`.
@@ -81,7 +81,7 @@ def plan_with(common: Common, baseline: str) -> Plan:
 
 
 def compare_plan(plan: Plan) -> Comparison:
-    """The comparison of what is there; says what is not, and how to make it.
+    """Return the comparison of the finished stages; report which are missing and how to train them.
 
     Raises:
         UserFault: no stage of the chain is finished, or the folders of some are not what tfscale wrote.

@@ -13,13 +13,11 @@ from tfscale.config.schema import Experiment
 from tfscale.faults import PREEMPTED, UserFault
 from tfscale.orchestrate.launchers import left_over, missing
 from tfscale.orchestrate.orchestrator import Orchestrator, StageFailed
-from tfscale.plan.corpus import prepare_corpus
-from tfscale.plan.corpus_notes import left_out_notes, listing_of, unknown_notes
+from tfscale.plan.corpus import left_out_notes, listing_of, prepare_corpus, unknown_notes
 from tfscale.plan.experiments import Recorded, experiment_of, record
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.predict import planned_machine, preflight, remarks
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import Stage, is_done
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at

@@ -1,4 +1,4 @@
-"""tfscale export: a stage for other libraries."""
+"""`tfscale export`: a stage for other libraries."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,7 +7,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
-from tfscale.stage.status import find_stage
+from tfscale.stage.folder import find_stage
 
 
 def export(
@@ -16,7 +16,7 @@ def export(
     to: Literal["hf"],
     out: Path,
 ) -> int:
-    """Writes a finished stage in another form, of a chain its last one; returns the exit code."""
+    """Write a finished stage, or the last one of the chain, in another format; return the exit code."""
     from tfscale.cli.stages import CHAIN, stages_of
     from tfscale.interop.export import export as write
     from tfscale.interop.finished import open_finished

@@ -1,4 +1,4 @@
-"""tfscale grow: one growth by hand."""
+"""`tfscale grow`: one growth by hand."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
 from tfscale.models.counts import parameters
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.stage.folder import find_stage
 from tfscale.stage.spec import read_spec
-from tfscale.stage.status import find_stage
 from tfscale.text import count
 
 
 def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> int:
-    """Grows a finished stage's checkpoint into a folder; returns the exit code."""
+    """Grow the checkpoint of a finished stage into a folder and return the exit code."""
     from tfscale.growth.grow_stage import grow_by_hand
 
     experiment = common.compose()

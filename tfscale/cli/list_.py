@@ -1,4 +1,4 @@
-"""tfscale list: what can be chosen."""
+"""`tfscale list`: the options of configuration groups."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class Choice:
-    """What can follow `group=`."""
+    """An option of a group, which can follow `group=`."""
 
     group: str
     name: str
@@ -26,11 +26,11 @@ class Choice:
     """The first sentence of the file's comment."""
     file: Path
     own: bool
-    """Whether it is the user's, in a conf/ of theirs."""
+    """Whether it is the user's own, from a conf/ folder of theirs."""
 
 
 def list_(common: Common, kind: str) -> int:
-    """Prints the choices of a group, or all groups; returns the exit code.
+    """Print the options of a group, or all groups, and return the exit code.
 
     Args:
         kind: a group or its plural; empty: all.

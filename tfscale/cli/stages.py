@@ -4,14 +4,14 @@ from tfscale.cli.common import Common
 from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished, open_finished
-from tfscale.stage.status import find_stage, is_done
+from tfscale.stage.folder import find_stage, is_done
 
 CHAIN = "chain"
-"""In place of a stage: every finished one of the schedule's chain."""
+"""Name that stands for every finished stage of the schedule's chain."""
 
 
 def stages_of(common: Common, names: str) -> list[Finished]:
-    """Stages by their names with commas between them, or `chain`.
+    """Open the stages of names separated by commas, or of `chain`.
 
     Raises:
         UserFault: one of them is not there or not finished.

@@ -1,4 +1,4 @@
-"""The chain's table, at the end of a run."""
+"""The chain's table at the end of a run."""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +8,14 @@ from tfscale.cli.table import FittedTable, table
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
-from tfscale.stage.status import read_done, read_growth
+from tfscale.stage.growth_record import read_growth
+from tfscale.stage.result import read_result
 from tfscale.text import count, duration, scientific
 
 
 def chain_table(plan: Plan) -> FittedTable:
-    """The perplexity of each size and what it has cost, base included, on average over seeds. All stages of the chain
-    have to be done."""
+    """Return a table of the perplexity and cumulative cost per size, on average over seeds. All stages of the chain
+    must be done."""
     experiment = plan.experiment
     seeds = len(plan.replicates)
     rows = table(
@@ -26,28 +27,28 @@ def chain_table(plan: Plan) -> FittedTable:
         elsewhere="`tfscale compare --json` has all of them",
     )
     for replicates in zip(*(replicate.chain.stages for replicate in plan.replicates), strict=True):
-        done = [read_done(stage.path) for stage in replicates]
+        results = [read_result(stage.path) for stage in replicates]
         rows.add_row(
             replicates[0].size,
             count(parameters(replicates[0].spec.model)),
             count(replicates[0].spec.tokens),
-            _perplexity([each["eval"]["loss"] for each in done]),
-            f"{mean(each['eval']['bits_per_byte'] for each in done):.3f}",
+            _perplexity([each.evaluation.loss for each in results]),
+            f"{mean(each.evaluation.bits_per_byte for each in results):.3f}",
             _jump(replicates),
-            scientific(mean(each["totals"]["flops"] for each in done)),
-            duration(mean(each["totals"]["seconds"] for each in done)),
+            scientific(mean(each.totals.flops for each in results)),
+            duration(mean(each.totals.seconds for each in results)),
         )
     return rows
 
 
 def _perplexity(losses: Sequence[float]) -> str:
-    """The perplexity of the mean loss, with the standard deviation between seeds where there are several."""
+    """Return the perplexity of the mean loss, with the standard deviation between seeds if there are several."""
     centre = math.exp(mean(losses))
     return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
 
 
 def _jump(replicates: Sequence[Stage]) -> str:
-    """Loss before and after growth."""
+    """Return the loss before and after growth."""
     found = [growth["comparison"] for stage in replicates if (growth := read_growth(stage.path))]
     if not found:
         return "-"

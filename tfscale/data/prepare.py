@@ -15,7 +15,7 @@ on that nor on the number of processes.
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -235,7 +235,7 @@ class _Preparation:
         return (
             {shard.record.file: shard.path for shard in written},
             train,
-            SplitRecord(heldout.documents, heldout.tokens, heldout.utf8_bytes, tuple(shards["heldout"])),
+            replace(heldout, shards=tuple(shards["heldout"])),
         )
 
     def _record(self, tokenizer: Tokenizer) -> TokenizerRecord:

@@ -7,11 +7,21 @@ from typing import assert_never
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.data.errors import DataError
+from tfscale.data.listing import Listing, left_out_words
 from tfscale.data.manifest import Manifest, read_manifest
 from tfscale.data.prepare import prepare
 from tfscale.data.prepared import PreparedData
 from tfscale.data.progress import Progress
-from tfscale.data.sources import SOURCES, CorpusSpec, fetch, find_missing, fingerprint, local_path, vocab_size
+from tfscale.data.sources import (
+    SOURCES,
+    CorpusSpec,
+    fetch,
+    find_missing,
+    fingerprint,
+    local_path,
+    source_of,
+    vocab_size,
+)
 from tfscale.data.tokenizer import BYTES_ONLY, TokenizerSpec
 from tfscale.data.unknown import MEND, unknown_words
 from tfscale.faults import UserFault
@@ -158,6 +168,22 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
     if len(data.train) <= context:
         raise UserFault([f"model.context={context}: the training documents have only {len(data.train):,} tokens"])
     return data
+
+
+def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
+    """List the files of the corpus' text; empty for text that is not in files of the user's."""
+    return source_of(corpus.spec, data_dir(experiment)).listing()
+
+
+def left_out_notes(listing: Listing) -> list[str]:
+    """Return a line that says that files were left out, if some were."""
+    words = left_out_words(listing)
+    return [f"data.path: {words}; `tfscale data prepare` names each with its reason"] if words else []
+
+
+def unknown_notes(manifest: Manifest) -> list[str]:
+    """Return a line that says that the tokenizer did not know all of the text, if so."""
+    return [f"data: {unknown_words(manifest.unknown, manifest.tokens)}"] if manifest.unknown else []
 
 
 def _told(error: DataError) -> UserFault:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
 from tfscale.optimizers import base as optimizers
@@ -178,6 +179,11 @@ def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
 def what_of(spec: StageSpec) -> dict[str, Any]:
     """The fields that say what a stage computes, as plain values, and nothing of how or where it is run."""
     return how.without(spec_to_dict(spec), how.STAGE)
+
+
+def write_spec(stage_dir: Path, spec: StageSpec) -> None:
+    """Write stage.yaml, atomically."""
+    write_json(stage_dir / STAGE_FILE, spec_to_dict(spec))
 
 
 def spec_from_dict(values: dict[str, Any]) -> StageSpec:

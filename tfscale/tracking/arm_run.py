@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import Event
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import is_done
 from tfscale.tracking.points import Point, curve_points, end_point, evaluations_over_compute, milliseconds
 from tfscale.tracking.runs import ARM, ARM_KEY, ROLE, About, Contents, Status
 from tfscale.tracking.stage_run import StageRun, status_of

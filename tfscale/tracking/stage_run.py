@@ -11,16 +11,18 @@ from tfscale.data.manifest import read_manifest
 from tfscale.models.counts import parameters
 from tfscale.plan.arms import Arm
 from tfscale.stage import how
+from tfscale.stage.environment import ENVIRONMENT_FILE
 from tfscale.stage.evaluations import EVALUATIONS_FILE, read_evaluations
-from tfscale.stage.events import DONE_FILE, METRICS_FILE, Event, read_events
-from tfscale.stage.folder import Stage
+from tfscale.stage.events import METRICS_FILE, Event, last_event, read_events
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.growth_record import GROWTH_FILE
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, what_of
-from tfscale.stage.status import GROWTH_FILE, is_done
 from tfscale.tracking.points import evaluation_points, final_points, milliseconds, stage_points
 from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Contents, Corpus, Model, Status
 
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
-    STAGE_FILE: how.STAGE, GROWTH_FILE: (), "environment.json": how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
+    STAGE_FILE: how.STAGE, GROWTH_FILE: (), ENVIRONMENT_FILE: how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
 }  # fmt: skip
 """Files of a stage's folder that are mirrored, each with the fields that stay on the machine."""
 _ENDS: Mapping[str, Status] = {"preempted": "killed", "failed": "failed"}
@@ -121,7 +123,7 @@ def corpus_of(stage: Stage) -> Corpus:
 
 def status_of(done: bool, events: list[Event]) -> Status:
     """Return the status of a stage's run."""
-    last = next((event for event in reversed(events) if event["event"] in ("start", "end")), {})
+    last = last_event(events, "start", "end") or {}
     return "finished" if done else _ENDS.get(last.get("reason", ""), "running")
 
 

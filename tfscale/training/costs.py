@@ -3,9 +3,10 @@
 import time
 from dataclasses import replace
 
-from tfscale.checkpoint import Counters, Totals
+from tfscale.checkpoint import Counters
 from tfscale.models.counts import flops
 from tfscale.stage.spec import StageSpec
+from tfscale.totals import Totals
 from tfscale.training.energy import EnergyMeter
 from tfscale.training.world import World
 

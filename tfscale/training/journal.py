@@ -11,6 +11,7 @@ from typing import Any
 from tfscale.checkpoint import Counters
 from tfscale.stage.events import EventLog, NoLog
 from tfscale.stage.layout import Layout
+from tfscale.stage.result import FinalEvaluation
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.world import World
@@ -67,9 +68,9 @@ class Journal:
             peak_memory=self._device.peak_memory(),
         )
 
-    def evaluated(self, counters: Counters, measures: dict[str, Any]) -> None:
+    def evaluated(self, counters: Counters, evaluation: FinalEvaluation) -> None:
         """Write an evaluation."""
-        self.write("eval", **self._position(counters), **measures)
+        self.write("eval", **self._position(counters), **asdict(evaluation))
 
     def write(self, event: str, **values: Any) -> None:
         """Write an event with the time."""

@@ -1,7 +1,6 @@
 """The loop of one stage."""
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,11 +10,12 @@ from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
-from tfscale.files import write_json
 from tfscale.models.counts import parameters
 from tfscale.stage import events
+from tfscale.stage.heldout import write_blocks
 from tfscale.stage.layout import Layout, choose_layout, in_backward_faults, layout_of
 from tfscale.stage.learning_rate import learning_rate
+from tfscale.stage.result import FinalEvaluation, Result, StageSpeed, write_result
 from tfscale.stage.spec import StageSpec, key_of
 from tfscale.training.calendar import Calendar
 from tfscale.training.costs import Costs
@@ -159,9 +159,8 @@ class Trainer:
         decided = self._decide()
         if self.step == self.calendar.steps and self.world.leads:
             # Before its event, so that an evaluation which is known of has them.
-            blocks = {"step": self.step, "tokens": result.block_tokens, "losses": result.block_losses}
-            write_json(self.stage_dir / events.HELDOUT_FILE, blocks)
-        self.journal.evaluated(self.state.counters, _measures(result))
+            write_blocks(self.stage_dir, self.step, result.block_tokens, result.block_losses)
+        self.journal.evaluated(self.state.counters, _final(result))
         if decided:
             self.journal.write("ending", step=self.step, ends_at=self.calendar.steps * self.spec.batch_tokens)
         return True
@@ -214,20 +213,20 @@ class Trainer:
         self.journal.write("end", step=self.step, reason="done")
         self.journal.log.close()
         counters = self.state.counters
-        done = {
-            "key": key_of(self.spec),
-            "step": counters.step,
-            "tokens": self.calendar.steps * self.spec.batch_tokens,
-            "before": asdict(counters.before),
-            "totals": asdict(counters.totals),
-            "eval": _measures(self.evaluations[counters.step]),
-            "checkpoint": checkpoint.folder_name(counters.step),
-            "non_finite": self.non_finite.count,
-            "peak_memory": self.device.peak_memory(),
-            "reserved_memory": self.device.reserved_memory(),
-            "speed": {"parameters": parameters(self.spec.model), "flops_per_second": _flops_per_second(counters)},
-        }
-        write_json(self.stage_dir / events.DONE_FILE, done)
+        result = Result(
+            key=key_of(self.spec),
+            step=counters.step,
+            tokens=self.calendar.steps * self.spec.batch_tokens,
+            before=counters.before,
+            totals=counters.totals,
+            eval=_final(self.evaluations[counters.step]),
+            checkpoint=checkpoint.folder_name(counters.step),
+            non_finite=self.non_finite.count,
+            peak_memory=self.device.peak_memory(),
+            reserved_memory=self.device.reserved_memory(),
+            speed=StageSpeed(parameters(self.spec.model), _flops_per_second(counters)),
+        )
+        write_result(self.stage_dir, result)
 
 
 def _previous_layout(stage_dir: Path, world: World) -> Layout | None:
@@ -254,11 +253,7 @@ def _flops_per_second(counters: Counters) -> float:
     return (totals.flops - before.flops) / seconds if seconds > 0 else 0.0
 
 
-def _measures(result: Evaluation) -> dict[str, float]:
-    return {
-        "loss": result.loss,
-        "perplexity": result.perplexity,
-        "bits_per_byte": result.bits_per_byte,
-        "heldout_tokens": result.heldout_tokens,
-        "heldout_bytes": result.heldout_bytes,
-    }
+def _final(result: Evaluation) -> FinalEvaluation:
+    return FinalEvaluation(
+        result.loss, result.perplexity, result.bits_per_byte, result.heldout_tokens, result.heldout_bytes
+    )
