@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import Totals
+from tfscale.analysis.curves import Cost
 from tfscale.analysis.figures import CAPTIONS, figures
 from tfscale.analysis.records import StageRecord
 from tfscale.analysis.results import (
@@ -186,7 +186,7 @@ def _costs(comparison: Comparison) -> Section:
 
 
 def _cost_values(row: Row) -> list[Any]:
-    amounts: list[Totals | None] = [getattr(row, cost) for cost in COSTS]
+    amounts: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
     return [row.parameters, row.title, *(total.of(unit) if total else None for unit in UNITS for total in amounts)]
 
 

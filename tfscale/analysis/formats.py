@@ -9,7 +9,7 @@ from typing import Any
 
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import ArmCurve, Totals
+from tfscale.analysis.curves import ArmCurve, Cost
 from tfscale.analysis.growths import GrowthEvent
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.scaling_law import ScalingLaw
@@ -115,7 +115,7 @@ def record(row: Row) -> dict[str, str | int | float | bool | None]:
     """Return the row as a flat mapping in full precision. Several keys or seeds are separated by spaces."""
     compute, perplexity = row.equal_compute, row.equal_perplexity
     costs = {
-        f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Totals)
+        f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Cost)
     }
     values: dict[str, Any] = {
         "size": row.size,

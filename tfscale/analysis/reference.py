@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfscale.analysis.curves import NOTHING, ArmCurve, Evaluation, StageCurve, Totals
+from tfscale.analysis.curves import NOTHING, ArmCurve, Cost, Evaluation, StageCurve
 from tfscale.plan.arm_kind import ARM_KINDS
 
 POINT_FIELDS = ("tokens", "perplexity", "device_hours")
@@ -70,7 +70,7 @@ def _stage(
 
 
 def _evaluation(
-    start: Totals,
+    start: Cost,
     flops: float | None,
     tokens: float,
     perplexity: float,
@@ -82,7 +82,7 @@ def _evaluation(
     return Evaluation(
         step=0,
         tokens=tokens - start.tokens,
-        totals=Totals(
+        totals=Cost(
             tokens=tokens,
             flops=math.nan if flops is None else start.flops + flops * (tokens - start.tokens),
             seconds=math.nan,

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import ArmCurve, Evaluation, StageCurve, Totals
+from tfscale.analysis.curves import ArmCurve, Cost, Evaluation, StageCurve
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interval
 from tfscale.text import count
 
-RESULTS = ["Size", "Arm", "Parameters", "Tokens", "Perplexity", "Bits a byte", "Chain minus arm", "Speed-up", "Saving"]
+RESULTS = [
+    *("Size", "Arm", "Parameters", "Tokens", "Perplexity"),
+    *("Bits per byte", "Chain minus arm", "Speed-up", "Saving"),
+]
 COST_MEANING = (
     "*Cumulative*: base included. *Marginal*: this run alone, its parent a gift. *Family*: all of the arm's runs up to "
     "this size. FLOPs are model FLOPs."
@@ -83,5 +86,5 @@ def _difference(row: Row) -> str:
 
 
 def _cost_cells(row: Row) -> list[str]:
-    costs: list[Totals | None] = [getattr(row, cost) for cost in COSTS]
+    costs: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
     return [row.size, row.title, *(amount(cost.of(unit) if cost else None, unit) for unit in UNITS for cost in costs)]

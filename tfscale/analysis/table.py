@@ -9,9 +9,10 @@ import numpy as np
 
 from tfscale.analysis.bootstrap import NoiseFloor, Sample, Source, draw_together, noise_floor, sample
 from tfscale.analysis.costs import cumulative, family, marginal, mean
-from tfscale.analysis.curves import ArmCurve, Measure, StageCurve, Totals
+from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.intervals import Interval, interval_of
+from tfscale.stage.folder import lineage
 
 Status = Literal["finished", "unfinished", "missing"]
 
@@ -44,9 +45,9 @@ class Row:
     """None if it is not known."""
     perplexity_over: tuple[Source, ...]
     bits_per_byte: float | None
-    cumulative: Totals | None
-    marginal: Totals | None
-    family: Totals | None
+    cumulative: Cost | None
+    marginal: Cost | None
+    family: Cost | None
     """Family cost. All costs are means over seeds."""
     equal_compute: EqualCompute | None
     """Comparison with the chain at the chain's cumulative cost."""
@@ -111,12 +112,12 @@ def compare(
     pairs = [(arm, size) for size in sizes for arm in arms if size in arm.sizes]
     samples = {(arm.name, size): sample(arm.replicates(size), measure) for arm, size in pairs}
     floor = noise_floor((each for each in samples.values() if each), assumed_noise)
-    lineage = {stage.key: stage.parent for arm in arms for stage in arm.stages}
+    parents = {stage.key: stage.parent for arm in arms for stage in arm.stages}
 
     def row(arm: ArmCurve, size: str) -> Row:
         other = None if arm is chain else chain.replicates(size)
         mine, theirs = samples[arm.name, size], samples.get((chain.name, size))
-        return _row(arm, size, mine, other or (), theirs if other else None, floor, lineage, measure)
+        return _row(arm, size, mine, other or (), theirs if other else None, floor, parents, measure)
 
     heldout = {stage.heldout_tokens for arm in arms for stage in arm.stages}
     rows = tuple(row(arm, size) for arm, size in pairs)
@@ -144,7 +145,7 @@ def _row(
     chain: Sequence[StageCurve],
     theirs: Sample | None,
     floor: NoiseFloor | None,
-    lineage: dict[str, str | None],
+    parents: dict[str, str | None],
     measure: Measure,
 ) -> Row:
     runs = arm.replicates(size)
@@ -160,7 +161,7 @@ def _row(
         kind=arm.kind,
         keys=tuple(run.key for run in runs),
         chain_keys=tuple(run.key for run in chain),
-        rests_on=_with_ancestors([*own_family, *(run.key for run in chain)], lineage),
+        rests_on=_with_ancestors([*own_family, *(run.key for run in chain)], parents),
         seeds=tuple(run.seed for run in runs),
         status=_status(runs),
         parameters=runs[0].parameters,
@@ -184,13 +185,5 @@ def _status(runs: Sequence[StageCurve]) -> Status:
     return "unfinished" if any(run.evaluations for run in runs) else "missing"
 
 
-def _with_ancestors(keys: Sequence[str], lineage: dict[str, str | None]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    waiting = list(keys)
-    while waiting:
-        key = waiting.pop(0)
-        found[key] = None
-        parent = lineage.get(key)
-        if parent is not None and parent not in found:
-            waiting.append(parent)
-    return tuple(found)
+def _with_ancestors(keys: Sequence[str], parents: dict[str, str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*keys, *(each for key in keys for each in reversed(lineage(key, parents.get)))]))

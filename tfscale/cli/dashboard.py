@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tfscale.orchestrate.progress import Overview, Progress
 from tfscale.plan.plan import Plan
-from tfscale.stage.folder import Stage
+from tfscale.stage.folder import Stage, lineage
 from tfscale.text import count, duration, gigabytes, scientific
 
 _SIGNS = {"done": "✔", "running": "▶", "preempted": "‖", "interrupted": "‖", "failed": "✘", "waiting": "·"}
@@ -133,11 +133,10 @@ class Dashboard:
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None
-        lineage: list[Progress] = []
-        while focus is not None and focus.losses:
-            lineage.insert(0, focus)
-            focus = self.looks.get(focus.stage.spec.parent or "")
-        return lineage
+        if focus is None:
+            return []
+        looks = {key: look for key, look in self.looks.items() if look.losses}
+        return lineage(focus, lambda look: looks.get(look.stage.spec.parent or ""))
 
     def _total(self, width: int) -> RenderableType:
         words = ", ".join(overview_words(self.overall, len(self.plan.arms)))

@@ -13,14 +13,13 @@ from tfscale.cli.stages import stages_of
 from tfscale.cli.table import table
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.faults import UserFault
-from tfscale.interop.evaluations import add_evaluation
+from tfscale.faults import Fault, UserFault
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.interop.perplexity import Score, score_heldout, score_text
 from tfscale.interop.texts import EncodedText, encode_text
 from tfscale.models.language_model import LanguageModel
 from tfscale.plan.experiments import recorded
-from tfscale.stage.evaluations import EVALUATIONS_FILE
+from tfscale.stage.evaluations import EVALUATIONS_FILE, add_evaluation
 
 PAPER = "paper"
 """Name that stands for the six tasks of the TokenFormer paper."""
@@ -86,7 +85,8 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
     if not texts:
         return [[] for _ in stages]
     made: dict[str, list[EncodedText]] = {}
-    encoded, faults = [], []
+    encoded: list[list[EncodedText]] = []
+    faults: list[Fault] = []
     for stage in stages:
         tokenizer = tokenizer_of(stage)
         if tokenizer.sha256 not in made:
@@ -122,7 +122,7 @@ def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], 
 def _kept(stage: Finished, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Write entries beside the stage's costs, and return them with the stage's name."""
     for entry in made:
-        add_evaluation(stage, entry)
+        add_evaluation(stage.folder, stage.result.totals, entry)
     return [{"stage": stage.folder.name, **entry} for entry in made]
 
 

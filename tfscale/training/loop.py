@@ -10,6 +10,7 @@ from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
+from tfscale.faults import InvalidInput
 from tfscale.models.counts import parameters
 from tfscale.stage import events
 from tfscale.stage.heldout import write_blocks
@@ -43,7 +44,7 @@ class Trainer:
         self.stage_dir, self.spec, self.data, self.device, self.preempted = stage_dir, spec, data, device, preempted
         self.world, self.rows = world, split_rows(spec.sequences, world)
         if faults := list(in_backward_faults(spec.run, spec.optimizer, world.size, self.rows)):
-            raise ValueError("\n".join(faults))
+            raise InvalidInput(*faults)
         lanes = spec.run.lanes if device.kind == "cpu" and not device.compiled and world.size == 1 else 1
         layout = choose_layout(spec, hardware_of(device, world), _previous_layout(stage_dir, world), lanes)
         self.state = StageState(spec, device, world, layout)
