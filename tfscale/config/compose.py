@@ -13,6 +13,7 @@ from tfscale.config.overrides import SEVERAL, Override, parse
 from tfscale.config.schema import Experiment
 from tfscale.config.told import Fault, unexplained
 from tfscale.config.values import to_experiment
+from tfscale.extensions import installed_extensions, load_extensions
 from tfscale.faults import UserFault
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
     faults += [*unread, *(fault for found in unknown.values() for fault in found)]
     try:
         config = _compose_files([override.text for override in groups if override.text not in unknown], folders)
+        faults += _load_extensions(parsed, _container(config))
         keys, single = _known(parsed, _container(config), faults)
         faults += keys
         values, unset = _set(config, single)
@@ -103,6 +105,17 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
     faults += unset
     experiment, wrong = to_experiment(values, lambda: _container(_compose_files([], [conf_dir()])), faults)
     return experiment, [*faults, *wrong]
+
+
+def _load_extensions(overrides: Sequence[Override], base: dict[str, Any]) -> list[Fault]:
+    """Import the extensions that are installed and those that the user names; return the faults."""
+    named = [override.value for override in overrides if override.key == "extensions"] or [base.get("extensions", [])]
+    modules = [module for module in named[-1] if isinstance(module, str)] if isinstance(named[-1], list) else []
+    try:
+        load_extensions([*installed_extensions(), *modules])
+    except ValueError as error:
+        return [Fault("extensions", line) for line in str(error).splitlines()]
+    return []
 
 
 def _unknown_names(override: Override, options: dict[str, list[str]]) -> list[Fault]:

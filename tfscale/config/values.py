@@ -10,6 +10,7 @@ from tfscale.config.keys import flat_keys, known_keys, nearest, short
 from tfscale.config.schema import Experiment
 from tfscale.config.told import Fault, unexplained
 from tfscale.faults import UserFault
+from tfscale.growth.growth import GROWTHS
 
 ROUNDS = 4
 """A value can hide faults of the part that it stands in, which are found once it is replaced."""
@@ -42,7 +43,7 @@ def to_experiment(
 
     values = copy.deepcopy(values)
     faults = list(_unknown(values))
-    adapter = _adapter(TypeAdapter)
+    adapter = _adapter(TypeAdapter, GROWTHS.names)
     for _ in range(ROUNDS):
         try:
             return adapter.validate_python(values), faults
@@ -64,7 +65,7 @@ def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
 
 
 @cache
-def _adapter(kind: Any) -> Any:
+def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # a growth may be of any class that is registered by now
     return kind(Experiment)
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tfscale.extensions import require_extensions
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
 from tfscale.optimizers import base as optimizers
@@ -134,6 +135,8 @@ class StageSpec:
     evaluated. Its tokens are 0 where what they were is not known."""
     init_dir: str | None = None
     """The imported stage that they are taken from; None of that itself. Not part of the key."""
+    extensions: tuple[str, ...] = ()
+    """Extensions whose classes the stage uses, each as `module==version`."""
 
     @property
     def inherits(self) -> bool:
@@ -186,11 +189,13 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
     Raises:
         ValueError, TypeError, KeyError: a missing, unknown or wrong field.
     """
-    values = {"rates": None, "ending": None, **values}
+    values = {"rates": None, "ending": None, "extensions": (), **values}
+    require_extensions(map(str, values["extensions"]))
     rates, ending = values["rates"], values["ending"]
     return StageSpec(
         **{
             **values,
+            "extensions": tuple(values["extensions"]),
             "ending": None if ending is None else EndingSpec(**ending),
             "rates": None if rates is None else RateSpec(**{**rates, "rows": tuple(rates["rows"])}),
             "model": from_dict(values["model"]),
@@ -206,7 +211,7 @@ def key_of(spec: StageSpec) -> str:
     """The stage's identity, 12 hex digits: a hash of everything that changes what it computes, its parent's key
     included, and of nothing else."""
     what = what_of(spec)
-    for name in ("init_from", "rates", "ending", "parent_ending"):
+    for name in ("init_from", "rates", "ending", "parent_ending", "extensions"):
         if not what[name]:
             del what[name]  # as in the keys of stages from before it was there
     if spec.data.heldout_start == 0:

@@ -3,13 +3,14 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import Popen
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tfscale.children import NOTHING
+from tfscale.extensions import load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.orchestrate.launchers.processes import growing_command, launch, training_command
@@ -25,8 +26,8 @@ LOOK_SECONDS = 0.2
 class StageJob:
     """Brings a stage to its end. submitit pickles it and calls it in each task of the job."""
 
-    def __init__(self, stage_dir: str) -> None:
-        self.stage_dir = stage_dir
+    def __init__(self, stage_dir: str, extensions: Sequence[str] = ()) -> None:
+        self.stage_dir, self.extensions = stage_dir, tuple(extensions)
 
     def __call__(self) -> None:
         """Grows the stage where it has to, and trains it.
@@ -36,6 +37,7 @@ class StageJob:
         """
         from submitit.helpers import TorchDistributedEnvironment
 
+        load_extensions(self.extensions)
         task = TorchDistributedEnvironment()
         variables = {
             "MASTER_ADDR": task.master_addr,
@@ -51,7 +53,7 @@ class StageJob:
         """What submitit queues again; the stage's own checkpoint has been saved by then."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(StageJob(self.stage_dir))
+        return DelayedSubmission(StageJob(self.stage_dir, self.extensions))
 
 
 class _Task:
