@@ -1,6 +1,6 @@
 """python -m benchmarks: all measurements of this project, beside other implementations and beside their targets.
 
-Runs in the checkout. `tfscale bench` has the parts that say something about a user's own machine.
+Runs in the checkout. `tfscale bench` measures training steps on a user's own machine.
 """
 
 import argparse

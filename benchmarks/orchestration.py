@@ -15,7 +15,7 @@ from tfscale.bench.settings import Settings
 from tfscale.config.compose import compose
 from tfscale.plan.plan import make_plan
 from tfscale.stage.events import Event, read_events
-from tfscale.stage.status import read_done
+from tfscale.stage.result import read_result
 
 PART, START, CHAIN = "orchestration", "start", "progressive_tiny"
 COMMANDS = {
@@ -49,7 +49,7 @@ def _chain(overrides: Sequence[str]) -> Iterator[Row]:
     _run(children.python("tfscale.cli", "run", *overrides))
     wall = perf_counter() - prepared
     stages = make_plan(compose(overrides)).chain.stages
-    training = read_done(stages[-1].path)["totals"]["seconds"]
+    training = read_result(stages[-1].path).totals.seconds
     yield Row(PART, CHAIN, "chain", (wall,), {"training_seconds": training, "training_share": training / wall})
     events = [list(read_events(stage.path)) for stage in stages]
     gaps = [_time(after, "start") - _time(before, "end") for before, after in pairwise(events)]

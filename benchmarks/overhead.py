@@ -20,7 +20,7 @@ from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import RunSpec, StageSpec
-from tfscale.tracking.store import store_at
+from tfscale.tracking.mlflow.tracker import MlflowTracker
 from tfscale.tracking.sync import Session
 from tfscale.training.optimizer import ModelOptimizer
 from tfscale.training.saver import Saver
@@ -47,7 +47,7 @@ def measure(settings: Settings) -> Iterator[Found]:
         yield event
         yield saved
         try:
-            session = Session(store_at(Path(name)), "bench")
+            session = Session(MlflowTracker(Path(name)), "bench")
         except ImportError as error:
             yield Note(PART, f"the mirror was left out: {error.name} is not installed")
             return

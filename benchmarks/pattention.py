@@ -1,28 +1,79 @@
-"""Pattention as in `tfscale bench`; beside it the matrix products that it needs and, on the CPU, the official order
-without our allocator settings."""
+"""Pattention, forward and backward, at the published shapes: time and memory.
 
-from collections.abc import Iterator
+ours           the function that the models use; compiled on CUDA, as there
+recomputing    the same with recompute=pattention, which computes scores again in the backward pass
+plain          the definition, with autograd's backward pass
+official       the official code's order of operations
+MLP            a GELU network of equal size, of linear layers without biases; compiled on CUDA
+six products   the matrix products that it needs, and nothing else
+official, glibc's own    on the CPU: the official order without our allocator settings
+"""
+
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.elsewhere import Elsewhere, Turn
-from tfscale.bench import pattention
-from tfscale.bench.contest import Contestant
-from tfscale.bench.pattention import OFFICIAL, make_contestants, make_operands
+from tfscale.bench.apart import KNOWN, measure_peak, run_apart
+from tfscale.bench.contest import Contestant, measure_case
 from tfscale.bench.rows import Found
 from tfscale.bench.settings import Settings
+from tfscale.models.parameter_tokens import Groups, TokenGroup
+from tfscale.models.pattention import pattention, plain_pattention
 
+PART = "pattention"
+WIDTH = 768
+SHAPES = (576, 2140, 8620, 8560, 34480)
+"""Parameter tokens in the paper's chain: projections of three sizes, two feed-forward layers."""
+OURS, OFFICIAL = "ours", "official"
 PRODUCTS, AS_USED = "six products", "official, glibc's own"
+Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Computes y [tokens, WIDTH] from x [tokens, WIDTH], keys [n, WIDTH] and values [n, WIDTH]."""
+
+
+def official(x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
+    """Pattention in the order of operations of the official GPU code (Haiyang-W/TokenFormer,
+    `megatron/model/transformer.py`): scores times a scale of 1 and a matrix of ones, over their norm, times sqrt(n),
+    GELU, dropout with probability 0."""
+    [group] = groups
+    scale = 1
+    ones = torch.ones(*x.shape[:-1], len(keys), dtype=x.dtype, device=x.device)
+    scores = x @ keys.T * scale
+    scores = scores * ones
+    normed = scores / torch.norm(scores, p=2, dim=-1, keepdim=True) * math.sqrt(group.n)
+    weights = torch.dropout(F.gelu(normed), 0.0, train=True)
+    return weights @ values
+
+
+def make_contestants(settings: Settings, n: int, tokens: int) -> list[Contestant]:
+    """Makes the contestants of a shape."""
+    operands = make_operands(settings, n, tokens)
+    return [
+        Contestant(
+            name,
+            turn=partial(settings.take_turn, partial(run_both_passes, settings, forward, *operands)),
+            flops=12.0 * tokens * n * WIDTH,
+            tokens=tokens,
+            figures=partial(_memory, settings, n, tokens, name),
+        )
+        for name, forward in make_implementations(settings, n).items()
+    ]
 
 
 def measure(settings: Settings) -> Iterator[Found]:
     """Measures every shape."""
-    return pattention.measure(settings, _make)
+    tokens = (256 if settings.quick else 1024) * (8 if settings.on_cuda else 1)
+    for n in SHAPES:
+        if settings.wants(case := f"n = {n}"):
+            yield from measure_case(PART, case, _make_all(settings, n, tokens), settings, seconds=8.0, least=5)
 
 
-def _make(settings: Settings, n: int, tokens: int) -> list[Contestant]:
+def _make_all(settings: Settings, n: int, tokens: int) -> list[Contestant]:
     usual = make_contestants(settings, n, tokens)
     bare = [each.detach().to(settings.dtype) for each in make_operands(settings, n, tokens)]
     turn = partial(settings.take_turn, partial(run_products, *bare))
@@ -43,3 +94,59 @@ def prepare_official(settings: Settings, n: int, tokens: int) -> Turn:
     """Makes a turn of the official order in this process."""
     settings.apply()
     return next(each.turn for each in make_contestants(settings, n, tokens) if each.name == OFFICIAL)
+
+
+def make_implementations(settings: Settings, n: int) -> dict[str, Forward]:
+    """Makes the forward function of every contestant."""
+    groups = (TokenGroup(n, math.sqrt(n)),)
+    compiled = torch.compile if settings.on_cuda else lambda function: function
+    return {
+        OURS: compiled(lambda x, k, v: pattention(x, k, v, groups, "l2_norm_gelu")),
+        "recomputing": compiled(lambda x, k, v: pattention(x, k, v, groups, "l2_norm_gelu", recompute=True)),
+        "plain": lambda x, k, v: plain_pattention(x, k, v, groups, "l2_norm_gelu"),
+        OFFICIAL: lambda x, k, v: official(x, k, v, groups),
+        "MLP": compiled(lambda x, k, v: F.linear(F.gelu(F.linear(x, k)), v.T)),
+    }
+
+
+def make_operands(settings: Settings, n: int, tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draws x, keys, values and the gradient of the output. Weights are float32; activations have the precision of
+    training."""
+    device = settings.device
+    x = torch.randn(tokens, WIDTH, device=device, dtype=settings.dtype).requires_grad_()
+    keys, values = ((0.02 * torch.randn(n, WIDTH, device=device)).requires_grad_() for _ in range(2))
+    return x, keys, values, torch.randn(tokens, WIDTH, device=device, dtype=settings.dtype)
+
+
+def run_both_passes(
+    settings: Settings, forward: Forward, x: Tensor, keys: Tensor, values: Tensor, gradient: Tensor
+) -> None:
+    """Runs the forward and the backward pass."""
+    with settings.autocast():
+        out = forward(x, keys, values)
+    torch.autograd.grad(out, (x, keys, values), gradient)
+
+
+def _memory(settings: Settings, n: int, tokens: int, name: str) -> dict[str, float]:
+    if settings.on_cuda:
+        return {"peak_bytes": measure_memory(settings, n, tokens, name)}
+    return {"peak_bytes": run_apart(measure_memory, settings, n, tokens, name)} if KNOWN else {}
+
+
+def measure_memory(settings: Settings, n: int, tokens: int, name: str) -> int:
+    """Returns the peak memory of both passes, without the gradients of the weights: on the CPU of this process, on CUDA
+    of the allocator."""
+    settings.apply()
+    x, keys, values, gradient = make_operands(settings, n, tokens)
+    forward = make_implementations(settings, n)[name]
+    run = partial(run_both_passes, settings, forward, x, keys, values, gradient)
+    peak = _peak_on_cuda(run) if settings.on_cuda else measure_peak(run, run)
+    return peak - keys.nbytes - values.nbytes
+
+
+def _peak_on_cuda(run: Callable[[], object]) -> int:
+    run()  # compiles
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated() - before

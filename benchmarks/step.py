@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.elsewhere import Elsewhere, Turn
+from benchmarks.pattention import official
 from tfscale.bench import step
 from tfscale.bench.contest import Contestant
-from tfscale.bench.pattention import official
 from tfscale.bench.rows import Found
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import Size

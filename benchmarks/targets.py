@@ -7,10 +7,9 @@ from typing import Any
 import torch
 
 from benchmarks.cuda.steps import H100_PEAK
-from benchmarks.pattention import AS_USED
+from benchmarks.pattention import AS_USED, SHAPES
 from benchmarks.step import GPT2, OFFICIAL, PLAIN
 from tfscale.bench.contest import MATRIX_PRODUCT
-from tfscale.bench.pattention import SHAPES
 from tfscale.bench.rows import Row
 from tfscale.bench.sizes import ON_CUDA, TINY_1, TINY_4
 from tfscale.bench.tables import Sheet

@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 from tfscale.config.compose import compose
 from tfscale.plan.plan import make_plan
 from tfscale.stage.events import read_events
-from tfscale.stage.status import read_done, read_growth
+from tfscale.stage.growth_record import read_growth
+from tfscale.stage.result import read_result
 
 
 def main(picture: Path, overrides: list[str]) -> None:
@@ -20,9 +21,9 @@ def main(picture: Path, overrides: list[str]) -> None:
     for stage in make_plan(compose(overrides)).chain.stages:
         if not (stage.path / "done.json").exists():
             continue
-        done, growth = read_done(stage.path), read_growth(stage.path)
-        cost = f"{done['totals']['flops']:.3g} FLOPs and {done['totals']['device_seconds']:.0f} device-seconds in all"
-        print(f"{stage.size}: perplexity {done['eval']['perplexity']:.3f} at {cost}")
+        result, growth = read_result(stage.path), read_growth(stage.path)
+        cost = f"{result.totals.flops:.3g} FLOPs and {result.totals.device_seconds:.0f} device-seconds in all"
+        print(f"{stage.size}: perplexity {result.evaluation.perplexity:.3f} at {cost}")
         if growth and growth["comparison"]:
             losses = growth["comparison"]
             print(f"  its growth: loss {losses['loss_before']:.4f} before, {losses['loss_after']:.4f} after")

@@ -24,8 +24,9 @@ from tfscale.data.progress import silent
 from tfscale.orchestrate.orchestrator import Orchestrator
 from tfscale.plan.corpus import prepare_corpus
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import GROWTH_FILE, is_done, read_done
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.growth_record import read_growth
+from tfscale.stage.result import read_result
 
 TABLES = Path(__file__).parent.parent / "docs" / "measurements" / "study"
 
@@ -87,16 +88,16 @@ class Cell:
     def row(self) -> dict[str, Any]:
         """What it measured, stage by stage, with the keys under which that is found."""
         stages = self.plan.chain.stages
-        done = [read_done(stage.path) for stage in stages]
-        growths = [json.loads((stage.path / GROWTH_FILE).read_text(encoding="utf-8")) for stage in stages[1:]]
+        results = [read_result(stage.path) for stage in stages]
+        growths = [growth for stage in stages[1:] if (growth := read_growth(stage.path))]
         return {
             "recipe": self.recipe,
             "peak": self.peak,
             "seed": self.seed,
             "keys": [stage.key for stage in stages],
             "sizes": [stage.size for stage in stages],
-            "flops": [each["totals"]["flops"] for each in done],
-            "losses": [each["eval"]["loss"] for each in done],
+            "flops": [each.totals.flops for each in results],
+            "losses": [each.evaluation.loss for each in results],
             "jumps": [each["comparison"]["loss_after"] - each["comparison"]["loss_before"] for each in growths],
         }
 

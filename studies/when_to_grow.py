@@ -20,8 +20,8 @@ from growth_recipes import TABLES, train_plans
 
 from tfscale.config.compose import compose
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_done, read_done
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.result import read_result
 
 BUDGETS = [("2M", "200K"), ("2M", "400K"), ("4M", "400K"), ("4M", "800K")]
 MOST = "schedule.stages.stage1.tokens=6M", "schedule.growth_tokens=1200K"
@@ -65,14 +65,14 @@ def chains() -> list[tuple[str, int, Plan]]:
 
 def row_of(when: str, seed: int, plan: Plan) -> Row:
     stages = plan.chain.stages
-    done = [read_done(stage.path) for stage in stages]
+    results = [read_result(stage.path) for stage in stages]
     return Row(
         when,
         seed,
         [stage.key for stage in stages],
-        [each["tokens"] for each in done],
-        [each["totals"]["flops"] for each in done],
-        [each["eval"]["loss"] for each in done],
+        [each.tokens for each in results],
+        [each.totals.flops for each in results],
+        [each.evaluation.loss for each in results],
     )
 
 

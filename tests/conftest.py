@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tfscale.cli.console import LOG_WIDTH, console, leave_stdout
-from tfscale.tracking.store import Store, connect, store_at
+from tfscale.tracking.mlflow.tracker import MlflowTracker
 
 TEXT = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly"
 
@@ -61,17 +61,17 @@ def small(corpus: Path, tmp_path: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new MLflow store, whose making takes seconds."""
-    store = store_at(tmp_path_factory.mktemp("schema"))
-    connect(store)
+    store = MlflowTracker(tmp_path_factory.mktemp("schema"))
+    store.client()
     assert store.database is not None
     return store.database
 
 
 @pytest.fixture
-def store(tmp_path: Path, empty_database: Path) -> Store:
+def store(tmp_path: Path, empty_database: Path) -> MlflowTracker:
     """An MLflow store of its own, empty."""
     shutil.copy(empty_database, tmp_path / "mlflow.db")
-    return store_at(tmp_path)
+    return MlflowTracker(tmp_path)
 
 
 @pytest.fixture(autouse=True)

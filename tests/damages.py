@@ -175,7 +175,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "done.json lacks its totals": (
         lambda it: edit(it.child / "done.json", lambda end: end.pop("totals")),
         "done.json",
-        "KeyError: 'totals'",
+        "has no totals",
     ),
     "done.json has other FLOPs": (
         lambda it: edit(it.child / "done.json", lambda end: end["totals"].update(flops=1)),

@@ -10,12 +10,11 @@ import tempfile
 from pathlib import Path
 
 from browser import Browser, find_browser
-from tracked import fetch, free_port, serving, wait_for
+from tracked import fetch, free_port, serving, sync, wait_for
 
 from tfscale.plan.experiments import recorded
-from tfscale.tracking.store import connect, store_at
-from tfscale.tracking.sync import sync
-from tfscale.tracking.view import view_url
+from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.mlflow.view import view_url
 
 WIDTH, HEIGHT = 1280, 800
 QUIET = """
@@ -49,11 +48,11 @@ def main(runs: Path, folder: Path) -> None:
     executable = find_browser()
     assert executable, "no browser; TFSCALE_BROWSER names one"
     with tempfile.TemporaryDirectory() as scratch:
-        store, port = store_at(runs, f"sqlite:///{scratch}/mlflow.db"), free_port()
+        store, port = MlflowTracker(runs, f"sqlite:///{scratch}/mlflow.db"), free_port()
         for experiment in recorded(runs):
             sync(store, experiment.name, experiment.arms, experiment.comparison)
         name = recorded(runs)[0].name
-        found = connect(store).get_experiment_by_name(name)
+        found = store.client().get_experiment_by_name(name)
         assert found is not None
         with serving(store, port), Browser(executable) as browser:
             wait_for(lambda: fetch(port))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfscale.analysis.crossings import Reach, first_reaches, losses_at
+from tfscale.analysis.equal_cost import Reach, first_reaches, losses_at
 
 Points = Sequence[tuple[float, float]]
 """(compute, perplexity), in order of compute."""

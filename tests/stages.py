@@ -18,7 +18,7 @@ from tfscale.orchestrate.orchestrator import prepare_folder
 from tfscale.plan.plan import make_plan
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
-from tfscale.stage.status import read_done
+from tfscale.stage.result import read_result
 from tfscale.training.device import resolve
 from tfscale.training.loop import Trainer
 from tfscale.training.preemption import Preemption
@@ -66,7 +66,7 @@ def train(stage: Stage, preempted: Preemption | None = None) -> bool:
 
 def outcome(stage: Stage) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
     """Weights and moments, measurements, and totals: all that must not depend on how often a stage was stopped."""
-    folder = stage.path / "checkpoints" / read_done(stage.path)["checkpoint"]
+    folder = stage.path / "checkpoints" / read_result(stage.path).checkpoint
     tensors = {name: torch.empty(shape) for name, shape in checkpoint.shapes(folder).items() if "rng" not in name}
     checkpoint.read(folder, tensors)
     events = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from points import first_reach, perplexity_at
 
-from tfscale.analysis.crossings import first_reaches, losses_at
+from tfscale.analysis.equal_cost import first_reaches, losses_at
 
 POWER_LAW = [(compute, 100 * compute**-0.5) for compute in (10.0, 40.0, 1000.0)]
 

@@ -1,6 +1,5 @@
 """Reading stages' folders. `write_stage` and `write_arms` make them as training does, for all tests of this room."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,17 +7,22 @@ from pathlib import Path
 import pytest
 
 from tfscale.analysis.curves import Totals, curve, read_arms, read_stage
+from tfscale.checkpoint import folder_name
 from tfscale.models.counts import parameters
 from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.arms import Arm
-from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
+from tfscale.stage.result import DONE_FILE, FinalEvaluation, Result, write_result
 from tfscale.stage.spec import DataSpec, RunSpec, ScheduleSpec, StageSpec
+from tfscale.totals import NOTHING
+from tfscale.totals import Totals as Recorded
+from tfscale.untrusted import from_known
 
 MODEL = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=16, context=8, d_ff=32)
 BATCH = 8
-FLOPS_A_TOKEN = 1000.0
+FLOPS_A_TOKEN = 1000
 TOKENS_A_SECOND = 100.0
 
 
@@ -70,14 +74,18 @@ def write_stage(
         log.write("eval", step=step, tokens=step * BATCH, **reading(perplexity), **totals)
     log.close()
     if finished:
-        done = {"key": key, "step": steps, "tokens": tokens, "totals": vars(total), "eval": reading(perplexities[-1])}
-        (stage.path / DONE_FILE).write_text(json.dumps(done))
+        write_result(stage.path, result(key, steps, tokens, total, perplexities[-1]))
     return stage
 
 
 def spent(tokens: int) -> Totals:
     seconds = tokens / TOKENS_A_SECOND
     return Totals(tokens=tokens, flops=FLOPS_A_TOKEN * tokens, seconds=seconds, device_seconds=2 * seconds)
+
+
+def result(key: str, steps: int, tokens: int, total: Totals, perplexity: float) -> Result:
+    evaluation = from_known(FinalEvaluation, reading(perplexity))
+    return Result(key, steps, tokens, NOTHING, Recorded(**vars(total)), evaluation, folder_name(steps))
 
 
 def reading(perplexity: float) -> dict[str, float]:
@@ -178,7 +186,7 @@ def test_a_parent_without_an_end_is_told(tmp_path: Path) -> None:
 def test_a_broken_end_is_told(tmp_path: Path, content: str) -> None:
     stage = write_stage(tmp_path, "c1", "S", [16, 10, 8], 800)
     (stage.path / DONE_FILE).write_text(content)
-    with pytest.raises(ValueError, match=r"done\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"done\.json: not the end of a stage"):
         read_stage(stage)
 
 

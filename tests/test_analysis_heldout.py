@@ -12,9 +12,10 @@ from test_analysis_curves import write_arms
 from tfscale.analysis.curves import read_arms, read_stage
 from tfscale.analysis.table import compare
 from tfscale.plan.arms import Arm
-from tfscale.stage.events import HELDOUT_FILE
 from tfscale.stage.folder import Stage
-from tfscale.stage.heldout import read_blocks
+from tfscale.stage.heldout import HELDOUT_FILE, read_blocks
+from tfscale.stage.heldout import write_blocks as write_heldout
+from tfscale.stage.result import read_result
 
 BLOCKS = 16
 
@@ -26,15 +27,14 @@ def write_blocks(stage: Stage, perplexity: float, scatter: float = 0.1) -> None:
     off = draw.normal(0, scatter, BLOCKS)
     off -= (off * tokens).sum() / tokens.sum()
     losses = tokens * (math.log(perplexity) + off)
-    step = json.loads((stage.path / "done.json").read_text())["step"]
-    content = {"step": step, "tokens": tokens.tolist(), "losses": losses.tolist()}
-    (stage.path / HELDOUT_FILE).write_text(json.dumps(content))
+    step = read_result(stage.path).step
+    write_heldout(stage.path, step, tokens.tolist(), losses.tolist())
 
 
 def with_blocks(runs: Path) -> list[Arm]:
     arms = write_arms(runs)
     for stage in {stage.key: stage for arm in arms for stage in arm.stages}.values():
-        write_blocks(stage, json.loads((stage.path / "done.json").read_text())["eval"]["perplexity"])
+        write_blocks(stage, read_result(stage.path).evaluation.perplexity)
     return arms
 
 

@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfscale.analysis.bootstrap import Sample, draw_together, seed_weights, seeded
-from tfscale.analysis.comparison import EqualPerplexity, at_equal_compute, at_equal_perplexity
+from tfscale.analysis.bootstrap import NoiseFloor, Sample, draw_together, noise_floor, seed_weights, seeded
+from tfscale.analysis.equal_cost import EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.intervals import LEVEL, Array, interval_of
-from tfscale.analysis.noise import NoiseFloor, noise_floor
 from tfscale.stage.heldout import BlockLosses
 
 SLOPE, BUDGET = 0.1, 1e12

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_analysis_curves import write_arms, write_seeds, write_stage
 
-from tfscale.analysis.compared import compare_arms
+from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.figure import comparison_figure
 from tfscale.analysis.figures import costs_figure
@@ -139,7 +139,7 @@ def test_a_comparison_that_fails_leaves_the_old_one_alone(tmp_path: Path) -> Non
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "figure.png").write_text("old")
     (arms[0].stages[0].path / "done.json").write_text("{")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="not the end of a stage"):
         write(arms, tmp_path / "out", "new")
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"figure.png": "old"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_analysis_curves import spent, write_arms, write_seeds, write_stage
 
-from tfscale.analysis.compared import Comparison, compare_arms
+from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.documents import to_latex, to_markdown
 from tfscale.analysis.formats import to_csv, to_json

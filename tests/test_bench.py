@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from benchmarks.chart import draw_chart, has_chart
-from benchmarks.pattention import AS_USED, PRODUCTS
+from benchmarks.pattention import AS_USED, PRODUCTS, make_implementations, official, run_both_passes
 from benchmarks.step import ENTRIES, GPT2, plain, write_out
 from benchmarks.targets import Verdict, judge
 from tfscale.bench.contest import MATRIX_PRODUCT
-from tfscale.bench.pattention import make_implementations, official, run_both_passes
 from tfscale.bench.rows import Note, Row, from_line, to_line
 from tfscale.bench.run import measure, run
 from tfscale.bench.settings import Settings
@@ -88,7 +87,7 @@ def test_a_contestant_learns(entry: Entry) -> None:
 
 def test_the_command_writes_the_whole_result(tmp_path: Path) -> None:
     options = ["--quick", "--threads", "1", "--case", "25K", "--json", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", "tfscale.cli", "bench", "step", *options]
+    command = [sys.executable, "-m", "tfscale.cli", "bench", *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -136,12 +135,6 @@ def test_a_part_that_fails_is_told_and_the_others_are_measured(tmp_path: Path) -
     assert result.failed
     assert [note.part for note in result.notes] == ["fails", "works"]
     assert "exit code 1" in result.notes[0].words
-
-
-def test_a_part_that_does_not_exist_is_told() -> None:
-    done = subprocess.run([sys.executable, "-m", "tfscale.cli", "bench", "steps"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "steps: no such part" in done.stderr
 
 
 def test_the_chart_shows_what_was_measured_and_its_targets() -> None:

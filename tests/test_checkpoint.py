@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Totals, files, writing
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Totals, manifest, writing
 from tfscale.checkpoint.stored import Stored
 from tfscale.models.init import build_model
 from tfscale.models.transformer import TransformerConfig
@@ -88,7 +88,7 @@ def test_all_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: 
         assert path.exists()
         synced.append(path)
 
-    for module in (files, writing):
+    for module in (manifest, writing):
         monkeypatch.setattr(module, "sync", sync)
     monkeypatch.setattr(writing, "FILE_BYTES", 100)
     folder = write(tmp_path, 1)

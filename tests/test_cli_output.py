@@ -24,7 +24,7 @@ from tfscale.cli.view import LiveView, PlainView
 from tfscale.config.compose import compose
 from tfscale.config.folders import conf_dir
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import is_done
 
 COMMAND = [sys.executable, "-m", "tfscale.cli"]
 FULL = Path("/dev/full")
@@ -148,7 +148,7 @@ def test_a_folder_that_was_removed_is_told_in_a_line(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "a file").write_text("")
-    answer = shell('"$@"', ["bench", "step", "--quick", "--out", str(tmp_path / "a file" / "x")])
+    answer = shell('"$@"', ["bench", "--quick", "--out", str(tmp_path / "a file" / "x")])
     assert answer.returncode == 2
     assert (
         answer.stderr.splitlines()[-1]

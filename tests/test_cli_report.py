@@ -14,18 +14,20 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, find_browser
-from test_analysis_curves import reading, spent, write_seeds
+from test_analysis_curves import reading, result, spent, write_seeds
 
-from tfscale.analysis.compared import compare_arms
+from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.documents import to_html
-from tfscale.analysis.records import ENVIRONMENT_FILE, stage_records
+from tfscale.analysis.records import stage_records
 from tfscale.cli.common import Common
 from tfscale.cli.compare import compare, plan_with, report
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import comparison_folder
 from tfscale.plan.plan import Plan
-from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.environment import ENVIRONMENT_FILE
+from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
+from tfscale.stage.result import write_result
 from tfscale.stage.spec import STAGE_FILE, spec_to_dict
 
 
@@ -42,8 +44,8 @@ def fill(stage: Stage, before: int, perplexities: list[float]) -> None:
         totals = {f"total_{n}": v for n, v in vars(spent(before + step * stage.spec.batch_tokens)).items()}
         log.write("eval", step=step, tokens=step * stage.spec.batch_tokens, **reading(perplexity), **totals)
     log.close()
-    done = {"key": stage.key, "step": steps, "totals": vars(spent(before + stage.spec.tokens))}
-    (stage.path / DONE_FILE).write_text(json.dumps({**done, "eval": reading(perplexities[-1])}))
+    total = spent(before + stage.spec.tokens)
+    write_result(stage.path, result(stage.key, steps, stage.spec.tokens, total, perplexities[-1]))
 
 
 @pytest.fixture

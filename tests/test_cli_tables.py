@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tfscale.analysis.comparison import EqualPerplexity
 from tfscale.analysis.curves import Totals
+from tfscale.analysis.equal_cost import EqualPerplexity
 from tfscale.analysis.intervals import Interval
 from tfscale.analysis.table import Row, Table
 from tfscale.cli.compare import comparison_rows

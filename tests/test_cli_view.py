@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from finished import overrides_of
 from rich.console import Console
+from test_analysis_curves import result, spent
 
 from tfscale.cli.dashboard import Dashboard
 from tfscale.cli.view import LiveView, PlainView, make_view, watch
@@ -20,9 +21,10 @@ from tfscale.models.counts import flops
 from tfscale.orchestrate.progress import Watch, overview, seconds_left
 from tfscale.orchestrate.speed import Speed
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.events import DONE_FILE, EventLog
+from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.lock import StageLock
+from tfscale.stage.result import DONE_FILE, write_result
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def write(stage: Stage, steps: int, before: int = 0, seconds: float = 1.0) -> No
 
 def finish(stage: Stage) -> None:
     write(stage, stage.spec.steps)
-    (stage.path / DONE_FILE).write_text(json.dumps({"peak_memory": 3_000_000_000}))
+    write_result(stage.path, replace(result("any", 1, 1, spent(1), 2.0), peak_memory=3_000_000_000))
 
 
 def shown(plan: Plan, width: int = 80, height: int = 24, encoding: str = "utf-8", color: bool = False) -> str:

@@ -244,7 +244,7 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
         open_data(data.folder)
     for content, fault in (
         ("{", "not JSON"),
-        ("[]", "format None"),
+        ("[]", "not a JSON object"),
         (whole.replace('"format": 1', '"format": 2'), "format 2"),
         (whole.replace('"split_seed"', '"seed"'), "damaged"),
     ):

@@ -15,8 +15,8 @@ from tfscale.data.prepare import prepare
 from tfscale.faults import PREEMPTED
 from tfscale.plan.plan import make_plan
 from tfscale.stage.events import read_events
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_done, status_of
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.status import status_of
 
 ONE_STAGE = """
 defaults: [/model: tokenformer_tiny, /data: text, /optim: tiny, /growth: exact]

@@ -14,7 +14,8 @@ from torch import Tensor
 from tfscale import checkpoint
 from tfscale.orchestrate.orchestrator import prepare_folder
 from tfscale.stage.events import read_events
-from tfscale.stage.status import read_done, status_of
+from tfscale.stage.result import read_result
+from tfscale.stage.status import status_of
 from tfscale.training.loop import Trainer
 from tfscale.training.watch import NonFinite, spike_score
 
@@ -46,8 +47,8 @@ def test_skip_leaves_the_update_out_and_counts_it(small: list[str]) -> None:
     stage = planned(policy(small, "skip"))[0]
     assert spoil(trainer_of(stage), 5, 6).run()
     assert non_finite(stage) == [5, 6]
-    assert read_done(stage.path)["non_finite"] == 2
-    _, counters = checkpoint.read_state(stage.path / "checkpoints" / read_done(stage.path)["checkpoint"])
+    assert read_result(stage.path).non_finite == 2
+    _, counters = checkpoint.read_state(stage.path / "checkpoints" / read_result(stage.path).checkpoint)
     assert counters.step - counters.optimizer_step == 2
     assert counters.totals.tokens == stage.spec.tokens
     assert all(tensor.isfinite().all() for tensor in outcome(stage)[0].values())

@@ -22,7 +22,8 @@ from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.transformer import TransformerConfig
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.status import read_done, read_growth
+from tfscale.stage.growth_record import read_growth
+from tfscale.stage.result import read_result
 from tfscale.verify import verify_plan
 
 NET2NET = TransformerGrowth("net2net", "net2net")
@@ -226,7 +227,7 @@ def test_real_checkpoints_keep_their_logits_where_the_method_says_so(trained: Pl
         said.append(growth["preserving"])
         assert growth["comparison"]["precision"] == "float64"
         assert (growth["comparison"]["max_logit_difference"] < 1e-5) == growth["preserving"]
-        counters = checkpoint.read_state(stage.path / "checkpoints" / read_done(stage.path)["checkpoint"])[1]
+        counters = checkpoint.read_state(stage.path / "checkpoints" / read_result(stage.path).checkpoint)[1]
         assert counters.totals.tokens == base.spec.tokens + stage.spec.tokens
     assert said == [True, True, False]
 
@@ -255,7 +256,7 @@ def test_grown_transformers_are_compared_and_drawn(trained: Plan) -> None:
 def test_a_checkpoint_of_the_other_family_or_of_no_such_shape_is_refused(trained: Plan, tmp_path: Path) -> None:
     def last(number: int) -> Path:
         stage = trained.arms[number].stages[0]
-        return Path(stage.path / "checkpoints" / read_done(stage.path)["checkpoint"])
+        return Path(stage.path / "checkpoints" / read_result(stage.path).checkpoint)
 
     child, optimizer = trained.baselines[0].stages[1].spec.model, trained.chain.stages[0].spec.optimizer
     assert isinstance(child, TransformerConfig)
@@ -268,7 +269,7 @@ def test_a_checkpoint_of_the_other_family_or_of_no_such_shape_is_refused(trained
 
 def test_thirds_of_weights_are_rounded_and_no_more(trained: Plan, tmp_path: Path) -> None:
     stage = trained.baselines[0].stages[0]
-    parent = stage.path / "checkpoints" / read_done(stage.path)["checkpoint"]
+    parent = stage.path / "checkpoints" / read_result(stage.path).checkpoint
     assert isinstance(stage.spec.model, TransformerConfig)
     grow_checkpoint(parent, tmp_path / "new", widened(stage.spec.model, 6), NET2NET, stage.spec.optimizer, 0)
     tokens = torch.arange(32)[None]

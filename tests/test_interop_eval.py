@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import datasets
@@ -29,7 +30,7 @@ from tfscale.models.language_model import LanguageModel
 from tfscale.plan.experiments import record
 from tfscale.plan.plan import Plan
 from tfscale.stage.evaluations import read_evaluations
-from tfscale.tracking.store import Store
+from tfscale.tracking.mlflow.tracker import MlflowTracker
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,10 @@ def log_probability(model: LanguageModel, before: list[int], after: list[int]) -
 
 def test_heldout_loss_without_overlap_is_the_one_of_training(stage: Finished, model: LanguageModel) -> None:
     score = score_heldout(stage, model, stride=32)
-    assert score.loss == pytest.approx(stage.done["eval"]["loss"], abs=1e-6)
-    assert score.perplexity == pytest.approx(stage.done["eval"]["perplexity"], rel=1e-6)
-    assert score.bits_per_byte == pytest.approx(stage.done["eval"]["bits_per_byte"], rel=1e-6)
-    assert score.tokens == stage.done["eval"]["heldout_tokens"]
+    assert score.loss == pytest.approx(stage.result.evaluation.loss, abs=1e-6)
+    assert score.perplexity == pytest.approx(stage.result.evaluation.perplexity, rel=1e-6)
+    assert score.bits_per_byte == pytest.approx(stage.result.evaluation.bits_per_byte, rel=1e-6)
+    assert score.tokens == stage.result.evaluation.heldout_tokens
 
 
 @pytest.mark.parametrize("length", [2, 20, 33, 40, 97])
@@ -261,7 +262,7 @@ def test_evaluations_are_kept_once_beside_the_costs(stage: Finished, plan: Plan,
     assert len({entry["sha256"] for entry in entries}) == 2
     assert all(entry["perplexity"] == pytest.approx(math.exp(entry["loss"])) for entry in entries)
     written = json.loads((stage.folder / "evaluations.json").read_text())
-    assert written["totals"] == stage.done["totals"]
+    assert written["totals"] == asdict(stage.result.totals)
     assert not list(stage.folder.glob(".*")), "nothing half-written"
 
 
@@ -332,14 +333,16 @@ def test_unknown_tokens_of_a_text_are_told_and_too_many_refused(tmp_path: Path) 
         encode_text(tmp_path / "a.txt", words, max_unknown=0.005)
 
 
-def test_every_finished_stage_of_the_chain_is_measured_and_tracked(plan: Plan, corpus: Path, store: Store) -> None:
+def test_every_finished_stage_of_the_chain_is_measured_and_tracked(
+    plan: Plan, corpus: Path, store: MlflowTracker
+) -> None:
     record(plan)
     tracked = (text for text in overrides_of(corpus, plan.runs) if text != "tracking=none")
     shown = tfscale("eval", "chain", *tracked, f"tracking.uri={store.uri}")
     for stage in plan.chain.stages[:2]:
         assert stage.path.name in shown
         heldout = next(entry for entry in read_evaluations(stage.path) if entry["name"] == "heldout")
-        assert heldout["perplexity"] == pytest.approx(open_finished(stage.path).done["eval"]["perplexity"], rel=1e-6)
+        assert heldout["perplexity"] == pytest.approx(open_finished(stage.path).result.evaluation.perplexity, rel=1e-6)
         metrics = run(store, stage.size, name=plan.experiment.schedule.name).data.metrics
         assert metrics["eval/heldout/perplexity"] == heldout["perplexity"]
 

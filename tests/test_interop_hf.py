@@ -196,7 +196,7 @@ def test_an_exported_folder_reads_back_bit_equal(
     back = open_finished(tmp_path / "back")
     weights = dict(model_of(back).named_parameters())
     assert all(torch.equal(weights[name], parameter) for name, parameter in ours.named_parameters())
-    assert back.done["totals"] == stage.done["totals"], "what it cost came along"
+    assert back.result.totals == stage.result.totals, "what it cost came along"
     assert (back.data / "tokenizer.json").read_bytes() == (stage.data / "tokenizer.json").read_bytes()
     export(back, tmp_path / "again")
     assert all(
@@ -229,12 +229,12 @@ def test_the_card_and_the_lineage_tell_parents_costs_and_perplexity(plan: Plan, 
         (tmp_path / "out" / "README.md").read_text(),
         json.loads((tmp_path / "out" / "lineage.json").read_text()),
     )
-    assert [each["key"] for each in lineage["stages"]] == [base.done["key"], grown.done["key"]]
+    assert [each["key"] for each in lineage["stages"]] == [base.result.key, grown.result.key]
     for stage in (base, grown):
         assert stage.folder.name in card
-        assert f"{stage.done['eval']['perplexity']:.3f}" in card
-        assert f"{stage.done['totals']['flops']:.3e}" in card
-    assert f"{grown.done['totals']['flops'] - base.done['totals']['flops']:.3e}" in card
+        assert f"{stage.result.evaluation.perplexity:.3f}" in card
+        assert f"{stage.result.totals.flops:.3e}" in card
+    assert f"{grown.result.totals.flops - base.result.totals.flops:.3e}" in card
     assert "growth `exact`" in card
     assert "| my.txt | perplexity 12.500, 1.5000 bits a byte | 1,000 tokens, windows of 32 every 8 |" in card
 

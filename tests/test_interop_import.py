@@ -22,8 +22,8 @@ from tfscale.models.counts import parameters
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.plan.plan import make_plan
+from tfscale.stage.result import read_result
 from tfscale.stage.spec import read_spec
-from tfscale.stage.status import read_done
 
 GOLDEN = Path(__file__).parent / "golden" / "official_tiny"
 EXPECTED = load_file(GOLDEN / "expected.safetensors")
@@ -41,7 +41,7 @@ def tfscale(*arguments: object) -> str:
 
 def adopted(weights: Path, config: Path, to: Path) -> LanguageModel:
     adopt(to, read_official(weights, config), corpus=None)
-    return checkpoint.load_model(to / "checkpoints" / read_done(to)["checkpoint"])
+    return checkpoint.load_model(to / "checkpoints" / read_result(to).checkpoint)
 
 
 def golden() -> dict[str, Tensor]:
@@ -170,9 +170,9 @@ def test_the_released_150m_shape_is_taken_over_tensor_by_tensor(tmp_path: Path) 
     assert isinstance(spec.model, TokenFormerConfig)
     assert (spec.model.tokens, spec.model.context, spec.model.rotary) == ((768, 768, 3072), 2048, 0.25)
     assert parameters(spec.model) == 151_881_216
-    done = read_done(tmp_path / "150M")
-    assert done["totals"]["flops"] == pytest.approx(300e9 * 3 * 2 * 151.9e6, rel=0.4)
-    folder = tmp_path / "150M" / "checkpoints" / done["checkpoint"]
+    done = read_result(tmp_path / "150M")
+    assert done.totals.flops == pytest.approx(300e9 * 3 * 2 * 151.9e6, rel=0.4)
+    folder = tmp_path / "150M" / "checkpoints" / done.checkpoint
     checkpoint.verify(folder)
     for ours, theirs in (
         ("embedding", "sequential.0.word_embeddings.weight"),

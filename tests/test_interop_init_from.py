@@ -19,7 +19,9 @@ from tfscale.models.counts import flops
 from tfscale.orchestrate.orchestrator import prepare_folder
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.events import read_events
-from tfscale.stage.status import is_done, is_grown, read_done, read_growth
+from tfscale.stage.folder import is_done
+from tfscale.stage.growth_record import is_grown, read_growth
+from tfscale.stage.result import read_result
 from tfscale.verify import verify_plan
 
 GOLDEN = Path(__file__).parent / "golden" / "official_tiny"
@@ -66,17 +68,17 @@ def test_the_base_is_taken_over_evaluated_grown_and_paid_for(
     base, grown = plan.chain.stages
     assert is_done(base)
     assert is_done(grown)
-    done = read_done(base.path)
-    assert done["totals"]["tokens"] == 1_024_000
-    assert done["totals"]["flops"] == 1_024_000 * flops(base.spec.model).training
-    assert done["totals"]["seconds"] == 0
+    done = read_result(base.path)
+    assert done.totals.tokens == 1_024_000
+    assert done.totals.flops == 1_024_000 * flops(base.spec.model).training
+    assert done.totals.seconds == 0
     assert not [event for event in read_events(base.path) if event["event"] == "train"], "nothing was trained"
-    growth, end = read_growth(grown.path), read_done(grown.path)
+    growth, end = read_growth(grown.path), read_result(grown.path)
     assert growth is not None
     assert growth["parent"] == base.key
-    assert end["before"]["flops"] == done["totals"]["flops"], "the base's cost is on the chain's ledger"
+    assert end.before.flops == done.totals.flops, "the base's cost is on the chain's ledger"
     assert verify_plan(plan) == []
-    model = checkpoint.load_model(base.path / "checkpoints" / done["checkpoint"])
+    model = checkpoint.load_model(base.path / "checkpoints" / done.checkpoint)
     expected = load_file(GOLDEN / "expected.safetensors")
     with torch.inference_mode():
         assert (model.double()(expected["input_ids"].long()) - expected["logits"]).abs().max() < 1e-5

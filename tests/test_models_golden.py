@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tfscale.interop.official import our_name
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
@@ -13,18 +14,6 @@ from tfscale.models.tokenformer import TokenFormerConfig
 
 GOLDEN = Path(__file__).parent / "golden" / "official_tiny"
 LIMIT = 1e-5
-
-
-def our_name(official: str) -> str:
-    index, rest = official.removeprefix("sequential.").split(".", 1)
-    if rest == "word_embeddings.weight":
-        return "embedding"
-    if rest.startswith("norm."):
-        return f"final_{rest}"
-    rest = rest.replace("_param_tokens", "s").replace("mlp.", "ffn.").replace("attention.proj.", "attention.output.")
-    for part in ("query", "key", "value"):
-        rest = rest.replace(f"attention.{part}.", f"attention.qkv.{part}.")
-    return f"blocks.{int(index) - 2}.{rest}"
 
 
 def official_model(prefix: str, tokens: tuple[int, int, int]) -> LanguageModel:

@@ -17,8 +17,10 @@ from tfscale.plan.arms import cumulative_flops
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.predict import preflight
 from tfscale.stage.events import read_events
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import find_stage, read_done, read_growth, status_of
+from tfscale.stage.folder import Stage, find_stage
+from tfscale.stage.growth_record import read_growth
+from tfscale.stage.result import read_result
+from tfscale.stage.status import status_of
 from tfscale.text import duration
 
 
@@ -237,7 +239,7 @@ def test_a_broken_parent_stops_the_growth_and_says_so(small: list[str]) -> None:
     wait_for(lambda: (base.path / "done.json").exists())
     run.send_signal(signal.SIGTERM)
     run.wait()
-    weights = next((base.path / "checkpoints" / read_done(base.path)["checkpoint"]).glob("*.safetensors"))
+    weights = next((base.path / "checkpoints" / read_result(base.path).checkpoint).glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-7])
     for child in (base.path.parent).glob("*"):
         if child != base.path:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -28,7 +27,10 @@ from tfscale.predict import (
     preflight,
     remarks,
 )
+from tfscale.stage.environment import Environment, write_environment
+from tfscale.stage.result import Result, StageSpeed, write_result
 from tfscale.stage.spec import StageSpec
+from tfscale.totals import Totals
 
 PAPER = ["schedule=progressive_1b4"]
 CLUSTER = [*PAPER, "launcher.kind=slurm", "device=h100_sxm"]
@@ -333,12 +335,18 @@ def test_mfu_is_model_flops_over_the_peak_of_all_devices_and_unknown_for_an_unkn
 def finished(runs: Path, device: str) -> Path:
     folder = runs / "stages" / "tokenformer-1.3B-0123456789ab"
     folder.mkdir(parents=True)
-    environment = {"host": "node7", "device": device, "precision": "bf16"}
-    totals: dict[str, Any] = {"seconds": 300.0, "device_seconds": 2400.0}
-    done = {"speed": {"parameters": 1_309_705_728, "flops_per_second": 8 * 400e12}, "totals": totals,
-            "before": {"seconds": 100.0, "device_seconds": 800.0}}  # fmt: skip
-    (folder / "environment.json").write_text(json.dumps(environment))
-    (folder / "done.json").write_text(json.dumps(done))
+    write_environment(folder, Environment("node7", device, "bf16"))
+    ended = Result(
+        key="0123456789ab",
+        step=1,
+        tokens=1,
+        before=Totals(seconds=100.0, device_seconds=800.0),
+        totals=Totals(seconds=300.0, device_seconds=2400.0),
+        eval=None,
+        checkpoint="step-000000000001",
+        speed=StageSpeed(parameters=1_309_705_728, flops_per_second=8 * 400e12),
+    )
+    write_result(folder, ended)
     return folder
 
 

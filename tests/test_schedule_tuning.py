@@ -18,7 +18,8 @@ from tfscale.faults import UserFault
 from tfscale.models.counts import flops
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.events import EventLog, read_events
-from tfscale.stage.status import read_done, read_growth
+from tfscale.stage.growth_record import read_growth
+from tfscale.stage.result import read_result
 from tfscale.training.watch import NonFinite
 from tfscale.tune.record import spent
 from tfscale.tune.sweep import Sweep
@@ -140,9 +141,9 @@ def test_the_heldout_text_of_tuning_is_other_text(tuned: Tuning, plan: Plan) -> 
     spec = replace(trial.spec, data=replace(trial.spec.data, heldout_start=0))
     usual = replace(trial, key="usual", path=trial.path.with_name("tokenformer-usual"), spec=spec)
     assert train(usual)
-    ours, theirs = read_done(trial.path), read_done(usual.path)
-    assert ours["eval"]["heldout_tokens"] == theirs["eval"]["heldout_tokens"] == 512
-    assert ours["eval"]["loss"] != theirs["eval"]["loss"]
+    ours, theirs = read_result(trial.path), read_result(usual.path)
+    assert ours.evaluation.heldout_tokens == theirs.evaluation.heldout_tokens == 512
+    assert ours.evaluation.loss != theirs.evaluation.loss
     losses = [
         [event["loss"] for event in read_events(each.path) if event["event"] == "train"] for each in (trial, usual)
     ]
@@ -157,7 +158,7 @@ def test_the_best_candidate_is_chosen_and_the_next_size_grows_out_of_it(tuned: T
         losses = {}
         for trial in finding.trials:
             (stage,) = trial.stages
-            losses[stage.spec.optimizer.lr] = read_done(stage.path)["eval"]["loss"]
+            losses[stage.spec.optimizer.lr] = read_result(stage.path).evaluation.loss
         assert finding.choice.rate == min(losses, key=lambda rate: losses[rate])
         assert finding.choice.loss == min(losses.values())
     base = findings["schedule.stages.small.lr"]
@@ -177,7 +178,7 @@ def test_several_seeds_count_by_their_mean(plan: Plan) -> None:
     tuning = Tuning(plan, ("transformer_scratch",), Sweep((0.5, 1.0), further=0, seeds=2))
     finish(tuning)
     trial = tuning.findings()[0].trials[0]
-    losses = [read_done(stage.path)["eval"]["loss"] for stage in trial.stages]
+    losses = [read_result(stage.path).evaluation.loss for stage in trial.stages]
     assert len({stage.spec.seed for stage in trial.stages}) == len(set(losses)) == 2
     assert trial.loss == sum(losses) / 2
 
@@ -241,8 +242,8 @@ def test_what_tuning_cost_is_what_its_runs_cost_without_what_they_grew_out_of(tu
     cost = spent(findings)
     assert cost.tokens == sum(stage.spec.tokens for stage in stages)
     assert cost.flops == sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
-    seconds = sum(read_done(stage.path)["totals"]["seconds"] for stage in stages if stage.spec.parent is None)
-    assert seconds < cost.seconds < seconds + sum(read_done(stage.path)["totals"]["seconds"] for stage in stages)
+    seconds = sum(read_result(stage.path).totals.seconds for stage in stages if stage.spec.parent is None)
+    assert seconds < cost.seconds < seconds + sum(read_result(stage.path).totals.seconds for stage in stages)
 
 
 def test_the_command_shows_records_and_writes_what_was_chosen(

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tfscale
-from tfscale.tracking.store import store_at
-from tfscale.tracking.ui import ui_command
+from tfscale.tracking.mlflow.page import ui_command
+from tfscale.tracking.mlflow.tracker import MlflowTracker
 
 PACKAGE = Path(tfscale.__file__).parent
 SOURCES = {file.relative_to(PACKAGE).as_posix(): ast.parse(file.read_text("utf-8")) for file in PACKAGE.rglob("*.py")}
@@ -58,7 +58,7 @@ def test_processes_are_started_from_lists_and_nothing_opens_a_connection() -> No
     `tfscale ui` looks for a free port, and connects to none."""
     for file, tree in SOURCES.items():
         opened = NETWORK & set(imported(tree))
-        assert opened <= ({"urllib.request"} if file == "tracking/reach.py" else set()), file
+        assert opened <= ({"urllib.request"} if file == "tracking/mlflow/tracker.py" else set()), file
         for name, call in calls(tree):
             allowed = {"socket.gethostname", *(["socket.socket"] if file == "cli/ui.py" else [])}
             assert not name.startswith("socket.") or name in allowed, f"{file}:{call.lineno}"
@@ -72,7 +72,7 @@ def test_the_check_finds_what_it_looks_for() -> None:
 
 
 def test_the_page_listens_on_this_machine_alone(tmp_path: Path) -> None:
-    command = ui_command(store_at(tmp_path))
+    command = ui_command(MlflowTracker(tmp_path))
     assert command[command.index("--host") + 1] == "127.0.0.1"
     callers = [call for tree in SOURCES.values() for name, call in calls(tree) if name == "ui_command"]
     assert callers

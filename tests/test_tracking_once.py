@@ -25,25 +25,27 @@ from tracked import (
     runs,
     scratch,
     start_python,
+    sync,
     train,
     values,
 )
 
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
-from tfscale.tracking.points import CURVE, ENDPOINTS
-from tfscale.tracking.store import Store, StoreError, store_at
-from tfscale.tracking.sync import Session, sync
+from tfscale.tracking.mlflow.metrics import CURVE, ENDPOINTS
+from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.sync import Session
+from tfscale.tracking.tracker import TrackingError
 
 REQUESTS = ("create_experiment", "create_run", "log_inputs", "log_batch", "create_logged_model", "log_outputs",
             "finalize_logged_model", "set_terminated")  # fmt: skip
 """Those that write."""
 
 
-def test_a_finished_schedule_does_not_even_open_the_store(store: Store, tmp_path: Path) -> None:
+def test_a_finished_schedule_does_not_even_open_the_store(store: MlflowTracker, tmp_path: Path) -> None:
     sync(store, "tiny", [finished_chain(tmp_path)])
     process = start_python(
-        f"sent = sync(store_at(Path({str(tmp_path)!r})), 'tiny', [chain(Path({str(tmp_path)!r}))])",
+        f"sent = sync(MlflowTracker(Path({str(tmp_path)!r})), 'tiny', [chain(Path({str(tmp_path)!r}))])",
         "assert sent == 0",
         "assert not {'mlflow', 'torch'} & sys.modules.keys()",
     )
@@ -51,7 +53,7 @@ def test_a_finished_schedule_does_not_even_open_the_store(store: Store, tmp_path
     assert process.returncode == 0, output
 
 
-def test_doing_it_again_changes_nothing(store: Store, tmp_path: Path) -> None:
+def test_doing_it_again_changes_nothing(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     sync(store, "tiny", [arm])
     before = contents(store)
@@ -61,7 +63,7 @@ def test_doing_it_again_changes_nothing(store: Store, tmp_path: Path) -> None:
     assert (contents(store), len(runs(store))) == (before, 3)
 
 
-def test_a_crash_between_the_batch_and_the_cursor_doubles_nothing(store: Store, tmp_path: Path) -> None:
+def test_a_crash_between_the_batch_and_the_cursor_doubles_nothing(store: MlflowTracker, tmp_path: Path) -> None:
     arm = chain(tmp_path)
     train(arm.stages[0], range(1, 5))
     sync(store, "tiny", [arm])
@@ -76,7 +78,7 @@ def test_a_crash_between_the_batch_and_the_cursor_doubles_nothing(store: Store, 
 
 
 def test_a_crash_after_any_request_doubles_nothing_and_loses_nothing(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: MlflowTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arm = finished_chain(tmp_path)
     evaluate(arm.stages[1], acc=0.5)
@@ -91,13 +93,13 @@ def test_a_crash_after_any_request_doubles_nothing_and_loses_nothing(
     assert {found.info.status for found in runs(store)} == {"FINISHED"}
 
 
-def arrives(store: Store, arm: Arm) -> bool:
+def arrives(store: MlflowTracker, arm: Arm) -> bool:
     """Whether a sync that knows nothing of those before comes to its end."""
     for path in store.folder.glob("*.json"):
         path.unlink()
     try:
         sync(store, "tiny", [arm])
-    except StoreError:
+    except TrackingError:
         return False
     return True
 
@@ -112,7 +114,7 @@ def and_break_down(request: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-def test_steps_done_again_after_a_resume_are_not_doubled(store: Store, tmp_path: Path) -> None:
+def test_steps_done_again_after_a_resume_are_not_doubled(store: MlflowTracker, tmp_path: Path) -> None:
     arm = chain(tmp_path)
     session = Session(store, "tiny")
     train(arm.stages[0], range(1, 8))
@@ -128,7 +130,7 @@ def test_steps_done_again_after_a_resume_are_not_doubled(store: Store, tmp_path:
     assert sync(store, "tiny", [arm]) == 0
 
 
-def test_evaluations_that_share_a_gflop_are_neither_lost_nor_doubled(store: Store, tmp_path: Path) -> None:
+def test_evaluations_that_share_a_gflop_are_neither_lost_nor_doubled(store: MlflowTracker, tmp_path: Path) -> None:
     arm = chain(tmp_path)
     log = EventLog(arm.stages[0].path)
     for n in range(4):
@@ -140,7 +142,9 @@ def test_evaluations_that_share_a_gflop_are_neither_lost_nor_doubled(store: Stor
     assert values(store, run(store), CURVE) == [(0, 6.0), (0, 7.0), (0, 8.0), (0, 9.0)]
 
 
-def test_end_points_that_share_a_gflop_all_arrive_whichever_stage_ends_first(store: Store, tmp_path: Path) -> None:
+def test_end_points_that_share_a_gflop_all_arrive_whichever_stage_ends_first(
+    store: MlflowTracker, tmp_path: Path
+) -> None:
     arm = scratch(tmp_path)
     for n, part in reversed(list(enumerate(arm.stages))):
         log = EventLog(part.path)
@@ -150,7 +154,7 @@ def test_end_points_that_share_a_gflop_all_arrive_whichever_stage_ends_first(sto
     assert values(store, run(store, arm="scratch"), ENDPOINTS) == [(0, 8.0), (0, 9.0)]
 
 
-def test_a_deleted_store_is_written_again_whole(store: Store, tmp_path: Path, empty_database: Path) -> None:
+def test_a_deleted_store_is_written_again_whole(store: MlflowTracker, tmp_path: Path, empty_database: Path) -> None:
     arm = finished_chain(tmp_path)
     session = Session(store, "tiny")
     session.sync([arm])
@@ -164,7 +168,7 @@ def test_a_deleted_store_is_written_again_whole(store: Store, tmp_path: Path, em
     assert len(client(store).list_artifacts(run(store, "2M").info.run_id)) == 2
 
 
-def test_a_store_deleted_under_a_running_mirror_is_made_anew(store: Store, tmp_path: Path) -> None:
+def test_a_store_deleted_under_a_running_mirror_is_made_anew(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     session = Session(store, "tiny")
     session.sync([arm])
@@ -176,7 +180,7 @@ def test_a_store_deleted_under_a_running_mirror_is_made_anew(store: Store, tmp_p
     assert not store.lacks({found.info.run_id for found in runs(store)})  # in the file, not in the one deleted
 
 
-def test_runs_and_experiments_deleted_by_hand_come_back(store: Store, tmp_path: Path) -> None:
+def test_runs_and_experiments_deleted_by_hand_come_back(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     sync(store, "tiny", [arm])
     before = contents(store)
@@ -189,7 +193,7 @@ def test_runs_and_experiments_deleted_by_hand_come_back(store: Store, tmp_path: 
     assert contents(store) == before
 
 
-def test_arms_that_join_later_leave_the_others_as_they_are(store: Store, tmp_path: Path) -> None:
+def test_arms_that_join_later_leave_the_others_as_they_are(store: MlflowTracker, tmp_path: Path) -> None:
     arm, later = finished_chain(tmp_path), scratch(tmp_path)
     sync(store, "tiny", [arm])
     sent = points(store)
@@ -201,12 +205,12 @@ def test_arms_that_join_later_leave_the_others_as_they_are(store: Store, tmp_pat
 
 def test_processes_that_meet_at_a_new_store_make_it_once(tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
-    line = f"sync(store_at(Path({str(tmp_path)!r})), 'tiny', [chain(Path({str(tmp_path)!r}))])"
+    line = f"sync(MlflowTracker(Path({str(tmp_path)!r})), 'tiny', [chain(Path({str(tmp_path)!r}))])"
     processes = [start_python(line), start_python(line.replace("tiny", "other")), start_python(line)]
     for process in processes:
         output, _ = process.communicate()
         assert process.returncode == 0, output
-    store = store_at(tmp_path)
+    store = MlflowTracker(tmp_path)
     assert contents(store) == contents(store, "other")
     assert set(contents(store).values()) == {1}
     assert sync(store, "tiny", [arm]) == 0
@@ -214,14 +218,14 @@ def test_processes_that_meet_at_a_new_store_make_it_once(tmp_path: Path) -> None
 
 def test_a_store_that_cannot_be_opened_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").mkdir()
-    with pytest.raises(StoreError, match=r"mlflow\.db: unable to open database file"):
-        sync(store_at(tmp_path), "tiny", [finished_chain(tmp_path)])
+    with pytest.raises(TrackingError, match=r"mlflow\.db: unable to open database file"):
+        sync(MlflowTracker(tmp_path), "tiny", [finished_chain(tmp_path)])
 
 
-def test_artifacts_that_find_no_place_hold_up_no_metrics(store: Store, tmp_path: Path) -> None:
+def test_artifacts_that_find_no_place_hold_up_no_metrics(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     (tmp_path / "mlartifacts").write_text("a file where a folder should be")
-    with pytest.raises(StoreError, match="artifacts of 1M Grown"):
+    with pytest.raises(TrackingError, match="files of 1M Grown"):
         sync(store, "tiny", [arm])
     before = contents(store)
     assert {run(store, size).info.status for size in (None, "1M", "2M")} == {"FINISHED"}

@@ -15,7 +15,7 @@ import pytest
 from fuzzing import fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tracked import client, contents, fetch, finished_chain, free_port, serving, wait_for
+from tracked import client, contents, fetch, finished_chain, free_port, serving, sync, wait_for
 from typer.testing import CliRunner
 
 from tfscale.cli.main import app
@@ -23,10 +23,10 @@ from tfscale.config.compose import compose
 from tfscale.faults import UserFault, without_password
 from tfscale.plan.experiments import experiment_of
 from tfscale.plan.plan import make_plan
-from tfscale.tracking.reach import unreachable
-from tfscale.tracking.store import StoreError, connect, experiment_id, store_at, store_faults
-from tfscale.tracking.sync import sync
-from tfscale.tracking.urls import sqlite_file, sqlite_url
+from tfscale.tracking.mlflow.page import experiment_id
+from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.mlflow.urls import sqlite_file, sqlite_url
+from tfscale.tracking.tracker import TrackingError
 
 NAMES = ["job%2Fbranch", "r%20x", "100%", "what?", "a#b", "with space", "q'uo\"te", "a&b;c+d=e", "é李明", "back\\slash",
          "new\nline", "a@b:c", "{x}[1]<y>|*", " lead", "~", "日本?%3F#;"]  # fmt: skip
@@ -43,16 +43,16 @@ def test_the_store_lies_in_the_runs_folder_whatever_its_name(name: str, tmp_path
     runs = tmp_path / name
     arm = finished_chain(runs)
     shutil.copy(empty_database, runs / "mlflow.db")
-    store = store_at(runs)
+    store = MlflowTracker(runs)
     assert sync(store, "tiny", [arm]) > 0
     assert list(tmp_path.iterdir()) == [runs]
     assert metrics_in(runs / "mlflow.db") > 0
     assert experiment_id(store, "tiny") is not None
-    assert unreachable(store) is None
+    assert store.unreachable() is None
     assert not store.lacks(set())
     (_, *files) = [file for file in (runs / "mlartifacts").rglob("*") if file.is_file()]
     assert {file.name for file in files} >= {"stage.yaml", "done.json"}
-    again = store_at(tmp_path / "elsewhere", store.uri)
+    again = MlflowTracker(tmp_path / "elsewhere", store.uri)
     assert (again.database, again.artifacts) == (store.database, store.artifacts)
     assert set(contents(again).values()) == {1}
 
@@ -71,13 +71,13 @@ def test_a_path_survives_its_way_into_a_url_and_back(name: str) -> None:
 
 def test_a_sqlite_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert store_at(tmp_path, "sqlite:///~/my.db").database == tmp_path / "my.db"
+    assert MlflowTracker(tmp_path, "sqlite:///~/my.db").database == tmp_path / "my.db"
 
 
 def test_a_path_that_mlflow_would_change_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     with pytest.raises(ValueError, match=r"caf\\xe9.*UTF-8; try another folder, or tracking=none"):
-        store_at(folder)
+        MlflowTracker(folder)
 
 
 def test_a_run_a_report_and_a_sync_work_in_a_folder_with_any_name(
@@ -112,11 +112,11 @@ def test_mlflows_page_serves_a_store_with_any_name(tmp_path: Path, empty_databas
     runs, port = tmp_path / WORST, free_port()
     arm = finished_chain(runs)
     shutil.copy(empty_database, runs / "mlflow.db")
-    store = store_at(runs)
+    store = MlflowTracker(runs)
     sync(store, "tiny", [arm])
     with serving(store, port):
         assert "<title>MLflow</title>" in wait_for(lambda: fetch(port))
-        remote = client(store_at(tmp_path, f"http://127.0.0.1:{port}"))
+        remote = client(MlflowTracker(tmp_path, f"http://127.0.0.1:{port}"))
         found = remote.get_experiment_by_name("tiny")
         assert found is not None
         assert len(remote.search_runs([found.experiment_id])) == 3
@@ -133,7 +133,7 @@ def test_a_message_about_a_store_shows_no_password(uri: str, password: str, tmp_
     whole = uri.format(password)
     assert "cret-1" not in without_password(f"a {whole} b {whole}")
     try:
-        shown = store_at(tmp_path, whole).shown
+        shown = MlflowTracker(tmp_path, whole).shown
     except ValueError as error:
         shown = str(error)
     assert "cret-1" not in shown
@@ -167,7 +167,7 @@ def test_no_verb_shows_a_password(uri: str, small: list[str], capfd: pytest.Capt
 )
 def test_a_database_without_its_driver_is_told_with_the_package(uri: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
-        store_at(tmp_path, uri)
+        MlflowTracker(tmp_path, uri)
 
 
 def test_what_is_no_url_keeps_its_at_sign() -> None:
@@ -186,20 +186,16 @@ def test_a_page_on_a_port_that_is_taken_is_refused_before_a_link_is_shown(tmp_pa
     assert "http://" not in said.output
 
 
-def test_a_driver_that_is_missing_inside_mlflow_is_a_store_error(tmp_path: Path) -> None:
-    store = store_at(tmp_path)
-    with pytest.raises(StoreError, match="No module named"), store_faults(store):
-        raise ModuleNotFoundError("No module named 'psycopg2'")
-
-
-def test_a_file_that_can_never_be_a_store_costs_a_run_no_waiting_and_promises_nothing(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").mkdir()
-    with pytest.raises(StoreError, match="unable to open"), store_faults(store_at(tmp_path)):
-        connect(store_at(tmp_path))
+def test_a_driver_that_is_missing_inside_mlflow_is_an_error_of_tracking(
+    store: MlflowTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(TrackingError, match=r"MLflow at .*import of mlflow halted"):
+        sync(store, "tiny", [finished_chain(tmp_path)])
 
 
 def test_sqlalchemy_is_not_loaded_for_the_default_store() -> None:
-    code = "import sys; from pathlib import Path; from tfscale.tracking.store import store_at; store_at(Path('runs')); "
-    code += "print('sqlalchemy' in sys.modules)"
+    code = "import sys; from pathlib import Path; from tfscale.tracking.mlflow.tracker import MlflowTracker; "
+    code += "MlflowTracker(Path('runs')); print('sqlalchemy' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "False"

@@ -1,7 +1,8 @@
-"""Events as MLflow metrics."""
+"""Events as points, and points as MLflow metrics."""
 
 from tfscale.stage.events import Event
-from tfscale.tracking.points import CURVE, ENDPOINTS, Point, curve_points, end_point, stage_points
+from tfscale.tracking.mlflow.metrics import CURVE, key_and_step
+from tfscale.tracking.points import FINAL_PERPLEXITY, PERPLEXITY, Point, curve_points, end_point, stage_points
 
 
 def train(step: int, **values: float | None) -> Event:
@@ -19,15 +20,15 @@ def totals(step: int, flops_a_step: float = 2e9) -> dict[str, float]:
 
 def test_measurements_stand_at_the_tokens_of_the_lineage_and_at_their_own_time() -> None:
     points = stage_points([train(3, lr=0.1)])
-    assert Point("train/loss", 7300, 2.0, 13_000) in points
-    assert Point("train/lr", 7300, 0.1, 13_000) in points
-    assert Point("total/flops", 7300, 6e9, 13_000) in points
+    assert Point("train/loss", "tokens", 7300, 2.0, 13_000) in points
+    assert Point("train/lr", "tokens", 7300, 0.1, 13_000) in points
+    assert Point("total/flops", "tokens", 7300, 6e9, 13_000) in points
 
 
 def test_what_is_no_measurement_is_left_out() -> None:
     points = stage_points([train(3, tokens_per_second=None), evaluation(3, 9.0), {"event": "start", "time": 1.0}])
     names = {point.name for point in points}
-    assert names == {"train/loss", "heldout/perplexity", "total/tokens", "total/flops", CURVE}
+    assert names == {"train/loss", "heldout/perplexity", "total/tokens", "total/flops"}
 
 
 def test_totals_that_an_evaluation_shares_with_a_log_line_are_given_once() -> None:
@@ -35,15 +36,18 @@ def test_totals_that_an_evaluation_shares_with_a_log_line_are_given_once() -> No
     assert [point.time for point in points if point.name == "total/flops"] == [13_000]
 
 
-def test_the_curve_stands_at_model_gflops() -> None:
-    assert curve_points([train(1), evaluation(3, 9.0)]) == [Point(CURVE, 6, 9.0, 13_500)]
+def test_the_curve_is_over_model_flops() -> None:
+    assert curve_points([train(1), evaluation(3, 9.0)]) == [Point(PERPLEXITY, "flops", 6e9, 9.0, 13_500)]
 
 
-def test_evaluations_within_one_gflop_stay_points_of_their_own() -> None:
-    points = curve_points([evaluation(1, 9.0, 1e8), evaluation(2, 8.0, 1e8)])
-    assert [(point.step, point.value) for point in points] == [(0, 9.0), (0, 8.0)]
+def test_in_mlflow_the_step_is_tokens_or_gflops() -> None:
+    (point,) = curve_points([evaluation(3, 9.0)])
+    assert key_and_step(point) == (CURVE, 6)
+    assert key_and_step(point._replace(name="eval/my: text/acc", over="tokens")) == ("eval/my_ text/acc", 6_000_000_000)
 
 
 def test_a_stage_ends_with_its_last_evaluation() -> None:
-    assert end_point([evaluation(1, 9.0), evaluation(2, 8.0), train(2)]) == [Point(ENDPOINTS, 4, 8.0, 12_500)]
+    assert end_point([evaluation(1, 9.0), evaluation(2, 8.0), train(2)]) == [
+        Point(FINAL_PERPLEXITY, "flops", 4e9, 8.0, 12_500)
+    ]
     assert end_point([train(2)]) == []

@@ -23,6 +23,7 @@ from tracked import (
     run,
     runs,
     scratch,
+    sync,
     train,
     values,
 )
@@ -30,13 +31,13 @@ from tracked import (
 from tfscale.analysis import style
 from tfscale.models.counts import parameters
 from tfscale.plan.arms import Arm, over_seeds
-from tfscale.tracking.points import CURVE, ENDPOINTS
-from tfscale.tracking.store import Store, StoreError
-from tfscale.tracking.sync import Session, sync
-from tfscale.tracking.view import COLOURS
+from tfscale.tracking.mlflow.metrics import CURVE, ENDPOINTS
+from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.sync import COLOURS, Session
+from tfscale.tracking.tracker import TrackingError
 
 
-def test_an_arm_is_a_run_and_its_stages_are_its_children(store: Store, tmp_path: Path) -> None:
+def test_an_arm_is_a_run_and_its_stages_are_its_children(store: MlflowTracker, tmp_path: Path) -> None:
     sync(store, "tiny", [finished_chain(tmp_path)])
     arm, base, child = run(store), run(store, "1M"), run(store, "2M")
     assert len(runs(store)) == 3
@@ -47,7 +48,9 @@ def test_an_arm_is_a_run_and_its_stages_are_its_children(store: Store, tmp_path:
     assert "tfscale.growth" not in base.data.tags
 
 
-def test_metrics_stand_at_the_tokens_of_the_lineage_and_at_the_time_of_the_event(store: Store, tmp_path: Path) -> None:
+def test_metrics_stand_at_the_tokens_of_the_lineage_and_at_the_time_of_the_event(
+    store: MlflowTracker, tmp_path: Path
+) -> None:
     sync(store, "tiny", [finished_chain(tmp_path)])
     child = run(store, "2M")
     assert values(store, child, "train/loss") == [(n * BATCH, loss(n)) for n in range(11, 21)]
@@ -56,7 +59,7 @@ def test_metrics_stand_at_the_tokens_of_the_lineage_and_at_the_time_of_the_event
     assert first.timestamp == int(at(10, 1) * 1000)
 
 
-def test_the_chain_has_one_curve_over_compute(store: Store, tmp_path: Path) -> None:
+def test_the_chain_has_one_curve_over_compute(store: MlflowTracker, tmp_path: Path) -> None:
     sync(store, "tiny", [finished_chain(tmp_path)])
     whole = [(n * GFLOPS_A_STEP, 100.0 - n) for n in range(2, 21, 2)]
     assert values(store, run(store), CURVE) == whole
@@ -64,7 +67,7 @@ def test_the_chain_has_one_curve_over_compute(store: Store, tmp_path: Path) -> N
     assert values(store, run(store), ENDPOINTS) == [whole[4], whole[9]]
 
 
-def test_runs_of_their_own_have_curves_of_their_own_and_common_end_points(store: Store, tmp_path: Path) -> None:
+def test_runs_of_their_own_have_curves_of_their_own_and_common_end_points(store: MlflowTracker, tmp_path: Path) -> None:
     arm = scratch(tmp_path)
     train(arm.stages[0], range(1, 5))
     train(arm.stages[1], range(1, 9))
@@ -76,7 +79,7 @@ def test_runs_of_their_own_have_curves_of_their_own_and_common_end_points(store:
     assert values(store, parent, ENDPOINTS) == [(8 * GFLOPS_A_STEP, 92.0)]  # of the stage that is done
 
 
-def test_parameters_and_artifacts_are_those_of_the_stage(store: Store, tmp_path: Path) -> None:
+def test_parameters_and_artifacts_are_those_of_the_stage(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     (arm.stages[1].path / "growth.json").write_text("{}")
     sync(store, "tiny", [arm])
@@ -95,7 +98,7 @@ def test_parameters_and_artifacts_are_those_of_the_stage(store: Store, tmp_path:
     assert child.info.artifact_uri.startswith(f"file://{tmp_path}/mlartifacts/")
 
 
-def test_more_parameters_and_longer_ones_than_mlflow_takes_at_once(store: Store, tmp_path: Path) -> None:
+def test_more_parameters_and_longer_ones_than_mlflow_takes_at_once(store: MlflowTracker, tmp_path: Path) -> None:
     arm = chain(tmp_path)
     many = {"name": "own", "long": "x" * 9000, **{f"setting_{n}": n for n in range(250)}}
     base = replace(arm.stages[0], spec=replace(arm.stages[0].spec, growth=many))
@@ -106,7 +109,7 @@ def test_more_parameters_and_longer_ones_than_mlflow_takes_at_once(store: Store,
     assert params["growth.long"] == "x" * 6000
 
 
-def test_more_points_than_a_batch_holds(store: Store, tmp_path: Path) -> None:
+def test_more_points_than_a_batch_holds(store: MlflowTracker, tmp_path: Path) -> None:
     arm = chain(tmp_path)
     train(arm.stages[0], range(1, 401))
     sent = sync(store, "tiny", [arm])
@@ -115,7 +118,7 @@ def test_more_points_than_a_batch_holds(store: Store, tmp_path: Path) -> None:
     assert set(stored.values()) == {1}
 
 
-def test_a_stage_that_arms_and_schedules_share_has_a_run_in_each(store: Store, tmp_path: Path) -> None:
+def test_a_stage_that_arms_and_schedules_share_has_a_run_in_each(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     longer = Arm("trained_on", "Trained on", "trained_on", arm.stages[:1])
     sync(store, "tiny", [arm, longer])
@@ -125,7 +128,7 @@ def test_a_stage_that_arms_and_schedules_share_has_a_run_in_each(store: Store, t
     assert values(store, run(store, "1M", "trained_on"), CURVE) == values(store, run(store, "1M", name="other"), CURVE)
 
 
-def test_the_status_is_what_the_folder_says(store: Store, tmp_path: Path) -> None:
+def test_the_status_is_what_the_folder_says(store: MlflowTracker, tmp_path: Path) -> None:
     arm = chain(tmp_path)
     base, child = arm.stages
     session = Session(store, "tiny")
@@ -152,13 +155,13 @@ def test_the_status_is_what_the_folder_says(store: Store, tmp_path: Path) -> Non
     assert run(store, "2M").info.end_time == int(at(10, 10) * 1000 + 500)
 
 
-def test_an_arm_that_has_not_begun_has_no_run(store: Store, tmp_path: Path) -> None:
+def test_an_arm_that_has_not_begun_has_no_run(store: MlflowTracker, tmp_path: Path) -> None:
     assert sync(store, "tiny", [chain(tmp_path)]) == 0
     assert client(store).get_experiment_by_name("tiny") is None
 
 
 def test_mlflow_settings_in_the_environment_do_not_interfere(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: MlflowTracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     foreign = client(store).create_run("0")
     monkeypatch.setenv("MLFLOW_RUN_ID", foreign.info.run_id)
@@ -169,7 +172,7 @@ def test_mlflow_settings_in_the_environment_do_not_interfere(
     assert client(store).get_run(foreign.info.run_id).data.metrics == {}
 
 
-def test_a_comparison_is_a_run_that_shows_its_table_and_holds_its_files(store: Store, tmp_path: Path) -> None:
+def test_a_comparison_is_a_run_that_shows_its_table_and_holds_its_files(store: MlflowTracker, tmp_path: Path) -> None:
     arm, folder = finished_chain(tmp_path), tmp_path / "comparisons" / "tiny"
     sync(store, "tiny", [arm], folder)
     assert len(runs(store)) == 3  # nothing has been compared yet
@@ -184,7 +187,7 @@ def test_a_comparison_is_a_run_that_shows_its_table_and_holds_its_files(store: S
     assert Path(client(store).download_artifacts(comparison.info.run_id, "figure.svg")).read_text() == "<svg>new</svg>"
 
 
-def test_a_finished_stage_is_a_model_that_points_to_its_checkpoint(store: Store, tmp_path: Path) -> None:
+def test_a_finished_stage_is_a_model_that_points_to_its_checkpoint(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     checkpoint = arm.stages[1].path / "checkpoints" / "step-000000000010"
     checkpoint.mkdir(parents=True)
@@ -204,7 +207,7 @@ def test_a_finished_stage_is_a_model_that_points_to_its_checkpoint(store: Store,
     assert not list(checkpoint.iterdir())
 
 
-def test_what_eval_measured_stands_beside_the_compute_and_on_the_model(store: Store, tmp_path: Path) -> None:
+def test_what_eval_measured_stands_beside_the_compute_and_on_the_model(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     child = arm.stages[1]
     sync(store, "tiny", [arm])
@@ -220,15 +223,15 @@ def test_what_eval_measured_stands_beside_the_compute_and_on_the_model(store: St
     assert run(store, "2M").data.metrics["eval/lambada/acc"] == 0.75  # the newest is the one shown
 
 
-def test_a_record_that_is_damaged_holds_up_no_other_stage(store: Store, tmp_path: Path) -> None:
+def test_a_record_that_is_damaged_holds_up_no_other_stage(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     (arm.stages[0].path / "evaluations.json").write_text("{")
-    with pytest.raises(StoreError, match=r"label-1M/evaluations\.json"):
+    with pytest.raises(TrackingError, match=r"label-1M/evaluations\.json"):
         sync(store, "tiny", [arm])
     assert run(store, "2M").info.status == "FINISHED"
 
 
-def test_a_stage_that_arms_share_is_one_model(store: Store, tmp_path: Path) -> None:
+def test_a_stage_that_arms_share_is_one_model(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     longer = Arm("trained_on", "Trained on", "trained_on", arm.stages[:1])
     for _ in range(2):
@@ -237,14 +240,14 @@ def test_a_stage_that_arms_share_is_one_model(store: Store, tmp_path: Path) -> N
     assert made_by == {models(store)["key-1M"].model_id: 2, models(store)["key-2M"].model_id: 1}
 
 
-def test_the_corpus_is_an_input_of_every_stage(store: Store, tmp_path: Path) -> None:
+def test_the_corpus_is_an_input_of_every_stage(store: MlflowTracker, tmp_path: Path) -> None:
     sync(store, "tiny", [finished_chain(tmp_path)])
     for size in ("1M", "2M"):
         (corpus,) = run(store, size).inputs.dataset_inputs
         assert (corpus.dataset.digest, corpus.tags[0].value) == ("corpus", "training")
 
 
-def test_the_same_arm_with_another_recipe_or_seed_is_another_run(store: Store, tmp_path: Path) -> None:
+def test_the_same_arm_with_another_recipe_or_seed_is_another_run(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     base, child = arm.stages
     other = replace(child, key="key-other", spec=replace(child.spec, growth={"name": "paper", "tau": "keep"}))
@@ -258,7 +261,7 @@ def test_the_same_arm_with_another_recipe_or_seed_is_another_run(store: Store, t
     assert sync(store, "tiny", [over_seeds((arm, seeded))]) == 0
 
 
-def test_arms_have_the_colours_of_the_comparisons_figures(store: Store, tmp_path: Path) -> None:
+def test_arms_have_the_colours_of_the_comparisons_figures(store: MlflowTracker, tmp_path: Path) -> None:
     assert (style.CHAIN.colour, *(other.colour for other in style.OTHERS)) == COLOURS
     arm, other = finished_chain(tmp_path), scratch(tmp_path)
     sync(store, "tiny", [arm, other])
@@ -272,7 +275,7 @@ def test_arms_have_the_colours_of_the_comparisons_figures(store: Store, tmp_path
     assert run(store).data.tags["mlflow.runColor"] == "#123456"  # what people chose
 
 
-def test_the_devices_figures_are_system_metrics(store: Store, tmp_path: Path) -> None:
+def test_the_devices_figures_are_system_metrics(store: MlflowTracker, tmp_path: Path) -> None:
     arm = finished_chain(tmp_path)
     log = arm.stages[0].path / "metrics.jsonl"
     events = [json.loads(line) for line in log.read_text().splitlines()]

@@ -13,7 +13,7 @@ from tfscale.config.compose import compose
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import experiment_of, record, recorded
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.tracking.store import Store
+from tfscale.tracking.mlflow.tracker import MlflowTracker
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def plan(small: list[str]) -> Plan:
     return plan
 
 
-def sync(plan: Plan, store: Store, *overrides: str) -> Any:
+def sync(plan: Plan, store: MlflowTracker, *overrides: str) -> Any:
     words = ["sync", store.uri, f"runs={plan.runs}", *overrides, "--json"]
     return CliRunner().invoke(app, words, catch_exceptions=False)
 
@@ -40,7 +40,7 @@ def sent(result: Any) -> list[dict[str, Any]]:
     return found
 
 
-def test_what_was_never_tracked_is_sent_later_and_once(plan: Plan, store: Store) -> None:
+def test_what_was_never_tracked_is_sent_later_and_once(plan: Plan, store: MlflowTracker) -> None:
     (experiment,) = sent(sync(plan, store))
     assert (experiment["stages"], experiment["done"], experiment["not_begun"]) == (8, 3, 4)
     before = contents(store, experiment["experiment"])
@@ -54,7 +54,7 @@ def test_what_was_never_tracked_is_sent_later_and_once(plan: Plan, store: Store)
     assert [each["values_sent"] > 0 for each in sent(sync(plan, store))] == [True]
 
 
-def test_overrides_choose_one_experiment(plan: Plan, store: Store, small: list[str]) -> None:
+def test_overrides_choose_one_experiment(plan: Plan, store: MlflowTracker, small: list[str]) -> None:
     other = make_plan(compose([*small, "growth=paper", "growth.moments=carry"]))
     record(other)
     assert len(sent(sync(plan, store))) == 2
@@ -62,7 +62,7 @@ def test_overrides_choose_one_experiment(plan: Plan, store: Store, small: list[s
     assert (chosen["arms"], chosen["values_sent"]) == ([arm.name for arm in plan.arms], 0)
 
 
-def test_comparisons_go_along(plan: Plan, store: Store) -> None:
+def test_comparisons_go_along(plan: Plan, store: MlflowTracker) -> None:
     folder = experiment_of(plan).comparison
     folder.mkdir(parents=True)
     (folder / "table.md").write_text("- a verdict")

@@ -22,9 +22,9 @@ from tfscale.plan.experiments import recorded
 from tfscale.plan.plan import make_plan
 from tfscale.stage.ending import end_of, gain_by_curve
 from tfscale.stage.events import read_events
-from tfscale.stage.folder import Stage
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.result import read_result
 from tfscale.stage.spec import StageSpec, key_of, read_spec
-from tfscale.stage.status import is_done, read_done
 from tfscale.tracking.stage_run import StageRun
 from tfscale.verify import verify_plan
 
@@ -101,14 +101,14 @@ def test_looks_in_the_warm_up_do_not_count(small: list[str]) -> None:
 def test_a_stage_ends_where_its_rule_says_with_its_rate_decayed(small: list[str]) -> None:
     stage = base(small)
     assert train(stage)
-    done, events = read_done(stage.path), read_events(stage.path)
+    done, events = read_result(stage.path), read_events(stage.path)
     looks = 3 * 256 // stage.spec.batch_tokens
     last = math.ceil(looks / 0.75)
-    assert done["step"] == last < stage.spec.steps
-    assert done["tokens"] == done["totals"]["tokens"] == last * stage.spec.batch_tokens
-    assert done["totals"]["flops"] == done["tokens"] * flops(stage.spec.model).training
+    assert done.step == last < stage.spec.steps
+    assert done.tokens == done.totals.tokens == last * stage.spec.batch_tokens
+    assert done.totals.flops == done.tokens * flops(stage.spec.model).training
     [ending] = [event for event in events if event["event"] == "ending"]
-    assert (ending["step"], ending["ends_at"]) == (looks, done["tokens"])
+    assert (ending["step"], ending["ends_at"]) == (looks, done.tokens)
     rates = [event["lr"] for event in events if event["event"] == "train"]
     assert max(rates[:-1]) == stage.spec.optimizer.lr
     assert rates[-1] < stage.spec.optimizer.lr
@@ -118,7 +118,7 @@ def test_a_stage_ends_where_its_rule_says_with_its_rate_decayed(small: list[str]
 def test_with_a_constant_rate_it_ends_at_once(small: list[str]) -> None:
     stage = base(small, "optim.lr_schedule=constant")
     assert train(stage)
-    assert read_done(stage.path)["tokens"] == 3 * 256
+    assert read_result(stage.path).tokens == 3 * 256
     assert (stage.path / "heldout.json").exists()
 
 
@@ -140,7 +140,7 @@ def test_keys_of_a_chain_do_not_depend_on_what_is_decided(small: list[str]) -> N
     after = planned(overrides)
     assert [stage.key for stage in before] == [stage.key for stage in after]
     assert before[1].spec.data.start != after[1].spec.data.start == after[0].spec.tokens
-    assert before[0].spec.tokens > after[0].spec.tokens == read_done(after[0].path)["tokens"]
+    assert before[0].spec.tokens > after[0].spec.tokens == read_result(after[0].path).tokens
     assert all(key_of(stage.spec) == stage.key for stage in after)
     assert after[-1].spec.ending is None, "nothing grows out of the last stage"
 
@@ -177,10 +177,10 @@ def test_a_chain_is_decided_stage_by_stage_and_its_cost_is_the_baselines_budget(
     assert verify_plan(plan) == []
     chain, transformer = plan.chain, next(arm for arm in plan.arms if arm.name == "transformer_scratch")
     for target, beside in zip(chain.stages, transformer.stages, strict=True):
-        done = read_done(target.path)["totals"]
-        assert done["flops"] == cumulative_flops(chain, target)
+        done = read_result(target.path).totals
+        assert done.flops == cumulative_flops(chain, target)
         step = beside.spec.batch_tokens * flops(beside.spec.model).training
-        assert abs(read_done(beside.path)["totals"]["flops"] - done["flops"]) <= step
+        assert abs(read_result(beside.path).totals.flops - done.flops) <= step
     [experiment] = recorded(plan.runs)
     assert {stage.key for arm in experiment.arms for stage in arm.stages} == {stage.key for stage in plan.stages}
 

@@ -5,7 +5,7 @@ from stages import planned, train, trainer_of
 from tfscale import checkpoint
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
-from tfscale.stage.status import read_done
+from tfscale.stage.result import read_result
 from tfscale.training.device import Device
 from tfscale.training.energy import EnergyMeter
 from tfscale.verify import verify_stage
@@ -28,7 +28,7 @@ def train_metered(stage: Stage) -> float | None:
     trainer = trainer_of(stage)
     trainer.energy, trainer.energy_known = Counter(), True
     assert trainer.run()
-    joules: float | None = read_done(stage.path)["totals"]["joules"]
+    joules: float | None = read_result(stage.path).totals.joules
     return joules
 
 
@@ -48,7 +48,7 @@ def test_joules_add_up_along_the_lineage_and_the_ledger_is_true(small: list[str]
 def test_a_lineage_with_an_unmeasured_part_has_no_figure(small: list[str]) -> None:
     parent, child = planned(small)[:2]
     assert train(parent)
-    assert read_done(parent.path)["totals"]["joules"] is None
+    assert read_result(parent.path).totals.joules is None
     assert train_metered(child) is None
     assert not any("total_joules" in event for event in [*read_events(parent.path), *read_events(child.path)])
     assert findings(parent, child) == []
@@ -65,7 +65,7 @@ def test_joules_that_fall_are_found(small: list[str]) -> None:
 def test_a_checkpoint_from_before_joules_were_counted_is_read(small: list[str]) -> None:
     stage = planned(small)[0]
     assert train(stage)
-    folder = stage.path / "checkpoints" / read_done(stage.path)["checkpoint"]
+    folder = stage.path / "checkpoints" / read_result(stage.path).checkpoint
     state = folder / "state.json"
     before = checkpoint.read_state(folder)[1]
     state.write_text(state.read_text().replace(',\n      "joules": null', ""))

@@ -11,7 +11,9 @@ from tfscale.growth.verify import NotPreserved
 from tfscale.models.counts import flops as count
 from tfscale.models.init import build_model
 from tfscale.stage.events import read_events
-from tfscale.stage.status import read_done, read_growth, status_of
+from tfscale.stage.growth_record import read_growth
+from tfscale.stage.result import read_result
+from tfscale.stage.status import status_of
 from tfscale.training.watch import NonFinite
 
 
@@ -70,7 +72,7 @@ def test_a_growth_boundary_is_crossed_bit_for_bit(small: list[str], growth: str)
     kept = report["comparison"]["max_logit_difference"] <= report["comparison"]["tolerance"]
     assert kept == (growth in ("exact", "grouped")), "split has noise by default, paper keeps nothing"
     if kept:
-        assert first["loss"] == pytest.approx(read_done(parent.path)["eval"]["loss"], abs=1e-5)
+        assert first["loss"] == pytest.approx(read_result(parent.path).evaluation.loss, abs=1e-5)
     halved = elsewhere(child, "halved")
     assert not train(halved, StopAt(0))
     assert not train(halved, StopAt(3))
@@ -83,12 +85,12 @@ def test_costs_add_up_along_the_lineage(small: list[str]) -> None:
     flops = 0
     for stage in stages:
         train(stage)
-        done = read_done(stage.path)
-        assert done["before"]["flops"] == flops
-        flops = done["totals"]["flops"]
-        assert done["totals"]["seconds"] > done["before"]["seconds"]
+        done = read_result(stage.path)
+        assert done.before.flops == flops
+        flops = done.totals.flops
+        assert done.totals.seconds > done.before.seconds
     assert flops == sum(stage.spec.tokens * count(stage.spec.model).training for stage in stages)
-    assert read_done(stages[2].path)["totals"]["tokens"] == sum(stage.spec.tokens for stage in stages)
+    assert read_result(stages[2].path).totals.tokens == sum(stage.spec.tokens for stage in stages)
 
 
 def test_accumulation_changes_rounding_alone(small: list[str]) -> None:

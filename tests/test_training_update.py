@@ -12,7 +12,7 @@ from tfscale.plan.checks import check_experiment
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.layout import in_backward_faults
-from tfscale.stage.status import read_done
+from tfscale.stage.result import read_result
 from tfscale.training.loop import Trainer
 from tfscale.training.watch import NonFinite
 
@@ -86,7 +86,7 @@ def test_a_bad_gradient_is_rolled_back(small: list[str]) -> None:
     stage = planned([*small, *IN_BACKWARD, "launcher.checkpoint_tokens=512", "launcher.non_finite=rollback"])[0]
     assert spoil_gradient(trainer_of(stage), 7).run()
     assert [event["step"] for event in read_events(stage.path) if event["event"] == "start"] == [0, 4]
-    assert read_done(stage.path)["non_finite"] == 1
+    assert read_result(stage.path).non_finite == 1
     assert all(tensor.isfinite().all() for tensor in outcome(stage)[0].values())
 
 

@@ -21,7 +21,7 @@ from tfscale.growth.grow_stage import grow_stage
 from tfscale.orchestrate.orchestrator import prepare_folder
 from tfscale.stage.events import Event, read_events
 from tfscale.stage.folder import Stage
-from tfscale.stage.status import read_done
+from tfscale.stage.result import read_result
 from tfscale.training import __main__ as training
 from tfscale.training.place import Place, read_place
 from tfscale.training.world import World, split_rows
@@ -79,8 +79,8 @@ def test_two_ranks_equal_one_within_rounding_whole_and_sharded(small: list[str])
     for one, several in pairs:
         close(one, several)
         assert starts(several)[0]["sharding"] == several.spec.run.sharding
-        totals = read_done(several.path)["totals"]
-        assert totals["device_seconds"] == pytest.approx(2 * totals["seconds"])
+        totals = read_result(several.path).totals
+        assert totals.device_seconds == pytest.approx(2 * totals.seconds)
 
 
 def test_shards_are_saved_on_four_ranks_and_taken_up_by_two_and_by_one_and_grown(small: list[str]) -> None:
@@ -113,7 +113,7 @@ def test_shards_are_saved_on_four_ranks_and_taken_up_by_two_and_by_one_and_grown
     close(alone, grown)
     first = next(event for event in read_events(alone.path) if event["event"] == "eval")
     assert first["step"] == 0
-    assert first["loss"] == pytest.approx(read_done(stage.path)["eval"]["loss"], abs=1e-5)
+    assert first["loss"] == pytest.approx(read_result(stage.path).evaluation.loss, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from http.client import HTTPConnection
@@ -22,8 +22,10 @@ from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import DataSpec, RunSpec, ScheduleSpec, StageSpec
-from tfscale.tracking.store import Store, connect
-from tfscale.tracking.ui import ui_command, ui_environment
+from tfscale.tracking.mlflow.page import ui_command, ui_environment
+from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.sync import Session
+from tfscale.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +35,6 @@ T = TypeVar("T")
 
 BATCH = 1000
 GFLOPS_A_STEP = 3
-KNOWN = ("from tfscale.tracking.store import store_at", "from tfscale.tracking.sync import sync")
 
 
 def spec(label: str, parent: str | None = None) -> StageSpec:
@@ -126,34 +127,39 @@ def loss(step: int) -> float:
     return 5.0 - step / 10
 
 
+def sync(tracker: Tracker, experiment: str, arms: Iterable[Arm], comparison: Path | None = None) -> int:
+    """One sync by a process that remembers nothing."""
+    return Session(tracker, experiment).sync(arms, comparison)
+
+
 @cache
-def client(store: Store) -> "MlflowClient":
-    return connect(store)
+def client(store: MlflowTracker) -> "MlflowClient":
+    return store.client()
 
 
-def experiment(store: Store, name: str = "tiny") -> Any:
+def experiment(store: MlflowTracker, name: str = "tiny") -> Any:
     found = client(store).get_experiment_by_name(name)
     assert found is not None
     return found
 
 
-def runs(store: Store, name: str = "tiny") -> "list[Run]":
+def runs(store: MlflowTracker, name: str = "tiny") -> "list[Run]":
     return list(client(store).search_runs([experiment(store, name).experiment_id]))
 
 
-def run(store: Store, size: str | None = None, arm: str = "progressive", name: str = "tiny") -> "Run":
+def run(store: MlflowTracker, size: str | None = None, arm: str = "progressive", name: str = "tiny") -> "Run":
     """The one run of a stage, or of the arm itself."""
     tags = {"tfscale.arm": arm, "tfscale.size": size}
     (found,) = [r for r in runs(store, name) if all(r.data.tags.get(tag) == value for tag, value in tags.items())]
     return found
 
 
-def values(store: Store, run: "Run", metric: str) -> list[tuple[int, float]]:
+def values(store: MlflowTracker, run: "Run", metric: str) -> list[tuple[int, float]]:
     history = client(store).get_metric_history(run.info.run_id, metric)
     return sorted((point.step, point.value) for point in history)
 
 
-def models(store: Store, name: str = "tiny") -> "dict[str, LoggedModel]":
+def models(store: MlflowTracker, name: str = "tiny") -> "dict[str, LoggedModel]":
     """By the key of their stage, each of which has one."""
     found = list(client(store).search_logged_models([experiment(store, name).experiment_id]))
     by_key = {model.tags["tfscale.key"]: model for model in found}
@@ -161,7 +167,7 @@ def models(store: Store, name: str = "tiny") -> "dict[str, LoggedModel]":
     return by_key
 
 
-def contents(store: Store, name: str = "tiny") -> Counter[tuple[Any, ...]]:
+def contents(store: MlflowTracker, name: str = "tiny") -> Counter[tuple[Any, ...]]:
     """Every point of an experiment: whose, which metric, step, value; every link from a run to a model or data set."""
     owned: Counter[tuple[Any, ...]] = Counter()
     for found in runs(store, name):
@@ -174,19 +180,19 @@ def contents(store: Store, name: str = "tiny") -> Counter[tuple[Any, ...]]:
     return owned
 
 
-def points(store: Store, name: str = "tiny") -> int:
+def points(store: MlflowTracker, name: str = "tiny") -> int:
     """Values that its runs hold."""
     return sum(len(values(store, found, metric)) for found in runs(store, name) for metric in found.data.metrics)
 
 
-def cursor_file(store: Store) -> Path:
+def cursor_file(store: MlflowTracker) -> Path:
     (path,) = store.folder.glob("*.json")
     return path
 
 
 def start_python(*lines: str) -> "subprocess.Popen[str]":
-    """Another process that knows this module, `Path`, `sync` and `store_at`."""
-    code = "\n".join(("import sys", "from tracked import *", *KNOWN, *lines))
+    """Another process that knows this module."""
+    code = "\n".join(("import sys", "from tracked import *", *lines))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     return subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -200,7 +206,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(store: Store, port: int) -> Iterator[None]:
+def serving(store: MlflowTracker, port: int) -> Iterator[None]:
     """MLflow's own server on a store, for as long as it is entered; it answers some seconds later."""
     server = subprocess.Popen(ui_command(store, port=port), env=ui_environment(), start_new_session=True)
     try:

@@ -8,12 +8,14 @@ import types
 import typing
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from tfscale.ranges import Range
 
-LARGEST = 2**63 - 1
-"""Of integers: what torch and safetensors can count to. A field's metadata may say another `largest`."""
+T = TypeVar("T")
+LARGEST: float = 2**63 - 1
+"""Of integers: what torch and safetensors can count to. A field's metadata may say another `largest`; math.inf also
+admits non-finite floats."""
 LONGEST_NAME = 255
 """Of files, in bytes."""
 
@@ -30,6 +32,22 @@ def check_fields(value: Any) -> None:
         raise ValueError("; ".join(faults))
 
 
+def from_known(kind: type[T], values: dict[str, Any]) -> T:
+    """Return a dataclass with the values that it has fields for; other versions may have written more.
+
+    Raises:
+        ValueError: a field without a default is missing, or `values` is not an object.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{reprlib.repr(values)} is not an object")
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    without = (dataclasses.MISSING, dataclasses.MISSING)
+    lacking = [f.name for f in fields if f.name not in values and (f.default, f.default_factory) == without]
+    if lacking:
+        raise ValueError(f"has no {', '.join(lacking)}")
+    return kind(**{field.name: values[field.name] for field in fields if field.name in values})
+
+
 def check_file_name(name: str) -> None:
     """Makes sure that a name stays in the folder that it is looked for in.
 
@@ -40,7 +58,7 @@ def check_file_name(name: str) -> None:
         raise ValueError(f"{reprlib.repr(name)} is not the name of a file in this folder")
 
 
-def _faults(value: Any, kind: Any, name: str, largest: int) -> Iterator[str]:
+def _faults(value: Any, kind: Any, name: str, largest: float) -> Iterator[str]:
     if dataclasses.is_dataclass(value):
         hints = typing.get_type_hints(type(value), include_extras=True)
         for field in dataclasses.fields(value):
@@ -64,7 +82,7 @@ def _outside(value: Any, kind: Any) -> str | None:
     return None
 
 
-def _fits(value: Any, kind: Any, largest: int) -> bool:
+def _fits(value: Any, kind: Any, largest: float) -> bool:
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
         return _fits(value, kind.__origin__, largest)
@@ -73,7 +91,7 @@ def _fits(value: Any, kind: Any, largest: int) -> bool:
     if origin is typing.Literal:
         return value in typing.get_args(kind)
     if kind is float and type(value) is float:
-        return math.isfinite(value)
+        return math.isfinite(value) or largest == math.inf
     if kind in (int, float):
         return type(value) is int and abs(value) <= largest  # True is an int too, and no number
     return isinstance(value, origin or kind)

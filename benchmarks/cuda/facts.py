@@ -46,7 +46,7 @@ def _machine(check: Check) -> Mapping[str, Any]:
     return {
         "device": torch.cuda.get_device_name() if check.on_cuda else "cpu",
         "sizes": "tiny" if check.tiny else "full",
-        "commit": environment(Device(check.device, bf16=True, compiled=True))["commit"],
+        "commit": environment(Device(check.device, bf16=True, compiled=True)).commit,
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if check.on_cuda else None,

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from benchmarks.cuda.bounds import GRADIENTS, OUTPUTS, Precision
 from benchmarks.cuda.check import ROOT, Check, relative, worst
+from tfscale.interop.official import our_name
 from tfscale.models.generation import Reader
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
@@ -94,19 +95,6 @@ def _official_model(check: Check, grown: bool) -> LanguageModel:
     model = build_model(config, device=check.device)
     model.load_state_dict({our_name(name): tensor.float() for name, tensor in weights.items()})
     return model
-
-
-def our_name(official: str) -> str:
-    """Our name of a parameter of the official code."""
-    index, rest = official.removeprefix("sequential.").split(".", 1)
-    if rest == "word_embeddings.weight":
-        return "embedding"
-    if rest.startswith("norm."):
-        return f"final_{rest}"
-    rest = rest.replace("_param_tokens", "s").replace("mlp.", "ffn.").replace("attention.proj.", "attention.output.")
-    for part in ("query", "key", "value"):
-        rest = rest.replace(f"attention.{part}.", f"attention.qkv.{part}.")
-    return f"blocks.{int(index) - 2}.{rest}"
 
 
 def _generation(check: Check) -> Mapping[str, Any]:

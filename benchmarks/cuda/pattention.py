@@ -10,9 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.cuda.check import Check
-from benchmarks.pattention import PRODUCTS, run_products
+from benchmarks.pattention import (
+    OFFICIAL,
+    PRODUCTS,
+    WIDTH,
+    Forward,
+    make_implementations,
+    make_operands,
+    run_both_passes,
+    run_products,
+)
 from benchmarks.step import plain
-from tfscale.bench.pattention import OFFICIAL, WIDTH, Forward, make_implementations, make_operands, run_both_passes
 from tfscale.models.parameter_tokens import TokenGroup
 
 OURS, MLP, PADDED, COMPILED_OFFICIAL = "ours", "MLP", "ours, padded", "official, compiled"

@@ -1,6 +1,5 @@
 """Part `room`: real stages, trained, repeated, stopped and resumed, and grown, by the product's own processes."""
 
-import json
 import shutil
 import signal
 from collections.abc import Callable, Mapping
@@ -20,9 +19,9 @@ from benchmarks.cuda.processes import StageProcess, events_of, start_growing, st
 from benchmarks.cuda.stages import grown_stage, small_stage, write_corpus, write_stage
 from tfscale import checkpoint
 from tfscale.faults import PREEMPTED
-from tfscale.stage.events import DONE_FILE
+from tfscale.stage.environment import read_environment
+from tfscale.stage.result import DONE_FILE, read_result
 from tfscale.stage.spec import CHECKPOINTS, RunSpec, StageSpec
-from tfscale.stage.status import read_done
 
 EVENTS_BEFORE_STOP = 3
 POLL_SECONDS = 0.002
@@ -78,8 +77,8 @@ def _base(made: Room, on_cuda: bool) -> Mapping[str, Any]:
     stage = made.write("base")
     start_training(stage).finish()
     start = events_of(stage, "start")[-1]
-    environment = json.loads((stage / "environment.json").read_text(encoding="utf-8"))
-    ways = (start["device"], environment["precision"], environment["compiled"])
+    environment = read_environment(stage)
+    ways = (start["device"], environment.precision, environment.compiled)
     if on_cuda and ways != ("cuda", "bf16", True):
         raise NotMeasured(f"the stage was trained with device, precision, compiled = {ways}")
     return {
@@ -131,7 +130,7 @@ def _against_base(made: Room, process: StageProcess) -> Mapping[str, Any]:
 
 
 def _weights(stage: Path) -> dict[str, Tensor]:
-    last = stage / CHECKPOINTS / read_done(stage)["checkpoint"]
+    last = stage / CHECKPOINTS / read_result(stage).checkpoint
     names = {name: shape for name, shape in checkpoint.shapes(last).items() if name.startswith("model/")}
     tensors = {name: torch.empty(shape) for name, shape in names.items()}
     checkpoint.read(last, tensors)

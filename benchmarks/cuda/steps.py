@@ -15,9 +15,9 @@ from benchmarks.cuda.check import Check
 from benchmarks.cuda.failures import NotMeasured
 from benchmarks.cuda.findings import KERNELS
 from benchmarks.cuda.memory import bound_peak, planned_bytes
+from benchmarks.pattention import official
 from benchmarks.step import OFFICIAL, WrittenOut
 from tfscale.bench.contest import make_matrix_product
-from tfscale.bench.pattention import official
 from tfscale.bench.sizes import PAPER, PROGRESSIVE_4, TINY_4, Size, tokenformer, transformer
 from tfscale.bench.trained import OPTIMIZER, OURS, TRANSFORMER, Entry, TrainedModel, make_batch
 from tfscale.models.init import build_model

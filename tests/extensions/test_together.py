@@ -34,7 +34,7 @@ BASELINE = """arms:
   half: {kind: share, title: half of it, options: {share: 0.5}}
   gated: {kind: scratch, title: gated, family: gated, sizes: last}
 """
-WORDS = ("schedule=together", "baseline=toys", "tracking=none")
+WORDS = ("schedule=together", "tracking.kind=jsonl")
 
 
 def tfscale(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "conf" / f"{name}.yaml"
         path.parent.mkdir(parents=True)
         path.write_text(text, encoding="utf-8")
-    done = tfscale(folder, "run", *WORDS)
+    done = tfscale(folder, "run", *WORDS, "baseline=toys")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -70,7 +70,9 @@ def test_a_chain_with_every_toy_is_trained_grown_verified_and_compared(folder: P
     facts = json.loads(growth.read_text(encoding="utf-8"))
     assert facts["preserving"]
     assert facts["comparison"]["max_logit_difference"] < 1e-9
-    for command in (("status", "--verify"), ("compare",)):
+    names = [json.loads(path.read_text())["name"] for path in folder.glob("runs/jsonl/*/*/run.json")]
+    assert {"half of it", "gated"} < set(names)
+    for command in (("status", "--verify", "baseline=toys"), ("compare", "--baseline", "toys")):
         done = tfscale(folder, *command, *WORDS)
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -11,12 +11,13 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import OPTIMIZERS, Slot
+from tfscale.ranges import Momentum
 
 
 @OPTIMIZERS.register("mixed")
 @dataclass(frozen=True, kw_only=True)
 class Mixed(AdamW):
-    momentum: float = 0.9
+    momentum: Momentum = 0.9
 
     name: ClassVar[str] = "mixed"
     row_wise: ClassVar[bool] = False  # each row's update is, but new rows have no bias correction of their own

@@ -31,7 +31,7 @@ from tfscale.plan.plan import make_plan
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.lock import held
-from tfscale.tracking.store import connect, store_at
+from tfscale.tracking.mlflow.tracker import MlflowTracker
 
 PATIENCE_SECONDS = 300.0
 VICTIMS = ("trainer", "orchestrator", "both")
@@ -202,7 +202,7 @@ def left_behind(stages: Sequence[Stage], runs: Path) -> list[str]:
 
 def mlflow_differences(stages: Sequence[Stage], runs: Path) -> list[str]:
     """Losses that MLflow lacks or has twice."""
-    client = connect(store_at(runs))
+    client = MlflowTracker(runs).client()
     experiment = client.get_experiment_by_name("progressive_tiny")
     found = {
         run.data.tags.get("tfscale.key"): run.info.run_id for run in client.search_runs([experiment.experiment_id])

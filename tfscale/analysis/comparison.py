@@ -1,171 +1,68 @@
-"""A chain and another arm at one size: what the chain saves at equal perplexity, and how far apart they are at equal
-compute.
+"""A comparison: everything that is computed from the arms, before any of it is written or drawn."""
 
-Speed-up and saving hold at equal perplexity, of cumulative cost: speed-up = arm / chain - 1 (as in arXiv 2405.15319),
-saving = 1 - chain / arm (as in arXiv 2110.07143). A speed-up of 54% is a saving of 35%.
-"""
-
-import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together
-from tfscale.analysis.crossings import Reach, first_reaches, losses_at
-from tfscale.analysis.intervals import Array, Interval, interval_of, surely
-from tfscale.analysis.noise import NoiseFloor
-
-Outcome = Literal["saves", "no difference", "costs more", "not reached"]
+from tfscale.analysis.curves import ArmCurve, Measure, read_arms
+from tfscale.analysis.growths import GrowthEvent, growths
+from tfscale.analysis.reference import published_arms
+from tfscale.analysis.scaling_law import ScalingLaw, scaling_laws
+from tfscale.analysis.table import Table, compare, the_chain
+from tfscale.plan.arms import Arm
 
 
-@dataclass(frozen=True)
-class EqualPerplexity:
-    """What it took to get to the perplexity with which an arm's run of one size ended, on average over seeds.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Arms beside their chain."""
 
-    The chain's evaluations on the way are read as they are, before its learning rate has come down; a chain planned
-    to stop there would be there no later. So the speed-up is not flattered.
+    title: str
+    arms: tuple[ArmCurve, ...]
+    table: Table
+    growths: tuple[GrowthEvent, ...]
+    """Of the chain."""
+    laws: tuple[ScalingLaw, ...]
+    """Fits to the arms from scratch."""
+    published: tuple[ArmCurve, ...]
+    """What others measured, to be shown beside the arms: on another corpus's cut and another machine, so never compared
+    with them in numbers."""
+
+    @property
+    def measure(self) -> Measure:
+        return self.table.measure
+
+    @property
+    def heading(self) -> str:
+        """The title, with the held-out tokens."""
+        tokens = self.table.heldout_tokens
+        return f"{self.title}, {tokens:,} held-out tokens" if tokens else self.title
+
+
+def compare_arms(
+    arms: Iterable[Arm],
+    title: str,
+    measure: Measure = "flops",
+    assumed_noise: float | None = None,
+    tuning_flops: float | None = None,
+    reference: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Compares what the arms' folders hold.
+
+    Args:
+        title: names the schedule and the corpus.
+        assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
+        tuning_flops: what choosing the arms' learning rates has cost; None: not stated.
+        reference: published points, as a file of `conf/reference/` holds them.
+
+    Raises:
+        ValueError: what `read_arms` and `published_arms` raise, or no chain among the arms.
     """
-
-    state: Reach
-    """`at least`: the chain's stage began below the target, so speed-up and saving are lower bounds."""
-    target: float
-    """The arm's final perplexity."""
-    arm: float
-    """The arm's cumulative cost there."""
-    chain: float | None
-    """The chain's cumulative cost when its stage of that size first was there; None: not reached."""
-    gap: float
-    """Perplexity by which the chain's best evaluation stays above the target; 0 when reached."""
-    outcome: Outcome
-    """`saves`: the chain got there, surely and for less. `costs more`: for more; or it did not get there, and the arm
-    had been where the chain came to for less. `not reached`: it did not get there, and nothing was measured that says
-    at what cost it might. `no difference`: within noise, so far as noise is known."""
-    excess: float
-    """What the chain's cost is above the arm's, as a fraction of the arm's, at the perplexity that both came to: the
-    arm's last, or the chain's best where that is above it. Below 0 it is a saving."""
-    interval: Interval | None
-    """Of the saving, so defined (minus the excess as a fraction of the arm's cost); None: not known."""
-    over: tuple[Source, ...]
-    """What the interval is over."""
-
-    @property
-    def speed_up(self) -> float | None:
-        return None if self.chain is None else self.arm / self.chain - 1
-
-    @property
-    def saving(self) -> float | None:
-        return None if self.chain is None else 1 - self.chain / self.arm
-
-    @property
-    def speed_up_interval(self) -> Interval | None:
-        return self.interval and Interval(1 / (1 - self.interval.low) - 1, 1 / (1 - self.interval.high) - 1)
-
-
-@dataclass(frozen=True)
-class EqualCompute:
-    """Perplexities, on average over seeds, at the cumulative cost with which the chain's stage of one size ended."""
-
-    compute: float
-    chain: float
-    arm: float
-    interpolated: bool
-    """The arm's perplexity lies between two of its evaluations, and is not the end of a run of that very cost. Its
-    learning rate had not come down there, which flatters the chain."""
-    interval: Interval | None
-    """Of the difference; None: not known."""
-    over: tuple[Source, ...]
-
-    @property
-    def difference(self) -> float:
-        """Chain minus arm: below 0 the chain is better."""
-        return self.chain - self.arm
-
-
-def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFloor | None) -> EqualPerplexity | None:
-    """The cost of the arm's final perplexity, both ways; None before the arm's run has finished or the chain's has
-    measured anything."""
-    if chain is None or arm is None or not arm.finished:
-        return None
-    of_chain, of_arm = chain.mean, arm.mean
-    (ratio,), (reached,) = log_cost_ratios(of_chain, of_arm)
-    _, (bound,) = first_reaches(of_chain.log_compute, of_chain.losses, of_arm.losses[:, -1])
-    target, cost = float(of_arm.losses[0, -1]), float(np.exp(of_arm.log_compute[0, -1]))
-    drawn = draw_together(chain, arm)
-    ratios = log_cost_ratios(*drawn.curves) if drawn.over else None
-    doubts = [] if ratios is None else [ratios]
-    if "seeds" not in drawn.over and floor is not None:
-        doubts.append(_within(floor, of_chain, of_arm))
-    return EqualPerplexity(
-        state="not reached" if not reached else "at least" if bound else "reached",
-        target=math.exp(target),
-        arm=cost,
-        chain=cost * math.exp(ratio) if reached else None,
-        gap=max(0.0, math.exp(of_chain.losses.min()) - math.exp(target)),
-        outcome=_outcome(float(ratio), bool(reached), doubts),
-        excess=math.expm1(ratio),
-        interval=None if ratios is None else interval_of(-np.expm1(ratios[0])),
-        over=drawn.over,
+    curves = read_arms(arms)
+    return Comparison(
+        title,
+        curves,
+        table=compare(curves, measure, assumed_noise, tuning_flops),
+        growths=growths(the_chain(curves)),
+        laws=scaling_laws(curves, measure),
+        published=published_arms(reference or {}, curves),
     )
-
-
-def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute | None:
-    """Both perplexities at the cost of the chain's stage; None before both have finished, or where the arm has no
-    measurement."""
-    if chain is None or arm is None or not (chain.finished and arm.finished):
-        return None
-    of_chain, of_arm = chain.mean, arm.mean
-    compute, end = np.exp(of_chain.log_compute[0, -1]), np.exp(of_arm.log_compute[0, -1])
-    # A run ends on a whole step, so "the same compute" is the same within one; the factor is for rounding.
-    interpolated = bool(abs(end - compute) > 1.001 * arm.step)
-    differing = _log_differences(of_chain, of_arm, interpolated)
-    if differing is None:
-        return None
-    ((chain_loss,), (arm_loss,)) = differing
-    drawn = draw_together(chain, arm)
-    interval = None
-    if drawn.over and (draws := _log_differences(drawn.curves[0], drawn.curves[1], interpolated)) is not None:
-        interval = interval_of(np.exp(draws[0]) - np.exp(draws[1]))
-    return EqualCompute(float(compute), math.exp(chain_loss), math.exp(arm_loss), interpolated, interval, drawn.over)
-
-
-def log_cost_ratios(chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """Logarithm of the chain's cost over the arm's, curve by curve, at the perplexity that both came to: the arm's last
-    or, where the chain did not get there, the chain's best.
-
-    Returns:
-        [curves], below 0 where the chain came to it for less; and whether the chain got to the arm's last [curves].
-    """
-    rows = np.arange(len(chain.losses))
-    there, _ = first_reaches(chain.log_compute, chain.losses, arm.losses[:, -1])
-    reached = np.isfinite(there)
-    best = chain.losses.argmin(axis=1)
-    back, _ = first_reaches(arm.log_compute, arm.losses, chain.losses[rows, best])
-    behind = chain.log_compute[rows, best] - np.where(reached, 0.0, back)
-    return np.where(reached, there - arm.log_compute[:, -1], behind), reached
-
-
-def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """The comparison with the chain's losses moved by the noise floor, up and down."""
-    low, high = (log_cost_ratios(chain.shifted(shift), arm) for shift in (-floor.nats, floor.nats))
-    return np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]])
-
-
-def _outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArray[np.bool_]]]) -> Outcome:
-    intervals = [interval_of(ratios) for ratios, _ in doubts] or [Interval(ratio, ratio)]
-    dearer = all(interval.low > 0 for interval in intervals)
-    cheaper = all(interval.high < 0 for interval in intervals)
-    if dearer:
-        return "costs more"
-    if reached:
-        return "saves" if cheaper and all(surely(there) for _, there in doubts) else "no difference"
-    return "not reached" if all(surely(~there) for _, there in doubts) else "no difference"
-
-
-def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:
-    """Losses of both at the chain's last compute [curves]; None where the arm has no measurement there."""
-    if not interpolated:
-        return chain.losses[:, -1], arm.losses[:, -1]
-    losses = losses_at(arm.log_compute, arm.losses, chain.log_compute[:, -1])
-    return None if np.isnan(losses).any() else (chain.losses[:, -1], losses)

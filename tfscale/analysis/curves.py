@@ -1,17 +1,17 @@
 """Perplexity over compute, read from the stages' folders: the only door by which measurements enter this room."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tfscale.models.counts import flops, parameters
 from tfscale.plan.arms import Arm
-from tfscale.stage.events import DONE_FILE, Event, read_events
-from tfscale.stage.folder import Stage
+from tfscale.stage.events import Event, read_events, totals_of
+from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.heldout import BlockLosses, read_blocks
+from tfscale.stage.result import DONE_FILE, is_finished, read_result
+from tfscale.totals import Totals as Recorded
 
 Measure = Literal["flops", "tokens", "device_seconds"]
 """What compute is counted in."""
@@ -157,11 +157,13 @@ def read_stage(stage: Stage) -> StageCurve:
         ValueError: its `done.json` or `heldout.json` cannot be read, or it began from a parent whose `done.json` is
             missing.
     """
-    evaluations = {e["step"]: _evaluation(e, _totals(e, "total_")) for e in read_events(stage.path) if _is_eval(e)}
-    done = _read_done(stage.path)
-    if done is not None:
-        end = {**done["eval"], "step": done["step"], "tokens": done["step"] * stage.spec.batch_tokens}
-        evaluations[done["step"]] = _evaluation(end, _totals(done["totals"]))
+    evaluations = {e["step"]: _evaluation(e) for e in read_events(stage.path) if e["event"] == "eval"}
+    result = read_result(stage.path) if is_done(stage) else None
+    if result is not None:
+        last, tokens = result.evaluation, result.step * stage.spec.batch_tokens
+        evaluations[result.step] = Evaluation(
+            result.step, tokens, _known(result.totals), last.loss, last.perplexity, last.bits_per_byte
+        )
     return StageCurve(
         size=stage.size,
         key=stage.key,
@@ -171,12 +173,12 @@ def read_stage(stage: Stage) -> StageCurve:
         heldout_tokens=stage.spec.data.heldout_tokens,
         start=_start(stage) if evaluations else None,
         evaluations=tuple(evaluations[step] for step in sorted(evaluations)),
-        finished=done is not None,
+        finished=result is not None,
         seed=stage.spec.seed,
         flops_per_token=flops(stage.spec.model).training,
         recipe=stage.spec.growth["name"] if stage.spec.growth else None,
         folder=stage.path.name,
-        blocks=read_blocks(stage.path, done["step"], done["eval"]["loss"]) if done is not None else None,
+        blocks=read_blocks(stage.path, result.step, result.evaluation.loss) if result is not None else None,
     )
 
 
@@ -188,23 +190,13 @@ def curve(stages: Sequence[StageCurve], measure: Measure) -> list[tuple[float, f
     return [(compute, perplexity) for compute, perplexity in points if compute > 0 and math.isfinite(perplexity)]
 
 
-def _is_eval(event: Event) -> bool:
-    return bool(event["event"] == "eval")
+def _evaluation(event: Event) -> Evaluation:
+    measures = (event[name] for name in ("loss", "perplexity", "bits_per_byte"))
+    return Evaluation(event["step"], event["tokens"], _known(totals_of(event)), *measures)
 
 
-def _evaluation(values: Mapping[str, Any], totals: Totals) -> Evaluation:
-    return Evaluation(
-        step=values["step"],
-        tokens=values["tokens"],
-        totals=totals,
-        loss=values["loss"],
-        perplexity=values["perplexity"],
-        bits_per_byte=values["bits_per_byte"],
-    )
-
-
-def _totals(values: Mapping[str, Any], prefix: str = "") -> Totals:
-    return Totals(*(values[prefix + f.name] for f in fields(Totals)))
+def _known(totals: Recorded) -> Totals:
+    return Totals(totals.tokens, totals.flops, totals.seconds, totals.device_seconds)
 
 
 def _start(stage: Stage) -> Totals:
@@ -212,29 +204,12 @@ def _start(stage: Stage) -> Totals:
         return NOTHING
     assert stage.spec.parent_dir is not None, "a stage with a parent says where it is"
     parent = stage.path / stage.spec.parent_dir
-    done = _read_done(parent)
-    if done is None:
+    if not is_finished(parent):
         raise ValueError(
             f"{parent / DONE_FILE} is missing, so what {stage.path.name} cost by itself cannot be told from what its "
             "parent cost. Put the folder back, or run the schedule again: `tfscale run` makes it anew."
         )
-    return _totals(done["totals"])
-
-
-def _read_done(folder: Path) -> dict[str, Any] | None:
-    path = folder / DONE_FILE
-    if not path.exists():
-        return None
-    try:
-        done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _totals(done["totals"])
-        _evaluation({**done["eval"], "step": done["step"], "tokens": 0}, NOTHING)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} cannot be read as the end of a stage: {error!r}. It is written whole when a stage ends; delete "
-            "it and run the schedule again."
-        ) from error
-    return done
+    return _known(read_result(parent).totals)
 
 
 def _check_same_text(arms: Sequence[Arm]) -> None:

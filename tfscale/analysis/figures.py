@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tfscale.analysis.compared import Comparison
+from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.figure import comparison_figure

@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, fields
 from typing import Any
 
-from tfscale.analysis.compared import Comparison
+from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
 from tfscale.analysis.curves import ArmCurve, Totals
 from tfscale.analysis.growths import GrowthEvent

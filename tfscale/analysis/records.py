@@ -8,9 +8,8 @@ from typing import Any
 from tfscale.files import read_object
 from tfscale.plan.arms import Arm
 from tfscale.stage import how
+from tfscale.stage.environment import ENVIRONMENT_FILE
 from tfscale.stage.spec import STAGE_FILE
-
-ENVIRONMENT_FILE = "environment.json"
 
 
 @dataclass(frozen=True)

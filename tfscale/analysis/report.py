@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tfscale.analysis.compared import Comparison
+from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.documents import to_latex, to_markdown
 from tfscale.analysis.figures import figures
 from tfscale.analysis.formats import to_csv, to_json

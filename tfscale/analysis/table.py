@@ -7,12 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import Sample, Source, draw_together, sample
-from tfscale.analysis.comparison import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
+from tfscale.analysis.bootstrap import NoiseFloor, Sample, Source, draw_together, noise_floor, sample
 from tfscale.analysis.costs import cumulative, family, marginal, mean
 from tfscale.analysis.curves import ArmCurve, Measure, StageCurve, Totals
+from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.intervals import Interval, interval_of
-from tfscale.analysis.noise import NoiseFloor, noise_floor
 
 Status = Literal["finished", "unfinished", "missing"]
 

@@ -3,8 +3,8 @@
 import math
 
 from tfscale.analysis.bootstrap import Source
-from tfscale.analysis.comparison import EqualCompute, EqualPerplexity
 from tfscale.analysis.curves import Measure
+from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.table import Row, Table
 from tfscale.text import count, join, scientific

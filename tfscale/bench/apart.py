@@ -28,7 +28,7 @@ def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
 def _server() -> ForkServerContext:
     # Its children have imported everything and done nothing: they start at once, and none sees another's memory.
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tfscale.bench.pattention", "tfscale.bench.step"])
+    context.set_forkserver_preload(["tfscale.bench.step"])
     return context
 
 

@@ -27,9 +27,6 @@ from tfscale.stage.spec import RunSpec
 from tfscale.training.allocator import allocator
 from tfscale.training.device import environment, resolve
 
-PARTS = {part: f"tfscale.bench.{part}" for part in ("pattention", "step")}
-"""The modules of the parts, in the order in which they are measured."""
-
 
 @dataclass(frozen=True)
 class Result:
@@ -78,7 +75,7 @@ def run(
 
 
 def _describe_machine(settings: Settings) -> dict[str, Any]:
-    known = environment(resolve(RunSpec(data_dir="", device=settings.device, threads=settings.threads)))
+    known = asdict(environment(resolve(RunSpec(data_dir="", device=settings.device, threads=settings.threads))))
     kept = ("python", "packages", "platform", "precision", "threads", "cores", "commit")
     processor = _processor()
     return {

@@ -24,14 +24,14 @@ from tfscale.checkpoint.contents import (
     NoRoom,
     Part,
     Ranks,
-    Totals,
     folder_name,
 )
-from tfscale.checkpoint.files import Entries, describe
 from tfscale.checkpoint.folder import latest, prune, sweep
+from tfscale.checkpoint.manifest import Entries, describe, read_manifest
 from tfscale.checkpoint.random import rng_tensors, set_rng
 from tfscale.checkpoint.reading import load_model, read, read_state, shapes, verify
 from tfscale.checkpoint.writing import check_room, write, write_aside, write_each
+from tfscale.totals import Totals
 
 __all__ = [
     "MANIFEST_FILE",
@@ -50,6 +50,7 @@ __all__ = [
     "load_model",
     "prune",
     "read",
+    "read_manifest",
     "read_state",
     "rng_tensors",
     "set_rng",

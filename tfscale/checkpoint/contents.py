@@ -1,9 +1,11 @@
 """What a checkpoint holds beside its tensors, and who writes it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+
+from tfscale.totals import NOTHING, Totals
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -21,20 +23,6 @@ class NoRoom(OSError):
 
 
 @dataclass(frozen=True)
-class Totals:
-    """What a lineage has cost so far, parents included."""
-
-    tokens: int = 0
-    flops: int = field(default=0, metadata={"largest": 10**30})  # a 1.4B chain passes what 64 bits can count
-    """Model FLOPs: forward and backward passes, as `tfscale.models.counts` counts them."""
-    seconds: float = 0.0
-    """In training steps; evaluation, checkpoints and growth left out."""
-    device_seconds: float = 0.0
-    joules: float | None = None
-    """Energy of the devices in those seconds, as they measure it; None where a part of it is not known."""
-
-
-@dataclass(frozen=True)
 class Counters:
     """Where a stage stands."""
 
@@ -42,9 +30,9 @@ class Counters:
     """Optimizer steps of this stage."""
     optimizer_step: int = 0
     """AdamW's own count, behind its bias correction; it goes on over a growth that carries the moments."""
-    before: Totals = Totals()
+    before: Totals = NOTHING
     """Of the lineage when this stage began: what its parents cost."""
-    totals: Totals = Totals()
+    totals: Totals = NOTHING
     """Of the lineage now."""
     recent_losses: tuple[float, ...] = ()
     """Training losses of the last steps, which the next one is compared with."""

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tfscale.checkpoint.contents import FORMAT, MANIFEST_FILE, STATE_FILE, BrokenCheckpoint, Counters, Totals
-from tfscale.checkpoint.files import digests, read_json
+from tfscale.checkpoint.contents import FORMAT, STATE_FILE, BrokenCheckpoint, Counters
+from tfscale.checkpoint.manifest import read_json, read_manifest
+from tfscale.files import sha256_of_all
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.models.families import from_dict
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
-from tfscale.untrusted import check_fields, check_file_name
+from tfscale.totals import Totals
+from tfscale.untrusted import check_fields
 
 
 def verify(folder: Path) -> None:
@@ -37,22 +39,9 @@ def verify(folder: Path) -> None:
             raise BrokenCheckpoint(f"{file}: missing")
         if file.stat().st_size != expected["bytes"]:
             raise BrokenCheckpoint(f"{file}: {file.stat().st_size} bytes, {expected['bytes']} were written")
-    for name, found in zip(manifest, digests([folder / name for name in manifest]), strict=True):
+    for name, found in zip(manifest, sha256_of_all([folder / name for name in manifest]), strict=True):
         if found != manifest[name]["sha256"]:
             raise BrokenCheckpoint(f"{folder / name}: its content is not what was written (SHA-256 differs)")
-
-
-def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / MANIFEST_FILE
-    manifest = read_json(path)
-    for name, entry in manifest.items():
-        try:
-            check_file_name(name)
-        except ValueError as error:
-            raise BrokenCheckpoint(f"{path}: {error}") from error
-        if not isinstance(entry, dict) or not entry.keys() >= {"bytes", "sha256"}:
-            raise BrokenCheckpoint(f"{path}: says neither size nor SHA-256 of {name}")
-    return manifest
 
 
 def read_state(folder: Path) -> tuple[ModelConfig, Counters]:

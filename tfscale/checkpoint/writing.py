@@ -27,7 +27,8 @@ from tfscale.checkpoint.contents import (
     Part,
     Ranks,
 )
-from tfscale.checkpoint.files import Described, Entries, describe, read_json, sync
+from tfscale.checkpoint.manifest import Described, Entries, describe, read_json
+from tfscale.files import sync
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
 

@@ -1,12 +1,11 @@
 """tfscale bench: speed and memory on this machine."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from tfscale.bench.rows import Found, Note
-from tfscale.bench.run import PARTS, run
+from tfscale.bench.run import run
 from tfscale.bench.settings import resolve_settings
 from tfscale.bench.tables import make_sheets, to_markdown, write_files
 from tfscale.cli.common import Common
@@ -17,25 +16,21 @@ from tfscale.faults import UserFault
 
 def bench(
     common: Common,
-    parts: Sequence[str],
     quick: bool,
     device: Literal["auto", "cpu", "cuda"],
     threads: int,
     case: str,
     out: Path | None,
 ) -> int:
-    """Measures parts, shows the results and writes files if asked to; returns the exit code.
+    """Measures training steps, shows the results and writes files if asked to; returns the exit code.
 
     Raises:
-        UserFault: there is no such part or no such device, or the folder for files cannot be made.
+        UserFault: there is no such device, or the folder for files cannot be made.
     """
-    faults = [f"{part}: no such part; there are {', '.join(PARTS)}" for part in parts if part not in PARTS]
     try:
         settings = resolve_settings(device, quick, threads, case)
     except ValueError as error:
-        faults.append(str(error))
-    if faults:
-        raise UserFault(faults)
+        raise UserFault([str(error)]) from error
     if out is not None:
         _make_folder(out)
     with console.status("measuring") as shown:
@@ -45,7 +40,7 @@ def bench(
             if isinstance(found, Note):
                 say(f"{found.part}: {found.words}")
 
-        result = run({part: PARTS[part] for part in parts or PARTS}, settings, tell)
+        result = run({"step": "tfscale.bench.step"}, settings, tell)
     for sheet in make_sheets(result.rows):
         rows = table(sheet.title, sheet.headings[: sheet.left], sheet.headings[sheet.left :])
         for cells in sheet.rows:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tfscale.analysis.compared import Comparison, compare_arms
+from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.formats import to_document
 from tfscale.analysis.records import stage_records
 from tfscale.analysis.report import write_comparison
@@ -15,7 +15,7 @@ from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.execute import catch_up, run_plan, tracking_store
+from tfscale.cli.execute import catch_up, run_plan, tracker_of
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.folders import group_options
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
@@ -23,7 +23,7 @@ from tfscale.faults import UserFault
 from tfscale.files import write_atomically
 from tfscale.plan.experiments import comparison_folder, record
 from tfscale.plan.plan import Plan
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import is_done
 from tfscale.text import count, scientific
 
 
@@ -126,7 +126,7 @@ def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]
         mend = "--out DIR writes to another folder and only reads the runs folder"
         raise UserFault([f"--out {out}: {fault}" if out else f"{fault}; {mend}"]) from error
     if out is None:
-        catch_up(plan.known, tracking_store(plan))
+        catch_up(plan.known, tracker_of(plan.experiment))
     return written
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width
+from tfscale.cli.execute import tracker_of
 from tfscale.config.compose import runs_dir
 from tfscale.config.folders import group_options
 from tfscale.config.schema import Experiment
@@ -24,8 +25,6 @@ from tfscale.plan.plan import make_plan
 from tfscale.plan.specs import threads
 from tfscale.predict import Machine, planned_machine, predict
 from tfscale.text import gigabytes
-from tfscale.tracking.reach import unreachable
-from tfscale.tracking.store import store_at
 
 LITTLE_DISK = 10e9
 """Bytes below which a chain of some size will not find room."""
@@ -52,7 +51,7 @@ def doctor(common: Common) -> int:
         *_extras(),
         *_hardware(experiment),
         _disk(experiment),
-        _store(experiment),
+        _tracking(experiment),
         _corpus(experiment),
         *_schedules(common),
     ]
@@ -154,20 +153,18 @@ def _disk(experiment: Experiment) -> Finding:
     return Finding("disk", "good", what)
 
 
-def _store(experiment: Experiment) -> Finding:
-    tracking = experiment.tracking
-    if not tracking.enabled:
-        return Finding("tracking", "good", "switched off; the stages' folders hold everything")
+def _tracking(experiment: Experiment) -> Finding:
     try:
-        store = store_at(runs_dir(experiment), tracking.uri)
-    except ValueError as error:
-        return Finding("tracking", "broken", str(error), "tfscale doctor tracking.uri=...")
-    reason = unreachable(store)
+        tracker = tracker_of(experiment)
+    except UserFault as fault:
+        return Finding("tracking", "broken", str(fault), "tfscale doctor tracking.uri=...")
+    if tracker is None:
+        return Finding("tracking", "good", "switched off; the stages' folders hold everything")
+    reason = tracker.unreachable()
     if reason is not None:
-        mend = "training goes on without it and it is caught up later; or tracking=none"
-        return Finding("tracking", "note", f"MLflow at {store.shown}: {reason}", mend)
-    fresh = store.database is not None and not store.database.exists()
-    return Finding("tracking", "good", f"MLflow at {store.shown}{', made by the first run' if fresh else ''}")
+        mend = "training continues without it and it is brought up to date later; or tracking=none"
+        return Finding("tracking", "note", f"{tracker}: {reason}", mend)
+    return Finding("tracking", "good", f"{tracker}{'' if tracker.exists() else ', created by the first run'}")
 
 
 def _corpus(experiment: Experiment) -> Finding:

@@ -8,7 +8,7 @@ import torch
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.execute import mirror, store_of
+from tfscale.cli.execute import mirror, tracker_of
 from tfscale.cli.stages import stages_of
 from tfscale.cli.table import table
 from tfscale.config.compose import runs_dir
@@ -68,12 +68,12 @@ def evaluate(
 
 def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
     """Brings tracking up to date with the experiments that the stages belong to."""
-    store, folders = store_of(experiment), {stage.folder.resolve() for stage in stages}
-    if store is None:
+    tracker, folders = tracker_of(experiment), {stage.folder.resolve() for stage in stages}
+    if tracker is None:
         return
     for each in recorded(runs_dir(experiment)):
         if any(stage.path.resolve() in folders for arm in each.arms for stage in arm.stages):
-            mirror(each, store)
+            mirror(each, tracker)
 
 
 def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:

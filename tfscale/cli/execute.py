@@ -1,4 +1,4 @@
-"""The parts that commands share: check a plan, prepare its corpus, train its stages, bring its store up to date."""
+"""The steps that commands share: check a plan, prepare its corpus, train its stages, bring its tracker up to date."""
 
 import signal
 import sys
@@ -18,14 +18,13 @@ from tfscale.plan.corpus_notes import left_out_notes, listing_of, unknown_notes
 from tfscale.plan.experiments import Recorded, experiment_of, record
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.predict import planned_machine, preflight, remarks
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import Stage, is_done
 from tfscale.tracking.mirror import Mirror
-from tfscale.tracking.store import Store, StoreError, store_at
-from tfscale.tracking.sync import sync
+from tfscale.tracking.sync import Session
+from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
 
 MIRROR_SECONDS = 60.0
-"""How long the end of a run waits for a slow tracking store."""
+"""How long the end of a run waits for a slow tracker."""
 
 
 def run_plan(plan: Plan) -> tuple[int, Plan]:
@@ -35,12 +34,12 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
     Raises:
         UserFault: something is missing; nothing has been written.
     """
-    store = tracking_store(plan)
+    tracker = tracker_of(plan.experiment)
     check(plan)
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
         record(plan)
-        catch_up(plan, store)
+        catch_up(plan, tracker)
         say(f"{plan.experiment.schedule.name}: all {len(plan.stages)} stages are done; nothing to train.")
         return 0, plan
     if len(left) < len(plan.stages):
@@ -49,7 +48,7 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
     while True:
         known, stages = plan.known, plan.decided
         record(known)
-        code = train(known, stages, store)
+        code = train(known, stages, tracker)
         if code or stages == plan.stages:
             return code, plan
         plan = make_plan(plan.experiment)  # what the chain has cost is the others' budget
@@ -71,21 +70,17 @@ def check(plan: Plan) -> None:
             say(f"note: {note}")
 
 
-def tracking_store(plan: Plan) -> Store | None:
-    """Return the store of a plan's tracking, as `store_of` does."""
-    return store_of(plan.experiment)
-
-
-def store_of(experiment: Experiment) -> Store | None:
-    """Return the store of an experiment's tracking, or None where tracking is off.
+def tracker_of(experiment: Experiment) -> Tracker | None:
+    """Return the tracker of an experiment, or None where tracking is off.
 
     Raises:
-        UserFault: the URI is not one.
+        UserFault: there is no such kind of tracker, or the URI is malformed.
     """
-    if not experiment.tracking.enabled:
+    tracking = experiment.tracking
+    if not tracking.enabled:
         return None
     try:
-        return store_at(runs_dir(experiment), experiment.tracking.uri)
+        return tracker_at(tracking.kind, runs_dir(experiment), tracking.uri)
     except ValueError as error:
         raise UserFault([str(error)]) from error
 
@@ -99,9 +94,9 @@ def prepare(plan: Plan) -> None:
         say(f"warning: {note}")
 
 
-def train(plan: Plan, stages: Sequence[Stage], store: Store | None) -> int:
+def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None) -> int:
     """Train stages of a plan to their end, in view of the user, and return the exit code."""
-    mirror = Mirror(store, plan.experiment.schedule.name, plan.arms) if store else None
+    mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
         orchestrator = Orchestrator(stages, plan.experiment.launcher, view)
 
@@ -132,22 +127,22 @@ def _stop(mirror: Mirror | None) -> None:
         _warn(fault)
 
 
-def catch_up(plan: Plan, store: Store | None) -> None:
-    """Bring the store up to date with a plan's stages and comparison; warn if that fails."""
-    if store is not None:
-        mirror(experiment_of(plan), store)
+def catch_up(plan: Plan, tracker: Tracker | None) -> None:
+    """Bring a tracker up to date with a plan's stages and comparison; warn if that fails."""
+    if tracker is not None:
+        mirror(experiment_of(plan), tracker)
 
 
-def mirror(experiment: Recorded, store: Store) -> None:
-    """Bring the store up to date with an experiment recorded in the runs folder; warn if that fails."""
+def mirror(experiment: Recorded, tracker: Tracker) -> None:
+    """Bring a tracker up to date with an experiment recorded in the runs folder; warn if that fails."""
     try:
-        sync(store, experiment.name, experiment.arms, experiment.comparison)
-    except StoreError as fault:
+        Session(tracker, experiment.name).sync(experiment.arms, experiment.comparison)
+    except TrackingError as fault:
         _warn(str(fault))
 
 
 def _warn(fault: str) -> None:
     print(
-        f"warning: tracking is behind: {fault}\nThe same command sends what is missing once that is mended.",
+        f"warning: tracking is behind: {fault}\nThe same command sends what is missing once that is fixed.",
         file=sys.stderr,
     )

@@ -7,7 +7,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
-from tfscale.stage.status import find_stage
+from tfscale.stage.folder import find_stage
 
 
 def export(

@@ -18,6 +18,7 @@ from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.models.counts import parameters
 from tfscale.models.generation import Sampling
 from tfscale.models.generation import generate as sample
+from tfscale.stage.result import to_dict as result_dict
 from tfscale.text import count
 
 
@@ -93,7 +94,7 @@ class _Writer:
 
 def _record(writer: _Writer, prompt: str) -> dict[str, object]:
     stage = writer.stage
-    size = {"parameters": parameters(stage.spec.model), "evaluation": stage.done["eval"]}
+    size = {"parameters": parameters(stage.spec.model), "evaluation": result_dict(stage.result)["eval"]}
     return {"stage": stage.folder.name, **size, "prompt": prompt, "text": "".join(writer.pieces())}
 
 
@@ -121,7 +122,7 @@ def _table(rows: Sequence[tuple[Finished, Text]]) -> Table:
     table.add_column("stage", no_wrap=True)
     table.add_column("text", overflow="fold", max_width=prose_width())
     for stage, text in rows:
-        evaluation = stage.done["eval"]
-        perplexity = f"perplexity {evaluation['perplexity']:.2f}" if evaluation else ""
+        evaluation = stage.result.eval
+        perplexity = f"perplexity {evaluation.perplexity:.2f}" if evaluation else ""
         table.add_row(f"{stage.folder.name}\n{count(parameters(stage.spec.model))} parameters\n{perplexity}", text)
     return table

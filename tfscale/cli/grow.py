@@ -8,8 +8,8 @@ from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
 from tfscale.models.counts import parameters
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.stage.folder import find_stage
 from tfscale.stage.spec import read_spec
-from tfscale.stage.status import find_stage
 from tfscale.text import count
 
 

@@ -256,10 +256,10 @@ def evaluate(
 @command(app)
 def sync(
     common: Common,
-    uri: Annotated[str, typer.Argument(help="an MLflow tracking URI: http(s)://HOST, sqlite:///FILE, a database's")],
+    uri: Annotated[str, typer.Argument(help="URI of a tracker; MLflow's: http(s)://HOST, sqlite:///FILE, a database")],
 ) -> int:
-    """Send the contents of the runs folder to another MLflow store, each measurement once. Overrides other than runs=
-    choose one plan."""
+    """Send the contents of the runs folder to another tracker, each measurement once. Overrides other than runs=,
+    tracking.kind= and extensions= choose one plan."""
     from tfscale.cli.sync import sync
 
     return sync(common, uri)
@@ -295,7 +295,7 @@ def ui(
     common: Common,
     port: Annotated[int, typer.Option(help="port to serve on (localhost only)", min=1, max=65535)] = 5000,
 ) -> int:
-    """Serve MLflow's page on localhost, with every run and curve."""
+    """Serve MLflow's page on localhost, with every run and curve. Other trackers have pages of their own."""
     from tfscale.cli.ui import ui
 
     return ui(common, port)
@@ -304,9 +304,6 @@ def ui(
 @command(app, takes=("as_json",))
 def bench(
     common: Common,
-    parts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PART]...", help="part to measure: pattention, step [default: both]")
-    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="use small sizes and few rounds, to see that everything works")
     ] = False,
@@ -318,7 +315,7 @@ def bench(
     """Measure the speed and memory of training on this machine, beside its matrix-multiply peak."""
     from tfscale.cli.bench import bench
 
-    return bench(common, parts or [], quick, device, threads, case, out)
+    return bench(common, quick, device, threads, case, out)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from tfscale.files import write_json
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
 from tfscale.plan.rehearsal import Rehearsed, rehearsed, release
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import is_done
 from tfscale.text import count, duration, gigabytes
 
 REPORT = "report.json"

@@ -4,7 +4,7 @@ from tfscale.cli.common import Common
 from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished, open_finished
-from tfscale.stage.status import find_stage, is_done
+from tfscale.stage.folder import find_stage, is_done
 
 CHAIN = "chain"
 """In place of a stage: every finished one of the schedule's chain."""

@@ -8,7 +8,8 @@ from tfscale.cli.table import FittedTable, table
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
-from tfscale.stage.status import read_done, read_growth
+from tfscale.stage.growth_record import read_growth
+from tfscale.stage.result import read_result
 from tfscale.text import count, duration, scientific
 
 
@@ -26,16 +27,16 @@ def chain_table(plan: Plan) -> FittedTable:
         elsewhere="`tfscale compare --json` has all of them",
     )
     for replicates in zip(*(replicate.chain.stages for replicate in plan.replicates), strict=True):
-        done = [read_done(stage.path) for stage in replicates]
+        results = [read_result(stage.path) for stage in replicates]
         rows.add_row(
             replicates[0].size,
             count(parameters(replicates[0].spec.model)),
             count(replicates[0].spec.tokens),
-            _perplexity([each["eval"]["loss"] for each in done]),
-            f"{mean(each['eval']['bits_per_byte'] for each in done):.3f}",
+            _perplexity([each.evaluation.loss for each in results]),
+            f"{mean(each.evaluation.bits_per_byte for each in results):.3f}",
             _jump(replicates),
-            scientific(mean(each["totals"]["flops"] for each in done)),
-            duration(mean(each["totals"]["seconds"] for each in done)),
+            scientific(mean(each.totals.flops for each in results)),
+            duration(mean(each.totals.seconds for each in results)),
         )
     return rows
 

@@ -1,4 +1,4 @@
-"""tfscale sync: what a runs folder holds, sent to an MLflow server."""
+"""tfscale sync: what a runs folder holds, sent to another tracker."""
 
 import sys
 from typing import Any
@@ -9,27 +9,30 @@ from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault
 from tfscale.plan.experiments import Recorded, experiment_of, recorded
 from tfscale.stage.status import status_of
-from tfscale.tracking.store import Store, StoreError, store_at
-from tfscale.tracking.sync import sync as send
+from tfscale.tracking.sync import Session
+from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
+
+_OF_ALL = ("runs=", "tracking.kind=", "extensions=")
 
 
 def sync(common: Common, uri: str) -> int:
-    """Sends every experiment of the runs folder, or the one that the overrides make; returns the exit code.
+    """Send every experiment of the runs folder, or the one that the overrides make, and return the exit code.
 
-    Overrides other than `runs=` choose one experiment.
+    Overrides other than those of `_OF_ALL` choose one experiment.
     """
-    runs = runs_dir(common.compose())
-    chooses = any(not text.startswith("runs=") for text in common.overrides)
+    composed = common.compose()
+    runs = runs_dir(composed)
+    chooses = any(not text.startswith(_OF_ALL) for text in common.overrides)
     experiments = [experiment_of(common.plan().known)] if chooses else recorded(runs)
     if not experiments:
         raise UserFault([f"{runs}: no experiment was run here; `tfscale run` makes one, runs=DIR names another folder"])
     try:
-        store = store_at(runs, uri)
+        tracker = tracker_at(composed.tracking.kind, runs, uri)
     except ValueError as error:
         raise UserFault([str(error).replace("tracking.uri", "URI")]) from error
-    results = [_send(store, experiment) for experiment in experiments]
+    results = [_send(tracker, experiment) for experiment in experiments]
     if common.as_json:
-        answer({"store": store.shown, "experiments": results})
+        answer({"store": tracker.shown, "experiments": results})
     else:
         for result in results:
             _show(result)
@@ -39,15 +42,15 @@ def sync(common: Common, uri: str) -> int:
     return 1 if faults else 0
 
 
-def _send(store: Store, experiment: Recorded) -> dict[str, Any]:
+def _send(tracker: Tracker, experiment: Recorded) -> dict[str, Any]:
     stages = {stage.key: stage for arm in experiment.arms for stage in arm.stages}
     states = [status_of(stage).state for stage in stages.values()]
     counts = {"stages": len(states), "done": states.count("done"), "not_begun": states.count("waiting")}
     values, fault = 0, None
     try:
-        with console.status(f"{experiment.name} to {store.shown}"):
-            values = send(store, experiment.name, experiment.arms, experiment.comparison)
-    except StoreError as error:
+        with console.status(f"{experiment.name} to {tracker.shown}"):
+            values = Session(tracker, experiment.name).sync(experiment.arms, experiment.comparison)
+    except TrackingError as error:
         fault = str(error)
     return {"experiment": experiment.name, "arms": [arm.name for arm in experiment.arms], **counts,
             "values_sent": values, "fault": fault}  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.execute import catch_up, check, prepare, tracking_store, train
+from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
 from tfscale.cli.streams import tell_error
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay
@@ -122,18 +122,18 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 def _run(tuning: Tuning) -> int:
     """Trains until every rate is chosen; returns the exit code."""
     planned = make_plan(tuning.experiment)
-    store = tracking_store(planned)
+    tracker = tracker_of(planned.experiment)
     check(planned)
     prepare(planned)
     say(_outlook(tuning))
     while left := stages_left(findings := _findings(tuning)):
-        code = train(tuning.plan_of(findings), left, store)
+        code = train(tuning.plan_of(findings), left, tracker)
         gone = [stage for stage in left if diverged(stage)]
         for stage in gone:
             say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; that rate counts as the worst")
         if code and not (code == 1 and gone):
             return code
-    catch_up(tuning.plan_of(findings), store)
+    catch_up(tuning.plan_of(findings), tracker)
     return 0
 
 

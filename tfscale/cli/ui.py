@@ -1,36 +1,39 @@
-"""tfscale ui: MLflow's own page."""
+"""tfscale ui: MLflow's own page. Other trackers have pages of their own."""
 
 import socket
 
 from tfscale import children
 from tfscale.cli.common import Common
 from tfscale.cli.console import say
-from tfscale.cli.execute import tracking_store
+from tfscale.cli.execute import tracker_of
 from tfscale.faults import UserFault
 from tfscale.leash import leashed
-from tfscale.tracking.store import experiment_id
-from tfscale.tracking.ui import ui_command, ui_environment
-from tfscale.tracking.view import view_url
+from tfscale.tracking.mlflow.page import experiment_id, ui_command, ui_environment
+from tfscale.tracking.mlflow.tracker import MlflowTracker
+from tfscale.tracking.mlflow.view import view_url
 
 
 def ui(common: Common, port: int) -> int:
-    """Serves the page until it is interrupted; returns the exit code."""
+    """Serve the page until it is interrupted and return the exit code."""
     plan = common.plan()
-    store = tracking_store(plan)
-    if store is None:
-        raise UserFault(["tracking.enabled is false: there is no store to show"])
+    tracker = tracker_of(plan.experiment)
+    if tracker is None:
+        raise UserFault(["tracking.enabled=false: there is no store to show; try tracking=mlflow"])
+    if not isinstance(tracker, MlflowTracker):
+        kind = plan.experiment.tracking.kind
+        raise UserFault([f"tracking.kind={kind}: must be mlflow, whose page is served; {tracker} has its own"])
     try:
-        command = ui_command(store, port=port)
+        command = ui_command(tracker, port=port)
     except ValueError as error:
         raise UserFault([str(error)]) from error
     _check_port(port)
     page = f"http://127.0.0.1:{port}"
     say(f"{page}  (Ctrl-C ends it)")
-    found = experiment_id(store, plan.experiment.schedule.name)
-    if found is not None:
-        say(f"perplexity over compute: {view_url(page, found)}")
     server = children.start(leashed(command), ui_environment())
     try:
+        found = experiment_id(tracker, plan.experiment.schedule.name)
+        if found is not None:
+            say(f"perplexity over compute: {view_url(page, found)}")
         return server.wait()
     except KeyboardInterrupt:
         server.communicate()  # the end of its input ends it
@@ -38,7 +41,7 @@ def ui(common: Common, port: int) -> int:
 
 
 def _check_port(port: int) -> None:
-    """Makes sure that a server can listen on a port of this machine.
+    """Make sure that a server can listen on a port of this machine.
 
     Raises:
         UserFault: it cannot.

@@ -330,11 +330,14 @@ class DevicePart:
 
 @dataclass(frozen=True)
 class TrackingPart:
-    """MLflow, which mirrors what the stages' folders say."""
+    """The tracker, which mirrors what the stages' folders say."""
 
     enabled: bool = True
+    kind: str = "mlflow"
+    """A registered tracker: mlflow, or one of an extension."""
     uri: str | None = None
-    """Any MLflow tracking URI. None: a sqlite store in the runs folder."""
+    """Where the tracker is. None: its default; for MLflow, whose tracking URIs are allowed here, a sqlite store in the
+    runs folder."""
 
 
 @dataclass(frozen=True)

@@ -96,16 +96,13 @@ def _texts(paths: Any) -> list[str]:
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
-    """A path, a folder, or a pattern of *, ?, [...] and ** as the hub writes them."""
+    """Compile a path, a folder, or a pattern of *, ?, [...] and ** as the hub writes them."""
+    from fsspec.utils import glob_translate  # comes with the hub's client
+
     glob = glob.removeprefix("./")
-    glob += "**" if glob.endswith("/") else ""
-    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    tokens = re.findall(r"\*\*/|\*\*|\*|\?|\[!?[\w-]+\]|.", glob, re.DOTALL)
-    sets = (token.replace("[!", "[^") if token[0] == "[" and len(token) > 1 else None for token in tokens)
-    written = (parts.get(token) or within or re.escape(token) for token, within in zip(tokens, sets, strict=True))
     try:
-        return re.compile("".join(written))
-    except re.error as error:
+        return re.compile(glob_translate(f"{glob}**" if glob.endswith("/") else glob))
+    except (re.error, ValueError) as error:
         raise DataError(f"its card names files as {glob!r}: no pattern ({error})") from error
 
 

@@ -10,24 +10,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from tfscale.data.scan import BUCKETS, Scan, sort_keys
+from tfscale.data.scan import BUCKETS, Scan, Scanned, sort_keys
 from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 RANGE_DOCUMENTS = 1 << 20
 """About as many are compared at once, which takes some 100 MB."""
-
-
-@dataclass(frozen=True)
-class RangeTask:
-    """A range of digests, in all scans of a corpus."""
-
-    scans: Sequence[Scan]
-    first: int
-    """Bucket."""
-    stop: int
-    heldout_limit: int
-    piece: Piece
 
 
 @dataclass(frozen=True)
@@ -55,32 +43,29 @@ def ranges(documents: int) -> list[tuple[int, int]]:
     return [(n * BUCKETS // number, (n + 1) * BUCKETS // number) for n in range(number)]
 
 
-def find_duplicates(task: RangeTask) -> Duplicates:
-    """Compares the documents of a range, unless that was done already. The first of equal ones, in the corpus' order,
-    is none."""
-    path = task.piece.whole()
-    if path is None:
-        path = _write(task)
+def find_duplicates(scans: Sequence[Scan], first: int, stop: int, heldout_limit: int, piece: Piece) -> Duplicates:
+    """Compare the documents of all scans in the buckets first to stop - 1, unless that was done already. The first of
+    equal documents, in the order of the corpus, is not a duplicate."""
+    path = piece.whole() or _write([scan.read(first, stop) for scan in scans], heldout_limit, piece)
     with safe_open(path, "np") as file:
         totals = {name: int(value) for name, value in file.metadata().items()}
     return Duplicates(path, **totals)
 
 
-def _write(task: RangeTask) -> Path:
-    found = [scan.read_range(task.first, task.stop) for scan in task.scans]
+def _write(found: list[Scanned], heldout_limit: int, piece: Piece) -> Path:
     counts = [len(each.place) for each in found]
     digest, draws, place, sizes = (
         np.concatenate([getattr(each, name) for each in found]) for name in ("digest", "draw", "place", "bytes")
     )
     part = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
-    del found
+    found.clear()
     high, low = sort_keys(digest)
     order = np.lexsort((low, high))  # stable: equal digests stay in the order of parts and places
     again = np.zeros(len(order), bool)
     if len(order):
         high, low = high[order], low[order]
         again[order[1:]] = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
-    heldout = draws < np.uint64(task.heldout_limit)
+    heldout = draws < np.uint64(heldout_limit)
     totals = {
         "duplicates": again.sum(),
         "train": (~again & ~heldout).sum(),
@@ -93,6 +78,6 @@ def _write(task: RangeTask) -> Path:
         "place": place[again],
         "bounds": np.searchsorted(part[again], np.arange(len(counts) + 1)).astype(np.uint64),
     }
-    with task.piece.writing() as piece:
-        piece.write(save(tensors, {name: str(int(value)) for name, value in totals.items()}))
-    return piece.path
+    with piece.writing() as writer:
+        writer.write(save(tensors, {name: str(int(value)) for name, value in totals.items()}))
+    return writer.path

@@ -92,16 +92,6 @@ class Document:
 
 
 @dataclass(frozen=True)
-class EncodeTask:
-    """A part to be tokenized."""
-
-    distinct: Distinct
-    tokenizer: Path
-    train: Piece
-    heldout: Piece
-
-
-@dataclass(frozen=True)
 class Encoded:
     """A part as tokens."""
 
@@ -124,13 +114,12 @@ class Encoded:
         return column
 
 
-def encode(task: EncodeTask) -> Encoded:
-    """Tokenizes a part, unless its tokens are there already. Each document is followed by the end-of-text token."""
-    train, heldout = task.train.whole(), task.heldout.whole()
-    if train is None or heldout is None:
-        train, heldout = _write(task)
-        return _encoded(train, heldout)
-    found = _encoded(train, heldout)
+def encode(distinct: Distinct, tokenizer: Path, train: Piece, heldout: Piece) -> Encoded:
+    """Tokenize a part, unless its tokens are there already. Each document is followed by the end-of-text token."""
+    tokens, held = train.whole(), heldout.whole()
+    if tokens is None or held is None:
+        return _encoded(*_write(distinct, _tokenizer(tokenizer), train, heldout))
+    found = _encoded(tokens, held)
     count(found=found.train_bytes + int(found.read_column("bytes").sum()))
     return found
 
@@ -146,12 +135,11 @@ def _tokenizer(path: Path) -> Tokenizer:
     return load_tokenizer(path)
 
 
-def _write(task: EncodeTask) -> tuple[Path, Path]:
-    tokenizer = _tokenizer(task.tokenizer)
+def _write(distinct: Distinct, tokenizer: Tokenizer, train_piece: Piece, heldout_piece: Piece) -> tuple[Path, Path]:
     held = _HeldoutWriter(token_dtype(tokenizer.vocab_size))
     tokens = documents = size = unknown = 0
-    with task.train.writing() as train:
-        for batch in _batches(task.distinct.documents()):
+    with train_piece.writing() as train:
+        for batch in _batches(distinct.documents()):
             texts = [piece.text for piece in batch]
             encoded = tokenizer.encode_batch(texts)
             unknown += tokenizer.count_unknown(texts, encoded)
@@ -168,7 +156,7 @@ def _write(task: EncodeTask) -> tuple[Path, Path]:
             size += sum(document.utf8_bytes for document in trained)
             count(len(ended), sum(document.utf8_bytes for document in ended), sum(len(ids) for _, ids in rows))
     totals = {"train_tokens": tokens, "train_documents": documents, "train_bytes": size, "unknown": unknown}
-    with task.heldout.writing() as heldout:
+    with heldout_piece.writing() as heldout:
         heldout.write(held.content({name: str(value) for name, value in totals.items()}))
     return train.path, heldout.path
 

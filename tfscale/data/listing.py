@@ -4,7 +4,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,15 +67,33 @@ def list_text(path: Path) -> Listing:
         raise DataError(f"path={path}: {reason}. Give a file or folder of text: {ALLOWED}.") from error
     if not stat.S_ISDIR(state.st_mode):
         return Listing((_one(path, state),))
-    found = sorted(_below(path), key=lambda each: each.name)
-    faults = [each.reason for each in found if isinstance(each, _Unreachable)]
-    files = tuple(each for each in found if isinstance(each, TextFile))
-    left_out = tuple(each for each in found if isinstance(each, LeftOut))
+    files: list[TextFile] = []
+    left_out: list[LeftOut] = []
+    faults: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        faults.append(f"{error.filename}: {error.strerror}. Make the folder readable, or take it out.")
+
+    for place, folders, names in os.walk(path, onerror=unreadable):
+        inside = Path(place)
+        for name in list(folders):
+            if reason := _why_not_entered(inside / name):
+                folders.remove(name)
+                left_out.append(LeftOut(f"{(inside / name).relative_to(path)}/", reason, None))
+        for file in (inside / name for name in names):
+            try:
+                found = _look(file, str(file.relative_to(path)))
+            except DataError as error:
+                faults.append(str(error))
+            else:
+                files.append(found) if isinstance(found, TextFile) else left_out.append(found)
+    files.sort(key=lambda each: each.name)
+    left_out.sort(key=lambda each: each.name)
     if not files and not faults:
         faults.append(f"path={path}: no text found{_words(left_out)}. Read are {ALLOWED}.")
     if faults:
-        raise DataError("\n".join(_first(faults)))
-    return Listing(files, left_out)
+        raise DataError("\n".join(_first(sorted(faults))))
+    return Listing(tuple(files), tuple(left_out))
 
 
 def left_out_words(listing: Listing) -> str:
@@ -98,17 +116,6 @@ def _first(faults: list[str]) -> list[str]:
     return [*faults[:_SHOWN], f"{more:,} more files with such faults"] if more > 0 else faults
 
 
-@dataclass(frozen=True)
-class _Unreachable:
-    """Something that may be text and cannot be read."""
-
-    name: str
-    reason: str
-
-
-_Found = TextFile | LeftOut | _Unreachable
-
-
 def _one(path: Path, state: os.stat_result) -> TextFile:
     if not stat.S_ISREG(state.st_mode):
         raise DataError(f"path={path}: {_special(state)}. Give a file or folder of text: {ALLOWED}.")
@@ -117,48 +124,26 @@ def _one(path: Path, state: os.stat_result) -> TextFile:
     return TextFile(path.name, path, state.st_size)
 
 
-def _below(folder: Path) -> Iterator[_Found]:
-    waiting = [(folder, "")]
-    while waiting:
-        place, prefix = waiting.pop()
-        try:
-            with os.scandir(place) as entries:
-                for entry in entries:
-                    if not _is_folder(entry):
-                        yield _file(entry, f"{prefix}{entry.name}")
-                    elif reason := _why_not_entered(entry):
-                        yield LeftOut(f"{prefix}{entry.name}/", reason, None)
-                    else:
-                        waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
-        except OSError as error:
-            yield _Unreachable(prefix, f"{place}: {error.strerror}. Make the folder readable, or take it out.")
+def _why_not_entered(folder: Path) -> str | None:
+    """Return why a folder is left out, or None if it is part of the corpus."""
+    is_link = os.path.islink(folder)  # noqa: PTH114  (it raises nothing)
+    return why_hidden(folder.name) or ("a symbolic link to a folder" if is_link else None)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _look(file: Path, name: str) -> TextFile | LeftOut:
+    why = why_hidden(file.name) or (None if kind_of(file.name) else why_other(file.name))
     try:
-        return entry.is_dir()
-    except OSError:  # a symbolic link in a circle
-        return False
-
-
-def _why_not_entered(entry: os.DirEntry[str]) -> str | None:
-    """Return why a folder is left out; None: it is part of the corpus."""
-    return why_hidden(entry.name) or ("a symbolic link to a folder" if entry.is_symlink() else None)
-
-
-def _file(entry: os.DirEntry[str], name: str) -> _Found:
-    path = Path(entry.path)
-    why = why_hidden(entry.name) or (None if kind_of(entry.name) else why_other(entry.name))
-    try:
-        state = path.stat()
+        state = file.stat()
     except OSError as error:
         if why:
             return LeftOut(name, why, None)
-        link = f"a symbolic link to {path.readlink()}, which is not there" if entry.is_symlink() else "unreadable"
-        return _Unreachable(name, f"{path}: {link} ({error.strerror}). Bring the file, or take this out of the folder.")
+        link = f"a symbolic link to {file.readlink()}, which is not there" if file.is_symlink() else "unreadable"
+        raise DataError(
+            f"{file}: {link} ({error.strerror}). Bring the file, or take this out of the folder."
+        ) from error
     if not stat.S_ISREG(state.st_mode):
         return LeftOut(name, why or _special(state), None)
-    return LeftOut(name, why, state.st_size) if why else TextFile(name, path, state.st_size)
+    return LeftOut(name, why, state.st_size) if why else TextFile(name, file, state.st_size)
 
 
 def _special(state: os.stat_result) -> str:
@@ -166,7 +151,7 @@ def _special(state: os.stat_result) -> str:
     return next((f"{words}, not a file" for is_kind, words in kinds if is_kind(state.st_mode)), "a device, not a file")
 
 
-def _words(left_out: tuple[LeftOut, ...]) -> str:
+def _words(left_out: Sequence[LeftOut]) -> str:
     shown = [f"{each.name} ({each.reason})" for each in left_out[:3]]
     more = [f"{len(left_out) - 3:,} more"] if len(left_out) > 3 else []
     return f"; left out: {', '.join([*shown, *more])}" if left_out else ""

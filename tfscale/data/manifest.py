@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.data.errors import DataError
+from tfscale.files import read_object
 from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
@@ -102,13 +103,10 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}. Not a prepared corpus; prepare it with tfscale.") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}). Remove the folder and prepare the corpus again.") from error
-    found = values.get("format") if isinstance(values, dict) else None
-    if found != FORMAT:
+        values = read_object(path)
+    except ValueError as error:
+        raise DataError(f"{error}. Not a prepared corpus; prepare it with tfscale.") from error
+    if (found := values.get("format")) != FORMAT:
         raise DataError(f"{path}: format {found}; this version of tfscale reads {FORMAT}. Prepare the corpus again.")
     try:
         manifest = _manifest(values)

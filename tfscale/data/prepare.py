@@ -20,8 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tfscale.data.assemble import divide_shards, write_heldout, write_shard
-from tfscale.data.duplicates import Duplicates, RangeTask, find_duplicates, ranges
-from tfscale.data.encode import Distinct, Encoded, EncodeTask, encode
+from tfscale.data.duplicates import Duplicates, find_duplicates, ranges
+from tfscale.data.encode import Distinct, Encoded, encode
 from tfscale.data.errors import DataError, Unfinished
 from tfscale.data.manifest import (
     FORMAT,
@@ -34,10 +34,9 @@ from tfscale.data.manifest import (
 )
 from tfscale.data.prepared import PreparedData, open_data, verify_data
 from tfscale.data.progress import Progress, Report, silent
-from tfscale.data.scan import Scan, ScanTask, scan
+from tfscale.data.scan import Scan, limit, scan
 from tfscale.data.shards import ShardLabel, token_dtype
 from tfscale.data.sources import KNOWN, CorpusSpec, find_missing, fingerprint, local_path, source_of, tokenizer_of
-from tfscale.data.split import limit
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
 from tfscale.data.work import Pieces, alone_in
 from tfscale.data.workers import Counts, Watch, Workers
@@ -152,17 +151,14 @@ class _Preparation:
         self._publish(manifest, {**files, TOKENIZER_FILE: tokenizer_path})
 
     def _scan(self, pieces: Pieces) -> list[Scan]:
-        tasks = [
-            ScanTask(part, self._spec.split_seed, pieces[f"scan-{number:05d}"])
-            for number, part in enumerate(self._parts)
-        ]
+        tasks = [(part, self._spec.split_seed, pieces[f"scan-{number:05d}"]) for number, part in enumerate(self._parts)]
         total = sum(part.size for part in self._parts)
         return self._workers.map(scan, tasks, self._watch("reading documents", total), total)
 
     def _find_duplicates(self, pieces: Pieces, scans: list[Scan]) -> list[Duplicates]:
         heldout = limit(self._spec.heldout_fraction)
         tasks = [
-            RangeTask(scans, first, stop, heldout, pieces[f"duplicates-{number:05d}"])
+            (scans, first, stop, heldout, pieces[f"duplicates-{number:05d}"])
             for number, (first, stop) in enumerate(ranges(sum(scan.documents for scan in scans)) if scans else [])
         ]
         size = 64 * sum(scan.documents for scan in scans)
@@ -206,7 +202,7 @@ class _Preparation:
 
     def _encode(self, pieces: Pieces, distinct: list[Distinct], tokenizer: Path, found: _Found) -> list[Encoded]:
         tasks = [
-            EncodeTask(part, tokenizer, pieces[f"train-{part.number:05d}"], pieces[f"heldout-{part.number:05d}"])
+            (part, tokenizer, pieces[f"train-{part.number:05d}"], pieces[f"heldout-{part.number:05d}"])
             for part in distinct
         ]
         size = found.train_bytes + found.heldout_bytes
@@ -226,7 +222,7 @@ class _Preparation:
             for task in divide_shards(pieces, ShardLabel(str(FORMAT), self._key, tokenizer.sha256, split), dtype, files)
         ]
         size = sum(task.size for task in tasks)
-        written = self._workers.map(write_shard, tasks, self._watch("writing shards", size), size)
+        written = self._workers.map(write_shard, [(task,) for task in tasks], self._watch("writing shards", size), size)
         shards: dict[str, list[ShardRecord]] = {"train": [], "heldout": []}
         for task, shard in zip(tasks, written, strict=True):
             shards[task.label.split].append(shard.record)

@@ -1,6 +1,7 @@
 """First reading of a corpus: what each document hashes to."""
 
 import hashlib
+import math
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +13,12 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from tfscale.data.sources import Part
-from tfscale.data.split import draw
 from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 BUCKETS = 4096
 """Into which the digests are sorted by their first twelve bits, so that a range of them is a slice of each scan."""
 COUNTED_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class ScanTask:
-    """A part to be scanned."""
-
-    part: Part
-    split_seed: int
-    piece: Piece
 
 
 @dataclass(frozen=True)
@@ -38,14 +29,8 @@ class Scan:
     documents: int
     empty: int
 
-    def read(self) -> "Scanned":
-        """All of it."""
-        with safe_open(self.path, "np") as file:
-            tensors = {name: file.get_tensor(name) for name in ("digest", "draw", "place")}
-        return Scanned(**tensors)
-
-    def read_range(self, first: int, stop: int) -> "Scanned":
-        """What has its digests in the buckets first to stop - 1."""
+    def read(self, first: int = 0, stop: int = BUCKETS) -> "Scanned":
+        """Read the documents whose digests are in the buckets first to stop - 1."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[first : stop + 1][[0, -1]].tolist()
             slices = {name: read_rows(file, name, begin, end) for name in ("digest", "draw", "place", "bytes")}
@@ -62,35 +47,47 @@ class Scanned:
     """[n]: by which it is held out, or not."""
     place: NDArray[np.uint32]
     """[n]: its number in the part, empty documents not counted."""
-    bytes: NDArray[np.uint64] | None = None
-    """[n]: of the text."""
+    bytes: NDArray[np.uint64]
+    """[n]: size of the text in UTF-8."""
 
 
-def scan(task: ScanTask) -> Scan:
-    """Reads a part, unless its scan is there already."""
-    path = task.piece.whole()
+def scan(part: Part, split_seed: int, piece: Piece) -> Scan:
+    """Read a part, unless its scan is there already."""
+    path = piece.whole()
     if path is None:
-        path = _write(task)
+        path = _write(part, split_seed, piece)
     else:
-        count(found=task.part.size)
+        count(found=part.size)
     with safe_open(path, "np") as file:
         documents = file.get_slice("place").get_shape()[0]
         empty = int(file.metadata()["empty"])
     return Scan(path, documents, empty)
 
 
-def _write(task: ScanTask) -> Path:
+def draw(seed: int, digest: bytes) -> int:
+    """Return a number below 2^64 that depends on nothing but the split's seed and the SHA-256 of a document's text. The
+    documents that draw less than `limit` are held out."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:".encode() + digest).digest()[:8], "big")
+
+
+def limit(heldout_fraction: float) -> int:
+    """Return the limit below which about this fraction of all documents draws. The documents of a smaller fraction are
+    among those of a larger one."""
+    return math.ceil(heldout_fraction * 2**64)
+
+
+def _write(part: Part, split_seed: int, piece: Piece) -> Path:
     digests, draws, sizes = bytearray(), array("Q"), array("Q")
     empty = 0
-    progress = _PartProgress(task.part.size)
-    for text in task.part.documents():
+    progress = _PartProgress(part.size)
+    for text in part.documents():
         if not text.strip():
             empty += 1
             continue
         encoded = text.encode()
         digest = hashlib.sha256(encoded).digest()
         digests += digest
-        draws.append(draw(task.split_seed, digest))
+        draws.append(draw(split_seed, digest))
         sizes.append(len(encoded))
         progress.add(len(encoded))
     progress.end()
@@ -106,9 +103,9 @@ def _write(task: ScanTask) -> Path:
         "place": order.astype(np.uint32),
         "bounds": bounds.astype(np.uint32),
     }
-    with task.piece.writing() as piece:
-        piece.write(save(tensors, {"empty": str(empty)}))
-    return piece.path
+    with piece.writing() as writer:
+        writer.write(save(tensors, {"empty": str(empty)}))
+    return writer.path
 
 
 class _PartProgress:

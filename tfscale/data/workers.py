@@ -18,8 +18,9 @@ from typing import Any, Self, TypeVar
 
 from tfscale.data.errors import Unfinished
 
-Task = TypeVar("Task")
 Result = TypeVar("Result")
+Task = tuple[Any, ...]
+"""Arguments of a call."""
 
 POLL_SECONDS = 0.2
 POOL_BYTES = 1 << 22
@@ -64,8 +65,8 @@ class Workers:
         if self._pool is not None:
             self._pool.end()
 
-    def map(self, work: Callable[[Task], Result], tasks: Sequence[Task], watch: Watch, size: int) -> list[Result]:
-        """Return the results of `work` on each task, in the order of the tasks.
+    def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch, size: int) -> list[Result]:
+        """Return the results of `work`, called with the arguments of each task, in the order of the tasks.
 
         Args:
             work: a function of a module, so that it can be sent to other processes.
@@ -82,7 +83,7 @@ class Workers:
         return self._pool.map(work, tasks, watch)
 
 
-def _do_here(work: Callable[[Task], Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
+def _do_here(work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
     global _add
     total, watched = Counts(), time.monotonic()
 
@@ -95,7 +96,7 @@ def _do_here(work: Callable[[Task], Result], tasks: Sequence[Task], watch: Watch
 
     _add = add
     try:
-        results = [work(task) for task in tasks]
+        results = [work(*task) for task in tasks]
     finally:
         _add = None
     watch(total)
@@ -109,9 +110,9 @@ class _Pool:
         theirs, self._leash = spawn.Pipe(duplex=False)
         self._executor = ProcessPoolExecutor(processes, spawn, _begin, (self._counts, theirs))
 
-    def map(self, work: Callable[[Task], Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
+    def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
         self._counts[:] = [0] * 4
-        results = [self._executor.submit(work, task) for task in tasks]
+        results = [self._executor.submit(work, *task) for task in tasks]
         pending = set(results)
         try:
             while pending:

@@ -11,16 +11,16 @@ from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
 from tfscale.extensions import require_extensions
-from tfscale.files import write_json
 from tfscale.growth.checkpoints import grow_checkpoint
 from tfscale.growth.growth import Growth, from_dict
 from tfscale.growth.imported_weights import take_over
 from tfscale.growth.verify import Comparison, NotPreserved, compare
 from tfscale.host import process_peak_memory
 from tfscale.models.config import ModelConfig
+from tfscale.stage.growth_record import is_grown, write_growth
 from tfscale.stage.lock import StageLock
+from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
-from tfscale.stage.status import GROWTH_FILE, is_grown, read_done
 
 VERIFICATION_TOKENS = 2048
 """Held-out tokens that go through parent and child."""
@@ -46,7 +46,7 @@ def grow_stage(stage_dir: Path) -> None:
         raise ValueError(f"{stage_dir}: is no stage that grows out of another")
     growth = _growth_of(spec, stage_dir)
     parent_dir = stage_dir / spec.parent_dir
-    parent = parent_dir / CHECKPOINTS / read_done(parent_dir)["checkpoint"]
+    parent = parent_dir / CHECKPOINTS / read_result(parent_dir).checkpoint
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
     with StageLock(stage_dir):
         if is_grown(stage_dir):
@@ -65,7 +65,7 @@ def grow_stage(stage_dir: Path) -> None:
                 f"growth={growth.name} should leave the logits of {spec.parent} as they are, and moved them by up to "
                 f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); nothing was kept"
             )
-        write_json(stage_dir / GROWTH_FILE, report)
+        write_growth(stage_dir, report)
 
 
 def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
@@ -83,7 +83,7 @@ def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth,
         ValueError: the stage is not finished, its checkpoint is not whole, or `to` cannot be written.
     """
     spec = read_spec(stage_dir)
-    parent = stage_dir / CHECKPOINTS / read_done(stage_dir)["checkpoint"]
+    parent = stage_dir / CHECKPOINTS / read_result(stage_dir).checkpoint
     try:
         checkpoint.verify(parent)
         grow_checkpoint(parent, to, config, growth, spec.optimizer, seed)

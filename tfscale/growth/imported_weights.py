@@ -5,18 +5,16 @@ and its cost is that of the tokens that the schedule says it has seen.
 """
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from tfscale import checkpoint
-from tfscale.checkpoint import MANIFEST_FILE, BrokenCheckpoint, Counters, Totals
-from tfscale.files import write_json
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Totals
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
+from tfscale.stage.growth_record import IMPORT_FILE, read_import, write_import
+from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
-from tfscale.stage.status import IMPORT_FILE, read_done
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:
@@ -27,7 +25,7 @@ def cost_of(model: ModelConfig, tokens: int) -> Totals:
 def weights_digest(folder: Path) -> str:
     """A hash of the weights of an imported checkpoint: its files are one tensor each, with name and shape, so their
     hashes are the weights' own."""
-    manifest: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest = checkpoint.read_manifest(folder)
     files = [manifest[name]["sha256"] for name in sorted(manifest) if name.endswith(".safetensors")]
     return hashlib.sha256("".join(files).encode()).hexdigest()
 
@@ -42,7 +40,7 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     """
     assert spec.init_dir is not None
     source = Path(spec.init_dir)
-    folder = source / CHECKPOINTS / read_done(source)["checkpoint"]
+    folder = source / CHECKPOINTS / read_result(source).checkpoint
     checkpoint.verify(folder)
     config, _ = checkpoint.read_state(folder)
     if config != spec.model or weights_digest(folder) != spec.init_from or read_spec(source).init_from is None:
@@ -55,7 +53,7 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
         return checkpoint.describe(shutil.copyfile(file, aside / file.name) for file in files)
 
     checkpoint.write_aside(target, config, Counters(spec.steps, totals=cost_of(config, spec.tokens)), copy)
-    try:
-        write_json(stage_dir / IMPORT_FILE, json.loads((source / IMPORT_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise BrokenCheckpoint(f"{source / IMPORT_FILE}: {error}") from error
+    record = read_import(source)
+    if record is None:
+        raise BrokenCheckpoint(f"{source / IMPORT_FILE}: not there")
+    write_import(stage_dir, record)

@@ -8,10 +8,8 @@ DIR/
     data/            tokenizer.json, where no prepared corpus was named
 """
 
-import hashlib
-import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,25 +23,24 @@ from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault
-from tfscale.files import write_json
+from tfscale.files import new_folder, sha256_of
 from tfscale.growth.imported_weights import weights_digest
 from tfscale.interop.foreign import Foreign, Origin
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.specs import humanize
-from tfscale.stage.events import DONE_FILE
+from tfscale.stage.growth_record import write_import
+from tfscale.stage.result import Result, write_result
 from tfscale.stage.spec import (
     CHECKPOINTS,
-    STAGE_FILE,
     DataSpec,
     RunSpec,
     ScheduleSpec,
     StageSpec,
     key_of,
-    spec_to_dict,
+    write_spec,
 )
-from tfscale.stage.status import IMPORT_FILE
 from tfscale.training.loop import check_vocabulary
 
 NO_CORPUS = "none"
@@ -67,25 +64,29 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
     spec = _spec(model, found.totals, corpus.absolute() if corpus else None)
     if tokenizer is not None:
         _check_tokenizer(tokenizer, model)
-    aside = to.with_name(f".{to.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with new_folder(to) as aside:
         counters = Counters(step=spec.steps, totals=found.totals or Totals())
         digest = _write_checkpoint(
             aside / CHECKPOINTS / checkpoint.folder_name(spec.steps), model, counters, found.tensors
         )
         spec = replace(spec, init_from=digest)
-        write_json(aside / IMPORT_FILE, _record(found.origin, digest))
+        write_import(aside, _record(found.origin, digest))
         if tokenizer is not None and corpus is None:
             (aside / spec.run.data_dir).mkdir()
             (aside / spec.run.data_dir / TOKENIZER_FILE).write_bytes(tokenizer)
-        write_json(aside / STAGE_FILE, spec_to_dict(spec))
-        write_json(aside / DONE_FILE, _done(spec, counters))
-        aside.rename(to)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        write_spec(aside, spec)
+        write_result(
+            aside,
+            Result(
+                key=key_of(spec),
+                step=counters.step,
+                tokens=spec.tokens,
+                before=counters.before,
+                totals=counters.totals,
+                eval=None,
+                checkpoint=checkpoint.folder_name(counters.step),
+            ),
+        )
     return spec
 
 
@@ -148,18 +149,4 @@ def _record(origin: Origin, digest: str) -> dict[str, Any]:
 
 
 def _file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
-
-
-def _done(spec: StageSpec, counters: Counters) -> dict[str, Any]:
-    return {
-        "key": key_of(spec),
-        "step": counters.step,
-        "tokens": spec.tokens,
-        "before": asdict(counters.before),
-        "totals": asdict(counters.totals),
-        "eval": None,
-        "checkpoint": checkpoint.folder_name(counters.step),
-    }
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}

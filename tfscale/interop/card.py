@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tfscale.checkpoint import Totals
 from tfscale.interop.finished import Finished
 from tfscale.interop.sources import release
 from tfscale.models.counts import parameters
@@ -51,11 +50,11 @@ def _what(stage: Finished) -> str:
 
 def _evaluation(stage: Finished) -> str:
     lines = ["## Evaluation", ""]
-    found = stage.done["eval"]
+    found = stage.result.eval
     if found:
-        measured = f"{found['heldout_tokens']:,} held-out tokens" if "heldout_tokens" in found else "held-out tokens"
+        measured = f"{found.heldout_tokens:,} held-out tokens" if found.heldout_tokens else "held-out tokens"
         lines += [
-            f"Perplexity {found['perplexity']:.3f} a token, {found['bits_per_byte']:.4f} bits a byte, on {measured} of "
+            f"Perplexity {found.perplexity:.3f} a token, {found.bits_per_byte:.4f} bits a byte, on {measured} of "
             f"corpus {stage.spec.data.fingerprint}, in windows of {stage.spec.model.context} that do not overlap.",
             "",
         ]
@@ -97,17 +96,18 @@ def _lineage(stages: Sequence[Finished]) -> str:
 
 
 def _row(stage: Finished) -> str:
-    spec, totals, before = stage.spec, Totals(**stage.done["totals"]), Totals(**stage.done["before"])
+    spec, totals = stage.spec, stage.result.totals
+    alone = totals - stage.result.before
     if spec.init_from is not None:
         begins = f"weights {spec.init_from[:12]}, taken over"
     elif spec.growth is not None:
         begins = f"{spec.parent}, growth `{spec.growth.get('name')}`"
     else:
         begins = "first values"
-    evaluation = stage.done["eval"]
-    perplexity = f"{evaluation['perplexity']:.3f}" if evaluation else "-"
+    evaluation = stage.result.eval
+    perplexity = f"{evaluation.perplexity:.3f}" if evaluation else "-"
     return (
         f"| {stage.folder.resolve().name} | {parameters(spec.model):,} | {begins} | "
-        f"{totals.tokens - before.tokens:,} | {totals.flops - before.flops:.3e} | {totals.flops:.3e} | "
+        f"{alone.tokens:,} | {alone.flops:.3e} | {totals.flops:.3e} | "
         f"{totals.device_seconds:,.0f} | {perplexity} |"
     )

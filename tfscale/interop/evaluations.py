@@ -1,5 +1,6 @@
 """Adding to evaluations.json (`tfscale.stage.evaluations`)."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ def add_evaluation(stage: Finished, entry: dict[str, Any]) -> None:
     """
     others = [old for old in read_evaluations(stage.folder) if any(old.get(n) != entry.get(n) for n in _SAME)]
     entry = {**entry, "time": datetime.now(UTC).isoformat(timespec="seconds")}
-    values = {"format": FORMAT, "totals": stage.done["totals"], "evaluations": [*others, entry]}
+    values = {"format": FORMAT, "totals": asdict(stage.result.totals), "evaluations": [*others, entry]}
     try:
         write_json(stage.folder / EVALUATIONS_FILE, values)
     except OSError as error:

@@ -1,7 +1,5 @@
 """A finished stage as a folder that Hugging Face's libraries read."""
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault
+from tfscale.files import new_folder, write_json
 from tfscale.interop.card import model_card
 from tfscale.interop.exported import CONFIG_FILE, INDEX_FILE, LINEAGE_FILE, MODEL_TYPE, PREFIX, WEIGHTS_FILE
 from tfscale.interop.finished import Finished, tokenizer_of
@@ -37,24 +36,22 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     """
     if out.exists():
         raise UserFault([f"--out {out} exists already; name a folder that does not"])
+    model = stage.spec.model
+    if not type(model).__module__.startswith("tfscale."):
+        raise UserFault([f"model.family={model.family}: must be one of tfscale's own, whose code an export carries"])
     tokenizer, stages = tokenizer_of(stage), lineage_of(stage)
-    aside = out.with_name(f".{out.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
-        _write_weights(stage, aside, shard_bytes)
-        (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
-        for name, values in _settings(stage.spec.model, tokenizer).items():
-            _write(aside / name, values)
-        _write(aside / LINEAGE_FILE, {"stages": [record(each) for each in stages]})
-        for name, text in sources().items():
-            (aside / name).write_text(text, encoding="utf-8")
-        (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
-        aside.rename(out)
+        with new_folder(out) as aside:
+            _write_weights(stage, aside, shard_bytes)
+            (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
+            for name, values in _settings(stage.spec.model, tokenizer).items():
+                write_json(aside / name, values)
+            write_json(aside / LINEAGE_FILE, {"stages": [record(each) for each in stages]})
+            for name, text in sources().items():
+                (aside / name).write_text(text, encoding="utf-8")
+            (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
     except BrokenCheckpoint as error:
         raise UserFault([str(error)]) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _settings(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
@@ -105,7 +102,7 @@ def _write_weights(stage: Finished, folder: Path, shard_bytes: int) -> None:
         placed |= dict.fromkeys(renamed, file)
     if len(shards) > 1:
         total = 4 * sum(shape.numel() for shape in shapes.values())
-        _write(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": placed})
+        write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": placed})
 
 
 def _shards(shapes: dict[str, torch.Size], most: int) -> Iterator[list[str]]:
@@ -119,7 +116,3 @@ def _shards(shapes: dict[str, torch.Size], most: int) -> Iterator[list[str]]:
         names.append(name)
         held += size
     yield names
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,5 @@
 """A Hugging Face folder of `tfscale export`, or one that `save_pretrained` wrote of such a model, read back."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 from tfscale.checkpoint import Totals
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.faults import UserFault
+from tfscale.files import read_object
 from tfscale.interop.foreign import Foreign, Origin, tensor_faults
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict
@@ -118,9 +118,6 @@ def _totals(path: Path) -> Totals | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserFault([f"{path}: {error}"]) from error
-    if not isinstance(values, dict):
-        raise UserFault([f"{path}: not a JSON object"])
-    return values
+        return read_object(path)
+    except ValueError as error:
+        raise UserFault([str(error)]) from error

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tfscale.checkpoint import BrokenCheckpoint, load_model, verify
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
 from tfscale.faults import UserFault
 from tfscale.models.language_model import LanguageModel
+from tfscale.stage.folder import as_it_ended
+from tfscale.stage.result import Result, read_result
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
-from tfscale.stage.status import as_it_ended, read_done
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Finished:
 
     folder: Path
     spec: StageSpec
-    done: dict[str, Any]
+    result: Result
 
     @property
     def checkpoint(self) -> Path:
         """Its last one."""
-        return self.folder / CHECKPOINTS / str(self.done["checkpoint"])
+        return self.folder / CHECKPOINTS / self.result.checkpoint
 
     @property
     def data(self) -> Path:
@@ -39,7 +39,7 @@ def open_finished(folder: Path) -> Finished:
         UserFault: it is none, or is not finished.
     """
     try:
-        return Finished(folder, as_it_ended(read_spec(folder), folder), read_done(folder))
+        return Finished(folder, as_it_ended(read_spec(folder), folder), read_result(folder))
     except ValueError as error:
         raise UserFault([str(error)]) from error
 

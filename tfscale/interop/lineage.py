@@ -4,8 +4,10 @@ from typing import Any
 
 from tfscale.interop.finished import Finished, open_finished
 from tfscale.models.counts import parameters
+from tfscale.stage.folder import lineage
+from tfscale.stage.growth_record import read_import
+from tfscale.stage.result import to_dict
 from tfscale.stage.spec import what_of
-from tfscale.stage.status import IMPORT_FILE
 
 
 def lineage_of(stage: Finished) -> list[Finished]:
@@ -14,24 +16,26 @@ def lineage_of(stage: Finished) -> list[Finished]:
     Raises:
         UserFault: a parent's folder is missing or damaged.
     """
-    found = [stage]
-    while found[0].spec.parent_dir is not None:
-        found.insert(0, open_finished((found[0].folder / found[0].spec.parent_dir).resolve()))
-    return found
+
+    def parent_of(child: Finished) -> Finished | None:
+        parent = child.spec.parent_dir
+        return None if parent is None else open_finished((child.folder / parent).resolve())
+
+    return lineage(stage, parent_of)
 
 
 def record(stage: Finished) -> dict[str, Any]:
     """What lineage.json says of one stage."""
-    origin = stage.folder / IMPORT_FILE
+    result = to_dict(stage.result)
     return {
         "stage": stage.folder.resolve().name,
-        "key": stage.done["key"],
+        "key": stage.result.key,
         "parameters": parameters(stage.spec.model),
         "growth": stage.spec.growth,
-        "imported": stage.spec.init_from if origin.exists() else None,
+        "imported": stage.spec.init_from if read_import(stage.folder) else None,
         "tokens": stage.spec.tokens,
-        "before": stage.done["before"],
-        "totals": stage.done["totals"],
-        "eval": stage.done["eval"],
+        "before": result["before"],
+        "totals": result["totals"],
+        "eval": result["eval"],
         "spec": what_of(stage.spec),
     }

@@ -62,7 +62,7 @@ def read_official(weights: Path, config: Path) -> Foreign:
     stored = {name: tensor for file in files for name, tensor in _tensors_of(file).items()}
     embedding = stored.get(_EMBEDDING)
     model = _model(config, options, 0 if embedding is None or embedding.ndim != 2 else len(embedding))
-    named = {_our_name(name): name for name in stored if not name.endswith(_FREQUENCIES)}
+    named = {our_name(name): name for name in stored if not name.endswith(_FREQUENCIES)}
     tensors = {ours: stored[theirs] for ours, theirs in named.items()}
     there = {name: (tensor.shape, str(tensor.dtype)) for name, tensor in tensors.items()}
     faults = [
@@ -162,8 +162,8 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
     return {f"{prefix}{name}": tensor for name, tensor in held.items()}
 
 
-def _our_name(official: str) -> str:
-    """`sequential.N.*` to the names of `LanguageModel`; a name that fits nothing stays as it is."""
+def our_name(official: str) -> str:
+    """Return the name in `LanguageModel` of an official `sequential.N.*`; a name that fits nothing stays as it is."""
     match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
     if match is None:
         return official

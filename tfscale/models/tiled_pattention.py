@@ -7,7 +7,7 @@ or s alone, and z is made again, which is one matrix product more to six and lea
 are used while the caches hold them, and their memory is used again, as buffers or by a stage's allocator: on a CPU,
 memory that is new costs more than the arithmetic on it.
 
-Measured on a CPU in float32, forward and backward (`tfscale bench pattention`): at d = 768 and n from 576 to 34,480,
+Measured on a CPU in float32, forward and backward (`make bench`): at d = 768 and n from 576 to 34,480,
 1.04 to 1.07 times the time of a GELU network of equal size, where autograd takes 1.07 to 1.11 and the official order of
 operations 1.15 to 1.27 if they have a stage's allocator as well; with glibc's own settings, which map large tensors
 anew each time, the latter takes 1.7 and more at n = 8,560. Making the scores again takes 1.15 to 1.35 times as long as

@@ -4,7 +4,7 @@ Planning and checking read these classes too, so torch is imported only where it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -46,11 +46,6 @@ class Optimizer(ABC):
     decay of lr * weight_decay. Growth can then give old and new rows rates of their own."""
     weight_wise: ClassVar[bool] = True
     """Whether the update of a weight depends on no other weight, so that it can take place in the backward pass."""
-
-    def faults(self) -> Iterator[str]:
-        """Yield settings that do not go together, as `key=value: must be ...`. What a single one may be, its type
-        says (`tfscale.ranges`)."""
-        yield from ()
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"]) -> Sequence["torch.optim.Optimizer"]:
@@ -129,6 +124,4 @@ def from_settings(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) 
         check_fields(optimizer)
     except (TypeError, ValueError) as error:
         raise ValueError(f"optim.options: {error}") from error
-    if faults := list(optimizer.faults()):
-        raise ValueError("; ".join(f"optim.options.{fault}" for fault in faults))
     return optimizer

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tfscale.config.schema import LauncherPart
-from tfscale.files import write_json
 from tfscale.orchestrate.launchers import launcher_of
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
-from tfscale.stage.events import HEARTBEAT, Event, EventTail, read_events
-from tfscale.stage.folder import Stage
+from tfscale.stage.events import HEARTBEAT, Event, EventTail, last_event, read_events
+from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.lock import held
-from tfscale.stage.spec import STAGE_FILE, spec_to_dict
-from tfscale.stage.status import is_done
+from tfscale.stage.spec import write_spec
 
 LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
@@ -279,17 +277,16 @@ def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
     Args:
         micro_batch: in place of the one that the settings say.
     """
-    stage.path.mkdir(parents=True, exist_ok=True)
     spec = stage.spec
     if micro_batch is not None:
         spec = replace(spec, run=replace(spec.run, micro_batch=micro_batch))
-    write_json(stage.path / STAGE_FILE, spec_to_dict(spec))
+    write_spec(stage.path, spec)
 
 
 def micro_batch_of(stage: Stage) -> int:
     """Sequences that each of the stage's last processes held at once."""
-    started = [event for event in read_events(stage.path) if event["event"] == "start"]
-    return int(started[-1]["micro_batch"]) if started else stage.spec.sequences
+    start = last_event(read_events(stage.path), "start")
+    return int(start["micro_batch"]) if start else stage.spec.sequences
 
 
 def _failure(running: _Running, ending: Ending) -> str:

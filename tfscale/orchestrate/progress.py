@@ -2,7 +2,6 @@
 a run and for one from another shell alike."""
 
 import contextlib
-import json
 import math
 import socket
 from collections.abc import Mapping, Sequence
@@ -15,9 +14,12 @@ from tfscale.models.counts import flops, parameters
 from tfscale.orchestrate.speed import Speed
 from tfscale.plan.devices import mfu
 from tfscale.plan.plan import Plan
-from tfscale.stage.events import DONE_FILE, Event, EventTail, fold
+from tfscale.stage.environment import read_environment
+from tfscale.stage.events import Event, EventTail, fold, last_event
 from tfscale.stage.folder import Stage
-from tfscale.stage.status import StageStatus, is_grown, status_from
+from tfscale.stage.growth_record import is_grown
+from tfscale.stage.result import read_result
+from tfscale.stage.status import StageStatus, status_from
 
 WINDOW = 5
 """Training events over which a speed is taken."""
@@ -107,28 +109,26 @@ class _Followed:
         )
 
     def _mfu(self, tokens_per_second: float | None) -> float | None:
-        starts = [event for event in self._events if event["event"] == "start"]
-        if tokens_per_second is None or not starts:
+        start = last_event(self._events, "start")
+        if tokens_per_second is None or start is None:
             return None
         try:
-            environment = json.loads((self._stage.path / "environment.json").read_text(encoding="utf-8"))
-            name, precision = environment["device"], environment["precision"]
-        except (OSError, ValueError, KeyError, TypeError):
+            environment = read_environment(self._stage.path)
+        except ValueError:
             return None
         work = tokens_per_second * flops(self._stage.spec.model).training
-        return mfu(name, precision, work, starts[-1].get("processes", 1))
+        return mfu(environment.device, environment.precision, work, start.get("processes", 1))
 
     def _memory(self, running: bool) -> int | None:
         if running:
-            start = next((event for event in reversed(self._events) if event["event"] == "start"), {})
+            start = last_event(self._events, "start") or {}
             if start.get("device") == "cpu" and start.get("host") == socket.gethostname():
                 with contextlib.suppress(psutil.Error):  # it may have just ended
                     return int(psutil.Process(start["pid"]).memory_info().rss)
-            last = next((event for event in reversed(self._events) if event["event"] == "train"), {})
-            return last.get("peak_memory")
+            return (last_event(self._events, "train") or {}).get("peak_memory")
         try:
-            return int(json.loads((self._stage.path / DONE_FILE).read_text(encoding="utf-8"))["peak_memory"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return read_result(self._stage.path).peak_memory
+        except ValueError:
             return None
 
 

@@ -1,11 +1,11 @@
 """How fast finished stages were, from their folders."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.plan.devices import mfu
-from tfscale.stage.events import DONE_FILE
+from tfscale.stage.environment import read_environment
+from tfscale.stage.result import DONE_FILE, read_result
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,23 @@ class Speed:
 
 
 def stage_speed(stage_dir: Path) -> Speed | None:
-    """The speed of a finished stage; None where it is not finished, or was finished by another version of tfscale."""
+    """Return the speed of a finished stage; None if it is not finished, or another version of tfscale finished it."""
     try:
-        environment = json.loads((stage_dir / "environment.json").read_text(encoding="utf-8"))
-        done = json.loads((stage_dir / DONE_FILE).read_text(encoding="utf-8"))
-        speed, totals, before = done["speed"], done["totals"], done["before"]
-        seconds = float(totals["seconds"]) - float(before["seconds"])
-        device_seconds = float(totals["device_seconds"]) - float(before["device_seconds"])
-        found = Speed(
-            family=stage_dir.name.partition("-")[0],
-            parameters=int(speed["parameters"]),
-            host=str(environment["host"]),
-            device=str(environment["device"]),
-            precision=str(environment["precision"]),
-            devices=max(1, round(device_seconds / seconds)),
-            flops_per_second=float(speed["flops_per_second"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
+        environment, result = read_environment(stage_dir), read_result(stage_dir)
+    except ValueError:
         return None
-    return found if found.flops_per_second > 0 else None
+    spent = result.totals - result.before
+    if result.speed is None or result.speed.flops_per_second <= 0 or spent.seconds <= 0:
+        return None
+    return Speed(
+        family=stage_dir.name.partition("-")[0],
+        parameters=result.speed.parameters,
+        host=environment.host,
+        device=environment.device,
+        precision=environment.precision,
+        devices=max(1, round(spent.device_seconds / spent.seconds)),
+        flops_per_second=result.speed.flops_per_second,
+    )
 
 
 def finished_speeds(runs: Path) -> list[Speed]:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.stage.result import read_result
 from tfscale.stage.spec import StageSpec, read_spec
-from tfscale.stage.status import read_done
+from tfscale.totals import Totals
 
 
 def begin_from(spec: StageSpec, init_from: str) -> StageSpec:
@@ -20,18 +20,18 @@ def begin_from(spec: StageSpec, init_from: str) -> StageSpec:
     """
     folder = Path(init_from).absolute()
     try:
-        imported, done = read_spec(folder), read_done(folder)
+        imported, result = read_spec(folder), read_result(folder)
     except ValueError as error:
         raise UserFault([f"init_from={init_from}: {error} `tfscale import` makes such a folder."]) from error
     if imported.init_from is None:
         raise UserFault([f"init_from={init_from}: is a stage of tfscale's own; `tfscale import` makes what is needed"])
-    faults = [f"init_from={init_from}: {fault}" for fault in _differences(spec, imported, done["totals"])]
+    faults = [f"init_from={init_from}: {fault}" for fault in _differences(spec, imported, result.totals)]
     if faults:
         raise UserFault(faults)
     return replace(spec, model=imported.model, init_from=imported.init_from, init_dir=str(folder))
 
 
-def _differences(spec: StageSpec, imported: StageSpec, totals: dict[str, Any]) -> Iterator[str]:
+def _differences(spec: StageSpec, imported: StageSpec, totals: Totals) -> Iterator[str]:
     wanted, there = spec.model, imported.model
     if not isinstance(wanted, TokenFormerConfig) or not isinstance(there, TokenFormerConfig):
         yield f"is a {there.family}; a chain grows out of a TokenFormer"
@@ -42,9 +42,9 @@ def _differences(spec: StageSpec, imported: StageSpec, totals: dict[str, Any]) -
     for name, now, needed in zip(("qkv", "out", "ffn"), wanted.tokens, there.tokens, strict=True):
         if now != needed:
             yield f"it has {needed} {name} tokens; set {name} of the schedule's first stage to that ({now} now)"
-    known = totals["tokens"]
+    known = totals.tokens
     if known and round(known / spec.batch_tokens) * spec.batch_tokens != spec.tokens:
         stated = f"{spec.tokens:,} now"
         yield f"it was trained on {known:,} tokens; set tokens of the schedule's first stage to that ({stated})"
-    if known and totals["flops"] != known * flops(there).training:
+    if known and totals.flops != known * flops(there).training:
         yield "has grown itself, and its cost is that of several sizes; go on from it with `tfscale grow`"

@@ -15,8 +15,7 @@ from tfscale.plan.checks import check_experiment
 from tfscale.plan.corpus import Corpus, corpus_of
 from tfscale.plan.rehearsal import rehearsal
 from tfscale.plan.specs import Specs
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_open
+from tfscale.stage.folder import Stage, is_open
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,17 @@
 """A rehearsal: the chain at its real sizes, a few steps a stage on the embedded text. What a cluster is tried with
 before thousands of GPU-hours are spent on it."""
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tfscale.config.schema import DataPart, Experiment, GrowWhenPart
-from tfscale.stage.events import read_events
+from tfscale.stage.environment import read_environment
+from tfscale.stage.events import last_event, read_events
 from tfscale.stage.folder import Stage
+from tfscale.stage.growth_record import read_growth
+from tfscale.stage.result import FinalEvaluation, read_result
 from tfscale.stage.spec import CHECKPOINTS
-from tfscale.stage.status import read_done, read_growth
 
 STEPS = 3
 """Optimizer steps a stage: the first makes the moments, the second is the first of the usual memory, the third is timed
@@ -60,7 +61,7 @@ class Rehearsed:
     checkpoint_bytes: int
     checkpoint_seconds: float
     """Of the last checkpoint: written, hashed and synced."""
-    evaluation: dict[str, float]
+    evaluation: FinalEvaluation
     growth: dict[str, Any] | None
     """growth.json; None for a stage that did not grow."""
 
@@ -71,28 +72,24 @@ def rehearsed(stage: Stage) -> Rehearsed:
     Raises:
         ValueError: the stage is not finished.
     """
-    done, events = read_done(stage.path), read_events(stage.path)
-    start = next(event for event in reversed(events) if event["event"] == "start")
+    result, events = read_result(stage.path), read_events(stage.path)
+    start = last_event(events, "start") or {}
     steps = [event["total_seconds"] for event in events if event["event"] == "train"]
     saves = [event for event in events if event["event"] == "checkpoint"]
     a_step = (steps[-1] - steps[0]) / (len(steps) - 1) if len(steps) > 1 else steps[-1]
     return Rehearsed(
         stage=stage,
-        device=_device(stage),
+        device=read_environment(stage.path).device,
         processes=start["processes"],
         micro_batch=start["micro_batch"],
         seconds_a_step=a_step,
         tokens_per_second=stage.spec.batch_tokens / a_step,
-        peak_memory=done["peak_memory"],
+        peak_memory=result.peak_memory or 0,
         checkpoint_bytes=saves[-1]["bytes"],
         checkpoint_seconds=saves[-1]["seconds"],
-        evaluation=done["eval"],
+        evaluation=result.evaluation,
         growth=read_growth(stage.path),
     )
-
-
-def _device(stage: Stage) -> str:
-    return str(json.loads((stage.path / "environment.json").read_text(encoding="utf-8"))["device"])
 
 
 def release(stage: Stage) -> None:

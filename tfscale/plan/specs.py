@@ -18,11 +18,10 @@ from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.base import OPTIMIZERS, Optimizer, from_settings
 from tfscale.plan.corpus import Corpus
 from tfscale.plan.imported import begin_from
-from tfscale.stage.folder import Stage
+from tfscale.stage.folder import Stage, as_it_ended
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.run_options import RunOptions
 from tfscale.stage.spec import DataSpec, EndingSpec, RunSpec, ScheduleSpec, StageSpec, key_of
-from tfscale.stage.status import as_it_ended
 from tfscale.untrusted import check_fields
 
 MOST_LANES = 8

@@ -10,8 +10,8 @@ from tfscale.plan.arms import cumulative_flops
 from tfscale.plan.plan import Plan
 from tfscale.plan.specs import tokenformer, transformer
 from tfscale.predict.cost import Prediction
+from tfscale.stage.folder import is_done
 from tfscale.stage.spec import StageSpec
-from tfscale.stage.status import is_done
 
 
 @dataclass(frozen=True)

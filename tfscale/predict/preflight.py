@@ -15,9 +15,8 @@ from tfscale.plan.plan import Plan
 from tfscale.predict.cost import Prediction, predict
 from tfscale.predict.fixes import cheapest_fix
 from tfscale.predict.machine import Machine, running_machine
-from tfscale.stage.folder import Stage
+from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.spec import StageSpec
-from tfscale.stage.status import is_done
 from tfscale.text import duration, gigabytes
 
 LONGEST_CPU_SECONDS = 30 * 86_400

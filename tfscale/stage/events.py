@@ -32,14 +32,13 @@ Nothing is ever rewritten. A process that goes on from an older checkpoint says 
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfscale.totals import Totals
+
 METRICS_FILE = "metrics.jsonl"
-DONE_FILE = "done.json"
-HELDOUT_FILE = "heldout.json"
-"""The final evaluation by blocks of the held-out text (`tfscale.stage.heldout`), written before its event."""
 HEARTBEAT = "heartbeat"
 """File that a living stage touches."""
 
@@ -94,10 +93,32 @@ def _end_torn_line(path: Path) -> None:
 
 def read_events(stage_dir: Path) -> list[Event]:
     """The history that led to the stage's present weights, in order; empty if there is none yet."""
-    path = stage_dir / METRICS_FILE
-    if not path.exists():
-        return []
-    return fold(parse(path.read_text(encoding="utf-8", errors="replace").splitlines()))
+    return fold(parse(read_lines(stage_dir / METRICS_FILE)))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text, whatever bytes it holds; none if there is no file."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+
+
+def last_event(events: Sequence[Event], *kinds: str) -> Event | None:
+    """Return the last event of one of the kinds; None if there is none."""
+    return next((event for event in reversed(events) if event["event"] in kinds), None)
+
+
+def totals_of(event: Event) -> Totals:
+    """Return the totals of a `train` or `eval` event.
+
+    Raises:
+        KeyError: it lacks one of them other than the energy.
+    """
+    return Totals(
+        event["total_tokens"],
+        event["total_flops"],
+        event["total_seconds"],
+        event["total_device_seconds"],
+        event.get("total_joules"),
+    )
 
 
 class EventTail:

@@ -1,9 +1,14 @@
-"""The folder of a stage."""
+"""A stage and its folder: how one is found, whether it is finished, and what it descends from."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from tfscale.stage.spec import StageSpec
+from tfscale.stage.result import is_finished, read_result
+from tfscale.stage.spec import STAGE_FILE, StageSpec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -11,8 +16,53 @@ class Stage:
     """One stage of an arm."""
 
     size: str
-    """Which size of the schedule it stands for, such as 354M: stages of one size are compared with each other."""
+    """The size of the schedule that it belongs to, such as 354M: stages of one size are compared with each other."""
     key: str
     path: Path
     """Its folder, `runs/stages/<label>-<key>`; it may not exist yet."""
     spec: StageSpec
+
+
+def is_done(stage: Stage) -> bool:
+    """Return whether nothing is left to do for a stage."""
+    return is_finished(stage.path)
+
+
+def is_open(stage: Stage) -> bool:
+    """Return whether it is still to be decided how many tokens a stage gets."""
+    return stage.spec.ending is not None and not is_done(stage)
+
+
+def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
+    """Return the spec with `tokens` set to the number actually trained if a rule has ended the stage."""
+    if spec.ending is None or not is_finished(stage_dir):
+        return spec
+    try:
+        return replace(spec, tokens=read_result(stage_dir).tokens)
+    except ValueError:
+        return spec  # damaged; `tfscale status --verify` reports how
+
+
+def lineage(last: T, parent_of: Callable[[T], T | None]) -> list[T]:
+    """Return `last` and its ancestors, oldest first."""
+    found = [last]
+    while (parent := parent_of(found[0])) is not None:
+        found.insert(0, parent)
+    return found
+
+
+def find_stage(runs: Path, name: str) -> Path:
+    """Return the folder of a stage, named by its path, its folder's name, its key or the beginning of its key.
+
+    Raises:
+        ValueError: no stage or several stages match; the message lists those that exist.
+    """
+    if (Path(name) / STAGE_FILE).is_file():
+        return Path(name)
+    folders = sorted((runs / "stages").glob("*-*/")) if runs.is_dir() else []
+    fitting = [folder for folder in folders if folder.name == name or folder.name.rpartition("-")[2].startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    there = ", ".join(folder.name for folder in fitting or folders) or "none"
+    what = "several stages" if fitting else "no stage"
+    raise ValueError(f"{name}: {what} of that name in {runs / 'stages'}; there are: {there}")

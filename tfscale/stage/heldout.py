@@ -10,16 +10,17 @@ block s * B // S. `losses` holds each block's sum of losses in nats, `tokens` it
 final evaluation's. Blocks of neighbours, because the tokens of one document depend on each other.
 """
 
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.stage.events import HELDOUT_FILE
+from tfscale.files import read_object, write_json
 
+HELDOUT_FILE = "heldout.json"
 TOLERANCE = 1e-4
 """Of the sum of the blocks against the evaluation, relative: sums in another order, in a device's precision."""
 
@@ -32,6 +33,11 @@ class BlockLosses:
     """[blocks]"""
     losses: NDArray[np.float64]
     """[blocks], sums in nats."""
+
+
+def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequence[float]) -> None:
+    """Write heldout.json, atomically."""
+    write_json(stage_dir / HELDOUT_FILE, {"step": step, "tokens": tokens, "losses": losses})
 
 
 def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
@@ -47,10 +53,10 @@ def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_object(path)
         blocks = BlockLosses(np.array(values["tokens"], dtype=float), np.array(values["losses"], dtype=float))
         _check(blocks, int(values["step"]), step, loss)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read as the blocks of the final evaluation: {error}. It is written whole when a stage "
             "ends; delete it, and intervals leave the documents out."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfscale.extensions import require_extensions
+from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
 from tfscale.optimizers import base as optimizers
@@ -175,12 +176,20 @@ def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     """Plain values for JSON; `spec_from_dict` reads them back."""
     run = {_RUN_NAMES.get(name, name): value for name, value in asdict(spec.run).items()}
     model, optimizer = to_dict(spec.model), optimizers.to_dict(spec.optimizer)
-    return {**asdict(spec), "model": model, "optimizer": optimizer, "run": run}
+    values = {**asdict(spec), "model": model, "optimizer": optimizer, "run": run}
+    if not spec.extensions:
+        del values["extensions"]  # as in files from before it was there
+    return values
 
 
 def what_of(spec: StageSpec) -> dict[str, Any]:
     """The fields that say what a stage computes, as plain values, and nothing of how or where it is run."""
     return how.without(spec_to_dict(spec), how.STAGE)
+
+
+def write_spec(stage_dir: Path, spec: StageSpec) -> None:
+    """Write stage.yaml, atomically."""
+    write_json(stage_dir / STAGE_FILE, spec_to_dict(spec))
 
 
 def spec_from_dict(values: dict[str, Any]) -> StageSpec:
@@ -211,7 +220,7 @@ def key_of(spec: StageSpec) -> str:
     """The stage's identity, 12 hex digits: a hash of everything that changes what it computes, its parent's key
     included, and of nothing else."""
     what = what_of(spec)
-    for name in ("init_from", "rates", "ending", "parent_ending", "extensions"):
+    for name in ("init_from", "rates", "ending", "parent_ending"):
         if not what[name]:
             del what[name]  # as in the keys of stages from before it was there
     if spec.data.heldout_start == 0:
@@ -257,7 +266,6 @@ def _faults(spec: StageSpec) -> Iterator[str]:
         yield from _ending_faults(spec, spec.ending)
     if spec.data.heldout_tokens < context:
         yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"
-    yield from (f"optimizer.{fault}" for fault in spec.optimizer.faults())
     if spec.rates is not None and not spec.optimizer.row_wise:
         yield f"rates: must be null with optimizer.name={spec.optimizer.name}, which does not update rows on their own"
     if (spec.parent is None) != (spec.parent_dir is None) or (spec.parent is None) != (spec.growth is None):

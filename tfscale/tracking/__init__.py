@@ -1,1 +1,1 @@
-"""The MLflow mirror of the stage folders. It may lag behind them; it never says what they do not."""
+"""Mirrors of the stage folders at trackers such as MLflow. A mirror may lag behind the folders; it never says more."""

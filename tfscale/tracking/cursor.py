@@ -1,44 +1,51 @@
-"""What was mirrored already, kept beside the runs.
+"""A file beside the runs that says what a tracker has been sent, so that it need not be asked.
 
-The store itself says what it holds; a cursor only spares asking it. So one that is lost, or older than the store,
-costs time and nothing else.
+The tracker itself says what it has: a cursor that is lost, or older than the tracker, costs time and nothing else.
 """
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from tfscale.tracking.store import Store
+from tfscale.tracking.lock import locked
+from tfscale.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A run that had arrived whole."""
+    """A run that has arrived completely."""
 
     run_id: str
     mark: str
-    """Of the run's sources as they were then."""
+    """Digest of the run's sources as they were then."""
 
 
 class Cursor:
-    """The runs of one experiment in one store that have arrived, by identity."""
+    """The runs of one experiment that have arrived at one tracker, by identity."""
 
-    def __init__(self, store: Store, experiment: str) -> None:
-        name = hashlib.sha256(f"{store.uri}\n{experiment}".encode()).hexdigest()[:16]
-        self.path = store.folder / f"{name}.json"
+    def __init__(self, tracker: Tracker, experiment: str) -> None:
+        name = hashlib.sha256(f"{tracker.uri}\n{experiment}".encode()).hexdigest()[:16]
+        self.path = tracker.folder / f"{name}.json"
         self.sent: dict[str, Sent] = {}
-        self._head = {"store": store.shown, "experiment": experiment}
+        self._head = {"store": tracker.shown, "experiment": experiment}
 
-    def read(self) -> None:
-        """Takes up what is on disk; a file that cannot be read counts as none."""
-        try:
-            runs = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
-            self.sent = {identity: Sent(**sent) for identity, sent in runs.items()}
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
-            self.sent = {}
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Wait until no other process syncs the same, and read what is on disk. A file that cannot be read counts as
+        missing."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path.with_suffix(".lock")):
+            try:
+                runs = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
+                self.sent = {identity: Sent(**sent) for identity, sent in runs.items()}
+            except (FileNotFoundError, ValueError, TypeError, KeyError):
+                self.sent = {}
+            yield
 
     def write(self) -> None:
-        """Replaces what is on disk at one stroke."""
+        """Replace what is on disk."""
         runs = {identity: asdict(sent) for identity, sent in self.sent.items()}
         aside = self.path.with_suffix(".writing")
         aside.write_text(json.dumps({**self._head, "runs": runs}, indent=1) + "\n", encoding="utf-8")

@@ -1,92 +1,90 @@
-"""What a stage has measured, as MLflow metrics."""
+"""What a stage has measured, as values of metrics over tokens or over compute."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import pairwise
-from re import sub
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from tfscale.stage.evaluations import measured
+from tfscale.stage.evaluations import MEASURES, measured
 from tfscale.stage.events import Event
 
-CURVE = "heldout/perplexity_by_gflop"
-"""Held-out perplexity; its step is the model GFLOPs of the lineage, so that MLflow's charts draw it over compute, on
-a logarithmic axis too."""
-ENDPOINTS = "final/perplexity_by_gflop"
-"""The same, with which each finished stage of an arm ended: the form of the paper's Figure 3."""
+PERPLEXITY, FINAL_PERPLEXITY = "heldout/perplexity", "final/perplexity"
 
 _PREFIXES = {"train": "train", "eval": "heldout"}
-_PLACE = ("event", "step", "tokens", "time", "heldout_tokens", "heldout_bytes", "tokens_per_second", "peak_memory")
+_NO_METRICS = ("event", "step", "tokens", "time", "heldout_tokens", "heldout_bytes", "tokens_per_second", "peak_memory")
 _FINAL, _EVALUATED = "final/", "eval/"
-_MEASURES = ("loss", "perplexity", "bits_per_byte")
+
+Over = Literal["tokens", "flops"]
 
 
 class Point(NamedTuple):
     """One value of one metric."""
 
     name: str
-    step: int
+    over: Over
+    at: float
+    """Tokens or model FLOPs of the lineage up to here, as `over` says."""
     value: float
     time: int
     """Milliseconds since 1970."""
 
+    @property
+    def is_of_model(self) -> bool:
+        """True for what is measured of a finished stage's model."""
+        return self.name.startswith((_FINAL, _EVALUATED)) and self.over == "tokens"
 
-Place = tuple[str, int, int]
 
-
-def place(name: str, step: int, time: int) -> Place:
-    """What a value is known by. Steps that were done again after a resume stand where the first ones stood, at whatever
-    time; a finished model that is evaluated again has another value."""
-    return name, step, time if name.startswith(_EVALUATED) else 0
+def is_evaluation(name: str) -> bool:
+    """Return True for what `tfscale eval` measures, which it may measure again."""
+    return name.startswith(_EVALUATED)
 
 
 def stage_points(events: Iterable[Event]) -> list[Point]:
-    """The metrics of a stage, in the order of its events: train/*, heldout/*, system/* and total/* with the lineage's
-    tokens as their step, and the curve over compute."""
-    places: dict[tuple[str, int], Point] = {}
+    """Return the metrics of a stage in the order of its events: train/*, heldout/*, total/* and system/* over tokens,
+    and validation perplexity over compute."""
+    points: dict[tuple[str, float], Point] = {}
     for event in events:
         if event["event"] in _PREFIXES:
             for name, value in _measurements(event):
-                point = Point(name, int(event["total_tokens"]), value, milliseconds(event["time"]))
-                places.setdefault((point.name, point.step), point)  # an evaluation and a log line share their totals
-    return [*places.values(), *_system_points(events), *curve_points(events)]
+                point = _over_tokens(name, value, event)
+                points.setdefault((name, point.at), point)  # an evaluation and a log line share their totals
+    return [*points.values(), *_system_points(events), *curve_points(events)]
 
 
 def curve_points(events: Iterable[Event]) -> list[Point]:
-    """Held-out perplexity over compute. Evaluations less than a GFLOP apart, as in tiny runs, share a step and stay
-    points of their own."""
+    """Return validation perplexity over compute."""
     evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
-    return [_by_gflop(CURVE, event) for event in evaluations.values()]
+    return [_over_flops(PERPLEXITY, event["perplexity"], event) for event in evaluations.values()]
 
 
 def end_point(events: Iterable[Event]) -> list[Point]:
-    """The last evaluation over compute; empty if there is none."""
-    return [_by_gflop(ENDPOINTS, event) for event in _last(events)]
+    """Return the last validation perplexity over compute; empty if there is none."""
+    return [_over_flops(FINAL_PERPLEXITY, event["perplexity"], event) for event in _last(events)]
 
 
 def final_points(events: Iterable[Event]) -> list[Point]:
-    """What a finished stage's model has come to, and what it has cost with its parents: final/*."""
+    """Return what a finished stage's model has reached, and what it has cost with its parents: final/*."""
     return [
-        Point(f"{_FINAL}{name.removeprefix('total_')}", int(event["total_tokens"]), value, milliseconds(event["time"]))
+        _over_tokens(f"{_FINAL}{name.removeprefix('total_')}", value, event)
         for event in _last(events)
         for name, value in event.items()
-        if (name in _MEASURES or name.startswith("total_")) and value is not None
+        if (name in MEASURES or name.startswith("total_")) and value is not None
     ]
 
 
 def evaluation_points(evaluations: Iterable[dict[str, Any]], events: Iterable[Event]) -> list[Point]:
-    """What `tfscale eval` has measured, eval/NAME/MEASURE, at the tokens of the lineage."""
+    """Return what `tfscale eval` has measured, eval/NAME/MEASURE, over tokens."""
     return [
-        Point(name, int(event["total_tokens"]), value, time)
+        _over_tokens(name, value, event)._replace(time=time)
         for event in _last(events)
         for name, value, time in _evaluated(evaluations)
     ]
 
 
 def evaluations_over_compute(evaluations: Iterable[dict[str, Any]], events: Iterable[Event]) -> list[Point]:
-    """The same over model GFLOPs, without the standard errors."""
+    """Return what `tfscale eval` has measured, except standard errors, over model FLOPs."""
     return [
-        Point(f"{name}_by_gflop", _gflops(event), value, time)
+        _over_flops(name, value, event)._replace(time=time)
         for event in _last(events)
         for name, value, time in _evaluated(evaluations)
         if not name.endswith("_stderr")
@@ -94,54 +92,50 @@ def evaluations_over_compute(evaluations: Iterable[dict[str, Any]], events: Iter
 
 
 def milliseconds(seconds: float) -> int:
-    """MLflow's time of an event's."""
+    """Return whole milliseconds."""
     return int(seconds * 1000)
+
+
+def _over_tokens(name: str, value: float, event: Event) -> Point:
+    return Point(name, "tokens", event["total_tokens"], float(value), milliseconds(event["time"]))
+
+
+def _over_flops(name: str, value: float, event: Event) -> Point:
+    return Point(name, "flops", event["total_flops"], float(value), milliseconds(event["time"]))
 
 
 def _last(events: Iterable[Event]) -> list[Event]:
     return [event for event in events if event["event"] == "eval"][-1:]
 
 
-def _gflops(event: Event) -> int:
-    return int(event["total_flops"] / 1e9)
-
-
-def _by_gflop(name: str, event: Event) -> Point:
-    return Point(name, _gflops(event), float(event["perplexity"]), milliseconds(event["time"]))
-
-
 def _measurements(event: Event) -> Iterator[tuple[str, float]]:
     prefix = _PREFIXES[event["event"]]
     for name, value in event.items():
-        if name not in _PLACE and value is not None:
+        if name not in _NO_METRICS and value is not None:
             total = name.startswith("total_")
-            yield (f"total/{name.removeprefix('total_')}" if total else f"{prefix}/{name}"), float(value)
+            yield (f"total/{name.removeprefix('total_')}" if total else f"{prefix}/{name}"), value
 
 
 def _system_points(events: Iterable[Event]) -> Iterator[Point]:
-    """What the devices did, on the page that MLflow has for system metrics. Rates are of each device, between two log
-    lines."""
+    """Yield what the devices did. Rates are per device, between two log lines."""
     logged = [event for event in events if event["event"] == "train"]
     for event in logged:
         if event.get("tokens_per_second") is not None:
-            yield _system("tokens_per_second", event["tokens_per_second"], event)
+            yield _over_tokens("system/tokens_per_second", event["tokens_per_second"], event)
         if event.get("peak_memory") is not None:
-            yield _system("peak_memory_gigabytes", event["peak_memory"] / 1e9, event)
+            yield _over_tokens("system/peak_memory_gigabytes", event["peak_memory"] / 1e9, event)
     for before, event in pairwise(logged):
         seconds = event.get("total_device_seconds", 0.0) - before.get("total_device_seconds", 0.0)
         if seconds > 0:
             flops = event["total_flops"] - before["total_flops"]
-            yield _system("model_teraflops_per_second", flops / seconds / 1e12, event)
+            yield _over_tokens("system/model_teraflops_per_second", flops / seconds / 1e12, event)
             if "total_joules" in event and "total_joules" in before:
-                yield _system("power_watts", (event["total_joules"] - before["total_joules"]) / seconds, event)
-
-
-def _system(name: str, value: float, event: Event) -> Point:
-    return Point(f"system/{name}", int(event["total_tokens"]), value, milliseconds(event["time"]))
+                joules = event["total_joules"] - before["total_joules"]
+                yield _over_tokens("system/power_watts", joules / seconds, event)
 
 
 def _evaluated(evaluations: Iterable[dict[str, Any]]) -> Iterator[tuple[str, float, int]]:
     for entry in evaluations:
         time = milliseconds(datetime.fromisoformat(entry["time"]).timestamp())
         for measure, value in measured(entry).items():
-            yield sub(r"[^\w./ -]", "_", f"{_EVALUATED}{entry['name']}/{measure}"), value, time
+            yield f"{_EVALUATED}{entry['name']}/{measure}", value, time

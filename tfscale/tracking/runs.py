@@ -1,37 +1,65 @@
-"""What MLflow should hold of a run, and how runs are told apart. Nothing here knows MLflow."""
+"""Runs as a tracker should hold them: an arm, each of its stages as a child, and the comparison of all arms."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from tfscale.stage.how import without
 from tfscale.tracking.points import Point
 
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+Status = Literal["running", "finished", "failed", "killed"]
 
 ROLE, ARM, ARM_KEY, KEY = "tfscale.role", "tfscale.arm", "tfscale.arm_key", "tfscale.key"
-NAME = "mlflow.runName"
-NOTE = "mlflow.note.content"
-"""Shown above the run, as Markdown."""
-PARENT = "mlflow.parentRunId"
-COLOUR = "mlflow.runColor"
-"""In charts; people may choose another one."""
+"""Tags that tell a run from every other run of its experiment."""
+
+
+def identity(tags: Mapping[str, str]) -> str:
+    """Return what a run is found by."""
+    return " ".join(tags[name] for name in (ROLE, ARM, ARM_KEY, KEY) if name in tags)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a run is, known before it has begun."""
+
+    name: str
+    """The name that is shown."""
+    tags: dict[str, str]
+    """Tags with which a run can be found, its identity among them."""
+    colour: str | None = None
+    """Suggested colour in charts, #RRGGBB."""
+    note: str = ""
+    """Description, in Markdown."""
+
+    @property
+    def identity(self) -> str:
+        """What the run is found by."""
+        return identity(self.tags)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The data set that a stage reads."""
+
+    name: str
+    fingerprint: str
+    source: str
+    """JSON."""
+    profile: str
+    """JSON: documents and tokens of its splits."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A finished stage's weights, which stay where they are."""
+    """A finished stage's weights, which are not copied."""
 
     name: str
     family: str
     tags: dict[str, str]
-    """The stage's key among them, by which it is found."""
+    """Tags with which the model can be found, the stage's key among them."""
     params: dict[str, str]
-    points: list[Point]
-    """Those of its run that are the model's own."""
     step: int
     """Tokens of the lineage."""
 
@@ -44,83 +72,51 @@ class Artifact:
     kept_back: Sequence[str] = ()
     """Fields of its JSON object that are left out; none: the file is mirrored as it is."""
 
-    def shared(self) -> str:
-        """Its content without what is kept back.
+    def content(self) -> bytes:
+        """Return what is mirrored.
 
         Raises:
-            ValueError: it is no JSON object.
+            ValueError: fields have to be left out and the file is not a JSON object.
         """
-        values = json.loads(self.path.read_text(encoding="utf-8"))
+        content = self.path.read_bytes()
+        if not self.kept_back:
+            return content
+        values = json.loads(content)
         if not isinstance(values, dict):
             raise ValueError(f"{self.path}: not a JSON object")
-        return json.dumps(without(values, self.kept_back), indent=2) + "\n"
+        return (json.dumps(without(values, self.kept_back), indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """What a stage reads."""
+class Contents:
+    """What a run holds so far."""
 
-    name: str
-    fingerprint: str
-    source: str
-    """JSON."""
-    profile: str
-    """JSON: documents and tokens of its splits."""
-
-
-@dataclass(frozen=True)
-class History:
-    """What has happened so far."""
-
-    points: list[Point]
     status: Status
     start: int
-    """Milliseconds since 1970, as all times here."""
+    """Milliseconds since 1970, like all times here."""
     end: int
+    points: list[Point] = field(default_factory=list)
+    files: Sequence[Artifact] = ()
+    params: dict[str, str] = field(default_factory=dict)
+    """Settings that never change."""
+    corpus: Corpus | None = None
+    """None: it reads nothing."""
     model: Model | None = None
-    """None before it has finished."""
+    """None: it has not finished, or is not a stage."""
 
 
 class Run(Protocol):
-    """A run as MLflow should hold it."""
+    """A run as a tracker should hold it."""
 
-    def tags(self) -> dict[str, str]:
-        """Its tags, name included. Role, arm and keys among them tell it from every other run of the experiment."""
+    def about(self) -> About:
+        """Return what it is."""
 
-    def params(self) -> dict[str, str]:
-        """Its parameters, which never change."""
+    def sources(self) -> list[Path]:
+        """Return the files that it is read from and that exist; empty: it has not begun."""
 
-    def files(self) -> list[Artifact]:
-        """Its artifacts that exist by now."""
-
-    def corpus(self) -> Corpus | None:
-        """What it reads; None if it reads nothing."""
-
-    def mark(self) -> str | None:
-        """Another one as soon as there is something new to mirror; None until it has begun. No measurement is read."""
-
-    def history(self) -> History | None:
-        """Its metrics and state; None while there is no whole event.
+    def contents(self) -> Contents | None:
+        """Return what it holds; None while there is no whole event.
 
         Raises:
             UserFault: a file of its folder is not what tfscale wrote.
         """
-
-
-def identity(tags: Mapping[str, str]) -> str:
-    """What a run is found by."""
-    return " ".join(tags[name] for name in (ROLE, ARM, ARM_KEY, KEY) if name in tags)
-
-
-def stamp(path: Path) -> list[Any]:
-    """Changes when the file does."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return [path.name]
-    return [path.name, stat.st_size, stat.st_mtime_ns]
-
-
-def digest(*values: Any) -> str:
-    """A short name of plain values."""
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

@@ -1,8 +1,9 @@
-"""One stage, as part of one arm."""
+"""The run of one stage, as part of one arm."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tfscale.data.errors import DataError
@@ -10,96 +11,78 @@ from tfscale.data.manifest import read_manifest
 from tfscale.models.counts import parameters
 from tfscale.plan.arms import Arm
 from tfscale.stage import how
+from tfscale.stage.environment import ENVIRONMENT_FILE
 from tfscale.stage.evaluations import EVALUATIONS_FILE, read_evaluations
-from tfscale.stage.events import DONE_FILE, METRICS_FILE, Event, read_events
-from tfscale.stage.folder import Stage
+from tfscale.stage.events import METRICS_FILE, Event, last_event, read_events
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.growth_record import GROWTH_FILE
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, what_of
-from tfscale.stage.status import GROWTH_FILE, is_done
-from tfscale.tracking.points import Point, evaluation_points, final_points, milliseconds, stage_points
-from tfscale.tracking.runs import (
-    ARM,
-    ARM_KEY,
-    COLOUR,
-    KEY,
-    NAME,
-    ROLE,
-    Artifact,
-    Corpus,
-    History,
-    Model,
-    Status,
-    digest,
-    stamp,
-)
+from tfscale.tracking.points import evaluation_points, final_points, milliseconds, stage_points
+from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Contents, Corpus, Model, Status
 
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
-    STAGE_FILE: how.STAGE, GROWTH_FILE: (), "environment.json": how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
+    STAGE_FILE: how.STAGE, GROWTH_FILE: (), ENVIRONMENT_FILE: how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
 }  # fmt: skip
 """Files of a stage's folder that are mirrored, each with the fields that stay on the machine."""
-_ENDS: Mapping[str, Status] = {"preempted": "KILLED", "failed": "FAILED"}
-_LONGEST_VALUE = 6000
+_ENDS: Mapping[str, Status] = {"preempted": "killed", "failed": "failed"}
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """A child of its arm's run."""
+    """A run of a stage, a child of its arm's run."""
 
     arm: Arm
     stage: Stage
     colour: str
 
-    def tags(self) -> dict[str, str]:
-        return {
-            NAME: f"{self.stage.size} {self.arm.title}",
-            COLOUR: self.colour,
-            ROLE: "stage",
-            ARM: self.arm.name,
-            ARM_KEY: self.arm.key,
-            **self._own_tags(),
-        }
+    def about(self) -> About:
+        tags = {ROLE: "stage", ARM: self.arm.name, ARM_KEY: self.arm.key, **self._own_tags()}
+        return About(f"{self.stage.size} {self.arm.title}", tags, self.colour)
 
-    def params(self) -> dict[str, str]:
-        spec = self.stage.spec
-        what = what_of(spec)
-        if spec.ending is not None:
-            del what["tokens"]  # a parameter never changes, and a rule has yet to decide
-        values = dict(_flat(what)) | {"parameters": str(parameters(spec.model))}
-        return {name: value[:_LONGEST_VALUE] for name, value in values.items()}
-
-    def files(self) -> list[Artifact]:
-        artifacts = (Artifact(self.stage.path / name, kept_back) for name, kept_back in _ARTIFACTS.items())
-        return [artifact for artifact in artifacts if artifact.path.exists()]
-
-    def corpus(self) -> Corpus | None:
-        return corpus_of(self.stage)
-
-    def mark(self) -> str | None:
+    def sources(self) -> list[Path]:
         metrics = self.stage.path / METRICS_FILE
-        stamps = [stamp(path) for path in (metrics, *(artifact.path for artifact in self.files()))]
-        return digest(self.tags(), stamps) if metrics.exists() else None
+        return [metrics, *(file.path for file in self._files())] if metrics.exists() else []
 
-    def history(self) -> History | None:
+    def contents(self) -> Contents | None:
         done, events = is_done(self.stage), self.events()  # in this order, so that a finished run lacks no event
         if not events:
             return None
-        points, model = stage_points(events), None
+        points = stage_points(events)
         if done:
-            own = [*final_points(events), *evaluation_points(self.evaluations(), events)]
-            points += own
-            model = self._model(own)
+            points += [*final_points(events), *evaluation_points(self.evaluations(), events)]
         times = [milliseconds(event["time"]) for event in events]
-        return History(points, status_of(done, events), min(times), max(times), model)
+        return Contents(
+            status=status_of(done, events),
+            start=min(times),
+            end=max(times),
+            points=points,
+            files=self._files(),
+            params=self._params(),
+            corpus=corpus_of(self.stage),
+            model=self._model(events) if done else None,
+        )
 
     def events(self) -> list[Event]:
-        """What led to its present weights; empty if it has not begun."""
+        """Return what led to the stage's present weights; empty if it has not begun."""
         return read_events(self.stage.path)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """What its model has been measured on since."""
+        """Return what the stage's model has been measured on since it finished."""
         return read_evaluations(self.stage.path)
 
+    def _files(self) -> list[Artifact]:
+        artifacts = (Artifact(self.stage.path / name, kept_back) for name, kept_back in _ARTIFACTS.items())
+        return [artifact for artifact in artifacts if artifact.path.exists()]
+
+    def _params(self) -> dict[str, str]:
+        what = what_of(self.stage.spec)
+        if self.stage.spec.ending is not None:
+            del what["tokens"]  # a parameter never changes, and a rule has yet to decide
+        return dict(_flat(what)) | {"parameters": str(parameters(self.stage.spec.model))}
+
     def _own_tags(self) -> dict[str, str]:
-        """What is true of it in every arm."""
+        """Return the tags that the stage has in every arm."""
         spec = self.stage.spec
         tags = {
             KEY: self.stage.key,
@@ -114,7 +97,7 @@ class StageRun:
             tags["tfscale.parent"] = spec.parent
         return tags
 
-    def _model(self, points: list[Point]) -> Model:
+    def _model(self, events: list[Event]) -> Model:
         spec = self.stage.spec
         checkpoint = max((self.stage.path / CHECKPOINTS).glob("step-*"), default=self.stage.path)
         return Model(
@@ -122,13 +105,12 @@ class StageRun:
             family=spec.model.family,
             tags=self._own_tags() | {"tfscale.checkpoint": str(checkpoint.relative_to(self.stage.path.parents[1]))},
             params={"parameters": str(parameters(spec.model))},
-            points=points,
-            step=max((point.step for point in points), default=0),
+            step=max((int(event["total_tokens"]) for event in events if event["event"] == "eval"), default=0),
         )
 
 
 def corpus_of(stage: Stage) -> Corpus:
-    """The corpus of a stage; without its figures where it is not on this disk."""
+    """Return the corpus of a stage, without its figures where it is not on this disk."""
     try:
         manifest = read_manifest(stage.path / stage.spec.run.data_dir)
     except DataError:
@@ -140,13 +122,13 @@ def corpus_of(stage: Stage) -> Corpus:
 
 
 def status_of(done: bool, events: list[Event]) -> Status:
-    """What MLflow calls the state of a stage."""
-    last = next((event for event in reversed(events) if event["event"] in ("start", "end")), {})
-    return "FINISHED" if done else _ENDS.get(last.get("reason", ""), "RUNNING")
+    """Return the status of a stage's run."""
+    last = last_event(events, "start", "end") or {}
+    return "finished" if done else _ENDS.get(last.get("reason", ""), "running")
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values by dotted names; what is None has no value."""
+    """Yield nested values by dotted names, except None."""
     if isinstance(values, Mapping):
         for name, value in values.items():
             yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))

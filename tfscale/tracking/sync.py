@@ -1,86 +1,73 @@
-"""Bringing a store up to date with the stage folders, once."""
+"""Bringing a tracker up to date with the stage folders."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
 
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, without_password
 from tfscale.plan.arms import Arm
 from tfscale.tracking.arm_run import ArmRun
 from tfscale.tracking.comparison_run import ComparisonRun
-from tfscale.tracking.contact import Contact
+from tfscale.tracking.contact import Contact, stamp
 from tfscale.tracking.cursor import Cursor, Sent
-from tfscale.tracking.lock import locked
-from tfscale.tracking.runs import NAME, PARENT, History, Run, identity
-from tfscale.tracking.stage_run import StageRun
-from tfscale.tracking.store import Store, StoreError, reason, store_faults
-from tfscale.tracking.view import COLOURS
+from tfscale.tracking.runs import About, Run
+from tfscale.tracking.tracker import Tracker, TrackingError
 
-
-def sync(store: Store, experiment: str, arms: Iterable[Arm], comparison: Path | None = None) -> int:
-    """Sends whatever the store lacks of the arms and their stages; without opening it when there is nothing.
-
-    Doing it twice changes nothing, whatever happened in between: a crash, a lost cursor, a lost store.
-
-    Args:
-        experiment: the schedule's name.
-        arms: the chain first.
-        comparison: the folder of their comparison, which may not exist yet; its files are sent again when they have
-            changed.
-
-    Returns:
-        How many metric values were sent.
-
-    Raises:
-        StoreError: the store cannot be reached, or refuses. Part may have been sent; the next sync sends the rest.
-    """
-    return Session(store, experiment).sync(arms, comparison)
-
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours of the arms, the chain's first: those of the comparison's figures."""
 
 Family = tuple[Run, Sequence[Run]]
 """A run and its children."""
 
 
 class Session:
-    """Syncs of one experiment, one after another, that remember what the store holds."""
+    """Syncs of one experiment with one tracker.
 
-    def __init__(self, store: Store, experiment: str) -> None:
-        self._store, self._experiment = store, experiment
-        self._cursor = Cursor(store, experiment)
+    Doing it twice changes nothing, whatever happened in between: a crash, a lost cursor, a lost store.
+    """
+
+    def __init__(self, tracker: Tracker, experiment: str) -> None:
+        """
+        Args:
+            experiment: the schedule's name.
+        """
+        self._tracker, self._experiment = tracker, experiment
+        self._cursor = Cursor(tracker, experiment)
         self._contact: Contact | None = None
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
-        """As `sync`."""
-        arms = tuple(arms)
-        families: list[Family] = [
-            (ArmRun(each, colour), [StageRun(each, stage, colour) for stage in each.stages])
-            for arm, colour in zip(arms, cycle(COLOURS), strict=False)
-            for each in arm.by_seed()
-        ]
-        if comparison:
-            families.append((ComparisonRun(arms[0], comparison), []))
-        return self._send_lacking(families)
+        """Send whatever the tracker lacks of arms and their stages. It is not connected to when it lacks nothing.
 
-    def _send_lacking(self, families: Sequence[Family]) -> int:
-        """Sends what the store lacks of runs, each with its children."""
-        cursor = self._cursor
+        Args:
+            arms: the chain first.
+            comparison: the folder of their comparison, which may not exist yet.
+
+        Returns:
+            The number of values sent.
+
+        Raises:
+            TrackingError: the tracker cannot be reached, or refuses. Part may have been sent; the next sync sends the
+                rest.
+        """
         try:
-            cursor.path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(cursor.path.with_suffix(".lock")):
-                cursor.read()
-                if self._store.lacks({sent.run_id for sent in cursor.sent.values()}):
-                    self._contact = None
-                elif all(self._has_arrived(run, tags) for run, tags in self._tagged(families)):
-                    return 0
-                return self._send(families)
+            with self._cursor.held():
+                return self._sync(_families(tuple(arms), comparison))
         except OSError as error:
-            raise StoreError(f"the MLflow mirror of {self._experiment}: {error}") from error
+            raise TrackingError(f"{self._cursor.path}: {error}") from error
 
-    def _send(self, families: Sequence[Family]) -> int:
-        contact, self._contact = self._contact or self._open(), None  # dropped, unless all goes well
-        faults: list[StoreError] = []
+    def _sync(self, families: Sequence[Family]) -> int:
+        if self._tracker.lacks({sent.run_id for sent in self._cursor.sent.values()}):
+            self._contact = None
+        elif all(self._has_arrived(turn) for turn in self._turns(families)):
+            return 0
+        contact, self._contact = self._contact or self._connect(), None  # dropped, unless all goes well
+        faults: list[TrackingError] = []
         try:
-            sent = sum(self._send_run(contact, run, tags, faults) for run, tags in self._tagged(families))
+            sent = sum(self._send(contact, turn, faults) for turn in self._turns(families))
         finally:
             self._cursor.write()
         if faults:
@@ -88,52 +75,79 @@ class Session:
         self._contact = contact
         return sent
 
-    def _open(self) -> Contact:
-        with store_faults(self._store):
-            contact = Contact(self._store, self._experiment)
-        sent, there = self._cursor.sent, contact.run_ids
-        self._cursor.sent = {identity: run for identity, run in sent.items() if run.run_id in there}
+    def _connect(self) -> Contact:
+        with self._faults():
+            contact = Contact(self._tracker.connect(self._experiment))
+            there = contact.run_ids()
+        self._cursor.sent = {identity: run for identity, run in self._cursor.sent.items() if run.run_id in there}
         return contact
 
-    def _send_run(self, contact: Contact, run: Run, tags: dict[str, str], faults: list[StoreError]) -> int:
-        mark = _mark(run, tags)  # before the sources are read, so that what they gain meanwhile is seen next time
-        if mark is None or self._has_arrived(run, tags) or (history := _read(run, faults)) is None:
+    def _turns(self, families: Sequence[Family]) -> Iterator["_Turn"]:
+        """Yield the runs, each child after its parent's turn, for it needs the id of its parent's run."""
+        for parent, children in families:
+            turn = _turn(parent, None)
+            yield turn
+            sent = self._cursor.sent.get(turn.about.identity)
+            for child in children:
+                yield _turn(child, sent.run_id if sent else None)
+
+    def _has_arrived(self, turn: "_Turn") -> bool:
+        sent = self._cursor.sent.get(turn.about.identity)
+        return turn.mark is None or (sent is not None and sent.mark == turn.mark)
+
+    def _send(self, contact: Contact, turn: "_Turn", faults: list[TrackingError]) -> int:
+        """Send a run; what cannot be read, and files that cannot be sent, hold up no other run."""
+        if turn.mark is None or self._has_arrived(turn):
             return 0
-        with store_faults(self._store):
-            run_id, sent = contact.send(run, tags, history)
         try:
-            # Artifacts may live elsewhere, with credentials of their own: without them the metrics of other runs still
-            # arrive. Their clients raise what they like.
-            contact.send_files(run, tags)
-        except Exception as error:
-            faults.append(StoreError(f"artifacts of {tags[NAME]}, MLflow at {self._store.shown}: {reason(error)}"))
+            contents = turn.run.contents()
+        except UserFault as fault:
+            faults.append(TrackingError(str(fault)))
+            return 0
+        if contents is None:
+            return 0
+        with self._faults():
+            run_id, sent = contact.send(turn.about, contents, turn.parent)
+        try:
+            with self._faults(f"files of {turn.about.name}, "):  # they may be kept elsewhere, with other credentials
+                contact.send_files(run_id, contents.files)
+        except TrackingError as fault:
+            faults.append(fault)
         else:
-            self._cursor.sent[identity(tags)] = Sent(run_id, mark)
+            self._cursor.sent[turn.about.identity] = Sent(run_id, turn.mark)
         return sent
 
-    def _has_arrived(self, run: Run, tags: dict[str, str]) -> bool:
-        mark, sent = _mark(run, tags), self._cursor.sent.get(identity(tags))
-        return mark is None or (sent is not None and sent.mark == mark)
-
-    def _tagged(self, families: Sequence[Family]) -> Iterator[tuple[Run, dict[str, str]]]:
-        """The runs with all their tags. A child's are made after its parent's turn, for they hold its run's id."""
-        for parent, children in families:
-            tags = parent.tags()
-            yield parent, tags
-            sent = self._cursor.sent.get(identity(tags))
-            for child in children:
-                yield child, child.tags() | ({PARENT: sent.run_id} if sent else {})
+    @contextmanager
+    def _faults(self, what: str = "") -> Iterator[None]:
+        """Turn whatever a tracker and its client library raise into a TrackingError."""
+        try:
+            yield
+        except Exception as error:
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise TrackingError(without_password(f"{what}{self._tracker}: {lines[0]}")) from error
 
 
-def _read(run: Run, faults: list[StoreError]) -> History | None:
-    """A run's history; what cannot be read holds up no other run."""
-    try:
-        return run.history()
-    except UserFault as fault:
-        faults.append(StoreError(str(fault)))
-        return None
+@dataclass(frozen=True)
+class _Turn:
+    """A run whose turn it is to be sent."""
+
+    run: Run
+    about: About
+    parent: str | None
+    """Id of the parent's run."""
+    mark: str | None
+    """Changes with everything that is sent; None while the run has not begun. No measurement is read for it."""
 
 
-def _mark(run: Run, tags: dict[str, str]) -> str | None:
-    mark = run.mark()
-    return None if mark is None else f"{mark} {tags.get(PARENT, '')}".rstrip()
+def _turn(run: Run, parent: str | None) -> _Turn:
+    about, stamps = run.about(), [stamp(path) for path in run.sources()]
+    mark = hashlib.sha256(json.dumps([asdict(about), parent, stamps]).encode()).hexdigest()[:16]
+    return _Turn(run, about, parent, mark if stamps else None)
+
+
+def _families(arms: Sequence[Arm], comparison: Path | None) -> list[Family]:
+    runs = [ArmRun(each, colour) for arm, colour in zip(arms, cycle(COLOURS), strict=False) for each in arm.by_seed()]
+    families: list[Family] = [(run, run.stage_runs()) for run in runs]
+    if comparison:
+        families.append((ComparisonRun(arms[0], comparison), []))
+    return families

@@ -105,9 +105,9 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
 def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     """Trains the stage; False if it was asked to stop."""
     from tfscale.data.prepared import open_data
-    from tfscale.files import write_json
-    from tfscale.stage import events
+    from tfscale.stage.environment import write_environment
     from tfscale.stage.lock import StageLock
+    from tfscale.stage.result import is_finished
     from tfscale.stage.spec import read_spec
     from tfscale.training.device import environment, resolve
     from tfscale.training.loop import Trainer, check_vocabulary
@@ -115,13 +115,13 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
     with StageLock(stage_dir) if world.leads else nullcontext():
-        if (stage_dir / events.DONE_FILE).exists():
+        if is_finished(stage_dir):
             return True
         device = resolve(spec.run)
         data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
         check_vocabulary(spec, data)
         if world.leads:
-            write_json(stage_dir / "environment.json", environment(device))
+            write_environment(stage_dir, environment(device))
         return Trainer(stage_dir, spec, data, device, world, preempted).run()
 
 

@@ -14,6 +14,7 @@ import torch
 
 from tfscale import children
 from tfscale.host import process_peak_memory
+from tfscale.stage.environment import Environment
 from tfscale.stage.layout import Hardware
 from tfscale.stage.spec import RunSpec
 from tfscale.training.place import read_place
@@ -95,20 +96,20 @@ def _free_memory() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def environment(device: Device) -> dict[str, Any]:
-    """Versions, machine, device and commit, for environment.json."""
-    return {
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ("tfscale", "torch", "numpy", "safetensors")},
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "device": torch.cuda.get_device_name() if device.kind == "cuda" else platform.processor() or platform.machine(),
-        "precision": "bf16" if device.bf16 else "fp32",
-        "compiled": device.compiled,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "commit": _commit(),
-    }
+def environment(device: Device) -> Environment:
+    """Return versions, machine, device and commit of this process."""
+    return Environment(
+        host=socket.gethostname(),
+        device=torch.cuda.get_device_name() if device.kind == "cuda" else platform.processor() or platform.machine(),
+        precision="bf16" if device.bf16 else "fp32",
+        python=platform.python_version(),
+        packages={name: _version(name) for name in ("tfscale", "torch", "numpy", "safetensors")},
+        platform=platform.platform(),
+        compiled=device.compiled,
+        threads=torch.get_num_threads(),
+        cores=os.cpu_count(),
+        commit=_commit(),
+    )
 
 
 def _version(package: str) -> str | None:

@@ -14,12 +14,13 @@ from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Totals
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
-from tfscale.files import write_json
 from tfscale.models.counts import flops, parameters
 from tfscale.stage import events
 from tfscale.stage.ending import end_of, looks_at
+from tfscale.stage.heldout import write_blocks
 from tfscale.stage.layout import Layout, choose_layout, in_backward_faults, layout_of
 from tfscale.stage.learning_rate import learning_rate
+from tfscale.stage.result import FinalEvaluation, Result, StageSpeed, write_result
 from tfscale.stage.spec import StageSpec, key_of, steps_of
 from tfscale.training.device import Device, hardware_of
 from tfscale.training.energy import EnergyMeter
@@ -261,9 +262,8 @@ class Trainer:
         decided = self._decide()
         if self.step == self.steps and self.world.leads:
             # Before its event, so that an evaluation which is known of has them.
-            blocks = {"step": self.step, "tokens": result.block_tokens, "losses": result.block_losses}
-            write_json(self.stage_dir / events.HELDOUT_FILE, blocks)
-        self.log.write("eval", **self._position(), **_measures(result))
+            write_blocks(self.stage_dir, self.step, result.block_tokens, result.block_losses)
+        self.log.write("eval", **self._position(), **asdict(_final(result)))
         if decided:
             ends_at = self.steps * self.spec.batch_tokens
             self.log.write("ending", step=self.step, ends_at=ends_at, time=time.time())
@@ -338,20 +338,20 @@ class Trainer:
         self.log.write("end", step=self.step, reason="done", time=time.time())
         self.log.close()
         counters = self.state.counters
-        done = {
-            "key": key_of(self.spec),
-            "step": counters.step,
-            "tokens": self.steps * self.spec.batch_tokens,
-            "before": asdict(counters.before),
-            "totals": asdict(counters.totals),
-            "eval": _measures(self.evaluations[counters.step]),
-            "checkpoint": checkpoint.folder_name(counters.step),
-            "non_finite": len(self.bad_steps),
-            "peak_memory": self.device.peak_memory(),
-            "reserved_memory": self.device.reserved_memory(),
-            "speed": {"parameters": parameters(self.spec.model), "flops_per_second": self._flops_per_second()},
-        }
-        write_json(self.stage_dir / events.DONE_FILE, done)
+        result = Result(
+            key=key_of(self.spec),
+            step=counters.step,
+            tokens=self.steps * self.spec.batch_tokens,
+            before=counters.before,
+            totals=counters.totals,
+            eval=_final(self.evaluations[counters.step]),
+            checkpoint=checkpoint.folder_name(counters.step),
+            non_finite=len(self.bad_steps),
+            peak_memory=self.device.peak_memory(),
+            reserved_memory=self.device.reserved_memory(),
+            speed=StageSpeed(parameters(self.spec.model), self._flops_per_second()),
+        )
+        write_result(self.stage_dir, result)
 
     def _flops_per_second(self) -> float:
         totals, before = self.state.counters.totals, self.state.counters.before
@@ -370,11 +370,7 @@ def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
         raise ValueError(f"{data.folder}: has {entries} kinds of token, the stage's model {spec.model.vocab_size}")
 
 
-def _measures(result: Evaluation) -> dict[str, float]:
-    return {
-        "loss": result.loss,
-        "perplexity": result.perplexity,
-        "bits_per_byte": result.bits_per_byte,
-        "heldout_tokens": result.heldout_tokens,
-        "heldout_bytes": result.heldout_bytes,
-    }
+def _final(result: Evaluation) -> FinalEvaluation:
+    return FinalEvaluation(
+        result.loss, result.perplexity, result.bits_per_byte, result.heldout_tokens, result.heldout_bytes
+    )

@@ -2,34 +2,23 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tfscale.files import write_json
 from tfscale.models.counts import flops
-from tfscale.stage.events import read_events
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_done, read_done
+from tfscale.stage.events import last_event, read_events, totals_of
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.result import read_result
+from tfscale.totals import Totals
 from tfscale.tune.tuning import Finding, Trial, Tuning, chosen, last_loss
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What runs have cost by themselves, without what they grew out of."""
-
-    tokens: int
-    flops: int
-    seconds: float
-    """In training steps."""
-    device_seconds: float
 
 
 def write_record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """The record of a tuning that is finished, and the file in the runs folder that it is written to."""
     record = _record(tuning, findings, overrides)
     path = tuning.plan.runs / "tuning" / f"{record['schedule']}-{record['key']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
     return path, record
 
@@ -78,33 +67,18 @@ def _finite(loss: float | None) -> float | None:
     return loss if loss is not None and loss < math.inf else None
 
 
-def spent(findings: Iterable[Finding]) -> Spent:
-    """What all runs of the sweeps have cost so far, those that diverged too."""
+def spent(findings: Iterable[Finding]) -> Totals:
+    """Return what all runs of the sweeps have cost so far without what they grew out of; those that diverged count."""
     stages = {stage.key: stage for finding in findings for trial in finding.trials for stage in trial.stages}
-    costs = [_cost(stage) for stage in stages.values()]
-    return Spent(
-        sum(cost.tokens for cost in costs),
-        sum(cost.flops for cost in costs),
-        math.fsum(cost.seconds for cost in costs),
-        math.fsum(cost.device_seconds for cost in costs),
-    )
+    return sum(map(_cost, stages.values()), Totals(joules=0.0))
 
 
-def _cost(stage: Stage) -> Spent:
+def _cost(stage: Stage) -> Totals:
     if is_done(stage):
-        done = read_done(stage.path)
-        now, before = done["totals"], done["before"]
-        return Spent(**{name: now[name] - before[name] for name in ("tokens", "flops", "seconds", "device_seconds")})
-    trained = [event for event in read_events(stage.path) if event["event"] == "train"]
-    if not trained:
-        return Spent(0, 0, 0.0, 0.0)
-    last, before = trained[-1], {"seconds": 0.0, "device_seconds": 0.0}
-    if stage.spec.parent_dir is not None:
-        before = read_done(stage.path / stage.spec.parent_dir)["totals"]
-    tokens = last["tokens"]
-    return Spent(
-        tokens,
-        tokens * flops(stage.spec.model).training,
-        last["total_seconds"] - before["seconds"],
-        last["total_device_seconds"] - before["device_seconds"],
-    )
+        result = read_result(stage.path)
+        return result.totals - result.before
+    last = last_event(read_events(stage.path), "train")
+    if last is None:
+        return Totals(joules=0.0)
+    parent = stage.spec.parent_dir
+    return totals_of(last) - (read_result(stage.path / parent).totals if parent else Totals(joules=0.0))

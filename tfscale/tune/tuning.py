@@ -18,8 +18,8 @@ from tfscale.plan.arm_kind import arm_kind
 from tfscale.plan.arms import Arm
 from tfscale.plan.plan import Plan, Replicate, make_plan
 from tfscale.stage.events import read_events
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_done, read_done
+from tfscale.stage.folder import Stage, is_done, lineage
+from tfscale.stage.result import read_result
 from tfscale.tune.sweep import Choice, Sweep, beyond, candidates, choose
 
 
@@ -127,11 +127,8 @@ class Tuning:
         }
         ancestors: dict[str, Stage] = {}
         for stage in trained.values():
-            lineage: list[Stage] = []
-            while stage.spec.parent is not None:
-                stage = every[stage.spec.parent]
-                lineage.insert(0, stage)
-            ancestors |= {each.key: each for each in lineage if each.key not in trained}
+            descent = lineage(stage, lambda each: every.get(each.spec.parent or ""))
+            ancestors |= {each.key: each for each in descent if each.key not in trained}
         return Trial(rate, tuple(trained.values()), tuple(ancestors.values()))
 
 
@@ -244,6 +241,6 @@ def diverged(stage: Stage) -> bool:
 def last_loss(stage: Stage) -> float | None:
     """The last held-out loss; inf where there is none, None where it is not known yet."""
     if is_done(stage):
-        loss = float(read_done(stage.path)["eval"]["loss"])
+        loss = read_result(stage.path).evaluation.loss
         return loss if math.isfinite(loss) else math.inf
     return math.inf if diverged(stage) else None

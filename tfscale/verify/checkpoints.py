@@ -5,10 +5,9 @@ from pathlib import Path
 from tfscale import checkpoint
 from tfscale.checkpoint import MANIFEST_FILE, STATE_FILE, Counters
 from tfscale.models.init import build_model
-from tfscale.stage.events import DONE_FILE
+from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec
-from tfscale.verify.folder import StageFolder, costs_of, words
-from tfscale.verify.reading import Check, guarded
+from tfscale.verify.folder import Check, StageFolder, costs_of, guarded, words
 
 
 def verify_checkpoints(this: StageFolder) -> Check[None]:
@@ -37,8 +36,8 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
         if counters.before != this.before:
             yield f"{state}: begins at {words(counters.before)}; its parents ended at {words(this.before)}"
         yield from costs_of(f"{state}: totals", counters.totals, this.before, this.spec, counters.step)
-    if this.end is not None and counters.step == this.end.step and counters.totals != this.end.totals:
-        yield f"{state}: ends at {words(counters.totals)}; {DONE_FILE} says {words(this.end.totals)}"
+    if this.result is not None and counters.step == this.result.step and counters.totals != this.result.totals:
+        yield f"{state}: ends at {words(counters.totals)}; {DONE_FILE} says {words(this.result.totals)}"
     yield from _tensors(this.spec, folder, counters)
 
 

@@ -1,27 +1,39 @@
-"""A stage's folder as the checks see it, and what its steps must have cost."""
+"""What every check builds on: findings, the stage's folder as far as it could be read, and what its steps cost."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from tfscale.checkpoint import Totals
+from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.models.counts import flops
-from tfscale.stage.events import DONE_FILE
+from tfscale.stage.result import Result
 from tfscale.stage.spec import StageSpec
-from tfscale.verify.reading import Check, read_object
+from tfscale.totals import Totals
+
+T = TypeVar("T")
+Check = Generator[str, None, T]
+"""Yields findings, sentences that name a file, what is there and what should be; returns what later checks need."""
+
+DAMAGE = (
+    BrokenCheckpoint, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+"""Exceptions that a damaged file may raise in its reader."""
 
 
-@dataclass(frozen=True)
-class End:
-    """done.json."""
+def guarded(path: Path, check: Check[T]) -> Check[T | None]:
+    """Run a check; end it with a finding if a damaged file raises in it."""
+    try:
+        return (yield from check)
+    except DAMAGE as error:
+        yield damaged(path, error)
+        return None
 
-    key: str
-    step: int
-    tokens: int
-    before: Totals
-    totals: Totals
-    evaluation: dict[str, Any]
-    checkpoint: str
+
+def damaged(path: Path, error: Exception) -> str:
+    """Return an error of reading as a finding that names the path."""
+    message = str(error)
+    return message if str(path) in message else f"{path}: damaged ({type(error).__name__}: {message})"
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Parent:
     """The finished stage that another grew out of."""
 
     spec: StageSpec
-    end: End
+    result: Result
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class StageFolder:
     before: Totals | None
     """What its lineage had cost when it began; None where that cannot be known."""
     finished: bool
-    end: End | None
+    result: Result | None
     busy: bool
     """A live process works on it."""
 
@@ -55,22 +67,6 @@ def begun(path: Path) -> bool:
         return False
     except OSError:
         return True  # something is there that its readers will stumble over
-
-
-def read_end(path: Path) -> End:
-    """done.json of a stage's folder.
-
-    Raises:
-        ValueError: it is missing or not the end of a stage; the message names it.
-    """
-    file = path / DONE_FILE
-    values = read_object(file)
-    try:
-        before, totals = Totals(**values["before"]), Totals(**values["totals"])
-        evaluation = dict(values["eval"])
-        return End(values["key"], values["step"], values["tokens"], before, totals, evaluation, values["checkpoint"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: not the end of a stage ({type(error).__name__}: {error})") from error
 
 
 def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int) -> Check[None]:

@@ -4,10 +4,9 @@ from typing import Any
 
 from tfscale.growth.growth import from_dict
 from tfscale.stage.events import METRICS_FILE
+from tfscale.stage.growth_record import GROWTH_FILE, read_growth
 from tfscale.stage.spec import STAGE_FILE, StageSpec
-from tfscale.stage.status import GROWTH_FILE
-from tfscale.verify.folder import Parent, StageFolder
-from tfscale.verify.reading import Check, read_object
+from tfscale.verify.folder import Check, Parent, StageFolder
 
 
 def verify_growth(this: StageFolder) -> Check[None]:
@@ -19,7 +18,7 @@ def verify_growth(this: StageFolder) -> Check[None]:
         if (this.path / METRICS_FILE).exists():
             yield f"{file}: missing; the stage has been trained, so its growth was recorded there"
         return
-    growth = read_object(file)
+    growth = read_growth(this.path) or {}
     for name, wanted in _grown(spec, this.parent).items():
         if growth[name] != wanted:
             yield f"{file}: {name} is {growth[name]}; by {STAGE_FILE} and the parent it is {wanted}"
@@ -36,4 +35,4 @@ def _grown(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
         return wanted
     assert spec.growth is not None
     growth = from_dict(spec.growth, spec.model)
-    return wanted | {"parent_checkpoint": parent.end.checkpoint, **growth.facts(parent.spec.model, spec.model)}
+    return wanted | {"parent_checkpoint": parent.result.checkpoint, **growth.facts(parent.spec.model, spec.model)}

@@ -1,14 +1,14 @@
 """Whether metrics.jsonl is whole and rises step by step to what done.json says."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 from tfscale.checkpoint import Totals, folder_name
-from tfscale.stage.events import DONE_FILE, METRICS_FILE, Event, fold, parse
+from tfscale.stage.events import METRICS_FILE, Event, fold, last_event, parse, read_lines, totals_of
+from tfscale.stage.result import DONE_FILE, Result
 from tfscale.stage.spec import CHECKPOINTS
-from tfscale.verify.folder import End, StageFolder, costs_of, words
-from tfscale.verify.reading import Check, read_lines
+from tfscale.verify.folder import Check, StageFolder, costs_of, words
 
 MOST = 5
 """Findings told of one file: a wrong total is wrong in every line."""
@@ -35,8 +35,8 @@ def _events(this: StageFolder, file: Path) -> Check[None]:
     events = yield from _whole_events(file, this.finished)
     history = fold(events)
     yield from _measurements(this, file, [event for event in history if event["event"] in ("train", "eval")])
-    if this.end is not None:
-        yield from _last_words(this.end, file, history)
+    if this.result is not None:
+        yield from _last_words(this.result, file, history)
     elif not this.finished and not this.busy:
         yield from _last_saved(this, file, history)
 
@@ -73,7 +73,7 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
     for event in events:
         kind, step = event["event"], event["step"]
         what = f"{file}: line {event['line']}, {kind} of step {step}"
-        totals = _totals(event)
+        totals = totals_of(event)
         if step <= steps[kind]:
             yield f"{what}: stands after step {steps[kind]}; steps rise"
         if event["tokens"] != step * this.spec.batch_tokens:
@@ -85,21 +85,16 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
         steps[kind], last = step, totals
 
 
-def _totals(event: Event) -> Totals:
-    names = [field.name for field in fields(Totals) if field.default is not None or f"total_{field.name}" in event]
-    return Totals(**{name: event[f"total_{name}"] for name in names})
-
-
 def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
     """Each amount beside what it was before; energy is not always known."""
     pairs = zip(astuple(totals), astuple(last), strict=True)
     return [(now, then) for now, then in pairs if now is not None and then is not None]
 
 
-def _last_words(end: End, file: Path, history: list[Event]) -> Check[None]:
-    evaluation = next((event for event in reversed(history) if event["event"] == "eval"), {})
+def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:
+    evaluation = last_event(history, "eval") or {}
     totals = {f"total_{name}": value for name, value in asdict(end.totals).items()}
-    for name, wanted in {"step": end.step, **totals, **end.evaluation}.items():
+    for name, wanted in {"step": end.step, **totals, **asdict(end.evaluation)}.items():
         if evaluation.get(name) != wanted:
             yield f"{file}: {name} of the last evaluation is {evaluation.get(name)}; {DONE_FILE} says {wanted}"
     if not history or history[-1].get("reason") != "done":
@@ -108,7 +103,7 @@ def _last_words(end: End, file: Path, history: list[Event]) -> Check[None]:
 
 def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
     """Whether the checkpoint that the stage would go on from is still there, or a newer one whose event a kill cost."""
-    last = next((event for event in reversed(history) if event["event"] in ("checkpoint", "start")), None)
+    last = last_event(history, "checkpoint", "start")
     if last is None or (last["step"] == 0 and this.parent is None):
         return
     name = folder_name(last["step"])

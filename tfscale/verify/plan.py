@@ -7,13 +7,15 @@ from pathlib import Path
 
 from tfscale.data.manifest import TOKENIZER_FILE, read_manifest
 from tfscale.data.prepared import open_data
+from tfscale.files import sha256_of
 from tfscale.models.counts import flops
 from tfscale.plan.plan import Plan
-from tfscale.stage.events import DONE_FILE, METRICS_FILE, parse
-from tfscale.stage.folder import Stage
+from tfscale.stage.events import METRICS_FILE, parse, read_lines
+from tfscale.stage.folder import Stage, is_done, lineage
+from tfscale.stage.result import DONE_FILE, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, key_of, read_spec
-from tfscale.verify.folder import begun, read_end
-from tfscale.verify.reading import DAMAGE, Check, damaged, guarded, read_lines, sha256_of
+from tfscale.totals import NOTHING
+from tfscale.verify.folder import DAMAGE, Check, begun, damaged, guarded
 from tfscale.verify.stage import verify_stage
 
 ROUNDING = 1e-6
@@ -64,7 +66,7 @@ def amount(plan: Plan) -> Amount:
 
 
 def _lineages(plan: Plan) -> Check[None]:
-    done = [stage for stage in plan.stages if (stage.path / DONE_FILE).exists()]
+    done = [stage for stage in plan.stages if is_done(stage)]
     parents = {stage.spec.parent for stage in done}
     for last in done:
         if last.key not in parents:
@@ -74,23 +76,20 @@ def _lineages(plan: Plan) -> Check[None]:
 def _sums(plan: Plan, last: Stage) -> Check[None]:
     """Whether the stages that led to `last`, each by itself, add up to its totals."""
     stages = {stage.key: stage for stage in plan.stages}
-    lineage = [last]
-    while lineage[-1].spec.parent is not None:
-        lineage.append(stages[lineage[-1].spec.parent])
-    ends = [read_end(stage.path) for stage in lineage]
-    tokens = sum(stage.spec.tokens for stage in lineage)
-    work = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in lineage)
-    seconds = sum(end.totals.seconds - end.before.seconds for end in ends)
-    device_seconds = sum(end.totals.device_seconds - end.before.device_seconds for end in ends)
-    totals = ends[0].totals
+    descent = lineage(last, lambda stage: stages[stage.spec.parent] if stage.spec.parent else None)
+    results = [read_result(stage.path) for stage in descent]
+    tokens = sum(stage.spec.tokens for stage in descent)
+    work = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in descent)
+    spent = sum((result.totals - result.before for result in results), NOTHING)
+    totals = results[-1].totals
     for name, there, added, rounding in (
         ("tokens", totals.tokens, tokens, 0.0),
         ("FLOPs", totals.flops, work, 0.0),
-        ("seconds", totals.seconds, seconds, ROUNDING),
-        ("device-seconds", totals.device_seconds, device_seconds, ROUNDING),
+        ("seconds", totals.seconds, spent.seconds, ROUNDING),
+        ("device-seconds", totals.device_seconds, spent.device_seconds, ROUNDING),
     ):
         if there != added and not (rounding and math.isclose(there, added, rel_tol=rounding)):
-            yield f"{last.path / DONE_FILE}: {there} {name}; the {len(ends)} stages of its lineage add up to {added}"
+            yield f"{last.path / DONE_FILE}: {there} {name}; the {len(results)} stages of its lineage add up to {added}"
 
 
 def _data(plan: Plan) -> Check[None]:

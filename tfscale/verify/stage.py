@@ -6,17 +6,17 @@ from pathlib import Path
 from tfscale import checkpoint
 from tfscale.checkpoint import Totals
 from tfscale.stage.ending import end_of
-from tfscale.stage.events import DONE_FILE, HELDOUT_FILE, METRICS_FILE, read_events
+from tfscale.stage.events import METRICS_FILE, read_events
 from tfscale.stage.folder import Stage
-from tfscale.stage.heldout import read_blocks
+from tfscale.stage.growth_record import GROWTH_FILE
+from tfscale.stage.heldout import HELDOUT_FILE, read_blocks
 from tfscale.stage.lock import held
+from tfscale.stage.result import DONE_FILE, Result, is_finished, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec
-from tfscale.stage.status import GROWTH_FILE
 from tfscale.verify.checkpoints import verify_checkpoints
-from tfscale.verify.folder import End, Parent, StageFolder, begun, costs_of, read_end, words
+from tfscale.verify.folder import DAMAGE, Check, Parent, StageFolder, begun, costs_of, damaged, guarded, words
 from tfscale.verify.growth import verify_growth
 from tfscale.verify.metrics import verify_metrics
-from tfscale.verify.reading import DAMAGE, Check, damaged, guarded
 
 
 def verify_stage(stage: Stage) -> list[str]:
@@ -28,14 +28,14 @@ def _stage(stage: Stage) -> Check[None]:
     path = stage.path
     if not begun(path):
         return
-    busy, finished = held(path) is not None, (path / DONE_FILE).exists()
+    busy, finished = held(path) is not None, is_finished(path)
     spec = yield from _spec(stage)
     if finished:
         spec = (yield from guarded(path / METRICS_FILE, _by_its_rule(path, spec))) or spec
-    end = (yield from guarded(path / DONE_FILE, _end(path, spec))) if finished else None
+    result = (yield from guarded(path / DONE_FILE, _result(path, spec))) if finished else None
     parent = (yield from guarded(path / STAGE_FILE, _parent(path, spec))) if spec.parent else None
-    before = yield from _before(path, spec, parent, end)
-    this = StageFolder(path, spec, parent, before, finished, end, busy)
+    before = yield from _before(path, spec, parent, result)
+    this = StageFolder(path, spec, parent, before, finished, result, busy)
     yield from guarded(path / GROWTH_FILE, verify_growth(this))
     yield from guarded(path / METRICS_FILE, verify_metrics(this))
     yield from guarded(path / HELDOUT_FILE, _blocks(this))
@@ -44,8 +44,8 @@ def _stage(stage: Stage) -> Check[None]:
 
 def _blocks(this: StageFolder) -> Check[None]:
     """The held-out text's blocks make up the final evaluation; stages of older versions have none."""
-    if this.end is not None:
-        read_blocks(this.path, this.end.step, this.end.evaluation["loss"])
+    if this.result is not None:
+        read_blocks(this.path, this.result.step, this.result.evaluation.loss)
     yield from ()
 
 
@@ -75,22 +75,22 @@ def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
     return replace(spec, tokens=last * spec.batch_tokens)
 
 
-def _end(path: Path, spec: StageSpec) -> Check[End]:
-    file, end = path / DONE_FILE, read_end(path)
+def _result(path: Path, spec: StageSpec) -> Check[Result]:
+    file, result = path / DONE_FILE, read_result(path)
     wanted = {"key": key_of(spec), "step": spec.steps, "tokens": spec.tokens,
               "checkpoint": checkpoint.folder_name(spec.steps)}  # fmt: skip
     for name, value in wanted.items():
-        if getattr(end, name) != value:
-            yield f"{file}: {name} is {getattr(end, name)}; by {STAGE_FILE} it is {value}"
-    yield from costs_of(f"{file}: totals", end.totals, end.before, spec, spec.steps)
-    return end
+        if getattr(result, name) != value:
+            yield f"{file}: {name} is {getattr(result, name)}; by {STAGE_FILE} it is {value}"
+    yield from costs_of(f"{file}: totals", result.totals, result.before, spec, spec.steps)
+    return result
 
 
 def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
     assert spec.parent_dir is not None, "a stage with a parent says where it is"
     folder = (path / spec.parent_dir).resolve()
     try:
-        parent = Parent(read_spec(folder), read_end(folder))
+        parent = Parent(read_spec(folder), read_result(folder))
     except DAMAGE as error:
         yield f"{path} grows out of {spec.parent}, which is not a finished stage: {damaged(folder, error)}"
         return None
@@ -101,11 +101,11 @@ def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
     return parent
 
 
-def _before(path: Path, spec: StageSpec, parent: Parent | None, end: End | None) -> Check[Totals | None]:
+def _before(path: Path, spec: StageSpec, parent: Parent | None, result: Result | None) -> Check[Totals | None]:
     if spec.parent and parent is None:
-        return end.before if end else None
-    before = parent.end.totals if parent else Totals()
-    if end and end.before != before:
+        return result.before if result else None
+    before = parent.result.totals if parent else Totals()
+    if result and result.before != before:
         origin = f"its parent {spec.parent} ended at" if parent else "a stage without a parent begins at"
-        yield f"{path / DONE_FILE}: begins at {words(end.before)}; {origin} {words(before)}"
+        yield f"{path / DONE_FILE}: begins at {words(result.before)}; {origin} {words(before)}"
     return before

@@ -17,7 +17,7 @@ from tfscale.faults import PREEMPTED, USER_FAULT
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, Phase
 from tfscale.orchestrate.launchers.processes import built_for_devices, growing_command, launch, training_command
 from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_grown
+from tfscale.stage.growth_record import is_grown
 
 PAUSE = 0.1
 """Seconds between two looks at processes."""

@@ -19,8 +19,7 @@ from tfscale.files import write_json
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.orchestrate.launchers.machine import phase_of
 from tfscale.orchestrate.launchers.slurm_job import StageJob
-from tfscale.stage.folder import Stage
-from tfscale.stage.status import is_done
+from tfscale.stage.folder import Stage, is_done
 
 if TYPE_CHECKING:
     from submitit import SlurmExecutor

@@ -14,8 +14,8 @@ from tfscale.extensions import load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.orchestrate.launchers.processes import growing_command, launch, training_command
+from tfscale.stage.growth_record import is_grown
 from tfscale.stage.spec import read_spec
-from tfscale.stage.status import is_grown
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

@@ -1,36 +1,44 @@
-"""Small files, digests, and what reaches the disk."""
+"""manifest.json: size and SHA-256 of every other file of a checkpoint."""
 
-import hashlib
-import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tfscale.checkpoint.contents import BrokenCheckpoint
+from tfscale.checkpoint.contents import MANIFEST_FILE, BrokenCheckpoint
+from tfscale.files import HASHED_AT_ONCE, read_object, sha256_of, sync
 from tfscale.host import cores
+from tfscale.untrusted import check_file_name
 
 Entry = dict[str, Any]
 """Bytes and SHA-256 of a file."""
 Entries = dict[str, Entry]
 """By the file's name: what a manifest holds."""
-HASHED_AT_ONCE = 8
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
         BrokenCheckpoint: it cannot be read, or holds no object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BrokenCheckpoint(f"{path}: {error}") from error
-    if not isinstance(values, dict):
-        raise BrokenCheckpoint(f"{path}: not a JSON object")
-    return values
+        return read_object(path)
+    except ValueError as error:
+        raise BrokenCheckpoint(str(error)) from error
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MANIFEST_FILE
+    manifest = read_json(path)
+    for name, entry in manifest.items():
+        try:
+            check_file_name(name)
+        except ValueError as error:
+            raise BrokenCheckpoint(f"{path}: {error}") from error
+        if not isinstance(entry, dict) or not entry.keys() >= {"bytes", "sha256"}:
+            raise BrokenCheckpoint(f"{path}: says neither size nor SHA-256 of {name}")
+    return manifest
 
 
 class Described:
@@ -71,24 +79,4 @@ def describe(files: Iterable[Path]) -> Entries:
 
 def _describe(file: Path) -> Entry:
     sync(file)
-    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-
-
-def digests(files: Sequence[Path]) -> list[str]:
-    """SHA-256 of each file, several at once."""
-    with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as pool:
-        return list(pool.map(_sha256, files))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Makes sure that a file, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}

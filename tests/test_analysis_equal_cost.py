@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from test_analysis_curves import write_arms, write_stage
 
-from tfscale.analysis.bootstrap import Sample, sample
-from tfscale.analysis.comparison import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
+from tfscale.analysis.bootstrap import NoiseFloor, Sample, sample
 from tfscale.analysis.curves import ArmCurve, StageCurve, read_arms, read_stage
-from tfscale.analysis.noise import NoiseFloor
+from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 
 
 def arms(runs: Path) -> tuple[ArmCurve, ArmCurve, ArmCurve]:

@@ -7,12 +7,11 @@ MLflow's page keeps the views that people share as JSON in the experiment's tags
 import json
 from typing import Any
 
-from tfscale.tracking.points import CURVE, ENDPOINTS
-from tfscale.tracking.runs import NOTE
+from tfscale.tracking.mlflow.metrics import CURVE, ENDPOINTS
 
 SHARED = "tfscale"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Of the arms, the chain's first: those of the comparison's figures."""
+NOTE = "mlflow.note.content"
+"""Tag that is shown above a run or an experiment, as Markdown."""
 _KIND = "mlflow.experimentKind"
 """Without it the page is one for applications of language models."""
 _SECTION = "perplexity-over-compute"

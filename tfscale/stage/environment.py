@@ -1,0 +1,48 @@
+"""environment.json: where a stage was trained last, and with which versions."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tfscale.files import read_object, write_json
+from tfscale.untrusted import check_fields, from_known
+
+ENVIRONMENT_FILE = "environment.json"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Versions, machine, device and commit of the process that trains."""
+
+    host: str = ""
+    device: str = ""
+    """As torch.cuda.get_device_name prints it; on the CPU its architecture."""
+    precision: str = ""
+    """bf16 (autocast) or fp32."""
+    python: str = ""
+    packages: dict[str, str | None] = field(default_factory=dict)
+    platform: str = ""
+    compiled: bool = False
+    threads: int = 0
+    cores: int | None = None
+    commit: str | None = None
+
+
+def write_environment(stage_dir: Path, environment: Environment) -> None:
+    """Write environment.json, atomically."""
+    write_json(stage_dir / ENVIRONMENT_FILE, asdict(environment))
+
+
+def read_environment(stage_dir: Path) -> Environment:
+    """Read environment.json.
+
+    Raises:
+        ValueError: it is missing or damaged; the message names it.
+    """
+    path = stage_dir / ENVIRONMENT_FILE
+    values = read_object(path)
+    try:
+        environment = from_known(Environment, values)
+        check_fields(environment)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return environment

@@ -1,0 +1,48 @@
+"""growth.json and import.json: where the first weights of a stage came from that did not begin from scratch.
+
+growth.json holds parent, recipe and sizes (`tfscale.growth` says which), how far the logits moved, and what the growth
+took; import.json holds the files that weights were imported from, and their hashes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from tfscale.files import read_object, write_json
+from tfscale.stage.spec import CHECKPOINTS
+
+GROWTH_FILE = "growth.json"
+IMPORT_FILE = "import.json"
+
+
+def is_grown(stage_dir: Path) -> bool:
+    """Return whether the checkpoint that a stage inherits has been made and, after a growth, verified."""
+    made = any((stage_dir / name).exists() for name in (GROWTH_FILE, IMPORT_FILE))
+    return made and any((stage_dir / CHECKPOINTS).glob("step-*"))
+
+
+def write_growth(stage_dir: Path, record: dict[str, Any]) -> None:
+    """Write growth.json, atomically."""
+    write_json(stage_dir / GROWTH_FILE, record)
+
+
+def read_growth(stage_dir: Path) -> dict[str, Any] | None:
+    """Read growth.json; return None for a stage that has not grown.
+
+    Raises:
+        ValueError: the file is not a JSON object; the message names it.
+    """
+    return read_object(stage_dir / GROWTH_FILE) if (stage_dir / GROWTH_FILE).exists() else None
+
+
+def write_import(stage_dir: Path, record: dict[str, Any]) -> None:
+    """Write import.json, atomically."""
+    write_json(stage_dir / IMPORT_FILE, record)
+
+
+def read_import(stage_dir: Path) -> dict[str, Any] | None:
+    """Read import.json; return None for a stage whose weights were not imported.
+
+    Raises:
+        ValueError: the file is not a JSON object; the message names it.
+    """
+    return read_object(stage_dir / IMPORT_FILE) if (stage_dir / IMPORT_FILE).exists() else None

@@ -1,0 +1,117 @@
+"""done.json: the result of a finished stage, written last and whole.
+
+{"key": ..., "step": ..., "tokens": ..., "before": {totals}, "totals": {totals}, "eval": {...} | null,
+ "checkpoint": "step-...", "non_finite": ..., "peak_memory": ..., "reserved_memory": ...,
+ "speed": {"parameters": ..., "flops_per_second": ...}}
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfscale.files import read_object, write_json
+from tfscale.totals import Totals
+from tfscale.untrusted import check_fields, check_file_name, from_known
+
+DONE_FILE = "done.json"
+_MAY_DIVERGE = {"largest": math.inf}
+
+
+@dataclass(frozen=True)
+class FinalEvaluation:
+    """The validation of a stage's final model; non-finite where it diverged."""
+
+    loss: float = field(metadata=_MAY_DIVERGE)
+    """In nats per token."""
+    perplexity: float = field(metadata=_MAY_DIVERGE)
+    bits_per_byte: float = field(metadata=_MAY_DIVERGE)
+    heldout_tokens: int | None = None
+    heldout_bytes: float | None = None
+
+
+@dataclass(frozen=True)
+class StageSpeed:
+    """The speed of training, averaged over the stage."""
+
+    parameters: int
+    flops_per_second: float
+    """Model FLOP/s of all devices together; 0 if no step was timed."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a stage. Fields with a default are absent from stages of older versions or imported ones."""
+
+    key: str
+    step: int
+    tokens: int
+    before: Totals
+    """The cost of the lineage when the stage began."""
+    totals: Totals
+    """The cost of the lineage when it ended."""
+    eval: FinalEvaluation | None
+    """None for a model that was imported without a corpus."""
+    checkpoint: str
+    """Name of the final checkpoint's folder."""
+    non_finite: int = 0
+    """Steps with a non-finite loss or gradient."""
+    peak_memory: int | None = None
+    """Bytes of the leading process: allocated on its device, or on the CPU resident."""
+    reserved_memory: int | None = None
+    speed: StageSpeed | None = None
+
+    @property
+    def evaluation(self) -> FinalEvaluation:
+        """The final evaluation of a stage that was trained or taken over on a corpus.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.eval is None:
+            raise ValueError(f"stage {self.key} was imported without a corpus and has not been evaluated")
+        return self.eval
+
+
+def is_finished(stage_dir: Path) -> bool:
+    """Return whether a stage's folder holds a result."""
+    return (stage_dir / DONE_FILE).exists()
+
+
+def write_result(stage_dir: Path, result: Result) -> None:
+    """Write done.json, atomically."""
+    write_json(stage_dir / DONE_FILE, to_dict(result))
+
+
+def to_dict(result: Result) -> dict[str, Any]:
+    """Return what done.json holds; figures that are not known are left out."""
+    values = asdict(result)
+    known = {name: value for name, value in values.items() if value is not None or name == "eval"}
+    if result.eval is not None:
+        known["eval"] = {name: value for name, value in values["eval"].items() if value is not None}
+    return known
+
+
+def read_result(stage_dir: Path) -> Result:
+    """Read done.json.
+
+    Raises:
+        ValueError: the stage is not finished, or the file is not the end of a stage; the message names it.
+    """
+    path = stage_dir / DONE_FILE
+    if not path.exists():
+        raise ValueError(f"{path}: not there; the stage is not finished")
+    try:
+        values = read_object(path)
+        for name, kind in (("before", Totals), ("totals", Totals), ("eval", FinalEvaluation), ("speed", StageSpeed)):
+            if values.get(name) is not None:
+                values[name] = from_known(kind, values[name])
+        result = from_known(Result, values)
+        check_fields(result)
+        check_file_name(result.checkpoint)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: not the end of a stage ({error}). It is written whole when a stage ends; delete it and run the "
+            "same command again."
+        ) from error
+    return result

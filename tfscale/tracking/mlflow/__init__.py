@@ -1,0 +1,1 @@
+"""MLflow as a tracker. Nothing outside this package imports MLflow."""

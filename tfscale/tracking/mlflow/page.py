@@ -1,0 +1,34 @@
+"""MLflow's own page on the runs."""
+
+from tfscale import children
+from tfscale.tracking.mlflow.tracker import MlflowTracker, quiet_environment
+
+
+def ui_command(tracker: MlflowTracker, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+    """Return the command that serves MLflow's page on a store, to be run with `ui_environment` until it is interrupted.
+
+    Raises:
+        ValueError: the store is a server, which has a page of its own.
+    """
+    if tracker.artifacts is None:
+        raise ValueError(f"tracking.uri={tracker.shown} is an MLflow server: open it in a browser")
+    return [
+        *children.python("mlflow", "server"),
+        *("--backend-store-uri", tracker.uri),
+        *("--artifacts-destination", tracker.artifacts),
+        *("--host", host, "--port", str(port), "--workers", "1"),
+    ]
+
+
+def ui_environment() -> dict[str, str]:
+    """Return the environment of that command: this process's, without telemetry and background jobs."""
+    defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return children.environment(defaults=defaults, mlflow=True)
+
+
+def experiment_id(tracker: MlflowTracker, name: str) -> str | None:
+    """Return the id of an experiment; None where a sqlite store does not have it, and for any other store."""
+    if tracker.database is None or not tracker.exists() or tracker.unreachable():
+        return None
+    found = tracker.client().get_experiment_by_name(name)
+    return None if found is None else str(found.experiment_id)

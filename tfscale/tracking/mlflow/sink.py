@@ -1,0 +1,159 @@
+"""A connection to one MLflow experiment."""
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypeVar
+
+from tfscale.tracking.mlflow.metrics import key_and_step, metrics
+from tfscale.tracking.mlflow.models import send_model
+from tfscale.tracking.mlflow.view import NOTE, experiment_tags
+from tfscale.tracking.points import Point, is_evaluation
+from tfscale.tracking.runs import About, Artifact, Contents, Corpus, identity
+from tfscale.tracking.tracker import Sink
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_RUNS_AT_MOST = 50_000
+_METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
+_LONGEST_PARAM, _LONGEST_NOTE = 6000, 7500
+"""Limits of MLflow, in characters."""
+_NAME, _PARENT, _COLOUR = "mlflow.runName", "mlflow.parentRunId", "mlflow.runColor"
+
+T = TypeVar("T")
+
+
+class MlflowSink(Sink):
+    """A connection to one experiment, which is created if it is missing and restored if it was deleted.
+
+    Args:
+        artifacts: URI under which a new experiment keeps its artifacts; None: the server decides.
+    """
+
+    def __init__(self, client: "MlflowClient", experiment: str, artifacts: str | None) -> None:
+        self._client = client
+        self._experiment_id = _experiment_id(client, experiment, artifacts)
+        self._found = self._search()
+        self._open: dict[str, Run] = {}
+
+    def run_ids(self) -> set[str]:
+        return {run.info.run_id for run in self._found.values() if not _is_deleted(run)}
+
+    def open(self, about: About, contents: Contents, parent: str | None) -> str:
+        tags = _tags(about, parent)
+        if about.identity not in self._found:
+            self._found = self._search()  # another process may have made it by now
+        if about.identity not in self._found:
+            self._found[about.identity] = self._client.create_run(self._experiment_id, contents.start, tags)
+        run_id = str(self._found[about.identity].info.run_id)
+        run = self._open[run_id] = self._client.get_run(run_id)
+        if _is_deleted(run):
+            self._client.restore_run(run_id)
+        self._send_tags_and_params(run, tags, contents.params)
+        if contents.corpus is not None:
+            self._send_corpus(run, contents.corpus)
+        return run_id
+
+    def place(self, point: Point) -> Hashable:
+        return _place(*key_and_step(point), point.time)
+
+    def held(self, run_id: str) -> Counter[Hashable]:
+        return Counter(
+            _place(name, metric.step, metric.timestamp)
+            for name in self._open[run_id].data.metrics
+            for metric in self._client.get_metric_history(run_id, name)
+        )
+
+    def send(self, run_id: str, points: Sequence[Point]) -> None:
+        for batch in _batches(metrics(points), _METRICS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=batch, synchronous=True)
+
+    def send_file(self, run_id: str, file: Artifact) -> None:
+        with TemporaryDirectory() as folder:
+            aside = Path(folder) / file.path.name
+            aside.write_bytes(file.content())
+            self._client.log_artifact(run_id, str(aside))
+
+    def finish(self, run_id: str, contents: Contents) -> None:
+        run = self._open[run_id]
+        if contents.model is not None:
+            send_model(self._client, run, contents.model, [point for point in contents.points if point.is_of_model])
+        status = contents.status.upper()
+        if contents.status == "running":
+            if run.info.status != status:
+                self._client.update_run(run_id, status)
+        elif (run.info.status, run.info.end_time) != (status, contents.end):
+            self._client.set_terminated(run_id, status, contents.end)
+
+    def _search(self) -> dict[str, "Run"]:
+        """Return the experiment's runs by identity, deleted ones too; of two with the same identity, the same one every
+        time."""
+        from mlflow.entities import ViewType
+
+        found = list(self._client.search_runs([self._experiment_id], "", ViewType.ALL, _RUNS_AT_MOST))
+        found.sort(key=lambda run: (not _is_deleted(run), run.info.run_id))
+        return {identity(run.data.tags): run for run in found}
+
+    def _send_tags_and_params(self, run: "Run", tags: dict[str, str], params: dict[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        stored = run.data.tags
+        changed = {name: value for name, value in tags.items() if stored.get(name) != value}
+        if _COLOUR in stored:
+            changed.pop(_COLOUR, None)  # people may choose another one
+        if changed:
+            self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in changed.items()], synchronous=True)
+        # A parameter can be written once. A key's parameters never change, so those that are there are left alone.
+        missing = [Param(name, value[:_LONGEST_PARAM]) for name, value in params.items() if name not in run.data.params]
+        for batch in _batches(missing, _PARAMS_PER_BATCH):
+            self._client.log_batch(run.info.run_id, params=batch, synchronous=True)
+
+    def _send_corpus(self, run: "Run", corpus: Corpus) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        if corpus.fingerprint not in {each.dataset.digest for each in inputs}:
+            dataset = Dataset(corpus.name, corpus.fingerprint, "tfscale", corpus.source, profile=corpus.profile)
+            context = InputTag("mlflow.data.context", "training")
+            self._client.log_inputs(run.info.run_id, [DatasetInput(dataset, [context])])
+
+
+def _experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return str(client.create_experiment(name, artifacts, experiment_tags()))
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)  # its name stays taken, so a new one cannot be made
+    for tag, value in experiment_tags().items():
+        if tag not in experiment.tags:  # what people have changed stays
+            client.set_experiment_tag(experiment.experiment_id, tag, value)
+    return str(experiment.experiment_id)
+
+
+def _tags(about: About, parent: str | None) -> dict[str, str]:
+    shown = {
+        _NAME: about.name,
+        _PARENT: parent,
+        _COLOUR: about.colour,
+        NOTE: about.note if len(about.note) <= _LONGEST_NOTE else None,
+    }
+    return {name: value for name, value in shown.items() if value} | about.tags
+
+
+def _place(key: str, step: int, time: int) -> Hashable:
+    """Return what a value is known by. Evaluations within one GFLOP, as in tiny runs, share a place over compute."""
+    return key, step, time if is_evaluation(key) else 0
+
+
+def _is_deleted(run: "Run") -> bool:
+    return bool(run.info.lifecycle_stage == "deleted")
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch

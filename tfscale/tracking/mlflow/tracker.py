@@ -1,0 +1,160 @@
+"""Where the MLflow store is, and how it is reached, quietly and without long waits."""
+
+import os
+import sqlite3
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfscale.tracking.lock import locked
+from tfscale.tracking.mlflow.urls import check_driver, is_server, read_only, sqlite_file, sqlite_url
+from tfscale.tracking.tracker import Sink, Tracker
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REACH_SECONDS = 5.0
+"""How long a server is waited for when it is asked whether it answers."""
+
+
+class MlflowTracker(Tracker):
+    """An MLflow tracking store: by default `mlflow.db` in the runs folder, with the artifacts in `mlartifacts`.
+
+    Args:
+        uri: any MLflow tracking URI but that of a file store. A relative sqlite path counts from the current folder,
+            and `~` is the home folder.
+
+    Raises:
+        ValueError: the URI is malformed or a file store's, its database driver is not installed, or MLflow cannot keep
+            artifacts under the path.
+    """
+
+    title = "MLflow"
+
+    def __init__(self, runs: Path, uri: str | None = None) -> None:
+        runs = runs.resolve()
+        self.database: Path | None = None
+        """File of a sqlite store; None for any other."""
+        self.artifacts: str | None = None
+        """URI under which new experiments keep their artifacts; None: the server decides."""
+        if uri is None or uri.partition(":")[0] in ("sqlite", "sqlite+pysqlite"):
+            self.database, query = sqlite_file(uri) if uri else (runs / "mlflow.db", {})
+            self.artifacts = _artifacts(self.database.parent)
+            uri = sqlite_url(self.database, query)
+        elif not is_server(uri):
+            check_driver(uri)
+            self.artifacts = _artifacts(runs)
+        super().__init__(runs, uri)
+
+    @property
+    def shown(self) -> str:
+        return f"sqlite:///{self.database}" if self.database is not None else super().shown
+
+    def connect(self, experiment: str) -> Sink:
+        from tfscale.tracking.mlflow.sink import MlflowSink
+
+        return MlflowSink(self.client(), experiment, self.artifacts)
+
+    def client(self) -> "MlflowClient":
+        """Return a client of the store, whose schema exists then. It is addressed by explicit ids alone, so that
+        MLFLOW_RUN_ID, MLFLOW_EXPERIMENT_ID and MLFLOW_TRACKING_URI have no effect."""
+        for name, value in quiet_environment().items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        if self.database is not None:
+            _create_schema(self.database, self.artifacts)
+            _try_sqlite(self.database)
+        elif not is_server(self.uri):
+            _try_server(self.uri)
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def exists(self) -> bool:
+        return self.database is None or self.database.exists()
+
+    def lacks(self, run_ids: set[str]) -> bool:
+        """As `Tracker.lacks`. A sqlite file can be asked without MLflow, in milliseconds."""
+        if self.database is None:
+            return False
+        try:
+            with closing(read_only(self.database)) as connection:
+                found = connection.execute("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'")
+                return not run_ids <= {run_id for (run_id,) in found}
+        except sqlite3.Error:  # there is none, or MLflow will say what is wrong with it
+            return bool(run_ids)
+
+    def unreachable(self) -> str | None:
+        """As `Tracker.unreachable`, without MLflow. A sqlite file that is missing is no fault, and a database server is
+        not asked."""
+        try:
+            if self.database is not None and self.database.exists():
+                _try_sqlite(self.database)
+            elif self.uri.startswith(("http://", "https://")):
+                urllib.request.urlopen(f"{self.uri.rstrip('/')}/health", timeout=REACH_SECONDS).close()  # noqa: S310
+        except (sqlite3.Error, OSError, ValueError) as error:
+            return str(error)
+        return None
+
+
+def quiet_environment() -> dict[str, str]:
+    """Return settings for a process that imports MLflow; each can be overridden in the caller's environment."""
+    return {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        # The mirror comes back by itself, and looks before it creates a run; a request that MLflow repeated after its
+        # answer was lost would create the run twice.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        # A pooled connection goes on writing to a sqlite file that has been deleted.
+        "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
+    }
+
+
+def _artifacts(folder: Path) -> str:
+    """Return the URI of the artifacts in a folder.
+
+    Raises:
+        ValueError: MLflow reads such URIs as UTF-8 and would write to another folder.
+    """
+    try:
+        os.fsencode(folder).decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"runs={os.fsencode(folder)!r}: MLflow cannot keep artifacts under a path that is not UTF-8; try another "
+            "folder, or tracking=none"
+        ) from None
+    return (folder / "mlartifacts").as_uri()
+
+
+def _create_schema(database: Path, artifacts: str | None) -> None:
+    """Create a sqlite store that is missing."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes that create it together break it, so the second waits for the first.
+    with locked(database.with_name(f"{database.name}.lock")):
+        if not database.exists() or database.stat().st_size == 0:
+            # A kill in the middle leaves tables that MLflow can neither use nor make again; so they are made aside.
+            aside = database.with_name(f".{database.name}.making")
+            for left in aside.parent.glob(f"{aside.name}*"):  # a journal that stayed would be played into the new file
+                left.unlink()
+            SqlAlchemyStore(sqlite_url(aside), artifacts)  # type: ignore[no-untyped-call]
+            aside.rename(database)
+
+
+def _try_sqlite(database: Path) -> None:
+    """Read from a file at once: MLflow tries one that cannot be opened for minutes."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def _try_server(uri: str) -> None:
+    """Connect to a database server at once: MLflow tries one that does not answer for hours."""
+    from sqlalchemy import create_engine
+
+    engine = create_engine(uri)
+    engine.connect().close()
+    engine.dispose()
