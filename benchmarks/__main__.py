@@ -24,7 +24,7 @@ REMARK = "On the CPU, GPT-2, official and plain eager in `step` have glibc's own
 
 
 def main() -> int:
-    """Measures parts, prints Markdown and writes files if asked to; returns the exit code."""
+    """Measure parts, print Markdown, write files if asked to, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all); {OTHERS[0]}")
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds, to see that everything works")

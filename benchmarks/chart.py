@@ -42,7 +42,7 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def draw_chart(device: str, rows: Sequence[Row], verdicts: Sequence[Verdict], kind: FigureKind) -> bytes:
-    """Draws times of every shape, speeds of every size, and the distance from each target; returns a file's content."""
+    """Draw times of every shape, speeds of every size, and the distance from each target; return a file's content."""
     panels = _panels(rows)
     heights = [PANEL_HEIGHT] * len(panels) + [0.5 + BAR_HEIGHT * len(verdicts)] * bool(verdicts)
     with drawing():
@@ -57,7 +57,7 @@ def draw_chart(device: str, rows: Sequence[Row], verdicts: Sequence[Verdict], ki
 
 
 def _contestants(axes: Any, rows: Sequence[Row], ceiling: str | None) -> None:
-    """Draws times over those of the ceiling or, without one, speeds over those of the first contestant."""
+    """Draw times over those of the ceiling or, without one, speeds over those of the first contestant."""
     cases = list(dict.fromkeys(row.case for row in rows))
     names = [name for name in dict.fromkeys(row.name for row in rows) if name not in (MATRIX_PRODUCT, ceiling)]
     styles = dict(zip(names, (CHAIN, *OTHERS), strict=False))

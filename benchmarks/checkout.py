@@ -10,5 +10,5 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def import_from_checkout() -> Mapping[str, str]:
-    """Returns variables that make a child process import this checkout, whatever is installed."""
+    """Return variables that make a child process import this checkout, whatever is installed."""
     return {"PYTHONPATH": os.pathsep.join(each for each in (str(ROOT), python_path()) if each)}

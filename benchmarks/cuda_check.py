@@ -27,7 +27,7 @@ DEADLINE_SECONDS = 530.0
 
 
 def main() -> int:
-    """Runs what the command line says; returns the exit code."""
+    """Run what the command line asks for; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["all", *PARTS, "summary"], metavar="all|PART|summary", help=", ".join(PARTS))
     parser.add_argument("out", type=Path, help="folder for results.jsonl, summary.md and logs")

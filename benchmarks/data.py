@@ -30,7 +30,7 @@ FILE_DOCUMENTS, BATCH_DOCUMENTS = 25_000, 500
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measures tokenizer, preparation and loader."""
+    """Measure tokenizer, preparation and loader."""
     documents, workers = (1000, 1) if settings.quick else (60_000, settings.threads)
     with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
         folder = Path(name)
@@ -58,7 +58,7 @@ def _documents() -> Iterator[str]:
 
 
 def write_text(folder: Path, documents: int) -> None:
-    """Writes so many documents."""
+    """Write so many documents."""
     folder.mkdir()
     texts = islice(_documents(), documents)
     for number in range(-(-documents // FILE_DOCUMENTS)):
@@ -67,7 +67,7 @@ def write_text(folder: Path, documents: int) -> None:
 
 
 def _speed_of_tokenizer(files: Sequence[Path], tokenizer: Path, workers: int) -> float:
-    """Returns the tokens per second of processor time of processes that only encode text which is in memory."""
+    """Return the tokens per second of processor time of processes that only encode text which is in memory."""
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         shares = pool.starmap(encode, [(files[number::workers], tokenizer) for number in range(workers)])
     return sum(tokens for tokens, _ in shares) / sum(seconds for _, seconds in shares)
@@ -86,7 +86,7 @@ def encode(files: Sequence[Path], tokenizer: Path) -> tuple[int, float]:
 
 
 def measure_preparation(text: Path, root: Path, tokenizer: Path, workers: int) -> dict[str, float]:
-    """Prepares a corpus; measures its speed, and the peak memory of the leading process and of the others."""
+    """Prepare a corpus; measure its speed, and the peak memory of the leading process and of the others."""
     began = time.perf_counter()
     spec = CorpusSpec("text", TokenizerSpec("file", path=str(tokenizer)), path=str(text), heldout_fraction=0.005)
     manifest = prepare(spec, root, workers=workers).manifest

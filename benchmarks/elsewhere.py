@@ -27,11 +27,11 @@ class Elsewhere:
         prepared.result()
 
     def turn(self) -> float:
-        """Takes a turn and returns its seconds."""
+        """Take a turn and return its seconds."""
         return self._pool.submit(_take_turn).result()
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._pool.shutdown()
 
 

@@ -32,7 +32,7 @@ ROUNDS = 3
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measures each growth of the chain."""
+    """Measure each growth of the chain."""
     os.environ.update(HUGE_PAGES)  # as in a growing process
     chain = QUICK if settings.quick else {name: config for name, (config, _) in PAPER.items()}
     with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
@@ -56,7 +56,7 @@ def _bytes(config: TokenFormerConfig) -> int:
 
 
 def write_first(folder: Path, config: TokenFormerConfig) -> None:
-    """Writes a checkpoint to grow from."""
+    """Write a checkpoint to grow from."""
     weights = build_model(config, seed=0).named_parameters()
     checkpoint.write(folder, config, Counters(), {f"model/{name}": weight.detach() for name, weight in weights})
 
@@ -74,7 +74,7 @@ def _growth(folder: Path, parent: str, size: str, config: TokenFormerConfig) -> 
 
 
 def grow(parent: Path, child: Path, config: TokenFormerConfig) -> float:
-    """Grows a checkpoint; returns seconds."""
+    """Grow a checkpoint; return seconds."""
     shutil.rmtree(child, ignore_errors=True)
     started = perf_counter()
     grow_checkpoint(parent, child, config, RECIPE, OPTIMIZER, seed=0)
@@ -82,7 +82,7 @@ def grow(parent: Path, child: Path, config: TokenFormerConfig) -> float:
 
 
 def measure_growth_peak(parent: Path, child: Path, config: TokenFormerConfig) -> int:
-    """Grows a checkpoint; returns its peak memory."""
+    """Grow a checkpoint; return its peak memory."""
     shutil.rmtree(child)
     return measure_peak(partial(grow_checkpoint, parent, child, config, RECIPE, OPTIMIZER, seed=0))
 

@@ -67,7 +67,7 @@ LARGE = (
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measures every case on the CPU."""
+    """Measure every case on the CPU."""
     if not KNOWN:
         yield Note(PART, "left out: the peak memory of a process is known on Linux only")
         return
@@ -79,7 +79,7 @@ def measure(settings: Settings) -> Iterator[Found]:
 
 
 def measure_training_peak(case: Case) -> int:
-    """Returns the peak memory of training in this process."""
+    """Return the peak memory of training in this process."""
     torch.set_num_threads(1)
     tiny = Case(replace(case.config, n_layer=1, vocab_size=257), replace(case.execution, sequences=1))
     return measure_peak(partial(_train, case), partial(_train, tiny))

@@ -27,7 +27,7 @@ SHORT = ["schedule.stages.stage1.tokens=4096", "schedule.growth_tokens=1024", "d
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measures starts, then the chain."""
+    """Measure starts, then the chain."""
     if settings.wants(START):
         turns = {name: partial(settings.time, partial(_run, command)) for name, command in COMMANDS.items()}
         for name, seconds in take_turns(turns, 0.0, 2 if settings.quick else 7).items():

@@ -35,7 +35,7 @@ EVENTS_PER_SYNC = 6
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measures each kind of work, and all of it as a share of a step."""
+    """Measure each kind of work, and all of it as a share of a step."""
     size = PROGRESSIVE_1 if settings.quick else ON_CUDA[0] if settings.on_cuda else TINY_4
     with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
         folder = Path(name) / "stage"

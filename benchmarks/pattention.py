@@ -51,7 +51,7 @@ def official(x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
 
 
 def make_contestants(settings: Settings, n: int, tokens: int) -> list[Contestant]:
-    """Makes the contestants of a shape."""
+    """Make the contestants of a shape."""
     operands = make_operands(settings, n, tokens)
     return [
         Contestant(
@@ -66,7 +66,7 @@ def make_contestants(settings: Settings, n: int, tokens: int) -> list[Contestant
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measures every shape."""
+    """Measure every shape."""
     tokens = (256 if settings.quick else 1024) * (8 if settings.on_cuda else 1)
     for n in SHAPES:
         if settings.wants(case := f"n = {n}"):
@@ -85,19 +85,19 @@ def _make_all(settings: Settings, n: int, tokens: int) -> list[Contestant]:
 
 
 def run_products(x: Tensor, keys: Tensor, values: Tensor, gradient: Tensor) -> None:
-    """Computes the two matrix products of a forward pass and the four of a backward pass."""
+    """Compute the two matrix products of a forward pass and the four of a backward pass."""
     scores = x @ keys.T
     _ = scores @ values, gradient @ values.T, scores.T @ gradient, scores @ keys, scores.T @ x
 
 
 def prepare_official(settings: Settings, n: int, tokens: int) -> Turn:
-    """Makes a turn of the official order in this process."""
+    """Make a turn of the official order in this process."""
     settings.apply()
     return next(each.turn for each in make_contestants(settings, n, tokens) if each.name == OFFICIAL)
 
 
 def make_implementations(settings: Settings, n: int) -> dict[str, Forward]:
-    """Makes the forward function of every contestant."""
+    """Make the forward function of every contestant."""
     groups = (TokenGroup(n, math.sqrt(n)),)
     compiled = torch.compile if settings.on_cuda else lambda function: function
     return {
@@ -110,7 +110,7 @@ def make_implementations(settings: Settings, n: int) -> dict[str, Forward]:
 
 
 def make_operands(settings: Settings, n: int, tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draws x, keys, values and the gradient of the output. Weights are float32; activations have the precision of
+    """Draw x, keys, values and the gradient of the output. Weights are float32; activations have the precision of
     training."""
     device = settings.device
     x = torch.randn(tokens, WIDTH, device=device, dtype=settings.dtype).requires_grad_()
@@ -121,7 +121,7 @@ def make_operands(settings: Settings, n: int, tokens: int) -> tuple[Tensor, Tens
 def run_both_passes(
     settings: Settings, forward: Forward, x: Tensor, keys: Tensor, values: Tensor, gradient: Tensor
 ) -> None:
-    """Runs the forward and the backward pass."""
+    """Run the forward and the backward pass."""
     with settings.autocast():
         out = forward(x, keys, values)
     torch.autograd.grad(out, (x, keys, values), gradient)
@@ -134,7 +134,7 @@ def _memory(settings: Settings, n: int, tokens: int, name: str) -> dict[str, flo
 
 
 def measure_memory(settings: Settings, n: int, tokens: int, name: str) -> int:
-    """Returns the peak memory of both passes, without the gradients of the weights: on the CPU of this process, on CUDA
+    """Return the peak memory of both passes, without the gradients of the weights: on the CPU of this process, on CUDA
     of the allocator."""
     settings.apply()
     x, keys, values, gradient = make_operands(settings, n, tokens)

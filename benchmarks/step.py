@@ -35,12 +35,12 @@ Projection = Callable[[Tensor, Tensor, Tensor, Groups], Tensor]
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measures all sizes of the device."""
+    """Measure all sizes of the device."""
     return step.measure(settings, ENTRIES, _start)
 
 
 def _start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Starts a contestant; other implementations run, on the CPU, as their users run them."""
+    """Start a contestant; other implementations run, on the CPU, as their users run them."""
     if settings.on_cuda or entry in step.ENTRIES:
         return step.start(entry, size, settings)
     process = Elsewhere(prepare_turn, entry, size, settings)
@@ -49,7 +49,7 @@ def _start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def prepare_turn(entry: Entry, size: Size, settings: Settings) -> Turn:
-    """Makes a model in this process."""
+    """Make a model in this process."""
     settings.apply()
     return step.start(entry, size, settings).turn
 
@@ -72,7 +72,7 @@ class WrittenOut(LanguageModel):
                     setattr(parent, name, _Projection(child, projection))
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Computes the same as `LanguageModel.loss`."""
+        """Compute the same as `LanguageModel.loss`."""
         return F.cross_entropy(self(tokens).flatten(0, 1).float(), targets.flatten(), reduction=reduction)
 
 
@@ -96,7 +96,7 @@ class _Projections(nn.Module):
 
 
 def write_out(config: ModelConfig, projection: Projection, device: str) -> WrittenOut:
-    """Makes such a TokenFormer with the first weights of ours."""
+    """Make such a TokenFormer with the first weights of ours."""
     assert isinstance(config, TokenFormerConfig)
     with torch.device(device):
         model = WrittenOut(config, projection)
@@ -105,21 +105,21 @@ def write_out(config: ModelConfig, projection: Projection, device: str) -> Writt
 
 
 def make_official(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
-    """Makes the model `official`."""
+    """Make the model `official`."""
     model = write_out(config, official, settings.device)
     batch = make_batch(config, size, settings.device)
     return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER), batch, settings)
 
 
 def make_plain(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
-    """Makes the model `plain eager`."""
+    """Make the model `plain eager`."""
     model = write_out(config, plain, settings.device)
     optimizer = torch.optim.AdamW(model.parameters(), OPTIMIZER.lr)
     return TrainedModel(model, model.loss, optimizer, make_batch(config, size, settings.device), settings)
 
 
 def make_gpt2(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
-    """Makes the model `GPT-2 (transformers)`; compiled on CUDA."""
+    """Make the model `GPT-2 (transformers)`; compiled on CUDA."""
     from transformers import GPT2Config, GPT2LMHeadModel, logging
 
     assert isinstance(config, TransformerConfig)

@@ -57,7 +57,7 @@ class Target:
     other: str | None = None
 
     def judge(self, found: Figures) -> Verdict | None:
-        """Judges this target; None if something was not measured."""
+        """Judge this target; None if something was not measured."""
         value = found.get((self.part, self.case, self.one, self.figure))
         below = 1.0 if self.other is None else found.get((self.part, self.case, self.other, self.figure))
         if value is None or below is None:
@@ -105,7 +105,7 @@ def _on_cuda() -> Iterator[Target]:
 
 
 def judge(rows: Sequence[Row], on_cuda: bool) -> list[Verdict]:
-    """Judges all targets for which something was measured."""
+    """Judge all targets for which something was measured."""
     found: Figures = {}
     for row in rows:
         figures = {**row.figures, **({SECONDS: row.median} if row.seconds else {})}
@@ -126,7 +126,7 @@ def judge(rows: Sequence[Row], on_cuda: bool) -> list[Verdict]:
 
 
 def targets_sheet(verdicts: Sequence[Verdict]) -> Sheet:
-    """Makes a table of verdicts."""
+    """Make a table of verdicts."""
     rows: list[tuple[str, ...]] = [
         (
             verdict.part,

@@ -122,7 +122,7 @@ def _entry(key: Key) -> str:
 
 def _files(group: str, names: list[str]) -> str:
     """The names that can follow `group=`, each with what its file says of itself."""
-    files = {name: read_file(conf_dir() / group / f"{name}.yaml", group) for name in names}
+    files = {name: read_file(conf_dir() / group / f"{name}.yaml") for name in names}
     return "\n".join(f"- `{group}={name}`: {_cell(file.about)}" for name, file in files.items())
 
 
@@ -152,7 +152,7 @@ def _commands(group: typer.Typer, prefix: str) -> Iterator[tuple[str, Callable[.
 def _command(name: str, function: Callable[..., Any]) -> str:
     parameters = [_parameter(*each) for each in _parameters(function)]
     usage = [each.name for each in parameters if not each.name.startswith("-")]
-    lines = [f"## {name}", "", inspect.getdoc(function) or "", "", f"`{' '.join([name, *usage])}`"]
+    lines = [f"### {name}", "", inspect.getdoc(function) or "", "", f"`{' '.join([name, *usage])}`"]
     lines += ["", "| | default | |", "|---|---|---|"]
     return "\n".join(
         lines + [f"| {_code(each.name)} | {_code(each.default)} | {_cell(each.text)} |" for each in parameters]
@@ -161,9 +161,8 @@ def _command(name: str, function: Callable[..., Any]) -> str:
 
 def _parameters(function: Callable[..., Any]) -> Iterator[tuple[inspect.Parameter, Any, Any]]:
     """Each parameter of a command with its type and what Typer was told of it."""
-    hints = typing.get_type_hints(function, include_extras=True)
     for parameter in inspect.signature(function).parameters.values():
-        type_, told = typing.get_args(hints[parameter.name])[:2]
+        type_, told = typing.get_args(parameter.annotation)[:2]
         if not told.hidden:
             yield parameter, type_, told
 

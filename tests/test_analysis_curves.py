@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tfscale.analysis.curves import Totals, curve, read_arms, read_stage
+from tfscale.analysis.curves import Cost, curve, read_arms, read_stage
 from tfscale.checkpoint import folder_name
 from tfscale.models.counts import parameters
 from tfscale.models.transformer import TransformerConfig
@@ -16,8 +16,7 @@ from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.result import DONE_FILE, FinalEvaluation, Result, write_result
 from tfscale.stage.spec import DataSpec, RunSpec, ScheduleSpec, StageSpec
-from tfscale.totals import NOTHING
-from tfscale.totals import Totals as Recorded
+from tfscale.totals import NOTHING, Totals
 from tfscale.untrusted import from_known
 
 MODEL = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=16, context=8, d_ff=32)
@@ -66,7 +65,7 @@ def write_stage(
     log = EventLog(stage.path)
     log.write("start", step=0)
     steps = tokens // BATCH
-    total = Totals(0, 0, 0, 0)
+    total = Cost(0, 0, 0, 0)
     for index, perplexity in enumerate(perplexities):
         step = round(steps * index / (len(perplexities) - 1))
         total = spent(before + step * BATCH)
@@ -78,14 +77,14 @@ def write_stage(
     return stage
 
 
-def spent(tokens: int) -> Totals:
+def spent(tokens: int) -> Cost:
     seconds = tokens / TOKENS_A_SECOND
-    return Totals(tokens=tokens, flops=FLOPS_A_TOKEN * tokens, seconds=seconds, device_seconds=2 * seconds)
+    return Cost(tokens=tokens, flops=FLOPS_A_TOKEN * tokens, seconds=seconds, device_seconds=2 * seconds)
 
 
-def result(key: str, steps: int, tokens: int, total: Totals, perplexity: float) -> Result:
+def result(key: str, steps: int, tokens: int, total: Cost, perplexity: float) -> Result:
     evaluation = from_known(FinalEvaluation, reading(perplexity))
-    return Result(key, steps, tokens, NOTHING, Recorded(**vars(total)), evaluation, folder_name(steps))
+    return Result(key, steps, tokens, NOTHING, Totals(**vars(total)), evaluation, folder_name(steps))
 
 
 def reading(perplexity: float) -> dict[str, float]:

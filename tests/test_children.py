@@ -192,7 +192,7 @@ leave_working_folder()  # as the command line does
 import os
 from tfscale.data import workers
 with workers.Workers(2) as two:
-    print(two.map(os.path.basename, ["a/b", "c/d"], lambda counts: None, size=workers.POOL_BYTES))
+    print(two.map(os.path.basename, [("a/b",), ("c/d",)], lambda counts: None, size=workers.POOL_BYTES))
 """
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tfscale.analysis.curves import Totals
+from tfscale.analysis.curves import Cost
 from tfscale.analysis.equal_cost import EqualPerplexity
 from tfscale.analysis.intervals import Interval
 from tfscale.analysis.table import Row, Table
@@ -43,7 +43,7 @@ def measured() -> Table:
 
 def _row(values: dict[str, Any]) -> Row:
     totals: dict[str, Any] = {
-        cost: Totals(**{unit: values[f"{cost}_{unit}"] for unit in ("tokens", "flops", "seconds", "device_seconds")})
+        cost: Cost(**{unit: values[f"{cost}_{unit}"] for unit in ("tokens", "flops", "seconds", "device_seconds")})
         for cost in ("cumulative", "marginal", "family")
     }
     equal = None

@@ -19,13 +19,14 @@ from tfscale.cli.main import app
 from tfscale.data.tokenizer import load_tokenizer
 from tfscale.faults import UserFault
 from tfscale.interop.adopt import adopt
-from tfscale.interop.evaluations import add_evaluation
 from tfscale.interop.export import export
 from tfscale.interop.exported import read_exported
 from tfscale.interop.finished import Finished, model_of, open_finished
 from tfscale.interop.sources import sources
 from tfscale.models.language_model import LanguageModel
 from tfscale.plan.plan import Plan
+from tfscale.stage.evaluations import add_evaluation
+from tfscale.stage.result import read_result
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,8 @@ def test_large_weights_are_divided_among_files_that_both_sides_read(
 
 
 def test_the_card_and_the_lineage_tell_parents_costs_and_perplexity(plan: Plan, tmp_path: Path) -> None:
-    add_evaluation(open_finished(plan.chain.stages[1].path), {"kind": "text", "name": "my.txt", "loss": 2.5257,
+    folder = plan.chain.stages[1].path
+    add_evaluation(folder, read_result(folder).totals, {"kind": "text", "name": "my.txt", "loss": 2.5257,
         "perplexity": 12.5, "bits_per_byte": 1.5, "tokens": 1000, "context": 32, "stride": 8})  # fmt: skip
     base, grown = (open_finished(stage.path) for stage in plan.chain.stages[:2])
     answer = CliRunner().invoke(
@@ -236,7 +238,7 @@ def test_the_card_and_the_lineage_tell_parents_costs_and_perplexity(plan: Plan, 
         assert f"{stage.result.totals.flops:.3e}" in card
     assert f"{grown.result.totals.flops - base.result.totals.flops:.3e}" in card
     assert "growth `exact`" in card
-    assert "| my.txt | perplexity 12.500, 1.5000 bits a byte | 1,000 tokens, windows of 32 every 8 |" in card
+    assert "| my.txt | perplexity 12.500, 1.5000 bits per byte | 1,000 tokens, windows of 32 every 8 |" in card
 
 
 def break_config(folder: Path, **values: object) -> None:
@@ -270,7 +272,7 @@ def test_tensors_that_do_not_fit_the_config_are_all_listed(stage: Finished, fold
     save_file({**changed, "model.more": torch.zeros(1)}, tmp_path / "copy" / "model.safetensors")
     with pytest.raises(UserFault) as told:
         read_exported(tmp_path / "copy")
-    assert len(told.value.faults) == 3
+    assert len(told.value.messages) == 3
     assert f"model.{names[0]} is missing" in str(told.value)
     assert f"model.{names[1]} is (3, 3)" in str(told.value)
     assert "model.more is no tensor of the model" in str(told.value)

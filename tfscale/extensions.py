@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points, packages_distributions, version
 
+from tfscale.faults import Fault, InvalidInput
 from tfscale.registry import registering
 
 GROUP = "tfscale.extensions"
@@ -39,7 +40,7 @@ def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
     """Import extensions that are not imported yet, and return all that are.
 
     Raises:
-        ValueError: a module cannot be imported, has no version, or registers a name that is taken; every fault.
+        InvalidInput: a module cannot be imported, has no version, or registers a name that is taken; every fault.
     """
     faults = []
     for module in modules:
@@ -47,9 +48,10 @@ def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
             try:
                 _load(module)
             except Exception as error:
-                faults.append(f"extensions={module}: must be a module that can be imported as an extension: {error!r}")
+                rule = f"must be a module that can be imported as an extension: {error!r}"
+                faults.append(Fault("extensions", module, rule))
     if faults:
-        raise ValueError("\n".join(faults))
+        raise InvalidInput(*faults)
     return loaded_extensions()
 
 

@@ -59,7 +59,7 @@ class Check:
             model.compile_parts()
 
     def confirm(self, compiled: bool, bf16: bool, error: float) -> None:
-        """Makes sure that work since `fresh` was compiled or eager, and in bf16, as it was meant to be.
+        """Make sure that work since `fresh` was compiled or eager, and in bf16, as it was meant to be.
 
         Args:
             error: of the gradients; in bf16 it cannot be small.

@@ -25,7 +25,7 @@ def graphs() -> int:
 
 
 def confirm(compiled: bool) -> None:
-    """Makes sure that something was compiled since `forget`, in whole graphs; or that nothing was.
+    """Make sure that something was compiled since `forget`, in whole graphs; or that nothing was.
 
     Raises:
         NotMeasured: it was otherwise.

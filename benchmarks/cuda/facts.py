@@ -26,7 +26,7 @@ ENERGY_READINGS = 50
 
 
 def facts(check: Check) -> None:
-    """Measures the machine."""
+    """Measure the machine."""
     check.record.measured(MACHINE, _machine(check))
     attempt = check.record.attempt
     side, tokens = (128, 256) if check.tiny else (8192, 16384)

@@ -127,15 +127,15 @@ class Recorder:
     part: str
 
     def measured(self, name: str, figures: Mapping[str, Any], seconds: float = 0.0) -> None:
-        """Records figures."""
+        """Record figures."""
         write(self.out, Measured(self.part, name, dict(figures), round(seconds, 2)))
 
     def bounded(self, name: str, value: float, bound: float) -> None:
-        """Records a value that has a bound."""
+        """Record a value that has a bound."""
         write(self.out, Bounded(self.part, name, value, bound))
 
     def attempt(self, name: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Records what `measure` returns, or the error that it raises, and goes on.
+        """Record what `measure` returns, or the error that it raises, and go on.
 
         Returns:
             The figures; none after an error.

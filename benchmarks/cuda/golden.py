@@ -46,7 +46,7 @@ CASES = (
 
 
 def golden(check: Check) -> None:
-    """Compares our arithmetic on the device with the stored values."""
+    """Compare our arithmetic on the device with the stored values."""
     for case in CASES:
         found = check.record.attempt(str(case), partial(_errors, check, case))
         if found:

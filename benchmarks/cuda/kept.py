@@ -23,7 +23,7 @@ LARGEST_SHOWN = 14
 
 
 def kept(check: Check) -> None:
-    """Measures both families, eager and compiled, in both precisions."""
+    """Measure both families, eager and compiled, in both precisions."""
     d, context, rows = (64, 32, (48,)) if check.tiny else (768, 128, (576, 2140))
     shape = {"n_layer": 1, "d": d, "heads": 4, "context": context, "vocabulary": 512}
     models: dict[str, tuple[ModelConfig, tuple[Recompute, ...]]] = {

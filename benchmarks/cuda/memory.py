@@ -14,7 +14,7 @@ def planned_bytes(config: ModelConfig, sequences: int, device: str, recompute: R
 
 
 def bound_peak(record: Recorder, name: str, peak: int | None, planned: int) -> None:
-    """Records the bound on a peak; on the CPU, where no allocator knows it, records that there is none."""
+    """Record the bound on a peak; on the CPU, where no allocator knows it, record that there is none."""
     if peak is None:
         record.measured(f"{name}: peak memory", {"not_measured": "the CPU's allocator does not count"})
     else:

@@ -20,7 +20,7 @@ class Part:
     arguments: tuple[object, ...] = ()
 
     def run(self, check: "Check") -> None:
-        """Runs the part in this process."""
+        """Run the part in this process."""
         function: Callable[..., None] = getattr(
             importlib.import_module(f"benchmarks.cuda.{self.module}"), self.function
         )

@@ -37,7 +37,7 @@ ALIGNED = 64
 
 
 def pattention(check: Check) -> None:
-    """Measures every shape."""
+    """Measure every shape."""
     for n, names in SHAPES.items():
         rows = n // 20 if check.tiny else n
         for name in names:

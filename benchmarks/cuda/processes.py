@@ -25,7 +25,7 @@ class StageProcess:
     process: Popen[bytes]
 
     def finish(self, expected: int = 0) -> None:
-        """Returns when the process has ended.
+        """Return when the process has ended.
 
         Raises:
             StageFailed: with another exit code than the expected one.
@@ -37,12 +37,12 @@ class StageProcess:
 
 
 def start_training(folder: Path) -> StageProcess:
-    """Starts to train a stage."""
+    """Start to train a stage."""
     return _start("tfscale.training", folder)
 
 
 def start_growing(folder: Path) -> StageProcess:
-    """Starts to grow a stage's first checkpoint."""
+    """Start to grow a stage's first checkpoint."""
     return _start("tfscale.growth", folder)
 
 

@@ -38,14 +38,14 @@ class Room:
     base: StageSpec
 
     def write(self, name: str, spec: StageSpec | None = None, **run: Any) -> Path:
-        """Writes a stage that has not begun: the base stage unless told otherwise, with changed run settings."""
+        """Write a stage that has not begun: the base stage unless told otherwise, with changed run settings."""
         spec = spec or self.base
         write_stage(self.folder / name, replace(spec, run=replace(spec.run, **run)))
         return self.folder / name
 
 
 def room(check: Check) -> None:
-    """Trains a small stage, then its twins and its child."""
+    """Train a small stage, then its twins and its child."""
     folder = check.out / "room"
     shutil.rmtree(folder, ignore_errors=True)
     steps, grown_steps = (60, 8) if check.tiny else (391, 125)

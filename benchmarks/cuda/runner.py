@@ -30,7 +30,7 @@ class _Running:
 
 
 def run_groups(groups: Sequence[Group], command: Command, out: Path, deadline: float) -> None:
-    """Runs one group of parts after the other and records how each part ended.
+    """Run one group of parts after the other and record how each part ended.
 
     Args:
         command: the command that runs a part.

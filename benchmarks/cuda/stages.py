@@ -38,7 +38,7 @@ RECIPE = GrowthRecipe("tuned", new_keys="random", new_values="zero", tau="group"
 
 
 def write_corpus(folder: Path, vocabulary: int, train_tokens: int, heldout_tokens: int) -> None:
-    """Writes a prepared corpus of made-up tokens, the same ones each time."""
+    """Write a prepared corpus of made-up tokens, the same ones each time."""
     folder.mkdir(parents=True)
     tokens = _tokens(vocabulary, train_tokens + heldout_tokens)
     write_manifest(
@@ -79,7 +79,7 @@ def _split(folder: Path, name: Literal["train", "heldout"], tokens: TokenArray) 
 
 
 def write_stage(folder: Path, spec: StageSpec) -> None:
-    """Writes the folder of a stage that has not begun."""
+    """Write the folder of a stage that has not begun."""
     folder.mkdir(parents=True)
     write_json(folder / STAGE_FILE, spec_to_dict(spec))
 

@@ -30,7 +30,7 @@ H100_PEAK = 989.4e12
 
 
 def step(name: str, with_official: bool, check: Check) -> None:
-    """Measures the steps of one of the published sizes."""
+    """Measure the steps of one of the published sizes."""
     pair = (tokenformer(24, 2, 64, 4, 64, 512), transformer(2, 64, 4, 64, 512)) if check.tiny else PAPER[name]
     size = Size(name, *pair, 4 if check.tiny else SEQUENCES[name], pair[0].context)
     peak_flops = _peak_flops(check)
@@ -43,7 +43,7 @@ def step(name: str, with_official: bool, check: Check) -> None:
 
 
 def small_models(check: Check) -> None:
-    """Measures whether a GPU is of use for the small chains."""
+    """Measure whether a GPU is of use for the small chains."""
     for size in (PROGRESSIVE_4,) if check.tiny else (TINY_4, PROGRESSIVE_4):
         check.record.attempt(size.name, partial(_measure, check, size, OURS, None))
 

@@ -10,7 +10,7 @@ SUMMARY = "summary.md"
 
 
 def summarize(out: Path, parts: Sequence[str]) -> tuple[str, bool]:
-    """Writes OUT/summary.md.
+    """Write OUT/summary.md.
 
     Args:
         parts: names of the parts that should have run.

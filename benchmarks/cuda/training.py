@@ -19,7 +19,7 @@ WARM_UP_EVENTS = 5
 
 
 def training(check: Check) -> None:
-    """Trains the stage and compares its peak memory with the plan's."""
+    """Train the stage and compare its peak memory with the plan's."""
     steps, sequences = (8, 4) if check.tiny else (30, 32)
     model = tokenformer(24, 2, 64, 4, 64, 512) if check.tiny else PAPER["124M"][0]
     micro_batch = sequences // 2  # the second one finds the gradients of the first, as the plan says

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from extensions.toy_optimizer import Mixed
-from stages import StopAt, elsewhere, outcome, planned, same, train
+from stages import StopAt, elsewhere, outcome, planned, same, train, trainer_of
 
 from tfscale.config.compose import compose
 from tfscale.models.counts import parameters
@@ -15,6 +15,7 @@ from tfscale.optimizers.base import from_dict, to_dict
 from tfscale.plan.checks import check_experiment
 from tfscale.stage.spec import read_spec
 from tfscale.training.optimizer import ModelOptimizer
+from tfscale.verify import verify_stage
 
 MIXED = ("optim.name=mixed", "optim.options={momentum: 0.8}", "growth=grouped")
 OPTIMIZER = Mixed(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
@@ -70,3 +71,17 @@ def test_it_is_part_of_a_stages_key_and_the_default_is_not(small: list[str]) -> 
 def test_what_it_cannot_do_is_refused_before_anything_is_written(overrides: list[str], fault: str) -> None:
     [found] = check_experiment(compose(overrides))
     assert re.search(fault, found)
+
+
+def test_growth_carries_its_slots_and_the_stages_verify(small: list[str]) -> None:
+    parent, child = planned([*small, *MIXED[:2], "growth=exact"])[:2]
+    assert train(parent)
+    name, grown = "momentum_buffer/blocks.0.ffn.keys", trainer_of(child)
+    grown.state.load(child.path / "checkpoints" / "step-000000000000")
+    before, after = outcome(parent)[0][name], grown.state.tensors()[name]
+    assert isinstance(after, torch.Tensor)
+    assert torch.equal(after[: len(before)], before)
+    assert not after[len(before) :].any()
+    assert train(child)
+    for stage in (parent, child):
+        assert list(verify_stage(stage)) == []

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from tfscale.config.schema import Experiment
+from tfscale.faults import Fault
 from tfscale.models.counts import flops
 from tfscale.plan.arm_kind import ARM_KINDS, ArmKind
 from tfscale.plan.chain import Chain
@@ -15,10 +16,10 @@ class Share(ArmKind):
     settings = ("options",)
     from_scratch = True
 
-    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
+    def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         share = self.part.options.get("share")
         if not isinstance(share, float) or not 0 < share <= 1:
-            yield f"{key}.options.share={share}: must be a fraction above 0; try 0.5"
+            yield Fault(f"{key}.options.share", share, "must be a fraction above 0", "0.5")
 
     def stages(self, chain: Chain) -> Sequence[Stage]:
         size, target = chain.sizes[-1]

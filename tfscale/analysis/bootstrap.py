@@ -1,4 +1,4 @@
-"""What the seeds and the held-out documents leave open: a run's curve, and curves as they might have been.
+"""Bootstrap over seeds and validation documents: the curve of a run, and curves as they might have been.
 
 Two things could have come out otherwise. Other *seeds* would have given other curves, and other *documents* another
 reading of the same models. A draw varies both. The documents' part is the same for all runs, because all were read on
@@ -40,18 +40,18 @@ class Sample:
     log_compute: Array
     """[replicates, points], in order of compute; the evaluations that all replicates have."""
     losses: Array
-    """[replicates, points], nats a token."""
+    """[replicates, points], nats per token."""
     blocks: tuple[BlockLosses, ...] | None
-    """Of each replicate; None where some have none."""
+    """Validation losses by document, per replicate; None where some replicate has none."""
     step: float
-    """Compute of one optimizer step; 0 where it is not known."""
+    """Compute of one optimizer step; 0 if it is not known."""
     finished: bool
     seeds: tuple[int, ...] = ()
-    """Of each replicate; empty where they are not known."""
+    """Seed of each replicate; empty if they are not known."""
 
     @property
     def size(self) -> int:
-        """Replicates."""
+        """Number of replicates."""
         return len(self.keys)
 
     @property
@@ -67,10 +67,10 @@ class Curves:
     log_compute: Array
     """[curves, points], in order of compute."""
     losses: Array
-    """[curves, points], nats a token."""
+    """[curves, points], nats per token."""
 
     def shifted(self, losses: Array | float) -> "Curves":
-        """The same with [curves, 1] or one number added to all losses."""
+        """Return the curves with a number, or with [curves, 1] numbers, added to all losses."""
         return Curves(self.log_compute, self.losses + losses)
 
 
@@ -79,17 +79,17 @@ Source = Literal["seeds", "documents"]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Runs as they might have been, draw by draw."""
+    """Bootstrap draws of several runs."""
 
     curves: tuple[Curves, ...]
-    """Of each run a stack of DRAWS."""
+    """One stack of DRAWS curves per run."""
     over: tuple[Source, ...]
-    """What was drawn. Seeds are left out where a run has one alone, documents where a run was not read block by block:
-    what they leave open is then not known."""
+    """Sources of variation that were drawn. Seeds are missing if some run has only one, documents if some run was not
+    evaluated document by document; what they leave open is then not known."""
 
 
 def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
-    """The replicates that have finished or, where none has, those that have begun; None where nothing was measured
+    """Return the replicates that have finished or, if none has, those that have begun. None if nothing was measured
     whose cost is known in this measure."""
     finished = [stage for stage in stages if stage.finished]
     chosen = finished or [stage for stage in stages if stage.evaluations]
@@ -116,7 +116,7 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
 
 
 def draw_together(*runs: Sample) -> Drawn:
-    """DRAWS curves of each run as they might have been; always the same ones for the same runs."""
+    """Draw DRAWS curves per run; the same runs always give the same curves."""
     seeds = all(run.size > 1 for run in runs)
     documents = _document_weights(runs)
     known: dict[Source, bool] = {"seeds": seeds, "documents": documents is not None}
@@ -143,15 +143,15 @@ def _draw(run: Sample, like: Sample, seeds: bool, documents: Array | None) -> Cu
 
 
 def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
-    """[DRAWS, replicates]: weights w of deviations d from a mean, so that w @ d is Student's t with replicates - 1
+    """Return weights [DRAWS, replicates] for deviations d from a mean, so that w @ d is Student's t with replicates - 1
     degrees of freedom, times the standard error of that mean."""
     normal = stream.standard_normal((DRAWS, replicates))
     return normal / np.sqrt(replicates * stream.chisquare(replicates - 1, (DRAWS, 1)))
 
 
 def _document_weights(runs: Sequence[Sample]) -> Array | None:
-    """[DRAWS, blocks]: how often each block of the held-out text is drawn, the same for all runs, whose readings of a
-    document go together. None where some run was not read block by block, or not in the same blocks."""
+    """Return how often each draw has each block of the validation text [DRAWS, blocks]. It is the same for all runs,
+    whose losses on a document go together. None if some run was not evaluated in blocks, or not in the same blocks."""
     tokens = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
     if len(tokens) != 1 or any(run.blocks is None for run in runs):
         return None
@@ -164,7 +164,7 @@ def _block_weights(blocks: int) -> Array:
 
 
 def document_shifts(run: Sample, weights: Array) -> Array:
-    """[DRAWS]: what drawing documents adds to the run's final loss, on average over its replicates."""
+    """Return what drawing documents adds to the run's final loss [DRAWS], on average over its replicates."""
     assert run.blocks is not None, "documents are drawn where every replicate has its blocks"
     drawn = [(weights @ each.losses) / (weights @ each.tokens) for each in run.blocks]
     whole = [each.losses.sum() / each.tokens.sum() for each in run.blocks]
@@ -172,22 +172,24 @@ def document_shifts(run: Sample, weights: Array) -> Array:
 
 
 def seeded(*names: str) -> np.random.Generator:
-    """The random stream of that name: named by what is drawn, so that another arm beside it changes no number."""
+    """Return the random generator of a name. It is named by what is drawn, so that another arm in the comparison
+    changes no number."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big"))
 
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """Two runs that end closer than this do not differ."""
+    """The difference in final loss below which two runs count as equal."""
 
     nats: float
-    """Of loss, a token."""
+    """Nats per token."""
     source: Literal["seeds", "assumed"]
-    """`seeds`: from runs that differ in their seed alone. `assumed`: what the configuration says."""
+    """`seeds`: measured on runs that differ only in their seed. `assumed`: set in the configuration."""
 
 
 def noise_floor(samples: Iterable[Sample], assumed: float | None) -> NoiseFloor | None:
-    """From the seeds of all runs that have several, pooled, or else as assumed; None: not known.
+    """Return the noise floor, pooled over all runs that have several seeds, or else the assumed one. None if it is not
+    known.
 
     From seeds it is the difference that two runs which differ in their seed alone stay below LEVEL of the time: s of
     the pooled final losses, times sqrt(2), times the quantile of Student's t.

@@ -1,4 +1,4 @@
-"""A comparison: everything that is computed from the arms, before any of it is written or drawn."""
+"""A comparison: everything that is computed from the arms before it is written or drawn."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Comparison:
     arms: tuple[ArmCurve, ...]
     table: Table
     growths: tuple[GrowthEvent, ...]
-    """Of the chain."""
+    """Growths of the chain."""
     laws: tuple[ScalingLaw, ...]
-    """Fits to the arms from scratch."""
+    """Scaling laws fitted to the arms from scratch."""
     published: tuple[ArmCurve, ...]
-    """What others measured, to be shown beside the arms: on another corpus's cut and another machine, so never compared
-    with them in numbers."""
+    """Published measurements, shown beside the arms. They are on other data and machines, so they are never compared in
+    numbers."""
 
     @property
     def measure(self) -> Measure:
@@ -33,7 +33,7 @@ class Comparison:
 
     @property
     def heading(self) -> str:
-        """The title, with the held-out tokens."""
+        """The title with the number of validation tokens."""
         tokens = self.table.heldout_tokens
         return f"{self.title}, {tokens:,} held-out tokens" if tokens else self.title
 
@@ -46,7 +46,7 @@ def compare_arms(
     tuning_flops: float | None = None,
     reference: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """Compares what the arms' folders hold.
+    """Compare the measurements in the arms' folders.
 
     Args:
         title: names the schedule and the corpus.

@@ -8,23 +8,24 @@ wherever it appears.
 from collections.abc import Sequence
 from dataclasses import fields
 
-from tfscale.analysis.curves import NOTHING, StageCurve, Totals
+from tfscale.analysis.curves import NOTHING, Cost, StageCurve
 
 COSTS = ("cumulative", "marginal", "family")
 
 
-def cumulative(stage: StageCurve) -> Totals | None:
-    """Cost of the stage's model, base included; None before it has finished."""
+def cumulative(stage: StageCurve) -> Cost | None:
+    """Return the cost of the stage's model, base included; None before it has finished."""
     return stage.end.totals if stage.end else None
 
 
-def marginal(stage: StageCurve) -> Totals | None:
-    """Cost of the stage alone; None before it has finished."""
+def marginal(stage: StageCurve) -> Cost | None:
+    """Return the cost of the stage alone; None before it has finished."""
     return stage.end.totals - stage.start if stage.end and stage.start else None
 
 
-def family(stages: Sequence[StageCurve], size: str) -> Totals | None:
-    """Cost of an arm's stages of one seed up to and including `size`, and of what they started from, each counted once.
+def family(stages: Sequence[StageCurve], size: str) -> Cost | None:
+    """Return the cost of an arm's stages of one seed up to and including `size`, and of what they started from, each
+    counted once.
 
     For a chain that is the cumulative cost, for runs from scratch their sum. None before all of them have finished.
     """
@@ -36,11 +37,11 @@ def family(stages: Sequence[StageCurve], size: str) -> Totals | None:
     return sum([*finished, *inherited.values()], NOTHING) if len(finished) == len(costs) else None
 
 
-def mean(costs: Sequence[Totals | None]) -> Totals | None:
-    """The mean over seeds of a cost; None until all of them are known."""
+def mean(costs: Sequence[Cost | None]) -> Cost | None:
+    """Return the mean cost over seeds; None until all of them are known."""
     known = [cost for cost in costs if cost is not None]
     if not costs or len(known) < len(costs):
         return None
     if len(known) == 1:
         return known[0]  # whole numbers stay whole
-    return Totals(*(sum(getattr(cost, f.name) for cost in known) / len(known) for f in fields(Totals)))
+    return Cost(*(sum(getattr(cost, f.name) for cost in known) / len(known) for f in fields(Cost)))

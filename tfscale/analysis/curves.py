@@ -11,15 +11,15 @@ from tfscale.stage.events import Event, read_events, totals_of
 from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.heldout import BlockLosses, read_blocks
 from tfscale.stage.result import DONE_FILE, is_finished, read_result
-from tfscale.totals import Totals as Recorded
+from tfscale.totals import Totals
 
 Measure = Literal["flops", "tokens", "device_seconds"]
 """What compute is counted in."""
 
 
 @dataclass(frozen=True)
-class Totals:
-    """An amount of training. NaN where it is not known, as for runs that others published."""
+class Cost:
+    """The cost of some training, which may be a mean; NaN where it is not known, as for runs that others published."""
 
     tokens: float
     flops: float
@@ -29,18 +29,23 @@ class Totals:
     device_seconds: float
     """Those seconds times the devices."""
 
-    def __add__(self, other: "Totals") -> "Totals":
-        return Totals(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Totals)))
+    @staticmethod
+    def of_totals(totals: Totals) -> "Cost":
+        """Return what a stage recorded."""
+        return Cost(totals.tokens, totals.flops, totals.seconds, totals.device_seconds)
 
-    def __sub__(self, other: "Totals") -> "Totals":
-        return Totals(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Totals)))
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(Cost)))
 
     def of(self, measure: Measure) -> float:
         value: float = getattr(self, measure)
         return value
 
 
-NOTHING = Totals(0, 0, 0, 0)
+NOTHING = Cost(0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Evaluation:
     """Within the stage; 0: before its first step, which after a growth is the grown model untrained."""
     tokens: float
     """Within the stage."""
-    totals: Totals
+    totals: Cost
     """Cumulative over the lineage, base included."""
     loss: float
     """Nats a token."""
@@ -76,7 +81,7 @@ class StageCurve:
     """None: not known."""
     heldout_tokens: int | None
     """None: not known."""
-    start: Totals | None
+    start: Cost | None
     """Where its parent ended; nothing at all for a run from scratch. None: the stage has not begun."""
     evaluations: tuple[Evaluation, ...]
     """In the order of their steps."""
@@ -98,12 +103,12 @@ class StageCurve:
         return self.evaluations[-1] if self.finished else None
 
     @property
-    def step_size(self) -> Totals | None:
+    def step_size(self) -> Cost | None:
         """What one optimizer step cost on average; None before the end, or where no steps are known."""
         if self.end is None or self.start is None or not self.end.step:
             return None
         spent = self.end.totals - self.start
-        return Totals(*(getattr(spent, f.name) / self.end.step for f in fields(Totals)))
+        return Cost(*(getattr(spent, f.name) / self.end.step for f in fields(Cost)))
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ def read_stage(stage: Stage) -> StageCurve:
     if result is not None:
         last, tokens = result.evaluation, result.step * stage.spec.batch_tokens
         evaluations[result.step] = Evaluation(
-            result.step, tokens, _known(result.totals), last.loss, last.perplexity, last.bits_per_byte
+            result.step, tokens, Cost.of_totals(result.totals), last.loss, last.perplexity, last.bits_per_byte
         )
     return StageCurve(
         size=stage.size,
@@ -192,14 +197,10 @@ def curve(stages: Sequence[StageCurve], measure: Measure) -> list[tuple[float, f
 
 def _evaluation(event: Event) -> Evaluation:
     measures = (event[name] for name in ("loss", "perplexity", "bits_per_byte"))
-    return Evaluation(event["step"], event["tokens"], _known(totals_of(event)), *measures)
+    return Evaluation(event["step"], event["tokens"], Cost.of_totals(totals_of(event)), *measures)
 
 
-def _known(totals: Recorded) -> Totals:
-    return Totals(totals.tokens, totals.flops, totals.seconds, totals.device_seconds)
-
-
-def _start(stage: Stage) -> Totals:
+def _start(stage: Stage) -> Cost:
     if stage.spec.parent is None:
         return NOTHING
     assert stage.spec.parent_dir is not None, "a stage with a parent says where it is"
@@ -209,7 +210,7 @@ def _start(stage: Stage) -> Totals:
             f"{parent / DONE_FILE} is missing, so what {stage.path.name} cost by itself cannot be told from what its "
             "parent cost. Put the folder back, or run the schedule again: `tfscale run` makes it anew."
         )
-    return _known(read_result(parent).totals)
+    return Cost.of_totals(read_result(parent).totals)
 
 
 def _check_same_text(arms: Sequence[Arm]) -> None:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import Totals
+from tfscale.analysis.curves import Cost
 from tfscale.analysis.figures import CAPTIONS, figures
 from tfscale.analysis.records import StageRecord
 from tfscale.analysis.results import (
@@ -35,12 +35,12 @@ from tfscale.text import count
 ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
 
 Cell = tuple[str | Sequence[str], Any]
-"""The text shown, or the keys of the stages linked to, and the value that the column is sorted by."""
+"""A pair of the text shown, or the keys of the stages to link to, and the value that the column is sorted by."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: figures, then a table, then a note, as far as there are any."""
+    """A section of the page: figures, then a table, then a note, each of which may be absent."""
 
     name: str
     title: str
@@ -53,7 +53,7 @@ class Section:
 TEMPLATES = Path(__file__).parent / "templates"
 LATEX_SYNTAX = {"variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%",
                 "block_end_string": "%>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
-"""Marks of a template for LaTeX, where braces have a meaning of their own."""
+"""Delimiters of a LaTeX template, which cannot use braces."""
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -62,7 +62,7 @@ LATEX = str.maketrans(
         **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     }
 )
-"""What each character that has a meaning in LaTeX is written as."""
+"""LaTeX escapes of special characters."""
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -139,7 +139,7 @@ def _environment(**settings: Any) -> Environment:
 
 
 def _values(comparison: Comparison) -> dict[str, Any]:
-    """Return what all templates show."""
+    """Return the values that all templates use."""
     table = comparison.table
     return {
         "title": comparison.title,
@@ -186,7 +186,7 @@ def _costs(comparison: Comparison) -> Section:
 
 
 def _cost_values(row: Row) -> list[Any]:
-    amounts: list[Totals | None] = [getattr(row, cost) for cost in COSTS]
+    amounts: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
     return [row.parameters, row.title, *(total.of(unit) if total else None for unit in UNITS for total in amounts)]
 
 

@@ -1,4 +1,4 @@
-"""A chain and another arm at one size: what the chain saves at equal perplexity, and how far apart they are at equal
+"""A chain against another arm at one size: the saving at equal perplexity, and the difference in perplexity at equal
 compute.
 
 Speed-up and saving hold at equal perplexity, of cumulative cost: speed-up = arm / chain - 1 (as in arXiv 2405.15319),
@@ -21,7 +21,8 @@ Outcome = Literal["saves", "no difference", "costs more", "not reached"]
 
 @dataclass(frozen=True)
 class EqualPerplexity:
-    """What it took to get to the perplexity with which an arm's run of one size ended, on average over seeds.
+    """The cost of the perplexity with which an arm's run of one size ended, for the arm and for the chain, on average
+    over seeds.
 
     The chain's evaluations on the way are read as they are, before its learning rate has come down; a chain planned
     to stop there would be there no later. So the speed-up is not flattered.
@@ -34,20 +35,20 @@ class EqualPerplexity:
     arm: float
     """The arm's cumulative cost there."""
     chain: float | None
-    """The chain's cumulative cost when its stage of that size first was there; None: not reached."""
+    """The chain's cumulative cost when its stage of that size first reached it; None: not reached."""
     gap: float
-    """Perplexity by which the chain's best evaluation stays above the target; 0 when reached."""
+    """Perplexity by which the chain's best evaluation stays above the target; 0 if it is reached."""
     outcome: Outcome
-    """`saves`: the chain got there, surely and for less. `costs more`: for more; or it did not get there, and the arm
-    had been where the chain came to for less. `not reached`: it did not get there, and nothing was measured that says
-    at what cost it might. `no difference`: within noise, so far as noise is known."""
+    """`saves`: the chain reached the target for less, beyond noise. `costs more`: it reached it for more; or it did not
+    reach it, and the arm had reached the chain's best for less. `not reached`: it did not reach it, and nothing
+    measured says at what cost it might. `no difference`: within noise, as far as noise is known."""
     excess: float
-    """What the chain's cost is above the arm's, as a fraction of the arm's, at the perplexity that both came to: the
-    arm's last, or the chain's best where that is above it. Below 0 it is a saving."""
+    """Excess of the chain's cost over the arm's, as a fraction of the arm's, at the perplexity that both reached: the
+    arm's last, or the chain's best if that is higher. Negative for a saving."""
     interval: Interval | None
-    """Of the saving, so defined (minus the excess as a fraction of the arm's cost); None: not known."""
+    """Interval of the saving (minus the excess); None: not known."""
     over: tuple[Source, ...]
-    """What the interval is over."""
+    """Sources of variation that the interval covers."""
 
     @property
     def speed_up(self) -> float | None:
@@ -64,27 +65,28 @@ class EqualPerplexity:
 
 @dataclass(frozen=True)
 class EqualCompute:
-    """Perplexities, on average over seeds, at the cumulative cost with which the chain's stage of one size ended."""
+    """The perplexities of both, on average over seeds, at the cumulative cost with which the chain's stage of one size
+    ended."""
 
     compute: float
     chain: float
     arm: float
     interpolated: bool
-    """The arm's perplexity lies between two of its evaluations, and is not the end of a run of that very cost. Its
-    learning rate had not come down there, which flatters the chain."""
+    """Whether the arm's perplexity is read between two of its evaluations instead of at the end of a run of that cost.
+    Its learning rate had not been decayed there, which flatters the chain."""
     interval: Interval | None
-    """Of the difference; None: not known."""
+    """Interval of the difference; None: not known."""
     over: tuple[Source, ...]
 
     @property
     def difference(self) -> float:
-        """Chain minus arm: below 0 the chain is better."""
+        """Perplexity of the chain minus that of the arm: negative if the chain is better."""
         return self.chain - self.arm
 
 
 def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFloor | None) -> EqualPerplexity | None:
-    """The cost of the arm's final perplexity, both ways; None before the arm's run has finished or the chain's has
-    measured anything."""
+    """Return the cost of the arm's final perplexity, for both; None before the arm's run has finished or the chain's
+    has measured anything."""
     if chain is None or arm is None or not arm.finished:
         return None
     of_chain, of_arm = chain.mean, arm.mean
@@ -110,7 +112,7 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
 
 
 def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute | None:
-    """Both perplexities at the cost of the chain's stage; None before both have finished, or where the arm has no
+    """Return both perplexities at the cost of the chain's stage; None before both have finished, or if the arm has no
     measurement."""
     if chain is None or arm is None or not (chain.finished and arm.finished):
         return None
@@ -130,8 +132,8 @@ def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute |
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """Logarithm of the chain's cost over the arm's, curve by curve, at the perplexity that both came to: the arm's last
-    or, where the chain did not get there, the chain's best.
+    """Return the logarithm of the chain's cost over the arm's, per curve, at the perplexity that both reached: the
+    arm's last or, if the chain did not get there, the chain's best.
 
     Returns:
         [curves], below 0 where the chain came to it for less; and whether the chain got to the arm's last [curves].
@@ -146,7 +148,7 @@ def log_cost_ratios(chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_
 
 
 def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """The comparison with the chain's losses moved by the noise floor, up and down."""
+    """Return the cost ratios with the chain's losses moved by the noise floor, up and down."""
     low, high = (log_cost_ratios(chain.shifted(shift), arm) for shift in (-floor.nats, floor.nats))
     return np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]])
 
@@ -163,7 +165,7 @@ def _outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArray[np.b
 
 
 def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:
-    """Losses of both at the chain's last compute [curves]; None where the arm has no measurement there."""
+    """Return the losses of both at the chain's last compute [curves]; None if the arm has no measurement there."""
     if not interpolated:
         return chain.losses[:, -1], arm.losses[:, -1]
     losses = losses_at(arm.log_compute, arm.losses, chain.log_compute[:, -1])
@@ -175,7 +177,7 @@ def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Ar
 
 
 def losses_at(log_compute: Array, losses: Array, at: Array) -> Array:
-    """Loss of each curve at its place.
+    """Return the loss of each curve at a given compute.
 
     Args:
         log_compute, losses: [curves, points], points in order of compute.
@@ -193,7 +195,7 @@ def losses_at(log_compute: Array, losses: Array, at: Array) -> Array:
 
 
 def first_reaches(log_compute: Array, losses: Array, targets: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Where each curve first came down to its target.
+    """Return where each curve first came down to its target.
 
     Args:
         log_compute, losses: [curves, points], points in order of compute.
@@ -211,7 +213,8 @@ def first_reaches(log_compute: Array, losses: Array, targets: Array) -> tuple[Ar
 
 
 def _between(x: Array, y: Array, before: NDArray[np.intp], after: NDArray[np.intp], at: Array) -> Array:
-    """y at x = `at`, on the line through two points of each curve; at the point where the two are one."""
+    """Interpolate y at x = `at` on the line through two points of each curve; return the point itself if both are
+    one."""
     rows = np.arange(len(x))
     x0, x1, y0, y1 = x[rows, before], x[rows, after], y[rows, before], y[rows, after]
     width = x1 - x0

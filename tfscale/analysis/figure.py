@@ -1,4 +1,4 @@
-"""The figure: held-out perplexity over cumulative compute, in the form of Figure 3 of arXiv 2410.23168.
+"""The main figure: validation perplexity over cumulative compute, in the form of Figure 3 of arXiv 2410.23168.
 
 The chain is one connected curve through its sizes; every other arm has an end point for each size. Thin lines are the
 evaluations on the way, bands what other seeds or documents would leave open. Beside it, what each growth did to the
@@ -45,16 +45,16 @@ AXIS: dict[Measure, str] = {
 }
 HEIGHT, LEGEND_LINE = 3.7, 0.155  # inches
 LETTER = 7.4
-"""The height of the letters in the axes, in points."""
+"""Font size of labels inside the axes, in points."""
 OFFSET = 4
-"""From an end to its label, in points."""
+"""Distance from the end of a curve to its label, in points."""
 TITLE_WIDTH, LEGEND_WIDTH, CAPTION_WIDTH = 74, 40, 105  # characters
 PUBLISHED_LINES = {"chain": "-", "scratch": "--", "trained_on": ":", "one_jump": "-."}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of the plane that is shown: room around the ends of the runs. Curves come in from outside."""
+    """The visible range of the axes. It surrounds the ends of the runs; curves enter from outside."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -68,7 +68,7 @@ def comparison_figure(
     published: Sequence[ArmCurve] = (),
     with_growths: bool = True,
 ) -> Any:
-    """The figure, a `matplotlib.figure.Figure` apart from all global state.
+    """Draw the figure and return it, a `matplotlib.figure.Figure` apart from all global state.
 
     Args:
         laws: fits in the same measure, drawn in the colour of their arms.
@@ -183,7 +183,7 @@ def _draw_band(axes: Any, run: Sample, compute: Sequence[float], style: Style) -
 
 
 def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style, frame: Frame) -> None:
-    """Over the compute that was fitted, and no further."""
+    """Draw a scaling law over the range of compute that was fitted."""
     compute = np.geomspace(max(law.compute[0], frame.x[0]), min(law.compute[-1], frame.x[1]), 60)
     low, high = law.band(compute)
     title = next(arm.title for arm in arms if arm.name == law.arm)
@@ -202,7 +202,7 @@ def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style
 
 
 def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> None:
-    """Hollow where the perplexity stands in a table or in the text, grey where it was read off a figure."""
+    """Draw published points: hollow if the perplexity is from a table or the text, grey if it was read off a figure."""
     points = [
         (e.totals.of(measure), e.perplexity, (e.read_from or {}).get("perplexity"))
         for s in arm.stages
@@ -323,7 +323,7 @@ def _unfinished(arms: Sequence[ArmCurve]) -> list[str]:
 
 
 def _entitle(figure: Any, axes: Any, title: str) -> None:
-    """Title, and under it the legend: above the axes, where no curve can run into it."""
+    """Add the title and below it the legend, above the axes, where no curve can run into it."""
     columns = 2
     handles, texts = axes.get_legend_handles_labels()
     labels, lines = [textwrap.fill(text, LEGEND_WIDTH) for text in texts], textwrap.wrap(title, TITLE_WIDTH) or [""]

@@ -39,7 +39,8 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
 
 
 def costs_figure(table: Table, looks: dict[str, Style], measure: Measure) -> Any:
-    """One panel a cost, one group of bars a size, one bar an arm; a gap where an arm has not finished that size."""
+    """Draw one panel per cost, with a group of bars per size and a bar per arm; an arm that has not finished a size
+    leaves a gap."""
     arms = {row.arm: row.title for row in table.rows}
     with drawing():
         from matplotlib.ticker import FuncFormatter

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import ArmCurve, Totals
+from tfscale.analysis.curves import ArmCurve, Cost
 from tfscale.analysis.growths import GrowthEvent
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.scaling_law import ScalingLaw
@@ -18,12 +18,13 @@ from tfscale.analysis.words import basis, verdicts
 
 
 def to_json(comparison: Comparison) -> str:
-    """Rows of the same names as the CSV's columns, and what stands in no row. What is not known is null."""
+    """Return the comparison as JSON: rows named as the CSV's columns, and everything that is in no row. Unknown values
+    are null."""
     return json.dumps(to_document(comparison), indent=2, allow_nan=False) + "\n"
 
 
 def to_document(comparison: Comparison) -> dict[str, Any]:
-    """The same before it is written. What is not known is None."""
+    """Return the document that `to_json` writes. Unknown values are None."""
     table = comparison.table
     document = {
         "title": comparison.title,
@@ -92,7 +93,7 @@ def _published(arm: ArmCurve) -> dict[str, Any]:
 
 
 def _known(value: Any) -> Any:
-    """The same with None for every number that is none: JSON has neither NaN nor infinities."""
+    """Return a value with None in place of every non-finite number, which JSON cannot hold."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -101,7 +102,7 @@ def _known(value: Any) -> Any:
 
 
 def to_csv(table: Table) -> str:
-    """One line a row. What is not known is empty."""
+    """Return one line per row. Unknown values are empty."""
     records = [record(row) for row in table.rows]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(records[0]) if records else [], lineterminator="\n")
@@ -111,11 +112,10 @@ def to_csv(table: Table) -> str:
 
 
 def record(row: Row) -> dict[str, str | int | float | bool | None]:
-    """The row as one level of named values, in full precision, the keys of the stages that they rest on among them;
-    of several keys or seeds a list with spaces."""
+    """Return the row as a flat mapping in full precision. Several keys or seeds are separated by spaces."""
     compute, perplexity = row.equal_compute, row.equal_perplexity
     costs = {
-        f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Totals)
+        f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Cost)
     }
     values: dict[str, Any] = {
         "size": row.size,

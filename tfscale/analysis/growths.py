@@ -1,4 +1,4 @@
-"""What each growth of a chain did to its loss."""
+"""The change in loss at each growth of a chain."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ from tfscale.analysis.curves import ArmCurve, Evaluation, StageCurve
 
 @dataclass(frozen=True)
 class GrowthEvent:
-    """One growth, with one seed: losses on the held-out text, nats a token."""
+    """One growth, with one seed. Losses are on the validation text, in nats per token."""
 
     size: str
-    """Grown to."""
+    """Size of the grown model."""
     seed: int | None
     key: str
     parent: str
     before: float
-    """The parent's last."""
+    """Last loss of the parent."""
     after: Evaluation
-    """The grown model's before any training."""
+    """Evaluation of the grown model before any training."""
     end: float | None
-    """The stage's last; None until it has finished."""
+    """Last loss of the stage; None until it has finished."""
     tokens_to_recover: float | None
-    """Of the stage, at the first evaluation from which no later one of the stage is above `before`; None: it has not
-    come back yet."""
+    """Tokens of the stage at the first evaluation from which no later one is above `before`; None if the loss has not
+    recovered yet."""
 
 
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
-    """The arm's growths that were evaluated before and after."""
+    """Return the arm's growths that were evaluated before and after."""
     return tuple(_growths(arm))
 
 

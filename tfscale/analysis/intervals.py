@@ -1,4 +1,4 @@
-"""Intervals of what is computed from a few runs and a fixed held-out text."""
+"""Confidence intervals of what is computed from a few runs and a fixed validation text."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
-"""Share of repetitions of an experiment whose interval holds the truth."""
+"""Confidence level: the share of repetitions of an experiment whose interval contains the truth."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """From the lower to the upper tail, each of which has half of 1 - LEVEL."""
+    """A central interval; each tail has half of 1 - LEVEL."""
 
     low: float
     high: float
@@ -23,12 +23,12 @@ class Interval:
 
 
 def interval_of(draws: Array) -> Interval:
-    """The central LEVEL of draws, which may be infinite but not NaN."""
+    """Return the central LEVEL of draws, which may be infinite but not NaN."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
     return Interval(float(low), float(high))
 
 
 def surely(happened: NDArray[np.bool_]) -> bool:
-    """Whether all draws but those of one tail say so."""
+    """Return whether all draws except those of one tail agree."""
     return bool(happened.mean() >= 1 - (1 - LEVEL) / 2)

@@ -1,4 +1,4 @@
-"""What the stages' folders say of themselves, for people to read: what was run, where, out of what."""
+"""Records of stages for people to read: what was run, where, and from which parent."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from tfscale.stage.spec import STAGE_FILE
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What a stage's folder says of itself."""
+    """The record of one stage, read from its folder."""
 
     key: str
     folder: str
     arms: tuple[str, ...]
-    """Titles of the arms that it stands in, with its size there."""
+    """Titles of the arms that contain it, each with its size there."""
     parent: str | None
     seed: int
     spec: dict[str, Any]
-    """stage.yaml but for how and where it was run; empty before it has begun."""
+    """stage.yaml without how and where the stage was run; empty before it has begun."""
     environment: dict[str, Any]
-    """environment.json likewise; empty before it has begun."""
+    """environment.json without what names a host or user; empty before the stage has begun."""
 
 
 def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
-    """Every stage of the arms once, as its folder says.
+    """Return the record of every stage of the arms, each once.
 
     Raises:
         ValueError: an `environment.json` that is none.
@@ -52,5 +52,5 @@ def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty where there is no file."""
+    """Return the object in a JSON file; empty if there is no file."""
     return read_object(path) if path.exists() else {}

@@ -1,17 +1,17 @@
-"""Points that others published, as arms: so that the same functions compare them."""
+"""Published points as arms, so that the same functions handle them."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfscale.analysis.curves import NOTHING, ArmCurve, Evaluation, StageCurve, Totals
+from tfscale.analysis.curves import NOTHING, ArmCurve, Cost, Evaluation, StageCurve
 from tfscale.plan.arm_kind import ARM_KINDS
 
 POINT_FIELDS = ("tokens", "perplexity", "device_hours")
 
 
 def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()) -> tuple[ArmCurve, ...]:
-    """The arms of a file of `conf/reference/`, as plain values.
+    """Return the arms of a file of `conf/reference/`, given as plain values.
 
     Published are tokens, perplexity and device-hours, cumulative. FLOPs follow from the tokens where an arm says that
     its models are those of one `beside` it; all else is not known (NaN). A stage's points are its evaluations; its last
@@ -36,7 +36,7 @@ def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()
 
 
 Costs = Mapping[tuple[str, str], float | None]
-"""FLOPs a token by (arm, size)."""
+"""FLOPs per token by (arm, size)."""
 
 
 def _arm(
@@ -70,7 +70,7 @@ def _stage(
 
 
 def _evaluation(
-    start: Totals,
+    start: Cost,
     flops: float | None,
     tokens: float,
     perplexity: float,
@@ -82,7 +82,7 @@ def _evaluation(
     return Evaluation(
         step=0,
         tokens=tokens - start.tokens,
-        totals=Totals(
+        totals=Cost(
             tokens=tokens,
             flops=math.nan if flops is None else start.flops + flops * (tokens - start.tokens),
             seconds=math.nan,

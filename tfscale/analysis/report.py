@@ -11,7 +11,7 @@ from tfscale.files import write_atomically
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
-    """Write the tables and figures of a comparison into a folder, which is made if need be.
+    """Write the tables and figures of a comparison into a folder, which is created if it does not exist.
 
     The tables are `table.csv`, `.json`, `.md` and `.tex`. The figures, each as PNG, SVG and PDF, are `figure` in the
     comparison's measure, `figure_time`, `figure_tokens` and `costs`.

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import ArmCurve, Evaluation, StageCurve, Totals
+from tfscale.analysis.curves import ArmCurve, Cost, Evaluation, StageCurve
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interval
 from tfscale.text import count
 
-RESULTS = ["Size", "Arm", "Parameters", "Tokens", "Perplexity", "Bits a byte", "Chain minus arm", "Speed-up", "Saving"]
+RESULTS = [
+    *("Size", "Arm", "Parameters", "Tokens", "Perplexity"),
+    *("Bits per byte", "Chain minus arm", "Speed-up", "Saving"),
+]
 COST_MEANING = (
     "*Cumulative*: base included. *Marginal*: this run alone, its parent a gift. *Family*: all of the arm's runs up to "
     "this size. FLOPs are model FLOPs."
@@ -16,7 +19,7 @@ COST_MEANING = (
 
 
 def meaning(table: Table) -> str:
-    """What the columns of the results say."""
+    """Return the explanation of the result columns."""
     unit = UNITS[table.measure]
     return (
         "*Tokens*: read in this run, its parents' left out. *Chain minus arm*: perplexity where the arm has taken "
@@ -29,12 +32,12 @@ def meaning(table: Table) -> str:
 
 
 def results(table: Table) -> list[list[str]]:
-    """Rows of the results, under `RESULTS`."""
+    """Return the rows of the results, under `RESULTS`."""
     return [_result_cells(row) for row in table.rows]
 
 
 def costs(table: Table) -> list[list[str]]:
-    """Rows of the costs, under `cost_header`."""
+    """Return the rows of the costs, under `cost_header`."""
     return [_cost_cells(row) for row in table.rows]
 
 
@@ -46,7 +49,8 @@ PUBLISHED = ["Size", "Arm", "Tokens", "Perplexity", "Device-hours", "Perplexity 
 
 
 def published_rows(arms: Sequence[ArmCurve]) -> list[list[str]]:
-    """Size, arm, cumulative tokens, perplexity, cumulative device-hours, and where the last two were read."""
+    """Return rows of size, arm, cumulative tokens, perplexity, cumulative device-hours, and where the last two were
+    read."""
     return [_published_cells(arm, stage, e) for arm in arms for stage in arm.stages for e in stage.evaluations]
 
 
@@ -82,5 +86,5 @@ def _difference(row: Row) -> str:
 
 
 def _cost_cells(row: Row) -> list[str]:
-    costs: list[Totals | None] = [getattr(row, cost) for cost in COSTS]
+    costs: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
     return [row.size, row.title, *(amount(cost.of(unit) if cost else None, unit) for unit in UNITS for cost in costs)]

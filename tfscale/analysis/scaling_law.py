@@ -17,16 +17,17 @@ from tfscale.analysis.intervals import LEVEL, Array, Interval, interval_of
 from tfscale.plan.arm_kind import arm_kind
 
 DELTA = 1e-3
-"""Of the Huber loss: residuals of log L beyond it count linearly. As in arXiv 2203.15556."""
+"""Threshold of the Huber loss: residuals of log L beyond it count linearly, as in arXiv 2203.15556."""
 STEEPEST = 3.0
-"""Exponents above this are no scaling law."""
+"""Largest exponent that is tried."""
 STEPS = 80
-"""Of each fit."""
+"""Number of optimization steps per fit."""
 REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 6, 3.0
-"""Of the frontier, in points and as the ratio of its largest to its smallest compute, for a fit to be tried."""
+"""Smallest number of points of a frontier, and smallest ratio of its largest to its smallest compute, for a fit to be
+tried."""
 STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha in (0.1, 0.3, 0.6)]
-"""(E as a fraction of the lowest loss, log A at the middle of the range, alpha)"""
+"""Starting points: E as a fraction of the lowest loss, log A at the middle of the range, alpha."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,34 +38,34 @@ class ScalingLaw:
     keys: tuple[str, ...]
     """The stages that the frontier's points come from."""
     irreducible: float
-    """E, nats a token."""
+    """E, in nats per token."""
     coefficient: float
-    """A, of compute in units of `unit`."""
+    """A, for compute in units of `unit`."""
     exponent: float
     """alpha."""
     unit: float
     """Compute at the middle of the frontier, in the measure's own unit."""
     compute: Array
-    """[points] of the frontier that was fitted."""
+    """[points], compute of the fitted frontier."""
     losses: Array
     """[points]"""
     refits: Array
     """[refits, 3]: log E, log A, alpha."""
     scatter: Array
-    """[points]: residuals of log L, made wider by what three parameters have taken up of them."""
+    """[points], residuals of log L, widened by the degrees of freedom that three parameters take."""
 
     @property
     def intervals(self) -> tuple[Interval, Interval]:
-        """Of E and of alpha, over the refits."""
+        """Intervals of E and of alpha over the refits."""
         return interval_of(np.exp(self.refits[:, 0])), interval_of(self.refits[:, 2])
 
     def loss(self, compute: Array) -> Array:
-        """The fitted loss at each compute, nats a token."""
+        """Return the fitted loss at each compute, in nats per token."""
         return self.irreducible + self.coefficient * (compute / self.unit) ** -self.exponent
 
     def band(self, compute: Array) -> tuple[Array, Array]:
-        """Low and high loss between which LEVEL of such points would lie at each compute, were the form the truth: the
-        refits, with the scatter of the points about them."""
+        """Return the low and high loss between which LEVEL of such points would be at each compute if the form were
+        true: the refits, with the scatter of the points about them."""
         x = np.log(compute / self.unit)
         scatter = seeded("scatter", self.arm).choice(self.scatter, (len(self.refits), 1))
         losses = np.exp(_log_losses(self.refits, x) + scatter)
@@ -75,10 +76,10 @@ class ScalingLaw:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """An arm's evaluations that are lower than all at as little compute, in its order."""
+    """The evaluations of an arm that are lower than all others at as little compute, in order of compute."""
 
     keys: tuple[str, ...]
-    """The stages that they come from."""
+    """Keys of the stages that the points come from."""
     compute: Array
     """[points]"""
     losses: Array
@@ -86,7 +87,7 @@ class Frontier:
 
 
 def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
-    """The arm's frontier, over all its sizes and seeds."""
+    """Return the arm's frontier over all its sizes and seeds."""
     places = sorted((e.totals.of(measure), e.loss, stage.key) for stage in arm.stages for e in stage.evaluations)
     kept: list[tuple[float, float, str]] = []
     for compute, loss, key in places:
@@ -100,8 +101,8 @@ def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
 
 
 def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
-    """The law through a frontier; None where it has too few points, or spans too little compute, to tell a curve from a
-    line."""
+    """Fit the law through a frontier. None if it has too few points, or spans too little compute, to distinguish a
+    curve from a line."""
     compute, losses = points.compute, points.losses
     if len(compute) < FEWEST_POINTS or compute[-1] / compute[0] < LEAST_RANGE:
         return None
@@ -121,13 +122,14 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
 
 
 def scaling_laws(arms: Sequence[ArmCurve], measure: Measure) -> tuple[ScalingLaw, ...]:
-    """The laws of the arms from scratch that have enough points."""
+    """Return the laws of the arms from scratch that have enough points."""
     laws = [fit_law(arm.name, frontier(arm, measure)) for arm in arms if arm_kind(arm.kind).from_scratch]
     return tuple(law for law in laws if law is not None)
 
 
 def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
-    """Least sums of Huber losses of y - log L(x), each from its own start: Levenberg-Marquardt on reweighted squares.
+    """Minimise sums of Huber losses of y - log L(x), each from its own start, by Levenberg-Marquardt on reweighted
+    squares.
 
     Args:
         x: [points], logarithm of compute.
@@ -159,12 +161,12 @@ def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
 
 
 def _log_losses(parameters: Array, x: Array) -> Array:
-    """[fits, points] of parameters [fits, 3]."""
+    """Return the logarithm of the loss [fits, points] for parameters [fits, 3]."""
     e, a, alpha = (parameters[:, index, None] for index in range(3))
     return np.asarray(np.logaddexp(e, a - alpha * x), dtype=float)
 
 
 def _huber(residual: Array) -> Array:
-    """[fits], sums over points."""
+    """Return the Huber losses [fits], summed over points."""
     clipped = np.clip(residual, -DELTA, DELTA)
     return np.asarray((clipped * (residual - clipped / 2)).sum(axis=1), dtype=float)

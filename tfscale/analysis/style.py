@@ -1,5 +1,5 @@
-"""How figures look: at the width of a column of text, in colours that everyone can tell apart (Okabe and Ito), with
-markers, line styles and hatches that tell the arms apart without them."""
+"""The style of figures: the width of a column of text, colours that everyone can distinguish (Okabe and Ito), and
+markers, line styles and hatches that distinguish arms without them."""
 
 import io
 import math
@@ -19,18 +19,19 @@ FigureKind = Literal["png", "svg", "pdf"]
 FIGURE_KINDS: tuple[FigureKind, ...] = get_args(FigureKind)
 
 WIDTH = 5.5
-"""Inches: the text of a single-column paper, so that nothing is scaled and the smallest letters stay at 6.5 points."""
+"""Width of a single-column paper's text in inches, so that nothing is scaled and the smallest letters stay at 6.5
+points."""
 PNG_DPI = 250
 INK, GREY, PALE = "#222222", "#666666", "#DDDDDD"
 TEXT, SMALL = 8.0, 6.8
-"""Points."""
+"""Font sizes in points."""
 SETTINGS = "matplotlibrc"
-"""The name of matplotlib's file of settings, wherever it is."""
+"""The name of matplotlib's settings file."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How an arm is drawn."""
+    """The look of an arm."""
 
     colour: str
     marker: str
@@ -50,20 +51,21 @@ OTHERS = (
 
 
 def styles(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, Style]:
-    """The look of each arm by its name: the same in every figure."""
+    """Return the look of each arm by its name, the same in every figure."""
     others = [arm.name for arm in arms if arm is not chain]
     return {chain.name: CHAIN} | {name: _other(index) for index, name in enumerate(others)}
 
 
 def _other(index: int) -> Style:
-    """A colour comes again when all are taken, with the marker, line and hatch of another one."""
+    """Return the look of the arm with this index. Colours repeat when all are taken, with another marker, line and
+    hatch."""
     again, colour = divmod(index, len(OTHERS))
     return replace(OTHERS[(colour + again) % len(OTHERS)], colour=OTHERS[colour].colour)
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw, or write what was drawn, with fonts and colours of our own, whatever the user's settings of matplotlib."""
+    """Use our own fonts and colours while drawing or rendering, whatever the user's matplotlib settings."""
     matplotlib = _matplotlib()
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     look = {
@@ -82,7 +84,7 @@ def drawing() -> Iterator[None]:
 
 
 def _matplotlib() -> Any:
-    """Import matplotlib as if the user had no settings for it: it reads them when it is imported, and may fail then."""
+    """Import matplotlib without the user's settings, which it reads on import and which may make it fail."""
     if "matplotlib" in sys.modules:
         return import_module("matplotlib")
     spec = find_spec("matplotlib")
@@ -99,14 +101,15 @@ def _matplotlib() -> Any:
 
 
 def blank(width: float, height: float) -> Any:
-    """A `matplotlib.figure.Figure` of a size in inches, apart from all global state; to be called while drawing."""
+    """Return an empty `matplotlib.figure.Figure` of a size in inches, apart from all global state; call it while
+    drawing."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def render(figure: Any, kind: FigureKind) -> bytes:
-    """Write a figure as a file's content; the same figure gives the same bytes."""
+    """Return the figure as the content of a file; the same figure gives the same bytes."""
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
     with drawing():
@@ -115,14 +118,14 @@ def render(figure: Any, kind: FigureKind) -> bytes:
 
 
 def around(values: Sequence[float], before: float, after: float, least: float) -> tuple[float, float]:
-    """The range of the values, with margins that are fractions of its logarithmic width."""
+    """Return the range of the values, with margins given as fractions of its logarithmic width."""
     low, high = math.log(min(values)), math.log(max(values))
     width = max(high - low, least)
     return math.exp(low - before * width), math.exp(high + after * width)
 
 
 def tidy(axes: Any) -> None:
-    """No frame above and to the right; a faint grid behind."""
+    """Remove the frame above and to the right, and add a faint grid behind."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, axis="y", color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -139,7 +142,7 @@ def round_ticks(low: float, high: float) -> Any:
 
 
 def power(value: float) -> str:
-    """1,000 or 2 x 10^12, the latter as matplotlib writes formulas."""
+    """Return 1,000 or 2 x 10^12, the latter in matplotlib's formula syntax."""
     if value < 1e5:
         return f"{value:,g}"
     mantissa, exponent = f"{value:.1e}".split("e")

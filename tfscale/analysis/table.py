@@ -1,4 +1,4 @@
-"""The comparison as rows: each size of each arm, what it cost and how it stands against the chain."""
+"""The comparison as rows: each size of each arm, its cost and its relation to the chain."""
 
 import math
 from collections.abc import Sequence
@@ -9,55 +9,57 @@ import numpy as np
 
 from tfscale.analysis.bootstrap import NoiseFloor, Sample, Source, draw_together, noise_floor, sample
 from tfscale.analysis.costs import cumulative, family, marginal, mean
-from tfscale.analysis.curves import ArmCurve, Measure, StageCurve, Totals
+from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.intervals import Interval, interval_of
+from tfscale.stage.folder import lineage
 
 Status = Literal["finished", "unfinished", "missing"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One size of one arm, over its seeds. Measurements are None until a run of it has finished, costs until all have,
-    comparisons until both sides have runs that finished."""
+    """One size of one arm, over its seeds. Measurements are None until a run has finished, costs until all have,
+    comparisons until both sides have finished runs."""
 
     size: str
     arm: str
     title: str
     kind: str
     keys: tuple[str, ...]
-    """The stages that the row's own numbers come from, one a seed."""
+    """Keys of the row's own stages, one per seed."""
     chain_keys: tuple[str, ...]
-    """The chain's stages that the comparisons are with. Empty for the chain itself, and where it has no such size."""
+    """Keys of the chain's stages that the row is compared with. Empty for the chain itself, and if the chain has no
+    such size."""
     rests_on: tuple[str, ...]
-    """Every stage that some number of the row comes from: these, their parents, and the arm's smaller sizes."""
+    """Keys of all stages that some number of the row depends on: these, their parents, and the arm's smaller sizes."""
     seeds: tuple[int | None, ...]
     status: Status
-    """`finished`: all seeds have."""
+    """`finished` if the runs of all seeds have finished."""
     parameters: int | None
     loss: float | None
-    """Nats a token, the mean over seeds."""
+    """Mean over seeds, in nats per token."""
     perplexity: float | None
     """exp(loss)."""
     perplexity_interval: Interval | None
-    """None: not known."""
+    """None if it is not known."""
     perplexity_over: tuple[Source, ...]
     bits_per_byte: float | None
-    cumulative: Totals | None
-    marginal: Totals | None
-    family: Totals | None
-    """The costs are means over seeds."""
+    cumulative: Cost | None
+    marginal: Cost | None
+    family: Cost | None
+    """Family cost. All costs are means over seeds."""
     equal_compute: EqualCompute | None
-    """Against the chain, at the chain's cumulative cost."""
+    """Comparison with the chain at the chain's cumulative cost."""
     equal_perplexity: EqualPerplexity | None
-    """Against the chain, at this arm's final perplexity."""
+    """Comparison with the chain at this arm's final perplexity."""
     cost_ratio: float | None
-    """This run's cumulative cost over the chain's, whatever their perplexities. No speed-up, unless those happen to be
+    """The cumulative cost of this run over the chain's, whatever their perplexities. It is a speed-up only if those are
     equal."""
 
     @property
     def shared(self) -> bool:
-        """The row's runs are the chain's own: the same stages in both arms."""
+        """Whether the row's runs are the chain's own: the same stages in both arms."""
         return self.keys == self.chain_keys
 
 
@@ -66,16 +68,16 @@ class Table:
     """A comparison of arms, size by size."""
 
     measure: Measure
-    """What equal compute, speed-up and saving are counted in. The costs stand in every measure."""
+    """Unit of equal compute, speed-up and saving. Costs are given in every measure."""
     chain: str
-    """Name of the arm that the others are compared with."""
+    """Name of the arm that all others are compared with."""
     heldout_tokens: int | None
     noise: NoiseFloor | None
-    """None: not known."""
+    """None if it is not known."""
     rows: tuple[Row, ...]
-    """By size, in the chain's order; within a size in the order of the arms."""
+    """Rows by size in the chain's order, and within a size in the order of the arms."""
     tuning_flops: float | None = None
-    """What choosing the arms' learning rates has cost, in none of the rows; None: not stated."""
+    """Cost of tuning the arms' learning rates, which is in none of the rows; None: not stated."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -86,7 +88,7 @@ class Table:
 
     @property
     def unfinished(self) -> tuple[Row, ...]:
-        """Rows whose runs are missing or under way."""
+        """Rows whose runs are missing or not finished."""
         return tuple(row for row in self.rows if row.status != "finished")
 
 
@@ -96,7 +98,7 @@ def compare(
     assumed_noise: float | None = None,
     tuning_flops: float | None = None,
 ) -> Table:
-    """The comparison of curves. The first chain is the one that all other arms are compared with.
+    """Compare curves. The first chain is the one that all other arms are compared with.
 
     Args:
         assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
@@ -110,12 +112,12 @@ def compare(
     pairs = [(arm, size) for size in sizes for arm in arms if size in arm.sizes]
     samples = {(arm.name, size): sample(arm.replicates(size), measure) for arm, size in pairs}
     floor = noise_floor((each for each in samples.values() if each), assumed_noise)
-    lineage = {stage.key: stage.parent for arm in arms for stage in arm.stages}
+    parents = {stage.key: stage.parent for arm in arms for stage in arm.stages}
 
     def row(arm: ArmCurve, size: str) -> Row:
         other = None if arm is chain else chain.replicates(size)
         mine, theirs = samples[arm.name, size], samples.get((chain.name, size))
-        return _row(arm, size, mine, other or (), theirs if other else None, floor, lineage, measure)
+        return _row(arm, size, mine, other or (), theirs if other else None, floor, parents, measure)
 
     heldout = {stage.heldout_tokens for arm in arms for stage in arm.stages}
     rows = tuple(row(arm, size) for arm, size in pairs)
@@ -123,7 +125,7 @@ def compare(
 
 
 def the_chain(arms: Sequence[ArmCurve]) -> ArmCurve:
-    """The first chain among the arms.
+    """Return the first chain among the arms.
 
     Raises:
         ValueError: there is none.
@@ -143,7 +145,7 @@ def _row(
     chain: Sequence[StageCurve],
     theirs: Sample | None,
     floor: NoiseFloor | None,
-    lineage: dict[str, str | None],
+    parents: dict[str, str | None],
     measure: Measure,
 ) -> Row:
     runs = arm.replicates(size)
@@ -159,7 +161,7 @@ def _row(
         kind=arm.kind,
         keys=tuple(run.key for run in runs),
         chain_keys=tuple(run.key for run in chain),
-        rests_on=_with_ancestors([*own_family, *(run.key for run in chain)], lineage),
+        rests_on=_with_ancestors([*own_family, *(run.key for run in chain)], parents),
         seeds=tuple(run.seed for run in runs),
         status=_status(runs),
         parameters=runs[0].parameters,
@@ -183,13 +185,5 @@ def _status(runs: Sequence[StageCurve]) -> Status:
     return "unfinished" if any(run.evaluations for run in runs) else "missing"
 
 
-def _with_ancestors(keys: Sequence[str], lineage: dict[str, str | None]) -> tuple[str, ...]:
-    found: dict[str, None] = {}
-    waiting = list(keys)
-    while waiting:
-        key = waiting.pop(0)
-        found[key] = None
-        parent = lineage.get(key)
-        if parent is not None and parent not in found:
-            waiting.append(parent)
-    return tuple(found)
+def _with_ancestors(keys: Sequence[str], parents: dict[str, str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*keys, *(each for key in keys for each in reversed(lineage(key, parents.get)))]))

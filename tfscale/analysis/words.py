@@ -1,4 +1,4 @@
-"""The comparison in words and in short numbers: what the table's readers read first."""
+"""The comparison in sentences and short numbers: verdicts, noise, intervals."""
 
 import math
 
@@ -13,7 +13,8 @@ UNITS: dict[Measure, str] = {"flops": "FLOPs", "tokens": "tokens", "device_secon
 
 
 def verdicts(table: Table) -> tuple[str, ...]:
-    """For each size: whether the chain is below or above the other arms at its cost, and whether it saves."""
+    """Return a sentence per size: whether the chain is below or above the other arms at its cost, and whether it
+    saves."""
     return tuple(f"{size}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
 
 
@@ -52,7 +53,7 @@ def _clause(title: str, perplexities: EqualCompute) -> str:
 
 
 def _absolute(perplexities: EqualCompute) -> Interval | None:
-    """The interval of the difference, in the direction in which it is told."""
+    """Return the interval of the difference, in the direction in which it is reported."""
     interval = perplexities.interval
     if interval is None or perplexities.difference >= 0:
         return interval
@@ -66,8 +67,8 @@ def _why_not(row: Row) -> str:
 
 
 def outcome(value: EqualPerplexity) -> str:
-    """Such as `it saves 31.0% [25.2%, 36.1%]`, `no difference within noise`, `it costs 12.0% more` or `it is not
-    reached: the chain ends 0.14 above`."""
+    """Return a clause such as `it saves 31.0% [25.2%, 36.1%]`, `no difference within noise`, `it costs 12.0% more` or
+    `its perplexity is not reached: the chain stays 0.14 above`."""
     if value.outcome == "no difference":
         return f"no difference within noise{_brackets(value.interval, '.1%')}"
     if value.outcome == "saves":
@@ -81,7 +82,7 @@ def outcome(value: EqualPerplexity) -> str:
 
 
 def basis(table: Table) -> tuple[str, ...]:
-    """What the intervals are over, what counts as noise, and what is in no cost, in sentences."""
+    """Return sentences on what the intervals cover, what counts as noise, and what is in no cost."""
     sentences = []
     if any(row.equal_perplexity and row.equal_perplexity.interval for row in table.rows):
         over = {row.equal_perplexity.over for row in table.rows if row.equal_perplexity}
@@ -121,7 +122,8 @@ def _tuning(table: Table) -> str:
 
 
 def speed_up(value: EqualPerplexity | None) -> str:
-    """Such as `+54.6%`, `at least +12.0%`, or `not reached (0.14 above)`. Empty if there is nothing to compare."""
+    """Return text such as `+54.6%`, `at least +12.0%`, or `not reached (0.14 above)`. Empty if there is nothing to
+    compare."""
     if value is None:
         return ""
     if value.speed_up is None:
@@ -130,7 +132,7 @@ def speed_up(value: EqualPerplexity | None) -> str:
 
 
 def saving(value: EqualPerplexity | None) -> str:
-    """Such as `+35.3%`, `at least +10.7%`, or `not reached`. Empty if there is nothing to compare."""
+    """Return text such as `+35.3%`, `at least +10.7%`, or `not reached`. Empty if there is nothing to compare."""
     if value is None:
         return ""
     if value.saving is None:
@@ -143,12 +145,13 @@ def _least(value: EqualPerplexity) -> str:
 
 
 def _brackets(interval: Interval | None, form: str) -> str:
-    """[low, high], or nothing."""
+    """Return ` [low, high]`, or nothing without an interval."""
     return f" [{interval.low:{form}}, {interval.high:{form}}]" if interval else ""
 
 
 def with_interval(value: float | None, interval: Interval | None, form: str) -> str:
-    """Such as `5.353 [5.301, 5.412]`, or without brackets where no interval is known. Empty if there is no value."""
+    """Return text such as `5.353 [5.301, 5.412]`, without brackets if no interval is known. Empty if there is no
+    value."""
     return "" if value is None or math.isnan(value) else f"{value:{form}}{_brackets(interval, form)}"
 
 

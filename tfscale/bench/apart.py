@@ -1,4 +1,4 @@
-"""Functions that run in a process of their own, and the memory that they take there (Linux)."""
+"""Running of functions in a process of their own, and the peak memory that they take there (Linux)."""
 
 import ctypes
 import gc
@@ -19,7 +19,7 @@ KNOWN = sys.platform == "linux"
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """Runs a function that is defined at the top level of a module in a process of its own."""
+    """Run a function that is defined at the top level of a module in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=_server()) as pool:
         return pool.submit(function, *given, **named).result()
 
@@ -33,7 +33,7 @@ def _server() -> ForkServerContext:
 
 
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
-    """Returns the peak resident bytes of this process during a run, above those before it.
+    """Return the peak resident bytes of this process during a run, above those before it.
 
     The process should do nothing else: from now on glibc returns freed memory at once.
 

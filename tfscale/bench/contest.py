@@ -1,4 +1,4 @@
-"""Measures contestants beside each other, and beside the matrix product, to which every share of peak refers."""
+"""Measurement of contestants beside each other, and beside the matrix product that every share of peak refers to."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tfscale.bench.settings import Settings
 
 MATRIX_PRODUCT = "matrix product"
 PRODUCTS = 8
-"""Products in a row. A single one is too short to be slowed down by the machine's other load as training steps are."""
+"""Number of products in a row. A single one is too short to be slowed down by other load as training steps are."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Contestant:
 def measure_case(
     part: str, case: str, contestants: Sequence[Contestant], settings: Settings, seconds: float, least: int
 ) -> Iterator[Row]:
-    """Measures the contestants of a case.
+    """Measure the contestants of a case.
 
     Args:
         seconds: the time for all rounds.
@@ -59,7 +59,7 @@ def measure_case(
 
 
 def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float]:
-    """Makes a function that multiplies square matrices in the precision of training; returns it and its FLOPs."""
+    """Make a function that multiplies square matrices in the precision of training; return it and its FLOPs."""
     side = 8192 if settings.on_cuda else 2048
     a, b = (torch.randn(side, side, device=settings.device, dtype=settings.dtype) for _ in range(2))
     out = torch.empty_like(a)
@@ -72,7 +72,7 @@ def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float
 
 
 def take_turns(turns: Mapping[str, Callable[[], float]], seconds: float, least: int) -> dict[str, tuple[float, ...]]:
-    """Lets everyone take a turn per round, after one that does not count.
+    """Let everyone take a turn per round, after one that does not count.
 
     Every other round runs in the opposite order, so that other load on the machine affects all of them alike.
 

@@ -51,12 +51,12 @@ Found = Row | Note
 
 
 def to_line(found: Found) -> str:
-    """Formats a result as a line of JSON, which `from_line` reads."""
+    """Format a result as a line of JSON, which `from_line` reads."""
     return json.dumps({"kind": type(found).__name__, **asdict(found)})
 
 
 def from_line(line: str | bytes) -> Found:
-    """Reads what `to_line` wrote."""
+    """Read what `to_line` wrote."""
     values = json.loads(line)
     if values.pop("kind") == "Note":
         return Note(**values)

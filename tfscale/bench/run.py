@@ -1,4 +1,4 @@
-"""Runs a benchmark: one part after another, each in a process of its own.
+"""The run of a benchmark: one part after another, each in a process of its own.
 
 python -m tfscale.bench.run MODULE SETTINGS: measures the part in a module, and prints its results as lines of JSON.
 """
@@ -50,7 +50,7 @@ def run(
     tell: Callable[[Found], None],
     told: Mapping[str, str] = children.NOTHING,
 ) -> Result:
-    """Measures parts. After Ctrl-C or SIGTERM, the result holds what has been measured so far.
+    """Measure parts. After Ctrl-C or SIGTERM, the result holds what has been measured so far.
 
     Args:
         parts: the module of each part.
@@ -97,7 +97,7 @@ def _processor() -> str:
 
 
 def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None], told: Mapping[str, str]) -> int:
-    """Measures one part and returns the exit code of its process."""
+    """Measure one part and return the exit code of its process."""
     command = leashed(children.python("tfscale.bench.run", module, json.dumps(asdict(settings))))
     process = children.start(command, children.environment(told, defaults=allocator()), stdout=PIPE)
     assert process.stdin is not None
@@ -112,7 +112,7 @@ def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None
 
 
 def measure(module: str, settings: Settings) -> Iterator[Found]:
-    """Measures the part in a module, whose function `measure` yields its results; a missing library is a note."""
+    """Measure the part in a module, whose function `measure` yields its results; a missing library is a note."""
     settings.apply()
     try:
         part = import_module(module)

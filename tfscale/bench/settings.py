@@ -41,18 +41,18 @@ class Settings:
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
-        """Sets this process up as a training process is."""
+        """Set this process up as a training process is."""
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         if self.on_cuda:
             torch.set_float32_matmul_precision("high")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Runs forward passes in the precision of training."""
+        """Run forward passes in the precision of training."""
         return torch.autocast("cuda", torch.bfloat16) if self.on_cuda else contextlib.nullcontext()
 
     def time(self, run: Callable[[], object], at_least: float = 0.0) -> float:
-        """Runs a function for so many seconds, at least once, and returns the seconds per run. The device's work is
+        """Run a function for so many seconds, at least once, and return the seconds per run. The device's work is
         included."""
         started, runs = perf_counter(), 0
         while runs == 0 or perf_counter() - started < at_least:
@@ -63,12 +63,12 @@ class Settings:
         return (perf_counter() - started) / runs
 
     def take_turn(self, run: Callable[[], object]) -> float:
-        """Runs a function for the time of a turn and returns the seconds per run."""
+        """Run a function for the time of a turn and return the seconds per run."""
         return self.time(run, 0.0 if self.quick else TURN_SECONDS)
 
 
 def resolve_settings(device: Literal["auto", "cpu", "cuda"], quick: bool, threads: int, case: str = "") -> Settings:
-    """Makes settings from options; `auto` chooses CUDA if there is a device, and 0 threads means one per core.
+    """Make settings from options; `auto` chooses CUDA if there is a device, and 0 threads means one per core.
 
     Raises:
         ValueError: cuda is asked for, but there is no device.

@@ -26,7 +26,7 @@ Start = Callable[[Entry, Size, Settings], Contestant]
 
 
 def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Makes a model and takes its first step, which compiles it and allocates its moments."""
+    """Make a model and take its first step, which compiles it and allocates its moments."""
     model = entry.build(size, settings)
     model.step()
     return Contestant(
@@ -39,7 +39,7 @@ def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start = start) -> Iterator[Found]:
-    """Measures all sizes of the device.
+    """Measure all sizes of the device.
 
     Args:
         start: makes a contestant. An ImportError or torch.OutOfMemoryError leaves it out.
@@ -76,12 +76,12 @@ def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) 
 
 
 def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[str, float]:
-    """Measures the peak memory of a step on the CPU, in a process of its own."""
+    """Measure the peak memory of a step on the CPU, in a process of its own."""
     return {"peak_bytes": run_apart(measure_step_peak, entry, size, settings)} if KNOWN else {}
 
 
 def measure_step_peak(entry: Entry, size: Size, settings: Settings) -> int:
-    """Returns the peak memory of two steps in this process; in the second one there are moments."""
+    """Return the peak memory of two steps in this process; in the second one there are moments."""
     settings.apply()
 
     def train() -> None:

@@ -23,7 +23,7 @@ class Sheet:
 
 
 def make_sheets(rows: Sequence[Row]) -> list[Sheet]:
-    """Makes a table per part."""
+    """Make a table per part."""
     parts = dict.fromkeys(row.part for row in rows)
     return [_sheet(part, [row for row in rows if row.part == part]) for part in parts]
 
@@ -61,7 +61,7 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") -> str:
-    """Formats a result as a page.
+    """Format a result as a page.
 
     Args:
         more: tables to show after those of the parts.
@@ -89,7 +89,7 @@ def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") ->
 
 
 def write_files(folder: Path, device: str, contents: Mapping[str, bytes]) -> list[Path]:
-    """Writes the contents to bench_<device><suffix> and returns the paths.
+    """Write the contents to bench_<device><suffix> and return the paths.
 
     Args:
         contents: by suffix.

@@ -31,7 +31,7 @@ class TrainedModel:
     settings: Settings
 
     def step(self) -> float:
-        """Takes a training step and returns its loss."""
+        """Take a training step and return its loss."""
         with self.settings.autocast():
             loss = self.loss(*self.batch)
         loss.backward()
@@ -55,7 +55,7 @@ class Entry:
         return size.tokenformer if self.family == "tokenformer" else size.transformer
 
     def build(self, size: Size, settings: Settings) -> TrainedModel:
-        """Makes the model."""
+        """Make the model."""
         return self.make(self.config(size), size, settings)
 
     def step_flops(self, size: Size) -> float:
@@ -67,13 +67,13 @@ class Entry:
 
 
 def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Tensor]:
-    """Draws inputs and targets [sequences, time]."""
+    """Draw inputs and targets [sequences, time]."""
     tokens = torch.randint(config.vocab_size, (size.sequences, size.time + 1), device=device)
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
 def make_product_model(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
-    """Makes one of this package's models; compiled on CUDA."""
+    """Make one of this package's models; compiled on CUDA."""
     model = build_model(config, seed=0, device=settings.device)
     if settings.on_cuda:
         model.compile_parts()

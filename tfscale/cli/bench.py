@@ -1,4 +1,4 @@
-"""tfscale bench: speed and memory on this machine."""
+"""`tfscale bench`: speed and memory on this machine."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tfscale.bench.tables import make_sheets, to_markdown, write_files
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.table import table
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 
 
 def bench(
@@ -22,15 +22,13 @@ def bench(
     case: str,
     out: Path | None,
 ) -> int:
-    """Measures training steps, shows the results and writes files if asked to; returns the exit code.
+    """Measure training steps, show the results, write files if asked to, and return the exit code.
 
     Raises:
         UserFault: there is no such device, or the folder for files cannot be made.
     """
-    try:
+    with user_faults():
         settings = resolve_settings(device, quick, threads, case)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
     if out is not None:
         _make_folder(out)
     with console.status("measuring") as shown:
@@ -57,7 +55,7 @@ def bench(
 
 
 def _make_folder(out: Path) -> None:
-    """Makes the folder for files before anything is measured."""
+    """Create the folder for files before anything is measured."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

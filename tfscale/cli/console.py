@@ -1,4 +1,4 @@
-"""The console: where all that a command has to say goes, in words, as a table or as JSON."""
+"""The console: output for people as text and tables, and for programs as JSON."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 
 LOG_WIDTH = 1000
-"""Columns where there is no terminal: enough that in a log file nothing is wrapped or left out."""
+"""Width without a terminal: enough that nothing is wrapped or left out in a log file."""
 PROSE_WIDTH = 120
-"""Columns of running text, at most."""
+"""Largest width of running text."""
 
 console = Console(highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -20,7 +20,7 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
 
 
 def leave_stdout(alone: bool) -> None:
-    """Have all that is said for people go to standard error from now on, or to standard output again."""
+    """Send everything for people to standard error from now on, or to standard output again."""
     console.stderr = alone
     if "COLUMNS" not in os.environ:
         # None: as wide as the terminal is, whenever it is asked.
@@ -28,12 +28,12 @@ def leave_stdout(alone: bool) -> None:
 
 
 def prose_width() -> int:
-    """The columns to wrap running text at."""
+    """Return the width to wrap running text at."""
     return min(console.width, PROSE_WIDTH)
 
 
 def say(text: str) -> None:
-    """Print a line as it is: whole when it is piped, wrapped by the terminal when it is long."""
+    """Print a line unchanged: whole when it is piped, wrapped by the terminal when it is long."""
     console.print(text, markup=False, soft_wrap=True)
 
 
@@ -43,7 +43,7 @@ def answer(document: object) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The same in what JSON has a form of."""
+    """Return a value as JSON can hold it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
     if isinstance(value, dict):

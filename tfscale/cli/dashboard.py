@@ -1,4 +1,4 @@
-"""A running plan on one screen: its lineages, what runs, the loss, the cost against the plan, the time left."""
+"""A running plan on one screen: lineages, active stages, the loss, the cost against the plan, the time left."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tfscale.orchestrate.progress import Overview, Progress
 from tfscale.plan.plan import Plan
-from tfscale.stage.folder import Stage
+from tfscale.stage.folder import Stage, lineage
 from tfscale.text import count, duration, gigabytes, scientific
 
 _SIGNS = {"done": "✔", "running": "▶", "preempted": "‖", "interrupted": "‖", "failed": "✘", "waiting": "·"}
@@ -22,23 +22,23 @@ _STYLES = {"done": "green", "running": "cyan", "preempted": "yellow", "interrupt
            "waiting": "dim"}  # fmt: skip
 _BARS = "▁▂▃▄▅▆▇█"
 _NARROW = 60
-"""Columns below which nothing stands side by side."""
+"""Width below which nothing is shown side by side."""
 
 
 def signs(console: Console) -> Mapping[str, str]:
-    """A character for each state, that the console's encoding has."""
+    """Return a character per state that the console's encoding has."""
     return _SIGNS if console.encoding.startswith("utf") else _PLAIN_SIGNS
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """The screen, drawn for whatever width and height there is."""
+    """The screen, drawn for any width and height."""
 
     plan: Plan
     looks: Mapping[str, Progress]
     overall: Overview
     notes: Mapping[str, str]
-    """What is known of a stage that its folder does not say yet, such as the job that it waits for."""
+    """What is known of a stage beside its folder, such as the job that it waits for."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from self._lineages(console, options.max_width)
@@ -70,7 +70,7 @@ class Dashboard:
         yield rows
 
     def _lineage(self, stages: Sequence[Stage], console: Console) -> Text:
-        """Sizes with their signs; an arrow where one begins from the one before."""
+        """Return the sizes with their states; an arrow marks one that started from the one before."""
         arrow, space = (" → ", "\N{NO-BREAK SPACE}") if console.encoding.startswith("utf") else (" > ", " ")
         row, before = Text(), ""
         for stage in stages:
@@ -133,11 +133,10 @@ class Dashboard:
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None
-        lineage: list[Progress] = []
-        while focus is not None and focus.losses:
-            lineage.insert(0, focus)
-            focus = self.looks.get(focus.stage.spec.parent or "")
-        return lineage
+        if focus is None:
+            return []
+        looks = {key: look for key, look in self.looks.items() if look.losses}
+        return lineage(focus, lambda look: looks.get(look.stage.spec.parent or ""))
 
     def _total(self, width: int) -> RenderableType:
         words = ", ".join(overview_words(self.overall, len(self.plan.arms)))
@@ -151,13 +150,13 @@ class Dashboard:
 
 
 def name_of(plan: Plan, stage: Stage) -> str:
-    """Arm and size, such as `progressive 354M`; and the seed where an arm has several."""
+    """Return arm and size, such as `progressive 354M`, and the seed if the arm has several."""
     arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.stages))
     return f"{arm.name} {stage.size}" + (f" seed {stage.spec.seed}" if len(arm.seeds) > 1 else "")
 
 
 def speed_words(look: Progress) -> Iterator[str]:
-    """Speed, utilisation, memory and time left of a stage, as far as they are known."""
+    """Yield speed, utilization, memory and time left of a stage, as far as they are known."""
     speed = look.tokens_per_second
     if speed:
         yield f"{count(speed)} tokens/s"
@@ -171,7 +170,7 @@ def speed_words(look: Progress) -> Iterator[str]:
 
 
 def overview_words(overall: Overview, arms: int) -> Iterator[str]:
-    """Cumulative compute against the plan's, and the time left for the chain and for all arms."""
+    """Yield the cumulative compute against the plan's, and the time left for the chain and for all arms."""
     yield f"{scientific(overall.worked)} of {scientific(overall.work)} FLOPs ({overall.share:.0%})"
     if overall.chain_left:
         yield f"chain {duration(overall.chain_left)} left"

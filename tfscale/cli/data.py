@@ -19,8 +19,7 @@ from tfscale.data.progress import Report
 from tfscale.data.stored import stored, unfinished
 from tfscale.faults import UserFault
 from tfscale.plan.checks import check_experiment
-from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, prepare_corpus
-from tfscale.plan.corpus_notes import listing_of, unknown_notes
+from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, listing_of, prepare_corpus, unknown_notes
 from tfscale.text import count
 
 LINE_SECONDS = 10.0

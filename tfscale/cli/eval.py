@@ -1,4 +1,4 @@
-"""tfscale eval: a finished stage on its held-out tokens, on any text, on zero-shot tasks."""
+"""`tfscale eval`: a finished stage on its validation tokens, on any text, or on zero-shot tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +13,16 @@ from tfscale.cli.stages import stages_of
 from tfscale.cli.table import table
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.faults import UserFault
-from tfscale.interop.evaluations import add_evaluation
+from tfscale.faults import Fault, UserFault
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.interop.perplexity import Score, score_heldout, score_text
 from tfscale.interop.texts import EncodedText, encode_text
 from tfscale.models.language_model import LanguageModel
 from tfscale.plan.experiments import recorded
-from tfscale.stage.evaluations import EVALUATIONS_FILE
+from tfscale.stage.evaluations import EVALUATIONS_FILE, add_evaluation
 
 PAPER = "paper"
-"""In place of tasks: the paper's six."""
+"""Name that stands for the six tasks of the TokenFormer paper."""
 
 
 def evaluate(
@@ -35,7 +34,7 @@ def evaluate(
     task_path: Path | None,
     limit: int | None,
 ) -> int:
-    """Measures each stage, prints it and writes it beside the stage's costs; returns the exit code.
+    """Measure each stage, print the results, write them beside the stage's costs, and return the exit code.
 
     Args:
         names: stages with commas between them, or `chain`.
@@ -67,7 +66,7 @@ def evaluate(
 
 
 def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
-    """Brings tracking up to date with the experiments that the stages belong to."""
+    """Bring tracking up to date with the experiments that contain the stages."""
     tracker, folders = tracker_of(experiment), {stage.folder.resolve() for stage in stages}
     if tracker is None:
         return
@@ -86,7 +85,8 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
     if not texts:
         return [[] for _ in stages]
     made: dict[str, list[EncodedText]] = {}
-    encoded, faults = [], []
+    encoded: list[list[EncodedText]] = []
+    faults: list[Fault] = []
     for stage in stages:
         tokenizer = tokenizer_of(stage)
         if tokenizer.sha256 not in made:
@@ -120,9 +120,9 @@ def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], 
 
 
 def _kept(stage: Finished, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same, written beside the stage's costs, and named after it."""
+    """Write entries beside the stage's costs, and return them with the stage's name."""
     for entry in made:
-        add_evaluation(stage, entry)
+        add_evaluation(stage.folder, stage.result.totals, entry)
     return [{"stage": stage.folder.name, **entry} for entry in made]
 
 

@@ -10,7 +10,7 @@ from tfscale.data.listing import LeftOut, Listing, TextFile
 from tfscale.data.packing import PACKED
 
 SHOWN_NAMES = 5
-"""Names of what is left out for one reason."""
+"""Number of names shown per reason."""
 SHOWN_REASONS = 20
 
 
@@ -29,7 +29,7 @@ def read_table(listing: Listing, documents: int) -> FittedTable:
 
 
 def left_out_table(listing: Listing) -> FittedTable:
-    """Name what is left out with its reason; of many for one reason a few and how many more."""
+    """List what is left out with the reason; of many files for one reason a few, and how many more."""
     reasons: dict[str, list[LeftOut]] = defaultdict(list)
     for each in listing.left_out:
         reasons[each.reason].append(each)
@@ -45,7 +45,7 @@ def left_out_table(listing: Listing) -> FittedTable:
 
 
 def listing_document(listing: Listing) -> dict[str, Any]:
-    """Name every file, for --json."""
+    """List every file, for --json."""
     return {
         "read": [{"name": printable(file.name), "bytes": file.bytes} for file in listing.files],
         "left_out": [

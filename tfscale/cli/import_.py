@@ -1,11 +1,11 @@
-"""tfscale import: a model from elsewhere."""
+"""`tfscale import`: a model from elsewhere."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.ranges import read_amount
 from tfscale.text import count, scientific
 
@@ -19,7 +19,7 @@ def import_(
     data: Path | None,
     cost: str,
 ) -> int:
-    """Makes a stage's folder out of released weights or an exported folder; returns the exit code."""
+    """Make the folder of a stage from released weights or an exported folder; return the exit code."""
     from tfscale.growth.imported_weights import cost_of
     from tfscale.interop.adopt import adopt
     from tfscale.interop.exported import is_exported, read_exported
@@ -39,10 +39,8 @@ def import_(
         totals=cost_of(found.model, amount) if amount is not None else found.totals,
         tokenizer=_tokenizer(tokenizer) or found.tokenizer,
     )
-    try:
+    with user_faults(OSError):
         spec = adopt(to, found, data)
-    except OSError as error:
-        raise UserFault([str(error)]) from error
     if common.as_json:
         size = {"parameters": parameters(spec.model), "weights": spec.init_from, "totals": found.totals}
         answer({"source": source, **size, "folder": to})

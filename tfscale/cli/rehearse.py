@@ -1,4 +1,4 @@
-"""tfscale run schedule.rehearse=true: the whole chain at its real sizes, a few steps a stage."""
+"""`tfscale run schedule.rehearse=true`: the whole chain at its real sizes, a few steps per stage."""
 
 import math
 import shutil
@@ -19,7 +19,7 @@ REPORT = "report.json"
 
 
 def rehearse(plan: Plan, as_json: bool = False) -> int:
-    """Rehearses a plan from its beginning, or from where it was stopped; returns the exit code.
+    """Rehearse a plan from its beginning, or from where it was stopped; return the exit code.
 
     A parent's checkpoint is removed as soon as its child is done, and the last ones in the end: a rehearsal needs the
     room of two neighbouring stages.

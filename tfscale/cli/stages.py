@@ -2,16 +2,16 @@
 
 from tfscale.cli.common import Common
 from tfscale.config.compose import runs_dir
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.interop.finished import Finished, open_finished
 from tfscale.stage.folder import find_stage, is_done
 
 CHAIN = "chain"
-"""In place of a stage: every finished one of the schedule's chain."""
+"""Name that stands for every finished stage of the schedule's chain."""
 
 
 def stages_of(common: Common, names: str) -> list[Finished]:
-    """Stages by their names with commas between them, or `chain`.
+    """Open the stages of names separated by commas, or of `chain`.
 
     Raises:
         UserFault: one of them is not there or not finished.
@@ -24,7 +24,5 @@ def stages_of(common: Common, names: str) -> list[Finished]:
             raise UserFault([f"no stage of {name} is finished in {plan.runs}; `tfscale run` makes them"])
         return [open_finished(folder) for folder in folders]
     runs = runs_dir(common.compose())
-    try:
+    with user_faults():
         return [open_finished(find_stage(runs, name)) for name in names.split(",")]
-    except ValueError as error:
-        raise UserFault([str(error)]) from error

@@ -1,4 +1,4 @@
-"""tfscale status: how far each stage is, and whether what it has written is true."""
+"""`tfscale status`: how far each stage is, and whether what was recorded is consistent."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from tfscale.text import count
 
 
 def status(common: Common, verify: bool = False, follow: bool = False) -> int:
-    """Prints the state of every stage, or what is wrong with the ledger; returns the exit code.
+    """Print the state of every stage, or what is wrong with the record; return the exit code.
 
     Args:
         follow: go on showing it until all is done, or until Ctrl-C.
@@ -33,7 +33,7 @@ def status(common: Common, verify: bool = False, follow: bool = False) -> int:
 
 
 def states(plan: Plan) -> dict[str, Any]:
-    """How far every stage of a plan is, and the plan as a whole, for --json."""
+    """Return how far every stage of a plan and the plan as a whole are, for --json."""
     looks = Watch(plan.stages).look()
     return {
         "schedule": plan.experiment.schedule.name,

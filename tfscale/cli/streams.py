@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FAILURE = 1
-"""Exit code of a command that has worked, but could not print all that it had to say."""
+"""Exit code of a command that did its work, but could not print all of its output."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
-"""What stands for a character that the encoding of standard output lacks; a question mark for all others."""
+"""Replacements of characters that the encoding of standard output lacks; all others become question marks."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -32,7 +32,7 @@ codecs.register_error("tfscale", _replace)
 
 
 class Stream(io.FileIO):
-    """The bytes of a standard stream. A write never fails.
+    """A standard stream of bytes whose writes never fail.
 
     Attributes:
         lost: the first error of the operating system; None if all has been written.
@@ -46,7 +46,7 @@ class Stream(io.FileIO):
         self._closed_before = closed_before
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write data, or drop it; returns how many bytes are dealt with."""
+        """Write data, or drop it; return how many bytes are dealt with."""
         try:
             if self._closed_before:
                 raise OSError(errno.EBADF, "it is closed")
@@ -59,7 +59,7 @@ class Stream(io.FileIO):
 
 
 def open_streams() -> None:
-    """Put streams that never fail in the place of standard output and standard error.
+    """Replace standard output and standard error by streams that never fail.
 
     A standard stream that the shell has closed is connected to the null device, lest the next file that is opened gets
     its number, and with it the output of child processes.
@@ -87,7 +87,7 @@ def _enduring(stream: TextIO | None, errors: str) -> TextIO:
 
 
 def tell_loss() -> None:
-    """Tell, once, in a command that goes on, that its output is lost."""
+    """Report once, in a command that continues, that its output is lost."""
     stream = _output()
     if stream is not None and stream.lost is not None and not stream.told:
         stream.told = True
@@ -95,7 +95,8 @@ def tell_loss() -> None:
 
 
 def exit_code(code: int) -> int:
-    """The exit code of a command whose work ended with `code`: a failure if its output was lost, which is told then.
+    """Return the exit code of a command whose work ended with `code`: a failure if its output was lost, which is
+    reported.
 
     A reader that has left, such as `head`, has seen what it wanted and is told nothing.
     """
@@ -109,7 +110,7 @@ def exit_code(code: int) -> int:
 
 
 def _output() -> Stream | None:
-    """Standard output with nothing left in its buffer; None if it is a stand-in."""
+    """Return standard output after flushing it; None if it is a stand-in."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw if isinstance(raw, Stream) else None
@@ -120,5 +121,5 @@ def _words(error: OSError) -> str:
 
 
 def tell_error(text: str) -> None:
-    """Tell an error on standard error."""
+    """Print an error on standard error."""
     print(f"error: {text}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The chain's table, at the end of a run."""
+"""The chain's table at the end of a run."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from tfscale.text import count, duration, scientific
 
 
 def chain_table(plan: Plan) -> FittedTable:
-    """The perplexity of each size and what it has cost, base included, on average over seeds. All stages of the chain
-    have to be done."""
+    """Return a table of the perplexity and cumulative cost per size, on average over seeds. All stages of the chain
+    must be done."""
     experiment = plan.experiment
     seeds = len(plan.replicates)
     rows = table(
@@ -42,13 +42,13 @@ def chain_table(plan: Plan) -> FittedTable:
 
 
 def _perplexity(losses: Sequence[float]) -> str:
-    """The perplexity of the mean loss, with the standard deviation between seeds where there are several."""
+    """Return the perplexity of the mean loss, with the standard deviation between seeds if there are several."""
     centre = math.exp(mean(losses))
     return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
 
 
 def _jump(replicates: Sequence[Stage]) -> str:
-    """Loss before and after growth."""
+    """Return the loss before and after growth."""
     found = [growth["comparison"] for stage in replicates if (growth := read_growth(stage.path))]
     if not found:
         return "-"

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 _UNBOUNDED = 10_000
-"""Columns that no table takes."""
+"""A width that no table reaches."""
 _BRACKET = re.compile(r" (?=[\[(])")
-"""Where a cell can be broken, such as `5.98 [5.84, 6.12]`."""
+"""Positions where a cell can be broken, such as `5.98 [5.84, 6.12]`."""
 
 
 def table(
@@ -61,11 +61,11 @@ class FittedTable:
         self._rows.append((*cells, *[""] * (len(self._headings) - len(cells))))
 
     def add_section(self) -> None:
-        """Set the next row apart from the last one."""
+        """Separate the next row from the last one."""
         self._sections.add(len(self._rows) - 1)
 
     def fits(self, console: Console) -> bool:
-        """Whether the table fits as it is."""
+        """Return whether the table fits without changes."""
         return self._width(console, self._drawn(range(len(self._headings)))) <= console.width
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -88,7 +88,7 @@ class FittedTable:
             yield from _around(f"left out for want of room: {', '.join(left_out)}; {self._elsewhere}", "table.caption")
 
     def _width(self, console: Console, drawn: Table) -> int:
-        """The columns of the terminal that a table takes if no cell is wrapped."""
+        """Return the width of a table if no cell is wrapped."""
         return console.measure(drawn, options=console.options.update(max_width=_UNBOUNDED)).maximum
 
     def _drawn(self, shown: Sequence[int], broken: bool = False) -> Table:
@@ -104,6 +104,6 @@ class FittedTable:
 
 
 def _around(text: str | None, style: str) -> Iterator[Text]:
-    """A line above or below a table, which may be wider than the table."""
+    """Yield a line above or below a table, which may be wider than the table."""
     if text:
         yield Text(text, style)

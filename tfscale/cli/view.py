@@ -1,4 +1,4 @@
-"""What a run shows: a live screen on a terminal, plain lines anywhere else."""
+"""The output of a run: a live screen on a terminal, plain lines elsewhere."""
 
 import time
 from abc import abstractmethod
@@ -21,15 +21,15 @@ from tfscale.stage.folder import Stage
 from tfscale.text import count
 
 LOOK_SECONDS = 1.0
-"""Between two looks at the folders."""
+"""Seconds between two reads of the stages' folders."""
 
 
 class RunView(View, Protocol):
-    """A view that also passes on messages, for as long as it is entered."""
+    """A view that also prints messages while it is entered."""
 
     @abstractmethod
     def say(self, message: str) -> None:
-        """A line for people."""
+        """Print a line for people."""
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -39,17 +39,17 @@ class RunView(View, Protocol):
 
 
 def make_view(plan: Plan, console: Console) -> RunView:
-    """The view that suits where the output goes."""
+    """Return the view that suits the console."""
     return LiveView(plan, console) if moves(console) else PlainView(plan, console)
 
 
 def moves(console: Console) -> bool:
-    """Whether what was printed can be drawn over."""
+    """Return whether printed output can be redrawn."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 class PlainView:
-    """One line for each thing worth knowing."""
+    """A view that prints one line per event worth knowing."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan, self._console = plan, console
@@ -66,7 +66,7 @@ class PlainView:
         self._console.print(message, markup=False, soft_wrap=True)
 
     def tell(self, stage: Stage, what: str) -> None:
-        """A line about a stage."""
+        """Print a line about a stage."""
         self.say(f"{name_of(self._plan, stage)}: {what}")
 
     def started(self, stage: Stage, phase: Phase) -> None:
@@ -103,7 +103,7 @@ class PlainView:
             self.tell(stage, f"a number that is none ({what}); {event['policy']}")
 
     def _evaluated(self, stage: Stage, event: Event) -> str:
-        """Tokens, loss, perplexity, speed, utilisation, memory, compute against the plan, time left."""
+        """Return tokens, loss, perplexity, speed, utilization, memory, compute against the plan, time left."""
         looks = self._watch.look()
         facts = [
             f"{count(event['tokens'])} of {count(stage.spec.tokens)} tokens",
@@ -123,7 +123,7 @@ class PlainView:
 
 
 class Screen:
-    """The dashboard, drawn again at most once a second, for as long as it is entered."""
+    """The dashboard, redrawn at most once a second while it is entered."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan = plan
@@ -139,7 +139,7 @@ class Screen:
         self._live.stop()
 
     def draw(self, notes: Mapping[str, str]) -> dict[str, Progress]:
-        """Looks at the folders and shows them."""
+        """Read the folders and draw them."""
         looks = self._watch.look()
         dashboard = Dashboard(self._plan, looks, overview(self._plan, looks, self._known), notes)
         self._live.update(dashboard, refresh=True)
@@ -148,12 +148,12 @@ class Screen:
 
     @property
     def is_old(self) -> bool:
-        """Whether a second has passed since it was drawn."""
+        """Whether a second has passed since the last drawing."""
         return time.monotonic() - self._drawn >= LOOK_SECONDS
 
 
 class LiveView(PlainView):
-    """The dashboard below the lines that no figure on it says."""
+    """A view with the dashboard below those lines that the dashboard does not show."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         super().__init__(plan, console)
@@ -193,7 +193,7 @@ class LiveView(PlainView):
 
 
 def watch(plan: Plan, console: Console) -> None:
-    """Shows a plan until all its stages are done, or until Ctrl-C."""
+    """Show a plan until all its stages are done, or until Ctrl-C."""
     with suppress(KeyboardInterrupt):  # the usual way of leaving
         _screen(plan, console) if moves(console) else _lines(plan, console)
 
@@ -205,7 +205,7 @@ def _screen(plan: Plan, console: Console) -> None:
 
 
 def _lines(plan: Plan, console: Console) -> None:
-    """A line for each thing that happens from now on."""
+    """Print a line per event from now on."""
     watched, view = Watch(plan.stages), PlainView(plan, console)
     before = watched.look()
     for look in before.values():

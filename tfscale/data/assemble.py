@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.data.encode import COLUMNS, Encoded
-from tfscale.data.manifest import ShardRecord
+from tfscale.data.manifest import ShardRecord, SplitRecord
 from tfscale.data.shards import ShardLabel, TokenArray, header_of
 from tfscale.data.work import Piece, Pieces
 from tfscale.data.workers import count
@@ -97,20 +97,12 @@ def write_shard(task: ShardTask) -> Shard:
     return Shard(path, ShardRecord(task.name, task.stop - task.start, path.stat().st_size, digest))
 
 
-@dataclass(frozen=True)
-class HeldoutTotals:
-    """Of all parts."""
-
-    documents: int
-    tokens: int
-    utf8_bytes: int
-
-
-def write_heldout(parts: Sequence[Encoded], path: Path) -> HeldoutTotals:
-    """Writes the held-out tokens of all parts in the order of their documents' lots, so that the first of them are a
-    fair sample of all. Memory: some 50 bytes a held-out document, and one part's held-out tokens."""
+def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:
+    """Write the held-out tokens of all parts in the order of their documents' lots, so that the first of them are a
+    fair sample of all, and return their totals; there are no shards yet. Memory: some 50 bytes per held-out document,
+    and the held-out tokens of one part."""
     lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
-    totals = HeldoutTotals(len(lots), int(lengths.sum()), int(sizes.sum()))
+    totals = SplitRecord(len(lots), int(lengths.sum()), int(sizes.sum()), ())
     del sizes
     order = np.argsort(lots, kind="stable")  # of equal lots the first comes first
     starts = np.empty(len(lots), np.uint64)

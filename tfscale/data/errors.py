@@ -1,7 +1,9 @@
-"""The errors of this room."""
+"""Errors of corpora."""
+
+from tfscale.faults import InvalidInput
 
 
-class DataError(ValueError):
+class DataError(InvalidInput):
     """A corpus, tokenizer or shard that is not as it should be. The message says what to do."""
 
 

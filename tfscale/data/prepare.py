@@ -15,7 +15,7 @@ on that nor on the number of processes.
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
         DataError: something is missing, the text is faulty, or the corpus is too small for its split or tokenizer.
     """
     if faults := find_missing(spec, root):
-        raise DataError("\n".join(faults))
+        raise DataError(*faults)
     if spec.tokenizer is None:
         return _whole(open_data(local_path(spec)), root)
     key = fingerprint(spec, root)
@@ -235,7 +235,7 @@ class _Preparation:
         return (
             {shard.record.file: shard.path for shard in written},
             train,
-            SplitRecord(heldout.documents, heldout.tokens, heldout.utf8_bytes, tuple(shards["heldout"])),
+            replace(heldout, shards=tuple(shards["heldout"])),
         )
 
     def _record(self, tokenizer: Tokenizer) -> TokenizerRecord:

@@ -1,1 +1,1 @@
-"""Doors to the rest of the field: released TokenFormer weights, Hugging Face, EleutherAI's evaluation harness."""
+"""Exchange with other software: released TokenFormer weights, Hugging Face, EleutherAI's evaluation harness."""

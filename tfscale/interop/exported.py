@@ -1,4 +1,4 @@
-"""A Hugging Face folder of `tfscale export`, or one that `save_pretrained` wrote of such a model, read back."""
+"""Reading of a Hugging Face folder that `tfscale export`, or `save_pretrained` of an exported model, wrote."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tfscale.checkpoint import Totals
 from tfscale.data.manifest import TOKENIZER_FILE
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.files import read_object
 from tfscale.interop.foreign import Foreign, Origin, tensor_faults
 from tfscale.models.config import ModelConfig
@@ -18,13 +18,13 @@ from tfscale.untrusted import check_fields, check_file_name
 
 MODEL_TYPE = "tfscale"
 PREFIX = "model."
-"""Of the weights' names: the Hugging Face model holds ours under that name."""
+"""Prefix of the names of weights: the Hugging Face model holds ours under that name."""
 CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"
 LINEAGE_FILE = "lineage.json"
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder looks like one of a tfscale model."""
+    """Return whether a folder looks like that of a tfscale model."""
     try:
         return bool(_json(folder / CONFIG_FILE).get("model_type") == MODEL_TYPE)
     except UserFault:
@@ -32,7 +32,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def read_exported(folder: Path) -> Foreign:
-    """The model of a folder.
+    """Read the model of a folder.
 
     Raises:
         UserFault: the config is of no tfscale model, or tensors are missing, left over or misshaped: all of them.
@@ -57,14 +57,14 @@ def read_exported(folder: Path) -> Foreign:
 
 
 class _Tensors(Mapping[str, Tensor]):
-    """Weights in safetensors files, each read when it is asked for."""
+    """Weights in safetensors files; each is read when it is asked for."""
 
     def __init__(self, files: list[Path]) -> None:
         opened: list[Any] = [safe_open(file, framework="pt") for file in files]
         self._files = {name.removeprefix(PREFIX): (file, name) for file in opened for name in file.keys()}  # noqa: SIM118
 
     def described(self) -> dict[str, tuple[list[int], str]]:
-        """Shape and type of each, without reading it."""
+        """Return shape and type of each tensor without reading it."""
         parts = {name: file.get_slice(theirs) for name, (file, theirs) in self._files.items()}
         return {name: (part.get_shape(), part.get_dtype()) for name, part in parts.items()}
 
@@ -105,7 +105,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _totals(path: Path) -> Totals | None:
-    """What the model cost, where its lineage came along."""
+    """Return the cost of the model if the folder has its lineage."""
     if not path.is_file():
         return None
     try:
@@ -117,7 +117,5 @@ def _totals(path: Path) -> Totals | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
+    with user_faults():
         return read_object(path)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error

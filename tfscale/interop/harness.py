@@ -22,26 +22,26 @@ from tfscale.models.language_model import LanguageModel
 PAPER = ("lambada_openai", "hellaswag", "piqa", "arc_easy", "arc_challenge", "winogrande")
 """The six zero-shot tasks of arXiv 2410.23168, Table 1."""
 _TOKENS = 16_384
-"""Of one forward pass."""
+"""Largest number of tokens per forward pass."""
 _SEED = 1234
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task has measured."""
+    """The results of a task."""
 
     name: str
     metrics: dict[str, float]
-    """Such as acc, acc_stderr, acc_norm."""
+    """Values by name, such as acc, acc_stderr, acc_norm."""
     samples: int
     version: str
-    """Of the task."""
+    """Version of the task."""
 
 
 def run_tasks(
     model: LanguageModel, tokenizer: Tokenizer, names: Sequence[str], task_path: Path | None, limit: int | None
 ) -> list[TaskResult]:
-    """Zero-shot tasks by their names.
+    """Run zero-shot tasks.
 
     Args:
         task_path: a folder of task YAML files, looked through before the harness' own tasks. Their `!function` entries
@@ -68,7 +68,7 @@ def run_tasks(
 
 
 def harness_version() -> str:
-    """Version of the harness."""
+    """Return the version of the harness."""
     return version("lm-eval")
 
 
@@ -87,12 +87,12 @@ def _manager(names: Sequence[str], task_path: Path | None) -> TaskManager:
 
 
 def _metrics(values: dict[str, Any]) -> dict[str, float]:
-    """`acc,none` as acc; only numbers."""
+    """Return the numeric results by name, `acc,none` as acc."""
     return {name.removesuffix(",none"): value for name, value in values.items() if isinstance(value, int | float)}
 
 
 class HarnessModel(TemplateLM):
-    """A stage's model as the harness asks for it."""
+    """A stage's model with the interface that the harness asks for."""
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -100,19 +100,19 @@ class HarnessModel(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The end of a text; a text without a beginning is read as following one."""
+        """Token that ends a text; a text without a beginning is read as following one."""
         return self._tokens.end_of_text_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Tokens of a text; special ones are never added."""
+        """Return the tokens of a text; special ones are never added."""
         return self._tokens.encode_batch([string])[0]
 
     @torch.inference_mode()
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """Log-probability of each continuation after its context, and whether it is the likeliest one. A text longer
-        than the model's context loses its beginning."""
+        """Return the log-probability of each continuation after its context, and whether it is the most likely one. A
+        text longer than the model's context loses its beginning."""
         context = self._model.config.context
         texts = [([*before, *after][-context - 1 :], min(len(after), context)) for _, before, after in requests]
         answers: dict[int, tuple[float, bool]] = {}
@@ -139,13 +139,13 @@ class HarnessModel(TemplateLM):
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Log-probability of whole texts, in windows that do not overlap."""
+        """Return the log-probability of whole texts, in windows that do not overlap."""
         context = self._model.config.context
         texts = [np.array([self.eot_token_id, *self.tok_encode(request.args[0])]) for request in requests]
         return [-total_loss(self._model, text, context) for text in texts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts that go on until one of the strings that end them."""
+        """Return generated texts, each up to one of the strings that end it."""
         return [self._go_on(*request.args) for request in requests]
 
     def _go_on(self, prompt: str, settings: dict[str, Any]) -> str:

@@ -22,12 +22,12 @@ from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 
 _IMPLIED = ("cache_position",)
-"""Arguments that older releases of transformers give and newer ones do not, and that say nothing new: the cache itself
+"""Arguments that older releases of transformers pass and newer ones do not. They carry no information: the cache itself
 knows its positions."""
 
 
 class TfscaleConfig(PreTrainedConfig):
-    """Config of an exported model. `tfscale` says what it is; all sizes that go by Hugging Face's names follow from
+    """Config of an exported model. `tfscale` describes the model; all sizes with Hugging Face's names follow from
     it."""
 
     model_type = "tfscale"
@@ -55,7 +55,7 @@ class TfscaleConfig(PreTrainedConfig):
 
     @property
     def model(self) -> ModelConfig:
-        """What the model is.
+        """The config of the model.
 
         Raises:
             ValueError: the config says it not, or wrongly.
@@ -65,7 +65,7 @@ class TfscaleConfig(PreTrainedConfig):
         return from_dict(self.tfscale)
 
     def to_dict(self) -> dict[str, Any]:
-        """For config.json. Only a class that came with the folder's own code points to code in a folder."""
+        """Return the content of config.json. `auto_map` is kept only if the class came with the folder's own code."""
         values = dict(super().to_dict())
         if self._auto_class is None:
             values.pop("auto_map", None)
@@ -73,7 +73,7 @@ class TfscaleConfig(PreTrainedConfig):
 
 
 class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
-    """A TokenFormer, or the Transformer beside it, with the logits of the next token."""
+    """A TokenFormer, or its Transformer baseline, with the logits of the next token."""
 
     config_class = TfscaleConfig
     config: TfscaleConfig
@@ -107,7 +107,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         **others: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits [batch, time, vocab_size], and their loss against `labels`, in which -100 is not counted.
+        """Compute logits [batch, time, vocab_size], and their loss against `labels`, in which -100 is ignored.
 
         Args:
             attention_mask: [batch, all], 0 at padding, on either side; or [batch, 1, time, all].
@@ -148,15 +148,15 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         )
 
     def get_input_embeddings(self) -> nn.Module:
-        """A view of the embedding, which is tied to the output's."""
+        """Return a view of the embedding, which is tied to the output layer."""
         return nn.Embedding(self.config.vocab_size, self.config.hidden_size, _weight=self.model.embedding.detach())
 
     def get_output_embeddings(self) -> nn.Module:
-        """The layer that makes logits."""
+        """Return the layer that computes logits."""
         return self.lm_head
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Not possible.
+        """Refuse to resize the embedding: the vocabulary is fixed.
 
         Raises:
             ValueError: always.
@@ -164,7 +164,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         raise ValueError("the vocabulary of a tfscale model is fixed; choose model.vocab_size when it is trained")
 
     def _init_weights(self, module: nn.Module) -> None:
-        """First values of the parameters that a module of the model holds itself."""
+        """Initialize the parameters that a module of the model holds itself."""
         places = [name for name, each in self.model.named_modules() if each is module]
         for place in places:
             for name, parameter in module.named_parameters(prefix=place, recurse=False):
@@ -180,7 +180,8 @@ def _arguments() -> list[str]:
 
 @contextmanager
 def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
-    """The states that each block is given while the model reads: of the embedding, then of each block but the last."""
+    """Collect the input of each block during a forward pass: the embedding, then the output of each block but the
+    last."""
     states: list[Tensor] = []
     with ExitStack() as hooks:
         for block in model.blocks if model is not None else ():

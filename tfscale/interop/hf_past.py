@@ -1,4 +1,4 @@
-"""Hugging Face's cache, padding and packing, in the form that the model's attention asks for."""
+"""Hugging Face's cache, padding and packing, as the model's attention expects them."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ e
 
 
 class HeldPast:
-    """The positions in a cache, and which of them the new ones see."""
+    """The positions in a cache, and the mask of those that new ones attend to."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class HeldPast:
         self._cache = cache
         self.layers: Sequence[LayerPast] = [_LayerPast(self, cache, number) for number in range(layers)]
         self.places = torch.arange(self.length, self.length + tokens.shape[1], device=tokens.device)
-        """The new ones' in the cache."""
+        """Positions of the new tokens in the cache."""
         self._time = tokens.shape[1]
         self._pairs: Tensor | None = None
         self._mask: Tensor | None = None
@@ -59,11 +59,12 @@ class HeldPast:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the new positions are all there is, each sees those before it, and none is kept."""
+        """Whether attention is plainly causal: nothing is cached, padded or packed."""
         return self._cache is None and self._pairs is None and self._mask is None
 
     def mask(self, total: int, device: torch.device) -> Tensor | None:
-        """True where a new position sees one of all `total`, which may be more than are filled; None: it sees all."""
+        """Return a mask that is True where a new position attends to one of all `total`, which may be more than are
+        filled; None: it attends to all."""
         if self._mask is None and (self._time > 1 or self._pairs is not None or total > self.length + self._time):
             self._mask = self._seen(total, device)
         return self._mask
@@ -90,8 +91,8 @@ class _LayerPast:
 
 
 def _same_sequence(position_ids: Tensor) -> Tensor | None:
-    """True where two positions of a row belong to the same of its packed sequences, [batch, 1, time, time]; None where
-    no row holds more than one."""
+    """Return a mask [batch, 1, time, time] that is True where two positions of a row belong to the same packed
+    sequence; None if no row holds more than one."""
     begins = position_ids.diff(dim=-1) != 1
     if not bool(begins.any()):
         return None

@@ -1,4 +1,4 @@
-"""Released TokenFormer checkpoints: GPT-NeoX's options in YAML and its weights, as a tfscale model.
+"""Import of released TokenFormer checkpoints: GPT-NeoX's options in YAML and its weights, as a tfscale model.
 
 The weights come as one `pytorch_model.bin`, or as the folder of `layer_XX-model_00-model_states.pt` files that
 DeepSpeed writes. They are read by torch's weights-only reader, which makes tensors and plain containers and calls
@@ -38,16 +38,16 @@ _ALLOWED: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sliding_window_width": (None, (None,)),
     "model_parallel_size": (1, (1,)),
 }
-"""Options that change what the model computes: GPT-NeoX's default, and the values that tfscale's model has."""
+"""Options that change what the model computes, with GPT-NeoX's default and the values that tfscale's model supports."""
 
 _FREQUENCIES = "attention.rotary_emb.inv_freq"
-"""A buffer that older checkpoints carry; it is derived, so it is compared and left out."""
+"""Name of a buffer in older checkpoints. It is derived, so it is compared and left out."""
 _EMBEDDING = "sequential.0.word_embeddings.weight"
 _LAYER_FILES = "layer_"
 
 
 def read_official(weights: Path, config: Path) -> Foreign:
-    """A released model.
+    """Read a released model.
 
     Args:
         weights: `pytorch_model.bin`, or a folder of DeepSpeed's `layer_*.pt` files.
@@ -75,7 +75,7 @@ def read_official(weights: Path, config: Path) -> Foreign:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """The options of a GPT-NeoX YAML file, dashes in their names made underscores as GPT-NeoX does.
+    """Return the options of a GPT-NeoX YAML file, with dashes in their names replaced by underscores as in GPT-NeoX.
 
     Raises:
         UserFault: it is no YAML mapping.
@@ -133,7 +133,7 @@ def _option_faults(options: dict[str, Any]) -> Iterator[str]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The single file, or DeepSpeed's files, one a layer of its pipeline."""
+    """Return the single file, or DeepSpeed's files, one per layer of its pipeline."""
     if path.is_file():
         return [path]
     files = sorted(path.glob(f"{_LAYER_FILES}*-model_*-model_states.pt"))
@@ -146,7 +146,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _tensors_of(file: Path) -> dict[str, Tensor]:
-    """Of a layer's file, under the names that they have in the single one: the numbers are those of `sequential.N`."""
+    """Return the tensors of a file by name. Those of a layer's file get the names that they have in the single file,
+    `sequential.N`."""
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # the reader raises whatever a damaged or a foreign file brings it to
@@ -185,7 +186,7 @@ _PARTS = {"attention.proj.": "attention.output.", "mlp.": "ffn."} | {
 
 
 def _official_name(name: str, model: TokenFormerConfig) -> str:
-    """The other way, for messages."""
+    """Return the official name of one in `LanguageModel`, for messages."""
     if name == "embedding":
         return _EMBEDDING
     if name.startswith("final_norm."):

@@ -1,4 +1,4 @@
-"""Loss of a model on any text, in windows that slide over it."""
+"""The loss of a model on any text, in sliding windows."""
 
 import math
 from collections.abc import Iterator
@@ -18,38 +18,38 @@ from tfscale.interop.texts import EncodedText
 from tfscale.models.language_model import LanguageModel
 
 _LOGITS = 2**26
-"""Logits held at once."""
+"""Largest number of logits in memory at once."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Loss over a text, each token counting the same."""
+    """The loss over a text; each token has the same weight."""
 
     loss: float
-    """Nats a token."""
+    """Nats per token."""
     tokens: int
-    """Those that were predicted; the end of a document is one."""
+    """Number of predicted tokens; the end of a document is one."""
     bytes: float
-    """UTF-8 bytes of text that they stand for, the end of a document counted as one."""
+    """UTF-8 bytes of the text that the tokens encode; the end of a document counts as one."""
     context: int
-    """Tokens of a window."""
+    """Tokens per window."""
     stride: int
-    """Tokens that a window adds to the one before. The model sees at least context - stride tokens before each token
-    that counts, but at the text's beginning."""
+    """New tokens per window. Except at the beginning of the text, the model sees at least context - stride tokens
+    before each token that counts."""
 
     @property
     def perplexity(self) -> float:
-        """exp(loss), a token."""
+        """Perplexity per token."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
     @property
     def bits_per_byte(self) -> float:
-        """Comparable between tokenizers."""
+        """Bits per byte, which are comparable between tokenizers."""
         return self.loss * self.tokens / self.bytes / math.log(2)
 
 
 def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
-    """On the held-out tokens that the stage's own evaluations read.
+    """Measure the loss on the validation tokens of the stage's own evaluations.
 
     Raises:
         UserFault: the stage's corpus is not there.
@@ -72,7 +72,8 @@ def score_text(text: EncodedText, model: LanguageModel, stride: int) -> Score:
 
 @torch.inference_mode()
 def total_loss(model: LanguageModel, tokens: NDArray[np.integer], stride: int) -> float:
-    """Nats of every token after the first, each predicted from the window that it first stands in."""
+    """Return the sum in nats of the loss of every token after the first, each predicted in the first window that
+    contains it."""
     context, device = model.config.context, model.embedding.device
     together = max(1, _LOGITS // (context * model.config.vocab_size))
     total = 0.0
@@ -89,7 +90,7 @@ def total_loss(model: LanguageModel, tokens: NDArray[np.integer], stride: int) -
 
 
 def _windows(count: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Beginning and length of each window of the inputs, and how many of its last targets count in it."""
+    """Yield the beginning and length of each window of the inputs, and how many of its last targets count."""
     done = 0
     while done < count:
         end = min(count, context if done == 0 else done + stride)

@@ -1,4 +1,4 @@
-"""The model's code for an exported folder, made from the project's own: what transformers loads with
+"""The model's code in an exported folder, made from this package's own: what transformers loads with
 `trust_remote_code`, without tfscale being installed."""
 
 import re
@@ -9,13 +9,13 @@ from pathlib import Path
 import tfscale
 
 MODELING = "modeling_tfscale"
-"""Module of the folder that transformers loads; the others lie beside it."""
+"""Module of the folder that transformers loads; it imports the others."""
 _ENTRY = "tfscale.interop.hf_model"
 _IMPORT = re.compile(r"^(\s*)from (tfscale(?:\.\w+)*) import\b", flags=re.MULTILINE)
 
 
 def sources() -> dict[str, str]:
-    """Content of each file by its name: the model's modules, their imports of each other made relative."""
+    """Return the content of each file by its name: the modules of the model, with relative imports."""
     found: dict[str, str] = {}
     waiting = [_ENTRY]
     while waiting:
@@ -51,7 +51,7 @@ def _head(module: str) -> str:
 
 
 def release() -> str:
-    """Version of tfscale."""
+    """Return the version of tfscale."""
     try:
         return f"tfscale {version('tfscale')}"
     except PackageNotFoundError:

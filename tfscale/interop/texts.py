@@ -18,23 +18,23 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A file of text or a folder of them as tokens, read as `data.path` is."""
+    """The tokens of a text file or of a folder of them, read as `data.path` is."""
 
     path: Path
     sha256: str
-    """Of names and contents."""
+    """SHA-256 of names and contents."""
     tokens: NDArray[np.uint32]
-    """The documents one after the other, with an end-of-text token after each and one before the first."""
+    """The documents in sequence, with an end-of-text token after each and one before the first."""
     bytes: int
-    """UTF-8 bytes of the text, the end of a document counted as one."""
+    """UTF-8 bytes of the text; the end of a document counts as one."""
     unknown: int
-    """Tokens that the tokenizer has no entry for."""
+    """Number of tokens that the tokenizer has no entry for."""
     left_out: str
-    """Files of the folder that are not read, in words; empty if all are."""
+    """Sentence on files of the folder that are not read; empty if all are."""
 
     @property
     def notes(self) -> Iterator[str]:
-        """What a user should know of it."""
+        """Notes for the user on what was left out or is unknown."""
         if self.left_out:
             yield f"--text {self.path}: {self.left_out}"
         if self.unknown:
@@ -56,7 +56,7 @@ def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> Encoded
             raise UserFault([f"--text {fault}" for fault in faults])
         text = _encode(source, tokenizer)
     except DataError as error:
-        raise UserFault([f"--text {fault}" for fault in str(error).splitlines()]) from error
+        raise UserFault(f"--text {fault}" for fault in error.faults) from error
     tokens = len(text.tokens) - 1
     if text.unknown > max_unknown * tokens:
         words = unknown_words(text.unknown, tokens)

@@ -7,14 +7,24 @@ from typing import assert_never
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.data.errors import DataError
+from tfscale.data.listing import Listing, left_out_words
 from tfscale.data.manifest import Manifest, read_manifest
 from tfscale.data.prepare import prepare
 from tfscale.data.prepared import PreparedData
 from tfscale.data.progress import Progress
-from tfscale.data.sources import SOURCES, CorpusSpec, fetch, find_missing, fingerprint, local_path, vocab_size
+from tfscale.data.sources import (
+    SOURCES,
+    CorpusSpec,
+    fetch,
+    find_missing,
+    fingerprint,
+    local_path,
+    source_of,
+    vocab_size,
+)
 from tfscale.data.tokenizer import BYTES_ONLY, TokenizerSpec
 from tfscale.data.unknown import MEND, unknown_words
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
 """Fingerprint of a corpus that is not there; a plan can still be made, and says so."""
@@ -46,11 +56,11 @@ def corpus_of(experiment: Experiment) -> Corpus:
     key, manifest, missing = _look(spec, root)
     rows = experiment.model.vocab_size
     if missing and rows is None:
-        raise UserFault([f"data: {fault}" for fault in missing])
+        raise UserFault(Fault("data", None, fault) for fault in missing)
     known = manifest.tokenizer.vocab_size if manifest else rows if missing else vocab_size(spec, root)
     assert known is not None
     if rows is not None and rows < known:
-        raise UserFault([f"model.vocab_size={rows}: the tokenizer has {known} entries; at least that many"])
+        raise UserFault([Fault("model.vocab_size", rows, f"must be at least {known}, the entries of the tokenizer")])
     folder = f"../../data/{key}" if spec.tokenizer else str(spec.path)
     return Corpus(spec, key, rows or known, folder, missing, prepared=manifest is not None)
 
@@ -79,25 +89,23 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
     Raises:
         UserFault: they describe none.
     """
-    try:
+    with user_faults(DataError):
         return _spec(experiment, _tokenizer(experiment))
-    except DataError as error:
-        raise UserFault(str(error).splitlines()) from error
 
 
-def check_corpus(experiment: Experiment) -> list[str]:
+def check_corpus(experiment: Experiment) -> list[Fault]:
     """Return the faults of the settings that describe a corpus, as its source and its tokenizer state them."""
-    faults: list[str] = []
+    faults: list[Fault] = []
     tokenizer: TokenizerSpec | None = None
     try:
         tokenizer = _tokenizer(experiment)
     except DataError as error:
-        faults, tokenizer = [str(error)], TokenizerSpec("bpe", BYTES_ONLY)  # one that is right
+        faults, tokenizer = error.faults, TokenizerSpec("bpe", BYTES_ONLY)  # one that is right
     try:
         _spec(experiment, tokenizer)
     except DataError as error:
-        faults += str(error).splitlines()
-    return faults
+        faults += error.faults
+    return list(dict.fromkeys(faults))
 
 
 def _spec(experiment: Experiment, tokenizer: TokenizerSpec | None) -> CorpusSpec:
@@ -126,10 +134,8 @@ def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
         return
-    try:
+    with user_faults(DataError, about="data"):
         fetch(spec, root, progress)
-    except DataError as error:
-        raise _told(error) from error
 
 
 def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> PreparedData:
@@ -139,29 +145,41 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         UserFault: the text is faulty or unknown to the tokenizer, or holds too little for what the experiment asks of
             it.
     """
-    try:
+    with user_faults(DataError, about="data"):
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
-    except DataError as error:
-        raise _told(error) from error
     unknown, most = data.manifest.unknown or 0, experiment.data.max_unknown
     if unknown > most * data.manifest.tokens:
-        raise UserFault([f"data.max_unknown={most}: {unknown_words(unknown, data.manifest.tokens)}. {MEND}"])
+        rule = f"{unknown_words(unknown, data.manifest.tokens)}. {MEND}"
+        raise UserFault([Fault("data.max_unknown", most, rule)])
     context, asked, start = (
         experiment.model.context,
         experiment.data.validation_tokens,
         experiment.data.validation_start,
     )
     if len(data.heldout) <= start + asked:
-        there = f"the held-out documents have {len(data.heldout):,} tokens"
-        behind = f" from data.validation_start={start} on" if start else ""
-        raise UserFault([f"data.validation_tokens={asked}{behind}: {there}; ask for fewer, or raise data.validation"])
+        behind = f", of which data.validation_start={start} leaves out the first" if start else ""
+        there = f"the held-out documents have {len(data.heldout):,} tokens{behind}"
+        raise UserFault([Fault("data.validation_tokens", asked, there, "fewer, or a larger data.validation")])
     if len(data.train) <= context:
-        raise UserFault([f"model.context={context}: the training documents have only {len(data.train):,} tokens"])
+        rule = f"the training documents have only {len(data.train):,} tokens"
+        raise UserFault([Fault("model.context", context, rule)])
     return data
 
 
-def _told(error: DataError) -> UserFault:
-    return UserFault([f"data: {fault}" for fault in str(error).splitlines()])
+def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
+    """List the files of the corpus' text; empty for text that is not in files of the user's."""
+    return source_of(corpus.spec, data_dir(experiment)).listing()
+
+
+def left_out_notes(listing: Listing) -> list[str]:
+    """Return a line that says that files were left out, if some were."""
+    words = left_out_words(listing)
+    return [f"data.path: {words}; `tfscale data prepare` names each with its reason"] if words else []
+
+
+def unknown_notes(manifest: Manifest) -> list[str]:
+    """Return a line that says that the tokenizer did not know all of the text, if so."""
+    return [f"data: {unknown_words(manifest.unknown, manifest.tokens)}"] if manifest.unknown else []
 
 
 def _tokenizer(experiment: Experiment) -> TokenizerSpec | None:
@@ -169,8 +187,8 @@ def _tokenizer(experiment: Experiment) -> TokenizerSpec | None:
     try:
         if SOURCES.get(data.source).tokenized:
             return None
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    except InvalidInput as error:
+        raise DataError(*error.faults) from error
     path = _absolute(data.tokenizer_path) if data.tokenizer_path else None
     if data.tokenizer == "file":
         return TokenizerSpec("file", path=path)

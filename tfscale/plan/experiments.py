@@ -1,13 +1,12 @@
 """experiments/<schedule>-<key>.json in the runs folder: which arms were planned. A stage's folder does not say which
 arms it belongs to; who reads the runs later, without the command that made them, finds it here."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfscale.faults import UserFault
-from tfscale.files import write_json
+from tfscale.faults import Fault, UserFault
+from tfscale.files import read_object, write_json
 from tfscale.plan.arms import Arm
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
@@ -49,7 +48,6 @@ def record(plan: Plan) -> None:
     before = _read(plan.runs, path).arms if path.exists() else ()
     arms = (*planned.arms, *(arm for arm in before if _identity(arm) not in new))
     if arms != before:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"format": FORMAT, "name": planned.name, "arms": [_to_dict(arm) for arm in arms]})
 
 
@@ -59,7 +57,8 @@ def recorded(runs: Path) -> list[Recorded]:
     Raises:
         UserFault: with every file that is not what tfscale wrote.
     """
-    found, faults = [], []
+    found: list[Recorded] = []
+    faults: list[Fault] = []
     for path in sorted((runs / "experiments").glob("[!.]*.json")):
         try:
             found.append(_read(runs, path))
@@ -81,14 +80,14 @@ def _to_dict(arm: Arm) -> dict[str, Any]:
 
 def _read(runs: Path, path: Path) -> Recorded:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_object(path)
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}; this version of tfscale reads {FORMAT}")
         arms = tuple(_arm(runs, arm) for arm in values["arms"])
         if not arms:
             raise ValueError("no arms")
         return Recorded(str(values["name"]), arms, runs / "comparisons" / path.stem)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserFault([f"{path}: not what tfscale wrote ({error}); move it away"]) from error
 
 

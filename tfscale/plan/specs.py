@@ -6,7 +6,7 @@ from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
 from tfscale.data.sources import SOURCES
 from tfscale.extensions import loaded_extensions
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault
 from tfscale.growth.growth import GROWTHS, Growth, to_dict
 from tfscale.host import cores
 from tfscale.models.config import ModelConfig
@@ -65,7 +65,7 @@ class Specs:
         try:
             model = growth.grown_config(parent.spec.model, target)
         except ValueError as error:
-            raise UserFault([f"growth={growth.name}: {parent.spec.label} {error}"]) from error
+            raise UserFault([Fault("growth", growth.name, f"{parent.spec.label} {error}")]) from error
         spec = self.scratch(model, tokens, rate)
         spec = replace(
             spec,

@@ -9,17 +9,21 @@
 The same text in the same windows, or the same task with as many samples, is kept once: the last time it was measured.
 """
 
-import json
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tfscale.faults import UserFault
+from tfscale.files import read_object, write_json
+from tfscale.totals import Totals
 
 EVALUATIONS_FILE = "evaluations.json"
 FORMAT = 1
 MEASURES = ("loss", "perplexity", "bits_per_byte")
-"""Of a text."""
+"""Figures of a text."""
+_SAME = ("kind", "name", "sha256", "stride", "samples", "version")
+"""Fields that say what was measured, and how."""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
@@ -32,13 +36,13 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_object(path)
         found = [dict(entry) for entry in values["evaluations"]]
         known = values["format"] == FORMAT and all(entry["kind"] in ("text", "task") for entry in found)
         for entry in found if known else ():
             datetime.fromisoformat(entry["time"])
             measured(entry)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserFault([f"{path}: not what tfscale wrote ({error!r}); move it away"]) from error
     if not known:
         raise UserFault([f"{path}: of another version of tfscale; move it away"])
@@ -49,3 +53,18 @@ def measured(entry: dict[str, Any]) -> dict[str, float]:
     """The figures of one evaluation by name."""
     figures = entry["metrics"] if entry["kind"] == "task" else {name: entry[name] for name in MEASURES}
     return {str(name): float(value) for name, value in figures.items()}
+
+
+def add_evaluation(folder: Path, totals: Totals, entry: dict[str, Any]) -> None:
+    """Add an evaluation, in place of one that measured the same.
+
+    Raises:
+        UserFault: the file that is there is not what tfscale wrote, or cannot be written.
+    """
+    others = [old for old in read_evaluations(folder) if any(old.get(name) != entry.get(name) for name in _SAME)]
+    entry = {**entry, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    path = folder / EVALUATIONS_FILE
+    try:
+        write_json(path, {"format": FORMAT, "totals": asdict(totals), "evaluations": [*others, entry]})
+    except OSError as error:
+        raise UserFault([f"{path}: {error.strerror}"]) from error

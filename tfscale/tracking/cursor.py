@@ -4,11 +4,11 @@ The tracker itself says what it has: a cursor that is lost, or older than the tr
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from tfscale.files import read_object, write_json
 from tfscale.tracking.lock import locked
 from tfscale.tracking.tracker import Tracker
 
@@ -38,15 +38,13 @@ class Cursor:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_suffix(".lock")):
             try:
-                runs = json.loads(self.path.read_text(encoding="utf-8"))["runs"]
+                runs = read_object(self.path)["runs"]
                 self.sent = {identity: Sent(**sent) for identity, sent in runs.items()}
-            except (FileNotFoundError, ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, AttributeError):
                 self.sent = {}
             yield
 
     def write(self) -> None:
         """Replace what is on disk."""
         runs = {identity: asdict(sent) for identity, sent in self.sent.items()}
-        aside = self.path.with_suffix(".writing")
-        aside.write_text(json.dumps({**self._head, "runs": runs}, indent=1) + "\n", encoding="utf-8")
-        aside.replace(self.path)
+        write_json(self.path, {**self._head, "runs": runs})

@@ -2,7 +2,6 @@
 and another one follows the same jobs."""
 
 import importlib.util
-import json
 import re
 import shutil
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale import children
 from tfscale.config.schema import LauncherPart
 from tfscale.extensions import loaded_extensions
-from tfscale.files import write_json
+from tfscale.files import read_object, write_json
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.orchestrate.launchers.machine import phase_of
 from tfscale.orchestrate.launchers.slurm_job import StageJob
@@ -202,8 +201,8 @@ def _jobs_folder(stage: Stage) -> Path:
 
 def _job_of(stage: Stage) -> str | None:
     try:
-        job = json.loads((stage.path / JOB_FILE).read_text(encoding="utf-8"))["job"]
-    except (OSError, ValueError, KeyError, TypeError):
+        job = read_object(stage.path / JOB_FILE)["job"]
+    except (ValueError, KeyError):
         return None
     return job if isinstance(job, str) and re.fullmatch(r"\d+(_\d+)?", job) else None
 
