@@ -35,7 +35,7 @@ class Comparison:
     def heading(self) -> str:
         """The title with the number of validation tokens."""
         tokens = self.table.heldout_tokens
-        return f"{self.title}, {tokens:,} held-out tokens" if tokens else self.title
+        return f"{self.title}, {tokens:,} validation tokens" if tokens else self.title
 
 
 def compare_arms(

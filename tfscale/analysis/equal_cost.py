@@ -72,7 +72,7 @@ class EqualCompute:
     chain: float
     arm: float
     interpolated: bool
-    """Whether the arm's perplexity is read between two of its evaluations instead of at the end of a run of that cost.
+    """True if the arm's perplexity is read between two of its evaluations instead of at the end of a run of that cost.
     Its learning rate had not been decayed there, which flatters the chain."""
     interval: Interval | None
     """Interval of the difference; None: not known."""

@@ -136,7 +136,8 @@ def _end(run: Sample | None) -> tuple[float, float] | None:
 def _prepare(axes: Any, frame: Frame, measure: Measure) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-    axes.set(xscale="log", yscale="log", xlim=frame.x, ylim=frame.y, xlabel=AXIS[measure], ylabel="held-out perplexity")
+    axes.set(xscale="log", yscale="log", xlim=frame.x, ylim=frame.y)
+    axes.set(xlabel=AXIS[measure], ylabel="validation perplexity")
     axes.yaxis.set_major_locator(round_ticks(*frame.y))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_major_locator(round_ticks(*frame.x))

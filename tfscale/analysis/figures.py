@@ -12,9 +12,9 @@ from tfscale.analysis.table import Row, Table, the_chain
 from tfscale.analysis.words import UNITS
 
 CAPTIONS = {
-    "figure": "Held-out perplexity over cumulative compute, and what each growth did to the loss",
-    "figure_time": "Held-out perplexity over cumulative device-seconds",
-    "figure_tokens": "Held-out perplexity over cumulative training tokens",
+    "figure": "Validation perplexity over cumulative compute, and what each growth did to the loss",
+    "figure_time": "Validation perplexity over cumulative device-seconds",
+    "figure_tokens": "Validation perplexity over cumulative training tokens",
     "costs": "The three costs of each arm: cumulative, marginal, family",
 }
 MEANING = {

@@ -59,7 +59,7 @@ class Row:
 
     @property
     def shared(self) -> bool:
-        """Whether the row's runs are the chain's own: the same stages in both arms."""
+        """True if the row's runs are the chain's own: the same stages in both arms."""
         return self.keys == self.chain_keys
 
 

@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KNOWN = sys.platform == "linux"
-"""Whether the peak memory of a process is known."""
+"""True if the peak memory of a process is known."""
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:

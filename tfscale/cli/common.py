@@ -26,7 +26,7 @@ class Common:
     config_dir: Path | None = None
     """A folder whose groups come before all others; None: only conf/ here and the shipped ones."""
     as_json: bool = False
-    """Whether to print one JSON document on standard output."""
+    """If True, one JSON document is printed on standard output."""
 
     def compose(self) -> "Experiment":
         """Return the experiment of the overrides.

@@ -47,7 +47,7 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
     for row in rows:
         if row.growth:
             say(_growth(row.stage.size, row.growth))
-    say(f"the same as JSON: {report}; the checkpoints have been removed again")
+    say(f"report as JSON: {report}; the checkpoints have been removed")
     return 0
 
 

@@ -91,7 +91,7 @@ def tell_loss() -> None:
     stream = _output()
     if stream is not None and stream.lost is not None and not stream.told:
         stream.told = True
-        print(f"warning: {_words(stream.lost)}; the work goes on without it", file=sys.stderr)
+        print(f"warning: {_words(stream.lost)}; the work continues without it", file=sys.stderr)
 
 
 def exit_code(code: int) -> int:

@@ -85,7 +85,7 @@ class FittedTable:
         yield from _around(self._caption, "table.caption")
         left_out = [self._headings[column] for column in wanted if column not in shown]
         if left_out:
-            yield from _around(f"left out for want of room: {', '.join(left_out)}; {self._elsewhere}", "table.caption")
+            yield from _around(f"left out to fit the width: {', '.join(left_out)}; {self._elsewhere}", "table.caption")
 
     def _width(self, console: Console, drawn: Table) -> int:
         """Return the width of a table if no cell is wrapped."""

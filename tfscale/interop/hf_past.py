@@ -59,7 +59,7 @@ class HeldPast:
 
     @property
     def is_plain(self) -> bool:
-        """Whether attention is plainly causal: nothing is cached, padded or packed."""
+        """True if attention is plainly causal: nothing is cached, padded or packed."""
         return self._cache is None and self._pairs is None and self._mask is None
 
     def mask(self, total: int, device: torch.device) -> Tensor | None:

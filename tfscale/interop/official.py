@@ -78,7 +78,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """Return the options of a GPT-NeoX YAML file, with dashes in their names replaced by underscores as in GPT-NeoX.
 
     Raises:
-        UserFault: it is no YAML mapping.
+        UserFault: it is not a YAML mapping.
     """
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))

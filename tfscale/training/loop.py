@@ -117,7 +117,7 @@ class Trainer:
         tokens = self.steps * spec.batch_tokens
         rate = learning_rate(spec.schedule, spec.optimizer.lr, step * spec.batch_tokens, tokens)
         self.state.optimizer.set_learning_rate(rate)
-        self.update.apart.begin(step * spec.batch_tokens, step + 1, self.state.counters.optimizer_step + 1)
+        self.update.row_rates.begin(step * spec.batch_tokens, step + 1, self.state.counters.optimizer_step + 1)
         first = spec.data.start // spec.model.context + step * spec.sequences + self.world.rank * self.rows
         [loss] = self.world.sum(self._gradients(*self.batches.sequences(first, self.rows)).item())
         norm = self.update.grad_norm()
