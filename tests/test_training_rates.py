@@ -149,7 +149,7 @@ def test_updates_in_the_backward_pass_are_the_same(small: list[str]) -> None:
 def test_a_frozen_parent_is_found_again_in_its_child(small: list[str]) -> None:
     child = grown(small, "growth.rates.frozen=1", "growth.rates.old=1", "growth.rates.old_ramp=0")
     trainer = trainer_of(child)
-    trainer._resume()
+    trainer._restore()
     before = copy.deepcopy(trainer.state.model.state_dict())
     assert train(child)
     after = outcome(child)[0]

@@ -42,7 +42,7 @@ class Common:
         """Return the plan of the overrides.
 
         Args:
-            ready: yields what keeps the command from being run here, to be reported with other faults.
+            ready: yields faults that keep the command from running here, to be reported with all others.
 
         Raises:
             UserFault: with all that is wrong.
