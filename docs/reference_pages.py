@@ -118,7 +118,7 @@ def _entry(key: Key) -> str:
 
 def _files(group: str, names: list[str]) -> str:
     """The names that can follow `group=`, each with what its file says of itself."""
-    files = {name: read_file(conf_dir() / group / f"{name}.yaml", group) for name in names}
+    files = {name: read_file(conf_dir() / group / f"{name}.yaml") for name in names}
     return "\n".join(f"- `{group}={name}`: {_cell(file.about)}" for name, file in files.items())
 
 

@@ -16,7 +16,7 @@ SCHEDULES = group_options()["schedule"]
 def faults(*overrides: str) -> list[str]:
     with pytest.raises(UserFault) as caught:
         Common(overrides).plan()
-    return caught.value.faults
+    return caught.value.messages
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -58,9 +58,9 @@ def test_amounts_are_written_as_people_write_them() -> None:
     ("override", "words"),
     [
         ("schedule=progresive_tiny", ["no such schedule", "did you mean progressive_tiny"]),
-        ("trian.lr=1", ["unknown key 'trian.lr'", "optim.lr"]),
-        ("optim.lrr=1", ["unknown key 'optim.lrr'", "did you mean optim.lr"]),
-        ("+optim.momentum=1", ["unknown key 'optim.momentum'"]),
+        ("trian.lr=1", ["trian.lr=1: unknown key", "optim.lr"]),
+        ("optim.lrr=1", ["optim.lrr=1: unknown key", "did you mean optim.lr"]),
+        ("+optim.momentum=1", ["optim.momentum=1: unknown key"]),
         ("growth=papr", ["did you mean paper", "Allowed: exact, grouped, paper, split"]),
         ("optim.lr=fast", ["optim.lr=fast: must be a number"]),
         ("optim.lr_schedule=linear", ["optim.lr_schedule=linear", "'cosine', 'wsd' or 'constant'"]),
@@ -70,13 +70,13 @@ def test_amounts_are_written_as_people_write_them() -> None:
         ("nonsense", ["'nonsense' is no override", "key=value"]),
         ("optim.lr=1e-3,1e-4", ["must be one value"]),
         ("~growth", ["deletions"]),
-        ("model.n_head=3", ["model.n_head=3 does not divide model.d_model"]),
+        ("model.n_head=3", ["model.n_head=3: must divide model.d_model"]),
         ("model.vocab_size=0", ["model.vocab_size=0: must be at least 1"]),
         ("schedule.stages.stage1.scratch_lr=1", ["stage1.scratch_lr", "try schedule.stages.stage1.lr"]),
-        ("+launcher.foo=1", ["+launcher.foo=1: unknown key 'launcher.foo'"]),
+        ("+launcher.foo=1", ["launcher.foo=1: unknown key"]),
         ("optim.batch_tokens=100", ["optim.batch_tokens=100", "must be a multiple of model.context"]),
         ("optim.lr=-1", ["optim.lr=-1: must be above 0; try 3e-4"]),
-        ("data=text", ["data.path is not set"]),
+        ("data=text", ["data.path: must be set: data.source=text needs"]),
         ("schedule.stages.stage3.qkv=2", ["stage3.qkv=2", "no count may shrink"]),
         ("schedule.stages.stage2.tokens=1", ["stage2.tokens=1", "must be at least one batch"]),
         ("growth.new_values=random", []),
@@ -117,7 +117,7 @@ def test_a_folder_of_ones_own_adds_and_overrides(tmp_path: Path, monkeypatch: py
 def test_an_unknown_key_in_a_file_of_ones_own_is_told(tmp_path: Path) -> None:
     (tmp_path / "optim").mkdir()
     (tmp_path / "optim" / "mine.yaml").write_text("lr: 1e-3\nbatch_tokens: 4096\nmomentum: 0.9\n")
-    with pytest.raises(UserFault, match=r"unknown key 'optim\.momentum'"):
+    with pytest.raises(UserFault, match=r"optim\.momentum: unknown key"):
         compose(["optim=mine"], config_dir=tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_a_former_key_in_a_file_is_accepted_and_its_faults_have_a_line(
     file.write_text("defaults:\n  - tiny\nfloor: 25\n")
     with pytest.raises(UserFault) as caught:
         compose(["optim=mine"], tmp_path)
-    assert caught.value.faults[0].startswith(f"{file}:3: optim.min_lr_ratio=25: must be")
+    assert caught.value.messages[0].startswith(f"{file}:3: optim.min_lr_ratio=25: must be")
 
 
 def test_a_former_value_is_accepted_with_a_note(

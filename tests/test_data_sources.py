@@ -189,12 +189,12 @@ def test_every_wrong_field_of_a_corpus_is_told_at_once() -> None:
     [
         ({"source": "wiki", "path": "a"}, "data.path=a: must be null with data.source=wiki; try data.source=text"),
         ({"source": "docs", "dataset": "a/b"}, "data.dataset=a/b: must be null with data.source=docs"),
-        ({"source": "text"}, "data.path is not set; data.source=text needs"),
+        ({"source": "text"}, "data.path: must be set: data.source=text needs"),
         (
             {"source": "text", "path": "a", "options": {"n": 1}},
             "data.options={'n': 1}: must be {} with data.source=text",
         ),
-        ({"source": "hub"}, "data.dataset is not set; data.source=hub needs a repository"),
+        ({"source": "hub"}, "data.dataset: must be set: data.source=hub needs a repository"),
         ({"source": "shards", "path": "a"}, "tokenizer: must be left out with data.source=shards"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path) -> None:
         ({"kind": "bpe"}, "vocab_size=0"),
         ({"kind": "bpe", "vocab_size": 256}, "vocab_size=256"),
         ({"kind": "bpe", "vocab_size": 300, "path": "t.json"}, "path=t.json"),
-        ({"kind": "file"}, "path is not set"),
+        ({"kind": "file"}, "path: must be set"),
         ({"kind": "file", "path": "t.json", "vocab_size": 300}, "vocab_size=300"),
         ({"kind": "words"}, "data.tokenizer=words: must be bpe, file or hub"),
     ],

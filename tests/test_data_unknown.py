@@ -112,7 +112,7 @@ def test_preparing_warns_of_unknown_tokens_and_refuses_more_than_the_bound(corpu
     assert f"warning: data: {words}" in warned.stdout
     refused = command(corpus, tmp_path / "runs", "data.max_unknown=0.001")
     assert isinstance(refused.exception, UserFault)
-    (fault,) = refused.exception.faults
+    (fault,) = refused.exception.messages
     assert fault.startswith(f"data.max_unknown=0.001: {words}")
     assert fault.endswith("or raise data.max_unknown.")
 

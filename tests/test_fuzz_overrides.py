@@ -93,7 +93,7 @@ def plan_or_faults(*texts: str) -> list[str]:
         plan = make_plan(compose(texts))
     except UserFault as fault:
         told(fault)
-        return fault.faults
+        return fault.messages
     for stage in plan.stages:
         prediction = predict(stage.spec, MACHINE, [])
         assert prediction.seconds is not None

@@ -317,7 +317,7 @@ def test_faults_of_all_texts_are_told_together(stage: Finished, tmp_path: Path) 
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(UserFault) as told:
         tfscale("eval", stage.folder, "--text", tmp_path / "empty.txt", "--text", tmp_path / "nowhere.txt")
-    assert len(told.value.faults) == 2
+    assert len(told.value.messages) == 2
 
 
 def test_unknown_tokens_of_a_text_are_told_and_too_many_refused(tmp_path: Path) -> None:

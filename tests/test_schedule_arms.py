@@ -177,7 +177,7 @@ def test_what_an_arm_cannot_be_is_told(overrides: list[str], words: list[str]) -
     with pytest.raises(UserFault) as caught:
         plan_of(*overrides)
     for word in words:
-        assert word in "\n".join(caught.value.faults)
+        assert word in "\n".join(caught.value.messages)
 
 
 def test_sizes_are_in_the_order_of_the_schedule() -> None:

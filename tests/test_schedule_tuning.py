@@ -279,12 +279,12 @@ def test_all_faults_are_told_at_once_and_nothing_is_written(folder: Path, overri
     own = [*overrides, f"runs={tmp_path / 'elsewhere'}"]
     with pytest.raises(UserFault) as caught:
         tune(Common(own, folder / "conf"), Asked(("progresive", "trained_on"), "-1,x", -1, 0, "pair"))
-    told = "\n".join(caught.value.faults)
+    told = "\n".join(caught.value.messages)
     for words in ("'-1' is no", "'x' is no", "--further -1", "--seeds 0", "of that name", "did you mean progressive"):
         assert words in told
     with pytest.raises(UserFault) as caught:
         tune(Common([*own, "optim.lr=-1"], folder / "conf"), Asked(("all",), "1", 0, 1, "../x"))
-    told = "\n".join(caught.value.faults)
+    told = "\n".join(caught.value.messages)
     for words in ("two at least", "names a schedule", "optim.lr=-1"):
         assert words in told
     with pytest.raises(UserFault, match=r"rehearse"):

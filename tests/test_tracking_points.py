@@ -2,7 +2,7 @@
 
 from tfscale.stage.events import Event
 from tfscale.tracking.mlflow.metrics import CURVE, key_and_step
-from tfscale.tracking.points import FINAL_PERPLEXITY, PERPLEXITY, Point, curve_points, end_point, stage_points
+from tfscale.tracking.points import FINAL_PERPLEXITY, PERPLEXITY, Point, curve_points, end_points, stage_points
 
 
 def train(step: int, **values: float | None) -> Event:
@@ -47,7 +47,6 @@ def test_in_mlflow_the_step_is_tokens_or_gflops() -> None:
 
 
 def test_a_stage_ends_with_its_last_evaluation() -> None:
-    assert end_point([evaluation(1, 9.0), evaluation(2, 8.0), train(2)]) == [
-        Point(FINAL_PERPLEXITY, "flops", 4e9, 8.0, 12_500)
-    ]
-    assert end_point([train(2)]) == []
+    last = Point(FINAL_PERPLEXITY, "flops", 4e9, 8.0, 12_500)
+    assert list(end_points([evaluation(1, 9.0), evaluation(2, 8.0), train(2)], [])) == [last]
+    assert not list(end_points([train(2)], []))

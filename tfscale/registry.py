@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from tfscale.faults import Fault, InvalidInput
+
 T = TypeVar("T", bound=type[Any])
 
 
@@ -65,8 +67,8 @@ class Registry(Generic[T]):
             cls: T = getattr(import_module(module), attribute)
             return cls
         near = get_close_matches(name, self.names, n=1)
-        hint = f"try {near[0]}" if near else "an extension that registers another one is named by extensions=[module]"
-        raise ValueError(f"{self._key}={name}: must be one of {', '.join(self.names)}; {hint}")
+        hint = near[0] if near else "extensions=[module], which names an extension that registers another one"
+        raise InvalidInput(Fault(self._key, name, f"must be one of {', '.join(self.names)}", hint))
 
     def extension_of(self, name: str) -> str | None:
         """Return the module of the extension that registered a name, or None for shipped classes and unknown names."""

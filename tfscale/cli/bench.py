@@ -11,7 +11,7 @@ from tfscale.bench.tables import make_sheets, to_markdown, write_files
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.table import table
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 
 
 def bench(
@@ -27,10 +27,8 @@ def bench(
     Raises:
         UserFault: there is no such device, or the folder for files cannot be made.
     """
-    try:
+    with user_faults():
         settings = resolve_settings(device, quick, threads, case)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
     if out is not None:
         _make_folder(out)
     with console.status("measuring") as shown:

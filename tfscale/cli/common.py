@@ -14,6 +14,7 @@ from tfscale.cli import completion
 
 if TYPE_CHECKING:
     from tfscale.config.schema import Experiment
+    from tfscale.faults import Fault
     from tfscale.plan.plan import Plan
 
 
@@ -37,7 +38,7 @@ class Common:
 
         return compose(self.overrides, self.config_dir)
 
-    def plan(self, ready: "Callable[[Experiment], Iterable[str]]" = lambda _: ()) -> "Plan":
+    def plan(self, ready: "Callable[[Experiment], Iterable[Fault | str]]" = lambda _: ()) -> "Plan":
         """Return the plan of the overrides.
 
         Args:
@@ -47,7 +48,7 @@ class Common:
             UserFault: with all that is wrong.
         """
         from tfscale.config.compose import draft
-        from tfscale.config.origins import with_origins
+        from tfscale.config.origins import with_places
         from tfscale.faults import UserFault
         from tfscale.plan.checks import check_experiment
         from tfscale.plan.plan import corpus_faults, make_plan
@@ -60,7 +61,7 @@ class Common:
         try:
             return make_plan(experiment)
         except UserFault as fault:
-            raise UserFault(with_origins(fault.faults, self.overrides, self.config_dir)) from fault
+            raise UserFault(with_places(fault.faults, self.overrides, self.config_dir)) from fault
 
 
 def _leave_stdout(context: typer.Context, alone: bool) -> bool:

@@ -19,7 +19,7 @@ from tfscale.cli.execute import catch_up, run_plan, tracker_of
 from tfscale.cli.table import FittedTable, table
 from tfscale.config.folders import group_options
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.files import write_atomically
 from tfscale.plan.experiments import comparison_folder, record
 from tfscale.plan.plan import Plan
@@ -95,7 +95,7 @@ def compare_plan(plan: Plan) -> Comparison:
     experiment = plan.experiment
     title = f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
     reference = {"arms": experiment.reference.arms}
-    try:
+    with user_faults():
         return compare_arms(
             plan.arms,
             title,
@@ -103,8 +103,6 @@ def compare_plan(plan: Plan) -> Comparison:
             tuning_flops=experiment.analysis.tuning_flops,
             reference=reference,
         )
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
 
 
 def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
@@ -116,11 +114,10 @@ def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]
     """
     folder = out or comparison_folder(plan)
     try:
-        written = write(folder)
-        if out is None:
-            record(plan.known)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
+        with user_faults():
+            written = write(folder)
+            if out is None:
+                record(plan.known)
     except OSError as error:
         fault = f"{error.filename or folder} cannot be written to: {error.strerror}"
         mend = "--out DIR writes to another folder and only reads the runs folder"

@@ -121,7 +121,7 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
     try:
         machine = planned_machine(experiment)
     except UserFault as fault:
-        yield Finding("device", "broken", "; ".join(fault.faults), "tfscale doctor launcher.device=auto")
+        yield Finding("device", "broken", "; ".join(fault.messages), "tfscale doctor launcher.device=auto")
         return
     memory = f", {gigabytes(machine.memory)} of memory" if machine.memory else ""
     peak = f", matrix peak {machine.peak / 1e12:,.3g} TFLOP/s ({machine.precision})" if machine.peak else ""
@@ -172,7 +172,7 @@ def _corpus(experiment: Experiment) -> Finding:
     try:
         corpus = corpus_of(experiment)
     except UserFault as fault:
-        return Finding("corpus", "broken", f"{name}: {'; '.join(fault.faults)}", "tfscale list data")
+        return Finding("corpus", "broken", f"{name}: {'; '.join(fault.messages)}", "tfscale list data")
     if corpus.missing:
         return Finding("corpus", "note", f"{name}: {'; '.join(corpus.missing)}")
     if not corpus.prepared:

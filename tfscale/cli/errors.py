@@ -20,7 +20,7 @@ def in_words(command: Callable[[], object]) -> int:
         _check_working_folder()
         command()
     except UserFault as fault:
-        for line in fault.faults:
+        for line in fault.messages:
             tell_error(line)
         return USER_FAULT
     except OSError as error:

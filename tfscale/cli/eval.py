@@ -13,7 +13,7 @@ from tfscale.cli.stages import stages_of
 from tfscale.cli.table import table
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.interop.perplexity import Score, score_heldout, score_text
 from tfscale.interop.texts import EncodedText, encode_text
@@ -85,7 +85,8 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
     if not texts:
         return [[] for _ in stages]
     made: dict[str, list[EncodedText]] = {}
-    encoded, faults = [], []
+    encoded: list[list[EncodedText]] = []
+    faults: list[Fault] = []
     for stage in stages:
         tokenizer = tokenizer_of(stage)
         if tokenizer.sha256 not in made:

@@ -10,7 +10,7 @@ from tfscale.cli.data import PreparationView
 from tfscale.cli.view import make_view
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.faults import PREEMPTED, UserFault
+from tfscale.faults import PREEMPTED, UserFault, user_faults
 from tfscale.orchestrate.launchers import left_over, missing
 from tfscale.orchestrate.orchestrator import Orchestrator, StageFailed
 from tfscale.plan.corpus import left_out_notes, listing_of, prepare_corpus, unknown_notes
@@ -78,10 +78,8 @@ def tracker_of(experiment: Experiment) -> Tracker | None:
     tracking = experiment.tracking
     if not tracking.enabled:
         return None
-    try:
+    with user_faults():
         return tracker_at(tracking.kind, runs_dir(experiment), tracking.uri)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
 
 
 def prepare(plan: Plan) -> None:

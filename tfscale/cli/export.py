@@ -6,7 +6,7 @@ from typing import Literal
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.config.compose import runs_dir
-from tfscale.faults import UserFault
+from tfscale.faults import user_faults
 from tfscale.stage.folder import find_stage
 
 
@@ -22,13 +22,11 @@ def export(
     from tfscale.interop.finished import open_finished
 
     assert to == "hf", "the only form that the command line lets through"
-    try:
+    with user_faults(ValueError, OSError):
         if name == CHAIN:
             stage = stages_of(common, name)[-1]
         else:
             stage = open_finished(find_stage(runs_dir(common.compose()), name))
         write(stage, out)
-    except (ValueError, OSError) as error:
-        raise UserFault([str(error)]) from error
     answer({"stage": stage.folder.name, "to": to, "folder": out}) if common.as_json else say(str(out))
     return 0

@@ -3,6 +3,7 @@
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from rich import box
@@ -13,7 +14,7 @@ from rich.text import Text
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width
 from tfscale.cli.stages import stages_of
-from tfscale.faults import UserFault
+from tfscale.faults import InvalidInput, UserFault, user_faults
 from tfscale.interop.finished import Finished, model_of, tokenizer_of
 from tfscale.models.counts import parameters
 from tfscale.models.generation import Sampling
@@ -40,8 +41,8 @@ def generate(
     """
     try:
         sampling = Sampling(temperature, top_k, top_p, seed)
-    except ValueError as error:
-        raise UserFault([f"--{error}".replace("_", "-", 1)]) from error
+    except InvalidInput as error:
+        raise UserFault(replace(each, key=f"--{each.key.replace('_', '-')}") for each in error.faults) from error
     stages = stages_of(common, names)
     writers = [_Writer(stage, prompt, tokens, sampling) for stage in stages]
     if common.as_json:
@@ -65,10 +66,8 @@ class _Writer:
         """What became of a text longer than the model's context; told when it is written."""
         self._count, self._sampling = count, sampling
         self._tokenizer = tokenizer_of(stage)
-        try:
+        with user_faults():
             self._prompt = self._tokenizer.encode_batch([prompt])[0] or [self._tokenizer.end_of_text_id]
-        except ValueError as error:
-            raise UserFault([str(error)]) from error
 
     def pieces(self) -> Iterator[str]:
         """What it writes after the prompt, in pieces of whole characters."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.config.compose import runs_dir
-from tfscale.faults import UserFault
+from tfscale.faults import user_faults
 from tfscale.models.counts import parameters
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.folder import find_stage
@@ -19,7 +19,7 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
 
     experiment = common.compose()
     recipe = experiment.growth
-    try:
+    with user_faults():
         stage_dir = find_stage(runs_dir(experiment), name)
         model = read_spec(stage_dir).model
         if not isinstance(model, TokenFormerConfig):
@@ -28,8 +28,6 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
         if to.exists():
             raise ValueError(f"--to {to} exists already; name a folder that does not")
         result = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
     if common.as_json:
         shape = {"parameters_before": parameters(model), "parameters": parameters(config), "recipe": recipe.name}
         answer({"stage": stage_dir.name, **shape, **vars(result), "folder": to})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.ranges import read_amount
 from tfscale.text import count, scientific
 
@@ -39,10 +39,8 @@ def import_(
         totals=cost_of(found.model, amount) if amount is not None else found.totals,
         tokenizer=_tokenizer(tokenizer) or found.tokenizer,
     )
-    try:
+    with user_faults(OSError):
         spec = adopt(to, found, data)
-    except OSError as error:
-        raise UserFault([str(error)]) from error
     if common.as_json:
         size = {"parameters": parameters(spec.model), "weights": spec.init_from, "totals": found.totals}
         answer({"source": source, **size, "folder": to})

@@ -10,7 +10,7 @@ from rich.table import Table
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width, say
 from tfscale.config.files import read_file
-from tfscale.config.folders import conf_dir, config_folders, group_options, shown
+from tfscale.config.folders import conf_dir, config_folders, find, group_options, shown
 from tfscale.config.foreign import foreign_faults
 from tfscale.config.keys import nearest
 from tfscale.faults import UserFault
@@ -37,7 +37,7 @@ def list_(common: Common, kind: str) -> int:
     """
     foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:
-        raise UserFault([fault.text for fault in foreign])
+        raise UserFault(foreign)
     groups = group_options(folders)
     names = {form: group for group in groups for form in (group, f"{group}s")}
     if kind and kind not in names:
@@ -63,5 +63,6 @@ def list_(common: Common, kind: str) -> int:
 def _choices(groups: dict[str, list[str]], folders: list[Path], wanted: str | None) -> Iterator[Choice]:
     for group, names in groups.items():
         for name in names if wanted in (None, group) else ():
-            path = next(file for folder in folders if (file := folder / group / f"{name}.yaml").is_file())
-            yield Choice(group, name, read_file(path, group).about, path, not path.is_relative_to(conf_dir()))
+            path = find(f"{group}/{name}.yaml", folders)
+            assert path is not None
+            yield Choice(group, name, read_file(path).about, path, not path.is_relative_to(conf_dir()))

@@ -6,7 +6,7 @@ from tfscale.cli.execute import run_plan
 from tfscale.cli.status import states
 from tfscale.cli.summary import chain_table
 from tfscale.config.schema import Experiment
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, user_faults
 from tfscale.orchestrate.launchers import missing
 from tfscale.predict import files_amiss
 
@@ -22,13 +22,11 @@ def run(common: Common) -> int:
     if common.as_json:
         answer(states(plan))
     elif code == 0:
-        try:
+        with user_faults():
             console.print(chain_table(plan))
-        except ValueError as error:
-            raise UserFault([str(error)]) from error
     return code
 
 
-def _amiss(experiment: Experiment) -> list[str]:
+def _amiss(experiment: Experiment) -> list[Fault | str]:
     """List the faults that can be found without a plan."""
     return [*files_amiss(experiment), *missing(experiment.launcher)]

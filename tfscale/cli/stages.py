@@ -2,7 +2,7 @@
 
 from tfscale.cli.common import Common
 from tfscale.config.compose import runs_dir
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.interop.finished import Finished, open_finished
 from tfscale.stage.folder import find_stage, is_done
 
@@ -24,7 +24,5 @@ def stages_of(common: Common, names: str) -> list[Finished]:
             raise UserFault([f"no stage of {name} is finished in {plan.runs}; `tfscale run` makes them"])
         return [open_finished(folder) for folder in folders]
     runs = runs_dir(common.compose())
-    try:
+    with user_faults():
         return [open_finished(find_stage(runs, name)) for name in names.split(",")]
-    except ValueError as error:
-        raise UserFault([str(error)]) from error

@@ -1,12 +1,13 @@
 """tfscale sync: what a runs folder holds, sent to another tracker."""
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.config.compose import runs_dir
-from tfscale.faults import UserFault
+from tfscale.faults import InvalidInput, UserFault
 from tfscale.plan.experiments import Recorded, experiment_of, recorded
 from tfscale.stage.status import status_of
 from tfscale.tracking.sync import Session
@@ -28,8 +29,10 @@ def sync(common: Common, uri: str) -> int:
         raise UserFault([f"{runs}: no experiment was run here; `tfscale run` makes one, runs=DIR names another folder"])
     try:
         tracker = tracker_at(composed.tracking.kind, runs, uri)
-    except ValueError as error:
-        raise UserFault([str(error).replace("tracking.uri", "URI")]) from error
+    except InvalidInput as error:
+        raise UserFault(
+            replace(each, key="URI") if each.key == "tracking.uri" else each for each in error.faults
+        ) from error
     results = [_send(tracker, experiment) for experiment in experiments]
     if common.as_json:
         answer({"store": tracker.shown, "experiments": results})

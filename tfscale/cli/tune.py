@@ -12,9 +12,9 @@ from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
 from tfscale.cli.streams import tell_error
 from tfscale.cli.table import FittedTable, table
-from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay
+from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
 from tfscale.config.schema import MOST_SEEDS
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault, user_faults
 from tfscale.models.counts import flops
 from tfscale.plan.plan import make_plan
 from tfscale.text import duration, scientific
@@ -62,13 +62,20 @@ def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: st
     schedules = {key: rate for key, rate in rates.items() if key.startswith("schedule.")}
     cost = {"analysis.tuning_flops": before + spent(findings).flops}
     path = own_file("schedule", name, common.config_dir)
-    write_overlay(path, [schedule_option(common.overrides)], schedules | cost, remarks)
+    taken_over = _taken_over(common)
+    write_overlay(path, taken_over["schedule"], schedules | cost, remarks)
     say(f"{path}: schedule={name}")
     arms = {key.removeprefix("baseline."): rate for key, rate in rates.items() if key.startswith("baseline.")}
     if arms:
         path = own_file("baseline", name, common.config_dir)
-        write_overlay(path, baseline_options(common.overrides), arms, remarks, whole=False)
+        write_overlay(path, taken_over["baseline"], arms, remarks, whole=False)
         say(f"{path}: baseline={name}")
+
+
+def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
+    """Return the names of the files that those with the choices take over, by their groups."""
+    chosen = {group: chosen_names(group, common.overrides, common.config_dir) for group in ("schedule", "baseline")}
+    return {group: names for group, names in chosen.items() if names != ("none",)}
 
 
 def _tuning(common: Common, asked: Asked) -> Tuning:
@@ -77,21 +84,22 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     Raises:
         UserFault: with all that is wrong.
     """
-    factors, faults = factors_of(asked.factors)
+    factors, wrong = factors_of(asked.factors)
     sweep = Sweep(factors, asked.further, asked.seeds)
-    faults += sweep_faults(sweep, MOST_SEEDS)
-    if asked.write is not None:
-        faults += overlay_faults("schedule", asked.write, [schedule_option(common.overrides)], common.config_dir)
-        if baselines := baseline_options(common.overrides):
-            faults += overlay_faults("baseline", asked.write, baselines, common.config_dir)
+    faults: list[Fault | str] = [*wrong, *sweep_faults(sweep, MOST_SEEDS)]
     try:
+        if asked.write is not None:
+            for group, taken_over in _taken_over(common).items():
+                faults += overlay_faults(group, asked.write, taken_over, common.config_dir)
         plan = common.plan()
     except UserFault as fault:
         raise UserFault([*faults, *fault.faults]) from fault
     if plan.experiment.schedule.rehearse:
-        faults.append("schedule.rehearse=true: three steps tell nothing of a learning rate; leave it out")
+        rule = "must be false: three steps say nothing about a learning rate"
+        faults.append(Fault("schedule.rehearse", "true", rule))
     if plan.experiment.schedule.grow_when.rule != "budget":
-        faults.append("schedule.grow_when.rule: rates are compared at equal budgets; tune with rule=budget")
+        rule = "must be budget: rates are compared at equal budgets"
+        faults.append(Fault("schedule.grow_when.rule", plan.experiment.schedule.grow_when.rule, rule, "rule=budget"))
     names = [arm.name for arm in plan.arms]
     faults += [_unknown(name, names) for name in asked.arms if name not in (ALL, *names)]
     if faults:
@@ -138,10 +146,8 @@ def _run(tuning: Tuning) -> int:
 
 
 def _findings(tuning: Tuning) -> list[Finding]:
-    try:
+    with user_faults():
         return tuning.findings()
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
 
 
 def _outlook(tuning: Tuning) -> str:

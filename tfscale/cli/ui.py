@@ -6,7 +6,7 @@ from tfscale import children
 from tfscale.cli.common import Common
 from tfscale.cli.console import say
 from tfscale.cli.execute import tracker_of
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.leash import leashed
 from tfscale.tracking.mlflow.page import experiment_id, ui_command, ui_environment
 from tfscale.tracking.mlflow.tracker import MlflowTracker
@@ -22,10 +22,8 @@ def ui(common: Common, port: int) -> int:
     if not isinstance(tracker, MlflowTracker):
         kind = plan.experiment.tracking.kind
         raise UserFault([f"tracking.kind={kind}: must be mlflow, whose page is served; {tracker} has its own"])
-    try:
+    with user_faults():
         command = ui_command(tracker, port=port)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
     _check_port(port)
     page = f"http://127.0.0.1:{port}"
     say(f"{page}  (Ctrl-C ends it)")

@@ -1,5 +1,6 @@
-"""From overrides to an experiment: Hydra composes the files, and every fault is told at once."""
+"""From overrides to an experiment, with all faults reported together."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from tfscale.config.aliases import rename_values, renamed_override
 from tfscale.config.folders import conf_dir, config_folders, group_options
 from tfscale.config.foreign import foreign_faults
-from tfscale.config.keys import dict_keys, known_keys, nearest, short
+from tfscale.config.keys import dict_keys, known_keys, nearest, one_line, short
+from tfscale.config.origins import with_places
 from tfscale.config.overrides import SEVERAL, Override, parse
 from tfscale.config.schema import Experiment
-from tfscale.config.told import Fault, unexplained
 from tfscale.config.values import to_experiment
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault, as_faults
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,27 +41,39 @@ class Draft:
     overrides: tuple[str, ...]
     config_dir: Path | None
 
-    def check(self, rules: Callable[[Experiment], Iterable[str]], needs: Sequence[str] = ()) -> "Draft":
-        """The draft with the faults of further rules, but for those that name a key at fault already.
+    def check(self, rules: Callable[[Experiment], Iterable[Fault | str]], needs: Sequence[str] = ()) -> "Draft":
+        """Return the draft with the faults of further rules, except those that follow from a fault found before.
 
         Args:
-            needs: keys and parts that the rules read; if one is at fault they are not asked.
+            needs: keys and parts that the rules read; the rules are not asked if one of these is at fault.
         """
-        at_fault = [fault.key for fault in self.faults]
+        at_fault = [_root(fault.key) for fault in self.faults if fault.key]
         # A schedule brings its own values of all parts: without it no rule between them says anything.
         if "schedule" in at_fault or any(f"{key}.".startswith(f"{need}.") for key in at_fault for need in needs):
             return self
-        return replace(self, faults=(*self.faults, *unexplained(rules(self.experiment), self.faults)))
+        found = [fault for fault in as_faults(rules(self.experiment)) if not _follows(fault, at_fault)]
+        return replace(self, faults=(*self.faults, *found))
 
     def settled(self) -> Experiment:
-        """The experiment.
+        """Return the experiment.
 
         Raises:
             UserFault: something is wrong with it.
         """
         if self.faults:
-            raise _with_origins([fault.text for fault in self.faults], self.overrides, self.config_dir)
+            raise UserFault(with_places(self.faults, self.overrides, self.config_dir))
         return self.experiment
+
+
+def _follows(fault: Fault, at_fault: Iterable[str]) -> bool:
+    """Return whether a fault is about, or reads, one of the keys that are at fault already."""
+    return any(f"{key}.".startswith(f"{root}.") for key in (fault.key, *fault.reads) for root in at_fault)
+
+
+def _root(key: str) -> str:
+    """Return the key, or the stage or arm that it belongs to, whose settings depend on each other."""
+    match = re.match(r"schedule\.stages\.\w+|baseline\.arms\.\w+", key)
+    return match[0] if match else key
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
@@ -73,16 +86,10 @@ def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
     try:
         experiment, faults = _composed(overrides, config_dir)
     except UserFault as fault:
-        raise _with_origins(fault.faults, overrides, config_dir) from fault
+        raise UserFault(with_places(list(dict.fromkeys(fault.faults)), overrides, config_dir)) from fault
     except RecursionError as error:
         raise UserFault(["an override or a configuration file is nested too deeply"]) from error
     return Draft(experiment, tuple(dict.fromkeys(faults)), tuple(overrides), config_dir)
-
-
-def _with_origins(faults: Sequence[str], overrides: Sequence[str], config_dir: Path | None) -> UserFault:
-    from tfscale.config.origins import with_origins
-
-    return UserFault(with_origins(list(dict.fromkeys(faults)), overrides, config_dir))
 
 
 def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experiment, list[Fault]]:
@@ -94,14 +101,14 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
     unknown = {override.text: found for override in groups if (found := _unknown_names(override, options))}
     faults += [*unread, *(fault for found in unknown.values() for fault in found)]
     try:
-        config = _compose_files([override.text for override in groups if override.text not in unknown], folders)
+        config = _files_say([override.text for override in groups if override.text not in unknown], folders)
         keys, single = _known(parsed, _container(config), faults)
         faults += keys
         values, unset = _set(config, single)
     except UserFault as fault:
-        raise UserFault([*(each.text for each in faults), *fault.faults]) from fault
+        raise UserFault([*faults, *fault.faults]) from fault
     faults += unset
-    experiment, wrong = to_experiment(values, lambda: _container(_compose_files([], [conf_dir()])), faults)
+    experiment, wrong = to_experiment(values, lambda: _container(_files_say([], [conf_dir()])), faults)
     return experiment, [*faults, *wrong]
 
 
@@ -111,8 +118,8 @@ def _unknown_names(override: Override, options: dict[str, list[str]]) -> list[Fa
     return [
         Fault(
             override.key,
-            f"{short(override.text)}: no such {override.key}{nearest(str(name), allowed)} "
-            f"Allowed: {', '.join(allowed)}.",
+            override.typed,
+            f"no such {override.key}{nearest(str(name), allowed)} Allowed: {', '.join(allowed)}.",
         )
         for name in names
         if name not in allowed
@@ -125,6 +132,7 @@ def _known(
     """Faults of keys that do not exist, and the overrides of single values whose keys do."""
     known, may_grow = set(known_keys(base)), set(dict_keys())
     added = tuple(f"{override.key}." for override in overrides if override.adds)
+    at_fault = {fault.key for fault in before}
     faults, single = [], []
     for override in overrides:
         key = override.key
@@ -133,31 +141,17 @@ def _known(
             continue
         if key in known or may_add or key.startswith(added or ("\0",)):
             single.append(override)
-        elif unexplained([key.partition(".")[0]], [fault for fault in before if "." not in fault.key]):
-            faults.append(Fault(key, f"{short(override.text)}: unknown key {short(key)!r}{nearest(key, known)}"))
+        elif key.partition(".")[0] not in at_fault:
+            faults.append(Fault(short(key), override.typed, f"unknown key{nearest(key, known)}"))
     return faults, single
 
 
-def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
-    """What the files say."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
+def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
 
-    from tfscale.config.search_path import put_first
+    from tfscale.config.composition import composed
 
-    put_first(*folders[:-1])
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = hydra_compose("config", overrides=list(groups))
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserFault([_not_composed(error)]) from error
-    rename_values(values := _container(config, resolve=False))
+    rename_values(values := _container(composed(groups, folders), resolve=False))
     return OmegaConf.create(values)
 
 
@@ -172,7 +166,7 @@ def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str,
         try:
             OmegaConf.update(config, override.key, override.value, merge=True)
         except OmegaConfBaseException as error:
-            faults.append(Fault(override.key, f"{short(override.text)}: {_one_line(error)}"))
+            faults.append(Fault(override.key, override.typed, one_line(error)))
     rename_values(values := _container(config))
     return values, faults
 
@@ -184,17 +178,9 @@ def _container(config: "DictConfig", resolve: bool = True) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(config, resolve=resolve)
     except OmegaConfBaseException as error:
-        raise UserFault([_not_composed(error)]) from error
+        raise UserFault([f"the configuration does not compose: {one_line(error)}"]) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
-
-
-def _not_composed(error: Exception) -> str:
-    return f"the configuration does not compose: {_one_line(error)}"
-
-
-def _one_line(error: Exception) -> str:
-    return short(" ".join(str(error).split()), 500)
 
 
 def runs_dir(experiment: Experiment) -> Path:

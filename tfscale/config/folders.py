@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault
 
 SHIPPED_ALONE = Path("none")
 """`--config-dir none`: no files but the shipped ones."""
@@ -26,7 +26,7 @@ def config_folders(config_dir: Path | None = None) -> list[Path]:
     if config_dir == SHIPPED_ALONE:
         return [conf_dir()]
     if config_dir is not None and not config_dir.is_dir():
-        raise UserFault([f"--config-dir={config_dir}: must be a folder, or none for the shipped files alone"])
+        raise UserFault([Fault("--config-dir", config_dir, "must be a folder, or none for the shipped files alone")])
     here = Path.cwd() / "conf"
     own = [here] if here.is_dir() and here.resolve() != conf_dir().resolve() else []
     return [*([config_dir.resolve()] if config_dir else []), *own, conf_dir()]
@@ -42,6 +42,11 @@ def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]
             if file.parent.name in PARTS:
                 options.setdefault(file.parent.name, set()).add(file.stem)
     return {group: sorted(names) for group, names in sorted(options.items())}
+
+
+def find(name: str, folders: Sequence[Path]) -> Path | None:
+    """Return the file of this name in the first folder that has it; None if none has."""
+    return next((path for folder in folders if (path := folder / name).is_file()), None)
 
 
 def shown(path: Path) -> Path:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from tfscale.config.files import groups_of, read_file
+from tfscale.config.files import read_file
 from tfscale.config.folders import shown
 from tfscale.config.keys import PARTS
-from tfscale.config.told import Fault
+from tfscale.faults import Fault
 
 IGNORE = (
     "If this conf/ belongs to another project, add --config-dir none, which uses the shipped files alone, or run in "
@@ -26,15 +27,22 @@ def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
 def _foreign(folder: Path) -> Fault | None:
     path = folder / "config.yaml"
     try:
-        root = read_file(path, "")
+        root = read_file(path)
         lines = {setting.key: setting.line for setting in root.settings if "." not in setting.key}
-        groups = groups_of(root)
+        groups = _groups(yaml.safe_load(root.text))
     except (OSError, RecursionError, yaml.YAMLError):
         return None  # there is none, or Hydra says what is wrong with it
     unknown = [key for key in lines if key not in PARTS]
     if unknown:
         names = " and ".join(repr(key) for key in unknown[:2])
-        return Fault("", f"{shown(path)}:{lines[unknown[0]]}: tfscale has no key {names}. {IGNORE}")
+        return Fault("", None, f"tfscale has no key {names}. {IGNORE}", place=f"{shown(path)}:{lines[unknown[0]]}")
     if "schedule" not in groups:
-        return Fault("", f"{shown(path)}:1: its defaults name no schedule. {IGNORE}")
+        return Fault("", None, f"its defaults name no schedule. {IGNORE}", place=f"{shown(path)}:1")
     return None
+
+
+def _groups(root: Any) -> set[str]:
+    """Return the groups that the defaults of a root file name."""
+    entries = root.get("defaults") if isinstance(root, dict) else None
+    names = [str(name) for entry in entries or () if isinstance(entry, dict) for name in entry]
+    return {name.rpartition(" ")[2].removeprefix("/") for name in names}

@@ -97,6 +97,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(close[:3])}?" if close else "."
 
 
+def one_line(error: Exception) -> str:
+    """Return an error's message in one line, or its beginning."""
+    return short(" ".join(str(error).split()), 500)
+
+
 def short(text: str, longest: int = 100) -> str:
     """The text, or its beginning: a message is to be read."""
     return text if len(text) <= longest else f"{text[:longest]}..."

@@ -1,53 +1,54 @@
-"""Where a value came from that turned out to be wrong: the file and the line."""
+"""Where a wrong value comes from: the file and the line."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
-from tfscale.config.files import composed_of
+from tfscale.config.files import File
 from tfscale.config.folders import conf_dir, config_folders, group_options, shown
 from tfscale.config.foreign import IGNORE, foreign_faults
+from tfscale.config.keys import type_of
+from tfscale.faults import Fault, UserFault
 
 
-class Place(NamedTuple):
-    """A line of a file."""
+def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
+    """Return the files that Hydra merges for the overrides, in this order: later ones win. Names that no group has are
+    left out.
 
-    path: Path
-    line: int
+    Raises:
+        UserFault: the files do not compose.
+    """
+    from tfscale.config.composition import chosen_files
 
-
-_KEY = re.compile(r"(?:unknown key ')?([a-z][\w]*(?:\.[\w]+)*)(?==|' in a configuration file)")
-
-
-def with_origins(faults: Sequence[str], overrides: Sequence[str], config_dir: Path | None) -> list[str]:
-    """The faults, with file and line before each whose value stands in a configuration file."""
-    keys = {fault: match[1] for fault in faults if (match := _KEY.match(fault))}
     _, folders = foreign_faults(config_folders(config_dir))
     groups = group_options(folders)
-    said = [(key.lstrip("+"), value) for key, _, value in (text.partition("=") for text in overrides)]
-    wanted = {
-        key for key in keys.values()
-        if not any(f"{key}.".startswith(f"{word}.") for word, _ in said if word not in groups)
-    }  # fmt: skip
+
+    def exists(text: str) -> bool:
+        group, _, names = text.partition("=")
+        return group in groups and set(re.findall(r"[^\[\],\s]+", names)) <= set(groups[group])
+
+    return chosen_files([text for text in overrides if exists(text)], folders)
+
+
+def with_places(faults: Sequence[Fault], overrides: Sequence[str], config_dir: Path | None) -> list[Fault]:
+    """Return the faults, with file and line for each whose value is in a configuration file."""
+    groups = group_options()
+    typed = tuple(f"{key}." for text in overrides if (key := text.partition("=")[0].lstrip("+")) not in groups)
+    wanted = {fault.key for fault in faults if fault.key not in ("", *groups) and not f"{fault.key}.".startswith(typed)}
     if not wanted:
         return list(faults)
-    places = _places(wanted, folders, {word: value for word, value in said if word in groups})
-    return [_placed(fault, places[keys[fault]]) if keys.get(fault) in places else fault for fault in faults]
-
-
-def _placed(fault: str, place: "Place") -> str:
-    stranger = fault.startswith("unknown key") and not place.path.is_relative_to(conf_dir())
-    return f"{shown(place.path)}:{place.line}: {fault}" + (f" {IGNORE}" if stranger else "")
-
-
-def _places(keys: set[str], folders: Sequence[Path], chosen: Mapping[str, str]) -> "dict[str, Place]":
-    """The place of each key that a file sets; of several files the one that counts."""
     try:
-        files = composed_of(folders, chosen)
-        found = [(setting, file.path) for file in files for setting in file.settings if setting.key in keys]
-    except (OSError, RecursionError, yaml.YAMLError):
-        return {}
-    return {setting.key: Place(path, setting.line) for setting, path in found}
+        files = files_of(overrides, config_dir)
+        places = {each.key: (file.path, each.line) for file in files for each in file.settings if each.key in wanted}
+    except (UserFault, OSError, RecursionError, yaml.YAMLError):
+        return list(faults)
+    return [_placed(fault, *places[fault.key]) if fault.key in places else fault for fault in faults]
+
+
+def _placed(fault: Fault, path: Path, line: int) -> Fault:
+    stranger = type_of(fault.key) is None and not path.is_relative_to(conf_dir())
+    rule = f"{fault.rule} {IGNORE}" if stranger else fault.rule
+    return replace(fault, rule=rule, place=f"{shown(path)}:{line}")

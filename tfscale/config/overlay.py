@@ -5,27 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfscale.config.folders import conf_dir, group_options
+from tfscale.config.folders import group_options
+from tfscale.config.origins import files_of
+from tfscale.faults import Fault
 
 _MARK = "# Written by tfscale"
 _PACKAGE = "# @package _global_\n"
 
 
-def schedule_option(overrides: Sequence[str]) -> str:
-    """The name behind `schedule=`: the overrides', or the one that the configuration begins with."""
-    from omegaconf import OmegaConf
+def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[str, ...]:
+    """Return the names that `group=` has, by the overrides or by the defaults of the root.
 
-    named = [text.partition("=")[2] for text in overrides if text.startswith("schedule=")]
-    if named:
-        return named[-1]
-    defaults = OmegaConf.load(conf_dir() / "config.yaml").defaults
-    return str(next(entry["schedule"] for entry in defaults if "schedule" in entry))
-
-
-def baseline_options(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The names behind `baseline=`, of one or of a list."""
-    named = [text.partition("=")[2] for text in overrides if text.startswith("baseline=")]
-    return tuple(re.findall(r"[\w.+-]+", named[-1])) if named else ()
+    Raises:
+        UserFault: the files do not compose.
+    """
+    files = files_of(overrides, config_dir)
+    return tuple(file.path.stem for file in files if file.named and file.path.parent.name == group)
 
 
 def own_file(group: str, name: str, config_dir: Path | None) -> Path:
@@ -33,18 +28,18 @@ def own_file(group: str, name: str, config_dir: Path | None) -> Path:
     return (config_dir or Path("conf")) / group / f"{name}.yaml"
 
 
-def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[str]:
+def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[Fault]:
     """Why a schedule or baseline of this name cannot be written."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        return [f"--write {name!r}: names a {group}; letters, digits and . + - _ alone"]
+        return [Fault("--write", repr(name), f"must name a {group} by letters, digits and . + - _ alone")]
     path = own_file(group, name, config_dir)
     if name in taken_over or name in group_options()[group]:
         other = f"{'_'.join(taken_over)}_tuned"
-        return [f"--write {name}: there is a {group} of that name already; choose another, such as {other}"]
+        return [Fault("--write", name, f"must not be the name of a {group} that is there already", other)]
     if path.exists() and not path.read_text(encoding="utf-8", errors="replace").removeprefix(_PACKAGE).startswith(
         _MARK
     ):
-        return [f"--write {name}: {path} exists and is not tfscale's own; choose another name"]
+        return [Fault("--write", name, f"must not name {path}, which tfscale has not written", "another name")]
     return []
 
 

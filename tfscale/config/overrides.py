@@ -7,12 +7,12 @@ Hydra's grammar.
 
 import re
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tfscale.config.keys import is_single, is_text, may_be_none, short, type_of
-from tfscale.config.told import Fault
+from tfscale.faults import Fault, plain
 
 SEVERAL = ("baseline",)
 """Groups of which several files may be taken together: baseline=[scratch,one_jump]."""
@@ -34,6 +34,11 @@ class Override:
     """Whether it begins with `+`."""
     group: bool
     """Whether it chooses files."""
+
+    @property
+    def typed(self) -> str:
+        """The value as it was typed, or its beginning."""
+        return short(self.text.partition("=")[2])
 
 
 def parse(texts: Sequence[str], groups: Collection[str]) -> tuple[list[Override], list[Fault]]:
@@ -59,13 +64,11 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
     except (HydraException, ValueError):  # ValueError: a number of 5,000 digits
         if match and (key in groups or is_single(hint)):
             return literal  # what is wrong with it is told by its type
-        return Fault(key, "".join(_unreadable(text, before, hydra)))
+        return _unreadable(text, hydra) if "=" in text else _no_override(text, before)
     if override.is_sweep_override() or override.is_delete():
-        several = f"; several are written {override.key_or_group}=[{text.partition('=')[2]}]"
-        advice = short(several) if override.key_or_group in SEVERAL else ""
-        return Fault(
-            override.key_or_group, f"{short(text)!r}: must be one value; sweeps and deletions are not taken{advice}"
-        )
+        key = override.key_or_group
+        several = short(f"{key}=[{value}]") if key in SEVERAL else ""
+        return Fault(key, short(value) or None, "must be one value; sweeps and deletions are not taken", several)
     key = override.key_or_group
     return Override(text, key, override.value(), override.is_add(), key in groups)
 
@@ -75,13 +78,19 @@ def _is_quoted(value: str) -> bool:
     return re.fullmatch(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", value, re.DOTALL) is not None
 
 
-def _unreadable(text: str, before: str, hydra: Any) -> Iterator[str]:
-    """Why a word is no override, and how it is written instead."""
-    yield f"{short(text)!r} is no override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
-    if "=" not in text and "=" in before:
-        yield f". If it belongs to the value before it, quote both: {shlex.quote(short(f'{before} {text}'))}"
-    elif "=" in text and (quoted := _quoted(text, hydra)):
-        yield f". Special characters inside lists and dictionaries need quotes: {shlex.quote(quoted)}"
+def _no_override(text: str, before: str) -> Fault:
+    rule = f"{short(text)!r} is no override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
+    if "=" in before:
+        rule += f". If it belongs to the value before it, quote both: {shlex.quote(short(f'{before} {text}'))}"
+    return plain(rule)
+
+
+def _unreadable(text: str, hydra: Any) -> Fault:
+    key, _, value = text.partition("=")
+    rule = "must be written as Hydra reads it, such as optim.lr=1e-3"
+    if quoted := _quoted(text, hydra):
+        rule += f". Special characters inside lists and dictionaries need quotes: {shlex.quote(quoted)}"
+    return Fault(short(key.lstrip("+")), short(value), rule)
 
 
 def _quoted(text: str, hydra: Any) -> str | None:

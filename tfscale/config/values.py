@@ -8,8 +8,7 @@ from typing import Any
 
 from tfscale.config.keys import flat_keys, known_keys, nearest, short
 from tfscale.config.schema import Experiment
-from tfscale.config.told import Fault, unexplained
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, InvalidInput, UserFault
 
 ROUNDS = 4
 """A value can hide faults of the part that it stands in, which are found once it is replaced."""
@@ -52,15 +51,12 @@ def to_experiment(
         stand_ins = shipped()
         for fault in found:
             _replace(values, fault.key.split("."), stand_ins)
-    raise UserFault([fault.text for fault in (*before, *faults)])
+    raise UserFault([*before, *faults])
 
 
 def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
-    """Whether a fault follows from none that is known: another one of the same value, or, for a rule of a whole part,
-    one of any value that it names."""
-    if fault.text.startswith(fault.key + "="):
-        return all(fault.key != other.key for other in known)
-    return bool(unexplained([fault.text], known))
+    """Return whether no fault is known of the same value or of one that the rule reads."""
+    return not {fault.key, *fault.reads} & {other.key for other in known}
 
 
 @cache
@@ -73,20 +69,22 @@ def _unknown(values: dict[str, Any]) -> Iterator[Fault]:
     unknown = [key for key in flat_keys(values) if key not in known]
     for key in unknown:
         if key.rpartition(".")[0] not in unknown:
-            yield Fault(key, f"unknown key {key!r} in a configuration file{nearest(key, known)}")
+            yield Fault(key, None, f"unknown key{nearest(key, known)}")
 
 
 def _faults(entry: Any) -> Iterator[Fault]:
     # The last parts of a location can be validators' own names; those have brackets.
     key = ".".join(str(part) for part in entry["loc"] if "[" not in str(part))
-    message = str(entry["msg"]).removeprefix("Value error, ")
+    message, error = str(entry["msg"]).removeprefix("Value error, "), entry.get("ctx", {}).get("error")
     if entry["type"] == "missing":
-        yield Fault(key, f"{key} is not set; give it a value: {key}=...")
-    elif entry["type"] == "value_error" and isinstance(entry["input"], dict):
-        for line in message.splitlines():  # rules of a whole part, which name their keys themselves
-            yield Fault(key, line)
+        yield Fault(key, None, "must be set", f"{key}=...")
+    elif isinstance(error, InvalidInput):  # rules of a whole part, whose keys begin with its own name
+        above = key.rpartition(".")[0]
+        yield from (fault.below(above) for fault in error.faults)
+    elif isinstance(entry["input"], dict) and isinstance(error, ValueError):
+        yield Fault(key, None, message)
     else:
-        yield Fault(key, f"{key}={short(str(entry['input']))}: {_must(entry, message)}")
+        yield Fault(key, short(str(entry["input"])), _must(entry, message))
 
 
 def _must(entry: Any, message: str) -> str:

@@ -1,7 +1,9 @@
 """Errors in preparing and reading corpora."""
 
+from tfscale.faults import InvalidInput
 
-class DataError(ValueError):
+
+class DataError(InvalidInput):
     """A corpus, tokenizer or shard cannot be used. The message says how to fix it."""
 
 

@@ -19,6 +19,7 @@ from tfscale.data.progress import Progress, Report
 from tfscale.data.readers import TextPart, divide
 from tfscale.data.sources import CorpusSpec, Source, needed, unused
 from tfscale.data.text import TextSource, digests_of, identity_of
+from tfscale.faults import Fault
 from tfscale.files import read_object, write_json
 from tfscale.untrusted import check_fields
 
@@ -50,7 +51,7 @@ class HubSource(Source):
     text_key: str = "text"
 
     @classmethod
-    def check(cls, spec: CorpusSpec) -> Iterable[str]:
+    def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
         """Return the faults of the settings: a data set is needed."""
         example = "HuggingFaceFW/fineweb-edu"
         return chain(needed(spec, "dataset", "a repository", example), unused(spec, "options"))

@@ -92,7 +92,7 @@ def list_text(path: Path) -> Listing:
     if not files and not faults:
         faults.append(f"path={path}: no text found{_words(left_out)}. Read are {ALLOWED}.")
     if faults:
-        raise DataError("\n".join(_first(sorted(faults))))
+        raise DataError(*_first(sorted(faults)))
     return Listing(tuple(files), tuple(left_out))
 
 

@@ -62,7 +62,7 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
         DataError: something is missing, the text is faulty, or the corpus is too small for its split or tokenizer.
     """
     if faults := find_missing(spec, root):
-        raise DataError("\n".join(faults))
+        raise DataError(*faults)
     if spec.tokenizer is None:
         return _whole(open_data(local_path(spec)), root)
     key = fingerprint(spec, root)

@@ -15,6 +15,7 @@ from tfscale.data.manifest import FORMAT, read_manifest
 from tfscale.data.progress import Progress
 from tfscale.data.tokenizer import TokenizerSpec
 from tfscale.extensions import loaded_extensions
+from tfscale.faults import Fault, InvalidInput
 from tfscale.registry import Registry
 
 KNOWN = ".known"
@@ -41,7 +42,7 @@ class Source(ABC):
     """True for text that was tokenized before and has a tokenizer of its own."""
 
     @classmethod
-    def check(cls, spec: "CorpusSpec") -> Iterable[str]:
+    def check(cls, spec: "CorpusSpec") -> Iterable[Fault | str]:
         """Return the faults of a corpus' settings, each with its fix; nothing is read. A source that does not override
         this has no settings."""
         return unused(spec, "path", "dataset", "options")
@@ -140,32 +141,36 @@ class CorpusSpec:
     def __post_init__(self) -> None:
         try:
             source = SOURCES.get(self.source)
-        except ValueError as error:
-            raise DataError(str(error)) from error
-        faults = list(source.check(self))
+        except InvalidInput as error:
+            raise DataError(*error.faults) from error
+        faults: list[Fault | str] = list(source.check(self))
         if source.tokenized and self.tokenizer:
-            faults.append(f"tokenizer: must be left out with data.source={self.source}, which has its own")
+            faults.append(
+                Fault("tokenizer", None, f"must be left out with data.source={self.source}, which has its own")
+            )
         if not source.tokenized and not self.tokenizer:
-            faults.append(f"tokenizer is missing; data.source={self.source} is text")
+            faults.append(Fault("tokenizer", None, f"must be set: data.source={self.source} is text"))
         if not 0 < self.heldout_fraction < 1:
-            faults.append(f"heldout_fraction={self.heldout_fraction}: must be between 0 and 1; try 0.05")
+            faults.append(Fault("heldout_fraction", self.heldout_fraction, "must be between 0 and 1", "0.05"))
         if faults:
-            raise DataError("\n".join(faults))
+            raise DataError(*faults)
 
 
-def needed(spec: CorpusSpec, name: str, what: str, example: str) -> Iterator[str]:
+def needed(spec: CorpusSpec, name: str, what: str, example: str) -> Iterator[Fault]:
     """Yield the fault of a setting that a source cannot do without, if it is not set."""
     if not getattr(spec, name):
-        yield f"data.{name} is not set; data.source={spec.source} needs {what}: data.{name}={example}"
+        rule = f"must be set: data.source={spec.source} needs {what}"
+        yield Fault(f"data.{name}", None, rule, f"data.{name}={example}", reads=("data.source",))
 
 
-def unused(spec: CorpusSpec, *names: str) -> Iterator[str]:
+def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
     """Yield the faults of settings that a source does not have, if they are set."""
     users = {"path": "data.source=text", "dataset": "data.source=hub", "options": "another data.source"}
     for name in names:
         if value := getattr(spec, name):
             empty = "{}" if name == "options" else "null"
-            yield f"data.{name}={value}: must be {empty} with data.source={spec.source}; try {users[name]}"
+            rule = f"must be {empty} with data.source={spec.source}"
+            yield Fault(f"data.{name}", str(value), rule, users[name], reads=("data.source",))
 
 
 def source_of(spec: CorpusSpec, root: Path | None = None) -> Source:
@@ -210,18 +215,18 @@ def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
     Raises:
         DataError: naming all that is out of reach.
     """
-    faults = []
+    faults: list[Fault] = []
     try:
         if spec.tokenizer and spec.tokenizer.name and not spec.tokenizer.path_exists:
             fetch_tokenizer(spec.tokenizer.name, root, spec.tokenizer.path, progress)
     except DataError as error:
-        faults.append(str(error))
+        faults += error.faults
     try:
         SOURCES.get(spec.source).fetch(spec, root, progress)
     except DataError as error:
-        faults.append(str(error))
+        faults += error.faults
     if faults:
-        raise DataError("\n".join(faults))
+        raise DataError(*faults)
 
 
 def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:

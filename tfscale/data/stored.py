@@ -10,6 +10,7 @@ from tfscale.data.errors import DataError
 from tfscale.data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from tfscale.data.sources import CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.work import LOCK_FILE
+from tfscale.faults import Fault
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ShardSource(Source):
     tokenized: ClassVar[bool] = True
 
     @classmethod
-    def check(cls, spec: CorpusSpec) -> Iterable[str]:
+    def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
         """Return the faults of the settings: a path is needed."""
         return chain(needed(spec, "path", "a prepared folder", "..."), unused(spec, "dataset", "options"))
 

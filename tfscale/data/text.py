@@ -15,6 +15,7 @@ from tfscale.data.packing import packing_of, unpacked
 from tfscale.data.readers import TextPart, divide
 from tfscale.data.sources import KNOWN, CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.utf8 import MARK
+from tfscale.faults import Fault
 from tfscale.files import sha256_of_all
 
 
@@ -30,7 +31,7 @@ class TextSource(Source):
     """A folder where the hashes of large files are remembered."""
 
     @classmethod
-    def check(cls, spec: CorpusSpec) -> Iterable[str]:
+    def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
         """Return the faults of the settings: a path is needed."""
         return chain(needed(spec, "path", "the file or folder", "..."), unused(spec, "dataset", "options"))
 
@@ -44,7 +45,7 @@ class TextSource(Source):
         try:
             return find_faults(self.listing())
         except DataError as error:
-            return str(error).splitlines()
+            return [str(fault) for fault in error.faults]
 
     def listing(self) -> Listing:
         """List the files that are read, and those that are left out.

@@ -13,6 +13,7 @@ from typing import Literal, Self
 
 from tfscale.data.errors import DataError
 from tfscale.data.unknown import Unknown
+from tfscale.faults import Fault
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
 """Names of the token between two documents. The first that a tokenizer has is used."""
@@ -49,25 +50,25 @@ class TokenizerSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in ("bpe", "file", "hub"):
-            raise DataError(f"data.tokenizer={self.kind}: must be bpe, file or hub; try bpe")
-        others = f"must be left out with data.tokenizer={self.kind}"
+            raise DataError(Fault("data.tokenizer", self.kind, "must be bpe, file or hub", "bpe"))
+        others, reads = f"must be left out with data.tokenizer={self.kind}", ("data.tokenizer",)
         if self.kind == "bpe" and self.vocab_size < BYTES_ONLY:
-            raise DataError(
-                f"data.vocab_size={self.vocab_size}: must be at least {BYTES_ONLY}, the bytes and the end of text; try "
-                "4096"
-            )
+            rule = f"must be at least {BYTES_ONLY}, the bytes and the end of text"
+            raise DataError(Fault("data.vocab_size", self.vocab_size, rule, "4096", reads))
         if self.kind == "bpe" and self.path:
-            raise DataError(f"data.tokenizer_path={self.path}: {others}, which is trained and not read")
+            rule = f"{others}, which is trained and not read"
+            raise DataError(Fault("data.tokenizer_path", self.path, rule, reads=reads))
         if self.kind == "file" and not self.path:
-            raise DataError("data.tokenizer_path is not set; data.tokenizer=file needs a Hugging Face tokenizer.json")
+            rule = "must be set: data.tokenizer=file needs a Hugging Face tokenizer.json"
+            raise DataError(Fault("data.tokenizer_path", None, rule, "data.tokenizer_path=...", reads))
         if self.kind == "hub" and not self.name:
-            raise DataError(
-                "data.tokenizer_name is not set; data.tokenizer=hub needs a repository, such as gpt2 or gpt_neox_20b"
-            )
+            rule = "must be set: data.tokenizer=hub needs a repository"
+            raise DataError(Fault("data.tokenizer_name", None, rule, "gpt2 or gpt_neox_20b", reads))
         if self.kind != "hub" and self.name:
-            raise DataError(f"data.tokenizer_name={self.name}: {others}; try data.tokenizer=hub")
+            raise DataError(Fault("data.tokenizer_name", self.name, others, "data.tokenizer=hub", reads))
         if self.kind != "bpe" and self.vocab_size:
-            raise DataError(f"data.vocab_size={self.vocab_size}: {others}, whose file states its vocabulary")
+            rule = f"{others}, whose file states its vocabulary"
+            raise DataError(Fault("data.vocab_size", self.vocab_size, rule, reads=reads))
 
     @property
     def path_exists(self) -> bool:

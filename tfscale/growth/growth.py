@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from tfscale.faults import Fault, InvalidInput
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.registry import Registry
@@ -46,12 +47,12 @@ class Growth(ABC):
 
     def __post_init__(self) -> None:
         if faults := list(self.faults()):
-            raise ValueError("\n".join(faults))
+            raise InvalidInput(*faults)
 
-    def faults(self) -> Iterator[str]:
-        """Yield what is wrong with the settings, as `growth.key=value: must be ...; try ...`."""
+    def faults(self) -> Iterator[Fault | str]:
+        """Yield what is wrong with the settings, with keys such as `growth.noise`."""
         if not 0 < self.peak <= 100:
-            yield f"growth.peak={self.peak}: must be a factor, above 0 and at most 100; try 1"
+            yield Fault("growth.peak", self.peak, "must be a factor, above 0 and at most 100", "1")
 
     @property
     def rounds(self) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 
+from tfscale.faults import Fault, InvalidInput
 from tfscale.growth.growth import Growth
 from tfscale.models.config import ModelConfig
 from tfscale.models.parameter_tokens import Groups, TokenGroup, default_tau, layer_of, total
@@ -36,19 +37,20 @@ class RateSettings:
 
     def __post_init__(self) -> None:
         faults = [
-            f"growth.rates.{name}={value}: {allowed}"
-            for name, value, allowed, good in (
-                ("old", self.old, "must be a factor, from 0 to 10; try 1", 0 <= self.old <= 10),
-                ("new", self.new, "must be a factor, above 0 and at most 100; try 1", 0 < self.new <= 100),
-                ("old_ramp", self.old_ramp, "must be a fraction, from 0 to 1; try 0", 0 <= self.old_ramp <= 1),
-                ("frozen", self.frozen, "must be a fraction, from 0 to 1; try 0", 0 <= self.frozen <= 1),
+            Fault(f"rates.{name}", value, rule, hint)
+            for name, value, rule, hint, good in (
+                ("old", self.old, "must be a factor, from 0 to 10", "1", 0 <= self.old <= 10),
+                ("new", self.new, "must be a factor, above 0 and at most 100", "1", 0 < self.new <= 100),
+                ("old_ramp", self.old_ramp, "must be a fraction, from 0 to 1", "0", 0 <= self.old_ramp <= 1),
+                ("frozen", self.frozen, "must be a fraction, from 0 to 1", "0", 0 <= self.frozen <= 1),
             )
             if not good
         ]
         if self.old_ramp > 0 and self.old == 1:
-            faults.append("growth.rates.old_ramp: must be 0 with growth.rates.old=1, which leaves nothing to rise from")
+            rule = "must be 0 with growth.rates.old=1, which leaves nothing to rise from"
+            faults.append(Fault("rates.old_ramp", self.old_ramp, rule, reads=("rates.old",)))
         if faults:
-            raise ValueError("\n".join(faults))
+            raise InvalidInput(*faults)
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,32 @@ class GrowthRecipe(Growth):
     column starts at the mean of the old rows, so new rows start gently and at the layer's own scale."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
 
-    def faults(self) -> Iterator[str]:
+    def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
         if self.new_keys == "zero" and self.new_values == "zero":
-            yield (
-                "growth.new_keys=zero with growth.new_values=zero makes dead tokens: neither would ever get a "
-                "gradient; try random for one of them"
+            yield Fault(
+                "growth.new_keys",
+                "zero",
+                "makes dead tokens with growth.new_values=zero: neither would ever get a gradient",
+                "random for one of them",
+                reads=("growth.new_values",),
             )
-        splits = [setting == "split" for setting in (self.new_keys, self.new_values, self.tau)]
-        if any(splits) and not all(splits):
-            yield "growth.new_keys, growth.new_values and growth.tau must be split together or not at all"
+        split = {f"growth.{name}": getattr(self, name) == "split" for name in ("new_keys", "new_values", "tau")}
+        if any(split.values()) and not all(split.values()):
+            yield Fault(
+                "growth.new_keys",
+                self.new_keys,
+                "growth.new_keys, growth.new_values and growth.tau must be split together or not at all",
+                reads=tuple(split),
+            )
         if not 0 <= self.noise <= 10:
-            yield f"growth.noise={self.noise}: must be a fraction of the layer's deviation, from 0 to 10; try 0.01"
-        if self.moments == "asymmetric" and not all(splits):
-            yield "growth.moments=asymmetric: must go with growth by split; try carry, which is the same without copies"
+            yield Fault("growth.noise", self.noise, "must be a fraction of the layer's deviation, from 0 to 10", "0.01")
+        if self.moments == "asymmetric" and not all(split.values()):
+            rule = "must go with growth by split"
+            yield Fault("growth.moments", self.moments, rule, "carry, which is the same without copies", tuple(split))
         if self.rates.per_row_bias and self.moments == "drop":
-            yield "growth.rates.per_row_bias: must be false with growth.moments=drop, where all rows begin anew"
+            rule = "must be false with growth.moments=drop, where all rows begin anew"
+            yield Fault("growth.rates.per_row_bias", "true", rule, reads=("growth.moments",))
 
     @property
     def carries(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 
+from tfscale.faults import Fault
 from tfscale.growth.growth import Growth
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
@@ -37,12 +38,14 @@ class TransformerGrowth(Growth):
     """`drop`: the optimizer starts empty, as in the code of HyperCloning and G_stack. `carry`: each copy has the state
     of its original, scaled as its gradient is."""
 
-    def faults(self) -> Iterator[str]:
+    def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
         if not 0 <= self.noise <= 10:
-            yield f"transformer_growth.noise={self.noise}: a fraction of the weights' deviation, 0 to 10"
+            rule = "must be a fraction of the weights' deviation, from 0 to 10"
+            yield Fault("transformer_growth.noise", self.noise, rule, "0.01")
         if self.noise and self.method == "g_stack":
-            yield f"transformer_growth.noise={self.noise}: method=g_stack has no copies side by side; 0"
+            rule = "must be 0 with method=g_stack, which has no copies side by side"
+            yield Fault("transformer_growth.noise", self.noise, rule)
 
     @property
     def rounds(self) -> bool:

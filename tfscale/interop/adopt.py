@@ -22,7 +22,7 @@ from tfscale.checkpoint import Counters, Totals
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.files import new_folder, sha256_of
 from tfscale.growth.imported_weights import weights_digest
 from tfscale.interop.foreign import Foreign, Origin
@@ -121,10 +121,8 @@ def _spec(model: ModelConfig, totals: Totals | None, corpus: Path | None) -> Sta
 
 
 def _check_tokenizer(content: bytes, model: ModelConfig) -> None:
-    try:
+    with user_faults():
         entries = Tokenizer(content, "--tokenizer").vocab_size
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
     if entries > model.vocab_size:
         raise UserFault([f"--tokenizer: has {entries} entries, the model's embedding {model.vocab_size} rows"])
 

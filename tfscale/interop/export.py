@@ -11,7 +11,7 @@ from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.files import new_folder, write_json
 from tfscale.interop.card import model_card
 from tfscale.interop.exported import CONFIG_FILE, INDEX_FILE, LINEAGE_FILE, MODEL_TYPE, PREFIX, WEIGHTS_FILE
@@ -40,18 +40,15 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     if not type(model).__module__.startswith("tfscale."):
         raise UserFault([f"model.family={model.family}: must be one of tfscale's own, whose code an export carries"])
     tokenizer, stages = tokenizer_of(stage), lineage_of(stage)
-    try:
-        with new_folder(out) as aside:
-            _write_weights(stage, aside, shard_bytes)
-            (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
-            for name, values in _settings(stage.spec.model, tokenizer).items():
-                write_json(aside / name, values)
-            write_json(aside / LINEAGE_FILE, {"stages": [record(each) for each in stages]})
-            for name, text in sources().items():
-                (aside / name).write_text(text, encoding="utf-8")
-            (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
-    except BrokenCheckpoint as error:
-        raise UserFault([str(error)]) from error
+    with user_faults(BrokenCheckpoint), new_folder(out) as aside:
+        _write_weights(stage, aside, shard_bytes)
+        (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
+        for name, values in _settings(stage.spec.model, tokenizer).items():
+            write_json(aside / name, values)
+        write_json(aside / LINEAGE_FILE, {"stages": [record(each) for each in stages]})
+        for name, text in sources().items():
+            (aside / name).write_text(text, encoding="utf-8")
+        (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
 
 
 def _settings(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tfscale.checkpoint import Totals
 from tfscale.data.manifest import TOKENIZER_FILE
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.files import read_object
 from tfscale.interop.foreign import Foreign, Origin, tensor_faults
 from tfscale.models.config import ModelConfig
@@ -117,7 +117,5 @@ def _totals(path: Path) -> Totals | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
+    with user_faults():
         return read_object(path)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error

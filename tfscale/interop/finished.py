@@ -6,7 +6,7 @@ from pathlib import Path
 from tfscale.checkpoint import BrokenCheckpoint, load_model, verify
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
-from tfscale.faults import UserFault
+from tfscale.faults import UserFault, user_faults
 from tfscale.models.language_model import LanguageModel
 from tfscale.stage.folder import as_it_ended
 from tfscale.stage.result import Result, read_result
@@ -38,10 +38,8 @@ def open_finished(folder: Path) -> Finished:
     Raises:
         UserFault: it is none, or is not finished.
     """
-    try:
+    with user_faults():
         return Finished(folder, as_it_ended(read_spec(folder), folder), read_result(folder))
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
 
 
 def model_of(stage: Finished) -> LanguageModel:
@@ -50,11 +48,9 @@ def model_of(stage: Finished) -> LanguageModel:
     Raises:
         UserFault: the checkpoint is not whole.
     """
-    try:
+    with user_faults(BrokenCheckpoint):
         verify(stage.checkpoint)
         return load_model(stage.checkpoint)
-    except BrokenCheckpoint as error:
-        raise UserFault([str(error)]) from error
 
 
 def tokenizer_of(stage: Finished) -> Tokenizer:
@@ -66,10 +62,8 @@ def tokenizer_of(stage: Finished) -> Tokenizer:
     path = stage.data / TOKENIZER_FILE
     if stage.spec.init_from is not None and not path.exists():
         raise UserFault([f"{stage.folder}: was imported without a tokenizer; import it with --tokenizer or --data"])
-    try:
+    with user_faults():
         tokenizer = load_tokenizer(path)
-    except ValueError as error:
-        raise UserFault([str(error)]) from error
     rows = stage.spec.model.vocab_size
     if tokenizer.vocab_size > rows:
         raise UserFault([f"{path}: has {tokenizer.vocab_size} entries, the stage's model {rows}"])

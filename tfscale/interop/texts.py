@@ -56,7 +56,7 @@ def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> Encoded
             raise UserFault([f"--text {fault}" for fault in faults])
         text = _encode(source, tokenizer)
     except DataError as error:
-        raise UserFault([f"--text {fault}" for fault in str(error).splitlines()]) from error
+        raise UserFault(f"--text {fault}" for fault in error.faults) from error
     tokens = len(text.tokens) - 1
     if text.unknown > max_unknown * tokens:
         words = unknown_words(text.unknown, tokens)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tfscale.faults import Fault, InvalidInput
 from tfscale.models.cache import Cache
 from tfscale.models.language_model import LanguageModel
 
@@ -24,11 +25,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature={self.temperature}: must be a finite number, at least 0")
+            raise InvalidInput(Fault("temperature", self.temperature, "must be a finite number, at least 0"))
         if self.top_k < 0:
-            raise ValueError(f"top_k={self.top_k}: must be at least 0")
+            raise InvalidInput(Fault("top_k", self.top_k, "must be at least 0"))
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: must be above 0 and at most 1")
+            raise InvalidInput(Fault("top_p", self.top_p, "must be above 0 and at most 1"))
 
 
 class Reader:

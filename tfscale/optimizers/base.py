@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tfscale.faults import Fault, InvalidInput
 from tfscale.models.config import ModelConfig
 from tfscale.ranges import NonNegative, Rate
 from tfscale.registry import Registry
@@ -115,13 +116,11 @@ def from_settings(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) 
     cls = OPTIMIZERS.get(name)
     known = [each.name for each in fields(cls)]
     if unknown := own.keys() - set(known):
-        raise ValueError(
-            f"optim.options={', '.join(sorted(unknown))}: must be settings of optim.name={name}; try some of "
-            f"{', '.join(known)}"
-        )
+        rule = f"must be settings of optim.name={name}"
+        raise InvalidInput(Fault("optim.options", ", ".join(sorted(unknown)), rule, f"some of {', '.join(known)}"))
     try:
         optimizer = cls(**{key: value for key, value in shared.items() if key in known} | dict(own))
         check_fields(optimizer)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"optim.options: {error}") from error
+        raise InvalidInput(Fault("optim.options", None, str(error))) from error
     return optimizer

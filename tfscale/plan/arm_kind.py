@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import ClassVar
 
 from tfscale.config.schema import ArmPart, Experiment
+from tfscale.faults import Fault, InvalidInput
 from tfscale.plan.arms import Arm
 from tfscale.plan.chain import Chain
 from tfscale.registry import Registry
@@ -39,8 +40,8 @@ class ArmKind(ABC):
     def __init__(self, part: ArmPart) -> None:
         self.part = part
 
-    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
-        """Yield what is wrong with the arm, as `key.setting=value: must be ...; try ...`."""
+    def faults(self, key: str, experiment: Experiment) -> Iterator[Fault | str]:
+        """Yield what is wrong with the arm, whose settings are those below `key`."""
         return iter(())
 
     @abstractmethod
@@ -69,25 +70,26 @@ def plan_arm(name: str, part: ArmPart, chain: Chain) -> Arm:
     return Arm(name, part.title, part.kind, tuple(ARM_KINDS.get(part.kind)(part).stages(chain)))
 
 
-def check_arms(experiment: Experiment) -> Iterator[str]:
+def check_arms(experiment: Experiment) -> Iterator[Fault | str]:
     """Yield what is wrong with `baseline.arms`."""
     for name, part in experiment.baseline.arms.items():
         key = f"baseline.arms.{name}"
         if name == "progressive":
-            yield f"{key}: must have another name, for that is the chain's own; try +baseline.arms.my_arm=..."
+            rule = "must have another name, for that is the chain's own"
+            yield Fault(key, None, rule, "+baseline.arms.my_arm=...")
         try:
             kind = ARM_KINDS.get(part.kind)(part)
-        except ValueError as error:
-            yield f"{key}.{error}"
+        except InvalidInput as error:
+            yield from (fault.below(key) for fault in error.faults)
             continue
         yield from _meaningless(key, kind)
         yield from kind.faults(key, experiment)
 
 
-def _meaningless(key: str, kind: ArmKind) -> Iterator[str]:
+def _meaningless(key: str, kind: ArmKind) -> Iterator[Fault]:
     part, defaults = kind.part, ArmPart(kind=kind.part.kind, title=kind.part.title)
     for name in (field.name for field in fields(ArmPart)):
         value = getattr(part, name)
         if name not in (*_COMMON, *kind.settings) and value != getattr(defaults, name):
-            shown = f"={value}" if isinstance(value, str | float) else ""
-            yield f"{key}.{name}{shown}: must be left out with kind={part.kind}, where it means nothing"
+            shown = value if isinstance(value, str | float) else None
+            yield Fault(f"{key}.{name}", shown, f"must be left out with kind={part.kind}, where it means nothing")

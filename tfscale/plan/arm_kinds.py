@@ -1,8 +1,10 @@
 """The kinds of arms that tfscale brings: from scratch, trained on, grown at once, and other chains."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from tfscale.config.schema import Experiment, StagePart
+from tfscale.faults import Fault, InvalidInput
 from tfscale.growth.growth import Growth
 from tfscale.growth.recipe import without_new_tokens
 from tfscale.models.config import ModelConfig
@@ -22,7 +24,7 @@ class Scratch(ArmKind):
     settings = ("family", "budget", "sizes", "shape")
     from_scratch = True
 
-    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
+    def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         part = self.part
         sizes = list(experiment.schedule.stages.values())
         needed = sizes if part.sizes == "all" else sizes[-1:]
@@ -33,10 +35,8 @@ class Scratch(ArmKind):
         elif part.family != "tokenformer":
             yield from _without_shape(key, part.family, experiment, needed)
         if part.shape == "compute_optimal" and (part.family, part.budget) != ("transformer", "cumulative_compute"):
-            yield (
-                f"{key}.shape=compute_optimal: must go with family=transformer and budget=cumulative_compute; try "
-                "shape=schedule"
-            )
+            rule = "must go with family=transformer and budget=cumulative_compute"
+            yield Fault(f"{key}.shape", "compute_optimal", rule, "shape=schedule")
 
     def stages(self, chain: Chain) -> Sequence[Stage]:
         sizes = chain.sizes if self.part.sizes == "all" else chain.sizes[-1:]
@@ -77,7 +77,7 @@ class TrainedOn(ArmKind):
     settings = ("sizes",)
     one_model = True
 
-    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
+    def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         yield from _without_growth(key, experiment)
 
     def stages(self, chain: Chain) -> Sequence[Stage]:
@@ -97,7 +97,7 @@ class OneJump(ArmKind):
     settings = ("sizes", "growth")
     own_rate = True
 
-    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
+    def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         yield from _without_growth(key, experiment)
 
     def stages(self, chain: Chain) -> Sequence[Stage]:
@@ -116,23 +116,23 @@ class OtherChain(ArmKind):
     settings = ("family", "growth", "growth_tokens", "transformer_growth")
     own_rate = True
 
-    def faults(self, key: str, experiment: Experiment) -> Iterator[str]:
+    def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         part = self.part
         if part.family == "tokenformer":
             if part.transformer_growth is not None:
-                yield f"{key}.transformer_growth: must be null with family=tokenformer; try growth"
+                yield Fault(f"{key}.transformer_growth", None, "must be null with family=tokenformer", "growth")
             return
         if part.family != "transformer":
-            yield f"{key}.family={part.family}: must be tokenformer or transformer with kind=chain; try kind=scratch"
+            rule = "must be tokenformer or transformer with kind=chain"
+            yield Fault(f"{key}.family", part.family, rule, "kind=scratch")
             return
         yield from _without_transformer(key, experiment, list(experiment.schedule.stages.values())[:1])
         if part.transformer_growth is None:
-            yield (
-                f"{key}.transformer_growth is not set; family=transformer needs it, as conf/baseline/net2net.yaml has "
-                "it"
-            )
+            rule = "must be set: family=transformer needs it"
+            yield Fault(f"{key}.transformer_growth", None, rule, "what conf/baseline/net2net.yaml has")
         if part.growth is not None or part.growth_tokens != 1:
-            yield f"{key}: must leave out growth and growth_tokens with family=transformer, where they mean nothing"
+            rule = "must leave out growth and growth_tokens with family=transformer, where they mean nothing"
+            yield Fault(key, None, rule)
 
     def stages(self, chain: Chain) -> Sequence[Stage]:
         if self.part.transformer_growth is not None:
@@ -169,36 +169,36 @@ def _grown_sizes(kind: ArmKind, chain: Chain) -> Sequence[tuple[StagePart, Stage
     return chain.sizes[1:] if kind.part.sizes == "all" else chain.sizes[-1:]
 
 
-def _without_growth(key: str, experiment: Experiment) -> Iterator[str]:
+def _without_growth(key: str, experiment: Experiment) -> Iterator[Fault]:
     if len(experiment.schedule.stages) < 2:
-        yield f"{key}: must go with a chain of two stages at least, whose later ones give it its compute"
+        yield Fault(key, None, "must go with a chain of at least two stages, whose later ones give it its compute")
 
 
-def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[str]:
+def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
     """Yield the sizes among `sizes` that the schedule has no Transformer for."""
     for stage, part in experiment.schedule.stages.items():
         if part in sizes and part.transformer is None:
-            yield (
-                f"{key} needs a Transformer at {part.size}: set schedule.stages.{stage}.transformer (n_layer, d_model, "
-                "n_head), or choose baseline=tokenformer"
-            )
+            place = f"schedule.stages.{stage}.transformer"
+            rule = f"needs a Transformer at {part.size}, {place} (n_layer, d_model, n_head)"
+            yield Fault(key, None, rule, "to set it, or baseline=tokenformer", reads=(place,))
 
 
-def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[str]:
+def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
     """Yield what is wrong with the shapes of an extension's family at `sizes`."""
     try:
         FAMILIES.get(family)
-    except ValueError as error:
-        yield str(error).replace("model.family", f"{key}.family")
+    except InvalidInput as error:
+        yield from (replace(fault, key=f"{key}.family") for fault in error.faults)
         return
     for stage, part in experiment.schedule.stages.items():
         place = f"schedule.stages.{stage}.shapes.{family}"
         if part not in sizes:
             continue
         if family not in part.shapes:
-            yield f"{place} is not set; {key} needs it: the fields of the family's config, such as {{n_layer: 2}}"
+            rule = f"must be set: {key} needs the fields of the family's config"
+            yield Fault(place, None, rule, "{n_layer: 2}", reads=(key,))
             continue
         try:
             shaped(experiment, family, part, vocab_size=1)
         except ValueError as error:
-            yield f"{place}: {error}"
+            yield Fault(place, None, str(error), reads=("model",))

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from tfscale.config.schema import Experiment
+from tfscale.faults import Fault, InvalidInput, as_faults
 from tfscale.growth.recipe import RateSettings
 from tfscale.plan.arm_kind import check_arms
 from tfscale.plan.corpus import check_corpus
@@ -14,7 +15,7 @@ from tfscale.plan.specs import optimizer
 from tfscale.stage.layout import in_backward_faults
 
 
-def check_experiment(experiment: Experiment) -> list[str]:
+def check_experiment(experiment: Experiment) -> list[Fault]:
     """Faults of settings that do not go together, each with its fix."""
     return [
         *_names(experiment),
@@ -22,97 +23,103 @@ def check_experiment(experiment: Experiment) -> list[str]:
         *_optim(experiment),
         *_data(experiment),
         *_schedule(experiment),
+        *as_faults(check_arms(experiment)),
         *_launcher(experiment),
         *_growable(experiment),
     ]
 
 
-def _names(experiment: Experiment) -> Iterator[str]:
+def _names(experiment: Experiment) -> Iterator[Fault]:
     name = experiment.schedule.name
     if not re.fullmatch(r"\w[\w.+ -]*", name):
-        yield f"schedule.name={name!r}: must be a folder's name of letters, digits, spaces and . + - _; try my_chain"
+        rule = "must be a folder's name of letters, digits, spaces and . + - _"
+        yield Fault("schedule.name", repr(name), rule, "my_chain")
 
 
-def _model(experiment: Experiment) -> Iterator[str]:
+def _model(experiment: Experiment) -> Iterator[Fault]:
     model = experiment.model
     if model.d_model % model.n_head:
-        yield f"model.n_head={model.n_head} does not divide model.d_model={model.d_model}; try model.n_head=1"
+        rule = f"must divide model.d_model={model.d_model}"
+        yield Fault("model.n_head", model.n_head, rule, "1", reads=("model.d_model",))
 
 
-def _optim(experiment: Experiment) -> Iterator[str]:
+def _optim(experiment: Experiment) -> Iterator[Fault]:
     batch, context = experiment.optim.batch_tokens, experiment.model.context
     if batch < 1 or batch % context:
         near = max(1, round(batch / context)) * context
-        yield f"optim.batch_tokens={batch}: must be a multiple of model.context={context}; try {near}"
+        rule = f"must be a multiple of model.context={context}"
+        yield Fault("optim.batch_tokens", batch, rule, str(near), reads=("model.context",))
     try:
         chosen = optimizer(experiment.optim)
-    except ValueError as error:
-        yield str(error)
+    except InvalidInput as error:
+        yield from error.faults
         return
     recipes = {"growth": experiment.growth} | {
         f"baseline.arms.{name}.growth": arm.growth for name, arm in experiment.baseline.arms.items() if arm.growth
     }
     for key, recipe in recipes.items():
         if recipe.rates != RateSettings() and not chosen.row_wise:
-            yield (
-                f"{key}.rates: must be left out with optim.name={chosen.name}, which does not update each row of a "
-                "weight by itself; try optim.name=adamw"
+            rule = (
+                f"must be left out with optim.name={chosen.name}, which does not update each row of a weight by itself"
             )
+            yield Fault(f"{key}.rates", None, rule, "optim.name=adamw", reads=("optim.name",))
     ranks = max(1, experiment.launcher.ranks)
     yield from in_backward_faults(experiment.launcher, chosen, ranks, batch // context // ranks)
 
 
-def _data(experiment: Experiment) -> Iterator[str]:
+def _data(experiment: Experiment) -> Iterator[Fault]:
     data, context = experiment.data, experiment.model.context
     yield from check_corpus(experiment)
     if data.validation_tokens < context:
-        yield f"data.validation_tokens={data.validation_tokens}: must be at least model.context={context}; try 65536"
+        rule = f"must be at least model.context={context}"
+        yield Fault("data.validation_tokens", data.validation_tokens, rule, "65536", reads=("model.context",))
 
 
-def _schedule(experiment: Experiment) -> Iterator[str]:
+def _schedule(experiment: Experiment) -> Iterator[Fault]:
     schedule, batch = experiment.schedule, experiment.optim.batch_tokens
     if not schedule.stages:
-        yield "schedule.stages is empty; a chain has at least one stage"
+        yield Fault("schedule.stages", None, "must have at least one stage")
     for number, (name, part) in enumerate(schedule.stages.items()):
         key = f"schedule.stages.{name}"
         if number == 0 and part.scratch_lr is not None:
-            yield f"{key}.scratch_lr={part.scratch_lr}: must be null, for the first stage is from scratch; try {key}.lr"
+            rule = "must be null, for the first stage is from scratch"
+            yield Fault(f"{key}.scratch_lr", part.scratch_lr, rule, f"{key}.lr")
         tokens = part.tokens if part.tokens is not None else schedule.growth_tokens
         if tokens < batch:
-            yield (
-                f"{key}.tokens={tokens}: must be at least one batch, optim.batch_tokens={batch}; try to set it, or "
-                "schedule.growth_tokens for all grown stages"
+            yield Fault(
+                f"{key}.tokens",
+                tokens,
+                f"must be at least one batch, optim.batch_tokens={batch}",
+                "to set it, or schedule.growth_tokens for all grown stages",
+                reads=("optim.batch_tokens", "schedule.growth_tokens"),
             )
         shape = part.transformer
         if shape is not None and shape.d_model % shape.n_head:
-            yield f"{key}.transformer: n_head={shape.n_head} does not divide d_model={shape.d_model}; try n_head=1"
+            yield Fault(f"{key}.transformer.n_head", shape.n_head, f"must divide d_model={shape.d_model}", "1")
     when = schedule.grow_when.rule
     if when != "budget" and experiment.optim.lr_schedule == "cosine":
-        yield (
-            f"schedule.grow_when.rule={when}: must be budget with optim.lr_schedule=cosine, whose length has to be "
-            "known before it begins; try optim.lr_schedule=wsd or constant"
-        )
+        rule = "must be budget with optim.lr_schedule=cosine, whose length has to be known before it begins"
+        reads = ("optim.lr_schedule",)
+        yield Fault("schedule.grow_when.rule", when, rule, "optim.lr_schedule=wsd or constant", reads)
     sizes = [part.size for part in schedule.stages.values()]
     if len(set(sizes)) < len(sizes):
-        yield f"schedule.stages name a size twice: {', '.join(sizes)}; try sizes that differ"
-    yield from check_arms(experiment)
+        yield Fault("schedule.stages", None, f"must not name a size twice: {', '.join(sizes)}", "sizes that differ")
 
 
-def _launcher(experiment: Experiment) -> Iterator[str]:
+def _launcher(experiment: Experiment) -> Iterator[Fault]:
     launcher = experiment.launcher
     if launcher.kind == "local" and launcher.processes > 1:
-        yield (
-            f"launcher.processes={launcher.processes}: must be 1 or auto with launcher.kind=local; try "
-            "launcher=torchrun"
-        )
+        rule = "must be 1 or auto with launcher.kind=local"
+        yield Fault("launcher.processes", launcher.processes, rule, "launcher=torchrun", reads=("launcher.kind",))
     if launcher.kind != "slurm" and launcher.nodes > 1:
-        yield f"launcher.nodes={launcher.nodes}: must be 1 with launcher.kind={launcher.kind}; try launcher=slurm"
+        rule = f"must be 1 with launcher.kind={launcher.kind}"
+        yield Fault("launcher.nodes", launcher.nodes, rule, "launcher=slurm", reads=("launcher.kind",))
     yield from check_sharing(experiment, launcher.ranks)
     if launcher.kind == "slurm":
         yield from _slurm(experiment)
 
 
-def check_sharing(experiment: Experiment, ranks: int) -> list[str]:
+def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
     """Why so many ranks cannot share a batch, with the next numbers that can."""
     sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
     if ranks < 2 or sequences % ranks == 0:
@@ -123,39 +130,41 @@ def check_sharing(experiment: Experiment, ranks: int) -> list[str]:
     fewer, more = range(asked - 1, max(0, asked - 10_000), -1), range(asked + 1, min(2 * asked, sequences // each) + 1)
     even = [next((n for n in near[:10_000] if sequences % (n * each) == 0), None) for near in (fewer, more)]
     offer = " or ".join(f"launcher.{name}={n}" for n in even if n) or "another launcher.slurm.gpus"
-    return [
-        f"launcher.{name}={asked}: {ranks} processes cannot share the {sequences} sequences of a batch evenly; try "
-        f"{offer}, or another optim.batch_tokens"
-    ]
+    rule = f"{ranks} processes cannot share the {sequences} sequences of a batch evenly"
+    reads = ("launcher.kind", "launcher.slurm", "optim.batch_tokens", "model.context")
+    return [Fault(f"launcher.{name}", asked, rule, f"{offer}, or another optim.batch_tokens", reads)]
 
 
-def _slurm(experiment: Experiment) -> Iterator[str]:
+def _slurm(experiment: Experiment) -> Iterator[Fault]:
     slurm = experiment.launcher.slurm
     if slurm.signal_seconds >= 60 * slurm.minutes > 0:
-        yield (
-            f"launcher.slurm.signal_seconds={slurm.signal_seconds}: must be less than the job's time, "
-            f"launcher.slurm.minutes={slurm.minutes}; try {min(120, 30 * slurm.minutes)}"
+        yield Fault(
+            "launcher.slurm.signal_seconds",
+            slurm.signal_seconds,
+            f"must be less than the job's time, launcher.slurm.minutes={slurm.minutes}",
+            str(min(120, 30 * slurm.minutes)),
+            reads=("launcher.slurm.minutes",),
         )
     if experiment.launcher.device == "cuda" and slurm.gpus == 0:
-        yield "launcher.slurm.gpus=0: must be at least 1 with launcher.device=cuda; try launcher.device=auto"
+        rule = "must be at least 1 with launcher.device=cuda"
+        yield Fault("launcher.slurm.gpus", 0, rule, "launcher.device=auto", reads=("launcher.device",))
     # These become lines of the script that sbatch reads.
     for name in ("partition", "account", "qos"):
         value = getattr(slurm, name)
         if value is not None and not re.fullmatch(r"[\w.,@+-]+", value):
-            yield f"launcher.slurm.{name}={value!r}: must be of letters, digits and . , @ + - _; try null"
+            yield Fault(f"launcher.slurm.{name}", repr(value), "must be of letters, digits and . , @ + - _", "null")
     if re.search(r"[%\n\r]", f"{Path.cwd()}/{experiment.runs}"):
-        yield f"runs={experiment.runs!r}: must be a path without %, which Slurm replaces; try another folder"
+        yield Fault("runs", repr(experiment.runs), "must be a path without %, which Slurm replaces", "another folder")
 
 
-def _growable(experiment: Experiment) -> Iterator[str]:
+def _growable(experiment: Experiment) -> Iterator[Fault]:
     """A chain keeps its depth, width, heads and vocabulary, and no count of parameter tokens shrinks."""
-    for (_, parent), (name, child) in pairwise(experiment.schedule.stages.items()):
-        key = f"schedule.stages.{name}"
+    for (before, parent), (name, child) in pairwise(experiment.schedule.stages.items()):
+        above, key = f"schedule.stages.{before}", f"schedule.stages.{name}"
         for field, old, new in zip(("qkv", "out", "ffn"), parent.counts, child.counts, strict=True):
             if new < old:
-                yield (
-                    f"{key}.{field}={new} ({child.size}) cannot grow out of {old} ({parent.size}): no count may "
-                    f"shrink; try {old} or more"
-                )
+                rule = f"{child.size} cannot grow out of {parent.size}, which has {old}: no count may shrink"
+                yield Fault(f"{key}.{field}", new, rule, f"{old} or more", reads=(above,))
         if child.counts == parent.counts:
-            yield f"{key} ({child.size}) has as many parameter tokens as {parent.size}: {child.counts}; raise qkv"
+            rule = f"{child.size} has as many parameter tokens as {parent.size}: {child.counts}"
+            yield Fault(key, None, rule, "a larger qkv", reads=(above,))

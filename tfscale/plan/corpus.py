@@ -24,7 +24,7 @@ from tfscale.data.sources import (
 )
 from tfscale.data.tokenizer import BYTES_ONLY, TokenizerSpec
 from tfscale.data.unknown import FIX, unknown_words
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
 """Fingerprint of a corpus that is not there. It can be planned with all the same."""
@@ -56,11 +56,11 @@ def corpus_of(experiment: Experiment) -> Corpus:
     key, manifest, missing = _look(spec, root)
     rows = experiment.model.vocab_size
     if missing and rows is None:
-        raise UserFault([f"data: {fault}" for fault in missing])
+        raise UserFault(Fault("data", None, fault) for fault in missing)
     known = manifest.tokenizer.vocab_size if manifest else rows if missing else vocab_size(spec, root)
     assert known is not None
     if rows is not None and rows < known:
-        raise UserFault([f"model.vocab_size={rows}: the tokenizer has {known} entries; at least that many"])
+        raise UserFault([Fault("model.vocab_size", rows, f"must be at least {known}, the entries of the tokenizer")])
     folder = f"../../data/{key}" if spec.tokenizer else str(spec.path)
     return Corpus(spec, key, rows or known, folder, missing, prepared=manifest is not None)
 
@@ -89,25 +89,23 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
     Raises:
         UserFault: they describe none.
     """
-    try:
+    with user_faults(DataError):
         return _spec(experiment, _tokenizer(experiment))
-    except DataError as error:
-        raise UserFault(str(error).splitlines()) from error
 
 
-def check_corpus(experiment: Experiment) -> list[str]:
+def check_corpus(experiment: Experiment) -> list[Fault]:
     """Return the faults of the settings that describe a corpus, as its source and its tokenizer state them."""
-    faults: list[str] = []
+    faults: list[Fault] = []
     tokenizer: TokenizerSpec | None = None
     try:
         tokenizer = _tokenizer(experiment)
     except DataError as error:
-        faults, tokenizer = [str(error)], TokenizerSpec("bpe", BYTES_ONLY)  # one that is right
+        faults, tokenizer = error.faults, TokenizerSpec("bpe", BYTES_ONLY)  # one that is right
     try:
         _spec(experiment, tokenizer)
     except DataError as error:
-        faults += str(error).splitlines()
-    return faults
+        faults += error.faults
+    return list(dict.fromkeys(faults))
 
 
 def _spec(experiment: Experiment, tokenizer: TokenizerSpec | None) -> CorpusSpec:
@@ -136,10 +134,8 @@ def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
         return
-    try:
+    with user_faults(DataError, about="data"):
         fetch(spec, root, progress)
-    except DataError as error:
-        raise _told(error) from error
 
 
 def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> PreparedData:
@@ -149,24 +145,24 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         UserFault: the text is faulty or unknown to the tokenizer, or holds too little for what the experiment asks of
             it.
     """
-    try:
+    with user_faults(DataError, about="data"):
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
-    except DataError as error:
-        raise _told(error) from error
     unknown, most = data.manifest.unknown or 0, experiment.data.max_unknown
     if unknown > most * data.manifest.tokens:
-        raise UserFault([f"data.max_unknown={most}: {unknown_words(unknown, data.manifest.tokens)}. {FIX}"])
+        rule = f"{unknown_words(unknown, data.manifest.tokens)}. {FIX}"
+        raise UserFault([Fault("data.max_unknown", most, rule)])
     context, asked, start = (
         experiment.model.context,
         experiment.data.validation_tokens,
         experiment.data.validation_start,
     )
     if len(data.heldout) <= start + asked:
-        there = f"the held-out documents have {len(data.heldout):,} tokens"
-        behind = f" from data.validation_start={start} on" if start else ""
-        raise UserFault([f"data.validation_tokens={asked}{behind}: {there}; ask for fewer, or raise data.validation"])
+        behind = f", of which data.validation_start={start} leaves out the first" if start else ""
+        there = f"the held-out documents have {len(data.heldout):,} tokens{behind}"
+        raise UserFault([Fault("data.validation_tokens", asked, there, "fewer, or a larger data.validation")])
     if len(data.train) <= context:
-        raise UserFault([f"model.context={context}: the training documents have only {len(data.train):,} tokens"])
+        rule = f"the training documents have only {len(data.train):,} tokens"
+        raise UserFault([Fault("model.context", context, rule)])
     return data
 
 
@@ -186,17 +182,13 @@ def unknown_notes(manifest: Manifest) -> list[str]:
     return [f"data: {unknown_words(manifest.unknown, manifest.tokens)}"] if manifest.unknown else []
 
 
-def _told(error: DataError) -> UserFault:
-    return UserFault([f"data: {fault}" for fault in str(error).splitlines()])
-
-
 def _tokenizer(experiment: Experiment) -> TokenizerSpec | None:
     data = experiment.data
     try:
         if SOURCES.get(data.source).tokenized:
             return None
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    except InvalidInput as error:
+        raise DataError(*error.faults) from error
     path = _absolute(data.tokenizer_path) if data.tokenizer_path else None
     if data.tokenizer == "file":
         return TokenizerSpec("file", path=path)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault
 from tfscale.files import read_object, write_json
 from tfscale.plan.arms import Arm
 from tfscale.plan.plan import Plan
@@ -57,7 +57,8 @@ def recorded(runs: Path) -> list[Recorded]:
     Raises:
         UserFault: with every file that is not what tfscale wrote.
     """
-    found, faults = [], []
+    found: list[Recorded] = []
+    faults: list[Fault] = []
     for path in sorted((runs / "experiments").glob("[!.]*.json")):
         try:
             found.append(_read(runs, path))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault
 from tfscale.models.counts import flops
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.result import read_result
@@ -22,10 +22,12 @@ def begin_from(spec: StageSpec, init_from: str) -> StageSpec:
     try:
         imported, result = read_spec(folder), read_result(folder)
     except ValueError as error:
-        raise UserFault([f"init_from={init_from}: {error} `tfscale import` makes such a folder."]) from error
+        rule = f"{error} `tfscale import` makes such a folder."
+        raise UserFault([Fault("init_from", init_from, rule)]) from error
     if imported.init_from is None:
-        raise UserFault([f"init_from={init_from}: is a stage of tfscale's own; `tfscale import` makes what is needed"])
-    faults = [f"init_from={init_from}: {fault}" for fault in _differences(spec, imported, result.totals)]
+        rule = "must be an imported stage, and this one was trained here; `tfscale import` makes what is needed"
+        raise UserFault([Fault("init_from", init_from, rule)])
+    faults = [Fault("init_from", init_from, rule) for rule in _differences(spec, imported, result.totals)]
     if faults:
         raise UserFault(faults)
     return replace(spec, model=imported.model, init_from=imported.init_from, init_dir=str(folder))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault
 from tfscale.plan.arm_kind import plan_arm
 from tfscale.plan.arms import Arm, over_seeds
 from tfscale.plan.chain import Chain
@@ -105,7 +105,7 @@ def make_plan(experiment: Experiment) -> Plan:
     return Plan(experiment, corpus, runs_dir(experiment), replicates)
 
 
-def corpus_faults(experiment: Experiment) -> list[str]:
+def corpus_faults(experiment: Experiment) -> list[Fault]:
     """Why the settings make no corpus at all."""
     try:
         corpus_of(experiment)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 from tfscale.config.schema import DevicePart, Experiment, LauncherPart, PeakPart
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault
 from tfscale.orchestrate.launchers.machine import processes_of, visible_devices
 from tfscale.orchestrate.launchers.processes import built_for_devices
 from tfscale.plan.devices import facts, peak_of
@@ -75,19 +75,19 @@ def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
 
 def _named(experiment: Experiment) -> Machine:
     launcher, part = experiment.launcher, experiment.device
-    faults = [] if launcher.device != "cpu" else ["launcher.device=cpu, but device names a GPU; use device=auto"]
-    faults += [] if launcher.ranks else [
-        "launcher.processes=auto counts the devices of the machine that it runs on; with device=... say how many: "
-        "launcher.processes=8"
-    ]  # fmt: skip
-    faults += [] if part.memory else ["device.memory is not set; give its GB: device.memory=80"]
+    faults: list[Fault] = []
+    if launcher.device == "cpu":
+        faults.append(Fault("launcher.device", "cpu", "must be auto or cuda, for device names a GPU", "device=auto"))
+    if not launcher.ranks:
+        rule = "must be a number with device=..., for auto counts the devices of the machine that it runs on"
+        faults.append(Fault("launcher.processes", "auto", rule, "8"))
+    if not part.memory:
+        faults.append(Fault("device.memory", None, "must be set, in GB", "device.memory=80"))
     precision = _precision(launcher, "cuda")
     peak = peak_of(part, precision)
     if peak is None:
-        faults.append(
-            f"launcher.precision={launcher.precision}: {part.names[0]} multiplies no {precision} matrices "
-            "(device.peak); use launcher.precision=fp32"
-        )
+        rule = f"{part.names[0]} multiplies no {precision} matrices (device.peak)"
+        faults.append(Fault("launcher.precision", launcher.precision, rule, "launcher.precision=fp32"))
     if faults:
         raise UserFault(faults)
     assert part.memory is not None
@@ -132,7 +132,7 @@ def _here(experiment: Experiment, timed: bool) -> Machine:
     there = _cuda_devices()
     kind: Literal["cpu", "cuda"] = "cuda" if there and launcher.device != "cpu" else "cpu"
     if launcher.device == "cuda" and not there:
-        raise UserFault(["launcher.device=cuda, but torch finds no CUDA device; use auto or cpu"])
+        raise UserFault([Fault("launcher.device", "cuda", "torch finds no CUDA device", "auto or cpu")])
     precision, devices = _precision(launcher, kind), processes_of(launcher, visible_devices(launcher))
     if kind == "cpu":
         return Machine(

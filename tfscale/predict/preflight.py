@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.faults import UserFault
+from tfscale.faults import Fault, UserFault
 from tfscale.models.counts import MEMORY_SHARE
 from tfscale.orchestrate.speed import Speed, finished_speeds
 from tfscale.plan.checks import check_sharing
@@ -25,9 +25,9 @@ SLOWEST_CPU = 1e9
 """FLOP/s that any CPU trains with: what is short even then needs no look at its speed."""
 
 
-def preflight(plan: Plan) -> list[str]:
+def preflight(plan: Plan) -> list[Fault | str]:
     """What keeps a plan from being run here, each fault with its mend. Nothing is written."""
-    told = [*_missing(plan.corpus), *_unwritable(plan.runs)]
+    told: list[Fault | str] = [*_missing(plan.corpus), *_unwritable(plan.runs)]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
         return told
@@ -44,7 +44,7 @@ def preflight(plan: Plan) -> list[str]:
     return told
 
 
-def files_amiss(experiment: Experiment) -> list[str]:
+def files_amiss(experiment: Experiment) -> list[Fault]:
     """What can be told before there is a plan: a corpus that is not there, a runs folder that cannot be written."""
     try:
         missing = _missing(corpus_of(experiment))
@@ -53,13 +53,13 @@ def files_amiss(experiment: Experiment) -> list[str]:
     return [*missing, *_unwritable(runs_dir(experiment))]
 
 
-def _missing(corpus: Corpus) -> list[str]:
-    told = [f"data: {fault}" for fault in corpus.missing]
+def _missing(corpus: Corpus) -> list[Fault]:
+    told = [Fault("data", None, fault) for fault in corpus.missing]
     if told:
-        told.append(
-            "data: data.path and data.tokenizer_path say where the text and its tokenizer are; data=wiki and data=docs "
-            "need no files"
+        rule = (
+            "data.path and data.tokenizer_path name the text and its tokenizer; data=wiki and data=docs need no files"
         )
+        told.append(Fault("data", None, rule))
     return told
 
 
@@ -103,12 +103,16 @@ def remarks(plan: Plan, machine: Machine) -> list[str]:
     return said
 
 
-def _unwritable(runs: Path) -> list[str]:
+def _unwritable(runs: Path) -> list[Fault]:
     folder = runs
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        return [f"runs={runs}: must lie in a folder that can be written, and {folder} is none; try another runs=..."]
+        return [
+            Fault("runs", runs, f"must lie in a folder that can be written, and {folder} is none", "another runs=...")
+        ]
     if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
-        return [f"runs={runs}: must lie in a folder that can be written, and {folder} cannot; try another runs=..."]
+        return [
+            Fault("runs", runs, f"must lie in a folder that can be written, and {folder} cannot", "another runs=...")
+        ]
     return []

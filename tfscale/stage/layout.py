@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from tfscale.faults import Fault
 from tfscale.models.counts import MEMORY_SHARE, Memory, memory
 from tfscale.models.execution import Execution, Recompute
 from tfscale.optimizers.base import Optimizer
@@ -130,29 +131,32 @@ def layout_of(event: Mapping[str, Any]) -> Layout | None:
     return layout
 
 
-def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[str]:
+def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
     """Yield why weights cannot be updated in the backward pass: gradients that are dropped one by one go neither with
     what needs all of them at once, nor with several micro-batches or processes that share a batch.
 
     Args:
         rows: sequences of a batch that each device takes.
     """
-    why = "launcher.update=in_backward"
     if run.update != "in_backward":
         return
+    why = "launcher.update=in_backward"
     if not optimizer.weight_wise:
-        yield f"{why}: must be whole with optim.name={optimizer.name}, which needs all gradients at once"
+        rule = f"must be whole with optim.name={optimizer.name}, which needs all gradients at once"
+        yield Fault("launcher.update", "in_backward", rule, reads=("optim.name",))
     if clip := optimizer.clip:
-        yield f"optim.clip={clip}: must be 0 with {why}, which knows the gradients' norm too late; try optim.clip=0"
+        rule = f"must be 0 with {why}, which knows the gradients' norm too late"
+        yield Fault("optim.clip", clip, rule, "optim.clip=0")
     if run.non_finite == "skip":
-        yield f"launcher.non_finite=skip: must be raise or rollback with {why}, which finds out too late; try raise"
+        rule = f"must be raise or rollback with {why}, which finds out too late"
+        yield Fault("launcher.non_finite", "skip", rule, "raise")
     if devices > 1:
-        yield f"{why}: must be whole with {devices} processes; try launcher.update=whole"
+        rule = f"must be whole with {devices} processes"
+        yield Fault("launcher.update", "in_backward", rule, "launcher.update=whole", reads=("launcher.processes",))
     if 0 < run.micro_batch < rows:
-        yield (
-            f"launcher.micro_batch={run.micro_batch}: must be auto with {why}, which takes all {rows} sequences of a "
-            "batch at once; try auto, or a smaller optim.batch_tokens"
-        )
+        rule = f"must be auto with {why}, which takes all {rows} sequences of a batch at once"
+        hint = "auto, or a smaller optim.batch_tokens"
+        yield Fault("launcher.micro_batch", run.micro_batch, rule, hint, reads=("optim.batch_tokens",))
 
 
 def halved(size: int, fits: Callable[[int], bool]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import Event
 from tfscale.stage.folder import is_done
-from tfscale.tracking.points import Point, curve_points, end_point, evaluations_over_compute, milliseconds
+from tfscale.tracking.points import curve_points, end_points, milliseconds
 from tfscale.tracking.runs import ARM, ARM_KEY, ROLE, About, Contents, Status
 from tfscale.tracking.stage_run import StageRun, status_of
 
@@ -42,7 +42,7 @@ class ArmRun:
         begun = [(run, done, events) for run, done, events in self._read() if events]
         if not begun:
             return None
-        points = [point for run, done, events in begun if done for point in _ends(run, events)]
+        points = [point for run, done, events in begun if done for point in end_points(events, run.evaluations())]
         points.sort(key=lambda point: point.time)  # a stage that ends later must not come before one already sent
         if self._is_one_lineage():
             points += [point for _, _, events in begun for point in curve_points(events)]
@@ -63,10 +63,6 @@ class ArmRun:
         one."""
         stages = self.arm.stages
         return all(child.spec.parent == parent.key for parent, child in pairwise(stages))
-
-
-def _ends(run: StageRun, events: list[Event]) -> list[Point]:
-    return [*end_point(events), *evaluations_over_compute(run.evaluations(), events)]
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:

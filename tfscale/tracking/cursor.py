@@ -46,5 +46,4 @@ class Cursor:
 
     def write(self) -> None:
         """Replace what is on disk."""
-        runs = {identity: asdict(sent) for identity, sent in self.sent.items()}
-        write_json(self.path, {**self._head, "runs": runs})
+        write_json(self.path, {**self._head, "runs": {identity: asdict(sent) for identity, sent in self.sent.items()}})

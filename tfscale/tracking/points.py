@@ -46,7 +46,7 @@ def stage_points(events: Iterable[Event]) -> list[Point]:
     for event in events:
         if event["event"] in _PREFIXES:
             for name, value in _measurements(event):
-                point = _over_tokens(name, value, event)
+                point = _point(name, "tokens", value, event)
                 points.setdefault((name, point.at), point)  # an evaluation and a log line share their totals
     return [*points.values(), *_system_points(events), *curve_points(events)]
 
@@ -54,41 +54,25 @@ def stage_points(events: Iterable[Event]) -> list[Point]:
 def curve_points(events: Iterable[Event]) -> list[Point]:
     """Return validation perplexity over compute."""
     evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
-    return [_over_flops(PERPLEXITY, event["perplexity"], event) for event in evaluations.values()]
+    return [_point(PERPLEXITY, "flops", event["perplexity"], event) for event in evaluations.values()]
 
 
-def end_point(events: Iterable[Event]) -> list[Point]:
-    """Return the last validation perplexity over compute; empty if there is none."""
-    return [_over_flops(FINAL_PERPLEXITY, event["perplexity"], event) for event in _last(events)]
+def end_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
+    """Yield, over compute, a finished stage's last validation perplexity and what `tfscale eval` has measured, except
+    standard errors."""
+    for event in _last(events):
+        yield _point(FINAL_PERPLEXITY, "flops", event["perplexity"], event)
+        yield from (point for point in _evaluated("flops", event, evaluations) if not point.name.endswith("_stderr"))
 
 
-def final_points(events: Iterable[Event]) -> list[Point]:
-    """Return what a finished stage's model has reached, and what it has cost with its parents: final/*."""
-    return [
-        _over_tokens(f"{_FINAL}{name.removeprefix('total_')}", value, event)
-        for event in _last(events)
-        for name, value in event.items()
-        if (name in MEASURES or name.startswith("total_")) and value is not None
-    ]
-
-
-def evaluation_points(evaluations: Iterable[dict[str, Any]], events: Iterable[Event]) -> list[Point]:
-    """Return what `tfscale eval` has measured, eval/NAME/MEASURE, over tokens."""
-    return [
-        _over_tokens(name, value, event)._replace(time=time)
-        for event in _last(events)
-        for name, value, time in _evaluated(evaluations)
-    ]
-
-
-def evaluations_over_compute(evaluations: Iterable[dict[str, Any]], events: Iterable[Event]) -> list[Point]:
-    """Return what `tfscale eval` has measured, except standard errors, over model FLOPs."""
-    return [
-        _over_flops(name, value, event)._replace(time=time)
-        for event in _last(events)
-        for name, value, time in _evaluated(evaluations)
-        if not name.endswith("_stderr")
-    ]
+def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
+    """Yield, over tokens, what a finished stage's model has reached and what it has cost with its parents, final/*, and
+    what `tfscale eval` has measured, eval/NAME/MEASURE."""
+    for event in _last(events):
+        for name, value in event.items():
+            if (name in MEASURES or name.startswith("total_")) and value is not None:
+                yield _point(f"{_FINAL}{name.removeprefix('total_')}", "tokens", value, event)
+        yield from _evaluated("tokens", event, evaluations)
 
 
 def milliseconds(seconds: float) -> int:
@@ -96,12 +80,8 @@ def milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
 
 
-def _over_tokens(name: str, value: float, event: Event) -> Point:
-    return Point(name, "tokens", event["total_tokens"], float(value), milliseconds(event["time"]))
-
-
-def _over_flops(name: str, value: float, event: Event) -> Point:
-    return Point(name, "flops", event["total_flops"], float(value), milliseconds(event["time"]))
+def _point(name: str, over: Over, value: float, event: Event) -> Point:
+    return Point(name, over, event[f"total_{over}"], float(value), milliseconds(event["time"]))
 
 
 def _last(events: Iterable[Event]) -> list[Event]:
@@ -121,21 +101,21 @@ def _system_points(events: Iterable[Event]) -> Iterator[Point]:
     logged = [event for event in events if event["event"] == "train"]
     for event in logged:
         if event.get("tokens_per_second") is not None:
-            yield _over_tokens("system/tokens_per_second", event["tokens_per_second"], event)
+            yield _point("system/tokens_per_second", "tokens", event["tokens_per_second"], event)
         if event.get("peak_memory") is not None:
-            yield _over_tokens("system/peak_memory_gigabytes", event["peak_memory"] / 1e9, event)
+            yield _point("system/peak_memory_gigabytes", "tokens", event["peak_memory"] / 1e9, event)
     for before, event in pairwise(logged):
         seconds = event.get("total_device_seconds", 0.0) - before.get("total_device_seconds", 0.0)
         if seconds > 0:
             flops = event["total_flops"] - before["total_flops"]
-            yield _over_tokens("system/model_teraflops_per_second", flops / seconds / 1e12, event)
+            yield _point("system/model_teraflops_per_second", "tokens", flops / seconds / 1e12, event)
             if "total_joules" in event and "total_joules" in before:
                 joules = event["total_joules"] - before["total_joules"]
-                yield _over_tokens("system/power_watts", joules / seconds, event)
+                yield _point("system/power_watts", "tokens", joules / seconds, event)
 
 
-def _evaluated(evaluations: Iterable[dict[str, Any]]) -> Iterator[tuple[str, float, int]]:
+def _evaluated(over: Over, event: Event, evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
     for entry in evaluations:
         time = milliseconds(datetime.fromisoformat(entry["time"]).timestamp())
         for measure, value in measured(entry).items():
-            yield f"{_EVALUATED}{entry['name']}/{measure}", value, time
+            yield _point(f"{_EVALUATED}{entry['name']}/{measure}", over, value, event)._replace(time=time)

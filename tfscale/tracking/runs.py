@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tfscale.files import read_object
 from tfscale.stage.how import without
 from tfscale.tracking.points import Point
 
@@ -78,13 +79,9 @@ class Artifact:
         Raises:
             ValueError: fields have to be left out and the file is not a JSON object.
         """
-        content = self.path.read_bytes()
         if not self.kept_back:
-            return content
-        values = json.loads(content)
-        if not isinstance(values, dict):
-            raise ValueError(f"{self.path}: not a JSON object")
-        return (json.dumps(without(values, self.kept_back), indent=2) + "\n").encode()
+            return self.path.read_bytes()
+        return (json.dumps(without(read_object(self.path), self.kept_back), indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.growth_record import GROWTH_FILE
 from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, what_of
-from tfscale.tracking.points import evaluation_points, final_points, milliseconds, stage_points
+from tfscale.tracking.points import milliseconds, model_points, stage_points
 from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Contents, Corpus, Model, Status
 
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
@@ -50,7 +50,7 @@ class StageRun:
             return None
         points = stage_points(events)
         if done:
-            points += [*final_points(events), *evaluation_points(self.evaluations(), events)]
+            points += model_points(events, self.evaluations())
         times = [milliseconds(event["time"]) for event in events]
         return Contents(
             status=status_of(done, events),

@@ -14,6 +14,7 @@ from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Totals
 from tfscale.data.batches import Batches
 from tfscale.data.prepared import PreparedData
+from tfscale.faults import InvalidInput
 from tfscale.models.counts import flops, parameters
 from tfscale.stage import events
 from tfscale.stage.ending import end_of, looks_at
@@ -44,7 +45,7 @@ class Trainer:
         self.stage_dir, self.spec, self.data, self.device, self.preempted = stage_dir, spec, data, device, preempted
         self.world, self.rows = world, split_rows(spec.sequences, world)
         if faults := list(in_backward_faults(spec.run, spec.optimizer, world.size, self.rows)):
-            raise ValueError("\n".join(faults))
+            raise InvalidInput(*faults)
         lanes = spec.run.lanes if device.kind == "cpu" and not device.compiled and world.size == 1 else 1
         layout = choose_layout(spec, hardware_of(device, world), self._previous_layout(), lanes)
         self.state = StageState(spec, device, world, layout)

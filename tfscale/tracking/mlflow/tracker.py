@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfscale.faults import Fault, InvalidInput
 from tfscale.tracking.lock import locked
 from tfscale.tracking.mlflow.urls import check_driver, is_server, read_only, sqlite_file, sqlite_url
 from tfscale.tracking.tracker import Sink, Tracker
@@ -122,10 +123,9 @@ def _artifacts(folder: Path) -> str:
     try:
         os.fsencode(folder).decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError(
-            f"runs={os.fsencode(folder)!r}: MLflow cannot keep artifacts under a path that is not UTF-8; try another "
-            "folder, or tracking=none"
-        ) from None
+        rule = "MLflow cannot keep artifacts under a path that is not UTF-8"
+        hint = "another folder, or tracking=none"
+        raise InvalidInput(Fault("runs", repr(os.fsencode(folder)), rule, hint)) from None
     return (folder / "mlartifacts").as_uri()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from tfscale.faults import without_password
+from tfscale.faults import Fault, InvalidInput
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PLAIN = re.compile(r"[\w/ .,:@+=~-]*")
@@ -51,12 +51,12 @@ def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
     try:
         url = make_url(uri)
     except ArgumentError as error:
-        raise ValueError(_malformed(uri)) from error
+        raise _malformed(uri) from error
     path, query = url.database or "", {name: str(value) for name, value in url.query.items()}
     if query.pop("uri", "") == "true" and path.startswith("file:"):
         path = unquote(urlsplit(path).path, errors="surrogateescape")
     if url.host or path in ("", ":memory:") or path.startswith("file:"):
-        raise ValueError(f"tracking.uri={uri!r}: must name a file; try sqlite:///FILE")
+        raise _invalid(uri, "must name a file", "sqlite:///FILE")
     return Path(path).expanduser().resolve(), query
 
 
@@ -78,7 +78,7 @@ def is_server(uri: str) -> bool:
         return True
     if scheme.partition("+")[0] in _DATABASES and "://" in uri:
         return False
-    raise ValueError(_malformed(uri))
+    raise _malformed(uri)
 
 
 def _check_server(uri: str) -> None:
@@ -89,10 +89,7 @@ def _check_server(uri: str) -> None:
     except ValueError:  # a port that is no number
         clear = False
     if not clear:
-        raise ValueError(
-            f"tracking.uri={without_password(uri)!r}: must be http(s)://HOST:PORT; in a password try %40 for @, %2F "
-            "for / and %3A for :"
-        )
+        raise _invalid(uri, "must be http(s)://HOST:PORT", "%40 for @, %2F for / and %3A for : in a password")
 
 
 def check_driver(uri: str) -> None:
@@ -104,19 +101,20 @@ def check_driver(uri: str) -> None:
     from sqlalchemy import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    shown = without_password(uri)
     try:
         url = make_url(uri)
         url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
         package = _PACKAGES.get(error.name or "", error.name)
-        raise ValueError(f"tracking.uri={shown!r}: needs the package {package}; try pip install '{package}'") from None
+        raise _invalid(uri, f"needs the package {package}", f"pip install '{package}'") from None
     except (SQLAlchemyError, ValueError) as error:
-        raise ValueError(f"tracking.uri={shown!r}: {without_password(str(error))}") from None
+        raise _invalid(uri, str(error)) from None
 
 
-def _malformed(uri: str) -> str:
-    return (
-        f"tracking.uri={without_password(uri)!r}: must be sqlite:///FILE, http(s)://HOST or a database's URI. MLflow's "
-        "file store is no longer maintained. Try it without tracking.uri, for mlflow.db in the runs folder"
-    )
+def _malformed(uri: str) -> InvalidInput:
+    rule = "must be sqlite:///FILE, http(s)://HOST or a database's URI; MLflow's file store is no longer maintained"
+    return _invalid(uri, rule, "it without tracking.uri, for mlflow.db in the runs folder")
+
+
+def _invalid(uri: str, rule: str, hint: str = "") -> InvalidInput:
+    return InvalidInput(Fault("tracking.uri", repr(uri), rule, hint))

@@ -1,0 +1,79 @@
+"""Composition of configuration files by Hydra: what they say together, and which files those are."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from tfscale.config.files import File, read_file
+from tfscale.config.folders import conf_dir, find
+from tfscale.config.keys import one_line
+from tfscale.faults import UserFault
+
+ROOT = "config"
+
+
+class OwnFolders(SearchPathPlugin):
+    """The user's folders, which Hydra searches before the shipped one; `hydra.searchpath` can only add folders behind
+    it."""
+
+    folders: ClassVar[Sequence[Path]] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Put the folders first, in their order."""
+        for folder in reversed(self.folders):
+            search_path.prepend("tfscale", f"file://{folder}")
+
+
+@contextmanager
+def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
+    """Hydra's loader for these folders, the shipped one last.
+
+    Raises:
+        UserFault: the files do not compose.
+    """
+    OwnFolders.folders = folders[:-1]
+    Plugins.instance().register(OwnFolders)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield GlobalHydra.instance().config_loader()
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise UserFault([f"the configuration does not compose: {one_line(error)}"]) from error
+
+
+def composed(groups: Sequence[str], folders: Sequence[Path]) -> DictConfig:
+    """Return what the files say.
+
+    Args:
+        groups: overrides that choose files, such as `growth=paper`.
+
+    Raises:
+        UserFault: the files do not compose.
+    """
+    with _loader(folders):
+        return compose(ROOT, overrides=list(groups))
+
+
+def chosen_files(groups: Sequence[str], folders: Sequence[Path]) -> list[File]:
+    """Return the files that are merged, in this order: later ones win.
+
+    Raises:
+        UserFault: the files do not compose.
+    """
+    with _loader(folders) as loader:
+        chosen = loader.compute_defaults_list(ROOT, list(groups), RunMode.RUN).defaults
+    found = [(find(f"{each.config_path}.yaml", folders), each) for each in chosen]
+    return [read_file(path, each.package or "", each.parent == ROOT) for path, each in found if path]
