@@ -1,4 +1,4 @@
-"""The final evaluation by blocks of the held-out text."""
+"""The final evaluation by blocks of the validation text."""
 
 import json
 import math

@@ -32,7 +32,7 @@ def planted(
     budget: float = BUDGET,
     blocks: float | None = None,
 ) -> Sample:
-    """Runs whose seeds move their whole curve by `noise`, and whose held-out blocks by `blocks` nats."""
+    """Runs whose seeds move their whole curve by `noise`, and whose validation blocks by `blocks` nats."""
     compute = np.geomspace(budget / 20, budget, 11)
     shifts = draw.normal(0, noise, (seeds, 1)) if noise else np.zeros((seeds, 1))
     losses = loss(compute, head_start) + shifts

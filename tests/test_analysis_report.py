@@ -32,7 +32,7 @@ def write(arms: list[Arm], folder: Path, title: str) -> dict[str, Path]:
 
 def main_axes(figure: Any) -> Any:
     """The axes of the curves; those of the growths may stand before them."""
-    return next(axes for axes in figure.axes if axes.get_ylabel() == "held-out perplexity")
+    return next(axes for axes in figure.axes if axes.get_ylabel() == "validation perplexity")
 
 
 def texts(figure: Any) -> list[str]:
@@ -160,7 +160,7 @@ def test_a_table_needs_no_matplotlib_and_a_figure_no_pyplot(tmp_path: Path) -> N
 def test_the_title_names_the_heldout_tokens(tmp_path: Path) -> None:
     compared = compare_arms(write_arms(tmp_path), "tiny on text")
     (legend,) = comparison_figure(compared.arms, compared.heading).legends
-    assert legend.get_title().get_text() == "tiny on text, 64 held-out tokens"
+    assert legend.get_title().get_text() == "tiny on text, 64 validation tokens"
 
 
 def test_seeds_are_bands_about_the_mean_curve(tmp_path: Path) -> None:

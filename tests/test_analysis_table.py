@@ -217,7 +217,7 @@ def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path
     table, text = compared.table, to_markdown(compared)
     lines = text.splitlines()
     assert lines[0] == "# tiny on text"
-    assert "64 held-out tokens" in text
+    assert "64 validation tokens" in text
     for size, title in (("S", "progressive"), ("L", "from scratch"), ("L", "new arm")):
         assert sum(line.startswith(f"| {size} | {title} |") for line in lines) == 2
     assert len({line.count("|") for line in lines if line.startswith("| L | from")}) == 2
@@ -228,7 +228,7 @@ def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path
 
 def test_latex_holds_every_row_escaped(tmp_path: Path) -> None:
     text = to_latex(compare_arms(with_missing(tmp_path), "tiny_chain, 5% of text"))
-    assert r"\caption{tiny\_chain, 5\% of text, 64 held-out tokens." in text
+    assert r"\caption{tiny\_chain, 5\% of text, 64 validation tokens." in text
     assert r"L & from scratch & 928 & 1.20K & 6.000 & 0.646 & -1.000 & +12.8\% & +11.3\% \\" in text
     body = text[text.index("\\midrule") : text.index("\\bottomrule")]
     assert body.count(" & ") == 8 * len(comparison(with_missing(tmp_path / "again")).table.rows)

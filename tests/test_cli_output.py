@@ -79,7 +79,7 @@ def test_a_run_whose_output_finds_no_room_trains_everything(
     assert all(is_done(stage) for stage in plan_of(arguments).stages)
     assert answer.returncode == 1
     warning, error = answer.stderr.splitlines()
-    assert warning == f"warning: {NO_ROOM}; the work goes on without it"
+    assert warning == f"warning: {NO_ROOM}; the work continues without it"
     assert error.startswith(f"error: {NO_ROOM}")
     assert "the same command prints it again" in error
 
@@ -116,7 +116,7 @@ def test_a_reader_that_leaves_stops_no_training(
     answer = shell('"$@" | head -n 1', ["run", *arguments])
     assert all(is_done(stage) for stage in plan_of(arguments).stages)
     assert answer.returncode == 1
-    assert answer.stderr == "warning: standard output: Broken pipe; the work goes on without it\n"
+    assert answer.stderr == "warning: standard output: Broken pipe; the work continues without it\n"
     assert len(answer.stdout.splitlines()) == 1
 
 

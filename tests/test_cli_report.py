@@ -255,7 +255,7 @@ def sort_by(browser: Browser, section: str, number: int) -> str:
 
 
 def test_the_browser_shows_the_text_and_has_nothing_to_complain_of(browser: Browser) -> None:
-    assert browser.run("document.title") == f"{TITLE}, 64 held-out tokens"
+    assert browser.run("document.title") == f"{TITLE}, 64 validation tokens"
     assert not browser.run("document.querySelector('chain, b')")
     text = browser.run("document.body.innerText")
     for expected in (TITLE, "Verdicts", "95% intervals over seeds", ARM, "How to reproduce each number"):

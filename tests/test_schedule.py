@@ -107,7 +107,7 @@ def test_a_continued_learning_rate_starts_at_the_parents_last() -> None:
 
 
 def test_what_is_missing_for_full_size_is_told_before_anything_is_written(tmp_path: Path) -> None:
-    told = "\n".join(preflight(plan_of("schedule=progressive_1b4", f"runs={tmp_path / 'runs'}")))
+    told = "\n".join(map(str, preflight(plan_of("schedule=progressive_1b4", f"runs={tmp_path / 'runs'}"))))
     assert "data: " in told
     assert "tokenizer.json" in told
     assert not list(tmp_path.iterdir())
@@ -120,7 +120,7 @@ def test_what_takes_a_cpu_months_is_refused_unless_the_user_insists(
 
     def refused(*overrides: str) -> bool:
         told = preflight(plan_of(*overrides, f"runs={tmp_path / 'runs'}"))
-        return any("this would take the CPU about" in fault for fault in told)
+        return any("this would take the CPU about" in str(fault) for fault in told)
 
     assert refused("schedule=progressive_1b4")
     assert not refused("schedule=progressive_1b4", "launcher.device=cpu")
@@ -132,7 +132,7 @@ def test_an_unwritable_runs_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserFault, match="Not a directory"):
         plan_of(f"runs={tmp_path / 'file' / 'runs'}")
     told = preflight(plan_of(f"runs={tmp_path / 'file'}"))
-    assert any("must lie in a folder that can be written" in fault for fault in told)
+    assert any("must lie in a folder that can be written" in str(fault) for fault in told)
 
 
 def test_durations_are_written_for_people() -> None:

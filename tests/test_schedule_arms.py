@@ -158,7 +158,7 @@ def test_an_arm_has_a_learning_rate_of_its_own_if_it_is_given_one() -> None:
     [
         (["baseline=[scratch,one_jmp]"], ["baseline=[scratch,one_jmp]: no such baseline; did you mean one_jump"]),
         (["baseline=[]"], ["no such baseline"]),
-        (["baseline=scratch,one_jump"], ["must be one value", "written baseline=[scratch,one_jump]"]),
+        (["baseline=scratch,one_jump"], ["must be one value", "try baseline=[scratch,one_jump]"]),
         (["schedule=[progressive_tiny,progressive_1b4]"], ["no such schedule"]),
         (["baseline=one_jump", "baseline.arms.one_jump.budget=stage_tokens"], ["=stage_tokens: must be left out"]),
         (["baseline=budgets", "baseline.arms.progressive_half.sizes=last"], ["sizes=last: must be left out"]),

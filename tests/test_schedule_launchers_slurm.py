@@ -111,7 +111,7 @@ def test_arms_that_are_preempted_and_queued_again_equal_a_local_run(
     assert starts(base)[0] == 0
     assert starts(base)[1] > 0, "preempted, and gone on"
     assert "progressive S: stopped at" in output
-    assert "progressive S: goes on at" in output
+    assert "progressive S: continues at" in output
     assert "Requeued job" in (plan.runs / "slurm" / f"{job_of(base)}_0_log.out").read_text()
     assert (plan.runs / "slurm").stat().st_mode & 0o077 == 0, "what jobs unpickle is nobody else's"
     for ours, theirs in zip(plan.stages, plan_of(here, tmp_path).stages, strict=True):

@@ -20,7 +20,7 @@ from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.events import EventLog, read_events
 from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import read_result
-from tfscale.training.watch import NonFinite
+from tfscale.training.non_finite import NonFinite
 from tfscale.tune.record import spent
 from tfscale.tune.sweep import Sweep
 from tfscale.tune.tuning import Tuning, chosen, diverged, stages_left
@@ -285,7 +285,7 @@ def test_all_faults_are_told_at_once_and_nothing_is_written(folder: Path, overri
     with pytest.raises(UserFault) as caught:
         tune(Common([*own, "optim.lr=-1"], folder / "conf"), Asked(("all",), "1", 0, 1, "../x"))
     told = "\n".join(caught.value.messages)
-    for words in ("two at least", "names a schedule", "optim.lr=-1"):
+    for words in ("two at least", "must name a schedule", "optim.lr=-1"):
         assert words in told
     with pytest.raises(UserFault, match=r"rehearse"):
         tune(Common([*own, "schedule.rehearse=true"], folder / "conf"), Asked(("all",), "1,2", 0, 1, None))
@@ -296,7 +296,7 @@ def test_a_schedule_that_others_wrote_is_not_overwritten(tmp_path: Path) -> None
     path = own_file("schedule", "own", tmp_path)
     path.parent.mkdir()
     path.write_text("# mine", encoding="utf-8")
-    assert "not tfscale's own" in overlay_faults("schedule", "own", ["progressive_tiny"], tmp_path)[0]
+    assert "not tfscale's own" in str(overlay_faults("schedule", "own", ["progressive_tiny"], tmp_path)[0])
     assert overlay_faults("schedule", "progressive_1b4", ["progressive_tiny"], tmp_path)
     write_overlay(own_file("schedule", "ours", tmp_path), ["progressive_tiny"], {}, [])
     assert overlay_faults("schedule", "ours", ["progressive_tiny"], tmp_path) == []

@@ -14,7 +14,7 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.layout import in_backward_faults
 from tfscale.stage.result import read_result
 from tfscale.training.loop import Trainer
-from tfscale.training.watch import NonFinite
+from tfscale.training.non_finite import NonFinite
 
 IN_BACKWARD = ("launcher.update=in_backward", "optim.clip=0")
 
@@ -117,10 +117,10 @@ def test_what_it_cannot_do_is_refused(small: list[str]) -> None:
         with pytest.raises(ValueError, match=message):
             trainer_of(refused)
     [fault] = in_backward_faults(stage.spec.run, stage.spec.optimizer, devices=2, rows=2)
-    assert fault == "launcher.update=in_backward: must be whole with 2 processes; try launcher.update=whole"
+    assert str(fault) == "launcher.update=in_backward: must be whole with 2 processes; try launcher.update=whole"
 
 
 def test_it_is_refused_before_anything_is_written() -> None:
     faults = check_experiment(compose(["launcher.update=in_backward", "launcher.non_finite=skip"]))
-    assert [fault.split(":")[0] for fault in faults] == ["optim.clip=1.0", "launcher.non_finite=skip"]
+    assert [str(fault).split(":")[0] for fault in faults] == ["optim.clip=1.0", "launcher.non_finite=skip"]
     assert not check_experiment(compose(list(IN_BACKWARD)))

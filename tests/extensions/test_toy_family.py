@@ -45,7 +45,7 @@ def test_an_arm_trains_it_at_a_size_of_the_schedule(small: list[str]) -> None:
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
-        ([ARM], "schedule.stages.stage4.shapes.gated is not set"),
+        ([ARM], "schedule.stages.stage4.shapes.gated: must be set"),
         ([ARM, SHAPE.replace("d_ff: 24", "width: 24")], "schedule.stages.stage4.shapes.gated: .*'width'"),
         ([ARM, SHAPE.replace("d_ff: 24", "d_ff: many")], "schedule.stages.stage4.shapes.gated: d_ff='many'"),
         ([ARM.replace("family: gated", "family: gatd")], "baseline.arms.gated.family=gatd: must be one of .*gated"),
@@ -54,4 +54,4 @@ def test_an_arm_trains_it_at_a_size_of_the_schedule(small: list[str]) -> None:
 )
 def test_what_it_cannot_be_is_refused_before_anything_is_written(overrides: list[str], fault: str) -> None:
     [found] = check_experiment(compose(overrides))
-    assert re.search(fault, found)
+    assert re.search(fault, str(found))

@@ -70,7 +70,7 @@ def test_it_is_part_of_a_stages_key_and_the_default_is_not(small: list[str]) -> 
 )
 def test_what_it_cannot_do_is_refused_before_anything_is_written(overrides: list[str], fault: str) -> None:
     [found] = check_experiment(compose(overrides))
-    assert re.search(fault, found)
+    assert re.search(fault, str(found))
 
 
 def test_growth_carries_its_slots_and_the_stages_verify(small: list[str]) -> None:

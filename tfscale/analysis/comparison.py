@@ -35,7 +35,7 @@ class Comparison:
     def heading(self) -> str:
         """The title with the number of validation tokens."""
         tokens = self.table.heldout_tokens
-        return f"{self.title}, {tokens:,} held-out tokens" if tokens else self.title
+        return f"{self.title}, {tokens:,} validation tokens" if tokens else self.title
 
 
 def compare_arms(
@@ -51,11 +51,11 @@ def compare_arms(
     Args:
         title: names the schedule and the corpus.
         assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
-        tuning_flops: what choosing the arms' learning rates has cost; None: not stated.
+        tuning_flops: cost of tuning the arms' learning rates; None: not stated.
         reference: published points, as a file of `conf/reference/` holds them.
 
     Raises:
-        ValueError: what `read_arms` and `published_arms` raise, or no chain among the arms.
+        ValueError: as `read_arms` and `published_arms` do, or there is no chain among the arms.
     """
     curves = read_arms(arms)
     return Comparison(

@@ -73,7 +73,7 @@ def to_markdown(comparison: Comparison) -> str:
         .get_template("table.md")
         .render(
             _values(comparison),
-            heldout=f" on {table.heldout_tokens:,} held-out tokens" if table.heldout_tokens else "",
+            heldout=f" on {table.heldout_tokens:,} validation tokens" if table.heldout_tokens else "",
             several_seeds=any(len(row.keys) > 1 for row in table.rows),
             unit=UNITS[table.measure],
             costs=costs(table),
@@ -199,7 +199,7 @@ def _growths(comparison: Comparison) -> Section:
         before, after, change, end, recovery = values
         texts = [_shown(before), _shown(after), _shown(change, "+.4f"), _shown(end), count(recovery)]
         rows.append(_cells([*start, *texts], [*start, *values]))
-    note = "Losses on the held-out text, nats per token. To recover: to come back below the loss before, for good."
+    note = "Losses on the validation text, nats per token. To recover: to come back below the loss before, for good."
     return Section("growths", "Growths", header=header, rows=rows, note=note)
 
 

@@ -12,9 +12,9 @@ from tfscale.analysis.table import Row, Table, the_chain
 from tfscale.analysis.words import UNITS
 
 CAPTIONS = {
-    "figure": "Held-out perplexity over cumulative compute, and what each growth did to the loss",
-    "figure_time": "Held-out perplexity over cumulative device-seconds",
-    "figure_tokens": "Held-out perplexity over cumulative training tokens",
+    "figure": "Validation perplexity over cumulative compute, and what each growth did to the loss",
+    "figure_time": "Validation perplexity over cumulative device-seconds",
+    "figure_tokens": "Validation perplexity over cumulative training tokens",
     "costs": "The three costs of each arm: cumulative, marginal, family",
 }
 MEANING = {
@@ -32,7 +32,7 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
     """
     arms, published, heading = comparison.arms, comparison.published, comparison.heading
     yield "figure", comparison_figure(arms, heading, comparison.measure, comparison.laws, published)
-    # Time on another machine is no time here, so published points are left out.
+    # Time on other machines is not comparable, so published points are left out.
     yield "figure_time", comparison_figure(arms, heading, "device_seconds", with_growths=False)
     yield "figure_tokens", comparison_figure(arms, heading, "tokens", published=published, with_growths=False)
     yield "costs", costs_figure(comparison.table, styles(arms, the_chain(arms)), comparison.measure)

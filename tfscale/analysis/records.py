@@ -32,7 +32,7 @@ def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
     """Return the record of every stage of the arms, each once.
 
     Raises:
-        ValueError: an `environment.json` that is none.
+        ValueError: a file cannot be read.
     """
     arms = tuple(arms)
     stages = {stage.key: stage for arm in arms for stage in arm.stages}

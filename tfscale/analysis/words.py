@@ -96,7 +96,7 @@ def basis(table: Table) -> tuple[str, ...]:
     return (*sentences, _noise(table), _tuning(table))
 
 
-OVER: dict[Source, str] = {"seeds": "seeds", "documents": "held-out documents"}
+OVER: dict[Source, str] = {"seeds": "seeds", "documents": "validation documents"}
 
 
 def _noise(table: Table) -> str:

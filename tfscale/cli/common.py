@@ -26,7 +26,7 @@ class Common:
     config_dir: Path | None = None
     """A folder whose groups come before all others; None: only conf/ here and the shipped ones."""
     as_json: bool = False
-    """Whether to print one JSON document on standard output."""
+    """If True, one JSON document is printed on standard output."""
 
     def compose(self) -> "Experiment":
         """Return the experiment of the overrides.
@@ -42,7 +42,7 @@ class Common:
         """Return the plan of the overrides.
 
         Args:
-            ready: yields what keeps the command from being run here, to be reported with other faults.
+            ready: yields faults that keep the command from running here, to be reported with all others.
 
         Raises:
             UserFault: with all that is wrong.

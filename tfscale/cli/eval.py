@@ -111,10 +111,10 @@ def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], 
         made.append(_entry(text.path.name, text.sha256, score) | {"unknown_tokens": text.unknown})
         rows.add_row(text.path.name, *_cells(score))
     if not texts:
-        with console.status(f"{stage.folder.name}: held-out tokens"):
+        with console.status(f"{stage.folder.name}: validation tokens"):
             score = score_heldout(stage, model, stride)
         made.append(_entry("heldout", stage.spec.data.fingerprint, score))
-        rows.add_row("held-out", *_cells(score))
+        rows.add_row("validation", *_cells(score))
     console.print(rows)
     return _kept(stage, made)
 

@@ -34,7 +34,7 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
         return 0
     say(
         f"{stage_dir.name}: {count(parameters(model))} to {count(parameters(config))} parameters by "
-        f"growth={recipe.name}\nloss on {result.tokens} held-out tokens: {result.loss_before:.6f} before, "
+        f"growth={recipe.name}\nloss on {result.tokens} validation tokens: {result.loss_before:.6f} before, "
         f"{result.loss_after:.6f} after; largest logit difference {result.max_logit_difference:.3g} "
         f"({result.precision})\n{to}"
     )

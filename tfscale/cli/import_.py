@@ -47,7 +47,7 @@ def import_(
         return 0
     say(f"{source}: {count(parameters(spec.model))} parameters, weights {spec.init_from}")
     if found.totals is None:
-        say("note: what it cost is not known and counts as nothing; say it with --tokens, such as --tokens 300B")
+        say("note: the training cost of the model is unknown and counts as 0; try --tokens 300B if it saw 300B tokens")
     else:
         say(f"trained on {count(found.totals.tokens)} tokens, {scientific(found.totals.flops)} FLOPs")
     say(str(to))

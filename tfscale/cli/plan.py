@@ -172,7 +172,7 @@ def _reckoned(machine: Machine, predictions: Sequence[Prediction]) -> str:
     where = f"{machine.devices} x {machine.name}" if machine.devices > 1 else machine.name
     where += f" on {machine.hosts} hosts" if machine.hosts > 1 else ""
     if machine.memory is None or machine.peak is None:
-        return f"reckoned for {where}"
+        return f"estimated for {where}"
     how = "measured now" if machine.measured else "by its datasheet"
     measured = sum(prediction.measured for prediction in predictions)
     assumed = f"{machine.facts.mfu:.0%} of the peak, an assumption (device.mfu)"
@@ -180,7 +180,7 @@ def _reckoned(machine: Machine, predictions: Sequence[Prediction]) -> str:
         measured, f"the speed of finished stages like them for {measured} stages, else {assumed}"
     )
     return (
-        f"reckoned for {where}, {gigabytes(machine.memory)} each, matrix peak {machine.peak / 1e12:,.3g} TFLOP/s "
+        f"estimated for {where}, {gigabytes(machine.memory)} each, matrix peak {machine.peak / 1e12:,.3g} TFLOP/s "
         f"{how} ({machine.precision}); arithmetic at {speed}"
     )
 
@@ -189,15 +189,13 @@ def _notes(planned: Plan, machine: Machine, predictions: dict[str, Prediction]) 
     notes = [f"missing: {fault}" for fault in planned.corpus.missing]
     if not planned.corpus.missing and not planned.corpus.prepared:
         notes.append(
-            "the corpus is not prepared: `tfscale data prepare` does it, or else `tfscale run` before it trains"
+            "the corpus is not prepared yet: `tfscale data prepare` does it, and so does `tfscale run` before it trains"
         )
     if planned.corpus.missing:
-        notes.append("stage keys, and so what is already done, are known once the corpus is there")
+        notes.append("which stages are done already is known once the corpus is there, because stage keys depend on it")
     if planned.known is not planned:
         rule = planned.experiment.schedule.grow_when.rule
-        notes.append(
-            f"schedule.grow_when.rule={rule} ends the chain's stages, so what is above is the most of all arms"
-        )
+        notes.append(f"schedule.grow_when.rule={rule} ends the chain's stages, so the figures above are upper bounds")
     notes += remarks(planned, machine)
     for stage in planned.stages:
         if not predictions[stage.key].fits:
@@ -205,7 +203,7 @@ def _notes(planned: Plan, machine: Machine, predictions: dict[str, Prediction]) 
     if machine.facts.price is not None and machine.peak is not None:
         notes.append(
             f"cost at ${machine.facts.price:.2f} a device-hour (device.price), energy at the boards' power limit; "
-            "hosts, storage and waiting are not in them"
+            "hosts, storage and waiting are not included"
         )
     return notes
 

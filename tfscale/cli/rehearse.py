@@ -25,7 +25,7 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
     room of two neighbouring stages.
     """
     if all(is_done(stage) for stage in plan.stages):
-        shutil.rmtree(plan.runs / "stages")  # rehearsed before; machines and settings change
+        shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, maybe with other settings
     check(plan)
     prepare(plan)
     rows: list[Rehearsed] = []
@@ -47,7 +47,7 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
     for row in rows:
         if row.growth:
             say(_growth(row.stage.size, row.growth))
-    say(f"the same as JSON: {report}; the checkpoints have been removed again")
+    say(f"report as JSON: {report}; the checkpoints have been removed")
     return 0
 
 

@@ -19,10 +19,10 @@ def status(common: Common, verify: bool = False, follow: bool = False) -> int:
     """Print the state of every stage, or what is wrong with the record; return the exit code.
 
     Args:
-        follow: go on showing it until all is done, or until Ctrl-C.
+        follow: show progress until all is done, or until Ctrl-C.
     """
     if verify and follow:
-        raise UserFault(["--verify reads everything once, --watch goes on; use one of them"])
+        raise UserFault(["--verify and --watch cannot be combined: the first ends, the second runs"])
     plan = common.plan()
     if verify:
         return _verify(plan, common.as_json)
@@ -99,7 +99,7 @@ def _show(plan: Plan) -> None:
 
 
 def _verify(plan: Plan, as_json: bool) -> int:
-    from tfscale.verify import amount, set_aside, verify_plan  # it loads torch; a look at the states does not
+    from tfscale.verify import amount, set_aside, verify_plan  # loads torch, which the states alone do not need
 
     with console.status("reading the ledger"):
         findings = verify_plan(plan)
@@ -109,11 +109,11 @@ def _verify(plan: Plan, as_json: bool) -> int:
     for line in (*set_aside(plan), *findings):
         say(line)
     if findings:
-        say(f"wrong in {plan.runs / 'stages'}: {len(findings)}")
+        say(f"problems found in {plan.runs / 'stages'}: {len(findings)}")
         return 1
     read = amount(plan)
     say(
-        f"all is well with {read.stages} of {len(plan.stages)} stages: {read.checkpoints} checkpoints, "
+        f"no problems found in {read.stages} of {len(plan.stages)} stages: {read.checkpoints} checkpoints, "
         f"{read.events:,} events, {read.bytes / 1e6:,.1f} MB of checkpoints and tokens"
     )
     return 0

@@ -91,16 +91,16 @@ class PlainView:
         if event["event"] == "eval":
             self.tell(stage, self._evaluated(stage, event))
         elif event["event"] == "start" and event["step"]:
-            self.tell(stage, f"goes on at {count(event['step'] * stage.spec.batch_tokens)} tokens")
+            self.tell(stage, f"continues at {count(event['step'] * stage.spec.batch_tokens)} tokens")
         elif event["event"] == "end" and event["reason"] == "preempted":
             self.tell(stage, f"stopped at {count(event['step'] * stage.spec.batch_tokens)} tokens, with a checkpoint")
         elif event["event"] == "ending":
             self.tell(stage, f"has learnt enough by schedule.grow_when; ends at {count(event['ends_at'])} tokens")
         elif event["event"] == "broken_checkpoint":
-            self.tell(stage, f"a checkpoint was not whole and was {event['message']}")
+            self.tell(stage, f"a checkpoint was incomplete and was {event['message']}")
         elif event["event"] == "non_finite":
             what = f"step {event['step']}, loss {event['loss']}, gradient norm {event['grad_norm']}"
-            self.tell(stage, f"a number that is none ({what}); {event['policy']}")
+            self.tell(stage, f"non-finite values ({what}); {event['policy']}")
 
     def _evaluated(self, stage: Stage, event: Event) -> str:
         """Return tokens, loss, perplexity, speed, utilization, memory, compute against the plan, time left."""
@@ -148,7 +148,7 @@ class Screen:
 
     @property
     def is_old(self) -> bool:
-        """Whether a second has passed since the last drawing."""
+        """True if a second has passed since the last drawing."""
         return time.monotonic() - self._drawn >= LOOK_SECONDS
 
 
@@ -194,7 +194,7 @@ class LiveView(PlainView):
 
 def watch(plan: Plan, console: Console) -> None:
     """Show a plan until all its stages are done, or until Ctrl-C."""
-    with suppress(KeyboardInterrupt):  # the usual way of leaving
+    with suppress(KeyboardInterrupt):  # the usual way to leave
         _screen(plan, console) if moves(console) else _lines(plan, console)
 
 

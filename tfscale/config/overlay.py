@@ -35,11 +35,11 @@ def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir:
     path = own_file(group, name, config_dir)
     if name in taken_over or name in group_options()[group]:
         other = f"{'_'.join(taken_over)}_tuned"
-        return [Fault("--write", name, f"must not be the name of a {group} that is there already", other)]
+        return [Fault("--write", name, f"must be new: there is a {group} of that name already", other)]
     if path.exists() and not path.read_text(encoding="utf-8", errors="replace").removeprefix(_PACKAGE).startswith(
         _MARK
     ):
-        return [Fault("--write", name, f"must not name {path}, which tfscale has not written", "another name")]
+        return [Fault("--write", name, f"must not name {path}, which is not tfscale's own", "another name")]
     return []
 
 

@@ -78,7 +78,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """Return the options of a GPT-NeoX YAML file, with dashes in their names replaced by underscores as in GPT-NeoX.
 
     Raises:
-        UserFault: it is no YAML mapping.
+        UserFault: it is not a YAML mapping.
     """
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
     `sequential.N`."""
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # the reader raises whatever a damaged or a foreign file brings it to
+    except Exception as error:  # a damaged or foreign file can raise anything
         what = next(iter(str(error).strip().splitlines()), repr(error))
         raise UserFault([f"{file}: cannot be read as weights alone, without running code: {what}"]) from error
     if not isinstance(held, dict):

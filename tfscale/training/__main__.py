@@ -63,7 +63,7 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
     """The exit code. A fault of one of several ranks ends its process here: the others cannot be met any more."""
     from tfscale.checkpoint import BrokenCheckpoint
     from tfscale.stage.lock import StageHeld
-    from tfscale.training.watch import NonFinite
+    from tfscale.training.non_finite import NonFinite
 
     try:
         return 0 if _stage(stage_dir, preempted, world) else PREEMPTED

@@ -1,4 +1,4 @@
-"""What runs inside a job: one task a process of the stage, with the signals that Slurm sends before a job's end."""
+"""The code that runs inside a job: one task per process of the stage; handles the signals that precede a job's end."""
 
 import signal
 import sys
@@ -23,13 +23,13 @@ LOOK_SECONDS = 0.2
 
 
 class StageJob:
-    """Brings a stage to its end. submitit pickles it and calls it in each task of the job."""
+    """Run a stage to completion. submitit pickles this object and calls it in each task of the job."""
 
     def __init__(self, stage_dir: str) -> None:
         self.stage_dir = stage_dir
 
     def __call__(self) -> None:
-        """Grows the stage where it has to, and trains it.
+        """Grow the stage if it has to grow, and train it.
 
         Raises:
             SystemExit: it has not come to its end; the job has been queued again if its time was up.
@@ -48,7 +48,7 @@ class StageJob:
         _Task(Path(self.stage_dir), task.rank, variables).run()
 
     def checkpoint(self) -> "DelayedSubmission":
-        """What submitit queues again; the stage's own checkpoint has been saved by then."""
+        """Return what submitit queues again; the stage has saved its checkpoint by then."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(StageJob(self.stage_dir))
@@ -85,7 +85,7 @@ class _Task:
             time.sleep(LOOK_SECONDS)
 
     def _log(self, phase: str) -> Path | None:
-        """The stage's log, which the leading task alone writes; the others' output is in Slurm's files."""
+        """Return the stage's log, which only the leading task writes; the others' output is in Slurm's files."""
         return self._stage_dir / f"{phase}.log" if self._rank == 0 else None
 
     def _wait(self, child: Popen[bytes], stop: Callable[[], None]) -> int:
