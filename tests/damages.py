@@ -261,7 +261,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "metrics.jsonl has an event twice": (
         lambda it: edit_lines(it.child / "metrics.jsonl", repeat),
         "metrics.jsonl",
-        "steps rise",
+        "steps must rise",
     ),
     "an event has other tokens": (
         lambda it: edit_event(it.child, "train", 2, tokens=5),
