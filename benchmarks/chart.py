@@ -32,7 +32,7 @@ MARKS = (0.1, 0.2, 0.35, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10)
 
 
 def has_chart(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> bool:
-    """Whether there is anything to draw."""
+    """Return whether there is anything to draw."""
     return bool(verdicts or _panels(rows))
 
 

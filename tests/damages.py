@@ -256,12 +256,12 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "metrics.jsonl lacks its end": (
         lambda it: edit_lines(it.child / "metrics.jsonl", lambda lines: lines.pop()),
         "metrics.jsonl",
-        "its last event is no end",
+        "its last event is not an end",
     ),
     "metrics.jsonl has an event twice": (
         lambda it: edit_lines(it.child / "metrics.jsonl", repeat),
         "metrics.jsonl",
-        "steps rise",
+        "steps must rise",
     ),
     "an event has other tokens": (
         lambda it: edit_event(it.child, "train", 2, tokens=5),
@@ -291,7 +291,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "an event has no step": (
         lambda it: edit_event(it.child, "eval", 0, step=None),
         "metrics.jsonl",
-        "event of no step",
+        "event without a step",
     ),
     "growth.json is gone": (lambda it: (it.child / "growth.json").unlink(), "growth.json", "missing"),
     "growth.json has another parent": (
@@ -341,7 +341,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "a stopped stage's newest checkpoint is gone": (
         lambda it: shutil.rmtree(final(it.stopped)),
         "step-000000000005",
-        "the stage stood there last",
+        "it is the stage's latest",
     ),
     "a stopped stage's checkpoint has a flipped bit": (
         lambda it: flip_bit(weights(final(it.stopped))),

@@ -260,5 +260,5 @@ def test_progress_says_how_fast_it_is_and_how_long_it_takes_yet() -> None:
     report = Report("tokenizing", done=6 * 10**9, total=10**10, found=5 * 10**9, documents=1000, tokens=250_000_000)
     words = progress_words(report, 500)
     assert words == "6.0 of 10.0 GB, 1,000 documents, 250M tokens at 500K/s, 33 min left"
-    assert progress_words(Report("learning the tokenizer"), 500) == ""
+    assert progress_words(Report("training the tokenizer"), 500) == ""
     assert "left" not in progress_words(replace(report, done=report.found), 500), "what was found says nothing of speed"

@@ -91,7 +91,7 @@ def test_a_trainer_without_a_sign_of_life_is_ended_and_started_again(small: list
     trainer_of(process, stage).send_signal(signal.SIGSTOP)
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert "no sign of life" in output
+    assert "no heartbeat" in output
     assert is_done(stage)
 
 

@@ -16,8 +16,9 @@ from tfscale.orchestrate.orchestrator import prepare_folder
 from tfscale.stage.events import read_events
 from tfscale.stage.result import read_result
 from tfscale.stage.status import status_of
+from tfscale.training.journal import spike_score
 from tfscale.training.loop import Trainer
-from tfscale.training.watch import NonFinite, spike_score
+from tfscale.training.non_finite import NonFinite
 
 
 def spoil(trainer: Trainer, *steps: int) -> Trainer:

@@ -20,7 +20,7 @@ from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.events import EventLog, read_events
 from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import read_result
-from tfscale.training.watch import NonFinite
+from tfscale.training.non_finite import NonFinite
 from tfscale.tune.record import spent
 from tfscale.tune.sweep import Sweep
 from tfscale.tune.tuning import Tuning, chosen, diverged, stages_left

@@ -6,8 +6,10 @@ from tfscale import checkpoint
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.result import read_result
+from tfscale.training.costs import Costs
 from tfscale.training.device import Device
 from tfscale.training.energy import EnergyMeter
+from tfscale.training.world import World
 from tfscale.verify import verify_stage
 
 
@@ -26,7 +28,7 @@ class Counter(EnergyMeter):
 
 def train_metered(stage: Stage) -> float | None:
     trainer = trainer_of(stage)
-    trainer.energy, trainer.energy_known = Counter(), True
+    trainer.costs = Costs(stage.spec, Counter(), World())
     assert trainer.run()
     joules: float | None = read_result(stage.path).totals.joules
     return joules

@@ -27,7 +27,7 @@ from tfscale.stage.spec import (
     spec_to_dict,
 )
 from tfscale.training.allocator import allocator
-from tfscale.training.evaluation import evaluations_of
+from tfscale.training.calendar import evaluations_of
 from tfscale.training.optimizer import ModelOptimizer, clip_gradients
 
 SPEC = StageSpec(

@@ -18,7 +18,7 @@ from tfscale.optimizers.adamw import AdamW
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import RateSpec
 from tfscale.training.optimizer import ModelOptimizer
-from tfscale.training.rates import Apart, Factors, factors
+from tfscale.training.rates import Factors, RowRates, factors
 
 OPTIMIZER = AdamW(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=0.0)
 EVEN = RateSpec((4, 4, 16), old=1.0, old_ramp_tokens=0, frozen_tokens=0, new=1.0, per_row_bias=False,
@@ -47,11 +47,11 @@ def update(rates: RateSpec | None, tokens: int = 0, steps: int = 1, updates: int
     trained = model()
     before = copy.deepcopy(trained.state_dict())
     optimizer = ModelOptimizer(trained, OPTIMIZER)
-    apart = Apart(trained, rates, OPTIMIZER, optimizer)
+    row_rates = RowRates(trained, rates, OPTIMIZER, optimizer)
     for number, parameter in enumerate(trained.parameters()):
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
-    apart.begin(tokens, steps, updates)
-    with apart(trained.parameters()):
+    row_rates.begin(tokens, steps, updates)
+    with row_rates(trained.parameters()):
         optimizer.step()
     return old_and_new(before, trained.state_dict())
 
@@ -149,7 +149,7 @@ def test_updates_in_the_backward_pass_are_the_same(small: list[str]) -> None:
 def test_a_frozen_parent_is_found_again_in_its_child(small: list[str]) -> None:
     child = grown(small, "growth.rates.frozen=1", "growth.rates.old=1", "growth.rates.old_ramp=0")
     trainer = trainer_of(child)
-    trainer._resume()
+    trainer._restore()
     before = copy.deepcopy(trainer.state.model.state_dict())
     assert train(child)
     after = outcome(child)[0]

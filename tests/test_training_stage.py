@@ -14,7 +14,7 @@ from tfscale.stage.events import read_events
 from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import read_result
 from tfscale.stage.status import status_of
-from tfscale.training.watch import NonFinite
+from tfscale.training.non_finite import NonFinite
 
 
 @pytest.mark.parametrize("arm", ["progressive", "transformer_scratch"])

@@ -14,7 +14,7 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.layout import in_backward_faults
 from tfscale.stage.result import read_result
 from tfscale.training.loop import Trainer
-from tfscale.training.watch import NonFinite
+from tfscale.training.non_finite import NonFinite
 
 IN_BACKWARD = ("launcher.update=in_backward", "optim.clip=0")
 

@@ -7,7 +7,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
 """Relative error of logits and losses per sequence: the norm of the difference over the norm."""
 GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
-"""The same of the gradients, of the tensor where it is largest."""
+"""Largest error of gradients, for the tensor with the largest error."""
 GROWTH_NATS = 1e-3
 """Difference between a child's held-out loss at step 0 and its parent's last one."""
 TWIN_NATS = 5e-2

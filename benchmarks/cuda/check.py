@@ -29,7 +29,7 @@ ROUND_SECONDS = 5e-3
 
 @dataclass(frozen=True)
 class Check:
-    """How one part is run."""
+    """The settings and the recorder of one part."""
 
     out: Path
     record: Recorder
@@ -44,7 +44,7 @@ class Check:
 
     @property
     def settings(self) -> Settings:
-        """The same for the functions of `tfscale.bench`."""
+        """The settings for functions of `tfscale.bench`."""
         return resolve_settings(self.device, self.tiny, self.threads)
 
     @property

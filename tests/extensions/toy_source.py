@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfscale.data.sources import SOURCES, CorpusSpec, Source
+from tfscale.faults import Fault
 
 WORDS = "a an the cat dog bird sees hears finds small large red".split()  # noqa: SIM905
 
@@ -31,9 +32,9 @@ class Sentences(Source):
     count: int
 
     @classmethod
-    def check(cls, spec: CorpusSpec) -> Iterable[str]:
+    def check(cls, spec: CorpusSpec) -> Iterable[Fault]:
         if not isinstance(count := spec.options.get("count"), int) or count < 1:
-            yield f"data.options.count={count}: must be a number of sentences; try 1000"
+            yield Fault("data.options.count", count, "must be a number of sentences", "1000")
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "Sentences":

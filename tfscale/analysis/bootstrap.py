@@ -1,19 +1,17 @@
 """Bootstrap over seeds and validation documents: the curve of a run, and curves as they might have been.
 
-Two things could have come out otherwise. Other *seeds* would have given other curves, and other *documents* another
-reading of the same models. A draw varies both. The documents' part is the same for all runs, because all were read on
-the same text; and so is the seeds' part for runs that have the same seeds, because replicates of one seed go together:
-they read their text in the same order, and some begin with the same weights. Runs whose seeds differ are varied each by
-itself.
+Other *seeds* would have given other curves, and other *documents* another evaluation of the same models. A draw varies
+both. All runs share the variation over documents, because all were evaluated on the same text. Runs with the same seeds
+share the variation over seeds, because replicates of one seed read their text in the same order, and some start from
+the same weights. Runs with different seeds vary independently.
 
 Seeds: the mean curve plus a random combination of the replicates' deviations from it, whole curves at a time. Drawing
-three runs with replacement would give intervals that hold the truth far too rarely; these weights (a multiplier
-bootstrap) are made so that for any one number of the curve the draws are Student's t about the mean, which is exact for
-normal deviations however few the seeds are; with the same weights for two runs so is their difference, whatever goes
-together in them.
+three runs with replacement would give intervals that contain the truth far too rarely. The weights of this multiplier
+bootstrap make the draws of any one number of a curve follow Student's t about the mean, which is exact for normal
+deviations, however few the seeds are. With the same weights for two runs, the same holds for their difference.
 
-Documents: blocks of the final evaluation drawn with replacement. What that does to a run's last loss is done to its
-whole curve.
+Documents: blocks of the final evaluation, drawn with replacement. The resulting change of a run's last loss is applied
+to its whole curve.
 """
 
 import hashlib

@@ -51,11 +51,11 @@ def compare_arms(
     Args:
         title: names the schedule and the corpus.
         assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
-        tuning_flops: what choosing the arms' learning rates has cost; None: not stated.
+        tuning_flops: cost of tuning the arms' learning rates; None: not stated.
         reference: published points, as a file of `conf/reference/` holds them.
 
     Raises:
-        ValueError: what `read_arms` and `published_arms` raise, or no chain among the arms.
+        ValueError: as `read_arms` and `published_arms` do, or there is no chain among the arms.
     """
     curves = read_arms(arms)
     return Comparison(

@@ -1,8 +1,8 @@
 """The three costs of a model.
 
-Cumulative: all that its lineage took, its base included. Marginal: this stage alone, its parent a gift. Family: all
-that an arm took to have every size up to and including this one. They answer different questions, so each is named
-wherever it appears.
+Cumulative: everything that its lineage took, its base included. Marginal: this stage alone, as if its parent were free.
+Family: everything that an arm took to have every size up to and including this one. They answer different questions, so
+each is named wherever it appears.
 """
 
 from collections.abc import Sequence
@@ -43,5 +43,5 @@ def mean(costs: Sequence[Cost | None]) -> Cost | None:
     if not costs or len(known) < len(costs):
         return None
     if len(known) == 1:
-        return known[0]  # whole numbers stay whole
+        return known[0]  # keeps whole numbers whole
     return Cost(*(sum(getattr(cost, f.name) for cost in known) / len(known) for f in fields(Cost)))

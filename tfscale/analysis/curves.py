@@ -1,4 +1,4 @@
-"""Perplexity over compute, read from the stages' folders: the only door by which measurements enter this room."""
+"""Perplexity over compute, read from the stages' folders; the only module of this package that reads measurements."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from tfscale.stage.result import DONE_FILE, is_finished, read_result
 from tfscale.totals import Totals
 
 Measure = Literal["flops", "tokens", "device_seconds"]
-"""What compute is counted in."""
+"""Unit of compute."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Cost:
     flops: float
     """Model FLOPs."""
     seconds: float
-    """In training steps; evaluation and checkpoints left out."""
+    """Time in training steps; evaluation and checkpoints are left out."""
     device_seconds: float
-    """Those seconds times the devices."""
+    """`seconds` times the devices."""
 
     @staticmethod
     def of_totals(totals: Totals) -> "Cost":
@@ -50,52 +50,51 @@ NOTHING = Cost(0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One reading of the held-out text."""
+    """One evaluation on the validation text."""
 
     step: int
-    """Within the stage; 0: before its first step, which after a growth is the grown model untrained."""
+    """Step within the stage; 0: before its first step, that is, after a growth, the grown model untrained."""
     tokens: float
-    """Within the stage."""
+    """Tokens within the stage."""
     totals: Cost
-    """Cumulative over the lineage, base included."""
+    """Cumulative cost of the lineage, base included."""
     loss: float
-    """Nats a token."""
+    """In nats per token."""
     perplexity: float
     bits_per_byte: float
     read_from: Mapping[str, str] | None = None
-    """Where others published it: `table`, `text`, `figure` or `derived` for each of their numbers. None: measured
-    here."""
+    """Source of each published number: `table`, `text`, `figure` or `derived`. None: measured here."""
 
 
 @dataclass(frozen=True)
 class StageCurve:
-    """What one stage measured: one size of one arm, with one seed."""
+    """The measurements of one stage: one size of one arm, with one seed."""
 
     size: str
     key: str
     parent: str | None
     """Key of the stage that it started from."""
     grown: bool
-    """Its first evaluation is that of the grown model before any training."""
+    """True if its first evaluation is that of the grown model before any training."""
     parameters: int | None
     """None: not known."""
     heldout_tokens: int | None
     """None: not known."""
     start: Cost | None
-    """Where its parent ended; nothing at all for a run from scratch. None: the stage has not begun."""
+    """Cost at which its parent ended; zero for a run from scratch. None: the stage has not begun."""
     evaluations: tuple[Evaluation, ...]
     """In the order of their steps."""
     finished: bool
     seed: int | None = None
     """None: not known."""
     flops_per_token: float | None = None
-    """Of training. None: not known."""
+    """FLOPs of training. None: not known."""
     recipe: str | None = None
     """Name of the growth recipe, `none` where a model was trained on as it is. None: from scratch, or not known."""
     folder: str | None = None
     """Name of its folder. None: it has none here."""
     blocks: BlockLosses | None = None
-    """The final evaluation by parts of the held-out text. None: not measured."""
+    """The final evaluation by blocks of the validation text. None: not measured."""
 
     @property
     def end(self) -> Evaluation | None:
@@ -104,7 +103,7 @@ class StageCurve:
 
     @property
     def step_size(self) -> Cost | None:
-        """What one optimizer step cost on average; None before the end, or where no steps are known."""
+        """Average cost of an optimizer step; None before the end, or if no steps are known."""
         if self.end is None or self.start is None or not self.end.step:
             return None
         spent = self.end.totals - self.start
@@ -113,7 +112,7 @@ class StageCurve:
 
 @dataclass(frozen=True)
 class ArmCurve:
-    """An arm with what its stages measured; the fields are those of `tfscale.plan.arms.Arm`.
+    """An arm with the measurements of its stages; the fields are those of `tfscale.plan.arms.Arm`.
 
     Stages of one size are replicates: the same run but for its seed.
     """
@@ -132,16 +131,16 @@ class ArmCurve:
         return tuple(dict.fromkeys(stage.seed for stage in self.stages))
 
     def replicates(self, size: str) -> tuple[StageCurve, ...]:
-        """The arm's runs of one size, one a seed; empty if it has no such size."""
+        """Return the arm's runs of one size, one per seed; empty if it has no such size."""
         return tuple(stage for stage in self.stages if stage.size == size)
 
     def of_seed(self, seed: int | None) -> tuple[StageCurve, ...]:
-        """The arm's stages of one seed, in order."""
+        """Return the arm's stages of one seed, in order."""
         return tuple(stage for stage in self.stages if stage.seed == seed)
 
 
 def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
-    """What the arms have measured so far; stages that have not begun have no evaluations.
+    """Return the arms' measurements so far; stages that have not begun have no evaluations.
 
     Raises:
         ValueError: a `done.json` or `heldout.json` that cannot be read, a parent without `done.json`, or arms that
@@ -156,7 +155,7 @@ def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
 
 
 def read_stage(stage: Stage) -> StageCurve:
-    """What one stage has measured so far.
+    """Return one stage's measurements so far.
 
     Raises:
         ValueError: its `done.json` or `heldout.json` cannot be read, or it began from a parent whose `done.json` is
@@ -188,9 +187,9 @@ def read_stage(stage: Stage) -> StageCurve:
 
 
 def curve(stages: Sequence[StageCurve], measure: Measure) -> list[tuple[float, float]]:
-    """(compute, perplexity) of the stages' evaluations, one stage after the other: compute cumulative and in the
-    measure's unit. Left out is what has no place on logarithmic axes, such as a run's evaluation before any training.
-    """
+    """Return (compute, perplexity) of the stages' evaluations, one stage after the other. Compute is cumulative,
+    in the measure's unit. Points that logarithmic axes cannot show, such as an evaluation before any training, are left
+    out."""
     points = [(e.totals.of(measure), e.perplexity) for stage in stages for e in stage.evaluations]
     return [(compute, perplexity) for compute, perplexity in points if compute > 0 and math.isfinite(perplexity)]
 
@@ -207,8 +206,8 @@ def _start(stage: Stage) -> Cost:
     parent = stage.path / stage.spec.parent_dir
     if not is_finished(parent):
         raise ValueError(
-            f"{parent / DONE_FILE} is missing, so what {stage.path.name} cost by itself cannot be told from what its "
-            "parent cost. Put the folder back, or run the schedule again: `tfscale run` makes it anew."
+            f"{parent / DONE_FILE} is missing, so the cost of {stage.path.name} cannot be separated from "
+            "that of its parent. Restore the folder, or train it again with `tfscale run`."
         )
     return Cost.of_totals(read_result(parent).totals)
 

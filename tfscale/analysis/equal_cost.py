@@ -24,8 +24,8 @@ class EqualPerplexity:
     """The cost of the perplexity with which an arm's run of one size ended, for the arm and for the chain, on average
     over seeds.
 
-    The chain's evaluations on the way are read as they are, before its learning rate has come down; a chain planned
-    to stop there would be there no later. So the speed-up is not flattered.
+    The chain's evaluations on the way count as they are, before its learning rate is decayed. A chain planned to stop
+    there would be there no later, so the speed-up is not flattered.
     """
 
     state: Reach
@@ -72,7 +72,7 @@ class EqualCompute:
     chain: float
     arm: float
     interpolated: bool
-    """Whether the arm's perplexity is read between two of its evaluations instead of at the end of a run of that cost.
+    """True if the arm's perplexity is read between two of its evaluations instead of at the end of a run of that cost.
     Its learning rate had not been decayed there, which flatters the chain."""
     interval: Interval | None
     """Interval of the difference; None: not known."""
@@ -118,7 +118,7 @@ def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute |
         return None
     of_chain, of_arm = chain.mean, arm.mean
     compute, end = np.exp(of_chain.log_compute[0, -1]), np.exp(of_arm.log_compute[0, -1])
-    # A run ends on a whole step, so "the same compute" is the same within one; the factor is for rounding.
+    # A run ends on a whole step, so equal compute means equal within one step; the factor allows for rounding.
     interpolated = bool(abs(end - compute) > 1.001 * arm.step)
     differing = _log_differences(of_chain, of_arm, interpolated)
     if differing is None:

@@ -1,8 +1,8 @@
 """The main figure: validation perplexity over cumulative compute, in the form of Figure 3 of arXiv 2410.23168.
 
 The chain is one connected curve through its sizes; every other arm has an end point for each size. Thin lines are the
-evaluations on the way, bands what other seeds or documents would leave open. Beside it, what each growth did to the
-loss. What others published is drawn hollow; what was fitted and not measured is a shaded law.
+evaluations on the way; bands are the variation over seeds or documents. A second panel shows what each growth did to
+the loss. Published points are hollow or grey, and fitted laws are dotted.
 """
 
 import math

@@ -32,7 +32,7 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
     """
     arms, published, heading = comparison.arms, comparison.published, comparison.heading
     yield "figure", comparison_figure(arms, heading, comparison.measure, comparison.laws, published)
-    # Time on another machine is no time here, so published points are left out.
+    # Time on other machines is not comparable, so published points are left out.
     yield "figure_time", comparison_figure(arms, heading, "device_seconds", with_growths=False)
     yield "figure_tokens", comparison_figure(arms, heading, "tokens", published=published, with_growths=False)
     yield "costs", costs_figure(comparison.table, styles(arms, the_chain(arms)), comparison.measure)

@@ -1,9 +1,9 @@
 """A scaling law through an arm's runs from scratch: L(C) = E + A C^-alpha, fitted and never measured.
 
-The form is that of arXiv 2203.15556 (Chinchilla), in compute alone, and so is the fit: the least sum of Huber losses
-of the residuals of log L, found from several starts, with E and A fitted as logarithms. It goes through the arm's
-frontier: the evaluations of all its sizes below which nothing was measured for as little compute (the first method
-there). Those on the way stand before the learning rate has come down, so the law lies above where runs end.
+Form and fit are those of arXiv 2203.15556 (Chinchilla), in compute alone: the sum of Huber losses of the residuals of
+log L is minimised from several starts, with E and A fitted as logarithms. The law goes through the arm's frontier: the
+evaluations of all its sizes that no evaluation at as little compute is below (the first method there). Evaluations on
+the way were made before the learning rate was decayed, so the law is above the ends of runs.
 """
 
 from collections.abc import Sequence
@@ -137,7 +137,7 @@ def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
         start: [fits, 3], log E, log A, alpha.
 
     Returns:
-        Parameters [fits, 3] and what was minimised [fits].
+        Parameters [fits, 3] and the minimum [fits].
     """
     found, damping = start.copy(), np.full(len(start), 1e-3)
     value = _huber(y - _log_losses(found, x))
@@ -145,7 +145,7 @@ def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
         total = _log_losses(found, x)
         residual = y - total
         weight = np.minimum(1.0, DELTA / np.maximum(np.abs(residual), 1e-300))
-        share = np.exp(found[:, 1, None] - found[:, 2, None] * x - total)  # of the loss that compute reduces
+        share = np.exp(found[:, 1, None] - found[:, 2, None] * x - total)  # the reducible share of the loss
         slope = np.stack([1 - share, share, -share * x], axis=-1)
         square = np.einsum("fp,fpi,fpj->fij", weight, slope, slope)
         scale = np.einsum("fii->fi", square) + 1e-12

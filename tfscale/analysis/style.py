@@ -92,7 +92,7 @@ def _matplotlib() -> Any:
     before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
     os.environ["MATPLOTLIBRC"] = str(shipped / SETTINGS)
     try:
-        # A file of that name in the working folder comes before all others.
+        # matplotlib prefers a file of that name in the working folder to all others.
         with chdir(shipped) if Path(SETTINGS).exists() else nullcontext():
             return import_module("matplotlib")
     finally:

@@ -59,7 +59,7 @@ class Row:
 
     @property
     def shared(self) -> bool:
-        """Whether the row's runs are the chain's own: the same stages in both arms."""
+        """True if the row's runs are the chain's own: the same stages in both arms."""
         return self.keys == self.chain_keys
 
 
@@ -102,7 +102,7 @@ def compare(
 
     Args:
         assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
-        tuning_flops: what choosing the arms' learning rates has cost; None: not stated.
+        tuning_flops: cost of tuning the arms' learning rates; None: not stated.
 
     Raises:
         ValueError: no chain among the arms.

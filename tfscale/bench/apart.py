@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KNOWN = sys.platform == "linux"
-"""Whether the peak memory of a process is known."""
+"""True if the peak memory of a process is known."""
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
@@ -26,7 +26,7 @@ def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
 
 @cache
 def _server() -> ForkServerContext:
-    # Its children have imported everything and done nothing: they start at once, and none sees another's memory.
+    # Children of a fork server start with everything imported and with no other child's memory.
     context = get_context("forkserver")
     context.set_forkserver_preload(["tfscale.bench.step"])
     return context

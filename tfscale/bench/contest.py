@@ -46,7 +46,7 @@ def measure_case(
     turns = {each.name: each.turn for each in contestants}
     turns[MATRIX_PRODUCT] = partial(settings.take_turn, product)
     found = take_turns(turns, *((0.0, 2) if settings.quick else (seconds, least)))
-    del turns, product  # the matrices are not to be counted as memory
+    del turns, product  # so that the matrices are not counted as memory
     for each in contestants:
         if each.close:
             each.close()

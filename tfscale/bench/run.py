@@ -36,7 +36,7 @@ class Result:
     rows: list[Row]
     notes: list[Note]
     failed: bool
-    """Whether a part failed."""
+    """True if a part failed."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

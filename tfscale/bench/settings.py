@@ -28,7 +28,7 @@ class Settings:
 
     @property
     def on_cuda(self) -> bool:
-        """Whether the device is a GPU."""
+        """True if the device is a GPU."""
         return self.device == "cuda"
 
     @property
@@ -37,7 +37,7 @@ class Settings:
         return torch.bfloat16 if self.on_cuda else torch.float32
 
     def wants(self, case: str) -> bool:
-        """Whether a case is to be measured."""
+        """Return whether a case is to be measured."""
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:

@@ -1,10 +1,10 @@
-"""Training state on disk: one format from one rank to many, written and read by training and by growth.
+"""Training state on disk, in one format for any number of ranks; written and read by training and by growth.
 
 A checkpoint is a folder:
 
     step-000000001200/
         *.safetensors    model/<name>, <slot>/<name> of each slot of the optimizer, rng/<device>; whole tensors, or each
-                         rank's share of them in files of its own
+                         rank's shares in files of its own
         state.json       the model's config, the counters
         manifest.json    size and SHA-256 of every other file; written last
 
@@ -12,8 +12,8 @@ It is written under another name, synced and then renamed, so a folder called `s
 Nothing in it can carry code.
 
 The layout is that of torch.distributed.checkpoint's safetensors storage, whose reader reads it for any number of ranks.
-Its writer makes a copy of all tensors in memory first, which a model that just fits has no room for. So the files are
-written one by one: what a file holds of a larger tensor is told in its header, as that reader expects.
+Its writer first copies all tensors in memory, which may not fit beside the model. Here, files are written one by one;
+a file's header says which part of a larger tensor it holds, as that reader expects.
 """
 
 from tfscale.checkpoint.contents import (

@@ -9,8 +9,7 @@ from tfscale.checkpoint.reading import verify
 
 
 def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
-    """The newest whole checkpoint in a folder of checkpoints. A broken one is set aside under a name that says so, and
-    reported."""
+    """Return the newest whole checkpoint in a folder. Rename a broken one to `broken-...` and report it."""
     for found in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(found)
@@ -25,14 +24,14 @@ def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed writes have left. Only for whoever holds the stage's lock: nobody else is writing then."""
+    """Remove what killed writes have left. The caller must hold the stage's lock, so that nobody else is writing."""
     for left in folder.glob(".step-*.writing"):
         shutil.rmtree(left)
 
 
 def prune(folder: Path, keep: int, every: int = 0) -> None:
-    """Removes all checkpoints but the newest `keep`, and those at multiples of `every` steps. The manifest goes first:
-    half a checkpoint never looks whole."""
+    """Remove all checkpoints but the newest `keep` and those at multiples of `every` steps. The manifest is removed
+    first, so that half a checkpoint never looks whole."""
     for old in sorted(folder.glob("step-*"))[:-keep]:
         if every and int(old.name.removeprefix("step-")) % every == 0:
             continue

@@ -11,9 +11,9 @@ from tfscale.host import cores
 from tfscale.untrusted import check_file_name
 
 Entry = dict[str, Any]
-"""Bytes and SHA-256 of a file."""
+"""Size in bytes and SHA-256 of a file."""
 Entries = dict[str, Entry]
-"""By the file's name: what a manifest holds."""
+"""The contents of a manifest, by file name."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 class Described:
-    """What the manifest says of files: each is synced and hashed as soon as it is written, beside what goes on."""
+    """Collect the manifest's entries: each file is synced and hashed in a thread as soon as it is written."""
 
     def __enter__(self) -> "Described":
         self._pool = ThreadPoolExecutor(min(HASHED_AT_ONCE, cores()))
@@ -53,11 +53,11 @@ class Described:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, file: Path) -> None:
-        """Begins with a file that has been written."""
+        """Start to sync and hash a file that has been written."""
         self._entries[file.name] = self._pool.submit(_describe, file)
 
     def entries(self) -> Entries:
-        """Of all files, when the last is on the disk.
+        """Return the entries of all files when the last is on the disk.
 
         Raises:
             OSError: a file did not reach it.
@@ -66,7 +66,7 @@ class Described:
 
 
 def describe(files: Iterable[Path]) -> Entries:
-    """Syncs files, and says what the manifest says of them.
+    """Sync files and return their entries for the manifest.
 
     Raises:
         OSError: a file did not reach the disk.

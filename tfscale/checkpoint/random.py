@@ -9,7 +9,7 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 def rng_tensors() -> dict[str, Tensor]:
-    """The states of torch's random generators, as tensors to write."""
+    """Return the states of torch's random generators as tensors."""
     states = {"rng/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["rng/cuda"] = torch.cuda.get_rng_state()
@@ -17,10 +17,10 @@ def rng_tensors() -> dict[str, Tensor]:
 
 
 def set_rng(states: Mapping[str, Tensor]) -> None:
-    """Puts back what `rng_tensors` gave.
+    """Restore the states that `rng_tensors` returned.
 
     Raises:
-        BrokenCheckpoint: it is no state of a generator.
+        BrokenCheckpoint: a tensor is missing or not the state of a generator.
     """
     try:
         torch.set_rng_state(states["rng/cpu"])

@@ -24,7 +24,7 @@ from tfscale.untrusted import check_fields
 
 
 def verify(folder: Path) -> None:
-    """Compares every file with the manifest.
+    """Compare every file with the manifest.
 
     Raises:
         BrokenCheckpoint: a file is missing, of another size, of other content, or not in the manifest.
@@ -45,7 +45,7 @@ def verify(folder: Path) -> None:
 
 
 def read_state(folder: Path) -> tuple[ModelConfig, Counters]:
-    """The model's config and the counters.
+    """Return the model's config and the counters.
 
     Raises:
         BrokenCheckpoint: state.json is missing, damaged or of another format.
@@ -71,10 +71,10 @@ def _counters(values: dict[str, Any]) -> Counters:
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
-    """Names and shapes of the tensors in a checkpoint; `Stored` for more than one look.
+    """Return names and shapes of the tensors in a checkpoint; use `Stored` to read more than once.
 
     Raises:
-        BrokenCheckpoint: a file is no safetensors file.
+        BrokenCheckpoint: a file is not a safetensors file.
     """
     from tfscale.checkpoint.stored import Stored
 
@@ -82,7 +82,7 @@ def shapes(folder: Path) -> dict[str, torch.Size]:
 
 
 def read(folder: Path, into: Mapping[str, Tensor]) -> None:
-    """Fills the given tensors, each by its name; `Stored` for more than one look.
+    """Fill the given tensors by name; use `Stored` to read more than once.
 
     Raises:
         BrokenCheckpoint: a tensor is missing or of another shape.
@@ -93,7 +93,7 @@ def read(folder: Path, into: Mapping[str, Tensor]) -> None:
 
 
 def load_model(folder: Path) -> LanguageModel:
-    """The model of a checkpoint, in float32 on the CPU.
+    """Return the model of a checkpoint, in float32 on the CPU.
 
     Raises:
         BrokenCheckpoint: it is not whole.

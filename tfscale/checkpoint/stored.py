@@ -17,13 +17,13 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 class _Reader(HuggingFaceStorageReader):
-    """torch's reader, for headers that may lie: a tensor whose parts do not fill it would keep what memory held. The
-    headers are looked through once."""
+    """torch's reader, with headers read once, and a check that the parts of a tensor fill it: the rest of it would
+    otherwise be uninitialized memory."""
 
     _metadata: Metadata | None = None
 
     def read_metadata(self) -> Metadata:
-        """Names, shapes and places of all tensors."""
+        """Return names, shapes and offsets of all tensors."""
         if self._metadata is not None:
             return self._metadata
         metadata = super().read_metadata()
@@ -42,10 +42,10 @@ class Stored:
         self._folder, self._reader = folder, _Reader(str(folder))
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Their names and shapes.
+        """Return names and shapes.
 
         Raises:
-            BrokenCheckpoint: a file is no safetensors file.
+            BrokenCheckpoint: a file is not a safetensors file.
         """
         try:
             metadata = self._reader.read_metadata()
@@ -55,7 +55,7 @@ class Stored:
         return {name: entry.size for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
 
     def read(self, into: Mapping[str, Tensor]) -> None:
-        """Fills the given tensors, each by its name; of a sharded one this rank's share.
+        """Fill the given tensors by name; a sharded tensor receives this rank's share.
 
         Raises:
             BrokenCheckpoint: a tensor is missing or of another shape.

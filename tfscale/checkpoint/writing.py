@@ -1,4 +1,4 @@
-"""Checkpoints are written aside, synced, and named last."""
+"""Writing of checkpoints: under another name, synced, and renamed last."""
 
 import json
 import shutil
@@ -33,19 +33,19 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
 
 FILE_BYTES = 2**30
-"""A file is ended when it holds so much: what is on a device passes through host memory a file at a time."""
+"""Size at which a file is ended: tensors on a device pass through host memory one file at a time."""
 
 
 def write(
     folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor | Part], ranks: Ranks = ALONE
 ) -> int:
-    """Writes a checkpoint; each rank what it has of it.
+    """Write a checkpoint; each rank writes its share.
 
     Returns:
-        Bytes of all tensors.
+        The size of all tensors in bytes.
 
     Raises:
-        OSError: the disk is full or away, for one of the ranks; what was there before is untouched.
+        OSError: the disk of a rank is full or unavailable; what was there before is untouched.
     """
     size = ranks.sum(sum((value.data if isinstance(value, Part) else value).nbytes for value in tensors.values()))[0]
     write_aside(folder, config, counters, lambda aside: _write_files(aside, tensors, ranks), ranks, int(size))
@@ -60,14 +60,14 @@ def write_aside(
     ranks: Ranks = ALONE,
     needed: int = 0,
 ) -> None:
-    """Lets every rank's `fill` put safetensors files into a folder, completes it, and gives it its name last.
+    """Call every rank's `fill` to put safetensors files into a folder, complete it, and rename it last.
 
     Args:
-        fill: syncs what it writes, and returns what the manifest says of it.
-        needed: bytes that the ranks are about to write.
+        fill: writes and syncs files, and returns their entries for the manifest.
+        needed: bytes that all ranks together will write.
 
     Raises:
-        OSError: it could not be written; what was there before is untouched, and no half of it is left.
+        OSError: it could not be written; what was there before is untouched, and nothing partial is left.
     """
     aside = folder.parent / f".{folder.name}.writing"
     leads = ranks.rank == 0
@@ -110,7 +110,7 @@ def _not_written(folder: Path, fault: Exception | None) -> OSError:
 
 
 def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> Entries:
-    """Writes tensors into files whose names are this rank's own."""
+    """Write tensors into files named after this rank."""
     parts = {name: _part(value) for name, value in tensors.items()}
     with Described() as described:
         for number, group in enumerate(_groups(parts)):
@@ -123,11 +123,11 @@ def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks
 
 
 def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
-    """Writes tensors as they come, each into a file of its own: while one is made, the one before is written, and
-    those before that are synced and hashed. Meanwhile torch has one thread in this process.
+    """Write tensors as they come, each into a file of its own. While one is computed, the one before is written, and
+    those before that are synced and hashed. torch has one thread meanwhile.
 
     Returns:
-        What the manifest says of the files.
+        The files' entries for the manifest.
 
     Raises:
         OSError, SafetensorError: a tensor could not be written.
@@ -178,17 +178,17 @@ def _groups(parts: Mapping[str, Part]) -> Iterator[dict[str, Part]]:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Makes sure that there is room for `needed` bytes more.
+    """Check that `needed` bytes more fit on the disk.
 
     Raises:
-        NoRoom: there is not; the message says what is needed and what is free.
+        NoRoom: they do not; the message says what is needed and what is free.
     """
     existing = next(parent for parent in folder.parents if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise NoRoom(
             f"{folder}: the checkpoint needs {needed / 1e6:,.1f} MB, and {existing} has {free / 1e6:,.1f} MB free. The "
-            "checkpoint before it is whole: make room, and the same command goes on."
+            "checkpoint before it is whole: free some space and run the same command again to continue."
         )
 
 
@@ -203,7 +203,7 @@ def _complete(aside: Path, config: ModelConfig, counters: Counters, ranks: int) 
     for rank in range(ranks):  # by name: another host's list of the folder may be behind
         manifest |= read_json(aside / _manifest_of(rank))
         (aside / _manifest_of(rank)).unlink()
-    assert all(file.name in manifest for file in aside.glob("*.safetensors")), "a file that nobody has described"
+    assert all(file.name in manifest for file in aside.glob("*.safetensors")), "a file without an entry in the manifest"
     _write_json(aside / MANIFEST_FILE, manifest)
     sync(aside / MANIFEST_FILE)
     sync(aside)

@@ -2,7 +2,7 @@
 
 from tfscale.import_path import leave_working_folder
 
-leave_working_folder()  # before anything is imported that a user's file there could stand in for
+leave_working_folder()  # before any import that a user's file there could replace
 
 from tfscale.cli.main import main  # noqa: E402
 

@@ -26,7 +26,7 @@ class Common:
     config_dir: Path | None = None
     """A folder whose groups come before all others; None: only conf/ here and the shipped ones."""
     as_json: bool = False
-    """Whether to print one JSON document on standard output."""
+    """If True, one JSON document is printed on standard output."""
 
     def compose(self) -> "Experiment":
         """Return the experiment of the overrides.
@@ -42,7 +42,7 @@ class Common:
         """Return the plan of the overrides.
 
         Args:
-            ready: yields what keeps the command from being run here, to be reported with other faults.
+            ready: yields faults that keep the command from running here, to be reported with all others.
 
         Raises:
             UserFault: with all that is wrong.
@@ -94,6 +94,26 @@ PARAMETERS = {
     "as_json": Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=AS_JSON),
     "config_dir": Parameter("config_dir", Parameter.KEYWORD_ONLY, default=None, annotation=CONFIG_DIR),
 }
+
+Baseline = Annotated[
+    str,
+    typer.Option(
+        help="arms beside the chain: names of the baseline group, separated by commas",
+        autocompletion=completion.baselines,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder to write to; the runs folder is only read then [default: comparisons/ in the runs folder]",
+        metavar="DIR",
+    ),
+]
+
+STAGE = "a finished stage: its folder, its name or the start of its key"
+STAGES = f"{STAGE}; several, separated by commas; or chain: every finished stage of schedule="
+Stage = Annotated[str, typer.Argument(help=STAGE, autocompletion=completion.stages)]
+Stages = Annotated[str, typer.Argument(help=STAGES, autocompletion=completion.stages)]
 
 
 def command(

@@ -84,7 +84,7 @@ def compare_plan(plan: Plan) -> Comparison:
     """Return the comparison of the finished stages; report which are missing and how to train them.
 
     Raises:
-        UserFault: no stage of the chain is finished, or the folders of some are not what tfscale wrote.
+        UserFault: no stage of the chain is finished, or a folder is damaged.
     """
     missing = [stage for stage in plan.stages if not is_done(stage)]
     if missing:

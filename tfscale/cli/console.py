@@ -23,7 +23,7 @@ def leave_stdout(alone: bool) -> None:
     """Send everything for people to standard error from now on, or to standard output again."""
     console.stderr = alone
     if "COLUMNS" not in os.environ:
-        # None: as wide as the terminal is, whenever it is asked.
+        # None: the current width of the terminal.
         console.width = None if console.is_terminal else LOG_WIDTH  # type: ignore[assignment]
 
 

@@ -38,7 +38,7 @@ class Dashboard:
     looks: Mapping[str, Progress]
     overall: Overview
     notes: Mapping[str, str]
-    """What is known of a stage beside its folder, such as the job that it waits for."""
+    """Facts about a stage that its folder does not hold, such as the job that it waits for."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from self._lineages(console, options.max_width)

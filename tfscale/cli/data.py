@@ -1,4 +1,4 @@
-"""tfscale data: corpora, made and listed."""
+"""The commands `tfscale data prepare` and `tfscale data list`."""
 
 import time
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, listing_of, p
 from tfscale.text import count
 
 LINE_SECONDS = 10.0
-"""Between two lines where there is no terminal."""
+"""Time between two lines of progress where there is no terminal."""
 
 
 def prepare(common: Common) -> int:
-    """Fetches and prepares the corpus of the overrides; returns the exit code.
+    """Fetch and prepare the corpus of the overrides, and return the exit code.
 
     Raises:
         UserFault: with what is wrong or out of reach.
@@ -37,7 +37,7 @@ def prepare(common: Common) -> int:
         raise UserFault(faults)
     with PreparationView() as view:
         fetch_corpus(experiment, view)
-        view(Report("looking at the text"))
+        view(Report("listing the text"))
         corpus = corpus_of(experiment)
         if corpus.missing:
             raise UserFault([f"data: {fault}" for fault in corpus.missing])
@@ -58,7 +58,7 @@ def prepare(common: Common) -> int:
 
 
 def show(common: Common) -> int:
-    """Lists the corpora of the runs folder; returns the exit code."""
+    """List the corpora in the runs folder, and return the exit code."""
     root = data_dir(common.compose())
     if common.as_json:
         answer(
@@ -115,7 +115,7 @@ def _summary(data: PreparedData) -> str:
 
 
 class PreparationView:
-    """Shows how far a preparation is: a bar on a terminal, a line now and then elsewhere."""
+    """Shows the progress of a preparation: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
@@ -134,7 +134,7 @@ class PreparationView:
             self._bar.stop()
 
     def __call__(self, report: Report) -> None:
-        """Takes a report in."""
+        """Show a report."""
         now = time.monotonic()
         begins = report.phase != self._phase
         if begins:
@@ -149,7 +149,7 @@ class PreparationView:
 
 
 def progress_words(report: Report, seconds: float) -> str:
-    """Amounts, speed and time left of a phase that has lasted so many seconds."""
+    """Return amounts, speed and remaining time of a phase that began so many seconds ago."""
     words = []
     if report.total:
         unit, name = (1e9, "GB") if report.total >= 1e9 else (1e6, "MB")

@@ -26,7 +26,7 @@ class Choice:
     """The first sentence of the file's comment."""
     file: Path
     own: bool
-    """Whether it is the user's own, from a conf/ folder of theirs."""
+    """True if it is the user's own, from a conf/ folder of theirs."""
 
 
 def list_(common: Common, kind: str) -> int:

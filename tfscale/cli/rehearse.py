@@ -25,7 +25,7 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
     room of two neighbouring stages.
     """
     if all(is_done(stage) for stage in plan.stages):
-        shutil.rmtree(plan.runs / "stages")  # rehearsed before; machines and settings change
+        shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, maybe with other settings
     check(plan)
     prepare(plan)
     rows: list[Rehearsed] = []

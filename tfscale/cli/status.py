@@ -99,7 +99,7 @@ def _show(plan: Plan) -> None:
 
 
 def _verify(plan: Plan, as_json: bool) -> int:
-    from tfscale.verify import amount, set_aside, verify_plan  # it loads torch; a look at the states does not
+    from tfscale.verify import amount, set_aside, verify_plan  # loads torch, which the states alone do not need
 
     with console.status("reading the ledger"):
         findings = verify_plan(plan)

@@ -36,7 +36,7 @@ class Stream(io.FileIO):
 
     Attributes:
         lost: the first error of the operating system; None if all has been written.
-        told: that the user knows of it.
+        told: True if the loss has been reported.
     """
 
     def __init__(self, descriptor: int, closed_before: bool = False) -> None:
@@ -50,7 +50,7 @@ class Stream(io.FileIO):
         try:
             if self._closed_before:
                 raise OSError(errno.EBADF, "it is closed")
-            while (written := super().write(data)) is None:  # who reads it has made it non-blocking
+            while (written := super().write(data)) is None:  # the reader has made it non-blocking
                 select.select([], [self], [])
         except OSError as error:
             self.lost = self.lost or error
@@ -75,7 +75,7 @@ def _enduring(stream: TextIO | None, errors: str) -> TextIO:
         closed = Stream(os.open(os.devnull, os.O_RDWR), closed_before=True)
         return io.TextIOWrapper(io.BufferedWriter(closed), encoding="utf-8", errors=errors)
     if type(stream) is not io.TextIOWrapper:
-        return stream  # a stand-in of whoever called this process's main()
+        return stream  # a stand-in, set by the caller of main()
     stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(Stream(stream.fileno())),
@@ -98,7 +98,7 @@ def exit_code(code: int) -> int:
     """Return the exit code of a command whose work ended with `code`: a failure if its output was lost, which is
     reported.
 
-    A reader that has left, such as `head`, has seen what it wanted and is told nothing.
+    A reader that has left, such as `head`, has seen what it wanted; nothing is reported.
     """
     stream = _output()
     if stream is None or stream.lost is None:

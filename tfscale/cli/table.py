@@ -35,9 +35,9 @@ def table(
 class FittedTable:
     """A table that fits into any width.
 
-    Where it is too wide, what stands in brackets beside a figure goes to a second line of its cell. If that is not
-    enough, spare columns are left out, which a line below the table says; and if the key columns alone are too wide,
-    their text is wrapped. A spare column in which no cell says anything is never drawn.
+    If the table is too wide, text in brackets moves to a second line of its cell. If that is not enough, spare columns
+    are left out and named in a line below the table. If the key columns alone are too wide, their text is wrapped. A
+    spare column with empty cells only is never drawn.
     """
 
     def __init__(

@@ -148,7 +148,7 @@ class Screen:
 
     @property
     def is_old(self) -> bool:
-        """Whether a second has passed since the last drawing."""
+        """True if a second has passed since the last drawing."""
         return time.monotonic() - self._drawn >= LOOK_SECONDS
 
 
@@ -194,7 +194,7 @@ class LiveView(PlainView):
 
 def watch(plan: Plan, console: Console) -> None:
     """Show a plan until all its stages are done, or until Ctrl-C."""
-    with suppress(KeyboardInterrupt):  # the usual way of leaving
+    with suppress(KeyboardInterrupt):  # the usual way to leave
         _screen(plan, console) if moves(console) else _lines(plan, console)
 
 

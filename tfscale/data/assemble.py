@@ -1,4 +1,4 @@
-"""From the tokens of a corpus' parts to its shards."""
+"""Write the shards of a corpus out of the tokens of its parts."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,36 +16,36 @@ from tfscale.data.workers import count
 from tfscale.files import sha256_of
 
 SHARD_TOKENS = 1 << 26
-"""Tokens of a full shard: 128 MiB at two bytes each."""
+"""Number of tokens in a full shard: 128 MiB at two bytes per token."""
 READ_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to be written: the tokens start to stop - 1 of those that stand in `files`, one file after the other."""
+    """A shard that is to be written: tokens start to stop - 1 of all that `files` hold, in their order."""
 
     name: str
     piece: Piece
     label: ShardLabel
     type: str
-    """Of its tokens, as numpy calls it."""
+    """Type of the tokens, by its name in numpy."""
     files: Sequence[tuple[Path, int]]
-    """Files of nothing but tokens, each with how many there are."""
+    """Files that hold nothing but tokens, each with the number of its tokens."""
     start: int
     stop: int
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of its tokens."""
+        """Type of the tokens."""
         return np.dtype(self.type)
 
     @property
     def size(self) -> int:
-        """Bytes of its tokens."""
+        """Size of the tokens in bytes."""
         return (self.stop - self.start) * self.dtype.itemsize
 
     def tokens(self) -> Iterator[TokenArray]:
-        """A few at a time."""
+        """Read the tokens, a few at a time."""
         begin = 0
         for file, held in self.files:
             first, stop = max(self.start - begin, 0), min(self.stop - begin, held)
@@ -63,7 +63,7 @@ def divide_shards(
     dtype: np.dtype[Any],
     files: Sequence[tuple[Path, int]],
 ) -> list[ShardTask]:
-    """The shards of one split, `<split>-00000.safetensors` and so on, each a full one but the last."""
+    """Divide the tokens of one split into shards `<split>-00000.safetensors` and so on. All but the last are full."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
@@ -75,14 +75,14 @@ def divide_shards(
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that is written."""
+    """A shard that has been written."""
 
     path: Path
     record: ShardRecord
 
 
 def write_shard(task: ShardTask) -> Shard:
-    """Writes a shard, unless it is there already."""
+    """Write a shard, unless it is there already."""
     path = task.piece.whole()
     if path is None:
         with task.piece.writing() as shard:
@@ -104,7 +104,7 @@ def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:
     lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
     totals = SplitRecord(len(lots), int(lengths.sum()), int(sizes.sum()), ())
     del sizes
-    order = np.argsort(lots, kind="stable")  # of equal lots the first comes first
+    order = np.argsort(lots, kind="stable")  # stable: equal lots stay in the order of the corpus
     starts = np.empty(len(lots), np.uint64)
     starts[order] = np.cumsum(lengths[order]) - lengths[order]
     first = 0

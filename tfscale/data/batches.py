@@ -1,6 +1,6 @@
-"""Which tokens a training step sees: a pure function of the order's seed and the sequence's index.
+"""The tokens of each training step, as a pure function of the shuffle seed and the index of a sequence.
 
-Nothing is remembered from one call to the next. So a run goes on from any step, on any number of devices, and every
+There is no state between two calls. So a run continues from any step, on any number of devices, and every
 arm of a comparison reads the same text in the same order.
 """
 
@@ -16,12 +16,12 @@ from tfscale.data.shards import Tokens
 
 
 class Batches:
-    """Training sequences, numbered from 0 without end.
+    """Training sequences, numbered from 0 and without end.
 
     An epoch cuts the split into windows of `context` tokens that do not overlap, and visits each once in a random
-    order. The split is a ring, whose end its beginning follows, cut at a random place in each epoch: windows fall
-    otherwise each time, and the remainder of fewer than `context` tokens is another one each time. All epochs have
-    as many windows, so that a sequence's epoch and place in it are arithmetic.
+    order. The split is treated as a ring that is cut at a random place in each epoch. So the windows differ between
+    epochs, and so does the remainder of fewer than `context` tokens that no window covers. All epochs have the same
+    number of windows, so the epoch of a sequence, and its place in the epoch, can be computed.
 
     Raises:
         DataError: the split holds fewer tokens than one window and the target after it.
@@ -35,11 +35,11 @@ class Batches:
             )
         self._tokens, self._context, self._seed = tokens, context, order_seed
         self.windows = len(tokens) // context
-        """Sequences an epoch."""
+        """Number of sequences per epoch."""
 
     def sequences(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, int64 [count, context], of the sequences first to first + count - 1. A target is the
-        token after its input."""
+        """Return inputs and targets, int64 [count, context], of the sequences first to first + count - 1. A target is
+        the token after its input."""
         rows = np.empty((count, self._context + 1), np.int64)
         for row, start in zip(rows, self._starts(first, count), strict=True):
             piece = self._tokens[start : start + len(row)]
@@ -49,7 +49,7 @@ class Batches:
         return _inputs_and_targets(rows)
 
     def _starts(self, first: int, count: int) -> Iterator[int]:
-        """Where each sequence begins in the split."""
+        """Yield the position in the split at which each sequence begins."""
         assert first >= 0
         stop = first + count
         for epoch in range(first // self.windows, -(-stop // self.windows)):
@@ -64,10 +64,10 @@ class Batches:
 def heldout_batches(
     tokens: Tokens, context: int, n_tokens: int, batch: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and targets, int64 [up to batch, context], of the tokens of the held-out split from `start` on: the same
-    ones always, in windows that do not overlap, as many as `n_tokens` holds. A target is the token after its input. The
-    targets are the tokens that are evaluated; in UTF-8 bytes of text, that many times
-    `PreparedData.heldout_bytes_per_token`.
+    """Return validation batches: inputs and targets, int64 [up to batch, context], of the held-out split from `start`
+    on. They are always the same windows, which do not overlap, as many as `n_tokens` holds. A target is the token after
+    its input. The loss is computed on the targets, which stand for `PreparedData.heldout_bytes_per_token` UTF-8 bytes
+    each.
 
     Raises:
         DataError: n_tokens does not hold one window, or the split is shorter than start + n_tokens.

@@ -1,4 +1,4 @@
-"""Which files of a data set of the hub belong to a subset and a split: as its card says, or as their names do.
+"""Choose the files of a hub data set that belong to a subset and a split, by its card or by their names.
 
 The rules are those that the hub documents for data sets without code: `configs` in the head of the card, each with
 `data_files`; without them, the split is a word in a file's path.
@@ -16,12 +16,12 @@ WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-"""By which splits are known in the paths of files."""
+"""Words in the path of a file by which its split is known."""
 _OF = re.compile(r"(.*?)-?(\d{5,})-of-(\d{5,})(.*)")
 
 
 def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: str | None, split: str) -> list[str]:
-    """The files of a subset's split, sorted.
+    """Return the files of a subset's split, sorted.
 
     Args:
         names: paths of all files of the repository.
@@ -47,7 +47,7 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
 
 
 def _is_text(name: str) -> bool:
-    """Tell whether a path names a file that a local folder would be read from too."""
+    """Return True if a file of this path would be read from a local folder too."""
     *folders, last = name.split("/")
     return kind_of(last) is not None and not any(map(why_hidden, [*folders, last]))
 
@@ -79,7 +79,7 @@ def _of_config(names: Sequence[str], config: Mapping[str, Any], dataset: str, sp
 
 
 def _splits(files: Any) -> dict[str, list[str]]:
-    """Patterns by split, in whichever of the documented forms they are given."""
+    """Return patterns by split. They may be given in any of the documented forms."""
     if isinstance(files, dict):
         return {str(split): _texts(paths) for split, paths in files.items()}
     entries = files if isinstance(files, list) else [files]
@@ -114,7 +114,7 @@ def _of_names(names: Sequence[str], dataset: str, subset: str | None, split: str
             raise DataError(f"data set {dataset}: data.subset={subset}; its folders are {', '.join(folders) or 'none'}")
         names = inside
     texts = [name for name in names if _is_text(name)]
-    # Beside files of another kind a .json is no part of the text: a vocabulary, settings.
+    # Beside files of another kind, a .json file is not text but a vocabulary or settings.
     texts = [name for name in texts if not name.lower().endswith(".json")] or texts or list(names)
     chosen = [name for name in texts if _has_word(name, WORDS.get(split, (split,)))]
     if not chosen and split == "train":
@@ -128,7 +128,7 @@ def _has_word(name: str, words: Sequence[str]) -> bool:
 
 
 def _check_whole(names: Sequence[str], dataset: str) -> None:
-    """Makes sure that of files which count themselves (-00002-of-00080) none is missing: a cache may hold some."""
+    """Check that none of the files that are numbered (-00002-of-00080) is missing, as a cache may hold only some."""
     numbered = [match.groups() for name in names if (match := _OF.fullmatch(name))]
     for before, _, total, after in {(a, "", n, z) for a, _, n, z in numbered}:
         there = sum((a, n, z) == (before, total, after) for a, _, n, z in numbered)

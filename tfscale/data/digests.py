@@ -1,4 +1,4 @@
-"""What was found of files that have not changed since."""
+"""Remember the hash of large files for as long as they do not change."""
 
 import hashlib
 import json
@@ -11,24 +11,24 @@ from pathlib import Path
 from tfscale.files import write_atomically
 
 LARGE = 1 << 26
-"""Bytes. Fewer are read again in a moment, and nothing is remembered of them."""
+"""Size in bytes below which files are read again instead, which takes a moment."""
 SETTLED_SECONDS = 2.0
-"""A file that was written less long ago may still change without its time changing: some file systems count in
-seconds."""
+"""A file that was written more recently may still change without its time changing, because some file systems count in
+whole seconds."""
 
 
 class Finding:
-    """What was found in reading some files, for as long as their paths, sizes, times and inodes stay as they are.
+    """A SHA-256 that was found in reading some files, valid while their paths, sizes, times and inodes stay the same.
 
-    It is kept in a file of `folder` named after them, so that tens of gigabytes are not hashed for every look at a
-    plan. None of a `folder`, or less than 64 MiB: nothing is kept.
+    It is kept in a file of `folder` named after them, so that tens of gigabytes are not hashed each time a
+    plan is shown. Nothing is kept if `folder` is None or the files have less than 64 MiB.
     """
 
     def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:
-        """Looks the files up.
+        """Look the files up.
 
         Args:
-            kind: of the finding, where there are several of the same files.
+            kind: tells findings about the same files apart.
 
         Raises:
             OSError: a file is not there.
@@ -43,7 +43,7 @@ class Finding:
 
     @property
     def value(self) -> str | None:
-        """None: not known, or no longer true."""
+        """The hash, or None if it is not known or no longer valid."""
         try:
             value = self._path.read_bytes() if self._path else b""
         except OSError:
@@ -51,8 +51,8 @@ class Finding:
         return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
 
     def keep(self, value: str) -> None:
-        """Remembers what was found, a SHA-256, if the files had their present state for long enough. A folder that
-        cannot be written is no fault: the files are then read again."""
+        """Remember the hash, if the files have been unchanged for long enough. If the folder cannot be written, the
+        files are read again the next time."""
         if self._path is None or not self._settled:
             return
         with suppress(OSError):

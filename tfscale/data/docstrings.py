@@ -1,4 +1,4 @@
-"""Docstrings of installed packages: some 30 MB of technical English with nothing to download.
+"""Docstrings of installed packages: about 30 MB of technical English that need no download.
 
 Source files are parsed, never imported.
 """
@@ -25,7 +25,7 @@ PACKAGES = {
     "pydantic": "pydantic", "pygments": "pygments", "rich": "rich", "scipy": "scipy", "sklearn": "scikit-learn",
     "sqlalchemy": "sqlalchemy", "sympy": "sympy", "torch": "torch", "werkzeug": "werkzeug",
 }  # fmt: skip
-"""Import name and distribution of tfscale's dependencies, and of theirs, that document themselves at length."""
+"""Distributions by import name: direct and indirect dependencies of tfscale that have long docstrings."""
 
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -77,7 +77,7 @@ class DocstringSource(Source):
         for package in sorted(self.packages):
             spec = importlib.util.find_spec(package)
             if spec and spec.submodule_search_locations:
-                with suppress(importlib.metadata.PackageNotFoundError):  # of a module that no installer answers for
+                with suppress(importlib.metadata.PackageNotFoundError):  # a module without a distribution
                     version = importlib.metadata.version(PACKAGES[package])
                     found[f"{PACKAGES[package]}=={version}"] = Path(spec.submodule_search_locations[0])
         return found
@@ -92,7 +92,7 @@ class PackageDocstrings:
 
     @property
     def size(self) -> int:
-        """Bytes of its source."""
+        """Size of the source files in bytes."""
         return sum(file.stat().st_size for file in self.folder.rglob("*.py"))
 
     def documents(self) -> Iterator[str]:

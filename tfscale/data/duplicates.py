@@ -1,5 +1,5 @@
-"""Which documents have been seen before. The digests of a corpus are looked at a range at a time, so that neither its
-size nor theirs has to fit into memory."""
+"""Find duplicate documents. The digests of a corpus are compared one range at a time, so that not all of them have to
+fit into memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,30 +15,30 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 RANGE_DOCUMENTS = 1 << 20
-"""About as many are compared at once, which takes some 100 MB."""
+"""Number of documents that are compared at once, about. This takes some 100 MB."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The documents of a range that come after an equal one, and what is left of it without them."""
+    """The documents of a range that come after an equal one, and totals of the others."""
 
     path: Path
     duplicates: int
     train: int
-    """Distinct training documents."""
+    """Number of distinct training documents."""
     heldout: int
     train_bytes: int
     heldout_bytes: int
 
     def places(self, part: int) -> NDArray[np.uint32]:
-        """Of a part's duplicates, by their number in it."""
+        """Return the places of a part's duplicates in that part."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return read_rows(file, "place", begin, end)
 
 
 def ranges(documents: int) -> list[tuple[int, int]]:
-    """The buckets, divided so that about RANGE_DOCUMENTS fall into each range."""
+    """Divide the buckets into ranges (first, stop) of about RANGE_DOCUMENTS documents each."""
     number = min(BUCKETS, 1 + documents // RANGE_DOCUMENTS)
     return [(n * BUCKETS // number, (n + 1) * BUCKETS // number) for n in range(number)]
 

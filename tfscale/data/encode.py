@@ -1,4 +1,4 @@
-"""Second reading of a corpus: the distinct documents of a part, as tokens."""
+"""Tokenize the distinct documents of a corpus, in its second reading."""
 
 import hashlib
 from array import array
@@ -24,24 +24,24 @@ from tfscale.data.work import Piece
 from tfscale.data.workers import count
 
 BATCH_CHARACTERS = 1 << 18
-"""Text that is tokenized at once; the library takes some 200 bytes of memory a character."""
+"""Length of the text that is tokenized at once. The library takes some 200 bytes of memory per character."""
 COLUMNS = ("lot", "length", "bytes")
-"""Of held-out documents: the draw that orders them, tokens, bytes of UTF-8."""
+"""Columns of held-out documents: the draw that orders them, the number of tokens, the size in UTF-8."""
 
 
 @dataclass(frozen=True)
 class Distinct:
-    """A part's documents without those that came before."""
+    """A part without the documents that are duplicates of earlier ones."""
 
     part: Part
     number: int
-    """Of the part in the corpus."""
+    """Number of the part in the corpus."""
     scan: Scan
     duplicates: Sequence[Duplicates]
     heldout_limit: int
 
     def documents(self) -> Iterator["Document"]:
-        """In the part's order.
+        """Read the documents, in order.
 
         Raises:
             DataError: the text is no longer the one that was scanned.
@@ -71,7 +71,7 @@ class Distinct:
         return digests, draws, dropped
 
     def digests(self) -> bytes:
-        """Of all its documents, one after the other."""
+        """Return the digests of all documents, concatenated."""
         digests, _, dropped = self._by_place()
         return digests[~dropped].tobytes()
 
@@ -82,33 +82,32 @@ def _changed() -> DataError:
 
 @dataclass(frozen=True)
 class Document:
-    """One that is kept."""
+    """A document of the corpus."""
 
     text: str
     utf8_bytes: int
     lot: int | None
-    """Its draw, if it is held out: held-out documents stand in this order."""
+    """Draw of a held-out document, which are sorted by it. None for training documents."""
     digest: bytes
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A part as tokens."""
+    """The tokens of a part."""
 
     train: Path
-    """Tokens of its training documents, one after the other: nothing but the numbers."""
+    """File of the tokens of all training documents, and nothing else."""
     train_tokens: int
     train_documents: int
     train_bytes: int
-    """Of UTF-8 text."""
+    """Size of the training text in UTF-8."""
     unknown: int
-    """Unknown tokens in all of its documents, held out or not: see `Tokenizer.count_unknown`."""
+    """Number of unknown tokens in all documents (`Tokenizer.count_unknown`)."""
     heldout: Path
-
-    """Its held-out documents, in COLUMNS; `tokens` are theirs, one document after the other."""
+    """File of the held-out documents: COLUMNS, and their `tokens`."""
 
     def read_column(self, name: str) -> NDArray[Any]:
-        """One of COLUMNS, or the tokens, of the held-out documents."""
+        """Return one of COLUMNS, or the tokens, of the held-out documents."""
         with safe_open(self.heldout, "np") as file:
             column: NDArray[Any] = file.get_tensor(name)
         return column
@@ -187,11 +186,11 @@ class _HeldoutWriter:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """Of a document; most are a document."""
+    """Text of a document, or of a part of one that is long."""
 
     text: str
     ends: bool
-    """Whether it is the last of its document."""
+    """True for the last piece of its document."""
     of: Document
 
 

@@ -1,18 +1,18 @@
-"""Documents in JSON: an object of which one key holds the text."""
+"""Documents in JSON: objects with the text under a key."""
 
 import json
 from typing import Any
 
 
 class FaultyEntry(Exception):
-    """What is wrong with an entry."""
+    """An entry that holds no text. The message says why."""
 
 
 def parse(text: str, expected: str) -> Any:
     """Parse JSON.
 
     Raises:
-        FaultyEntry: it is none; the message says what was `expected`.
+        FaultyEntry: it is not JSON; the message says what was `expected`.
     """
     try:
         return json.loads(text)
@@ -24,7 +24,7 @@ def text_of(entry: Any, text_key: str) -> str:
     """Return the text of an entry.
 
     Raises:
-        FaultyEntry: there is none under the key, or it is half a character.
+        FaultyEntry: there is no text under the key, or it contains half of a surrogate pair.
     """
     if not isinstance(entry, dict):
         raise FaultyEntry(f"no text under text_key={text_key!r}: the entry is {_word(entry)}, not an object.")

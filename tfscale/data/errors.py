@@ -1,11 +1,11 @@
-"""Errors of corpora."""
+"""Errors in preparing and reading corpora."""
 
 from tfscale.faults import InvalidInput
 
 
 class DataError(InvalidInput):
-    """A corpus, tokenizer or shard that is not as it should be. The message says what to do."""
+    """A corpus, tokenizer or shard cannot be used. The message says how to fix it."""
 
 
 class Unfinished(DataError):
-    """A preparation that could not go on, and will from where it was."""
+    """A preparation was interrupted. When it is run again, it continues from there."""

@@ -1,7 +1,7 @@
 """The Hugging Face hub, and the tokenizers that are on it.
 
-Files are fetched once, by the hub's own client and into its cache, and only when somebody asks for it; files alone,
-never code. From then on nothing here connects to the hub.
+Files are fetched once, by the hub's own client and into its cache, and only by `tfscale data prepare`; only
+files, never code. From then on nothing here connects to the hub.
 """
 
 import os
@@ -16,9 +16,9 @@ from tfscale.data.progress import Progress, Report
 from tfscale.files import write_atomically
 
 FETCHED = ".hub"
-"""Folder beside the prepared corpora, of what was fetched."""
+"""Folder beside the prepared corpora, for what was fetched."""
 TOKENIZERS = {"gpt2": "openai-community/gpt2", "gpt_neox_20b": "EleutherAI/gpt-neox-20b"}
-"""Short names of repositories."""
+"""Repositories by short names."""
 TOKENIZER_FILE = "tokenizer.json"
 
 

@@ -25,7 +25,7 @@ from tfscale.untrusted import check_fields
 
 CARD = "README.md"
 DOWNLOADS = 4
-"""Files that are fetched at once."""
+"""Number of files that are fetched at the same time."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class HubFile:
     """Path in the repository."""
     size: int
     sha256: str
-    """Made by `tfscale.data.text.digests_of`."""
+    """Result of `tfscale.data.text.digests_of`."""
 
 
 @dataclass(frozen=True)

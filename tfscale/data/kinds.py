@@ -1,11 +1,11 @@
-"""Kinds of text files, told by their names.
+"""Kinds of text files, known by the extensions of their names.
 
 | name | documents |
 |---|---|
-| .txt | the file is one |
-| .jsonl, .ndjson | a line is one: a JSON object with the text under a key |
+| .txt | one per file |
+| .jsonl, .ndjson | one per line: a JSON object with the text under a key |
 | .json | JSON lines, an array of such objects, or one such object |
-| .parquet | a row is one: the text is a column of strings; null is an empty document |
+| .parquet | one per row: the text is a column of strings; null is an empty document |
 
 Extensions may be in any case. All but Parquet may be compressed (`packing`).
 """
@@ -25,7 +25,7 @@ METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_d
 
 
 def kind_of(name: str) -> Kind | None:
-    """Return the kind of a file of this name; None: it holds no documents that are read here."""
+    """Return the kind of a file of this name, or None if such files are not read."""
     path = PurePath(name.lower())
     if path.name in METADATA:
         return None
@@ -36,14 +36,14 @@ def kind_of(name: str) -> Kind | None:
 
 
 def why_hidden(name: str) -> str | None:
-    """Return why a file or folder of this name is no part of a corpus; None: it may be."""
+    """Return why a file or folder of this name is not part of a corpus, or None if it may be."""
     if name.startswith("."):
         return "hidden"
     return "metadata of macOS" if name == "__MACOSX" else None
 
 
 def why_other(name: str) -> str:
-    """Return why a file whose name is of no kind is not read."""
+    """Return why a file that is of no kind is not read."""
     path = PurePath(name.lower())
     if path.name in METADATA:
         return "metadata of a data set"

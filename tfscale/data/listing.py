@@ -1,4 +1,4 @@
-"""Which files of a folder are its text, and which are left out and why."""
+"""List the files of a folder that are read as text, and those that are left out, with the reason."""
 
 import os
 import re
@@ -16,13 +16,13 @@ from tfscale.data.utf8 import check_mark
 _POINTER_BYTES = 1024
 """Size below which Git LFS keeps its pointer files."""
 _SHOWN = 10
-"""Faults that are told one by one."""
+"""Number of faults that are reported one by one."""
 _SHOWN_REASONS = 4
 _POINTERS = {
     "git lfs pull": re.compile(rb"version https?://\S+/spec/v\d+\s+(?:.*\n)*?oid sha256:[0-9a-f]{64}\s+size \d+\s*"),
     "git annex get": re.compile(rb"/annex/objects/\S+\s*"),
 }
-"""Files that stand for a file elsewhere, by the command that brings it."""
+"""Contents of files that stand for a file elsewhere, by the command that fetches it."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class LeftOut:
     """A file or folder that is not read."""
 
     name: str
-    """Path relative to the folder; ends in a slash for a folder, which is left out with all that is in it."""
+    """Path relative to the folder. It ends in a slash for a folder, which is left out with everything in it."""
     reason: str
     bytes: int | None
-    """None for what is no file."""
+    """None for anything but a file."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything in a folder and below it, in the order of names."""
+    """Everything in a folder and below it, sorted by name."""
 
     files: tuple[TextFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
@@ -97,7 +97,7 @@ def list_text(path: Path) -> Listing:
 
 
 def left_out_words(listing: Listing) -> str:
-    """Count what is left out by reason; empty if nothing is."""
+    """Return how many files are left out for which reasons, or an empty text if there are none."""
     reasons = Counter(each.reason for each in listing.left_out).most_common()
     words = [f"{count:,} {reason}" for reason, count in reasons[:_SHOWN_REASONS]]
     if more := sum(count for _, count in reasons[_SHOWN_REASONS:]):
@@ -106,12 +106,12 @@ def left_out_words(listing: Listing) -> str:
 
 
 def find_faults(listing: Listing) -> list[str]:
-    """Tell which files hold something other than the text that their names promise, as their first bytes show."""
+    """Return the faults of files that hold something other than text, as their first bytes show."""
     return _first([fault for file in listing.files if (fault := _fault(file))])
 
 
 def _first(faults: list[str]) -> list[str]:
-    """Return as many faults as can be read, and how many more there are."""
+    """Return the first faults, and how many more there are."""
     more = len(faults) - _SHOWN
     return [*faults[:_SHOWN], f"{more:,} more files with such faults"] if more > 0 else faults
 

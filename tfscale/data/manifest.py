@@ -1,4 +1,4 @@
-"""manifest.json: what a prepared corpus is and how it was made."""
+"""manifest.json, which says what a prepared corpus is and how it was made."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,43 +10,43 @@ from tfscale.files import read_object
 from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
-"""Version of the prepared folder. Part of every fingerprint: it rises when the same corpus would give other tokens."""
+"""Version of the format. It is part of every fingerprint, and rises when the same text would give other tokens."""
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """One file of tokens."""
+    """A file of tokens."""
 
     file: str
     tokens: int
     bytes: int
     """Size of the file."""
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
 
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """Training or held-out documents."""
+    """The training documents, or the held-out ones."""
 
     documents: int
     tokens: int
-    """One end-of-text token a document included."""
+    """Number of tokens, with one end-of-text token per document."""
     utf8_bytes: int
-    """Of the text alone."""
+    """Size of the text alone."""
     shards: tuple[ShardRecord, ...]
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes that a token stands for, each end-of-text token counted as one byte."""
+        """UTF-8 bytes of text per token. An end-of-text token counts as one byte."""
         return (self.utf8_bytes + self.documents) / self.tokens
 
 
 @dataclass(frozen=True)
 class TokenizerRecord:
-    """The tokenizer that made the tokens; its file lies beside the manifest."""
+    """The tokenizer that made the tokens. Its file is beside the manifest."""
 
     kind: str
     vocab_size: int
@@ -66,37 +66,38 @@ class Manifest:
     source: dict[str, str]
     """Identity of the source."""
     content_sha256: str
-    """Over the sha256 of every distinct document, in the source's order."""
+    """SHA-256 over the SHA-256 of every distinct document, in the order of the source."""
     heldout_fraction: float
     split_seed: int
     empty: int
-    """Documents of white space, left out."""
+    """Number of documents that were left out because they are white space."""
     duplicates: int
-    """Documents seen before, left out."""
+    """Number of documents that were left out because an equal one came before."""
     tokenizer: TokenizerRecord
     train: SplitRecord
     heldout: SplitRecord
     unknown: int | None = None
-    """Unknown tokens in both splits (`Tokenizer.count_unknown`). None: made by a version that did not count them."""
+    """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None: made by a version that did not
+    count them."""
 
     @property
     def tokens(self) -> int:
-        """Tokens of both splits."""
+        """Number of tokens in both splits."""
         return self.train.tokens + self.heldout.tokens
 
     @property
     def documents(self) -> int:
-        """Documents of the source, those that were left out included."""
+        """Number of documents in the source, including those that were left out."""
         return self.train.documents + self.heldout.documents + self.duplicates + self.empty
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes manifest.json into the folder."""
+    """Write manifest.json into a folder."""
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a prepared folder.
+    """Return the manifest of a prepared folder.
 
     Raises:
         DataError: the folder is not one, or one of another format.

@@ -1,4 +1,4 @@
-"""Compressed files: recognised by their content, read as what they hold."""
+"""Read compressed files, which are recognised by their content."""
 
 import bz2
 import gzip
@@ -16,7 +16,7 @@ from tfscale.data.errors import DataError
 Packing = Literal["gzip", "zstd", "xz", "bz2"]
 
 PACKED: dict[str, Packing] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
-"""Packings by the last extension of a file's name."""
+"""Compressions by the last extension of a file's name."""
 INSTALL = "pip install 'tfscale[data]'"
 _HEAD_BYTES = 10
 _MAGIC: dict[Packing, re.Pattern[bytes]] = {
@@ -28,7 +28,7 @@ _MAGIC: dict[Packing, re.Pattern[bytes]] = {
 
 
 def packing_of(file: Path) -> Packing | None:
-    """Return how the content of a file is compressed, whatever its name; None: it is not.
+    """Return how the content of a file is compressed, whatever its name, or None if it is not.
 
     Raises:
         DataError: the name says that the file is compressed, and the content is not.
@@ -50,12 +50,12 @@ def packing_of(file: Path) -> Packing | None:
 
 @contextmanager
 def unpacked(file: Path, packing: Packing | None) -> Iterator[IO[bytes]]:
-    """Open a file for reading what it holds.
+    """Open a file for reading its content without the compression.
 
     Raises:
         DataError: the content is damaged or cut short.
     """
-    with _open(file, packing) as content, telling_damage(file):
+    with _open(file, packing) as content, reporting_damage(file):
         yield content
 
 
@@ -79,8 +79,8 @@ def _open(file: Path, packing: Packing | None) -> IO[bytes]:
 
 
 class _Streams(io.RawIOBase):
-    """The content of compressed streams that follow each other in a file. Unlike `lzma.open` and `bz2.open` it does not
-    take a damaged stream after a whole one for the end of the file."""
+    """Content of the compressed streams in a file. Unlike `lzma.open` and `bz2.open`, it does not take a damaged stream
+    after a whole one for the end of the file."""
 
     def __init__(self, file: Path, start: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
         self._file = file.open("rb")
@@ -92,7 +92,7 @@ class _Streams(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer with some of the content; 0: there is no more."""
+        """Fill the buffer with some of the content, and return its size, which is 0 at the end."""
         view = memoryview(buffer)
         while True:
             if self._stream.eof and not self._next():
@@ -105,7 +105,7 @@ class _Streams(io.RawIOBase):
                 return len(found)
 
     def _next(self) -> bool:
-        """Begin the stream that follows, after the zeros that may stand between two."""
+        """Begin the next stream, after zeros that may be between two, and return False if there is none."""
         left = self._stream.unused_data.lstrip(b"\0")
         while not left:
             if not (block := self._file.read(io.DEFAULT_BUFFER_SIZE)):
@@ -122,20 +122,20 @@ class _Streams(io.RawIOBase):
 
 
 @contextmanager
-def telling_damage(file: Path) -> Iterator[None]:
-    """Tell what the libraries find wrong with a file's content, which they do with various errors, as a DataError."""
+def reporting_damage(file: Path) -> Iterator[None]:
+    """Raise the various errors with which libraries report damaged content as a DataError."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
         raise damaged(file, error) from error
     except OSError as error:
-        if error.errno is not None:  # of the file system
+        if error.errno is not None:  # raised by the file system
             raise
         raise damaged(file, error) from error
 
 
 def damaged(file: Path, error: Exception) -> DataError:
-    """Return the fault of a file that is not what it was written as."""
+    """Return the error of a file whose content is damaged."""
     reason = " ".join(str(error).split()).rstrip(".")
     return DataError(f"{file}: damaged, or not what its name says ({reason}). Bring the file again.")
 

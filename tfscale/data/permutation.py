@@ -1,8 +1,8 @@
-"""A random order of n things that is computed, not stored.
+"""A random order of n items that is computed, not stored.
 
-A Feistel network with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002): where an item
-stands takes a few integer operations, whatever n is. So billions of windows need no memory and no shuffle at start,
-every rank computes its own slice, and the order never changes with a library's version, as a generator's may.
+A Feistel network with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002): the place of an
+item takes a few integer operations, whatever n is. So billions of windows need no memory and no shuffle at start, every
+rank computes its own slice, and the order never changes with a library's version, as a generator's may.
 """
 
 import math
@@ -15,7 +15,7 @@ MASK = (1 << 64) - 1
 
 
 def mix(value: int) -> int:
-    """A well-scattered 64-bit hash of a 64-bit integer: the finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
+    """Return a 64-bit hash of a 64-bit integer, by the finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
     value = (value + 0x9E3779B97F4A7C15) & MASK
     value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     value = (value ^ (value >> 27)) * 0x94D049BB133111EB & MASK
@@ -23,8 +23,8 @@ def mix(value: int) -> int:
 
 
 def permute(places: NDArray[np.uint64], n: int, key: int) -> NDArray[np.uint64]:
-    """The items that stand at `places` (each below n) in the order that the 64-bit `key` names."""
-    side = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes the side x side grid, which holds n at least
+    """Return the items at `places` (each below n) in the order that belongs to the 64-bit `key`."""
+    side = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of side x side items, at least n
     keys = [np.uint64(mix(key + turn)) for turn in range(ROUNDS)]
     items = _encipher(places, side, keys)
     while (outside := items >= n).any():
@@ -40,7 +40,7 @@ def _encipher(items: NDArray[np.uint64], side: np.uint64, keys: list[np.uint64])
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """`mix` of each value."""
+    """Apply `mix` to each value."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

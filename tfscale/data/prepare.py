@@ -1,4 +1,4 @@
-"""Text to tokens: a corpus is split by document, tokenized and written once, then found again by its fingerprint.
+"""Prepare a corpus: split it by document, tokenize it and write it once, to be found by its fingerprint.
 
 <root>/<fingerprint>/
     manifest.json
@@ -6,10 +6,10 @@
     train-00000.safetensors ...
     heldout-00000.safetensors ...
 
-The text is read twice: to see which documents there are (scan, duplicates), then to tokenize them (encode, assemble).
-Both readings are divided into parts, each the work of one process, and what is done of them stands in a hidden folder
-of `root` until all is done. So a preparation that was killed goes on where it was, and what comes out depends neither
-on that nor on the number of processes.
+The text is read twice: to list the documents (scan, duplicates), then to tokenize them (encode, assemble). Both
+readings are divided into parts, each the work of one process, and finished pieces are kept in a hidden folder of `root`
+until the corpus is complete. So a preparation that was killed continues where it was, and the result depends neither on
+that nor on the number of processes.
 """
 
 import hashlib
@@ -44,19 +44,19 @@ from tfscale.files import sync
 from tfscale.host import cores
 
 WORK = 2
-"""Version of the pieces that an unfinished preparation leaves; it rises when they are no longer the same."""
+"""Version of the pieces in an unfinished preparation. It rises when their content changes."""
 LEARN_BYTES = 1 << 30
-"""Of training text, from which a tokenizer is learnt; where there is more, a sample of about so much."""
+"""Size of the training text that a tokenizer is trained on. If there is more, it is a sample of about this size."""
 
 
 def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: int = 0) -> PreparedData:
-    """The corpus as tokens, made now or found in `root` from before.
+    """Prepare a corpus, unless it is in `root` already, and open it.
 
     Two processes may prepare the same corpus at once: one waits for the other. While it is made, `root` holds its
-    tokens twice and some 60 bytes a document.
+    tokens twice and some 60 bytes per document.
 
     Args:
-        workers: processes; 0: one a core.
+        workers: number of processes; 0 is one per core.
 
     Raises:
         DataError: something is missing, the text is faulty, or the corpus is too small for its split or tokenizer.
@@ -72,7 +72,7 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
                 _Preparation(spec, root, key, processes, progress).run()
         return _whole(open_data(root / key, key), root)
     except OSError as error:
-        raise Unfinished(f"{error.filename or root}: {error.strerror}. Mend that and run it again to go on.") from error
+        raise Unfinished(f"{error.filename or root}: {error.strerror}. Fix that and run it again to go on.") from error
 
 
 def _whole(data: PreparedData, root: Path) -> PreparedData:
@@ -100,12 +100,12 @@ class _Preparation:
         self._work = root / f".{key}-{self._version()}"
 
     def _version(self) -> str:
-        """Changes with all, beside the corpus itself, that pieces depend on."""
+        """Return a hash of everything but the corpus that pieces depend on."""
         settings = (WORK, version("tokenizers"), self._parts)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
     def run(self) -> None:
-        """Makes the corpus, unless another process does so meanwhile."""
+        """Prepare the corpus, unless another process does so meanwhile."""
 
         def waits() -> None:
             self._progress(Report("waiting for another process that prepares the same corpus"))
@@ -118,7 +118,7 @@ class _Preparation:
         except Unfinished:
             raise
         except DataError:
-            shutil.rmtree(self._work, ignore_errors=True)  # its text has to change, and so will its fingerprint
+            shutil.rmtree(self._work, ignore_errors=True)  # the fix changes the text, and so the fingerprint
             raise
         shutil.rmtree(self._work, ignore_errors=True)
 
@@ -186,7 +186,7 @@ class _Preparation:
         ]
 
     def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: _Found) -> Path:
-        """The tokenizer's file, as a piece: the one that the user named may change."""
+        """Return the tokenizer's file as a piece, because the file that the user named may change."""
         path = pieces["tokenizer"].whole()
         if path is not None:
             return path
@@ -194,7 +194,7 @@ class _Preparation:
         if spec.path is not None:
             content = load_tokenizer(Path(spec.path)).content
         else:
-            self._progress(Report("learning the tokenizer"))
+            self._progress(Report("training the tokenizer"))
             content = Tokenizer.train(_sample(distinct, LEARN_BYTES / found.train_bytes), spec.vocab_size).content
         with pieces["tokenizer"].writing() as piece:
             piece.write(content)
@@ -211,7 +211,7 @@ class _Preparation:
     def _assemble(
         self, pieces: Pieces, encoded: list[Encoded], tokenizer: Tokenizer
     ) -> tuple[dict[str, Path], SplitRecord, SplitRecord]:
-        """Files of the shards under their names, and the records of training and held-out documents."""
+        """Return the files of the shards by name, and the records of training and held-out documents."""
         ordered = self._work / "heldout.tokens"
         heldout = write_heldout(encoded, ordered)
         train_files = [(part.train, part.train_tokens) for part in encoded]
@@ -249,7 +249,7 @@ class _Preparation:
         )
 
     def _publish(self, manifest: Manifest, files: dict[str, Path]) -> None:
-        """The files under their names in one folder, which becomes the corpus in one step."""
+        """Move the files into one folder under their names, and make it the corpus in one step."""
         folder = self._work / "whole"
         folder.mkdir(exist_ok=True)
         for name, path in files.items():
@@ -262,7 +262,7 @@ class _Preparation:
         except OSError:
             if not (self._root / self._key).exists():
                 raise
-            # Another process was first, with the same tokens, on a file system without locks.
+            # Another process prepared the same tokens, on a file system without locks.
 
     def _watch(self, phase: str, total: int = 0) -> Watch:
         def watch(counts: Counts) -> None:
@@ -273,7 +273,7 @@ class _Preparation:
 
 
 def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
-    """Training documents, in order: all of them, or those of about a share whose digests are smallest at one place."""
+    """Yield about a share of the training documents, in order, chosen by some bytes of their digests."""
     for part in distinct:
         for document in part.documents():
             if document.lot is None and int.from_bytes(document.digest[16:24], "big") < share * 2**64:
@@ -281,7 +281,7 @@ def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
 
 
 def _content(distinct: Sequence[Distinct]) -> str:
-    """A hash over the SHA-256 of every distinct document, in order."""
+    """Return a hash over the SHA-256 of every distinct document, in order."""
     whole = hashlib.sha256()
     for part in distinct:
         whole.update(part.digests())

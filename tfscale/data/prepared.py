@@ -22,12 +22,12 @@ class PreparedData:
 
     @property
     def heldout_bytes_per_token(self) -> float:
-        """UTF-8 bytes that a held-out token stands for, each end-of-text token counted as one byte."""
+        """UTF-8 bytes of held-out text per token. An end-of-text token counts as one byte."""
         return self.manifest.heldout.bytes_per_token
 
 
 def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
-    """Opens a prepared folder; tokens stay on disk until they are read.
+    """Open a prepared folder. Tokens stay on disk until they are read.
 
     Raises:
         DataError: the folder is not a prepared corpus, is damaged, or is not the one with this fingerprint.
@@ -47,11 +47,11 @@ def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
 
 
 def verify_data(data: PreparedData, known: Path | None = None) -> None:
-    """Reads every file of a prepared corpus and compares it with the manifest.
+    """Read every file of a prepared corpus and compare it with the manifest.
 
     Args:
-        known: a folder where it is remembered that large files were whole; while they have the same size and time they
-            are not read again.
+        known: folder where it is remembered that large files were whole. They are not read again while they have the
+            same size and time.
 
     Raises:
         DataError: a file is not what was written.

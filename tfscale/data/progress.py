@@ -1,4 +1,4 @@
-"""How far a preparation is."""
+"""The progress of a preparation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Report:
-    """One look at a phase."""
+    """The progress of one phase."""
 
     phase: str
     done: int = 0
-    """Bytes."""
+    """Bytes that have been processed."""
     total: int = 0
-    """Of the whole phase, about. 0: not known."""
+    """Bytes of the whole phase, about. 0 if that is not known."""
     found: int = 0
-    """Of those that are done: what an earlier attempt had done, which says nothing about speed."""
+    """Bytes out of `done` that an earlier attempt had processed. They say nothing about speed."""
     documents: int = 0
-    """Of this attempt."""
+    """Documents that this attempt has processed."""
     tokens: int = 0
-    """Of this attempt."""
+    """Tokens that this attempt has written."""
 
 
 Progress = Callable[[Report], None]
-"""Called several times a second at most, and at the beginning and end of each phase."""
+"""A function that is called a few times per second at most, and at the beginning and the end of each phase."""
 
 
 def silent(report: Report) -> None:
-    """Tells nobody."""
+    """Do nothing with a report."""

@@ -1,4 +1,4 @@
-"""Documents out of files of text: how the files are divided into units of work, and how each is read."""
+"""Divide text files into units of work, and read documents from them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,24 +10,25 @@ from typing import IO, Any, assert_never
 from tfscale.data.entries import FaultyEntry, parse, text_of
 from tfscale.data.errors import DataError
 from tfscale.data.kinds import Kind, kind_of
-from tfscale.data.packing import Packing, damaged, packing_of, pyarrow_for, telling_damage, unpacked
+from tfscale.data.packing import Packing, damaged, packing_of, pyarrow_for, reporting_damage, unpacked
 from tfscale.data.utf8 import decode
 
 UNIT_BYTES = 1 << 26
-"""Of files, that one process reads at once: enough that starting does not count, little enough to be done again."""
+"""Size of the files that one process reads at once: large beside the cost of starting,
+small enough to be done again."""
 ROWS = 512
-"""Of Parquet, that are read at once."""
+"""Rows of Parquet that are read at once."""
 OBJECTS = "Each line of JSON lines is one JSON object."
 BLANK = " \t\r\n\v\f"
-"""White space, of which a line or file may consist without being faulty."""
+"""White space. A line or file of nothing else is not a fault."""
 NOT_TEXT = " If the file holds no documents, take it out of the folder."
 ONE_DOCUMENT = "A .json file is JSON lines, an array of objects, or one object."
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of a file: of uncompressed JSON lines those that begin at the bytes start to stop - 1, of Parquet
-    these row groups, of others all of it (start 0, stop None)."""
+    """Part of a file. In uncompressed JSON lines, `start` and `stop` are bytes: the lines that begin between them. In
+    Parquet they are row groups. Other files are read whole (start 0, stop None)."""
 
     file: Path
     kind: Kind
@@ -39,7 +40,7 @@ class Span:
         """Read the documents, in order.
 
         Raises:
-            DataError: as those of a part.
+            DataError: bytes that are not UTF-8, JSON without the text's key, damaged files.
         """
         match self.kind:
             case "text":
@@ -58,12 +59,12 @@ class Span:
 
 @dataclass(frozen=True)
 class TextPart:
-    """Some of a corpus' documents: what one process reads at once."""
+    """The documents that one process reads at once."""
 
     spans: tuple[Span, ...]
     text_key: str
     size: int
-    """Bytes of files, about."""
+    """Size of the files in bytes, about."""
 
     def documents(self) -> Iterator[str]:
         """Read the documents, in order.
@@ -75,8 +76,8 @@ class TextPart:
 
 
 def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
-    """Divide files into parts of about UNIT_BYTES each, in order: large ones cut, small ones together. Only
-    uncompressed JSON lines and Parquet can be cut.
+    """Divide files into parts of about UNIT_BYTES each, in order. Large files are cut and small ones are taken
+    together; only uncompressed JSON lines and Parquet can be cut.
 
     Raises:
         DataError: a Parquet file is damaged, or a file is not compressed as its name says.
@@ -95,7 +96,7 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
 
 
 def _spans(file: Path) -> Iterator[tuple[Span, int]]:
-    """Divide a file into stretches, and say the bytes of each."""
+    """Divide a file into spans, and yield each with its size in bytes."""
     size, kind = file.stat().st_size, kind_of(file.name)
     assert kind is not None, f"{file} is listed as text"
     packing = None if kind == "parquet" else packing_of(file)
@@ -176,7 +177,7 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
 
 
 def _is_lines(file: Path, content: IO[bytes]) -> bool:
-    """Tell whether the first line that is not blank is a whole object: then a .json file holds JSON lines."""
+    """Return True if the first line that is not blank is a whole object, so that a .json file holds JSON lines."""
     position = 0
     for line in content:
         text = decode(file, line, position).strip(BLANK)
@@ -193,7 +194,7 @@ def _is_lines(file: Path, content: IO[bytes]) -> bool:
 def _parquet(file: Path) -> Iterator[Any]:
     pyarrow = pyarrow_for(file)
     try:
-        with telling_damage(file), pyarrow.parquet.ParquetFile(file) as rows:
+        with reporting_damage(file), pyarrow.parquet.ParquetFile(file) as rows:
             yield rows
     except pyarrow.ArrowException as error:
         raise damaged(file, error) from error

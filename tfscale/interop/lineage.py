@@ -1,4 +1,4 @@
-"""Where a stage comes from: its ancestors, as far as they are still there."""
+"""The lineage of a finished stage, and its record in an exported folder."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tfscale.stage.spec import what_of
 
 
 def lineage_of(stage: Finished) -> list[Finished]:
-    """The stage and its ancestors, oldest first.
+    """Return the stage and its ancestors, oldest first.
 
     Raises:
         UserFault: a parent's folder is missing or damaged.
@@ -25,7 +25,7 @@ def lineage_of(stage: Finished) -> list[Finished]:
 
 
 def record(stage: Finished) -> dict[str, Any]:
-    """What lineage.json says of one stage."""
+    """Return the entry of one stage in lineage.json."""
     result = to_dict(stage.result)
     return {
         "stage": stage.folder.resolve().name,

@@ -150,7 +150,7 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
     `sequential.N`."""
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # the reader raises whatever a damaged or a foreign file brings it to
+    except Exception as error:  # a damaged or foreign file can raise anything
         what = next(iter(str(error).strip().splitlines()), repr(error))
         raise UserFault([f"{file}: cannot be read as weights alone, without running code: {what}"]) from error
     if not isinstance(held, dict):

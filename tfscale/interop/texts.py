@@ -12,7 +12,7 @@ from tfscale.data.errors import DataError
 from tfscale.data.listing import left_out_words
 from tfscale.data.text import TextSource
 from tfscale.data.tokenizer import Tokenizer, pieces
-from tfscale.data.unknown import MEND, unknown_words
+from tfscale.data.unknown import FIX, unknown_words
 from tfscale.faults import UserFault
 
 
@@ -60,7 +60,7 @@ def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> Encoded
     tokens = len(text.tokens) - 1
     if text.unknown > max_unknown * tokens:
         words = unknown_words(text.unknown, tokens)
-        raise UserFault([f"--text {path}: data.max_unknown={max_unknown}: {words}. {MEND}"])
+        raise UserFault([f"--text {path}: data.max_unknown={max_unknown}: {words}. {FIX}"])
     return text
 
 

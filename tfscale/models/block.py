@@ -1,4 +1,4 @@
-"""A pre-norm decoder block, made of the projections of a model family."""
+"""Pre-norm decoder block, made of the projections of a model family."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,12 +10,12 @@ LAYER_NORM_EPS = 1e-5
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then + ffn(norm(x)).
+    """Decoder block: x + attention(norm(x)), then + ffn(norm(x)).
 
     Args:
-        qkv: [..., d_model] to queries, keys and values [..., 3, d_model].
-        output: what the attention has mixed, [..., d_model] to [..., d_model].
-        ffn: [..., d_model] to [..., d_model].
+        qkv: projection of [..., d_model] to queries, keys and values [..., 3, d_model].
+        output: projection of the attention's result, [..., d_model] to [..., d_model].
+        ffn: feed-forward network, [..., d_model] to [..., d_model].
         norm_gains: whether the norms have gains; they never have biases.
     """
 
@@ -23,7 +23,7 @@ class Block(nn.Module):
         self, d_model: int, n_head: int, qkv: nn.Module, output: nn.Module, ffn: nn.Module, norm_gains: bool
     ) -> None:
         super().__init__()
-        # The order of the modules is that of the weights, whose gradients' norms are summed in it.
+        # The order of the modules is the order in which the norms of gradients are summed.
         self.attention_norm = nn.LayerNorm(d_model, LAYER_NORM_EPS, elementwise_affine=norm_gains, bias=False)
         self.attention = Attention(n_head, qkv, output)
         self.ffn_norm = nn.LayerNorm(d_model, LAYER_NORM_EPS, elementwise_affine=norm_gains, bias=False)
@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention, rotary on the first `rotary_dims` of each head."""
+    """Causal multi-head self-attention with rotary positions."""
 
     def __init__(self, n_head: int, qkv: nn.Module, output: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a model has read, kept as keys and values, so that the next token costs one position instead of all of them."""
+"""Keys and values of the tokens that a model has read, so that the next token costs one position."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,11 +13,11 @@ class LayerPast(Protocol):
     """The positions that one layer's attention has seen."""
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Adds new positions, [batch, head, time, head_dim].
+        """Add new positions, [batch, head, time, head_dim].
 
         Returns:
-            Keys and values of all positions, and the mask between the new ones and all, true where one is seen: [time,
-            all] or [batch, 1, time, all]; None where every new one sees all.
+            Keys and values of all positions, and the mask between new and all positions, True where one is seen: [time,
+            all] or [batch, 1, time, all]; None if every new position sees all.
         """
 
 
@@ -26,41 +26,41 @@ class Past(Protocol):
 
     @property
     def length(self) -> int:
-        """How many."""
+        """Number of positions."""
 
     @property
     def layers(self) -> Sequence[LayerPast]:
-        """One of each block."""
+        """One entry per block."""
 
 
 def causal_mask(time: int, total: int, device: torch.device) -> Tensor:
-    """True where one of the last `time` positions sees one of all `total`: itself and those before it."""
+    """Return the mask [time, total] of the last `time` of `total` positions: each sees itself and those before it."""
     return torch.ones(time, total, dtype=torch.bool, device=device).tril(total - time)
 
 
 class Cache:
-    """Room for one context of positions, filled from its beginning."""
+    """Cache with space for one context of positions, filled from the beginning."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.layers = [_LayerCache(config) for _ in range(config.n_layer)]
 
     @property
     def length(self) -> int:
-        """Positions that are held."""
+        """Number of positions in the cache."""
         return self.layers[0].length
 
 
 class _LayerCache:
     def __init__(self, config: ModelConfig) -> None:
-        self._room = (config.n_head, config.context, config.d_model // config.n_head)
+        self._shape = (config.n_head, config.context, config.d_model // config.n_head)
         self._held: Tensor | None = None
         self.length = 0
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         time = keys.shape[2]
         if self._held is None:
-            self._held = keys.new_empty(2, len(keys), *self._room)
-        assert self.length + time <= self._room[1], "whoever reads beyond the context slides the window first"
+            self._held = keys.new_empty(2, len(keys), *self._shape)
+        assert self.length + time <= self._shape[1], "the caller slides the window before it exceeds the context"
         self._held[0, :, :, self.length : self.length + time] = keys
         self._held[1, :, :, self.length : self.length + time] = values
         self.length += time

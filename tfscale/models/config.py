@@ -1,4 +1,4 @@
-"""What a model is, as a frozen value. The module, its counts and its growth are all derived from it.
+"""Description of a model, as a frozen value from which the module, its counts and its growth follow.
 
 Planning reads these classes too, so torch is imported only where a module is built.
 """
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 Init = Literal["official", "scaled"]
-"""How first weights are drawn: `official`, as in the configs of arXiv 2410.23168; `scaled`, for shapes far from those.
-"""
+"""Initialisation: `official`, as in the configs of arXiv 2410.23168; `scaled`, for shapes far from those."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(ABC):
-    """A causal decoder with tied embeddings. A family is a subclass, which says what a block of it is; all counts are
-    exact, and a test holds the shipped ones against built models."""
+    """Config of a causal decoder with tied embeddings. Each family is a subclass, which defines the block and its
+    counts; tests compare the counts with those of built models."""
 
     n_layer: int
     d_model: int
@@ -38,7 +37,7 @@ class ModelConfig(ABC):
     title: ClassVar[str]
     """Name in prose."""
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "blocks")
-    """Modes of activation checkpointing that differ for this family, cheapest first."""
+    """Modes of activation checkpointing that this family has, cheapest first."""
     keeps_casts: ClassVar[bool] = True
     """Whether autocast keeps copies of a block's matrices in bf16 for the backward pass."""
 
@@ -65,18 +64,18 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def build_block(self) -> "nn.Module":
-        """Return a block without first values. Its forward pass takes the states [batch, time, d_model], a
+        """Return an uninitialised block. Its forward pass takes states [batch, time, d_model], a
         `tfscale.models.rotary.Rotation` or None, and a `tfscale.models.cache.LayerPast` or None, and returns states.
-        `tfscale.models.block.Block` makes one out of projections."""
+        `tfscale.models.block.Block` builds one from projections."""
 
     @property
     @abstractmethod
     def block_matrices(self) -> int:
-        """Values in a block's matrices; each makes two FLOPs per token."""
+        """Number of values in a block's matrices; each costs two FLOPs per token."""
 
     @property
     def block_vectors(self) -> int:
-        """Values in the gains and biases of a block."""
+        """Number of values in the gains and biases of a block."""
         return 0
 
     @property
@@ -90,8 +89,8 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def layer_temporaries(self, execution: Execution) -> int:
-        """Return the most bytes that the backward pass of one layer makes: gradients of its scores or hidden values,
-        and of its weights."""
+        """Return the bytes that the backward pass of the largest layer allocates: gradients of its scores or hidden
+        values, and of its weights."""
 
     @abstractmethod
     def init_std(self, name: str) -> float:
@@ -99,7 +98,7 @@ class ModelConfig(ABC):
 
     @property
     def residual_std(self) -> float:
-        """Standard deviation of the first values of what writes into the residual stream.
+        """Standard deviation of the first values of matrices that write into the residual stream.
 
         `official`: 2 / n_layer / sqrt(d_model) (`wang_init`, the `output_layer_init_method` of the official configs).
         `scaled`: 1 / sqrt(2 n_layer d_model), GPT-2's, which is less in models of few layers.
@@ -109,13 +108,13 @@ class ModelConfig(ABC):
 
     @property
     def shape(self) -> tuple[str, str]:
-        """What distinguishes the sizes of this family, as a heading and its value, for tables."""
+        """Heading and value of a table row that tells sizes of this family apart."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property
     @abstractmethod
     def details(self) -> str:
-        """The fields that only this family has, in prose."""
+        """Fields that only this family has, in prose."""
 
 
 def rotary_dims(config: ModelConfig) -> int:

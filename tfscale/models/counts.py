@@ -1,8 +1,8 @@
 """Exact counts from a model's config, without building it: parameters, FLOPs, memory.
 
-FLOPs count a multiplication and an addition as two, attention over the full context squared (no causal halving, as
-in the paper's Table 3 and in torch.utils.flop_counter), and a backward pass as twice the forward one. A test holds
-the matrix products against torch.utils.flop_counter for both families.
+A multiplication and an addition count as two FLOPs; attention is over the full context squared, without causal halving
+(as in the paper's Table 3 and in torch.utils.flop_counter); a backward pass is twice a forward pass. A test compares
+the matrix products with torch.utils.flop_counter.
 """
 
 from dataclasses import astuple, dataclass
@@ -13,42 +13,42 @@ from tfscale.models.tiles import logit_rows
 
 
 def parameters(config: ModelConfig) -> int:
-    """Trained values of the whole model; the tied embedding counts once."""
+    """Return the number of trained values of a model; the tied embedding counts once."""
     return non_embedding_parameters(config) + config.vocab_size * config.d_model
 
 
 def non_embedding_parameters(config: ModelConfig) -> int:
-    """Trained values of the blocks and the final norm. TokenFormer: 2 L d (n_q + n_k + n_v + n_o + n_ffn) and the
-    final norm's 2 d (paper, Table 3)."""
+    """Return the number of trained values of the blocks and the final norm. For a TokenFormer this is
+    2 L d (n_q + n_k + n_v + n_o + n_ffn) + 2 d (paper, Table 3)."""
     d = config.d_model
     return config.n_layer * (config.block_matrices + config.block_vectors) + 2 * d
 
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs of one token's forward pass, in a sequence of the model's context."""
+    """FLOPs per token of a forward pass over a sequence as long as the model's context."""
 
     projections: int
-    """Pattention or linear layers."""
+    """Matrix products of Pattention or linear layers."""
     attention: int
-    """Scores and mixing of tokens."""
+    """Attention scores, and the mixing of values by them."""
     logits: int
     norm: int
-    """Pattention's norm: square, sum and scale of each score. Element-wise, so no flop counter sees it."""
+    """Norm inside Pattention: square, sum and scale of each score. Element-wise, so flop counters leave it out."""
 
     @property
     def forward(self) -> int:
-        """All parts of a token's forward pass."""
+        """FLOPs per token of the whole forward pass."""
         return self.projections + self.attention + self.logits + self.norm
 
     @property
     def training(self) -> int:
-        """Forward and backward pass of a token: the model FLOPs that the compute ledger adds up."""
+        """Model FLOPs per token of a forward and a backward pass, which the compute ledger adds up."""
         return 3 * self.forward
 
 
 def flops(config: ModelConfig) -> Flops:
-    """FLOPs a token of a model's forward pass."""
+    """Return the FLOPs per token of a model's forward pass."""
     return Flops(
         projections=2 * config.n_layer * config.block_matrices,
         attention=4 * config.n_layer * config.d_model * config.context,
@@ -58,36 +58,37 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Of a device's memory, what a training step may be planned to take; the rest is for what is not counted here."""
+"""Share of a device's memory that a training step may be planned to take; the rest is for what is not counted here."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one device at the peak of a training step: weights in float32 and what the optimizer keeps for them, the
-    gradients of earlier micro-batches held."""
+    """Bytes on one device at the peak of a training step, with weights in float32 and the gradients of earlier
+    micro-batches held."""
 
     weights: int
     gradients: int
-    """Of all weights; of the embedding alone where the others are used up as soon as they are made."""
+    """Gradients of all weights, or of the embedding alone if the others are used as soon as they are computed."""
     moments: int
+    """Tensors that the optimizer keeps per weight."""
     activations: int
-    """What the backward pass needs from the forward one, logits apart."""
+    """Activations kept for the backward pass, without those of the logits."""
     logits: int
-    """What the loss makes of the logits, which are never whole: gradients of the last states and of the embedding."""
+    """Gradients of the last states and of the embedding, which the loss computes along with the logits."""
     temporary: int
-    """The most that is held for a while and dropped: a tile of logits; or tiles of a layer's scores and the gradients
-    of its weights, and the block's activations if they are made again."""
+    """Largest temporary: a tile of logits; or tiles of a layer's scores and the gradients of its weights, and the
+    block's activations if they are computed again."""
     gathered: int
-    """Whole weights of what is being worked on, where a device holds a shard: the embedding, this block, the next."""
+    """Whole weights gathered from shards: the embedding, the current block and the next one."""
 
     @property
     def total(self) -> int:
-        """All parts together."""
+        """Sum of all parts."""
         return sum(astuple(self))
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Memory of a training step on one device. `python -m benchmarks memory` compares it with real steps."""
+    """Return the memory of a training step on one device. `python -m benchmarks memory` compares it with real steps."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context
@@ -108,14 +109,14 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
 
 
 def _kept_by_blocks(config: ModelConfig, execution: Execution) -> int:
-    """Bytes a token."""
+    """Return the bytes per token that all blocks keep for the backward pass."""
     if execution.recompute == "blocks":
-        return config.n_layer * 4 * config.d_model  # their inputs
+        return config.n_layer * 4 * config.d_model  # the blocks' inputs
     return config.n_layer * config.block_activations(execution)
 
 
 def _casts(config: ModelConfig, execution: Execution) -> int:
-    """Weights in bf16, which autocast keeps for the backward pass of linear layers."""
+    """Return the bytes of weights in bf16 that autocast keeps for the backward pass of linear layers."""
     whole = execution.recompute != "blocks" and execution.shards == 1
     if not config.keeps_casts or execution.activation_bytes == 4 or not whole:
         return 0
@@ -126,11 +127,11 @@ def _logits_tile(config: ModelConfig, execution: Execution) -> int:
     rows = logit_rows(execution.sequences * config.context, config.vocab_size, execution.device)
     if execution.activation_bytes == 4:
         return 4 * rows * config.vocab_size
-    # In bf16, then in float32, then their gradient in bf16; and the embedding and its gradient's part in bf16.
+    # Logits in bf16 and in float32, their gradient in bf16; the embedding and its part of the gradient in bf16.
     return 8 * rows * config.vocab_size + 4 * config.vocab_size * config.d_model
 
 
 def _gathered(config: ModelConfig, execution: Execution) -> int:
     block = config.block_matrices + config.block_vectors
-    # In the precision of the forward pass: this block, the next one, and this one's gradient before it is divided.
+    # In the precision of the forward pass: this block, the next one, and this block's gradient before it is sharded.
     return 4 * config.vocab_size * config.d_model + 3 * execution.activation_bytes * block

@@ -1,13 +1,13 @@
 """Cross-entropy of a model with tied embeddings, whose logits are never whole.
 
-The logits of some hundred tokens at a time become their part of the loss and, where one is wanted, of the gradient;
-then their buffer is used again. So they are made once, and a vocabulary of 50,304 costs one buffer of 100 MB on a CPU
-beside the gradients themselves, where the usual way keeps three values for every token and entry. It is also faster,
-because the buffer stays in the cache: at 2,048 entries and width 64 a forward and backward pass takes less than a
-third of the usual one's time on a CPU; at 50,304 and 768 it takes 10% less, within 5% of its three matrix products.
+The logits of some hundred tokens at a time contribute their part of the loss and, where it is wanted, of the gradient;
+then their buffer is reused. So logits are computed once, and a vocabulary of 50,304 costs one buffer of 100 MB on a CPU
+beside the gradients themselves, where the usual implementation keeps three values per token and vocabulary entry. It is
+also faster, because the buffer stays in the cache: at 2,048 entries and width 64 a forward and backward pass takes less
+than a third of the usual time on a CPU; at 50,304 and 768 it takes 10% less, within 5% of its three matrix products.
 
-torch 2.13 has a chunked `F.linear_cross_entropy` of its own. It is not used because torch 2.11 lacks it, because it
-does not know autocast, and because it keeps the embedding's gradient in the precision of the products.
+torch 2.13 has a chunked `F.linear_cross_entropy`. It is not used because torch 2.11 lacks it, because it ignores
+autocast, and because it keeps the embedding's gradient in the precision of the products.
 """
 
 import functools
@@ -27,16 +27,16 @@ Reduction = Literal["mean", "sum"]
 def cross_entropy(
     hidden: Tensor, embedding: Tensor, targets: Tensor, reduction: Reduction = "mean", fused: bool = False
 ) -> Tensor:
-    """-log softmax(hidden embedding^T)[target] in nats, summed over the tokens or averaged.
+    """Return -log softmax(hidden embedding^T)[target] in nats, summed over the tokens or averaged.
 
-    Products are made in the precision of `hidden`, or of autocast where it is on; exponentials, sums and the
-    embedding's gradient are float32 at least. torch.compile leaves the loop alone.
+    Products are computed in the precision of `hidden`, or of autocast if it is on; exponentials, sums and the
+    embedding's gradient in float32 at least. torch.compile does not compile the loop.
 
     Args:
         hidden: [..., d_model].
         embedding: [vocab_size, d_model].
         targets: [...], entries of the vocabulary.
-        fused: compiles the passes over the logits into few. They are most of the loss's time on a GPU, and little of it
+        fused: compile the passes over the logits into few. They take most of the loss's time on a GPU, and little of it
             on a CPU.
 
     Returns:
@@ -49,7 +49,7 @@ def cross_entropy(
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool = False) -> Tensor:
-    """The loss of every token [...], where `cross_entropy` gives their sum. It cannot be differentiated."""
+    """Return the loss of every token [...], whose sum `cross_entropy` returns. It cannot be differentiated."""
     losses = hidden.new_empty(targets.numel(), dtype=wide(product_dtype(hidden)))
     tokens = torch.compiler.disable(_by_chunks) if torch.compiler.is_compiling() else _by_chunks
     tokens(hidden.flatten(0, -2), embedding, targets.flatten(), fused, None, losses)
@@ -64,7 +64,8 @@ def _summed(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> 
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Makes the gradients along with the loss, while the logits are there; the backward pass scales them."""
+    """Cross-entropy whose forward pass computes the gradients too, as it has the logits; the backward pass scales
+    them."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> Tensor:
@@ -89,7 +90,7 @@ def _by_chunks(
     gradients: tuple[Tensor, Tensor] | None,
     losses: Tensor | None = None,
 ) -> Tensor:
-    """The summed loss of `hidden` [tokens, d_model]. Fills `losses` [tokens] and the `gradients`."""
+    """Return the summed loss of `hidden` [tokens, d_model], and fill `losses` [tokens] and the `gradients`."""
     dtype = product_dtype(hidden)
     weight, targets = embedding.to(dtype), targets[:, None]
     rows = logit_rows(len(hidden), len(embedding), hidden.device.type)
@@ -113,9 +114,9 @@ def _by_chunks(
 
 
 def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses [tokens, 1], and the gradient of the logits times `total`; overwrites the logits.
+    """Return losses [tokens, 1], the gradient of the logits times `total`, and `total`. The logits are overwritten.
 
-    `total` [tokens, 1] is the softmax's denominator. Dividing by it is left to where there are d_model values a token.
+    `total` [tokens, 1] is the softmax's denominator. The caller divides by it where there are d_model values per token.
     """
     scores = logits.to(wide(logits.dtype))
     scores -= scores.amax(-1, keepdim=True)

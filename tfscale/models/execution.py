@@ -1,11 +1,11 @@
-"""How a model is trained on one device, as far as its memory depends on it."""
+"""Execution of a training step on one device, as far as memory depends on it."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Recompute = Literal["none", "pattention", "blocks"]
-"""What the backward pass makes again instead of keeping it. `pattention`: the scores of every Pattention, tile by tile.
-`blocks`: everything inside a block but its input."""
+"""Activation checkpointing: what the backward pass computes again. `pattention`: the scores of every Pattention, tile
+by tile. `blocks`: everything inside a block but its input."""
 
 
 @dataclass(frozen=True)
@@ -13,14 +13,14 @@ class Execution:
     """One device's share of a training step."""
 
     sequences: int
-    """Sequences held at once: the micro-batch."""
+    """Sequences of a micro-batch."""
     activation_bytes: int = 4
-    """Of a value in the forward pass: 4 in float32, 2 under bf16 autocast."""
+    """Bytes per value in the forward pass: 4 in float32, 2 under bf16 autocast."""
     recompute: Recompute = "none"
     in_backward: bool = False
-    """Whether a weight is updated, and its gradient dropped, as soon as the backward pass has made it."""
+    """Whether a weight is updated, and its gradient dropped, as soon as the backward pass has computed it."""
     shards: int = 1
-    """Devices that weights, gradients and moments are divided among (FSDP)."""
+    """Number of devices that weights, gradients and optimizer state are sharded over (FSDP)."""
     device: str = "cpu"
     """A torch device type; tiles are larger on a GPU."""
     state_bytes: float = 8.0

@@ -18,7 +18,7 @@ def to_dict(config: ModelConfig) -> dict[str, Any]:
     """Return plain values for JSON, which `from_dict` reads back."""
     values = {"family": config.family, **asdict(config)}
     if config.init == "official":
-        del values["init"]  # as in files from before it was there
+        del values["init"]  # older files do not have it
     return values
 
 

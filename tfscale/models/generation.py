@@ -13,14 +13,14 @@ from tfscale.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn."""
+    """Settings by which the next token is drawn."""
 
     temperature: float = 0.8
-    """0 takes the likeliest token."""
+    """0: always the most likely token."""
     top_k: int = 0
-    """Among the k likeliest tokens; 0: among all."""
+    """Draw among the k most likely tokens; 0: among all."""
     top_p: float = 1.0
-    """Among the likeliest tokens whose probabilities together reach p; 1: among all."""
+    """Draw among the most likely tokens whose probabilities add up to p; 1: among all."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -33,22 +33,22 @@ class Sampling:
 
 
 class Reader:
-    """Reads a text as it grows, and says what may come next.
+    """Reader of a growing text, which returns the logits of the next token.
 
-    The model sees at most its context. When that is full the window slides: reading begins again from the last half of
-    the context, so that the work of a slide is shared by the many tokens that follow it.
+    The model sees at most its context. When that is full the window slides: the last half of the context is read again,
+    so that one slide serves many tokens.
     """
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)
         self.window: list[int] = []
-        """Tokens that the model sees."""
+        """Tokens that the model sees now."""
         self.slides = 0
-        """How often the window has slid."""
+        """Number of times that the window has slid."""
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int]) -> Tensor:
-        """Logits [vocab_size] of the token after `tokens`, which follow what was read before."""
+        """Return the logits [vocab_size] of the token after `tokens`, which follow what was read before."""
         context = self._model.config.context
         new = list(tokens)
         self.window += new
@@ -62,7 +62,8 @@ class Reader:
 
 
 def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: Sampling) -> Iterator[int]:
-    """Draws `count` tokens after `tokens`, which are at least one. The same seed draws the same tokens."""
+    """Yield `count` tokens drawn after `tokens`, of which there is at least one. The same seed draws the same
+    tokens."""
     random = torch.Generator().manual_seed(sampling.seed)
     reader = Reader(model)
     new: Sequence[int] = tokens
@@ -73,17 +74,17 @@ def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: 
 
 
 def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """One token by its logits [vocab_size]."""
+    """Return a token drawn by logits [vocab_size]."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     if sampling.top_k:
         threshold = logits.topk(min(sampling.top_k, len(logits))).values[-1]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
-    # Logits over a very low temperature would be infinite; their distances to the largest may be.
+    # At a very low temperature logits would become infinite; differences to the largest logit may.
     distances = (logits - logits.max()) / max(sampling.temperature, torch.finfo(logits.dtype).tiny)
     probabilities = torch.softmax(distances, dim=-1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
-        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # without the token itself: one always stays
+        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # excluding the token itself, so that one always stays
         probabilities[tokens[reached]] = 0.0
     return int(torch.multinomial(probabilities, 1, generator=random))

@@ -1,5 +1,5 @@
-"""Initialisation. Each tensor has a random stream of its own, named by (seed, tensor name), so that a tensor's
-values depend on nothing else: not on the order of layers, the device, or how many ranks build the model."""
+"""Initialisation. Each tensor has its own random stream, determined by the seed and the tensor's name, so that its
+values depend neither on the order of layers, nor on the device or the number of ranks."""
 
 import hashlib
 
@@ -11,14 +11,14 @@ from tfscale.models.language_model import LanguageModel
 
 
 def stream(seed: int, name: str) -> torch.Generator:
-    """A CPU generator that is a pure function of (seed, name)."""
+    """Return a CPU generator that is a pure function of (seed, name)."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int, part: str = "") -> Tensor:
-    """First values of the tensor called `name`, float32 on the CPU; `part` names a stream of its own for rows that
-    come later."""
+    """Return the first values of the tensor called `name`, in float32 on the CPU. `part` selects another stream, for
+    rows that are added later."""
     if name.endswith("norm.weight"):
         return torch.ones(shape)
     if name.endswith("norm.bias"):
@@ -28,14 +28,13 @@ def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: in
 
 @torch.no_grad()
 def init_weights(model: LanguageModel, seed: int) -> None:
-    """Fills every parameter of a model built by `build_model`."""
+    """Initialise every parameter of a model."""
     for name, parameter in model.named_parameters():
         parameter.copy_(init_tensor(name, parameter.shape, model.config, seed))
 
 
 def build_model(config: ModelConfig, seed: int | None = None, device: torch.device | str = "cpu") -> LanguageModel:
-    """The model of a config; with a seed its weights are initialised, without one they are whatever memory held
-    (to be loaded), and on the meta device they hold nothing."""
+    """Return the model of a config. Without a seed its weights are uninitialised, to be loaded from a checkpoint."""
     with torch.device(device):
         model = LanguageModel(config)
     if seed is not None:

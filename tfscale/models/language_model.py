@@ -1,4 +1,4 @@
-"""The causal decoder, whose blocks are those of a model family."""
+"""Causal decoder, whose blocks are those of a model family."""
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from tfscale.models.tied_embedding import look_up
 
 
 class LanguageModel(nn.Module):
-    """A causal decoder with tied embeddings. Build it with `build_model`; `init_weights` fills its parameters."""
+    """Causal decoder with tied embeddings. `tfscale.models.init.build_model` builds and initialises one."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class LanguageModel(nn.Module):
 
     @property
     def recompute(self) -> Recompute:
-        """What the backward pass makes again instead of keeping it; "none" unless set."""
+        """Mode of activation checkpointing."""
         return self._recompute
 
     @recompute.setter
@@ -40,17 +40,18 @@ class LanguageModel(nn.Module):
                 module.recompute = what == "pattention"
 
     def compile_parts(self) -> None:
-        """Compiles each block on its own, so that they share one compilation, and what the loss does to its logits."""
+        """Compile each block by itself, so that all share one compilation, and the passes of the loss over its
+        logits."""
         for block in self.blocks:
             block.compile()
         self._fused_loss = True
 
     def hidden(self, tokens: Tensor, past: Past | None = None, positions: Tensor | None = None) -> Tensor:
-        """tokens [batch, time] to the normalised states [batch, time, d_model] that the logits are made from. With a
-        `past` the tokens follow what it holds, and are added to it.
+        """Return the normalised states [batch, time, d_model] of tokens [batch, time], of which logits are products.
 
         Args:
-            positions: [time] or [batch, time]; by default they count on from what `past` holds.
+            past: the positions before the tokens, to which theirs are added.
+            positions: [time] or [batch, time]; by default they continue those of `past`.
         """
         return self._hidden(F.embedding(tokens, self.embedding), past, positions)
 
@@ -67,17 +68,17 @@ class LanguageModel(nn.Module):
         return normed
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens [batch, time] to logits [batch, time, vocab_size]."""
+        """Return the logits [batch, time, vocab_size] of tokens [batch, time]."""
         return self.hidden(tokens) @ self.embedding.T
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Cross-entropy in nats a token; `targets` [batch, time] are the next tokens."""
+        """Return the cross-entropy in nats per token, or summed; `targets` [batch, time] are the next tokens."""
         x, embedding = look_up(tokens, self.embedding)
         return cross_entropy(self._hidden(x), embedding, targets, reduction, self._fused_loss)
 
     @torch.no_grad()
     def sequence_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of every sequence [batch], in nats, summed over its tokens; without gradients."""
+        """Return the cross-entropy of every sequence [batch] in nats, summed over its tokens, without gradients."""
         return token_losses(self.hidden(tokens), self.embedding, targets, self._fused_loss).sum(-1)
 
 

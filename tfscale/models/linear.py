@@ -1,4 +1,4 @@
-"""Projections of the Transformer."""
+"""Linear projections of the Transformer."""
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,13 @@ class QKVLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(3 * d_model, d_model))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., d_model] to [..., 3, d_model]."""
+        """Return queries, keys and values [..., 3, d_model] of x [..., d_model]."""
         out: Tensor = F.linear(x, self.weight).unflatten(-1, (3, -1))
         return out
 
 
 class FeedForward(nn.Module):
-    """A two-layer GELU network."""
+    """Two-layer GELU network."""
 
     def __init__(self, d_model: int, d_ff: int) -> None:
         super().__init__()

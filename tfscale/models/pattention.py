@@ -12,7 +12,7 @@ from tfscale.models.tiled_pattention import NORM_EPS, Projections, tiled_pattent
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
-    """Theta of Eq. 4: scores [..., n] of one group to weights [..., n]."""
+    """Return the weights [..., n] of one group from its scores [..., n]: Theta of Eq. 4."""
     if kind == "l2_norm_gelu":
         return F.gelu(scores * _scale(scores, tau))
     if kind == "l1_norm_gelu":
@@ -26,8 +26,8 @@ def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
 
 
 def _scale(scores: Tensor, tau: float) -> Tensor:
-    """tau over the L2 norm."""
-    # The sum of squares is taken in float32 at least: n is in the thousands and bf16 has 8 bits.
+    """Return tau over the L2 norm."""
+    # Squares are summed in float32 at least: n is in the thousands, and bf16 has 8 bits.
     wide = scores if scores.dtype == torch.float64 else scores.float()
     return torch.rsqrt(wide.square().sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)
 
@@ -35,42 +35,39 @@ def _scale(scores: Tensor, tau: float) -> Tensor:
 def pattention(
     x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool = False
 ) -> Tensor:
-    """Theta(x K^T) V, each group of parameter tokens normalised on its own (Eqs. 4 and 16).
+    """Return Theta(x K^T) V, each group of parameter tokens normalised on its own (Eqs. 4 and 16).
 
     Args:
         x: [..., d_in].
         keys: [n, d_in].
         values: [n, d_out].
         groups: sizes sum to n.
-        recompute: keeps nothing of size n for the backward pass, but makes it again there.
+        recompute: keep nothing of size n for the backward pass, and compute it again there.
 
     Returns:
         [..., d_out].
     """
     if _in_tiles(kind):
         return tiled_pattention(x, [(keys, values)], groups, recompute).squeeze(-2)
-    return _written_out(x, keys, values, groups, kind, recompute)
+    return _defined(x, keys, values, groups, kind, recompute)
 
 
 def pattentions(
     x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, recompute: bool = False
 ) -> Tensor:
-    """`pattention` of the same x with the keys and values of several projections, all of one shape: [..., projections,
-    d_out]."""
+    """Return `pattention` of x for several projections of one shape, [..., projections, d_out]."""
     if _in_tiles(kind):
         return tiled_pattention(x, projections, groups, recompute)
-    return torch.stack([_written_out(x, *each, groups, kind, recompute) for each in projections], dim=-2)
+    return torch.stack([_defined(x, *each, groups, kind, recompute) for each in projections], dim=-2)
 
 
 def _in_tiles(kind: NormActivation) -> bool:
-    """The paper's own kind is computed in tiles, which was faster at every shape that was measured. The others are
-    written out as they read, and so is what torch.compile is given: it fuses the norm and GELU."""
+    """Return whether a kind is computed in tiles: the paper's own, which was faster at every measured shape.
+    torch.compile gets the definition instead, as it fuses norm and GELU."""
     return kind == "l2_norm_gelu" and not torch.compiler.is_compiling()
 
 
-def _written_out(
-    x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool
-) -> Tensor:
+def _defined(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool) -> Tensor:
     if recompute and torch.is_grad_enabled():
         out: Tensor = checkpoint(
             plain_pattention, x, keys, values, groups, kind, use_reentrant=False, preserve_rng_state=False
@@ -80,7 +77,7 @@ def _written_out(
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """The definition of `pattention`, with autograd's backward pass."""
+    """Return `pattention` by its definition, with autograd's backward pass."""
     scores = x @ keys.T
     if len(groups) == 1:
         return norm_activation(scores, groups[0].tau, kind) @ values
@@ -90,10 +87,10 @@ def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, ki
 
 
 class Pattention(nn.Module):
-    """One projection made of parameter tokens. `keys` [n, d_in] and `values` [n, d_out] are its only parameters."""
+    """Projection made of parameter tokens. `keys` [n, d_in] and `values` [n, d_out] are its only parameters."""
 
     recompute = False
-    """Whether the backward pass makes the scores again."""
+    """Whether the backward pass computes the scores again."""
 
     def __init__(self, d_in: int, d_out: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()
@@ -106,8 +103,8 @@ class Pattention(nn.Module):
 
 
 class QKVPattention(nn.Module):
-    """The query, key and value projections, made together since they share their input; the three modules hold their
-    weights, and are not called."""
+    """Query, key and value projections, computed together because they share their input. The three modules hold the
+    weights and are not called."""
 
     def __init__(self, d_model: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()
@@ -116,7 +113,7 @@ class QKVPattention(nn.Module):
         self.value = Pattention(d_model, d_model, groups, kind)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., d_model] to [..., 3, d_model]."""
+        """Return queries, keys and values [..., 3, d_model] of x [..., d_model]."""
         parts = (self.query, self.key, self.value)
         projections = [(part.keys, part.values) for part in parts]
         return pattentions(x, projections, self.query.groups, self.query.kind, self.query.recompute)

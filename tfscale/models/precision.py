@@ -1,4 +1,4 @@
-"""What autocast means inside an autograd function, which autocast itself does not enter."""
+"""Precision of products inside autograd functions, where autocast has no effect by itself."""
 
 import contextlib
 from contextlib import AbstractContextManager
@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """The precision of a matrix product with `x`: its own, or autocast's where that is on. Autocast leaves float64."""
+    """Return the precision of a matrix product with `x`: its own, or that of autocast if it is on and x is not
+    float64."""
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(kind)
@@ -16,7 +17,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """Where every product has the precision of its operands."""
+    """Return a context in which every product has the precision of its operands."""
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
@@ -24,13 +25,13 @@ def without_autocast(x: Tensor) -> AbstractContextManager[None]:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The precision of long sums over values of `dtype`: float32 at least."""
+    """Return the precision of long sums over values of `dtype`: float32 at least."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
-    """Adds a product to a total that may be wider than its factors, in place. The `first` one
-    is written over what is there, which saves filling the total with zeros."""
+    """Add a product to a total that may be wider than its factors, in place. The `first` product overwrites the total,
+    which saves filling it with zeros."""
     if first:
         product(a, b, out=total)
     elif a.dtype == total.dtype:
@@ -40,7 +41,7 @@ def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> Non
 
 
 def product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Writes a product where it may be wider than its factors."""
+    """Write a product into a tensor that may be wider than its factors."""
     if a.dtype == out.dtype:
         torch.mm(a, b, out=out)
     else:

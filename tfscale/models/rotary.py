@@ -1,4 +1,4 @@
-"""Rotary positions: dimensions of queries and keys that turn with the position."""
+"""Rotary position embeddings of queries and keys."""
 
 from typing import Any, NamedTuple
 
@@ -12,16 +12,16 @@ ROTARY_BASE = 10_000.0
 
 
 class Rotation(NamedTuple):
-    """The factors of the first r dimensions of a head, and of their swapped halves, at some positions."""
+    """Factors of the first r dimensions of a head, and of their swapped halves, at some positions."""
 
     cos: Tensor
     """[time, 1, r] or [batch, time, 1, r]."""
     sin: Tensor
-    """The same shape, negative in the first half."""
+    """Shaped like `cos`, and negative in the first half."""
 
 
 def rotary_table(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> Rotation | None:
-    """The rotation at `positions`, [time] or [batch, time]; None where nothing rotates.
+    """Return the rotation at `positions`, [time] or [batch, time]; None if nothing rotates.
 
     Inverse frequencies are 10000^(-2j/r) over the r rotating dimensions (the official GPU configs' `rotary_pct`).
     """
@@ -36,7 +36,7 @@ def rotary_table(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> 
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turns the two halves of the first r dimensions of x [..., time, n_head, head_dim] against each other."""
+    """Rotate the first r dimensions of x [..., time, n_head, head_dim]."""
     cos, sin = rotation
     r = cos.shape[-1]
     turning, still = x.split([r, x.shape[-1] - r], dim=-1)
@@ -44,7 +44,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, of which queries and keys are rotated, all [batch, time, n_head, head_dim].
+    """Return rotated queries, rotated keys and values, each [batch, time, n_head, head_dim].
 
     Args:
         qkv: [batch, time, 3, n_head, head_dim], no leaf, and not to be used any more: what turns is overwritten, which
@@ -52,7 +52,7 @@ def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tenso
     """
     if rotation is None or torch.compiler.is_compiling():
         q, k, v = qkv.unbind(2)
-        # The values as a view would keep all of qkv for the backward pass.
+        # A view of the values would keep all of qkv for the backward pass.
         return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v.contiguous())
     heads: tuple[Tensor, Tensor, Tensor] = _RotatedHeads.apply(qkv, *rotation)  # type: ignore[no-untyped-call]
     return heads
@@ -77,7 +77,7 @@ class _RotatedHeads(torch.autograd.Function):
 
 
 def _turning(qkv: Tensor, cos: Tensor) -> Tensor:
-    """The dimensions of queries and keys that turn, as a view [batch, time, 2, n_head, r]."""
+    """Return the rotating dimensions of queries and keys, as a view [batch, time, 2, n_head, r]."""
     return qkv[:, :, :2, :, : cos.shape[-1]]
 
 

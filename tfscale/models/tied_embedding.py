@@ -1,8 +1,8 @@
-"""The first of the tied embedding's two uses, in such a way that both share one gradient.
+"""Lookup in a tied embedding, whose gradient is shared with that of the logits.
 
-The loss makes a gradient of the whole embedding [vocab_size, d_model]. Autograd would make a second one of that size
-for the rows that were looked up, zeros but for a few, and add the two: at 124M parameters and 1,024 tokens that was a
-tenth of a step on a CPU.
+The loss computes a gradient of the whole embedding [vocab_size, d_model]. Autograd would allocate a second one of that
+size for the lookup, which is zero except in a few rows, and add the two: at 124M parameters and 1,024 tokens that took
+a tenth of a step on a CPU.
 """
 
 from typing import Any
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 
 def look_up(tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens' rows of the embedding, and the embedding once more.
+    """Return the tokens' rows of the embedding, and the embedding itself.
 
-    The second output is for whatever else uses the embedding: the gradient that comes back to it is added to in place.
-    Where torch.compile is at work they are the plain lookup and the argument itself.
+    Whatever else uses the embedding has to use the second output: its gradient is added to in place. Under
+    torch.compile the outputs are the plain lookup and the argument itself.
 
     Args:
         tokens: [...], entries of the vocabulary.
@@ -45,6 +45,6 @@ class _LookUp(torch.autograd.Function):
         index, rows = tokens.flatten(), d_rows.flatten(0, -2).to(d_embedding.dtype)
         if d_embedding.device.type == "cpu":
             d_embedding.index_add_(0, index, rows)
-        else:  # sorts first, so that sums have one order; the other does not on a GPU
+        else:  # sorts first, so that the order of sums is fixed, unlike index_add_ on a GPU
             d_embedding.index_put_((index,), rows, accumulate=True)
         return None, d_embedding

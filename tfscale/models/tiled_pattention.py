@@ -1,22 +1,22 @@
-"""Pattention with the paper's norm and activation (Eq. 16), in tiles of tokens and with a backward pass of its own.
+"""Pattention with the paper's norm and activation (Eq. 16), in tiles of tokens and with its own backward pass.
 
 With K the keys, V the values and s = tau / |x K^T|, the scaled scores are z = s x K^T and the output is GELU(z) V.
-Going back, with g the output's gradient and dz = GELU'(z) (g V^T), the norm folds into one sum a row: the gradient of
-x K^T is s (dz - z <dz, z> / tau^2). So nothing but z and s has to be kept, where autograd keeps three values a score;
-or s alone, and z is made again, which is one matrix product more to six and leaves nothing of size n. A tile's scores
-are used while the caches hold them, and their memory is used again, as buffers or by a stage's allocator: on a CPU,
-memory that is new costs more than the arithmetic on it.
+In the backward pass, with g the output's gradient and dz = GELU'(z) (g V^T), the norm reduces to one sum per row: the
+gradient of x K^T is s (dz - z <dz, z> / tau^2). So only z and s are kept, where autograd keeps three values per score;
+or s alone, and z is computed again, which adds one matrix product to six and keeps nothing of size n. A tile's scores
+are used while they are in the caches, and their memory is reused: on a CPU, new memory costs more than the arithmetic
+on it.
 
 Measured on a CPU in float32, forward and backward (`make bench`): at d = 768 and n from 576 to 34,480,
 1.04 to 1.07 times the time of a GELU network of equal size, where autograd takes 1.07 to 1.11 and the official order of
 operations 1.15 to 1.27 if they have a stage's allocator as well; with glibc's own settings, which map large tensors
-anew each time, the latter takes 1.7 and more at n = 8,560. Making the scores again takes 1.15 to 1.35 times as long as
-keeping them, and at n = 34,480 and 1,024 tokens an eighth of autograd's memory. Projections that share x share every
-pass over their scores; one product for all of them needs a copy of their weights, and gained nothing. Knowing s before
-the first score, from the Gram matrix K^T K, took 1.2 to 1.4 times as long as this at 1,024 to 12,288 tokens: its
-products with d x d matrices cost more than the passes over the scores that they save. In the backward pass alone it
-gained at d = 64 and n = 1,440 only. torch has the gradient of the norm as one pass (that of weight normalisation), but
-only as a private operator, and the four passes here took no longer than the noise of 2% of a step.
+anew each time, the latter takes 1.7 and more at n = 8,560. Computing the scores again takes 1.15 to 1.35 times as long
+as keeping them, and at n = 34,480 and 1,024 tokens an eighth of autograd's memory. Projections that share x share every
+pass over their scores; one product for all of them needs a copy of their weights, and was not faster. Computing s
+before the scores, from the Gram matrix K^T K, took 1.2 to 1.4 times as long at 1,024 to 12,288 tokens: its products
+with d x d matrices cost more than the passes over the scores that they save. In the backward pass alone it gained at d
+= 64 and n = 1,440 only. torch has the gradient of the norm as one pass (that of weight normalisation), but only as a
+private operator, and the four passes here took no longer than the noise of 2% of a step.
 """
 
 import math
@@ -36,23 +36,23 @@ from tfscale.models.tiles import score_rows
 _gelu_backward = torch.ops.aten.gelu_backward.grad_input
 
 NORM_EPS = 1e-9
-"""Keeps an all-zero row of scores at zero instead of NaN. It is added to norm / tau, the mean size of a score, and not
-to the norm: so it grows along when tokens are copied and tau with them, and growth by copies stays exact."""
+"""Constant that keeps an all-zero row of scores at zero instead of NaN. It is added to norm / tau, the mean size of a
+score, and not to the norm: so growth by copies, which changes norm and tau by one factor, stays exact."""
 
 
 Projections = Sequence[tuple[Tensor, Tensor]]
-"""Keys [n, d_in] and values [n, d_out] of each; all have the same n and d_out."""
+"""Keys [n, d_in] and values [n, d_out] per projection; all have the same n and d_out."""
 
 
 def tiled_pattention(x: Tensor, projections: Projections, groups: Groups, recompute: bool) -> Tensor:
-    """GELU(norm(x K^T)) V for every (K, V) of some projections of the same `x`.
+    """Return GELU(norm(x K^T)) V of `x` for the (K, V) of each projection.
 
-    Products are made in the precision of `x`, or of autocast where it is on; norms and the gradients of keys and values
-    are summed in float32 at least.
+    Products are computed in the precision of `x`, or of autocast if it is on; norms and the gradients of keys and
+    values are summed in float32 at least.
 
     Args:
         x: [..., d_in].
-        recompute: makes the scores again in the backward pass.
+        recompute: compute the scores again in the backward pass.
 
     Returns:
         [..., projections, d_out]. It can be differentiated once.
@@ -64,7 +64,7 @@ def tiled_pattention(x: Tensor, projections: Projections, groups: Groups, recomp
 
 
 class _TiledPattention(torch.autograd.Function):
-    """Scores are [tokens, projections, n], so that what is done to each value is done to all projections at once."""
+    """Pattention with scores [tokens, projections, n], so that element-wise passes cover all projections at once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: Groups, keep: bool, *weights: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class _TiledPattention(torch.autograd.Function):
 def _through_values(
     w: Tensor, vs: Sequence[Tensor], d_out: Tensor, d_vs: Sequence[Tensor], d_w: Tensor, first: bool
 ) -> None:
-    """Writes the gradient of the weights w, and adds to that of the values."""
+    """Write the gradient of the weights w, and add to that of the values."""
     for v, d_v, each, d_each, d_result in zip(vs, d_vs, w.unbind(1), d_w.unbind(1), d_out.unbind(1), strict=True):
         add_product(d_v, each.T, d_result, first)
         torch.mm(d_result, v.T, out=d_each)
@@ -133,8 +133,8 @@ def _through_values(
 def _through_keys(
     x: Tensor, ks: Sequence[Tensor], d_scores: Tensor, d_ks: Sequence[Tensor], d_x: Tensor, first: bool
 ) -> None:
-    """Writes the gradient of x, and adds to that of the keys."""
-    last_first = reversed(list(zip(ks, d_ks, d_scores.unbind(1), strict=True)))  # as autograd adds them up
+    """Write the gradient of x, and add to that of the keys."""
+    last_first = reversed(list(zip(ks, d_ks, d_scores.unbind(1), strict=True)))  # the order in which autograd adds them
     for number, (k, d_k, d_each) in enumerate(last_first):
         add_product(d_x, d_each, k, first=number == 0)
         add_product(d_k, d_each.T, x, first)
@@ -160,5 +160,5 @@ def _columns(scale: Tensor) -> tuple[Tensor, ...]:
 
 
 def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
-    """Rows from `start` on. In a small model, whose tokens are one tile, making views took a tenth of a step."""
+    """Return `count` rows from `start` on. In a small model, with one tile, creating views took a tenth of a step."""
     return tensor if start == 0 and count == len(tensor) else tensor[start : start + count]

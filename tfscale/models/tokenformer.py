@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenFormerConfig(ModelConfig):
-    """A TokenFormer language model: every projection is a Pattention.
+    """TokenFormer language model, in which every projection is a Pattention.
 
     qkv, out and ffn hold the parameter tokens of each of the query, key and value projections, of the attention's
-    output projection, and of the feed-forward layer. Most models have one group a layer; growth by groups adds more.
+    output projection, and of the feed-forward layer. Most models have one group per layer; growth by groups adds more.
     """
 
     qkv: Groups
@@ -30,7 +30,7 @@ class TokenFormerConfig(ModelConfig):
     family: ClassVar[str] = "tokenformer"
     title: ClassVar[str] = "TokenFormer (arXiv 2410.23168)"
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "pattention", "blocks")
-    keeps_casts: ClassVar[bool] = False  # a Pattention casts its weights again
+    keeps_casts: ClassVar[bool] = False  # a Pattention casts its weights again in the backward pass
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +65,7 @@ class TokenFormerConfig(ModelConfig):
 
     @property
     def tokens(self) -> tuple[int, int, int]:
-        """Parameter tokens of (each of q, k, v; output projection; feed-forward)."""
+        """Numbers of parameter tokens of (each of q, k, v; output projection; feed-forward)."""
         return total(self.qkv), total(self.out), total(self.ffn)
 
     def with_tokens(self, tokens: tuple[int, int, int]) -> "TokenFormerConfig":
@@ -79,7 +79,7 @@ class TokenFormerConfig(ModelConfig):
 
     @property
     def block_tokens(self) -> int:
-        """Parameter tokens of a block."""
+        """Number of parameter tokens in a block."""
         qkv, out, ffn = self.tokens
         return 3 * qkv + out + ffn
 
@@ -92,8 +92,8 @@ class TokenFormerConfig(ModelConfig):
         return 3 * self.block_tokens  # square, sum and scale of each score
 
     def block_activations(self, execution: Execution) -> int:
-        # In float32 the inputs of two norms and what they make of them, which the Pattentions keep; the values; queries
-        # and keys after rotation; what the attention has mixed; and the scores, of which autograd keeps three values.
+        # In float32 the inputs and outputs of two norms; values, rotated queries and keys, and the attention's result;
+        # and the scores, of which autograd keeps three values.
         d, width = self.d_model, execution.activation_bytes
         scores = 0 if execution.recompute == "pattention" else self.block_tokens
         values_per_score = 1 if self._tiled else 3
@@ -105,7 +105,7 @@ class TokenFormerConfig(ModelConfig):
         if not self._tiled:
             n = max(self.tokens)
             return (5 if again else 2) * width * tokens * n + 4 * 2 * n * self.d_model
-        n = max(3 * self.tokens[0], *self.tokens)  # queries, keys and values go together
+        n = max(3 * self.tokens[0], *self.tokens)  # queries, keys and values are computed together
         gradients = 4 * 2 * n * self.d_model
         return (3 if again else 2) * width * score_rows(tokens, n, execution.device, again) * n + gradients
 
@@ -116,7 +116,7 @@ class TokenFormerConfig(ModelConfig):
     def init_std(self, name: str) -> float:
         """Return 0.02 for embeddings and keys (`init_method: normal`) and `residual_std` for values, as in the official
         GPU configs. `scaled`: keys follow the width, 0.02 at d_model = 768 and more in narrower models, where 0.02 is
-        little against the learning rates that they take."""
+        small relative to their learning rates."""
         if name.endswith(".values"):
             return self.residual_std
         if name.endswith(".keys") and self.init == "scaled":

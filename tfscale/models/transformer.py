@@ -1,4 +1,4 @@
-"""The Transformer family, the baseline."""
+"""The Transformer family, used as baseline."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformerConfig(ModelConfig):
-    """A GPT-2-like baseline in the paper's setting: rotary positions, no biases, GELU feed-forward, pre-norm."""
+    """GPT-2-like model in the paper's setting: rotary positions, no biases, GELU feed-forward, pre-norm."""
 
     d_ff: int
 
@@ -44,8 +44,8 @@ class TransformerConfig(ModelConfig):
         return 2 * self.d_model
 
     def block_activations(self, execution: Execution) -> int:
-        # In float32 the inputs of two norms; what the norms make of them; the values; queries and keys after rotation;
-        # what the attention has mixed; and both sides of the GELU.
+        # In float32 the inputs of two norms; their outputs, values, rotated queries and keys, and the attention's
+        # result; and both sides of the GELU.
         return 4 * 2 * self.d_model + execution.activation_bytes * (6 * self.d_model + 2 * self.d_ff)
 
     def layer_temporaries(self, execution: Execution) -> int:

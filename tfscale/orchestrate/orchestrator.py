@@ -1,5 +1,4 @@
-"""Brings the stages of a plan to their end: parents first, each wherever its launcher runs it, finished ones never
-again."""
+"""Runs a plan's stages to completion: parents before children, on the configured launcher, skipping finished ones."""
 
 import time
 from collections import defaultdict
@@ -17,13 +16,13 @@ from tfscale.stage.spec import write_spec
 
 LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
-"""Before a stage that died is taken up again; twice as long each time."""
+"""Delay before a stage that died is restarted; doubled each time."""
 PATIENCE_SECONDS = 30.0
-"""What a stage that hangs gets at most to end by itself."""
+"""Longest time that a stage that hangs has to end by itself."""
 
 
 class View(Protocol):
-    """Who watches a run."""
+    """An observer of a run."""
 
     def started(self, stage: Stage, phase: Phase) -> None:
         """A process for the stage has been started."""
@@ -48,7 +47,7 @@ class View(Protocol):
 
 
 class StageFailed(Exception):
-    """A stage has failed; the message holds the end of its log."""
+    """Raised when a stage has failed; the message holds the end of its log."""
 
 
 @dataclass
@@ -59,26 +58,26 @@ class _Running:
     end: Event | None = None
     """The `end` event of the process that ran last."""
     beat: float = 0.0
-    """Time of the heartbeat file, by its own clock."""
+    """Modification time of the heartbeat file."""
     seen_at: float = 0.0
-    """When that changed, by ours."""
+    """Time at which that changed, by this process's monotonic clock."""
     hangs: bool = False
     stops: int = 0
-    """How often it has been asked to stop."""
+    """Number of times that it has been asked to stop."""
 
 
 @dataclass
 class _Trouble:
-    """What a stage has gone through in this run."""
+    """The failures of a stage in this run."""
 
     deaths: int = 0
     not_before: float = 0.0
     micro_batch: int | None = None
-    """Halved after running out of memory; None: as its spec says."""
+    """Micro-batch, halved each time that it ran out of memory; None: as its spec says."""
 
 
 class Orchestrator:
-    """Brings stages to their end. `stop` may be called at any time, from a signal handler too."""
+    """Run stages to completion. `stop` may be called at any time, also from a signal handler."""
 
     def __init__(self, stages: Sequence[Stage], launcher: LauncherPart, view: View) -> None:
         self._pending = [stage for stage in stages if not is_done(stage)]
@@ -88,17 +87,17 @@ class Orchestrator:
         self._stops = 0
 
     def stop(self) -> str:
-        """Starts no other stage. Stages of this machine are asked to save and end, on a second call to end at once;
-        the jobs of a cluster are left alone.
+        """Start no more stages. Ask stages on this machine to save and end, on a second call to end at once; leave the
+        jobs of a cluster running.
 
         Returns:
-            What that means for them, in words.
+            A description of what happens to them.
         """
         self._stops += 1
         return self._launcher.parting([running.attempt for running in self._running])
 
     def run(self) -> bool:
-        """Runs all stages; False if it was stopped before they were done.
+        """Run all stages; return False if it was stopped before they were done.
 
         Raises:
             StageFailed: after the other running stages have stopped, with their checkpoints, or were left to the
@@ -140,7 +139,7 @@ class Orchestrator:
             self._start(ready)
 
     def _ready(self) -> list[Stage]:
-        """Stages that nothing keeps from being worked on, and that are not."""
+        """Return the stages that could run now and do not."""
         if self._stops:
             return []
         unfinished = {stage.key for stage in self._pending}
@@ -204,10 +203,10 @@ class Orchestrator:
             running.attempt.stop()
 
     def _conclude(self, running: _Running, ending: Ending) -> None:
-        """Decides what the end of an attempt means for its stage.
+        """Decide what the end of an attempt means for its stage.
 
         Raises:
-            StageFailed: no other attempt is worth while.
+            StageFailed: another attempt would not help.
         """
         stage, attempt = running.stage, running.attempt
         if is_done(stage):
@@ -220,7 +219,7 @@ class Orchestrator:
         if not running.hangs:
             if ending.kind == "refused" or reason == "failed":
                 raise StageFailed(failure)
-            # torchrun has one exit code for everything, a job none at all: what the stage has written tells more.
+            # torchrun has one exit code for everything, a job none at all: the events of the stage say more.
             if ending.kind == "stopped" or reason == "preempted" or held(stage.path):
                 return
         if attempt.phase == "growing":
@@ -236,10 +235,10 @@ class Orchestrator:
         self._troubles[stage.key].micro_batch = -(-held_at_once // 2)
 
     def _count_death(self, stage: Stage, failure: str) -> None:
-        """Has a stage taken up again after a while.
+        """Schedule another attempt at a stage, after a delay.
 
         Raises:
-            StageFailed: that has been tried often enough.
+            StageFailed: `launcher.retries` attempts have been made.
         """
         trouble = self._troubles[stage.key]
         trouble.deaths += 1
@@ -248,14 +247,14 @@ class Orchestrator:
         wait = BACK_OFF_SECONDS * 2 ** (trouble.deaths - 1)
         trouble.not_before = time.monotonic() + wait
         smaller = f" with {trouble.micro_batch} sequences at a time" if trouble.micro_batch else ""
-        self._view.retrying(stage, f"{failure}\nTrying again in {wait:.0f} s, from its checkpoint{smaller}.")
+        self._view.retrying(stage, f"{failure}\nTrying again in {wait:.0f} s from its checkpoint{smaller}.")
 
     def _finish(self, stage: Stage) -> None:
         self._pending.remove(stage)
         self._view.finished(stage)
 
     def _leave(self) -> None:
-        """Ends what is still running, unless it goes on without us."""
+        """End the attempts that still run, unless they outlive this process."""
         if not self._launcher.outlives:
             for running in self._running:
                 running.attempt.stop()
@@ -265,17 +264,17 @@ class Orchestrator:
 
 
 def _tail(stage: Stage) -> EventTail:
-    """What the stage writes from now on."""
+    """Return a tail of the events that the stage writes from now on."""
     tail = EventTail(stage.path)
     tail.new()
     return tail
 
 
 def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
-    """Makes the stage's folder and writes what it is, with the present settings of how it is run.
+    """Make the stage's folder and write its spec, with the current settings for running it.
 
     Args:
-        micro_batch: in place of the one that the settings say.
+        micro_batch: overrides the one in the settings.
     """
     spec = stage.spec
     if micro_batch is not None:
@@ -284,7 +283,7 @@ def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
 
 
 def micro_batch_of(stage: Stage) -> int:
-    """Sequences that each of the stage's last processes held at once."""
+    """Return the micro-batch of the stage's last processes, in sequences."""
     start = last_event(read_events(stage.path), "start")
     return int(start["micro_batch"]) if start else stage.spec.sequences
 
@@ -292,6 +291,6 @@ def micro_batch_of(stage: Stage) -> int:
 def _failure(running: _Running, ending: Ending) -> str:
     log = running.attempt.log
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
-    how = "no sign of life" if running.hangs else ending.how
+    how = "no heartbeat" if running.hangs else ending.how
     end = "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
     return f"{running.stage.path.name} failed while {running.attempt.phase} ({how}). The end of {log}:\n{end}"

@@ -1,5 +1,4 @@
-"""How far the stages of a plan are, how fast they get on and what is left, by what they have written: for a view beside
-a run and for one from another shell alike."""
+"""Progress of a plan's stages, their speed and the time left, from their folders, for `run` and `status --watch`."""
 
 import contextlib
 import math
@@ -22,44 +21,44 @@ from tfscale.stage.result import read_result
 from tfscale.stage.status import StageStatus, status_from
 
 WINDOW = 5
-"""Training events over which a speed is taken."""
+"""Number of training events over which speed is averaged."""
 
 
 class Sample(NamedTuple):
-    """A loss, and what it had cost."""
+    """A loss, and its cost."""
 
     flops: float
     """Model FLOPs of the lineage, parents included."""
     loss: float
-    """Nats a token."""
+    """In nats per token."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is."""
+    """The progress of a stage."""
 
     stage: Stage
     status: StageStatus
     new: tuple[Event, ...] = ()
-    """Events since the look before."""
+    """Events since the previous look."""
     losses: tuple[Sample, ...] = ()
-    """Of training batches."""
+    """Losses of training batches."""
     tokens_per_second: float | None = None
     mfu: float | None = None
     """Model FLOPs utilisation; None where conf/device does not know the device."""
     memory: int | None = None
-    """Bytes of a device at most; on the CPU of its process, while it runs on this host what it holds now."""
+    """Peak memory of a device in bytes; on the CPU that of its process, or its current memory while it runs here."""
 
     @property
     def phase(self) -> str:
-        """What it does while it runs; its state otherwise."""
+        """Phase while it runs; its state otherwise."""
         if self.status.state != "running" or self.losses:
             return self.status.state
         return "growing" if self.stage.spec.inherits and not is_grown(self.stage.path) else "starting"
 
     @property
     def flops_per_token(self) -> int:
-        """Model FLOPs of training."""
+        """Model FLOPs of training, per token."""
         return flops(self.stage.spec.model).training
 
     @property
@@ -69,18 +68,18 @@ class Progress:
 
     @property
     def worked(self) -> int:
-        """Model FLOPs that are done."""
+        """Model FLOPs that have been spent."""
         return self.status.tokens * self.flops_per_token
 
 
 class Watch:
-    """Follows the stages of a plan."""
+    """Follow the stages of a plan."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._followed = {stage.key: _Followed(stage) for stage in stages}
 
     def look(self) -> dict[str, Progress]:
-        """How far each stage is now, by its key."""
+        """Return the progress of each stage, by its key."""
         return {key: followed.look() for key, followed in self._followed.items()}
 
 
@@ -144,8 +143,8 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
-    """Time until the stages are done, when so many run side by side: at their own speed, those that have not begun at
-    that of the stage most like them. None while there is none like them.
+    """Return the seconds until the stages are done if `parallel` of them run side by side. A stage that has not begun
+    is assumed to be as fast as the most similar one; None if there is no similar one.
 
     Args:
         known: speeds of finished stages, from `finished_speeds`.
@@ -179,25 +178,25 @@ def _stage_seconds(look: Progress, speeds: Sequence[tuple[str, int, float]]) -> 
 
 @dataclass(frozen=True)
 class Overview:
-    """What a plan has cost so far beside the whole, and what is left."""
+    """The progress of a whole plan and the time left."""
 
     worked: float
-    """Model FLOPs."""
+    """Model FLOPs that have been spent."""
     work: float
     """Model FLOPs of all stages."""
     chain_left: float | None
-    """Seconds until the chain is done; None: no stage has told a speed yet."""
+    """Seconds until the chain is done; None if no speed is known yet."""
     left: float | None
-    """Seconds until all arms are done."""
+    """Seconds until all arms are done; None if no speed is known yet."""
 
     @property
     def share(self) -> float:
-        """Of the compute that is done."""
+        """Fraction of the compute that has been spent."""
         return self.worked / self.work if self.work else 1.0
 
 
 def overview(plan: Plan, looks: Mapping[str, Progress], known: Sequence[Speed]) -> Overview:
-    """What a look at all stages of a plan comes to.
+    """Return the progress of a whole plan.
 
     Args:
         known: speeds of finished stages, from `finished_speeds`.

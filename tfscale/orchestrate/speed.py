@@ -1,4 +1,4 @@
-"""How fast finished stages were, from their folders."""
+"""The speed of finished stages, from their folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from tfscale.stage.result import DONE_FILE, read_result
 
 @dataclass(frozen=True)
 class Speed:
-    """What a finished stage reached."""
+    """The speed of a finished stage."""
 
     family: str
     """tokenformer or transformer."""
@@ -22,11 +22,11 @@ class Speed:
     """bf16 (autocast) or fp32."""
     devices: int
     flops_per_second: float
-    """Model FLOPs, of all devices together."""
+    """Model FLOP/s of all devices together."""
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation; None where conf/device does not know the device."""
+        """Model FLOPs utilisation; None if conf/device does not list the device."""
         return mfu(self.device, self.precision, self.flops_per_second, self.devices)
 
 
@@ -51,6 +51,6 @@ def stage_speed(stage_dir: Path) -> Speed | None:
 
 
 def finished_speeds(runs: Path) -> list[Speed]:
-    """The speeds of all finished stages of a runs folder."""
+    """Return the speeds of all finished stages of a runs folder."""
     found = (stage_speed(done.parent) for done in sorted((runs / "stages").glob(f"*/{DONE_FILE}")))
     return [speed for speed in found if speed is not None]

@@ -1,4 +1,4 @@
-"""An experiment as its readers see it: arms, each a list of stages on disk."""
+"""The arms of an experiment, each a list of stages on disk."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from tfscale.stage.folder import Stage
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of getting to the schedule's sizes."""
+    """One way of reaching the schedule's sizes."""
 
     name: str
-    """Such as `progressive` or `transformer_scratch`."""
+    """Name, such as `progressive` or `transformer_scratch`."""
     title: str
-    """For legends and tables."""
+    """Title for legends and tables."""
     kind: str
     """Name in `tfscale.plan.arm_kind.ARM_KINDS`; `chain`, where each stage grows out of the one before, is also that of
     the chain itself."""
@@ -24,20 +24,20 @@ class Arm:
 
     @property
     def key(self) -> str:
-        """What it computes, 12 hex digits: of its stages' keys."""
+        """Identity of what it computes, 12 hex digits: a hash of its stages' keys."""
         return hashlib.sha256(" ".join(stage.key for stage in self.stages).encode()).hexdigest()[:12]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Of its replicates."""
+        """Seeds of its replicates."""
         return tuple(dict.fromkeys(stage.spec.seed for stage in self.stages))
 
     def of_seed(self, seed: int) -> "Arm":
-        """The replicate of one seed."""
+        """Return the replicate of one seed."""
         return replace(self, stages=tuple(stage for stage in self.stages if stage.spec.seed == seed))
 
     def by_seed(self) -> tuple["Arm", ...]:
-        """Its replicates as arms with names of their own; the first keeps the arm's name."""
+        """Return its replicates as arms with names of their own; the first keeps the arm's name."""
         first, *others = self.seeds
         named = [
             replace(self.of_seed(seed), name=f"{self.name} seed {seed}", title=f"{self.title}, seed {seed}")
@@ -47,11 +47,11 @@ class Arm:
 
 
 def cumulative_flops(chain: Arm, target: Stage) -> int:
-    """Model FLOPs of a chain, of one seed, up to and including a stage."""
+    """Return the model FLOPs of a chain of one seed up to and including a stage."""
     stages = chain.stages[: chain.stages.index(target) + 1]
     return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
 
 
 def over_seeds(replicates: Sequence[Arm]) -> Arm:
-    """An arm that was planned with one seed after another, as one arm."""
+    """Return the replicates of an arm as one arm."""
     return replace(replicates[0], stages=tuple(stage for arm in replicates for stage in arm.stages))

@@ -1,4 +1,4 @@
-"""The corpus of an experiment: what its settings mean for the data room."""
+"""The corpus of an experiment, described, fetched and prepared."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,11 @@ from tfscale.data.sources import (
     vocab_size,
 )
 from tfscale.data.tokenizer import BYTES_ONLY, TokenizerSpec
-from tfscale.data.unknown import MEND, unknown_words
+from tfscale.data.unknown import FIX, unknown_words
 from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
-"""Fingerprint of a corpus that is not there; a plan can still be made, and says so."""
+"""Fingerprint of a corpus that is not there. It can be planned with all the same."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,20 @@ class Corpus:
     spec: CorpusSpec
     fingerprint: str
     vocab_size: int
-    """Rows of the model's embedding."""
+    """Number of rows in the model's embedding."""
     folder: str
-    """Where its tokens will be, absolute or relative to a stage's folder."""
+    """Folder of the tokens, absolute or relative to a stage's folder."""
     missing: tuple[str, ...]
-    """What keeps it from being prepared, each fault with its mend."""
+    """Faults that keep it from being prepared, each with its fix."""
     prepared: bool
-    """Whether its tokens are there already."""
+    """True if the tokens are there already."""
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
-    """The corpus of an experiment; what is missing is listed, not raised.
+    """Return the corpus of an experiment. Missing text or tokenizers are listed and not raised.
 
     Raises:
-        UserFault: the settings make no corpus, or the model's vocabulary is smaller than the tokenizer's.
+        UserFault: the settings describe no corpus, or the model's vocabulary is smaller than the tokenizer's.
     """
     spec, root = spec_of(experiment), data_dir(experiment)
     key, manifest, missing = _look(spec, root)
@@ -66,7 +66,7 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
-    """Fingerprint, the manifest if it is prepared, and what is missing."""
+    """Return the fingerprint, the manifest if the corpus is prepared, and what is missing."""
     try:
         key = fingerprint(spec, root)
         manifest = _manifest(spec, root / key)
@@ -77,7 +77,7 @@ def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str
 
 
 def _manifest(spec: CorpusSpec, folder: Path) -> Manifest | None:
-    """Of the corpus, if it is prepared."""
+    """Return the manifest of the corpus if it is prepared."""
     if spec.tokenizer is None:
         return read_manifest(local_path(spec))
     return read_manifest(folder) if folder.exists() else None
@@ -120,16 +120,16 @@ def _spec(experiment: Experiment, tokenizer: TokenizerSpec | None) -> CorpusSpec
 
 
 def data_dir(experiment: Experiment) -> Path:
-    """The folder of prepared corpora."""
+    """Return the folder of prepared corpora."""
     return runs_dir(experiment) / "data"
 
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
-    """Brings from the hub what the experiment's corpus needs and has not, unless it is prepared already; nothing else
-    speaks to the hub.
+    """Fetch what the experiment's corpus needs and is not on this machine, unless the corpus is prepared already.
+    Nothing else connects to the hub.
 
     Raises:
-        UserFault: it cannot be reached, or has no such thing.
+        UserFault: the hub cannot be reached, or has no such data set or tokenizer.
     """
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
@@ -139,7 +139,7 @@ def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
 
 
 def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> PreparedData:
-    """Makes the corpus' tokens, or finds them made before.
+    """Prepare the corpus, or find it prepared before.
 
     Raises:
         UserFault: the text is faulty or unknown to the tokenizer, or holds too little for what the experiment asks of
@@ -149,7 +149,7 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
     unknown, most = data.manifest.unknown or 0, experiment.data.max_unknown
     if unknown > most * data.manifest.tokens:
-        rule = f"{unknown_words(unknown, data.manifest.tokens)}. {MEND}"
+        rule = f"{unknown_words(unknown, data.manifest.tokens)}. {FIX}"
         raise UserFault([Fault("data.max_unknown", most, rule)])
     context, asked, start = (
         experiment.model.context,

@@ -1,5 +1,7 @@
-"""experiments/<schedule>-<key>.json in the runs folder: which arms were planned. A stage's folder does not say which
-arms it belongs to; who reads the runs later, without the command that made them, finds it here."""
+"""experiments/<schedule>-<key>.json in the runs folder: the arms that were planned.
+
+A stage's folder does not say which arms it belongs to. This record does, for readers without the command that made it.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,30 +20,30 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Recorded:
-    """A chain and the baselines that have been run or compared beside it."""
+    """A chain and the baselines that have been run or compared with it."""
 
     name: str
-    """The schedule's."""
+    """Name of the schedule."""
     arms: tuple[Arm, ...]
-    """The chain first; those of further seeds are arms of their own."""
+    """The arms, the chain first; further seeds are arms of their own."""
     comparison: Path
-    """The folder of their comparison; it may not exist."""
+    """Folder of their comparison; it may not exist."""
 
 
 def experiment_of(plan: Plan) -> Recorded:
-    """A plan's own arms."""
+    """Return a plan's arms as an experiment."""
     arms = tuple(replicate for arm in plan.arms for replicate in arm.by_seed())
     return Recorded(plan.experiment.schedule.name, arms, comparison_folder(plan))
 
 
 def comparison_folder(plan: Plan) -> Path:
-    """Where a plan's comparison is: named by the chain that it is about, for another recipe or budget is another
-    comparison."""
+    """Return the folder of a plan's comparison. Its name has the chain's key, because another recipe or budget makes
+    another comparison."""
     return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.stages[-1].key}"
 
 
 def record(plan: Plan) -> None:
-    """Writes down a plan's arms, beside those that were planned with the same chain before."""
+    """Record a plan's arms beside those that were planned with the same chain before."""
     planned = experiment_of(plan)
     path = plan.runs / "experiments" / f"{planned.comparison.name}.json"
     new = {_identity(arm) for arm in planned.arms}
@@ -52,10 +54,10 @@ def record(plan: Plan) -> None:
 
 
 def recorded(runs: Path) -> list[Recorded]:
-    """All that has been planned in a runs folder.
+    """Return all experiments that were planned in a runs folder.
 
     Raises:
-        UserFault: with every file that is not what tfscale wrote.
+        UserFault: some files are not what tfscale wrote; lists all of them.
     """
     found: list[Recorded] = []
     faults: list[Fault] = []

@@ -1,4 +1,4 @@
-"""The first stage of a plan that begins from imported weights."""
+"""A plan's first stage, if it begins from imported weights."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,10 +13,10 @@ from tfscale.totals import Totals
 
 
 def begin_from(spec: StageSpec, init_from: str) -> StageSpec:
-    """The stage that takes the weights of the folder `init_from` over, in place of being trained as `spec`.
+    """Return the stage that takes its weights from the folder `init_from` instead of being trained as `spec`.
 
     Raises:
-        UserFault: that is no imported stage, or not of the shape and tokens that `spec` has: all differences.
+        UserFault: that is not an imported stage, or differs from `spec` in shape or tokens; lists all differences.
     """
     folder = Path(init_from).absolute()
     try:

@@ -1,5 +1,4 @@
-"""A rehearsal: the chain at its real sizes, a few steps a stage on the embedded text. What a cluster is tried with
-before thousands of GPU-hours are spent on it."""
+"""A rehearsal: the chain at its real sizes for a few steps per stage, to try a cluster before spending GPU-hours."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -14,15 +13,15 @@ from tfscale.stage.result import FinalEvaluation, read_result
 from tfscale.stage.spec import CHECKPOINTS
 
 STEPS = 3
-"""Optimizer steps a stage: the first makes the moments, the second is the first of the usual memory, the third is timed
-with the second."""
+"""Optimizer steps per stage: the first allocates the optimizer's state, the second is the first to need the usual
+memory, and the third is timed with the second."""
 EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
 """Text that is installed with tfscale, as bytes; the model keeps its own vocabulary."""
 
 
 def rehearsal(experiment: Experiment) -> Experiment:
-    """The same experiment with `STEPS` steps a stage, in a runs folder of its own. Model, batch, optimizer, growth and
-    launcher stay as they are: they are what is rehearsed."""
+    """Return the experiment with `STEPS` steps per stage, in a runs folder of its own. Model, batch, optimizer, growth
+    and launcher stay as they are, to be rehearsed."""
     schedule, context = experiment.schedule, experiment.model.context
     tokens = STEPS * experiment.optim.batch_tokens
     stages = {name: replace(part, tokens=tokens) for name, part in schedule.stages.items()}
@@ -47,27 +46,27 @@ def rehearsal(experiment: Experiment) -> Experiment:
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What a rehearsed stage showed."""
+    """The measurements of a rehearsed stage."""
 
     stage: Stage
     device: str
     processes: int
     micro_batch: int
     seconds_a_step: float
-    """Of the steps after the first."""
+    """Mean over the steps after the first."""
     tokens_per_second: float
     peak_memory: int
-    """Bytes of the leading process: of the device's allocator, on the CPU of the process."""
+    """Bytes of the leading process: allocated on its device, on the CPU resident."""
     checkpoint_bytes: int
     checkpoint_seconds: float
-    """Of the last checkpoint: written, hashed and synced."""
+    """Time to write, hash and sync the last checkpoint."""
     evaluation: FinalEvaluation
     growth: dict[str, Any] | None
-    """growth.json; None for a stage that did not grow."""
+    """Contents of growth.json; None for a stage that did not grow."""
 
 
 def rehearsed(stage: Stage) -> Rehearsed:
-    """What the folder of a finished stage says.
+    """Return the measurements in the folder of a finished stage.
 
     Raises:
         ValueError: the stage is not finished.
@@ -93,5 +92,5 @@ def rehearsed(stage: Stage) -> Rehearsed:
 
 
 def release(stage: Stage) -> None:
-    """Gives back the room of a rehearsed stage's checkpoints; what it measured stays."""
+    """Remove a rehearsed stage's checkpoints; its measurements stay."""
     shutil.rmtree(stage.path / CHECKPOINTS, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""evaluations.json: what a finished stage's model has been measured on since, beside what it cost.
+"""evaluations.json: later measurements of a finished stage's model, beside what training it cost.
 
     {"format": 1, "totals": {"tokens": ..., "flops": ..., ...}, "evaluations": [
         {"kind": "text", "name": "heldout" or a file's, "sha256": ..., "time": ..., "loss": ..., "perplexity": ...,
@@ -6,7 +6,7 @@
         {"kind": "task", "name": ..., "version": ..., "time": ..., "shots": 0, "samples": ..., "harness": ...,
          "metrics": {"acc": ..., "acc_stderr": ...}}]}
 
-The same text in the same windows, or the same task with as many samples, is kept once: the last time it was measured.
+Each text in each kind of window, and each task with each number of samples, is kept once: its latest measurement.
 """
 
 from dataclasses import asdict
@@ -27,7 +27,7 @@ _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """What a stage has been measured on; empty if there is nothing yet.
+    """Return the evaluations of a stage; empty if there are none yet.
 
     Raises:
         UserFault: the file is not what tfscale wrote.
@@ -45,12 +45,12 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise UserFault([f"{path}: not what tfscale wrote ({error!r}); move it away"]) from error
     if not known:
-        raise UserFault([f"{path}: of another version of tfscale; move it away"])
+        raise UserFault([f"{path}: written by another version of tfscale; move it away"])
     return found
 
 
 def measured(entry: dict[str, Any]) -> dict[str, float]:
-    """The figures of one evaluation by name."""
+    """Return the figures of one evaluation by name."""
     figures = entry["metrics"] if entry["kind"] == "task" else {name: entry[name] for name in MEASURES}
     return {str(name): float(value) for name, value in figures.items()}
 

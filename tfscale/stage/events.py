@@ -1,17 +1,17 @@
-"""metrics.jsonl: the append-only record of a stage, and the one way to read it.
+"""metrics.jsonl: the append-only record of a stage, its writer and its readers.
 
 Each line is one event:
 
     {"event": "start", "step": 0, "time": ..., "host": ..., "pid": ..., "device": ..., "processes": ...,
      "sharding": ..., "recompute": ..., "micro_batch": ..., "micro_batch_by": ..., "evaluation_batch": ...}
-                                     the stage was taken up at this step; pid of the leading one of so many processes,
-                                     and what they made of the settings that said auto (`tfscale.stage.layout`)
+                                     training begins or resumes at this step; `pid` is the leading process, and the
+                                     last fields are the layout, chosen where a setting is auto (`tfscale.stage.layout`)
     {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
-     "peak_memory": ..., + totals}      in bytes, of the leading process: its device's allocator, or on the CPU itself
+     "peak_memory": ..., + totals}      in bytes: allocated on the leading process's device, on the CPU resident
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
      "heldout_tokens": ..., + totals}
     {"event": "ending", "step": ..., "ends_at": ...}
-                                     a rule has decided here that the stage ends after so many tokens
+                                     a rule has decided at this step that the stage ends after `ends_at` tokens
     {"event": "non_finite", "step": ..., "loss": ..., "grad_norm": ..., "where": [...], "policy": ..., "count": ...}
     {"event": "broken_checkpoint", "step": ..., "message": ...}
     {"event": "checkpoint", "step": ..., "name": ..., "bytes": ..., "seconds": ...}
@@ -21,13 +21,13 @@ Each line is one event:
 `step` and `tokens` count within the stage. The totals are cumulative over the lineage, parents included:
 total_tokens, total_flops (model FLOPs), total_seconds (in training steps; evaluation and checkpoints left out),
 total_device_seconds (those times the devices), and total_joules where every device of the lineage has measured its
-energy. Losses are in nats a token.
+energy. Losses are in nats per token.
 
-Of several processes the leading one writes. Its `end` event stands before any of them exits, whichever has failed; one
-that was killed, or stopped by a fault of ours, leaves none.
+If there are several processes, the leading one writes. Its `end` event is written before any of them exits, whichever
+has failed; a process that was killed, or stopped by an error in tfscale, leaves none.
 
-Nothing is ever rewritten. A process that goes on from an older checkpoint says so with a `start` event, and
-`read_events` leaves out what came after that checkpoint before: the steps that were done again.
+Nothing is ever rewritten. A process that resumes from an older checkpoint writes a `start` event, and `read_events`
+drops the earlier measurements of the steps that are then repeated.
 """
 
 import json
@@ -40,13 +40,13 @@ from tfscale.totals import Totals
 
 METRICS_FILE = "metrics.jsonl"
 HEARTBEAT = "heartbeat"
-"""File that a living stage touches."""
+"""File that a running stage touches."""
 
 Event = dict[str, Any]
 
 
 class EventLog:
-    """Appends events, each a whole line that other processes see when `write` returns; `sync` puts them on disk."""
+    """Append events. Other processes see an event as a whole line when `write` returns; `sync` puts it on disk."""
 
     def __init__(self, stage_dir: Path) -> None:
         path = stage_dir / METRICS_FILE
@@ -58,7 +58,7 @@ class EventLog:
         self._file.flush()
 
     def sync(self) -> None:
-        """Returns when every event written so far would survive a power cut."""
+        """Return when every event written so far would survive a power cut."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -67,19 +67,19 @@ class EventLog:
 
 
 class NoLog(EventLog):
-    """The log of a rank that does not write."""
+    """The log of a rank other than the leading one; it writes nothing."""
 
     def __init__(self) -> None:
         pass
 
     def write(self, event: str, **values: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def sync(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def _end_torn_line(path: Path) -> None:
@@ -92,7 +92,7 @@ def _end_torn_line(path: Path) -> None:
 
 
 def read_events(stage_dir: Path) -> list[Event]:
-    """The history that led to the stage's present weights, in order; empty if there is none yet."""
+    """Return the history that led to the stage's present weights, in order; empty if there is none yet."""
     return fold(parse(read_lines(stage_dir / METRICS_FILE)))
 
 
@@ -122,14 +122,14 @@ def totals_of(event: Event) -> Totals:
 
 
 class EventTail:
-    """Follows a stage's events as they are written."""
+    """Follow a stage's events as they are written."""
 
     def __init__(self, stage_dir: Path) -> None:
         self._path = stage_dir / METRICS_FILE
         self._offset = 0
 
     def new(self) -> list[Event]:
-        """Events written since the last call."""
+        """Return the events written since the last call."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
@@ -140,7 +140,7 @@ class EventTail:
 
 
 def parse(lines: Iterable[str]) -> list[Event]:
-    """Events of the lines that are whole."""
+    """Return the events in those lines that are whole."""
     events = []
     for line in lines:
         try:
@@ -153,7 +153,7 @@ def parse(lines: Iterable[str]) -> list[Event]:
 
 
 def fold(events: Iterable[Event]) -> list[Event]:
-    """Drops measurements of steps that a later process did again."""
+    """Drop measurements of steps that a later process repeated."""
     kept: list[Event] = []
     for event in events:
         if event["event"] == "start":

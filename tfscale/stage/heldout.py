@@ -1,7 +1,6 @@
-"""Losses of parts of the held-out text: what a difference of perplexity owes to the documents that were held out.
+"""heldout.json: the final validation loss by blocks of the text, for confidence intervals over its documents.
 
-`heldout.json` in a stage's folder, written by training beside the final evaluation (stages of older versions have
-none):
+Training writes it beside the final evaluation; stages of older versions have none:
 
     {"step": ..., "tokens": [...], "losses": [...]}
 
@@ -22,12 +21,12 @@ from tfscale.files import read_object, write_json
 
 HELDOUT_FILE = "heldout.json"
 TOLERANCE = 1e-4
-"""Of the sum of the blocks against the evaluation, relative: sums in another order, in a device's precision."""
+"""Largest relative difference between the sum over blocks and the evaluation, which add up in another order."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockLosses:
-    """The final evaluation, block by block."""
+    """The final evaluation by blocks."""
 
     tokens: NDArray[np.float64]
     """[blocks]"""
@@ -41,10 +40,10 @@ def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequ
 
 
 def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
-    """The blocks of the evaluation with which a stage finished; None where training wrote none.
+    """Return the blocks of the evaluation with which a stage finished; None if training wrote none.
 
     Args:
-        step, loss: of that evaluation, nats a token.
+        step, loss: step and loss of that evaluation, in nats per token.
 
     Raises:
         ValueError: the file cannot be read, or is not of that evaluation.

@@ -1,4 +1,4 @@
-"""One process a stage."""
+"""A lock that lets one process at a time work on a stage."""
 
 import fcntl
 import json
@@ -13,7 +13,7 @@ LOCK_FILE = "lock"
 
 
 class StageHeld(Exception):
-    """Another live process works on the stage; the message says which."""
+    """Raised when another live process works on the stage; the message says which."""
 
 
 class StageLock:
@@ -57,7 +57,7 @@ class StageLock:
 
 
 def read_holder(path: Path) -> str:
-    """Host, process and time of the lock's holder, in words."""
+    """Return host, process and time of the lock's holder, in words."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def read_holder(path: Path) -> str:
 
 
 def held(stage_dir: Path) -> str | None:
-    """Who works on the stage, in words; None if nobody does."""
+    """Return the process that works on the stage, in words; None if there is none."""
     path = stage_dir / LOCK_FILE
     if not path.exists():
         return None

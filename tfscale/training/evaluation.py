@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import PreparedData
-from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.parallel import evaluating
 from tfscale.training.world import Ranks
@@ -46,15 +45,6 @@ class Evaluation:
     def bits_per_byte(self) -> float:
         """Comparable between tokenizers."""
         return self.loss * self.heldout_tokens / self.heldout_bytes / math.log(2)
-
-
-def evaluations_of(spec: StageSpec) -> int:
-    """Evaluations, evenly spaced and the last at the end, of a stage whose settings leave their number open: ten, or
-    as many as take a tenth of its training, but five at least: costs at equal perplexity are read between them.
-
-    A held-out token goes forward only, which is a third of what a token of training takes.
-    """
-    return max(5, min(10, 3 * spec.tokens // (10 * spec.data.heldout_tokens)))
 
 
 def evaluate(

@@ -59,7 +59,8 @@ class ModelOptimizer:
         }
 
     def reset(self, updates: int) -> None:
-        """Forget what was, and allocate slots that are `updates` old for `state` to be filled; none if 0."""
+        """Drop all slots and, unless `updates` is 0, allocate new ones of that age, which `state` returns to be
+        filled."""
         for part in self._parts:
             part.state.clear()
         for name, weight in self._weights.items() if updates else ():

@@ -1,8 +1,8 @@
 """Learning rates of a grown stage that differ between old and new parameter tokens, which are rows of one tensor.
 
-The update of a row-wise optimizer is linear in its learning rate. So the rows whose rate differs are updated like all
-others, and then set to a part, or a multiple, of their way. That needs a copy of those rows for as long as an update
-lasts, and leaves the optimizer fused and its slots whole.
+The update of a row-wise optimizer is linear in its learning rate. So rows with another rate are updated like all
+others, and then the change is multiplied by a factor. This needs a copy of those rows during an update, and leaves the
+optimizer fused and its slots whole.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,21 +20,21 @@ from tfscale.training.sharding import first_row, local
 
 
 class Factors(NamedTuple):
-    """Of one update, for the old weights and for the new rows."""
+    """Factors of one update, for old weights and for new rows."""
 
     old: float
     new: float
     correction: float
-    """Of the new rows' update without its weight decay."""
+    """Bias correction of new rows: a factor of their update without its weight decay."""
 
 
 def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, updates: int) -> Factors:
-    """What an update is multiplied by.
+    """Return the factors of an update.
 
     Args:
-        tokens: of the stage, before the step.
-        steps: of the stage, this one included.
-        updates: of the lineage's optimizer, this one included.
+        tokens: tokens of the stage before the step.
+        steps: steps of the stage, this one included.
+        updates: updates that the optimizer has made since its lineage began, this one included.
     """
     old = rates.old
     if rates.old_ramp_tokens:
@@ -47,8 +47,8 @@ def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, upda
     return Factors(old, rates.new, correction)
 
 
-class Apart:
-    """Surrounds the updates of a stage's weights; without rates it does nothing."""
+class RowRates:
+    """Learning rates of old and new rows, as a context around updates of weights. Without rates it does nothing."""
 
     def __init__(
         self, model: LanguageModel, rates: RateSpec | None, settings: Optimizer, optimizer: ModelOptimizer
@@ -58,34 +58,34 @@ class Apart:
         self._old_rows: dict[Tensor, int | None] = {
             parameter: rows.get(layer_of(name) or "") for name, parameter in model.named_parameters()
         }
-        """Of each weight; None: all, it does not grow."""
+        """Number of old rows per weight; None for a weight that does not grow."""
         self._factors = Factors(1.0, 1.0, 1.0)
 
     def begin(self, tokens: int, steps: int, updates: int) -> None:
-        """Tells which step it is, as `factors` is told."""
+        """Begin a step; the arguments are those of `factors`."""
         if self._rates is not None:
             self._factors = factors(self._rates, self._settings, tokens, steps, updates)
 
     @contextmanager
     def __call__(self, weights: Iterable[Tensor]) -> Iterator[None]:
-        """Surrounds an update of some weights."""
+        """Return a context in which the optimizer updates some weights."""
         if self._rates is None:
             yield
             return
         old, new, correction = self._factors
-        ways = []
+        changed = []
         for weight in weights:
             of_old, of_new = self._split(weight)
             decay = self._optimizer.decay(weight)
-            ways += [(rows, rows.clone(), old, 1.0, decay) for rows in of_old if old != 1]
-            ways += [(rows, rows.clone(), new, correction, decay) for rows in of_new if (new, correction) != (1, 1)]
+            changed += [(rows, rows.clone(), old, 1.0, decay) for rows in of_old if old != 1]
+            changed += [(rows, rows.clone(), new, correction, decay) for rows in of_new if (new, correction) != (1, 1)]
         yield
-        for rows, before, factor, corrected, shrink in ways:
+        for rows, before, factor, corrected, shrink in changed:
             lost = shrink * before
             rows.copy_(before + factor * (corrected * (rows - before + lost) - lost))
 
     def _split(self, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """This rank's rows of a weight: (old ones, new ones)."""
+        """Return this rank's rows of a weight: (old ones, new ones)."""
         rows, known = local(weight.detach()), self._old_rows[weight]
         if known is None:
             return [rows], []

@@ -1,4 +1,4 @@
-"""What a stage carries from step to step. All of it goes into a checkpoint and comes back."""
+"""State of a stage between two steps. Checkpoints hold all of it."""
 
 from pathlib import Path
 
@@ -18,44 +18,44 @@ from tfscale.training.world import World
 
 
 class StageState:
-    """The model of a stage, its optimizer and its counters. The weights have no values before `load` or `reset`."""
+    """Model, optimizer and counters of a stage. The weights have no values before `load` or `reset`."""
 
     def __init__(self, spec: StageSpec, device: Device, world: World, layout: Layout) -> None:
         self._spec, self._world = spec, world
-        torch.manual_seed(spec.seed)  # torch seeds each process at random; nothing may depend on that
+        torch.manual_seed(spec.seed)  # torch seeds each process at random; results must not depend on that
         self._sharded = layout.sharding != "none"
         self.model = build_model(spec.model, device="meta" if self._sharded else device.kind)
         self.objective = parallelize(self.model, world, device, layout)
         if self._sharded:
-            self.model.to_empty(device=device.kind)  # this rank's shares alone
+            self.model.to_empty(device=device.kind)  # only this rank's shares
         self.optimizer = ModelOptimizer(self.model, spec.optimizer, one_per_weight=spec.run.update == "in_backward")
         self.counters = Counters()
 
     def reset(self) -> None:
-        """Back to the beginning of a stage without a parent."""
+        """Return to the beginning of a stage that has no parent."""
         torch.manual_seed(self._spec.seed)
         (initialise_shares if self._sharded else init_weights)(self.model, self._spec.seed)
         self.optimizer.reset(0)
         self.counters = Counters()
 
     def tensors(self) -> dict[str, Tensor | Part]:
-        """What of a checkpoint this rank writes, by name. The random generators are the leading rank's: nothing draws
-        from them in a step."""
+        """Return the part of a checkpoint that this rank writes, by name. The random generators are those of the
+        leading rank; no step draws from them."""
         whole = self._weights() | self.optimizer.state() | checkpoint.rng_tensors()
         parts = {name: part_of(tensor, self._world) for name, tensor in whole.items()}
         return {name: part for name, part in parts.items() if part is not None}
 
     def load(self, folder: Path) -> None:
-        """Takes over a checkpoint.
+        """Read a checkpoint.
 
         Raises:
-            BrokenCheckpoint: it is not one of this stage, or not whole.
+            BrokenCheckpoint: it belongs to another stage, or is incomplete.
         """
-        from tfscale.checkpoint.stored import Stored  # a stage that begins with nothing need not wait for it
+        from tfscale.checkpoint.stored import Stored  # slow to import, and not needed from scratch
 
         config, counters = checkpoint.read_state(folder)
         if config != self._spec.model:
-            raise BrokenCheckpoint(f"{folder}: holds another model than its stage.yaml")
+            raise BrokenCheckpoint(f"{folder}: holds another model than that of its stage.yaml")
         if counters.step > self._spec.steps:
             raise BrokenCheckpoint(f"{folder}: is {counters.step} steps old, and its stage has {self._spec.steps}")
         stored = Stored(folder)
@@ -64,7 +64,7 @@ class StageState:
         stored.read(self.optimizer.state())
         there = stored.shapes()
         random = {name: state for name, state in checkpoint.rng_tensors().items() if name in there}
-        if random:  # growth writes none: a child's first step starts from its seed
+        if random:  # growth writes none: a grown stage starts from its seed
             stored.read(random)
             checkpoint.set_rng(random)
         self.counters = counters

@@ -1,4 +1,4 @@
-"""Two ways from gradients to new weights."""
+"""From gradients to new weights: after the backward pass, or inside it."""
 
 from functools import partial
 from typing import Protocol
@@ -8,47 +8,47 @@ from torch import Tensor
 
 from tfscale.stage.spec import StageSpec
 from tfscale.training.optimizer import clip_gradients
-from tfscale.training.rates import Apart
+from tfscale.training.rates import RowRates
 from tfscale.training.sharding import local
 from tfscale.training.state import StageState
 from tfscale.training.world import Ranks
 
 
 class Update(Protocol):
-    """What a training step does with its loss."""
+    """Interface of a training step between its loss and its new weights."""
 
-    apart: Apart
-    """The rates of old and new rows, to be told of every step."""
+    row_rates: RowRates
+    """Learning rates of old and new rows; `begin` is called before each step."""
 
     def backward(self, loss: Tensor) -> None:
-        """Makes the gradients of a micro-batch."""
+        """Compute the gradients of a micro-batch."""
 
     def grad_norm(self) -> float:
-        """Of the whole batch, over all ranks, before clipping. A collective call."""
+        """Return the gradients' norm for the whole batch, over all ranks, before clipping. A collective call."""
 
     def bad_gradients(self) -> tuple[str, ...]:
-        """Weights whose gradients are not finite. A collective call."""
+        """Return the names of weights with non-finite gradients. A collective call."""
 
     def apply(self) -> None:
-        """Updates the weights, if they are not yet."""
+        """Update the weights, unless the backward pass has done it."""
 
     def clear(self) -> bool:
-        """Drops what is left of the step; whether some weights have its update."""
+        """Drop the gradients, and return whether some weights have the step's update."""
 
 
 def build_update(state: StageState, world: Ranks, spec: StageSpec) -> Update:
-    """The way that a stage's settings name. Building it in the backward pass changes what `state` does from then on."""
-    apart = Apart(state.model, spec.rates, spec.optimizer, state.optimizer)
+    """Return the update that a stage's settings name. The one inside the backward pass adds hooks to the model."""
+    row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
-        return InBackward(state, apart)
-    return Whole(state, world, spec.optimizer.clip, apart)
+        return InBackward(state, row_rates)
+    return Whole(state, world, spec.optimizer.clip, row_rates)
 
 
 class Whole:
-    """First all gradients, then one update of all weights. So a bad step can be left out."""
+    """An update of all weights once all gradients are there, so that a non-finite step can be skipped."""
 
-    def __init__(self, state: StageState, world: Ranks, clip: float, apart: Apart) -> None:
-        self.apart = apart
+    def __init__(self, state: StageState, world: Ranks, clip: float, row_rates: RowRates) -> None:
+        self.row_rates = row_rates
         self._model, self._optimizer, self._world = state.model, state.optimizer, world
         self._limit = clip or torch.inf
         self._applied = False
@@ -65,7 +65,7 @@ class Whole:
         return tuple(name for name, flag in zip(gradients, self._world.any(*map(bool, bad)), strict=True) if flag)
 
     def apply(self) -> None:
-        with self.apart(self._model.parameters()):
+        with self.row_rates(self._model.parameters()):
             self._optimizer.step()
         self._applied = True
 
@@ -76,11 +76,14 @@ class Whole:
 
 
 class InBackward:
-    """Each weight is updated when the backward pass has made its gradient, which is then dropped: there are never more
-    than a layer's. After a bad gradient the weights are no good any more; a loss that is no number is seen in time."""
+    """An update of each weight as soon as the backward pass has computed its gradient, which is then dropped.
 
-    def __init__(self, state: StageState, apart: Apart) -> None:
-        self.apart = apart
+    At most one layer's gradients exist at a time. A non-finite loss is noticed before any update; a non-finite gradient
+    spoils the weights, which have to be read again from a checkpoint.
+    """
+
+    def __init__(self, state: StageState, row_rates: RowRates) -> None:
+        self.row_rates = row_rates
         self._optimizer = state.optimizer
         self._norms: dict[str, Tensor] = {}
         self._names = [name for name, _ in state.model.named_parameters()]
@@ -88,10 +91,10 @@ class InBackward:
             parameter.register_post_accumulate_grad_hook(partial(self._step, name))
 
     def _step(self, name: str, parameter: Tensor) -> None:
-        assert name not in self._norms, f"{name} got its gradient in pieces; each must be whole"
+        assert name not in self._norms, f"{name} got its gradient in parts; each must be whole"
         assert parameter.grad is not None
         self._norms[name] = torch.linalg.vector_norm(parameter.grad)
-        with self.apart([parameter]):
+        with self.row_rates([parameter]):
             self._optimizer.step(parameter)
         parameter.grad = None
 
@@ -109,7 +112,7 @@ class InBackward:
         return tuple(name for name in self._names if name in self._norms and not self._norms[name].isfinite())
 
     def apply(self) -> None:
-        """Nothing: it has been done."""
+        """Do nothing: the backward pass has updated the weights."""
 
     def clear(self) -> bool:
         applied = bool(self._norms)

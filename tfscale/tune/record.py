@@ -1,4 +1,4 @@
-"""What a tuning found and what it cost, for the record."""
+"""The record of a tuning: its findings and its cost."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from tfscale.tune.tuning import Finding, Trial, Tuning, chosen, last_loss
 
 
 def write_record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
-    """The record of a tuning that is finished, and the file in the runs folder that it is written to."""
+    """Write the record of a finished tuning into the runs folder; return the file and the record."""
     record = _record(tuning, findings, overrides)
     path = tuning.plan.runs / "tuning" / f"{record['schedule']}-{record['key']}.json"
     write_json(path, record)
@@ -63,7 +63,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
 
 
 def _finite(loss: float | None) -> float | None:
-    """JSON has no infinity: what diverged has no loss."""
+    """Return the loss, or None if it diverged: JSON has no infinity."""
     return loss if loss is not None and loss < math.inf else None
 
 

@@ -11,36 +11,36 @@ Place = Literal["interior", "lowest", "highest"]
 beyond."""
 
 DIGITS = 3
-"""Significant digits of a rate that is tried, so that it is short to write."""
+"""Significant digits of a candidate rate, so that it is short to write."""
 
 CLOSEST = 1.01
-"""Ratio of neighbouring rates at least, so that they stay two when they are rounded."""
+"""Smallest ratio of neighbouring rates, so that they still differ when they are rounded."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is tried for every learning rate."""
+    """The candidates for every learning rate."""
 
     factors: tuple[float, ...]
-    """Of the present rate; ascending."""
+    """Multiples of the current rate, ascending."""
     further: int
-    """Rates beyond that range that may be tried while the best is at its edge."""
+    """Number of rates beyond that range that may be tried while the best is at its edge."""
     seeds: int
-    """Runs of every candidate, which differ in what chance decides; their mean counts."""
+    """Runs per candidate with different random seeds; their mean counts."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a sweep has found."""
+    """The result of a sweep."""
 
     rate: float
     loss: float
-    """Nats a token, the mean over the candidate's runs; inf where every candidate diverged."""
+    """In nats per token, the mean over the candidate's runs; inf if every candidate diverged."""
     place: Place
 
 
 def factors_of(text: str) -> tuple[tuple[float, ...], list[str]]:
-    """The factors of `0.5,1,2`, ascending, and what is wrong with them."""
+    """Parse factors such as `0.5,1,2`; return them ascending, and the faults."""
     factors, faults = [], []
     for each in text.split(","):
         try:
@@ -61,7 +61,7 @@ def factors_of(text: str) -> tuple[tuple[float, ...], list[str]]:
 
 
 def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
-    """What is wrong with how many runs a sweep may take."""
+    """Return the faults in the number of runs of a sweep."""
     faults = []
     if sweep.further < 0:
         faults.append(f"--further {sweep.further}: rates beyond the range, at least 0")
@@ -71,12 +71,12 @@ def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
 
 
 def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
-    """The rates that are tried first, ascending."""
+    """Return the rates to try first, ascending."""
     return tuple(rate if factor == 1 else _rounded(rate * factor) for factor in sorted(factors))
 
 
 def choose(losses: Mapping[float, float]) -> Choice:
-    """The best of several rates by their losses; of equal ones the lowest."""
+    """Return the rate with the lowest loss; of equal ones the lowest rate."""
     rates = sorted(losses)
     best = min(rates, key=lambda rate: (losses[rate], rate))
     place: Place = "lowest" if best == rates[0] else "highest" if best == rates[-1] else "interior"
@@ -84,8 +84,8 @@ def choose(losses: Mapping[float, float]) -> Choice:
 
 
 def beyond(losses: Mapping[float, float]) -> float | None:
-    """The rate to try next: behind the edge at which the best one lies, by the ratio of the last step to it. None where
-    the best is interior, or the next would be no rate any more."""
+    """Return the next rate to try: beyond the edge if the best one is there, by the ratio of the last two. None if the
+    best is interior, or the next one would be out of bounds."""
     rates, place = sorted(losses), choose(losses).place
     if place == "interior":
         return None
@@ -95,7 +95,7 @@ def beyond(losses: Mapping[float, float]) -> float | None:
 
 
 def is_rate(rate: float) -> bool:
-    """Whether a number can be meant as a learning rate."""
+    """Return whether a number is plausible as a learning rate."""
     return 1e-30 < rate < 1e30
 
 

@@ -1,9 +1,9 @@
-"""Tuning: which learning rates a plan has, and the runs that tell which are best.
+"""Tuning: the learning rates of a plan, and the runs that find the best ones.
 
-Every run is an ordinary stage. It differs from a stage of the plan in three things: its learning rate; the held-out
-tokens it is evaluated on, which lie behind those of the plan; and its seed and order of the data, which no replicate of
-the plan has. So nothing is chosen by a number that is reported later. All that is known of a tuning is read from its
-stages' folders, and a tuning that was stopped goes on where it was.
+Every run is an ordinary stage. It differs from a stage of the plan in three ways: its learning rate; the validation
+tokens, which follow those of the plan; and its seed and order of the data, which no replicate of the plan has. So no
+rate is chosen by a number that is reported later. The state of a tuning is read from its stages' folders, so a tuning
+that was stopped continues where it was.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ from tfscale.tune.sweep import Choice, Sweep, beyond, candidates, choose
 
 @dataclass(frozen=True)
 class Tunable:
-    """A learning rate that the configuration holds."""
+    """A learning rate in the configuration."""
 
     key: str
-    """Such as schedule.stages.stage2.lr."""
+    """The setting, such as schedule.stages.stage2.lr."""
     rate: float
-    """Its present value, or optim.lr in its place."""
+    """Its current value; optim.lr if it has none."""
     trains: tuple[tuple[str, str], ...]
     """Arm and size of every stage that is trained at it. Their mean loss counts."""
     after: tuple[str, ...]
@@ -39,16 +39,16 @@ class Tunable:
 
 @dataclass(frozen=True)
 class Trial:
-    """One rate for one tunable: a stage for each of its places and seeds."""
+    """A candidate rate for one tunable: a stage for each of its places and seeds."""
 
     rate: float
     stages: tuple[Stage, ...]
     ancestors: tuple[Stage, ...]
-    """What they grow out of, parents before children."""
+    """Stages that they grow out of, parents before children."""
 
     @property
     def loss(self) -> float | None:
-        """Mean of the last held-out losses; inf as soon as one run diverged; None while some are not done."""
+        """Mean of the last validation losses; inf as soon as one run diverged; None while some are not done."""
         losses = [last_loss(stage) for stage in self.stages]
         if math.inf in losses:
             return math.inf
@@ -57,19 +57,19 @@ class Trial:
 
     @property
     def left(self) -> list[Stage]:
-        """What has to be trained before its loss is known, parents before children."""
+        """Stages to train before its loss is known, parents before children."""
         return [stage for stage in (*self.ancestors, *self.stages) if not is_done(stage)]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How far the sweep over one tunable is."""
+    """The state of the sweep over one tunable."""
 
     tunable: Tunable
     trials: tuple[Trial, ...]
     """Ascending by rate."""
     choice: Choice | None
-    """None while some trials have to be run."""
+    """None while some trials have not run."""
 
 
 class Tuning:
@@ -78,11 +78,11 @@ class Tuning:
     def __init__(self, plan: Plan, arms: Sequence[str], sweep: Sweep) -> None:
         self.plan, self.arms, self.sweep = plan, tuple(arms), sweep
         self.experiment = _apart(plan.experiment, sweep.seeds)
-        """The plan's experiment, on other held-out tokens and with other seeds."""
+        """The plan's experiment, on other validation tokens and with other seeds."""
         self.tunables = tuple(tunables(plan, arms))
 
     def findings(self) -> list[Finding]:
-        """What is known by now, in the order of the tunables. Those that have to wait for another are left out."""
+        """Return the state of every sweep, in the order of the tunables. Those that wait for another are left out."""
         found: dict[str, Finding] = {}
         for tunable in self.tunables:
             before = chosen(found[key] for key in tunable.after if key in found)
@@ -91,7 +91,7 @@ class Tuning:
         return list(found.values())
 
     def plan_of(self, findings: Sequence[Finding]) -> Plan:
-        """The trials as a plan's arms, for those who watch their training and keep track of it."""
+        """Return the trials as a plan's arms, to show and track their training."""
         arms = list(_arms(findings))
         seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds)
         replicates = tuple(
@@ -101,7 +101,7 @@ class Tuning:
 
     @property
     def key(self) -> str:
-        """Identity of the tuning: a hash of what it sweeps over and of the stages at the present rates."""
+        """Identity of the tuning: a hash of the tunables, the sweep, and the stages at the current rates."""
         stages = [stage.key for stage in make_plan(self.experiment).stages]
         what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
@@ -133,8 +133,8 @@ class Tuning:
 
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
-    """The learning rates at which stages of these arms are trained, each once, the chain's first. What is trained at a
-    rate, and what depends on it, shows when it changes."""
+    """Yield the learning rates at which stages of these arms are trained, each once, the chain's first. The stages that
+    are trained at a rate, or depend on it, are found by changing it."""
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_rates(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}
@@ -156,7 +156,7 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 
 def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Every learning rate that a schedule has room for, and what it is."""
+    """Yield every learning rate that a schedule can set, and its current value."""
     usual = experiment.optim.lr
     for number, (name, part) in enumerate(experiment.schedule.stages.items()):
         stage = f"schedule.stages.{name}"
@@ -169,9 +169,8 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """The rates of arms that are not left to the schedule's: of those that state one, and of those that grow beside the
-    chain, whose stages would share the chain's rates or those of Transformers from scratch. Without one they begin at
-    the last size's."""
+    """Yield the rates of arms that have their own: those that set one, and those that grow beside the chain, which
+    would otherwise share the chain's rates or those of Transformers from scratch. The default is the last size's."""
     last = list(experiment.schedule.stages.values())[-1]
     for name, arm in experiment.baseline.arms.items():
         if arm.lr is not None or arm_kind(arm.kind).own_rate:
@@ -180,7 +179,7 @@ def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def with_rates(experiment: Experiment, rates: Mapping[str, float]) -> Experiment:
-    """The experiment with other learning rates, by their keys."""
+    """Return the experiment with other learning rates, by key."""
     for key, rate in rates.items():
         experiment = _with(experiment, key.split("."), rate)
     return experiment
@@ -194,7 +193,7 @@ def _with(part: Any, path: Sequence[str], value: float) -> Any:
 
 
 def _apart(experiment: Experiment, seeds: int) -> Experiment:
-    """The experiment on the held-out tokens behind its own, with seeds that none of its replicates has."""
+    """Return the experiment on the validation tokens after its own, with seeds that none of its replicates has."""
     data = experiment.data
     return replace(
         experiment,
@@ -210,19 +209,19 @@ def _apart(experiment: Experiment, seeds: int) -> Experiment:
 
 
 def chosen(findings: Iterable[Finding]) -> dict[str, float]:
-    """The chosen rates by their keys, of sweeps in which some run did not diverge."""
+    """Return the chosen rates by key, except where every run diverged."""
     choices = {finding.tunable.key: finding.choice for finding in findings}
     return {key: choice.rate for key, choice in choices.items() if choice is not None and choice.loss < math.inf}
 
 
 def stages_left(findings: Iterable[Finding]) -> list[Stage]:
-    """What can be trained now, parents before children."""
+    """Return the stages that can be trained now, parents before children."""
     trials = [trial for finding in findings for trial in finding.trials if trial.loss is None]
     return list({stage.key: stage for trial in trials for stage in trial.left}.values())
 
 
 def _arms(findings: Iterable[Finding]) -> Iterator[Arm]:
-    """Each trial, such as `stage2.lr=0.0007`, with what has to be trained for it."""
+    """Yield each trial as an arm, such as `stage2.lr=0.0007`, with the stages to train for it."""
     for finding in findings:
         short = finding.tunable.key.removeprefix("schedule.").removeprefix("stages.")
         for trial in finding.trials:
@@ -231,7 +230,7 @@ def _arms(findings: Iterable[Finding]) -> Iterator[Arm]:
 
 
 def diverged(stage: Stage) -> bool:
-    """Whether its training ended at a loss or gradient that was no number."""
+    """Return whether its training ended with a non-finite loss or gradient."""
     match read_events(stage.path)[-2:]:
         case [{"event": "non_finite"}, {"event": "end", "reason": "failed"}]:
             return True
@@ -239,7 +238,7 @@ def diverged(stage: Stage) -> bool:
 
 
 def last_loss(stage: Stage) -> float | None:
-    """The last held-out loss; inf where there is none, None where it is not known yet."""
+    """Return the last validation loss; inf if it diverged, None if it is not known yet."""
     if is_done(stage):
         loss = read_result(stage.path).evaluation.loss
         return loss if math.isfinite(loss) else math.inf

@@ -1,7 +1,6 @@
-"""Whether the ledger is true: everything that a plan's stages have written is read again and held against the rest.
+"""Verification: read everything that a plan's stages have written, and compare the files with each other.
 
-Whatever a damaged file does to its reader is a finding too. Nothing is written, and stages that are being trained may
-be read.
+An error in reading a damaged file is a finding too. Nothing is written, and stages that are being trained may be read.
 """
 
 from tfscale.verify.plan import Amount, amount, set_aside, verify_plan

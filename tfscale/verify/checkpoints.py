@@ -1,4 +1,4 @@
-"""Whether a stage's checkpoints are whole, and hold its model and its totals."""
+"""Verification of a stage's checkpoints: whole, with its model and its totals."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, guarded, words
 
 
 def verify_checkpoints(this: StageFolder) -> Check[None]:
-    """The final checkpoint is there; each one is whole by its manifest and holds the stage's model in the right shapes,
-    at the totals of its step."""
+    """Check that the final checkpoint exists, and that each one matches its manifest and holds the stage's model in the
+    right shapes, with the totals of its step."""
     folders = sorted((this.path / CHECKPOINTS).glob("step-*"))
     final = this.path / CHECKPOINTS / checkpoint.folder_name(this.spec.steps)
     if this.finished and final not in folders:

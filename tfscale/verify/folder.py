@@ -1,4 +1,4 @@
-"""What every check builds on: findings, the stage's folder as far as it could be read, and what its steps cost."""
+"""The base of every check: findings, the readable part of a stage's folder, and the cost of its steps."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def damaged(path: Path, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Parent:
-    """The finished stage that another grew out of."""
+    """A finished stage that another one grew out of."""
 
     spec: StageSpec
     result: Result
@@ -46,21 +46,21 @@ class Parent:
 
 @dataclass(frozen=True)
 class StageFolder:
-    """A stage's folder, as far as it could be read."""
+    """The readable part of a stage's folder."""
 
     path: Path
     spec: StageSpec
     parent: Parent | None
     before: Totals | None
-    """What its lineage had cost when it began; None where that cannot be known."""
+    """Cost of its lineage when it began; None if that cannot be known."""
     finished: bool
     result: Result | None
     busy: bool
-    """A live process works on it."""
+    """True while a live process works on it."""
 
 
 def begun(path: Path) -> bool:
-    """Whether a stage's folder holds anything. One that was made and then lost its maker to a kill holds nothing."""
+    """Return whether a stage's folder holds anything. It is empty if the process that made it was killed right away."""
     try:
         return any(not file.name.startswith(".") for file in path.iterdir())
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def begun(path: Path) -> bool:
 
 
 def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int) -> Check[None]:
-    """Whether totals are those of `step` steps, as far as steps decide them."""
+    """Check that totals are those of `step` steps, as far as steps determine them."""
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
     for name, there, wanted in (
@@ -84,5 +84,5 @@ def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: i
 
 
 def words(totals: Totals) -> str:
-    """Totals for a finding."""
+    """Return totals as text for a finding."""
     return f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs, {totals.seconds} s, {totals.device_seconds} device-s"

@@ -1,4 +1,4 @@
-"""Whether growth.json is the growth that made the stage from its parent."""
+"""Verification of growth.json: the growth that made the stage from its parent."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tfscale.verify.folder import Check, Parent, StageFolder
 
 
 def verify_growth(this: StageFolder) -> Check[None]:
-    """Parent, recipe and sizes are those of the specs, and a growth that preserves has moved no logit."""
+    """Check that parent, recipe and sizes are those of the specs, and that a preserving growth has moved no logit."""
     file, spec = this.path / GROWTH_FILE, this.spec
     if spec.growth is None:
         return

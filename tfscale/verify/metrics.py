@@ -1,4 +1,4 @@
-"""Whether metrics.jsonl is whole and rises step by step to what done.json says."""
+"""Verification of metrics.jsonl: whole, and rising step by step to the result in done.json."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, astuple
@@ -11,14 +11,14 @@ from tfscale.stage.spec import CHECKPOINTS
 from tfscale.verify.folder import Check, StageFolder, costs_of, words
 
 MOST = 5
-"""Findings told of one file: a wrong total is wrong in every line."""
+"""Findings reported per file: a wrong total is wrong in every line."""
 _TAKEN_UP = ("start", "broken_checkpoint", "end")
-"""What a later process may write first, after a line that a kill has torn."""
+"""Events that a later process may write first, after a line that a kill has torn."""
 
 
 def verify_metrics(this: StageFolder) -> Check[None]:
-    """Every line is an event, or half of one that a kill explains; steps and totals rise as the steps' costs say; the
-    last evaluation is the one in done.json."""
+    """Check that every line is an event, or half of one that a kill explains; that steps and totals rise by the steps'
+    costs; and that the last evaluation is the one in done.json."""
     file = this.path / METRICS_FILE
     if not file.exists():
         if this.finished:
@@ -26,7 +26,7 @@ def verify_metrics(this: StageFolder) -> Check[None]:
         return
     for number, finding in enumerate(_events(this, file)):
         if number == MOST:
-            yield f"{file}: and more; the first {MOST} are told"
+            yield f"{file}: and more; only the first {MOST} are listed"
             return
         yield finding
 
@@ -42,7 +42,7 @@ def _events(this: StageFolder, file: Path) -> Check[None]:
 
 
 def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
-    """The events that can be read, each with the number of its `line`."""
+    """Return the events that can be read, each with its `line` number."""
     events: list[Event] = []
     torn: list[int] = []
     for number, line in enumerate(read_lines(file), start=1):
@@ -54,7 +54,7 @@ def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
             yield from _torn(file, torn)
         torn = []
         if event["event"] in ("start", "train", "eval") and not isinstance(event.get("step"), int):
-            yield f"{file}: line {number} is an event of no step; every {event['event']} has one"
+            yield f"{file}: line {number} is an event without a step; every {event['event']} has one"
             continue
         events.append({**event, "line": number})
     if finished:
@@ -64,7 +64,7 @@ def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
 
 def _torn(file: Path, lines: Iterable[int]) -> Check[None]:
     for number in lines:
-        yield f"{file}: line {number} is not a whole event; only a kill may tear one, and a later process goes on"
+        yield f"{file}: line {number} is not a whole event; only a kill may tear one, and a later process continues"
 
 
 def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Check[None]:
@@ -75,7 +75,7 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
         what = f"{file}: line {event['line']}, {kind} of step {step}"
         totals = totals_of(event)
         if step <= steps[kind]:
-            yield f"{what}: stands after step {steps[kind]}; steps rise"
+            yield f"{what}: comes after step {steps[kind]}; steps must rise"
         if event["tokens"] != step * this.spec.batch_tokens:
             yield f"{what}: {event['tokens']:,} tokens; its steps make {step * this.spec.batch_tokens:,}"
         if this.before is not None:
@@ -86,7 +86,7 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
 
 
 def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
-    """Each amount beside what it was before; energy is not always known."""
+    """Return each amount beside the previous one, where both are known (energy may not be)."""
     pairs = zip(astuple(totals), astuple(last), strict=True)
     return [(now, then) for now, then in pairs if now is not None and then is not None]
 
@@ -98,11 +98,11 @@ def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:
         if evaluation.get(name) != wanted:
             yield f"{file}: {name} of the last evaluation is {evaluation.get(name)}; {DONE_FILE} says {wanted}"
     if not history or history[-1].get("reason") != "done":
-        yield f"{file}: its last event is no end; a finished stage has one there, with the reason done"
+        yield f"{file}: its last event is not an end; a finished stage's is, with the reason done"
 
 
 def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
-    """Whether the checkpoint that the stage would go on from is still there, or a newer one whose event a kill cost."""
+    """Check that the checkpoint to resume from exists, or a newer one whose event a kill prevented."""
     last = last_event(history, "checkpoint", "start")
     if last is None or (last["step"] == 0 and this.parent is None):
         return
@@ -110,4 +110,4 @@ def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[No
     folders = this.path / CHECKPOINTS
     newer = any(folder.name >= name for folder in folders.glob("step-*"))
     if not newer and not (folders / f"broken-{name}").exists():
-        yield f"{folders / name}: missing; by {file} the stage stood there last"
+        yield f"{folders / name}: missing; by {file} it is the stage's latest"

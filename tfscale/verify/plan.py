@@ -1,4 +1,4 @@
-"""Whether the ledger of a whole plan is true: its stages, their sums, its corpus, and the folders beside them."""
+"""Verification of a whole plan: its stages, their sums, its corpus, and the folders beside them."""
 
 import math
 from contextlib import suppress
@@ -19,24 +19,24 @@ from tfscale.verify.folder import DAMAGE, Check, begun, damaged, guarded
 from tfscale.verify.stage import verify_stage
 
 ROUNDING = 1e-6
-"""Relative difference that sums of seconds may have."""
+"""Largest relative difference between sums of seconds."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much there is to verify."""
+    """The amount of data to verify."""
 
     stages: int
     checkpoints: int
     bytes: int
-    """Of the checkpoints and the corpus."""
+    """Size of the checkpoints and the corpus."""
     events: int
 
 
 def verify_plan(plan: Plan) -> list[str]:
-    """What is wrong with the ledger of a plan's stages, of all arms: a sentence a fault.
+    """Return the faults in the stages of all arms of a plan, one sentence per fault.
 
-    That a stage has not begun or not ended is no fault.
+    A stage that has not begun or not ended is not a fault.
     """
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
     for check in (_lineages(plan), _data(plan), _strangers(plan)):
@@ -45,7 +45,7 @@ def verify_plan(plan: Plan) -> list[str]:
 
 
 def set_aside(plan: Plan) -> list[str]:
-    """Checkpoints that were found broken and gone on without, a sentence each. The ledger is none the worse."""
+    """Return the checkpoints that were broken and set aside, one sentence each. They are no fault of the plan."""
     return [
         f"{folder}: was not whole and was set aside; the stage went on from the one before. It can be removed."
         for stage in plan.stages
@@ -54,7 +54,7 @@ def set_aside(plan: Plan) -> list[str]:
 
 
 def amount(plan: Plan) -> Amount:
-    """How much of a plan `verify_plan` reads."""
+    """Return how much of a plan `verify_plan` reads."""
     stages = [stage.path for stage in plan.stages if begun(stage.path)]
     checkpoints = [folder for path in stages for folder in (path / CHECKPOINTS).glob("step-*")]
     return Amount(
@@ -74,7 +74,7 @@ def _lineages(plan: Plan) -> Check[None]:
 
 
 def _sums(plan: Plan, last: Stage) -> Check[None]:
-    """Whether the stages that led to `last`, each by itself, add up to its totals."""
+    """Check that the stages that led to `last`, each by itself, add up to its totals."""
     stages = {stage.key: stage for stage in plan.stages}
     descent = lineage(last, lambda stage: stages[stage.spec.parent] if stage.spec.parent else None)
     results = [read_result(stage.path) for stage in descent]
@@ -98,7 +98,7 @@ def _data(plan: Plan) -> Check[None]:
 
 
 def _corpora(plan: Plan) -> dict[Path, str]:
-    """Folders where the stages that have begun read their tokens, each with the fingerprint that it should have."""
+    """Return the corpora that the stages read that have begun: folder and expected fingerprint."""
     corpora = {}
     for stage in plan.stages:
         if not begun(stage.path):
@@ -130,7 +130,7 @@ def _corpus(folder: Path, fingerprint: str) -> Check[None]:
 
 
 def _strangers(plan: Plan) -> Check[None]:
-    """Folders that are called after a stage which they do not hold."""
+    """Check that no folder is named after a stage that it does not hold."""
     planned = {stage.path for stage in plan.stages}
     for folder in sorted((plan.runs / "stages").glob("[!.]*")):
         if folder in planned or not begun(folder):

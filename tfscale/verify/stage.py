@@ -1,4 +1,4 @@
-"""Whether the folder of a stage is true in itself and follows from its parent's."""
+"""Verification of a stage's folder by itself and against its parent's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from tfscale.verify.metrics import verify_metrics
 
 
 def verify_stage(stage: Stage) -> list[str]:
-    """What is wrong in the folder of a stage, or between it and its parent's: a sentence a fault."""
+    """Return the faults in the folder of a stage, or between it and its parent's, one sentence per fault."""
     return list(guarded(stage.path, _stage(stage)))
 
 
@@ -43,14 +43,14 @@ def _stage(stage: Stage) -> Check[None]:
 
 
 def _blocks(this: StageFolder) -> Check[None]:
-    """The held-out text's blocks make up the final evaluation; stages of older versions have none."""
+    """Check that the blocks in heldout.json add up to the final evaluation; stages of older versions have none."""
     if this.result is not None:
         read_blocks(this.path, this.result.step, this.result.evaluation.loss)
     yield from ()
 
 
 def _spec(stage: Stage) -> Check[StageSpec]:
-    """The spec that the folder holds, or else the plan's."""
+    """Return the spec in the folder, or the plan's if that is damaged."""
     try:
         spec = read_spec(stage.path)
     except DAMAGE as error:
@@ -64,13 +64,13 @@ def _spec(stage: Stage) -> Check[StageSpec]:
 
 
 def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
-    """The spec with the tokens that its rule, if it has one, gives it by the evaluations that the folder tells of."""
+    """Return the spec with the number of tokens that its early-ending rule, if any, derives from the evaluations."""
     if spec.ending is None:
         return spec
     losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
     last = end_of(spec, losses)
     if last is None:
-        yield f"{path / METRICS_FILE}: its evaluations do not end it by {spec.ending.rule}, and it is done"
+        yield f"{path / METRICS_FILE}: by its evaluations the rule {spec.ending.rule} has not ended it, but it is done"
         return spec
     return replace(spec, tokens=last * spec.batch_tokens)
 

@@ -1,4 +1,4 @@
-"""Where stages run: as processes of this machine, or as jobs of a cluster."""
+"""Launchers: run stages as processes of this machine, or as jobs of a cluster."""
 
 from tfscale.config.schema import LauncherPart
 from tfscale.orchestrate.launchers import machine, slurm
@@ -8,11 +8,11 @@ from tfscale.orchestrate.launchers.inherited import started_as_ranks
 
 
 def launcher_of(part: LauncherPart) -> Launcher:
-    """The launcher that `launcher=` means."""
+    """Return the launcher that `launcher=` names."""
     return slurm.Slurm(part) if part.kind == "slurm" else machine.ThisMachine(part)
 
 
 def missing(part: LauncherPart) -> list[str]:
-    """Faults of where tfscale was started: what the launcher needs and this machine lacks, each with the fix."""
+    """Return what the launcher needs and this machine lacks, each with the fix."""
     lacking = slurm.missing_tools() if part.kind == "slurm" else machine.missing_devices(part)
     return [*started_as_ranks(), *lacking]

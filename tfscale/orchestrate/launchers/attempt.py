@@ -1,4 +1,4 @@
-"""What the orchestrator knows of where stages run."""
+"""The interface between the orchestrator and its launchers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,65 +11,65 @@ Phase = Literal["growing", "training"]
 
 
 class LaunchFailed(Exception):
-    """Stages could not be started; the message says why."""
+    """Raised when stages could not be started; the message says why."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt has ended."""
+    """The end of an attempt."""
 
     kind: Literal["finished", "stopped", "died", "refused"]
-    """`stopped`: on request, or because another process holds the stage. `refused`: by the user's fault or wish, so
-    that another attempt would not help."""
+    """`stopped`: on request, or because another process holds the stage. `refused`: another attempt would not help,
+    because of the user's settings or choice."""
     how: str
-    """In words, such as `exit code 1`."""
+    """A description, such as `exit code 1`."""
 
 
 class Attempt(Protocol):
-    """One try at a stage."""
+    """One attempt at a stage."""
 
     @property
     def phase(self) -> Phase:
-        """What it does, or did last."""
+        """The phase that it is in, or was in last."""
 
     @property
     def log(self) -> Path:
-        """Where its output goes."""
+        """The file that its output goes to."""
 
     @property
     def job(self) -> str | None:
-        """Its identity in a cluster's queue."""
+        """The identity of its job in a cluster's queue; None without one."""
 
     def poll(self) -> Ending | None:
-        """How it has ended; None while it has not."""
+        """Return how it ended; None while it runs."""
 
     def is_running(self) -> bool:
-        """Whether it can give signs of life; a job that waits in a queue cannot."""
+        """Return whether it runs, and so touches its heartbeat file; a job that waits in a queue does not."""
 
     def stop(self) -> None:
-        """Asks it to save and end; on a second call it ends at once."""
+        """Ask it to save and end; on a second call, end it at once."""
 
 
 class Launcher(Protocol):
-    """Where stages run."""
+    """A way to run stages."""
 
     places: int
-    """Stages that may run at the same time."""
+    """The number of stages that may run at the same time."""
     outlives: bool
-    """Whether attempts go on when this process ends."""
+    """True if attempts continue when this process ends."""
 
     def wait(self) -> None:
-        """Passes the time between two looks at the attempts."""
+        """Sleep until the next poll."""
 
     def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """An attempt at each stage; their folders have been prepared.
+        """Start an attempt at each stage; their folders have been prepared.
 
         Raises:
             LaunchFailed: none was started.
         """
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """The attempt at the stage that another tfscale has started and left going on."""
+        """Return an attempt at the stage that another tfscale process started and left running; None without one."""
 
     def parting(self, attempts: Sequence[Attempt]) -> str:
-        """What happens to the attempts when the user wants to stop, in words."""
+        """Describe what happens to the attempts when the user wants to stop."""

@@ -1,4 +1,4 @@
-"""Variables of several ranks in the environment of tfscale itself, which starts the ranks of a stage and is none."""
+"""Rank variables in the environment of tfscale itself, which starts the ranks of a stage and is not one of them."""
 
 import os
 
@@ -6,7 +6,7 @@ from tfscale.children import RANK_VARIABLES
 
 
 def started_as_ranks() -> list[str]:
-    """The fault of having torchrun start tfscale several times at once; empty if it did not."""
+    """Return a fault if torchrun has started tfscale several times at once; otherwise an empty list."""
     size = os.environ.get("WORLD_SIZE", "")
     if "TORCHELASTIC_RUN_ID" not in os.environ or not size.isdecimal() or int(size) < 2:
         return []
@@ -17,7 +17,7 @@ def started_as_ranks() -> list[str]:
 
 
 def left_over() -> str | None:
-    """A note on variables that another launcher or a shell has left, which have no effect; None if there are none."""
+    """Return a note on variables of another launcher or shell, which have no effect; None if there are none."""
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys() or os.environ.get("WORLD_SIZE") == "1":
         return None
     names = ", ".join(name for name in RANK_VARIABLES if name in os.environ)

@@ -1,4 +1,4 @@
-"""Stages as processes of this machine: one process a stage, or several that torchrun starts and watches."""
+"""Stages as processes of this machine: one process per stage, or several that torchrun starts and watches."""
 
 import os
 import signal
@@ -20,11 +20,11 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import is_grown
 
 PAUSE = 0.1
-"""Seconds between two looks at processes."""
+"""Seconds between two polls of the processes."""
 
 
 class ThisMachine:
-    """Processes of this machine, which end with this one."""
+    """Run stages as processes of this machine, which end with this process."""
 
     outlives = False
 
@@ -36,11 +36,11 @@ class ThisMachine:
         self._slots: list[ProcessAttempt | None] = [None] * part.parallel
 
     def wait(self) -> None:
-        """Sleeps for a tenth of a second."""
+        """Sleep until the next poll."""
         time.sleep(PAUSE)
 
     def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """An attempt at each stage, on devices of its own where there are enough."""
+        """Start an attempt at each stage, on devices of its own if there are enough."""
         return [self._start(stage) for stage in stages]
 
     def _start(self, stage: Stage) -> Attempt:
@@ -62,17 +62,17 @@ class ThisMachine:
         return [*torchrun, *command[1:]]
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """None: stages end with the tfscale that started them."""
+        """Return None: stages end with the process that started them."""
         return None
 
     def parting(self, attempts: Sequence[Attempt]) -> str:
-        """What happens now."""
+        """Describe what happens when the user wants to stop."""
         return "stopping: stages save their checkpoints"
 
 
 @dataclass
 class ProcessAttempt:
-    """A process that was started here, with what it has started."""
+    """An attempt in a process of this machine, with the processes that it has started."""
 
     process: Popen[bytes]
     phase: Phase
@@ -81,7 +81,7 @@ class ProcessAttempt:
     _asked: bool = False
 
     def poll(self) -> Ending | None:
-        """How it has ended; None while it has not."""
+        """Return how it ended; None while it runs."""
         code = self.process.poll()
         if code is None:
             return None
@@ -92,11 +92,11 @@ class ProcessAttempt:
         return Ending(kinds.get(code, "died"), f"exit code {code}")  # type: ignore[arg-type]
 
     def is_running(self) -> bool:
-        """From its start to its end."""
+        """Return True: a process runs from its start to its end."""
         return True
 
     def stop(self) -> None:
-        """Asks it to save and end; on a second call it is killed with all that it has started."""
+        """Ask it to save and end; on a second call, kill it with all processes that it has started."""
         if not self._asked:
             self._asked = True
             # torchrun would pass a signal on and then wait for 30 seconds only; this reaches the ranks themselves.
@@ -115,12 +115,12 @@ class ProcessAttempt:
 
 
 def phase_of(stage: Stage) -> Phase:
-    """What comes next for a stage."""
+    """Return the phase that comes next for a stage."""
     return "training" if not stage.spec.inherits or is_grown(stage.path) else "growing"
 
 
 def visible_devices(part: LauncherPart) -> tuple[str, ...]:
-    """The CUDA devices that stages may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the CUDA devices that stages may use, as CUDA_VISIBLE_DEVICES names them."""
     if part.device == "cpu" or not built_for_devices():
         return ()
     import torch
@@ -131,21 +131,21 @@ def visible_devices(part: LauncherPart) -> tuple[str, ...]:
 
 
 def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
-    """Processes a stage; `launcher.processes=auto` shares the devices among the stages that run side by side."""
+    """Return the number of processes per stage; `launcher.processes=auto` divides the devices among parallel stages."""
     if part.kind == "local":
         return 1
     return part.processes or max(1, len(devices) // part.parallel)
 
 
 def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, ...]:
-    """The devices of the stage in a slot: its own while there are enough, else shared in turn."""
+    """Return the devices of the stage in a slot: its own if there are enough, otherwise shared in turn."""
     if not devices:
         return ()
     return tuple(dict.fromkeys(devices[(slot * processes + i) % len(devices)] for i in range(processes)))
 
 
 def missing_devices(part: LauncherPart) -> list[str]:
-    """What is told where several processes of a stage would have to share a device."""
+    """Return a fault if several processes of a stage would have to share a device."""
     devices = visible_devices(part)
     processes = processes_of(part, devices)
     if part.kind == "local" or not devices or part.parallel * processes <= len(devices):

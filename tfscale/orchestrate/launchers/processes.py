@@ -1,4 +1,4 @@
-"""The processes that a stage is made of, and how they are started."""
+"""The processes of a stage, and how they are started."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -7,25 +7,26 @@ from pathlib import Path
 from subprocess import Popen
 
 from tfscale import children
+from tfscale.extensions import extension_arguments
 from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.training.allocator import HUGE_PAGES, allocator
 
 
 def training_command(stage_dir: Path) -> list[str]:
-    """A process that trains a stage and stops when its standard input ends."""
-    return children.python("tfscale.training", str(stage_dir), "--supervised")
+    """Return the command of a process that trains a stage and stops when its standard input ends."""
+    return children.python("tfscale.training", str(stage_dir), "--supervised", *extension_arguments())
 
 
 def growing_command(stage_dir: Path) -> list[str]:
-    """A process that grows a stage's first checkpoint out of its parent's last one, and ends when its standard input
-    does."""
-    return children.python("tfscale.growth", str(stage_dir), "--supervised")
+    """Return the command of a process that grows a stage's first checkpoint out of its parent's last one, and stops
+    when its standard input ends."""
+    return children.python("tfscale.growth", str(stage_dir), "--supervised", *extension_arguments())
 
 
 def launch(
     phase: Phase, command: Sequence[str], log: Path | None, told: Mapping[str, str] = children.NOTHING
 ) -> Popen[bytes]:
-    """Starts one of these processes, which ends with this one.
+    """Start one of these processes, which ends with this one.
 
     Args:
         phase: what it does; a growth hands out memory in another way.
@@ -38,8 +39,8 @@ def launch(
 
 
 def built_for_devices() -> bool:
-    """Whether the installed torch may know CUDA or ROCm: all but the builds that are marked `+cpu`. The name of the
-    version is enough for those, and importing all of torch takes a second."""
+    """Return whether the installed torch may support CUDA or ROCm, that is, is not a `+cpu` build. The version string
+    tells, without the second that importing torch takes."""
     try:
         return not version("torch").endswith("+cpu")
     except PackageNotFoundError:

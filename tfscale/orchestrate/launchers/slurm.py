@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale import children
 from tfscale.config.schema import LauncherPart
+from tfscale.extensions import loaded_extensions
 from tfscale.files import read_object, write_json
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.orchestrate.launchers.machine import phase_of
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
 JOB_FILE = "slurm.json"
-"""In a stage's folder: the job that was last submitted for it."""
+"""File in a stage's folder: the job that was last submitted for it."""
 JOBS_FOLDER = "slurm"
-"""In the runs folder: what submitit writes."""
+"""Folder in the runs folder: the files that submitit writes."""
 JOB_NAME = "tfscale"
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 SHORTEST_LOOK, LONGEST_LOOK = 2.0, 30.0
-"""Seconds between two questions to the queue: few at first, more the longer the jobs run."""
+"""Seconds between two queries of the queue: few at first, more the longer the jobs run."""
 
 
 class Slurm:
-    """Jobs of a cluster, one a stage; those that are ready together are one job array."""
+    """Run stages as jobs of a cluster, one per stage; those that are ready together form one job array."""
 
     places = 10_000  # the queue decides which run together
     outlives = True
@@ -43,11 +44,11 @@ class Slurm:
         self._queue = Queue()
 
     def wait(self) -> None:
-        """A second."""
+        """Sleep until the next poll."""
         time.sleep(1.0)
 
     def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """Submits a job for each stage.
+        """Submit a job for each stage.
 
         Raises:
             LaunchFailed: sbatch has refused them.
@@ -60,7 +61,8 @@ class Slurm:
             folder.chmod(0o700)  # what lies there is run by the jobs
             executor = self._executor(folder)
             with executor.batch():
-                jobs = [executor.submit(StageJob(str(stage.path.resolve()))) for stage in stages]
+                extensions = [extension.module for extension in loaded_extensions()]
+                jobs = [executor.submit(StageJob(str(stage.path.resolve()), extensions)) for stage in stages]
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             raise LaunchFailed(f"sbatch did not take the jobs: {error}") from error
         self._queue.expire()
@@ -93,14 +95,14 @@ class Slurm:
         return executor
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """The job that was submitted for the stage before, if it is still in the queue."""
+        """Return the job that was submitted for the stage earlier, if it is still in the queue."""
         job = _job_of(stage)
         if job is None or self._queue.state(job) is None:
             return None
         return JobAttempt(stage, job, self._queue)
 
     def parting(self, attempts: Sequence[Attempt]) -> str:
-        """What happens to the jobs when the user wants to stop."""
+        """Describe what happens to the jobs when the user wants to stop."""
         jobs = sorted({str(attempt.job).partition("_")[0] for attempt in attempts}, key=int)
         if not jobs:
             return "leaving; no job is in the queue"
@@ -112,7 +114,7 @@ class Slurm:
 
 @dataclass(frozen=True)
 class JobAttempt:
-    """A job of a cluster."""
+    """An attempt in a job of a cluster."""
 
     stage: Stage
     job: str
@@ -120,16 +122,16 @@ class JobAttempt:
 
     @property
     def phase(self) -> Phase:
-        """The job grows the stage first, where it has to grow."""
+        """The phase; the job first grows the stage if it has to grow."""
         return phase_of(self.stage)
 
     @property
     def log(self) -> Path:
-        """The stage's own."""
+        """The stage's own log."""
         return self.stage.path / f"{self.phase}.log"
 
     def poll(self) -> Ending | None:
-        """How it has ended; None while it is in the queue."""
+        """Return how it ended; None while it is in the queue."""
         if is_done(self.stage):
             return Ending("finished", f"job {self.job}")
         if self.queue.state(self.job) is not None:
@@ -140,27 +142,27 @@ class JobAttempt:
         return Ending("refused" if state.startswith("CANCELLED by") else "died", how)
 
     def is_running(self) -> bool:
-        """Whether it has left the queue for its nodes."""
+        """Return whether it runs on its nodes."""
         return self.queue.state(self.job) == "RUNNING"
 
     def stop(self) -> None:
-        """Has Slurm end it: the stage saves, as far as Slurm lets it."""
+        """Cancel it: Slurm gives the stage some time to save."""
         _ask("scancel", self.job)
 
 
 class Queue:
-    """What squeue says of this user's jobs, asked now and then."""
+    """The states of this user's jobs, queried from squeue now and then."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] | None = None
         self._asked = self._since = float("-inf")
 
     def expire(self) -> None:
-        """Forgets what it knows: jobs have been submitted."""
+        """Discard the known states, because jobs have been submitted."""
         self._states, self._asked, self._since = None, float("-inf"), time.monotonic()
 
     def state(self, job: str) -> str | None:
-        """PENDING, RUNNING and so on; None if the job is no longer in the queue."""
+        """Return PENDING, RUNNING and so on; None if the job is no longer in the queue."""
         now = time.monotonic()
         pause = min(LONGEST_LOOK, max(SHORTEST_LOOK, (now - self._since) / 4))
         if now - self._asked >= pause:
@@ -176,7 +178,7 @@ class Queue:
 
 
 def missing_tools() -> list[str]:
-    """What is told where jobs cannot be submitted."""
+    """Return faults if jobs cannot be submitted."""
     faults = []
     if importlib.util.find_spec("submitit") is None:
         faults.append("launcher=slurm: needs submitit; pip install 'tfscale[slurm]'")
@@ -206,7 +208,7 @@ def _job_of(stage: Stage) -> str | None:
 
 
 def _last_state(job: str) -> str:
-    """What sacct says of a job that has left the queue; some clusters keep no such record."""
+    """Return the state of a job that has left the queue, from sacct; some clusters keep no such record."""
     from submitit.slurm.slurm import SlurmInfoWatcher
 
     watcher = SlurmInfoWatcher()

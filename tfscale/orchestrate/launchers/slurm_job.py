@@ -1,15 +1,16 @@
-"""What runs inside a job: one task a process of the stage, with the signals that Slurm sends before a job's end."""
+"""The code that runs inside a job: one task per process of the stage; handles the signals that precede a job's end."""
 
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import Popen
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tfscale.children import NOTHING
+from tfscale.extensions import load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.orchestrate.launchers.processes import growing_command, launch, training_command
@@ -23,19 +24,20 @@ LOOK_SECONDS = 0.2
 
 
 class StageJob:
-    """Brings a stage to its end. submitit pickles it and calls it in each task of the job."""
+    """Run a stage to completion. submitit pickles this object and calls it in each task of the job."""
 
-    def __init__(self, stage_dir: str) -> None:
-        self.stage_dir = stage_dir
+    def __init__(self, stage_dir: str, extensions: Sequence[str] = ()) -> None:
+        self.stage_dir, self.extensions = stage_dir, tuple(extensions)
 
     def __call__(self) -> None:
-        """Grows the stage where it has to, and trains it.
+        """Grow the stage if it has to grow, and train it.
 
         Raises:
             SystemExit: it has not come to its end; the job has been queued again if its time was up.
         """
         from submitit.helpers import TorchDistributedEnvironment
 
+        load_extensions(self.extensions)
         task = TorchDistributedEnvironment()
         variables = {
             "MASTER_ADDR": task.master_addr,
@@ -48,10 +50,10 @@ class StageJob:
         _Task(Path(self.stage_dir), task.rank, variables).run()
 
     def checkpoint(self) -> "DelayedSubmission":
-        """What submitit queues again; the stage's own checkpoint has been saved by then."""
+        """Return what submitit queues again; the stage has saved its checkpoint by then."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(StageJob(self.stage_dir))
+        return DelayedSubmission(StageJob(self.stage_dir, self.extensions))
 
 
 class _Task:
@@ -85,7 +87,7 @@ class _Task:
             time.sleep(LOOK_SECONDS)
 
     def _log(self, phase: str) -> Path | None:
-        """The stage's log, which the leading task alone writes; the others' output is in Slurm's files."""
+        """Return the stage's log, which only the leading task writes; the others' output is in Slurm's files."""
         return self._stage_dir / f"{phase}.log" if self._rank == 0 else None
 
     def _wait(self, child: Popen[bytes], stop: Callable[[], None]) -> int:

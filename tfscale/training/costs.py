@@ -1,0 +1,54 @@
+"""What the steps of a stage cost: tokens, FLOPs, seconds and energy, added to its totals."""
+
+import time
+from dataclasses import replace
+
+from tfscale.checkpoint import Counters
+from tfscale.models.counts import flops
+from tfscale.stage.spec import StageSpec
+from tfscale.totals import Totals
+from tfscale.training.energy import EnergyMeter
+from tfscale.training.world import World
+
+
+class Costs:
+    """A meter of steps. Energy is counted where the devices of all ranks measure it. A collective call to build."""
+
+    def __init__(self, spec: StageSpec, energy: EnergyMeter, world: World) -> None:
+        self._world, self._tokens = world, spec.batch_tokens
+        self._flops = spec.batch_tokens * flops(spec.model).training
+        self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
+        self._seconds = self._joules = 0.0
+
+    def begin(self) -> None:
+        """Begin to measure a step."""
+        self._seconds, self._joules = -time.perf_counter(), -self._energy.joules()
+
+    def end(self) -> None:
+        """End what `begin` began."""
+        self._seconds += time.perf_counter()
+        self._joules += self._energy.joules()
+
+    def count(self, counters: Counters, updated: bool) -> Counters:
+        """Return the counters after the step that was measured. A collective call."""
+        return self._after(counters, self._seconds, self._joules, updated)
+
+    def count_passed_over(self, counters: Counters) -> Counters:
+        """Return the counters after a step that was not made. A collective call."""
+        return self._after(counters, 0.0, 0.0, updated=False)
+
+    def _after(self, counters: Counters, seconds: float, joules: float, updated: bool) -> Counters:
+        before = counters.totals
+        used = before.joules if before.tokens else 0.0  # a lineage begins with nothing used
+        if self._energy_known and used is not None:
+            used += self._world.sum(joules)[0]
+        totals = Totals(
+            tokens=before.tokens + self._tokens,
+            flops=before.flops + self._flops,
+            seconds=before.seconds + seconds,
+            device_seconds=before.device_seconds + seconds * self._world.size,
+            joules=used if self._energy_known else None,
+        )
+        return replace(
+            counters, step=counters.step + 1, optimizer_step=counters.optimizer_step + updated, totals=totals
+        )

@@ -1,0 +1,88 @@
+"""What training writes into metrics.jsonl (`tfscale.stage.events`)."""
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tfscale.checkpoint import Counters
+from tfscale.stage.events import EventLog, NoLog
+from tfscale.stage.layout import Layout
+from tfscale.stage.result import FinalEvaluation
+from tfscale.stage.spec import StageSpec
+from tfscale.training.device import Device
+from tfscale.training.world import World
+
+WINDOW = 128
+"""Losses that a new one is compared with."""
+LEAST = 16
+"""Losses that make a comparison."""
+
+
+def spike_score(loss: float, recent: Sequence[float]) -> float | None:
+    """Return the standard deviations by which a loss lies above the mean of the recent ones; None while there are too
+    few."""
+    if len(recent) < LEAST:
+        return None
+    spread = statistics.pstdev(recent)
+    return (loss - statistics.fmean(recent)) / spread if spread else 0.0
+
+
+def with_loss(counters: Counters, loss: float) -> Counters:
+    """Return the counters with one more recent loss."""
+    return replace(counters, recent_losses=(*counters.recent_losses, loss)[-WINDOW:])
+
+
+class Journal:
+    """Writes the events of a stage; on ranks that do not lead, nothing."""
+
+    def __init__(self, stage_dir: Path, spec: StageSpec, device: Device, world: World) -> None:
+        self.log = EventLog(stage_dir) if world.leads else NoLog()
+        self._spec, self._device, self._world = spec, device, world
+        self._logged_at = (0, 0.0)  # step and seconds of the last training event
+
+    def started(self, counters: Counters, layout: Layout) -> None:
+        """Write that the stage is taken up."""
+        self._logged_at = (counters.step, counters.totals.seconds)
+        host, pid = os.uname().nodename, os.getpid()
+        where = {"host": host, "pid": pid, "device": self._device.kind, "processes": self._world.size}
+        self.write("start", step=counters.step, **where, **asdict(layout))
+
+    def trained(self, counters: Counters, loss: float, norm: float, rate: float) -> None:
+        """Write the measurements of a step.
+
+        Args:
+            counters: after the step, with the losses before it.
+        """
+        self.write(
+            "train",
+            **self._position(counters),
+            loss=loss,
+            lr=rate,
+            grad_norm=norm,
+            spike=spike_score(loss, counters.recent_losses),
+            tokens_per_second=self._speed(counters),
+            peak_memory=self._device.peak_memory(),
+        )
+
+    def evaluated(self, counters: Counters, evaluation: FinalEvaluation) -> None:
+        """Write an evaluation."""
+        self.write("eval", **self._position(counters), **asdict(evaluation))
+
+    def write(self, event: str, **values: Any) -> None:
+        """Write an event with the time."""
+        self.log.write(event, **values, time=time.time())
+
+    def _position(self, counters: Counters) -> dict[str, Any]:
+        known = {f"total_{name}": value for name, value in asdict(counters.totals).items() if value is not None}
+        return {"step": counters.step, "tokens": counters.step * self._spec.batch_tokens, **known}
+
+    def _speed(self, counters: Counters) -> float | None:
+        """Tokens per second since the last training event."""
+        step, seconds = self._logged_at
+        self._logged_at = (counters.step, counters.totals.seconds)
+        elapsed = counters.totals.seconds - seconds
+        return (counters.step - step) * self._spec.batch_tokens / elapsed if elapsed > 0 else None

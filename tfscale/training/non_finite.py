@@ -1,0 +1,79 @@
+"""Steps whose loss or gradients are not finite, and what a stage does about them (`launcher.non_finite`)."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from tfscale.stage.events import Event
+from tfscale.stage.spec import StageSpec
+from tfscale.training.journal import Journal
+
+
+class NonFinite(Exception):
+    """A loss or a gradient is not finite; the message says whether the weights have been kept from it."""
+
+
+@dataclass(frozen=True)
+class BadStep:
+    """A step whose loss or gradient norm is not finite."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    where: tuple[str, ...]
+    """Weights whose gradients are not finite."""
+
+    def __str__(self) -> str:
+        more = f" and {len(self.where) - 3} others" if len(self.where) > 3 else ""
+        spoilt = f"gradients of {', '.join(self.where[:3])}{more}" if self.where else "the loss alone"
+        return f"step {self.step}: loss {self.loss}, gradient norm {self.grad_norm}; not finite: {spoilt}"
+
+
+class NonFinitePolicy:
+    """Decides what follows a bad step, and remembers all of them over resumes."""
+
+    def __init__(self, stage: str, spec: StageSpec, past: Iterable[Event]) -> None:
+        """
+        Args:
+            stage: name of the stage's folder, for messages.
+            past: the stage's `non_finite` events so far.
+        """
+        self._stage, self._run = stage, spec.run
+        past = list(past)
+        self._bad = {event["step"] for event in past}
+        self._passed_over = {event["step"] for event in past if event["policy"] == "rollback"}
+
+    @property
+    def count(self) -> int:
+        """Bad steps so far."""
+        return len(self._bad)
+
+    def passes_over(self, step: int) -> bool:
+        """Whether a step is not made, because it was bad before a rollback."""
+        return step in self._passed_over
+
+    def follow(self, bad: BadStep, spoilt: bool, journal: Journal) -> Literal["skip", "rollback"]:
+        """Record a bad step, and return what to do about it.
+
+        Args:
+            spoilt: whether some weights have had their update already.
+
+        Raises:
+            NonFinite: the policy is to stop, or there have been too many bad steps.
+        """
+        policy, cap = self._run.non_finite, self._run.non_finite_cap
+        self._bad.add(bad.step)
+        values = {**asdict(bad), "loss": str(bad.loss), "grad_norm": str(bad.grad_norm)}
+        journal.write("non_finite", **values, policy=policy, count=self.count)
+        kept = f"The weights of step {bad.step - 1} were kept"
+        if spoilt:
+            kept = "Some weights had their update already, so the stage goes on from its last checkpoint"
+        fix = f"{kept}. Lower optim.lr, or warm up longer"
+        if policy == "raise":
+            other = "rollback" if self._run.update == "in_backward" else "skip"
+            raise NonFinite(f"{self._stage}, {bad}. {fix}, or set launcher.non_finite={other}.")
+        if self.count > cap:
+            raise NonFinite(f"{self._stage}, {bad}. That is more than launcher.non_finite_cap={cap}. {fix}.")
+        if policy == "rollback":
+            self._passed_over.add(bad.step)
+        return policy
