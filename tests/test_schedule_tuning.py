@@ -12,7 +12,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import leave_stdout
 from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
-from tfscale.config.overlay import baseline_options, overlay_faults, own_file, schedule_option, write_overlay
+from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
 from tfscale.data.prepare import prepare
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
@@ -300,10 +300,13 @@ def test_a_schedule_that_others_wrote_is_not_overwritten(tmp_path: Path) -> None
     assert overlay_faults("schedule", "progressive_1b4", ["progressive_tiny"], tmp_path)
     write_overlay(own_file("schedule", "ours", tmp_path), ["progressive_tiny"], {}, [])
     assert overlay_faults("schedule", "ours", ["progressive_tiny"], tmp_path) == []
-    assert schedule_option([]) == "progressive_tiny"
-    assert schedule_option(["seed=1", "schedule=progressive_1b4"]) == "progressive_1b4"
-    assert baseline_options(["seed=1"]) == ()
-    assert baseline_options(["baseline=[scratch,one_jump]"]) == ("scratch", "one_jump")
+
+
+def test_what_is_taken_over_is_what_hydra_has_chosen(tmp_path: Path) -> None:
+    assert chosen_names("schedule", [], tmp_path) == ("progressive_tiny",)
+    assert chosen_names("schedule", ["seed=1", "schedule=progressive_1b4"], tmp_path) == ("progressive_1b4",)
+    assert chosen_names("baseline", ["seed=1"], tmp_path) == ("none",)
+    assert chosen_names("baseline", ["baseline=[scratch,one_jump]"], tmp_path) == ("scratch", "one_jump")
 
 
 def test_rates_of_arms_are_written_as_a_baseline_of_the_same_name(tmp_path: Path) -> None:
