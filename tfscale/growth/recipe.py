@@ -80,8 +80,8 @@ class GrowthRecipe(Growth):
     (SPARKLING, arXiv 2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
     """Second moment of new rows, where moments are carried. `zero`: the bias correction of an old step count does not
-    reach them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full one, whatever the gradient. `mean`: each
-    column starts at the mean of the old rows, so new rows start gently and at the layer's own scale."""
+    reach them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full one, whatever the gradient. `mean`:
+    each column starts at the mean of the old rows, so new rows start gently and at the layer's own scale."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
 
     def faults(self) -> Iterator[Fault | str]:
