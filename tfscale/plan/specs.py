@@ -4,7 +4,6 @@ from dataclasses import fields, replace
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
-from tfscale.data.sources import SOURCES
 from tfscale.extensions import loaded_extensions
 from tfscale.faults import Fault, UserFault
 from tfscale.growth.growth import GROWTHS, Growth, to_dict
@@ -91,9 +90,9 @@ class Specs:
         )
 
     def _extensions(self, spec: StageSpec) -> tuple[str, ...]:
-        """The loaded extensions whose classes the stage uses."""
+        """Return the extensions whose classes the stage uses. A corpus source is not among them: the fingerprint of the
+        corpus has its own, and training does not need it."""
         used = {
-            SOURCES.extension_of(self.experiment.data.source),
             FAMILIES.extension_of(spec.model.family),
             OPTIMIZERS.extension_of(spec.optimizer.name),
             GROWTHS.extension_of((spec.growth or {}).get("kind", "")),
