@@ -12,9 +12,11 @@ import typer
 import typer.models
 
 from tfscale.cli.main import app
+from tfscale.config.by_kind import class_of
 from tfscale.config.files import read_file
 from tfscale.config.folders import conf_dir, group_options
 from tfscale.config.schema import Experiment
+from tfscale.growth.growth import Growth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,8 @@ def _body(cls: type) -> list[ast.stmt]:
 def _part_in(hint: Any) -> tuple[Any, str]:
     """The dataclass inside a type, and the name that a key takes on the way to it."""
     arguments = [each for each in typing.get_args(hint) if each is not type(None)]
+    if Growth in (hint, *arguments):
+        return class_of(), ""
     if dataclasses.is_dataclass(hint):
         return hint, ""
     if typing.get_origin(hint) is dict and dataclasses.is_dataclass(arguments[1]):

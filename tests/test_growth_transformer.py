@@ -260,7 +260,7 @@ def test_a_checkpoint_of_the_other_family_or_of_no_such_shape_is_refused(trained
 
     child, optimizer = trained.baselines[0].stages[1].spec.model, trained.chain.stages[0].spec.optimizer
     assert isinstance(child, TransformerConfig)
-    with pytest.raises(ValueError, match="is a TokenFormer"):
+    with pytest.raises(ValueError, match="is of the family tokenformer"):
         grow_checkpoint(last(0), tmp_path / "new", child, NET2NET, optimizer, 0)
     with pytest.raises(ValueError, match="does not make"):
         grow_checkpoint(last(1), tmp_path / "new", child, STACK, optimizer, 0)

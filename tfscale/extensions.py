@@ -4,11 +4,13 @@ They are found through entry points of installed packages (group `tfscale.extens
 in the user's own configuration. A stage's folder never names a module to import: it may come from someone else.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points, packages_distributions, version
 
+from tfscale.faults import Fault, InvalidInput
 from tfscale.registry import registering
 
 GROUP = "tfscale.extensions"
@@ -38,7 +40,7 @@ def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
     """Import extensions that are not imported yet, and return all that are.
 
     Raises:
-        ValueError: a module cannot be imported, has no version, or registers a name that is taken; every fault.
+        InvalidInput: a module cannot be imported, has no version, or registers a name that is taken; every fault.
     """
     faults = []
     for module in modules:
@@ -46,15 +48,49 @@ def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
             try:
                 _load(module)
             except Exception as error:
-                faults.append(f"extensions={module}: must be a module that can be imported as an extension: {error!r}")
+                rule = f"must be a module that can be imported as an extension: {error!r}"
+                faults.append(Fault("extensions", module, rule))
     if faults:
-        raise ValueError("\n".join(faults))
+        raise InvalidInput(*faults)
     return loaded_extensions()
 
 
 def loaded_extensions() -> tuple[Extension, ...]:
     """Return the extensions that this process has imported, by name."""
     return tuple(_loaded[module] for module in sorted(_loaded))
+
+
+def require_extensions(named: Iterable[str], same_version: bool = False) -> None:
+    """Make sure that the extensions that a stage was planned with are loaded. Nothing is imported here.
+
+    Args:
+        named: each as `module==version`.
+        same_version: they must be of the stage's version too, as where it is trained.
+
+    Raises:
+        ValueError: one is not loaded, or is of another version; the message says how to give it.
+    """
+    faults = []
+    for name in named:
+        module, _, version_then = name.partition("==")
+        if module not in _loaded:
+            faults.append(f"needs the extension {name}; install it and try extensions=[{module}]")
+        elif same_version and name != str(_loaded[module]):
+            faults.append(
+                f"needs the extension {name}, and {_loaded[module]} is loaded; install version {version_then}"
+            )
+    if faults:
+        raise ValueError("; ".join(faults))
+
+
+def extension_arguments() -> list[str]:
+    """Return the arguments that give a child process the extensions of this one."""
+    return [f"--extension={extension.module}" for extension in loaded_extensions()]
+
+
+def add_extension_argument(parser: ArgumentParser) -> None:
+    """Add the argument that `extension_arguments` gives a child; its values are modules for `load_extensions`."""
+    parser.add_argument("--extension", action="append", default=[], dest="extensions", help="module to import first")
 
 
 def _load(module: str) -> None:

@@ -23,7 +23,9 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
         stage_dir = find_stage(runs_dir(experiment), name)
         model = read_spec(stage_dir).model
         if not isinstance(model, TokenFormerConfig):
-            raise ValueError(f"{stage_dir.name} is a {model.title}; only a TokenFormer grows by parameter tokens")
+            raise ValueError(
+                f"{stage_dir.name} is of the family {model.family}; only a TokenFormer grows by parameter tokens"
+            )
         config = recipe.grown_config(model, model.with_tokens(tokens))
         if to.exists():
             raise ValueError(f"--to {to} exists already; name a folder that does not")

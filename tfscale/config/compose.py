@@ -14,7 +14,8 @@ from tfscale.config.origins import with_places
 from tfscale.config.overrides import SEVERAL, Override, parse
 from tfscale.config.schema import Experiment
 from tfscale.config.values import to_experiment
-from tfscale.faults import Fault, UserFault, as_faults
+from tfscale.extensions import installed_extensions, load_extensions
+from tfscale.faults import Fault, InvalidInput, UserFault, as_faults
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -102,6 +103,7 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
     faults += [*unread, *(fault for found in unknown.values() for fault in found)]
     try:
         config = _files_say([override.text for override in groups if override.text not in unknown], folders)
+        faults += _load_extensions(parsed, _container(config))
         keys, single = _known(parsed, _container(config), faults)
         faults += keys
         values, unset = _set(config, single)
@@ -110,6 +112,17 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
     faults += unset
     experiment, wrong = to_experiment(values, lambda: _container(_files_say([], [conf_dir()])), faults)
     return experiment, [*faults, *wrong]
+
+
+def _load_extensions(overrides: Sequence[Override], base: dict[str, Any]) -> list[Fault]:
+    """Import the extensions that are installed and those that the user names; return the faults."""
+    named = [override.value for override in overrides if override.key == "extensions"] or [base.get("extensions", [])]
+    modules = [module for module in named[-1] if isinstance(module, str)] if isinstance(named[-1], list) else []
+    try:
+        load_extensions([*installed_extensions(), *modules])
+    except InvalidInput as error:
+        return error.faults
+    return []
 
 
 def _unknown_names(override: Override, options: dict[str, list[str]]) -> list[Fault]:

@@ -7,7 +7,9 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tfscale.config.by_kind import class_of
 from tfscale.config.schema import Experiment
+from tfscale.growth.growth import GROWTHS, Growth
 
 PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
 """First words of all keys."""
@@ -20,7 +22,10 @@ def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterato
         key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
         value = values.get(item.name) if isinstance(values, dict) else None
         yield key
-        if dataclasses.is_dataclass(hint):
+        if hint is Growth:
+            yield f"{key}.kind"
+            yield from known_keys(value, class_of(value), f"{key}.")
+        elif dataclasses.is_dataclass(hint):
             yield from known_keys(value, hint, f"{key}.")
         elif typing.get_origin(hint) is dict and isinstance(value, dict):
             element = inner_type(typing.get_args(hint)[1])
@@ -54,7 +59,10 @@ def type_of(key: str) -> Any:
     hint: Any = Experiment
     for part in key.split("."):
         outer = inner_type(hint)
-        if dataclasses.is_dataclass(outer):
+        if outer is Growth:
+            hints = (typing.get_type_hints(GROWTHS.get(name)).get(part) for name in GROWTHS.names)
+            hint = str if part == "kind" else next((each for each in hints if each is not None), None)
+        elif dataclasses.is_dataclass(outer):
             hint = typing.get_type_hints(outer).get(part)
         elif typing.get_origin(outer) is dict:
             hint = typing.get_args(outer)[1]

@@ -4,8 +4,9 @@ text is its documentation."""
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from tfscale.config.by_kind import ByKind
 from tfscale.config.types import PathText
-from tfscale.growth.recipe import GrowthRecipe
+from tfscale.growth.growth import Growth
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.config import Init
 from tfscale.models.parameter_tokens import NormActivation
@@ -31,6 +32,8 @@ NoiseFloor = Annotated[float, Range(least=0, below=10, what="nats of loss", such
 """A difference of losses, at least 0 and below 10."""
 Utilisation = Annotated[float, Range(above=0, most=1, what="a fraction of the peak", such_as="0.4")]
 """A fraction of a device's peak, above 0 and at most 1."""
+AnyGrowth = Annotated[Growth, ByKind("tokens")]
+"""Settings of a growth operator."""
 MOST_SEEDS = 1000
 Replicates = Annotated[int, Range(1, MOST_SEEDS, such_as="3")]
 """A number of replicates, from 1 to 1000."""
@@ -227,7 +230,7 @@ class ArmPart:
     shape: Literal["schedule", "compute_optimal"] = "schedule"
     """Of Transformers from scratch. `schedule`: as it says for that size. `compute_optimal`: of the size that is best
     trained with the budget, at 20 tokens a parameter (`tfscale.plan.compute_optimal`)."""
-    growth: GrowthRecipe | None = None
+    growth: AnyGrowth | None = None
     """Of `one_jump` and `chain`. None: the chain's own recipe."""
     growth_tokens: Factor = 1.0
     """Of `chain`: factor of the tokens of every grown stage."""
@@ -367,7 +370,7 @@ class Experiment:
     model: ModelPart
     data: DataPart
     optim: OptimPart
-    growth: GrowthRecipe
+    growth: AnyGrowth
     baseline: BaselinePart
     launcher: LauncherPart
     device: DevicePart
@@ -376,6 +379,9 @@ class Experiment:
     """Folder of stages, data and the tracking store."""
     seed: Whole
     """Of initial weights and new rows."""
+    extensions: tuple[str, ...] = ()
+    """Modules that register classes of the user's own, such as growth operators and optimizers; they must be installed
+    or on PYTHONPATH. Installed packages may announce theirs, as an entry point of the group `tfscale.extensions`."""
     seeds: Replicates = 1
     """How often all of it is planned: with seed and data.shuffle_seed as they are, then with both one higher, and so
     on. A comparison takes runs that differ in these alone as replicates."""

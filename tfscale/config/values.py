@@ -9,6 +9,7 @@ from typing import Any
 from tfscale.config.keys import flat_keys, known_keys, nearest, short
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, InvalidInput, UserFault
+from tfscale.growth.growth import GROWTHS
 
 ROUNDS = 4
 """A value can hide faults of the part that it stands in, which are found once it is replaced."""
@@ -41,7 +42,7 @@ def to_experiment(
 
     values = copy.deepcopy(values)
     faults = list(_unknown(values))
-    adapter = _adapter(TypeAdapter)
+    adapter = _adapter(TypeAdapter, GROWTHS.names)
     for _ in range(ROUNDS):
         try:
             return adapter.validate_python(values), faults
@@ -60,7 +61,7 @@ def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
 
 
 @cache
-def _adapter(kind: Any) -> Any:
+def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # a growth may be of any class that is registered by now
     return kind(Experiment)
 
 

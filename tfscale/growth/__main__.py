@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tfscale.checkpoint import BrokenCheckpoint
+from tfscale.extensions import add_extension_argument, load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.growth.grow_stage import grow_stage
 from tfscale.growth.verify import NotPreserved
@@ -20,10 +21,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tfscale.growth", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
     parser.add_argument("--supervised", action="store_true", help="end when standard input does")
+    add_extension_argument(parser)
     arguments = parser.parse_args()
     if arguments.supervised:
         end_with_input()
     try:
+        load_extensions(arguments.extensions)
         grow_stage(arguments.stage_dir)
     except StageHeld as fault:
         print(fault, file=sys.stderr)

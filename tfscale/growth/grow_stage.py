@@ -10,6 +10,7 @@ from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
+from tfscale.extensions import require_extensions
 from tfscale.growth.checkpoints import grow_checkpoint
 from tfscale.growth.growth import Growth, from_dict
 from tfscale.growth.imported_weights import take_over
@@ -35,6 +36,7 @@ def grow_stage(stage_dir: Path) -> None:
         ValueError: the folder is no grown stage, or its parent is not finished.
     """
     spec = read_spec(stage_dir)
+    require_extensions(spec.extensions, same_version=True)
     if spec.init_dir is not None:
         with StageLock(stage_dir):
             if not is_grown(stage_dir):

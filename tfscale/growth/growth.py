@@ -10,9 +10,10 @@ wider or deeper. An extension adds one of its own:
 Planning reads these classes too, so torch is imported only where it is used.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tfscale.faults import Fault, InvalidInput
@@ -64,6 +65,11 @@ class Growth(ABC):
         """Whether the child begins with its parent's optimizer state and step count; else it starts empty."""
         return True
 
+    @property
+    def splits_rates(self) -> bool:
+        """Whether old and new rows have learning rates of their own, as `rates_of` then says."""
+        return False
+
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
         """Return what the parent grows to on the way to the size of `target`, a model that was not grown. A model that
@@ -104,18 +110,20 @@ class Growth(ABC):
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the sizes that differ, for growth.json."""
-        pairs = {name: (before, getattr(child, name)) for name, before in vars(parent).items()}
-        differ = {name: {"before": old, "after": new} for name, (old, new) in pairs.items() if old != new}
-        return {"shape": differ}
+        """Return the fields of the config that differ, for growth.json."""
+        before, after = asdict(parent), asdict(child)
+        differ = [name for name in before if before[name] != after[name]]
+        return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
 
     def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return what growth.json says of a growth beside what was measured."""
-        return {
+        """Return what growth.json says of a growth beside what was measured, as JSON reads it back."""
+        facts = {
             **self.changes(parent, child),
             "parameters": {"before": parameters(parent), "after": parameters(child)},
             "preserving": self.preserves(parent, child),
         }
+        plain: dict[str, Any] = json.loads(json.dumps(facts))
+        return plain
 
 
 GROWTHS: Registry[type[Growth]] = Registry(

@@ -118,6 +118,10 @@ class GrowthRecipe(Growth):
     def rounds(self) -> bool:
         return self.new_keys == "split"
 
+    @property
+    def splits_rates(self) -> bool:
+        return self.rates != RateSettings()
+
     def operator(self) -> dict[str, Any]:
         settings = super().operator()
         del settings["rates"]  # the child's own learning rates hold them
@@ -125,7 +129,7 @@ class GrowthRecipe(Growth):
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TokenFormerConfig:
         if not isinstance(parent, TokenFormerConfig) or not isinstance(target, TokenFormerConfig):
-            raise ValueError(f"is a {parent.title}; only a TokenFormer grows by parameter tokens")
+            raise ValueError(f"is of the family {parent.family}; only a TokenFormer grows by parameter tokens")
         shrunk = [
             f"{name} tokens shrink from {old} to {new}"
             for name, old, new in zip(LAYERS, parent.tokens, target.tokens, strict=True)
@@ -203,9 +207,9 @@ class GrowthRecipe(Growth):
         return new_rows("random" if self.new_values == "split" else self.new_values, name, old, n, parent, seed)
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
-        rates = self.rates
-        if rates == RateSettings():
+        if not self.splits_rates:
             return None
+        rates = self.rates
         qkv, out, ffn = (
             total(getattr(parent, name)) * copies_of_each(getattr(parent, name), total(getattr(child, name)), self)
             for name in LAYERS

@@ -57,7 +57,7 @@ class TransformerGrowth(Growth):
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TransformerConfig:
         if not isinstance(parent, TransformerConfig):
-            raise ValueError(f"is a {parent.title}; growth={self.name} is for Transformers")
+            raise ValueError(f"is of the family {parent.family}; growth={self.name} is for Transformers")
         return self.nearest_shape(parent, parameters(target))
 
     def nearest_shape(self, parent: TransformerConfig, wanted: int) -> TransformerConfig:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, InvalidInput, as_faults
-from tfscale.growth.recipe import RateSettings
 from tfscale.plan.arm_kind import check_arms
 from tfscale.plan.corpus import check_corpus
 from tfscale.plan.specs import optimizer
@@ -58,7 +57,7 @@ def _optim(experiment: Experiment) -> Iterator[Fault]:
         f"baseline.arms.{name}.growth": arm.growth for name, arm in experiment.baseline.arms.items() if arm.growth
     }
     for key, recipe in recipes.items():
-        if recipe.rates != RateSettings() and not chosen.row_wise:
+        if recipe.splits_rates and not chosen.row_wise:
             rule = (
                 f"must be left out with optim.name={chosen.name}, which does not update each row of a weight by itself"
             )

@@ -4,7 +4,9 @@ from dataclasses import fields, replace
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
-from tfscale.growth.growth import Growth, to_dict
+from tfscale.extensions import loaded_extensions
+from tfscale.faults import Fault, UserFault
+from tfscale.growth.growth import GROWTHS, Growth, to_dict
 from tfscale.host import cores
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
@@ -12,7 +14,7 @@ from tfscale.models.families import FAMILIES
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig
-from tfscale.optimizers.base import Optimizer, from_settings
+from tfscale.optimizers.base import OPTIMIZERS, Optimizer, from_settings
 from tfscale.plan.corpus import Corpus
 from tfscale.plan.imported import begin_from
 from tfscale.stage.folder import Stage, as_it_ended
@@ -33,6 +35,7 @@ class Specs:
 
     def stage(self, size: str, spec: StageSpec) -> Stage:
         """Where a spec is trained, and what it is called."""
+        spec = replace(spec, extensions=self._extensions(spec))
         key = key_of(spec)
         path = self.runs / "stages" / f"{spec.label}-{key}"
         return Stage(size, key, path, as_it_ended(spec, path))
@@ -58,7 +61,10 @@ class Specs:
 
     def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
         """The stage that grows out of another one, to the size of a model that has not grown."""
-        model = growth.grown_config(parent.spec.model, target)
+        try:
+            model = growth.grown_config(parent.spec.model, target)
+        except ValueError as error:
+            raise UserFault([Fault("growth", growth.name, f"{parent.spec.label} {error}")]) from error
         spec = self.scratch(model, tokens, rate)
         spec = replace(
             spec,
@@ -82,6 +88,16 @@ class Specs:
             growth=to_dict(growth),
             parent_ending=old.ending is not None,
         )
+
+    def _extensions(self, spec: StageSpec) -> tuple[str, ...]:
+        """Return the extensions whose classes the stage uses. A corpus source is not among them: the fingerprint of the
+        corpus has its own, and training does not need it."""
+        used = {
+            FAMILIES.extension_of(spec.model.family),
+            OPTIMIZERS.extension_of(spec.optimizer.name),
+            GROWTHS.extension_of((spec.growth or {}).get("kind", "")),
+        }
+        return tuple(str(extension) for extension in loaded_extensions() if extension.module in used)
 
     def tokens(self, part: StagePart) -> int:
         """Training tokens of the chain's stage."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from tfscale.extensions import require_extensions
 from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
@@ -135,6 +136,8 @@ class StageSpec:
     evaluated. Its tokens are 0 where what they were is not known."""
     init_dir: str | None = None
     """The imported stage that they are taken from; None of that itself. Not part of the key."""
+    extensions: tuple[str, ...] = ()
+    """Extensions whose classes the stage uses, each as `module==version`."""
 
     @property
     def inherits(self) -> bool:
@@ -173,7 +176,10 @@ def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     """Plain values for JSON; `spec_from_dict` reads them back."""
     run = {_RUN_NAMES.get(name, name): value for name, value in asdict(spec.run).items()}
     model, optimizer = to_dict(spec.model), optimizers.to_dict(spec.optimizer)
-    return {**asdict(spec), "model": model, "optimizer": optimizer, "run": run}
+    values = {**asdict(spec), "model": model, "optimizer": optimizer, "run": run}
+    if not spec.extensions:
+        del values["extensions"]  # as in files from before it was there
+    return values
 
 
 def what_of(spec: StageSpec) -> dict[str, Any]:
@@ -192,11 +198,13 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
     Raises:
         ValueError, TypeError, KeyError: a missing, unknown or wrong field.
     """
-    values = {"rates": None, "ending": None, **values}
+    values = {"rates": None, "ending": None, "extensions": (), **values}
+    require_extensions(map(str, values["extensions"]))
     rates, ending = values["rates"], values["ending"]
     return StageSpec(
         **{
             **values,
+            "extensions": tuple(values["extensions"]),
             "ending": None if ending is None else EndingSpec(**ending),
             "rates": None if rates is None else RateSpec(**{**rates, "rows": tuple(rates["rows"])}),
             "model": from_dict(values["model"]),

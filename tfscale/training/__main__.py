@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Signals are watched before torch is imported: a stage can be stopped at any time of its life.
+from tfscale.extensions import add_extension_argument, load_extensions, require_extensions
 from tfscale.faults import PREEMPTED, USER_FAULT, UserFault
 from tfscale.training.preemption import Preemption
 
@@ -28,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tfscale.training", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
     parser.add_argument("--supervised", action="store_true", help="stop when standard input ends")
+    add_extension_argument(parser)
     arguments = parser.parse_args()
     try:
         preempted = Preemption()
@@ -37,6 +39,11 @@ def main() -> int:
     preempted.watch_signals()
     if arguments.supervised:
         preempted.watch_parent()
+    try:
+        load_extensions(arguments.extensions)
+    except ValueError as fault:
+        print(fault, file=sys.stderr)
+        return USER_FAULT
     return _train(arguments.stage_dir, preempted)
 
 
@@ -106,6 +113,7 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     from tfscale.training.loop import Trainer, check_vocabulary
 
     spec = read_spec(stage_dir)
+    require_extensions(spec.extensions, same_version=True)
     with StageLock(stage_dir) if world.leads else nullcontext():
         if is_finished(stage_dir):
             return True

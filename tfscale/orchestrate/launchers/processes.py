@@ -7,19 +7,20 @@ from pathlib import Path
 from subprocess import Popen
 
 from tfscale import children
+from tfscale.extensions import extension_arguments
 from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.training.allocator import HUGE_PAGES, allocator
 
 
 def training_command(stage_dir: Path) -> list[str]:
     """Return the command of a process that trains a stage and stops when its standard input ends."""
-    return children.python("tfscale.training", str(stage_dir), "--supervised")
+    return children.python("tfscale.training", str(stage_dir), "--supervised", *extension_arguments())
 
 
 def growing_command(stage_dir: Path) -> list[str]:
     """Return the command of a process that grows a stage's first checkpoint out of its parent's last one, and stops
     when its standard input ends."""
-    return children.python("tfscale.growth", str(stage_dir), "--supervised")
+    return children.python("tfscale.growth", str(stage_dir), "--supervised", *extension_arguments())
 
 
 def launch(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfscale import children
 from tfscale.config.schema import LauncherPart
+from tfscale.extensions import loaded_extensions
 from tfscale.files import read_object, write_json
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.orchestrate.launchers.machine import phase_of
@@ -60,7 +61,8 @@ class Slurm:
             folder.chmod(0o700)  # what lies there is run by the jobs
             executor = self._executor(folder)
             with executor.batch():
-                jobs = [executor.submit(StageJob(str(stage.path.resolve()))) for stage in stages]
+                extensions = [extension.module for extension in loaded_extensions()]
+                jobs = [executor.submit(StageJob(str(stage.path.resolve()), extensions)) for stage in stages]
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             raise LaunchFailed(f"sbatch did not take the jobs: {error}") from error
         self._queue.expire()

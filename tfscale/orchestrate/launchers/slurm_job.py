@@ -3,13 +3,14 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import Popen
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tfscale.children import NOTHING
+from tfscale.extensions import load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.orchestrate.launchers.processes import growing_command, launch, training_command
@@ -25,8 +26,8 @@ LOOK_SECONDS = 0.2
 class StageJob:
     """Run a stage to completion. submitit pickles this object and calls it in each task of the job."""
 
-    def __init__(self, stage_dir: str) -> None:
-        self.stage_dir = stage_dir
+    def __init__(self, stage_dir: str, extensions: Sequence[str] = ()) -> None:
+        self.stage_dir, self.extensions = stage_dir, tuple(extensions)
 
     def __call__(self) -> None:
         """Grow the stage if it has to grow, and train it.
@@ -36,6 +37,7 @@ class StageJob:
         """
         from submitit.helpers import TorchDistributedEnvironment
 
+        load_extensions(self.extensions)
         task = TorchDistributedEnvironment()
         variables = {
             "MASTER_ADDR": task.master_addr,
@@ -51,7 +53,7 @@ class StageJob:
         """Return what submitit queues again; the stage has saved its checkpoint by then."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(StageJob(self.stage_dir))
+        return DelayedSubmission(StageJob(self.stage_dir, self.extensions))
 
 
 class _Task:

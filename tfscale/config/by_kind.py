@@ -1,0 +1,37 @@
+"""Settings of a registered class: `kind` among them says which one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tfscale.growth.growth import GROWTHS, Growth
+
+
+@dataclass(frozen=True)
+class ByKind:
+    """Annotation by which pydantic reads a growth operator of any kind; without a `kind` it is of the default one."""
+
+    default: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        def tag(values: Any) -> str:
+            return f"[{self._kind(values)}]"  # in brackets, as the names of validators are
+
+        choices = {f"[{name}]": handler.generate_schema(GROWTHS.get(name)) for name in GROWTHS.names}
+        return core_schema.no_info_before_validator_function(
+            self._known, core_schema.tagged_union_schema(choices, discriminator=tag)
+        )
+
+    def _kind(self, values: Any) -> Any:
+        return values.get("kind", self.default) if isinstance(values, dict) else self.default
+
+    def _known(self, values: Any) -> Any:
+        GROWTHS.get(str(self._kind(values)))
+        return values
+
+
+def class_of(values: Any = None) -> type[Growth]:
+    """Return the class of composed settings of a growth; that of parameter tokens where they do not name one."""
+    kind = values.get("kind") if isinstance(values, dict) else None
+    return GROWTHS.get(kind if kind in GROWTHS.names else "tokens")
