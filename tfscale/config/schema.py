@@ -4,8 +4,10 @@ text is its documentation."""
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from tfscale.config.by_kind import ByKind
 from tfscale.config.machines import DevicePart, LauncherPart
 from tfscale.config.types import PathText
+from tfscale.growth.growth import Growth
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.config import Init
 from tfscale.models.parameter_tokens import NormActivation
