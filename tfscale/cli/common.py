@@ -95,6 +95,26 @@ PARAMETERS = {
     "config_dir": Parameter("config_dir", Parameter.KEYWORD_ONLY, default=None, annotation=CONFIG_DIR),
 }
 
+Baseline = Annotated[
+    str,
+    typer.Option(
+        help="arms beside the chain: names of the baseline group, separated by commas",
+        autocompletion=completion.baselines,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder to write to; the runs folder is only read then [default: comparisons/ in the runs folder]",
+        metavar="DIR",
+    ),
+]
+
+STAGE = "a finished stage: its folder, its name or the start of its key"
+STAGES = f"{STAGE}; several, separated by commas; or chain: every finished stage of schedule="
+Stage = Annotated[str, typer.Argument(help=STAGE, autocompletion=completion.stages)]
+Stages = Annotated[str, typer.Argument(help=STAGES, autocompletion=completion.stages)]
+
 
 def command(
     group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(PARAMETERS)

@@ -16,7 +16,7 @@ from tfscale.faults import UserFault
 
 
 def skip_equals_sign(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Where bash completes the word `=`, has what comes after it completed."""
+    """Have bash complete what follows `=`, if it asks to complete the word `=` itself."""
     words, place = environment.get("COMP_WORDS", "").split("\n"), environment.get("COMP_CWORD", "")
     if place.isdigit() and int(place) < len(words) and words[int(place)] == "=":
         environment["COMP_WORDS"] = "\n".join(words[: int(place) + 1])
@@ -24,7 +24,7 @@ def skip_equals_sign(environment: MutableMapping[str, str] = os.environ) -> None
 
 
 def overrides(context: typer.Context, incomplete: str) -> list[str]:
-    """Keys, groups and values that the word which has been begun can become."""
+    """Return the keys, groups and values that an incomplete word can become."""
     from tfscale.config.folders import config_folders, group_options
 
     before: Sequence[str] = context.params.get("overrides") or ()
@@ -39,7 +39,7 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Groups and keys that begin so, as far as their next dot; of one alone, its values too."""
+    """Return the groups and keys that begin with a text, up to their next dot; for a single one, its values too."""
     from tfscale.config.keys import known_keys
 
     known = [key for key in known_keys({}) if key.startswith(begun)]
@@ -55,7 +55,7 @@ def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """A group's names, or the values of a choice."""
+    """Return the names of a group, or the values of a choice."""
     from tfscale.config.keys import inner_type, type_of
 
     if key in groups:
@@ -67,19 +67,19 @@ def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def baselines(incomplete: str) -> list[str]:
-    """Names for --baseline."""
+    """Return names for --baseline."""
     from tfscale.config.folders import config_folders, group_options
 
     return _after_commas(incomplete, group_options(config_folders())["baseline"])
 
 
 def stages(incomplete: str) -> list[str]:
-    """Names of stages in the runs folder."""
+    """Return the names of stages in the runs folder."""
     return _after_commas(incomplete, [*(path.name for path in sorted(Path("runs/stages").glob("*-*/"))), "chain"])
 
 
 def kinds(incomplete: str) -> list[str]:
-    """What `tfscale list` lists."""
+    """Return the groups that `tfscale list` lists."""
     from tfscale.config.folders import group_options
 
     return list(group_options())

@@ -1,4 +1,4 @@
-"""The one place where the errors of a command become messages and exit codes."""
+"""Conversion of a command's errors to messages and exit codes."""
 
 import errno
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from tfscale.cli.streams import FAILURE, tell_error
 from tfscale.faults import USER_FAULT, UserFault
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The operating system's errors that name no file and are nobody's fault but a disk's."""
+"""Errors of the operating system that name no file and mean that a disk is full."""
 
 
 def in_words(command: Callable[[], object]) -> int:
-    """Run a command and tell its errors; returns its exit code.
+    """Run a command, print its errors and return its exit code.
 
-    An error that may be a fault of ours is raised as it is, for its traceback.
+    An error that may be a bug is raised as it is, for its traceback.
     """
     try:
         _check_working_folder()

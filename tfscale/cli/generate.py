@@ -34,7 +34,7 @@ def generate(
     top_p: float,
     seed: int,
 ) -> int:
-    """Prints what each stage makes of the prompt, as it is made; returns the exit code.
+    """Print each stage's continuation of the prompt as it is generated, and return the exit code.
 
     Args:
         names: stages with commas between them, or `chain`.
@@ -58,19 +58,19 @@ def generate(
 
 
 class _Writer:
-    """A stage that goes on from a prompt."""
+    """A stage that continues a prompt."""
 
     def __init__(self, stage: Finished, prompt: str, count: int, sampling: Sampling) -> None:
         self.stage = stage
         self.beyond = ""
-        """What became of a text longer than the model's context; told when it is written."""
+        """A note about a text that was longer than the model's context; empty if it was not."""
         self._count, self._sampling = count, sampling
         self._tokenizer = tokenizer_of(stage)
         with user_faults():
             self._prompt = self._tokenizer.encode_batch([prompt])[0] or [self._tokenizer.end_of_text_id]
 
     def pieces(self) -> Iterator[str]:
-        """What it writes after the prompt, in pieces of whole characters."""
+        """Yield the continuation of the prompt in pieces of whole characters."""
         model = model_of(self.stage)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         made: list[int] = []
@@ -99,7 +99,7 @@ def _record(writer: _Writer, prompt: str) -> dict[str, object]:
 
 def _stream(writer: _Writer, prompt: str) -> None:
     pieces = writer.pieces()
-    first = next(pieces, "")  # whatever is wrong with the model is told before anything is written
+    first = next(pieces, "")  # a fault of the model is reported before anything is written
     sys.stdout.write(prompt)
     for piece in itertools.chain([first], pieces):
         sys.stdout.write(piece)

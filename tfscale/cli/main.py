@@ -9,7 +9,7 @@ import typer
 
 from tfscale.children import QUIET
 from tfscale.cli import completion, errors, streams
-from tfscale.cli.common import Common, command
+from tfscale.cli.common import STAGE, Baseline, Common, Out, Stage, Stages, command
 
 # No library that a command imports later may send anything home.
 os.environ.update({**QUIET, **os.environ})
@@ -26,27 +26,6 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Prepare corpora, and list them.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
-
-
-Baseline = Annotated[
-    str,
-    typer.Option(
-        help="arms beside the chain: names of the baseline group, separated by commas",
-        autocompletion=completion.baselines,
-    ),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        help="folder to write to; the runs folder is only read then [default: comparisons/ in the runs folder]",
-        metavar="DIR",
-    ),
-]
-
-_STAGE = "a finished stage: its folder, its name or the start of its key"
-_STAGES = f"{_STAGE}; several, separated by commas; or chain: every finished stage of schedule="
-Stage = Annotated[str, typer.Argument(help=_STAGE, autocompletion=completion.stages)]
-Stages = Annotated[str, typer.Argument(help=_STAGES, autocompletion=completion.stages)]
 
 
 @command(app)
@@ -216,7 +195,7 @@ def list_corpora(common: Common) -> int:
 def export(
     common: Common,
     stage: Annotated[
-        str, typer.Argument(help=f"{_STAGE}; chain: the last one of schedule=", autocompletion=completion.stages)
+        str, typer.Argument(help=f"{STAGE}; chain: the last one of schedule=", autocompletion=completion.stages)
     ],
     out: Annotated[Path, typer.Option(help="folder to write, which must not exist", metavar="DIR")],
     to: Annotated[Literal["hf"], typer.Option(help="format to write: a folder for Hugging Face libraries")] = "hf",

@@ -23,12 +23,12 @@ from tfscale.tune.sweep import Sweep, candidates, factors_of, is_rate, sweep_fau
 from tfscale.tune.tuning import Finding, Tuning, chosen, diverged, stages_left
 
 ALL = "all"
-"""In place of an arm's name."""
+"""The name that stands for all arms."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line says beside the overrides."""
+    """The options of the command, beside the overrides."""
 
     arms: tuple[str, ...]
     factors: str
@@ -38,7 +38,7 @@ class Asked:
 
 
 def tune(common: Common, asked: Asked) -> int:
-    """Sweeps, chooses, records; returns the exit code."""
+    """Sweep learning rates, choose and record the best ones, and return the exit code."""
     tuning = _tuning(common, asked)
     code = _run(tuning)
     if code:
@@ -55,7 +55,7 @@ def tune(common: Common, asked: Asked) -> int:
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """The choices as a schedule and, of arms with rates of their own, as a baseline; with what they have cost."""
+    """Write the choices as a schedule and, for arms with rates of their own, as a baseline, with the cost of tuning."""
     remarks = [f"Learning rates that `tfscale tune` chose; runs/tuning/{source} says how."]
     rates = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0
@@ -79,7 +79,7 @@ def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
 
 
 def _tuning(common: Common, asked: Asked) -> Tuning:
-    """What is to be done.
+    """Return the tuning that the command line describes.
 
     Raises:
         UserFault: with all that is wrong.
@@ -128,7 +128,7 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 
 
 def _run(tuning: Tuning) -> int:
-    """Trains until every rate is chosen; returns the exit code."""
+    """Train until every rate is chosen and return the exit code."""
     planned = make_plan(tuning.experiment)
     tracker = tracker_of(planned.experiment)
     check(planned)
@@ -151,7 +151,7 @@ def _findings(tuning: Tuning) -> list[Finding]:
 
 
 def _outlook(tuning: Tuning) -> str:
-    """What lies ahead at least."""
+    """Return the least work that lies ahead, in words."""
     runs, sweep = len(tuning.sweep.factors) * tuning.sweep.seeds, tuning.sweep
     places = {place for tunable in tuning.tunables for place in tunable.trains}
     stages = {
@@ -218,7 +218,7 @@ def _trial_cells(finding: Finding, number: int) -> list[str]:
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
-    """Says which rates could not be chosen; returns the exit code."""
+    """Print the rates that could not be chosen and return the exit code."""
     lost = [finding for finding in findings if finding.tunable.key not in chosen(findings)]
     for finding in lost:
         rates = [trial.rate for trial in finding.trials]

@@ -34,8 +34,8 @@ def renamed_override(text: str) -> str:
 
 
 def rename_values(values: dict[str, Any]) -> None:
-    """Replace former keys and values in a composed configuration. No shipped file has any, so that a former key is the
-    user's own and wins over the shipped value under the present key."""
+    """Replace former keys and values in a composed configuration. No shipped file has former ones, so a former key is
+    the user's own and takes the place of the shipped value."""
     for former, present in KEYS.items():
         part, name = _part(values, former)
         if name in part:

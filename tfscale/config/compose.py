@@ -1,4 +1,4 @@
-"""From overrides to an experiment, with all faults reported together."""
+"""Composition of an experiment from overrides, with all faults reported together."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
-    """The experiment that the overrides describe.
+    """Return the experiment that the overrides describe.
 
     Groups are looked for in `config_dir`, in `conf/` of the current folder and in the shipped conf/, in this order.
 
@@ -34,8 +34,8 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experim
 
 @dataclass(frozen=True)
 class Draft:
-    """An experiment with what has been found wrong so far. Values at fault are replaced by shipped ones, so that
-    further checks can go on."""
+    """An experiment with the faults found so far. Values at fault are replaced by shipped ones, so that further checks
+    can go on."""
 
     experiment: Experiment
     faults: tuple[Fault, ...]
@@ -49,7 +49,7 @@ class Draft:
             needs: keys and parts that the rules read; the rules are not asked if one of these is at fault.
         """
         at_fault = [_root(fault.key) for fault in self.faults if fault.key]
-        # A schedule brings its own values of all parts: without it no rule between them says anything.
+        # A schedule brings its own values of all parts: without it, no rule between settings is meaningful.
         if "schedule" in at_fault or any(f"{key}.".startswith(f"{need}.") for key in at_fault for need in needs):
             return self
         found = [fault for fault in as_faults(rules(self.experiment)) if not _follows(fault, at_fault)]
@@ -78,7 +78,7 @@ def _root(key: str) -> str:
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
-    """The experiment that the overrides describe, with what is wrong with them and with the files.
+    """Return the experiment that the overrides describe, with the faults of the overrides and of the files.
 
     Raises:
         UserFault: there is no experiment that could be checked further.
@@ -142,7 +142,7 @@ def _unknown_names(override: Override, options: dict[str, list[str]]) -> list[Fa
 def _known(
     overrides: Sequence[Override], base: dict[str, Any], before: Sequence[Fault]
 ) -> tuple[list[Fault], list[Override]]:
-    """Faults of keys that do not exist, and the overrides of single values whose keys do."""
+    """Return the faults of keys that do not exist, and the overrides of single values whose keys do."""
     known, may_grow = set(known_keys(base)), set(dict_keys())
     added = tuple(f"{override.key}." for override in overrides if override.adds)
     at_fault = {fault.key for fault in before}
@@ -160,6 +160,7 @@ def _known(
 
 
 def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
+    """Return the configuration of the files, with present names for former ones."""
     from omegaconf import OmegaConf
 
     from tfscale.config.composition import composed
@@ -169,12 +170,12 @@ def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
 
 
 def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
-    """The configuration with single values set, and those that cannot be."""
+    """Return the configuration with single values set, and the faults of those that cannot be."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     faults = []
-    # Keys that a file leaves to their default do not stand in it, so values are set after composing, not by Hydra.
+    # Keys with their default value are missing in the files, so values are set after composing, not by Hydra.
     for override in overrides:
         try:
             OmegaConf.update(config, override.key, override.value, merge=True)
@@ -197,5 +198,5 @@ def _container(config: "DictConfig", resolve: bool = True) -> dict[str, Any]:
 
 
 def runs_dir(experiment: Experiment) -> Path:
-    """The runs folder as an absolute path."""
+    """Return the runs folder as an absolute path."""
     return Path(experiment.runs).absolute()

@@ -1,4 +1,4 @@
-"""Composition of configuration files by Hydra: what they say together, and which files those are."""
+"""Composition of configuration files by Hydra: the merged values, and the files that were merged."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ class OwnFolders(SearchPathPlugin):
 
 @contextmanager
 def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
-    """Hydra's loader for these folders, the shipped one last.
+    """Yield Hydra's loader for folders, of which the shipped one is the last.
 
     Raises:
         UserFault: the files do not compose.
@@ -55,7 +55,7 @@ def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
 
 
 def composed(groups: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    """Return what the files say.
+    """Return the merged values of the files.
 
     Args:
         groups: overrides that choose files, such as `growth=paper`.

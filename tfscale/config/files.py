@@ -12,7 +12,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from tfscale.config.aliases import KEYS
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Safe either way; the one in C where PyYAML was built with it."""
+"""The safe loader, in C where PyYAML was built with it."""
 _GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
 
 
@@ -20,32 +20,32 @@ class Setting(NamedTuple):
     """A key that a file sets."""
 
     key: str
-    """From the root, such as optim.lr."""
+    """The key from the root, such as optim.lr."""
     text: str | None
-    """Its value as it is written; empty for a list, None for a part of several keys."""
+    """The value as it is written; empty for a list, None for a part of several keys."""
     line: int
 
 
 @dataclass(frozen=True)
 class File:
-    """One of the files."""
+    """A configuration file."""
 
     path: Path
     package: str
-    """Where its keys stand, such as `optim`; empty for the root."""
+    """The part that the keys belong to, such as `optim`; empty for the root."""
     text: str
     named: bool = False
-    """Whether the root's defaults or the command line name it, rather than another file."""
+    """True if the root's defaults or the command line name the file, False if another file brings it."""
 
     @property
     def settings(self) -> Iterator[Setting]:
-        """Its keys, outer ones before inner ones."""
+        """Yield the keys, outer ones before inner ones."""
         node = yaml.compose(self.text, Loader=_LOADER)
         yield from _settings(node, f"{self.package}." if self.package else "")
 
     @property
     def about(self) -> str:
-        """The first sentence of the comment that it begins with, up to a colon."""
+        """Return the first sentence of the comment that the file begins with, up to a colon."""
         lines = []
         for line in self.text.splitlines():
             if not line.startswith("#"):

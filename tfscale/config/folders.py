@@ -1,4 +1,4 @@
-"""Where configuration files are looked for."""
+"""Folders that are searched for configuration files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 from tfscale.faults import Fault, UserFault
 
 SHIPPED_ALONE = Path("none")
-"""`--config-dir none`: no files but the shipped ones."""
+"""The value of `--config-dir none`, for which only the shipped files are read."""
 
 
 def conf_dir() -> Path:
-    """The shipped configuration: beside the package in a source tree, inside it when installed from a wheel."""
+    """Return the shipped folder: beside the package in a source tree, inside it when installed from a wheel."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def config_folders(config_dir: Path | None = None) -> list[Path]:
-    """Where groups are looked for, in this order: the folder that is asked for, `conf/` of the current folder, the
-    shipped one.
+    """Return the folders that are searched, in this order: `config_dir`, `conf/` of the current folder, the shipped
+    one.
 
     Raises:
         UserFault: `config_dir` is no folder.
@@ -33,7 +33,7 @@ def config_folders(config_dir: Path | None = None) -> list[Path]:
 
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Names that can follow `group=`, of every part of an experiment; by default those that are shipped."""
+    """Return the names that can follow `group=`, for every group; by default the shipped ones."""
     from tfscale.config.keys import PARTS
 
     options: dict[str, set[str]] = {}
@@ -50,6 +50,6 @@ def find(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def shown(path: Path) -> Path:
-    """A path as messages name it: relative where it is below the current folder."""
+    """Return a path as messages show it: relative if it is below the current folder."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,4 +1,4 @@
-"""The keys of an experiment, found from the dataclasses that declare it."""
+"""The keys of an experiment, derived from the dataclasses that declare it."""
 
 import dataclasses
 import difflib
@@ -16,7 +16,7 @@ PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
 
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Every key that exists: fields of the schema, and under dicts the names that `values` has."""
+    """Yield every key that exists: fields of the schema, and under dicts the names that `values` has."""
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
@@ -37,7 +37,7 @@ def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterato
 
 
 def flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
-    """Every key of nested values, outer ones first."""
+    """Yield every key of nested values, outer ones first."""
     if isinstance(values, dict):
         for name, value in values.items():
             yield f"{prefix}{name}"
@@ -45,7 +45,7 @@ def flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
 
 
 def dict_keys(kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Keys below which new names may be added with `+`."""
+    """Yield the keys below which new names may be added with `+`."""
     for item in dataclasses.fields(kind):
         hint = inner_type(typing.get_type_hints(kind)[item.name])
         if dataclasses.is_dataclass(hint):
@@ -55,7 +55,7 @@ def dict_keys(kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
 
 
 def type_of(key: str) -> Any:
-    """The declared type of a key, None included where it may be that; None for a key that does not exist."""
+    """Return the declared type of a key, such as `int | None`; None for a key that does not exist."""
     hint: Any = Experiment
     for part in key.split("."):
         outer = inner_type(hint)
@@ -72,19 +72,19 @@ def type_of(key: str) -> Any:
 
 
 def inner_type(hint: Any) -> Any:
-    """The type behind `X | None`."""
+    """Return X for the type `X | None`, and any other type as it is."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return next(arg for arg in typing.get_args(hint) if arg is not type(None))
     return hint
 
 
 def is_text(hint: Any) -> bool:
-    """Whether a type is text of any kind, or that or None."""
+    """Return whether a type is `str` or `str | None`, with or without annotations."""
     return inner_type(hint) is str
 
 
 def is_single(hint: Any) -> bool:
-    """Whether a type is one of single values: neither a part of several keys nor a list."""
+    """Return whether values of a type are single ones: neither parts of several keys nor lists."""
     inner = inner_type(hint)
     return (
         inner is not None and not dataclasses.is_dataclass(inner) and typing.get_origin(inner) in (None, typing.Literal)
@@ -92,12 +92,12 @@ def is_single(hint: Any) -> bool:
 
 
 def may_be_none(hint: Any) -> bool:
-    """Whether a type is `X | None`."""
+    """Return whether a type is `X | None`."""
     return type(None) in typing.get_args(hint)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?`, by the whole key or by its last part."""
+    """Return `; did you mean ...?` with the known words closest by the whole key or its last part, else `.`."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     leaf = word.rpartition(".")[2]
@@ -111,5 +111,5 @@ def one_line(error: Exception) -> str:
 
 
 def short(text: str, longest: int = 100) -> str:
-    """The text, or its beginning: a message is to be read."""
+    """Return a text, cut off after `longest` characters."""
     return text if len(text) <= longest else f"{text[:longest]}..."

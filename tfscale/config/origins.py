@@ -1,4 +1,4 @@
-"""Where a wrong value comes from: the file and the line."""
+"""Origins of wrong values: the file and the line."""
 
 import re
 from collections.abc import Sequence

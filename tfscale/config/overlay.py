@@ -1,4 +1,4 @@
-"""Files of the user's own that take over a shipped schedule, or baselines, and say what differs."""
+"""Files of the user's own that take over a schedule or baselines and change some values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) 
 
 
 def own_file(group: str, name: str, config_dir: Path | None) -> Path:
-    """Where a file of the user's own is found by its name afterwards: in the folder that was named, or in conf/."""
+    """Return the path of a file of the user's own: in `config_dir` if it is given, else in conf/."""
     return (config_dir or Path("conf")) / group / f"{name}.yaml"
 
 
 def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[Fault]:
-    """Why a schedule or baseline of this name cannot be written."""
+    """Return why a schedule or baseline of this name cannot be written."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
         return [Fault("--write", repr(name), f"must name a {group} by letters, digits and . + - _ alone")]
     path = own_file(group, name, config_dir)
@@ -46,10 +46,10 @@ def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir:
 def write_overlay(
     path: Path, taken_over: Sequence[str], values: Mapping[str, Any], remarks: Sequence[str], whole: bool = True
 ) -> None:
-    """Writes a file that is what it takes over, with other values by their dotted keys.
+    """Write a file that takes over others and sets other values, which are given by their dotted keys.
 
     Args:
-        whole: the keys are those of the whole configuration, as a schedule's are, and not of the file's group.
+        whole: True if the keys begin at the root, as a schedule's do, and not in the file's group.
     """
     from omegaconf import OmegaConf
 

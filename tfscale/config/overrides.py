@@ -24,25 +24,25 @@ _BARE = re.compile(r"(?<=[:,\[])\s*(?!\w+\s*:)([^\s\"',:{}\[\]][^\"',{}\[\]]*(?:
 
 @dataclass(frozen=True)
 class Override:
-    """One override."""
+    """An override of the command line."""
 
     text: str
-    """As it was typed."""
+    """The override as it was typed."""
     key: str
     value: Any
     adds: bool
-    """Whether it begins with `+`."""
+    """True if it begins with `+`."""
     group: bool
-    """Whether it chooses files."""
+    """True if it chooses files of a group."""
 
     @property
     def typed(self) -> str:
-        """The value as it was typed, or its beginning."""
+        """The value as it was typed, cut off if it is long."""
         return short(self.text.partition("=")[2])
 
 
 def parse(texts: Sequence[str], groups: Collection[str]) -> tuple[list[Override], list[Fault]]:
-    """The overrides that can be read, and the faults of the others."""
+    """Return the overrides that can be read, and the faults of the others."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     hydra = OverridesParser.create()
@@ -63,7 +63,7 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
         override = hydra.parse_override(text)
     except (HydraException, ValueError):  # ValueError: a number of 5,000 digits
         if match and (key in groups or is_single(hint)):
-            return literal  # what is wrong with it is told by its type
+            return literal  # its type says what is wrong with it
         return _unreadable(text, hydra) if "=" in text else _no_override(text, before)
     if override.is_sweep_override() or override.is_delete():
         key = override.key_or_group
@@ -74,7 +74,7 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
 
 
 def _is_quoted(value: str) -> bool:
-    """Whether Hydra's grammar reads a value as one text in quotes."""
+    """Return whether Hydra's grammar reads a value as one text in quotes."""
     return re.fullmatch(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", value, re.DOTALL) is not None
 
 
@@ -94,7 +94,7 @@ def _unreadable(text: str, hydra: Any) -> Fault:
 
 
 def _quoted(text: str, hydra: Any) -> str | None:
-    """The same with quotes around what stands inside lists and dictionaries; None if that does not help."""
+    """Return an override with quotes around the values inside lists and dictionaries; None if that does not help."""
     from hydra.errors import HydraException
 
     quoted = _BARE.sub(lambda match: f' "{match[1].strip()}"', text)

@@ -1,5 +1,5 @@
-"""An experiment's settings in a form that can be given away: without what says how or where it was run, and without
-the folders of the machine."""
+"""Settings in a form that can be shared: without those that say how or where an experiment was run, and without folders
+of the machine."""
 
 import os
 import re
@@ -12,21 +12,21 @@ from tfscale.stage import how
 _PATH = re.compile(r"[~/].*|(.*/)?\.\./.*", re.DOTALL)
 """A path that may lead out of the working folder."""
 _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
-"""One inside a list or a dictionary."""
+"""Such a path inside a list or a dictionary."""
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Composed settings as plain values, lists for tuples."""
+    """Return composed settings as plain values that can be shared, with lists for tuples."""
     return {name: _plain(value) for name, value in how.without(settings, how.EXPERIMENT).items()}
 
 
 def shareable_overrides(overrides: Sequence[str]) -> list[str]:
-    """Overrides as they were typed, but for those that say how or where."""
+    """Return overrides as they were typed, without those that say how or where an experiment was run."""
     return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
 
 
 def shareable_path(path: str | Path) -> str:
-    """A path below the working folder as it is from there, any other by its last name."""
+    """Return a path relative to the working folder if it is below it, else its last name."""
     absolute = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - which follows `..` by name alone
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else absolute.name
 

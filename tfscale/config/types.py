@@ -1,4 +1,4 @@
-"""Types of settings that a file system has to agree with. Numbers have theirs in `tfscale.ranges`."""
+"""Types of paths. Those of numbers are in `tfscale.ranges`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ from pydantic import AfterValidator
 
 
 def _usable(text: str) -> str:
-    """The path with `~` expanded.
+    """Return the path with `~` expanded.
 
     Raises:
         ValueError: no file can have this name here.
@@ -18,7 +18,7 @@ def _usable(text: str) -> str:
         path = str(Path(text).expanduser()) if text.startswith("~") else text
         Path(path).stat()
     except FileNotFoundError:
-        pass  # it will be made, or is told as missing
+        pass  # it will be made, or is reported as missing
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"must be a path that can be used here ({reason}); try another one") from None

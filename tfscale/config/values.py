@@ -1,5 +1,5 @@
-"""From composed values to an experiment. A value that is wrong is replaced by the shipped one, so that the rules
-between settings can be checked too and all faults are told at once."""
+"""From composed values to an experiment. Wrong values are replaced by shipped ones, so that the rules between settings
+can be checked too and all faults are reported together."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from tfscale.faults import Fault, InvalidInput, UserFault
 from tfscale.growth.growth import GROWTHS
 
 ROUNDS = 4
-"""A value can hide faults of the part that it stands in, which are found once it is replaced."""
+"""Rounds of replacing wrong values: one can hide faults of its part, which are found once it is replaced."""
 
 _MUST = {
     "float": "must be a number",
@@ -29,10 +29,10 @@ _MUST = {
 def to_experiment(
     values: dict[str, Any], shipped: Callable[[], dict[str, Any]], before: Sequence[Fault]
 ) -> tuple[Experiment, list[Fault]]:
-    """The experiment of composed values, and what is wrong with them.
+    """Return the experiment of composed values, and what is wrong with them.
 
     Args:
-        shipped: the values that stand in for wrong ones.
+        shipped: returns the values that replace wrong ones.
         before: faults that were found already; what follows from them is left out.
 
     Raises:
@@ -96,8 +96,8 @@ def _must(entry: Any, message: str) -> str:
 
 
 def _replace(values: dict[str, Any], path: Sequence[str], shipped: Any) -> None:
-    """Puts the shipped value in a place; where there is none, leaves the place to its default, and a stage or an arm
-    that cannot be without it out."""
+    """Replace a value by the shipped one. If there is none, remove it, so that it has its default; if it is missing
+    already, remove the stage or arm that cannot be without it."""
     places = [values]
     for part in path[:-1]:
         inner = places[-1].get(part)
