@@ -222,7 +222,7 @@ def test_rules_that_mean_nothing_are_told(override: str, says: str) -> None:
 
 def test_rates_are_not_tuned_at_budgets_that_they_decide(small: list[str], tmp_path: Path) -> None:
     asked = Asked(("progressive",), "0.5,1,2", 0, 1, None)
-    with pytest.raises(UserFault, match="tune with rule=budget"):
+    with pytest.raises(UserFault, match="must be budget: rates are compared at equal budgets"):
         tune(Common([*small, *SOON]), asked)
     assert not (tmp_path / "runs").exists()
 
