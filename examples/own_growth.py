@@ -2,11 +2,11 @@
 
 import torch
 from grow_in_python import small_model
-from tfscale.growth.operators import grow_tensor
 from torch import Tensor
 
-from tfscale.growth.recipe import GrowthRecipe, grow_config
+from tfscale.growth.recipe import GrowthRecipe
 from tfscale.models.init import build_model, stream
+from tfscale.models.tokenformer import TokenFormerConfig
 
 GROUPED = GrowthRecipe("grouped", new_keys="random", new_values="zero", tau="group")
 
@@ -22,10 +22,12 @@ def between(name: str, old: Tensor, rows: Tensor, seed: int) -> Tensor:
 def main() -> None:
     """Prints what the growth changed, and whether the new tokens have something to learn from."""
     model, text = small_model(), torch.arange(128).view(2, 64)
-    parent, child = model.config, grow_config(model.config, (60, 60, 240), GROUPED)
+    parent = model.config
+    assert isinstance(parent, TokenFormerConfig)
+    child = GROUPED.grown_config(parent, parent.with_tokens((60, 60, 240)))
     grown = build_model(child).double()
     for name, old in model.state_dict().items():
-        rows = grow_tensor(name, "weight", old, parent, child, GROUPED, seed=1)
+        rows = GROUPED.grow_tensor(name, 0, old, parent, child, seed=1)
         grown.state_dict()[name].copy_(between(name, old, rows, seed=1))
     print(f"largest logit difference {(grown(text) - model(text)).abs().max().item():.1e}")
     grown.loss(text[:, :-1], text[:, 1:]).backward()

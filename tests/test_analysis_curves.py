@@ -192,7 +192,7 @@ def test_a_broken_end_is_told(tmp_path: Path, content: str) -> None:
 def test_arms_evaluated_on_different_text_are_refused(tmp_path: Path) -> None:
     chain = one_arm(Stage("S", "a", tmp_path / "a", spec(800)))
     other = one_arm(Stage("S", "b", tmp_path / "b", spec(800, heldout_tokens=128)), kind="scratch")
-    with pytest.raises(ValueError, match=r"scratch S.*128.*chain S.*64.*do not compare"):
+    with pytest.raises(ValueError, match=r"scratch S.*128.*chain S.*64.*are not comparable"):
         read_arms([chain, other])
     same_text = replace(other, stages=(replace(other.stages[0], spec=spec(1600)),))
     assert len(read_arms([chain, same_text])) == 2

@@ -18,7 +18,7 @@ from stages import planned, prepare_folder, train, wait_for
 
 import tfscale
 from tfscale import children, import_path
-from tfscale.config.schema import LauncherPart
+from tfscale.config.machines import LauncherPart
 from tfscale.leash import leashed
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending
 from tfscale.orchestrate.launchers.machine import ThisMachine

@@ -16,7 +16,7 @@ from stages import planned, prepare_folder, wait_for
 from tfscale.cli.common import Common
 from tfscale.cli.execute import check
 from tfscale.cli.run import run
-from tfscale.config.schema import LauncherPart
+from tfscale.config.machines import LauncherPart
 from tfscale.faults import PREEMPTED, UserFault
 from tfscale.orchestrate.launchers.attempt import Ending
 from tfscale.orchestrate.launchers.machine import ThisMachine

@@ -95,7 +95,7 @@ def test_missing_extra_and_misshaped_tensors_are_all_listed(tmp_path: Path) -> N
         "sequential.9.attention.query.key_param_tokens is not a tensor of the model",
         "sequential.6.final_linear.weight is not a tensor of the model",
         "sequential.2.mlp.key_param_tokens is (161, 64), by the config (160, 64)",
-        "sequential.2.attention.proj.value_param_tokens is of torch.int64",
+        "sequential.2.attention.proj.value_param_tokens has type torch.int64",
         "inv_freq: other rotary frequencies",
     ):
         assert fault in told, told

@@ -183,7 +183,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(small: list[str]) -> 
     run.send_signal(signal.SIGINT)
     out, _ = run.communicate()
     assert run.returncode == 75
-    assert "the same command goes on" in out
+    assert "run the same command again to continue" in out
     assert status_of(stage).state == "preempted"
     stopped = read_events(stage.path)[-1]["step"]
     assert tfscale("run", *slow).returncode == 0

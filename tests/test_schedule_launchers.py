@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfscale.config.compose import compose
-from tfscale.config.schema import LauncherPart, SlurmPart
+from tfscale.config.machines import LauncherPart, SlurmPart
 from tfscale.faults import UserFault
 from tfscale.orchestrate.launchers.machine import (
     devices_of,

@@ -12,7 +12,7 @@ import yaml
 
 from tfscale.config.compose import compose
 from tfscale.config.folders import conf_dir
-from tfscale.config.schema import DevicePart
+from tfscale.config.machines import DevicePart
 from tfscale.faults import UserFault
 from tfscale.orchestrate.speed import Speed, finished_speeds
 from tfscale.plan.devices import facts, mfu, peak

@@ -80,7 +80,7 @@ _importing: list[str] = []
 
 @contextmanager
 def registering(module: str) -> Iterator[None]:
-    """Attribute the classes that are registered meanwhile to an extension."""
+    """Attribute the classes that are registered inside the context to an extension."""
     _importing.append(module)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Values out of files that someone else may have written, checked before they are used."""
+"""Checks of values from files that someone else may have written."""
 
 import dataclasses
 import math
@@ -14,18 +14,18 @@ from tfscale.ranges import Range
 
 T = TypeVar("T")
 LARGEST: float = 2**63 - 1
-"""Of integers: what torch and safetensors can count to. A field's metadata may say another `largest`; math.inf also
+"""Largest integer: the limit of torch and safetensors. A field's metadata may set another `largest`; math.inf also
 admits non-finite floats."""
 LONGEST_NAME = 255
-"""Of files, in bytes."""
+"""Longest name of a file, in bytes."""
 
 
 def check_fields(value: Any) -> None:
-    """Holds every field of a dataclass, and of those within it, against its annotation and the range in it
+    """Check every field of a dataclass, and of those within it, against its annotation and the range in it
     (`tfscale.ranges`). Numbers must also be finite.
 
     Raises:
-        ValueError: naming every field that is of another type or out of range, as in `model.qkv[0].n`.
+        ValueError: fields have another type or are out of range; names all of them, as in `model.qkv[0].n`.
     """
     faults = list(_faults(value, type(value), "", LARGEST))
     if faults:
@@ -49,10 +49,10 @@ def from_known(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def check_file_name(name: str) -> None:
-    """Makes sure that a name stays in the folder that it is looked for in.
+    """Check that a name refers to a file within its folder.
 
     Raises:
-        ValueError: it is a path, or no name at all.
+        ValueError: it is a path, or not a name at all.
     """
     if PurePath(name).name != name or name in ("", "..") or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
         raise ValueError(f"{reprlib.repr(name)} is not the name of a file in this folder")
@@ -75,7 +75,7 @@ def _faults(value: Any, kind: Any, name: str, largest: float) -> Iterator[str]:
 
 
 def _outside(value: Any, kind: Any) -> str | None:
-    """What a number must be that is outside the range of its type, which may be `X | None`."""
+    """Return the rule that a number breaks by its annotated range, which may be `X | None`; None if it breaks none."""
     for each in (kind, *typing.get_args(kind)):
         if typing.get_origin(each) is typing.Annotated and value is not None:
             return next((item.fault(value) for item in each.__metadata__ if isinstance(item, Range)), None)
@@ -93,7 +93,7 @@ def _fits(value: Any, kind: Any, largest: float) -> bool:
     if kind is float and type(value) is float:
         return math.isfinite(value) or largest == math.inf
     if kind in (int, float):
-        return type(value) is int and abs(value) <= largest  # True is an int too, and no number
+        return type(value) is int and abs(value) <= largest  # True is an int too, but not a number
     return isinstance(value, origin or kind)
 
 

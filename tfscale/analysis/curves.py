@@ -221,8 +221,8 @@ def _check_same_text(arms: Sequence[Arm]) -> None:
                 first = (f"{arm.name} {stage.size}", data.fingerprint, data.heldout_tokens, data.heldout_start)
             elif (data.fingerprint, data.heldout_tokens, data.heldout_start) != first[1:]:
                 raise ValueError(
-                    f"{arm.name} {stage.size} is evaluated on {data.heldout_tokens} held-out tokens of corpus "
+                    f"{arm.name} {stage.size} is evaluated on {data.heldout_tokens} validation tokens of corpus "
                     f"{data.fingerprint} from {data.heldout_start} on, {first[0]} on {first[2]} of {first[1]} from "
-                    f"{first[3]} on: their perplexities do not compare. Give all arms the same data, "
+                    f"{first[3]} on: their perplexities are not comparable. Give all arms the same data, "
                     "data.validation_tokens and data.validation_start."
                 )

@@ -1,4 +1,4 @@
-"""tfscale doctor: what this machine can run, and how to mend what is wrong."""
+"""tfscale doctor: what this machine can run, and how to fix what is wrong."""
 
 import os
 import platform
@@ -27,24 +27,24 @@ from tfscale.predict import Machine, planned_machine, predict
 from tfscale.text import gigabytes
 
 LITTLE_DISK = 10e9
-"""Bytes below which a chain of some size will not find room."""
+"""Free bytes below which a note is made: a chain of some size needs more."""
 _STYLES = {"good": "green", "note": "yellow", "broken": "bold red"}
 _PEOPLES_EXTRAS = ("corpus", "gpu", "data", "slurm", "hf", "eval")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     name: str
     state: Literal["good", "note", "broken"]
-    """`note`: something cannot be done here that may not be wanted. `broken`: nothing can be trained."""
+    """`note`: something that may not be wanted cannot be done here. `broken`: nothing can be trained."""
     what: str
     mend: str = ""
 
 
 def doctor(common: Common) -> int:
-    """Prints what was found; returns the exit code, 1 where something is broken."""
+    """Print the results of all checks and return the exit code: 1 if something is broken."""
     experiment = common.compose()
     findings = [
         *_software(),
@@ -64,7 +64,7 @@ def doctor(common: Common) -> int:
     rows.add_column(no_wrap=True)
     rows.add_column()
     for finding in findings:
-        mend = f"\nmend: {finding.mend}" if finding.mend else ""
+        mend = f"\nfix: {finding.mend}" if finding.mend else ""
         rows.add_row(Text(finding.state, _STYLES[finding.state]), Text(finding.name), Text(finding.what + mend))
     console.print(rows, width=prose_width())
     return int(broken)
@@ -86,11 +86,11 @@ def _software() -> Iterator[Finding]:
         yield Finding("torch", "good", f"{torch.__version__}, {built}" + (f", {seen}" if torch.version.cuda else ""))
     if torch.cuda.is_available() and not (shutil.which("cc") or shutil.which("gcc")):
         mend = "install a C compiler, or switch compiling off: launcher.compile=off"
-        yield Finding("compiler", "broken", "torch.compile needs one on CUDA, and there is none", mend)
+        yield Finding("compiler", "broken", "torch.compile needs a C compiler on CUDA, and none is installed", mend)
 
 
 def _extras() -> Iterator[Finding]:
-    """What `pip install tfscale[...]` brings."""
+    """Check what `pip install tfscale[...]` installs."""
     wanted: dict[str, list[str]] = defaultdict(list)
     try:
         requirements = metadata.requires("tfscale") or []
@@ -105,7 +105,8 @@ def _extras() -> Iterator[Finding]:
         lacking = [package for package, version in found.items() if version is None]
         there = ", ".join(f"{package} {version}" for package, version in found.items() if version)
         if lacking:
-            yield Finding(f"[{extra}]", "note", f"not here: {', '.join(lacking)}", f"pip install 'tfscale[{extra}]'")
+            what = f"not installed: {', '.join(lacking)}"
+            yield Finding(f"[{extra}]", "note", what, f"pip install 'tfscale[{extra}]'")
         else:
             yield Finding(f"[{extra}]", "good", there)
 
@@ -128,16 +129,16 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
     yield Finding("device", "good", f"{machine.devices} x {machine.name}{memory}{peak}")
     if machine.device == "cuda" and machine.measured and machine.datasheet_peak is None:
         mend = f"a file in conf/device with names: [{machine.name}] and its peaks makes MFU and cost known"
-        yield Finding("datasheet", "note", f"conf/device does not know {machine.name}", mend)
+        yield Finding("datasheet", "note", f"conf/device has no entry for {machine.name}", mend)
     cores, used = os.cpu_count() or 1, threads(experiment)
     busy = os.getloadavg()[0]
-    what = f"{used} a process, {cores} cores, load {busy:.1f}"
+    what = f"{used} per process, {cores} cores, load {busy:.1f}"
     asked = used * experiment.launcher.parallel
     if asked > cores:
         mend = f"launcher.threads={max(1, cores // experiment.launcher.parallel)}"
         yield Finding("threads", "note", f"{what}: more threads than cores", mend)
     else:
-        mend = "something else is at work here; it takes from the speed" if busy > cores + asked else ""
+        mend = "other processes are busy on this machine and slow training down" if busy > cores + asked else ""
         yield Finding("threads", "note" if mend else "good", what, mend)
 
 
@@ -149,7 +150,7 @@ def _disk(experiment: Experiment) -> Finding:
     if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir() or not free:
         return Finding("disk", "broken", f"{runs} cannot be written to", "name another folder: runs=...")
     if free < LITTLE_DISK:
-        return Finding("disk", "note", what, "make room, or name a folder on a larger disk: runs=...")
+        return Finding("disk", "note", what, "free some space, or name a folder on a larger disk: runs=...")
     return Finding("disk", "good", what)
 
 
@@ -181,14 +182,14 @@ def _corpus(experiment: Experiment) -> Finding:
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Which schedules fit into the memory here."""
+    """Check which schedules fit into this machine's memory."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:
             experiment = replace(common, overrides=[f"schedule={name}", *others]).compose()
             lacking = list(_too_large(experiment, planned_machine(experiment)))
         except UserFault:
-            continue  # what was said belongs to another schedule
+            continue  # the overrides belong to another schedule
         if lacking:
             mend = f"a device with more memory, or several: tfscale plan schedule={name} device=h100_sxm"
             yield Finding(name, "note", f"does not fit: {', '.join(lacking)}", mend)

@@ -113,7 +113,7 @@ def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None) -> int:
                 signal.signal(number, handler)
             _stop(mirror)
     if not finished:
-        say("stopped; the same command goes on.")
+        say("stopped; run the same command again to continue.")
         return PREEMPTED
     return 0
 

@@ -1,4 +1,4 @@
-"""python -m tfscale.growth STAGE_DIR: makes the checkpoint that a grown stage begins from.
+"""python -m tfscale.growth STAGE_DIR: make the checkpoint that a grown stage begins from.
 
 Exit codes: 0 done, 75 held by another process, 1 a failure, with the reason on standard error.
 """
@@ -17,7 +17,7 @@ from tfscale.stage.lock import StageHeld
 
 
 def main() -> int:
-    """Grows the stage of the folder named on the command line."""
+    """Grow the stage of the folder named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tfscale.growth", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
     parser.add_argument("--supervised", action="store_true", help="end when standard input does")

@@ -1,4 +1,4 @@
-"""Growth of a stage: the checkpoint that it begins from, out of its parent's last one."""
+"""Growth of a stage: it makes the first checkpoint of a grown stage from the last one of its parent."""
 
 import shutil
 import time
@@ -23,16 +23,16 @@ from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
 VERIFICATION_TOKENS = 2048
-"""Held-out tokens that go through parent and child."""
+"""Number of validation tokens on which parent and child are compared."""
 
 
 def grow_stage(stage_dir: Path) -> None:
-    """Writes the stage's checkpoint at step 0 and growth.json, out of its parent's last checkpoint; or, of a stage that
-    takes over weights from elsewhere, its last one and import.json.
+    """Write the stage's checkpoint at step 0, made from its parent's last one, and growth.json. A stage that takes over
+    weights from elsewhere gets its last checkpoint and import.json instead.
 
     Raises:
         BrokenCheckpoint: the parent's checkpoint is not whole.
-        NotPreserved: a preserving recipe has changed the logits; the checkpoint is taken back.
+        NotPreserved: a preserving recipe has changed the logits; the checkpoint is removed.
         ValueError: the folder is no grown stage, or its parent is not finished.
     """
     spec = read_spec(stage_dir)
@@ -43,7 +43,7 @@ def grow_stage(stage_dir: Path) -> None:
                 take_over(stage_dir, spec)
         return
     if spec.parent_dir is None or spec.growth is None:
-        raise ValueError(f"{stage_dir}: is no stage that grows out of another")
+        raise ValueError(f"{stage_dir}: must be the folder of a stage that grows from another one")
     growth = _growth_of(spec, stage_dir)
     parent_dir = stage_dir / spec.parent_dir
     parent = parent_dir / CHECKPOINTS / read_result(parent_dir).checkpoint
@@ -77,7 +77,7 @@ def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
 
 
 def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int) -> Comparison:
-    """Grows a finished stage's checkpoint into the folder `to`.
+    """Grow a finished stage's checkpoint into the folder `to`.
 
     Raises:
         ValueError: the stage is not finished, its checkpoint is not whole, or `to` cannot be written.

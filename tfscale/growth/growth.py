@@ -40,11 +40,13 @@ class Growth(ABC):
     """Name of these settings, for people; not part of a stage's key."""
     _: KW_ONLY
     lr: Literal["rewarm", "continue"] = "rewarm"
-    """Where the child's warm-up starts: at zero (official code) or at the parent's last learning rate."""
+    """Learning rate at which the child's warm-up starts. `rewarm`: zero (official code). `continue`: the parent's last
+    one."""
     data: Literal["continue", "restart"] = "continue"
-    """Where the child reads on: where its parent stopped, or at the first batch again (official code)."""
+    """Position in the data at which the child starts. `continue`: where its parent stopped. `restart`: the first batch
+    (official code)."""
     peak: float = 1.0
-    """Peak learning rate of grown stages, as a factor of what the schedule says: a re-warm to a fraction."""
+    """Factor of the peak learning rate that the schedule gives grown stages."""
 
     def __post_init__(self) -> None:
         if faults := list(self.faults()):
@@ -72,8 +74,8 @@ class Growth(ABC):
 
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
-        """Return what the parent grows to on the way to the size of `target`, a model that was not grown. A model that
-        can be made is its own target.
+        """Return the config that the parent grows to, of the size of `target`. A config that the growth can make is
+        returned unchanged.
 
         Raises:
             ValueError: the parent cannot grow there.

@@ -1,4 +1,4 @@
-"""Growth of a TokenFormer by parameter tokens: its settings, and what follows from them."""
+"""Growth of a TokenFormer by parameter tokens."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -19,21 +19,22 @@ LAYERS: tuple[Literal["qkv", "out", "ffn"], ...] = ("qkv", "out", "ffn")
 
 @dataclass(frozen=True)
 class RateSettings:
-    """Learning rates after a growth, apart for what the parent trained (its parameter tokens and all else) and for the
-    new parameter tokens. Factors of the stage's own rate."""
+    """Learning rates after a growth, as factors of the stage's own rate: one for the weights that the parent trained
+    (its parameter tokens and all else), and one for the new parameter tokens."""
 
     old: float = 1.0
-    """Of what the parent trained, when the stage begins."""
+    """Factor of the weights that the parent trained, at the beginning of the stage."""
     old_ramp: float = 0.0
-    """Fraction of the stage over which `old` rises linearly to 1; 0: it stays."""
+    """Fraction of the stage over which `old` rises linearly to 1. With 0 it stays as it is."""
     frozen: float = 0.0
-    """Fraction of the stage, from its beginning, in which what the parent trained stays as it is. TokenFormer's authors
-    say that training it along is a little better and less stable (issue 15 of their repository)."""
+    """Fraction of the stage, from its beginning, during which the weights that the parent trained are frozen. The
+    authors of TokenFormer say that training them too is a little better and less stable (issue 15 of their repository).
+    """
     new: float = 1.0
-    """Of the new tokens."""
+    """Factor of the new parameter tokens."""
     per_row_bias: bool = False
-    """Whether AdamW's bias correction counts the steps of new rows from the growth, as for weights of their own; else
-    the step count of the old rows holds for them too, and they begin with small steps."""
+    """If true, the bias correction of AdamW counts the steps of new rows from the growth. If false, new rows share the
+    step count of the old ones and begin with small steps."""
 
     def __post_init__(self) -> None:
         faults = [
@@ -55,8 +56,8 @@ class RateSettings:
 
 @dataclass(frozen=True)
 class GrowthRecipe(Growth):
-    """One way of adding parameter tokens and of going on after it. Every setting stands alone; `conf/growth/` holds
-    the combinations that have names."""
+    """Settings of a growth by parameter tokens. They combine freely; `conf/growth/` holds the combinations that have
+    names."""
 
     kind: ClassVar[str] = "tokens"
 
@@ -70,17 +71,17 @@ class GrowthRecipe(Growth):
     """`keep`: the layer's tau stays. `recompute`: sqrt of the new count (official code). `group`: the new tokens get
     a norm and a tau of their own. `split`: tau grows with the copies (sqrt of their number)."""
     noise: float = 0.0
-    """Standard deviation of noise, as a fraction of the layer's own. With a split it lies on the copies and breaks
-    their symmetry; else on the old rows, as TokenFormer's authors advise (issue 11 of their repository). It ends
-    exactness."""
+    """Standard deviation of noise, as a fraction of the layer's own. With a split it is added to the copies and breaks
+    their symmetry; otherwise to the old rows, as TokenFormer's authors advise (issue 11 of their repository). The
+    growth is then not exact."""
     moments: Literal["carry", "drop", "asymmetric"] = "carry"
     """`drop`: the optimizer starts empty (official code). `carry`: old rows keep their state and step count.
     `asymmetric`: of a split, the copies start empty and the originals carry, which tells them apart without noise
     (SPARKLING, arXiv 2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
-    """With carried moments, what new rows start from. `zero`: the bias correction of an old step count does not reach
-    them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full one, whatever the gradient. `mean`: each
-    column starts at the mean of the old rows, so new rows start gently and at the layer's own scale."""
+    """Second moment of new rows, where moments are carried. `zero`: the bias correction of an old step count does not
+    reach them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full one, whatever the gradient. `mean`:
+    each column starts at the mean of the old rows, so new rows start gently and at the layer's own scale."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
 
     def faults(self) -> Iterator[Fault | str]:
@@ -169,7 +170,7 @@ class GrowthRecipe(Growth):
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
         """Return the grown tensor. Rows keep their order: each group's old rows (with their copies), then its new
-        ones. Tensors that are not parameter tokens come back as they are."""
+        ones. Tensors that are not parameter tokens are returned unchanged."""
         from torch import cat
 
         from tfscale.growth.rows import noisy, share_of_copies
@@ -235,15 +236,15 @@ class GrowthRecipe(Growth):
 
 
 def without_new_tokens(growth: Growth) -> GrowthRecipe:
-    """Return what a growth means for a stage that adds no tokens: its optimizer state, learning rate and data. All
-    that agree on these are the same one."""
+    """Return a recipe that adds no tokens and treats optimizer state, learning rate and data as `growth` does. Growths
+    that agree on these give equal recipes."""
     moments: Literal["carry", "drop"] = "carry" if growth.carries else "drop"
     return GrowthRecipe("none", "zero", "random", "keep", moments=moments, lr=growth.lr, data=growth.data)
 
 
 def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Groups:
-    """The groups of one layer after it has grown to `n` parameter tokens. New tokens join the last group, or make a
-    new one with `tau=group`."""
+    """Return the groups of a layer after it has grown to `n` parameter tokens. New tokens join the last group, or form
+    a new one with `tau=group`."""
     added = n - sum(group.n for group in groups)
     if added == 0:
         return groups
@@ -260,5 +261,5 @@ def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Grou
 
 
 def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:
-    """How often each old token stands in the grown layer: 1 unless the recipe splits."""
+    """Return how often the grown layer contains each old token: 1 unless the recipe splits."""
     return n // sum(group.n for group in groups) if recipe.new_keys == "split" else 1

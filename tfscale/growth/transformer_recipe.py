@@ -1,4 +1,4 @@
-"""Growth of a Transformer, the baseline of growth by parameter tokens: its settings, and what follows from them."""
+"""Growth of a Transformer, in width or depth: the baseline of growth by parameter tokens."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _LAYER = re.compile(r"(?<=blocks\.)\d+(?=\.)")
 
 @dataclass(frozen=True)
 class TransformerGrowth(Growth):
-    """One way of making a trained Transformer larger and of going on after it."""
+    """Settings of a growth of a Transformer."""
 
     kind: ClassVar[str] = "transformer"
 
@@ -33,7 +33,7 @@ class TransformerGrowth(Growth):
     noise: float = 0.0
     """Standard deviation of noise that tells copies apart, as a fraction of the weights' own. `net2net`: on copies, and
     the function changes by as much. `hypercloning`: on all weights, and sums to zero over the copies of an input, so
-    the function stays. None with `g_stack`, whose copies differ by where they stand."""
+    the function stays. It must be 0 with `g_stack`, whose copies are in different layers."""
     moments: Literal["carry", "drop"] = "drop"
     """`drop`: the optimizer starts empty, as in the code of HyperCloning and G_stack. `carry`: each copy has the state
     of its original, scaled as its gradient is."""
@@ -96,8 +96,8 @@ class TransformerGrowth(Growth):
         return self.method == "hypercloning" or self.noise == 0
 
     def source_of(self, name: str, parent: ModelConfig) -> str:
-        """Return the parent's weight that `name` is a copy of. Above the last layer the first one comes again, and so
-        on (arXiv 2405.15319, G_stack)."""
+        """Return the parent's weight that `name` is a copy of. Layers repeat in their order
+        (arXiv 2405.15319, G_stack)."""
         return _LAYER.sub(lambda layer: str(int(layer[0]) % parent.n_layer), name)
 
     def grow_tensor(

@@ -23,9 +23,9 @@ class _Axis:
 
     width: Literal["d_model", "d_ff"]
     reads: bool
-    """Its entries multiply copies, and share what the original did; else they make copies."""
+    """If true, its entries are multiplied with copies and divided among them; if false, they produce copies."""
     parts: int = 1
-    """Projections that stand one after another in it."""
+    """Number of projections that are concatenated along it."""
 
 
 _AXES: dict[str, tuple[_Axis | None, ...]] = {
@@ -39,7 +39,7 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
     "final_norm.weight": (_Axis("d_model", reads=True),),
     "final_norm.bias": (_Axis("d_model", reads=True),),
 }
-"""By the end of a weight's name."""
+"""Growing dimensions of each weight, by the end of its name."""
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
@@ -92,7 +92,7 @@ def _share(axis: _Axis, degree: int, copies: Tensor) -> Tensor:
 
 
 def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Noise on the rows that make copies, and none on those that make the originals."""
+    """Return the noise for the rows that produce copies, and zero for the originals."""
     dim, axis = next((dim, axis) for dim, axis in enumerate(axes) if axis is not None and not axis.reads)
     before, after = old.shape[dim] // axis.parts, noise.shape[dim] // axis.parts
     is_copy = (torch.arange(after) >= before).repeat(axis.parts)
@@ -100,7 +100,7 @@ def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Te
 
 
 def _cancelling(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Noise that sums to zero over the copies of each input, of unchanged deviation."""
+    """Return noise that sums to zero over the copies of each input, with unchanged standard deviation."""
     dim = next((dim for dim, axis in enumerate(axes) if axis is not None and axis.reads), None)
     if dim is None:
         return torch.zeros_like(noise)

@@ -1,4 +1,4 @@
-"""What a growth did to the function: the same held-out tokens through the parent and through the child."""
+"""Comparison of a parent and its child: the same validation tokens go through both."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from tfscale import checkpoint
 from tfscale.models.counts import parameters
 
 FLOAT64_PARAMETERS = 100_000_000
-"""Models up to this size are compared in float64, larger ones in float32 for their memory's sake."""
+"""Models up to this size are compared in float64, larger ones in float32, to save memory."""
 
 
 class NotPreserved(Exception):
@@ -23,7 +23,7 @@ class Comparison:
 
     loss_before: float
     loss_after: float
-    """Nats a token."""
+    """Mean loss in nats per token."""
     max_logit_difference: float
     tolerance: float
     """Largest difference that rounding explains, for logits of the parent's size and the precision used."""
@@ -33,7 +33,7 @@ class Comparison:
 
 @torch.inference_mode()
 def compare(parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False) -> Comparison:
-    """Runs both checkpoints, one after the other, on `inputs` and `targets` [batch, context].
+    """Run both checkpoints, one after the other, on `inputs` and `targets` [batch, context].
 
     Args:
         rounded: whether the child's weights are parts of its parent's, which float32 had to round.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tfscale.config.schema import LauncherPart
+from tfscale.config.machines import LauncherPart
 from tfscale.orchestrate.launchers import launcher_of
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.stage.events import HEARTBEAT, Event, EventTail, last_event, read_events

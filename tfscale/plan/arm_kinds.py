@@ -1,4 +1,4 @@
-"""The kinds of arms that tfscale brings: from scratch, trained on, grown at once, and other chains."""
+"""The shipped kinds of arms: from scratch, trained on, grown at once, and other chains."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tfscale.stage.spec import StageSpec
 
 
 class Scratch(ArmKind):
-    """A model of each size, from scratch."""
+    """An arm with one model per size, each trained from scratch."""
 
     settings = ("family", "budget", "sizes", "shape")
     from_scratch = True
@@ -72,7 +72,7 @@ class Scratch(ArmKind):
 
 
 class TrainedOn(ArmKind):
-    """The chain's first model, trained for what the chain spent on growing to each size."""
+    """An arm that trains the chain's first model further, for what the chain spent on growing to each size."""
 
     settings = ("sizes",)
     one_model = True
@@ -92,7 +92,7 @@ class TrainedOn(ArmKind):
 
 
 class OneJump(ArmKind):
-    """The chain's first model, grown to each size at once, for what the chain spent on growing to it."""
+    """An arm that grows the chain's first model to each size at once, for what the chain spent on growing to it."""
 
     settings = ("sizes", "growth")
     own_rate = True

@@ -8,15 +8,18 @@ from tfscale.models.counts import flops, parameters
 from tfscale.models.nearest import nearest
 from tfscale.models.transformer import TransformerConfig
 
-TOKENS_A_PARAMETER = 20
+TOKENS_PER_PARAMETER = 20
 WIDEST_HEAD = 2**16
 
 
 def compute_optimal(compute: int, models: Sequence[TransformerConfig]) -> tuple[int, TransformerConfig]:
-    """The Transformer whose training on 20 tokens a parameter (embedding included) takes `compute` FLOPs most nearly.
+    """Return the Transformer whose training on 20 tokens per parameter, embedding included, costs nearest to `compute`.
 
-    Its shape is a widening of one of `models`: layers and heads stay, d_model is a multiple of the heads and d_ff keeps
-    its ratio to it. Of all models the one is taken whose number of parameters has to change least.
+    It is a widened version of one of `models`: the numbers of layers and heads stay, d_model is a multiple of the heads
+    and d_ff keeps its ratio to d_model. The model whose number of parameters changes least is used.
+
+    Args:
+        compute: model FLOPs of the training.
 
     Returns:
         The index of that model, and the widened one.
@@ -33,6 +36,6 @@ def _widened(model: TransformerConfig, compute: int) -> TransformerConfig:
         return replace(model, d_model=width, d_ff=max(1, round(width * model.d_ff / model.d_model)))
 
     def cost(head: int) -> int:
-        return TOKENS_A_PARAMETER * parameters(of(head)) * flops(of(head)).training
+        return TOKENS_PER_PARAMETER * parameters(of(head)) * flops(of(head)).training
 
     return of(nearest(cost, compute, WIDEST_HEAD))

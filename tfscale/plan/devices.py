@@ -3,7 +3,7 @@
 from functools import cache
 
 from tfscale.config.folders import conf_dir
-from tfscale.config.schema import DevicePart
+from tfscale.config.machines import DevicePart
 
 TERA = 1e12
 

@@ -1,5 +1,5 @@
-"""From an experiment to its stages: what will be trained, out of what, with which identity. Nothing is written and
-nothing is run here."""
+"""The plan of an experiment: which stages will be trained, from which parents, with which keys. Nothing is written or
+run here."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from tfscale.stage.folder import Stage, is_open
 
 @dataclass(frozen=True)
 class Replicate:
-    """The whole comparison with one seed."""
+    """The chain and its baselines, planned with one seed."""
 
     seed: int
     chain: Arm
@@ -28,17 +28,17 @@ class Replicate:
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """The chain first."""
+        """All arms, the chain first."""
         return (self.chain, *self.baselines)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Every stage once, parents before children."""
+        """All stages, each once, parents before children."""
         return tuple({stage.key: stage for arm in self.arms for stage in arm.stages}.values())
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages whose every number is known: all, or the chain up to the stage whose end a rule has yet to decide."""
+        """Stages that can be trained now: all, or the chain up to the stage whose end a rule has not decided yet."""
         for number, stage in enumerate(self.chain.stages, start=1):
             if is_open(stage):
                 return self.chain.stages[:number]
@@ -47,50 +47,50 @@ class Replicate:
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment, decided."""
+    """The stages of an experiment, with all of its seeds."""
 
     experiment: Experiment
     corpus: Corpus
     runs: Path
     replicates: tuple[Replicate, ...]
-    """One for each of `seeds`."""
+    """One replicate per seed."""
 
     @property
     def chain(self) -> Arm:
-        """Of the first seed."""
+        """Chain of the first seed."""
         return self.replicates[0].chain
 
     @property
     def baselines(self) -> tuple[Arm, ...]:
-        """Of the first seed."""
+        """Baselines of the first seed."""
         return self.replicates[0].baselines
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """The chain first; each with the stages of all seeds."""
+        """All arms, the chain first, each with the stages of all seeds."""
         return tuple(map(over_seeds, zip(*(replicate.arms for replicate in self.replicates), strict=True)))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Every stage once, parents before children; the first seed's whole comparison before the next one's."""
+        """All stages, each once, parents before children, one seed after another."""
         return tuple(stage for replicate in self.replicates for stage in replicate.stages)
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Those of all seeds that can be trained before the plan is made anew."""
+        """Stages of all seeds that can be trained before the plan is made again."""
         return tuple(stage for replicate in self.replicates for stage in replicate.decided)
 
     @property
     def known(self) -> "Plan":
-        """The plan without what cannot be told yet: while a rule has a chain's stage to end, the baselines, whose
-        budgets are what the chain will have cost."""
+        """The plan without the parts that are not known yet. While a rule has to end a stage of the chain, those are
+        the baselines, whose budgets depend on what the chain costs."""
         if not any(is_open(stage) for replicate in self.replicates for stage in replicate.chain.stages):
             return self
         return replace(self, replicates=tuple(replace(each, baselines=()) for each in self.replicates))
 
 
 def make_plan(experiment: Experiment) -> Plan:
-    """The plan of an experiment.
+    """Return the plan of an experiment.
 
     Raises:
         UserFault: with all that is wrong: settings that do not go together, sizes that do not grow out of each other, a
@@ -106,7 +106,7 @@ def make_plan(experiment: Experiment) -> Plan:
 
 
 def corpus_faults(experiment: Experiment) -> list[Fault]:
-    """Why the settings make no corpus at all."""
+    """Return the reasons why the settings describe no corpus."""
     try:
         corpus_of(experiment)
     except UserFault as fault:
@@ -115,8 +115,8 @@ def corpus_faults(experiment: Experiment) -> list[Fault]:
 
 
 def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:
-    """The experiment once for each of its seeds. The order of the data moves with the seed: replicates differ in what
-    chance decides, weights and order both; all arms of one replicate read the same text in the same order."""
+    """Yield the experiment once per seed. The order of the data changes with the seed, so replicates differ in weights
+    and in order; all arms of one replicate read the same text in the same order."""
     for number in range(experiment.seeds):
         data = replace(experiment.data, shuffle_seed=experiment.data.shuffle_seed + number)
         yield replace(experiment, seed=experiment.seed + number, data=data)

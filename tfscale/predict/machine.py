@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
-from tfscale.config.schema import DevicePart, Experiment, LauncherPart, PeakPart
+from tfscale.config.machines import DevicePart, LauncherPart, PeakPart
+from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault
 from tfscale.orchestrate.launchers.machine import processes_of, visible_devices
 from tfscale.orchestrate.launchers.processes import built_for_devices

@@ -15,7 +15,7 @@ class Environment:
 
     host: str = ""
     device: str = ""
-    """As torch.cuda.get_device_name prints it; on the CPU its architecture."""
+    """Name from torch.cuda.get_device_name; on the CPU its architecture."""
     precision: str = ""
     """bf16 (autocast) or fp32."""
     python: str = ""

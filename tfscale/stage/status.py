@@ -1,4 +1,4 @@
-"""How far a stage is, from its folder alone."""
+"""The status of a stage, from its folder alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ State = Literal["done", "running", "preempted", "failed", "interrupted", "waitin
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How far a stage is."""
+    """The state of a stage and its progress."""
 
     state: State
     tokens: int = 0

@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock that one process holds at a time."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Waits for the lock on `path`, made if it is missing, and holds it. The lock ends with its process."""
+    """Wait for the lock on `path`, which is created if it is missing, and hold it. It ends with its process."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -11,8 +11,10 @@ _LONGEST_WAIT = 300.0
 
 
 class Mirror:
-    """Mirrors arms to a tracker until it is stopped. A tracker that is away is tried again, ever less often, and is
-    brought up to date when it is back."""
+    """A thread that mirrors arms to a tracker until it is stopped.
+
+    A tracker that is away is tried again, ever less often, and is brought up to date when it is back.
+    """
 
     def __init__(self, tracker: Tracker, experiment: str, arms: Iterable[Arm], seconds: float = 5.0) -> None:
         """

@@ -29,7 +29,7 @@ def verify_growth(this: StageFolder) -> Check[None]:
 
 
 def _grown(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
-    """What growth.json says of a stage, apart from what was measured."""
+    """Return the values expected in growth.json, apart from measurements."""
     wanted = {"parent": spec.parent, "recipe": spec.growth}
     if parent is None:
         return wanted

@@ -1,6 +1,6 @@
 """Launchers: run stages as processes of this machine, or as jobs of a cluster."""
 
-from tfscale.config.schema import LauncherPart
+from tfscale.config.machines import LauncherPart
 from tfscale.orchestrate.launchers import machine, slurm
 from tfscale.orchestrate.launchers.attempt import Launcher
 from tfscale.orchestrate.launchers.inherited import left_over as left_over

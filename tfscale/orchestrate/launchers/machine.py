@@ -12,7 +12,7 @@ from subprocess import Popen
 import psutil
 
 from tfscale import children
-from tfscale.config.schema import LauncherPart
+from tfscale.config.machines import LauncherPart
 from tfscale.faults import PREEMPTED, USER_FAULT
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, Phase
 from tfscale.orchestrate.launchers.processes import built_for_devices, growing_command, launch, training_command

@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, Any
 
 from tfscale import children
-from tfscale.config.schema import LauncherPart
+from tfscale.config.machines import LauncherPart
 from tfscale.extensions import loaded_extensions
 from tfscale.files import read_object, write_json
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase

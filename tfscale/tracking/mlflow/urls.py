@@ -1,4 +1,4 @@
-"""Tracking URIs: which there are, and how a file's path becomes one.
+"""Tracking URIs of MLflow: the allowed ones, and how a file's path becomes one.
 
 The same file has to be found by SQLAlchemy 2.0, which takes the path in a URL as it stands, by 2.1, which unquotes it,
 and by MLflow, which makes folders for what follows `sqlite:///` without unquoting it.
@@ -16,11 +16,11 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 _PLAIN = re.compile(r"[\w/ .,:@+=~-]*")
 """Paths that mean the same everywhere."""
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Where a driver's package has another name than its module."""
+"""Packages of drivers, where the name differs from the module's."""
 
 
 def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
-    """The tracking URI of an absolute path, whatever characters it has.
+    """Return the tracking URI of an absolute path, whatever characters it has.
 
     Args:
         query: SQLAlchemy's settings of the connection, such as a timeout.
@@ -40,7 +40,7 @@ def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
 
 
 def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
-    """The absolute path behind a sqlite URI, and its query.
+    """Return the absolute path that a sqlite URI names, and its query.
 
     Raises:
         ValueError: it names no file.
@@ -61,15 +61,15 @@ def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
 
 
 def read_only(file: Path) -> sqlite3.Connection:
-    """Opens a sqlite file to read it; one that is not there is not made."""
+    """Open a sqlite file for reading; a missing one is not created."""
     return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
 
 
 def is_server(uri: str) -> bool:
-    """Whether MLflow reaches this URI through a server, which decides where artifacts are.
+    """Return True if MLflow reaches this URI through a server, which decides where artifacts are.
 
     Raises:
-        ValueError: it is neither that nor a database's, or its port is no number.
+        ValueError: it is neither that nor a database's, or its port is not a number.
     """
     scheme = uri.partition(":")[0]
     if scheme in ("http", "https"):
@@ -82,21 +82,21 @@ def is_server(uri: str) -> bool:
 
 
 def _check_server(uri: str) -> None:
-    """Refuses what would make a part of the password a host's name, which messages show."""
+    """Refuse a URI in which a part of the password would be taken for the host, which messages show."""
     try:
         parts = urlsplit(uri)
         clear = "@" not in parts.path and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         clear = False
     if not clear:
         raise _invalid(uri, "must be http(s)://HOST:PORT", "%40 for @, %2F for / and %3A for : in a password")
 
 
 def check_driver(uri: str) -> None:
-    """Makes sure that a database's driver is installed.
+    """Make sure that a database's driver is installed.
 
     Raises:
-        ValueError: with the package that has to be installed.
+        ValueError: the driver is missing; the message names the package to install.
     """
     from sqlalchemy import make_url
     from sqlalchemy.exc import SQLAlchemyError

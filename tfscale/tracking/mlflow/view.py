@@ -1,4 +1,4 @@
-"""How an experiment is shown: what MLflow's page says about it, and a view of it with the charts that matter.
+"""The description of an experiment on MLflow's page, and a view of it with perplexity over compute.
 
 MLflow's page keeps the views that people share as JSON in the experiment's tags. This one opens with
 `/#/experiments/ID/runs?viewStateShareKey=tfscale&compareRunsMode=CHART`.
@@ -13,14 +13,14 @@ SHARED = "tfscale"
 NOTE = "mlflow.note.content"
 """Tag that is shown above a run or an experiment, as Markdown."""
 _KIND = "mlflow.experimentKind"
-"""Without it the page is one for applications of language models."""
+"""Tag without which the page is that of applications of language models."""
 _SECTION = "perplexity-over-compute"
 _COLUMNS = ("tags.`tfscale.growth`", "metrics.`final/perplexity`", "metrics.`final/flops`", "metrics.`final/tokens`",
             "params.`parameters`")  # fmt: skip
 
 
 def experiment_tags() -> dict[str, str]:
-    """Those that every experiment has."""
+    """Return the tags that every experiment has."""
     note = (
         "One run for each arm, and below it one for each of its stages. In the charts "
         f"`{ENDPOINTS}` and `{CURVE}` the step is the model GFLOPs spent up to there, parents included: lower and "
@@ -30,7 +30,7 @@ def experiment_tags() -> dict[str, str]:
 
 
 def view_url(page: str, experiment_id: str) -> str:
-    """Where the view is on a page such as http://127.0.0.1:5000."""
+    """Return the address of the view on a page such as http://127.0.0.1:5000."""
     return f"{page}/#/experiments/{experiment_id}/runs?viewStateShareKey={SHARED}&compareRunsMode=CHART"
 
 
