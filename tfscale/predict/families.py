@@ -20,8 +20,9 @@ class Family:
 
     title: str
     budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
-    """Budget of each size: `chain`, its stage; `base_tokens`, as many tokens as the chain's base; `cumulative_compute`, what
-    the chain has cost up to that size. `plan`: every stage that is planned, once; `left`: those that are not done."""
+    """Budget of each size: `chain`, its stage; `base_tokens`, as many tokens as the chain's base; `cumulative_compute`,
+    what the chain has cost up to that size. `plan`: every stage that is planned, once; `left`: those that are not
+    done."""
     runs: tuple[Prediction, ...]
 
     @property

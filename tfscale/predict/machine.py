@@ -60,8 +60,8 @@ def planned_machine(experiment: Experiment) -> Machine:
 
 
 def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
-    """Return the machine that `run` would use: this one; for a cluster, which cannot be looked at from here, the devices that
-    `device=` names, or unknown ones.
+    """Return the machine that `run` would use: this one; for a cluster, which cannot be looked at from here, the
+    devices that `device=` names, or unknown ones.
 
     Args:
         timed: measures a CPU's peak, for which torch is imported; else it is None.

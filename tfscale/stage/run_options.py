@@ -21,8 +21,8 @@ class RunOptions:
     """Sequences that a device holds at once; auto: as many of a batch as fit. Gradients accumulate over the
     micro-batches of a batch."""
     activation_checkpointing: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """The part of the model whose activations the backward pass computes again instead of storing them. auto: none, unless one sequence would not fit
-    otherwise."""
+    """The part of the model whose activations the backward pass computes again instead of storing them. auto: none,
+    unless one sequence would not fit otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
     """With several processes: none keeps the whole model on each (DDP), full shards it over all (FSDP2), hybrid over
     those of a host (HSDP). auto: none if the model fits on each, else full."""

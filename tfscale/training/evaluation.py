@@ -31,8 +31,8 @@ class Evaluation:
     heldout_bytes: float
     """UTF-8 bytes of text that those tokens stand for."""
     block_tokens: tuple[int, ...] = ()
-    """Tokens of each block of neighbouring sequences: of B blocks over S sequences, sequence s is in block s * B // S. Neighbours,
-    because the tokens of one document depend on each other."""
+    """Tokens of each block of neighbouring sequences: of B blocks over S sequences, sequence s is in block s * B // S.
+    Neighbours, because the tokens of one document depend on each other."""
     block_losses: tuple[float, ...] = ()
     """Their sums in nats."""
 

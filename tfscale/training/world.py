@@ -68,7 +68,8 @@ class World(Ranks):
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
     def beside(self) -> Ranks:
-        """Return these ranks with a process group of their own, for a thread that must not mix its calls with training's."""
+        """Return these ranks with a process group of their own, for a thread that must not mix its calls with
+        training's."""
         return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
