@@ -21,7 +21,7 @@ class Range:
     above: float = -math.inf
     below: float = math.inf
     what: str = ""
-    """What the number is, such as "a fraction"."""
+    """Name of the quantity, such as "a fraction"."""
     such_as: str = ""
     """A value to try."""
     read: Callable[[Any], Any] | None = None

@@ -12,15 +12,15 @@ Utilisation = Annotated[float, Range(above=0, most=1, what="a fraction of the pe
 
 @dataclass(frozen=True)
 class SlurmPart:
-    """What a cluster is asked for, for each stage's job."""
+    """Resources that are requested from a cluster for each stage's job."""
 
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     gpus: Natural = 8
-    """Of each node; one process a GPU. 0: launcher.processes processes on the CPU."""
+    """GPUs per node; one process per GPU. 0: launcher.processes processes on the CPU."""
     cpus: Count = 8
-    """Of each process."""
+    """CPUs per process."""
     minutes: Count = 1440
     """Time limit of a job. Before it ends the stage saves and the job is queued again."""
     signal_seconds: Count = 120
@@ -45,9 +45,9 @@ class LauncherPart(RunOptions):
     """Stages that run side by side on this machine when they do not wait for each other. On a cluster the queue
     decides."""
     retries: Natural = 2
-    """How often a stage whose process died is taken up again from its checkpoint."""
+    """How often a stage whose process died is resumed from its checkpoint."""
     hang_minutes: NonNegative = 15.0
-    """A stage without a sign of life for so long is ended and taken up again; 0: never."""
+    """Minutes without a sign of life after which a stage is ended and resumed; 0: never."""
 
     @property
     def ranks(self) -> int:
@@ -72,19 +72,19 @@ class DevicePart:
     """The device that a prediction counts with. Nothing here changes what is run."""
 
     names: tuple[str, ...] = ()
-    """As torch.cuda.get_device_name prints them. None: this machine's own devices."""
+    """Names as torch.cuda.get_device_name prints them. Empty: this machine's own devices."""
     memory: Positive | None = None
-    """GB (10^9 bytes)."""
+    """Memory in GB (10^9 bytes)."""
     bandwidth: Positive | None = None
-    """Of its memory, GB/s."""
+    """Bandwidth of its memory, GB/s."""
     link: Positive | None = None
-    """To another device of the host, one direction, GB/s."""
+    """Bandwidth to another device of the host, one direction, GB/s."""
     network: Positive | None = None
     """Its share of the host's network, one direction, GB/s."""
     peak: PeakPart = field(default_factory=PeakPart)
     watts: Positive | None = None
-    """Board power."""
+    """Board power limit in watts."""
     price: Positive | None = None
-    """US dollars an hour."""
+    """US dollars per hour."""
     mfu: Utilisation = 0.4
     """Share of the peak that training is assumed to reach where nothing of the kind has been measured."""

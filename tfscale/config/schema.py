@@ -1,5 +1,5 @@
-"""What a user may say: the shape of a composed experiment. Each class is one part of the configuration; each field's
-text is its documentation."""
+"""The shape of a composed experiment. Each class is one part of the configuration; each field's docstring is its
+documentation."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -37,13 +37,13 @@ Replicates = Annotated[int, Range(1, MOST_SEEDS, such_as="3")]
 
 @dataclass(frozen=True)
 class ModelPart:
-    """What all stages of the chain share."""
+    """Settings that all stages of the chain share."""
 
     n_layer: Count
     d_model: Count
     n_head: Count
     context: Count
-    """Tokens a sequence, in training and in evaluation."""
+    """Tokens per sequence, in training and in evaluation."""
     vocab_size: Count | None = None
     """Rows of the embedding; at least the tokenizer's. None: the tokenizer's own size."""
     rotary: Fraction = 0.25
@@ -55,7 +55,7 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class TransformerPart:
-    """The Transformer that stands beside a stage: of about its size."""
+    """The Transformer of about a stage's size that it is compared with."""
 
     n_layer: Count
     d_model: Count
@@ -129,7 +129,7 @@ class SchedulePart:
     trained_on_lr: Rate | None = None
     """Peak learning rate at which the small model is trained on. None: optim.lr."""
     rehearse: bool = False
-    """Three steps a stage on embedded text, in runs/rehearsal: everything else as in the real run."""
+    """Three steps per stage on embedded text, in runs/rehearsal; everything else is as in the real run."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,9 @@ class DataPart:
     validation_start: Amount = 0
     """Position of the first of them. `tfscale tune` chooses on the tokens behind those that are evaluated here."""
     shuffle_seed: Whole = 0
-    """Of the order in which training tokens are read; the same in every arm."""
+    """Random seed of the order in which training tokens are read; the same in every arm."""
     workers: AutoCount = 0
-    """Processes that prepare the corpus; auto: one a core. What comes out does not depend on it."""
+    """Processes that prepare the corpus; auto: one per core. The result does not depend on it."""
     max_unknown: Fraction = 0.01
     """Largest share of tokens that the tokenizer may have no entry for. A corpus with more is refused; one with fewer
     is used, with a warning."""
@@ -183,7 +183,7 @@ class OptimPart:
 
     lr: Rate
     batch_tokens: Amount
-    """Tokens an optimizer step, over all devices."""
+    """Tokens per optimizer step, over all devices."""
     lr_schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     warmup: Fraction = 0.01
     """Fraction of the stage over which the learning rate rises."""
@@ -224,15 +224,15 @@ class ArmPart:
     """Peak learning rate of all that the arm trains itself, apart from the first model of a chain. None: what the
     schedule says for such a model of that size."""
     shape: Literal["schedule", "compute_optimal"] = "schedule"
-    """Of Transformers from scratch. `schedule`: as it says for that size. `compute_optimal`: of the size that is best
-    trained with the budget, at 20 tokens a parameter (`tfscale.plan.compute_optimal`)."""
+    """Shape of Transformers from scratch. `schedule`: that of the schedule for the size. `compute_optimal`: the
+    size that is best trained with the budget, at 20 tokens per parameter (`tfscale.plan.compute_optimal`)."""
     growth: AnyGrowth | None = None
-    """Of `one_jump` and `chain`. None: the chain's own recipe."""
+    """Growth operator of `one_jump` and `chain`. None: the chain's own."""
     growth_tokens: Factor = 1.0
-    """Of `chain`: factor of the tokens of every grown stage."""
+    """`chain`: factor of the tokens of every grown stage."""
     transformer_growth: TransformerGrowth | None = None
-    """Of `chain` with family=transformer, which begins with the first size's Transformer and grows to shapes of its own
-    (`tfscale.growth.transformer_recipe`), at the chain's cumulative compute."""
+    """Growth of a `chain` with family=transformer, which begins with the first size's Transformer and grows
+    to shapes of its own (`tfscale.growth.transformer_recipe`), at the chain's cumulative compute."""
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of a kind that an extension registers."""
 
@@ -258,7 +258,7 @@ class TrackingPart:
 
 @dataclass(frozen=True)
 class AnalysisPart:
-    """What a comparison has to be told because it cannot be read from the runs."""
+    """Facts that a comparison needs and that the runs do not hold."""
 
     noise_floor: NoiseFloor | None = None
     """Nats by which two runs may differ in their last loss without differing, where no run has several seeds that tell
@@ -294,7 +294,7 @@ class Experiment:
     runs: PathText
     """Folder of stages, data and the tracking store."""
     seed: Whole
-    """Of initial weights and new rows."""
+    """Random seed of initial weights and of the rows that growth adds."""
     extensions: tuple[str, ...] = ()
     """Modules that register classes of the user's own, such as growth operators and optimizers; they must be installed
     or on PYTHONPATH. Installed packages may announce theirs, as an entry point of the group `tfscale.extensions`."""

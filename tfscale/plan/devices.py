@@ -1,4 +1,4 @@
-"""What is known about devices by their exact name, from conf/device: one table, read once."""
+"""A table of devices by their exact name, read once from conf/device."""
 
 from functools import cache
 
@@ -9,8 +9,8 @@ TERA = 1e12
 
 
 def facts(name: str) -> DevicePart | None:
-    """What conf/device says about the device that torch.cuda.get_device_name calls `name`; None where it has no entry.
-    A name that is merely like one of its entries is another device."""
+    """Return the entry of conf/device for the device that torch.cuda.get_device_name calls `name`, or None if it has
+    none. A name that is merely like one of its entries is another device."""
     return _table().get(name)
 
 
@@ -27,7 +27,7 @@ def peak_of(device: DevicePart, precision: str) -> float | None:
 
 
 def peak(name: str, precision: str) -> float | None:
-    """The same for the device that torch.cuda.get_device_name calls `name`; None where it is not known."""
+    """Return the peak FLOP/s of the device that torch.cuda.get_device_name calls `name`, or None if it is unknown."""
     known = facts(name)
     return None if known is None else peak_of(known, precision)
 

@@ -34,7 +34,7 @@ class Specs:
         self.experiment, self.corpus, self.runs = experiment, corpus, runs_dir(experiment)
 
     def stage(self, size: str, spec: StageSpec) -> Stage:
-        """Where a spec is trained, and what it is called."""
+        """Return the stage of a spec: its key and its folder."""
         spec = replace(spec, extensions=self._extensions(spec))
         key = key_of(spec)
         path = self.runs / "stages" / f"{spec.label}-{key}"

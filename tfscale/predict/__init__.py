@@ -1,4 +1,4 @@
-"""What a plan will cost, before it is spent: memory, time, energy and money of every stage, on this machine or on
+"""The predicted cost of a plan: memory, time, energy and money of every stage, on this machine or on
 devices that conf/device describes."""
 
 from tfscale.predict.cost import Prediction, predict

@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a stage will take."""
+    """The predicted cost of a stage."""
 
     parameters: int
     tokens: int
@@ -51,7 +51,7 @@ class Prediction:
     measured: bool
     """Whether the arithmetic's speed is that of finished stages on such a device, or an assumed share of the peak."""
     elsewhere: bool = False
-    """Whether it was trained elsewhere, and takes no time here."""
+    """Whether the stage was trained elsewhere, and takes no time here."""
 
     @property
     def steps(self) -> int:
@@ -75,7 +75,7 @@ class Prediction:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of all devices together."""
+        """Tokens per second of all devices together."""
         return None if self.step is None else self.batch_tokens / self.step.seconds
 
     @property
@@ -99,13 +99,13 @@ class Prediction:
 
     @property
     def dollars(self) -> float | None:
-        """At the device's price an hour."""
+        """US dollars at the device's price per hour."""
         price = self.machine.facts.price
         return None if self.device_hours is None or price is None else self.device_hours * price
 
 
 def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Prediction:
-    """What a stage will take of a machine.
+    """Predict what a stage takes on a machine.
 
     Args:
         speeds: of finished stages, from `finished_speeds`; those of about its size on such a device count.
@@ -161,7 +161,7 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
 
 
 def _twice(spec: StageSpec, recompute: Recompute) -> int:
-    """FLOPs a token that the backward pass makes again."""
+    """Return the FLOPs per token that the backward pass computes again."""
     once: Flops = flops(spec.model)
     if recompute == "blocks":
         return once.forward - once.logits
@@ -173,7 +173,7 @@ def _twice(spec: StageSpec, recompute: Recompute) -> int:
 
 
 def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
-    """Seconds a step that a device's links are busy, at their full speed."""
+    """Return the seconds per step that a device's links are busy, at their full speed."""
     if machine.devices == 1:
         return 0.0
     reduced = 4 * parameters(spec.model)  # float32 gradients, summed and given back, once a batch

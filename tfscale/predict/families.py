@@ -1,4 +1,4 @@
-"""What a plan costs in all, and what all sizes of its schedule cost together: by the chain, and each from scratch."""
+"""The predicted cost of a whole plan, and of all sizes of its schedule: by the chain, and each from scratch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Family:
 
     title: str
     budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
-    """Of each size: `chain`, its stage; `base_tokens`, as many tokens as the chain's base; `cumulative_compute`, what
+    """Budget of each size: `chain`, its stage; `base_tokens`, as many tokens as the chain's base; `cumulative_compute`, what
     the chain has cost up to that size. `plan`: every stage that is planned, once; `left`: those that are not done."""
     runs: tuple[Prediction, ...]
 
@@ -36,17 +36,17 @@ class Family:
 
     @property
     def device_hours(self) -> float | None:
-        """Of all runs and devices."""
+        """Hours of all devices in all runs."""
         return _sum([run.device_hours for run in self.runs])
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Of all boards."""
+        """Energy of all boards in all runs."""
         return _sum([run.kilowatt_hours for run in self.runs])
 
     @property
     def dollars(self) -> float | None:
-        """Of all runs."""
+        """US dollars for all runs."""
         return _sum([run.dollars for run in self.runs])
 
 

@@ -26,7 +26,7 @@ MANY = 10**6
 
 @dataclass(frozen=True, kw_only=True)
 class Machine(Hardware):
-    """What a stage would run on."""
+    """The devices that a stage would run on, with their speed and price."""
 
     name: str
     peak: float | None
@@ -34,13 +34,13 @@ class Machine(Hardware):
     most: int = 1
     """Devices that could be asked for."""
     cluster: bool = False
-    """Whether they are asked for by the host."""
+    """Whether devices are requested by the host."""
     measured: bool = True
     """Whether the peak was measured just now; else it is the datasheet's."""
     facts: DevicePart = field(default_factory=DevicePart)
     """Datasheet, price and the assumed MFU."""
     names: tuple[str, ...] = ()
-    """What environment.json calls the device."""
+    """Names of the device in environment.json."""
 
     @property
     def datasheet_peak(self) -> float | None:
@@ -49,7 +49,7 @@ class Machine(Hardware):
 
 
 def planned_machine(experiment: Experiment) -> Machine:
-    """What `plan` reckons with: the devices that `device=` names, otherwise those of this machine.
+    """Return the machine that `plan` counts with: the devices that `device=` names, otherwise those of this machine.
 
     Raises:
         UserFault: the devices asked for are not there, or cannot be counted.
@@ -60,7 +60,7 @@ def planned_machine(experiment: Experiment) -> Machine:
 
 
 def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
-    """What `run` would really use: this machine; for a cluster, which cannot be looked at from here, the devices that
+    """Return the machine that `run` would use: this one; for a cluster, which cannot be looked at from here, the devices that
     `device=` names, or unknown ones.
 
     Args:
@@ -173,7 +173,7 @@ def _cuda_devices() -> int:
 
 
 def _filled(part: DevicePart, known: DevicePart | None) -> DevicePart:
-    """What the user did not say about this machine's device, from the table."""
+    """Return the device's facts, with those that the user did not set taken from the table."""
     empty = [item.name for item in fields(part) if getattr(part, item.name) in (None, PeakPart())]
     return part if known is None else replace(part, **{name: getattr(known, name) for name in empty})
 

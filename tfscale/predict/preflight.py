@@ -1,4 +1,4 @@
-"""What keeps a plan from being run, and what should be known before it is."""
+"""Checks before a plan is run, and notes about its prediction."""
 
 import os
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ SLOWEST_CPU = 1e9
 
 
 def preflight(plan: Plan) -> list[Fault | str]:
-    """What keeps a plan from being run here, each fault with its mend. Nothing is written."""
+    """Return what keeps a plan from being run here, each fault with its fix. Nothing is written."""
     told: list[Fault | str] = [*_missing(plan.corpus), *_unwritable(plan.runs)]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
@@ -45,7 +45,7 @@ def preflight(plan: Plan) -> list[Fault | str]:
 
 
 def files_amiss(experiment: Experiment) -> list[Fault]:
-    """What can be told before there is a plan: a corpus that is not there, a runs folder that cannot be written."""
+    """Return faults that show before there is a plan: a missing corpus, a runs folder that cannot be written."""
     try:
         missing = _missing(corpus_of(experiment))
     except UserFault as fault:
@@ -77,7 +77,7 @@ def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speed
 
 
 def shortage(spec: StageSpec, prediction: Prediction) -> str:
-    """That a stage does not fit, and the settings that would make it fit."""
+    """Return the message that a stage does not fit, with the settings that would make it fit."""
     machine, layout = prediction.machine, prediction.layout
     assert machine.memory is not None
     held = f"launcher.micro_batch={spec.run.micro_batch}" if spec.run.micro_batch else f"{layout.micro_batch} at a time"
@@ -91,7 +91,7 @@ def shortage(spec: StageSpec, prediction: Prediction) -> str:
 
 
 def remarks(plan: Plan, machine: Machine) -> list[str]:
-    """What a prediction leaves out or takes for granted."""
+    """Return notes on what a prediction leaves out or assumes."""
     said = []
     if machine.memory is None:
         said.append(

@@ -12,13 +12,13 @@ from typing import assert_never
 from tfscale.stage.spec import EndingSpec, StageSpec, steps_of
 
 FEWEST_POINTS = 4
-"""That a curve of three numbers is fitted to."""
+"""Fewest evaluations that a curve of three parameters is fitted to."""
 _EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
 """0.02 to 2.5."""
 
 
 def looks_at(spec: StageSpec, step: int) -> bool:
-    """Whether the rule looks at the loss after a step."""
+    """Return whether the rule looks at the loss after a step."""
     return spec.ending is not None and step > 0 and step % steps_of(spec.ending.every_tokens, spec) == 0
 
 
@@ -47,7 +47,7 @@ def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
 
 
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
-    """Whether a rule would end the stage now.
+    """Return whether a rule would end the stage now.
 
     `plateau`: over the last `looks` looks the loss has fallen by less than `least`.
     `predicted_gain`: by a curve fitted to the looks, all that is left of the budget would lower it by less than that.

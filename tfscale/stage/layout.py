@@ -1,4 +1,4 @@
-"""How a stage is laid out on its devices: sharding, recomputation and micro-batch.
+"""How a stage is laid out on its devices: sharding, activation checkpointing and micro-batch.
 
 Planning and training choose by the same rules. A plan knows the whole memory of a device, or nothing of it; training
 knows what is free. Nothing here needs torch.
@@ -51,13 +51,13 @@ class Hardware:
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Whether a step that needs so much fits; a device whose memory is not known holds everything."""
+        """Return whether a step that needs this much memory fits. A device of unknown memory holds everything."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a stage's settings, and its devices where they leave it open, come to."""
+    """The decisions about how a stage is laid out, by its settings or, where those say `auto`, by its devices."""
 
     sharding: Sharding
     recompute: Recompute
@@ -122,7 +122,7 @@ def memory_of(spec: StageSpec, layout: Layout, hardware: Hardware) -> Memory:
 
 
 def layout_of(event: Mapping[str, Any]) -> Layout | None:
-    """Return the layout that a `start` event tells, or None if it tells none."""
+    """Return the layout that a `start` event records, or None if it records none."""
     try:
         layout = Layout(**{field.name: event[field.name] for field in fields(Layout) if field.name in event})
         check_fields(layout)
@@ -180,7 +180,7 @@ def _memory(spec: StageSpec, hardware: Hardware, sharding: Sharding, recompute: 
 
 
 def _recomputes(spec: StageSpec, previous: Layout | None) -> tuple[Recompute, ...]:
-    """What may be recomputed, in the order of its cost."""
+    """Return the kinds of activation checkpointing that may be chosen, cheapest first."""
     if spec.run.activation_checkpointing != "auto":
         return (spec.run.activation_checkpointing,)
     if previous is not None:

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the position in the stage."""
+"""The learning-rate schedule: a pure function of the position in the stage."""
 
 import math
 from typing import assert_never

@@ -21,7 +21,7 @@ class RunOptions:
     """Sequences that a device holds at once; auto: as many of a batch as fit. Gradients accumulate over the
     micro-batches of a batch."""
     activation_checkpointing: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """What the backward pass computes again instead of storing it. auto: nothing, unless one sequence would not fit
+    """The part of the model whose activations the backward pass computes again instead of storing them. auto: none, unless one sequence would not fit
     otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
     """With several processes: none keeps the whole model on each (DDP), full shards it over all (FSDP2), hybrid over
@@ -42,7 +42,7 @@ class RunOptions:
     keep_tokens: Amount = 0
     """Checkpoints at multiples of so many tokens are kept for good; 0: none but the last."""
     non_finite: Literal["raise", "skip", "rollback"] = "raise"
-    """What follows a non-finite loss or gradient: stop before the update, leave the update out, or go back to the last
+    """Policy for a non-finite loss or gradient: stop before the update, leave the update out, or go back to the last
     checkpoint and past the batch."""
     non_finite_cap: Count = 10
     """More such steps than this end a stage, whatever the policy."""

@@ -31,7 +31,7 @@ class DataSpec:
     """Which tokens, in which order."""
 
     fingerprint: str
-    """Of the prepared corpus: source, tokenizer and split."""
+    """Identity of the prepared corpus: its source, tokenizer and split."""
     order_seed: int
     start: Natural
     """Position in the order, in tokens, of the stage's first batch."""
@@ -67,13 +67,13 @@ class RateSpec:
     old_ramp_tokens: int
     """Over which it rises linearly to 1; 0: it stays."""
     frozen_tokens: int
-    """In which it is 0; the ramp's tokens are counted along."""
+    """Tokens during which the rate of the old weights is 0. They count towards the ramp."""
     new: float
     """Factor of the learning rate of new rows."""
     per_row_bias: bool
     """Whether AdamW's bias correction counts the steps of new rows from the growth."""
     new_second_moment: bool
-    """Whether that holds for the second moment too: it began empty."""
+    """Whether the bias correction of the second moment counts so too, because it began empty."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ class StageSpec:
     tokens: Natural
     """The stage's budget, a multiple of batch_tokens; with an `ending`, what came out where that is known."""
     batch_tokens: Count
-    """Tokens an optimizer step, over all devices and micro-batches: a multiple of the model's context."""
+    """Tokens per optimizer step, over all devices and micro-batches: a multiple of the model's context."""
     optimizer: Optimizer
     schedule: ScheduleSpec
     seed: int
-    """Of the initial weights, or of the rows that growth adds."""
+    """Random seed of the initial weights, or of the rows that growth adds."""
     run: RunSpec
     parent: str | None = None
     """Key of the stage that this one starts from."""
@@ -141,7 +141,7 @@ class StageSpec:
 
     @property
     def inherits(self) -> bool:
-        """Whether it begins from weights that others have made."""
+        """Whether the stage begins from existing weights: its parent's, or imported ones."""
         return self.parent is not None or self.init_from is not None
 
     def from_scratch(self, model: ModelConfig, tokens: int) -> "StageSpec":
@@ -158,7 +158,7 @@ class StageSpec:
 
     @property
     def sequences(self) -> int:
-        """Sequences an optimizer step."""
+        """Sequences per optimizer step."""
         return self.batch_tokens // self.model.context
 
 
@@ -183,7 +183,7 @@ def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
 
 
 def what_of(spec: StageSpec) -> dict[str, Any]:
-    """The fields that say what a stage computes, as plain values, and nothing of how or where it is run."""
+    """Return the fields that say what a stage computes, as plain values, without how and where it is run."""
     return how.without(spec_to_dict(spec), how.STAGE)
 
 
@@ -236,7 +236,7 @@ def key_of(spec: StageSpec) -> str:
 
 
 def read_spec(stage_dir: Path) -> StageSpec:
-    """The spec of a stage's folder.
+    """Return the spec of a stage's folder.
 
     Raises:
         ValueError: the file is missing or not a stage; the message names it.
@@ -256,7 +256,7 @@ def read_spec(stage_dir: Path) -> StageSpec:
 
 
 def _faults(spec: StageSpec) -> Iterator[str]:
-    """What a stage that `tfscale run` wrote never is, and one that was edited may be."""
+    """Yield faults of an edited stage; one that `tfscale run` wrote has none."""
     context = spec.model.context
     if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"

@@ -60,7 +60,7 @@ class Alarm:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
-        """Whether some rank has failed and said so: what this one then runs into is not its own fault."""
+        """Return whether a rank has reported a failure. What this rank then runs into is not its own fault."""
         if self._world.size == 1:
             return False
         try:

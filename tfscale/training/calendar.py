@@ -20,7 +20,7 @@ def evaluations_of(spec: StageSpec) -> int:
 
 
 class Calendar:
-    """What is due after each step of a stage."""
+    """Says what is due after each step of a stage."""
 
     def __init__(self, spec: StageSpec) -> None:
         self._spec = spec
@@ -28,17 +28,17 @@ class Calendar:
         """Steps of the whole stage, as far as is decided."""
 
     def logs(self, step: int) -> bool:
-        """Whether the step that leads here is logged."""
+        """Return whether the step that was just made is logged."""
         just_grown = self._spec.parent is not None and step <= CLOSE_WATCH_STEPS
         return just_grown or self._due(step, self._spec.run.log_tokens, parts=100)
 
     def checkpoints(self, step: int) -> bool:
-        """Whether a checkpoint is due, apart from those by the clock."""
+        """Return whether a checkpoint is due, apart from those by the clock."""
         run = self._spec.run
         return any(self._due(step, tokens, parts=0) for tokens in (run.checkpoint_tokens, run.keep_tokens))
 
     def evaluates(self, step: int, done: Container[int]) -> bool:
-        """Whether an evaluation is due.
+        """Return whether an evaluation is due.
 
         Args:
             done: steps that have been evaluated.
@@ -63,7 +63,8 @@ class Calendar:
         return self.steps != before
 
     def _due(self, step: int, tokens: int, parts: int) -> bool:
-        """Whether something happens after `step` that is due every `tokens` tokens or, for 0, `parts` times a stage."""
+        """Return whether something is due after `step` that is due every `tokens` tokens or, for 0, `parts` times per
+        stage."""
         if step == 0:
             return False
         if tokens:

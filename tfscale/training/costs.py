@@ -1,4 +1,4 @@
-"""What the steps of a stage cost: tokens, FLOPs, seconds and energy, added to its totals."""
+"""The cost of a stage's steps: tokens, FLOPs, seconds and energy, added to its totals."""
 
 import time
 from dataclasses import replace

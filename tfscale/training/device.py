@@ -1,4 +1,4 @@
-"""What a stage runs on: `auto` settings resolved, and what is worth recording about the machine."""
+"""The device that a stage runs on: `auto` settings resolved, free memory, and the record of the machine."""
 
 import contextlib
 import os

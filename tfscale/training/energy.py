@@ -20,7 +20,7 @@ class EnergyMeter:
         return self._handle is not None
 
     def joules(self) -> float:
-        """What the counter says now; 0 without one. Only differences mean something."""
+        """Return the counter's reading; 0 without one. Only differences have a meaning."""
         if self._handle is None:
             return 0.0
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000

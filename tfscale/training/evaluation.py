@@ -26,19 +26,19 @@ class Evaluation:
     """Loss over the held-out tokens, each token counting the same."""
 
     loss: float
-    """Nats a token."""
+    """Nats per token."""
     heldout_tokens: int
     heldout_bytes: float
     """UTF-8 bytes of text that those tokens stand for."""
     block_tokens: tuple[int, ...] = ()
-    """Of blocks of neighbouring sequences: of B blocks over S sequences, sequence s is in block s * B // S. Neighbours,
+    """Tokens of each block of neighbouring sequences: of B blocks over S sequences, sequence s is in block s * B // S. Neighbours,
     because the tokens of one document depend on each other."""
     block_losses: tuple[float, ...] = ()
     """Their sums in nats."""
 
     @property
     def perplexity(self) -> float:
-        """exp(loss), a token."""
+        """exp(loss), per token."""
         return math.exp(self.loss)
 
     @property

@@ -1,4 +1,4 @@
-"""What training writes into metrics.jsonl (`tfscale.stage.events`)."""
+"""The events that training writes into metrics.jsonl (`tfscale.stage.events`)."""
 
 import os
 import statistics

@@ -49,7 +49,7 @@ class NonFinitePolicy:
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:
-        """Whether a step is not made, because it was bad before a rollback."""
+        """Return whether a step is left out because it was bad before a rollback."""
         return step in self._passed_over
 
     def follow(self, bad: BadStep, spoilt: bool, journal: Journal) -> Literal["skip", "rollback"]:

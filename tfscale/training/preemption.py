@@ -49,7 +49,7 @@ class Preemption:
         self._meeting = False
 
     def __call__(self) -> bool:
-        """Whether the stage has been asked to stop."""
+        """Return whether the stage has been asked to stop."""
         return self._asked.is_set()
 
     def watch_signals(self) -> None:

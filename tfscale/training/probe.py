@@ -14,7 +14,7 @@ from tfscale.training.device import Device
 from tfscale.training.world import Ranks
 
 MEASURED_SHARE = 0.92
-"""Of a device's memory, what a measured step may take; the allocator's gaps need the rest."""
+"""Share of a device's memory that a measured step may take; the allocator's gaps need the rest."""
 
 
 def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:

@@ -32,7 +32,7 @@ class Saver:
     def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, world: World, beside_training: bool) -> None:
         self.folder = stage_dir / CHECKPOINTS
         self.step: int | None = None
-        """Of the newest checkpoint, written or being written."""
+        """Step of the newest checkpoint, written or being written."""
         self._spec, self._log, self._beside = spec, log, beside_training
         self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()
@@ -40,7 +40,7 @@ class Saver:
         self._write: _Write | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Whether a checkpoint is due after `step`, by its tokens or by the clock."""
+        """Return whether a checkpoint is due after `step`, by its tokens or by the clock."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 

@@ -39,7 +39,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What of a tensor is on this rank."""
+    """Return the part of a tensor that is on this rank."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
@@ -57,7 +57,7 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
 
 
 def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
-    """What of a tensor this rank writes into a checkpoint; None: nothing."""
+    """Return the part of a tensor that this rank writes into a checkpoint, or None if it writes nothing."""
     if not isinstance(tensor, DTensor):
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):
@@ -68,7 +68,7 @@ def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
 
 
 def first_row(tensor: Tensor) -> int:
-    """Where this rank's rows of a tensor begin in the whole of it."""
+    """Return the index of this rank's first row in the whole tensor."""
     if not isinstance(tensor, DTensor):
         return 0
     first = 0

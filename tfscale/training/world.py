@@ -11,14 +11,14 @@ from tfscale.training.place import read_place
 
 
 class Ranks:
-    """What several ranks have to agree on. Everything here is a collective call: each rank makes it."""
+    """Values that several ranks have to agree on. Every method is a collective call: each rank makes it."""
 
     def __init__(self, rank: int, size: int, group: dist.ProcessGroup | None = None) -> None:
         self.rank, self.size, self._group = rank, size, group
 
     @property
     def leads(self) -> bool:
-        """Whether this rank is the one that writes."""
+        """Whether this is the leading rank, which writes."""
         return self.rank == 0
 
     def sum(self, *values: float) -> list[float]:
@@ -30,7 +30,7 @@ class Ranks:
         return [float(value) for value in total]
 
     def any(self, *flags: bool) -> list[bool]:
-        """Whether each flag is up on any rank."""
+        """Return for each flag whether it is set on any rank."""
         return [bool(value) for value in self.sum(*(float(flag) for flag in flags))]
 
     def share(self, value: Any) -> Any:
@@ -68,11 +68,11 @@ class World(Ranks):
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
     def beside(self) -> Ranks:
-        """The same ranks with a group of their own, for a thread that must not mix its calls with training's."""
+        """Return these ranks with a process group of their own, for a thread that must not mix its calls with training's."""
         return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
-        """Leaves the others."""
+        """Destroy the process group."""
         if self.size > 1:
             gc.collect()  # what still holds on to the group, DDP's own cycles, must not outlive it
             dist.destroy_process_group()
