@@ -21,6 +21,7 @@ class Pink: ...
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that modules can be imported from."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("tfscale.extensions._loaded", {})  # child processes of later tests would be given them
     monkeypatch.setitem(sys.modules, "tests.test_extensions", sys.modules[__name__])
     return tmp_path
 
