@@ -15,8 +15,8 @@ from tfscale.bench.rows import Found, Note, Row
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import PAPER, tokenformer
 from tfscale.checkpoint import Counters
-from tfscale.growth.checkpoints import grow_checkpoint
-from tfscale.growth.recipe import GrowthRecipe
+from tfscale.growth.grow_checkpoint import grow_checkpoint
+from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.counts import parameters
 from tfscale.models.init import build_model
 from tfscale.models.tokenformer import TokenFormerConfig

@@ -16,7 +16,7 @@ from tfscale.config.by_kind import class_of
 from tfscale.config.files import read_file
 from tfscale.config.folders import conf_dir, group_options
 from tfscale.config.schema import Experiment
-from tfscale.growth.growth import Growth
+from tfscale.growth.operator import Growth
 
 
 @dataclasses.dataclass(frozen=True)

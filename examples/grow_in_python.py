@@ -2,7 +2,7 @@
 
 import torch
 
-from tfscale.growth.recipe import GrowthRecipe
+from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import TokenGroup, default_tau

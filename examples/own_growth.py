@@ -4,7 +4,7 @@ import torch
 from grow_in_python import small_model
 from torch import Tensor
 
-from tfscale.growth.recipe import GrowthRecipe
+from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.init import build_model, stream
 from tfscale.models.tokenformer import TokenFormerConfig
 

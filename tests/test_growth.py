@@ -9,9 +9,9 @@ import torch
 
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters, Totals
-from tfscale.growth.checkpoints import grow_checkpoint
-from tfscale.growth.recipe import GrowthRecipe
-from tfscale.growth.verify import compare
+from tfscale.growth.grow_checkpoint import grow_checkpoint
+from tfscale.growth.logits_check import compare
+from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import NormActivation, TokenGroup, default_tau

@@ -14,9 +14,9 @@ from tfscale.analysis.figure import comparison_figure
 from tfscale.cli.compare import compare_plan
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
-from tfscale.growth.checkpoints import grow_checkpoint
+from tfscale.growth.grow_checkpoint import grow_checkpoint
+from tfscale.growth.logits_check import compare
 from tfscale.growth.transformer_recipe import TransformerGrowth
-from tfscale.growth.verify import compare
 from tfscale.models.counts import parameters
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel

@@ -7,7 +7,7 @@ import torch
 from stages import StopAt, elsewhere, outcome, planned, process, same, train, trainer_of, wait_for
 
 from tfscale.faults import PREEMPTED
-from tfscale.growth.verify import NotPreserved
+from tfscale.growth.logits_check import NotPreserved
 from tfscale.models.counts import flops as count
 from tfscale.models.init import build_model
 from tfscale.stage.events import read_events
@@ -187,7 +187,7 @@ def test_a_recipe_that_breaks_its_word_stops_the_run_and_leaves_nothing(
 ) -> None:
     parent, child = planned([*small, "growth=paper"])[:2]
     train(parent)
-    monkeypatch.setattr("tfscale.growth.recipe.GrowthRecipe.preserves", lambda *arguments: True)
+    monkeypatch.setattr("tfscale.growth.tokenformer_recipe.GrowthRecipe.preserves", lambda *arguments: True)
     with pytest.raises(NotPreserved, match="moved them by up to"):
         train(child)
     assert not list((child.path / "checkpoints").glob("step-*"))

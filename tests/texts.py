@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tfscale.data.packing import PACKED
+from tfscale.data.compression import PACKED
 from tfscale.data.text import TextSource
 
 MARK = b"\xef\xbb\xbf"

@@ -11,7 +11,7 @@ from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
 from tfscale.files import write_json
-from tfscale.growth.recipe import GrowthRecipe
+from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.config import ModelConfig
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.optimizers.adamw import AdamW
@@ -120,6 +120,6 @@ def grown_stage(parent: StageSpec, parent_dir: str, steps: int) -> StageSpec:
         optimizer=replace(parent.optimizer, lr=0.001),
         parent=key_of(parent),
         parent_dir=parent_dir,
-        growth=RECIPE.operator(),
+        growth=RECIPE.key_settings(),
         rates=RateSpec(parent.model.tokens, 1.0, 0, 0, new=3.0, per_row_bias=False, new_second_moment=False),
     )

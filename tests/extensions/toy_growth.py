@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tfscale.growth.growth import GROWTHS, Growth
+from tfscale.growth.operator import GROWTHS, Growth
 from tfscale.models.config import ModelConfig
 from tfscale.models.parameter_tokens import TokenGroup, default_tau, layer_of, total
 from tfscale.models.tokenformer import TokenFormerConfig

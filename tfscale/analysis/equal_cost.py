@@ -104,7 +104,7 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
         arm=cost,
         chain=cost * math.exp(ratio) if reached else None,
         gap=max(0.0, math.exp(of_chain.losses.min()) - math.exp(target)),
-        outcome=_outcome(float(ratio), bool(reached), doubts),
+        outcome=decide_outcome(float(ratio), bool(reached), doubts),
         excess=math.expm1(ratio),
         interval=None if ratios is None else interval_of(-np.expm1(ratios[0])),
         over=drawn.over,
@@ -153,7 +153,18 @@ def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> tuple[Array, NDArr
     return np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]])
 
 
-def _outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArray[np.bool_]]]) -> Outcome:
+def decide_outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArray[np.bool_]]]) -> Outcome:
+    """Return the verdict on the chain's cost at the arm's final perplexity.
+
+    `costs more`: every interval of the cost ratio is above 1. `saves`: the chain reached the perplexity, in nearly all
+    draws too, and every interval is below 1. `not reached`: neither it nor nearly any draw did. `no difference`: else.
+
+    Args:
+        ratio: logarithm of the chain's cost over the arm's.
+        reached: whether the chain reached the arm's final perplexity.
+        doubts: such logarithms with other draws of seeds and text blocks, and with losses moved by the noise floor; and
+            whether each reached it.
+    """
     intervals = [interval_of(ratios) for ratios, _ in doubts] or [Interval(ratio, ratio)]
     dearer = all(interval.low > 0 for interval in intervals)
     cheaper = all(interval.high < 0 for interval in intervals)

@@ -6,8 +6,8 @@ from pathlib import PurePath
 from typing import Any
 
 from tfscale.cli.table import FittedTable, table
+from tfscale.data.compression import PACKED
 from tfscale.data.listing import LeftOut, Listing, TextFile
-from tfscale.data.packing import PACKED
 
 SHOWN_NAMES = 5
 """Number of names shown per reason."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tfscale.growth.growth import GROWTHS, Growth
+from tfscale.growth.operator import GROWTHS, Growth
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfscale.config.by_kind import class_of
 from tfscale.config.schema import Experiment
-from tfscale.growth.growth import GROWTHS, Growth
+from tfscale.growth.operator import GROWTHS, Growth
 
 PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
 """First words of all keys."""

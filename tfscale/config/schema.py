@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tfscale.config.by_kind import ByKind
 from tfscale.config.machines import DevicePart, LauncherPart
 from tfscale.config.types import PathText
-from tfscale.growth.growth import Growth
+from tfscale.growth.operator import Growth
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.config import Init
 from tfscale.models.parameter_tokens import NormActivation

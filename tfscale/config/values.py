@@ -9,7 +9,7 @@ from typing import Any
 from tfscale.config.keys import flat_keys, known_keys, nearest, short
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, InvalidInput, UserFault
-from tfscale.growth.growth import GROWTHS
+from tfscale.growth.operator import GROWTHS
 
 ROUNDS = 4
 """Rounds of replacing wrong values: one can hide faults of its part, which are found once it is replaced."""

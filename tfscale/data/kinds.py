@@ -7,13 +7,13 @@
 | .json | JSON lines, an array of such objects, or one such object |
 | .parquet | one per row: the text is a column of strings; null is an empty document |
 
-Extensions may be in any case. All but Parquet may be compressed (`packing`).
+Extensions may be in any case. All but Parquet may be compressed (`compression`).
 """
 
 from pathlib import PurePath
 from typing import Literal
 
-from tfscale.data.packing import PACKED
+from tfscale.data.compression import PACKED
 
 Kind = Literal["text", "lines", "json", "parquet"]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfscale.data.compression import compression_of
 from tfscale.data.errors import DataError
 from tfscale.data.kinds import ALLOWED, kind_of, why_hidden, why_other
-from tfscale.data.packing import packing_of
 from tfscale.data.utf8 import check_mark
 
 _POINTER_BYTES = 1024
@@ -165,7 +165,7 @@ def _fault(file: TextFile) -> str | None:
             for command, pointer in _POINTERS.items():
                 if pointer.fullmatch(head):
                     return f"{file.path}: a pointer to the file, which was not fetched. Fetch it: {command}"
-        if kind_of(file.name) != "parquet" and packing_of(file.path) is None:
+        if kind_of(file.name) != "parquet" and compression_of(file.path) is None:
             check_mark(file.path, head)
     except DataError as error:
         return str(error)

@@ -7,10 +7,10 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, assert_never
 
+from tfscale.data.compression import Compression, compression_of, damaged, pyarrow_for, reporting_damage, unpacked
 from tfscale.data.entries import FaultyEntry, parse, text_of
 from tfscale.data.errors import DataError
 from tfscale.data.kinds import Kind, kind_of
-from tfscale.data.packing import Packing, damaged, packing_of, pyarrow_for, reporting_damage, unpacked
 from tfscale.data.utf8 import decode
 
 UNIT_BYTES = 1 << 26
@@ -32,7 +32,7 @@ class Span:
 
     file: Path
     kind: Kind
-    packing: Packing | None = None
+    compression: Compression | None = None
     start: int = 0
     stop: int | None = None
 
@@ -44,10 +44,10 @@ class Span:
         """
         match self.kind:
             case "text":
-                with unpacked(self.file, self.packing) as content:
+                with unpacked(self.file, self.compression) as content:
                     yield decode(self.file, content.read(), 0)
             case "lines":
-                with unpacked(self.file, self.packing) as content:
+                with unpacked(self.file, self.compression) as content:
                     yield from _lines(self, content, text_key)
             case "json":
                 yield from _json(self, text_key)
@@ -99,15 +99,15 @@ def _spans(file: Path) -> Iterator[tuple[Span, int]]:
     """Divide a file into spans, and yield each with its size in bytes."""
     size, kind = file.stat().st_size, kind_of(file.name)
     assert kind is not None, f"{file} is listed as text"
-    packing = None if kind == "parquet" else packing_of(file)
+    compression = None if kind == "parquet" else compression_of(file)
     if kind == "parquet":
         yield from _row_groups(file)
-    elif kind == "lines" and packing is None:
+    elif kind == "lines" and compression is None:
         for start in range(0, size, UNIT_BYTES):
             stop = min(start + UNIT_BYTES, size)
             yield Span(file, kind, None, start, stop), stop - start
     else:
-        yield Span(file, kind, packing), size
+        yield Span(file, kind, compression), size
 
 
 def _row_groups(file: Path) -> Iterator[tuple[Span, int]]:
@@ -155,12 +155,12 @@ def _lines_before(file: Path, stop: int) -> int:
 
 
 def _json(span: Span, text_key: str) -> Iterator[str]:
-    with unpacked(span.file, span.packing) as content:
+    with unpacked(span.file, span.compression) as content:
         lines = _is_lines(span.file, content)
     if lines:
-        yield from Span(span.file, "lines", span.packing).documents(text_key)
+        yield from Span(span.file, "lines", span.compression).documents(text_key)
         return
-    with unpacked(span.file, span.packing) as content:
+    with unpacked(span.file, span.compression) as content:
         text = decode(span.file, content.read(), 0)
     try:
         document = parse(text, ONE_DOCUMENT)

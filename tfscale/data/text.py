@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from tfscale.data.compression import compression_of, unpacked
 from tfscale.data.digests import Finding
 from tfscale.data.errors import DataError
 from tfscale.data.kinds import kind_of
 from tfscale.data.listing import Listing, find_faults, list_text
-from tfscale.data.packing import packing_of, unpacked
 from tfscale.data.readers import TextPart, divide
 from tfscale.data.sources import KNOWN, CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.utf8 import MARK
@@ -103,7 +103,7 @@ def _marked(file: Path) -> bool:
     if kind_of(file.name) != "text":
         return False
     try:
-        with unpacked(file, packing_of(file)) as content:
+        with unpacked(file, compression_of(file)) as content:
             return content.read(len(MARK)) == MARK
     except DataError:
         return False  # reported when the file is read

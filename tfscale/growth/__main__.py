@@ -11,7 +11,7 @@ from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.extensions import add_extension_argument, load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.growth.grow_stage import grow_stage
-from tfscale.growth.verify import NotPreserved
+from tfscale.growth.logits_check import NotPreserved
 from tfscale.leash import end_with_input
 from tfscale.stage.lock import StageHeld
 

@@ -11,10 +11,10 @@ from tfscale.checkpoint import BrokenCheckpoint
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import open_data
 from tfscale.extensions import require_extensions
-from tfscale.growth.checkpoints import grow_checkpoint
-from tfscale.growth.growth import Growth, from_dict
+from tfscale.growth.grow_checkpoint import grow_checkpoint
 from tfscale.growth.imported_weights import take_over
-from tfscale.growth.verify import Comparison, NotPreserved, compare
+from tfscale.growth.logits_check import Comparison, NotPreserved, compare
+from tfscale.growth.operator import Growth, from_dict
 from tfscale.host import process_peak_memory
 from tfscale.models.config import ModelConfig
 from tfscale.stage.growth_record import is_grown, write_growth

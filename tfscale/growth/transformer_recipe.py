@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 
 from tfscale.faults import Fault
-from tfscale.growth.growth import Growth
+from tfscale.growth.operator import Growth
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.models.nearest import nearest

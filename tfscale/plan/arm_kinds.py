@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from tfscale.config.schema import Experiment, StagePart
 from tfscale.faults import Fault, InvalidInput
-from tfscale.growth.growth import Growth
-from tfscale.growth.recipe import without_new_tokens
+from tfscale.growth.operator import Growth
+from tfscale.growth.tokenformer_recipe import without_new_tokens
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.models.families import FAMILIES

@@ -6,7 +6,7 @@ from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
 from tfscale.extensions import loaded_extensions
 from tfscale.faults import Fault, UserFault
-from tfscale.growth.growth import GROWTHS, Growth, to_dict
+from tfscale.growth.operator import GROWTHS, Growth, to_dict
 from tfscale.host import cores
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters

@@ -79,8 +79,15 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
     """Choose what a stage's settings leave open (`auto`).
 
     Weights are whole on each device if one sequence fits beside them, else sharded. Nothing is recomputed unless one
-    sequence would not fit otherwise. The micro-batch is the first of all rows, half of them, ... that fits. On devices
-    whose memory is not known, one sequence is taken to fit.
+    sequence would not fit otherwise. On devices whose memory is not known, one sequence is taken to fit.
+
+    The micro-batch is, in this order:
+
+    1. all rows with `update=in_backward`, which has to see the whole batch;
+    2. `micro_batch` where it is set;
+    3. the previous layout's;
+    4. the first of all rows, half of them, ... that fits by the memory model. On CUDA `tfscale.training.probe` then
+       tries it. After an out-of-memory error the orchestrator halves it.
 
     Args:
         previous: layout of the stage's last process on as many devices. What it chose is kept, so that a resumed stage

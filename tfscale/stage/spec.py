@@ -33,6 +33,7 @@ class DataSpec:
     fingerprint: str
     """Identity of the prepared corpus: its source, tokenizer and split."""
     order_seed: int
+    """Seed of the order in which training tokens are read: `data.shuffle_seed` of the configuration."""
     start: Natural
     """Position in the order, in tokens, of the stage's first batch."""
     heldout_tokens: int

@@ -21,8 +21,9 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
     """Return the layout with the first of its micro-batch, half of it, ... with which a step leaves a margin on every
     rank. Only on CUDA, and only what the memory model has chosen.
 
-    On the CPU nothing is tried: what does not fit there is not refused, but swaps or is killed. Neither where ranks
-    share weights: one that runs out of memory would leave the others waiting. The supervisor halves then.
+    Nothing is tried on the CPU, where a process that needs too much memory swaps or is killed, nor where ranks share
+    weights, because one that runs out of memory would leave the others waiting. The orchestrator halves the
+    micro-batch in those cases.
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout

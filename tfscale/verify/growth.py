@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfscale.growth.growth import from_dict
+from tfscale.growth.operator import from_dict
 from tfscale.stage.events import METRICS_FILE
 from tfscale.stage.growth_record import GROWTH_FILE, read_growth
 from tfscale.stage.spec import STAGE_FILE, StageSpec

@@ -85,7 +85,7 @@ class ProcessAttempt:
         code = self.process.poll()
         if code is None:
             return None
-        self._end_input()
+        self._close_input()
         if code < 0:
             return Ending("died", f"signal {signal.Signals(-code).name}")
         kinds = {0: "finished", PREEMPTED: "stopped", USER_FAULT: "refused"}
@@ -100,7 +100,7 @@ class ProcessAttempt:
         if not self._asked:
             self._asked = True
             # torchrun would pass a signal on and then wait for 30 seconds only; this reaches the ranks themselves.
-            self._end_input() if self.phase == "training" else self.process.terminate()
+            self._close_input() if self.phase == "training" else self.process.terminate()
             return
         with suppress(psutil.NoSuchProcess):
             processes = psutil.Process(self.process.pid).children(recursive=True)
@@ -109,7 +109,7 @@ class ProcessAttempt:
                 with suppress(psutil.NoSuchProcess):
                     each.kill()
 
-    def _end_input(self) -> None:
+    def _close_input(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
 

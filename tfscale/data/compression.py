@@ -13,13 +13,13 @@ from typing import IO, Any, Literal, assert_never
 
 from tfscale.data.errors import DataError
 
-Packing = Literal["gzip", "zstd", "xz", "bz2"]
+Compression = Literal["gzip", "zstd", "xz", "bz2"]
 
-PACKED: dict[str, Packing] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
+PACKED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
 """Compressions by the last extension of a file's name."""
 INSTALL = "pip install 'tfscale[data]'"
 _HEAD_BYTES = 10
-_MAGIC: dict[Packing, re.Pattern[bytes]] = {
+_MAGIC: dict[Compression, re.Pattern[bytes]] = {
     "gzip": re.compile(rb"\x1f\x8b"),
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),  # a frame, or one to be skipped
     "xz": re.compile(rb"\xfd7zXZ\x00"),
@@ -27,7 +27,7 @@ _MAGIC: dict[Packing, re.Pattern[bytes]] = {
 }
 
 
-def packing_of(file: Path) -> Packing | None:
+def compression_of(file: Path) -> Compression | None:
     """Return how the content of a file is compressed, whatever its name, or None if it is not.
 
     Raises:
@@ -35,9 +35,9 @@ def packing_of(file: Path) -> Packing | None:
     """
     with file.open("rb") as content:
         head = content.read(_HEAD_BYTES)
-    for packing, magic in _MAGIC.items():
+    for compression, magic in _MAGIC.items():
         if magic.match(head):
-            return packing
+            return compression
     if file.suffix.lower() not in PACKED:
         return None
     if not head:
@@ -49,19 +49,19 @@ def packing_of(file: Path) -> Packing | None:
 
 
 @contextmanager
-def unpacked(file: Path, packing: Packing | None) -> Iterator[IO[bytes]]:
+def unpacked(file: Path, compression: Compression | None) -> Iterator[IO[bytes]]:
     """Open a file for reading its content without the compression.
 
     Raises:
         DataError: the content is damaged or cut short.
     """
-    with _open(file, packing) as content, reporting_damage(file):
+    with _open(file, compression) as content, reporting_damage(file):
         yield content
 
 
-def _open(file: Path, packing: Packing | None) -> IO[bytes]:
+def _open(file: Path, compression: Compression | None) -> IO[bytes]:
     opened: Any
-    match packing:
+    match compression:
         case None:
             opened = file.open("rb")
         case "gzip":
@@ -74,7 +74,7 @@ def _open(file: Path, packing: Packing | None) -> IO[bytes]:
         case "bz2":
             opened = io.BufferedReader(_Streams(file, bz2.BZ2Decompressor))
         case _:
-            assert_never(packing)
+            assert_never(compression)
     return opened  # type: ignore[no-any-return]
 
 

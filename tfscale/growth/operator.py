@@ -1,7 +1,8 @@
 """Growth operators: how a trained model becomes a larger one.
 
-`tfscale.growth.recipe` adds parameter tokens to a TokenFormer, `tfscale.growth.transformer_recipe` makes a Transformer
-wider or deeper. An extension adds one of its own:
+`tfscale.growth.tokenformer_recipe` adds parameter tokens to a TokenFormer, `tfscale.growth.transformer_recipe` makes a
+Transformer wider or deeper, and `tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. An extension
+adds one of its own:
 
     @GROWTHS.register("interleave")
     @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Growth(ABC):
         """Return the learning rates of old and new rows over a stage of `tokens` tokens; None: all have the same."""
         return None
 
-    def operator(self) -> dict[str, Any]:
+    def key_settings(self) -> dict[str, Any]:
         """Return the settings that the growth itself needs, which are part of the stage's key: all but `peak`, which
         the stage's learning rate holds."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
@@ -131,7 +132,7 @@ class Growth(ABC):
 GROWTHS: Registry[type[Growth]] = Registry(
     "growth.kind",
     {
-        "tokens": "tfscale.growth.recipe:GrowthRecipe",
+        "tokens": "tfscale.growth.tokenformer_recipe:GrowthRecipe",
         "transformer": "tfscale.growth.transformer_recipe:TransformerGrowth",
     },
 )
@@ -142,7 +143,7 @@ SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}
 def to_dict(growth: Growth) -> dict[str, Any]:
     """Return what a stage's spec says of its growth, which `from_dict` reads."""
     named = {} if growth.kind in SHIPPED.values() else {"kind": growth.kind}
-    return named | growth.operator()
+    return named | growth.key_settings()
 
 
 def from_dict(values: Mapping[str, Any], model: ModelConfig) -> Growth:

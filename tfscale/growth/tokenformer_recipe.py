@@ -1,11 +1,11 @@
-"""Growth of a TokenFormer by parameter tokens."""
+"""The growth operator of TokenFormers, which adds parameter tokens, and its settings."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 
 from tfscale.faults import Fault, InvalidInput
-from tfscale.growth.growth import Growth
+from tfscale.growth.operator import Growth
 from tfscale.models.config import ModelConfig
 from tfscale.models.parameter_tokens import Groups, TokenGroup, default_tau, layer_of, total
 from tfscale.models.tokenformer import TokenFormerConfig
@@ -123,8 +123,8 @@ class GrowthRecipe(Growth):
     def splits_rates(self) -> bool:
         return self.rates != RateSettings()
 
-    def operator(self) -> dict[str, Any]:
-        settings = super().operator()
+    def key_settings(self) -> dict[str, Any]:
+        settings = super().key_settings()
         del settings["rates"]  # the child's own learning rates hold them
         return settings
 

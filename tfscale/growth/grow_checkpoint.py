@@ -1,4 +1,4 @@
-"""Growth from checkpoint to checkpoint, on the CPU, tensor by tensor."""
+"""Growth from checkpoint to checkpoint, on the CPU, tensor by tensor: the one place that applies a growth operator."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters
 from tfscale.checkpoint.stored import Stored
-from tfscale.growth.growth import Growth
+from tfscale.growth.operator import Growth
 from tfscale.models.config import ModelConfig
 from tfscale.models.init import build_model
 from tfscale.optimizers.base import Optimizer, Slot
