@@ -15,7 +15,7 @@ from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.result import DONE_FILE, FinalEvaluation, Result, write_result
-from tfscale.stage.spec import DataSpec, RunSpec, ScheduleSpec, StageSpec
+from tfscale.stage.spec import DataSpec, LearningRateSchedule, RunSpec, StageSpec
 from tfscale.totals import NOTHING, Totals
 from tfscale.untrusted import from_known
 
@@ -35,7 +35,7 @@ def spec(
         tokens=tokens,
         batch_tokens=BATCH,
         optimizer=AdamW(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
-        schedule=ScheduleSpec(kind="cosine", warmup_tokens=0, warmup_from=0.0, floor=0.0, decay=0.0),
+        lr_schedule=LearningRateSchedule(kind="cosine", warmup_tokens=0, warmup_from=0.0, floor=0.0, decay=0.0),
         seed=seed,
         run=RunSpec(data_dir="."),
         parent=parent.key if parent else None,

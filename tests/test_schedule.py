@@ -102,8 +102,8 @@ def test_data_goes_on_where_the_parent_stopped_or_starts_again() -> None:
 
 def test_a_continued_learning_rate_starts_at_the_parents_last() -> None:
     stages = plan_of("growth.lr=continue", "optim.lr_schedule=constant").chain.stages
-    assert stages[1].spec.schedule.warmup_from == stages[0].spec.optimizer.lr
-    assert plan_of().chain.stages[1].spec.schedule.warmup_from == 0
+    assert stages[1].spec.lr_schedule.warmup_from == stages[0].spec.optimizer.lr
+    assert plan_of().chain.stages[1].spec.lr_schedule.warmup_from == 0
 
 
 def test_what_is_missing_for_full_size_is_told_before_anything_is_written(tmp_path: Path) -> None:

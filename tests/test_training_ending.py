@@ -94,7 +94,7 @@ def test_the_budgets_own_decay_is_not_taken_for_a_plateau(small: list[str]) -> N
 
 def test_looks_in_the_warm_up_do_not_count(small: list[str]) -> None:
     spec = spec_with(base(small), rule="plateau", looks=1, least=0.5)
-    spec = replace(spec, schedule=replace(spec.schedule, warmup_tokens=40 * spec.batch_tokens))
+    spec = replace(spec, lr_schedule=replace(spec.lr_schedule, warmup_tokens=40 * spec.batch_tokens))
     assert end_of(spec, dict.fromkeys(range(1, 101), 1.0)) == math.ceil(50 / 0.75)
 
 

@@ -18,8 +18,8 @@ from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.lock import StageHeld, StageLock, held
 from tfscale.stage.spec import (
     DataSpec,
+    LearningRateSchedule,
     RunSpec,
-    ScheduleSpec,
     StageSpec,
     key_of,
     read_spec,
@@ -37,14 +37,14 @@ SPEC = StageSpec(
     tokens=1600,
     batch_tokens=16,
     optimizer=AdamW(lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
-    schedule=ScheduleSpec("cosine", 160, 0.0, 0.1, 0.2),
+    lr_schedule=LearningRateSchedule("cosine", 160, 0.0, 0.1, 0.2),
     seed=0,
     run=RunSpec(data_dir="data"),
 )
 
 
 def rate(position: int, **changes: object) -> float:
-    return learning_rate(replace(SPEC.schedule, **changes), 1.0, position, 1600)  # type: ignore[arg-type]
+    return learning_rate(replace(SPEC.lr_schedule, **changes), 1.0, position, 1600)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_the_key_is_what_a_stage_computes() -> None:
         replace(SPEC, growth={"name": "exact"}),
         replace(SPEC, data=replace(SPEC.data, start=16)),
         replace(SPEC, optimizer=replace(SPEC.optimizer, lr=2e-3)),
-        replace(SPEC, schedule=replace(SPEC.schedule, floor=0.0)),
+        replace(SPEC, lr_schedule=replace(SPEC.lr_schedule, floor=0.0)),
         replace(SPEC, model=replace(SPEC.model, d_ff=64)),  # type: ignore[type-var]
     ]
     assert len({key_of(spec) for spec in what}) == len(what)

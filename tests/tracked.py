@@ -21,7 +21,7 @@ from tfscale.optimizers.adamw import AdamW
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
-from tfscale.stage.spec import DataSpec, RunSpec, ScheduleSpec, StageSpec
+from tfscale.stage.spec import DataSpec, LearningRateSchedule, RunSpec, StageSpec
 from tfscale.tracking.mlflow.page import ui_command, ui_environment
 from tfscale.tracking.mlflow.tracker import MlflowTracker
 from tfscale.tracking.sync import Session
@@ -46,7 +46,7 @@ def spec(label: str, parent: str | None = None) -> StageSpec:
         tokens=10 * BATCH,
         batch_tokens=BATCH,
         optimizer=AdamW(lr=3e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
-        schedule=ScheduleSpec("cosine", 0, 0.0, 0.1, 0.0),
+        lr_schedule=LearningRateSchedule("cosine", 0, 0.0, 0.1, 0.0),
         seed=0,
         run=RunSpec(data_dir="data"),
         parent=parent,

@@ -18,9 +18,9 @@ from tfscale.optimizers.adamw import AdamW
 from tfscale.stage.spec import (
     STAGE_FILE,
     DataSpec,
+    LearningRateSchedule,
     RateSpec,
     RunSpec,
-    ScheduleSpec,
     StageSpec,
     key_of,
     spec_to_dict,
@@ -102,7 +102,7 @@ def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: floa
         tokens=steps * batch,
         batch_tokens=batch,
         optimizer=AdamW(lr=lr, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
-        schedule=ScheduleSpec("cosine", warmup_tokens=4 * batch, warmup_from=0.0, floor=0.1, decay=0.2),
+        lr_schedule=LearningRateSchedule("cosine", warmup_tokens=4 * batch, warmup_from=0.0, floor=0.1, decay=0.2),
         seed=0,
         run=run,
     )

@@ -35,8 +35,8 @@ from tfscale.stage.result import Result, write_result
 from tfscale.stage.spec import (
     CHECKPOINTS,
     DataSpec,
+    LearningRateSchedule,
     RunSpec,
-    ScheduleSpec,
     StageSpec,
     key_of,
     write_spec,
@@ -101,7 +101,7 @@ def _spec(model: ModelConfig, totals: Totals | None, corpus: Path | None) -> Sta
         tokens=round(tokens / batch) * batch,
         batch_tokens=batch,
         optimizer=AdamW(lr=6e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0),
-        schedule=ScheduleSpec("cosine", 0, 0.0, 0.1, 0.0),
+        lr_schedule=LearningRateSchedule("cosine", 0, 0.0, 0.1, 0.0),
         seed=0,
         run=RunSpec(data_dir=str(corpus) if corpus else "data"),
         init_from="",

@@ -20,7 +20,7 @@ from tfscale.plan.imported import begin_from
 from tfscale.stage.folder import Stage, as_it_ended
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.run_options import RunOptions
-from tfscale.stage.spec import DataSpec, EndingSpec, RunSpec, ScheduleSpec, StageSpec, key_of
+from tfscale.stage.spec import DataSpec, EndingSpec, LearningRateSchedule, RunSpec, StageSpec, key_of
 from tfscale.untrusted import check_fields
 
 MOST_LANES = 8
@@ -78,11 +78,13 @@ class Specs:
         old = parent.spec
         start = old.data.start + old.tokens if growth.data == "continue" else 0
         last_step = old.tokens - old.batch_tokens
-        rate = learning_rate(old.schedule, old.optimizer.lr, last_step, old.tokens) if growth.lr == "continue" else 0.0
+        rate = (
+            learning_rate(old.lr_schedule, old.optimizer.lr, last_step, old.tokens) if growth.lr == "continue" else 0.0
+        )
         return replace(
             spec,
             data=replace(spec.data, start=start),
-            schedule=replace(spec.schedule, warmup_from=rate),
+            lr_schedule=replace(spec.lr_schedule, warmup_from=rate),
             parent=parent.key,
             parent_dir=f"../{parent.path.name}",
             growth=to_dict(growth),
@@ -114,7 +116,7 @@ class Specs:
             tokens=tokens,
             batch_tokens=optim.batch_tokens,
             optimizer=optimizer(optim, rate),
-            schedule=ScheduleSpec(
+            lr_schedule=LearningRateSchedule(
                 optim.lr_schedule, round(tokens * optim.warmup), 0.0, optim.min_lr_ratio, optim.decay_fraction
             ),
             seed=self.experiment.seed,

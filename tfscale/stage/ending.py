@@ -31,11 +31,11 @@ def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
     if spec.ending is None:
         return spec.steps
     most = spec.ending.most_tokens // spec.batch_tokens
-    decay = spec.schedule.decay if spec.schedule.kind == "wsd" else 0.0
+    decay = spec.lr_schedule.decay if spec.lr_schedule.kind == "wsd" else 0.0
     looks: list[tuple[int, float]] = []
     for step in sorted(step for step in losses if looks_at(spec, step)):
         tokens = step * spec.batch_tokens
-        if tokens <= spec.schedule.warmup_tokens:
+        if tokens <= spec.lr_schedule.warmup_tokens:
             continue
         looks.append((tokens, losses[step]))
         last = most if decay == 1 else math.ceil(step / (1 - decay))

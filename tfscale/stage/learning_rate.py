@@ -3,10 +3,10 @@
 import math
 from typing import assert_never
 
-from tfscale.stage.spec import ScheduleSpec
+from tfscale.stage.spec import LearningRateSchedule
 
 
-def learning_rate(schedule: ScheduleSpec, peak: float, position: int, tokens: int) -> float:
+def learning_rate(schedule: LearningRateSchedule, peak: float, position: int, tokens: int) -> float:
     """The rate of the step that begins after `position` of the stage's `tokens` tokens.
 
     A warm-up ends at the peak; what follows reaches `floor * peak` (cosine, wsd) at the last token.

@@ -33,7 +33,7 @@ class DataSpec:
     fingerprint: str
     """Identity of the prepared corpus: its source, tokenizer and split."""
     order_seed: int
-    """Seed of the order in which training tokens are read: `data.shuffle_seed` of the configuration."""
+    """Seed of the order in which training tokens are read, `data.shuffle_seed`."""
     start: Natural
     """Position in the order, in tokens, of the stage's first batch."""
     heldout_tokens: int
@@ -43,7 +43,7 @@ class DataSpec:
 
 
 @dataclass(frozen=True)
-class ScheduleSpec:
+class LearningRateSchedule:
     """Learning rate over the stage: a linear warm-up from `warmup_from`, then `kind`."""
 
     kind: Literal["cosine", "wsd", "constant"]
@@ -115,7 +115,7 @@ class StageSpec:
     batch_tokens: Count
     """Tokens per optimizer step, over all devices and micro-batches: a multiple of the model's context."""
     optimizer: Optimizer
-    schedule: ScheduleSpec
+    lr_schedule: LearningRateSchedule
     seed: int
     """Random seed of the initial weights, or of the rows that growth adds."""
     run: RunSpec
@@ -163,9 +163,9 @@ class StageSpec:
         return self.batch_tokens // self.model.context
 
 
-_RUN_NAMES = {"activation_checkpointing": "recompute"}
-"""Names in `stage.yaml` of run options that are called otherwise in the configuration."""
-_SETTINGS = {name: setting for setting, name in _RUN_NAMES.items()}
+_FILE_NAMES = {"lr_schedule": "schedule", "activation_checkpointing": "recompute"}
+"""Names in `stage.yaml` of fields that are called otherwise here. A stage's key is a hash of the names in the file."""
+_FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 
 def steps_of(tokens: int, spec: StageSpec) -> int:
@@ -175,12 +175,15 @@ def steps_of(tokens: int, spec: StageSpec) -> int:
 
 def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     """Plain values for JSON; `spec_from_dict` reads them back."""
-    run = {_RUN_NAMES.get(name, name): value for name, value in asdict(spec.run).items()}
-    model, optimizer = to_dict(spec.model), optimizers.to_dict(spec.optimizer)
-    values = {**asdict(spec), "model": model, "optimizer": optimizer, "run": run}
+    parts = {"model": to_dict(spec.model), "optimizer": optimizers.to_dict(spec.optimizer)}
+    values = _renamed({**asdict(spec), **parts, "run": _renamed(asdict(spec.run), _FILE_NAMES)}, _FILE_NAMES)
     if not spec.extensions:
         del values["extensions"]  # as in files from before it was there
     return values
+
+
+def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in dict(values).items()}
 
 
 def what_of(spec: StageSpec) -> dict[str, Any]:
@@ -199,7 +202,7 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
     Raises:
         ValueError, TypeError, KeyError: a missing, unknown or wrong field.
     """
-    values = {"rates": None, "ending": None, "extensions": (), **values}
+    values = {"rates": None, "ending": None, "extensions": (), **_renamed(values, _FIELDS)}
     require_extensions(map(str, values["extensions"]))
     rates, ending = values["rates"], values["ending"]
     return StageSpec(
@@ -211,8 +214,8 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
             "model": from_dict(values["model"]),
             "data": DataSpec(**values["data"]),
             "optimizer": optimizers.from_dict(values["optimizer"]),
-            "schedule": ScheduleSpec(**values["schedule"]),
-            "run": RunSpec(**{_SETTINGS.get(name, name): value for name, value in values["run"].items()}),
+            "lr_schedule": LearningRateSchedule(**values["lr_schedule"]),
+            "run": RunSpec(**_renamed(values["run"], _FIELDS)),
         }
     )
 
@@ -280,5 +283,5 @@ def _ending_faults(spec: StageSpec, ending: EndingSpec) -> Iterator[str]:
             yield f"ending.{name}={value}: must be a multiple of batch_tokens={spec.batch_tokens}"
     if spec.tokens > ending.most_tokens:
         yield f"tokens={spec.tokens}: must be at most ending.most_tokens={ending.most_tokens}"
-    if spec.schedule.kind == "cosine":
+    if spec.lr_schedule.kind == "cosine":
         yield "schedule.kind=cosine: its length has to be known, so it cannot have an ending; wsd and constant can"

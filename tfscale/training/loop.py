@@ -101,7 +101,7 @@ class Trainer:
             return
         self.costs.begin()
         tokens = self.calendar.steps * spec.batch_tokens
-        rate = learning_rate(spec.schedule, spec.optimizer.lr, step * spec.batch_tokens, tokens)
+        rate = learning_rate(spec.lr_schedule, spec.optimizer.lr, step * spec.batch_tokens, tokens)
         self.state.optimizer.set_learning_rate(rate)
         self.update.row_rates.begin(step * spec.batch_tokens, step + 1, self.state.counters.optimizer_step + 1)
         first = spec.data.start // spec.model.context + step * spec.sequences + self.world.rank * self.rows

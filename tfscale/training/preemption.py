@@ -5,7 +5,9 @@
 flag, which `Trainer.run` reads before its next step: it then saves a checkpoint and exits with 75.
 
 One of several ranks has to hear the request: they agree before each step. Until they have met there is nothing to save,
-and a rank that is asked ends at once, because the one that it waits for may never come. A launcher can ask in three ways.
+and a rank that is asked ends at once, because the one that it waits for may never come.
+
+A launcher can ask in three ways.
 
 - End the standard input (`--supervised`). Ranks that torchrun has started share the standard input that torchrun was
   given, so all of them see its end. They also stop when the process that started them is gone, torchrun or launcher.
