@@ -150,7 +150,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "stage.yaml leads to no parent": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(parent_dir=None)),
         "stage.yaml",
-        "must stand together",
+        "must be set together",
     ),
     "stage.yaml leads to no corpus": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec["run"].update(data_dir="../../nowhere")),

@@ -82,7 +82,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     [
         ("{", "delimiter|property name|Expecting"),
         (json.dumps({"step": 5}), "tokens"),
-        (json.dumps(GOOD | {"step": 4}), "of step 4, the final evaluation of step 5"),
+        (json.dumps(GOOD | {"step": 4}), "of step 4, but the final evaluation is of step 5"),
         (json.dumps(GOOD | {"tokens": [2, 2, 2]}), "one length"),
         (json.dumps(GOOD | {"tokens": [4], "losses": [8]}), "two at least"),
         (json.dumps(GOOD | {"tokens": [4, 0]}), "tokens and a finite loss"),

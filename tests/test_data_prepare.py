@@ -196,7 +196,7 @@ def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
 def test_a_corpus_too_small_to_split_is_refused_with_its_counts(tmp_path: Path, documents: list[str]) -> None:
     spec = corpus(tmp_path / "text", documents, fraction=0.01)
     distinct = len({text for text in documents if text.strip()})
-    with pytest.raises(DataError, match=f"of {distinct} distinct documents .* 0 held out"):
+    with pytest.raises(DataError, match=f"of {distinct} distinct documents .* 0 for validation"):
         prepare(spec, tmp_path / "data")
 
 

@@ -132,7 +132,7 @@ def test_an_unwritable_runs_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserFault, match="Not a directory"):
         plan_of(f"runs={tmp_path / 'file' / 'runs'}")
     told = preflight(plan_of(f"runs={tmp_path / 'file'}"))
-    assert any("must lie in a folder that can be written" in str(fault) for fault in told)
+    assert any("must be in a writable folder" in str(fault) for fault in told)
 
 
 def test_durations_are_written_for_people() -> None:

@@ -23,13 +23,13 @@ RANK_VARIABLES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "ROLE_NAME",
     "ROLE_RANK", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
-"""What torchrun and clusters tell each of several ranks."""
+"""Variables by which torchrun and clusters give each of several ranks its place."""
 REMOVED = (*RANK_VARIABLES, "PYTHONINSPECT", "PYTHONSTARTUP", "MPLBACKEND", "MATPLOTLIBRC")
 REMOVED_PREFIXES = ("TORCHELASTIC_", "PET_")
-"""torchrun's own: what it tells its workers, and the defaults of its options."""
+"""Prefixes of variables that torchrun sets for its workers or reads as defaults of its options."""
 MLFLOW = "MLFLOW_"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
-"""Nothing phones home, unless the user's environment says otherwise."""
+"""Variables that switch telemetry off, unless the user's environment sets them otherwise."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -98,11 +98,11 @@ def start(
 def run(
     command: Sequence[str], *, stdout: int = subprocess.PIPE, stderr: int | None = subprocess.PIPE, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a short command to its end, with nothing on its standard input.
+    """Run a short command to completion, with empty standard input.
 
     Raises:
-        OSError: the program is not there.
-        subprocess.CalledProcessError: `check`, and it failed.
+        OSError: the program does not exist or cannot be run.
+        subprocess.CalledProcessError: `check` is set and the command failed.
     """
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, check=check, env=environment()

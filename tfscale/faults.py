@@ -20,9 +20,9 @@ class Fault:
     value: object | None
     """The value of the key, as it is shown; None: it is not."""
     rule: str
-    """What is wrong, or what the value must be."""
+    """Description of the fault, or the condition that the value must meet."""
     hint: str = ""
-    """What to try."""
+    """Suggested fix; empty if there is none."""
     reads: tuple[str, ...] = ()
     """Other keys that the rule reads. If one of them is at fault, this fault may follow from it."""
     place: str = ""
@@ -62,7 +62,7 @@ class InvalidInput(ValueError):
 
 
 class UserFault(Exception):
-    """What the user asked for cannot be done, for all the reasons in `faults`."""
+    """A request of the user that cannot be carried out, with all reasons in `faults`."""
 
     def __init__(self, faults: Iterable[Fault | str]) -> None:
         self.faults = as_faults(faults)

@@ -16,7 +16,7 @@ from types import FrameType
 from tfscale.children import python
 
 PATIENCE_SECONDS = 5.0
-"""How long a command that is interrupted may take to end."""
+"""Time that an interrupted command has to end before it is killed."""
 
 
 def leashed(command: Sequence[str]) -> list[str]:
@@ -25,7 +25,7 @@ def leashed(command: Sequence[str]) -> list[str]:
 
 
 def end_with_input() -> None:
-    """From now on, kills this process when standard input ends, together with its process group if it leads one."""
+    """Start a thread that kills this process, and its process group if it leads one, when standard input ends."""
     _when_input_ends(_kill)
 
 

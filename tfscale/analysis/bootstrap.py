@@ -170,8 +170,8 @@ def document_shifts(run: Sample, weights: Array) -> Array:
 
 
 def seeded(*names: str) -> np.random.Generator:
-    """Return the random generator of a name. It is named by what is drawn, so that another arm in the comparison
-    changes no number."""
+    """Return the random generator of a name. The name is that of what is drawn, so that adding an arm to the comparison
+    does not change the results."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big"))
 
 

@@ -50,7 +50,7 @@ def compare_arms(
 
     Args:
         title: names the schedule and the corpus.
-        assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
+        assumed_noise: the noise floor in nats if no run has several seeds to measure it; None: not known.
         tuning_flops: cost of tuning the arms' learning rates; None: not stated.
         reference: published points, as a file of `conf/reference/` holds them.
 

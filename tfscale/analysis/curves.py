@@ -59,7 +59,7 @@ class Evaluation:
     totals: Cost
     """Cumulative cost of the lineage, base included."""
     loss: float
-    """In nats per token."""
+    """Validation loss in nats per token."""
     perplexity: float
     bits_per_byte: float
     read_from: Mapping[str, str] | None = None
@@ -77,16 +77,16 @@ class StageCurve:
     grown: bool
     """True if its first evaluation is that of the grown model before any training."""
     parameters: int | None
-    """None: not known."""
+    """Number of parameters. None: not known."""
     heldout_tokens: int | None
-    """None: not known."""
+    """Number of validation tokens. None: not known."""
     start: Cost | None
     """Cost at which its parent ended; zero for a run from scratch. None: the stage has not begun."""
     evaluations: tuple[Evaluation, ...]
-    """In the order of their steps."""
+    """Evaluations in the order of their steps."""
     finished: bool
     seed: int | None = None
-    """None: not known."""
+    """Random seed. None: not known."""
     flops_per_token: float | None = None
     """FLOPs of training. None: not known."""
     recipe: str | None = None

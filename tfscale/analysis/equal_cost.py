@@ -1,7 +1,7 @@
 """A chain against another arm at one size: the saving at equal perplexity, and the difference in perplexity at equal
 compute.
 
-Speed-up and saving hold at equal perplexity, of cumulative cost: speed-up = arm / chain - 1 (as in arXiv 2405.15319),
+Speed-up and saving compare cumulative costs at equal perplexity: speed-up = arm / chain - 1 (as in arXiv 2405.15319),
 saving = 1 - chain / arm (as in arXiv 2110.07143). A speed-up of 54% is a saving of 35%.
 """
 
@@ -161,7 +161,7 @@ def decide_outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArra
 
     Args:
         ratio: logarithm of the chain's cost over the arm's.
-        reached: whether the chain reached the arm's final perplexity.
+        reached: True if the chain reached the arm's final perplexity.
         doubts: such logarithms with other draws of seeds and text blocks, and with losses moved by the noise floor; and
             whether each reached it.
     """

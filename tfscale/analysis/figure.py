@@ -73,7 +73,7 @@ def comparison_figure(
     Args:
         laws: fits in the same measure, drawn in the colour of their arms.
         published: arms that others published; those without a cost in this measure are left out.
-        with_growths: whether a second panel shows what each growth did to the loss.
+        with_growths: add a second panel with the effect of each growth on the loss.
 
     Raises:
         ValueError: no chain among the arms, or nothing measured yet.
@@ -268,7 +268,7 @@ def _annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, 
 
 
 def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measure: Measure) -> list[str]:
-    """Mark where the chain grew, and the perplexity right after: on the upper edge where that lies above the frame.
+    """Mark where the chain grew, and the perplexity right after: at the upper edge if it is above the frame.
     A growth out of imported weights, whose cost in this measure is not known, has no place on the axis.
 
     Returns the sentence for the caption, if one is needed.
@@ -305,8 +305,8 @@ def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[Arm
     notes = [f"Bands: {LEVEL:.0%} over {join(sorted(over))}."] if over else []
     if laws:
         notes.append(
-            "Dotted: fitted and not measured, E + A/C^α to the arm's lowest evaluations, and where "
-            f"{LEVEL:.0%} would lie were that the law."
+            "Dotted: E + A/C^α, fitted to the arm's lowest evaluations and not measured, and the range "
+            f"of {LEVEL:.0%} of points if it were the law."
         )
     if published:
         notes.append(

@@ -29,8 +29,8 @@ def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"reference arm {name}: {error}. An arm has name, title, kind ({', '.join(ARM_KINDS.names)}), models "
-                "(the arm beside which it stands) and stages; a stage has size and points; a point has "
-                f"{', '.join(POINT_FIELDS)} and read_from."
+                "(the arm of the comparison that has the same models) and stages; a stage has size and points; a "
+                f"point has {', '.join(POINT_FIELDS)} and read_from."
             ) from error
     return tuple(arms)
 

@@ -32,12 +32,12 @@ def meaning(table: Table) -> str:
 
 
 def results(table: Table) -> list[list[str]]:
-    """Return the rows of the results, under `RESULTS`."""
+    """Return the rows of the table of results; `RESULTS` is its header."""
     return [_result_cells(row) for row in table.rows]
 
 
 def costs(table: Table) -> list[list[str]]:
-    """Return the rows of the costs, under `cost_header`."""
+    """Return the rows of the table of costs; `cost_header` returns its header."""
     return [_cost_cells(row) for row in table.rows]
 
 

@@ -38,17 +38,17 @@ class ScalingLaw:
     keys: tuple[str, ...]
     """The stages that the frontier's points come from."""
     irreducible: float
-    """E, in nats per token."""
+    """Irreducible loss E, in nats per token."""
     coefficient: float
-    """A, for compute in units of `unit`."""
+    """Coefficient A, for compute in units of `unit`."""
     exponent: float
-    """alpha."""
+    """Exponent alpha."""
     unit: float
     """Compute at the middle of the frontier, in the measure's own unit."""
     compute: Array
     """[points], compute of the fitted frontier."""
     losses: Array
-    """[points]"""
+    """[points], losses of the fitted frontier in nats per token."""
     refits: Array
     """[refits, 3]: log E, log A, alpha."""
     scatter: Array
@@ -81,7 +81,7 @@ class Frontier:
     keys: tuple[str, ...]
     """Keys of the stages that the points come from."""
     compute: Array
-    """[points]"""
+    """[points], cumulative compute."""
     losses: Array
     """[points]"""
 
@@ -101,8 +101,8 @@ def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
 
 
 def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
-    """Fit the law through a frontier. None if it has too few points, or spans too little compute, to distinguish a
-    curve from a line."""
+    """Fit the law to a frontier. Return None if the frontier has too few points, or spans too little compute, to
+    distinguish a curve from a line."""
     compute, losses = points.compute, points.losses
     if len(compute) < FEWEST_POINTS or compute[-1] / compute[0] < LEAST_RANGE:
         return None

@@ -133,7 +133,7 @@ def tidy(axes: Any) -> None:
 
 
 def round_ticks(low: float, high: float) -> Any:
-    """Return a locator of round numbers on a logarithmic axis: spread evenly where it spans less than a decade."""
+    """Return a locator of round ticks on a logarithmic axis, evenly spaced if the axis spans less than a decade."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     if high < 10 * low:

@@ -40,9 +40,9 @@ class Row:
     loss: float | None
     """Mean over seeds, in nats per token."""
     perplexity: float | None
-    """exp(loss)."""
+    """Perplexity per token: exp(loss)."""
     perplexity_interval: Interval | None
-    """None if it is not known."""
+    """Confidence interval of the perplexity. None if it is not known."""
     perplexity_over: tuple[Source, ...]
     bits_per_byte: float | None
     cumulative: Cost | None
@@ -73,7 +73,7 @@ class Table:
     """Name of the arm that all others are compared with."""
     heldout_tokens: int | None
     noise: NoiseFloor | None
-    """None if it is not known."""
+    """Noise floor. None if it is not known."""
     rows: tuple[Row, ...]
     """Rows by size in the chain's order, and within a size in the order of the arms."""
     tuning_flops: float | None = None
@@ -101,7 +101,7 @@ def compare(
     """Compare curves. The first chain is the one that all other arms are compared with.
 
     Args:
-        assumed_noise: the noise floor in nats where no run has several seeds to tell it; None: not known then.
+        assumed_noise: the noise floor in nats if no run has several seeds to measure it; None: not known.
         tuning_flops: cost of tuning the arms' learning rates; None: not stated.
 
     Raises:

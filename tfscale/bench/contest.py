@@ -1,4 +1,4 @@
-"""Measurement of contestants beside each other, and beside the matrix product that every share of peak refers to."""
+"""Side-by-side measurement of contestants and of the matrix product whose speed counts as the peak."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -54,8 +54,8 @@ def run(
 
     Args:
         parts: the module of each part.
-        tell: is called with every result as soon as it is known.
-        told: more environment variables for the processes of the parts.
+        tell: callback for every result as soon as it is known.
+        told: further environment variables for the processes of the parts.
     """
     machine, rows, notes, failed = _describe_machine(settings), [], [], False
 

@@ -81,7 +81,7 @@ def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[s
 
 
 def measure_step_peak(entry: Entry, size: Size, settings: Settings) -> int:
-    """Return the peak memory of two steps in this process; in the second one there are moments."""
+    """Return the peak memory of two steps in this process; the first one creates the optimizer's moments."""
     settings.apply()
 
     def train() -> None:

@@ -48,7 +48,7 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
     """Write `report.html` beside the comparison's other files and return the exit code.
 
     Args:
-        out: as in `compare`.
+        out: the folder to write to; see `compare`.
     """
     from tfscale.analysis.documents import to_html
 
@@ -76,7 +76,8 @@ def plan_with(common: Common, baseline: str) -> Plan:
         UserFault: with all that is wrong.
     """
     if any(text.startswith("baseline=") for text in common.overrides):
-        raise UserFault([f"the arms are named by --baseline here; allowed: {', '.join(group_options()['baseline'])}"])
+        allowed = ", ".join(group_options()["baseline"])
+        raise UserFault([f"baseline=...: must be given as --baseline here; allowed: {allowed}"])
     return replace(common, overrides=[*common.overrides, f"baseline=[{baseline}]"]).plan()
 
 

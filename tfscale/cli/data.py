@@ -53,7 +53,7 @@ def prepare(common: Common) -> int:
         answer(_corpus(data.folder, data.manifest) | {"files": listing_document(listing)})
         return 0
     say(_summary(data))
-    say(f"read it anywhere: data=shards data.path={data.folder}")
+    say(f"use it in any configuration: data=shards data.path={data.folder}")
     return 0
 
 
@@ -65,7 +65,7 @@ def show(common: Common) -> int:
             {"folder": root, "corpora": list(_corpora(root)), "unfinished": [left.path for left in unfinished(root)]}
         )
         return 0
-    rows = table(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "held out", "GB"])
+    rows = table(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "validation", "GB"])
     for folder in stored(root):
         try:
             manifest, size = folder.manifest, folder.size
@@ -109,7 +109,7 @@ def _summary(data: PreparedData) -> str:
     manifest = data.manifest
     return (
         f"prepared {manifest.fingerprint}: {manifest.train.tokens:,} training tokens of {manifest.train.documents:,} "
-        f"documents, {manifest.heldout.tokens:,} held-out tokens of {manifest.heldout.documents:,}; left out: "
+        f"documents, {manifest.heldout.tokens:,} validation tokens of {manifest.heldout.documents:,}; left out: "
         f"{manifest.duplicates:,} duplicates, {manifest.empty:,} empty"
     )
 

@@ -23,12 +23,12 @@ from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
 
 MIRROR_SECONDS = 60.0
-"""How long the end of a run waits for a slow tracker."""
+"""Longest time that the end of a run waits for a slow tracker."""
 
 
 def run_plan(plan: Plan) -> tuple[int, Plan]:
-    """Train what is not finished. Return the exit code, and the plan with what the rules of `schedule.grow_when` have
-    decided meanwhile.
+    """Train the unfinished stages of a plan. Return the exit code, and the plan updated with the stage ends that the
+    rule of `schedule.grow_when` has decided.
 
     Raises:
         UserFault: something is missing; nothing has been written.
@@ -140,6 +140,7 @@ def mirror(experiment: Recorded, tracker: Tracker) -> None:
 
 def _warn(fault: str) -> None:
     print(
-        f"warning: tracking is behind: {fault}\nThe same command sends what is missing once that is fixed.",
+        f"warning: tracking is behind: {fault}\n"
+        "Once this is fixed, run the same command again to send what is missing.",
         file=sys.stderr,
     )

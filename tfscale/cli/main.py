@@ -111,7 +111,7 @@ def status(
 def grow(
     common: Common,
     stage: Stage,
-    to: Annotated[Path, typer.Option(help="folder of the grown checkpoint, which must not exist", metavar="DIR")],
+    to: Annotated[Path, typer.Option(help="folder to create for the grown checkpoint, not there yet", metavar="DIR")],
     qkv: Annotated[int, typer.Option(help="parameter tokens of each of the query, key and value projections", min=1)],
     out: Annotated[
         int | None, typer.Option(help="parameter tokens of the output projection [default: qkv]", min=1)
@@ -157,9 +157,9 @@ def import_(
             metavar="CKPT",
         ),
     ],
-    to: Annotated[Path, typer.Option(help="folder of the imported stage, which must not exist", metavar="DIR")],
+    to: Annotated[Path, typer.Option(help="folder to create for the imported stage, not there yet", metavar="DIR")],
     config: Annotated[
-        Path | None, typer.Option(help="the official code's YAML file of these weights", metavar="CONFIG.yml")
+        Path | None, typer.Option(help="YAML config of the model from the official repository", metavar="CONFIG.yml")
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json of the model", metavar="FILE")] = None,
     data: Annotated[
@@ -195,9 +195,9 @@ def list_corpora(common: Common) -> int:
 def export(
     common: Common,
     stage: Annotated[
-        str, typer.Argument(help=f"{STAGE}; chain: the last one of schedule=", autocompletion=completion.stages)
+        str, typer.Argument(help=f"{STAGE}; or chain: the last stage of schedule=", autocompletion=completion.stages)
     ],
-    out: Annotated[Path, typer.Option(help="folder to write, which must not exist", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="folder to create; it must not exist yet", metavar="DIR")],
     to: Annotated[Literal["hf"], typer.Option(help="format to write: a folder for Hugging Face libraries")] = "hf",
 ) -> int:
     """Write a finished stage for other libraries: weights, config, tokenizer, model card."""
@@ -213,7 +213,7 @@ def evaluate(
     text: Annotated[
         list[Path] | None,
         typer.Option(
-            help="text to measure: a .txt or .jsonl file, or a folder of them [default: the validation tokens]",
+            help="text to evaluate on: a .txt or .jsonl file, or a folder of them [default: the validation tokens]",
             metavar="FILE",
         ),
     ] = None,

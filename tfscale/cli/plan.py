@@ -202,7 +202,7 @@ def _notes(planned: Plan, machine: Machine, predictions: dict[str, Prediction]) 
             notes.append(f"does not fit: {shortage(stage.spec, predictions[stage.key])}")
     if machine.facts.price is not None and machine.peak is not None:
         notes.append(
-            f"cost at ${machine.facts.price:.2f} a device-hour (device.price), energy at the boards' power limit; "
+            f"cost at ${machine.facts.price:.2f} per device-hour (device.price), energy at the boards' power limit; "
             "hosts, storage and waiting are not included"
         )
     return notes

@@ -21,8 +21,8 @@ REPORT = "report.json"
 def rehearse(plan: Plan, as_json: bool = False) -> int:
     """Rehearse a plan from its beginning, or from where it was stopped; return the exit code.
 
-    A parent's checkpoint is removed as soon as its child is done, and the last ones in the end: a rehearsal needs the
-    room of two neighbouring stages.
+    A parent's checkpoint is removed as soon as its child is done, and the last ones at the end, so a rehearsal needs
+    disk space for two neighbouring stages only.
     """
     if all(is_done(stage) for stage in plan.stages):
         shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, maybe with other settings

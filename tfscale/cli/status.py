@@ -16,10 +16,10 @@ from tfscale.text import count
 
 
 def status(common: Common, verify: bool = False, follow: bool = False) -> int:
-    """Print the state of every stage, or what is wrong with the record; return the exit code.
+    """Print the state of every stage or, with `verify`, the problems found; return the exit code.
 
     Args:
-        follow: show progress until all is done, or until Ctrl-C.
+        follow: show progress until all stages are done, or until Ctrl-C.
     """
     if verify and follow:
         raise UserFault(["--verify and --watch cannot be combined: the first ends, the second runs"])

@@ -110,7 +110,7 @@ def exit_code(code: int) -> int:
 
 
 def _output() -> Stream | None:
-    """Return standard output after flushing it; None if it is a stand-in."""
+    """Return standard output after flushing it; None if the caller of main() has replaced it."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw if isinstance(raw, Stream) else None

@@ -151,7 +151,7 @@ def _findings(tuning: Tuning) -> list[Finding]:
 
 
 def _outlook(tuning: Tuning) -> str:
-    """Return the least work that lies ahead, in words."""
+    """Return a sentence on the least amount of work that remains."""
     runs, sweep = len(tuning.sweep.factors) * tuning.sweep.seeds, tuning.sweep
     places = {place for tunable in tuning.tunables for place in tunable.trains}
     stages = {
@@ -173,12 +173,12 @@ def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], p
         choice = finding.choice
         if choice is not None and choice.place != "interior" and choice.loss < math.inf:
             say(
-                f"{finding.tunable.key}: the {choice.place} rate that was tried is the best; a better one may lie "
+                f"{finding.tunable.key}: the {choice.place} rate that was tried is the best; there may be a better one "
                 f"beyond. --further {tuning.sweep.further + 3} goes on from here."
             )
     cost = record["cost"]
     say(
-        f"chosen on held-out tokens from {record['text']['heldout_start']:,} on, which the plan's own evaluations "
+        f"chosen on validation tokens from {record['text']['heldout_start']:,} on, which the plan's own evaluations "
         "do not read, with other seeds"
     )
     say(
@@ -190,7 +190,7 @@ def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], p
 
 
 def _table(tuning: Tuning, findings: Sequence[Finding]) -> FittedTable:
-    title = f"{tuning.experiment.schedule.name}, last held-out loss"
+    title = f"{tuning.experiment.schedule.name}, last validation loss"
     rows = table(title, ["rate", "of"], ["lr", "loss", "above the best", "now"], spare=["now", "of"])
     for finding in findings:
         choice = finding.choice

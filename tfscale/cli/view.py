@@ -153,7 +153,7 @@ class Screen:
 
 
 class LiveView(PlainView):
-    """A view with the dashboard below those lines that the dashboard does not show."""
+    """A view that prints what the dashboard does not show as lines, with the dashboard below them."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         super().__init__(plan, console)

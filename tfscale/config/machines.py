@@ -24,14 +24,14 @@ class SlurmPart:
     minutes: Count = 1440
     """Time limit of a job. Before it ends the stage saves and the job is queued again."""
     signal_seconds: Count = 120
-    """How long before the limit a job is told to save."""
+    """Seconds before the time limit at which Slurm signals a job to save."""
     requeues: Natural = 1000
-    """How often a job may be queued again."""
+    """Largest number of times that a job is requeued."""
 
 
 @dataclass(frozen=True)
 class LauncherPart(RunOptions):
-    """How stages are run. Nothing here changes what they compute, beyond rounding."""
+    """Launcher settings. Apart from rounding, they do not change the results of a stage."""
 
     kind: Literal["local", "torchrun", "slurm"] = "local"
     """local: one process per stage. torchrun: several on this machine. slurm: a cluster's jobs."""
@@ -45,7 +45,7 @@ class LauncherPart(RunOptions):
     """Stages that run side by side on this machine when they do not wait for each other. On a cluster the queue
     decides."""
     retries: Natural = 2
-    """How often a stage whose process died is resumed from its checkpoint."""
+    """Largest number of times that a stage whose process died is resumed from its checkpoint."""
     hang_minutes: NonNegative = 15.0
     """Minutes without a sign of life after which a stage is ended and resumed; 0: never."""
 
@@ -80,7 +80,7 @@ class DevicePart:
     link: Positive | None = None
     """Bandwidth to another device of the host, one direction, GB/s."""
     network: Positive | None = None
-    """Its share of the host's network, one direction, GB/s."""
+    """The device's share of the host's network bandwidth, one direction, GB/s."""
     peak: PeakPart = field(default_factory=PeakPart)
     watts: Positive | None = None
     """Board power limit in watts."""

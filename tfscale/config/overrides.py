@@ -1,7 +1,7 @@
 """Overrides as they are typed: `key=value` and `group=name`.
 
-A key whose type is text takes what follows the first `=` as it stands: no character in it has a meaning. A value in
-quotes is what the quotes hold, and `null` is None where the key may be that. Values of all other keys are written in
+A key whose type is text takes everything after the first `=` literally: no character has a special meaning. A quoted
+value is the text inside the quotes, and `null` is None where None is allowed. Values of all other keys are written in
 Hydra's grammar.
 """
 

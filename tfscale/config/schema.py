@@ -61,14 +61,14 @@ class TransformerPart:
     d_model: Count
     n_head: Count
     d_ff: Count | None = None
-    """None: four times d_model."""
+    """Width of the feed-forward layer. None: four times d_model."""
     lr: Rate | None = None
     """Peak learning rate of its run from scratch. None: optim.lr."""
 
 
 @dataclass(frozen=True)
 class StagePart:
-    """One stage of the chain, and the size it stands for."""
+    """One stage of the chain, and the size of its model."""
 
     size: str
     """Name of the size, such as 354M."""
@@ -99,19 +99,20 @@ class StagePart:
 
 @dataclass(frozen=True)
 class GrowWhenPart:
-    """When a stage of the chain has learnt enough and the next one grows out of it (`tfscale.stage.ending`)."""
+    """The rule that ends a stage of the chain, so that the next one grows out of it (`tfscale.stage.ending`)."""
 
     rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
-    """`budget`: after the stage's tokens. `plateau`: as soon as the held-out loss falls by less than `min_delta` over
+    """`budget`: after the stage's tokens. `plateau`: as soon as the validation loss falls by less than `min_delta` over
     `patience` evaluations. `predicted_gain`: as soon as a curve fitted to it says that the rest of the budget would
     lower it by less than `min_delta`. With a rule the budget is the most that a stage gets; the last stage, which
     nothing grows out of, gets all of its own. Needs optim.lr_schedule=wsd, whose decay then follows, or constant."""
     eval_every: Amount = 0
     """Tokens between two evaluations by the rule; 0: a twentieth of the stage's budget."""
     min_delta: Nats = 0.02
-    """Nats."""
+    """Smallest improvement of the validation loss that counts, in nats; see `rule`."""
     patience: Count = 4
-    """plateau: how many evaluations back. predicted_gain: the fewest evaluations, never fewer than four."""
+    """plateau: number of evaluations over which the improvement is measured. predicted_gain: smallest number of
+    evaluations to fit the curve to, at least four."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,13 @@ class SchedulePart:
     """The chain."""
 
     name: str
-    """Names the experiment in the tracking store and in comparisons."""
+    """Name of the experiment in the tracking store and in comparisons."""
     stages: dict[str, StagePart]
-    """In order; the first is trained from scratch, each later one grows out of the one before."""
+    """Stages in order. The first is trained from scratch; each later one grows out of the one before it."""
     growth_tokens: Amount = 0
     """Training tokens of every stage that does not state its own."""
     grow_when: GrowWhenPart = field(default_factory=GrowWhenPart)
-    """When a stage ends that another one grows out of."""
+    """Rule that ends every stage except the last."""
     trained_on_lr: Rate | None = None
     """Peak learning rate at which the small model is trained on. None: optim.lr."""
     rehearse: bool = False
@@ -147,7 +148,7 @@ class DataPart:
     subset: str | None = None
     """hub: None is the only one, or the data set's default."""
     split: str = "train"
-    """hub: of the data set; held-out documents are taken from it too."""
+    """hub: split of the dataset; the validation documents are taken from it too."""
     revision: str = "main"
     """hub: branch, tag or commit; looked up once, when it is fetched."""
     tokenizer: Literal["bpe", "file", "hub"] = "bpe"
@@ -163,9 +164,10 @@ class DataPart:
     """Fraction of the documents that are never trained on."""
     split_seed: Whole = 0
     validation_tokens: Amount = 65_536
-    """Evaluation reads this many tokens of the held-out documents, always the same ones."""
+    """Number of validation tokens that every evaluation reads; always the same ones."""
     validation_start: Amount = 0
-    """Position of the first of them. `tfscale tune` chooses on the tokens behind those that are evaluated here."""
+    """Position of the first validation token that is read. `tfscale tune` uses the tokens after those evaluated
+    here."""
     shuffle_seed: Whole = 0
     """Random seed of the order in which training tokens are read; the same in every arm."""
     workers: AutoCount = 0
@@ -212,14 +214,14 @@ class ArmPart:
     `one_jump`: it grows to each size at once. `chain`: another chain out of it, with other settings. Or one that an
     extension registers."""
     title: str
-    """For legends and tables."""
+    """Title of the arm in legends and tables."""
     family: str = "tokenformer"
     """tokenformer, transformer, or a family that an extension registers."""
     budget: Literal["cumulative_compute", "stage_tokens", "base_tokens"] = "cumulative_compute"
     """`cumulative_compute`: the FLOPs that the chain has cost up to that size, base included. `stage_tokens`: the
     tokens of the chain's stage of that size; `base_tokens`: those of its first stage (both scratch only)."""
     sizes: Literal["all", "last"] = "all"
-    """At which sizes of the schedule; only `scratch` stands at the first. A chain has them all."""
+    """Sizes of the schedule at which the arm has stages. Only `scratch` has the first size. A chain has all sizes."""
     lr: Rate | None = None
     """Peak learning rate of all that the arm trains itself, apart from the first model of a chain. None: what the
     schedule says for such a model of that size."""
@@ -252,8 +254,8 @@ class TrackingPart:
     kind: str = "mlflow"
     """A registered tracker: mlflow, or one of an extension."""
     uri: str | None = None
-    """Where the tracker is. None: its default; for MLflow, whose tracking URIs are allowed here, a sqlite store in the
-    runs folder."""
+    """URI of the tracker; for MLflow, any of its tracking URIs. None: the tracker's default, which for MLflow is a
+    SQLite store in the runs folder."""
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ class AnalysisPart:
     """Facts that a comparison needs and that the runs do not hold."""
 
     noise_floor: NoiseFloor | None = None
-    """Nats by which two runs may differ in their last loss without differing, where no run has several seeds that tell
+    """Difference in the last loss, in nats, below which two runs count as equal if no run has several seeds to measure
     it. None: not known, and every difference is taken as it is."""
     tuning_flops: NonNegative | None = None
     """FLOPs that choosing the arms' learning rates has cost (`tfscale tune --write` writes it down); no cost of a
@@ -275,12 +277,12 @@ class ReferencePart:
     name: str = "none"
     title: str = ""
     arms: list[dict[str, Any]] = field(default_factory=list)
-    """As `tfscale.analysis.reference` reads them."""
+    """Published arms, in the form that `tfscale.analysis.reference` reads."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a command was told."""
+    """All settings of a command."""
 
     schedule: SchedulePart
     model: ModelPart
@@ -299,8 +301,8 @@ class Experiment:
     """Modules that register classes of the user's own, such as growth operators and optimizers; they must be installed
     or on PYTHONPATH. Installed packages may announce theirs, as an entry point of the group `tfscale.extensions`."""
     seeds: Replicates = 1
-    """How often all of it is planned: with seed and data.shuffle_seed as they are, then with both one higher, and so
-    on. A comparison takes runs that differ in these alone as replicates."""
+    """Number of replicates of the whole plan: the first with seed and data.shuffle_seed as set, each further one with
+    both increased by one. A comparison treats runs that differ only in these seeds as replicates."""
     init_from: PathText | None = None
     """Folder of an imported stage whose weights take the place of the first stage's training; it must be of that
     stage's shape. None: it is trained from scratch."""

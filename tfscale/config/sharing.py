@@ -12,7 +12,7 @@ from tfscale.stage import how
 _PATH = re.compile(r"[~/].*|(.*/)?\.\./.*", re.DOTALL)
 """A path that may lead out of the working folder."""
 _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
-"""Such a path inside a list or a dictionary."""
+"""A path inside a list or a dictionary that may lead out of the working folder."""
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

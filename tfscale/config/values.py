@@ -1,5 +1,5 @@
-"""From composed values to an experiment. Wrong values are replaced by shipped ones, so that the rules between settings
-can be checked too and all faults are reported together."""
+"""Conversion of composed values to an experiment. Wrong values are replaced by shipped ones, so that the rules between
+settings can be checked too and all faults are reported together."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence

@@ -98,9 +98,9 @@ def write_shard(task: ShardTask) -> Shard:
 
 
 def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:
-    """Write the held-out tokens of all parts in the order of their documents' lots, so that the first of them are a
-    fair sample of all, and return their totals; there are no shards yet. Memory: some 50 bytes per held-out document,
-    and the held-out tokens of one part."""
+    """Write the validation tokens of all parts in the order of their documents' lots, so that any first part of them is
+    a fair sample, and return their totals; there are no shards yet. This takes some 50 bytes of memory per validation
+    document, and the validation tokens of one part."""
     lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
     totals = SplitRecord(len(lots), int(lengths.sum()), int(sizes.sum()), ())
     del sizes

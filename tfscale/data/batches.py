@@ -64,21 +64,21 @@ class Batches:
 def heldout_batches(
     tokens: Tokens, context: int, n_tokens: int, batch: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Return validation batches: inputs and targets, int64 [up to batch, context], of the held-out split from `start`
-    on. They are always the same windows, which do not overlap, as many as `n_tokens` holds. A target is the token after
-    its input. The loss is computed on the targets, which stand for `PreparedData.heldout_bytes_per_token` UTF-8 bytes
-    each.
+    """Return validation batches: inputs and targets, int64 [up to batch, context], of the validation split from `start`
+    on. They are always the same non-overlapping windows, as many as fit into `n_tokens`. A target is the token after
+    its input. The loss is computed on the targets, each of which encodes `PreparedData.heldout_bytes_per_token` UTF-8
+    bytes on average.
 
     Raises:
         DataError: n_tokens does not hold one window, or the split is shorter than start + n_tokens.
     """
     evaluated = n_tokens // context * context
     if evaluated < 1:
-        raise DataError(f"heldout_tokens={n_tokens}; must be at least the context, {context}")
+        raise DataError(f"data.validation_tokens={n_tokens}: must be at least model.context={context}")
     if len(tokens) <= start + evaluated:
         raise DataError(
-            f"heldout_tokens={n_tokens}: the held-out split holds {len(tokens):,} tokens, {start + evaluated + 1:,} "
-            "are needed. Ask for fewer, give more text, or raise the held-out fraction."
+            f"data.validation_tokens={n_tokens}: must be fewer, because the validation split has {len(tokens):,} "
+            f"tokens and {start + evaluated + 1:,} are needed; try fewer, more text, or a larger data.validation"
         )
     return _heldout(tokens, context, range(start, start + evaluated), batch)
 

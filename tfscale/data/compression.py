@@ -123,7 +123,7 @@ class _Streams(io.RawIOBase):
 
 @contextmanager
 def reporting_damage(file: Path) -> Iterator[None]:
-    """Raise the various errors with which libraries report damaged content as a DataError."""
+    """Convert the various errors that libraries raise for damaged content into a DataError."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:

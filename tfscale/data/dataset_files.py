@@ -1,7 +1,7 @@
-"""Choose the files of a hub data set that belong to a subset and a split, by its card or by their names.
+"""Selection of the files of a Hub dataset that belong to a subset and a split, by the dataset card or by file names.
 
-The rules are those that the hub documents for data sets without code: `configs` in the head of the card, each with
-`data_files`; without them, the split is a word in a file's path.
+The rules are those that the Hub documents for datasets without a loading script: the card's YAML header lists
+`configs`, each with `data_files`. Without `configs`, the split is a word in the path of the file.
 """
 
 import re

@@ -28,7 +28,7 @@ class Finding:
         """Look the files up.
 
         Args:
-            kind: tells findings about the same files apart.
+            kind: name that distinguishes findings about the same files.
 
         Raises:
             OSError: a file is not there.

@@ -26,7 +26,7 @@ from tfscale.data.workers import count
 BATCH_CHARACTERS = 1 << 18
 """Length of the text that is tokenized at once. The library takes some 200 bytes of memory per character."""
 COLUMNS = ("lot", "length", "bytes")
-"""Columns of held-out documents: the draw that orders them, the number of tokens, the size in UTF-8."""
+"""Columns of validation documents: the draw that orders them, the number of tokens, the size in UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Document:
     text: str
     utf8_bytes: int
     lot: int | None
-    """Draw of a held-out document, which are sorted by it. None for training documents."""
+    """Draw of a validation document, by which these are sorted. None for training documents."""
     digest: bytes
 
 
@@ -104,10 +104,10 @@ class Encoded:
     unknown: int
     """Number of unknown tokens in all documents (`Tokenizer.count_unknown`)."""
     heldout: Path
-    """File of the held-out documents: COLUMNS, and their `tokens`."""
+    """File of the validation documents: COLUMNS, and their `tokens`."""
 
     def read_column(self, name: str) -> NDArray[Any]:
-        """Return one of COLUMNS, or the tokens, of the held-out documents."""
+        """Return one of COLUMNS, or the tokens, of the validation documents."""
         with safe_open(self.heldout, "np") as file:
             column: NDArray[Any] = file.get_tensor(name)
         return column

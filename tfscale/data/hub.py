@@ -60,7 +60,7 @@ def fetched_tokenizer(name: str, root: Path | None) -> Path | None:
 
 
 def missing_tokenizer(name: str, path: str | None) -> str:
-    """Return the fault of a tokenizer that was not fetched, with its fix."""
+    """Return the fault for a tokenizer that has not been downloaded, with its fix."""
     return f"tokenizer {name} is not here yet. `tfscale data prepare` with the same settings fetches it. " + (
         _by_hand(name, path)
     )

@@ -21,7 +21,7 @@ KINDS: dict[str, Kind] = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines",
 """Kinds by the extension of a file's name."""
 ALLOWED = ".txt, .jsonl, .ndjson, .json (each also as .gz, .zst, .xz, .bz2) and .parquet files"
 METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
-"""Names of files that describe a data set of the Hugging Face hub, and hold none of its documents."""
+"""Names of files that describe a dataset of the Hugging Face Hub but contain none of its documents."""
 
 
 def kind_of(name: str) -> Kind | None:

@@ -22,7 +22,7 @@ _POINTERS = {
     "git lfs pull": re.compile(rb"version https?://\S+/spec/v\d+\s+(?:.*\n)*?oid sha256:[0-9a-f]{64}\s+size \d+\s*"),
     "git annex get": re.compile(rb"/annex/objects/\S+\s*"),
 }
-"""Contents of files that stand for a file elsewhere, by the command that fetches it."""
+"""Patterns of pointer files, by the command that fetches the file that they point to."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LeftOut:
     """Path relative to the folder. It ends in a slash for a folder, which is left out with everything in it."""
     reason: str
     bytes: int | None
-    """None for anything but a file."""
+    """Size of the file. None for a folder or anything else that is not a file."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """The training documents, or the held-out ones."""
+    """The record of one split: training or validation."""
 
     documents: int
     tokens: int
@@ -77,8 +77,8 @@ class Manifest:
     train: SplitRecord
     heldout: SplitRecord
     unknown: int | None = None
-    """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None: made by a version that did not
-    count them."""
+    """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None: the corpus was prepared by a version
+    that did not count them."""
 
     @property
     def tokens(self) -> int:
@@ -121,12 +121,14 @@ def read_manifest(folder: Path) -> Manifest:
 def _check(manifest: Manifest) -> None:
     tokenizer = manifest.tokenizer
     if not 0 <= tokenizer.end_of_text_id < tokenizer.vocab_size <= 2**32:
-        raise ValueError(f"tokenizer: token {tokenizer.end_of_text_id} of {tokenizer.vocab_size}")
+        end, size = tokenizer.end_of_text_id, tokenizer.vocab_size
+        raise ValueError(f"tokenizer: end_of_text_id={end} is not possible with vocab_size={size}")
     if manifest.unknown is not None and manifest.unknown < 0:
         raise ValueError(f"unknown={manifest.unknown}")
     for split in (manifest.train, manifest.heldout):
         if split.documents < 1 or split.tokens < 1 or split.utf8_bytes < 0:
-            raise ValueError(f"a split of {split.documents} documents, {split.tokens} tokens, {split.utf8_bytes} bytes")
+            counts = f"{split.documents} documents, {split.tokens} tokens and {split.utf8_bytes} bytes"
+            raise ValueError(f"a split cannot have {counts}")
         for shard in split.shards:
             check_file_name(shard.file)
 

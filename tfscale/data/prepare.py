@@ -171,10 +171,10 @@ class _Preparation:
         )
         if not found.train or not found.heldout:
             raise DataError(
-                f"heldout_fraction={self._spec.heldout_fraction}: of {found.train + found.heldout:,} distinct "
-                f"documents {found.train:,} are for training and {found.heldout:,} held out (left out: "
+                f"data.validation={self._spec.heldout_fraction}: of {found.train + found.heldout:,} distinct "
+                f"documents {found.train:,} are for training and {found.heldout:,} for validation (left out: "
                 f"{found.empty:,} empty, {found.duplicates:,} duplicates). Both need one at least: give more "
-                "documents (a .txt file is one, a line of .jsonl is one), or another heldout_fraction or split_seed."
+                "documents (a .txt file is one, a line of .jsonl is one), another data.validation or data.split_seed."
             )
         return found
 
@@ -211,7 +211,7 @@ class _Preparation:
     def _assemble(
         self, pieces: Pieces, encoded: list[Encoded], tokenizer: Tokenizer
     ) -> tuple[dict[str, Path], SplitRecord, SplitRecord]:
-        """Return the files of the shards by name, and the records of training and held-out documents."""
+        """Return the files of the shards by name, and the records of the training and validation documents."""
         ordered = self._work / "heldout.tokens"
         heldout = write_heldout(encoded, ordered)
         train_files = [(part.train, part.train_tokens) for part in encoded]

@@ -22,7 +22,7 @@ class PreparedData:
 
     @property
     def heldout_bytes_per_token(self) -> float:
-        """UTF-8 bytes of held-out text per token. An end-of-text token counts as one byte."""
+        """UTF-8 bytes of validation text per token. An end-of-text token counts as one byte."""
         return self.manifest.heldout.bytes_per_token
 
 

@@ -22,8 +22,8 @@ class Report:
 
 
 Progress = Callable[[Report], None]
-"""A function that is called a few times per second at most, and at the beginning and the end of each phase."""
+"""A callback for reports, called when a phase begins or ends and a few times per second at most in between."""
 
 
 def silent(report: Report) -> None:
-    """Do nothing with a report."""
+    """Ignore the report."""

@@ -45,7 +45,7 @@ class Scanned:
     digest: NDArray[np.uint8]
     """[n, 32]: SHA-256 of the text."""
     draw: NDArray[np.uint64]
-    """[n]: draw that decides whether the document is held out."""
+    """[n]: draw that decides whether the document is for validation."""
     place: NDArray[np.uint32]
     """[n]: number of the document in the part, not counting empty ones."""
     bytes: NDArray[np.uint64]
@@ -67,13 +67,13 @@ def scan(part: Part, split_seed: int, piece: Piece) -> Scan:
 
 def draw(seed: int, digest: bytes) -> int:
     """Return a number below 2^64 that depends on nothing but the split's seed and the SHA-256 of a document's text. The
-    documents that draw less than `limit` are held out."""
+    documents whose draw is below `limit` are for validation."""
     return int.from_bytes(hashlib.sha256(f"{seed}:".encode() + digest).digest()[:8], "big")
 
 
 def limit(heldout_fraction: float) -> int:
-    """Return the limit below which about this fraction of all documents draws. The documents of a smaller fraction are
-    among those of a larger one."""
+    """Return the limit below which the draws of about this fraction of all documents are. The documents below the limit
+    of a smaller fraction are a subset of those below the limit of a larger one."""
     return math.ceil(heldout_fraction * 2**64)
 
 
@@ -131,6 +131,6 @@ class _PartProgress:
 
 
 def sort_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the first 16 bytes of each digest, which tell documents apart, as two numbers that sort the same way."""
+    """Return the first 16 bytes of each digest, which identify documents, as two numbers that sort the same way."""
     words = np.ascontiguousarray(digests[:, :16]).view(">u8").astype(np.uint64)
     return words[:, 0], words[:, 1]

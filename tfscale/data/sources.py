@@ -118,7 +118,7 @@ class CorpusSpec:
     source: str
     """A name in SOURCES."""
     tokenizer: TokenizerSpec | None = None
-    """None for a source that was tokenized before."""
+    """Tokenizer of the text. None: the source is already tokenized."""
     path: str | None = None
     text_key: str = "text"
     """Key of the text in a JSON object, or its column in Parquet."""
@@ -131,11 +131,11 @@ class CorpusSpec:
     heldout_fraction: float = 0.05
     """Fraction of the documents that are held out for validation."""
     split_seed: int = 0
-    """Decides which documents are held out."""
+    """Seed that decides which documents are held out for validation."""
 
     @property
     def path_exists(self) -> bool:
-        """True if the path is set and there."""
+        """True if the path is set and exists."""
         return self.path is not None and Path(self.path).exists()
 
     def __post_init__(self) -> None:

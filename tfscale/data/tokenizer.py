@@ -72,7 +72,7 @@ class TokenizerSpec:
 
     @property
     def path_exists(self) -> bool:
-        """True if the path is set and there."""
+        """True if the path is set and exists."""
         return self.path is not None and Path(self.path).exists()
 
     def missing(self) -> list[str]:

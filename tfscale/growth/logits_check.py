@@ -36,7 +36,7 @@ def compare(parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded:
     """Run both checkpoints, one after the other, on `inputs` and `targets` [batch, context].
 
     Args:
-        rounded: whether the child's weights are parts of its parent's, which float32 had to round.
+        rounded: True if the child's weights are fractions of its parent's, which float32 had to round.
     """
     config, _ = checkpoint.read_state(child)
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32

@@ -60,17 +60,17 @@ class Growth(ABC):
 
     @property
     def rounds(self) -> bool:
-        """Whether weights of the child are fractions of its parent's, which float32 has to round."""
+        """True if weights of the child are fractions of its parent's, which float32 has to round."""
         return False
 
     @property
     def carries(self) -> bool:
-        """Whether the child begins with its parent's optimizer state and step count; else it starts empty."""
+        """True if the child begins with its parent's optimizer state and step count, False if it begins without."""
         return True
 
     @property
     def splits_rates(self) -> bool:
-        """Whether old and new rows have learning rates of their own, as `rates_of` then says."""
+        """True if old and new rows have separate learning rates, which `rates_of` returns."""
         return False
 
     @abstractmethod

@@ -83,7 +83,10 @@ class _Tensors(Mapping[str, Tensor]):
 def _model(path: Path) -> ModelConfig:
     values = _json(path)
     if values.get("model_type") != MODEL_TYPE:
-        raise UserFault([f"{path}: model_type={values.get('model_type')!r}; only tfscale's own models are read back"])
+        found = values.get("model_type")
+        raise UserFault(
+            [f"{path}: model_type={found!r}: must be {MODEL_TYPE}, because only exports of tfscale can be imported"]
+        )
     try:
         model = from_dict(values["tfscale"])
         check_fields(model)

@@ -68,5 +68,6 @@ def tokenizer_of(stage: Finished) -> Tokenizer:
         tokenizer = load_tokenizer(path)
     rows = stage.spec.model.vocab_size
     if tokenizer.vocab_size > rows:
-        raise UserFault([f"{path}: has {tokenizer.vocab_size} entries, the stage's model {rows}"])
+        entries = tokenizer.vocab_size
+        raise UserFault([f"{path}: has {entries} entries, but the vocabulary of the stage's model has only {rows}"])
     return tokenizer

@@ -123,7 +123,8 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
             ValueError: `inputs_embeds` or `output_attentions`, which this model does not have.
         """
         if unknown := [name for name in others if name not in _IMPLIED]:
-            raise TypeError(f"forward() has no argument {', '.join(unknown)}; it has {', '.join(_arguments())}")
+            allowed = ", ".join(_arguments())
+            raise TypeError(f"forward() got unexpected arguments: {', '.join(unknown)}; allowed: {allowed}")
         if cache is not None and past_key_values is not None:
             raise TypeError("forward(): cache and past_key_values are two names of one argument; give one of them")
         if inputs_embeds is not None:
@@ -161,7 +162,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: always.
         """
-        raise ValueError("the vocabulary of a tfscale model is fixed; choose model.vocab_size when it is trained")
+        raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize the parameters that a module of the model holds itself."""

@@ -154,7 +154,7 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
         what = next(iter(str(error).strip().splitlines()), repr(error))
         raise UserFault([f"{file}: cannot be read as weights alone, without running code: {what}"]) from error
     if not isinstance(held, dict):
-        raise UserFault([f"{file}: holds a {type(held).__name__}; a state dict is needed"])
+        raise UserFault([f"{file}: must be a state dict, not a {type(held).__name__}"])
     others = [str(name) for name, value in held.items() if not isinstance(value, Tensor)]
     if others:
         raise UserFault([f"{file}: holds more than tensors ({', '.join(others)}); a state dict is needed"])

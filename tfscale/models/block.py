@@ -16,7 +16,7 @@ class Block(nn.Module):
         qkv: projection of [..., d_model] to queries, keys and values [..., 3, d_model].
         output: projection of the attention's result, [..., d_model] to [..., d_model].
         ffn: feed-forward network, [..., d_model] to [..., d_model].
-        norm_gains: whether the norms have gains; they never have biases.
+        norm_gains: give the norms gains; they never have biases.
     """
 
     def __init__(

@@ -35,11 +35,11 @@ class ModelConfig(ABC):
     family: ClassVar[str]
     """Name in `tfscale.models.families.FAMILIES`."""
     title: ClassVar[str]
-    """Name in prose."""
+    """Name of the family in running text."""
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "blocks")
     """Modes of activation checkpointing that this family has, cheapest first."""
     keeps_casts: ClassVar[bool] = True
-    """Whether autocast keeps copies of a block's matrices in bf16 for the backward pass."""
+    """True if autocast keeps bf16 copies of a block's matrices for the backward pass."""
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "d_model", "n_head", "vocab_size", "context"):
@@ -108,7 +108,7 @@ class ModelConfig(ABC):
 
     @property
     def shape(self) -> tuple[str, str]:
-        """Heading and value of a table row that tells sizes of this family apart."""
+        """Heading and value of the table row that distinguishes the sizes of this family."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property

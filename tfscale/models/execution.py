@@ -18,7 +18,7 @@ class Execution:
     """Bytes per value in the forward pass: 4 in float32, 2 under bf16 autocast."""
     recompute: Recompute = "none"
     in_backward: bool = False
-    """Whether a weight is updated, and its gradient dropped, as soon as the backward pass has computed it."""
+    """True if each weight is updated, and its gradient freed, as soon as the gradient is computed."""
     shards: int = 1
     """Number of devices that weights, gradients and optimizer state are sharded over (FSDP)."""
     device: str = "cpu"

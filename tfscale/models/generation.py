@@ -16,7 +16,7 @@ class Sampling:
     """Settings by which the next token is drawn."""
 
     temperature: float = 0.8
-    """0: always the most likely token."""
+    """Sampling temperature; 0: always the most likely token."""
     top_k: int = 0
     """Draw among the k most likely tokens; 0: among all."""
     top_p: float = 1.0

@@ -90,7 +90,7 @@ class Pattention(nn.Module):
     """Projection made of parameter tokens. `keys` [n, d_in] and `values` [n, d_out] are its only parameters."""
 
     recompute = False
-    """Whether the backward pass computes the scores again."""
+    """True if the backward pass recomputes the scores (activation checkpointing)."""
 
     def __init__(self, d_in: int, d_out: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()

@@ -124,7 +124,7 @@ class _TiledPattention(torch.autograd.Function):
 def _through_values(
     w: Tensor, vs: Sequence[Tensor], d_out: Tensor, d_vs: Sequence[Tensor], d_w: Tensor, first: bool
 ) -> None:
-    """Write the gradient of the weights w, and add to that of the values."""
+    """Write the gradient of the weights w, and accumulate the gradients of the values."""
     for v, d_v, each, d_each, d_result in zip(vs, d_vs, w.unbind(1), d_w.unbind(1), d_out.unbind(1), strict=True):
         add_product(d_v, each.T, d_result, first)
         torch.mm(d_result, v.T, out=d_each)
@@ -133,7 +133,7 @@ def _through_values(
 def _through_keys(
     x: Tensor, ks: Sequence[Tensor], d_scores: Tensor, d_ks: Sequence[Tensor], d_x: Tensor, first: bool
 ) -> None:
-    """Write the gradient of x, and add to that of the keys."""
+    """Write the gradient of x, and accumulate the gradients of the keys."""
     last_first = reversed(list(zip(ks, d_ks, d_scores.unbind(1), strict=True)))  # the order in which autograd adds them
     for number, (k, d_k, d_each) in enumerate(last_first):
         add_product(d_x, d_each, k, first=number == 0)

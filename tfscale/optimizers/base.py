@@ -1,4 +1,4 @@
-"""Optimizers: the settings of one, and what follows from them. `tfscale.optimizers.adamw` is the shipped one.
+"""Optimizer settings, and the quantities that follow from them. `tfscale.optimizers.adamw` is the shipped optimizer.
 
 Planning and checking read these classes too, so torch is imported only where it is used.
 """
@@ -43,10 +43,10 @@ class Optimizer(ABC):
     name: ClassVar[str]
     """Name in `OPTIMIZERS`."""
     row_wise: ClassVar[bool] = False
-    """Whether the update of a row of a matrix depends on no other row, and is linear in the learning rate but for a
-    decay of lr * weight_decay. Growth can then give old and new rows rates of their own."""
+    """True if the update of a matrix row depends on no other row and, apart from a decay of lr * weight_decay, is
+    linear in the learning rate. Growth can then give old and new rows separate learning rates."""
     weight_wise: ClassVar[bool] = True
-    """Whether the update of a weight depends on no other weight, so that it can take place in the backward pass."""
+    """True if the update of a weight depends on no other weight, so that it can take place in the backward pass."""
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"]) -> Sequence["torch.optim.Optimizer"]:

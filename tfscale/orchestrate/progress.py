@@ -30,7 +30,7 @@ class Sample(NamedTuple):
     flops: float
     """Model FLOPs of the lineage, parents included."""
     loss: float
-    """In nats per token."""
+    """Training loss in nats per token."""
 
 
 @dataclass(frozen=True)

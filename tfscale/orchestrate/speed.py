@@ -13,7 +13,7 @@ class Speed:
     """The speed of a finished stage."""
 
     family: str
-    """tokenformer or transformer."""
+    """Model family, such as tokenformer or transformer."""
     parameters: int
     host: str
     device: str

@@ -22,7 +22,7 @@ _COMMON = ("kind", "title", "lr")
 
 
 class ArmKind(ABC):
-    """A kind of arm: which settings have a meaning for it, and which stages it takes.
+    """A kind of arm. It defines the settings that apply to the arm and the stages that the arm consists of.
 
     Args:
         part: settings of the arm, under `baseline.arms.NAME`.
@@ -31,11 +31,11 @@ class ArmKind(ABC):
     settings: ClassVar[Collection[str]] = ()
     """Fields of `ArmPart` that have a meaning beside `kind`, `title` and `lr`."""
     from_scratch: ClassVar[bool] = False
-    """Whether every stage is a run of its own from scratch, so that a scaling law can be fitted to them."""
+    """True if every stage is trained from scratch, so that a scaling law can be fitted to the stages."""
     one_model: ClassVar[bool] = False
-    """Whether all stages train the chain's first model, whatever their size is called."""
+    """True if all stages train the chain's first model, whatever size they are named after."""
     own_rate: ClassVar[bool] = False
-    """Whether `tfscale tune` looks for a learning rate of the arm's own."""
+    """True if `tfscale tune` searches for a separate learning rate for the arm."""
 
     def __init__(self, part: ArmPart) -> None:
         self.part = part

@@ -20,7 +20,7 @@ class Arm:
     """Name in `tfscale.plan.arm_kind.ARM_KINDS`; `chain`, where each stage grows out of the one before, is also that of
     the chain itself."""
     stages: tuple[Stage, ...]
-    """In order, parents before children. Stages of one size are replicates: the same run but for its seed."""
+    """Stages, parents before children. Stages of one size are replicates: runs that differ only in their seed."""
 
     @property
     def key(self) -> str:

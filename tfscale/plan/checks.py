@@ -1,5 +1,5 @@
-"""Rules between settings, checked when an experiment is composed: before anything is written or launched. What a single
-value may be stands with its type in `tfscale.config.schema`."""
+"""Rules between settings, checked when an experiment is composed: before anything is written or launched. The allowed
+values of a single setting are declared with its type in `tfscale.config.schema`."""
 
 import re
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
                 f"{key}.tokens",
                 tokens,
                 f"must be at least one batch, optim.batch_tokens={batch}",
-                "to set it, or schedule.growth_tokens for all grown stages",
+                "a larger value, or schedule.growth_tokens=... for all grown stages",
                 reads=("optim.batch_tokens", "schedule.growth_tokens"),
             )
         shape = part.transformer
@@ -119,7 +119,7 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
-    """Why so many ranks cannot share a batch, with the next numbers that can."""
+    """Return a fault if this number of ranks cannot share a batch, with the nearest numbers that can."""
     sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
     if ranks < 2 or sequences % ranks == 0:
         return []

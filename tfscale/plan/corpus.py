@@ -32,7 +32,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus as a plan needs it."""
+    """The facts about a corpus that a plan needs."""
 
     spec: CorpusSpec
     fingerprint: str
@@ -158,8 +158,8 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
     )
     if len(data.heldout) <= start + asked:
         behind = f", of which data.validation_start={start} leaves out the first" if start else ""
-        there = f"the held-out documents have {len(data.heldout):,} tokens{behind}"
-        raise UserFault([Fault("data.validation_tokens", asked, there, "fewer, or a larger data.validation")])
+        there = f"the validation documents have only {len(data.heldout):,} tokens{behind}"
+        raise UserFault([Fault("data.validation_tokens", asked, there, "fewer tokens, or a larger data.validation")])
     if len(data.train) <= context:
         rule = f"the training documents have only {len(data.train):,} tokens"
         raise UserFault([Fault("model.context", context, rule)])

@@ -33,8 +33,8 @@ def peak(name: str, precision: str) -> float | None:
 
 
 def mfu(name: str, precision: str, flops_per_second: float, devices: int) -> float | None:
-    """Model FLOPs utilisation of a training: its model FLOPs a second over the peak of its devices together; None where
-    the device is not known."""
+    """Model FLOPs utilisation of training: model FLOPs per second over the peak of all devices together; None if the
+    device is not known."""
     top = peak(name, precision)
     return None if top is None else flops_per_second / (top * devices)
 

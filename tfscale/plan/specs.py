@@ -1,4 +1,4 @@
-"""From an experiment to the spec of a stage."""
+"""Construction of the specs of stages from an experiment."""
 
 from dataclasses import fields, replace
 
@@ -52,7 +52,7 @@ class Specs:
         return self.ending(spec, part)
 
     def ending(self, spec: StageSpec, part: StagePart) -> StageSpec:
-        """The chain's stage with the rule that ends it; without one as it was."""
+        """Return the spec with the rule that ends the stage, or the spec unchanged if no rule applies."""
         when = self.experiment.schedule.grow_when
         if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
             return spec
@@ -142,7 +142,7 @@ def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
-    """A TokenFormer of a stage's size that did not grow: one group a layer, tau of its count."""
+    """Return a TokenFormer of a stage's size from scratch: one group per layer, with the default tau."""
     model = experiment.model
     qkv, out, ffn = (
         (TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts
@@ -210,7 +210,7 @@ def lanes(experiment: Experiment) -> int:
 
 
 def humanize(count: int) -> str:
-    """123.6M, 16.4K."""
+    """Return a count in short form, such as 123.6M or 16.4K."""
     for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
         if count >= size:
             return f"{count / size:,.1f}{unit}"

@@ -28,7 +28,7 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Seconds of the whole step."""
         return max(self.compute, self.communication) + self.update
 
 
@@ -40,18 +40,18 @@ class Prediction:
     tokens: int
     batch_tokens: int
     flops_per_token: int
-    """Model FLOPs of training on it."""
+    """Model FLOPs of training on one token."""
     layout: Layout
     accumulation: int
     """Micro-batches of a batch, on each device."""
     memory: Memory
     machine: Machine
     step: Step | None
-    """None: the device is not known."""
+    """Predicted time of a step. None: the device is not known."""
     measured: bool
-    """Whether the arithmetic's speed is that of finished stages on such a device, or an assumed share of the peak."""
+    """True if the compute speed was measured on finished stages, False if it is an assumed share of the peak."""
     elsewhere: bool = False
-    """Whether the stage was trained elsewhere, and takes no time here."""
+    """True if the stage was trained elsewhere and takes no time here."""
 
     @property
     def steps(self) -> int:
@@ -65,7 +65,7 @@ class Prediction:
 
     @property
     def fits(self) -> bool:
-        """Whether the device's memory is enough."""
+        """True if the stage fits into the device's memory."""
         return self.machine.holds(self.memory)
 
     @property
@@ -93,7 +93,7 @@ class Prediction:
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """At the boards' power limit; hosts, network and cooling not counted."""
+        """Energy in kWh at the boards' power limit, without hosts, network and cooling."""
         watts = self.machine.facts.watts
         return None if self.device_hours is None or watts is None else self.device_hours * watts / 1000
 
@@ -128,8 +128,8 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
 
 
 def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
-    """Model FLOP/s a device of finished stages like this one: its family and precision, half to twice its size, on such
-    a device (on a CPU: of this host)."""
+    """Return the model FLOP/s per device of finished stages like this one: of its family and precision, of half to
+    twice its size, on such a device (on a CPU: this host)."""
     count = parameters(spec.model)
     rates = sorted(
         speed.flops_per_second / speed.devices
@@ -202,8 +202,8 @@ def _ring(count: float, members: int) -> float:
 
 
 def _bus(machine: Machine, hosts: int) -> float:
-    """Bytes a second along a ring of devices: inside a host at the speed of its links; between hosts as many rings as
-    there are devices share the hosts' network. Infinite where the device's file says nothing."""
+    """Return the bytes per second along a ring of devices. Inside a host this is the speed of the links; between hosts
+    the network is shared by as many rings as a host has devices. Infinite if the device's file gives no speed."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

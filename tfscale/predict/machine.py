@@ -34,9 +34,9 @@ class Machine(Hardware):
     most: int = 1
     """Devices that could be asked for."""
     cluster: bool = False
-    """Whether devices are requested by the host."""
+    """True if devices are requested in whole hosts, as on a Slurm cluster."""
     measured: bool = True
-    """Whether the peak was measured just now; else it is the datasheet's."""
+    """True if the peak was measured just now, False if it is taken from the datasheet."""
     facts: DevicePart = field(default_factory=DevicePart)
     """Datasheet, price and the assumed MFU."""
     names: tuple[str, ...] = ()

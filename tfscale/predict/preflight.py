@@ -85,7 +85,7 @@ def shortage(spec: StageSpec, prediction: Prediction) -> str:
     settings = cheapest_fix(spec, machine)
     remedy = f"it would fit with {' '.join(settings)}" if settings else "use a larger device"
     return (
-        f"{spec.label} needs {gigabytes(prediction.memory.total)} a device with {held}, and of the "
+        f"{spec.label} needs {gigabytes(prediction.memory.total)} per device with {held}, but of the "
         f"{gigabytes(machine.memory)} of {machine.name} {MEMORY_SHARE:.0%} may be planned with; {remedy}"
     )
 
@@ -108,11 +108,7 @@ def _unwritable(runs: Path) -> list[Fault]:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():
-        return [
-            Fault("runs", runs, f"must lie in a folder that can be written, and {folder} is none", "another runs=...")
-        ]
+        return [Fault("runs", runs, f"must be in a writable folder, but {folder} is not a folder", "another runs=...")]
     if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
-        return [
-            Fault("runs", runs, f"must lie in a folder that can be written, and {folder} cannot", "another runs=...")
-        ]
+        return [Fault("runs", runs, f"must be in a writable folder, but {folder} is not writable", "another runs=...")]
     return []

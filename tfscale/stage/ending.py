@@ -1,8 +1,8 @@
-"""When a stage ends whose length is not only a budget: a pure function of what its evaluations said.
+"""The end of a stage that a rule may end before its budget is spent: a pure function of its validation losses.
 
-The stage's learning rate is constant after the warm-up while its held-out loss is looked at every so many tokens. As
-soon as a rule holds, the end is fixed: with `wsd` the rate then falls over the stage's last fraction `decay`, with
-`constant` the stage ends at once. A stage never gets more than its budget.
+The learning rate is constant after the warm-up, and the validation loss is checked at regular intervals. As soon as the
+rule holds, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction `decay` of
+the stage, with `constant` the stage ends at once. A stage never exceeds its budget.
 """
 
 import math
@@ -14,7 +14,7 @@ from tfscale.stage.spec import EndingSpec, StageSpec, steps_of
 FEWEST_POINTS = 4
 """Fewest evaluations that a curve of three parameters is fitted to."""
 _EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
-"""0.02 to 2.5."""
+"""Exponents b that are tried for the curve, from 0.02 to 2.5."""
 
 
 def looks_at(spec: StageSpec, step: int) -> bool:
@@ -26,7 +26,7 @@ def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
     """The stage's last step, as soon as it is decided.
 
     Args:
-        losses: held-out loss in nats by step, of all evaluations so far.
+        losses: validation losses in nats by step, of all evaluations so far.
     """
     if spec.ending is None:
         return spec.steps
@@ -53,7 +53,7 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
     `predicted_gain`: by a curve fitted to the looks, all that is left of the budget would lower it by less than that.
 
     Args:
-        looks: tokens and held-out loss in nats, from the end of the warm-up on.
+        looks: tokens and validation loss in nats of each evaluation after the warm-up.
     """
     if ending.rule == "plateau":
         return len(looks) > ending.looks and looks[-1 - ending.looks][1] - looks[-1][1] < ending.least

@@ -19,7 +19,7 @@ class Stage:
     """The size of the schedule that it belongs to, such as 354M: stages of one size are compared with each other."""
     key: str
     path: Path
-    """Its folder, `runs/stages/<label>-<key>`; it may not exist yet."""
+    """The stage's folder, `runs/stages/<label>-<key>`; it may not exist yet."""
     spec: StageSpec
 
 

@@ -29,9 +29,9 @@ class BlockLosses:
     """The final evaluation by blocks."""
 
     tokens: NDArray[np.float64]
-    """[blocks]"""
+    """[blocks], number of tokens."""
     losses: NDArray[np.float64]
-    """[blocks], sums in nats."""
+    """[blocks], sum of the losses in nats."""
 
 
 def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequence[float]) -> None:
@@ -69,7 +69,7 @@ def _check(blocks: BlockLosses, step: int, expected_step: int, expected_loss: fl
     if not (np.isfinite(blocks.losses).all() and (blocks.tokens > 0).all()):
         raise ValueError("every block needs tokens and a finite loss")
     if step != expected_step:
-        raise ValueError(f"it is of step {step}, the final evaluation of step {expected_step}")
+        raise ValueError(f"it is of step {step}, but the final evaluation is of step {expected_step}")
     loss = float(blocks.losses.sum() / blocks.tokens.sum())
     if not math.isclose(loss, expected_loss, rel_tol=TOLERANCE):
-        raise ValueError(f"its mean loss is {loss}, the final evaluation's {expected_loss}")
+        raise ValueError(f"its mean loss is {loss}, but that of the final evaluation is {expected_loss}")

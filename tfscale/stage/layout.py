@@ -1,7 +1,7 @@
-"""How a stage is laid out on its devices: sharding, activation checkpointing and micro-batch.
+"""The layout of a stage on its devices: sharding, activation checkpointing and micro-batch.
 
-Planning and training choose by the same rules. A plan knows the whole memory of a device, or nothing of it; training
-knows what is free. Nothing here needs torch.
+Planning and training choose by the same rules. A plan knows the total memory of a device or nothing about it; training
+knows how much memory is free. Nothing here needs torch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ Sharding = Literal["none", "full", "hybrid"]
 devices of a host (HSDP)."""
 
 EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 16_384}
-"""Tokens of one forward pass of an evaluation, if so many fit: more are slower on a CPU, whose caches they leave."""
+"""Tokens per forward pass of an evaluation, if that many fit. More would exceed the caches of a CPU and be slower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Layout:
     evaluation_batch: int
     """Sequences that a device holds at once in evaluations."""
     micro_batch_by: Literal["set", "as before", "whole batch", "memory model", "dry step"]
-    """How the micro-batch was chosen."""
+    """Origin of the micro-batch size."""
     lanes: int = 1
     """Batches that an evaluation works on at the same time."""
 

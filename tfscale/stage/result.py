@@ -23,7 +23,7 @@ class FinalEvaluation:
     """The validation of a stage's final model; non-finite where it diverged."""
 
     loss: float = field(metadata=_MAY_DIVERGE)
-    """In nats per token."""
+    """Validation loss in nats per token."""
     perplexity: float = field(metadata=_MAY_DIVERGE)
     bits_per_byte: float = field(metadata=_MAY_DIVERGE)
     heldout_tokens: int | None = None
@@ -51,7 +51,7 @@ class Result:
     totals: Totals
     """The cost of the lineage when it ended."""
     eval: FinalEvaluation | None
-    """None for a model that was imported without a corpus."""
+    """Final evaluation. None for a model that was imported without a corpus."""
     checkpoint: str
     """Name of the final checkpoint's folder."""
     non_finite: int = 0
@@ -96,7 +96,7 @@ def read_result(stage_dir: Path) -> Result:
     """Read done.json.
 
     Raises:
-        ValueError: the stage is not finished, or the file is not the end of a stage; the message names it.
+        ValueError: the stage is not finished, or the file is not a valid done.json; the message names the file.
     """
     path = stage_dir / DONE_FILE
     if not path.exists():

@@ -24,13 +24,14 @@ class RunOptions:
     """The part of the model whose activations the backward pass computes again instead of storing them. auto: none,
     unless one sequence would not fit otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
-    """With several processes: none keeps the whole model on each (DDP), full shards it over all (FSDP2), hybrid over
-    those of a host (HSDP). auto: none if the model fits on each, else full."""
+    """Sharding of the model over several processes. none: each has the whole model (DDP). full: sharded over all
+    processes (FSDP2). hybrid: sharded over the processes of each host (HSDP). auto: none if the whole model fits,
+    otherwise full."""
     update: Literal["whole", "in_backward"] = "whole"
     """in_backward: weights are updated inside the backward pass and gradients dropped at once, for little memory; it
     needs the whole batch as one micro-batch, one process and optim.clip=0."""
     log_tokens: Amount = 0
-    """Tokens between two training metrics; 0: a hundred per stage."""
+    """Tokens between two logged training metrics; 0: log 100 times per stage."""
     eval_tokens: Amount = 0
     """Tokens between two evaluations; 0: ten per stage, or as few as take a tenth of its training, five at least. The
     end of a stage is always evaluated, and a grown model before its first step."""

@@ -1,6 +1,6 @@
 """The contract of one stage: what `stage.yaml` says. The orchestrator writes it, `python -m tfscale.training` obeys it.
 
-`stage.yaml` is written in the JSON subset of YAML, so that the training room needs no YAML parser.
+`stage.yaml` is written in the JSON subset of YAML, so that the training package needs no YAML parser.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which tokens, in which order."""
+    """The tokens that a stage reads, and their order."""
 
     fingerprint: str
     """Identity of the prepared corpus: its source, tokenizer and split."""
@@ -37,9 +37,9 @@ class DataSpec:
     start: Natural
     """Position in the order, in tokens, of the stage's first batch."""
     heldout_tokens: int
-    """Evaluation reads this many tokens of the held-out split, always the same ones."""
+    """Number of validation tokens that every evaluation reads; always the same ones."""
     heldout_start: Natural = 0
-    """Position in the held-out split of the first of them."""
+    """Position of the first of these tokens in the validation split."""
 
 
 @dataclass(frozen=True)
@@ -66,27 +66,27 @@ class RateSpec:
     old: float
     """Factor of the learning rate of what the parent trained, at the start."""
     old_ramp_tokens: int
-    """Over which it rises linearly to 1; 0: it stays."""
+    """Tokens over which `old` rises linearly to 1; 0: it stays as it is."""
     frozen_tokens: int
     """Tokens during which the rate of the old weights is 0. They count towards the ramp."""
     new: float
     """Factor of the learning rate of new rows."""
     per_row_bias: bool
-    """Whether AdamW's bias correction counts the steps of new rows from the growth."""
+    """True if AdamW's bias correction counts the steps of new rows from the growth on."""
     new_second_moment: bool
-    """Whether the bias correction of the second moment counts so too, because it began empty."""
+    """True if this also applies to the second moment, because that of new rows began empty."""
 
 
 @dataclass(frozen=True)
 class EndingSpec:
-    """When a stage ends, if not with its budget (`tfscale.stage.ending`). The held-out loss is looked at every
-    `every_tokens` tokens."""
+    """The rule that may end a stage before its budget is spent (`tfscale.stage.ending`). The validation loss is checked
+    every `every_tokens` tokens."""
 
     rule: Literal["plateau", "predicted_gain"]
     every_tokens: Count
     """A multiple of the stage's batch_tokens."""
     least: Positive
-    """Nats."""
+    """Smallest improvement of the validation loss that counts, in nats."""
     looks: Count
     most_tokens: Count
     """The stage's budget: it never gets more."""
@@ -94,7 +94,7 @@ class EndingSpec:
 
 @dataclass(frozen=True)
 class RunSpec(RunOptions):
-    """How the stage is run. Nothing here is part of the stage's key."""
+    """Run options of a stage. None of them is part of the stage's key."""
 
     data_dir: str = field(kw_only=True)
     """Folder of the prepared corpus, absolute or relative to the stage's folder."""
@@ -107,7 +107,7 @@ class StageSpec:
     """One stage of training."""
 
     label: str
-    """For people; not part of the key."""
+    """Name of the stage for people; not part of its key."""
     model: ModelConfig
     data: DataSpec
     tokens: Natural
@@ -122,16 +122,16 @@ class StageSpec:
     parent: str | None = None
     """Key of the stage that this one starts from."""
     parent_dir: str | None = None
-    """Its folder, absolute or relative to this stage's folder. Not part of the key."""
+    """Folder of the parent, absolute or relative to this stage's folder. Not part of the key."""
     growth: dict[str, Any] | None = field(default=None)
-    """The growth recipe, read by the growth room alone."""
+    """The growth recipe, which only the growth package reads."""
     rates: RateSpec | None = None
-    """None: one learning rate for all weights."""
+    """Separate learning rates of old and new rows. None: one learning rate for all weights."""
     ending: EndingSpec | None = None
-    """None: it ends with its budget."""
+    """Rule that may end the stage early. None: the stage ends when its budget is spent."""
     parent_ending: bool = False
-    """Whether the parent's end was decided by a rule. Where its text and its learning rate stopped then follows from
-    its key, and is no part of this stage's."""
+    """True if a rule decided the end of the parent. Its last position in the text and its last learning rate then
+    follow from its key and are not part of the key of this stage."""
     init_from: str | None = None
     """SHA-256 of weights that were taken over from elsewhere: the stage was trained there, and here it is only
     evaluated. Its tokens are 0 where what they were is not known."""
@@ -142,7 +142,7 @@ class StageSpec:
 
     @property
     def inherits(self) -> bool:
-        """Whether the stage begins from existing weights: its parent's, or imported ones."""
+        """True if the stage begins from existing weights: its parent's, or imported ones."""
         return self.parent is not None or self.init_from is not None
 
     def from_scratch(self, model: ModelConfig, tokens: int) -> "StageSpec":
@@ -273,7 +273,7 @@ def _faults(spec: StageSpec) -> Iterator[str]:
     if spec.rates is not None and not spec.optimizer.row_wise:
         yield f"rates: must be null with optimizer.name={spec.optimizer.name}, which does not update rows on their own"
     if (spec.parent is None) != (spec.parent_dir is None) or (spec.parent is None) != (spec.growth is None):
-        yield "parent, parent_dir and growth: must stand together or not at all"
+        yield "parent, parent_dir and growth: must be set together or not at all"
 
 
 def _ending_faults(spec: StageSpec, ending: EndingSpec) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Mirrors of the stage folders at trackers such as MLflow. A mirror may lag behind the folders; it never says more."""
+"""Mirrors of the stage folders in trackers such as MLflow. A mirror may lag behind the folders, never the reverse."""

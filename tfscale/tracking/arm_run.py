@@ -59,8 +59,8 @@ class ArmRun:
         return [(run, is_done(run.stage), run.events()) for run in self.stage_runs()]
 
     def _is_one_lineage(self) -> bool:
-        """Return True if each stage continues the one before. Independent stages each have a curve, and no common
-        one."""
+        """Return True if each stage continues the one before it. Independent stages have one curve each and none in
+        common."""
         stages = self.arm.stages
         return all(child.spec.parent == parent.key for parent, child in pairwise(stages))
 

@@ -23,7 +23,7 @@ class Mirror:
             seconds: time between two syncs.
         """
         self.fault: str | None = None
-        """Why the tracker is behind; None while it is not."""
+        """Reason why the tracker is behind; None while it is up to date."""
         self._tracker = tracker
         self._session = Session(tracker, experiment)
         self._arms = tuple(arms)

@@ -1,4 +1,4 @@
-"""What a stage has measured, as values of metrics over tokens or over compute."""
+"""The measurements of a stage, as values of metrics over tokens or over compute."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime

@@ -13,17 +13,17 @@ from tfscale.tracking.points import Point
 Status = Literal["running", "finished", "failed", "killed"]
 
 ROLE, ARM, ARM_KEY, KEY = "tfscale.role", "tfscale.arm", "tfscale.arm_key", "tfscale.key"
-"""Tags that tell a run from every other run of its experiment."""
+"""Tags that distinguish a run from every other run of its experiment."""
 
 
 def identity(tags: Mapping[str, str]) -> str:
-    """Return what a run is found by."""
+    """Return the text that identifies a run in its experiment."""
     return " ".join(tags[name] for name in (ROLE, ARM, ARM_KEY, KEY) if name in tags)
 
 
 @dataclass(frozen=True)
 class About:
-    """What a run is, known before it has begun."""
+    """The description of a run, which is known before the run begins."""
 
     name: str
     """The name that is shown."""
@@ -36,7 +36,7 @@ class About:
 
     @property
     def identity(self) -> str:
-        """What the run is found by."""
+        """Text that identifies the run in its experiment."""
         return identity(self.tags)
 
 
@@ -47,7 +47,7 @@ class Corpus:
     name: str
     fingerprint: str
     source: str
-    """JSON."""
+    """Source of the corpus, as JSON."""
     profile: str
     """JSON: documents and tokens of its splits."""
 
@@ -86,7 +86,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a run holds so far."""
+    """The contents of a run so far."""
 
     status: Status
     start: int
@@ -97,9 +97,9 @@ class Contents:
     params: dict[str, str] = field(default_factory=dict)
     """Settings that never change."""
     corpus: Corpus | None = None
-    """None: it reads nothing."""
+    """Corpus that the run reads. None: it reads none."""
     model: Model | None = None
-    """None: it has not finished, or is not a stage."""
+    """The finished stage's model. None: the run has not finished, or is not that of a stage."""
 
 
 class Run(Protocol):

@@ -128,7 +128,7 @@ def status_of(done: bool, events: list[Event]) -> Status:
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield nested values by dotted names, except None."""
+    """Yield nested values with their dotted names, leaving out None."""
     if isinstance(values, Mapping):
         for name, value in values.items():
             yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))

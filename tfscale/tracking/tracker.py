@@ -90,7 +90,7 @@ class Tracker(ABC):
     """
 
     title: ClassVar[str]
-    """For messages, such as MLflow."""
+    """Name of the tracker in messages, such as MLflow."""
 
     def __init__(self, runs: Path, uri: str | None) -> None:
         self.uri = uri or ""

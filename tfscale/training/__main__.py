@@ -57,7 +57,8 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
             alarm = Alarm(world, partial(_record_end, stage_dir))
     except (RuntimeError, ValueError) as fault:
         where = f"MASTER_ADDR={os.environ.get('MASTER_ADDR')}, MASTER_PORT={os.environ.get('MASTER_PORT')}"
-        print(f"{where}: must be where rank 0 listens for all ranks, which did not meet: {fault}", file=sys.stderr)
+        reason = f"must be the address at which rank 0 accepts all ranks; the ranks could not connect: {fault}"
+        print(f"{where}: {reason}", file=sys.stderr)
         return 1
     try:
         return _guarded(stage_dir, preempted, world, alarm)

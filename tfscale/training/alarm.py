@@ -1,8 +1,8 @@
-"""How a rank that fails tells why, before anybody goes.
+"""Reports of failures by the rank that fails, before any process exits.
 
-A rank that fails leaves the others waiting in a collective call, which nothing can be said in any more. So it leaves
-word in the key-value store that all ranks have met at. A thread of the leading rank looks there, writes the stage's
-`end` event, and ends its process; torchrun ends the rest.
+A rank that fails leaves the others waiting in a collective call, through which nothing can be sent any more. So it
+writes a report to the key-value store through which all ranks have connected. A thread of the leading rank polls the
+store, writes the stage's `end` event, and ends its process; torchrun ends the rest.
 """
 
 import json
@@ -20,7 +20,7 @@ from tfscale.training.world import Ranks
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
-"""How long a failing rank waits for the leading one to have written down why."""
+"""Longest time that a failing rank waits for the leading rank to record the failure."""
 FAILURE, TOLD = "failure", "told"
 
 
@@ -54,7 +54,7 @@ class Alarm:
             return
         failure = {"reason": reason, "message": f"rank {self._world.rank}: {message}"}
         end = time.monotonic() + PATIENCE_SECONDS
-        with suppress(RuntimeError):  # whoever holds the store is gone, and has told or cannot
+        with suppress(RuntimeError):  # the process that holds the store is gone; it has reported the failure, or cannot
             self._store.set(FAILURE, json.dumps(failure))
             while not self._store.check([TOLD]) and time.monotonic() < end:
                 time.sleep(POLL_SECONDS)
@@ -74,7 +74,7 @@ class Alarm:
             self._store.set(TOLD, "")
 
     def stop(self) -> None:
-        """The stage has ended well; nothing more is to be told."""
+        """Stop watching: the stage has ended well, and there is nothing to report."""
         self._over = True
 
     def _write(self, reason: str, message: str) -> None:

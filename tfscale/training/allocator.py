@@ -1,4 +1,4 @@
-"""How memory is handed out in a process that trains or grows; it is told when the process starts."""
+"""Memory allocator settings of processes that train or grow, as environment variables that are set when they start."""
 
 import platform
 import re
@@ -21,5 +21,6 @@ def allocator() -> dict[str, str]:
 
 
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-"""For torch: large tensors are made of large pages, where the system has them to give. A growth touches every tensor
-once, so that small pages are mostly faults; a step of training gains nothing by it and takes more memory."""
+"""Variables by which torch allocates large tensors in huge pages, where the system provides them. A growth touches
+every tensor once, so with small pages it would mostly wait for page faults; a training step gains nothing and takes
+more memory."""

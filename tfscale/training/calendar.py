@@ -1,5 +1,5 @@
-"""When a stage logs, evaluates, checkpoints and ends: functions of its spec and its steps, and for a stage that a rule
-ends, of its evaluations."""
+"""The calendar of a stage: the steps at which it logs, evaluates, saves checkpoints and ends. It depends on the spec
+alone or, if a rule ends the stage, also on the evaluations."""
 
 from collections.abc import Container, Mapping
 
@@ -7,14 +7,14 @@ from tfscale.stage.ending import end_of, looks_at
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
-"""After a growth, so many steps are logged one by one."""
+"""Number of steps after a growth that are logged one by one."""
 
 
 def evaluations_of(spec: StageSpec) -> int:
     """Return the number of evaluations, evenly spaced and the last at the end, of a stage whose settings leave it open:
     ten, or as many as take a tenth of its training, but five at least: costs at equal perplexity are read between them.
 
-    A held-out token goes forward only, which is a third of what a token of training takes.
+    A validation token needs a forward pass only, a third of the cost of a training token.
     """
     return max(5, min(10, 3 * spec.tokens // (10 * spec.data.heldout_tokens)))
 
@@ -54,7 +54,7 @@ class Calendar:
         """Set the end of the stage that the evaluations so far decide.
 
         Args:
-            losses: held-out loss by step.
+            losses: validation loss by step.
 
         Returns:
             Whether it is another end than before.

@@ -34,7 +34,7 @@ class Costs:
         return self._after(counters, self._seconds, self._joules, updated)
 
     def count_passed_over(self, counters: Counters) -> Counters:
-        """Return the counters after a step that was not made. A collective call."""
+        """Return the counters after a step that was skipped. This is a collective call."""
         return self._after(counters, 0.0, 0.0, updated=False)
 
     def _after(self, counters: Counters, seconds: float, joules: float, updated: bool) -> Counters:

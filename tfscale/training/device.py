@@ -31,7 +31,7 @@ class Device:
 
     @property
     def saves_beside_training(self) -> bool:
-        """On CUDA a thread can write while the device computes; on the CPU it would only take its cores."""
+        """True on CUDA, where a thread can write while the device computes; on the CPU it would take its cores."""
         return self.kind == "cuda"
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -16,7 +16,7 @@ class EnergyMeter:
 
     @property
     def works(self) -> bool:
-        """Whether there is a counter: pynvml, and a device that keeps one (Volta and later)."""
+        """True if there is a counter, which needs pynvml and a Volta or later device."""
         return self._handle is not None
 
     def joules(self) -> float:

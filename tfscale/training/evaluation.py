@@ -1,4 +1,4 @@
-"""Held-out loss on a fixed set of tokens."""
+"""Validation loss on a fixed set of tokens."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -18,32 +18,32 @@ from tfscale.training.parallel import evaluating
 from tfscale.training.world import Ranks
 
 BLOCKS = 64
-"""Parts of the held-out text whose losses are kept apart, as far as there are sequences."""
+"""Largest number of blocks of the validation text whose losses are recorded separately."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss over the held-out tokens, each token counting the same."""
+    """Loss over the validation tokens; each token has the same weight."""
 
     loss: float
     """Nats per token."""
     heldout_tokens: int
     heldout_bytes: float
-    """UTF-8 bytes of text that those tokens stand for."""
+    """UTF-8 bytes of the text that those tokens encode."""
     block_tokens: tuple[int, ...] = ()
     """Tokens of each block of neighbouring sequences: of B blocks over S sequences, sequence s is in block s * B // S.
     Neighbours, because the tokens of one document depend on each other."""
     block_losses: tuple[float, ...] = ()
-    """Their sums in nats."""
+    """Sum of the losses of each block, in nats."""
 
     @property
     def perplexity(self) -> float:
-        """exp(loss), per token."""
+        """Perplexity per token: exp(loss)."""
         return math.exp(self.loss)
 
     @property
     def bits_per_byte(self) -> float:
-        """Comparable between tokenizers."""
+        """Bits per UTF-8 byte, which can be compared between tokenizers."""
         return self.loss * self.heldout_tokens / self.heldout_bytes / math.log(2)
 
 
@@ -58,7 +58,7 @@ def evaluate(
     start: int = 0,
     lanes: int = 1,
 ) -> Evaluation | None:
-    """Evaluates on `tokens` tokens of the held-out split, from `start` on; the ranks take its batches in turns.
+    """Evaluate on `tokens` tokens of the validation split, from `start` on; the ranks take its batches in turn.
 
     Args:
         objective: an `Objective`, wrapped. The ranks of a sharded one must call it equally often, so those that are

@@ -23,7 +23,7 @@ LEAST = 16
 
 
 def spike_score(loss: float, recent: Sequence[float]) -> float | None:
-    """Return the standard deviations by which a loss lies above the mean of the recent ones; None while there are too
+    """Return the number of standard deviations by which a loss exceeds the mean of recent ones; None if there are too
     few."""
     if len(recent) < LEAST:
         return None

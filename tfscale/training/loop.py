@@ -245,7 +245,8 @@ def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
     """
     entries = data.manifest.tokenizer.vocab_size
     if entries > spec.model.vocab_size:
-        raise ValueError(f"{data.folder}: has {entries} kinds of token, the stage's model {spec.model.vocab_size}")
+        known = spec.model.vocab_size
+        raise ValueError(f"{data.folder}: the vocabulary has {entries} entries, but the stage's model only {known}")
 
 
 def _flops_per_second(counters: Counters) -> float:

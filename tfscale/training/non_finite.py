@@ -56,7 +56,7 @@ class NonFinitePolicy:
         """Record a bad step, and return what to do about it.
 
         Args:
-            spoilt: whether some weights have had their update already.
+            spoilt: True if some weights have already been updated.
 
         Raises:
             NonFinite: the policy is to stop, or there have been too many bad steps.

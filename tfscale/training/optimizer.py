@@ -9,14 +9,14 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.training.sharding import whole
 
 CLIP_MARGIN = 1e-5
-"""Where the norm is this much below the limit, torch's factor, limit / (norm + 1e-6), is one."""
+"""Distance below the limit from which on torch's clipping factor, limit / (norm + 1e-6), is clamped to one."""
 
 
 class ModelOptimizer:
-    """The torch optimizers that update a model, each some of its weights.
+    """The torch optimizers that update a model; each of them updates some of its weights.
 
     Args:
-        one_per_weight: build optimizers for each weight alone, so that weights can be updated one at a time.
+        one_per_weight: build a separate optimizer for each weight, so that weights can be updated one at a time.
     """
 
     def __init__(self, model: nn.Module, settings: Optimizer, one_per_weight: bool = False) -> None:

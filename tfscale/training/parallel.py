@@ -1,4 +1,4 @@
-"""How a model is laid out on the devices of its ranks."""
+"""Data parallelism: the distribution of a model over the devices of its ranks."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -34,7 +34,7 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
     """The objective of a model as it is trained. In order: what is recomputed, compiled blocks, data parallelism.
 
     Args:
-        model: sharded ones may stand on the meta device, to be filled afterwards.
+        model: a model that is going to be sharded may be on the meta device, to be filled afterwards.
 
     Returns:
         An `Objective`, wrapped. Its backward passes give the mean of the ranks' gradients.
@@ -51,10 +51,10 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
 
 
 def gathering(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Surrounds a micro-batch; after the last one of a batch the ranks' gradients are made one.
+    """Return a context for one micro-batch; after the last one of a batch the ranks' gradients are reduced.
 
-    Whole ones (DDP) travel once a batch. Shards are summed within a copy of the model after every micro-batch, since a
-    rank has no room for whole gradients, and over the copies (HSDP) once a batch.
+    Whole gradients (DDP) are reduced once per batch. Sharded ones are reduced within a copy of the model after every
+    micro-batch, because a rank has no memory for whole gradients, and over the copies (HSDP) once per batch.
     """
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()

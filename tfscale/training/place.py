@@ -1,4 +1,4 @@
-"""The place of a process among those that train a stage together, which torchrun and clusters tell it by variables."""
+"""The place of a process among those that train a stage together, read from the variables of torchrun and clusters."""
 
 import os
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ def read_place() -> Place:
     """The place of this process, from its environment.
 
     Raises:
-        UserFault: with every variable that is missing, no number, or out of range.
+        UserFault: names every variable that is missing, not a number, or out of range.
     """
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
         return Place()

@@ -1,6 +1,6 @@
 """Requests that a stage stops: signals, and the end of the process that launched it.
 
-`tfscale run` that is told to stop (SIGTERM, SIGINT) closes the standard input of the stages that it trains
+When `tfscale run` is asked to stop (SIGTERM, SIGINT), it closes the standard input of the stages that it trains
 (`tfscale.cli.execute`, `Orchestrator.stop`, `ProcessAttempt.stop`). Each of their processes sees that here and sets a
 flag, which `Trainer.run` reads before its next step: it then saves a checkpoint and exits with 75.
 
@@ -16,7 +16,7 @@ A launcher can ask in three ways.
 - Signal torchrun itself. It passes SIGTERM on, and kills every rank that is not gone after its `--shutdown-timeout`:
   30 seconds, which is too early for the checkpoint of a large model.
 
-torchrun turns every exit code but 0 into 1. Why a stage has ended then stands in its `end` event, which the leading
+torchrun turns every exit code but 0 into 1. The reason why a stage ended is then in its `end` event, which the leading
 rank writes before any rank exits (`tfscale.training.alarm` for failures). A stage that was held by another process
 (`tfscale.stage.lock`) has no such event.
 """
@@ -34,7 +34,7 @@ from tfscale.faults import PREEMPTED
 from tfscale.training.place import read_place
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-"""SIGUSR2: what clusters are told to send before a job's time is over."""
+"""Signals that ask a stage to stop. Clusters are configured to send SIGUSR2 before the time limit of a job."""
 WATCH_SECONDS = 1.0
 
 

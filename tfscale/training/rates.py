@@ -20,7 +20,7 @@ from tfscale.training.sharding import first_row, local
 
 
 class Factors(NamedTuple):
-    """Factors of one update, for old weights and for new rows."""
+    """Learning-rate factors of one update, for old weights and for new rows."""
 
     old: float
     new: float

@@ -1,4 +1,4 @@
-"""When and how a stage's checkpoints are written."""
+"""The saving of a stage's checkpoints, and its schedule."""
 
 import time
 from collections.abc import Mapping

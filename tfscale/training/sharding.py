@@ -14,11 +14,12 @@ from tfscale.training.world import Ranks, World
 
 
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
-    """Shards a module's weights: each block's are gathered in its turn, in bf16 where autocast would make them so. What
-    is left, the tied embedding and the final norm, is gathered once a step, in float32 like what runs between blocks.
+    """Shard a module's weights. The weights of each block are gathered when the block runs, in bf16 where autocast
+    would cast them. The remaining ones, the tied embedding and the final norm, are gathered once per step, in float32
+    like the computation between blocks.
 
     Args:
-        hybrid: within each host, which then holds a copy of the model; else over all ranks.
+        hybrid: shard within each host, so that each host has a copy of the model; otherwise shard over all ranks.
     """
     if hybrid:
         shape, names = (world.size // world.local_size, world.local_size), ("replicate", "shard")

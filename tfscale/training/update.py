@@ -1,4 +1,4 @@
-"""From gradients to new weights: after the backward pass, or inside it."""
+"""Updates of the weights from their gradients, after the backward pass or inside it."""
 
 from functools import partial
 from typing import Protocol

@@ -11,14 +11,14 @@ from tfscale.training.place import read_place
 
 
 class Ranks:
-    """Values that several ranks have to agree on. Every method is a collective call: each rank makes it."""
+    """A group of ranks that exchange values. Every method is a collective call: all ranks must make it."""
 
     def __init__(self, rank: int, size: int, group: dist.ProcessGroup | None = None) -> None:
         self.rank, self.size, self._group = rank, size, group
 
     @property
     def leads(self) -> bool:
-        """Whether this is the leading rank, which writes."""
+        """True on the leading rank, which is the one that writes."""
         return self.rank == 0
 
     def sum(self, *values: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""The record of a tuning: its findings and its cost."""
+"""The record of learning-rate tuning: its findings and its cost."""
 
 import math
 from collections.abc import Iterable, Sequence

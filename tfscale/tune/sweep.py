@@ -1,4 +1,4 @@
-"""Choosing a learning rate from a sweep: which rates to try, which one is best, and where in the range it lies."""
+"""The choice of a learning rate from a sweep: the rates to try, the best one, and its place in the range."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Literal
 
 Place = Literal["interior", "lowest", "highest"]
-"""`interior`: both neighbours are worse. Else it is the lowest or highest rate that was tried, and a better one may lie
-beyond."""
+"""`interior`: both neighbours are worse. `lowest`, `highest`: the best rate is at the edge of the range, and a better
+one may be beyond it."""
 
 DIGITS = 3
 """Significant digits of a candidate rate, so that it is short to write."""
@@ -35,7 +35,7 @@ class Choice:
 
     rate: float
     loss: float
-    """In nats per token, the mean over the candidate's runs; inf if every candidate diverged."""
+    """Mean validation loss of the chosen rate's runs in nats per token; inf if every candidate diverged."""
     place: Place
 
 

@@ -30,7 +30,7 @@ class Tunable:
     key: str
     """The setting, such as schedule.stages.stage2.lr."""
     rate: float
-    """Its current value; optim.lr if it has none."""
+    """Current value of the setting; optim.lr if it has none."""
     trains: tuple[tuple[str, str], ...]
     """Arm and size of every stage that is trained at it. Their mean loss counts."""
     after: tuple[str, ...]
@@ -67,9 +67,9 @@ class Finding:
 
     tunable: Tunable
     trials: tuple[Trial, ...]
-    """Ascending by rate."""
+    """Trials in ascending order of their rates."""
     choice: Choice | None
-    """None while some trials have not run."""
+    """The chosen rate. None while some trials have not run."""
 
 
 class Tuning:

@@ -13,6 +13,6 @@ def launcher_of(part: LauncherPart) -> Launcher:
 
 
 def missing(part: LauncherPart) -> list[str]:
-    """Return what the launcher needs and this machine lacks, each with the fix."""
+    """Return a fault, with its fix, for everything that the launcher needs and this machine lacks."""
     lacking = slurm.missing_tools() if part.kind == "slurm" else machine.missing_devices(part)
     return [*started_as_ranks(), *lacking]

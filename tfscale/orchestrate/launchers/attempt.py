@@ -34,7 +34,7 @@ class Attempt(Protocol):
 
     @property
     def log(self) -> Path:
-        """The file that its output goes to."""
+        """The log file of the attempt."""
 
     @property
     def job(self) -> str | None:

@@ -40,7 +40,7 @@ def launch(
 
 def built_for_devices() -> bool:
     """Return whether the installed torch may support CUDA or ROCm, that is, is not a `+cpu` build. The version string
-    tells, without the second that importing torch takes."""
+    shows this without importing torch, which takes a second."""
     try:
         return not version("torch").endswith("+cpu")
     except PackageNotFoundError:

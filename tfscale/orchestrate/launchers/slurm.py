@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
 JOB_FILE = "slurm.json"
-"""File in a stage's folder: the job that was last submitted for it."""
+"""File in a stage's folder that records the job last submitted for the stage."""
 JOBS_FOLDER = "slurm"
 """Folder in the runs folder: the files that submitit writes."""
 JOB_NAME = "tfscale"
@@ -58,7 +58,7 @@ class Slurm:
         folder = _jobs_folder(stages[0])
         try:
             folder.mkdir(exist_ok=True)
-            folder.chmod(0o700)  # what lies there is run by the jobs
+            folder.chmod(0o700)  # the jobs run what is in this folder
             executor = self._executor(folder)
             with executor.batch():
                 extensions = [extension.module for extension in loaded_extensions()]

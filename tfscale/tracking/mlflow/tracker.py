@@ -1,4 +1,4 @@
-"""Where the MLflow store is, and how it is reached, quietly and without long waits."""
+"""The location of the MLflow store, and access to it that is quiet and never waits long."""
 
 import os
 import sqlite3
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REACH_SECONDS = 5.0
-"""How long a server is waited for when it is asked whether it answers."""
+"""Longest time to wait for a response when checking whether a server is reachable."""
 
 
 class MlflowTracker(Tracker):
@@ -75,7 +75,7 @@ class MlflowTracker(Tracker):
         return self.database is None or self.database.exists()
 
     def lacks(self, run_ids: set[str]) -> bool:
-        """As `Tracker.lacks`. A sqlite file can be asked without MLflow, in milliseconds."""
+        """See `Tracker.lacks`. A SQLite file is queried without MLflow, in milliseconds."""
         if self.database is None:
             return False
         try:
@@ -86,8 +86,8 @@ class MlflowTracker(Tracker):
             return bool(run_ids)
 
     def unreachable(self) -> str | None:
-        """As `Tracker.unreachable`, without MLflow. A sqlite file that is missing is no fault, and a database server is
-        not asked."""
+        """See `Tracker.unreachable`; this does not import MLflow. A missing SQLite file is not a fault, and a database
+        server is not contacted."""
         try:
             if self.database is not None and self.database.exists():
                 _try_sqlite(self.database)
@@ -130,7 +130,7 @@ def _artifacts(folder: Path) -> str:
 
 
 def _create_schema(database: Path, artifacts: str | None) -> None:
-    """Create a sqlite store that is missing."""
+    """Create the SQLite store if it does not exist."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     database.parent.mkdir(parents=True, exist_ok=True)

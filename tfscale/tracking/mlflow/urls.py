@@ -1,6 +1,6 @@
 """Tracking URIs of MLflow: the allowed ones, and how a file's path becomes one.
 
-The same file has to be found by SQLAlchemy 2.0, which takes the path in a URL as it stands, by 2.1, which unquotes it,
+The same file has to be found by SQLAlchemy 2.0, which takes the path in a URL literally, by 2.1, which unquotes it,
 and by MLflow, which makes folders for what follows `sqlite:///` without unquoting it.
 """
 
