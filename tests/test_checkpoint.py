@@ -105,7 +105,7 @@ def test_a_file_that_the_manifest_would_not_name_is_never_given_out(tmp_path: Pa
         (aside / "tensor-00000.safetensors").write_bytes(b"")
         return {}
 
-    with pytest.raises(AssertionError, match="nobody has described"):
+    with pytest.raises(AssertionError, match="without an entry in the manifest"):
         checkpoint.write_aside(tmp_path / checkpoint.folder_name(1), CONFIG, Counters(), forget)
     assert checkpoint.latest(tmp_path, lambda message: None) is None
 

@@ -97,7 +97,7 @@ def test_ranks_that_cannot_meet_say_where_they_should_have(stage: Stage, variabl
         command = [*TRAINING, str(stage.path)]
         told = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert told.returncode == 1
-    assert f"MASTER_ADDR=127.0.0.1, MASTER_PORT={port}: must be the address at which rank 0 accepts all ranks" in told.stderr
+    assert f"MASTER_ADDR=127.0.0.1, MASTER_PORT={port}: must be the address at which rank 0" in told.stderr
     assert "Traceback" not in told.stderr
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from tfscale.faults import UserFault
@@ -80,6 +79,8 @@ def read_options(path: Path) -> dict[str, Any]:
     Raises:
         UserFault: it is not a YAML mapping.
     """
+    import yaml  # the names below serve where it is not installed
+
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
