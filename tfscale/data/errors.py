@@ -8,4 +8,4 @@ class DataError(InvalidInput):
 
 
 class Unfinished(DataError):
-    """A preparation was interrupted. When it is run again, it continues from there."""
+    """The preparation of a corpus was interrupted. It resumes from there when it is run again."""
