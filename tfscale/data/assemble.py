@@ -1,4 +1,4 @@
-"""Writing of the shards of a corpus from the tokens of its parts."""
+"""Functions that write the shards of a corpus from the tokens of its parts."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,13 +16,13 @@ from tfscale.data.workers import count
 from tfscale.files import sha256_of
 
 SHARD_TOKENS = 1 << 26
-"""Number of tokens in a full shard: 128 MiB at two bytes per token."""
+"""Number of tokens in a full shard, which has 128 MiB at two bytes per token."""
 READ_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to write: tokens `start` to `stop` - 1 of the concatenated `files`."""
+    """A shard to write: the tokens `start` to `stop - 1` of the concatenated `files`."""
 
     name: str
     piece: Piece

@@ -1,4 +1,4 @@
-"""Reading of compressed files, which are recognised by their content."""
+"""Functions that read compressed files, which are recognised by their content."""
 
 import bz2
 import gzip
@@ -21,7 +21,7 @@ INSTALL = "pip install 'tfscale[data]'"
 _HEAD_BYTES = 10
 _MAGIC: dict[Compression, re.Pattern[bytes]] = {
     "gzip": re.compile(rb"\x1f\x8b"),
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),  # a frame, or one to be skipped
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),  # a frame or a skippable frame
     "xz": re.compile(rb"\xfd7zXZ\x00"),
     "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),  # a block, or the end of an empty stream
 }
@@ -79,8 +79,8 @@ def _open(file: Path, compression: Compression | None) -> IO[bytes]:
 
 
 class _Streams(io.RawIOBase):
-    """Decompressed content of the streams in a file. Unlike with `lzma.open` and `bz2.open`, a damaged stream after an
-    intact one is an error, not the end of the file."""
+    """The decompressed content of the streams in a file. Unlike with `lzma.open` and `bz2.open`, a damaged stream after
+    an intact one is an error, not the end of the file."""
 
     def __init__(self, file: Path, start: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
         self._file = file.open("rb")

@@ -46,7 +46,7 @@ class DocstringSource(Source):
         return cls()
 
     def missing(self) -> list[str]:
-        """Return what must be installed first: an error message, or nothing."""
+        """Return an error message if none of the packages is installed, otherwise an empty list."""
         if self._installed():
             return []
         return [f"source=docs: none of {', '.join(self.packages)} is installed. Install tfscale with its dependencies."]

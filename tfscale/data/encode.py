@@ -1,4 +1,4 @@
-"""Tokenization of the distinct documents of a corpus: the second of two passes over the text."""
+"""Functions that tokenize the distinct documents of a corpus in the second of two passes over the text."""
 
 import hashlib
 from array import array

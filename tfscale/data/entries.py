@@ -1,11 +1,11 @@
-"""Parsing of documents in JSON, which are objects with the text under a key."""
+"""Functions that parse documents in JSON, which are objects with the text under a key."""
 
 import json
 from typing import Any
 
 
 class FaultyEntry(Exception):
-    """An entry contains no text. The message says why."""
+    """Error raised for an entry without valid text. The message says why."""
 
 
 def parse(text: str, expected: str) -> Any:

@@ -52,7 +52,7 @@ class HubSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Yield the faults of the settings, such as a missing dataset."""
+        """Return the faults in the settings, of which `dataset` is required."""
         example = "HuggingFaceFW/fineweb-edu"
         return chain(needed(spec, "dataset", "a repository", example), unused(spec, "options"))
 
