@@ -1,4 +1,4 @@
-"""Write the shards of a corpus out of the tokens of its parts."""
+"""Functions that write the shards of a corpus from the tokens of its parts."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,27 +16,27 @@ from tfscale.data.workers import count
 from tfscale.files import sha256_of
 
 SHARD_TOKENS = 1 << 26
-"""Number of tokens in a full shard: 128 MiB at two bytes per token."""
+"""Number of tokens in a full shard, which has 128 MiB at two bytes per token."""
 READ_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard that is to be written: tokens start to stop - 1 of all that `files` hold, in their order."""
+    """A shard to write: the tokens `start` to `stop - 1` of the concatenated `files`."""
 
     name: str
     piece: Piece
     label: ShardLabel
     type: str
-    """Type of the tokens, by its name in numpy."""
+    """NumPy name of the type of the tokens."""
     files: Sequence[tuple[Path, int]]
-    """Files that hold nothing but tokens, each with the number of its tokens."""
+    """Files that contain only tokens, each with its number of tokens."""
     start: int
     stop: int
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the tokens."""
+        """NumPy type of the tokens."""
         return np.dtype(self.type)
 
     @property
@@ -45,7 +45,7 @@ class ShardTask:
         return (self.stop - self.start) * self.dtype.itemsize
 
     def tokens(self) -> Iterator[TokenArray]:
-        """Read the tokens, a few at a time."""
+        """Yield the tokens in blocks of at most READ_TOKENS."""
         begin = 0
         for file, held in self.files:
             first, stop = max(self.start - begin, 0), min(self.stop - begin, held)
@@ -63,7 +63,7 @@ def divide_shards(
     dtype: np.dtype[Any],
     files: Sequence[tuple[Path, int]],
 ) -> list[ShardTask]:
-    """Divide the tokens of one split into shards `<split>-00000.safetensors` and so on. All but the last are full."""
+    """Divide the tokens of one split into shards named `<split>-00000.safetensors` and so on, all full but the last."""
     total = sum(held for _, held in files)
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
@@ -82,7 +82,7 @@ class Shard:
 
 
 def write_shard(task: ShardTask) -> Shard:
-    """Write a shard, unless it is there already."""
+    """Write a shard, unless it exists already."""
     path = task.piece.whole()
     if path is None:
         with task.piece.writing() as shard:
@@ -98,13 +98,13 @@ def write_shard(task: ShardTask) -> Shard:
 
 
 def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:
-    """Write the validation tokens of all parts in the order of their documents' lots, so that any first part of them is
-    a fair sample, and return their totals; there are no shards yet. This takes some 50 bytes of memory per validation
-    document, and the validation tokens of one part."""
+    """Write the validation tokens of all parts to one file, sorted by the random draws of their documents, and return
+    their totals, without shards. Because of this order, any prefix of the file is a random sample. The memory needed is
+    about 50 bytes per validation document, plus the validation tokens of one part."""
     lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
     totals = SplitRecord(len(lots), int(lengths.sum()), int(sizes.sum()), ())
     del sizes
-    order = np.argsort(lots, kind="stable")  # stable: equal lots stay in the order of the corpus
+    order = np.argsort(lots, kind="stable")  # stable: documents with equal draws stay in the order of the corpus
     starts = np.empty(len(lots), np.uint64)
     starts[order] = np.cumsum(lengths[order]) - lengths[order]
     first = 0

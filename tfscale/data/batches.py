@@ -1,7 +1,8 @@
-"""The tokens of each training step, as a pure function of the shuffle seed and the index of a sequence.
+"""Batches of tokens for training and validation.
 
-There is no state between two calls. So a run continues from any step, on any number of devices, and every
-arm of a comparison reads the same text in the same order.
+Training sequences are a pure function of the shuffle seed and the index of a sequence, without state between calls.
+Therefore a run can resume from any step on any number of devices, and all arms of a comparison read the same text in
+the same order.
 """
 
 from collections.abc import Iterator
@@ -16,15 +17,15 @@ from tfscale.data.shards import Tokens
 
 
 class Batches:
-    """Training sequences, numbered from 0 and without end.
+    """An infinite series of training sequences, numbered from 0.
 
-    An epoch cuts the split into windows of `context` tokens that do not overlap, and visits each once in a random
-    order. The split is treated as a ring that is cut at a random place in each epoch. So the windows differ between
-    epochs, and so does the remainder of fewer than `context` tokens that no window covers. All epochs have the same
-    number of windows, so the epoch of a sequence, and its place in the epoch, can be computed.
+    Each epoch divides the split into non-overlapping windows of `context` tokens and visits each window once, in random
+    order. The split is treated as a ring that is cut at a random position in each epoch. Therefore the windows differ
+    between epochs, and so does the remainder of fewer than `context` tokens that no window covers. All epochs have the
+    same number of windows, so the epoch and the position of a sequence can be computed from its number.
 
     Raises:
-        DataError: the split holds fewer tokens than one window and the target after it.
+        DataError: the split has fewer than `context` + 1 tokens.
     """
 
     def __init__(self, tokens: Tokens, context: int, order_seed: int) -> None:
@@ -38,8 +39,8 @@ class Batches:
         """Number of sequences per epoch."""
 
     def sequences(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs and targets, int64 [count, context], of the sequences first to first + count - 1. A target is
-        the token after its input."""
+        """Return inputs and targets, int64 [count, context], of the sequences `first` to `first + count - 1`. Each
+        target is the token after its input."""
         rows = np.empty((count, self._context + 1), np.int64)
         for row, start in zip(rows, self._starts(first, count), strict=True):
             piece = self._tokens[start : start + len(row)]
@@ -64,13 +65,14 @@ class Batches:
 def heldout_batches(
     tokens: Tokens, context: int, n_tokens: int, batch: int, start: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Return validation batches: inputs and targets, int64 [up to batch, context], of the validation split from `start`
-    on. They are always the same non-overlapping windows, as many as fit into `n_tokens`. A target is the token after
-    its input. The loss is computed on the targets, each of which encodes `PreparedData.heldout_bytes_per_token` UTF-8
-    bytes on average.
+    """Return an iterator over validation batches: inputs and targets, int64 [up to batch, context].
+
+    The batches are always the same non-overlapping windows of the validation split from token `start`, as many as fit
+    into `n_tokens`. Each target is the token after its input. The loss is computed on the targets, each of which
+    encodes `PreparedData.heldout_bytes_per_token` UTF-8 bytes on average.
 
     Raises:
-        DataError: n_tokens does not hold one window, or the split is shorter than start + n_tokens.
+        DataError: `n_tokens` is less than one window, or the split is too short for these windows and the last target.
     """
     evaluated = n_tokens // context * context
     if evaluated < 1:

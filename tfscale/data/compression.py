@@ -1,4 +1,4 @@
-"""Read compressed files, which are recognised by their content."""
+"""Functions that read compressed files, which are recognised by their content."""
 
 import bz2
 import gzip
@@ -16,22 +16,22 @@ from tfscale.data.errors import DataError
 Compression = Literal["gzip", "zstd", "xz", "bz2"]
 
 PACKED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
-"""Compressions by the last extension of a file's name."""
+"""Compression formats by the last extension of a file's name."""
 INSTALL = "pip install 'tfscale[data]'"
 _HEAD_BYTES = 10
 _MAGIC: dict[Compression, re.Pattern[bytes]] = {
     "gzip": re.compile(rb"\x1f\x8b"),
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),  # a frame, or one to be skipped
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL),  # a frame or a skippable frame
     "xz": re.compile(rb"\xfd7zXZ\x00"),
     "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),  # a block, or the end of an empty stream
 }
 
 
 def compression_of(file: Path) -> Compression | None:
-    """Return how the content of a file is compressed, whatever its name, or None if it is not.
+    """Return the compression format of a file's content, whatever its name, or None if it is not compressed.
 
     Raises:
-        DataError: the name says that the file is compressed, and the content is not.
+        DataError: the name says that the file is compressed, but the content is not.
     """
     with file.open("rb") as content:
         head = content.read(_HEAD_BYTES)
@@ -50,10 +50,10 @@ def compression_of(file: Path) -> Compression | None:
 
 @contextmanager
 def unpacked(file: Path, compression: Compression | None) -> Iterator[IO[bytes]]:
-    """Open a file for reading its content without the compression.
+    """Open a file for reading its decompressed content.
 
     Raises:
-        DataError: the content is damaged or cut short.
+        DataError: the content is damaged or truncated.
     """
     with _open(file, compression) as content, reporting_damage(file):
         yield content
@@ -79,8 +79,8 @@ def _open(file: Path, compression: Compression | None) -> IO[bytes]:
 
 
 class _Streams(io.RawIOBase):
-    """Content of the compressed streams in a file. Unlike `lzma.open` and `bz2.open`, it does not take a damaged stream
-    after a whole one for the end of the file."""
+    """The decompressed content of the streams in a file. Unlike with `lzma.open` and `bz2.open`, a damaged stream after
+    an intact one is an error, not the end of the file."""
 
     def __init__(self, file: Path, start: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
         self._file = file.open("rb")
@@ -88,11 +88,11 @@ class _Streams(io.RawIOBase):
         self._stream = start()
 
     def readable(self) -> bool:
-        """Return True."""
+        """Return True: the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer with some of the content, and return its size, which is 0 at the end."""
+        """Read content into the buffer and return the number of bytes read, which is 0 at the end."""
         view = memoryview(buffer)
         while True:
             if self._stream.eof and not self._next():
@@ -105,7 +105,7 @@ class _Streams(io.RawIOBase):
                 return len(found)
 
     def _next(self) -> bool:
-        """Begin the next stream, after zeros that may be between two, and return False if there is none."""
+        """Begin the next stream, after any zero padding, and return False if there is none."""
         left = self._stream.unused_data.lstrip(b"\0")
         while not left:
             if not (block := self._file.read(io.DEFAULT_BUFFER_SIZE)):
@@ -123,7 +123,7 @@ class _Streams(io.RawIOBase):
 
 @contextmanager
 def reporting_damage(file: Path) -> Iterator[None]:
-    """Convert the various errors that libraries raise for damaged content into a DataError."""
+    """Convert the errors that libraries raise for damaged content into a DataError."""
     try:
         yield
     except (EOFError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
@@ -135,7 +135,7 @@ def reporting_damage(file: Path) -> Iterator[None]:
 
 
 def damaged(file: Path, error: Exception) -> DataError:
-    """Return the error of a file whose content is damaged."""
+    """Return the error to raise for a file whose content is damaged."""
     reason = " ".join(str(error).split()).rstrip(".")
     return DataError(f"{file}: damaged, or not what its name says ({reason}). Bring the file again.")
 
@@ -144,7 +144,7 @@ def pyarrow_for(file: Path) -> Any:
     """Import pyarrow, which reads Parquet and zstd.
 
     Raises:
-        DataError: it is not installed.
+        DataError: pyarrow is not installed.
     """
     try:
         import pyarrow

@@ -1,7 +1,7 @@
 """Selection of the files of a Hub dataset that belong to a subset and a split, by the dataset card or by file names.
 
-The rules are those that the Hub documents for datasets without a loading script: the card's YAML header lists
-`configs`, each with `data_files`. Without `configs`, the split is a word in the path of the file.
+The rules are those that the Hub documents for datasets without a loading script: the YAML header of the card lists
+`configs`, each with `data_files`. Without `configs`, the split is a word in the path of a file.
 """
 
 import re
@@ -16,19 +16,19 @@ WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-"""Words in the path of a file by which its split is known."""
+"""Words in the path of a file that indicate its split, by the name of the split."""
 _OF = re.compile(r"(.*?)-?(\d{5,})-of-(\d{5,})(.*)")
 
 
 def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: str | None, split: str) -> list[str]:
-    """Return the files of a subset's split, sorted.
+    """Return the sorted paths of the files of a split of a subset.
 
     Args:
-        names: paths of all files of the repository.
-        card: the head of its README.md.
+        names: paths of all files in the repository.
+        card: YAML header of its README.md.
 
     Raises:
-        DataError: there is no such subset or split, it has no text that can be read here, or files of it are missing.
+        DataError: the subset or split does not exist, has no files in a supported format, or lacks some of its files.
     """
     configs = [config for config in card.get("configs") or [] if isinstance(config, dict) and "config_name" in config]
     if configs:
@@ -47,7 +47,7 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
 
 
 def _is_text(name: str) -> bool:
-    """Return True if a file of this path would be read from a local folder too."""
+    """Return True if a file with this path would also be read from a local folder."""
     *folders, last = name.split("/")
     return kind_of(last) is not None and not any(map(why_hidden, [*folders, last]))
 
@@ -79,7 +79,7 @@ def _of_config(names: Sequence[str], config: Mapping[str, Any], dataset: str, sp
 
 
 def _splits(files: Any) -> dict[str, list[str]]:
-    """Return patterns by split. They may be given in any of the documented forms."""
+    """Return the file patterns of each split from `data_files` in any of its documented forms."""
     if isinstance(files, dict):
         return {str(split): _texts(paths) for split, paths in files.items()}
     entries = files if isinstance(files, list) else [files]
@@ -96,8 +96,8 @@ def _texts(paths: Any) -> list[str]:
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
-    """Compile a path, a folder, or a pattern of *, ?, [...] and ** as the hub writes them."""
-    from fsspec.utils import glob_translate  # comes with the hub's client
+    """Compile a path, a folder, or a glob pattern with *, ?, [...] and ** in the syntax of the Hub."""
+    from fsspec.utils import glob_translate  # a dependency of huggingface_hub
 
     glob = glob.removeprefix("./")
     try:
@@ -114,7 +114,7 @@ def _of_names(names: Sequence[str], dataset: str, subset: str | None, split: str
             raise DataError(f"data set {dataset}: data.subset={subset}; its folders are {', '.join(folders) or 'none'}")
         names = inside
     texts = [name for name in names if _is_text(name)]
-    # Beside files of another kind, a .json file is not text but a vocabulary or settings.
+    # If there are text files of other types, a .json file contains a vocabulary or settings, not text.
     texts = [name for name in texts if not name.lower().endswith(".json")] or texts or list(names)
     chosen = [name for name in texts if _has_word(name, WORDS.get(split, (split,)))]
     if not chosen and split == "train":
@@ -128,7 +128,7 @@ def _has_word(name: str, words: Sequence[str]) -> bool:
 
 
 def _check_whole(names: Sequence[str], dataset: str) -> None:
-    """Check that none of the files that are numbered (-00002-of-00080) is missing, as a cache may hold only some."""
+    """Check that no numbered file (-00002-of-00080) is missing. A cache may contain only some of them."""
     numbered = [match.groups() for name in names if (match := _OF.fullmatch(name))]
     for before, _, total, after in {(a, "", n, z) for a, _, n, z in numbered}:
         there = sum((a, n, z) == (before, total, after) for a, _, n, z in numbered)

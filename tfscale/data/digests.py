@@ -1,4 +1,4 @@
-"""Remember the hash of large files for as long as they do not change."""
+"""Cache for the hashes of large files, valid as long as the files do not change."""
 
 import hashlib
 import json
@@ -11,27 +11,27 @@ from pathlib import Path
 from tfscale.files import write_atomically
 
 LARGE = 1 << 26
-"""Size in bytes below which files are read again instead, which takes a moment."""
+"""Total size in bytes below which hashes are computed again instead of cached."""
 SETTLED_SECONDS = 2.0
-"""A file that was written more recently may still change without its time changing, because some file systems count in
-whole seconds."""
+"""Minimum age in seconds of files whose hash is cached. A more recent file may still change without a new modification
+time, because some file systems store times in whole seconds."""
 
 
 class Finding:
-    """A SHA-256 that was found in reading some files, valid while their paths, sizes, times and inodes stay the same.
+    """A cached SHA-256 of some files, valid while their paths, sizes, modification times and inodes stay the same.
 
-    It is kept in a file of `folder` named after them, so that tens of gigabytes are not hashed each time a
-    plan is shown. Nothing is kept if `folder` is None or the files have less than 64 MiB.
+    The hash is stored in `folder`, in a file whose name is derived from these attributes, so that tens of gigabytes are
+    not hashed each time a plan is shown. Nothing is stored if `folder` is None or the files have less than 64 MiB.
     """
 
     def __init__(self, folder: Path | None, files: Sequence[Path], kind: str = "") -> None:
-        """Look the files up.
+        """Read the attributes of the files.
 
         Args:
-            kind: name that distinguishes findings about the same files.
+            kind: name that distinguishes several hashes of the same files.
 
         Raises:
-            OSError: a file is not there.
+            OSError: a file does not exist.
         """
         states = [(file, file.stat()) for file in files]
         state: list[list[object]] = [[str(at.absolute()), it.st_size, it.st_mtime_ns, it.st_ino] for at, it in states]
@@ -43,7 +43,7 @@ class Finding:
 
     @property
     def value(self) -> str | None:
-        """The hash, or None if it is not known or no longer valid."""
+        """Cached hash, or None if there is none or it is no longer valid."""
         try:
             value = self._path.read_bytes() if self._path else b""
         except OSError:
@@ -51,8 +51,8 @@ class Finding:
         return value.decode() if re.fullmatch(rb"[0-9a-f]{64}", value) else None
 
     def keep(self, value: str) -> None:
-        """Remember the hash, if the files have been unchanged for long enough. If the folder cannot be written, the
-        files are read again the next time."""
+        """Store the hash if the files have been unchanged for at least SETTLED_SECONDS. If the folder is not writable,
+        nothing is stored, and the files are read again the next time."""
         if self._path is None or not self._settled:
             return
         with suppress(OSError):

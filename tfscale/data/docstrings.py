@@ -1,4 +1,4 @@
-"""Docstrings of installed packages: about 30 MB of technical English that need no download.
+"""Text source that reads the docstrings of installed packages: about 30 MB of technical English without a download.
 
 Source files are parsed, never imported.
 """
@@ -25,35 +25,35 @@ PACKAGES = {
     "pydantic": "pydantic", "pygments": "pygments", "rich": "rich", "scipy": "scipy", "sklearn": "scikit-learn",
     "sqlalchemy": "sqlalchemy", "sympy": "sympy", "torch": "torch", "werkzeug": "werkzeug",
 }  # fmt: skip
-"""Distributions by import name: direct and indirect dependencies of tfscale that have long docstrings."""
+"""Distribution names by import name of direct and indirect dependencies of tfscale with long docstrings."""
 
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
 class DocstringSource(Source):
-    """One document per docstring, by package, file and place in the file. Packages that are not installed are left
-    out."""
+    """A source with one document per docstring, in the order of package, file and position in the file. Packages that
+    are not installed are skipped."""
 
     packages: tuple[str, ...] = tuple(PACKAGES)
-    """Import names, out of PACKAGES."""
+    """Import names of the packages, all from PACKAGES."""
     min_characters: int = 200
-    """Shorter docstrings are left out: they are labels rather than text."""
+    """Minimum length of a docstring. Shorter ones are skipped: they are labels rather than text."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "DocstringSource":
-        """Return the docstrings; there are no settings."""
+        """Return the source, which has no settings."""
         return cls()
 
     def missing(self) -> list[str]:
-        """Return what must be installed first."""
+        """Return an error message if none of the packages is installed, otherwise an empty list."""
         if self._installed():
             return []
         return [f"source=docs: none of {', '.join(self.packages)} is installed. Install tfscale with its dependencies."]
 
     def identity(self) -> dict[str, str]:
-        """Return versions and parameters, without a look at the files. Python's own version is among them because a
-        file that it cannot parse is left out.
+        """Return the versions and settings that determine the text, without reading the files. They include the
+        version of Python, because files that it cannot parse are skipped.
 
         Raises:
             DataError: none of the packages is installed.
@@ -72,7 +72,7 @@ class DocstringSource(Source):
         return [PackageDocstrings(folder, self.min_characters) for folder in self._installed().values()]
 
     def _installed(self) -> dict[str, Path]:
-        """Return the folders of the packages that are installed, by requirements such as numpy==2.3.1."""
+        """Return the folders of the installed packages, keyed by requirements such as numpy==2.3.1."""
         found = {}
         for package in sorted(self.packages):
             spec = importlib.util.find_spec(package)
@@ -92,11 +92,11 @@ class PackageDocstrings:
 
     @property
     def size(self) -> int:
-        """Size of the source files in bytes."""
+        """Total size of the source files in bytes."""
         return sum(file.stat().st_size for file in self.folder.rglob("*.py"))
 
     def documents(self) -> Iterator[str]:
-        """Read docstrings without their indentation."""
+        """Yield the docstrings, without their indentation."""
         for file in sorted(self.folder.rglob("*.py")):
             for text in _docstrings(file.read_bytes()):
                 if len(text) >= self.min_characters:
@@ -105,12 +105,12 @@ class PackageDocstrings:
 
 def _docstrings(source: bytes) -> Iterator[str]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other people's invalid escapes
+        warnings.simplefilter("ignore")  # invalid escapes in the source files
         try:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError):
-            return  # templates, and files for another version of Python
+            return  # a template, or a file for another version of Python
     for node in ast.walk(tree):
         text = ast.get_docstring(node) if isinstance(node, DOCUMENTED) else None
-        if text is not None and not re.search("[\ud800-\udfff]", text):  # half a surrogate pair
+        if text is not None and not re.search("[\ud800-\udfff]", text):  # an unpaired surrogate
             yield text

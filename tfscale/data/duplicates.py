@@ -1,5 +1,5 @@
-"""Find duplicate documents. The digests of a corpus are compared one range at a time, so that not all of them have to
-fit into memory."""
+"""Detection of duplicate documents. The digests of a corpus are compared one range at a time, so that not all of them
+have to fit in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 RANGE_DOCUMENTS = 1 << 20
-"""Number of documents that are compared at once, about. This takes some 100 MB."""
+"""Approximate number of documents that are compared at once. This takes about 100 MB of memory."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The documents of a range that come after an equal one, and totals of the others."""
+    """Result of the comparison of one range: the documents that repeat an earlier one, and totals of the others."""
 
     path: Path
     duplicates: int
@@ -31,21 +31,21 @@ class Duplicates:
     heldout_bytes: int
 
     def places(self, part: int) -> NDArray[np.uint32]:
-        """Return the places of a part's duplicates in that part."""
+        """Return the positions of the duplicates in a part."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return read_rows(file, "place", begin, end)
 
 
 def ranges(documents: int) -> list[tuple[int, int]]:
-    """Divide the buckets into ranges (first, stop) of about RANGE_DOCUMENTS documents each."""
+    """Divide the buckets into ranges (first, stop) with about RANGE_DOCUMENTS documents each."""
     number = min(BUCKETS, 1 + documents // RANGE_DOCUMENTS)
     return [(n * BUCKETS // number, (n + 1) * BUCKETS // number) for n in range(number)]
 
 
 def find_duplicates(scans: Sequence[Scan], first: int, stop: int, heldout_limit: int, piece: Piece) -> Duplicates:
-    """Compare the documents of all scans in the buckets first to stop - 1, unless that was done already. The first of
-    equal documents, in the order of the corpus, is not a duplicate."""
+    """Find the duplicates in the buckets `first` to `stop - 1` of all scans, unless that was done already. Of several
+    equal documents, the first in the order of the corpus is not a duplicate."""
     path = piece.whole() or _write([scan.read(first, stop) for scan in scans], heldout_limit, piece)
     with safe_open(path, "np") as file:
         totals = {name: int(value) for name, value in file.metadata().items()}
@@ -60,7 +60,7 @@ def _write(found: list[Scanned], heldout_limit: int, piece: Piece) -> Path:
     part = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
     found.clear()
     high, low = sort_keys(digest)
-    order = np.lexsort((low, high))  # stable: equal digests stay in the order of parts and places
+    order = np.lexsort((low, high))  # stable: equal digests stay in the order of the corpus
     again = np.zeros(len(order), bool)
     if len(order):
         high, low = high[order], low[order]

@@ -1,4 +1,4 @@
-"""Tokenize the distinct documents of a corpus, in its second reading."""
+"""Functions that tokenize the distinct documents of a corpus in the second of two passes over the text."""
 
 import hashlib
 from array import array
@@ -24,9 +24,9 @@ from tfscale.data.work import Piece
 from tfscale.data.workers import count
 
 BATCH_CHARACTERS = 1 << 18
-"""Length of the text that is tokenized at once. The library takes some 200 bytes of memory per character."""
+"""Number of characters that are tokenized at once. The library needs about 200 bytes of memory per character."""
 COLUMNS = ("lot", "length", "bytes")
-"""Columns of validation documents: the draw that orders them, the number of tokens, the size in UTF-8."""
+"""Columns of the validation documents: the draw that orders them, the number of tokens, and the UTF-8 size."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Distinct:
 
     part: Part
     number: int
-    """Number of the part in the corpus."""
+    """Index of the part in the corpus."""
     scan: Scan
     duplicates: Sequence[Duplicates]
     heldout_limit: int
 
     def documents(self) -> Iterator["Document"]:
-        """Read the documents, in order.
+        """Yield the documents in order.
 
         Raises:
-            DataError: the text is no longer the one that was scanned.
+            DataError: the text has changed since it was scanned.
         """
         digests, draws, dropped = self._by_place()
         place = 0
@@ -71,7 +71,7 @@ class Distinct:
         return digests, draws, dropped
 
     def digests(self) -> bytes:
-        """Return the digests of all documents, concatenated."""
+        """Return the concatenated digests of all documents."""
         digests, _, dropped = self._by_place()
         return digests[~dropped].tobytes()
 
@@ -87,7 +87,7 @@ class Document:
     text: str
     utf8_bytes: int
     lot: int | None
-    """Draw of a validation document, by which these are sorted. None for training documents."""
+    """Random draw by which validation documents are sorted. None for training documents."""
     digest: bytes
 
 
@@ -96,25 +96,25 @@ class Encoded:
     """The tokens of a part."""
 
     train: Path
-    """File of the tokens of all training documents, and nothing else."""
+    """File that contains only the tokens of all training documents."""
     train_tokens: int
     train_documents: int
     train_bytes: int
-    """Size of the training text in UTF-8."""
+    """Size of the training text in UTF-8 bytes."""
     unknown: int
     """Number of unknown tokens in all documents (`Tokenizer.count_unknown`)."""
     heldout: Path
-    """File of the validation documents: COLUMNS, and their `tokens`."""
+    """File with the COLUMNS and the `tokens` of the validation documents."""
 
     def read_column(self, name: str) -> NDArray[Any]:
-        """Return one of COLUMNS, or the tokens, of the validation documents."""
+        """Return one of the COLUMNS of the validation documents, or their `tokens`."""
         with safe_open(self.heldout, "np") as file:
             column: NDArray[Any] = file.get_tensor(name)
         return column
 
 
 def encode(distinct: Distinct, tokenizer: Path, train: Piece, heldout: Piece) -> Encoded:
-    """Tokenize a part, unless its tokens are there already. Each document is followed by the end-of-text token."""
+    """Tokenize a part, unless its tokens exist already. Each document is followed by the end-of-text token."""
     tokens, held = train.whole(), heldout.whole()
     if tokens is None or held is None:
         return _encoded(*_write(distinct, _tokenizer(tokenizer), train, heldout))
@@ -186,7 +186,7 @@ class _HeldoutWriter:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """Text of a document, or of a part of one that is long."""
+    """Text of a document, or of a piece of a long document."""
 
     text: str
     ends: bool

@@ -1,18 +1,18 @@
-"""Documents in JSON: objects with the text under a key."""
+"""Functions that parse documents in JSON, which are objects with the text under a key."""
 
 import json
 from typing import Any
 
 
 class FaultyEntry(Exception):
-    """An entry that holds no text. The message says why."""
+    """Error raised for an entry without valid text. The message says why."""
 
 
 def parse(text: str, expected: str) -> Any:
     """Parse JSON.
 
     Raises:
-        FaultyEntry: it is not JSON; the message says what was `expected`.
+        FaultyEntry: the text is not JSON. The message ends with `expected`.
     """
     try:
         return json.loads(text)
@@ -24,7 +24,7 @@ def text_of(entry: Any, text_key: str) -> str:
     """Return the text of an entry.
 
     Raises:
-        FaultyEntry: there is no text under the key, or it contains half of a surrogate pair.
+        FaultyEntry: there is no text under the key, or the text contains an unpaired surrogate.
     """
     if not isinstance(entry, dict):
         raise FaultyEntry(f"no text under text_key={text_key!r}: the entry is {_word(entry)}, not an object.")

@@ -1,11 +1,11 @@
-"""Errors in preparing and reading corpora."""
+"""Errors that are raised when corpora are prepared or read."""
 
 from tfscale.faults import InvalidInput
 
 
 class DataError(InvalidInput):
-    """A corpus, tokenizer or shard cannot be used. The message says how to fix it."""
+    """Error raised for a corpus, tokenizer or shard that cannot be used. The message says how to fix it."""
 
 
 class Unfinished(DataError):
-    """A preparation was interrupted. When it is run again, it continues from there."""
+    """Error raised when the preparation of a corpus is interrupted. It resumes from there when it is run again."""

@@ -1,7 +1,7 @@
-"""The Hugging Face hub, and the tokenizers that are on it.
+"""Access to the Hugging Face Hub and its tokenizers.
 
-Files are fetched once, by the hub's own client and into its cache, and only by `tfscale data prepare`; only
-files, never code. From then on nothing here connects to the hub.
+Only `tfscale data prepare` downloads files, once, with the client of the Hub and into its cache. No code is downloaded.
+After that, nothing here connects to the Hub.
 """
 
 import os
@@ -16,14 +16,14 @@ from tfscale.data.progress import Progress, Report
 from tfscale.files import write_atomically
 
 FETCHED = ".hub"
-"""Folder beside the prepared corpora, for what was fetched."""
+"""Name of the folder, next to the prepared corpora, with tokenizers and records of downloaded datasets."""
 TOKENIZERS = {"gpt2": "openai-community/gpt2", "gpt_neox_20b": "EleutherAI/gpt-neox-20b"}
-"""Repositories by short names."""
+"""Repositories of tokenizers by short name."""
 TOKENIZER_FILE = "tokenizer.json"
 
 
 def client() -> Any:
-    """Import the hub's client, with telemetry switched off."""
+    """Import and return `huggingface_hub`, with telemetry and progress bars disabled."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     import huggingface_hub
 
@@ -31,17 +31,17 @@ def client() -> Any:
 
 
 def cached(repository: str, kind: str, revision: str, name: str) -> Path | None:
-    """Return a file's path in the hub's cache, or None if it is not there."""
+    """Return the path of a file in the cache of the Hub, or None if the cache does not contain it."""
     found = client().try_to_load_from_cache(repository, name, repo_type=kind, revision=revision)
     return Path(found) if isinstance(found, str) else None
 
 
 @contextmanager
 def reaching(what: str, fix: str, first: Exception | None = None) -> Iterator[None]:
-    """Raise an error of the client, its network library or its file transfer as Unfinished.
+    """Convert errors of the client, its network library or its file transfer into Unfinished.
 
     Args:
-        first: the error to report, if it is not the one that is raised meanwhile.
+        first: error to report instead of the one that is raised in the block.
     """
     try:
         yield
@@ -54,23 +54,23 @@ def reaching(what: str, fix: str, first: Exception | None = None) -> Iterator[No
 
 
 def fetched_tokenizer(name: str, root: Path | None) -> Path | None:
-    """Return the tokenizer.json of a tokenizer that was fetched; the hub is not asked."""
+    """Return the path of a downloaded tokenizer.json, or None, without a request to the Hub."""
     path = _tokenizer_path(name, root) if root else None
     return path if path and path.exists() else None
 
 
 def missing_tokenizer(name: str, path: str | None) -> str:
-    """Return the fault for a tokenizer that has not been downloaded, with its fix."""
+    """Return the error message for a tokenizer that has not been downloaded, with the fix."""
     return f"tokenizer {name} is not here yet. `tfscale data prepare` with the same settings fetches it. " + (
         _by_hand(name, path)
     )
 
 
 def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress) -> None:
-    """Bring a tokenizer.json from the hub's cache or the hub, unless it was fetched before.
+    """Copy a tokenizer.json from the cache of the Hub, or download it, unless that was done before.
 
     Raises:
-        DataError: out of reach; the message says how to bring it by hand.
+        DataError: the Hub cannot be reached. The message says how to get the file by hand.
     """
     if fetched_tokenizer(name, root):
         return
@@ -79,14 +79,14 @@ def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress)
         repository = TOKENIZERS.get(name, name)
         file = cached(repository, "model", "main", TOKENIZER_FILE)
         if file is None:
-            # Where the hub is out of reach this fails at once; a download would be tried for half a minute.
+            # Without a connection, this fails immediately, while a download would be retried for half a minute.
             commit = client().HfApi().model_info(repository, timeout=30).sha
             file = Path(client().hf_hub_download(repository, TOKENIZER_FILE, revision=commit))
     write_atomically(_tokenizer_path(name, root), file.read_bytes())
 
 
 def shown(path: str | None) -> str:
-    """Return a path as a user would write it in the working folder, or a placeholder."""
+    """Return a path relative to the working directory if possible, or a placeholder for None."""
     if path is None:
         return "DIR"
     here = Path.cwd()
@@ -94,7 +94,7 @@ def shown(path: str | None) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a name as part of a file's name."""
+    """Return a name in a form that is valid in a file name."""
     return re.sub(r"[^\w.-]", "--", name)
 
 

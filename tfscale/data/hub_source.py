@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face hub.
+"""Text source that reads datasets of the Hugging Face Hub.
 
-What was fetched is recorded beside the prepared corpora, with the commit and the SHA-256 of every file. A data set that
-changes on the hub does not change under a finished run.
+The commit and the SHA-256 of every downloaded file are recorded next to the prepared corpora. Therefore later changes
+to a dataset on the Hub do not affect finished runs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,23 +25,23 @@ from tfscale.untrusted import check_fields
 
 CARD = "README.md"
 DOWNLOADS = 4
-"""Number of files that are fetched at the same time."""
+"""Number of files that are downloaded at the same time."""
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a data set."""
+    """A file of a dataset on the Hub."""
 
     name: str
-    """Path in the repository."""
+    """Path of the file in the repository."""
     size: int
     sha256: str
-    """Result of `tfscale.data.text.digests_of`."""
+    """SHA-256 of the file as `tfscale.data.text.digests_of` returns it."""
 
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """The documents of a data set that was fetched, identified and read like local files."""
+    """A source with the documents of a downloaded dataset, which are identified and read like local files."""
 
     dataset: str
     subset: str | None
@@ -52,16 +52,16 @@ class HubSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults of the settings: a data set is needed."""
+        """Return the faults in the settings, of which `dataset` is required."""
         example = "HuggingFaceFW/fineweb-edu"
         return chain(needed(spec, "dataset", "a repository", example), unused(spec, "options"))
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> Source:
-        """Return the data set that was fetched, or the folder at `path` where there is one.
+        """Return the downloaded dataset, or the file or folder at `path` if it exists.
 
         Raises:
-            DataError: it was not fetched, or its record is damaged.
+            DataError: the dataset has not been downloaded, or its record is damaged.
         """
         if spec.path_exists:
             return TextSource.of(spec, root)
@@ -75,10 +75,10 @@ class HubSource(Source):
 
     @classmethod
     def fetch(cls, spec: CorpusSpec, root: Path, progress: Progress) -> None:
-        """Bring the files into the hub's cache, unless they are in it or `path` has them.
+        """Download the files into the cache of the Hub, unless they are in the cache or `path` exists.
 
         Raises:
-            DataError: out of reach, or there are no such files; the message says how to bring them by hand.
+            DataError: the Hub cannot be reached, or the files do not exist. The message says how to get them by hand.
         """
         if spec.path_exists:
             return
@@ -96,16 +96,16 @@ class HubSource(Source):
             write_json(_record(spec, root), content)
 
     def identity(self) -> dict[str, str]:
-        """Return the identity of the same files in a local folder."""
+        """Return the identity of the text, which is the same as for these files in a local folder."""
         digest = identity_of([file.name for file in self.files], [file.sha256 for file in self.files])
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 
     def origin(self) -> dict[str, str]:
-        """Return the data set and its commit."""
+        """Return the dataset, the subset, the split and the commit."""
         return {"dataset": self.dataset, "subset": self.subset or "", "split": self.split, "commit": self.commit}
 
     def listing(self) -> Listing:
-        """List the files of the subset's split, whether they are still in the cache or not."""
+        """List the files of the split. They may have been removed from the cache."""
         return Listing(
             tuple(TextFile(file.name, self._path(file) or Path(file.name), file.size) for file in self.files)
         )
@@ -114,7 +114,7 @@ class HubSource(Source):
         """Divide the documents into parts.
 
         Raises:
-            DataError: files have been removed from the cache.
+            DataError: files have been removed from the cache or have another size.
         """
         paths = []
         for file in self.files:
@@ -132,10 +132,10 @@ class HubSource(Source):
 
 
 def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
-    """Return a data set that was fetched; the hub is not asked.
+    """Return a downloaded dataset, or None, without a request to the Hub.
 
     Raises:
-        DataError: its record is damaged.
+        DataError: the record of the dataset is damaged.
     """
     if root is None or not (path := _record(spec, root)).exists():
         return None
@@ -155,13 +155,13 @@ def _record(spec: CorpusSpec, root: Path) -> Path:
 
 
 def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
-    """Return the commit and the names of the files: on the hub, or in its cache where the hub is out of reach."""
+    """Return the commit and the names of the files, from the Hub or, if it cannot be reached, from its cache."""
     hub, dataset = client(), str(spec.dataset)
     try:
         info = hub.HfApi().dataset_info(dataset, revision=spec.revision, timeout=60)
         card: Mapping[str, Any] = info.card_data.to_dict() if info.card_data else {}
         commit, names = info.sha, [each.rfilename for each in info.siblings]
-    except Exception as error:  # of several libraries; reported below unless the cache helps
+    except Exception as error:  # from several libraries; reported below unless the cache has the files
         card_file = hub.try_to_load_from_cache(dataset, CARD, repo_type="dataset", revision=spec.revision)
         with reaching(f"data set {_title(spec)}", _by_hand(spec), error):
             folder = Path(
@@ -174,7 +174,7 @@ def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
 
 
 def _download(dataset: str | None, commit: str, names: Sequence[str], progress: Progress) -> list[Path]:
-    """Return each file's path in the hub's cache. The client fetches only what is not there."""
+    """Download the files that are not in the cache of the Hub, and return the path of each file in the cache."""
 
     def download(name: str) -> Path:
         return Path(client().hf_hub_download(dataset, name, repo_type="dataset", revision=commit))

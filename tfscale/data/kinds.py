@@ -1,13 +1,13 @@
-"""Kinds of text files, known by the extensions of their names.
+"""Supported kinds of text files, recognised by their extensions.
 
 | name | documents |
 |---|---|
 | .txt | one per file |
 | .jsonl, .ndjson | one per line: a JSON object with the text under a key |
 | .json | JSON lines, an array of such objects, or one such object |
-| .parquet | one per row: the text is a column of strings; null is an empty document |
+| .parquet | one per row: the text is in a column of strings; null is an empty document |
 
-Extensions may be in any case. All but Parquet may be compressed (`compression`).
+Extensions are case-insensitive. All files but Parquet may be compressed (`compression`).
 """
 
 from pathlib import PurePath
@@ -18,14 +18,14 @@ from tfscale.data.compression import PACKED
 Kind = Literal["text", "lines", "json", "parquet"]
 
 KINDS: dict[str, Kind] = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines", ".json": "json", ".parquet": "parquet"}
-"""Kinds by the extension of a file's name."""
+"""Kinds of text files by extension."""
 ALLOWED = ".txt, .jsonl, .ndjson, .json (each also as .gz, .zst, .xz, .bz2) and .parquet files"
 METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 """Names of files that describe a dataset of the Hugging Face Hub but contain none of its documents."""
 
 
 def kind_of(name: str) -> Kind | None:
-    """Return the kind of a file of this name, or None if such files are not read."""
+    """Return the kind of a file with this name, or None if such files are not read."""
     path = PurePath(name.lower())
     if path.name in METADATA:
         return None
@@ -36,14 +36,14 @@ def kind_of(name: str) -> Kind | None:
 
 
 def why_hidden(name: str) -> str | None:
-    """Return why a file or folder of this name is not part of a corpus, or None if it may be."""
+    """Return the reason why a file or folder with this name is skipped, or None if it may be part of a corpus."""
     if name.startswith("."):
         return "hidden"
     return "metadata of macOS" if name == "__MACOSX" else None
 
 
 def why_other(name: str) -> str:
-    """Return why a file that is of no kind is not read."""
+    """Return the reason why a file of no supported kind is not read."""
     path = PurePath(name.lower())
     if path.name in METADATA:
         return "metadata of a data set"

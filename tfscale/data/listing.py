@@ -1,4 +1,4 @@
-"""List the files of a folder that are read as text, and those that are left out, with the reason."""
+"""Functions that list the files in a folder: those that are read as text, and those that are skipped, with reasons."""
 
 import os
 import re
@@ -14,51 +14,52 @@ from tfscale.data.kinds import ALLOWED, kind_of, why_hidden, why_other
 from tfscale.data.utf8 import check_mark
 
 _POINTER_BYTES = 1024
-"""Size below which Git LFS keeps its pointer files."""
+"""Size in bytes below which a file may be a pointer of Git LFS or git-annex."""
 _SHOWN = 10
-"""Number of faults that are reported one by one."""
+"""Maximum number of faults that are reported individually."""
 _SHOWN_REASONS = 4
 _POINTERS = {
     "git lfs pull": re.compile(rb"version https?://\S+/spec/v\d+\s+(?:.*\n)*?oid sha256:[0-9a-f]{64}\s+size \d+\s*"),
     "git annex get": re.compile(rb"/annex/objects/\S+\s*"),
 }
-"""Patterns of pointer files, by the command that fetches the file that they point to."""
+"""Patterns of the content of pointer files, by the command that downloads the actual files."""
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file that is read."""
+    """A file that is read as text."""
 
     name: str
-    """Path relative to the folder."""
+    """Path of the file relative to the folder."""
     path: Path
     bytes: int
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file or folder that is not read."""
+    """A file or folder that is skipped."""
 
     name: str
-    """Path relative to the folder. It ends in a slash for a folder, which is left out with everything in it."""
+    """Path relative to the listed folder. A folder, which is skipped with all its content, ends in a slash."""
     reason: str
     bytes: int | None
-    """Size of the file. None for a folder or anything else that is not a file."""
+    """Size of the file in bytes. None for anything that is not a regular file."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything in a folder and below it, sorted by name."""
+    """All files in a folder and its subfolders, sorted by name."""
 
     files: tuple[TextFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
 
 
 def list_text(path: Path) -> Listing:
-    """List a folder, or one file that is text. Nothing is opened.
+    """List the files of a folder, or a single text file, without opening them.
 
     Raises:
-        DataError: there is nothing to read, or part of it cannot be reached; all such faults together.
+        DataError: there is nothing to read, or files or folders are not accessible. All such faults are reported
+            together.
     """
     try:
         state = path.stat()
@@ -97,7 +98,7 @@ def list_text(path: Path) -> Listing:
 
 
 def left_out_words(listing: Listing) -> str:
-    """Return how many files are left out for which reasons, or an empty text if there are none."""
+    """Return a summary of how many files are skipped and why, or an empty string if there are none."""
     reasons = Counter(each.reason for each in listing.left_out).most_common()
     words = [f"{count:,} {reason}" for reason, count in reasons[:_SHOWN_REASONS]]
     if more := sum(count for _, count in reasons[_SHOWN_REASONS:]):
@@ -106,12 +107,12 @@ def left_out_words(listing: Listing) -> str:
 
 
 def find_faults(listing: Listing) -> list[str]:
-    """Return the faults of files that hold something other than text, as their first bytes show."""
+    """Return the faults of files whose first bytes show that they do not contain text."""
     return _first([fault for file in listing.files if (fault := _fault(file))])
 
 
 def _first(faults: list[str]) -> list[str]:
-    """Return the first faults, and how many more there are."""
+    """Return the first faults, followed by the number of the others."""
     more = len(faults) - _SHOWN
     return [*faults[:_SHOWN], f"{more:,} more files with such faults"] if more > 0 else faults
 
@@ -125,7 +126,7 @@ def _one(path: Path, state: os.stat_result) -> TextFile:
 
 
 def _why_not_entered(folder: Path) -> str | None:
-    """Return why a folder is left out, or None if it is part of the corpus."""
+    """Return the reason why a folder is skipped, or None if it is part of the corpus."""
     is_link = os.path.islink(folder)  # noqa: PTH114  (it raises nothing)
     return why_hidden(folder.name) or ("a symbolic link to a folder" if is_link else None)
 

@@ -1,4 +1,4 @@
-"""manifest.json, which says what a prepared corpus is and how it was made."""
+"""Content of manifest.json, which describes a prepared corpus and how it was made."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,43 +10,42 @@ from tfscale.files import read_object
 from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
-"""Version of the format. It is part of every fingerprint, and rises when the same text would give other tokens."""
+"""Version of the format, a part of every fingerprint. It increases when the same text would give other tokens."""
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A file of tokens."""
+    """A file of tokens, as recorded in the manifest."""
 
     file: str
     tokens: int
     bytes: int
-    """Size of the file."""
+    """Size of the file in bytes."""
     sha256: str
-    """SHA-256 of the file."""
 
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """The record of one split: training or validation."""
+    """The training or validation split, as recorded in the manifest."""
 
     documents: int
     tokens: int
-    """Number of tokens, with one end-of-text token per document."""
+    """Number of tokens, including one end-of-text token per document."""
     utf8_bytes: int
-    """Size of the text alone."""
+    """Size of the text in bytes, without end-of-text tokens."""
     shards: tuple[ShardRecord, ...]
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes of text per token. An end-of-text token counts as one byte."""
+        """Average number of UTF-8 bytes per token. An end-of-text token counts as one byte."""
         return (self.utf8_bytes + self.documents) / self.tokens
 
 
 @dataclass(frozen=True)
 class TokenizerRecord:
-    """The tokenizer that made the tokens. Its file is beside the manifest."""
+    """The tokenizer of the corpus, as recorded in the manifest. Its file is next to the manifest."""
 
     kind: str
     vocab_size: int
@@ -59,25 +58,25 @@ class TokenizerRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A prepared corpus."""
+    """Description of a prepared corpus: the content of manifest.json."""
 
     format: int
     fingerprint: str
     source: dict[str, str]
     """Identity of the source."""
     content_sha256: str
-    """SHA-256 over the SHA-256 of every distinct document, in the order of the source."""
+    """SHA-256 of the concatenated SHA-256 digests of all distinct documents, in the order of the source."""
     heldout_fraction: float
     split_seed: int
     empty: int
-    """Number of documents that were left out because they are white space."""
+    """Number of documents that were skipped because they contain only white space."""
     duplicates: int
-    """Number of documents that were left out because an equal one came before."""
+    """Number of documents that were skipped because they repeat an earlier one."""
     tokenizer: TokenizerRecord
     train: SplitRecord
     heldout: SplitRecord
     unknown: int | None = None
-    """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None: the corpus was prepared by a version
+    """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None if the corpus was prepared by a version
     that did not count them."""
 
     @property
@@ -87,7 +86,7 @@ class Manifest:
 
     @property
     def documents(self) -> int:
-        """Number of documents in the source, including those that were left out."""
+        """Number of documents in the source, including those that were skipped."""
         return self.train.documents + self.heldout.documents + self.duplicates + self.empty
 
 
@@ -100,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a prepared folder.
 
     Raises:
-        DataError: the folder is not one, or one of another format.
+        DataError: the folder is not a prepared corpus, has another format, or its manifest is damaged.
     """
     path = folder / MANIFEST_FILE
     try:

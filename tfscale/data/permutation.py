@@ -1,8 +1,9 @@
-"""A random order of n items that is computed, not stored.
+"""Pseudo-random permutation of n items that is computed instead of stored.
 
-A Feistel network with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002): the place of an
-item takes a few integer operations, whatever n is. So billions of windows need no memory and no shuffle at start, every
-rank computes its own slice, and the order never changes with a library's version, as a generator's may.
+The permutation is a Feistel network with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains",
+2002). An item is computed from its position in a few integer operations, whatever n is. Therefore billions of windows
+need no memory and no shuffle at the start, every rank computes its own slice, and, unlike with random generators of
+libraries, the order cannot change between versions.
 """
 
 import math
@@ -15,7 +16,7 @@ MASK = (1 << 64) - 1
 
 
 def mix(value: int) -> int:
-    """Return a 64-bit hash of a 64-bit integer, by the finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
+    """Return a 64-bit hash of a 64-bit integer with the finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
     value = (value + 0x9E3779B97F4A7C15) & MASK
     value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     value = (value ^ (value >> 27)) * 0x94D049BB133111EB & MASK
@@ -23,8 +24,8 @@ def mix(value: int) -> int:
 
 
 def permute(places: NDArray[np.uint64], n: int, key: int) -> NDArray[np.uint64]:
-    """Return the items at `places` (each below n) in the order that belongs to the 64-bit `key`."""
-    side = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of side x side items, at least n
+    """Return the items at the positions `places` (each below n) of the permutation with the 64-bit `key`."""
+    side = np.uint64(math.isqrt(n - 1) + 1)  # the network permutes a grid of side x side >= n items
     keys = [np.uint64(mix(key + turn)) for turn in range(ROUNDS)]
     items = _encipher(places, side, keys)
     while (outside := items >= n).any():

@@ -1,4 +1,4 @@
-"""Prepare a corpus: split it by document, tokenize it and write it once, to be found by its fingerprint.
+"""Preparation of a corpus, which is split by document, tokenized and written once, under its fingerprint.
 
 <root>/<fingerprint>/
     manifest.json
@@ -6,10 +6,10 @@
     train-00000.safetensors ...
     heldout-00000.safetensors ...
 
-The text is read twice: to list the documents (scan, duplicates), then to tokenize them (encode, assemble). Both
-readings are divided into parts, each the work of one process, and finished pieces are kept in a hidden folder of `root`
-until the corpus is complete. So a preparation that was killed continues where it was, and the result depends neither on
-that nor on the number of processes.
+The text is read twice: first to list the documents (scan, duplicates), then to tokenize them (encode, assemble). Both
+passes are divided into parts, each of which is processed by one process. Finished pieces are kept in a hidden folder of
+`root` until the corpus is complete. Therefore a preparation that was killed resumes where it stopped. The result does
+not depend on such interruptions or on the number of processes.
 """
 
 import hashlib
@@ -44,16 +44,16 @@ from tfscale.files import sync
 from tfscale.host import cores
 
 WORK = 2
-"""Version of the pieces in an unfinished preparation. It rises when their content changes."""
+"""Version of the pieces of an unfinished preparation. It increases when their content changes."""
 LEARN_BYTES = 1 << 30
-"""Size of the training text that a tokenizer is trained on. If there is more, it is a sample of about this size."""
+"""Size in bytes of the text that a tokenizer is trained on. A larger training split is sampled to about this size."""
 
 
 def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: int = 0) -> PreparedData:
-    """Prepare a corpus, unless it is in `root` already, and open it.
+    """Prepare a corpus, unless `root` contains it already, and open it.
 
-    Two processes may prepare the same corpus at once: one waits for the other. While it is made, `root` holds its
-    tokens twice and some 60 bytes per document.
+    If two processes prepare the same corpus at the same time, one waits for the other. During the preparation, `root`
+    contains the tokens twice and about 60 bytes per document.
 
     Args:
         workers: number of processes; 0 is one per core.
@@ -82,7 +82,7 @@ def _whole(data: PreparedData, root: Path) -> PreparedData:
 
 @dataclass(frozen=True)
 class _Found:
-    """Totals of the first reading."""
+    """Document and byte totals of the first pass over the text."""
 
     empty: int
     duplicates: int
@@ -100,12 +100,12 @@ class _Preparation:
         self._work = root / f".{key}-{self._version()}"
 
     def _version(self) -> str:
-        """Return a hash of everything but the corpus that pieces depend on."""
+        """Return a hash of everything other than the corpus that the pieces depend on."""
         settings = (WORK, version("tokenizers"), self._parts)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
     def run(self) -> None:
-        """Prepare the corpus, unless another process does so meanwhile."""
+        """Prepare the corpus, unless another process does so first."""
 
         def waits() -> None:
             self._progress(Report("waiting for another process that prepares the same corpus"))
@@ -113,12 +113,12 @@ class _Preparation:
         try:
             with alone_in(self._work, waits):
                 if not (self._root / self._key).exists():
-                    self._work.mkdir(exist_ok=True)  # the other process may have failed, and removed it
+                    self._work.mkdir(exist_ok=True)  # the other process may have failed and removed it
                     self._make()
         except Unfinished:
             raise
         except DataError:
-            shutil.rmtree(self._work, ignore_errors=True)  # the fix changes the text, and so the fingerprint
+            shutil.rmtree(self._work, ignore_errors=True)  # the fix will change the text and therefore the fingerprint
             raise
         shutil.rmtree(self._work, ignore_errors=True)
 
@@ -186,7 +186,7 @@ class _Preparation:
         ]
 
     def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: _Found) -> Path:
-        """Return the tokenizer's file as a piece, because the file that the user named may change."""
+        """Return the path of a copy of the tokenizer among the pieces. The file that the user named may change."""
         path = pieces["tokenizer"].whole()
         if path is not None:
             return path
@@ -211,7 +211,7 @@ class _Preparation:
     def _assemble(
         self, pieces: Pieces, encoded: list[Encoded], tokenizer: Tokenizer
     ) -> tuple[dict[str, Path], SplitRecord, SplitRecord]:
-        """Return the files of the shards by name, and the records of the training and validation documents."""
+        """Write the shards. Return their paths by file name, and the records of the training and validation splits."""
         ordered = self._work / "heldout.tokens"
         heldout = write_heldout(encoded, ordered)
         train_files = [(part.train, part.train_tokens) for part in encoded]
@@ -249,7 +249,7 @@ class _Preparation:
         )
 
     def _publish(self, manifest: Manifest, files: dict[str, Path]) -> None:
-        """Move the files into one folder under their names, and make it the corpus in one step."""
+        """Move the files into one folder under their final names, and publish it atomically as the corpus."""
         folder = self._work / "whole"
         folder.mkdir(exist_ok=True)
         for name, path in files.items():
@@ -262,7 +262,7 @@ class _Preparation:
         except OSError:
             if not (self._root / self._key).exists():
                 raise
-            # Another process prepared the same tokens, on a file system without locks.
+            # Another process prepared the same tokens on a file system without locks.
 
     def _watch(self, phase: str, total: int = 0) -> Watch:
         def watch(counts: Counts) -> None:
@@ -273,7 +273,7 @@ class _Preparation:
 
 
 def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
-    """Yield about a share of the training documents, in order, chosen by some bytes of their digests."""
+    """Yield about a fraction `share` of the training documents, selected by bytes of their digests, in order."""
     for part in distinct:
         for document in part.documents():
             if document.lot is None and int.from_bytes(document.digest[16:24], "big") < share * 2**64:
@@ -281,7 +281,7 @@ def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
 
 
 def _content(distinct: Sequence[Distinct]) -> str:
-    """Return a hash over the SHA-256 of every distinct document, in order."""
+    """Return the SHA-256 of the concatenated SHA-256 digests of all distinct documents, in order."""
     whole = hashlib.sha256()
     for part in distinct:
         whole.update(part.digests())

@@ -1,4 +1,4 @@
-"""A prepared corpus, opened for training."""
+"""Functions that open and verify prepared corpora."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tfscale.files import sha256_of_all
 
 @dataclass(frozen=True)
 class PreparedData:
-    """The tokens of both splits and what is known about them."""
+    """A prepared corpus that is open for reading: its manifest and the tokens of both splits."""
 
     folder: Path
     manifest: Manifest
@@ -22,15 +22,15 @@ class PreparedData:
 
     @property
     def heldout_bytes_per_token(self) -> float:
-        """UTF-8 bytes of validation text per token. An end-of-text token counts as one byte."""
+        """Average number of UTF-8 bytes per validation token. An end-of-text token counts as one byte."""
         return self.manifest.heldout.bytes_per_token
 
 
 def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
-    """Open a prepared folder. Tokens stay on disk until they are read.
+    """Open a prepared corpus. Tokens stay on disk until they are read.
 
     Raises:
-        DataError: the folder is not a prepared corpus, is damaged, or is not the one with this fingerprint.
+        DataError: the folder is not a prepared corpus, is damaged, or has another fingerprint.
     """
     manifest = read_manifest(folder)
     if fingerprint not in (None, manifest.fingerprint):
@@ -50,11 +50,11 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
     """Read every file of a prepared corpus and compare it with the manifest.
 
     Args:
-        known: folder where it is remembered that large files were whole. They are not read again while they have the
-            same size and time.
+        known: folder in which the hashes of large files are cached. These files are not read again while their size
+            and modification time stay the same.
 
     Raises:
-        DataError: a file is not what was written.
+        DataError: a file cannot be read or differs from what was written.
     """
     manifest = data.manifest
     shards = {shard.file: shard.sha256 for split in (manifest.train, manifest.heldout) for shard in split.shards}

@@ -1,4 +1,4 @@
-"""The progress of a preparation."""
+"""Progress reports of the preparation of a corpus."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Report:
-    """The progress of one phase."""
+    """Progress of one phase of a preparation."""
 
     phase: str
     done: int = 0
-    """Bytes that have been processed."""
+    """Number of bytes that have been processed."""
     total: int = 0
-    """Bytes of the whole phase, about. 0 if that is not known."""
+    """Approximate number of bytes in the whole phase. 0 if unknown."""
     found: int = 0
-    """Bytes out of `done` that an earlier attempt had processed. They say nothing about speed."""
+    """Number of bytes of `done` that an earlier attempt had processed. Ignore them when computing the speed."""
     documents: int = 0
-    """Documents that this attempt has processed."""
+    """Number of documents that this attempt has processed."""
     tokens: int = 0
-    """Tokens that this attempt has written."""
+    """Number of tokens that this attempt has written."""
 
 
 Progress = Callable[[Report], None]
-"""A callback for reports, called when a phase begins or ends and a few times per second at most in between."""
+"""Type of a callback for reports, called when a phase begins or ends and at most a few times per second between."""
 
 
 def silent(report: Report) -> None:
-    """Ignore the report."""
+    """Ignore a progress report."""

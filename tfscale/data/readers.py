@@ -1,4 +1,4 @@
-"""Divide text files into units of work, and read documents from them."""
+"""Functions that divide text files into units of work and read documents from them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,21 +14,21 @@ from tfscale.data.kinds import Kind, kind_of
 from tfscale.data.utf8 import decode
 
 UNIT_BYTES = 1 << 26
-"""Size of the files that one process reads at once: large beside the cost of starting,
-small enough to be done again."""
+"""Approximate size in bytes of a unit of work: large compared with the cost of starting it, and small enough to be
+repeated after an interruption."""
 ROWS = 512
-"""Rows of Parquet that are read at once."""
+"""Number of Parquet rows that are read at once."""
 OBJECTS = "Each line of JSON lines is one JSON object."
 BLANK = " \t\r\n\v\f"
-"""White space. A line or file of nothing else is not a fault."""
+"""White-space characters. A line or file that contains nothing else is not a fault."""
 NOT_TEXT = " If the file holds no documents, take it out of the folder."
 ONE_DOCUMENT = "A .json file is JSON lines, an array of objects, or one object."
 
 
 @dataclass(frozen=True)
 class Span:
-    """Part of a file. In uncompressed JSON lines, `start` and `stop` are bytes: the lines that begin between them. In
-    Parquet they are row groups. Other files are read whole (start 0, stop None)."""
+    """A file or part of a file. For uncompressed JSON lines, `start` and `stop` are byte positions, and the span is the
+    lines that begin between them. For Parquet, they are row groups. Other files are read whole (start 0, stop None)."""
 
     file: Path
     kind: Kind
@@ -37,10 +37,10 @@ class Span:
     stop: int | None = None
 
     def documents(self, text_key: str) -> Iterator[str]:
-        """Read the documents, in order.
+        """Yield the documents in order.
 
         Raises:
-            DataError: bytes that are not UTF-8, JSON without the text's key, damaged files.
+            DataError: a file is damaged, is not UTF-8, or has JSON or Parquet without text under the key.
         """
         match self.kind:
             case "text":
@@ -59,25 +59,25 @@ class Span:
 
 @dataclass(frozen=True)
 class TextPart:
-    """The documents that one process reads at once."""
+    """A unit of work: spans of files that one process reads."""
 
     spans: tuple[Span, ...]
     text_key: str
     size: int
-    """Size of the files in bytes, about."""
+    """Approximate size of the spans in bytes."""
 
     def documents(self) -> Iterator[str]:
-        """Read the documents, in order.
+        """Yield the documents in order.
 
         Raises:
-            DataError: bytes that are not UTF-8, JSON without the text's key, damaged files.
+            DataError: a file is damaged, is not UTF-8, or has JSON or Parquet without text under the key.
         """
         return chain.from_iterable(span.documents(self.text_key) for span in self.spans)
 
 
 def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
-    """Divide files into parts of about UNIT_BYTES each, in order. Large files are cut and small ones are taken
-    together; only uncompressed JSON lines and Parquet can be cut.
+    """Divide files into parts of about UNIT_BYTES each, in order. Small files are grouped and large ones are cut. Only
+    uncompressed JSON lines and Parquet can be cut.
 
     Raises:
         DataError: a Parquet file is damaged, or a file is not compressed as its name says.
@@ -96,7 +96,7 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
 
 
 def _spans(file: Path) -> Iterator[tuple[Span, int]]:
-    """Divide a file into spans, and yield each with its size in bytes."""
+    """Yield the spans of a file, each with its size in bytes."""
     size, kind = file.stat().st_size, kind_of(file.name)
     assert kind is not None, f"{file} is listed as text"
     compression = None if kind == "parquet" else compression_of(file)
@@ -126,7 +126,7 @@ def _lines(span: Span, lines: IO[bytes], text_key: str) -> Iterator[str]:
     position = span.start
     if position:
         lines.seek(position - 1)
-        position += len(lines.readline()) - 1  # the end of a line that began in the span before
+        position += len(lines.readline()) - 1  # the end of a line that began in the previous span
     number = 0
     while span.stop is None or position < span.stop:
         line = lines.readline()
@@ -144,7 +144,7 @@ def _lines(span: Span, lines: IO[bytes], text_key: str) -> Iterator[str]:
 
 
 def _lines_before(file: Path, stop: int) -> int:
-    """Count the lines of the file that begin before the byte `stop`."""
+    """Return the number of lines of the file that begin before the byte `stop`."""
     count, last = 0, b"\n"
     with file.open("rb") as content:
         while stop > 0 and (block := content.read(min(stop, 1 << 20))):
@@ -177,7 +177,7 @@ def _json(span: Span, text_key: str) -> Iterator[str]:
 
 
 def _is_lines(file: Path, content: IO[bytes]) -> bool:
-    """Return True if the first line that is not blank is a whole object, so that a .json file holds JSON lines."""
+    """Return True if a .json file contains JSON lines: its first non-blank line, if any, is a complete object."""
     position = 0
     for line in content:
         text = decode(file, line, position).strip(BLANK)

@@ -1,4 +1,4 @@
-"""Hash each document of a corpus, in its first reading."""
+"""Functions that hash the documents of a corpus in the first of two passes over the text."""
 
 import hashlib
 import math
@@ -17,21 +17,21 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 BUCKETS = 4096
-"""Number of buckets that digests are sorted into by their first twelve bits. A range of digests is a slice of each
+"""Number of buckets into which digests are sorted by their first twelve bits. A range of buckets is a slice of each
 scan."""
 COUNTED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Scan:
-    """Digests of a part's documents that are not empty, sorted, in a file."""
+    """A file with the sorted digests of the non-empty documents of a part."""
 
     path: Path
     documents: int
     empty: int
 
     def read(self, first: int = 0, stop: int = BUCKETS) -> "Scanned":
-        """Read the documents whose digests are in the buckets first to stop - 1."""
+        """Return the records of the documents whose digests are in the buckets `first` to `stop - 1`."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[first : stop + 1][[0, -1]].tolist()
             slices = {name: read_rows(file, name, begin, end) for name in ("digest", "draw", "place", "bytes")}
@@ -40,20 +40,20 @@ class Scan:
 
 @dataclass(frozen=True)
 class Scanned:
-    """Documents in the order of their digests. Equal digests are in the order of their places."""
+    """Records of n documents, sorted by digest. Equal digests are in the order of their positions."""
 
     digest: NDArray[np.uint8]
-    """[n, 32]: SHA-256 of the text."""
+    """SHA-256 of the text of each document: [n, 32]."""
     draw: NDArray[np.uint64]
-    """[n]: draw that decides whether the document is for validation."""
+    """Random draw that decides if the document is for validation: [n]."""
     place: NDArray[np.uint32]
-    """[n]: number of the document in the part, not counting empty ones."""
+    """Index of the document among the non-empty documents of the part: [n]."""
     bytes: NDArray[np.uint64]
-    """[n]: size of the text in UTF-8."""
+    """Size of the text in UTF-8 bytes: [n]."""
 
 
 def scan(part: Part, split_seed: int, piece: Piece) -> Scan:
-    """Read a part, unless its scan is there already."""
+    """Hash the documents of a part, unless its scan exists already."""
     path = piece.whole()
     if path is None:
         path = _write(part, split_seed, piece)
@@ -66,14 +66,14 @@ def scan(part: Part, split_seed: int, piece: Piece) -> Scan:
 
 
 def draw(seed: int, digest: bytes) -> int:
-    """Return a number below 2^64 that depends on nothing but the split's seed and the SHA-256 of a document's text. The
-    documents whose draw is below `limit` are for validation."""
+    """Return a pseudo-random number below 2^64 that depends only on the seed of the split and the SHA-256 of a
+    document's text. Documents whose draw is below `limit` are for validation."""
     return int.from_bytes(hashlib.sha256(f"{seed}:".encode() + digest).digest()[:8], "big")
 
 
 def limit(heldout_fraction: float) -> int:
-    """Return the limit below which the draws of about this fraction of all documents are. The documents below the limit
-    of a smaller fraction are a subset of those below the limit of a larger one."""
+    """Return the number below which the draws of about this fraction of all documents fall. The documents selected by a
+    smaller fraction are a subset of those selected by a larger one."""
     return math.ceil(heldout_fraction * 2**64)
 
 
@@ -110,7 +110,7 @@ def _write(part: Part, split_seed: int, piece: Piece) -> Path:
 
 
 class _PartProgress:
-    """Counts the text of a part as bytes of its files, which is exact at its end."""
+    """Counter of the bytes of a part: an estimate from the size of the text, which is exact at the end of the part."""
 
     def __init__(self, size: int) -> None:
         self._left, self._documents, self._bytes = size, 0, 0
@@ -131,6 +131,6 @@ class _PartProgress:
 
 
 def sort_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the first 16 bytes of each digest, which identify documents, as two numbers that sort the same way."""
+    """Return the first 16 bytes of each digest, which identify a document, as two numbers in the same sort order."""
     words = np.ascontiguousarray(digests[:, :16]).view(">u8").astype(np.uint64)
     return words[:, 0], words[:, 1]

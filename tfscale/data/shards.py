@@ -1,7 +1,7 @@
-"""Token shards, which are safetensors files with one tensor, `tokens`, and are read through a memory map.
+"""Token shards: safetensors files with one tensor, `tokens`, that are read through a memory map.
 
-Anything that opens safetensors opens them. The header's metadata says what the tokens are:
-format (of the prepared folder), fingerprint, tokenizer_sha256 and split.
+Any library for safetensors can open them. The metadata in the header identifies the tokens: format (of the prepared
+folder), fingerprint, tokenizer_sha256 and split.
 """
 
 import json
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tfscale.data.errors import DataError
 
 TokenArray = NDArray[Any]
-"""An array of uint16 or uint32."""
+"""Type of an array of tokens, which are uint16 or uint32."""
 
 NAMES: dict[Any, str] = {np.dtype(np.uint16): "U16", np.dtype(np.uint32): "U32"}
 LONGEST_HEADER = 1 << 20
@@ -27,7 +27,7 @@ LONGEST_HEADER = 1 << 20
 
 @dataclass(frozen=True)
 class ShardLabel:
-    """Metadata in the header of a shard. In safetensors they are strings."""
+    """Metadata in the header of a shard, all strings as safetensors requires."""
 
     format: str
     fingerprint: str
@@ -36,12 +36,12 @@ class ShardLabel:
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """Return a type of two bytes, or of four if the vocabulary needs them."""
+    """Return the smallest token type for a vocabulary: uint16, or uint32 if the vocabulary needs it."""
     return np.dtype(np.uint16 if vocab_size < 65536 else np.uint32)
 
 
 def header_of(label: ShardLabel, dtype: np.dtype[Any], tokens: int) -> bytes:
-    """Return the bytes of a shard before its tokens."""
+    """Return the bytes that precede the tokens in a shard."""
     tensor = {"dtype": NAMES[dtype], "shape": [tokens], "data_offsets": [0, tokens * dtype.itemsize]}
     header = json.dumps({"__metadata__": asdict(label), "tokens": tensor}).encode()
     header += b" " * (-len(header) % 8)  # so that the tokens start at a multiple of their size
@@ -49,10 +49,10 @@ def header_of(label: ShardLabel, dtype: np.dtype[Any], tokens: int) -> bytes:
 
 
 def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArray:
-    """Map the tokens of a shard, read-only.
+    """Return the tokens of a shard as a read-only memory map.
 
     Raises:
-        DataError: the file is missing, not a token shard, cut short, or labelled otherwise.
+        DataError: the file is missing, is not a token shard, is truncated, or has another label or token type.
     """
     try:
         with path.open("rb") as file:
@@ -86,7 +86,7 @@ def _damaged(path: Path, fault: str) -> DataError:
 
 
 class Tokens:
-    """The tokens of a split as one sequence, read from disk when they are needed."""
+    """The tokens of a split as one sequence that is read from disk on demand."""
 
     def __init__(self, shards: Sequence[TokenArray], vocab_size: int = 2**32) -> None:
         assert shards
@@ -97,7 +97,7 @@ class Tokens:
         return self._starts[-1]
 
     def __getitem__(self, span: slice) -> TokenArray:
-        """Return the tokens start:stop, across shards. They are not copied if one shard holds them all.
+        """Return the tokens start:stop, across shards. They are not copied if they are all in one shard.
 
         Raises:
             DataError: a token is not in the vocabulary.

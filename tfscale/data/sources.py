@@ -1,4 +1,4 @@
-"""Corpora, and the kinds of text that they are made of."""
+"""Descriptions of corpora, and the interface of the text sources that they are made of."""
 
 import hashlib
 import json
@@ -19,80 +19,80 @@ from tfscale.faults import Fault, InvalidInput
 from tfscale.registry import Registry
 
 KNOWN = ".known"
-"""Folder beside the prepared corpora, where the hashes of large files are remembered."""
+"""Name of the folder, next to the prepared corpora, in which the hashes of large files are cached."""
 
 
 class Part(Protocol):
-    """Some documents of a corpus. It can be pickled, and is read more than once, by any process."""
+    """A part of a corpus. It must be picklable, and is read more than once, by any process."""
 
     @property
     def size(self) -> int:
-        """Bytes that are read for it, about."""
+        """Approximate number of bytes that are read for the part."""
         ...
 
     def documents(self) -> Iterator[str]:
-        """Read the documents: the same ones in the same order each time."""
+        """Yield the documents, always the same ones in the same order."""
         ...
 
 
 class Source(ABC):
-    """A kind of text. `data.source` names a subclass, which says what the other settings mean."""
+    """Base class of text sources. `data.source` names a subclass, which defines the meaning of the other settings."""
 
     tokenized: ClassVar[bool] = False
-    """True for text that was tokenized before and has a tokenizer of its own."""
+    """True if the text is already tokenized and has its own tokenizer."""
 
     @classmethod
     def check(cls, spec: "CorpusSpec") -> Iterable[Fault | str]:
-        """Return the faults of a corpus' settings, each with its fix; nothing is read. A source that does not override
-        this has no settings."""
+        """Return the faults in the settings of a corpus, each with its fix, without reading anything. A source that
+        does not override this method has no settings."""
         return unused(spec, "path", "dataset", "options")
 
     @classmethod
     @abstractmethod
     def of(cls, spec: "CorpusSpec", root: Path | None) -> "Source":
-        """Return the source that a corpus' settings describe.
+        """Return the source that the settings of a corpus describe.
 
         Args:
-            root: the folder of prepared corpora.
+            root: folder of the prepared corpora.
 
         Raises:
-            DataError: it has to be fetched first.
+            DataError: the text must be downloaded first.
         """
 
     @classmethod
     def fetch(cls, spec: "CorpusSpec", root: Path, progress: Progress) -> None:
-        """Bring what is not on this machine. Only `tfscale data prepare` asks for this; most sources have nothing to
-        bring.
+        """Download what is not on this machine. Only `tfscale data prepare` calls this method. Most sources have
+        nothing to download.
 
         Raises:
-            DataError: it is out of reach.
+            DataError: the text cannot be downloaded.
         """
         return
 
     def missing(self) -> list[str]:
-        """Return what keeps the text from being read, each fault with its fix. No large file is read for this."""
+        """Return the reasons why the text cannot be read, each with its fix, without reading large files."""
         return []
 
     @abstractmethod
     def identity(self) -> dict[str, str]:
-        """Return what the text is, wherever it is: the same identity means the same text.
+        """Return what identifies the text, wherever it is stored. Equal identities mean equal text.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the text cannot be read.
         """
 
     def origin(self) -> dict[str, str]:
-        """Return where the text is from, for the manifest."""
+        """Return the origin of the text, which is recorded in the manifest."""
         return {}
 
     def listing(self) -> Listing:
-        """List the files that are read, and those that are left out; empty for text that is not in files of the
-        user's."""
+        """List the files that are read and those that are skipped. The list is empty if the text is not in files of the
+        user."""
         return Listing()
 
     @abstractmethod
     def parts(self) -> Sequence[Part]:
-        """Divide the documents into parts that can be read side by side. The same ones each time."""
+        """Divide the documents into parts that can be read at the same time. The parts are the same each time."""
 
 
 SOURCES: Registry[type[Source]] = Registry(
@@ -109,29 +109,29 @@ SOURCES: Registry[type[Source]] = Registry(
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """A corpus as a user describes it. Settings that a source does not use keep their defaults.
+    """Description of a corpus by a user. Settings that a source does not use keep their defaults.
 
     Raises:
-        DataError: naming every setting that is wrong.
+        DataError: settings are invalid. The error names all of them.
     """
 
     source: str
-    """A name in SOURCES."""
+    """Name of the source in SOURCES."""
     tokenizer: TokenizerSpec | None = None
-    """Tokenizer of the text. None: the source is already tokenized."""
+    """Tokenizer of the text. None if the source is already tokenized."""
     path: str | None = None
     text_key: str = "text"
-    """Key of the text in a JSON object, or its column in Parquet."""
+    """Name of the key of a JSON object, or of the Parquet column, that contains the text."""
     dataset: str | None = None
     subset: str | None = None
     split: str = "train"
     revision: str = "main"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that only this source has."""
+    """Additional settings that are specific to the source."""
     heldout_fraction: float = 0.05
-    """Fraction of the documents that are held out for validation."""
+    """Fraction of the documents that are used for validation."""
     split_seed: int = 0
-    """Seed that decides which documents are held out for validation."""
+    """Seed of the random choice of the documents for validation."""
 
     @property
     def path_exists(self) -> bool:
@@ -157,14 +157,14 @@ class CorpusSpec:
 
 
 def needed(spec: CorpusSpec, name: str, what: str, example: str) -> Iterator[Fault]:
-    """Yield the fault of a setting that a source cannot do without, if it is not set."""
+    """Yield a fault if a setting that the source requires is not set."""
     if not getattr(spec, name):
         rule = f"must be set: data.source={spec.source} needs {what}"
         yield Fault(f"data.{name}", None, rule, f"data.{name}={example}", reads=("data.source",))
 
 
 def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
-    """Yield the faults of settings that a source does not have, if they are set."""
+    """Yield a fault for each of the named settings that is set, because the source does not have it."""
     users = {"path": "data.source=text", "dataset": "data.source=hub", "options": "another data.source"}
     for name in names:
         if value := getattr(spec, name):
@@ -177,19 +177,19 @@ def source_of(spec: CorpusSpec, root: Path | None = None) -> Source:
     """Return the source of a corpus.
 
     Args:
-        root: the folder of prepared corpora.
+        root: folder of the prepared corpora.
 
     Raises:
-        DataError: it has to be fetched first.
+        DataError: the text must be downloaded first.
     """
     return SOURCES.get(spec.source).of(spec, root)
 
 
 def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
-    """Return the tokenizer of a corpus, which is learnt or a file.
+    """Return the tokenizer of a corpus, of kind `bpe` or `file`.
 
     Raises:
-        DataError: it has to be fetched first.
+        DataError: the tokenizer must be downloaded first.
     """
     tokenizer = spec.tokenizer
     assert tokenizer is not None, "the source has a tokenizer of its own"
@@ -210,10 +210,10 @@ def local_path(spec: CorpusSpec) -> Path:
 
 
 def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
-    """Bring what a corpus needs and is not on this machine.
+    """Download everything that a corpus needs and that is not on this machine.
 
     Raises:
-        DataError: naming all that is out of reach.
+        DataError: something cannot be downloaded. The error names all such items.
     """
     faults: list[Fault] = []
     try:
@@ -230,10 +230,10 @@ def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
 
 
 def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
-    """Return 16 hex digits that change whenever the tokens would. Nothing is trained.
+    """Return 16 hex digits that change whenever the tokens would change. Nothing is trained.
 
     Args:
-        root: the folder of prepared corpora. Hashes of large files are remembered in it, and nothing else is written.
+        root: folder of the prepared corpora. Only the hashes of large files are written there.
 
     Raises:
         DataError: the source or the tokenizer is missing.
@@ -253,7 +253,7 @@ def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
 
 
 def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
-    """Return the size of the tokenizer's vocabulary before the corpus is prepared. A model may have more rows.
+    """Return the vocabulary size of the tokenizer before the corpus is prepared. A model may have more rows.
 
     Raises:
         DataError: the tokenizer's file or the prepared folder is missing.
@@ -264,9 +264,9 @@ def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
 
 
 def find_missing(spec: CorpusSpec, root: Path | None = None) -> list[str]:
-    """Return all that keeps the corpus from being prepared, each fault with its fix. Nothing is written.
+    """Return the reasons why a corpus cannot be prepared, each with its fix. Nothing is written.
 
-    Bytes that are not UTF-8, and a corpus too small to split, are found only in preparing it.
+    Bytes that are not UTF-8, and a corpus that is too small to split, are found only during the preparation.
     """
     faults = []
     for part in (source_of, tokenizer_of) if spec.tokenizer else (source_of,):

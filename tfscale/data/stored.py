@@ -1,4 +1,4 @@
-"""Prepared corpora as they are stored, and as sources of further stages."""
+"""Access to stored corpora: their folders, and a source that reads the tokens of a prepared corpus."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from tfscale.faults import Fault
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder with a prepared corpus, or with an unfinished preparation."""
+    """A folder with a prepared corpus or an unfinished preparation."""
 
     path: Path
 
     @property
     def size(self) -> int:
-        """Size on disk in bytes."""
+        """Size of the folder on disk in bytes."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of the corpus.
+        """Manifest of the corpus.
 
         Raises:
-            DataError: it is damaged.
+            DataError: the manifest is missing or damaged.
         """
         return read_manifest(self.path)
 
@@ -46,7 +46,7 @@ def unfinished(root: Path) -> list[Folder]:
 
 @dataclass(frozen=True)
 class ShardSource(Source):
-    """A corpus that was prepared before, here or elsewhere. Its tokens are used where they are."""
+    """A source with the tokens of a corpus that is already prepared, here or elsewhere. They are not copied."""
 
     path: Path
 
@@ -54,16 +54,16 @@ class ShardSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults of the settings: a path is needed."""
+        """Return the faults in the settings, of which `path` is required."""
         return chain(needed(spec, "path", "a prepared folder", "..."), unused(spec, "dataset", "options"))
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "ShardSource":
-        """Return the folder, whether it is there or not."""
+        """Return the source for the folder at the path, even if it does not exist."""
         return cls(local_path(spec))
 
     def missing(self) -> list[str]:
-        """Return why the folder is not a prepared corpus."""
+        """Return an error message if the folder is not a prepared corpus, otherwise an empty list."""
         try:
             read_manifest(self.path)
         except DataError as error:
@@ -71,9 +71,9 @@ class ShardSource(Source):
         return []
 
     def identity(self) -> dict[str, str]:
-        """Return the identity and origin of the text that the tokens were made of."""
+        """Return the identity and origin of the text from which the tokens were made."""
         return read_manifest(self.path).source
 
     def parts(self) -> tuple[()]:
-        """Return nothing: the text is not needed any more."""
+        """Return no parts, because the text is no longer needed."""
         return ()

@@ -1,4 +1,4 @@
-"""Local text files as a source."""
+"""Text source that reads local files."""
 
 import hashlib
 import json
@@ -21,45 +21,45 @@ from tfscale.files import sha256_of_all
 
 @dataclass(frozen=True)
 class TextSource(Source):
-    """A file of text, or all that are in a folder and below it, in the order of their names (`kinds`, `listing`). Text
-    is UTF-8; nothing is changed but that a byte-order mark is left out."""
+    """A source with the text of one file, or of all text files in a folder and its subfolders, in the order of their
+    names (`kinds`, `listing`). Text must be UTF-8. It is read unchanged, except that a byte-order mark is removed."""
 
     path: Path
     text_key: str = "text"
-    """Key of the text in an object of JSON, or its column in Parquet."""
+    """Name of the key of a JSON object, or of the Parquet column, that contains the text."""
     known: Path | None = None
-    """A folder where the hashes of large files are remembered."""
+    """Folder in which the hashes of large files are cached. None disables the cache."""
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults of the settings: a path is needed."""
+        """Return the faults in the settings, of which `path` is required."""
         return chain(needed(spec, "path", "the file or folder", "..."), unused(spec, "dataset", "options"))
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "TextSource":
-        """Return the text at the path, whether it is there or not."""
+        """Return the source for the text at the path, even if it does not exist."""
         return cls(local_path(spec), spec.text_key, root / KNOWN if root else None)
 
     def missing(self) -> list[str]:
-        """Return what keeps the files from being read. Only the beginning of each file is read for this."""
+        """Return the reasons why files cannot be read. Only the beginning of each file is read."""
         try:
             return find_faults(self.listing())
         except DataError as error:
             return [str(fault) for fault in error.faults]
 
     def listing(self) -> Listing:
-        """List the files that are read, and those that are left out.
+        """List the files that are read and those that are skipped.
 
         Raises:
-            DataError: nothing to read.
+            DataError: there is nothing to read, or files are not accessible.
         """
         return list_text(self.path)
 
     def identity(self) -> dict[str, str]:
-        """Hash names and contents, which gives the same for the same files in another place.
+        """Return a hash of the names and contents of the files. It does not depend on their location.
 
         Raises:
-            DataError: nothing to read.
+            DataError: there is nothing to read, or files are not accessible.
         """
         listed = self.listing().files
         files = [file.path for file in listed]
@@ -75,12 +75,12 @@ class TextSource(Source):
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 
     def parts(self) -> list[TextPart]:
-        """Divide the documents into parts that can be read side by side."""
+        """Divide the documents into parts that can be read at the same time."""
         return divide([file.path for file in self.listing().files], self.text_key)
 
 
 def identity_of(names: Sequence[str], digests: Sequence[str]) -> str:
-    """Hash the names of files and the digest of each."""
+    """Return a hash of the names and digests of files."""
     whole = hashlib.sha256()
     for pair in zip(names, digests, strict=True):
         whole.update(json.dumps(pair).encode())
@@ -88,11 +88,11 @@ def identity_of(names: Sequence[str], digests: Sequence[str]) -> str:
 
 
 def digests_of(files: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 of each file, but another hash for a .txt file with a byte-order mark. Earlier versions of
-    tfscale took the mark for text, and corpora that they prepared must not be found.
+    """Return the SHA-256 of each file, or another hash for a .txt file with a byte-order mark. Earlier versions of
+    tfscale treated the mark as text, and corpora that they prepared must not be reused.
 
     Raises:
-        OSError: naming the file that cannot be read.
+        OSError: a file cannot be read. The error names it.
     """
     digests = zip(files, sha256_of_all(files), strict=True)
     return [hashlib.sha256(f"{digest} unmarked".encode()).hexdigest() if _marked(file) else digest

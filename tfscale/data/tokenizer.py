@@ -1,6 +1,6 @@
-"""Tokenizers: a byte-level BPE trained on the corpus, or any Hugging Face `tokenizer.json`, from a file or the hub.
+"""Tokenizers: a byte-level BPE trained on the corpus, or any Hugging Face `tokenizer.json` from a file or the Hub.
 
-The `tokenizers` library is imported when one is made or read: training needs only the tokens.
+The `tokenizers` library is imported only when a tokenizer is created, because training a model needs only the tokens.
 """
 
 import hashlib
@@ -16,31 +16,32 @@ from tfscale.data.unknown import Unknown
 from tfscale.faults import Fault
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
-"""Names of the token between two documents. The first that a tokenizer has is used."""
+"""Possible names of the end-of-text token, which follows each document. The first one that a tokenizer has is used."""
 
 BYTES_ONLY = 257
-"""The smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
+"""Size of the smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
 
 PIECE_CHARACTERS = 1 << 16
-"""Length above which documents are cut, because the library takes some 200 bytes of memory per character. A piece is up
-to twice as long if no word ends before."""
+"""Length in characters above which documents are cut, because the library needs about 200 bytes of memory per
+character. A piece is up to twice as long if no word ends earlier."""
 LONGEST_WORD = 1000
-"""Length above which words are cut for training, whose time grows with the square of the length of a word."""
+"""Length in characters above which words are cut for training, because its time grows with the square of the length of
+a word."""
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)")
 
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """A tokenizer as a user describes it.
+    """Description of a tokenizer by a user.
 
-    `bpe`: a byte-level BPE with GPT-2's split into words, trained on the training documents; `vocab_size` tokens, end
-    of text and the 256 bytes among them. 257 means plain bytes.
+    `bpe`: a byte-level BPE with the word splitting of GPT-2, trained on the training documents. It has `vocab_size`
+    tokens, including the end-of-text token and the 256 bytes. 257 means plain bytes.
     `file`: a Hugging Face `tokenizer.json` at `path`.
-    `hub`: the `tokenizer.json` in the repository `name` of the hub, or the file at `path` if there is one.
+    `hub`: the `tokenizer.json` in the repository `name` of the Hub, or the file at `path` if it exists.
 
     Raises:
-        DataError: a field that the kind needs is missing, or one that it has no use for is set.
+        DataError: a field that the kind requires is not set, or a field that it does not use is set.
     """
 
     kind: Literal["bpe", "file", "hub"]
@@ -76,7 +77,7 @@ class TokenizerSpec:
         return self.path is not None and Path(self.path).exists()
 
     def missing(self) -> list[str]:
-        """Return what keeps it from being used. This and the methods below serve the kinds bpe and file."""
+        """Return the reason why the tokenizer cannot be used, if any. This is only for the kinds `bpe` and `file`."""
         try:
             self.size()
         except DataError as error:
@@ -84,7 +85,7 @@ class TokenizerSpec:
         return []
 
     def identity(self) -> dict[str, str]:
-        """Return what identifies the tokenizer. Nothing is trained.
+        """Return what identifies the tokenizer, without training it. This is only for the kinds `bpe` and `file`.
 
         Raises:
             DataError: the file is missing.
@@ -94,7 +95,7 @@ class TokenizerSpec:
         return {"kind": "file", "sha256": hashlib.sha256(_read(Path(self.path))).hexdigest()}
 
     def size(self) -> int:
-        """Return the size of the vocabulary. Nothing is trained.
+        """Return the size of the vocabulary, without training. This is only for the kinds `bpe` and `file`.
 
         Raises:
             DataError: the file is missing or not a tokenizer.
@@ -105,13 +106,13 @@ class TokenizerSpec:
 
 
 class Tokenizer:
-    """Turns text into tokens and back."""
+    """A tokenizer with an end-of-text token, which converts text to tokens and back."""
 
     def __init__(self, content: bytes, source: str) -> None:
-        """Read the content of a tokenizer.json. `source` names it in errors.
+        """Create a tokenizer from the content of a tokenizer.json. `source` is its name in errors.
 
         Raises:
-            DataError: not a tokenizer, or without an end-of-text token.
+            DataError: the content is not a tokenizer or has no end-of-text token.
         """
         import tokenizers
 
@@ -122,7 +123,7 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        # The name of the end-of-text token in a document does not end it.
+        # The name of the end-of-text token within a document does not end the document.
         self._tokenizer.encode_special_tokens = True
         with _faults_of_the_library(f"{source}: not a Hugging Face tokenizer.json"):
             self._unknown = Unknown(content, self._tokenizer)
@@ -134,14 +135,14 @@ class Tokenizer:
         self.end_of_text = named[0]
         self.end_of_text_id = vocabulary[named[0]]
         self.vocab_size = max(vocabulary.values()) + 1
-        """One more than the largest id. Not all ids below may be used."""
+        """Size of the vocabulary: the largest token id plus one. Smaller ids may be unused."""
 
     @classmethod
     def train(cls, documents: Iterable[str], vocab_size: int) -> Self:
         """Train a byte-level BPE of exactly `vocab_size` tokens. The same documents give the same tokenizer.
 
         Raises:
-            DataError: too little text to learn that many tokens.
+            DataError: there is too little text to learn this many tokens.
         """
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -166,7 +167,7 @@ class Tokenizer:
         return cls(tokenizer.to_str(pretty=True).encode(), "trained tokenizer")
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each text, without special tokens.
+        """Return the token ids of each text, without special tokens.
 
         Raises:
             DataError: the tokenizer has no tokens for a text.
@@ -175,8 +176,8 @@ class Tokenizer:
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def count_unknown(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> int:
-        """Count what the vocabulary has no entry for in texts that were encoded to `rows` of tokens: unknown tokens, or
-        characters that the tokenizer drops.
+        """Return the number of unknown tokens in `rows`, the tokens of `texts`, or, for a tokenizer that drops
+        characters it has no entry for, the number of these characters.
 
         Raises:
             DataError: the tokenizer has no tokens for a text.
@@ -185,7 +186,7 @@ class Tokenizer:
             return self._unknown.count(texts, rows)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens. Special tokens are left out, and incomplete characters become U+FFFD.
+        """Return the text of tokens. Special tokens are omitted, and incomplete characters become U+FFFD.
 
         Raises:
             DataError: the tokenizer's decoder is faulty.
@@ -206,8 +207,8 @@ def _faults_of_the_library(what: str) -> Iterator[None]:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """Yield a text in pieces that a tokenizer can hold in memory. It is cut before a single space between words, where
-    tokenizers cut as well, and within a word only if the word is very long."""
+    """Yield a text in pieces small enough to be tokenized in memory. The text is cut before a single space between
+    words, where tokenizers also cut, and within a word only if the word is very long."""
     start = 0
     while len(text) - start > PIECE_CHARACTERS:
         longest = start + 2 * PIECE_CHARACTERS
@@ -219,7 +220,7 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read the tokenizer of a tokenizer.json file.
+    """Load a tokenizer from a tokenizer.json file.
 
     Raises:
         DataError: the file is missing or not a tokenizer.

@@ -1,4 +1,4 @@
-"""Count the text that a tokenizer has no entry for, which becomes the unknown token or is dropped."""
+"""Counter of the text that a tokenizer has no entry for. This text becomes the unknown token or is dropped."""
 
 import json
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from typing import Any
 
 FIX = "Take a tokenizer that knows the text (data.tokenizer=bpe knows every text), or raise data.max_unknown."
 _SPARE_ID = 2**31
-"""An id that no vocabulary has."""
+"""Token id that no vocabulary uses."""
 
 
 class Unknown:
-    """Counts the text that a tokenizer of the `tokenizers` library loses."""
+    """Counter of the text that a tokenizer of the `tokenizers` library loses."""
 
     def __init__(self, content: bytes, tokenizer: Any) -> None:
-        """Prepare for a tokenizer with this content of its tokenizer.json."""
+        """Create a counter for a tokenizer and the content of its tokenizer.json."""
         document = json.loads(content)
         model: dict[str, Any] = document["model"]
         token = model.get("unk_token")
@@ -21,8 +21,8 @@ class Unknown:
         self._twin = _twin(document) if _drops_characters(document) else None
 
     def count(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> int:
-        """Count the unknown tokens in the `rows` of tokens that the `texts` were encoded to; for a tokenizer that has
-        no such token, the characters of the texts that it drops."""
+        """Return the number of unknown tokens in `rows`, the tokens of `texts`, or, for a tokenizer without an unknown
+        token, the number of characters that it drops."""
         if self._twin is not None:
             encodings = self._twin.encode_batch_fast(texts, add_special_tokens=False)
             return sum(list(encoding.ids).count(_SPARE_ID) for encoding in encodings)
@@ -30,13 +30,13 @@ class Unknown:
 
 
 def unknown_words(unknown: int, tokens: int) -> str:
-    """Return a sentence about a share of unknown tokens."""
+    """Return a message that states the fraction of unknown tokens."""
     share = f"{unknown:,} of {tokens:,} tokens ({unknown / max(tokens, 1):.2%})"
     return f"the tokenizer has no entry for {share}: that text is lost to the model"
 
 
 def _drops_characters(document: dict[str, Any]) -> bool:
-    """Return True for a BPE that drops unknown characters: it has no unknown token, and its alphabet is not bytes."""
+    """Return True for a BPE that drops unknown characters: it has no unknown token and is not byte-level."""
     from tokenizers import pre_tokenizers
 
     model = document["model"]
@@ -50,7 +50,7 @@ def _drops_characters(document: dict[str, Any]) -> bool:
 
 
 def _twin(document: dict[str, Any]) -> Any:
-    """Make a tokenizer that gives a token of its own to each character that the other one drops."""
+    """Return a copy of a tokenizer that encodes each character that the original drops as a spare unknown token."""
     from tokenizers import Tokenizer
 
     model = document["model"]

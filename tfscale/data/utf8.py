@@ -1,4 +1,4 @@
-"""Decode UTF-8 with or without a byte-order mark."""
+"""Functions that decode UTF-8 with or without a byte-order mark."""
 
 import re
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from tfscale.data.errors import DataError
 
 MARK = b"\xef\xbb\xbf"
-"""Byte-order mark of UTF-8, which is not part of a text."""
+"""Byte-order mark of UTF-8, which is not part of the text."""
 _OTHER_MARK = re.compile(rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff|\xff\xfe|\xfe\xff")
 _NAMES = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32"}
 
 
 def decode(file: Path, content: bytes, position: int) -> str:
-    """Decode `content`, which begins at byte `position` of the file's text. A byte-order mark is left out.
+    """Decode `content`, which begins at byte `position` of the text of the file. A byte-order mark is removed.
 
     Raises:
         DataError: the content is not UTF-8.
@@ -28,10 +28,10 @@ def decode(file: Path, content: bytes, position: int) -> str:
 
 
 def check_mark(file: Path, head: bytes) -> None:
-    """Check that the first bytes of a text do not name another encoding.
+    """Check that the first bytes of a text do not indicate another encoding.
 
     Raises:
-        DataError: they are the byte-order mark of UTF-16 or UTF-32.
+        DataError: the text begins with the byte-order mark of UTF-16 or UTF-32.
     """
     if found := _OTHER_MARK.match(head):
         name = _NAMES[found[0]]

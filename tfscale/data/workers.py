@@ -1,6 +1,6 @@
-"""A pool of processes that work on the parts of a corpus and count what they have done.
+"""Pool of processes that work on the parts of a corpus and count what they have processed.
 
-The processes end with the one that started them, however that ends, because they watch a pipe whose other end it holds.
+The processes always end with their parent process, because they watch a pipe whose other end the parent holds.
 """
 
 import os
@@ -20,38 +20,38 @@ from tfscale.data.errors import Unfinished
 
 Result = TypeVar("Result")
 Task = tuple[Any, ...]
-"""Arguments of a call."""
+"""Type of the arguments of one call."""
 
 POLL_SECONDS = 0.2
 POOL_BYTES = 1 << 22
-"""Smaller tasks are done in this process, before others would have started."""
+"""Total size in bytes below which tasks run in the current process, which is faster than starting other processes."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Amounts that have been processed."""
+    """Amounts of documents, bytes and tokens that have been processed."""
 
     documents: int = 0
     bytes: int = 0
     tokens: int = 0
     found: int = 0
-    """Bytes that an earlier attempt had processed."""
+    """Number of bytes that an earlier attempt had processed."""
 
 
 Watch = Callable[[Counts], None]
 
 _add: Callable[[Counts], None] | None = None
-"""Receives what this process counts."""
+"""Function that receives the counts of the current process, or None."""
 
 
 def count(documents: int = 0, size: int = 0, tokens: int = 0, found: int = 0) -> None:
-    """Add to the amounts that are reported as progress. Tasks call this from time to time."""
+    """Add to the amounts that are reported as progress. Tasks call this function from time to time."""
     if _add is not None:
         _add(Counts(documents, size, tokens, found))
 
 
 class Workers:
-    """Up to `processes` processes, started when they are first needed and ended with the `with` block."""
+    """A pool of up to `processes` processes, which start when they are first needed and end with the `with` block."""
 
     def __init__(self, processes: int) -> None:
         assert processes > 0
@@ -69,12 +69,12 @@ class Workers:
         """Return the results of `work`, called with the arguments of each task, in the order of the tasks.
 
         Args:
-            work: a function of a module, so that it can be sent to other processes.
-            watch: receives all that has been counted, at the beginning, a few times per second and at the end.
-            size: bytes of all tasks, about.
+            work: function at the top level of a module, so that it can be sent to other processes.
+            watch: function that receives the total counts at the start, a few times per second and at the end.
+            size: approximate number of bytes in all tasks.
 
         Raises:
-            Unfinished: a process was killed. Exceptions of `work` are raised here.
+            Unfinished: a process was killed. Exceptions in `work` are raised unchanged.
         """
         watch(Counts())
         if min(self._processes, len(tasks)) < 2 or size < POOL_BYTES:
@@ -128,13 +128,13 @@ class _Pool:
         return [each.result() for each in results]
 
     def end(self) -> None:
-        """End the processes at once; unfinished tasks are done again by the next preparation."""
+        """End the processes immediately. The next preparation repeats unfinished tasks."""
         self._leash.close()
         self._executor.shutdown(cancel_futures=True)
 
 
 def _begin(counts: Any, leash: Connection) -> None:
-    """Set up a process of the pool."""
+    """Initialise a process of the pool."""
     global _add
 
     def add(more: Counts) -> None:
