@@ -17,8 +17,8 @@ from tfscale.stage.spec import StageSpec
 from tfscale.untrusted import check_fields
 
 Sharding = Literal["none", "full", "hybrid"]
-"""Kind of sharding: weights, gradients and moments are whole on each device (none: DDP), sharded over all devices (full:
-FSDP2), or sharded over the devices of each host (hybrid: HSDP)."""
+"""Kind of sharding of weights, gradients and moments. none: whole on each device (DDP). full: sharded over all devices
+(FSDP2). hybrid: sharded over the devices of each host (HSDP)."""
 
 EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 16_384}
 """Number of tokens per forward pass of an evaluation, if this many fit. On a CPU, more would exceed the caches and be
