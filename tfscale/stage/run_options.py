@@ -50,4 +50,4 @@ class RunOptions:
     """Policy for a non-finite loss or gradient. raise: stop before the update. skip: skip the update. rollback: return
     to the last checkpoint and skip the batch."""
     non_finite_cap: Count = 10
-    """Maximum number of steps with a non-finite loss or gradient; more end the stage, whatever the policy."""
+    """Maximum number of steps with a non-finite loss or gradient; more end the stage under any policy."""

@@ -11,8 +11,8 @@ def allocator() -> dict[str, str]:
     """Return environment variables that keep glibc from returning a step's memory to the system.
 
     Otherwise the next step page-faults the memory in again, which takes 10% to 20% of a small model's step on a CPU,
-    and 5% of a step with 124M parameters, where the embedding's gradient has 154 MB. Larger allocations are still
-    returned. Other C libraries ignore the variables.
+    and 5% of a step with 124M parameters, where the embedding's gradient has 154 MB. Allocations above the
+    thresholds are still returned. Other C libraries ignore the variables.
     """
     libc, version = platform.libc_ver()
     numbers = re.match(r"(\d+)\.(\d+)", version)
