@@ -1,19 +1,19 @@
-"""Training state on disk, in one format for any number of ranks; written and read by training and by growth.
+"""Checkpoints: training state on disk, in one format for any number of ranks, written and read by training and growth.
 
 A checkpoint is a folder:
 
     step-000000001200/
         *.safetensors    model/<name>, <slot>/<name> of each slot of the optimizer, rng/<device>; whole tensors, or each
-                         rank's shares in files of its own
-        state.json       the model's config, the counters
+                         rank's shares in separate files
+        state.json       the model's config and the counters
         manifest.json    size and SHA-256 of every other file; written last
 
-It is written under another name, synced and then renamed, so a folder called `step-*` with a manifest is whole.
-Nothing in it can carry code.
+The folder is written under another name, synced and then renamed, so a folder called `step-*` with a manifest is whole.
+None of its files can contain code.
 
 The layout is that of torch.distributed.checkpoint's safetensors storage, whose reader reads it for any number of ranks.
-Its writer first copies all tensors in memory, which may not fit beside the model. Here, files are written one by one;
-a file's header says which part of a larger tensor it holds, as that reader expects.
+Its writer first copies all tensors in memory, which may not fit in addition to the model. Here, files are written one
+by one; a file's header says which part of a larger tensor it holds, as that reader expects.
 """
 
 from tfscale.checkpoint.contents import (

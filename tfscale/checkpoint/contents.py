@@ -1,4 +1,4 @@
-"""The contents of a checkpoint beside its tensors, and the ranks that write it."""
+"""The contents of a checkpoint other than its tensors, and the ranks that write it."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,11 +11,11 @@ FORMAT = 1
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
 SAVED_OFFSETS_KEY, CUSTOM_METADATA_KEY = "saved_offsets", "DCP_SHARDING_INFO"
-"""Keys under which torch's reader finds the offsets of a file's tensors in the whole ones."""
+"""Keys under which torch's reader finds the offsets of a file's tensors within the whole tensors."""
 
 
 class BrokenCheckpoint(Exception):
-    """Raised for a checkpoint that is not what was written; the message names the file and the fault."""
+    """Raised for a checkpoint that differs from what was written; the message names the file and the fault."""
 
 
 class NoRoom(OSError):
@@ -24,12 +24,12 @@ class NoRoom(OSError):
 
 @dataclass(frozen=True)
 class Counters:
-    """The progress of a stage."""
+    """Counters of a stage's progress and cost."""
 
     step: int = 0
-    """Optimizer steps of this stage."""
+    """Number of optimizer steps of this stage."""
     optimizer_step: int = 0
-    """Updates by the optimizer, for its bias correction; the count continues over a growth that carries its state."""
+    """Number of updates by the optimizer, for its bias correction; continued over a growth that carries its state."""
     before: Totals = NOTHING
     """Cost of the lineage when this stage began."""
     totals: Totals = NOTHING
@@ -39,20 +39,20 @@ class Counters:
 
 
 def folder_name(step: int) -> str:
-    """Return the name of the checkpoint at a step; names sort as steps do."""
+    """Return the folder name of the checkpoint at a step; names sort in the order of their steps."""
     return f"step-{step:012d}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A rank's share of a tensor: `data` [its rows, ...], which starts at `offsets` in the whole tensor."""
+    """Share of a tensor on one rank: `data` [its rows, ...], which starts at `offsets` in the whole tensor."""
 
     data: Tensor
     offsets: tuple[int, ...]
 
 
 class Ranks(Protocol):
-    """The processes that write a checkpoint together. All methods are collective calls."""
+    """Interface of the processes that write a checkpoint together. All methods are collective calls."""
 
     rank: int
     size: int

@@ -1,4 +1,4 @@
-"""The checkpoints of a stage, side by side in one folder."""
+"""The checkpoints of a stage, which share one folder."""
 
 import shutil
 from collections.abc import Callable
@@ -24,14 +24,15 @@ def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writes have left. The caller must hold the stage's lock, so that nobody else is writing."""
+    """Remove the remains of killed writes. The caller must hold the stage's lock, so that no other process is
+    writing."""
     for left in folder.glob(".step-*.writing"):
         shutil.rmtree(left)
 
 
 def prune(folder: Path, keep: int, every: int = 0) -> None:
-    """Remove all checkpoints but the newest `keep` and those at multiples of `every` steps. The manifest is removed
-    first, so that half a checkpoint never looks whole."""
+    """Remove all checkpoints except the newest `keep` and those at multiples of `every` steps. The manifest is removed
+    first, so that a partially removed checkpoint never looks whole."""
     for old in sorted(folder.glob("step-*"))[:-keep]:
         if every and int(old.name.removeprefix("step-")) % every == 0:
             continue

@@ -11,16 +11,16 @@ from tfscale.host import cores
 from tfscale.untrusted import check_file_name
 
 Entry = dict[str, Any]
-"""Size in bytes and SHA-256 of a file."""
+"""Size in bytes and SHA-256 of a file, under the keys `bytes` and `sha256`."""
 Entries = dict[str, Entry]
-"""The contents of a manifest, by file name."""
+"""Entries of a manifest by file name."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        BrokenCheckpoint: it cannot be read, or holds no object.
+        BrokenCheckpoint: the file cannot be read, or holds no object.
     """
     try:
         return read_object(path)
@@ -29,6 +29,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of a checkpoint's manifest.
+
+    Raises:
+        BrokenCheckpoint: the manifest cannot be read, or an entry is invalid.
+    """
     path = folder / MANIFEST_FILE
     manifest = read_json(path)
     for name, entry in manifest.items():
@@ -42,7 +47,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 class Described:
-    """Collect the manifest's entries: each file is synced and hashed in a thread as soon as it is written."""
+    """Collector of the manifest's entries; each file is synced and hashed in a thread as soon as it is written."""
 
     def __enter__(self) -> "Described":
         self._pool = ThreadPoolExecutor(min(HASHED_AT_ONCE, cores()))
@@ -57,10 +62,10 @@ class Described:
         self._entries[file.name] = self._pool.submit(_describe, file)
 
     def entries(self) -> Entries:
-        """Return the entries of all files when the last is on the disk.
+        """Return the entries of all files, once the last file is on the disk.
 
         Raises:
-            OSError: a file did not reach it.
+            OSError: a file did not reach the disk.
         """
         return {name: entry.result() for name, entry in sorted(self._entries.items())}
 

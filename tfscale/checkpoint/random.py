@@ -20,7 +20,7 @@ def set_rng(states: Mapping[str, Tensor]) -> None:
     """Restore the states that `rng_tensors` returned.
 
     Raises:
-        BrokenCheckpoint: a tensor is missing or not the state of a generator.
+        BrokenCheckpoint: a tensor is missing or is not the state of a generator.
     """
     try:
         torch.set_rng_state(states["rng/cpu"])

@@ -1,6 +1,6 @@
-"""Checkpoints are read by any number of ranks, and believed only after a look.
+"""Reading of checkpoints by any number of ranks, with checks of their contents.
 
-What reads tensors is imported where it is needed: a stage that begins with nothing need not wait for it.
+The reader of tensors is imported inside functions, so that a stage that begins from scratch need not wait for it.
 """
 
 import reprlib
@@ -27,7 +27,7 @@ def verify(folder: Path) -> None:
     """Compare every file with the manifest.
 
     Raises:
-        BrokenCheckpoint: a file is missing, of another size, of other content, or not in the manifest.
+        BrokenCheckpoint: a file is missing, differs from the manifest in size or content, or is not in the manifest.
     """
     manifest = read_manifest(folder)
     for name in (STATE_FILE, *(file.name for file in folder.glob("*.safetensors"))):
@@ -48,7 +48,7 @@ def read_state(folder: Path) -> tuple[ModelConfig, Counters]:
     """Return the model's config and the counters.
 
     Raises:
-        BrokenCheckpoint: state.json is missing, damaged or of another format.
+        BrokenCheckpoint: state.json is missing, damaged or in another format.
     """
     path = folder / STATE_FILE
     state = read_json(path)
@@ -71,7 +71,7 @@ def _counters(values: dict[str, Any]) -> Counters:
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
-    """Return names and shapes of the tensors in a checkpoint; use `Stored` to read more than once.
+    """Return the names and shapes of the tensors in a checkpoint; use `Stored` to read more than once.
 
     Raises:
         BrokenCheckpoint: a file is not a safetensors file.
@@ -85,7 +85,7 @@ def read(folder: Path, into: Mapping[str, Tensor]) -> None:
     """Fill the given tensors by name; use `Stored` to read more than once.
 
     Raises:
-        BrokenCheckpoint: a tensor is missing or of another shape.
+        BrokenCheckpoint: a tensor is missing or has another shape.
     """
     from tfscale.checkpoint.stored import Stored
 
@@ -96,11 +96,11 @@ def load_model(folder: Path) -> LanguageModel:
     """Return the model of a checkpoint, in float32 on the CPU.
 
     Raises:
-        BrokenCheckpoint: it is not whole.
+        BrokenCheckpoint: the checkpoint is not whole.
     """
     config, _ = read_state(folder)
     held = sum(shape.numel() for name, shape in shapes(folder).items() if name.startswith("model/"))
-    if held != parameters(config):  # before memory is taken for what state.json says
+    if held != parameters(config):  # checked before memory is allocated for the model that state.json describes
         raise BrokenCheckpoint(f"{folder}: holds {held:,} weights, its {STATE_FILE} says {parameters(config):,}")
     model = build_model(config)
     read(folder, {f"model/{name}": parameter.data for name, parameter in model.named_parameters()})

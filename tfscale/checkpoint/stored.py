@@ -17,13 +17,13 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 class _Reader(HuggingFaceStorageReader):
-    """torch's reader, with headers read once, and a check that the parts of a tensor fill it: the rest of it would
-    otherwise be uninitialized memory."""
+    """Reader of torch that reads headers only once and checks that the parts of a tensor fill it, because the rest
+    would otherwise be uninitialized memory."""
 
     _metadata: Metadata | None = None
 
     def read_metadata(self) -> Metadata:
-        """Return names, shapes and offsets of all tensors."""
+        """Return the names, shapes and offsets of all tensors."""
         if self._metadata is not None:
             return self._metadata
         metadata = super().read_metadata()
@@ -36,13 +36,13 @@ class _Reader(HuggingFaceStorageReader):
 
 
 class Stored:
-    """The tensors of a checkpoint, however many ranks wrote them."""
+    """Tensors of a checkpoint that any number of ranks may have written."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._reader = folder, _Reader(str(folder))
 
     def shapes(self) -> dict[str, torch.Size]:
-        """Return names and shapes.
+        """Return the names and shapes of the tensors.
 
         Raises:
             BrokenCheckpoint: a file is not a safetensors file.
@@ -58,7 +58,7 @@ class Stored:
         """Fill the given tensors by name; a sharded tensor receives this rank's share.
 
         Raises:
-            BrokenCheckpoint: a tensor is missing or of another shape.
+            BrokenCheckpoint: a tensor is missing or has another shape.
         """
         try:
             with _one_process():
@@ -69,7 +69,7 @@ class Stored:
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    # DCP warns that no process group is there; that is what we mean.
+    # DCP warns that there is no process group, which is intended.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield

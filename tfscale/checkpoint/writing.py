@@ -1,4 +1,4 @@
-"""Writing of checkpoints: under another name, synced, and renamed last."""
+"""Writing of checkpoints under another name; they are synced, and renamed last."""
 
 import json
 import shutil
@@ -33,7 +33,8 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
 
 FILE_BYTES = 2**30
-"""Size at which a file is ended: tensors on a device pass through host memory one file at a time."""
+"""Largest size of a file, unless one tensor is larger: tensors on a device are copied to host memory one file at a
+time."""
 
 
 def write(
@@ -45,7 +46,7 @@ def write(
         The size of all tensors in bytes.
 
     Raises:
-        OSError: the disk of a rank is full or unavailable; what was there before is untouched.
+        OSError: the disk of a rank is full or unavailable; existing files are untouched.
     """
     size = ranks.sum(sum((value.data if isinstance(value, Part) else value).nbytes for value in tensors.values()))[0]
     write_aside(folder, config, counters, lambda aside: _write_files(aside, tensors, ranks), ranks, int(size))
@@ -60,14 +61,15 @@ def write_aside(
     ranks: Ranks = ALONE,
     needed: int = 0,
 ) -> None:
-    """Call every rank's `fill` to put safetensors files into a folder, complete it, and rename it last.
+    """Write a checkpoint by calling every rank's `fill` in a temporary folder, completing the folder, and renaming it
+    last.
 
     Args:
-        fill: writes and syncs files, and returns their entries for the manifest.
-        needed: bytes that all ranks together will write.
+        fill: function that writes and syncs safetensors files, and returns their entries for the manifest.
+        needed: number of bytes that all ranks together will write.
 
     Raises:
-        OSError: it could not be written; what was there before is untouched, and nothing partial is left.
+        OSError: the checkpoint could not be written; existing files are untouched, and nothing partial is left.
     """
     aside = folder.parent / f".{folder.name}.writing"
     leads = ranks.rank == 0
@@ -123,8 +125,8 @@ def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks
 
 
 def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
-    """Write tensors as they come, each into a file of its own. While one is computed, the one before is written, and
-    those before that are synced and hashed. torch has one thread meanwhile.
+    """Write tensors in the order of the iterable, each into a separate file. While a tensor is computed, the previous
+    one is written, and earlier ones are synced and hashed. During this time torch is limited to one thread.
 
     Returns:
         The files' entries for the manifest.
@@ -151,7 +153,7 @@ def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    # More than one thread for a tensor would wait actively for its next, on a core that writing and hashing can use.
+    # Additional torch threads would busy-wait between tensors, on cores that writing and hashing can use.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -178,10 +180,10 @@ def _groups(parts: Mapping[str, Part]) -> Iterator[dict[str, Part]]:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Check that `needed` bytes more fit on the disk.
+    """Check that `needed` more bytes fit on the disk.
 
     Raises:
-        NoRoom: they do not; the message says what is needed and what is free.
+        NoRoom: they do not fit; the message says how much is needed and how much is free.
     """
     existing = next(parent for parent in folder.parents if parent.exists())
     free = shutil.disk_usage(existing).free
@@ -200,7 +202,7 @@ def _complete(aside: Path, config: ModelConfig, counters: Counters, ranks: int) 
     state = {"format": FORMAT, "model": to_dict(config), "counters": asdict(counters)}
     _write_json(aside / STATE_FILE, state)
     manifest = describe([aside / STATE_FILE])
-    for rank in range(ranks):  # by name: another host's list of the folder may be behind
+    for rank in range(ranks):  # by name, because the folder's listing may lack recent files of other hosts
         manifest |= read_json(aside / _manifest_of(rank))
         (aside / _manifest_of(rank)).unlink()
     assert all(file.name in manifest for file in aside.glob("*.safetensors")), "a file without an entry in the manifest"

@@ -1,8 +1,8 @@
-"""The end of a stage that a rule may end before its budget is spent: a pure function of its validation losses.
+"""The end of a stage that a rule may end before its budget is spent, as a pure function of its validation losses.
 
 The learning rate is constant after the warm-up, and the validation loss is checked at regular intervals. As soon as the
 rule holds, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction `decay` of
-the stage, with `constant` the stage ends at once. A stage never exceeds its budget.
+the stage; with `constant` the stage ends immediately. A stage never exceeds its budget.
 """
 
 import math
@@ -12,21 +12,21 @@ from typing import assert_never
 from tfscale.stage.spec import EndingSpec, StageSpec, steps_of
 
 FEWEST_POINTS = 4
-"""Fewest evaluations that a curve of three parameters is fitted to."""
+"""Minimum number of evaluations for fitting a curve with three parameters."""
 _EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
-"""Exponents b that are tried for the curve, from 0.02 to 2.5."""
+"""Exponents b that are tried in the fit of the curve, from 0.02 to 2.5."""
 
 
 def looks_at(spec: StageSpec, step: int) -> bool:
-    """Return whether the rule looks at the loss after a step."""
+    """Return whether the stage's rule checks the loss after a step."""
     return spec.ending is not None and step > 0 and step % steps_of(spec.ending.every_tokens, spec) == 0
 
 
 def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
-    """The stage's last step, as soon as it is decided.
+    """Return the stage's last step; None if it is not decided yet.
 
     Args:
-        losses: validation losses in nats by step, of all evaluations so far.
+        losses: validation losses of all evaluations so far, in nats, by step.
     """
     if spec.ending is None:
         return spec.steps
@@ -49,8 +49,8 @@ def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
     """Return whether a rule would end the stage now.
 
-    `plateau`: over the last `looks` looks the loss has fallen by less than `least`.
-    `predicted_gain`: by a curve fitted to the looks, all that is left of the budget would lower it by less than that.
+    `plateau` holds if the loss has fallen by less than `least` over the last `looks` evaluations. `predicted_gain`
+    holds if, by a curve fitted to the evaluations, the rest of the budget would lower the loss by less than `least`.
 
     Args:
         looks: tokens and validation loss in nats of each evaluation after the warm-up.
@@ -64,13 +64,13 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
 
 
 def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:
-    """Nats by which going on to so many tokens would lower the loss, by the curve E + A / tokens^b that is nearest to
-    the looks in squares. 0 where no falling curve fits."""
+    """Return the predicted decrease of the loss in nats if training continued to `tokens` tokens, by a least-squares
+    fit of the curve E + A / tokens^b to `looks`; 0 if no falling curve fits."""
     best, gain = math.inf, 0.0
     mean_loss = sum(loss for _, loss in looks) / len(looks)
     last = looks[-1][0]
     for exponent in _EXPONENTS:
-        # In units of the last look: E and A follow from a straight line in x.
+        # In units of the last look, E and A follow from a straight line in x.
         xs = [(at / last) ** -exponent for at, _ in looks]
         mean_x = sum(xs) / len(xs)
         spread = sum((x - mean_x) ** 2 for x in xs)

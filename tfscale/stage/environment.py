@@ -1,4 +1,4 @@
-"""environment.json: where a stage was trained last, and with which versions."""
+"""environment.json: the machine and the software versions with which a stage was last trained."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,9 +15,9 @@ class Environment:
 
     host: str = ""
     device: str = ""
-    """Name from torch.cuda.get_device_name; on the CPU its architecture."""
+    """Name of the device by torch.cuda.get_device_name; for a CPU, its architecture."""
     precision: str = ""
-    """bf16 (autocast) or fp32."""
+    """Precision of forward passes: bf16 (autocast) or fp32."""
     python: str = ""
     packages: dict[str, str | None] = field(default_factory=dict)
     platform: str = ""
@@ -36,7 +36,7 @@ def read_environment(stage_dir: Path) -> Environment:
     """Read environment.json.
 
     Raises:
-        ValueError: it is missing or damaged; the message names it.
+        ValueError: the file is missing or damaged; the message names it.
     """
     path = stage_dir / ENVIRONMENT_FILE
     values = read_object(path)

@@ -1,4 +1,4 @@
-"""evaluations.json: later measurements of a finished stage's model, beside what training it cost.
+"""evaluations.json: later measurements of a finished stage's model, together with its training cost.
 
     {"format": 1, "totals": {"tokens": ..., "flops": ..., ...}, "evaluations": [
         {"kind": "text", "name": "heldout" or a file's, "sha256": ..., "time": ..., "loss": ..., "perplexity": ...,
@@ -6,7 +6,7 @@
         {"kind": "task", "name": ..., "version": ..., "time": ..., "shots": 0, "samples": ..., "harness": ...,
          "metrics": {"acc": ..., "acc_stderr": ...}}]}
 
-Each text in each kind of window, and each task with each number of samples, is kept once: its latest measurement.
+Only the latest measurement is kept for each text and kind of window, and for each task and number of samples.
 """
 
 from dataclasses import asdict
@@ -21,16 +21,16 @@ from tfscale.totals import Totals
 EVALUATIONS_FILE = "evaluations.json"
 FORMAT = 1
 MEASURES = ("loss", "perplexity", "bits_per_byte")
-"""Figures of a text."""
+"""Names of the figures measured on a text."""
 _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
-"""Fields that say what was measured, and how."""
+"""Names of the fields that say what was measured and how."""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     """Return the evaluations of a stage; empty if there are none yet.
 
     Raises:
-        UserFault: the file is not what tfscale wrote.
+        UserFault: the file was not written by this version of tfscale.
     """
     path = folder / EVALUATIONS_FILE
     if not path.exists():
@@ -56,10 +56,10 @@ def measured(entry: dict[str, Any]) -> dict[str, float]:
 
 
 def add_evaluation(folder: Path, totals: Totals, entry: dict[str, Any]) -> None:
-    """Add an evaluation, in place of one that measured the same.
+    """Add an evaluation, replacing an earlier one of the same measurement.
 
     Raises:
-        UserFault: the file that is there is not what tfscale wrote, or cannot be written.
+        UserFault: the existing file was not written by this version of tfscale, or the file cannot be written.
     """
     others = [old for old in read_evaluations(folder) if any(old.get(name) != entry.get(name) for name in _SAME)]
     entry = {**entry, "time": datetime.now(UTC).isoformat(timespec="seconds")}

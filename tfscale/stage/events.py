@@ -7,7 +7,8 @@ Each line is one event:
                                      training begins or resumes at this step; `pid` is the leading process, and the
                                      last fields are the layout, chosen where a setting is auto (`tfscale.stage.layout`)
     {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
-     "peak_memory": ..., + totals}      in bytes: allocated on the leading process's device, on the CPU resident
+     "peak_memory": ..., + totals}   peak memory in bytes: allocated on the leading process's device; on the CPU,
+                                     resident
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
      "heldout_tokens": ..., + totals}
     {"event": "ending", "step": ..., "ends_at": ...}
@@ -18,10 +19,10 @@ Each line is one event:
     {"event": "end", "step": ..., "reason": "done" | "preempted"}
     {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
 
-`step` and `tokens` count within the stage. The totals are cumulative over the lineage, parents included:
-total_tokens, total_flops (model FLOPs), total_seconds (in training steps; evaluation and checkpoints left out),
-total_device_seconds (those times the devices), and total_joules where every device of the lineage has measured its
-energy. Losses are in nats per token.
+`step` and `tokens` count within the stage. The totals are cumulative over the lineage, including parents:
+total_tokens, total_flops (model FLOPs), total_seconds (in training steps; without evaluation and checkpoints),
+total_device_seconds (total_seconds times the number of devices), and total_joules if every device of the lineage has
+measured its energy. Losses are in nats per token.
 
 If there are several processes, the leading one writes. Its `end` event is written before any of them exits, whichever
 has failed; a process that was killed, or stopped by an error in tfscale, leaves none.
@@ -40,13 +41,14 @@ from tfscale.totals import Totals
 
 METRICS_FILE = "metrics.jsonl"
 HEARTBEAT = "heartbeat"
-"""File that a running stage touches."""
+"""Name of the file that a running stage touches."""
 
 Event = dict[str, Any]
 
 
 class EventLog:
-    """Append events. Other processes see an event as a whole line when `write` returns; `sync` puts it on disk."""
+    """Append-only log of events. Other processes see an event as a whole line when `write` returns; `sync` puts it on
+    disk."""
 
     def __init__(self, stage_dir: Path) -> None:
         path = stage_dir / METRICS_FILE
@@ -58,7 +60,7 @@ class EventLog:
         self._file.flush()
 
     def sync(self) -> None:
-        """Return when every event written so far would survive a power cut."""
+        """Put every event written so far on disk, so that it would survive a power cut."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -67,7 +69,7 @@ class EventLog:
 
 
 class NoLog(EventLog):
-    """The log of a rank other than the leading one; it writes nothing."""
+    """Log of a rank other than the leading one; it writes nothing."""
 
     def __init__(self) -> None:
         pass
@@ -83,7 +85,7 @@ class NoLog(EventLog):
 
 
 def _end_torn_line(path: Path) -> None:
-    # A kill in the middle of a write leaves half a line. Ending it keeps the next event whole; readers skip the half.
+    # A process killed during a write leaves half a line. Ending it keeps the next event whole; readers skip the half.
     if path.exists() and path.stat().st_size:
         with path.open("rb+") as file:
             file.seek(-1, os.SEEK_END)
@@ -92,17 +94,17 @@ def _end_torn_line(path: Path) -> None:
 
 
 def read_events(stage_dir: Path) -> list[Event]:
-    """Return the history that led to the stage's present weights, in order; empty if there is none yet."""
+    """Return the events that led to the stage's current weights, in order; empty if there are none yet."""
     return fold(parse(read_lines(stage_dir / METRICS_FILE)))
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text, whatever bytes it holds; none if there is no file."""
+    """Return the lines of a text file, with invalid UTF-8 bytes replaced; empty if there is no file."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def last_event(events: Sequence[Event], *kinds: str) -> Event | None:
-    """Return the last event of one of the kinds; None if there is none."""
+    """Return the last event of any of the given kinds; None if there is none."""
     return next((event for event in reversed(events) if event["event"] in kinds), None)
 
 
@@ -110,7 +112,7 @@ def totals_of(event: Event) -> Totals:
     """Return the totals of a `train` or `eval` event.
 
     Raises:
-        KeyError: it lacks one of them other than the energy.
+        KeyError: the event lacks a total other than the energy.
     """
     return Totals(
         event["total_tokens"],
@@ -122,7 +124,7 @@ def totals_of(event: Event) -> Totals:
 
 
 class EventTail:
-    """Follow a stage's events as they are written."""
+    """Reader that follows a stage's events as they are written."""
 
     def __init__(self, stage_dir: Path) -> None:
         self._path = stage_dir / METRICS_FILE
@@ -140,13 +142,13 @@ class EventTail:
 
 
 def parse(lines: Iterable[str]) -> list[Event]:
-    """Return the events in those lines that are whole."""
+    """Return the events in all lines that are whole."""
     events = []
     for line in lines:
         try:
             event = json.loads(line)
         except ValueError:
-            continue  # torn by a kill; the event was written again after the resume
+            continue  # cut short by a kill; the event was written again after the resume
         if isinstance(event, dict) and "event" in event:
             events.append(event)
     return events

@@ -1,4 +1,4 @@
-"""A stage and its folder: how one is found, whether it is finished, and what it descends from."""
+"""Stages and their folders: finding a stage, its completion, and its lineage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,28 +13,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of an arm."""
+    """Stage of an arm."""
 
     size: str
-    """The size of the schedule that it belongs to, such as 354M: stages of one size are compared with each other."""
+    """Size of the schedule that the stage belongs to, such as 354M; stages of one size are compared with each other."""
     key: str
     path: Path
-    """The stage's folder, `runs/stages/<label>-<key>`; it may not exist yet."""
+    """Folder of the stage, `runs/stages/<label>-<key>`; it may not exist yet."""
     spec: StageSpec
 
 
 def is_done(stage: Stage) -> bool:
-    """Return whether nothing is left to do for a stage."""
+    """Return whether a stage is finished."""
     return is_finished(stage.path)
 
 
 def is_open(stage: Stage) -> bool:
-    """Return whether it is still to be decided how many tokens a stage gets."""
+    """Return whether the number of tokens of a stage is still undecided."""
     return stage.spec.ending is not None and not is_done(stage)
 
 
 def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
-    """Return the spec with `tokens` set to the number actually trained if a rule has ended the stage."""
+    """Return the spec; if a rule has ended the stage, `tokens` is the number of tokens actually trained."""
     if spec.ending is None or not is_finished(stage_dir):
         return spec
     try:
@@ -44,7 +44,7 @@ def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
 
 
 def lineage(last: T, parent_of: Callable[[T], T | None]) -> list[T]:
-    """Return `last` and its ancestors, oldest first."""
+    """Return `last` and its ancestors, ordered from the oldest."""
     found = [last]
     while (parent := parent_of(found[0])) is not None:
         found.insert(0, parent)
@@ -52,10 +52,13 @@ def lineage(last: T, parent_of: Callable[[T], T | None]) -> list[T]:
 
 
 def find_stage(runs: Path, name: str) -> Path:
-    """Return the folder of a stage, named by its path, its folder's name, its key or the beginning of its key.
+    """Return the folder of a stage.
+
+    Args:
+        name: path of the stage, name of its folder, its key, or the beginning of its key.
 
     Raises:
-        ValueError: no stage or several stages match; the message lists those that exist.
+        ValueError: no stage or several stages match; the message lists the stages to choose from.
     """
     if (Path(name) / STAGE_FILE).is_file():
         return Path(name)

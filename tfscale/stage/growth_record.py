@@ -1,7 +1,7 @@
-"""growth.json and import.json: where the first weights of a stage came from that did not begin from scratch.
+"""growth.json and import.json: the origin of the initial weights of a stage that did not begin from scratch.
 
-growth.json holds parent, recipe and sizes (`tfscale.growth` says which), how far the logits moved, and what the growth
-took; import.json holds the files that weights were imported from, and their hashes.
+growth.json holds the parent, the recipe and the sizes (`tfscale.growth` documents them), the change of the logits, and
+the cost of the growth. import.json holds the names and hashes of the files that the weights were imported from.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ IMPORT_FILE = "import.json"
 
 
 def is_grown(stage_dir: Path) -> bool:
-    """Return whether the checkpoint that a stage inherits has been made and, after a growth, verified."""
+    """Return whether the checkpoint that a stage inherits has been created and, if it was grown, verified."""
     made = any((stage_dir / name).exists() for name in (GROWTH_FILE, IMPORT_FILE))
     return made and any((stage_dir / CHECKPOINTS).glob("step-*"))
 

@@ -1,12 +1,13 @@
 """heldout.json: the final validation loss by blocks of the text, for confidence intervals over its documents.
 
-Training writes it beside the final evaluation; stages of older versions have none:
+Training writes it together with the final evaluation; stages of older versions have none:
 
     {"step": ..., "tokens": [...], "losses": [...]}
 
-The evaluation's sequences in their order, cut into blocks of neighbours: of B blocks over S sequences, sequence s is in
-block s * B // S. `losses` holds each block's sum of losses in nats, `tokens` its number of tokens; their totals are the
-final evaluation's. Blocks of neighbours, because the tokens of one document depend on each other.
+The evaluation's sequences are divided, in their order, into blocks of neighbours: with B blocks over S sequences,
+sequence s is in block s * B // S. `losses` holds each block's sum of losses in nats, and `tokens` its number of tokens;
+their totals are those of the final evaluation. Blocks consist of neighbours because the tokens of one document depend
+on each other.
 """
 
 import math
@@ -21,17 +22,17 @@ from tfscale.files import read_object, write_json
 
 HELDOUT_FILE = "heldout.json"
 TOLERANCE = 1e-4
-"""Largest relative difference between the sum over blocks and the evaluation, which add up in another order."""
+"""Largest relative difference between the sum over blocks and the evaluation, whose summation orders differ."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockLosses:
-    """The final evaluation by blocks."""
+    """Final evaluation of a stage by blocks of the validation text."""
 
     tokens: NDArray[np.float64]
-    """[blocks], number of tokens."""
+    """Number of tokens, [blocks]."""
     losses: NDArray[np.float64]
-    """[blocks], sum of the losses in nats."""
+    """Sum of the losses in nats, [blocks]."""
 
 
 def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequence[float]) -> None:
@@ -43,10 +44,11 @@ def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
     """Return the blocks of the evaluation with which a stage finished; None if training wrote none.
 
     Args:
-        step, loss: step and loss of that evaluation, in nats per token.
+        step: step of that evaluation.
+        loss: loss of that evaluation, in nats per token.
 
     Raises:
-        ValueError: the file cannot be read, or is not of that evaluation.
+        ValueError: the file cannot be read, or does not belong to that evaluation.
     """
     path = stage_dir / HELDOUT_FILE
     if not path.exists():

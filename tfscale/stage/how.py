@@ -1,7 +1,6 @@
-"""The one list of fields that say how or where a stage was run, rather than what it computes.
+"""The single list of fields that say how or where a stage was run, rather than what it computes.
 
-The stage's key leaves them out, and so does everything that is made to be given away: exports, reports, and the MLflow
-mirror.
+The stage's key excludes them, as does everything that is meant to be shared: exports, reports, and the MLflow mirror.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ EXPERIMENT = ("runs", "tracking", "launcher.slurm")
 
 
 def without(values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """The values but for some fields; a dotted name is that of a field within a field."""
+    """Return `values` without `fields`; a dotted name refers to a field within a field."""
     kept = {name: value for name, value in values.items() if name not in fields}
     for name, inner in kept.items():
         below = [field.removeprefix(f"{name}.") for field in fields if field.startswith(f"{name}.")]

@@ -1,7 +1,7 @@
 """The layout of a stage on its devices: sharding, activation checkpointing and micro-batch.
 
 Planning and training choose by the same rules. A plan knows the total memory of a device or nothing about it; training
-knows how much memory is free. Nothing here needs torch.
+knows how much memory is free. This module does not need torch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,85 +17,87 @@ from tfscale.stage.spec import StageSpec
 from tfscale.untrusted import check_fields
 
 Sharding = Literal["none", "full", "hybrid"]
-"""Weights, gradients and moments are whole on each device (DDP), sharded over all devices (FSDP2), or sharded over the
-devices of a host (HSDP)."""
+"""Kind of sharding of weights, gradients and moments. none: whole on each device (DDP). full: sharded over all devices
+(FSDP2). hybrid: sharded over the devices of each host (HSDP)."""
 
 EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 16_384}
-"""Tokens per forward pass of an evaluation, if that many fit. More would exceed the caches of a CPU and be slower."""
+"""Number of tokens per forward pass of an evaluation, if this many fit. On a CPU, more would exceed the caches and be
+slower."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """The devices that train a stage together, all alike, each with a process of its own."""
+    """Set of identical devices that train a stage together, with one process per device."""
 
     device: Literal["cpu", "cuda"]
     memory: int | None
-    """Bytes that a device has for the stage. None: not known."""
+    """Number of bytes that a device has for the stage; None: not known."""
     precision: Literal["fp32", "bf16"] = "fp32"
     devices: int = 1
-    """Devices of all hosts together."""
+    """Number of devices of all hosts together."""
     per_host: int = 1
-    """Devices of each host."""
+    """Number of devices of each host."""
 
     @property
     def hosts(self) -> int:
-        """Hosts that hold the devices."""
+        """Number of hosts."""
         return self.devices // self.per_host
 
     def rows(self, spec: StageSpec) -> int:
-        """Sequences of a batch that each device takes."""
+        """Return the number of sequences of a batch that each device takes."""
         return max(1, spec.sequences // self.devices)
 
     def shards(self, sharding: Sharding) -> int:
-        """Devices that the weights are divided among."""
+        """Return the number of devices that the weights are divided among."""
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return whether a step that needs this much memory fits. A device of unknown memory holds everything."""
+        """Return whether a step that needs this much memory fits. If the memory is not known, every step fits."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The decisions about how a stage is laid out, by its settings or, where those say `auto`, by its devices."""
+    """Layout of a stage on its devices, as set, or, for `auto` settings, as chosen for the devices."""
 
     sharding: Sharding
     recompute: Recompute
     micro_batch: int
-    """Sequences that a device holds at once in training."""
+    """Number of sequences that a device processes at once in training."""
     evaluation_batch: int
-    """Sequences that a device holds at once in evaluations."""
+    """Number of sequences that a device processes at once in evaluations."""
     micro_batch_by: Literal["set", "as before", "whole batch", "memory model", "dry step"]
     """Origin of the micro-batch size."""
     lanes: int = 1
-    """Batches that an evaluation works on at the same time."""
+    """Number of batches that an evaluation processes at the same time."""
 
     def accumulation(self, rows: int) -> int:
-        """Micro-batches whose gradients add up to those of a device's rows of a batch."""
+        """Return the number of micro-batches over which gradients accumulate for a device's rows of a batch."""
         return -(-rows // self.micro_batch)
 
 
 def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None = None, lanes: int = 1) -> Layout:
-    """Choose what a stage's settings leave open (`auto`).
+    """Return the layout of a stage, choosing what its settings leave open (`auto`).
 
-    Weights are whole on each device if one sequence fits beside them, else sharded. Nothing is recomputed unless one
-    sequence would not fit otherwise. On devices whose memory is not known, one sequence is taken to fit.
+    Weights are whole on each device if one sequence fits in addition to them, otherwise sharded. Activation
+    checkpointing is not used unless one sequence would not fit otherwise. If the memory of the devices is not known,
+    one sequence is assumed to fit.
 
-    The micro-batch is, in this order:
+    The micro-batch is the first of these that applies:
 
-    1. all rows with `update=in_backward`, which has to see the whole batch;
-    2. `micro_batch` where it is set;
-    3. the previous layout's;
-    4. the first of all rows, half of them, ... that fits by the memory model. On CUDA `tfscale.training.probe` then
-       tries it. After an out-of-memory error the orchestrator halves it.
+    1. all rows with `update=in_backward`, which needs the whole batch;
+    2. `micro_batch` if it is set;
+    3. the previous layout's micro-batch;
+    4. the first of all rows, half of them, ... that fits by the memory model. On CUDA, `tfscale.training.probe` then
+       tries it. After an out-of-memory error, the orchestrator halves it.
 
     Args:
-        previous: layout of the stage's last process on as many devices. What it chose is kept, so that a resumed stage
+        previous: layout of the stage's last process on as many devices. Its choices are kept, so that a resumed stage
             adds up the same numbers in the same order.
-        lanes: most batches that an evaluation may work on at the same time.
+        lanes: maximum number of batches that an evaluation may process at the same time.
 
     Raises:
-        ValueError: the devices cannot be sharded as the settings say.
+        ValueError: the model cannot be sharded over the devices as the settings say.
     """
 
     def fits(sequences: int, recompute: Recompute, sharding: Sharding) -> bool:
@@ -108,7 +110,7 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
     recompute = next((each for each in recomputes if fits(1, each, sharding)), recomputes[-1])
     rows, run = hardware.rows(spec), spec.run
     by: Literal["set", "as before", "whole batch", "memory model"]
-    if run.update == "in_backward":  # a weight that is updated in the backward pass has to see its whole batch
+    if run.update == "in_backward":  # a weight updated in the backward pass needs the gradient of the whole batch
         micro_batch, by = rows, "whole batch"
     elif run.micro_batch:
         micro_batch, by = min(rows, run.micro_batch), "set"
@@ -116,7 +118,7 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
         micro_batch, by = min(rows, previous.micro_batch), "as before"
     else:
         micro_batch, by = halved(rows, lambda size: fits(size, recompute, sharding)), "memory model"
-    # Evaluating keeps no more than training that recomputes every block.
+    # An evaluation needs no more memory than training that recomputes every block.
     most = max(1, EVALUATION_TOKENS[hardware.device] // spec.model.context)
     evaluation_batch = previous.evaluation_batch if previous else halved(most, lambda n: fits(n, "blocks", sharding))
     lanes = next((n for n in range(lanes, 1, -1) if fits(n * evaluation_batch, "blocks", sharding)), 1)
@@ -124,12 +126,12 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
 
 
 def memory_of(spec: StageSpec, layout: Layout, hardware: Hardware) -> Memory:
-    """Return the memory that a training step takes of each device."""
+    """Return the memory that a training step takes on each device."""
     return _memory(spec, hardware, layout.sharding, layout.recompute, layout.micro_batch)
 
 
 def layout_of(event: Mapping[str, Any]) -> Layout | None:
-    """Return the layout that a `start` event records, or None if it records none."""
+    """Return the layout that a `start` event records; None if it records none."""
     try:
         layout = Layout(**{field.name: event[field.name] for field in fields(Layout) if field.name in event})
         check_fields(layout)
@@ -139,11 +141,12 @@ def layout_of(event: Mapping[str, Any]) -> Layout | None:
 
 
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
-    """Yield why weights cannot be updated in the backward pass: gradients that are dropped one by one go neither with
-    what needs all of them at once, nor with several micro-batches or processes that share a batch.
+    """Yield the settings that conflict with updating weights in the backward pass. Gradients that are dropped one by
+    one are incompatible with anything that needs all of them at once, and with several micro-batches or processes that
+    share a batch.
 
     Args:
-        rows: sequences of a batch that each device takes.
+        rows: number of sequences of a batch that each device takes.
     """
     if run.update != "in_backward":
         return
@@ -167,7 +170,7 @@ def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows
 
 
 def halved(size: int, fits: Callable[[int], bool]) -> int:
-    """Return the first of size, size / 2, ... 1 that fits; 1 if none does."""
+    """Return the first of `size`, `size` / 2, ..., 1 that fits; 1 if none does."""
     while size > 1 and not fits(size):
         size = -(-size // 2)
     return size

@@ -1,4 +1,4 @@
-"""The learning-rate schedule: a pure function of the position in the stage."""
+"""The learning-rate schedule, a pure function of the position in the stage."""
 
 import math
 from typing import assert_never
@@ -7,9 +7,9 @@ from tfscale.stage.spec import LearningRateSchedule
 
 
 def learning_rate(schedule: LearningRateSchedule, peak: float, position: int, tokens: int) -> float:
-    """The rate of the step that begins after `position` of the stage's `tokens` tokens.
+    """Return the learning rate of the step that begins after `position` of the stage's `tokens` tokens.
 
-    A warm-up ends at the peak; what follows reaches `floor * peak` (cosine, wsd) at the last token.
+    The warm-up ends at the peak; with cosine and wsd, the rate then falls to `floor * peak` at the last token.
     """
     warmup = schedule.warmup_tokens
     if position < warmup:

@@ -13,13 +13,13 @@ LOCK_FILE = "lock"
 
 
 class StageHeld(Exception):
-    """Raised when another live process works on the stage; the message says which."""
+    """Raised when another live process works on the stage; the message names that process."""
 
 
 class StageLock:
-    """An exclusive lock on a stage's folder, held while the process lives.
+    """Exclusive lock on a stage's folder, held at most as long as the process lives.
 
-    It is the kernel's (flock), so it ends with its process and is never stale. On NFS it holds between hosts when the
+    It is a kernel lock (flock), so it ends with its process and is never stale. On NFS it works between hosts if the
     server supports locks (NFSv4, or v3 with lockd).
     """
 
@@ -40,7 +40,7 @@ class StageLock:
 
     @staticmethod
     def _acquire(file: IO[str]) -> bool:
-        # `held` takes the lock for a moment to look; a few tries tell a look from a holder.
+        # `held` takes the lock briefly to check it; several tries distinguish such a check from a holder.
         for _ in range(20):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,7 +57,7 @@ class StageLock:
 
 
 def read_holder(path: Path) -> str:
-    """Return host, process and time of the lock's holder, in words."""
+    """Return a text that names the process that holds the lock, its host, and the time since which it holds it."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def read_holder(path: Path) -> str:
 
 
 def held(stage_dir: Path) -> str | None:
-    """Return the process that works on the stage, in words; None if there is none."""
+    """Return a text that names the process that works on the stage; None if there is none."""
     path = stage_dir / LOCK_FILE
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""done.json: the result of a finished stage, written last and whole.
+"""done.json: the result of a finished stage, written last and atomically.
 
 {"key": ..., "step": ..., "tokens": ..., "before": {totals}, "totals": {totals}, "eval": {...} | null,
  "checkpoint": "step-...", "non_finite": ..., "peak_memory": ..., "reserved_memory": ...,
@@ -20,7 +20,7 @@ _MAY_DIVERGE = {"largest": math.inf}
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """The validation of a stage's final model; non-finite where it diverged."""
+    """Final validation figures of a stage; non-finite if the model diverged."""
 
     loss: float = field(metadata=_MAY_DIVERGE)
     """Validation loss in nats per token."""
@@ -32,7 +32,7 @@ class FinalEvaluation:
 
 @dataclass(frozen=True)
 class StageSpeed:
-    """The speed of training, averaged over the stage."""
+    """Training speed, averaged over the stage."""
 
     parameters: int
     flops_per_second: float
@@ -41,32 +41,34 @@ class StageSpeed:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a stage. Fields with a default are absent from stages of older versions or imported ones."""
+    """Result of a finished stage. Fields with a default may be absent in stages that are imported or were written by
+    older versions."""
 
     key: str
     step: int
     tokens: int
     before: Totals
-    """The cost of the lineage when the stage began."""
+    """Cost of the lineage when the stage began."""
     totals: Totals
-    """The cost of the lineage when it ended."""
+    """Cost of the lineage when the stage ended."""
     eval: FinalEvaluation | None
-    """Final evaluation. None for a model that was imported without a corpus."""
+    """Final evaluation; None for a model that was imported without a corpus."""
     checkpoint: str
     """Name of the final checkpoint's folder."""
     non_finite: int = 0
-    """Steps with a non-finite loss or gradient."""
+    """Number of steps with a non-finite loss or gradient."""
     peak_memory: int | None = None
-    """Bytes of the leading process: allocated on its device, or on the CPU resident."""
+    """Peak memory of the leading process in bytes: allocated on its device; on the CPU, resident."""
     reserved_memory: int | None = None
+    """Peak memory that the allocator of the leading process has reserved, in bytes; None on the CPU."""
     speed: StageSpeed | None = None
 
     @property
     def evaluation(self) -> FinalEvaluation:
-        """The final evaluation of a stage that was trained or taken over on a corpus.
+        """Final evaluation of a stage that was trained, or was imported with a corpus.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the stage has no evaluation.
         """
         if self.eval is None:
             raise ValueError(f"stage {self.key} was imported without a corpus and has not been evaluated")
@@ -84,7 +86,7 @@ def write_result(stage_dir: Path, result: Result) -> None:
 
 
 def to_dict(result: Result) -> dict[str, Any]:
-    """Return what done.json holds; figures that are not known are left out."""
+    """Return the contents of done.json; unknown figures are omitted."""
     values = asdict(result)
     known = {name: value for name, value in values.items() if value is not None or name == "eval"}
     if result.eval is not None:

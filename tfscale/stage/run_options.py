@@ -1,4 +1,4 @@
-"""Options of how a stage is run, as a user sets them (`launcher.*`) and as `stage.yaml` says them (`run`)."""
+"""Options for running a stage, as a user sets them (`launcher.*`) and as `stage.yaml` stores them (`run`)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,42 +8,46 @@ from tfscale.ranges import Amount, AutoCount, Count, Natural, NonNegative
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options that change nothing of what a stage computes, beyond rounding. They may change between resumes."""
+    """Options that do not change what a stage computes, apart from rounding. They may change between resumes."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device that the stage is trained on. auto: CUDA if available, otherwise the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on CUDA, fp32 on the CPU; weights and moments are always fp32."""
+    """Precision of forward and backward passes; weights and moments are always fp32. auto: bf16 autocast on CUDA, fp32
+    on the CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """auto: torch.compile on CUDA, eager on the CPU."""
+    """Use of torch.compile. auto: on with CUDA, off on the CPU."""
     threads: Natural = 0
-    """CPU threads of each process; 0: its share of the machine's cores, or slurm.cpus."""
+    """Number of CPU threads of each process; 0: its share of the machine's cores, or slurm.cpus."""
     micro_batch: AutoCount = 0
-    """Sequences that a device holds at once; auto: as many of a batch as fit. Gradients accumulate over the
-    micro-batches of a batch."""
+    """Number of sequences that a device processes at once; auto: as many of a batch as fit. Gradients accumulate over
+    the micro-batches of a batch."""
     activation_checkpointing: Literal["auto", "none", "pattention", "blocks"] = "auto"
-    """The part of the model whose activations the backward pass computes again instead of storing them. auto: none,
-    unless one sequence would not fit otherwise."""
+    """Part of the model whose activations the backward pass computes again instead of storing them. auto: none, unless
+    one sequence would not fit otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
     """Sharding of the model over several processes. none: each has the whole model (DDP). full: sharded over all
     processes (FSDP2). hybrid: sharded over the processes of each host (HSDP). auto: none if the whole model fits,
     otherwise full."""
     update: Literal["whole", "in_backward"] = "whole"
-    """in_backward: weights are updated inside the backward pass and gradients dropped at once, for little memory; it
-    needs the whole batch as one micro-batch, one process and optim.clip=0."""
+    """Time of the weight update. whole: after the backward pass. in_backward: inside it, with each gradient dropped
+    immediately, which saves memory but needs the whole batch as one micro-batch, one process and optim.clip=0."""
     log_tokens: Amount = 0
-    """Tokens between two logged training metrics; 0: log 100 times per stage."""
+    """Number of tokens between two logged training metrics; 0: log 100 times per stage."""
     eval_tokens: Amount = 0
-    """Tokens between two evaluations; 0: ten per stage, or as few as take a tenth of its training, five at least. The
-    end of a stage is always evaluated, and a grown model before its first step."""
+    """Number of tokens between two evaluations; 0: ten evaluations per stage, or fewer if they would cost more than a
+    tenth of its training, but at least five. The end of a stage and a grown model before its first step are always
+    evaluated."""
     checkpoint_minutes: NonNegative = 10.0
+    """Number of minutes between two checkpoints."""
     checkpoint_tokens: Amount = 0
-    """Tokens between two checkpoints, beside those by time; 0: by time alone."""
+    """Number of tokens between two checkpoints, in addition to those by time; 0: by time only."""
     keep: Count = 2
-    """Checkpoints that are kept while a stage runs. The last one is kept for good."""
+    """Number of checkpoints that are kept while a stage runs. The last one is kept permanently."""
     keep_tokens: Amount = 0
-    """Checkpoints at multiples of so many tokens are kept for good; 0: none but the last."""
+    """Number of tokens at whose multiples checkpoints are kept permanently; 0: only the last one is kept."""
     non_finite: Literal["raise", "skip", "rollback"] = "raise"
-    """Policy for a non-finite loss or gradient: stop before the update, leave the update out, or go back to the last
-    checkpoint and past the batch."""
+    """Policy for a non-finite loss or gradient. raise: stop before the update. skip: skip the update. rollback: return
+    to the last checkpoint and skip the batch."""
     non_finite_cap: Count = 10
-    """More such steps than this end a stage, whatever the policy."""
+    """Maximum number of steps with a non-finite loss or gradient; more end the stage under any policy."""

@@ -1,4 +1,5 @@
-"""The contract of one stage: what `stage.yaml` says. The orchestrator writes it, `python -m tfscale.training` obeys it.
+"""The specification of one stage, stored in `stage.yaml`. The orchestrator writes it, and `python -m tfscale.training`
+executes it.
 
 `stage.yaml` is written in the JSON subset of YAML, so that the training package needs no YAML parser.
 """
@@ -23,12 +24,12 @@ from tfscale.untrusted import check_fields
 
 STAGE_FILE = "stage.yaml"
 CHECKPOINTS = "checkpoints"
-"""Folder of a stage's checkpoints, `step-*`."""
+"""Name of the folder that holds a stage's checkpoints, `step-*`."""
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The tokens that a stage reads, and their order."""
+    """Specification of the tokens that a stage reads, and of their order."""
 
     fingerprint: str
     """Identity of the prepared corpus: its source, tokenizer and split."""
@@ -37,83 +38,84 @@ class DataSpec:
     start: Natural
     """Position in the order, in tokens, of the stage's first batch."""
     heldout_tokens: int
-    """Number of validation tokens that every evaluation reads; always the same ones."""
+    """Number of validation tokens that every evaluation reads; they are always the same tokens."""
     heldout_start: Natural = 0
-    """Position of the first of these tokens in the validation split."""
+    """Position of the first evaluated token in the validation split."""
 
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Learning rate over the stage: a linear warm-up from `warmup_from`, then `kind`."""
+    """Learning-rate schedule of a stage: a linear warm-up from `warmup_from`, then `kind`."""
 
     kind: Literal["cosine", "wsd", "constant"]
     warmup_tokens: Natural
     warmup_from: NonNegative
     """Learning rate at the start of the warm-up: 0, or the parent's last one."""
     floor: Fraction
-    """Last learning rate as a fraction of the peak; for cosine and wsd."""
+    """Last learning rate as a fraction of the peak, for cosine and wsd."""
     decay: Fraction
-    """wsd: the last fraction of the stage, over which the rate falls linearly to the floor."""
+    """Last fraction of the stage, over which the learning rate falls linearly to the floor, for wsd."""
 
 
 @dataclass(frozen=True)
 class RateSpec:
-    """Learning rates of a grown stage, apart for what its parent trained and for its new parameter tokens."""
+    """Separate learning rates in a grown stage for the weights that its parent trained and for new parameter tokens."""
 
     rows: tuple[int, int, int]
-    """Parameter tokens of (each of q, k, v; output; feed-forward) before growth, copies included: rows of the keys and
-    values from there on are new."""
+    """Number of parameter tokens of (each of q, k, v; output; feed-forward) before growth, including copies. Later rows
+    of the keys and values are new."""
     old: float
-    """Factor of the learning rate of what the parent trained, at the start."""
+    """Factor of the learning rate of the weights that the parent trained, at the start."""
     old_ramp_tokens: int
-    """Tokens over which `old` rises linearly to 1; 0: it stays as it is."""
+    """Number of tokens over which `old` rises linearly to 1; 0: it does not change."""
     frozen_tokens: int
-    """Tokens during which the rate of the old weights is 0. They count towards the ramp."""
+    """Number of tokens during which the learning rate of the old weights is 0. They count towards the ramp."""
     new: float
     """Factor of the learning rate of new rows."""
     per_row_bias: bool
-    """True if AdamW's bias correction counts the steps of new rows from the growth on."""
+    """True if AdamW's bias correction of new rows counts their steps from the growth on."""
     new_second_moment: bool
-    """True if this also applies to the second moment, because that of new rows began empty."""
+    """True if this bias correction also applies to the second moment, because that of new rows began empty."""
 
 
 @dataclass(frozen=True)
 class EndingSpec:
-    """The rule that may end a stage before its budget is spent (`tfscale.stage.ending`). The validation loss is checked
-    every `every_tokens` tokens."""
+    """Rule that may end a stage before its budget is spent (`tfscale.stage.ending`)."""
 
     rule: Literal["plateau", "predicted_gain"]
     every_tokens: Count
-    """A multiple of the stage's batch_tokens."""
+    """Number of tokens between two checks of the validation loss, a multiple of the stage's batch_tokens."""
     least: Positive
     """Smallest improvement of the validation loss that counts, in nats."""
     looks: Count
+    """plateau: number of checks over which the improvement is measured. predicted_gain: minimum number of checks."""
     most_tokens: Count
-    """The stage's budget: it never gets more."""
+    """Budget of the stage, which it never exceeds."""
 
 
 @dataclass(frozen=True)
 class RunSpec(RunOptions):
-    """Run options of a stage. None of them is part of the stage's key."""
+    """Run options of a stage, none of which is part of the stage's key."""
 
     data_dir: str = field(kw_only=True)
     """Folder of the prepared corpus, absolute or relative to the stage's folder."""
     lanes: Count = 1
-    """Batches that an evaluation on a CPU works on at the same time, with so many threads each, if they fit."""
+    """Number of batches that an evaluation on a CPU processes at the same time, each with `threads` threads, if they
+    fit."""
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage of training."""
+    """Specification of one stage of training."""
 
     label: str
-    """Name of the stage for people; not part of its key."""
+    """Readable name of the stage; not part of its key."""
     model: ModelConfig
     data: DataSpec
     tokens: Natural
-    """The stage's budget, a multiple of batch_tokens; with an `ending`, what came out where that is known."""
+    """Budget of the stage, a multiple of batch_tokens; with an `ending`, the number of tokens trained, if known."""
     batch_tokens: Count
-    """Tokens per optimizer step, over all devices and micro-batches: a multiple of the model's context."""
+    """Number of tokens per optimizer step over all devices and micro-batches, a multiple of the model's context."""
     optimizer: Optimizer
     lr_schedule: LearningRateSchedule
     seed: int
@@ -124,19 +126,19 @@ class StageSpec:
     parent_dir: str | None = None
     """Folder of the parent, absolute or relative to this stage's folder. Not part of the key."""
     growth: dict[str, Any] | None = field(default=None)
-    """The growth recipe, which only the growth package reads."""
+    """Growth recipe, which only the growth package reads."""
     rates: RateSpec | None = None
-    """Separate learning rates of old and new rows. None: one learning rate for all weights."""
+    """Separate learning rates of old and new rows; None: one learning rate for all weights."""
     ending: EndingSpec | None = None
-    """Rule that may end the stage early. None: the stage ends when its budget is spent."""
+    """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     parent_ending: bool = False
-    """True if a rule decided the end of the parent. Its last position in the text and its last learning rate then
-    follow from its key and are not part of the key of this stage."""
+    """True if a rule decided the end of the parent. The parent's last position in the text and its last learning rate
+    then follow from its key and are not part of the key of this stage."""
     init_from: str | None = None
-    """SHA-256 of weights that were taken over from elsewhere: the stage was trained there, and here it is only
-    evaluated. Its tokens are 0 where what they were is not known."""
+    """SHA-256 of imported weights; None: the weights are not imported. The stage was trained elsewhere and is only
+    evaluated here. Its `tokens` are 0 if their number is not known."""
     init_dir: str | None = None
-    """The imported stage that they are taken from; None of that itself. Not part of the key."""
+    """Folder of the imported stage that the weights are taken from; None for that stage itself. Not part of the key."""
     extensions: tuple[str, ...] = ()
     """Extensions whose classes the stage uses, each as `module==version`."""
 
@@ -146,7 +148,7 @@ class StageSpec:
         return self.parent is not None or self.init_from is not None
 
     def from_scratch(self, model: ModelConfig, tokens: int) -> "StageSpec":
-        """A stage of its kind that begins from first values of its own."""
+        """Return a stage with the same settings that trains `model` from scratch for `tokens` tokens."""
         return replace(
             self, model=model, tokens=tokens, rates=None, init_from=None, init_dir=None,
             parent=None, parent_dir=None, parent_ending=False, growth=None,
@@ -154,31 +156,32 @@ class StageSpec:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the stage."""
+        """Number of optimizer steps of the stage."""
         return self.tokens // self.batch_tokens
 
     @property
     def sequences(self) -> int:
-        """Sequences per optimizer step."""
+        """Number of sequences per optimizer step."""
         return self.batch_tokens // self.model.context
 
 
 _FILE_NAMES = {"lr_schedule": "schedule", "activation_checkpointing": "recompute"}
-"""Names in `stage.yaml` of fields that are called otherwise here. A stage's key is a hash of the names in the file."""
+"""Names in `stage.yaml` of fields that have other names here. A stage's key is a hash that includes the names in the
+file."""
 _FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 
 def steps_of(tokens: int, spec: StageSpec) -> int:
-    """Optimizer steps nearest to a number of tokens, at least one."""
+    """Return the number of optimizer steps nearest to a number of tokens, at least one."""
     return max(1, round(tokens / spec.batch_tokens))
 
 
 def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
-    """Plain values for JSON; `spec_from_dict` reads them back."""
+    """Return the spec as plain values for JSON; `spec_from_dict` reads them back."""
     parts = {"model": to_dict(spec.model), "optimizer": optimizers.to_dict(spec.optimizer)}
     values = _renamed({**asdict(spec), **parts, "run": _renamed(asdict(spec.run), _FILE_NAMES)}, _FILE_NAMES)
     if not spec.extensions:
-        del values["extensions"]  # as in files from before it was there
+        del values["extensions"]  # as in files from before the field existed
     return values
 
 
@@ -187,7 +190,8 @@ def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def what_of(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields that say what a stage computes, as plain values, without how and where it is run."""
+    """Return the fields that say what a stage computes, as plain values, without those that say how or where it is
+    run."""
     return how.without(spec_to_dict(spec), how.STAGE)
 
 
@@ -197,10 +201,10 @@ def write_spec(stage_dir: Path, spec: StageSpec) -> None:
 
 
 def spec_from_dict(values: dict[str, Any]) -> StageSpec:
-    """The spec that `spec_to_dict` wrote.
+    """Return the spec from the values that `spec_to_dict` returned.
 
     Raises:
-        ValueError, TypeError, KeyError: a missing, unknown or wrong field.
+        ValueError, TypeError, KeyError: a field is missing, unknown or invalid.
     """
     values = {"rates": None, "ending": None, "extensions": (), **_renamed(values, _FIELDS)}
     require_extensions(map(str, values["extensions"]))
@@ -221,14 +225,14 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
 
 
 def key_of(spec: StageSpec) -> str:
-    """The stage's identity, 12 hex digits: a hash of everything that changes what it computes, its parent's key
-    included, and of nothing else."""
+    """Return the stage's identity, 12 hex digits: a hash of everything that changes what the stage computes, including
+    its parent's key, and of nothing else."""
     what = what_of(spec)
     for name in ("init_from", "rates", "ending", "parent_ending"):
         if not what[name]:
-            del what[name]  # as in the keys of stages from before it was there
+            del what[name]  # as in the keys of stages from before the field existed
     if spec.data.heldout_start == 0:
-        del what["data"]["heldout_start"]  # likewise
+        del what["data"]["heldout_start"]  # for the same reason
     if spec.ending is not None:
         del what["tokens"]  # follows from the rule
     if spec.parent_ending:
@@ -243,7 +247,7 @@ def read_spec(stage_dir: Path) -> StageSpec:
     """Return the spec of a stage's folder.
 
     Raises:
-        ValueError: the file is missing or not a stage; the message names it.
+        ValueError: the file is missing or not a valid stage; the message names the file.
     """
     path = stage_dir / STAGE_FILE
     try:
@@ -260,7 +264,7 @@ def read_spec(stage_dir: Path) -> StageSpec:
 
 
 def _faults(spec: StageSpec) -> Iterator[str]:
-    """Yield faults of an edited stage; one that `tfscale run` wrote has none."""
+    """Yield faults of a stage that was edited; a stage written by `tfscale run` has none."""
     context = spec.model.context
     if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"

@@ -1,4 +1,4 @@
-"""The status of a stage, from its folder alone."""
+"""The status of a stage, read from its folder alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,18 @@ from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.lock import held
 
 State = Literal["done", "running", "preempted", "failed", "interrupted", "waiting"]
-"""`preempted`: stopped on request with a checkpoint. `interrupted`: ended without an event (killed, power cut)."""
+"""State of a stage. `preempted`: stopped on request, with a checkpoint. `interrupted`: ended without an event (killed,
+power cut)."""
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """The state of a stage and its progress."""
+    """State and progress of a stage."""
 
     state: State
     tokens: int = 0
     detail: str = ""
-    """The process that works on it, or why it failed."""
+    """Process that works on the stage, or reason of its failure."""
     last_eval: Event | None = None
 
 
@@ -29,7 +30,7 @@ def status_of(stage: Stage) -> StageStatus:
 
 
 def status_from(stage: Stage, events: Sequence[Event]) -> StageStatus:
-    """Return the status of a stage whose events have been read already."""
+    """Return the status of a stage whose events have already been read."""
     tokens = max((event["tokens"] for event in events if "tokens" in event), default=0)
     evaluation = last_event(events, "eval")
     if is_done(stage):

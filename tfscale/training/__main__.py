@@ -1,6 +1,6 @@
-"""python -m tfscale.training STAGE_DIR: trains one stage, alone or as one of the ranks that torchrun starts.
+"""Train one stage, alone or as one of the ranks that torchrun starts: python -m tfscale.training STAGE_DIR.
 
-Exit codes: 0 done, 75 stopped on request or held by another process (run it again to go on), 2 the stage's folder is
+Exit codes: 0 done, 75 stopped on request or held by another process (run it again to continue), 2 the stage's folder is
 not usable, 1 a failure, with the reason on standard error and in metrics.jsonl.
 """
 
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Signals are watched before torch is imported: a stage can be stopped at any time of its life.
+# Signals are watched before torch is imported, so that a stage can be stopped at any time.
 from tfscale.extensions import add_extension_argument, load_extensions, require_extensions
 from tfscale.faults import PREEMPTED, USER_FAULT, UserFault
 from tfscale.training.preemption import Preemption
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Trains the stage of the folder named on the command line."""
+    """Train the stage in the folder named on the command line, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tfscale.training", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
     parser.add_argument("--supervised", action="store_true", help="stop when standard input ends")
@@ -68,7 +68,8 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
 
 
 def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Alarm") -> int:
-    """The exit code. A fault of one of several ranks ends its process here: the others cannot be met any more."""
+    """Return the exit code. A fault in one of several ranks ends its process here, because it can no longer
+    communicate with the others."""
     from tfscale.checkpoint import BrokenCheckpoint
     from tfscale.stage.lock import StageHeld
     from tfscale.training.non_finite import NonFinite
@@ -81,7 +82,7 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
         code = PREEMPTED
     except ValueError as fault:
         print(fault, file=sys.stderr)
-        if world.size > 1:  # whose exit codes torchrun forgets
+        if world.size > 1:  # torchrun does not pass on exit codes
             alarm.ring("failed", str(fault))
         code = 2
     except (NonFinite, BrokenCheckpoint, OSError) as fault:
@@ -104,7 +105,7 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
 
 
 def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
-    """Trains the stage; False if it was asked to stop."""
+    """Train the stage, and return False if it was asked to stop."""
     from tfscale.data.prepared import open_data
     from tfscale.stage.environment import write_environment
     from tfscale.stage.lock import StageLock

@@ -1,8 +1,8 @@
-"""Reports of failures by the rank that fails, before any process exits.
+"""Reports of failures, made by the failing rank before any process exits.
 
-A rank that fails leaves the others waiting in a collective call, through which nothing can be sent any more. So it
-writes a report to the key-value store through which all ranks have connected. A thread of the leading rank polls the
-store, writes the stage's `end` event, and ends its process; torchrun ends the rest.
+A rank that fails leaves the others waiting in a collective call, so it cannot reach them that way. Instead, it writes a
+report to the key-value store through which all ranks have connected. A thread of the leading rank polls the store,
+writes the stage's `end` event, and ends its process; torchrun ends the rest.
 """
 
 import json
@@ -25,12 +25,12 @@ FAILURE, TOLD = "failure", "told"
 
 
 class Alarm:
-    """Word of a failure, from any rank to the stage's record."""
+    """Reporter of failures from any rank to the stage's record."""
 
     def __init__(self, world: Ranks, record: Callable[[str, str], None]) -> None:
         """
         Args:
-            record: writes an `end` event with a reason and a message; called on the leading rank alone.
+            record: function that writes an `end` event with a reason and a message; called on the leading rank only.
         """
         self._world, self._record = world, record
         self._lock = threading.Lock()
@@ -42,39 +42,40 @@ class Alarm:
 
     @staticmethod
     def _connect() -> PrefixStore:
-        # A connection of its own: one that is shared would wait while another thread's call waits.
+        # A shared connection would block while another thread's call waits.
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
         return PrefixStore(f"tfscale/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
     def ring(self, reason: str, message: str) -> None:
-        """Returns when the stage's record says why it has failed, or its leading rank does not answer."""
+        """Report a failure. Return when the stage's record contains it, or when the leading rank does not answer."""
         if self._world.leads:
             self._write(reason, message)
             return
         failure = {"reason": reason, "message": f"rank {self._world.rank}: {message}"}
         end = time.monotonic() + PATIENCE_SECONDS
-        with suppress(RuntimeError):  # the process that holds the store is gone; it has reported the failure, or cannot
+        with suppress(RuntimeError):  # the process that holds the store has ended, and reported the failure if it could
             self._store.set(FAILURE, json.dumps(failure))
             while not self._store.check([TOLD]) and time.monotonic() < end:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
-        """Return whether a rank has reported a failure. What this rank then runs into is not its own fault."""
+        """Return whether a rank has reported a failure. Later errors on this rank may then be consequences of it."""
         if self._world.size == 1:
             return False
         try:
             return bool(self._store.check([FAILURE]) or self._store.check([TOLD]))
-        except RuntimeError:  # whoever holds the store is gone
+        except RuntimeError:  # the process that holds the store has ended
             return False
 
     def leave(self) -> None:
-        """Called by the leading rank when the stage is not its own to write about: the others need not wonder."""
+        """Release the other ranks without an event. The leading rank calls this when another process holds the
+        stage."""
         if self._world.size > 1:
             self._store.set(TOLD, "")
 
     def stop(self) -> None:
-        """Stop watching: the stage has ended well, and there is nothing to report."""
+        """Stop watching, because the stage has ended without a failure."""
         self._over = True
 
     def _write(self, reason: str, message: str) -> None:

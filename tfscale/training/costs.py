@@ -12,7 +12,8 @@ from tfscale.training.world import World
 
 
 class Costs:
-    """A meter of steps. Energy is counted where the devices of all ranks measure it. A collective call to build."""
+    """Meter of the cost of steps. Energy is counted if the devices of all ranks measure it. The constructor is a
+    collective call."""
 
     def __init__(self, spec: StageSpec, energy: EnergyMeter, world: World) -> None:
         self._world, self._tokens = world, spec.batch_tokens
@@ -21,20 +22,20 @@ class Costs:
         self._seconds = self._joules = 0.0
 
     def begin(self) -> None:
-        """Begin to measure a step."""
+        """Start measuring a step."""
         self._seconds, self._joules = -time.perf_counter(), -self._energy.joules()
 
     def end(self) -> None:
-        """End what `begin` began."""
+        """Finish the measurement started by `begin`."""
         self._seconds += time.perf_counter()
         self._joules += self._energy.joules()
 
     def count(self, counters: Counters, updated: bool) -> Counters:
-        """Return the counters after the step that was measured. A collective call."""
+        """Return the counters after the measured step. This is a collective call."""
         return self._after(counters, self._seconds, self._joules, updated)
 
     def count_passed_over(self, counters: Counters) -> Counters:
-        """Return the counters after a step that was skipped. This is a collective call."""
+        """Return the counters after a skipped step. This is a collective call."""
         return self._after(counters, 0.0, 0.0, updated=False)
 
     def _after(self, counters: Counters, seconds: float, joules: float, updated: bool) -> Counters:

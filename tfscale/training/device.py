@@ -1,4 +1,4 @@
-"""The device that a stage runs on: `auto` settings resolved, free memory, and the record of the machine."""
+"""The device that a stage runs on: resolution of `auto` settings, free memory, and the record of the machine."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from tfscale.training.world import World
 
 @dataclass(frozen=True)
 class Device:
-    """A resolved device."""
+    """Device of a stage, with its `auto` settings resolved."""
 
     kind: Literal["cpu", "cuda"]
     bf16: bool
@@ -31,29 +31,30 @@ class Device:
 
     @property
     def saves_beside_training(self) -> bool:
-        """True on CUDA, where a thread can write while the device computes; on the CPU it would take its cores."""
+        """True on CUDA, where a thread can write while the device computes; on the CPU, writing would take cores from
+        training."""
         return self.kind == "cuda"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision of forward passes."""
+        """Return a context that sets the precision of forward passes."""
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:
-        """Largest memory in bytes so far: of the process on the CPU, of the allocator on CUDA."""
+        """Return the peak memory so far in bytes: that of the process on the CPU, that of the allocator on CUDA."""
         if self.kind == "cuda":
             return torch.cuda.max_memory_allocated()
         return process_peak_memory()
 
     def reserved_memory(self) -> int | None:
-        """Largest memory in bytes that the allocator has held so far, gaps included; None on the CPU."""
+        """Return the peak memory in bytes that the allocator has reserved so far, including gaps; None on the CPU."""
         return torch.cuda.max_memory_reserved() if self.kind == "cuda" else None
 
 
 def resolve(run: RunSpec) -> Device:
-    """The device that a stage's `run` section means on this machine.
+    """Return the device of this machine that a stage's `run` section selects.
 
     Raises:
-        ValueError: cuda is asked for and there is none.
+        ValueError: the section requires CUDA, but torch finds no CUDA device.
     """
     if run.threads:
         torch.set_num_threads(run.threads)
@@ -72,7 +73,8 @@ def resolve(run: RunSpec) -> Device:
 
 
 def hardware_of(device: Device, world: World) -> Hardware:
-    """Return what the ranks of a stage may plan with: what is free on the leading one, the same on all."""
+    """Return the hardware that the ranks of a stage plan with. Its memory is what is free on the leading rank, so that
+    it is the same on all."""
     return Hardware(
         device=device.kind,
         memory=world.share(free_memory(device, world.local_size)),
@@ -83,12 +85,13 @@ def hardware_of(device: Device, world: World) -> Hardware:
 
 
 def free_memory(device: Device, processes: int) -> int:
-    """Bytes that each of so many processes of this host could take now; on CUDA each has a device of its own."""
+    """Return the number of bytes that each of this host's `processes` processes could allocate now. On CUDA, each
+    process has its own device."""
     return torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory() // processes
 
 
 def _free_memory() -> int:
-    # What the system keeps of files counts as free: it gives that up.
+    # The system's file cache counts as free, because the system releases it on demand.
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
@@ -97,7 +100,7 @@ def _free_memory() -> int:
 
 
 def environment(device: Device) -> Environment:
-    """Return versions, machine, device and commit of this process."""
+    """Return the versions, machine, device and commit of this process."""
     return Environment(
         host=socket.gethostname(),
         device=torch.cuda.get_device_name() if device.kind == "cuda" else platform.processor() or platform.machine(),

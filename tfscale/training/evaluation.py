@@ -1,4 +1,4 @@
-"""Validation loss on a fixed set of tokens."""
+"""Evaluation of the validation loss on a fixed set of tokens."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ from tfscale.training.parallel import evaluating
 from tfscale.training.world import Ranks
 
 BLOCKS = 64
-"""Largest number of blocks of the validation text whose losses are recorded separately."""
+"""Maximum number of blocks of the validation text whose losses are recorded separately."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Evaluation:
     """Loss over the validation tokens; each token has the same weight."""
 
     loss: float
-    """Nats per token."""
+    """Mean loss in nats per token."""
     heldout_tokens: int
     heldout_bytes: float
-    """UTF-8 bytes of the text that those tokens encode."""
+    """Number of UTF-8 bytes of the text that the validation tokens encode."""
     block_tokens: tuple[int, ...] = ()
-    """Tokens of each block of neighbouring sequences: of B blocks over S sequences, sequence s is in block s * B // S.
-    Neighbours, because the tokens of one document depend on each other."""
+    """Number of tokens of each block of neighbouring sequences. With B blocks over S sequences, sequence s is in block
+    s * B // S. Blocks consist of neighbours because the tokens of one document depend on each other."""
     block_losses: tuple[float, ...] = ()
-    """Sum of the losses of each block, in nats."""
+    """Sum of the losses in each block, in nats."""
 
     @property
     def perplexity(self) -> float:
@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits per UTF-8 byte, which can be compared between tokenizers."""
+        """Loss in bits per UTF-8 byte, which can be compared between tokenizers."""
         return self.loss * self.heldout_tokens / self.heldout_bytes / math.log(2)
 
 
@@ -58,16 +58,17 @@ def evaluate(
     start: int = 0,
     lanes: int = 1,
 ) -> Evaluation | None:
-    """Evaluate on `tokens` tokens of the validation split, from `start` on; the ranks take its batches in turn.
+    """Evaluate on `tokens` tokens of the validation split, beginning at `start`; the ranks take its batches in turn.
 
     Args:
-        objective: an `Objective`, wrapped. The ranks of a sharded one must call it equally often, so those that are
-            left over in the last round repeat a batch and do not count it.
-        shape: sequences of a batch, and tokens of a sequence.
-        lanes: batches that each rank works on at the same time.
+        objective: a wrapped `Objective`. All ranks of a sharded one must call it equally often, so ranks without a
+            batch in the last round repeat one and do not count it.
+        shape: number of sequences of a batch, and number of tokens of a sequence.
+        stop: function that returns True to stop the evaluation.
+        lanes: number of batches that each rank evaluates at the same time.
 
     Returns:
-        None if `stop` said so in the middle, on any rank.
+        The evaluation; None if `stop` returned True on any rank.
     """
     rows, context = shape
     batches = heldout_batches(data.heldout, context, tokens, rows, start)
@@ -98,7 +99,7 @@ _EachOf = Callable[[Callable[[_Batch], list[float]], Iterable[_Batch]], Iterable
 
 @contextmanager
 def _side_by_side(lanes: int) -> Iterator[_EachOf]:
-    """A `map` that works on so many at the same time."""
+    """Yield a `map` that processes `lanes` items at the same time."""
     if lanes == 1:
         yield map
         return
@@ -107,7 +108,7 @@ def _side_by_side(lanes: int) -> Iterator[_EachOf]:
 
 
 def _losses(objective: nn.Module, device: Device, batch: _Batch) -> list[float]:
-    # What torch switches off and casts is a matter of the thread.
+    # torch's no_grad and autocast are settings of the current thread.
     with torch.no_grad(), device.autocast():
         inputs, targets = (part.to(device.kind) for part in batch)
         losses: list[float] = objective(inputs, targets, each=True).tolist()

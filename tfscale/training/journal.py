@@ -17,9 +17,9 @@ from tfscale.training.device import Device
 from tfscale.training.world import World
 
 WINDOW = 128
-"""Losses that a new one is compared with."""
+"""Number of recent losses that a new one is compared with."""
 LEAST = 16
-"""Losses that make a comparison."""
+"""Minimum number of recent losses for a comparison."""
 
 
 def spike_score(loss: float, recent: Sequence[float]) -> float | None:
@@ -32,12 +32,12 @@ def spike_score(loss: float, recent: Sequence[float]) -> float | None:
 
 
 def with_loss(counters: Counters, loss: float) -> Counters:
-    """Return the counters with one more recent loss."""
+    """Return the counters with `loss` added to the recent losses."""
     return replace(counters, recent_losses=(*counters.recent_losses, loss)[-WINDOW:])
 
 
 class Journal:
-    """Writes the events of a stage; on ranks that do not lead, nothing."""
+    """Writer of a stage's events; only the leading rank writes."""
 
     def __init__(self, stage_dir: Path, spec: StageSpec, device: Device, world: World) -> None:
         self.log = EventLog(stage_dir) if world.leads else NoLog()
@@ -45,7 +45,7 @@ class Journal:
         self._logged_at = (0, 0.0)  # step and seconds of the last training event
 
     def started(self, counters: Counters, layout: Layout) -> None:
-        """Write that the stage is taken up."""
+        """Write that training begins or resumes."""
         self._logged_at = (counters.step, counters.totals.seconds)
         host, pid = os.uname().nodename, os.getpid()
         where = {"host": host, "pid": pid, "device": self._device.kind, "processes": self._world.size}
@@ -55,7 +55,7 @@ class Journal:
         """Write the measurements of a step.
 
         Args:
-            counters: after the step, with the losses before it.
+            counters: counters after the step, with the recent losses before it.
         """
         self.write(
             "train",
@@ -73,7 +73,7 @@ class Journal:
         self.write("eval", **self._position(counters), **asdict(evaluation))
 
     def write(self, event: str, **values: Any) -> None:
-        """Write an event with the time."""
+        """Write an event with the current time."""
         self.log.write(event, **values, time=time.time())
 
     def _position(self, counters: Counters) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Journal:
         return {"step": counters.step, "tokens": counters.step * self._spec.batch_tokens, **known}
 
     def _speed(self, counters: Counters) -> float | None:
-        """Tokens per second since the last training event."""
+        """Return the tokens per second since the last training event; None if no time has passed."""
         step, seconds = self._logged_at
         self._logged_at = (counters.step, counters.totals.seconds)
         elapsed = counters.totals.seconds - seconds

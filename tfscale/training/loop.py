@@ -1,4 +1,4 @@
-"""The loop of one stage."""
+"""The training loop of one stage."""
 
 import math
 from pathlib import Path
@@ -36,7 +36,7 @@ from tfscale.training.world import World, split_rows
 
 
 class Trainer:
-    """Trains one stage from its newest checkpoint, or from its beginning, to its end."""
+    """Trainer of one stage, from its newest checkpoint or its beginning to its end."""
 
     def __init__(
         self, stage_dir: Path, spec: StageSpec, data: PreparedData, device: Device, world: World, preempted: Preemption
@@ -63,15 +63,15 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Steps of the stage that are done."""
+        """Number of completed steps of the stage."""
         return self.state.counters.step
 
     def run(self) -> bool:
-        """Trains; True when the stage is done, False when it was asked to stop and has saved what it had.
+        """Train. Return True when the stage is done, and False when it was asked to stop and has saved a checkpoint.
 
         Raises:
-            NonFinite: a loss or a gradient is not finite; the message says whether the weights were kept from it.
-            BrokenCheckpoint: the stage has a parent and no checkpoint to begin from.
+            NonFinite: a loss or a gradient is non-finite; the message says whether the weights are unaffected.
+            BrokenCheckpoint: the stage inherits weights and has no checkpoint to begin from.
             OSError: a checkpoint could not be written; the one before it is whole.
         """
         self._restore()
@@ -125,13 +125,13 @@ class Trainer:
         self.state.counters = counters
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Adds up the gradients of the whole batch's mean loss, a micro-batch at a time.
+        """Accumulate the gradients of the whole batch's mean loss, one micro-batch at a time.
 
         Args:
             inputs, targets: [rows, context], this rank's share of the batch.
 
         Returns:
-            This rank's share of that loss.
+            This rank's share of the mean loss.
         """
         total = torch.zeros((), device=self.device.kind)
         size = self.layout.micro_batch
@@ -159,7 +159,7 @@ class Trainer:
         self.evaluations[self.step] = result
         decided = self._decide()
         if self.step == self.calendar.steps and self.world.leads:
-            # Before its event, so that an evaluation which is known of has them.
+            # Written before the event, so that every recorded evaluation has its blocks.
             write_blocks(self.stage_dir, self.step, result.block_tokens, result.block_losses)
         self.journal.evaluated(self.state.counters, _final(result))
         if decided:
@@ -173,7 +173,7 @@ class Trainer:
         self.saver.save(self.state.counters, self.state.tensors())
 
     def _restore(self) -> None:
-        """Takes up the newest whole checkpoint, or the stage's beginning."""
+        """Load the newest whole checkpoint; without one, return to the stage's beginning."""
         self.saver.wait()
         newest = None
         if self.world.leads:
@@ -231,17 +231,18 @@ class Trainer:
 
 
 def _previous_layout(stage_dir: Path, world: World) -> Layout | None:
-    """The layout of the last process of as many ranks that took up the stage."""
+    """Return the layout of the last process that started the stage with as many ranks as this one; None if there is
+    none."""
     starts = [event for event in events.read_events(stage_dir) if event["event"] == "start"]
     same = [event for event in starts if event["processes"] == world.size]
     return layout_of(world.share(same[-1] if same else {}))
 
 
 def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
-    """Makes sure that every token of the corpus has a row in the model's embedding.
+    """Check that every token of the corpus has a row in the model's embedding.
 
     Raises:
-        ValueError: some have not.
+        ValueError: the corpus's vocabulary is larger than the model's.
     """
     entries = data.manifest.tokenizer.vocab_size
     if entries > spec.model.vocab_size:

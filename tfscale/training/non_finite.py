@@ -1,4 +1,4 @@
-"""Steps whose loss or gradients are not finite, and what a stage does about them (`launcher.non_finite`)."""
+"""Steps with a non-finite loss or gradients, and the policy that a stage applies to them (`launcher.non_finite`)."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -10,18 +10,18 @@ from tfscale.training.journal import Journal
 
 
 class NonFinite(Exception):
-    """A loss or a gradient is not finite; the message says whether the weights have been kept from it."""
+    """Raised when a loss or a gradient is non-finite; the message says whether the weights are unaffected."""
 
 
 @dataclass(frozen=True)
 class BadStep:
-    """A step whose loss or gradient norm is not finite."""
+    """Step with a non-finite loss or gradient norm."""
 
     step: int
     loss: float
     grad_norm: float
     where: tuple[str, ...]
-    """Weights whose gradients are not finite."""
+    """Names of the weights with non-finite gradients."""
 
     def __str__(self) -> str:
         more = f" and {len(self.where) - 3} others" if len(self.where) > 3 else ""
@@ -30,13 +30,13 @@ class BadStep:
 
 
 class NonFinitePolicy:
-    """Decides what follows a bad step, and remembers all of them over resumes."""
+    """Policy for non-finite steps, which remembers them across resumes."""
 
     def __init__(self, stage: str, spec: StageSpec, past: Iterable[Event]) -> None:
         """
         Args:
             stage: name of the stage's folder, for messages.
-            past: the stage's `non_finite` events so far.
+            past: `non_finite` events of the stage so far.
         """
         self._stage, self._run = stage, spec.run
         past = list(past)
@@ -45,21 +45,21 @@ class NonFinitePolicy:
 
     @property
     def count(self) -> int:
-        """Bad steps so far."""
+        """Number of non-finite steps so far."""
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:
-        """Return whether a step is left out because it was bad before a rollback."""
+        """Return whether a step is skipped because it was non-finite before a rollback."""
         return step in self._passed_over
 
     def follow(self, bad: BadStep, spoilt: bool, journal: Journal) -> Literal["skip", "rollback"]:
-        """Record a bad step, and return what to do about it.
+        """Record a non-finite step, and return how to continue.
 
         Args:
             spoilt: True if some weights have already been updated.
 
         Raises:
-            NonFinite: the policy is to stop, or there have been too many bad steps.
+            NonFinite: the policy is to stop, or there have been too many non-finite steps.
         """
         policy, cap = self._run.non_finite, self._run.non_finite_cap
         self._bad.add(bad.step)

@@ -9,14 +9,16 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.training.sharding import whole
 
 CLIP_MARGIN = 1e-5
-"""Distance below the limit from which on torch's clipping factor, limit / (norm + 1e-6), is clamped to one."""
+"""Distance of the gradient norm below the limit at which torch's clipping factor, limit / (norm + 1e-6), is clamped to
+one."""
 
 
 class ModelOptimizer:
-    """The torch optimizers that update a model; each of them updates some of its weights.
+    """Set of torch optimizers that update a model; each of them updates some of its weights.
 
     Args:
-        one_per_weight: build a separate optimizer for each weight, so that weights can be updated one at a time.
+        one_per_weight: True to build a separate optimizer for each weight, so that weights can be updated one at a
+            time.
     """
 
     def __init__(self, model: nn.Module, settings: Optimizer, one_per_weight: bool = False) -> None:
@@ -35,12 +37,12 @@ class ModelOptimizer:
             group["lr"] = multiple * rate
 
     def decay(self, weight: Tensor) -> float:
-        """Return the part of a weight that weight decay takes off in an update."""
+        """Return the fraction of a weight that weight decay removes in an update."""
         group = self._group_of[weight]
         return float(group["lr"] * group.get("weight_decay", 0.0))
 
     def step(self, weight: Tensor | None = None) -> None:
-        """Update all weights, or the one that has optimizers to itself."""
+        """Update all weights, or only `weight`, which then needs optimizers of its own (`one_per_weight`)."""
         for part in self._parts if weight is None else [self._part_of[weight]]:
             part.step()
 
@@ -50,7 +52,7 @@ class ModelOptimizer:
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the slots of all weights as `<slot>/<weight>`; none before the first update."""
+        """Return the slots of all weights under the names `<slot>/<weight>`; there are none before the first update."""
         return {
             f"{slot.name}/{name}": self._part_of[weight].state[weight][slot.name]
             for name, weight in self._weights.items()
@@ -59,8 +61,8 @@ class ModelOptimizer:
         }
 
     def reset(self, updates: int) -> None:
-        """Drop all slots and, unless `updates` is 0, allocate new ones of that age, which `state` returns to be
-        filled."""
+        """Drop all slots. Unless `updates` is 0, allocate new ones as after that many updates; `state` returns them to
+        be filled."""
         for part in self._parts:
             part.state.clear()
         for name, weight in self._weights.items() if updates else ():
@@ -68,15 +70,16 @@ class ModelOptimizer:
 
 
 def clip_gradients(model: nn.Module, limit: float) -> float:
-    """Scale gradients down to a norm of `limit` where theirs is more, and finite. A collective call.
+    """Scale gradients down to a norm of `limit` if their norm is larger and finite. This is a collective call, and it
+    waits for the device.
 
     Returns:
-        Their norm before, over all ranks. Waits for the device.
+        The norm before clipping, over all ranks.
     """
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     value = float(whole(norm).item())
-    # torch would multiply all gradients even where the factor is one.
+    # torch would multiply all gradients even if the factor were one.
     if math.isfinite(value) and value > limit - CLIP_MARGIN:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm, foreach=True)
     return value

@@ -17,27 +17,29 @@ from tfscale.training.world import World
 
 
 class Objective(nn.Module):
-    """The loss of a batch as a module's forward pass, which is what data parallelism wraps."""
+    """Module whose forward pass is the loss of a batch, in the form that data parallelism wraps."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, inputs: Tensor, targets: Tensor, each: bool = False) -> Tensor:
-        """Nats, summed over the tokens [batch, time]; `each`: over those of each sequence, [batch], no gradients."""
+        """Return the loss in nats, summed over the tokens [batch, time]; with `each`, summed over each sequence,
+        [batch], without gradients."""
         if each:
             return self.model.sequence_losses(inputs, targets)
         return self.model.loss(inputs, targets, reduction="sum")
 
 
 def parallelize(model: LanguageModel, world: World, device: Device, layout: Layout) -> nn.Module:
-    """The objective of a model as it is trained. In order: what is recomputed, compiled blocks, data parallelism.
+    """Return the training objective of a model. Activation checkpointing, compilation of the blocks and data
+    parallelism are applied in this order.
 
     Args:
-        model: a model that is going to be sharded may be on the meta device, to be filled afterwards.
+        model: the model; if it is going to be sharded, it may be on the meta device, to be filled afterwards.
 
     Returns:
-        An `Objective`, wrapped. Its backward passes give the mean of the ranks' gradients.
+        A wrapped `Objective`, whose backward passes give the mean of the ranks' gradients.
     """
     model.recompute = layout.recompute
     if device.compiled:
@@ -51,10 +53,10 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
 
 
 def gathering(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Return a context for one micro-batch; after the last one of a batch the ranks' gradients are reduced.
+    """Return a context for one micro-batch; the ranks' gradients are reduced after the last micro-batch of a batch.
 
-    Whole gradients (DDP) are reduced once per batch. Sharded ones are reduced within a copy of the model after every
-    micro-batch, because a rank has no memory for whole gradients, and over the copies (HSDP) once per batch.
+    Whole gradients (DDP) are reduced once per batch. Sharded gradients are reduced within a copy of the model after
+    every micro-batch, because a rank has no memory for whole gradients, and over the copies (HSDP) once per batch.
     """
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
@@ -65,8 +67,8 @@ def gathering(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
 
 @contextmanager
 def evaluating(objective: nn.Module) -> Iterator[None]:
-    """Surrounds forward passes without backward passes."""
+    """Return a context for forward passes that no backward passes follow."""
     with torch.no_grad():
         yield
     if isinstance(objective, FSDPModule):
-        objective.reshard()  # the backward pass does it otherwise
+        objective.reshard()  # in training, the backward pass does it

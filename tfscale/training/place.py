@@ -8,20 +8,21 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class Place:
-    """One of `size` processes, or one that trains alone."""
+    """Place of one of `size` processes; the defaults are those of a process that trains alone."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """The number of the process among those of its host."""
+    """Number of the process among those of its host."""
     local_size: int = 1
+    """Number of processes on this host."""
 
 
 def read_place() -> Place:
-    """The place of this process, from its environment.
+    """Return the place of this process, read from its environment.
 
     Raises:
-        UserFault: names every variable that is missing, not a number, or out of range.
+        UserFault: a variable is missing, not a number, or out of range; the message names every such variable.
     """
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
         return Place()

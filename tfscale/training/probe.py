@@ -1,4 +1,4 @@
-"""The micro-batch probe: on CUDA, the memory model's micro-batch is corrected by trying it."""
+"""The micro-batch probe: on CUDA, the memory model's choice of micro-batch is tried and corrected."""
 
 import contextlib
 import gc
@@ -14,15 +14,15 @@ from tfscale.training.device import Device
 from tfscale.training.world import Ranks
 
 MEASURED_SHARE = 0.92
-"""Share of a device's memory that a measured step may take; the allocator's gaps need the rest."""
+"""Fraction of a device's memory that a measured step may take; the allocator's gaps need the rest."""
 
 
 def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:
-    """Return the layout with the first of its micro-batch, half of it, ... with which a step leaves a margin on every
-    rank. Only on CUDA, and only what the memory model has chosen.
+    """Return the layout with its micro-batch halved until a step leaves a memory margin on every rank. This applies
+    only on CUDA, and only to a micro-batch that the memory model has chosen.
 
-    Nothing is tried on the CPU, where a process that needs too much memory swaps or is killed, nor where ranks share
-    weights, because one that runs out of memory would leave the others waiting. The orchestrator halves the
+    Nothing is tried on the CPU, where a process that needs too much memory swaps or is killed, nor with sharded
+    weights, because a rank that runs out of memory would leave the others waiting. The orchestrator halves the
     micro-batch in those cases.
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
@@ -44,7 +44,7 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
 
 
 def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device) -> None:
-    """Make a forward and a backward pass of made-up tokens, of which nothing stays."""
+    """Run a forward and a backward pass on synthetic tokens, and drop its results."""
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)
     alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()

@@ -1,8 +1,8 @@
 """Learning rates of a grown stage that differ between old and new parameter tokens, which are rows of one tensor.
 
-The update of a row-wise optimizer is linear in its learning rate. So rows with another rate are updated like all
-others, and then the change is multiplied by a factor. This needs a copy of those rows during an update, and leaves the
-optimizer fused and its slots whole.
+The update of a row-wise optimizer is linear in its learning rate. Therefore, rows with a different rate are updated
+like all others, and then their change is multiplied by a factor. This needs a copy of those rows during an update, but
+the optimizer can stay fused and its slots whole.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,16 +25,16 @@ class Factors(NamedTuple):
     old: float
     new: float
     correction: float
-    """Bias correction of new rows: a factor of their update without its weight decay."""
+    """Bias correction of new rows: a factor applied to their update without its weight decay."""
 
 
 def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, updates: int) -> Factors:
     """Return the factors of an update.
 
     Args:
-        tokens: tokens of the stage before the step.
-        steps: steps of the stage, this one included.
-        updates: updates that the optimizer has made since its lineage began, this one included.
+        tokens: number of tokens of the stage before the step.
+        steps: number of steps of the stage, including this one.
+        updates: number of updates that the optimizer has made since its lineage began, including this one.
     """
     old = rates.old
     if rates.old_ramp_tokens:
@@ -48,7 +48,8 @@ def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, upda
 
 
 class RowRates:
-    """Learning rates of old and new rows, as a context around updates of weights. Without rates it does nothing."""
+    """Learning rates of old and new rows, applied by a context around updates of weights. Without `rates`, the context
+    does nothing."""
 
     def __init__(
         self, model: LanguageModel, rates: RateSpec | None, settings: Optimizer, optimizer: ModelOptimizer
@@ -58,7 +59,7 @@ class RowRates:
         self._old_rows: dict[Tensor, int | None] = {
             parameter: rows.get(layer_of(name) or "") for name, parameter in model.named_parameters()
         }
-        """Number of old rows per weight; None for a weight that does not grow."""
+        """Number of old rows of each weight; None for a weight that does not grow."""
         self._factors = Factors(1.0, 1.0, 1.0)
 
     def begin(self, tokens: int, steps: int, updates: int) -> None:
@@ -68,7 +69,7 @@ class RowRates:
 
     @contextmanager
     def __call__(self, weights: Iterable[Tensor]) -> Iterator[None]:
-        """Return a context in which the optimizer updates some weights."""
+        """Return a context in which the optimizer updates `weights`."""
         if self._rates is None:
             yield
             return
@@ -85,7 +86,7 @@ class RowRates:
             rows.copy_(before + factor * (corrected * (rows - before + lost) - lost))
 
     def _split(self, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return this rank's rows of a weight: (old ones, new ones)."""
+        """Return this rank's old rows and new rows of a weight."""
         rows, known = local(weight.detach()), self._old_rows[weight]
         if known is None:
             return [rows], []

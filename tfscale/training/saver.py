@@ -1,4 +1,4 @@
-"""The saving of a stage's checkpoints, and its schedule."""
+"""The writing of a stage's checkpoints, and its schedule."""
 
 import time
 from collections.abc import Mapping
@@ -22,17 +22,17 @@ class _Write:
 
 
 class Saver:
-    """Writes the checkpoints of a stage, each rank what it has of them; never two at once.
+    """Writer of a stage's checkpoints, one at a time; each rank writes its share.
 
-    Beside training, where it pays: the tensors are copied to host memory, and a thread writes them. The event of a
-    checkpoint is logged when it is on disk. To save and to wait are collective calls, and what fails on one rank is an
-    error on each.
+    With `beside_training`, the tensors are copied to host memory and a thread writes them while training continues. The
+    event of a checkpoint is logged when it is on disk. `save` and `wait` are collective calls; a failure on one rank
+    raises an error on every rank.
     """
 
     def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, world: World, beside_training: bool) -> None:
         self.folder = stage_dir / CHECKPOINTS
         self.step: int | None = None
-        """Step of the newest checkpoint, written or being written."""
+        """Step of the newest checkpoint, which may still be being written."""
         self._spec, self._log, self._beside = spec, log, beside_training
         self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()
@@ -40,15 +40,15 @@ class Saver:
         self._write: _Write | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
-        """Return whether a checkpoint is due after `step`, by its tokens or by the clock."""
+        """Return whether a checkpoint is due after `step`, by the number of tokens or by time."""
         late = time.monotonic() - self._saved_at >= 60 * self._spec.run.checkpoint_minutes
         return step != self.step and (by_tokens or late)
 
     def save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
-        """Writes a checkpoint, or begins to.
+        """Write a checkpoint, or start writing it in the thread.
 
         Raises:
-            OSError: this write or the one before it failed; the checkpoint before that is whole.
+            OSError: this write or the previous one failed; the checkpoint before it is whole.
         """
         self.wait()
         self._log.sync()
@@ -60,17 +60,17 @@ class Saver:
             self._save(counters, tensors)
 
     def wait(self) -> None:
-        """Returns when nothing is being written.
+        """Wait until no checkpoint is being written.
 
         Raises:
-            OSError: what was being written could not be.
+            OSError: the checkpoint could not be written.
         """
         if self._write is not None:
             write, self._write = self._write, None
             write.future.result()
 
     def prune(self) -> None:
-        """Leaves the newest checkpoint, and those that stay for good."""
+        """Remove all checkpoints except the newest one and those that are kept permanently."""
         self._prune(1)
 
     def _save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:

@@ -1,4 +1,4 @@
-"""Models and tensors of which each rank holds a share (FSDP2)."""
+"""Models and tensors that are sharded over the ranks (FSDP2)."""
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,13 @@ from tfscale.training.world import Ranks, World
 
 
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
-    """Shard a module's weights. The weights of each block are gathered when the block runs, in bf16 where autocast
-    would cast them. The remaining ones, the tied embedding and the final norm, are gathered once per step, in float32
-    like the computation between blocks.
+    """Shard a module's weights. The weights of each block are gathered when the block runs, in bf16 if autocast would
+    cast them. The remaining weights, the tied embedding and the final norm, are gathered once per step, in float32 like
+    the computation between blocks.
 
     Args:
-        hybrid: shard within each host, so that each host has a copy of the model; otherwise shard over all ranks.
+        hybrid: True to shard within each host, so that each host has a copy of the model; False to shard over all
+            ranks.
     """
     if hybrid:
         shape, names = (world.size // world.local_size, world.local_size), ("replicate", "shard")
@@ -27,7 +28,7 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
     else:
         mesh = init_device_mesh(device.kind, (world.size,), mesh_dim_names=("shard",))
     policy = MixedPrecisionPolicy()
-    if device.bf16 and device.kind == "cuda":  # the CPU's layer norm takes no weights of another precision
+    if device.bf16 and device.kind == "cuda":  # the CPU's layer norm does not accept weights of another precision
         policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -35,7 +36,7 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor of which this is a share. A collective call."""
+    """Return the whole tensor that `tensor` is a share of. This is a collective call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -46,13 +47,13 @@ def local(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def initialise_shares(model: LanguageModel, seed: int) -> None:
-    """Gives every weight of a sharded model its first value; a rank makes one whole tensor at a time."""
+    """Initialise every weight of a sharded model; each rank builds one whole tensor at a time."""
     from torch.distributed.tensor import distribute_tensor
 
     for name, parameter in model.named_parameters():
         assert isinstance(parameter, DTensor)
         first = init_tensor(name, tuple(parameter.shape), model.config, seed)
-        # No data travels: every rank has made the same tensor.
+        # No data is sent: every rank has built the same tensor.
         mine = distribute_tensor(first, parameter.device_mesh, parameter.placements, src_data_rank=None)
         parameter.to_local().copy_(mine.to_local())
 

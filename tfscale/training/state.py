@@ -1,4 +1,4 @@
-"""State of a stage between two steps. Checkpoints hold all of it."""
+"""The state of a stage between two steps, all of which is stored in checkpoints."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class StageState:
 
     def __init__(self, spec: StageSpec, device: Device, world: World, layout: Layout) -> None:
         self._spec, self._world = spec, world
-        torch.manual_seed(spec.seed)  # torch seeds each process at random; results must not depend on that
+        torch.manual_seed(spec.seed)  # torch seeds each process randomly; results must not depend on that
         self._sharded = layout.sharding != "none"
         self.model = build_model(spec.model, device="meta" if self._sharded else device.kind)
         self.objective = parallelize(self.model, world, device, layout)
@@ -32,15 +32,15 @@ class StageState:
         self.counters = Counters()
 
     def reset(self) -> None:
-        """Return to the beginning of a stage that has no parent."""
+        """Reset the state to the beginning of a stage that has no parent."""
         torch.manual_seed(self._spec.seed)
         (initialise_shares if self._sharded else init_weights)(self.model, self._spec.seed)
         self.optimizer.reset(0)
         self.counters = Counters()
 
     def tensors(self) -> dict[str, Tensor | Part]:
-        """Return the part of a checkpoint that this rank writes, by name. The random generators are those of the
-        leading rank; no step draws from them."""
+        """Return the tensors of a checkpoint that this rank writes, by name. The states of the random generators are
+        those of the leading rank; no step draws from them."""
         whole = self._weights() | self.optimizer.state() | checkpoint.rng_tensors()
         parts = {name: part_of(tensor, self._world) for name, tensor in whole.items()}
         return {name: part for name, part in parts.items() if part is not None}
@@ -49,9 +49,9 @@ class StageState:
         """Read a checkpoint.
 
         Raises:
-            BrokenCheckpoint: it belongs to another stage, or is incomplete.
+            BrokenCheckpoint: the checkpoint belongs to another stage or is incomplete.
         """
-        from tfscale.checkpoint.stored import Stored  # slow to import, and not needed from scratch
+        from tfscale.checkpoint.stored import Stored  # slow to import, and not needed for a stage from scratch
 
         config, counters = checkpoint.read_state(folder)
         if config != self._spec.model:

@@ -1,4 +1,4 @@
-"""Updates of the weights from their gradients, after the backward pass or inside it."""
+"""Updates of the weights from their gradients, after or inside the backward pass."""
 
 from functools import partial
 from typing import Protocol
@@ -24,20 +24,20 @@ class Update(Protocol):
         """Compute the gradients of a micro-batch."""
 
     def grad_norm(self) -> float:
-        """Return the gradients' norm for the whole batch, over all ranks, before clipping. A collective call."""
+        """Return the norm of the whole batch's gradients over all ranks, before clipping. This is a collective call."""
 
     def bad_gradients(self) -> tuple[str, ...]:
-        """Return the names of weights with non-finite gradients. A collective call."""
+        """Return the names of weights with non-finite gradients. This is a collective call."""
 
     def apply(self) -> None:
-        """Update the weights, unless the backward pass has done it."""
+        """Update the weights, unless the backward pass has already done so."""
 
     def clear(self) -> bool:
-        """Drop the gradients, and return whether some weights have the step's update."""
+        """Drop the gradients, and return whether any weights have been updated in this step."""
 
 
 def build_update(state: StageState, world: Ranks, spec: StageSpec) -> Update:
-    """Return the update that a stage's settings name. The one inside the backward pass adds hooks to the model."""
+    """Return the update that a stage's settings select. `InBackward` adds hooks to the model."""
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, row_rates)
@@ -45,7 +45,7 @@ def build_update(state: StageState, world: Ranks, spec: StageSpec) -> Update:
 
 
 class Whole:
-    """An update of all weights once all gradients are there, so that a non-finite step can be skipped."""
+    """Update of all weights after all gradients have been computed, so that a non-finite step can be skipped."""
 
     def __init__(self, state: StageState, world: Ranks, clip: float, row_rates: RowRates) -> None:
         self.row_rates = row_rates
@@ -76,10 +76,10 @@ class Whole:
 
 
 class InBackward:
-    """An update of each weight as soon as the backward pass has computed its gradient, which is then dropped.
+    """Update of each weight as soon as the backward pass has computed its gradient, which is then dropped.
 
-    At most one layer's gradients exist at a time. A non-finite loss is noticed before any update; a non-finite gradient
-    spoils the weights, which have to be read again from a checkpoint.
+    At most one layer's gradients exist at a time. A non-finite loss is detected before any update; a non-finite
+    gradient corrupts the weights, which must then be restored from a checkpoint.
     """
 
     def __init__(self, state: StageState, row_rates: RowRates) -> None:
@@ -112,7 +112,7 @@ class InBackward:
         return tuple(name for name in self._names if name in self._norms and not self._norms[name].isfinite())
 
     def apply(self) -> None:
-        """Do nothing: the backward pass has updated the weights."""
+        """Do nothing, because the backward pass has updated the weights."""
 
     def clear(self) -> bool:
         applied = bool(self._norms)

@@ -1,4 +1,4 @@
-"""The processes that train a stage together: one alone, unless torchrun has started several."""
+"""The processes that train a stage together: a single one, unless torchrun has started several."""
 
 import gc
 import json
@@ -11,7 +11,7 @@ from tfscale.training.place import read_place
 
 
 class Ranks:
-    """A group of ranks that exchange values. Every method is a collective call: all ranks must make it."""
+    """Group of ranks that exchange values. Every method is a collective call: all ranks must make it."""
 
     def __init__(self, rank: int, size: int, group: dist.ProcessGroup | None = None) -> None:
         self.rank, self.size, self._group = rank, size, group
@@ -22,7 +22,7 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, *values: float) -> list[float]:
-        """The sum of each value over the ranks, in float64."""
+        """Return the sum of each value over the ranks, in float64."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -30,11 +30,11 @@ class Ranks:
         return [float(value) for value in total]
 
     def any(self, *flags: bool) -> list[bool]:
-        """Return for each flag whether it is set on any rank."""
+        """Return, for each flag, whether it is set on any rank."""
         return [bool(value) for value in self.sum(*(float(flag) for flag in flags))]
 
     def share(self, value: Any) -> Any:
-        """The leading rank's value, which JSON can hold, on every rank."""
+        """Return the leading rank's value, which must be JSON-serializable, on every rank."""
         if self.size == 1:
             return value
         content = json.dumps(value).encode() if self.leads else b""
@@ -47,43 +47,43 @@ class Ranks:
         return json.loads(bytes(buffer.tolist()))
 
     def barrier(self) -> None:
-        """Returns when every rank is here."""
+        """Wait until every rank has made this call."""
         self.sum(0.0)
 
 
 class World(Ranks):
-    """All ranks of a stage: opens their process group, and closes it.
+    """All ranks of a stage, with their process group.
 
     Raises:
         UserFault: the environment does not say which rank of how many this is.
-        RuntimeError: the ranks have not met.
+        RuntimeError: the ranks could not connect.
     """
 
     def __init__(self) -> None:
         place = read_place()
         super().__init__(place.rank, place.size)
         self.local_size = place.local_size
-        """Ranks on this host."""
+        """Number of ranks on this host."""
         if self.size > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
     def beside(self) -> Ranks:
-        """Return these ranks with a process group of their own, for a thread that must not mix its calls with
-        training's."""
+        """Return these ranks with a separate process group, for a thread whose calls must not mix with those of
+        training."""
         return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
         """Destroy the process group."""
         if self.size > 1:
-            gc.collect()  # what still holds on to the group, DDP's own cycles, must not outlive it
+            gc.collect()  # DDP's reference cycles still hold the group and must not outlive it
             dist.destroy_process_group()
 
 
 def split_rows(sequences: int, world: Ranks) -> int:
-    """Sequences of a batch that each rank takes.
+    """Return the number of sequences of a batch that each rank takes.
 
     Raises:
-        ValueError: they cannot be shared out evenly.
+        ValueError: the sequences cannot be divided evenly among the ranks.
     """
     if sequences % world.size:
         raise ValueError(
