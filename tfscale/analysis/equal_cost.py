@@ -27,6 +27,7 @@ class EqualPerplexity:
     The chain's evaluations during training are used as they are, before its learning rate is decayed. A chain planned
     to stop there would reach this perplexity no later, so the speed-up is not overstated.
     """
+
     state: Reach
     """State of the chain; `at least`: its stage began below the target, so speed-up and saving are lower bounds."""
     target: float
