@@ -32,7 +32,7 @@ DRAWS = 4000
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Curves of the replicates of one size of an arm, which differ only in their seed."""
+    """Curves of one size of an arm, one per replicate; replicates differ only in their seed."""
 
     keys: tuple[str, ...]
     log_compute: Array
@@ -191,7 +191,7 @@ class NoiseFloor:
 
 def noise_floor(samples: Iterable[Sample], assumed: float | None) -> NoiseFloor | None:
     """Return the noise floor, pooled over all runs that have several seeds, or the assumed one if there are none; None
-    if it is not known.
+    if neither is known.
 
     The noise floor from seeds is the bound that the difference between two runs which differ only in their seed stays
     below with probability LEVEL: the pooled standard deviation of the final losses, times sqrt(2), times the quantile

@@ -22,7 +22,7 @@ Measure = Literal["flops", "tokens", "device_seconds"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training, which may be a mean. Unknown values, such as those of published runs, are NaN."""
+    """Cost of training, which may be a mean. Unknown values, as there may be for published runs, are NaN."""
 
     tokens: float
     flops: float

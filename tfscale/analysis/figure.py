@@ -273,7 +273,7 @@ def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measur
     A growth from imported weights whose cost in this measure is unknown cannot be shown on the axis.
 
     Returns:
-        Sentence for the caption, if one is needed.
+        List with a sentence for the caption, if one is needed.
     """
     events = [event for event in events if event.after.totals.of(measure) > 0]
     above = False

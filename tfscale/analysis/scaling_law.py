@@ -57,7 +57,7 @@ class ScalingLaw:
 
     @property
     def intervals(self) -> tuple[Interval, Interval]:
-        """Intervals of E and of alpha over the refits."""
+        """Confidence intervals of E and of alpha, from the refits."""
         return interval_of(np.exp(self.refits[:, 0])), interval_of(self.refits[:, 2])
 
     def loss(self, compute: Array) -> Array:

@@ -169,7 +169,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         places = [name for name, each in self.model.named_modules() if each is module]
         for place in places:
             for name, parameter in module.named_parameters(prefix=place, recurse=False):
-                if not getattr(parameter, "_is_hf_initialized", False):  # loaded weights are kept
+                if not getattr(parameter, "_is_hf_initialized", False):  # keeps loaded weights
                     first = init_tensor(name, tuple(parameter.shape), self.config.model, torch.initial_seed())
                     parameter.data.copy_(first)
 

@@ -1,4 +1,4 @@
-"""Import of released TokenFormer checkpoints, which consist of GPT-NeoX's options in YAML and its weights.
+"""Import of released TokenFormer checkpoints (GPT-NeoX's options in YAML and its weights) as a tfscale model.
 
 The weights are one `pytorch_model.bin`, or the folder of `layer_XX-model_00-model_states.pt` files that DeepSpeed
 writes. They are read by torch's weights-only reader, which creates only tensors and plain containers and runs no other
