@@ -1,17 +1,17 @@
-"""Bootstrap over seeds and validation documents: the curve of a run, and curves as they might have been.
+"""Bootstrap of the curves of runs over seeds and validation documents.
 
 Other *seeds* would have given other curves, and other *documents* another evaluation of the same models. A draw varies
 both. All runs share the variation over documents, because all were evaluated on the same text. Runs with the same seeds
 share the variation over seeds, because replicates of one seed read their text in the same order, and some start from
 the same weights. Runs with different seeds vary independently.
 
-Seeds: the mean curve plus a random combination of the replicates' deviations from it, whole curves at a time. Drawing
-three runs with replacement would give intervals that contain the truth far too rarely. The weights of this multiplier
-bootstrap make the draws of any one number of a curve follow Student's t about the mean, which is exact for normal
-deviations, however few the seeds are. With the same weights for two runs, the same holds for their difference.
+To vary the seeds, a draw adds a random combination of the replicates' deviations, as whole curves, to the mean curve.
+Drawing three runs with replacement would give intervals that contain the truth far too rarely. The weights of this
+multiplier bootstrap make the draws of any one number of a curve follow Student's t about the mean, which is exact for
+normal deviations, however few seeds there are. If two runs use the same weights, this also holds for their difference.
 
-Documents: blocks of the final evaluation, drawn with replacement. The resulting change of a run's last loss is applied
-to its whole curve.
+To vary the documents, a draw takes blocks of the final evaluation with replacement. The resulting change of a run's
+last loss is applied to its whole curve.
 """
 
 import hashlib
@@ -32,20 +32,20 @@ DRAWS = 4000
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One size of an arm: the curves of its replicates, which differ in their seed alone."""
+    """Curves of one size of an arm, one per replicate; replicates differ only in their seed."""
 
     keys: tuple[str, ...]
     log_compute: Array
-    """[replicates, points], in order of compute; the evaluations that all replicates have."""
+    """Logarithm of compute [replicates, points], in increasing order, at the evaluations that all replicates have."""
     losses: Array
-    """[replicates, points], nats per token."""
+    """Validation losses [replicates, points] in nats per token."""
     blocks: tuple[BlockLosses, ...] | None
-    """Validation losses by document, per replicate; None where some replicate has none."""
+    """Validation losses by document, per replicate; None if a replicate has none."""
     step: float
-    """Compute of one optimizer step; 0 if it is not known."""
+    """Compute of one optimizer step; 0 if unknown."""
     finished: bool
     seeds: tuple[int, ...] = ()
-    """Seed of each replicate; empty if they are not known."""
+    """Seed of each replicate; empty if unknown."""
 
     @property
     def size(self) -> int:
@@ -54,21 +54,21 @@ class Sample:
 
     @property
     def mean(self) -> "Curves":
-        """The mean curve, as a stack of one."""
+        """Mean curve of the replicates, as a stack of one."""
         return Curves(self.log_compute.mean(axis=0)[None], self.losses.mean(axis=0)[None])
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """A stack of curves."""
+    """Stack of curves."""
 
     log_compute: Array
-    """[curves, points], in order of compute."""
+    """Logarithm of compute [curves, points], in increasing order."""
     losses: Array
-    """[curves, points], nats per token."""
+    """Validation losses [curves, points] in nats per token."""
 
     def shifted(self, losses: Array | float) -> "Curves":
-        """Return the curves with a number, or with [curves, 1] numbers, added to all losses."""
+        """Return the curves with a number, or one number per curve [curves, 1], added to all losses."""
         return Curves(self.log_compute, self.losses + losses)
 
 
@@ -80,14 +80,14 @@ class Drawn:
     """Bootstrap draws of several runs."""
 
     curves: tuple[Curves, ...]
-    """One stack of DRAWS curves per run."""
+    """Drawn curves: one stack of DRAWS curves per run."""
     over: tuple[Source, ...]
-    """Sources of variation that were drawn. Seeds are missing if some run has only one, documents if some run was not
-    evaluated document by document; what they leave open is then not known."""
+    """Sources of variation that were drawn. Seeds are missing if a run has only one, and documents if a run was not
+    evaluated document by document; the variation of a missing source is not known."""
 
 
 def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
-    """Return the replicates that have finished or, if none has, those that have begun. None if nothing was measured
+    """Return the replicates that have finished or, if none has, those that have begun; None if there is no measurement
     whose cost is known in this measure."""
     finished = [stage for stage in stages if stage.finished]
     chosen = finished or [stage for stage in stages if stage.evaluations]
@@ -96,7 +96,7 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
     if not shared:
         return None
     values = np.array([[curve[tokens] for tokens in shared] for curve in curves], dtype=float)
-    # A run's evaluation before any training has no place on a logarithmic axis.
+    # The evaluation of a run before any training cannot be shown on a logarithmic axis.
     usable = (values[..., 0] > 0).all(axis=0) & np.isfinite(values).all(axis=(0, 2))
     if not usable.any():
         return None
@@ -141,15 +141,18 @@ def _draw(run: Sample, like: Sample, seeds: bool, documents: Array | None) -> Cu
 
 
 def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
-    """Return weights [DRAWS, replicates] for deviations d from a mean, so that w @ d is Student's t with replicates - 1
-    degrees of freedom, times the standard error of that mean."""
+    """Return weights w [DRAWS, replicates] such that, for deviations d from a mean, w @ d follows Student's t with
+    replicates - 1 degrees of freedom, times the standard error of that mean."""
     normal = stream.standard_normal((DRAWS, replicates))
     return normal / np.sqrt(replicates * stream.chisquare(replicates - 1, (DRAWS, 1)))
 
 
 def _document_weights(runs: Sequence[Sample]) -> Array | None:
-    """Return how often each draw has each block of the validation text [DRAWS, blocks]. It is the same for all runs,
-    whose losses on a document go together. None if some run was not evaluated in blocks, or not in the same blocks."""
+    """Return the number of times that each draw contains each block of the validation text [DRAWS, blocks].
+
+    The numbers are the same for all runs, because their losses on a document are correlated. None if a run was not
+    evaluated in blocks, or not in the same blocks.
+    """
     tokens = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
     if len(tokens) != 1 or any(run.blocks is None for run in runs):
         return None
@@ -162,7 +165,7 @@ def _block_weights(blocks: int) -> Array:
 
 
 def document_shifts(run: Sample, weights: Array) -> Array:
-    """Return what drawing documents adds to the run's final loss [DRAWS], on average over its replicates."""
+    """Return the change of the run's final loss in each draw of documents [DRAWS], averaged over its replicates."""
     assert run.blocks is not None, "documents are drawn where every replicate has its blocks"
     drawn = [(weights @ each.losses) / (weights @ each.tokens) for each in run.blocks]
     whole = [each.losses.sum() / each.tokens.sum() for each in run.blocks]
@@ -170,27 +173,29 @@ def document_shifts(run: Sample, weights: Array) -> Array:
 
 
 def seeded(*names: str) -> np.random.Generator:
-    """Return the random generator of a name. The name is that of what is drawn, so that adding an arm to the comparison
-    does not change the results."""
+    """Return a random generator seeded with the names of what is drawn, so that adding an arm to the comparison does
+    not change the results."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big"))
 
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """The difference in final loss below which two runs count as equal."""
+    """Difference in final loss below which two runs count as equal."""
 
     nats: float
-    """Nats per token."""
+    """Noise floor in nats per token."""
     source: Literal["seeds", "assumed"]
-    """`seeds`: measured on runs that differ only in their seed. `assumed`: set in the configuration."""
+    """Source of the noise floor: `seeds` if it was measured on runs that differ only in their seed, `assumed` if it was
+    set in the configuration."""
 
 
 def noise_floor(samples: Iterable[Sample], assumed: float | None) -> NoiseFloor | None:
-    """Return the noise floor, pooled over all runs that have several seeds, or else the assumed one. None if it is not
-    known.
+    """Return the noise floor, pooled over all runs that have several seeds, or the assumed one if there are none; None
+    if neither is known.
 
-    From seeds it is the difference that two runs which differ in their seed alone stay below LEVEL of the time: s of
-    the pooled final losses, times sqrt(2), times the quantile of Student's t.
+    The noise floor from seeds is the bound that the difference between two runs which differ only in their seed stays
+    below with probability LEVEL: the pooled standard deviation of the final losses, times sqrt(2), times the quantile
+    of Student's t.
     """
     from scipy.special import stdtrit
 

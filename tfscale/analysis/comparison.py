@@ -1,4 +1,4 @@
-"""A comparison: everything that is computed from the arms before it is written or drawn."""
+"""Comparison of arms: everything that is computed from them before it is written or drawn."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tfscale.plan.arms import Arm
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Arms beside their chain."""
+    """Arms compared with their chain."""
 
     title: str
     arms: tuple[ArmCurve, ...]
@@ -24,8 +24,8 @@ class Comparison:
     laws: tuple[ScalingLaw, ...]
     """Scaling laws fitted to the arms from scratch."""
     published: tuple[ArmCurve, ...]
-    """Published measurements, shown beside the arms. They are on other data and machines, so they are never compared in
-    numbers."""
+    """Published measurements, shown next to the arms. They are on other data and machines, so they are not compared
+    numerically."""
 
     @property
     def measure(self) -> Measure:
@@ -33,7 +33,7 @@ class Comparison:
 
     @property
     def heading(self) -> str:
-        """The title with the number of validation tokens."""
+        """Title with the number of validation tokens."""
         tokens = self.table.heldout_tokens
         return f"{self.title}, {tokens:,} validation tokens" if tokens else self.title
 
@@ -49,13 +49,13 @@ def compare_arms(
     """Compare the measurements in the arms' folders.
 
     Args:
-        title: names the schedule and the corpus.
-        assumed_noise: the noise floor in nats if no run has several seeds to measure it; None: not known.
-        tuning_flops: cost of tuning the arms' learning rates; None: not stated.
-        reference: published points, as a file of `conf/reference/` holds them.
+        title: title that names the schedule and the corpus.
+        assumed_noise: noise floor in nats, used if no run has several seeds to measure it; None if unknown.
+        tuning_flops: cost of tuning the arms' learning rates; None if not stated.
+        reference: published points in the form of a file in `conf/reference/`.
 
     Raises:
-        ValueError: as `read_arms` and `published_arms` do, or there is no chain among the arms.
+        ValueError: `read_arms` or `published_arms` fails, or there is no chain among the arms.
     """
     curves = read_arms(arms)
     return Comparison(

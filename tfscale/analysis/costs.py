@@ -1,8 +1,8 @@
-"""The three costs of a model.
+"""Cumulative, marginal and family cost of a model.
 
-Cumulative: everything that its lineage took, its base included. Marginal: this stage alone, as if its parent were free.
-Family: everything that an arm took to have every size up to and including this one. They answer different questions, so
-each is named wherever it appears.
+The cumulative cost is that of the model's whole lineage, including its base. The marginal cost is that of the stage
+alone, as if its parent were free. The family cost is that of every size of an arm up to and including this one. They
+answer different questions, so each is named wherever it appears.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ COSTS = ("cumulative", "marginal", "family")
 
 
 def cumulative(stage: StageCurve) -> Cost | None:
-    """Return the cost of the stage's model, base included; None before it has finished."""
+    """Return the cumulative cost of the stage's model, including its base; None before the stage has finished."""
     return stage.end.totals if stage.end else None
 
 
 def marginal(stage: StageCurve) -> Cost | None:
-    """Return the cost of the stage alone; None before it has finished."""
+    """Return the marginal cost: that of the stage alone; None before it has finished."""
     return stage.end.totals - stage.start if stage.end and stage.start else None
 
 
 def family(stages: Sequence[StageCurve], size: str) -> Cost | None:
-    """Return the cost of an arm's stages of one seed up to and including `size`, and of what they started from, each
-    counted once.
+    """Return the family cost: that of an arm's stages of one seed up to and including `size` and of the models that
+    they started from, each counted once.
 
-    For a chain that is the cumulative cost, for runs from scratch their sum. None before all of them have finished.
+    It is the cumulative cost for a chain, and the sum for runs from scratch. None before all stages have finished.
     """
     sizes = [stage.size for stage in stages]
     wanted = {stage.key: stage for stage in stages[: sizes.index(size) + 1]}
@@ -38,7 +38,7 @@ def family(stages: Sequence[StageCurve], size: str) -> Cost | None:
 
 
 def mean(costs: Sequence[Cost | None]) -> Cost | None:
-    """Return the mean cost over seeds; None until all of them are known."""
+    """Return the mean cost over seeds; None until all are known."""
     known = [cost for cost in costs if cost is not None]
     if not costs or len(known) < len(costs):
         return None

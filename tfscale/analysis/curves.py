@@ -1,4 +1,7 @@
-"""Perplexity over compute, read from the stages' folders; the only module of this package that reads measurements."""
+"""Reader of perplexity over compute from the folders of stages.
+
+This is the only module of the package that reads measurements.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,24 +17,24 @@ from tfscale.stage.result import DONE_FILE, is_finished, read_result
 from tfscale.totals import Totals
 
 Measure = Literal["flops", "tokens", "device_seconds"]
-"""Unit of compute."""
+"""Unit in which compute is measured."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of some training, which may be a mean; NaN where it is not known, as for runs that others published."""
+    """Cost of training, which may be a mean. Unknown values, as there may be for published runs, are NaN."""
 
     tokens: float
     flops: float
-    """Model FLOPs."""
+    """Number of model FLOPs."""
     seconds: float
-    """Time in training steps; evaluation and checkpoints are left out."""
+    """Time spent in training steps, without evaluation and checkpoints."""
     device_seconds: float
-    """`seconds` times the devices."""
+    """`seconds` times the number of devices."""
 
     @staticmethod
     def of_totals(totals: Totals) -> "Cost":
-        """Return what a stage recorded."""
+        """Return the cost that a stage recorded."""
         return Cost(totals.tokens, totals.flops, totals.seconds, totals.device_seconds)
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -50,60 +53,62 @@ NOTHING = Cost(0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation on the validation text."""
+    """Evaluation on the validation text."""
 
     step: int
-    """Step within the stage; 0: before its first step, that is, after a growth, the grown model untrained."""
+    """Step within the stage; 0 for the evaluation before its first step, which after a growth is that of the untrained
+    grown model."""
     tokens: float
-    """Tokens within the stage."""
+    """Number of tokens since the beginning of the stage."""
     totals: Cost
-    """Cumulative cost of the lineage, base included."""
+    """Cumulative cost of the lineage, including the base."""
     loss: float
     """Validation loss in nats per token."""
     perplexity: float
     bits_per_byte: float
     read_from: Mapping[str, str] | None = None
-    """Source of each published number: `table`, `text`, `figure` or `derived`. None: measured here."""
+    """Source of each published number: `table`, `text`, `figure` or `derived`; None if it was measured here."""
 
 
 @dataclass(frozen=True)
 class StageCurve:
-    """The measurements of one stage: one size of one arm, with one seed."""
+    """Measurements of one stage: one size of one arm, with one seed."""
 
     size: str
     key: str
     parent: str | None
-    """Key of the stage that it started from."""
+    """Key of the stage that this one started from."""
     grown: bool
-    """True if its first evaluation is that of the grown model before any training."""
+    """True if the first evaluation is that of the grown model before any training."""
     parameters: int | None
-    """Number of parameters. None: not known."""
+    """Number of parameters; None if unknown."""
     heldout_tokens: int | None
-    """Number of validation tokens. None: not known."""
+    """Number of validation tokens; None if unknown."""
     start: Cost | None
-    """Cost at which its parent ended; zero for a run from scratch. None: the stage has not begun."""
+    """Cost at which the parent ended; zero for a run from scratch, None if the stage has not begun."""
     evaluations: tuple[Evaluation, ...]
     """Evaluations in the order of their steps."""
     finished: bool
     seed: int | None = None
-    """Random seed. None: not known."""
+    """Random seed; None if unknown."""
     flops_per_token: float | None = None
-    """FLOPs of training. None: not known."""
+    """Training FLOPs per token; None if unknown."""
     recipe: str | None = None
-    """Name of the growth recipe, `none` where a model was trained on as it is. None: from scratch, or not known."""
+    """Name of the growth recipe, `none` for continued training of the same model; None if the stage is from scratch or
+    the recipe is unknown."""
     folder: str | None = None
-    """Name of its folder. None: it has none here."""
+    """Name of the stage's folder; None if it has none here."""
     blocks: BlockLosses | None = None
-    """The final evaluation by blocks of the validation text. None: not measured."""
+    """Final evaluation by blocks of the validation text; None if not measured."""
 
     @property
     def end(self) -> Evaluation | None:
-        """The evaluation with which the stage finished."""
+        """Evaluation at the end of the stage."""
         return self.evaluations[-1] if self.finished else None
 
     @property
     def step_size(self) -> Cost | None:
-        """Average cost of an optimizer step; None before the end, or if no steps are known."""
+        """Average cost of an optimizer step; None before the stage has finished, or if no steps are known."""
         if self.end is None or self.start is None or not self.end.step:
             return None
         spent = self.end.totals - self.start
@@ -112,9 +117,9 @@ class StageCurve:
 
 @dataclass(frozen=True)
 class ArmCurve:
-    """An arm with the measurements of its stages; the fields are those of `tfscale.plan.arms.Arm`.
+    """Arm with the measurements of its stages; the fields are those of `tfscale.plan.arms.Arm`.
 
-    Stages of one size are replicates: the same run but for its seed.
+    Stages of one size are replicates, which differ only in their seed.
     """
 
     name: str
@@ -143,8 +148,8 @@ def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
     """Return the arms' measurements so far; stages that have not begun have no evaluations.
 
     Raises:
-        ValueError: a `done.json` or `heldout.json` that cannot be read, a parent without `done.json`, or arms that
-            were not evaluated on the same text.
+        ValueError: a `done.json` or `heldout.json` cannot be read, a parent has no `done.json`, or the arms were not
+            evaluated on the same text.
     """
     arms = tuple(arms)
     _check_same_text(arms)
@@ -155,11 +160,11 @@ def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
 
 
 def read_stage(stage: Stage) -> StageCurve:
-    """Return one stage's measurements so far.
+    """Return the stage's measurements so far.
 
     Raises:
-        ValueError: its `done.json` or `heldout.json` cannot be read, or it began from a parent whose `done.json` is
-            missing.
+        ValueError: the stage's `done.json` or `heldout.json` cannot be read, or it began from a parent whose
+            `done.json` is missing.
     """
     evaluations = {e["step"]: _evaluation(e) for e in read_events(stage.path) if e["event"] == "eval"}
     result = read_result(stage.path) if is_done(stage) else None
@@ -187,9 +192,11 @@ def read_stage(stage: Stage) -> StageCurve:
 
 
 def curve(stages: Sequence[StageCurve], measure: Measure) -> list[tuple[float, float]]:
-    """Return (compute, perplexity) of the stages' evaluations, one stage after the other. Compute is cumulative,
-    in the measure's unit. Points that logarithmic axes cannot show, such as an evaluation before any training, are left
-    out."""
+    """Return (compute, perplexity) of the stages' evaluations, one stage after the other.
+
+    Compute is cumulative, in the measure's unit. Points that logarithmic axes cannot show, such as an evaluation before
+    any training, are left out.
+    """
     points = [(e.totals.of(measure), e.perplexity) for stage in stages for e in stage.evaluations]
     return [(compute, perplexity) for compute, perplexity in points if compute > 0 and math.isfinite(perplexity)]
 

@@ -1,6 +1,6 @@
-"""A comparison for people: Markdown, LaTeX, and one page of HTML that needs no network and no other file.
+"""Comparison of arms as Markdown, LaTeX, and one page of HTML that needs no network and no other file.
 
-The documents are the files in templates/; this module collects what they show.
+The documents are the files in templates/; this module collects the values that they show.
 """
 
 import base64
@@ -35,12 +35,12 @@ from tfscale.text import count
 ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
 
 Cell = tuple[str | Sequence[str], Any]
-"""A pair of the text shown, or the keys of the stages to link to, and the value that the column is sorted by."""
+"""Pair of the text to show, or the keys of the stages to link to, and the value by which the column is sorted."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: figures, then a table, then a note, each of which may be absent."""
+    """Section of the page: figures, a table and a note, in this order, each of which may be absent."""
 
     name: str
     title: str
@@ -53,7 +53,7 @@ class Section:
 TEMPLATES = Path(__file__).parent / "templates"
 LATEX_SYNTAX = {"variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%",
                 "block_end_string": "%>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
-"""Delimiters of a LaTeX template, which cannot use braces."""
+"""Delimiters of the LaTeX templates, which cannot use braces."""
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -84,7 +84,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_latex(comparison: Comparison) -> str:
-    """Return the results as a LaTeX `table`, to be used with `\\input` in a document that loads booktabs."""
+    """Return the results as a LaTeX `table`, for `\\input` in a document that loads booktabs."""
     environment = _environment(**LATEX_SYNTAX)
     environment.filters["tex"] = lambda text: text.translate(LATEX)
     return environment.get_template("table.tex").render(_values(comparison))
@@ -94,11 +94,11 @@ def to_html(comparison: Comparison, records: Sequence[StageRecord], command: str
     """Return the comparison as a page of HTML.
 
     Args:
-        command: command line that makes the comparison again, with everything that it rests on.
-        configuration: the composed experiment, as text.
+        command: command line that reproduces the comparison and everything that it depends on.
+        configuration: composed experiment, as text.
 
     Raises:
-        ValueError: nothing was measured yet.
+        ValueError: nothing has been measured yet.
     """
     sections = [
         Section("verdicts", "Verdicts", note=" ".join(basis(comparison.table))),
@@ -231,7 +231,7 @@ def _published(comparison: Comparison) -> Section:
 
 
 def _environments(records: Sequence[StageRecord]) -> Section:
-    """List each environment once, with the stages that were trained in it."""
+    """Return the section that lists each environment once, with the stages that were trained in it."""
     found: dict[tuple[str, ...], list[str]] = {}
     for record in records:
         if record.environment:

@@ -1,5 +1,5 @@
-"""A chain against another arm at one size: the saving at equal perplexity, and the difference in perplexity at equal
-compute.
+"""Comparison of a chain with another arm at one size: the saving at equal perplexity, and the difference in perplexity
+at equal compute.
 
 Speed-up and saving compare cumulative costs at equal perplexity: speed-up = arm / chain - 1 (as in arXiv 2405.15319),
 saving = 1 - chain / arm (as in arXiv 2110.07143). A speed-up of 54% is a saving of 35%.
@@ -21,32 +21,33 @@ Outcome = Literal["saves", "no difference", "costs more", "not reached"]
 
 @dataclass(frozen=True)
 class EqualPerplexity:
-    """The cost of the perplexity with which an arm's run of one size ended, for the arm and for the chain, on average
-    over seeds.
+    """Costs at which an arm and the chain reached the final perplexity of the arm's run of one size, averaged over
+    seeds.
 
-    The chain's evaluations on the way count as they are, before its learning rate is decayed. A chain planned to stop
-    there would be there no later, so the speed-up is not flattered.
+    The chain's evaluations during training are used as they are, before its learning rate is decayed. A chain planned
+    to stop there would reach this perplexity no later, so the speed-up is not overstated.
     """
 
     state: Reach
-    """`at least`: the chain's stage began below the target, so speed-up and saving are lower bounds."""
+    """State of the chain; `at least`: its stage began below the target, so speed-up and saving are lower bounds."""
     target: float
-    """The arm's final perplexity."""
+    """Final perplexity of the arm."""
     arm: float
-    """The arm's cumulative cost there."""
+    """Cumulative cost of the arm at its final perplexity."""
     chain: float | None
-    """The chain's cumulative cost when its stage of that size first reached it; None: not reached."""
+    """Cumulative cost of the chain when its stage of that size first reached the target; None if it did not."""
     gap: float
-    """Perplexity by which the chain's best evaluation stays above the target; 0 if it is reached."""
+    """Difference between the chain's best perplexity and the target; 0 if the target is reached."""
     outcome: Outcome
-    """`saves`: the chain reached the target for less, beyond noise. `costs more`: it reached it for more; or it did not
-    reach it, and the arm had reached the chain's best for less. `not reached`: it did not reach it, and nothing
-    measured says at what cost it might. `no difference`: within noise, as far as noise is known."""
+    """Verdict on the chain. `saves`: it reached the target at a lower cost, beyond noise. `costs more`: it reached the
+    target at a higher cost, or did not reach it and the arm had reached the chain's best perplexity at a lower cost.
+    `not reached`: it did not reach the target, and no measurement shows at what cost it might. `no difference`: the
+    costs are equal within noise, as far as noise is known."""
     excess: float
     """Excess of the chain's cost over the arm's, as a fraction of the arm's, at the perplexity that both reached: the
     arm's last, or the chain's best if that is higher. Negative for a saving."""
     interval: Interval | None
-    """Interval of the saving (minus the excess); None: not known."""
+    """Interval of the saving (minus the excess); None if unknown."""
     over: tuple[Source, ...]
     """Sources of variation that the interval covers."""
 
@@ -65,28 +66,28 @@ class EqualPerplexity:
 
 @dataclass(frozen=True)
 class EqualCompute:
-    """The perplexities of both, on average over seeds, at the cumulative cost with which the chain's stage of one size
-    ended."""
+    """Perplexities of the chain and an arm, averaged over seeds, at the cumulative cost at which the chain's stage of
+    one size ended."""
 
     compute: float
     chain: float
     arm: float
     interpolated: bool
-    """True if the arm's perplexity is read between two of its evaluations instead of at the end of a run of that cost.
-    Its learning rate had not been decayed there, which flatters the chain."""
+    """True if the arm's perplexity is interpolated between two evaluations instead of read at the end of a run of that
+    cost. Its learning rate had not been decayed there, which favours the chain."""
     interval: Interval | None
-    """Interval of the difference; None: not known."""
+    """Interval of the difference; None if unknown."""
     over: tuple[Source, ...]
 
     @property
     def difference(self) -> float:
-        """Perplexity of the chain minus that of the arm: negative if the chain is better."""
+        """Perplexity of the chain minus that of the arm, negative if the chain is better."""
         return self.chain - self.arm
 
 
 def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFloor | None) -> EqualPerplexity | None:
-    """Return the cost of the arm's final perplexity, for both; None before the arm's run has finished or the chain's
-    has measured anything."""
+    """Return the costs at which the arm and the chain reached the arm's final perplexity; None before the arm's run has
+    finished or the chain's has a measurement."""
     if chain is None or arm is None or not arm.finished:
         return None
     of_chain, of_arm = chain.mean, arm.mean
@@ -112,8 +113,8 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
 
 
 def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute | None:
-    """Return both perplexities at the cost of the chain's stage; None before both have finished, or if the arm has no
-    measurement."""
+    """Return the perplexities of chain and arm at the cost of the chain's stage; None before both have finished, or if
+    the arm has no measurement at that cost."""
     if chain is None or arm is None or not (chain.finished and arm.finished):
         return None
     of_chain, of_arm = chain.mean, arm.mean
@@ -133,10 +134,11 @@ def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute |
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
     """Return the logarithm of the chain's cost over the arm's, per curve, at the perplexity that both reached: the
-    arm's last or, if the chain did not get there, the chain's best.
+    arm's last or, if the chain did not reach that, the chain's best.
 
     Returns:
-        [curves], below 0 where the chain came to it for less; and whether the chain got to the arm's last [curves].
+        Logarithms [curves], below 0 where the chain's cost is lower; and a mask [curves] that is True where the chain
+        reached the arm's last perplexity.
     """
     rows = np.arange(len(chain.losses))
     there, _ = first_reaches(chain.log_compute, chain.losses, arm.losses[:, -1])
@@ -148,7 +150,8 @@ def log_cost_ratios(chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_
 
 
 def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the cost ratios with the chain's losses moved by the noise floor, up and down."""
+    """Return the logarithms of the cost ratios, and the mask of reached targets, with the chain's losses moved up and
+    down by the noise floor."""
     low, high = (log_cost_ratios(chain.shifted(shift), arm) for shift in (-floor.nats, floor.nats))
     return np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]])
 
@@ -156,14 +159,15 @@ def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> tuple[Array, NDArr
 def decide_outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArray[np.bool_]]]) -> Outcome:
     """Return the verdict on the chain's cost at the arm's final perplexity.
 
-    `costs more`: every interval of the cost ratio is above 1. `saves`: the chain reached the perplexity, in nearly all
-    draws too, and every interval is below 1. `not reached`: neither it nor nearly any draw did. `no difference`: else.
+    `costs more`: every interval of the cost ratio is above 1. `saves`: the chain reached the perplexity, also in nearly
+    all draws, and every interval is below 1. `not reached`: neither the chain nor nearly any draw reached it.
+    `no difference`: otherwise.
 
     Args:
         ratio: logarithm of the chain's cost over the arm's.
         reached: True if the chain reached the arm's final perplexity.
-        doubts: such logarithms with other draws of seeds and text blocks, and with losses moved by the noise floor; and
-            whether each reached it.
+        doubts: the same logarithms for other draws of seeds and text blocks, and for losses moved by the noise floor,
+            each with a mask of those that reached it.
     """
     intervals = [interval_of(ratios) for ratios, _ in doubts] or [Interval(ratio, ratio)]
     dearer = all(interval.low > 0 for interval in intervals)
@@ -176,26 +180,27 @@ def decide_outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArra
 
 
 def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:
-    """Return the losses of both at the chain's last compute [curves]; None if the arm has no measurement there."""
+    """Return the losses of chain and arm [curves] at the chain's last compute; None if the arm has no measurement
+    there."""
     if not interpolated:
         return chain.losses[:, -1], arm.losses[:, -1]
     losses = losses_at(arm.log_compute, arm.losses, chain.log_compute[:, -1])
     return None if np.isnan(losses).any() else (chain.losses[:, -1], losses)
 
 
-# Reading between the points of curves: never outside what was measured, and linearly in loss over the logarithm of
-# compute, which is the same as between logarithms of perplexity. Curves come in stacks, one per bootstrap draw.
+# Curves are interpolated linearly in loss (that is, in the logarithm of perplexity) over the logarithm of compute, and
+# never extrapolated. They come in stacks, with one curve per bootstrap draw.
 
 
 def losses_at(log_compute: Array, losses: Array, at: Array) -> Array:
     """Return the loss of each curve at a given compute.
 
     Args:
-        log_compute, losses: [curves, points], points in order of compute.
-        at: [curves], logarithms of compute.
+        log_compute, losses: curves [curves, points], points in order of compute.
+        at: logarithms of compute [curves].
 
     Returns:
-        [curves]; NaN outside the measured range.
+        Losses [curves], NaN outside the measured range.
     """
     last = log_compute.shape[1] - 1
     after = np.clip((log_compute < at[:, None]).sum(axis=1), min(1, last), last)
@@ -206,15 +211,15 @@ def losses_at(log_compute: Array, losses: Array, at: Array) -> Array:
 
 
 def first_reaches(log_compute: Array, losses: Array, targets: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Return where each curve first came down to its target.
+    """Return the compute at which each curve first reached its target.
 
     Args:
-        log_compute, losses: [curves, points], points in order of compute.
-        targets: [curves], losses.
+        log_compute, losses: curves [curves, points], points in order of compute.
+        targets: losses to reach [curves].
 
     Returns:
-        Logarithms of compute [curves], infinite where the target was not reached; and whether the first point was
-        there already, so that the compute is an upper bound [curves].
+        Logarithms of compute [curves], infinite where the target was not reached; and a mask [curves] that is True
+        where the first point had already reached it, so that the compute is an upper bound.
     """
     there = losses <= targets[:, None]
     after = there.argmax(axis=1)
@@ -224,8 +229,8 @@ def first_reaches(log_compute: Array, losses: Array, targets: Array) -> tuple[Ar
 
 
 def _between(x: Array, y: Array, before: NDArray[np.intp], after: NDArray[np.intp], at: Array) -> Array:
-    """Interpolate y at x = `at` on the line through two points of each curve; return the point itself if both are
-    one."""
+    """Interpolate y at x = `at` on the line through two points of each curve; return the point itself if the two are
+    the same."""
     rows = np.arange(len(x))
     x0, x1, y0, y1 = x[rows, before], x[rows, after], y[rows, before], y[rows, after]
     width = x1 - x0

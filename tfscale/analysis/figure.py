@@ -1,8 +1,8 @@
-"""The main figure: validation perplexity over cumulative compute, in the form of Figure 3 of arXiv 2410.23168.
+"""Main figure: validation perplexity over cumulative compute, in the form of Figure 3 of arXiv 2410.23168.
 
 The chain is one connected curve through its sizes; every other arm has an end point for each size. Thin lines are the
-evaluations on the way; bands are the variation over seeds or documents. A second panel shows what each growth did to
-the loss. Published points are hollow or grey, and fitted laws are dotted.
+evaluations during training; bands are the variation over seeds or documents. A second panel shows the change of the
+loss at each growth. Published points are hollow or grey, and fitted laws are dotted.
 """
 
 import math
@@ -54,7 +54,7 @@ PUBLISHED_LINES = {"chain": "-", "scratch": "--", "trained_on": ":", "one_jump":
 
 @dataclass(frozen=True)
 class Frame:
-    """The visible range of the axes. It surrounds the ends of the runs; curves enter from outside."""
+    """Visible range of the axes. It surrounds the ends of the runs; curves enter from outside."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -68,15 +68,15 @@ def comparison_figure(
     published: Sequence[ArmCurve] = (),
     with_growths: bool = True,
 ) -> Any:
-    """Draw the figure and return it, a `matplotlib.figure.Figure` apart from all global state.
+    """Draw the figure and return it as a `matplotlib.figure.Figure` that is independent of global state.
 
     Args:
         laws: fits in the same measure, drawn in the colour of their arms.
         published: arms that others published; those without a cost in this measure are left out.
-        with_growths: add a second panel with the effect of each growth on the loss.
+        with_growths: True to add a second panel with the effect of each growth on the loss.
 
     Raises:
-        ValueError: no chain among the arms, or nothing measured yet.
+        ValueError: there is no chain among the arms, or nothing has been measured yet.
     """
     chain, events = the_chain(arms), growths(the_chain(arms))
     looks = styles(arms, chain)
@@ -203,7 +203,7 @@ def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style
 
 
 def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> None:
-    """Draw published points: hollow if the perplexity is from a table or the text, grey if it was read off a figure."""
+    """Draw published points, hollow if the perplexity is from a table or the text, grey if it was read off a figure."""
     points = [
         (e.totals.of(measure), e.perplexity, (e.read_from or {}).get("perplexity"))
         for s in arm.stages
@@ -211,7 +211,7 @@ def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> N
     ]
     shade = ("#000000", "#555555", "#8A8A8A", "#333333", "#6E6E6E")[index % 5]
     marker = ("o", "s", "D", "v", "^")[index % 5]
-    # The runs of a chain follow each other; two of one size from scratch do not, so only ends are joined.
+    # The runs of a chain are consecutive; two runs of one size from scratch are not, so only their ends are joined.
     ends = [s.evaluations[-1] for s in arm.stages if s.evaluations]
     axes.plot([e.totals.of(measure) for e in ends], [e.perplexity for e in ends], color=shade, linewidth=0.8,
               linestyle=PUBLISHED_LINES.get(arm.kind, "-."), zorder=2.5)  # fmt: skip
@@ -234,8 +234,8 @@ def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> N
 def _label_sizes(
     axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, samples: Samples, looks: dict[str, Style]
 ) -> None:
-    """Label the chain's ends at their lower left, and at their right those of runs that did not end at the chain's
-    compute, above and below in turn."""
+    """Label the ends of the chain's runs at their lower left, and the ends of runs that did not end at the chain's
+    compute at their right, alternately above and below."""
     chain_ends = {size: end for size in chain.sizes if (end := _end(samples[chain.name, size]))}
     for size, end in chain_ends.items():
         _annotate(axes, size, end, (-OFFSET, -OFFSET), color=looks[chain.name].colour, fontweight="bold")
@@ -268,10 +268,12 @@ def _annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, 
 
 
 def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measure: Measure) -> list[str]:
-    """Mark where the chain grew, and the perplexity right after: at the upper edge if it is above the frame.
-    A growth out of imported weights, whose cost in this measure is not known, has no place on the axis.
+    """Mark each growth of the chain at the perplexity right after it, or at the upper edge if that is above the frame.
 
-    Returns the sentence for the caption, if one is needed.
+    A growth from imported weights whose cost in this measure is unknown cannot be shown on the axis.
+
+    Returns:
+        List with a sentence for the caption, if one is needed.
     """
     events = [event for event in events if event.after.totals.of(measure) > 0]
     above = False
@@ -324,7 +326,7 @@ def _unfinished(arms: Sequence[ArmCurve]) -> list[str]:
 
 
 def _entitle(figure: Any, axes: Any, title: str) -> None:
-    """Add the title and below it the legend, above the axes, where no curve can run into it."""
+    """Add the title and, below it, the legend above the axes, where it cannot overlap a curve."""
     columns = 2
     handles, texts = axes.get_legend_handles_labels()
     labels, lines = [textwrap.fill(text, LEGEND_WIDTH) for text in texts], textwrap.wrap(title, TITLE_WIDTH) or [""]

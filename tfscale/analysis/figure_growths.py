@@ -1,4 +1,4 @@
-"""The panel of growths: what each growth did to the loss."""
+"""Panel that shows the change of the loss at each growth."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from tfscale.analysis.style import CHAIN, INK, tidy
 
 
 def draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
-    """Draw the loss right after each growth and at the end of its stage, against the loss just before it."""
+    """Draw the loss right after each growth and at the end of its stage against the loss just before the growth."""
     sizes = list(dict.fromkeys(event.size for event in events))
     axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
     for event in events:

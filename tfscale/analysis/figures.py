@@ -1,4 +1,4 @@
-"""All figures of a comparison: perplexity over each measure of cost, and the three costs as bars."""
+"""Figures of a comparison: perplexity over each measure of cost, and the three costs as bars."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,10 +25,10 @@ MEANING = {
 
 
 def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
-    """Draw the figures, and yield each with its name as a `matplotlib.figure.Figure`.
+    """Yield the name of each figure and the figure itself as a `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: nothing was measured yet.
+        ValueError: nothing has been measured yet.
     """
     arms, published, heading = comparison.arms, comparison.published, comparison.heading
     yield "figure", comparison_figure(arms, heading, comparison.measure, comparison.laws, published)
@@ -39,8 +39,8 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
 
 
 def costs_figure(table: Table, looks: dict[str, Style], measure: Measure) -> Any:
-    """Draw one panel per cost, with a group of bars per size and a bar per arm; an arm that has not finished a size
-    leaves a gap."""
+    """Draw one panel per cost, with a group of bars per size and one bar per arm, and a gap for an arm that has not
+    finished that size."""
     arms = {row.arm: row.title for row in table.rows}
     with drawing():
         from matplotlib.ticker import FuncFormatter

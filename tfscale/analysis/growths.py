@@ -1,4 +1,4 @@
-"""The change in loss at each growth of a chain."""
+"""Change in loss at each growth of a chain."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tfscale.analysis.curves import ArmCurve, Evaluation, StageCurve
 
 @dataclass(frozen=True)
 class GrowthEvent:
-    """One growth, with one seed. Losses are on the validation text, in nats per token."""
+    """Growth of one model, with one seed. Losses are on the validation text, in nats per token."""
 
     size: str
     """Size of the grown model."""
@@ -22,12 +22,12 @@ class GrowthEvent:
     end: float | None
     """Last loss of the stage; None until it has finished."""
     tokens_to_recover: float | None
-    """Tokens of the stage at the first evaluation from which no later one is above `before`; None if the loss has not
-    recovered yet."""
+    """Number of tokens of the stage at the first evaluation from which the loss is never above `before`; None if the
+    loss has not recovered yet."""
 
 
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
-    """Return the arm's growths that were evaluated before and after."""
+    """Return the arm's growths that have an evaluation before and after."""
     return tuple(_growths(arm))
 
 

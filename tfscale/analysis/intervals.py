@@ -1,4 +1,4 @@
-"""Confidence intervals of what is computed from a few runs and a fixed validation text."""
+"""Confidence intervals of results from a few runs and a fixed validation text."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A central interval; each tail has half of 1 - LEVEL."""
+    """Central confidence interval; each tail has half of 1 - LEVEL."""
 
     low: float
     high: float
@@ -23,12 +23,12 @@ class Interval:
 
 
 def interval_of(draws: Array) -> Interval:
-    """Return the central LEVEL of draws, which may be infinite but not NaN."""
+    """Return the interval that contains the central share LEVEL of the draws, which may be infinite but not NaN."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
     return Interval(float(low), float(high))
 
 
 def surely(happened: NDArray[np.bool_]) -> bool:
-    """Return whether all draws except those of one tail agree."""
+    """Return True if the event happened in all draws except at most the share of one tail."""
     return bool(happened.mean() >= 1 - (1 - LEVEL) / 2)

@@ -1,4 +1,4 @@
-"""Records of stages for people to read: what was run, where, and from which parent."""
+"""Human-readable records of stages: what was run, where, and from which parent."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from tfscale.stage.spec import STAGE_FILE
 
 @dataclass(frozen=True)
 class StageRecord:
-    """The record of one stage, read from its folder."""
+    """Record of one stage, read from its folder."""
 
     key: str
     folder: str
     arms: tuple[str, ...]
-    """Titles of the arms that contain it, each with its size there."""
+    """Titles of the arms that contain the stage, each with the stage's size in that arm."""
     parent: str | None
     seed: int
     spec: dict[str, Any]
-    """stage.yaml without how and where the stage was run; empty before it has begun."""
+    """Content of stage.yaml without the settings of how and where the stage was run; empty before it has begun."""
     environment: dict[str, Any]
-    """environment.json without what names a host or user; empty before the stage has begun."""
+    """Content of environment.json without names of hosts and users; empty before the stage has begun."""
 
 
 def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
-    """Return the record of every stage of the arms, each once.
+    """Return the record of every stage of the arms, without duplicates.
 
     Raises:
         ValueError: a file cannot be read.
@@ -52,5 +52,5 @@ def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty if there is no file."""
+    """Return the object in a JSON file, or an empty one if there is no file."""
     return read_object(path) if path.exists() else {}

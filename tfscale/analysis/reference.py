@@ -1,4 +1,4 @@
-"""Published points as arms, so that the same functions handle them."""
+"""Published points in the form of arms, so that the same functions can be used for them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,13 @@ POINT_FIELDS = ("tokens", "perplexity", "device_hours")
 def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()) -> tuple[ArmCurve, ...]:
     """Return the arms of a file of `conf/reference/`, given as plain values.
 
-    Published are tokens, perplexity and device-hours, cumulative. FLOPs follow from the tokens where an arm says that
-    its models are those of one `beside` it; all else is not known (NaN). A stage's points are its evaluations; its last
-    one is its end. A chain's stage starts where the one before it ended.
+    The published values are cumulative tokens, perplexity and cumulative device-hours. FLOPs are derived from the
+    tokens if an arm states that its models are those of an arm in `beside`; all other values are unknown (NaN). The
+    points of a stage are its evaluations, and the last one is its end. Each stage of a chain starts where the previous
+    one ended.
 
     Raises:
-        ValueError: a field that is missing, unknown or of the wrong kind; the message names the arm.
+        ValueError: a field is missing, unknown or of the wrong kind; the message names the arm.
     """
     costs = {(arm.name, stage.size): stage.flops_per_token for arm in beside for stage in arm.stages}
     arms = []

@@ -1,4 +1,4 @@
-"""A comparison on disk: its tables and figures, each file replaced as a whole."""
+"""Writer of a comparison's tables and figures, which replaces each file as a whole."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
     comparison's measure, `figure_time`, `figure_tokens` and `costs`.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
-        ValueError: nothing was measured yet; nothing is written then.
+        ValueError: nothing has been measured yet; no file is written in this case.
         OSError: the folder cannot be written.
     """
     contents = {

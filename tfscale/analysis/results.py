@@ -1,4 +1,4 @@
-"""The tables of a comparison as text: headings and rows of short numbers, the same in every file."""
+"""Tables of a comparison as text: headings and rows of short numbers, the same in every file."""
 
 from collections.abc import Sequence
 
@@ -49,8 +49,8 @@ PUBLISHED = ["Size", "Arm", "Tokens", "Perplexity", "Device-hours", "Perplexity 
 
 
 def published_rows(arms: Sequence[ArmCurve]) -> list[list[str]]:
-    """Return rows of size, arm, cumulative tokens, perplexity, cumulative device-hours, and where the last two were
-    read."""
+    """Return rows of size, arm, cumulative tokens, perplexity, cumulative device-hours, and the source of the last
+    two."""
     return [_published_cells(arm, stage, e) for arm in arms for stage in arm.stages for e in stage.evaluations]
 
 

@@ -1,9 +1,10 @@
-"""A scaling law through an arm's runs from scratch: L(C) = E + A C^-alpha, fitted and never measured.
+"""Scaling law L(C) = E + A C^-alpha, fitted to (never measured on) an arm's runs from scratch.
 
-Form and fit are those of arXiv 2203.15556 (Chinchilla), in compute alone: the sum of Huber losses of the residuals of
-log L is minimised from several starts, with E and A fitted as logarithms. The law goes through the arm's frontier: the
-evaluations of all its sizes that no evaluation at as little compute is below (the first method there). Evaluations on
-the way were made before the learning rate was decayed, so the law is above the ends of runs.
+The form and the fit are those of arXiv 2203.15556 (Chinchilla), in compute alone: the sum of Huber losses of the
+residuals of log L is minimised from several starting points, with E and A fitted as logarithms. The law is fitted to
+the arm's frontier: the evaluations, over all sizes, that have a lower loss than every other at no more compute (the
+first method there). Evaluations during training precede the decay of the learning rate, so the law is above the ends
+of runs.
 """
 
 from collections.abc import Sequence
@@ -19,24 +20,24 @@ from tfscale.plan.arm_kind import arm_kind
 DELTA = 1e-3
 """Threshold of the Huber loss: residuals of log L beyond it count linearly, as in arXiv 2203.15556."""
 STEEPEST = 3.0
-"""Largest exponent that is tried."""
+"""Largest exponent that the fit tries."""
 STEPS = 80
 """Number of optimization steps per fit."""
 REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 6, 3.0
-"""Smallest number of points of a frontier, and smallest ratio of its largest to its smallest compute, for a fit to be
-tried."""
+"""Smallest number of points of a frontier, and smallest ratio of its largest to its smallest compute, that are required
+for a fit."""
 STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha in (0.1, 0.3, 0.6)]
-"""Starting points: E as a fraction of the lowest loss, log A at the middle of the range, alpha."""
+"""Starting points of the fit: E as a fraction of the lowest loss, log A at the middle of the range, alpha."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScalingLaw:
-    """A fit and its uncertainty: refits to residuals drawn with replacement."""
+    """Fitted scaling law with its uncertainty, from refits to residuals drawn with replacement."""
 
     arm: str
     keys: tuple[str, ...]
-    """The stages that the frontier's points come from."""
+    """Keys of the stages that the frontier's points come from."""
     irreducible: float
     """Irreducible loss E, in nats per token."""
     coefficient: float
@@ -46,17 +47,17 @@ class ScalingLaw:
     unit: float
     """Compute at the middle of the frontier, in the measure's own unit."""
     compute: Array
-    """[points], compute of the fitted frontier."""
+    """Compute of the fitted frontier [points]."""
     losses: Array
-    """[points], losses of the fitted frontier in nats per token."""
+    """Losses of the fitted frontier [points] in nats per token."""
     refits: Array
-    """[refits, 3]: log E, log A, alpha."""
+    """Parameters log E, log A and alpha of each refit [refits, 3]."""
     scatter: Array
-    """[points], residuals of log L, widened by the degrees of freedom that three parameters take."""
+    """Residuals of log L [points], widened for the degrees of freedom that the three parameters take."""
 
     @property
     def intervals(self) -> tuple[Interval, Interval]:
-        """Intervals of E and of alpha over the refits."""
+        """Confidence intervals of E and of alpha, from the refits."""
         return interval_of(np.exp(self.refits[:, 0])), interval_of(self.refits[:, 2])
 
     def loss(self, compute: Array) -> Array:
@@ -64,8 +65,8 @@ class ScalingLaw:
         return self.irreducible + self.coefficient * (compute / self.unit) ** -self.exponent
 
     def band(self, compute: Array) -> tuple[Array, Array]:
-        """Return the low and high loss between which LEVEL of such points would be at each compute if the form were
-        true: the refits, with the scatter of the points about them."""
+        """Return the low and high loss between which a share LEVEL of points would be at each compute if the form were
+        true, from the refits and the scatter of the points about them."""
         x = np.log(compute / self.unit)
         scatter = seeded("scatter", self.arm).choice(self.scatter, (len(self.refits), 1))
         losses = np.exp(_log_losses(self.refits, x) + scatter)
@@ -76,14 +77,14 @@ class ScalingLaw:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """The evaluations of an arm that are lower than all others at as little compute, in order of compute."""
+    """Evaluations of an arm whose loss is lower than that of all others at no more compute, in order of compute."""
 
     keys: tuple[str, ...]
     """Keys of the stages that the points come from."""
     compute: Array
-    """[points], cumulative compute."""
+    """Cumulative compute [points]."""
     losses: Array
-    """[points]"""
+    """Validation losses [points] in nats per token."""
 
 
 def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
@@ -101,7 +102,7 @@ def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
 
 
 def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
-    """Fit the law to a frontier. Return None if the frontier has too few points, or spans too little compute, to
+    """Return the law fitted to a frontier; None if the frontier has too few points, or spans too little compute, to
     distinguish a curve from a line."""
     compute, losses = points.compute, points.losses
     if len(compute) < FEWEST_POINTS or compute[-1] / compute[0] < LEAST_RANGE:
@@ -132,9 +133,9 @@ def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
     squares.
 
     Args:
-        x: [points], logarithm of compute.
-        y: [fits, points], logarithms of loss.
-        start: [fits, 3], log E, log A, alpha.
+        x: logarithm of compute [points].
+        y: logarithm of loss [fits, points].
+        start: log E, log A and alpha [fits, 3].
 
     Returns:
         Parameters [fits, 3] and the minimum [fits].

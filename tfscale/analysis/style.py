@@ -1,5 +1,5 @@
-"""The style of figures: the width of a column of text, colours that everyone can distinguish (Okabe and Ito), and
-markers, line styles and hatches that distinguish arms without them."""
+"""Style of the figures: the width of a column of text, colours that everyone can distinguish (Okabe and Ito), and
+markers, line styles and hatches that distinguish arms without colours."""
 
 import io
 import math
@@ -19,19 +19,19 @@ FigureKind = Literal["png", "svg", "pdf"]
 FIGURE_KINDS: tuple[FigureKind, ...] = get_args(FigureKind)
 
 WIDTH = 5.5
-"""Width of a single-column paper's text in inches, so that nothing is scaled and the smallest letters stay at 6.5
-points."""
+"""Width in inches of the text of a single-column paper, so that figures are not scaled and the smallest letters stay at
+6.5 points."""
 PNG_DPI = 250
 INK, GREY, PALE = "#222222", "#666666", "#DDDDDD"
 TEXT, SMALL = 8.0, 6.8
-"""Font sizes in points."""
+"""Font sizes of the figures in points."""
 SETTINGS = "matplotlibrc"
-"""The name of matplotlib's settings file."""
+"""Name of matplotlib's settings file."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """The look of an arm."""
+    """Visual style of an arm."""
 
     colour: str
     marker: str
@@ -51,13 +51,13 @@ OTHERS = (
 
 
 def styles(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, Style]:
-    """Return the look of each arm by its name, the same in every figure."""
+    """Return the style of each arm by its name, which is the same in every figure."""
     others = [arm.name for arm in arms if arm is not chain]
     return {chain.name: CHAIN} | {name: _other(index) for index, name in enumerate(others)}
 
 
 def _other(index: int) -> Style:
-    """Return the look of the arm with this index. Colours repeat when all are taken, with another marker, line and
+    """Return the style of the arm with this index. When all colours are used, they repeat with another marker, line and
     hatch."""
     again, colour = divmod(index, len(OTHERS))
     return replace(OTHERS[(colour + again) % len(OTHERS)], colour=OTHERS[colour].colour)
@@ -65,7 +65,7 @@ def _other(index: int) -> Style:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Use our own fonts and colours while drawing or rendering, whatever the user's matplotlib settings."""
+    """Use our own fonts and colours while drawing or rendering, regardless of the user's matplotlib settings."""
     matplotlib = _matplotlib()
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     look = {
@@ -84,7 +84,7 @@ def drawing() -> Iterator[None]:
 
 
 def _matplotlib() -> Any:
-    """Import matplotlib without the user's settings, which it reads on import and which may make it fail."""
+    """Import matplotlib without the user's settings, which it reads on import and which can make the import fail."""
     if "matplotlib" in sys.modules:
         return import_module("matplotlib")
     spec = find_spec("matplotlib")
@@ -92,7 +92,7 @@ def _matplotlib() -> Any:
     before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
     os.environ["MATPLOTLIBRC"] = str(shipped / SETTINGS)
     try:
-        # matplotlib prefers a file of that name in the working folder to all others.
+        # matplotlib prefers a file with that name in the working directory to all others.
         with chdir(shipped) if Path(SETTINGS).exists() else nullcontext():
             return import_module("matplotlib")
     finally:
@@ -101,15 +101,15 @@ def _matplotlib() -> Any:
 
 
 def blank(width: float, height: float) -> Any:
-    """Return an empty `matplotlib.figure.Figure` of a size in inches, apart from all global state; call it while
-    drawing."""
+    """Return an empty `matplotlib.figure.Figure` of a size in inches, independent of global state. Call it within
+    `drawing()`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def render(figure: Any, kind: FigureKind) -> bytes:
-    """Return the figure as the content of a file; the same figure gives the same bytes."""
+    """Return the figure as the content of a file; the same figure always gives the same bytes."""
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
     with drawing():
@@ -118,14 +118,14 @@ def render(figure: Any, kind: FigureKind) -> bytes:
 
 
 def around(values: Sequence[float], before: float, after: float, least: float) -> tuple[float, float]:
-    """Return the range of the values, with margins given as fractions of its logarithmic width."""
+    """Return the range of the values with margins, which are given as fractions of its logarithmic width."""
     low, high = math.log(min(values)), math.log(max(values))
     width = max(high - low, least)
     return math.exp(low - before * width), math.exp(high + after * width)
 
 
 def tidy(axes: Any) -> None:
-    """Remove the frame above and to the right, and add a faint grid behind."""
+    """Remove the frame at the top and right of the axes, and add a faint grid behind the curves."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, axis="y", color=PALE, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -142,7 +142,7 @@ def round_ticks(low: float, high: float) -> Any:
 
 
 def power(value: float) -> str:
-    """Return 1,000 or 2 x 10^12, the latter in matplotlib's formula syntax."""
+    """Return a number as text such as 1,000 or 2 x 10^12, the latter in matplotlib's formula syntax."""
     if value < 1e5:
         return f"{value:,g}"
     mantissa, exponent = f"{value:.1e}".split("e")

@@ -1,4 +1,4 @@
-"""The comparison as rows: each size of each arm, its cost and its relation to the chain."""
+"""Table of a comparison, with a row per size of each arm: its cost and its comparison with the chain."""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ Status = Literal["finished", "unfinished", "missing"]
 
 @dataclass(frozen=True)
 class Row:
-    """One size of one arm, over its seeds. Measurements are None until a run has finished, costs until all have,
-    comparisons until both sides have finished runs."""
+    """Row for one size of one arm, over its seeds. Measurements are None until a run has finished, costs until all runs
+    have, and comparisons until both sides have finished runs."""
 
     size: str
     arm: str
@@ -29,55 +29,56 @@ class Row:
     keys: tuple[str, ...]
     """Keys of the row's own stages, one per seed."""
     chain_keys: tuple[str, ...]
-    """Keys of the chain's stages that the row is compared with. Empty for the chain itself, and if the chain has no
-    such size."""
+    """Keys of the chain's stages that the row is compared with; empty for the chain itself, and if the chain does not
+    have this size."""
     rests_on: tuple[str, ...]
-    """Keys of all stages that some number of the row depends on: these, their parents, and the arm's smaller sizes."""
+    """Keys of all stages that a number of the row depends on: its own and the chain's, their parents, and the arm's
+    smaller sizes."""
     seeds: tuple[int | None, ...]
     status: Status
-    """`finished` if the runs of all seeds have finished."""
+    """Status of the row's runs: `finished` if the runs of all seeds have finished."""
     parameters: int | None
     loss: float | None
-    """Mean over seeds, in nats per token."""
+    """Validation loss in nats per token, averaged over seeds."""
     perplexity: float | None
     """Perplexity per token: exp(loss)."""
     perplexity_interval: Interval | None
-    """Confidence interval of the perplexity. None if it is not known."""
+    """Confidence interval of the perplexity; None if unknown."""
     perplexity_over: tuple[Source, ...]
     bits_per_byte: float | None
     cumulative: Cost | None
     marginal: Cost | None
     family: Cost | None
-    """Family cost. All costs are means over seeds."""
+    """Family cost. All costs are averaged over seeds."""
     equal_compute: EqualCompute | None
     """Comparison with the chain at the chain's cumulative cost."""
     equal_perplexity: EqualPerplexity | None
     """Comparison with the chain at this arm's final perplexity."""
     cost_ratio: float | None
-    """The cumulative cost of this run over the chain's, whatever their perplexities. It is a speed-up only if those are
-    equal."""
+    """Ratio of this run's cumulative cost to the chain's, whatever their perplexities. It measures a speed-up only if
+    those are equal."""
 
     @property
     def shared(self) -> bool:
-        """True if the row's runs are the chain's own: the same stages in both arms."""
+        """True if the row's runs are the chain's own, that is, the same stages in both arms."""
         return self.keys == self.chain_keys
 
 
 @dataclass(frozen=True)
 class Table:
-    """A comparison of arms, size by size."""
+    """Comparison of arms, size by size."""
 
     measure: Measure
-    """Unit of equal compute, speed-up and saving. Costs are given in every measure."""
+    """Unit of equal compute, speed-up and saving; costs are given in every unit."""
     chain: str
     """Name of the arm that all others are compared with."""
     heldout_tokens: int | None
     noise: NoiseFloor | None
-    """Noise floor. None if it is not known."""
+    """Noise floor; None if unknown."""
     rows: tuple[Row, ...]
     """Rows by size in the chain's order, and within a size in the order of the arms."""
     tuning_flops: float | None = None
-    """Cost of tuning the arms' learning rates, which is in none of the rows; None: not stated."""
+    """Cost of tuning the arms' learning rates, which no row includes; None if not stated."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -98,14 +99,14 @@ def compare(
     assumed_noise: float | None = None,
     tuning_flops: float | None = None,
 ) -> Table:
-    """Compare curves. The first chain is the one that all other arms are compared with.
+    """Compare all arms with the first chain among them.
 
     Args:
-        assumed_noise: the noise floor in nats if no run has several seeds to measure it; None: not known.
-        tuning_flops: cost of tuning the arms' learning rates; None: not stated.
+        assumed_noise: noise floor in nats, used if no run has several seeds to measure it; None if unknown.
+        tuning_flops: cost of tuning the arms' learning rates; None if not stated.
 
     Raises:
-        ValueError: no chain among the arms.
+        ValueError: there is no chain among the arms.
     """
     chain = the_chain(arms)
     sizes = tuple(dict.fromkeys(size for arm in (chain, *arms) for size in arm.sizes))
@@ -128,7 +129,7 @@ def the_chain(arms: Sequence[ArmCurve]) -> ArmCurve:
     """Return the first chain among the arms.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no chain among the arms.
     """
     for arm in arms:
         if arm.kind == "chain":

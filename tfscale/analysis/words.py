@@ -1,4 +1,4 @@
-"""The comparison in sentences and short numbers: verdicts, noise, intervals."""
+"""Comparison of arms in sentences and short numbers: verdicts, noise and intervals."""
 
 import math
 
@@ -13,8 +13,8 @@ UNITS: dict[Measure, str] = {"flops": "FLOPs", "tokens": "tokens", "device_secon
 
 
 def verdicts(table: Table) -> tuple[str, ...]:
-    """Return a sentence per size: whether the chain is below or above the other arms at its cost, and whether it
-    saves."""
+    """Return a sentence per size that states whether the chain is below or above the other arms at its cost, and
+    whether it saves."""
     return tuple(f"{size}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
 
 
@@ -82,7 +82,7 @@ def outcome(value: EqualPerplexity) -> str:
 
 
 def basis(table: Table) -> tuple[str, ...]:
-    """Return sentences on what the intervals cover, what counts as noise, and what is in no cost."""
+    """Return sentences that state what the intervals cover, what counts as noise, and what no cost includes."""
     sentences = []
     if any(row.equal_perplexity and row.equal_perplexity.interval for row in table.rows):
         over = {row.equal_perplexity.over for row in table.rows if row.equal_perplexity}
@@ -122,8 +122,8 @@ def _tuning(table: Table) -> str:
 
 
 def speed_up(value: EqualPerplexity | None) -> str:
-    """Return text such as `+54.6%`, `at least +12.0%`, or `not reached (0.14 above)`. Empty if there is nothing to
-    compare."""
+    """Return the speed-up as text such as `+54.6%`, `at least +12.0%`, or `not reached (0.14 above)`; empty if there is
+    nothing to compare."""
     if value is None:
         return ""
     if value.speed_up is None:
@@ -132,7 +132,8 @@ def speed_up(value: EqualPerplexity | None) -> str:
 
 
 def saving(value: EqualPerplexity | None) -> str:
-    """Return text such as `+35.3%`, `at least +10.7%`, or `not reached`. Empty if there is nothing to compare."""
+    """Return the saving as text such as `+35.3%`, `at least +10.7%`, or `not reached`; empty if there is nothing to
+    compare."""
     if value is None:
         return ""
     if value.saving is None:
@@ -145,16 +146,16 @@ def _least(value: EqualPerplexity) -> str:
 
 
 def _brackets(interval: Interval | None, form: str) -> str:
-    """Return ` [low, high]`, or nothing without an interval."""
+    """Return the interval as ` [low, high]`; empty if there is none."""
     return f" [{interval.low:{form}}, {interval.high:{form}}]" if interval else ""
 
 
 def with_interval(value: float | None, interval: Interval | None, form: str) -> str:
-    """Return text such as `5.353 [5.301, 5.412]`, without brackets if no interval is known. Empty if there is no
-    value."""
+    """Return the value and its interval as text such as `5.353 [5.301, 5.412]`, without brackets if the interval is
+    unknown; empty if there is no value."""
     return "" if value is None or math.isnan(value) else f"{value:{form}}{_brackets(interval, form)}"
 
 
 def amount(value: float | None, measure: Measure) -> str:
-    """Return a cost as its measure is read: FLOPs as 7.96e11, the others as `count` does. Empty if it is not known."""
+    """Return a cost as text: FLOPs in the form 7.96e11, other measures formatted by `count`; empty if unknown."""
     return scientific(value) if measure == "flops" else count(value)

@@ -1,11 +1,11 @@
-"""Import of a model as the folder of a finished stage, which every command reads like tfscale's own.
+"""Import of a model as the folder of a finished stage, which every command can read like one of tfscale's own.
 
 DIR/
     stage.yaml       the model; `init_from` is the hash of its weights
-    checkpoints/     one, for the end of the training that took place elsewhere
+    checkpoints/     one checkpoint, for the end of the training that took place elsewhere
     done.json        the cost of that training, as far as it is known
     import.json      the origin of the weights
-    data/            tokenizer.json, if no prepared corpus was named
+    data/            tokenizer.json, if no prepared corpus was given
 """
 
 from collections.abc import Mapping
@@ -44,19 +44,19 @@ from tfscale.stage.spec import (
 from tfscale.training.loop import check_vocabulary
 
 NO_CORPUS = "none"
-"""Corpus fingerprint of a stage without a prepared corpus."""
+"""Corpus fingerprint of a stage that has no prepared corpus."""
 
 
 def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
     """Write a model as a finished stage, one tensor at a time.
 
     Args:
-        to: folder to make.
-        corpus: a prepared corpus to evaluate and to compare growth on; its tokenizer is taken.
+        to: folder to create.
+        corpus: prepared corpus for evaluation and for the comparison of growth; its tokenizer is used.
 
     Raises:
         UserFault: `to` exists, or the tokenizer or corpus has tokens that the model lacks.
-        OSError: it cannot be written; nothing is left behind.
+        OSError: the folder cannot be written; no files are left behind.
     """
     if to.exists():
         raise UserFault([f"--to {to} exists already; name a folder that does not"])
@@ -93,7 +93,7 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
 def _spec(model: ModelConfig, totals: Totals | None, corpus: Path | None) -> StageSpec:
     data = DataSpec(NO_CORPUS, 0, 0, model.context)
     batch, tokens = model.context, totals.tokens if totals else 0
-    # A stage needs an optimizer. It is not known what this one was trained with, so the paper's is recorded.
+    # A stage needs an optimizer. The one that this model was trained with is unknown, so the paper's is recorded.
     spec = StageSpec(
         label=f"{model.family}-{humanize(parameters(model))}",
         model=model,
@@ -128,7 +128,7 @@ def _check_tokenizer(content: bytes, model: ModelConfig) -> None:
 
 
 def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor]) -> str:
-    """Write the checkpoint; return a hash of the weights, which is the same for the same float32 values."""
+    """Write the checkpoint and return a hash of the weights, which is the same for equal float32 values."""
     folder.parent.mkdir()
     checkpoint.check_room(folder, 4 * parameters(model))
     wide = ((f"model/{name}", tensors[name].detach().to(torch.float32)) for name in sorted(tensors))

@@ -1,6 +1,6 @@
-"""README.md of an exported folder: what the model is, where it comes from, what it cost, how good it is.
+"""Model card (README.md) of an exported folder: description, origin, cost and quality of the model.
 
-The text is templates/card.md.
+The text is in templates/card.md.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from tfscale.stage.evaluations import read_evaluations
 
 
 def model_card(stages: Sequence[Finished]) -> str:
-    """Return the card of the last of `stages`; the others are its ancestors, oldest first."""
+    """Return the model card of the last of `stages`; the others are its ancestors, oldest first."""
     stage = stages[-1]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

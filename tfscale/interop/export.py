@@ -1,4 +1,4 @@
-"""Export of a finished stage as a folder that Hugging Face's libraries read."""
+"""Export of a finished stage as a folder that Hugging Face's libraries can read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,17 +22,17 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
 
 SHARD_BYTES = 4 * 10**9
-"""Largest size of a weights file; a file holds at least one tensor."""
+"""Largest size of a weights file in bytes; a file holds at least one tensor."""
 
 
 def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write weights, config, tokenizer, the model's code, a model card and its lineage.
+    """Write a stage's weights, config, tokenizer, code, model card and lineage to the folder `out`.
 
-    Memory stays near one weights file.
+    Memory use stays near the size of one weights file.
 
     Raises:
-        UserFault: `out` exists, the stage's checkpoint is not whole, its tokenizer or an ancestor is missing.
-        OSError: it cannot be written; nothing is left behind.
+        UserFault: `out` exists, the stage's checkpoint is incomplete, or its tokenizer or an ancestor is missing.
+        OSError: the folder cannot be written; no files are left behind.
     """
     if out.exists():
         raise UserFault([f"--out {out} exists already; name a folder that does not"])

@@ -1,4 +1,4 @@
-"""Reading of a Hugging Face folder that `tfscale export`, or `save_pretrained` of an exported model, wrote."""
+"""Reader of Hugging Face folders written by `tfscale export` or by `save_pretrained` of an exported model."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,13 +18,13 @@ from tfscale.untrusted import check_fields, check_file_name
 
 MODEL_TYPE = "tfscale"
 PREFIX = "model."
-"""Prefix of the names of weights: the Hugging Face model holds ours under that name."""
+"""Prefix of the names of weights, because the Hugging Face model holds tfscale's model under that name."""
 CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"
 LINEAGE_FILE = "lineage.json"
 
 
 def is_exported(folder: Path) -> bool:
-    """Return whether a folder looks like that of a tfscale model."""
+    """Return True if a folder looks like that of an exported tfscale model."""
     try:
         return bool(_json(folder / CONFIG_FILE).get("model_type") == MODEL_TYPE)
     except UserFault:
@@ -32,10 +32,11 @@ def is_exported(folder: Path) -> bool:
 
 
 def read_exported(folder: Path) -> Foreign:
-    """Read the model of a folder.
+    """Read the model in a folder.
 
     Raises:
-        UserFault: the config is of no tfscale model, or tensors are missing, left over or misshaped: all of them.
+        UserFault: the config is not that of a tfscale model, or tensors are missing, unexpected or of the wrong shape;
+            the error lists all of them.
     """
     model = _model(folder / CONFIG_FILE)
     files = _weight_files(folder)
@@ -57,14 +58,14 @@ def read_exported(folder: Path) -> Foreign:
 
 
 class _Tensors(Mapping[str, Tensor]):
-    """Weights in safetensors files; each is read when it is asked for."""
+    """Weights in safetensors files, each read on access."""
 
     def __init__(self, files: list[Path]) -> None:
         opened: list[Any] = [safe_open(file, framework="pt") for file in files]
         self._files = {name.removeprefix(PREFIX): (file, name) for file in opened for name in file.keys()}  # noqa: SIM118
 
     def described(self) -> dict[str, tuple[list[int], str]]:
-        """Return shape and type of each tensor without reading it."""
+        """Return the shape and type of each tensor without reading it."""
         parts = {name: file.get_slice(theirs) for name, (file, theirs) in self._files.items()}
         return {name: (part.get_shape(), part.get_dtype()) for name, part in parts.items()}
 
@@ -108,7 +109,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _totals(path: Path) -> Totals | None:
-    """Return the cost of the model if the folder has its lineage."""
+    """Return the cost of the model; None if the folder does not have its lineage."""
     if not path.is_file():
         return None
     try:

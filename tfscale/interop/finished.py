@@ -1,4 +1,4 @@
-"""Finished stages, opened for use."""
+"""Access to finished stages: their model, tokenizer and files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished stage: its folder, spec and result."""
+    """Finished stage: its folder, spec and result."""
 
     folder: Path
     spec: StageSpec
@@ -23,17 +23,17 @@ class Finished:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder of its final checkpoint."""
+        """Folder of the stage's final checkpoint."""
         return self.folder / CHECKPOINTS / self.result.checkpoint
 
     @property
     def data(self) -> Path:
-        """Folder of its corpus, or of only its tokenizer."""
+        """Folder of the stage's corpus, or of its tokenizer alone."""
         return self.folder / self.spec.run.data_dir
 
 
 def open_finished(folder: Path) -> Finished:
-    """Open a stage's folder.
+    """Open the folder of a finished stage.
 
     Raises:
         UserFault: it is not a stage's folder, or the stage is not finished.
@@ -46,7 +46,7 @@ def model_of(stage: Finished) -> LanguageModel:
     """Return a stage's model, in float32 on the CPU.
 
     Raises:
-        UserFault: the checkpoint is not whole.
+        UserFault: the checkpoint is incomplete.
     """
     with user_faults(BrokenCheckpoint):
         verify(stage.checkpoint)
@@ -57,7 +57,7 @@ def tokenizer_of(stage: Finished) -> Tokenizer:
     """Return a stage's tokenizer.
 
     Raises:
-        UserFault: there is none, or it has more entries than the model.
+        UserFault: there is no tokenizer, or it has more entries than the model.
     """
     path = stage.data / TOKENIZER_FILE
     if stage.spec.init_from is not None and not path.exists():

@@ -1,4 +1,4 @@
-"""A model in a foreign format, and the check that its tensors are those of a tfscale model."""
+"""Model in a foreign format, and the check that its tensors are those of a tfscale model."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,28 +15,28 @@ from tfscale.models.init import build_model
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of a model, for the record."""
+    """Origin of a model, which is recorded with it."""
 
     format: str
-    """Name of the format: gpt-neox or hugging-face."""
+    """Name of the format: `gpt-neox` or `hugging-face`."""
     files: tuple[Path, ...]
     """Files whose hashes are recorded."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """The model's own metadata."""
+    """Metadata that the model came with."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A foreign model whose tensors have been checked."""
+    """Foreign model whose tensors have been checked."""
 
     model: ModelConfig
     tensors: Mapping[str, Tensor]
-    """Every weight by its name in the model, of any floating-point type; read on access."""
+    """Every weight, by its name in the model, in any floating-point type; read on access."""
     origin: Origin
     totals: Totals | None = None
-    """Cost of its training, parents included; None if that is not known."""
+    """Cost of the model's training, including its parents; None if unknown."""
     tokenizer: bytes | None = None
-    """Content of its tokenizer.json."""
+    """Content of the model's tokenizer.json; None if it has none."""
 
 
 def tensor_faults(
@@ -44,14 +44,14 @@ def tensor_faults(
     there: Mapping[str, tuple[Sequence[int], str]],
     theirs: Callable[[str], str],
 ) -> Iterator[str]:
-    """Yield the tensors that are missing, left over, or do not fit the model's config.
+    """Yield a message for each tensor that is missing, unexpected, or does not match the model's config.
 
     Args:
         there: shape and type (`F32`, `torch.float32`) of each tensor found, by its name in the model, or by its own
-            name if the model has none like it.
-        theirs: returns the foreign name of a tensor in the model, for messages.
+            name if the model has no such tensor.
+        theirs: function that returns the foreign name of a tensor in the model, for messages.
     """
-    if model.n_layer > len(there):  # before a model of that many layers is made
+    if model.n_layer > len(there):  # checked before a model of that many layers is built
         yield f"has {len(there)} tensors; the config's {model.n_layer} layers have more"
         return
     wanted = {name: tuple(weight.shape) for name, weight in build_model(model, device="meta").named_parameters()}

@@ -1,4 +1,4 @@
-"""EleutherAI's lm-evaluation-harness on a stage's model (the extra `eval`)."""
+"""Evaluation of a stage's model with EleutherAI's lm-evaluation-harness (the extra `eval`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tfscale.models.generation import Sampling, generate
 from tfscale.models.language_model import LanguageModel
 
 PAPER = ("lambada_openai", "hellaswag", "piqa", "arc_easy", "arc_challenge", "winogrande")
-"""The six zero-shot tasks of arXiv 2410.23168, Table 1."""
+"""Names of the six zero-shot tasks of arXiv 2410.23168, Table 1."""
 _TOKENS = 16_384
 """Largest number of tokens per forward pass."""
 _SEED = 1234
@@ -28,11 +28,11 @@ _SEED = 1234
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The results of a task."""
+    """Results of one task."""
 
     name: str
     metrics: dict[str, float]
-    """Values by name, such as acc, acc_stderr, acc_norm."""
+    """Values of the metrics by name, such as acc, acc_stderr and acc_norm."""
     samples: int
     version: str
     """Version of the task."""
@@ -44,12 +44,12 @@ def run_tasks(
     """Run zero-shot tasks.
 
     Args:
-        task_path: a folder of task YAML files, looked through before the harness' own tasks. Their `!function` entries
-            are code, and are run.
-        limit: samples of each task; None: all.
+        task_path: folder of task YAML files, searched before the harness's own tasks. Their `!function` entries are
+            code, and are run.
+        limit: number of samples of each task; None for all.
 
     Raises:
-        UserFault: an unknown task, or one whose data cannot be read.
+        UserFault: a task is unknown, or its data cannot be read.
     """
     manager = _manager(names, task_path)
     try:
@@ -57,7 +57,7 @@ def run_tasks(
         for task in loaded["tasks"].values():
             task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=_SEED)
-    except Exception as error:  # of the harness, datasets or the network: each means that there is no data
+    except Exception as error:  # from the harness, datasets or the network: in each case there is no data
         raise UserFault([f"--tasks {','.join(names)}: the harness cannot load them: {error}"]) from error
     found = evaluate(lm=HarnessModel(model, tokenizer), task_dict=loaded, limit=limit, log_samples=False)
     return [
@@ -68,7 +68,7 @@ def run_tasks(
 
 
 def harness_version() -> str:
-    """Return the version of the harness."""
+    """Return the version of lm-evaluation-harness."""
     return version("lm-eval")
 
 
@@ -87,12 +87,12 @@ def _manager(names: Sequence[str], task_path: Path | None) -> TaskManager:
 
 
 def _metrics(values: dict[str, Any]) -> dict[str, float]:
-    """Return the numeric results by name, `acc,none` as acc."""
+    """Return the numeric results by name, with `acc,none` shortened to `acc`."""
     return {name.removesuffix(",none"): value for name, value in values.items() if isinstance(value, int | float)}
 
 
 class HarnessModel(TemplateLM):
-    """A stage's model with the interface that the harness asks for."""
+    """Stage's model with the interface that lm-evaluation-harness requires."""
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -100,19 +100,19 @@ class HarnessModel(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """Token that ends a text; a text without a beginning is read as following one."""
+        """Token that ends a text; it also precedes a text that has no context."""
         return self._tokens.end_of_text_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Return the tokens of a text; special ones are never added."""
+        """Return the tokens of a text, without special tokens."""
         return self._tokens.encode_batch([string])[0]
 
     @torch.inference_mode()
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """Return the log-probability of each continuation after its context, and whether it is the most likely one. A
-        text longer than the model's context loses its beginning."""
+        """Return, for each continuation, its log-probability after its context, and True if it is the most likely one.
+        Texts longer than the model's context are truncated at the beginning."""
         context = self._model.config.context
         texts = [([*before, *after][-context - 1 :], min(len(after), context)) for _, before, after in requests]
         answers: dict[int, tuple[float, bool]] = {}
@@ -139,13 +139,13 @@ class HarnessModel(TemplateLM):
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return the log-probability of whole texts, in windows that do not overlap."""
+        """Return the log-probability of each text, computed in windows that do not overlap."""
         context = self._model.config.context
         texts = [np.array([self.eot_token_id, *self.tok_encode(request.args[0])]) for request in requests]
         return [-total_loss(self._model, text, context) for text in texts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Return generated texts, each up to one of the strings that end it."""
+        """Return the generated texts, each up to the first of its stop strings."""
         return [self._go_on(*request.args) for request in requests]
 
     def _go_on(self, prompt: str, settings: dict[str, Any]) -> str:

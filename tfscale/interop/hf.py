@@ -1,4 +1,4 @@
-"""Registration of exported models with `AutoConfig` and `AutoModelForCausalLM`: `import tfscale.interop.hf`."""
+"""Registration of exported models with `AutoConfig` and `AutoModelForCausalLM`, by `import tfscale.interop.hf`."""
 
 try:
     from transformers import AutoConfig, AutoModelForCausalLM

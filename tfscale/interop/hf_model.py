@@ -1,6 +1,6 @@
-"""The Hugging Face form of a model: `PreTrainedModel` around the same module that is trained.
+"""Hugging Face form of a model: a `PreTrainedModel` around the same module that is trained.
 
-An exported folder carries this file as `modeling_tfscale.py`, and what it imports beside it.
+An exported folder contains this file as `modeling_tfscale.py`, next to the modules that it imports.
 """
 
 import inspect
@@ -22,12 +22,12 @@ from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 
 _IMPLIED = ("cache_position",)
-"""Arguments that older releases of transformers pass and newer ones do not. They carry no information: the cache itself
-knows its positions."""
+"""Names of arguments that only older releases of transformers pass. They are redundant, because the cache knows its
+positions."""
 
 
 class TfscaleConfig(PreTrainedConfig):
-    """Config of an exported model. `tfscale` describes the model; all sizes with Hugging Face's names follow from
+    """Config of an exported model. `tfscale` describes the model; all sizes with Hugging Face's names are derived from
     it."""
 
     model_type = "tfscale"
@@ -55,10 +55,10 @@ class TfscaleConfig(PreTrainedConfig):
 
     @property
     def model(self) -> ModelConfig:
-        """The config of the model.
+        """Config of the tfscale model.
 
         Raises:
-            ValueError: the config has no description of the model, or a wrong one.
+            ValueError: the config has no description of the model, or an invalid one.
         """
         if self.tfscale is None:
             raise ValueError("the config has no `tfscale`, which says what the model is")
@@ -73,7 +73,7 @@ class TfscaleConfig(PreTrainedConfig):
 
 
 class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
-    """A TokenFormer, or its Transformer baseline, with the logits of the next token."""
+    """TokenFormer, or its Transformer baseline, with a next-token prediction head."""
 
     config_class = TfscaleConfig
     config: TfscaleConfig
@@ -110,17 +110,17 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         """Compute logits [batch, time, vocab_size], and their loss against `labels`, in which -100 is ignored.
 
         Args:
-            attention_mask: [batch, all], 0 at padding, on either side; or [batch, 1, time, all].
-            position_ids: [batch, time]; by default they continue from the positions in the cache. Without an
-                `attention_mask` and a filled cache, a position that does not follow the one before begins another
-                sequence, and neither sees the other.
-            cache: keys and values of earlier tokens; `past_key_values` is its name in older releases of transformers.
-            num_items_in_batch: the number of labels that the loss is divided by; by default their own.
-            logits_to_keep: the number of last positions that logits are made of, or their indices; 0: all.
+            attention_mask: mask [batch, all], 0 at padding, on either side; or a mask [batch, 1, time, all].
+            position_ids: positions [batch, time]; by default they continue from those in the cache. If there is
+                neither an `attention_mask` nor a filled cache, a position that does not follow the previous one begins
+                another sequence, and the two sequences do not attend to each other.
+            cache: keys and values of earlier tokens; its name in older releases of transformers is `past_key_values`.
+            num_items_in_batch: number by which the loss is divided; by default the number of labels here.
+            logits_to_keep: number of last positions to compute logits for, or their indices; 0 for all.
 
         Raises:
-            TypeError: an argument that is not listed here.
-            ValueError: `inputs_embeds` or `output_attentions`, which this model does not have.
+            TypeError: an argument is not listed here.
+            ValueError: `inputs_embeds` or `output_attentions` is given, which this model does not support.
         """
         if unknown := [name for name in others if name not in _IMPLIED]:
             allowed = ", ".join(_arguments())
@@ -157,7 +157,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Refuse to resize the embedding: the vocabulary is fixed.
+        """Refuse to resize the embedding, because the vocabulary is fixed.
 
         Raises:
             ValueError: always.
@@ -165,11 +165,11 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize the parameters that a module of the model holds itself."""
+        """Initialize the parameters that a module holds directly."""
         places = [name for name, each in self.model.named_modules() if each is module]
         for place in places:
             for name, parameter in module.named_parameters(prefix=place, recurse=False):
-                if not getattr(parameter, "_is_hf_initialized", False):  # loaded weights are kept
+                if not getattr(parameter, "_is_hf_initialized", False):  # keeps loaded weights
                     first = init_tensor(name, tuple(parameter.shape), self.config.model, torch.initial_seed())
                     parameter.data.copy_(first)
 
@@ -181,7 +181,7 @@ def _arguments() -> list[str]:
 
 @contextmanager
 def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
-    """Collect the input of each block during a forward pass: the embedding, then the output of each block but the
+    """Collect the input of each block during a forward pass: the embedding, then the output of each block except the
     last."""
     states: list[Tensor] = []
     with ExitStack() as hooks:

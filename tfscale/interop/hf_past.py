@@ -1,4 +1,4 @@
-"""Hugging Face's cache, padding and packing, as the model's attention expects them."""
+"""Adapter from Hugging Face's cache, padding and packing to what the model's attention expects."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from tfscale.models.cache import LayerPast, causal_mask
 
 CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
-"""The name that the installed transformers gives the cache in a model's arguments and outputs."""
+"""Name of the cache in a model's arguments and outputs in the installed release of transformers."""
 
 
 class HeldPast:
-    """The positions in a cache, and the mask of those that new ones attend to."""
+    """Positions in a cache, and the mask of those that new positions attend to."""
 
     def __init__(
         self,
@@ -26,14 +26,15 @@ class HeldPast:
     ) -> None:
         """
         Args:
-            layers: the number of the model's blocks.
-            tokens: the new ones, [batch, time].
-            cache: extended by each layer; None if nothing is cached.
-            attention_mask: [batch, held + time], 0 at padding; or [batch, 1, time, all], for each pair of positions.
-            position_ids: if there is no mask, a new sequence begins where they start anew.
+            layers: number of the model's blocks.
+            tokens: new tokens [batch, time].
+            cache: cache that each layer extends; None if nothing is cached.
+            attention_mask: mask [batch, held + time], 0 at padding; or a mask [batch, 1, time, all] of pairs of
+                positions.
+            position_ids: positions; if there is no mask, a new sequence begins where they are not consecutive.
 
         Raises:
-            ValueError: an `attention_mask` of another shape.
+            ValueError: the `attention_mask` has another shape.
         """
         self.length = int(cache.get_seq_length()) if cache is not None else 0
         self._cache = cache
@@ -59,12 +60,12 @@ class HeldPast:
 
     @property
     def is_plain(self) -> bool:
-        """True if attention is plainly causal: nothing is cached, padded or packed."""
+        """True if attention is only causal, that is, nothing is cached, padded or packed."""
         return self._cache is None and self._pairs is None and self._mask is None
 
     def mask(self, total: int, device: torch.device) -> Tensor | None:
-        """Return a mask that is True where a new position attends to one of all `total`, which may be more than are
-        filled; None: it attends to all."""
+        """Return a mask that is True where a new position attends to one of the `total` positions of the cache, not all
+        of which need be filled; None if it attends to all."""
         if self._mask is None and (self._time > 1 or self._pairs is not None or total > self.length + self._time):
             self._mask = self._seen(total, device)
         return self._mask
@@ -73,7 +74,7 @@ class HeldPast:
         filled = self.length + self._time
         seen = causal_mask(self._time, filled, device)
         if self._pairs is not None:
-            # Padding attends to itself: a softmax over nothing is not finite.
+            # Padding attends to itself, because a softmax over nothing is non-finite.
             itself = torch.ones_like(seen).triu(self.length) & seen
             seen = (seen & self._pairs) | itself
         return torch.nn.functional.pad(seen, (0, total - filled))
@@ -85,14 +86,14 @@ class _LayerPast:
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         if self._cache is not None:
-            # Newer releases of transformers keep count of the places themselves.
+            # Newer releases of transformers count the positions themselves.
             keys, values = self._cache.update(keys, values, self._number, {"cache_position": self._past.places})
         return keys, values, self._past.mask(keys.shape[2], keys.device)
 
 
 def _same_sequence(position_ids: Tensor) -> Tensor | None:
     """Return a mask [batch, 1, time, time] that is True where two positions of a row belong to the same packed
-    sequence; None if no row holds more than one."""
+    sequence; None if no row has more than one sequence."""
     begins = position_ids.diff(dim=-1) != 1
     if not bool(begins.any()):
         return None

@@ -1,4 +1,4 @@
-"""The lineage of a finished stage, and its record in an exported folder."""
+"""Lineage of a finished stage, and its record in an exported folder."""
 
 from typing import Any
 

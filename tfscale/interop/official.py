@@ -1,8 +1,8 @@
-"""Import of released TokenFormer checkpoints: GPT-NeoX's options in YAML and its weights, as a tfscale model.
+"""Import of released TokenFormer checkpoints (GPT-NeoX's options in YAML and its weights) as a tfscale model.
 
-The weights come as one `pytorch_model.bin`, or as the folder of `layer_XX-model_00-model_states.pt` files that
-DeepSpeed writes. They are read by torch's weights-only reader, which makes tensors and plain containers and calls
-nothing else, and are mapped into memory, so that a model of any size is taken over one tensor at a time.
+The weights are one `pytorch_model.bin`, or the folder of `layer_XX-model_00-model_states.pt` files that DeepSpeed
+writes. They are read by torch's weights-only reader, which creates only tensors and plain containers and runs no other
+code, and are memory-mapped, so that a model of any size is converted one tensor at a time.
 """
 
 import re
@@ -37,10 +37,10 @@ _ALLOWED: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sliding_window_width": (None, (None,)),
     "model_parallel_size": (1, (1,)),
 }
-"""Options that change what the model computes, with GPT-NeoX's default and the values that tfscale's model supports."""
+"""Options that affect the model's results, with GPT-NeoX's default and the values that tfscale's model supports."""
 
 _FREQUENCIES = "attention.rotary_emb.inv_freq"
-"""Name of a buffer in older checkpoints. It is derived, so it is compared and left out."""
+"""Name of a buffer in older checkpoints. It can be derived, so it is only checked, not imported."""
 _EMBEDDING = "sequential.0.word_embeddings.weight"
 _LAYER_FILES = "layer_"
 
@@ -50,11 +50,11 @@ def read_official(weights: Path, config: Path) -> Foreign:
 
     Args:
         weights: `pytorch_model.bin`, or a folder of DeepSpeed's `layer_*.pt` files.
-        config: its YAML file.
+        config: YAML file of the model.
 
     Raises:
-        UserFault: an option that tfscale's model does not have, a file that cannot be read without running code, or
-            tensors that are missing, left over or of another shape: all of them.
+        UserFault: tfscale's model does not support an option, a file cannot be read without running code, or tensors
+            are missing, unexpected or of another shape; the error lists all of them.
     """
     options = read_options(config)
     files = _files(weights)
@@ -77,7 +77,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """Return the options of a GPT-NeoX YAML file, with dashes in their names replaced by underscores as in GPT-NeoX.
 
     Raises:
-        UserFault: it is not a YAML mapping.
+        UserFault: the file is not a YAML mapping.
     """
     import yaml  # the names below serve where it is not installed
 
@@ -134,7 +134,7 @@ def _option_faults(options: dict[str, Any]) -> Iterator[str]:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the single file, or DeepSpeed's files, one per layer of its pipeline."""
+    """Return the single weights file, or DeepSpeed's files, one per layer of its pipeline."""
     if path.is_file():
         return [path]
     files = sorted(path.glob(f"{_LAYER_FILES}*-model_*-model_states.pt"))
@@ -147,8 +147,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _tensors_of(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name. Those of a layer's file get the names that they have in the single file,
-    `sequential.N`."""
+    """Return the tensors of a file by name. Those in the file of a layer get the names that they have in the single
+    file, `sequential.N`."""
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or foreign file can raise anything
@@ -165,7 +165,7 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
 
 
 def our_name(official: str) -> str:
-    """Return the name in `LanguageModel` of an official `sequential.N.*`; a name that fits nothing stays as it is."""
+    """Return the name in `LanguageModel` of an official `sequential.N.*`; an unknown name is returned unchanged."""
     match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
     if match is None:
         return official
@@ -177,7 +177,7 @@ def our_name(official: str) -> str:
     for theirs, ours in _PARTS.items():
         if rest.startswith(theirs):
             rest = ours + rest.removeprefix(theirs).replace("_param_tokens", "s")
-            return f"blocks.{index - 2}.{rest}"  # 0 is the embedding, 1 a reshape
+            return f"blocks.{index - 2}.{rest}"  # 0 is the embedding, 1 is a reshape
     return official
 
 
@@ -187,7 +187,7 @@ _PARTS = {"attention.proj.": "attention.output.", "mlp.": "ffn."} | {
 
 
 def _official_name(name: str, model: TokenFormerConfig) -> str:
-    """Return the official name of one in `LanguageModel`, for messages."""
+    """Return the official name of a parameter of `LanguageModel`, for messages."""
     if name == "embedding":
         return _EMBEDDING
     if name.startswith("final_norm."):

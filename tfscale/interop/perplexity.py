@@ -1,4 +1,4 @@
-"""The loss of a model on any text, in sliding windows."""
+"""Loss of a model on a text of any length, measured in sliding windows."""
 
 import math
 from collections.abc import Iterator
@@ -23,19 +23,19 @@ _LOGITS = 2**26
 
 @dataclass(frozen=True)
 class Score:
-    """The loss over a text; each token has the same weight."""
+    """Loss of a model on a text, in which each token has the same weight."""
 
     loss: float
-    """Nats per token."""
+    """Mean loss in nats per token."""
     tokens: int
-    """Number of predicted tokens; the end of a document is one."""
+    """Number of predicted tokens; the end of a document counts as one."""
     bytes: float
-    """UTF-8 bytes of the text that the tokens encode; the end of a document counts as one."""
+    """Number of UTF-8 bytes of the text that the tokens encode; the end of a document counts as one."""
     context: int
-    """Tokens per window."""
+    """Number of tokens per window."""
     stride: int
-    """New tokens per window. Except at the beginning of the text, the model sees at least context - stride tokens
-    before each token that counts."""
+    """Number of new tokens per window. Except at the beginning of the text, the model sees at least context - stride
+    tokens before each token that counts."""
 
     @property
     def perplexity(self) -> float:
@@ -52,7 +52,7 @@ def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
     """Measure the loss on the validation tokens of the stage's own evaluations.
 
     Raises:
-        UserFault: the stage's corpus is not there.
+        UserFault: the stage's corpus is missing.
     """
     try:
         data = open_data(stage.data, stage.spec.data.fingerprint)
@@ -72,8 +72,8 @@ def score_text(text: EncodedText, model: LanguageModel, stride: int) -> Score:
 
 @torch.inference_mode()
 def total_loss(model: LanguageModel, tokens: NDArray[np.integer], stride: int) -> float:
-    """Return the sum in nats of the loss of every token after the first, each predicted in the first window that
-    contains it."""
+    """Return the total loss in nats of all tokens after the first, each predicted in the first window that contains
+    it."""
     context, device = model.config.context, model.embedding.device
     together = max(1, _LOGITS // (context * model.config.vocab_size))
     total = 0.0
@@ -90,7 +90,7 @@ def total_loss(model: LanguageModel, tokens: NDArray[np.integer], stride: int) -
 
 
 def _windows(count: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the beginning and length of each window of the inputs, and how many of its last targets count."""
+    """Yield the beginning and length of each window of the inputs, and the number of its last targets that count."""
     done = 0
     while done < count:
         end = min(count, context if done == 0 else done + stride)

@@ -1,5 +1,7 @@
-"""The model's code in an exported folder, made from this package's own: what transformers loads with
-`trust_remote_code`, without tfscale being installed."""
+"""Generator of the model's code in an exported folder from this package's own code.
+
+transformers loads it with `trust_remote_code`, without an installation of tfscale.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,13 +11,13 @@ from pathlib import Path
 import tfscale
 
 MODELING = "modeling_tfscale"
-"""Module of the folder that transformers loads; it imports the others."""
+"""Name of the module in the folder that transformers loads; it imports the others."""
 _ENTRY = "tfscale.interop.hf_model"
 _IMPORT = re.compile(r"^(\s*)from (tfscale(?:\.\w+)*) import\b", flags=re.MULTILINE)
 
 
 def sources() -> dict[str, str]:
-    """Return the content of each file by its name: the modules of the model, with relative imports."""
+    """Return the modules of the model, with relative imports, as the content of each file by its name."""
     found: dict[str, str] = {}
     waiting = [_ENTRY]
     while waiting:
@@ -51,7 +53,7 @@ def _head(module: str) -> str:
 
 
 def release() -> str:
-    """Return the version of tfscale."""
+    """Return the name and version of tfscale."""
     try:
         return f"tfscale {version('tfscale')}"
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Texts that a model is evaluated on."""
+"""Reader and encoder of the texts that a model is evaluated on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class EncodedText:
-    """The tokens of a text file or of a folder of them, read as `data.path` is."""
+    """Tokens of a text file or of a folder of text files, which is read in the same way as `data.path`."""
 
     path: Path
     sha256: str
-    """SHA-256 of names and contents."""
+    """SHA-256 of the names and contents of the files."""
     tokens: NDArray[np.uint32]
-    """The documents in sequence, with an end-of-text token after each and one before the first."""
+    """Tokens of the documents in sequence, with an end-of-text token after each and one before the first."""
     bytes: int
-    """UTF-8 bytes of the text; the end of a document counts as one."""
+    """Number of UTF-8 bytes of the text; the end of a document counts as one."""
     unknown: int
     """Number of tokens that the tokenizer has no entry for."""
     left_out: str
-    """Sentence on files of the folder that are not read; empty if all are."""
+    """Sentence about files of the folder that are not read; empty if all are read."""
 
     @property
     def notes(self) -> Iterator[str]:
-        """Notes for the user on what was left out or is unknown."""
+        """Notes for the user on files that were left out and on unknown tokens."""
         if self.left_out:
             yield f"--text {self.path}: {self.left_out}"
         if self.unknown:
@@ -48,7 +48,7 @@ def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> Encoded
         max_unknown: largest share of tokens that the tokenizer may have no entry for.
 
     Raises:
-        UserFault: there is no text, it is faulty, or the tokenizer does not know it.
+        UserFault: there is no text, the text is faulty, or more of its tokens are unknown than `max_unknown` allows.
     """
     source = TextSource(path)
     try:
