@@ -157,8 +157,7 @@ def _slurm(experiment: Experiment) -> Iterator[Fault]:
 
 
 def _growable(experiment: Experiment) -> Iterator[Fault]:
-    """Yield faults if a stage cannot grow from the one before: no count of parameter tokens may shrink, and one must
-    grow."""
+    """Yield faults where a stage cannot grow from the one before: no count may shrink, and one must increase."""
     for (before, parent), (name, child) in pairwise(experiment.schedule.stages.items()):
         above, key = f"schedule.stages.{before}", f"schedule.stages.{name}"
         for field, old, new in zip(("qkv", "out", "ffn"), parent.counts, child.counts, strict=True):

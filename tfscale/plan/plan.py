@@ -37,8 +37,7 @@ class Replicate:
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages that can be trained now: all of them, or the chain up to the first stage whose ending rule is
-        undecided."""
+        """Stages that can be trained now: all, or the chain up to the first stage whose ending rule is undecided."""
         for number, stage in enumerate(self.chain.stages, start=1):
             if is_open(stage):
                 return self.chain.stages[:number]

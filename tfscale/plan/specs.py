@@ -24,8 +24,7 @@ from tfscale.stage.spec import DataSpec, EndingSpec, LearningRateSchedule, RunSp
 from tfscale.untrusted import check_fields
 
 MOST_LANES = 8
-"""Most batches that are evaluated at the same time: each has its own activations, and Python dispatches one at a
-time."""
+"""Most batches that are evaluated at the same time: each has its own activations, and Python starts one by one."""
 
 
 class Specs:
