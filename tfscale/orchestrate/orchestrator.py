@@ -238,7 +238,7 @@ class Orchestrator:
         """Schedule another attempt at a stage, after a delay.
 
         Raises:
-            StageFailed: `launcher.retries` retries have been made.
+            StageFailed: all `launcher.retries` retries have been used.
         """
         trouble = self._troubles[stage.key]
         trouble.deaths += 1

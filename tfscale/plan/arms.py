@@ -10,7 +10,7 @@ from tfscale.stage.folder import Stage
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of reaching the schedule's sizes."""
+    """A way to reach the schedule's sizes."""
 
     name: str
     """Name of the arm, such as `progressive` or `transformer_scratch`."""

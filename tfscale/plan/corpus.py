@@ -142,7 +142,7 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
     """Prepare the corpus, or open it if it is already prepared.
 
     Raises:
-        UserFault: the text is faulty or too short for the experiment, or the tokenizer does not know too much of it.
+        UserFault: the text is faulty or too short for the experiment, or too much of it is unknown to the tokenizer.
     """
     with user_faults(DataError, about="data"):
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)

@@ -52,7 +52,7 @@ class Plan:
     corpus: Corpus
     runs: Path
     replicates: tuple[Replicate, ...]
-    """One replicate per seed."""
+    """Replicates of the plan, one per seed."""
 
     @property
     def chain(self) -> Arm:

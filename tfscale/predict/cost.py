@@ -176,7 +176,7 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
     """Return the seconds per step that a device's links are busy at full speed."""
     if machine.devices == 1:
         return 0.0
-    reduced = 4 * parameters(spec.model)  # float32 gradients, summed and given back, once a batch
+    reduced = 4 * parameters(spec.model)  # float32 gradients, reduced and gathered once per batch
     if chosen.sharding == "none":
         return 2 * _ring(reduced, machine.devices) / _bus(machine, machine.hosts)
     moved = chosen.accumulation(machine.rows(spec)) * _sharded_bytes(spec, machine)

@@ -91,7 +91,7 @@ def shortage(spec: StageSpec, prediction: Prediction) -> str:
 
 
 def remarks(plan: Plan, machine: Machine) -> list[str]:
-    """Return notes on what a prediction leaves out or assumes."""
+    """Return notes on the omissions and assumptions of a prediction."""
     said = []
     if machine.memory is None:
         said.append(

@@ -1,4 +1,4 @@
-"""Record of what a process knows an experiment of a tracker to contain, so that each value is sent exactly once."""
+"""Record of a tracker's known contents of an experiment, with which a process sends each value exactly once."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
@@ -25,7 +25,7 @@ class Contact:
         return self._sink.run_ids()
 
     def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
-        """Send what is missing of a run, except files; the status last, so that a finished run has all its values.
+        """Send the missing parts of a run, except files; the status last, so that a finished run has all its values.
 
         Returns:
             The run's ID and the number of values sent.

@@ -18,7 +18,7 @@ Over = Literal["tokens", "flops"]
 
 
 class Point(NamedTuple):
-    """One value of one metric."""
+    """A value of a metric."""
 
     name: str
     over: Over

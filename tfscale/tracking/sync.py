@@ -136,8 +136,7 @@ class _Turn:
     parent: str | None
     """ID of the parent's run; None if there is no parent or it has not been sent."""
     mark: str | None
-    """Digest that changes with everything that is sent, made without reading measurements; None before the run
-    begins."""
+    """Digest, made without reading measurements, that changes with everything sent; None before the run begins."""
 
 
 def _turn(run: Run, parent: str | None) -> _Turn:

@@ -119,8 +119,10 @@ class Tracker(ABC):
         return False
 
     def unreachable(self) -> str | None:
-        """Return why the tracker is unreachable; None if it is reachable or this is unknown. `tfscale doctor` calls
-        it."""
+        """Return why the tracker is unreachable; None if it is reachable or this is unknown.
+
+        `tfscale doctor` calls this method.
+        """
         return None
 
 

@@ -10,7 +10,8 @@ from tfscale.verify.folder import Check, Parent, StageFolder
 
 
 def verify_growth(this: StageFolder) -> Check[None]:
-    """Check that parent, recipe and sizes match the specs, and that a preserving growth has not changed the logits."""
+    """Check that parent, recipe and sizes match the specs, and that a preserving growth kept the logits
+    within its tolerance."""
     file, spec = this.path / GROWTH_FILE, this.spec
     if spec.growth is None:
         return

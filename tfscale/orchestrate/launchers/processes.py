@@ -30,7 +30,7 @@ def launch(
 
     Args:
         phase: phase that the process runs; growing uses other settings of the memory allocator.
-        log: file for the output of the process; None: the output goes where that of this process goes.
+        log: file for the output of the process; None to use the output of this process.
         told: additional environment variables.
     """
     defaults = allocator() | (HUGE_PAGES if phase == "growing" else {})

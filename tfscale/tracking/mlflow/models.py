@@ -16,7 +16,7 @@ _EXTERNAL = {"mlflow.model.isExternal": "true"}
 
 
 def send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequence[Point]) -> None:
-    """Send what is missing of a run's model, and link it to the run. A stage that several arms share has one model,
+    """Send the missing parts of a run's model, and link it to the run. A stage that several arms share has one model,
     whose measurements are sent with the first of the runs.
 
     Args:
