@@ -1,4 +1,4 @@
-"""Runs a plan's stages to completion: parents before children, on the configured launcher, skipping finished ones."""
+"""Orchestrator that runs a plan's unfinished stages with the configured launcher, parents before children."""
 
 import time
 from collections import defaultdict
@@ -16,38 +16,38 @@ from tfscale.stage.spec import write_spec
 
 LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
-"""Delay before a stage that died is restarted; doubled each time."""
+"""Delay in seconds before a stage that died is restarted; doubled each time."""
 PATIENCE_SECONDS = 30.0
-"""Longest time that a stage that hangs has to end by itself."""
+"""Longest time in seconds that a stage that hangs is given to end by itself."""
 
 
 class View(Protocol):
     """An observer of a run."""
 
     def started(self, stage: Stage, phase: Phase) -> None:
-        """A process for the stage has been started."""
+        """Handle the start of a process for the stage."""
 
     def queued(self, stage: Stage, job: str) -> None:
-        """A job for the stage is in a cluster's queue, or runs already."""
+        """Handle a job for the stage that is in a cluster's queue or already runs."""
 
     def waiting(self, stage: Stage, holder: str) -> None:
-        """Another live process works on the stage."""
+        """Handle a stage that another live process works on."""
 
     def retrying(self, stage: Stage, reason: str) -> None:
-        """The stage's process has died and will be started again."""
+        """Handle the death of the stage's process, which will be started again."""
 
     def event(self, stage: Stage, event: Event) -> None:
-        """The stage has written an event."""
+        """Handle an event that the stage has written."""
 
     def finished(self, stage: Stage) -> None:
-        """The stage is done."""
+        """Handle the completion of the stage."""
 
     def tick(self) -> None:
-        """Some time has passed."""
+        """Update the view after some time has passed."""
 
 
 class StageFailed(Exception):
-    """Raised when a stage has failed; the message holds the end of its log."""
+    """Raised when a stage has failed; the message contains the end of its log."""
 
 
 @dataclass
@@ -56,14 +56,14 @@ class _Running:
     attempt: Attempt
     tail: EventTail
     end: Event | None = None
-    """The `end` event of the process that ran last."""
+    """`end` event of the last process."""
     beat: float = 0.0
     """Modification time of the heartbeat file."""
     seen_at: float = 0.0
-    """Time at which that changed, by this process's monotonic clock."""
+    """Time on this process's monotonic clock at which `beat` last changed."""
     hangs: bool = False
     stops: int = 0
-    """Number of times that it has been asked to stop."""
+    """Number of times that the attempt has been asked to stop."""
 
 
 @dataclass
@@ -73,11 +73,11 @@ class _Trouble:
     deaths: int = 0
     not_before: float = 0.0
     micro_batch: int | None = None
-    """Micro-batch, halved each time that it ran out of memory; None: as its spec says."""
+    """Micro-batch in sequences, halved each time the stage runs out of memory; None to use that of its spec."""
 
 
 class Orchestrator:
-    """Run stages to completion. `stop` may be called at any time, also from a signal handler."""
+    """An orchestrator that runs stages to completion. `stop` may be called at any time, also from a signal handler."""
 
     def __init__(self, stages: Sequence[Stage], launcher: LauncherPart, view: View) -> None:
         self._pending = [stage for stage in stages if not is_done(stage)]
@@ -87,21 +87,21 @@ class Orchestrator:
         self._stops = 0
 
     def stop(self) -> str:
-        """Start no more stages. Ask stages on this machine to save and end, on a second call to end at once; leave the
+        """Stop starting stages. Ask stages on this machine to save and end, or on a second call to end at once; leave
         jobs of a cluster running.
 
         Returns:
-            A description of what happens to them.
+            A description of what happens to the running stages.
         """
         self._stops += 1
         return self._launcher.parting([running.attempt for running in self._running])
 
     def run(self) -> bool:
-        """Run all stages; return False if it was stopped before they were done.
+        """Run all stages; return False if stopped before all are done.
 
         Raises:
-            StageFailed: after the other running stages have stopped, with their checkpoints, or were left to the
-                cluster.
+            StageFailed: a stage has failed. It is raised after the other running stages have saved and stopped, or were
+                left to the cluster.
         """
         try:
             while not self._is_over():
@@ -123,7 +123,7 @@ class Orchestrator:
         for stage in self._ready():
             if len(self._running) + len(ready) >= self._launcher.places:
                 break
-            if is_done(stage):  # another tfscale has finished it meanwhile
+            if is_done(stage):  # another tfscale process has finished it meanwhile
                 self._finish(stage)
                 continue
             attempt = self._launcher.follow(stage)
@@ -139,7 +139,7 @@ class Orchestrator:
             self._start(ready)
 
     def _ready(self) -> list[Stage]:
-        """Return the stages that could run now and do not."""
+        """Return the stages that can be started now."""
         if self._stops:
             return []
         unfinished = {stage.key for stage in self._pending}
@@ -203,7 +203,7 @@ class Orchestrator:
             running.attempt.stop()
 
     def _conclude(self, running: _Running, ending: Ending) -> None:
-        """Decide what the end of an attempt means for its stage.
+        """Handle the end of an attempt: finish its stage, leave it, or schedule another attempt.
 
         Raises:
             StageFailed: another attempt would not help.
@@ -219,7 +219,7 @@ class Orchestrator:
         if not running.hangs:
             if ending.kind == "refused" or reason == "failed":
                 raise StageFailed(failure)
-            # torchrun has one exit code for everything, a job none at all: the events of the stage say more.
+            # torchrun has a single exit code and a job has none, so the stage's events decide.
             if ending.kind == "stopped" or reason == "preempted" or held(stage.path):
                 return
         if attempt.phase == "growing":
@@ -238,7 +238,7 @@ class Orchestrator:
         """Schedule another attempt at a stage, after a delay.
 
         Raises:
-            StageFailed: `launcher.retries` attempts have been made.
+            StageFailed: all `launcher.retries` retries have been used.
         """
         trouble = self._troubles[stage.key]
         trouble.deaths += 1
@@ -254,7 +254,7 @@ class Orchestrator:
         self._view.finished(stage)
 
     def _leave(self) -> None:
-        """End the attempts that still run, unless they outlive this process."""
+        """Stop the running attempts and wait for their end, unless they outlive this process."""
         if not self._launcher.outlives:
             for running in self._running:
                 running.attempt.stop()
@@ -264,17 +264,17 @@ class Orchestrator:
 
 
 def _tail(stage: Stage) -> EventTail:
-    """Return a tail of the events that the stage writes from now on."""
+    """Return a tail that yields the events that the stage writes from now on."""
     tail = EventTail(stage.path)
     tail.new()
     return tail
 
 
 def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
-    """Make the stage's folder and write its spec, with the current settings for running it.
+    """Create the stage's folder and write its spec with the current run settings.
 
     Args:
-        micro_batch: overrides the one in the settings.
+        micro_batch: micro-batch that overrides the one in the settings.
     """
     spec = stage.spec
     if micro_batch is not None:
@@ -283,7 +283,7 @@ def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
 
 
 def micro_batch_of(stage: Stage) -> int:
-    """Return the micro-batch of the stage's last processes, in sequences."""
+    """Return the micro-batch of the stage's last run, in sequences."""
     start = last_event(read_events(stage.path), "start")
     return int(start["micro_batch"]) if start else stage.spec.sequences
 

@@ -1,4 +1,4 @@
-"""Progress of a plan's stages, their speed and the time left, from their folders, for `run` and `status --watch`."""
+"""Progress, speed and remaining time of a plan's stages, read from their folders for `run` and `status --watch`."""
 
 import contextlib
 import math
@@ -25,7 +25,7 @@ WINDOW = 5
 
 
 class Sample(NamedTuple):
-    """A loss, and its cost."""
+    """A training loss and the compute spent up to it."""
 
     flops: float
     """Model FLOPs of the lineage, parents included."""
@@ -40,18 +40,18 @@ class Progress:
     stage: Stage
     status: StageStatus
     new: tuple[Event, ...] = ()
-    """Events since the previous look."""
+    """Events since the previous call of `look`."""
     losses: tuple[Sample, ...] = ()
-    """Losses of training batches."""
+    """Losses of training batches, over compute."""
     tokens_per_second: float | None = None
     mfu: float | None = None
-    """Model FLOPs utilisation; None where conf/device does not know the device."""
+    """Model FLOPs utilisation; None if conf/device does not list the device or no speed is known yet."""
     memory: int | None = None
-    """Peak memory of a device in bytes; on the CPU that of its process, or its current memory while it runs here."""
+    """Peak memory of a device in bytes; on the CPU that of the process, or its current memory while it runs here."""
 
     @property
     def phase(self) -> str:
-        """Phase while it runs; its state otherwise."""
+        """Phase of the stage while it runs; otherwise its state."""
         if self.status.state != "running" or self.losses:
             return self.status.state
         return "growing" if self.stage.spec.inherits and not is_grown(self.stage.path) else "starting"
@@ -68,12 +68,12 @@ class Progress:
 
     @property
     def worked(self) -> int:
-        """Model FLOPs that have been spent."""
+        """Model FLOPs that the stage has spent."""
         return self.status.tokens * self.flops_per_token
 
 
 class Watch:
-    """Follow the stages of a plan."""
+    """A watch that follows the stages of a plan."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._followed = {stage.key: _Followed(stage) for stage in stages}
@@ -84,7 +84,7 @@ class Watch:
 
 
 class _Followed:
-    """One stage's events, read once each."""
+    """A followed stage, whose events are each read once."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage, self._tail = stage, EventTail(stage.path)
@@ -143,8 +143,8 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
-    """Return the seconds until the stages are done if `parallel` of them run side by side. A stage that has not begun
-    is assumed to be as fast as the most similar one; None if there is no similar one.
+    """Return the seconds until the stages are done if `parallel` of them run at the same time. A stage that has not
+    begun is assumed to be as fast as the most similar one; return None if there is no similar one.
 
     Args:
         known: speeds of finished stages, from `finished_speeds`.

@@ -1,4 +1,4 @@
-"""The speed of finished stages, from their folders."""
+"""Speed of finished stages, read from their folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ class Speed:
     parameters: int
     host: str
     device: str
-    """Name from torch.cuda.get_device_name; on the CPU its architecture."""
+    """Name of the device from torch.cuda.get_device_name; on a CPU, its architecture."""
     precision: str
-    """bf16 (autocast) or fp32."""
+    """Training precision: bf16 (autocast) or fp32."""
     devices: int
     flops_per_second: float
     """Model FLOP/s of all devices together."""
@@ -31,7 +31,7 @@ class Speed:
 
 
 def stage_speed(stage_dir: Path) -> Speed | None:
-    """Return the speed of a finished stage; None if it is not finished, or another version of tfscale finished it."""
+    """Return the speed of a finished stage; None if it is not finished or another version of tfscale finished it."""
     try:
         environment, result = read_environment(stage_dir), read_result(stage_dir)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Kinds of arms: ways of getting to the schedule's sizes beside the chain.
+"""Kinds of arms: ways other than the chain to reach the schedule's sizes.
 
-`tfscale.plan.arm_kinds` has the shipped ones. An extension adds one of its own:
+The built-in kinds are in `tfscale.plan.arm_kinds`. An extension can register another:
 
     @ARM_KINDS.register("half_budget")
     class HalfBudget(ArmKind): ...
@@ -22,18 +22,18 @@ _COMMON = ("kind", "title", "lr")
 
 
 class ArmKind(ABC):
-    """A kind of arm. It defines the settings that apply to the arm and the stages that the arm consists of.
+    """A kind of arm: the settings that apply to it and the stages that it consists of.
 
     Args:
         part: settings of the arm, under `baseline.arms.NAME`.
     """
 
     settings: ClassVar[Collection[str]] = ()
-    """Fields of `ArmPart` that have a meaning beside `kind`, `title` and `lr`."""
+    """Fields of `ArmPart` that apply to this kind, in addition to `kind`, `title` and `lr`."""
     from_scratch: ClassVar[bool] = False
     """True if every stage is trained from scratch, so that a scaling law can be fitted to the stages."""
     one_model: ClassVar[bool] = False
-    """True if all stages train the chain's first model, whatever size they are named after."""
+    """True if all stages train the chain's first model, regardless of the size that they are named after."""
     own_rate: ClassVar[bool] = False
     """True if `tfscale tune` searches for a separate learning rate for the arm."""
 
@@ -41,7 +41,7 @@ class ArmKind(ABC):
         self.part = part
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault | str]:
-        """Yield what is wrong with the arm, whose settings are those below `key`."""
+        """Yield the faults in the settings of the arm, which are below `key`."""
         return iter(())
 
     @abstractmethod
@@ -61,17 +61,17 @@ ARM_KINDS: Registry[type[ArmKind]] = Registry(
 
 
 def arm_kind(name: str) -> type[ArmKind]:
-    """Return the kind of an arm that was recorded; of one whose extension is not loaded, what holds for most."""
+    """Return the kind of a recorded arm, or the base class `ArmKind` if the extension of the kind is not loaded."""
     return ARM_KINDS.get(name) if name in ARM_KINDS.names else ArmKind
 
 
 def plan_arm(name: str, part: ArmPart, chain: Chain) -> Arm:
-    """Return the arm that a part of the configuration describes, in which `check_arms` has found nothing wrong."""
+    """Return the arm that a part of the configuration describes; `check_arms` must have found no fault in it."""
     return Arm(name, part.title, part.kind, tuple(ARM_KINDS.get(part.kind)(part).stages(chain)))
 
 
 def check_arms(experiment: Experiment) -> Iterator[Fault | str]:
-    """Yield what is wrong with `baseline.arms`."""
+    """Yield the faults in `baseline.arms`."""
     for name, part in experiment.baseline.arms.items():
         key = f"baseline.arms.{name}"
         if name == "progressive":

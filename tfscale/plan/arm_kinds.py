@@ -1,4 +1,4 @@
-"""The shipped kinds of arms: from scratch, trained on, grown at once, and other chains."""
+"""The built-in kinds of arms: from scratch, continued training, growth in one step, and other chains."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -29,7 +29,7 @@ class Scratch(ArmKind):
         sizes = list(experiment.schedule.stages.values())
         needed = sizes if part.sizes == "all" else sizes[-1:]
         if part.family == "transformer":
-            if part.shape == "compute_optimal":  # any shape will do
+            if part.shape == "compute_optimal":  # one shape is enough
                 needed = needed[:1] if all(size.transformer is None for size in sizes) else []
             yield from _without_transformer(key, experiment, needed)
         elif part.family != "tokenformer":
@@ -54,7 +54,7 @@ class Scratch(ArmKind):
         return chain.specs.scratch(model, tokens[self.part.budget], self.part.lr or rate)
 
     def _model(self, chain: Chain, size: StagePart, target: Stage) -> tuple[ModelConfig, float | None]:
-        """Return the model, and the learning rate that the schedule has for it."""
+        """Return the model and the learning rate that the schedule sets for it."""
         experiment, corpus = chain.experiment, chain.specs.corpus
         if self.part.family == "tokenformer":
             return tokenformer(experiment, size, corpus), size.scratch_lr
@@ -72,7 +72,7 @@ class Scratch(ArmKind):
 
 
 class TrainedOn(ArmKind):
-    """An arm that trains the chain's first model further, for what the chain spent on growing to each size."""
+    """An arm that continues training the chain's first model with the compute of the chain's growth to each size."""
 
     settings = ("sizes",)
     one_model = True
@@ -92,7 +92,7 @@ class TrainedOn(ArmKind):
 
 
 class OneJump(ArmKind):
-    """An arm that grows the chain's first model to each size at once, for what the chain spent on growing to it."""
+    """An arm that grows the chain's first model to each size in one step, with the compute of the chain's growth."""
 
     settings = ("sizes", "growth")
     own_rate = True
@@ -111,7 +111,7 @@ class OneJump(ArmKind):
 
 
 class OtherChain(ArmKind):
-    """Another chain: of TokenFormers out of the same first model, or of Transformers."""
+    """An arm that is another chain: of TokenFormers with the same first model, or of Transformers."""
 
     settings = ("family", "growth", "growth_tokens", "transformer_growth")
     own_rate = True
@@ -147,8 +147,8 @@ class OtherChain(ArmKind):
         return stages
 
     def _transformers(self, chain: Chain, growth: Growth) -> Sequence[Stage]:
-        """Return the first size's Transformer, grown towards the parameters of each size, and trained there up to the
-        chain's cumulative compute."""
+        """Return the stages of a chain that starts with the first size's Transformer, grows towards the parameters of
+        each size and trains up to the chain's cumulative compute."""
         specs = chain.specs
         first, base = chain.sizes[0]
         assert first.transformer is not None
@@ -175,7 +175,7 @@ def _without_growth(key: str, experiment: Experiment) -> Iterator[Fault]:
 
 
 def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
-    """Yield the sizes among `sizes` that the schedule has no Transformer for."""
+    """Yield a fault for each size in `sizes` that has no Transformer in the schedule."""
     for stage, part in experiment.schedule.stages.items():
         if part in sizes and part.transformer is None:
             place = f"schedule.stages.{stage}.transformer"
@@ -184,7 +184,7 @@ def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[Stage
 
 
 def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
-    """Yield what is wrong with the shapes of an extension's family at `sizes`."""
+    """Yield the faults in the shapes of an extension's family at `sizes`."""
     try:
         FAMILIES.get(family)
     except InvalidInput as error:

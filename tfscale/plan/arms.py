@@ -10,26 +10,26 @@ from tfscale.stage.folder import Stage
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of reaching the schedule's sizes."""
+    """A way to reach the schedule's sizes."""
 
     name: str
-    """Name, such as `progressive` or `transformer_scratch`."""
+    """Name of the arm, such as `progressive` or `transformer_scratch`."""
     title: str
     """Title for legends and tables."""
     kind: str
-    """Name in `tfscale.plan.arm_kind.ARM_KINDS`; `chain`, where each stage grows out of the one before, is also that of
-    the chain itself."""
+    """Name of the kind in `tfscale.plan.arm_kind.ARM_KINDS`. The chain itself has the kind `chain`: each stage grows
+    from the one before."""
     stages: tuple[Stage, ...]
-    """Stages, parents before children. Stages of one size are replicates: runs that differ only in their seed."""
+    """All stages, parents before children. Stages of one size are replicates: runs that differ only in their seed."""
 
     @property
     def key(self) -> str:
-        """Identity of what it computes, 12 hex digits: a hash of its stages' keys."""
+        """Hash of the stages' keys, which identifies what the arm computes; 12 hex digits."""
         return hashlib.sha256(" ".join(stage.key for stage in self.stages).encode()).hexdigest()[:12]
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of its replicates."""
+        """Seeds of the arm's replicates."""
         return tuple(dict.fromkeys(stage.spec.seed for stage in self.stages))
 
     def of_seed(self, seed: int) -> "Arm":
@@ -37,7 +37,7 @@ class Arm:
         return replace(self, stages=tuple(stage for stage in self.stages if stage.spec.seed == seed))
 
     def by_seed(self) -> tuple["Arm", ...]:
-        """Return its replicates as arms with names of their own; the first keeps the arm's name."""
+        """Return one arm per seed, each with its own name; the first keeps the arm's name."""
         first, *others = self.seeds
         named = [
             replace(self.of_seed(seed), name=f"{self.name} seed {seed}", title=f"{self.title}, seed {seed}")
@@ -47,11 +47,11 @@ class Arm:
 
 
 def cumulative_flops(chain: Arm, target: Stage) -> int:
-    """Return the model FLOPs of a chain of one seed up to and including a stage."""
+    """Return the model FLOPs of a chain with one seed, up to and including a stage."""
     stages = chain.stages[: chain.stages.index(target) + 1]
     return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
 
 
 def over_seeds(replicates: Sequence[Arm]) -> Arm:
-    """Return the replicates of an arm as one arm."""
+    """Return the replicates of an arm, combined into one arm."""
     return replace(replicates[0], stages=tuple(stage for arm in replicates for stage in arm.stages))

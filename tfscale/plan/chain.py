@@ -1,4 +1,4 @@
-"""The chain of an experiment: each size grows out of the one before."""
+"""The chain of an experiment: each size grows from the one before."""
 
 from tfscale.config.schema import StagePart
 from tfscale.plan.arms import Arm, cumulative_flops
@@ -7,12 +7,12 @@ from tfscale.stage.folder import Stage
 
 
 class Chain:
-    """The planned chain of an experiment, with one seed: what the arms beside it are measured against.
+    """The planned chain of an experiment with one seed, against which the other arms are measured.
 
     Attributes:
-        specs: makes the stages.
+        specs: factory of the stages.
         experiment: the composed configuration.
-        arm: the chain itself.
+        arm: the chain as an arm.
         sizes: each size of the schedule with the chain's stage of that size, smallest first.
         base: the chain's first stage.
     """
@@ -39,5 +39,5 @@ class Chain:
         return cumulative_flops(self.arm, target)
 
     def spent_after_base(self, target: Stage) -> int:
-        """Return the model FLOPs of the chain's growth up to and including a stage."""
+        """Return the model FLOPs of the chain after its first stage, up to and including a stage."""
         return self.spent(target) - self.spent(self.base)

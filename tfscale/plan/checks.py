@@ -1,5 +1,5 @@
-"""Rules between settings, checked when an experiment is composed: before anything is written or launched. The allowed
-values of a single setting are declared with its type in `tfscale.config.schema`."""
+"""Rules that involve several settings, checked when an experiment is composed, before anything is written or launched.
+The allowed values of a single setting are declared with its type in `tfscale.config.schema`."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tfscale.stage.layout import in_backward_faults
 
 
 def check_experiment(experiment: Experiment) -> list[Fault]:
-    """Faults of settings that do not go together, each with its fix."""
+    """Return a fault, with its fix, for each combination of settings that is not allowed."""
     return [
         *_names(experiment),
         *_model(experiment),
@@ -119,13 +119,13 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
-    """Return a fault if this number of ranks cannot share a batch, with the nearest numbers that can."""
+    """Return a fault if this number of ranks cannot share a batch evenly, with the nearest numbers that can."""
     sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
     if ranks < 2 or sequences % ranks == 0:
         return []
     launcher = experiment.launcher
     name, asked = ("nodes", launcher.nodes) if launcher.kind == "slurm" else ("processes", ranks)
-    each = max(1, ranks // max(1, asked))  # ranks that one more of these brings
+    each = max(1, ranks // max(1, asked))  # ranks per node or process
     fewer, more = range(asked - 1, max(0, asked - 10_000), -1), range(asked + 1, min(2 * asked, sequences // each) + 1)
     even = [next((n for n in near[:10_000] if sequences % (n * each) == 0), None) for near in (fewer, more)]
     offer = " or ".join(f"launcher.{name}={n}" for n in even if n) or "another launcher.slurm.gpus"
@@ -157,7 +157,7 @@ def _slurm(experiment: Experiment) -> Iterator[Fault]:
 
 
 def _growable(experiment: Experiment) -> Iterator[Fault]:
-    """A chain keeps its depth, width, heads and vocabulary, and no count of parameter tokens shrinks."""
+    """Yield faults where a stage cannot grow from the one before: no count may shrink, and one must increase."""
     for (before, parent), (name, child) in pairwise(experiment.schedule.stages.items()):
         above, key = f"schedule.stages.{before}", f"schedule.stages.{name}"
         for field, old, new in zip(("qkv", "out", "ffn"), parent.counts, child.counts, strict=True):

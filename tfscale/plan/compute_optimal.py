@@ -1,4 +1,4 @@
-"""The compute-optimal Transformer of a budget, by the rule of thumb of Chinchilla (arXiv 2203.15556)."""
+"""The compute-optimal Transformer for a budget, by the Chinchilla rule of thumb (arXiv 2203.15556)."""
 
 import math
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ WIDEST_HEAD = 2**16
 def compute_optimal(compute: int, models: Sequence[TransformerConfig]) -> tuple[int, TransformerConfig]:
     """Return the Transformer whose training on 20 tokens per parameter, embedding included, costs nearest to `compute`.
 
-    It is a widened version of one of `models`: the numbers of layers and heads stay, d_model is a multiple of the heads
+    The result is one of `models`, widened: the numbers of layers and heads are kept, d_model is a multiple of n_head,
     and d_ff keeps its ratio to d_model. The model whose number of parameters changes least is used.
 
     Args:
-        compute: model FLOPs of the training.
+        compute: budget in model FLOPs.
 
     Returns:
-        The index of that model, and the widened one.
+        The index of that model and the widened model.
     """
     widened = [_widened(model, compute) for model in models]
     changes = [abs(math.log(parameters(w) / parameters(m))) for w, m in zip(widened, models, strict=True)]

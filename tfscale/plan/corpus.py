@@ -1,4 +1,4 @@
-"""The corpus of an experiment, described, fetched and prepared."""
+"""Description, download and preparation of an experiment's corpus."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from tfscale.data.unknown import FIX, unknown_words
 from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
-"""Fingerprint of a corpus that is not there. It can be planned with all the same."""
+"""Fingerprint of a corpus that is missing; a plan can still be made with it."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class Corpus:
     folder: str
     """Folder of the tokens, absolute or relative to a stage's folder."""
     missing: tuple[str, ...]
-    """Faults that keep it from being prepared, each with its fix."""
+    """Faults that prevent the corpus from being prepared, each with its fix."""
     prepared: bool
-    """True if the tokens are there already."""
+    """True if the tokens already exist."""
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
-    """Return the corpus of an experiment. Missing text or tokenizers are listed and not raised.
+    """Return the corpus of an experiment. Missing text and tokenizers are listed in `missing`, not raised.
 
     Raises:
         UserFault: the settings describe no corpus, or the model's vocabulary is smaller than the tokenizer's.
@@ -66,7 +66,7 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
-    """Return the fingerprint, the manifest if the corpus is prepared, and what is missing."""
+    """Return the fingerprint of the corpus, its manifest if it is prepared, and the faults in what is missing."""
     try:
         key = fingerprint(spec, root)
         manifest = _manifest(spec, root / key)
@@ -77,7 +77,7 @@ def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str
 
 
 def _manifest(spec: CorpusSpec, folder: Path) -> Manifest | None:
-    """Return the manifest of the corpus if it is prepared."""
+    """Return the manifest of the corpus, or None if the corpus is not prepared."""
     if spec.tokenizer is None:
         return read_manifest(local_path(spec))
     return read_manifest(folder) if folder.exists() else None
@@ -87,20 +87,20 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
     """Return the corpus that the settings describe.
 
     Raises:
-        UserFault: they describe none.
+        UserFault: the settings describe no corpus.
     """
     with user_faults(DataError):
         return _spec(experiment, _tokenizer(experiment))
 
 
 def check_corpus(experiment: Experiment) -> list[Fault]:
-    """Return the faults of the settings that describe a corpus, as its source and its tokenizer state them."""
+    """Return the faults in the settings of the corpus, as found by its source and its tokenizer."""
     faults: list[Fault] = []
     tokenizer: TokenizerSpec | None = None
     try:
         tokenizer = _tokenizer(experiment)
     except DataError as error:
-        faults, tokenizer = error.faults, TokenizerSpec("bpe", BYTES_ONLY)  # one that is right
+        faults, tokenizer = error.faults, TokenizerSpec("bpe", BYTES_ONLY)  # a valid one
     try:
         _spec(experiment, tokenizer)
     except DataError as error:
@@ -125,11 +125,11 @@ def data_dir(experiment: Experiment) -> Path:
 
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
-    """Fetch what the experiment's corpus needs and is not on this machine, unless the corpus is prepared already.
-    Nothing else connects to the hub.
+    """Download the parts of the experiment's corpus that this machine lacks, unless the corpus is already prepared.
+    No other function connects to the hub.
 
     Raises:
-        UserFault: the hub cannot be reached, or has no such data set or tokenizer.
+        UserFault: the hub cannot be reached, or does not have the dataset or tokenizer.
     """
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
@@ -139,11 +139,10 @@ def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
 
 
 def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> PreparedData:
-    """Prepare the corpus, or find it prepared before.
+    """Prepare the corpus, or open it if it is already prepared.
 
     Raises:
-        UserFault: the text is faulty or unknown to the tokenizer, or holds too little for what the experiment asks of
-            it.
+        UserFault: the text is faulty or too short for the experiment, or too much of it is unknown to the tokenizer.
     """
     with user_faults(DataError, about="data"):
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
@@ -167,18 +166,18 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
 
 
 def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
-    """List the files of the corpus' text; empty for text that is not in files of the user's."""
+    """Return the listing of the files with the corpus's text; empty if the text is not in the user's files."""
     return source_of(corpus.spec, data_dir(experiment)).listing()
 
 
 def left_out_notes(listing: Listing) -> list[str]:
-    """Return a line that says that files were left out, if some were."""
+    """Return a note if files were left out, otherwise an empty list."""
     words = left_out_words(listing)
     return [f"data.path: {words}; `tfscale data prepare` names each with its reason"] if words else []
 
 
 def unknown_notes(manifest: Manifest) -> list[str]:
-    """Return a line that says that the tokenizer did not know all of the text, if so."""
+    """Return a note if the tokenizer did not know all of the text, otherwise an empty list."""
     return [f"data: {unknown_words(manifest.unknown, manifest.tokens)}"] if manifest.unknown else []
 
 

@@ -1,4 +1,4 @@
-"""A table of devices by their exact name, read once from conf/device."""
+"""Table of devices by exact name, read once from conf/device."""
 
 from functools import cache
 
@@ -9,18 +9,18 @@ TERA = 1e12
 
 
 def facts(name: str) -> DevicePart | None:
-    """Return the entry of conf/device for the device that torch.cuda.get_device_name calls `name`, or None if it has
-    none. A name that is merely like one of its entries is another device."""
+    """Return the entry of conf/device for the device that torch.cuda.get_device_name calls `name`, or None if there is
+    none. Names must match exactly."""
     return _table().get(name)
 
 
 def peak_of(device: DevicePart, precision: str) -> float | None:
-    """Dense matrix-multiply peak in FLOP/s of a device while it trains in a precision; None where it has no units for
-    that.
+    """Return the peak of a device in FLOP/s for dense matrix multiplication in a training precision, or None if the
+    device does not support it.
 
     Args:
-        precision: `bf16` (autocast) or `fp32`, as in environment.json. In fp32 matrices are multiplied as TF32 wherever
-            the device can.
+        precision: `bf16` (autocast) or `fp32`, as in environment.json. In fp32, matrices are multiplied as TF32 if
+            the device supports it.
     """
     rate = device.peak.bf16 if precision == "bf16" else device.peak.tf32 or device.peak.fp32
     return None if rate is None else rate * TERA
@@ -33,8 +33,8 @@ def peak(name: str, precision: str) -> float | None:
 
 
 def mfu(name: str, precision: str, flops_per_second: float, devices: int) -> float | None:
-    """Model FLOPs utilisation of training: model FLOPs per second over the peak of all devices together; None if the
-    device is not known."""
+    """Return the model FLOPs utilisation of training: model FLOPs per second, divided by the peak of all devices
+    together. Return None if the device is unknown."""
     top = peak(name, precision)
     return None if top is None else flops_per_second / (top * devices)
 

@@ -1,6 +1,6 @@
-"""experiments/<schedule>-<key>.json in the runs folder: the arms that were planned.
+"""Records of planned arms, experiments/<schedule>-<key>.json in the runs folder.
 
-A stage's folder does not say which arms it belongs to. This record does, for readers without the command that made it.
+A stage's folder does not say which arms it belongs to. The record does, so the original command is not needed.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ class Recorded:
     name: str
     """Name of the schedule."""
     arms: tuple[Arm, ...]
-    """The arms, the chain first; further seeds are arms of their own."""
+    """All arms, the chain first; each further seed is a separate arm."""
     comparison: Path
-    """Folder of their comparison; it may not exist."""
+    """Folder of the arms' comparison; it may not exist."""
 
 
 def experiment_of(plan: Plan) -> Recorded:
@@ -37,13 +37,13 @@ def experiment_of(plan: Plan) -> Recorded:
 
 
 def comparison_folder(plan: Plan) -> Path:
-    """Return the folder of a plan's comparison. Its name has the chain's key, because another recipe or budget makes
+    """Return the folder of a plan's comparison. Its name contains the chain's key, because another recipe or budget is
     another comparison."""
     return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.stages[-1].key}"
 
 
 def record(plan: Plan) -> None:
-    """Record a plan's arms beside those that were planned with the same chain before."""
+    """Record a plan's arms, in addition to those that were planned earlier with the same chain."""
     planned = experiment_of(plan)
     path = plan.runs / "experiments" / f"{planned.comparison.name}.json"
     new = {_identity(arm) for arm in planned.arms}
@@ -54,10 +54,10 @@ def record(plan: Plan) -> None:
 
 
 def recorded(runs: Path) -> list[Recorded]:
-    """Return all experiments that were planned in a runs folder.
+    """Return all experiments that are recorded in a runs folder.
 
     Raises:
-        UserFault: some files are not what tfscale wrote; lists all of them.
+        UserFault: some files are not what tfscale wrote; all of them are listed.
     """
     found: list[Recorded] = []
     faults: list[Fault] = []

@@ -1,4 +1,4 @@
-"""A plan's first stage, if it begins from imported weights."""
+"""First stage of a plan that begins with imported weights."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,10 +13,10 @@ from tfscale.totals import Totals
 
 
 def begin_from(spec: StageSpec, init_from: str) -> StageSpec:
-    """Return the stage that takes its weights from the folder `init_from` instead of being trained as `spec`.
+    """Return a stage that takes its weights from the folder `init_from` instead of being trained as `spec` says.
 
     Raises:
-        UserFault: that is not an imported stage, or differs from `spec` in shape or tokens; lists all differences.
+        UserFault: the folder is not an imported stage, or differs from `spec` in shape or tokens; all are listed.
     """
     folder = Path(init_from).absolute()
     try:

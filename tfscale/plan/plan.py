@@ -1,5 +1,4 @@
-"""The plan of an experiment: which stages will be trained, from which parents, with which keys. Nothing is written or
-run here."""
+"""The plan of an experiment: the stages to train, their parents and their keys. Nothing is written or run here."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -38,7 +37,7 @@ class Replicate:
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages that can be trained now: all, or the chain up to the stage whose end a rule has not decided yet."""
+        """Stages that can be trained now: all, or the chain up to the first stage whose ending rule is undecided."""
         for number, stage in enumerate(self.chain.stages, start=1):
             if is_open(stage):
                 return self.chain.stages[:number]
@@ -53,7 +52,7 @@ class Plan:
     corpus: Corpus
     runs: Path
     replicates: tuple[Replicate, ...]
-    """One replicate per seed."""
+    """Replicates of the plan, one per seed."""
 
     @property
     def chain(self) -> Arm:
@@ -77,13 +76,13 @@ class Plan:
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages of all seeds that can be trained before the plan is made again."""
+        """Stages of all seeds that can be trained before the plan has to be made again."""
         return tuple(stage for replicate in self.replicates for stage in replicate.decided)
 
     @property
     def known(self) -> "Plan":
-        """The plan without the parts that are not known yet. While a rule has to end a stage of the chain, those are
-        the baselines, whose budgets depend on what the chain costs."""
+        """Plan without the parts that are not known yet: the baselines, while an ending rule is undecided for a stage
+        of the chain, because their budgets depend on the chain's cost."""
         if not any(is_open(stage) for replicate in self.replicates for stage in replicate.chain.stages):
             return self
         return replace(self, replicates=tuple(replace(each, baselines=()) for each in self.replicates))
@@ -93,8 +92,8 @@ def make_plan(experiment: Experiment) -> Plan:
     """Return the plan of an experiment.
 
     Raises:
-        UserFault: with all that is wrong: settings that do not go together, sizes that do not grow out of each other, a
-            missing Transformer shape, a corpus that is not there.
+        UserFault: settings conflict, a size cannot grow from the one before, a Transformer shape is missing, or the
+            corpus cannot be described; all faults are listed.
     """
     if faults := check_experiment(experiment):
         raise UserFault(faults)
@@ -106,7 +105,7 @@ def make_plan(experiment: Experiment) -> Plan:
 
 
 def corpus_faults(experiment: Experiment) -> list[Fault]:
-    """Return the reasons why the settings describe no corpus."""
+    """Return the faults that prevent the settings from describing a corpus."""
     try:
         corpus_of(experiment)
     except UserFault as fault:
@@ -116,7 +115,7 @@ def corpus_faults(experiment: Experiment) -> list[Fault]:
 
 def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:
     """Yield the experiment once per seed. The order of the data changes with the seed, so replicates differ in weights
-    and in order; all arms of one replicate read the same text in the same order."""
+    and in data order; all arms of one replicate read the same text in the same order."""
     for number in range(experiment.seeds):
         data = replace(experiment.data, shuffle_seed=experiment.data.shuffle_seed + number)
         yield replace(experiment, seed=experiment.seed + number, data=data)

@@ -1,4 +1,4 @@
-"""A rehearsal: the chain at its real sizes for a few steps per stage, to try a cluster before spending GPU-hours."""
+"""Rehearsal: the chain at its real sizes with a few steps per stage, to test a cluster before spending GPU-hours."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -13,15 +13,15 @@ from tfscale.stage.result import FinalEvaluation, read_result
 from tfscale.stage.spec import CHECKPOINTS
 
 STEPS = 3
-"""Optimizer steps per stage: the first allocates the optimizer's state, the second is the first to need the usual
-memory, and the third is timed with the second."""
+"""Optimizer steps per stage: the first allocates the optimizer's state, the second is the first with the usual memory
+use, and the second and third are timed."""
 EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
-"""Text that is installed with tfscale, as bytes; the model keeps its own vocabulary."""
+"""Text that is installed with tfscale, tokenized as bytes; the model keeps its own vocabulary."""
 
 
 def rehearsal(experiment: Experiment) -> Experiment:
-    """Return the experiment with `STEPS` steps per stage, in a runs folder of its own. Model, batch, optimizer, growth
-    and launcher stay as they are, to be rehearsed."""
+    """Return the experiment with `STEPS` steps per stage and a separate runs folder. Model, batch, optimizer, growth
+    and launcher are unchanged."""
     schedule, context = experiment.schedule, experiment.model.context
     tokens = STEPS * experiment.optim.batch_tokens
     stages = {name: replace(part, tokens=tokens) for name, part in schedule.stages.items()}
@@ -53,20 +53,20 @@ class Rehearsed:
     processes: int
     micro_batch: int
     seconds_a_step: float
-    """Mean over the steps after the first."""
+    """Mean seconds per step, without the first step."""
     tokens_per_second: float
     peak_memory: int
-    """Bytes of the leading process: allocated on its device, on the CPU resident."""
+    """Peak memory of the leading process in bytes: allocated on its device, or resident on the CPU."""
     checkpoint_bytes: int
     checkpoint_seconds: float
     """Time to write, hash and sync the last checkpoint."""
     evaluation: FinalEvaluation
     growth: dict[str, Any] | None
-    """Contents of growth.json; None for a stage that did not grow."""
+    """Contents of growth.json; None if the stage did not grow."""
 
 
 def rehearsed(stage: Stage) -> Rehearsed:
-    """Return the measurements in the folder of a finished stage.
+    """Return the measurements of a rehearsed stage from its folder.
 
     Raises:
         ValueError: the stage is not finished.
@@ -92,5 +92,5 @@ def rehearsed(stage: Stage) -> Rehearsed:
 
 
 def release(stage: Stage) -> None:
-    """Remove a rehearsed stage's checkpoints; its measurements stay."""
+    """Remove the checkpoints of a rehearsed stage; its measurements are kept."""
     shutil.rmtree(stage.path / CHECKPOINTS, ignore_errors=True)

@@ -24,7 +24,7 @@ from tfscale.stage.spec import DataSpec, EndingSpec, LearningRateSchedule, RunSp
 from tfscale.untrusted import check_fields
 
 MOST_LANES = 8
-"""Batches side by side at most: each holds activations of its own, and Python hands them out one at a time."""
+"""Most batches that are evaluated at the same time: each has its own activations, and Python starts one by one."""
 
 
 class Specs:
@@ -34,17 +34,17 @@ class Specs:
         self.experiment, self.corpus, self.runs = experiment, corpus, runs_dir(experiment)
 
     def stage(self, size: str, spec: StageSpec) -> Stage:
-        """Return the stage of a spec: its key and its folder."""
+        """Return the stage of a spec, with its key and its folder."""
         spec = replace(spec, extensions=self._extensions(spec))
         key = key_of(spec)
         path = self.runs / "stages" / f"{spec.label}-{key}"
         return Stage(size, key, path, as_it_ended(spec, path))
 
     def first(self, part: StagePart) -> StageSpec:
-        """The chain's first stage.
+        """Return the spec of the chain's first stage.
 
         Raises:
-            UserFault: `init_from` is not a stage that could take its place.
+            UserFault: the stage cannot begin from `init_from`.
         """
         spec = self.scratch(tokenformer(self.experiment, part, self.corpus), self.tokens(part), part.lr)
         if self.experiment.init_from:
@@ -52,7 +52,7 @@ class Specs:
         return self.ending(spec, part)
 
     def ending(self, spec: StageSpec, part: StagePart) -> StageSpec:
-        """Return the spec with the rule that ends the stage, or the spec unchanged if no rule applies."""
+        """Return the spec with the rule that ends the stage; unchanged if no rule applies."""
         when = self.experiment.schedule.grow_when
         if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
             return spec
@@ -60,7 +60,7 @@ class Specs:
         return replace(spec, ending=EndingSpec(when.rule, every, when.min_delta, when.patience, spec.tokens))
 
     def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
-        """The stage that grows out of another one, to the size of a model that has not grown."""
+        """Return the spec of a stage that grows from `parent` to the size of `target`, a model that has not grown."""
         try:
             model = growth.grown_config(parent.spec.model, target)
         except ValueError as error:
@@ -74,7 +74,7 @@ class Specs:
         return self.child_of(parent, spec, growth)
 
     def child_of(self, parent: Stage, spec: StageSpec, growth: Growth) -> StageSpec:
-        """The stage that starts from another's end in place of from scratch."""
+        """Return the spec of a stage that starts from the end of `parent` instead of from scratch."""
         old = parent.spec
         start = old.data.start + old.tokens if growth.data == "continue" else 0
         last_step = old.tokens - old.batch_tokens
@@ -92,8 +92,8 @@ class Specs:
         )
 
     def _extensions(self, spec: StageSpec) -> tuple[str, ...]:
-        """Return the extensions whose classes the stage uses. A corpus source is not among them: the fingerprint of the
-        corpus has its own, and training does not need it."""
+        """Return the extensions whose classes the stage uses. The extension of a corpus source is left out: the
+        corpus's fingerprint includes it, and training does not need it."""
         used = {
             FAMILIES.extension_of(spec.model.family),
             OPTIMIZERS.extension_of(spec.optimizer.name),
@@ -102,11 +102,16 @@ class Specs:
         return tuple(str(extension) for extension in loaded_extensions() if extension.module in used)
 
     def tokens(self, part: StagePart) -> int:
-        """Training tokens of the chain's stage."""
+        """Return the number of training tokens of the chain's stage."""
         return part.tokens if part.tokens is not None else self.experiment.schedule.growth_tokens
 
     def scratch(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:
-        """A model from scratch, on the whole number of steps nearest to `tokens`, at least one; rate None: optim.lr."""
+        """Return the spec of a model that is trained from scratch, for at least one step.
+
+        Args:
+            tokens: training tokens, rounded to a whole number of steps.
+            rate: peak learning rate; None for optim.lr.
+        """
         optim, data = self.experiment.optim, self.experiment.data
         tokens = max(1, round(tokens / optim.batch_tokens)) * optim.batch_tokens
         return StageSpec(
@@ -131,10 +136,10 @@ class Specs:
 
 
 def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
-    """Return the optimizer that `optim` names, with its own peak learning rate or `rate`.
+    """Return the optimizer that `optim` names, with the peak learning rate `rate`, or that of `optim` if None.
 
     Raises:
-        ValueError: an unknown optimizer or unknown options.
+        ValueError: the optimizer or an option is unknown.
     """
     names = ("lr", "beta1", "beta2", "eps", "weight_decay", "clip")
     shared = {name: getattr(optim, name) for name in names}
@@ -142,7 +147,7 @@ def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
-    """Return a TokenFormer of a stage's size from scratch: one group per layer, with the default tau."""
+    """Return the TokenFormer of a stage's size before any growth: one token group per layer, with the default tau."""
     model = experiment.model
     qkv, out, ffn = (
         (TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts
@@ -163,7 +168,7 @@ def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> Toke
 
 
 def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -> TransformerConfig:
-    """The Transformer beside a stage."""
+    """Return the Transformer that is compared with a stage."""
     return TransformerConfig(
         n_layer=part.n_layer,
         d_model=part.d_model,
@@ -177,10 +182,10 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
 
 
 def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int) -> ModelConfig:
-    """Return the model of a family that an extension registers, at a stage's size.
+    """Return the model of a stage's size in a family that an extension registers.
 
     Raises:
-        ValueError: an unknown family, or a shape that it cannot have.
+        ValueError: the family is unknown, or its shape is invalid.
     """
     model, shape = experiment.model, part.shapes[family]
     common = {"vocab_size": vocab_size, "context": model.context, "rotary": model.rotary, "init": model.init}
@@ -194,7 +199,7 @@ def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int
 
 
 def threads(experiment: Experiment) -> int:
-    """CPU threads of each process."""
+    """Return the number of CPU threads per process."""
     launcher = experiment.launcher
     if launcher.threads or launcher.kind == "slurm":
         return launcher.threads or launcher.slurm.cpus
@@ -202,7 +207,8 @@ def threads(experiment: Experiment) -> int:
 
 
 def lanes(experiment: Experiment) -> int:
-    """Batches that an evaluation may work on side by side: as many as the cores hold beside the other stages."""
+    """Return the number of batches that an evaluation may process at the same time: as many as the cores allow next to
+    the other stages."""
     launcher = experiment.launcher
     if launcher.kind != "local":
         return 1

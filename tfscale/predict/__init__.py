@@ -1,5 +1,5 @@
-"""The predicted cost of a plan: memory, time, energy and money of every stage, on this machine or on
-devices that conf/device describes."""
+"""Prediction of a plan's cost: memory, time, energy and money of every stage, on this machine or on devices that
+conf/device describes."""
 
 from tfscale.predict.cost import Prediction, predict
 from tfscale.predict.families import Family, families

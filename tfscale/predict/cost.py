@@ -1,9 +1,9 @@
-"""Time, energy and money of one stage.
+"""Prediction of one stage's time, energy and money.
 
-A step takes as long as its arithmetic or its communication, whichever is longer (they overlap), and then the update of
-the weights, which waits for both. Arithmetic: model FLOPs, with what is computed twice, over the share of the peak that
-was measured or is assumed. Communication: bytes over the slowest link on their way, at its full speed: a lower bound.
-Update: the optimizer reads weight, gradient and what it keeps for the weight, and writes all but the gradient.
+The time of a step is that of its arithmetic or its communication, whichever is longer (they overlap), plus that of the
+weight update, which waits for both. Arithmetic: model FLOPs, with recomputation, divided by the measured or assumed
+share of the peak. Communication: bytes divided by the full speed of the slowest link on their way, a lower bound.
+Update: the optimizer reads weight, gradient and its state of the weight, and writes all but the gradient.
 """
 
 import socket
@@ -20,7 +20,7 @@ from tfscale.stage.spec import StageSpec
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds of an optimizer step."""
+    """Duration of an optimizer step and of its parts, in seconds."""
 
     compute: float
     communication: float
@@ -28,7 +28,7 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the whole step."""
+        """Duration of the whole step."""
         return max(self.compute, self.communication) + self.update
 
 
@@ -40,14 +40,14 @@ class Prediction:
     tokens: int
     batch_tokens: int
     flops_per_token: int
-    """Model FLOPs of training on one token."""
+    """Model FLOPs of training, per token."""
     layout: Layout
     accumulation: int
-    """Micro-batches of a batch, on each device."""
+    """Number of micro-batches per batch on each device."""
     memory: Memory
     machine: Machine
     step: Step | None
-    """Predicted time of a step. None: the device is not known."""
+    """Predicted time of a step; None if the device is unknown."""
     measured: bool
     """True if the compute speed was measured on finished stages, False if it is an assumed share of the peak."""
     elsewhere: bool = False
@@ -55,7 +55,7 @@ class Prediction:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps."""
+        """Number of optimizer steps."""
         return self.tokens // self.batch_tokens
 
     @property
@@ -70,17 +70,17 @@ class Prediction:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time."""
+        """Wall time of the stage in seconds; None if the device is unknown."""
         return None if self.step is None else self.steps * self.step.seconds * (not self.elsewhere)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens per second of all devices together."""
+        """Tokens per second of all devices together; None if the device is unknown."""
         return None if self.step is None else self.batch_tokens / self.step.seconds
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation that all this comes to; None for a device that conf/device does not know."""
+        """Resulting model FLOPs utilisation; None if conf/device does not list the device."""
         speed, peak = self.tokens_per_second, self.machine.datasheet_peak
         if speed is None or peak is None:
             return None
@@ -105,10 +105,10 @@ class Prediction:
 
 
 def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Prediction:
-    """Predict what a stage takes on a machine.
+    """Predict the cost of a stage on a machine.
 
     Args:
-        speeds: of finished stages, from `finished_speeds`; those of about its size on such a device count.
+        speeds: speeds of finished stages, from `finished_speeds`; only those of similar stages are used.
     """
     chosen = choose_layout(spec, machine)
     rate = measured_rate(spec, machine, speeds)
@@ -128,8 +128,8 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
 
 
 def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
-    """Return the model FLOP/s per device of finished stages like this one: of its family and precision, of half to
-    twice its size, on such a device (on a CPU: this host)."""
+    """Return the median model FLOP/s per device of similar finished stages: of the same family and precision, half to
+    twice the size, on the same device (on a CPU: the same host). Return None if there are none."""
     count = parameters(spec.model)
     rates = sorted(
         speed.flops_per_second / speed.devices
@@ -161,22 +161,22 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
 
 
 def _twice(spec: StageSpec, recompute: Recompute) -> int:
-    """Return the FLOPs per token that the backward pass computes again."""
+    """Return the FLOPs per token that the backward pass recomputes."""
     once: Flops = flops(spec.model)
     if recompute == "blocks":
         return once.forward - once.logits
     if recompute == "none" or recompute not in spec.model.recomputes:
         return 0
     if recompute == "pattention":
-        return once.projections // 2 + once.norm  # the scores, not what they are mixed into
+        return once.projections // 2 + once.norm  # the scores, not the weighted sums
     assert_never(recompute)
 
 
 def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
-    """Return the seconds per step that a device's links are busy, at their full speed."""
+    """Return the seconds per step that a device's links are busy at full speed."""
     if machine.devices == 1:
         return 0.0
-    reduced = 4 * parameters(spec.model)  # float32 gradients, summed and given back, once a batch
+    reduced = 4 * parameters(spec.model)  # float32 gradients, reduced and gathered once per batch
     if chosen.sharding == "none":
         return 2 * _ring(reduced, machine.devices) / _bus(machine, machine.hosts)
     moved = chosen.accumulation(machine.rows(spec)) * _sharded_bytes(spec, machine)
@@ -189,21 +189,21 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
 
 
 def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
-    """Bytes that FSDP2 gathers and reduces in a micro-batch: blocks in the precision of the run for each pass,
-    embedding and final norm once in float32, all gradients back in float32."""
+    """Return the bytes that FSDP2 gathers and reduces per micro-batch: blocks in the precision of the run for each
+    pass, embedding and final norm once in float32, all gradients in float32."""
     everything, blocks = parameters(spec.model), non_embedding_parameters(spec.model)
     width = 2 if machine.precision == "bf16" else 4
     return 2 * width * blocks + 4 * (everything - blocks) + 4 * everything
 
 
 def _ring(count: float, members: int) -> float:
-    """Bytes that each member of a ring sends, to gather or to reduce `count` bytes."""
+    """Return the bytes that each member of a ring sends to gather or to reduce `count` bytes."""
     return count * (members - 1) / members
 
 
 def _bus(machine: Machine, hosts: int) -> float:
-    """Return the bytes per second along a ring of devices. Inside a host this is the speed of the links; between hosts
-    the network is shared by as many rings as a host has devices. Infinite if the device's file gives no speed."""
+    """Return the bytes per second along a ring of devices. Inside a host this is the speed of the links; between
+    hosts, as many rings as a host has devices share the network. It is infinite if the device's file gives no speed."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

@@ -1,4 +1,4 @@
-"""The predicted cost of a whole plan, and of all sizes of its schedule: by the chain, and each from scratch."""
+"""Predicted cost of a whole plan and of all sizes of its schedule, by the chain and from scratch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from tfscale.stage.spec import StageSpec
 
 @dataclass(frozen=True)
 class Family:
-    """Runs that are paid together."""
+    """A group of runs whose costs are summed."""
 
     title: str
     budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
-    """Budget of each size: `chain`, its stage; `base_tokens`, as many tokens as the chain's base; `cumulative_compute`,
-    what the chain has cost up to that size. `plan`: every stage that is planned, once; `left`: those that are not
-    done."""
+    """Budget of each size: `chain`, that of its stage; `base_tokens`, as many tokens as the chain's base;
+    `cumulative_compute`, the chain's compute up to that size; `plan`, every planned stage once; `left`, those that are
+    not done."""
     runs: tuple[Prediction, ...]
 
     @property
@@ -32,17 +32,17 @@ class Family:
 
     @property
     def seconds(self) -> float | None:
-        """One run after another."""
+        """Wall time of all runs, one after another; None if it is unknown for one of them."""
         return _sum([run.seconds for run in self.runs])
 
     @property
     def device_hours(self) -> float | None:
-        """Hours of all devices in all runs."""
+        """Device-hours of all runs."""
         return _sum([run.device_hours for run in self.runs])
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy of all boards in all runs."""
+        """Energy of all boards in all runs, in kWh."""
         return _sum([run.kilowatt_hours for run in self.runs])
 
     @property
@@ -57,12 +57,12 @@ def _sum(values: list[float | None]) -> float | None:
 
 
 def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Family]:
-    """The chain first; then every size from scratch, by family of models, at two budgets: the tokens of the chain's
-    base (the paper's 300B) for each, and the chain's cumulative compute up to it, all with one seed; last the plan as
-    it is.
+    """Return the groups of runs whose costs are compared: the chain; every size from scratch, by model family, at two
+    budgets, the tokens of the chain's base (the paper's 300B) and the chain's cumulative compute, with one seed; and
+    the plan itself.
 
     Args:
-        reckon: the prediction of one stage.
+        reckon: function that predicts one stage.
     """
     chain = plan.chain.stages
     found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in chain))]
@@ -84,7 +84,7 @@ def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Fami
 
 
 def _models(plan: Plan) -> Iterator[tuple[str, list[ModelConfig]]]:
-    """Each family of models that the schedule has for every size."""
+    """Yield each model family that the schedule has at every size, with its title."""
     experiment, corpus = plan.experiment, plan.corpus
     parts = list(experiment.schedule.stages.values())
     shapes = [part.transformer for part in parts if part.transformer is not None]

@@ -8,13 +8,13 @@ from tfscale.stage.layout import choose_layout, in_backward_faults, memory_of
 from tfscale.stage.spec import StageSpec
 
 Try = tuple[list[str], StageSpec, Machine]
-"""Overrides, and the stage and the machine with them."""
+"""Overrides, and the resulting stage and machine."""
 
 
 def cheapest_fix(spec: StageSpec, machine: Machine) -> list[str] | None:
-    """Return the overrides that would make a stage fit which does not: the first of a smaller micro-batch, sharding,
-    recomputation, more devices and updates in the backward pass that helps by itself, or as many of them together as it
-    takes, in that order, which is the order of what they cost. None: nothing but a larger device does."""
+    """Return the cheapest overrides with which a stage fits into memory, or None if only a larger device helps. In
+    order of cost, these are a smaller micro-batch, sharding, activation checkpointing, more devices, and updates in the
+    backward pass: the first one that suffices by itself, otherwise as many of them together as needed."""
     start: Try = ([], spec, machine)
     alone = (tried for way in _WAYS for tried in way(start))
     for overrides, changed, on in (*alone, *_together(start)):

@@ -1,4 +1,4 @@
-"""The devices that a plan is reckoned on: this machine's, measured, or those that `device=` names."""
+"""Devices for which a plan's cost is predicted: this machine's, measured, or those that `device=` names."""
 
 import math
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GIGA = 1e9
 HOST_DEVICES = 8
-"""Devices that a host is taken to hold at most."""
+"""Assumed maximum number of devices per host."""
 MANY = 10**6
 
 
@@ -30,29 +30,29 @@ class Machine(Hardware):
 
     name: str
     peak: float | None
-    """FLOP/s of a device's matrix products, in the precision of the run."""
+    """Peak FLOP/s of a device's matrix products in the precision of the run; None if unknown."""
     most: int = 1
-    """Devices that could be asked for."""
+    """Maximum number of devices that can be requested."""
     cluster: bool = False
     """True if devices are requested in whole hosts, as on a Slurm cluster."""
     measured: bool = True
     """True if the peak was measured just now, False if it is taken from the datasheet."""
     facts: DevicePart = field(default_factory=DevicePart)
-    """Datasheet, price and the assumed MFU."""
+    """Datasheet, price and assumed MFU of the device."""
     names: tuple[str, ...] = ()
     """Names of the device in environment.json."""
 
     @property
     def datasheet_peak(self) -> float | None:
-        """FLOP/s that model FLOPs utilisation is counted against; None for a device that conf/device does not know."""
+        """Peak FLOP/s that model FLOPs utilisation refers to; None if conf/device does not list the device."""
         return peak_of(self.facts, self.precision)
 
 
 def planned_machine(experiment: Experiment) -> Machine:
-    """Return the machine that `plan` counts with: the devices that `device=` names, otherwise those of this machine.
+    """Return the machine that `plan` predicts for: the devices that `device=` names, otherwise those of this machine.
 
     Raises:
-        UserFault: the devices asked for are not there, or cannot be counted.
+        UserFault: the requested devices are missing, or their number is unknown.
     """
     if experiment.device.names:
         return _named(experiment)
@@ -60,14 +60,14 @@ def planned_machine(experiment: Experiment) -> Machine:
 
 
 def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
-    """Return the machine that `run` would use: this one; for a cluster, which cannot be looked at from here, the
+    """Return the machine that `run` would use: this one, or for a cluster, which cannot be inspected from here, the
     devices that `device=` names, or unknown ones.
 
     Args:
-        timed: measures a CPU's peak, for which torch is imported; else it is None.
+        timed: True to measure a CPU's peak, which imports torch; otherwise the peak of a CPU is None.
 
     Raises:
-        UserFault: the devices asked for are not there.
+        UserFault: the requested devices are missing.
     """
     if experiment.launcher.kind == "slurm":
         return _named(experiment) if experiment.device.names else _unknown(experiment)
@@ -139,7 +139,7 @@ def _here(experiment: Experiment, timed: bool) -> Machine:
         return Machine(
             device=kind,
             name=f"CPU, {os.cpu_count()} cores",
-            memory=psutil.virtual_memory().total // devices,  # its processes share it, and its cores
+            memory=psutil.virtual_memory().total // devices,  # the processes share it, and the cores
             peak=_measured_peak(1024, kind, precision) / devices if timed else None,
             precision=precision,
             devices=devices,
@@ -173,7 +173,7 @@ def _cuda_devices() -> int:
 
 
 def _filled(part: DevicePart, known: DevicePart | None) -> DevicePart:
-    """Return the device's facts, with those that the user did not set taken from the table."""
+    """Return the device's facts, with those that the user did not set filled in from the table."""
     empty = [item.name for item in fields(part) if getattr(part, item.name) in (None, PeakPart())]
     return part if known is None else replace(part, **{name: getattr(known, name) for name in empty})
 
@@ -195,7 +195,7 @@ def _measured_peak(size: int, kind: str, precision: str) -> float:
 
 
 def _matmul_rate(square: "torch.Tensor") -> float:
-    """FLOP/s of the fastest of five products of a square matrix with itself."""
+    """Return the FLOP/s of the fastest of five products of a square matrix with itself."""
     best = math.inf
     for _ in range(5):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Checks before a plan is run, and notes about its prediction."""
+"""Checks before a plan is run, and notes on its prediction."""
 
 import os
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from tfscale.stage.spec import StageSpec
 from tfscale.text import duration, gigabytes
 
 LONGEST_CPU_SECONDS = 30 * 86_400
-"""A plan that would take a CPU longer than this is refused unless launcher.device=cpu insists."""
+"""Longest time in seconds that a plan may take on a CPU without launcher.device=cpu."""
 SLOWEST_CPU = 1e9
-"""FLOP/s that any CPU trains with: what is short even then needs no look at its speed."""
+"""Lower bound on a CPU's training speed in FLOP/s: a plan that is short even then is not timed."""
 
 
 def preflight(plan: Plan) -> list[Fault | str]:
-    """Return what keeps a plan from being run here, each fault with its fix. Nothing is written."""
+    """Return the faults that prevent a plan from running here, each with its fix. Nothing is written."""
     told: list[Fault | str] = [*_missing(plan.corpus), *_unwritable(plan.runs)]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
@@ -45,7 +45,7 @@ def preflight(plan: Plan) -> list[Fault | str]:
 
 
 def files_amiss(experiment: Experiment) -> list[Fault]:
-    """Return faults that show before there is a plan: a missing corpus, a runs folder that cannot be written."""
+    """Return faults that can be found before a plan is made: a missing corpus or a runs folder that is not writable."""
     try:
         missing = _missing(corpus_of(experiment))
     except UserFault as fault:
@@ -77,7 +77,7 @@ def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speed
 
 
 def shortage(spec: StageSpec, prediction: Prediction) -> str:
-    """Return the message that a stage does not fit, with the settings that would make it fit."""
+    """Return a message that a stage does not fit into memory, with the settings that would make it fit."""
     machine, layout = prediction.machine, prediction.layout
     assert machine.memory is not None
     held = f"launcher.micro_batch={spec.run.micro_batch}" if spec.run.micro_batch else f"{layout.micro_batch} at a time"
@@ -91,7 +91,7 @@ def shortage(spec: StageSpec, prediction: Prediction) -> str:
 
 
 def remarks(plan: Plan, machine: Machine) -> list[str]:
-    """Return notes on what a prediction leaves out or assumes."""
+    """Return notes on the omissions and assumptions of a prediction."""
     said = []
     if machine.memory is None:
         said.append(

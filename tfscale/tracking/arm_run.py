@@ -1,4 +1,4 @@
-"""The run of one arm, the parent of its stages' runs."""
+"""Run of one arm, the parent of its stages' runs."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,8 +14,8 @@ from tfscale.tracking.stage_run import StageRun, status_of
 
 @dataclass(frozen=True)
 class ArmRun:
-    """A run with the ends of an arm's stages over compute and, where each stage continues the one before, their common
-    curve."""
+    """A run with the final values of an arm's stages over compute and, if each stage continues the one before, their
+    common curve."""
 
     arm: Arm
     colour: str
@@ -38,12 +38,12 @@ class ArmRun:
         return [path for run in self.stage_runs() for path in run.sources()]
 
     def contents(self) -> Contents | None:
-        # Whether it is done is asked first, so that a finished stage lacks no event.
+        # Completion is checked before the events are read, so that a finished stage lacks no event.
         begun = [(run, done, events) for run, done, events in self._read() if events]
         if not begun:
             return None
         points = [point for run, done, events in begun if done for point in end_points(events, run.evaluations())]
-        points.sort(key=lambda point: point.time)  # a stage that ends later must not come before one already sent
+        points.sort(key=lambda point: point.time)  # a stage that ends later must not come before one that has been sent
         if self._is_one_lineage():
             points += [point for _, _, events in begun for point in curve_points(events)]
         statuses = [status_of(done, events) for _, done, events in begun]
@@ -52,21 +52,20 @@ class ArmRun:
         return Contents(status, min(times), max(times), points)
 
     def stage_runs(self) -> list[StageRun]:
-        """Return the runs of its stages."""
+        """Return the runs of the arm's stages."""
         return [StageRun(self.arm, stage, self.colour) for stage in self.arm.stages]
 
     def _read(self) -> list[tuple[StageRun, bool, list[Event]]]:
         return [(run, is_done(run.stage), run.events()) for run in self.stage_runs()]
 
     def _is_one_lineage(self) -> bool:
-        """Return True if each stage continues the one before it. Independent stages have one curve each and none in
-        common."""
+        """Return True if each stage continues the one before. Independent stages have no common curve."""
         stages = self.arm.stages
         return all(child.spec.parent == parent.key for parent, child in pairwise(stages))
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:
-    """Return an arm's status from its stages': it runs while one of them does, and between two of them."""
+    """Return the status of an arm from those of its stages. It is running while a stage runs and between two stages."""
     for status in ("running", "failed", "killed"):
         if status in statuses:
             return status

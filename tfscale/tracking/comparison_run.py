@@ -1,4 +1,4 @@
-"""The run that holds the comparison of all arms: its figures, tables and report."""
+"""Run with the comparison of all arms: its figures, tables and report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,10 @@ from tfscale.tracking.runs import ARM_KEY, ROLE, About, Artifact, Contents
 
 @dataclass(frozen=True)
 class ComparisonRun:
-    """A run that holds the files of a comparison's folder and shows its table."""
+    """A run that contains the files of a comparison's folder and shows its table."""
 
     chain: Arm
-    """The arm that the comparison is about."""
+    """Chain that the other arms are compared with."""
     folder: Path
 
     def about(self) -> About:

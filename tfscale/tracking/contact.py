@@ -1,4 +1,4 @@
-"""One process's knowledge of what an experiment at a tracker has, by which each value is sent exactly once."""
+"""Record of a tracker's known contents of an experiment, with which a process sends each value exactly once."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
@@ -12,8 +12,8 @@ Stamp = tuple[str, int, int]
 
 
 class Contact:
-    """A connection and what each of its runs has. After a fault it is no longer known what has arrived, and a new
-    contact must be made."""
+    """A connection and the known contents of its runs. After a fault it is unknown what has arrived, and a new contact
+    must be made."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -21,14 +21,14 @@ class Contact:
         self._files: dict[tuple[str, Path], Stamp | None] = {}
 
     def run_ids(self) -> set[str]:
-        """Return the ids of all runs of the experiment."""
+        """Return the IDs of all runs of the experiment."""
         return self._sink.run_ids()
 
     def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
-        """Send what is missing of a run, except its files; its status last, so that a finished run has all its values.
+        """Send the missing parts of a run, except files; the status last, so that a finished run has all its values.
 
         Returns:
-            The run's id, and the number of values sent.
+            The run's ID and the number of values sent.
         """
         run_id = self._sink.open(about, contents, parent)
         if run_id not in self._held:
@@ -40,7 +40,7 @@ class Contact:
         return run_id, len(missing)
 
     def send_files(self, run_id: str, files: Iterable[Artifact]) -> None:
-        """Send the files of a run that are new or have changed since this contact has sent them."""
+        """Send the files of a run that are new or have changed since this contact sent them."""
         for file in files:
             now = stamp(file.path)
             if now is None or self._files.get((run_id, file.path)) != now:
@@ -59,7 +59,7 @@ class Contact:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """Return what changes when a file does; None for a file that is gone."""
+    """Return a stamp that changes when a file changes; None if the file is missing."""
     try:
         stat = path.stat()
     except FileNotFoundError:

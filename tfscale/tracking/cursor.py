@@ -1,6 +1,6 @@
-"""A file beside the runs that says what a tracker has been sent, so that it need not be asked.
+"""Cursor: a file in the runs folder that records what a tracker has been sent, so that the tracker need not be asked.
 
-The tracker itself says what it has: a cursor that is lost, or older than the tracker, costs time and nothing else.
+The tracker itself is authoritative: a cursor that is lost or older than the tracker costs only time.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ class Sent:
 
     run_id: str
     mark: str
-    """Digest of the run's sources as they were then."""
+    """Digest of the run's sources at the time of sending."""
 
 
 class Cursor:
-    """The runs of one experiment that have arrived at one tracker, by identity."""
+    """A record of the runs of one experiment that have arrived at one tracker, by identity."""
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         name = hashlib.sha256(f"{tracker.uri}\n{experiment}".encode()).hexdigest()[:16]
@@ -33,8 +33,7 @@ class Cursor:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Wait until no other process syncs the same, and read what is on disk. A file that cannot be read counts as
-        missing."""
+        """Wait until no other process syncs the experiment, and read the file. An unreadable file counts as missing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_suffix(".lock")):
             try:
@@ -45,5 +44,5 @@ class Cursor:
             yield
 
     def write(self) -> None:
-        """Replace what is on disk."""
+        """Replace the file on disk."""
         write_json(self.path, {**self._head, "runs": {identity: asdict(sent) for identity, sent in self.sent.items()}})

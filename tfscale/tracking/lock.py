@@ -1,4 +1,4 @@
-"""A lock that one process holds at a time."""
+"""File lock that only one process holds at a time."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait for the lock on `path`, which is created if it is missing, and hold it. It ends with its process."""
+    """Wait for the lock on `path`, which is created if missing, and hold it. The lock ends with its process."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

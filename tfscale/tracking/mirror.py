@@ -1,4 +1,4 @@
-"""The mirror that runs beside training: a thread that brings a tracker up to date every few seconds."""
+"""Mirror that runs during training: a thread that brings a tracker up to date every few seconds."""
 
 from collections.abc import Iterable
 from threading import Event, Thread
@@ -13,13 +13,13 @@ _LONGEST_WAIT = 300.0
 class Mirror:
     """A thread that mirrors arms to a tracker until it is stopped.
 
-    A tracker that is away is tried again, ever less often, and is brought up to date when it is back.
+    An unreachable tracker is tried again at increasing intervals, and is brought up to date when it is back.
     """
 
     def __init__(self, tracker: Tracker, experiment: str, arms: Iterable[Arm], seconds: float = 5.0) -> None:
         """
         Args:
-            experiment: the schedule's name.
+            experiment: name of the schedule.
             seconds: time between two syncs.
         """
         self.fault: str | None = None
@@ -33,20 +33,20 @@ class Mirror:
         self._thread = Thread(target=self._run, name="tracking mirror", daemon=True)
 
     def start(self) -> None:
-        """Begin, and return at once."""
+        """Start the thread and return immediately."""
         self._thread.start()
 
     def stop(self, timeout: float) -> str | None:
-        """Sync for the last time and end.
+        """Sync one last time and end the thread.
 
         Args:
             timeout: longest wait in seconds.
 
         Returns:
-            None if everything has arrived, else why not.
+            None if everything has arrived, otherwise the reason why not.
 
         Raises:
-            Exception: a bug of the mirror, kept until now so that training continued.
+            Exception: the mirror failed with a bug earlier; it is raised only here so that training continues.
         """
         self._stopping.set()
         self._thread.join(timeout)

@@ -1,4 +1,4 @@
-"""The measurements of a stage, as values of metrics over tokens or over compute."""
+"""Measurements of a stage, as values of metrics over tokens or over compute."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -18,24 +18,24 @@ Over = Literal["tokens", "flops"]
 
 
 class Point(NamedTuple):
-    """One value of one metric."""
+    """A value of a metric."""
 
     name: str
     over: Over
     at: float
-    """Tokens or model FLOPs of the lineage up to here, as `over` says."""
+    """Tokens or model FLOPs of the lineage up to this point, depending on `over`."""
     value: float
     time: int
-    """Milliseconds since 1970."""
+    """Time in milliseconds since 1970."""
 
     @property
     def is_of_model(self) -> bool:
-        """True for what is measured of a finished stage's model."""
+        """True if the value is a measurement of a finished stage's model."""
         return self.name.startswith((_FINAL, _EVALUATED)) and self.over == "tokens"
 
 
 def is_evaluation(name: str) -> bool:
-    """Return True for what `tfscale eval` measures, which it may measure again."""
+    """Return True if `tfscale eval` measures the metric, which it may do repeatedly."""
     return name.startswith(_EVALUATED)
 
 
@@ -47,7 +47,7 @@ def stage_points(events: Iterable[Event]) -> list[Point]:
         if event["event"] in _PREFIXES:
             for name, value in _measurements(event):
                 point = _point(name, "tokens", value, event)
-                points.setdefault((name, point.at), point)  # an evaluation and a log line share their totals
+                points.setdefault((name, point.at), point)  # an evaluation and a log line have totals in common
     return [*points.values(), *_system_points(events), *curve_points(events)]
 
 
@@ -58,7 +58,7 @@ def curve_points(events: Iterable[Event]) -> list[Point]:
 
 
 def end_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
-    """Yield, over compute, a finished stage's last validation perplexity and what `tfscale eval` has measured, except
+    """Yield, over compute, a finished stage's last validation perplexity and the results of `tfscale eval`, except
     standard errors."""
     for event in _last(events):
         yield _point(FINAL_PERPLEXITY, "flops", event["perplexity"], event)
@@ -66,8 +66,8 @@ def end_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -
 
 
 def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
-    """Yield, over tokens, what a finished stage's model has reached and what it has cost with its parents, final/*, and
-    what `tfscale eval` has measured, eval/NAME/MEASURE."""
+    """Yield, over tokens, the final measures of a finished stage's model and its cost, parents included, as final/*,
+    and the results of `tfscale eval` as eval/NAME/MEASURE."""
     for event in _last(events):
         for name, value in event.items():
             if (name in MEASURES or name.startswith("total_")) and value is not None:
@@ -76,7 +76,7 @@ def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]])
 
 
 def milliseconds(seconds: float) -> int:
-    """Return whole milliseconds."""
+    """Return a time in seconds as whole milliseconds."""
     return int(seconds * 1000)
 
 
@@ -97,7 +97,7 @@ def _measurements(event: Event) -> Iterator[tuple[str, float]]:
 
 
 def _system_points(events: Iterable[Event]) -> Iterator[Point]:
-    """Yield what the devices did. Rates are per device, between two log lines."""
+    """Yield measurements of the devices. Rates are per device, between two log lines."""
     logged = [event for event in events if event["event"] == "train"]
     for event in logged:
         if event.get("tokens_per_second") is not None:

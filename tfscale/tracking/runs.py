@@ -1,4 +1,4 @@
-"""Runs as a tracker should hold them: an arm, each of its stages as a child, and the comparison of all arms."""
+"""Contents of a tracker's runs: an arm, each of its stages as a child, and the comparison of all arms."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,13 @@ class About:
     """The description of a run, which is known before the run begins."""
 
     name: str
-    """The name that is shown."""
+    """Displayed name of the run."""
     tags: dict[str, str]
-    """Tags with which a run can be found, its identity among them."""
+    """Tags with which the run can be found, including its identity."""
     colour: str | None = None
-    """Suggested colour in charts, #RRGGBB."""
+    """Suggested colour in charts, as #RRGGBB."""
     note: str = ""
-    """Description, in Markdown."""
+    """Description of the run, in Markdown."""
 
     @property
     def identity(self) -> str:
@@ -42,27 +42,27 @@ class About:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The data set that a stage reads."""
+    """The dataset that a stage reads."""
 
     name: str
     fingerprint: str
     source: str
     """Source of the corpus, as JSON."""
     profile: str
-    """JSON: documents and tokens of its splits."""
+    """Numbers of documents and tokens of the splits, as JSON."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A finished stage's weights, which are not copied."""
+    """The model of a finished stage, whose weights are not copied."""
 
     name: str
     family: str
     tags: dict[str, str]
-    """Tags with which the model can be found, the stage's key among them."""
+    """Tags with which the model can be found, including the stage's key."""
     params: dict[str, str]
     step: int
-    """Tokens of the lineage."""
+    """Number of training tokens of the lineage."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class Artifact:
 
     path: Path
     kept_back: Sequence[str] = ()
-    """Fields of its JSON object that are left out; none: the file is mirrored as it is."""
+    """Fields of the file's JSON object that are left out; if empty, the file is mirrored unchanged."""
 
     def content(self) -> bytes:
-        """Return what is mirrored.
+        """Return the content to mirror.
 
         Raises:
-            ValueError: fields have to be left out and the file is not a JSON object.
+            ValueError: fields have to be left out, but the file is not a JSON object.
         """
         if not self.kept_back:
             return self.path.read_bytes()
@@ -90,30 +90,30 @@ class Contents:
 
     status: Status
     start: int
-    """Milliseconds since 1970, like all times here."""
+    """Start time in milliseconds since 1970, like all times here."""
     end: int
     points: list[Point] = field(default_factory=list)
     files: Sequence[Artifact] = ()
     params: dict[str, str] = field(default_factory=dict)
-    """Settings that never change."""
+    """Settings of the run, which never change."""
     corpus: Corpus | None = None
-    """Corpus that the run reads. None: it reads none."""
+    """Corpus that the run reads; None if it reads none."""
     model: Model | None = None
-    """The finished stage's model. None: the run has not finished, or is not that of a stage."""
+    """Model of the finished stage; None if the run has not finished or is not that of a stage."""
 
 
 class Run(Protocol):
-    """A run as a tracker should hold it."""
+    """A source of a tracker's run."""
 
     def about(self) -> About:
-        """Return what it is."""
+        """Return the description of the run."""
 
     def sources(self) -> list[Path]:
-        """Return the files that it is read from and that exist; empty: it has not begun."""
+        """Return the existing files that the run is read from; empty if it has not begun."""
 
     def contents(self) -> Contents | None:
-        """Return what it holds; None while there is no whole event.
+        """Return the contents of the run; None while there is no complete event.
 
         Raises:
-            UserFault: a file of its folder is not what tfscale wrote.
+            UserFault: a file in its folder is not what tfscale wrote.
         """

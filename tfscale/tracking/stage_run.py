@@ -1,4 +1,4 @@
-"""The run of one stage, as part of one arm."""
+"""Run of one stage, as part of one arm."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Cont
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
     STAGE_FILE: how.STAGE, GROWTH_FILE: (), ENVIRONMENT_FILE: how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
 }  # fmt: skip
-"""Files of a stage's folder that are mirrored, each with the fields that stay on the machine."""
+"""Files of a stage's folder that are mirrored, each with the fields that are not sent."""
 _ENDS: Mapping[str, Status] = {"preempted": "killed", "failed": "failed"}
 
 
@@ -64,11 +64,11 @@ class StageRun:
         )
 
     def events(self) -> list[Event]:
-        """Return what led to the stage's present weights; empty if it has not begun."""
+        """Return the events that led to the stage's current weights; empty if it has not begun."""
         return read_events(self.stage.path)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Return what the stage's model has been measured on since it finished."""
+        """Return the evaluations of the stage's model since it finished."""
         return read_evaluations(self.stage.path)
 
     def _files(self) -> list[Artifact]:
@@ -78,7 +78,7 @@ class StageRun:
     def _params(self) -> dict[str, str]:
         what = what_of(self.stage.spec)
         if self.stage.spec.ending is not None:
-            del what["tokens"]  # a parameter never changes, and a rule has yet to decide
+            del what["tokens"]  # a parameter never changes, but an ending rule may still decide this one
         return dict(_flat(what)) | {"parameters": str(parameters(self.stage.spec.model))}
 
     def _own_tags(self) -> dict[str, str]:
@@ -110,7 +110,7 @@ class StageRun:
 
 
 def corpus_of(stage: Stage) -> Corpus:
-    """Return the corpus of a stage, without its figures where it is not on this disk."""
+    """Return the corpus of a stage, without its numbers if it is not on this disk."""
     try:
         manifest = read_manifest(stage.path / stage.spec.run.data_dir)
     except DataError:
@@ -128,7 +128,7 @@ def status_of(done: bool, events: list[Event]) -> Status:
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield nested values with their dotted names, leaving out None."""
+    """Yield the dotted name and the text of each nested value, except None."""
     if isinstance(values, Mapping):
         for name, value in values.items():
             yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))

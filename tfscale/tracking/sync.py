@@ -1,4 +1,4 @@
-"""Bringing a tracker up to date with the stage folders."""
+"""Synchronization of a tracker with the stage folders."""
 
 import hashlib
 import json
@@ -18,39 +18,39 @@ from tfscale.tracking.runs import About, Run
 from tfscale.tracking.tracker import Tracker, TrackingError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours of the arms, the chain's first: those of the comparison's figures."""
+"""Colours of the arms, the chain's first, as in the comparison's figures."""
 
 Family = tuple[Run, Sequence[Run]]
 """A run and its children."""
 
 
 class Session:
-    """Syncs of one experiment with one tracker.
+    """A session that syncs one experiment with one tracker.
 
-    Doing it twice changes nothing, whatever happened in between: a crash, a lost cursor, a lost store.
+    Syncs are idempotent, also after a crash or if the cursor or the store is lost.
     """
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         """
         Args:
-            experiment: the schedule's name.
+            experiment: name of the schedule.
         """
         self._tracker, self._experiment = tracker, experiment
         self._cursor = Cursor(tracker, experiment)
         self._contact: Contact | None = None
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
-        """Send whatever the tracker lacks of arms and their stages. It is not connected to when it lacks nothing.
+        """Send everything that the tracker lacks of the arms and their stages; connect only if it lacks something.
 
         Args:
-            arms: the chain first.
-            comparison: the folder of their comparison, which may not exist yet.
+            arms: arms of the experiment, the chain first.
+            comparison: folder of the arms' comparison, which may not exist yet.
 
         Returns:
             The number of values sent.
 
         Raises:
-            TrackingError: the tracker cannot be reached, or refuses. Part may have been sent; the next sync sends the
+            TrackingError: the tracker cannot be reached, or refuses. A part may have been sent; the next sync sends the
                 rest.
         """
         try:
@@ -64,7 +64,7 @@ class Session:
             self._contact = None
         elif all(self._has_arrived(turn) for turn in self._turns(families)):
             return 0
-        contact, self._contact = self._contact or self._connect(), None  # dropped, unless all goes well
+        contact, self._contact = self._contact or self._connect(), None  # dropped unless everything succeeds
         faults: list[TrackingError] = []
         try:
             sent = sum(self._send(contact, turn, faults) for turn in self._turns(families))
@@ -83,7 +83,7 @@ class Session:
         return contact
 
     def _turns(self, families: Sequence[Family]) -> Iterator["_Turn"]:
-        """Yield the runs, each child after its parent's turn, for it needs the id of its parent's run."""
+        """Yield the runs to send, each child after its parent, because a child needs the ID of its parent's run."""
         for parent, children in families:
             turn = _turn(parent, None)
             yield turn
@@ -96,7 +96,7 @@ class Session:
         return turn.mark is None or (sent is not None and sent.mark == turn.mark)
 
     def _send(self, contact: Contact, turn: "_Turn", faults: list[TrackingError]) -> int:
-        """Send a run; what cannot be read, and files that cannot be sent, hold up no other run."""
+        """Send a run; return the number of values sent. Faults in its contents or files do not stop other runs."""
         if turn.mark is None or self._has_arrived(turn):
             return 0
         try:
@@ -109,7 +109,7 @@ class Session:
         with self._faults():
             run_id, sent = contact.send(turn.about, contents, turn.parent)
         try:
-            with self._faults(f"files of {turn.about.name}, "):  # they may be kept elsewhere, with other credentials
+            with self._faults(f"files of {turn.about.name}, "):  # files may be stored elsewhere, with other credentials
                 contact.send_files(run_id, contents.files)
         except TrackingError as fault:
             faults.append(fault)
@@ -119,7 +119,7 @@ class Session:
 
     @contextmanager
     def _faults(self, what: str = "") -> Iterator[None]:
-        """Turn whatever a tracker and its client library raise into a TrackingError."""
+        """Convert any exception of a tracker and its client library into a TrackingError."""
         try:
             yield
         except Exception as error:
@@ -129,14 +129,14 @@ class Session:
 
 @dataclass(frozen=True)
 class _Turn:
-    """A run whose turn it is to be sent."""
+    """A run that is to be sent."""
 
     run: Run
     about: About
     parent: str | None
-    """Id of the parent's run."""
+    """ID of the parent's run; None if there is no parent or it has not been sent."""
     mark: str | None
-    """Changes with everything that is sent; None while the run has not begun. No measurement is read for it."""
+    """Digest, made without reading measurements, that changes with everything sent; None before the run begins."""
 
 
 def _turn(run: Run, parent: str | None) -> _Turn:

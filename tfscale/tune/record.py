@@ -1,4 +1,4 @@
-"""The record of learning-rate tuning: its findings and its cost."""
+"""Record of a learning-rate tuning: its findings and its cost."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -68,7 +68,7 @@ def _finite(loss: float | None) -> float | None:
 
 
 def spent(findings: Iterable[Finding]) -> Totals:
-    """Return what all runs of the sweeps have cost so far without what they grew out of; those that diverged count."""
+    """Return the cost so far of all runs of the sweeps, diverged ones included and their parents excluded."""
     stages = {stage.key: stage for finding in findings for trial in finding.trials for stage in trial.stages}
     return sum(map(_cost, stages.values()), Totals(joules=0.0))
 

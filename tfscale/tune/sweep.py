@@ -1,4 +1,4 @@
-"""The choice of a learning rate from a sweep: the rates to try, the best one, and its place in the range."""
+"""Choice of a learning rate by a sweep: the rates to try, the best one, and its place in the range."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,26 +7,26 @@ from itertools import pairwise
 from typing import Literal
 
 Place = Literal["interior", "lowest", "highest"]
-"""`interior`: both neighbours are worse. `lowest`, `highest`: the best rate is at the edge of the range, and a better
-one may be beyond it."""
+"""Place of the best rate in the range: `interior` if both neighbours are worse; `lowest` or `highest` if it is at an
+edge, so that a better rate may be beyond it."""
 
 DIGITS = 3
-"""Significant digits of a candidate rate, so that it is short to write."""
+"""Number of significant digits of a candidate rate, so that it is short to write."""
 
 CLOSEST = 1.01
-"""Smallest ratio of neighbouring rates, so that they still differ when they are rounded."""
+"""Smallest ratio of neighbouring rates, so that they still differ after rounding."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The candidates for every learning rate."""
+    """Settings of the sweep over each learning rate."""
 
     factors: tuple[float, ...]
     """Multiples of the current rate, ascending."""
     further: int
-    """Number of rates beyond that range that may be tried while the best is at its edge."""
+    """Number of further rates that may be tried beyond the range while the best rate is at its edge."""
     seeds: int
-    """Runs per candidate with different random seeds; their mean counts."""
+    """Number of runs per candidate, with different random seeds; their mean loss is compared."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Choice:
 
 
 def factors_of(text: str) -> tuple[tuple[float, ...], list[str]]:
-    """Parse factors such as `0.5,1,2`; return them ascending, and the faults."""
+    """Parse factors such as `0.5,1,2`; return them in ascending order, with the faults."""
     factors, faults = [], []
     for each in text.split(","):
         try:
@@ -61,7 +61,7 @@ def factors_of(text: str) -> tuple[tuple[float, ...], list[str]]:
 
 
 def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
-    """Return the faults in the number of runs of a sweep."""
+    """Return the faults in the numbers of runs of a sweep."""
     faults = []
     if sweep.further < 0:
         faults.append(f"--further {sweep.further}: rates beyond the range, at least 0")
@@ -71,12 +71,12 @@ def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
 
 
 def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
-    """Return the rates to try first, ascending."""
+    """Return the rates to try first, in ascending order."""
     return tuple(rate if factor == 1 else _rounded(rate * factor) for factor in sorted(factors))
 
 
 def choose(losses: Mapping[float, float]) -> Choice:
-    """Return the rate with the lowest loss; of equal ones the lowest rate."""
+    """Return the rate with the lowest loss; of rates with equal losses, the lowest."""
     rates = sorted(losses)
     best = min(rates, key=lambda rate: (losses[rate], rate))
     place: Place = "lowest" if best == rates[0] else "highest" if best == rates[-1] else "interior"
@@ -84,8 +84,8 @@ def choose(losses: Mapping[float, float]) -> Choice:
 
 
 def beyond(losses: Mapping[float, float]) -> float | None:
-    """Return the next rate to try: beyond the edge if the best one is there, by the ratio of the last two. None if the
-    best is interior, or the next one would be out of bounds."""
+    """Return the next rate to try, or None if the best rate is interior or the next would be out of bounds. If the best
+    rate is at an edge, the next is beyond it by the ratio of the last two rates."""
     rates, place = sorted(losses), choose(losses).place
     if place == "interior":
         return None
@@ -95,7 +95,7 @@ def beyond(losses: Mapping[float, float]) -> float | None:
 
 
 def is_rate(rate: float) -> bool:
-    """Return whether a number is plausible as a learning rate."""
+    """Return True if a number is plausible as a learning rate."""
     return 1e-30 < rate < 1e30
 
 

@@ -1,9 +1,9 @@
-"""Tuning: the learning rates of a plan, and the runs that find the best ones.
+"""Tuning of a plan's learning rates: the rates, and the runs that find the best values.
 
 Every run is an ordinary stage. It differs from a stage of the plan in three ways: its learning rate; the validation
-tokens, which follow those of the plan; and its seed and order of the data, which no replicate of the plan has. So no
-rate is chosen by a number that is reported later. The state of a tuning is read from its stages' folders, so a tuning
-that was stopped continues where it was.
+tokens, which follow those of the plan; and its seed and data order, which no replicate of the plan has. Thus no rate is
+chosen by a number that is reported later. The state of a tuning is read from its stages' folders, so a tuning that was
+stopped can be resumed.
 """
 
 import hashlib
@@ -28,27 +28,27 @@ class Tunable:
     """A learning rate in the configuration."""
 
     key: str
-    """The setting, such as schedule.stages.stage2.lr."""
+    """Name of the setting, such as schedule.stages.stage2.lr."""
     rate: float
-    """Current value of the setting; optim.lr if it has none."""
+    """Current value of the setting; optim.lr if it is not set."""
     trains: tuple[tuple[str, str], ...]
-    """Arm and size of every stage that is trained at it. Their mean loss counts."""
+    """Arm and size of every stage that is trained at this rate; their mean loss is compared."""
     after: tuple[str, ...]
-    """Keys of the rates that are chosen before, because these stages grow out of theirs."""
+    """Keys of the rates that must be chosen first, because this rate's stages grow from theirs."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate rate for one tunable: a stage for each of its places and seeds."""
+    """A candidate rate of a tunable, with one stage per arm, size and seed."""
 
     rate: float
     stages: tuple[Stage, ...]
     ancestors: tuple[Stage, ...]
-    """Stages that they grow out of, parents before children."""
+    """Stages that the trial's stages grow from, parents before children."""
 
     @property
     def loss(self) -> float | None:
-        """Mean of the last validation losses; inf as soon as one run diverged; None while some are not done."""
+        """Mean of the last validation losses; inf if any run diverged; None while runs are unfinished."""
         losses = [last_loss(stage) for stage in self.stages]
         if math.inf in losses:
             return math.inf
@@ -57,7 +57,7 @@ class Trial:
 
     @property
     def left(self) -> list[Stage]:
-        """Stages to train before its loss is known, parents before children."""
+        """Stages that must be trained before the loss is known, parents before children."""
         return [stage for stage in (*self.ancestors, *self.stages) if not is_done(stage)]
 
 
@@ -69,20 +69,20 @@ class Finding:
     trials: tuple[Trial, ...]
     """Trials in ascending order of their rates."""
     choice: Choice | None
-    """The chosen rate. None while some trials have not run."""
+    """Chosen rate; None while trials are unfinished."""
 
 
 class Tuning:
-    """The sweeps over the rates of some of a plan's arms."""
+    """A tuning: the sweeps over the learning rates of some of a plan's arms."""
 
     def __init__(self, plan: Plan, arms: Sequence[str], sweep: Sweep) -> None:
         self.plan, self.arms, self.sweep = plan, tuple(arms), sweep
         self.experiment = _apart(plan.experiment, sweep.seeds)
-        """The plan's experiment, on other validation tokens and with other seeds."""
+        """Experiment of the plan with other validation tokens and other seeds."""
         self.tunables = tuple(tunables(plan, arms))
 
     def findings(self) -> list[Finding]:
-        """Return the state of every sweep, in the order of the tunables. Those that wait for another are left out."""
+        """Return the state of every sweep, in the order of the tunables. Sweeps that wait for another are left out."""
         found: dict[str, Finding] = {}
         for tunable in self.tunables:
             before = chosen(found[key] for key in tunable.after if key in found)
@@ -91,7 +91,7 @@ class Tuning:
         return list(found.values())
 
     def plan_of(self, findings: Sequence[Finding]) -> Plan:
-        """Return the trials as a plan's arms, to show and track their training."""
+        """Return a plan whose arms are the trials, to show and track their training."""
         arms = list(_arms(findings))
         seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds)
         replicates = tuple(
@@ -101,7 +101,7 @@ class Tuning:
 
     @property
     def key(self) -> str:
-        """Identity of the tuning: a hash of the tunables, the sweep, and the stages at the current rates."""
+        """Hash that identifies the tuning, made of the tunables, the sweep, and the stages at the current rates."""
         stages = [stage.key for stage in make_plan(self.experiment).stages]
         what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
@@ -134,7 +134,7 @@ class Tuning:
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
     """Yield the learning rates at which stages of these arms are trained, each once, the chain's first. The stages that
-    are trained at a rate, or depend on it, are found by changing it."""
+    are trained at a rate or depend on it are found by changing the rate."""
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_rates(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}
@@ -156,12 +156,12 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 
 def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Yield every learning rate that a schedule can set, and its current value."""
+    """Yield the key and the current value of every learning rate that a schedule can set."""
     usual = experiment.optim.lr
     for number, (name, part) in enumerate(experiment.schedule.stages.items()):
         stage = f"schedule.stages.{name}"
         yield f"{stage}.lr", part.lr or usual
-        if number:  # the first stage is from scratch already
+        if number:  # the first stage is already trained from scratch
             yield f"{stage}.scratch_lr", part.scratch_lr or usual
         if part.transformer is not None:
             yield f"{stage}.transformer.lr", part.transformer.lr or usual
@@ -169,8 +169,9 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Yield the rates of arms that have their own: those that set one, and those that grow beside the chain, which
-    would otherwise share the chain's rates or those of Transformers from scratch. The default is the last size's."""
+    """Yield the key and the value of each arm's own rate: for arms that set one, and for arms of a kind with
+    `own_rate`, which would otherwise share the rates of the chain or of Transformers from scratch. The default is the
+    last size's."""
     last = list(experiment.schedule.stages.values())[-1]
     for name, arm in experiment.baseline.arms.items():
         if arm.lr is not None or arm_kind(arm.kind).own_rate:
@@ -179,7 +180,7 @@ def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def with_rates(experiment: Experiment, rates: Mapping[str, float]) -> Experiment:
-    """Return the experiment with other learning rates, by key."""
+    """Return the experiment with the learning rates replaced by `rates`, by key."""
     for key, rate in rates.items():
         experiment = _with(experiment, key.split("."), rate)
     return experiment
@@ -193,7 +194,7 @@ def _with(part: Any, path: Sequence[str], value: float) -> Any:
 
 
 def _apart(experiment: Experiment, seeds: int) -> Experiment:
-    """Return the experiment on the validation tokens after its own, with seeds that none of its replicates has."""
+    """Return the experiment with the validation tokens that follow its own and with seeds of no replicate."""
     data = experiment.data
     return replace(
         experiment,
@@ -230,7 +231,7 @@ def _arms(findings: Iterable[Finding]) -> Iterator[Arm]:
 
 
 def diverged(stage: Stage) -> bool:
-    """Return whether its training ended with a non-finite loss or gradient."""
+    """Return True if training of the stage ended with a non-finite loss or gradient."""
     match read_events(stage.path)[-2:]:
         case [{"event": "non_finite"}, {"event": "end", "reason": "failed"}]:
             return True
@@ -238,7 +239,7 @@ def diverged(stage: Stage) -> bool:
 
 
 def last_loss(stage: Stage) -> float | None:
-    """Return the last validation loss; inf if it diverged, None if it is not known yet."""
+    """Return the last validation loss of a stage; inf if it diverged, None if it is not known yet."""
     if is_done(stage):
         loss = read_result(stage.path).evaluation.loss
         return loss if math.isfinite(loss) else math.inf

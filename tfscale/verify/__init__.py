@@ -1,6 +1,6 @@
-"""Verification: read everything that a plan's stages have written, and compare the files with each other.
+"""Verification of a plan: reads all files that its stages have written and compares them with each other.
 
-An error in reading a damaged file is a finding too. Nothing is written, and stages that are being trained may be read.
+An error in reading a damaged file is also a finding. Nothing is written, and stages in training may be verified.
 """
 
 from tfscale.verify.plan import Amount, amount, set_aside, verify_plan

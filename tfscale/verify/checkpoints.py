@@ -1,4 +1,4 @@
-"""Verification of a stage's checkpoints: whole, with its model and its totals."""
+"""Verification of a stage's checkpoints: each must be complete, with the right model and totals."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, guarded, words
 
 
 def verify_checkpoints(this: StageFolder) -> Check[None]:
-    """Check that the final checkpoint exists, and that each one matches its manifest and holds the stage's model in the
-    right shapes, with the totals of its step."""
+    """Check that the final checkpoint exists, and that each checkpoint matches its manifest and contains the stage's
+    model in the right shapes, with the totals of its step."""
     folders = sorted((this.path / CHECKPOINTS).glob("step-*"))
     final = this.path / CHECKPOINTS / checkpoint.folder_name(this.spec.steps)
     if this.finished and final not in folders:
@@ -20,7 +20,7 @@ def verify_checkpoints(this: StageFolder) -> Check[None]:
     for folder in folders:
         findings = list(guarded(folder, _checkpoint(this, folder)))
         if this.busy and not (folder / MANIFEST_FILE).exists():
-            continue  # its process is removing it: the manifest goes first
+            continue  # the stage's process is removing it, the manifest first
         yield from findings
 
 

@@ -1,4 +1,4 @@
-"""The base of every check: findings, the readable part of a stage's folder, and the cost of its steps."""
+"""Base of all checks: findings, the readable part of a stage's folder, and the cost of its steps."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from tfscale.totals import Totals
 
 T = TypeVar("T")
 Check = Generator[str, None, T]
-"""Yields findings, sentences that name a file, what is there and what should be; returns what later checks need."""
+"""Generator that yields findings and returns what later checks need. A finding is a sentence that names a file, its
+content and the expected content."""
 
 DAMAGE = (
     BrokenCheckpoint, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
@@ -22,7 +23,7 @@ DAMAGE = (
 
 
 def guarded(path: Path, check: Check[T]) -> Check[T | None]:
-    """Run a check; end it with a finding if a damaged file raises in it."""
+    """Run a check; end it with a finding if a damaged file raises an exception in it."""
     try:
         return (yield from check)
     except DAMAGE as error:
@@ -31,14 +32,14 @@ def guarded(path: Path, check: Check[T]) -> Check[T | None]:
 
 
 def damaged(path: Path, error: Exception) -> str:
-    """Return an error of reading as a finding that names the path."""
+    """Return a read error as a finding that names the path."""
     message = str(error)
     return message if str(path) in message else f"{path}: damaged ({type(error).__name__}: {message})"
 
 
 @dataclass(frozen=True)
 class Parent:
-    """A finished stage that another one grew out of."""
+    """A finished stage that another stage grew from."""
 
     spec: StageSpec
     result: Result
@@ -52,25 +53,25 @@ class StageFolder:
     spec: StageSpec
     parent: Parent | None
     before: Totals | None
-    """Cost of its lineage when it began; None if that cannot be known."""
+    """Cost of the lineage when the stage began; None if it cannot be determined."""
     finished: bool
     result: Result | None
     busy: bool
-    """True while a live process works on it."""
+    """True while a live process works on the stage."""
 
 
 def begun(path: Path) -> bool:
-    """Return whether a stage's folder holds anything. It is empty if the process that made it was killed right away."""
+    """Return True if a stage's folder is not empty. It is empty if its process was killed right away."""
     try:
         return any(not file.name.startswith(".") for file in path.iterdir())
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # something is there that its readers will stumble over
+        return True  # something exists that its readers will report
 
 
 def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int) -> Check[None]:
-    """Check that totals are those of `step` steps, as far as steps determine them."""
+    """Check that `totals` are those of `step` steps, as far as steps determine them."""
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
     for name, there, wanted in (
@@ -84,5 +85,5 @@ def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: i
 
 
 def words(totals: Totals) -> str:
-    """Return totals as text for a finding."""
+    """Return the text of totals in a finding."""
     return f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs, {totals.seconds} s, {totals.device_seconds} device-s"

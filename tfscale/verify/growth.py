@@ -1,4 +1,4 @@
-"""Verification of growth.json: the growth that made the stage from its parent."""
+"""Verification of growth.json, the record of the growth that made a stage from its parent."""
 
 from typing import Any
 
@@ -10,7 +10,8 @@ from tfscale.verify.folder import Check, Parent, StageFolder
 
 
 def verify_growth(this: StageFolder) -> Check[None]:
-    """Check that parent, recipe and sizes are those of the specs, and that a preserving growth has moved no logit."""
+    """Check that parent, recipe and sizes match the specs, and that a preserving growth kept the logits
+    within its tolerance."""
     file, spec = this.path / GROWTH_FILE, this.spec
     if spec.growth is None:
         return
@@ -29,7 +30,7 @@ def verify_growth(this: StageFolder) -> Check[None]:
 
 
 def _grown(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
-    """Return the values expected in growth.json, apart from measurements."""
+    """Return the values expected in growth.json, except measurements."""
     wanted = {"parent": spec.parent, "recipe": spec.growth}
     if parent is None:
         return wanted

@@ -1,4 +1,4 @@
-"""Verification of metrics.jsonl: whole, and rising step by step to the result in done.json."""
+"""Verification of metrics.jsonl: complete, and increasing step by step up to the result in done.json."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, astuple
@@ -11,14 +11,14 @@ from tfscale.stage.spec import CHECKPOINTS
 from tfscale.verify.folder import Check, StageFolder, costs_of, words
 
 MOST = 5
-"""Findings reported per file: a wrong total is wrong in every line."""
+"""Maximum number of findings reported per file, because a wrong total is wrong in every line."""
 _TAKEN_UP = ("start", "broken_checkpoint", "end")
-"""Events that a later process may write first, after a line that a kill has torn."""
+"""Events that a process may write first, after a line that a kill of the previous process left incomplete."""
 
 
 def verify_metrics(this: StageFolder) -> Check[None]:
-    """Check that every line is an event, or half of one that a kill explains; that steps and totals rise by the steps'
-    costs; and that the last evaluation is the one in done.json."""
+    """Check that every line is an event, or is incomplete because of a kill; that steps and totals increase by the
+    steps' costs; and that the last evaluation is the one in done.json."""
     file = this.path / METRICS_FILE
     if not file.exists():
         if this.finished:
@@ -42,7 +42,7 @@ def _events(this: StageFolder, file: Path) -> Check[None]:
 
 
 def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
-    """Return the events that can be read, each with its `line` number."""
+    """Return the readable events, each with its line number as `line`."""
     events: list[Event] = []
     torn: list[int] = []
     for number, line in enumerate(read_lines(file), start=1):
@@ -86,7 +86,7 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
 
 
 def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
-    """Return each amount beside the previous one, where both are known (energy may not be)."""
+    """Return pairs of each amount and the previous one, if both are known (energy may not be)."""
     pairs = zip(astuple(totals), astuple(last), strict=True)
     return [(now, then) for now, then in pairs if now is not None and then is not None]
 
@@ -102,7 +102,7 @@ def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:
 
 
 def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
-    """Check that the checkpoint to resume from exists, or a newer one whose event a kill prevented."""
+    """Check that the checkpoint to resume from exists, or a newer one whose event was not written because of a kill."""
     last = last_event(history, "checkpoint", "start")
     if last is None or (last["step"] == 0 and this.parent is None):
         return

@@ -1,4 +1,4 @@
-"""Verification of a whole plan: its stages, their sums, its corpus, and the folders beside them."""
+"""Verification of a whole plan: its stages, their sums, its corpus, and other folders next to the stages."""
 
 import math
 from contextlib import suppress
@@ -19,7 +19,7 @@ from tfscale.verify.folder import DAMAGE, Check, begun, damaged, guarded
 from tfscale.verify.stage import verify_stage
 
 ROUNDING = 1e-6
-"""Largest relative difference between sums of seconds."""
+"""Largest allowed relative difference between sums of seconds."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Amount:
     stages: int
     checkpoints: int
     bytes: int
-    """Size of the checkpoints and the corpus."""
+    """Size of the checkpoints and the corpus in bytes."""
     events: int
 
 
@@ -45,7 +45,7 @@ def verify_plan(plan: Plan) -> list[str]:
 
 
 def set_aside(plan: Plan) -> list[str]:
-    """Return the checkpoints that were broken and set aside, one sentence each. They are no fault of the plan."""
+    """Return one sentence for each broken checkpoint that was set aside. These are not faults of the plan."""
     return [
         f"{folder}: was not whole and was set aside; the stage went on from the one before. It can be removed."
         for stage in plan.stages
@@ -54,7 +54,7 @@ def set_aside(plan: Plan) -> list[str]:
 
 
 def amount(plan: Plan) -> Amount:
-    """Return how much of a plan `verify_plan` reads."""
+    """Return the amount of data that `verify_plan` reads."""
     stages = [stage.path for stage in plan.stages if begun(stage.path)]
     checkpoints = [folder for path in stages for folder in (path / CHECKPOINTS).glob("step-*")]
     return Amount(
@@ -74,7 +74,7 @@ def _lineages(plan: Plan) -> Check[None]:
 
 
 def _sums(plan: Plan, last: Stage) -> Check[None]:
-    """Check that the stages that led to `last`, each by itself, add up to its totals."""
+    """Check that the costs of the stages that led to `last` add up to its totals."""
     stages = {stage.key: stage for stage in plan.stages}
     descent = lineage(last, lambda stage: stages[stage.spec.parent] if stage.spec.parent else None)
     results = [read_result(stage.path) for stage in descent]
@@ -98,7 +98,7 @@ def _data(plan: Plan) -> Check[None]:
 
 
 def _corpora(plan: Plan) -> dict[Path, str]:
-    """Return the corpora that the stages read that have begun: folder and expected fingerprint."""
+    """Return the folder and the expected fingerprint of each corpus of the stages that have begun."""
     corpora = {}
     for stage in plan.stages:
         if not begun(stage.path):
@@ -130,7 +130,7 @@ def _corpus(folder: Path, fingerprint: str) -> Check[None]:
 
 
 def _strangers(plan: Plan) -> Check[None]:
-    """Check that no folder is named after a stage that it does not hold."""
+    """Check that every other folder is named after the stage that it contains."""
     planned = {stage.path for stage in plan.stages}
     for folder in sorted((plan.runs / "stages").glob("[!.]*")):
         if folder in planned or not begun(folder):

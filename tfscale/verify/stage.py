@@ -1,4 +1,4 @@
-"""Verification of a stage's folder by itself and against its parent's."""
+"""Verification of a stage's folder, by itself and against its parent's folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from tfscale.verify.metrics import verify_metrics
 
 
 def verify_stage(stage: Stage) -> list[str]:
-    """Return the faults in the folder of a stage, or between it and its parent's, one sentence per fault."""
+    """Return the faults in a stage's folder and in its agreement with its parent's folder, one sentence per fault."""
     return list(guarded(stage.path, _stage(stage)))
 
 
@@ -50,7 +50,7 @@ def _blocks(this: StageFolder) -> Check[None]:
 
 
 def _spec(stage: Stage) -> Check[StageSpec]:
-    """Return the spec in the folder, or the plan's if that is damaged."""
+    """Return the spec in the folder, or the plan's spec if that file is damaged or describes another stage."""
     try:
         spec = read_spec(stage.path)
     except DAMAGE as error:
@@ -64,7 +64,7 @@ def _spec(stage: Stage) -> Check[StageSpec]:
 
 
 def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
-    """Return the spec with the number of tokens that its early-ending rule, if any, derives from the evaluations."""
+    """Return the spec with the number of tokens at which its ending rule, if any, ends it by the evaluations."""
     if spec.ending is None:
         return spec
     losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}

@@ -1,4 +1,4 @@
-"""Launchers: run stages as processes of this machine, or as jobs of a cluster."""
+"""Launchers, which run stages as processes of this machine or as jobs of a cluster."""
 
 from tfscale.config.machines import LauncherPart
 from tfscale.orchestrate.launchers import machine, slurm
@@ -13,6 +13,6 @@ def launcher_of(part: LauncherPart) -> Launcher:
 
 
 def missing(part: LauncherPart) -> list[str]:
-    """Return a fault, with its fix, for everything that the launcher needs and this machine lacks."""
+    """Return a fault, with its fix, for each requirement of the launcher that this machine does not meet."""
     lacking = slurm.missing_tools() if part.kind == "slurm" else machine.missing_devices(part)
     return [*started_as_ranks(), *lacking]

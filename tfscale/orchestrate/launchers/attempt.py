@@ -16,45 +16,45 @@ class LaunchFailed(Exception):
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of an attempt."""
+    """Result of an attempt."""
 
     kind: Literal["finished", "stopped", "died", "refused"]
-    """`stopped`: on request, or because another process holds the stage. `refused`: another attempt would not help,
-    because of the user's settings or choice."""
+    """Kind of end: `stopped`, on request or because another process holds the stage; `refused`, for a reason in the
+    user's settings or choice, so another attempt would not help."""
     how: str
-    """A description, such as `exit code 1`."""
+    """Description of the end, such as `exit code 1`."""
 
 
 class Attempt(Protocol):
-    """One attempt at a stage."""
+    """An attempt at a stage."""
 
     @property
     def phase(self) -> Phase:
-        """The phase that it is in, or was in last."""
+        """Current or last phase of the attempt."""
 
     @property
     def log(self) -> Path:
-        """The log file of the attempt."""
+        """Log file of the attempt."""
 
     @property
     def job(self) -> str | None:
-        """The identity of its job in a cluster's queue; None without one."""
+        """ID of the attempt's job in a cluster's queue; None if there is no job."""
 
     def poll(self) -> Ending | None:
-        """Return how it ended; None while it runs."""
+        """Return the result of the attempt; None while it runs."""
 
     def is_running(self) -> bool:
-        """Return whether it runs, and so touches its heartbeat file; a job that waits in a queue does not."""
+        """Return True if the attempt runs and so touches its heartbeat file; a job that waits in a queue does not."""
 
     def stop(self) -> None:
-        """Ask it to save and end; on a second call, end it at once."""
+        """Ask the attempt to save and end; on a second call, end it at once."""
 
 
 class Launcher(Protocol):
     """A way to run stages."""
 
     places: int
-    """The number of stages that may run at the same time."""
+    """Number of stages that may run at the same time."""
     outlives: bool
     """True if attempts continue when this process ends."""
 
@@ -62,14 +62,14 @@ class Launcher(Protocol):
         """Sleep until the next poll."""
 
     def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """Start an attempt at each stage; their folders have been prepared.
+        """Start an attempt at each stage, whose folder must have been prepared.
 
         Raises:
-            LaunchFailed: none was started.
+            LaunchFailed: no attempt was started.
         """
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return an attempt at the stage that another tfscale process started and left running; None without one."""
+        """Return the attempt at the stage that another tfscale process left running, or None if there is none."""
 
     def parting(self, attempts: Sequence[Attempt]) -> str:
         """Describe what happens to the attempts when the user wants to stop."""

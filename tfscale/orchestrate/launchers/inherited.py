@@ -1,4 +1,4 @@
-"""Rank variables in the environment of tfscale itself, which starts the ranks of a stage and is not one of them."""
+"""Checks for rank variables in the environment of tfscale itself, which starts the ranks of a stage but is not one."""
 
 import os
 
@@ -17,7 +17,7 @@ def started_as_ranks() -> list[str]:
 
 
 def left_over() -> str | None:
-    """Return a note on variables of another launcher or shell, which have no effect; None if there are none."""
+    """Return a note on rank variables of another launcher or shell, which have no effect; None if there are none."""
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys() or os.environ.get("WORLD_SIZE") == "1":
         return None
     names = ", ".join(name for name in RANK_VARIABLES if name in os.environ)

@@ -1,4 +1,4 @@
-"""Stages as processes of this machine: one process per stage, or several that torchrun starts and watches."""
+"""Launcher of stages as processes of this machine: one per stage, or several that torchrun starts and watches."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ PAUSE = 0.1
 
 
 class ThisMachine:
-    """Run stages as processes of this machine, which end with this process."""
+    """A launcher that runs stages as processes of this machine, which end with this process."""
 
     outlives = False
 
@@ -40,7 +40,7 @@ class ThisMachine:
         time.sleep(PAUSE)
 
     def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """Start an attempt at each stage, on devices of its own if there are enough."""
+        """Start an attempt at each stage, on separate devices if there are enough."""
         return [self._start(stage) for stage in stages]
 
     def _start(self, stage: Stage) -> Attempt:
@@ -62,7 +62,7 @@ class ThisMachine:
         return [*torchrun, *command[1:]]
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return None: stages end with the process that started them."""
+        """Return None, because stages end with the process that started them."""
         return None
 
     def parting(self, attempts: Sequence[Attempt]) -> str:
@@ -72,7 +72,7 @@ class ThisMachine:
 
 @dataclass
 class ProcessAttempt:
-    """An attempt in a process of this machine, with the processes that it has started."""
+    """An attempt that is a process of this machine, with its child processes."""
 
     process: Popen[bytes]
     phase: Phase
@@ -81,7 +81,7 @@ class ProcessAttempt:
     _asked: bool = False
 
     def poll(self) -> Ending | None:
-        """Return how it ended; None while it runs."""
+        """Return the result of the attempt; None while it runs."""
         code = self.process.poll()
         if code is None:
             return None
@@ -92,14 +92,14 @@ class ProcessAttempt:
         return Ending(kinds.get(code, "died"), f"exit code {code}")  # type: ignore[arg-type]
 
     def is_running(self) -> bool:
-        """Return True: a process runs from its start to its end."""
+        """Return True, because a process does not wait in a queue."""
         return True
 
     def stop(self) -> None:
-        """Ask it to save and end; on a second call, kill it with all processes that it has started."""
+        """Ask the process to save and end; on a second call, kill it with all its child processes."""
         if not self._asked:
             self._asked = True
-            # torchrun would pass a signal on and then wait for 30 seconds only; this reaches the ranks themselves.
+            # torchrun would pass a signal on and then wait for 30 seconds only; a closed input reaches the ranks.
             self._close_input() if self.phase == "training" else self.process.terminate()
             return
         with suppress(psutil.NoSuchProcess):
@@ -115,7 +115,7 @@ class ProcessAttempt:
 
 
 def phase_of(stage: Stage) -> Phase:
-    """Return the phase that comes next for a stage."""
+    """Return the next phase of a stage."""
     return "training" if not stage.spec.inherits or is_grown(stage.path) else "growing"
 
 
@@ -138,7 +138,7 @@ def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
 
 
 def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the devices of the stage in a slot: its own if there are enough, otherwise shared in turn."""
+    """Return the devices of the stage in a slot: separate ones if there are enough, otherwise shared in turn."""
     if not devices:
         return ()
     return tuple(dict.fromkeys(devices[(slot * processes + i) % len(devices)] for i in range(processes)))

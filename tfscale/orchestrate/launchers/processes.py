@@ -1,4 +1,4 @@
-"""The processes of a stage, and how they are started."""
+"""Commands of a stage's processes, and a function that starts them."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -18,20 +18,20 @@ def training_command(stage_dir: Path) -> list[str]:
 
 
 def growing_command(stage_dir: Path) -> list[str]:
-    """Return the command of a process that grows a stage's first checkpoint out of its parent's last one, and stops
-    when its standard input ends."""
+    """Return the command of a process that grows a stage's first checkpoint from its parent's last one, and stops when
+    its standard input ends."""
     return children.python("tfscale.growth", str(stage_dir), "--supervised", *extension_arguments())
 
 
 def launch(
     phase: Phase, command: Sequence[str], log: Path | None, told: Mapping[str, str] = children.NOTHING
 ) -> Popen[bytes]:
-    """Start one of these processes, which ends with this one.
+    """Start a process of a stage, which ends with this process.
 
     Args:
-        phase: what it does; a growth hands out memory in another way.
-        log: where its output goes; None: where that of this process goes.
-        told: variables of its environment.
+        phase: phase that the process runs; growing uses other settings of the memory allocator.
+        log: file for the output of the process; None to use the output of this process.
+        told: additional environment variables.
     """
     defaults = allocator() | (HUGE_PAGES if phase == "growing" else {})
     with log.open("ab") if log else nullcontext() as output:
@@ -39,8 +39,8 @@ def launch(
 
 
 def built_for_devices() -> bool:
-    """Return whether the installed torch may support CUDA or ROCm, that is, is not a `+cpu` build. The version string
-    shows this without importing torch, which takes a second."""
+    """Return True if the installed torch may support CUDA or ROCm, that is, if it is not a `+cpu` build. The version is
+    read without importing torch, which takes a second."""
     try:
         return not version("torch").endswith("+cpu")
     except PackageNotFoundError:

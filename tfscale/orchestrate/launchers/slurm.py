@@ -1,5 +1,5 @@
-"""Stages as jobs of a Slurm cluster, submitted by submitit. They do not depend on this process: it may end at any time,
-and another one follows the same jobs."""
+"""Launcher of stages as jobs of a Slurm cluster, submitted with submitit. The jobs do not depend on this process: it
+may end at any time, and another process can follow the same jobs."""
 
 import importlib.util
 import re
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
 JOB_FILE = "slurm.json"
-"""File in a stage's folder that records the job last submitted for the stage."""
+"""Name of the file in a stage's folder that records the last job submitted for the stage."""
 JOBS_FOLDER = "slurm"
-"""Folder in the runs folder: the files that submitit writes."""
+"""Name of the folder in the runs folder for the files that submitit writes."""
 JOB_NAME = "tfscale"
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 SHORTEST_LOOK, LONGEST_LOOK = 2.0, 30.0
-"""Seconds between two queries of the queue: few at first, more the longer the jobs run."""
+"""Shortest and longest time in seconds between two queries of the queue; it increases with the jobs' running time."""
 
 
 class Slurm:
-    """Run stages as jobs of a cluster, one per stage; those that are ready together form one job array."""
+    """A launcher that runs each stage as a job of a cluster. Stages that are ready together form a job array."""
 
-    places = 10_000  # the queue decides which run together
+    places = 10_000  # the queue decides which run at the same time
     outlives = True
 
     def __init__(self, part: LauncherPart) -> None:
@@ -51,14 +51,14 @@ class Slurm:
         """Submit a job for each stage.
 
         Raises:
-            LaunchFailed: sbatch has refused them.
+            LaunchFailed: sbatch refused the jobs.
         """
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         folder = _jobs_folder(stages[0])
         try:
             folder.mkdir(exist_ok=True)
-            folder.chmod(0o700)  # the jobs run what is in this folder
+            folder.chmod(0o700)  # the jobs run code from this folder
             executor = self._executor(folder)
             with executor.batch():
                 extensions = [extension.module for extension in loaded_extensions()]
@@ -86,10 +86,10 @@ class Slurm:
             "partition": slurm.partition,
             "account": slurm.account,
             "qos": slurm.qos,
-            # srun has not taken the processors of a task from sbatch since Slurm 22.05.
+            # Since Slurm 22.05, srun does not inherit the CPUs per task from sbatch.
             "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={slurm.cpus}"],
             "additional_parameters": {"requeue": True},
-            "setup": children.shell_lines(),  # sbatch hands the environment of this process to the job
+            "setup": children.shell_lines(),  # sbatch passes the environment of this process to the job
         }
         executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
         return executor
@@ -114,7 +114,7 @@ class Slurm:
 
 @dataclass(frozen=True)
 class JobAttempt:
-    """An attempt in a job of a cluster."""
+    """An attempt that is a job of a cluster."""
 
     stage: Stage
     job: str
@@ -122,16 +122,16 @@ class JobAttempt:
 
     @property
     def phase(self) -> Phase:
-        """The phase; the job first grows the stage if it has to grow."""
+        """Current phase of the stage; the job first grows the stage if it has to grow."""
         return phase_of(self.stage)
 
     @property
     def log(self) -> Path:
-        """The stage's own log."""
+        """Log file of the stage in its current phase."""
         return self.stage.path / f"{self.phase}.log"
 
     def poll(self) -> Ending | None:
-        """Return how it ended; None while it is in the queue."""
+        """Return the result of the attempt; None while the job is in the queue."""
         if is_done(self.stage):
             return Ending("finished", f"job {self.job}")
         if self.queue.state(self.job) is not None:
@@ -142,16 +142,16 @@ class JobAttempt:
         return Ending("refused" if state.startswith("CANCELLED by") else "died", how)
 
     def is_running(self) -> bool:
-        """Return whether it runs on its nodes."""
+        """Return True if the job runs on its nodes."""
         return self.queue.state(self.job) == "RUNNING"
 
     def stop(self) -> None:
-        """Cancel it: Slurm gives the stage some time to save."""
+        """Cancel the job; Slurm gives the stage some time to save."""
         _ask("scancel", self.job)
 
 
 class Queue:
-    """The states of this user's jobs, queried from squeue now and then."""
+    """States of this user's jobs, queried from squeue at intervals."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] | None = None
@@ -162,13 +162,13 @@ class Queue:
         self._states, self._asked, self._since = None, float("-inf"), time.monotonic()
 
     def state(self, job: str) -> str | None:
-        """Return PENDING, RUNNING and so on; None if the job is no longer in the queue."""
+        """Return the state of a job, such as PENDING or RUNNING; None if the job is no longer in the queue."""
         now = time.monotonic()
         pause = min(LONGEST_LOOK, max(SHORTEST_LOOK, (now - self._since) / 4))
         if now - self._asked >= pause:
             self._ask()
             self._asked = now
-        # While Slurm does not answer, a job is taken to be where it was.
+        # While Slurm does not answer, a job is assumed to be in its last known state.
         return "UNKNOWN" if self._states is None else self._states.get(job)
 
     def _ask(self) -> None:
@@ -178,7 +178,7 @@ class Queue:
 
 
 def missing_tools() -> list[str]:
-    """Return faults if jobs cannot be submitted."""
+    """Return a fault for each requirement of Slurm jobs that this machine lacks."""
     faults = []
     if importlib.util.find_spec("submitit") is None:
         faults.append("launcher=slurm: needs submitit; pip install 'tfscale[slurm]'")
@@ -208,7 +208,7 @@ def _job_of(stage: Stage) -> str | None:
 
 
 def _last_state(job: str) -> str:
-    """Return the state of a job that has left the queue, from sacct; some clusters keep no such record."""
+    """Return the state that sacct reports for a job that has left the queue; some clusters keep no such record."""
     from submitit.slurm.slurm import SlurmInfoWatcher
 
     watcher = SlurmInfoWatcher()

@@ -1,4 +1,4 @@
-"""The code that runs inside a job: one task per process of the stage; handles the signals that precede a job's end."""
+"""Code that runs in each task of a Slurm job, one per process of the stage, and handles the signals before its end."""
 
 import signal
 import sys
@@ -24,16 +24,16 @@ LOOK_SECONDS = 0.2
 
 
 class StageJob:
-    """Run a stage to completion. submitit pickles this object and calls it in each task of the job."""
+    """A callable that runs a stage to completion. submitit pickles it and calls it in each task of the job."""
 
     def __init__(self, stage_dir: str, extensions: Sequence[str] = ()) -> None:
         self.stage_dir, self.extensions = stage_dir, tuple(extensions)
 
     def __call__(self) -> None:
-        """Grow the stage if it has to grow, and train it.
+        """Grow the stage if necessary, and train it.
 
         Raises:
-            SystemExit: it has not come to its end; the job has been queued again if its time was up.
+            SystemExit: the stage has not finished; the job has been queued again if its time was up.
         """
         from submitit.helpers import TorchDistributedEnvironment
 
@@ -50,7 +50,7 @@ class StageJob:
         _Task(Path(self.stage_dir), task.rank, variables).run()
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Return what submitit queues again; the stage has saved its checkpoint by then."""
+        """Return the submission that submitit queues again, after the stage has saved its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(StageJob(self.stage_dir, self.extensions))
@@ -61,7 +61,7 @@ class _Task:
         self._stage_dir, self._rank, self._variables = stage_dir, rank, variables
         self._asked = self._time_is_up = False
         self._queue_again: Any = signal.getsignal(signal.SIGUSR2)
-        if rank == 0:  # the others hear of it from the leading one
+        if rank == 0:  # the other tasks are notified by the leading one
             signal.signal(signal.SIGUSR2, self._on_signal)
             signal.signal(signal.SIGTERM, self._on_signal)
 
@@ -87,7 +87,7 @@ class _Task:
             time.sleep(LOOK_SECONDS)
 
     def _log(self, phase: str) -> Path | None:
-        """Return the stage's log, which only the leading task writes; the others' output is in Slurm's files."""
+        """Return the stage's log file in the leading task; None in the others, whose output is in Slurm's files."""
         return self._stage_dir / f"{phase}.log" if self._rank == 0 else None
 
     def _wait(self, child: Popen[bytes], stop: Callable[[], None]) -> int:
@@ -99,7 +99,7 @@ class _Task:
 
     def _end(self, code: int) -> None:
         if code == PREEMPTED and self._time_is_up:
-            self._queue_again(signal.SIGUSR2, None)  # submitit's; it ends this process
+            self._queue_again(signal.SIGUSR2, None)  # submitit's handler, which ends this process
         if code == PREEMPTED and self._rank > 0:
             return  # a task that fails would end the leading one, which queues the job again
         if code != 0:
@@ -107,8 +107,8 @@ class _Task:
 
 
 def _launch(phase: Phase, command: list[str], log: Path | None, told: Mapping[str, str] = NOTHING) -> Popen[bytes]:
-    # Slurm signals the tasks of a job on some clusters and all of its processes on others. A stage hears of it from
-    # its task alone, once: through the end of its standard input.
+    # On some clusters Slurm signals only the tasks of a job, on others all its processes. A stage is notified by its
+    # task only, once, through the end of its standard input.
     ours = {signal.SIGUSR2, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ours)
     try:

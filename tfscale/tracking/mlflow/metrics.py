@@ -1,7 +1,7 @@
-"""Points as MLflow metrics: a name of characters that MLflow allows, and a whole number as the step.
+"""Conversion of points to MLflow metrics, with names of characters that MLflow allows and integer steps.
 
-Over tokens the step is the lineage's tokens. Over compute it is the lineage's model GFLOPs: MLflow's charts draw such a
-metric over compute, on a logarithmic axis too.
+The step is the lineage's tokens for a metric over tokens, and the lineage's model GFLOPs for a metric over compute,
+which MLflow's charts can also show on a logarithmic axis.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ CURVE, ENDPOINTS = f"{PERPLEXITY}{_BY_GFLOP}", f"{FINAL_PERPLEXITY}{_BY_GFLOP}"
 
 
 def key_and_step(point: Point) -> tuple[str, int]:
-    """Return the metric's name and the step."""
+    """Return the metric's name and step."""
     name = sub(r"[^\w./ -]", "_", point.name)
     return (name, int(point.at)) if point.over == "tokens" else (f"{name}{_BY_GFLOP}", int(point.at / 1e9))
 

@@ -1,4 +1,4 @@
-"""MLflow's LoggedModels: one per finished stage, naming its checkpoint. No weights are copied."""
+"""MLflow LoggedModels, one per finished stage, each with the name of its checkpoint. No weights are copied."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 _EXTERNAL = {"mlflow.model.isExternal": "true"}
-"""Tag by which MLflow's page says that the weights are elsewhere."""
+"""Tag with which MLflow's page shows that the weights are stored elsewhere."""
 
 
 def send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequence[Point]) -> None:
-    """Send what is missing of a run's model, and link the two. A stage that several arms share has one model, whose
-    measurements come with the run that was there first.
+    """Send the missing parts of a run's model, and link it to the run. A stage that several arms share has one model,
+    whose measurements are sent with the first of the runs.
 
     Args:
-        points: the model's measurements, which the run has already.
+        points: measurements of the model, which the run already has.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -37,13 +37,13 @@ def send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequenc
         own = metrics(points, stored.model_id)
         missing = [metric for metric in own if (metric.key, metric.step, metric.timestamp) not in held]
         if missing:
-            # They are logged by the run again, and a run keeps equal values once.
+            # This logs them to the run again, which keeps equal values only once.
             client.log_batch(run_id, metrics=missing, synchronous=True)
     if stored.status != LoggedModelStatus.READY:
         client.finalize_logged_model(stored.model_id, LoggedModelStatus.READY)
 
 
 def _find(client: "MlflowClient", run: "Run", model: Model) -> "LoggedModel | None":
-    """Return the stored model of the same stage; if there are two, the same one every time."""
+    """Return the stored model of the same stage, always the same one if there are two; None if there is none."""
     found = client.search_logged_models([run.info.experiment_id], f"tags.`{KEY}` = '{model.tags[KEY]}'")
     return min(found, key=lambda each: each.model_id, default=None)

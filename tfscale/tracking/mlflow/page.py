@@ -1,14 +1,14 @@
-"""MLflow's own page on the runs."""
+"""Command and environment for MLflow's own web page."""
 
 from tfscale import children
 from tfscale.tracking.mlflow.tracker import MlflowTracker, quiet_environment
 
 
 def ui_command(tracker: MlflowTracker, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """Return the command that serves MLflow's page on a store, to be run with `ui_environment` until it is interrupted.
+    """Return the command that serves MLflow's page for a store, to be run with `ui_environment` until interrupted.
 
     Raises:
-        ValueError: the store is a server, which has a page of its own.
+        ValueError: the store is a server, which has its own page.
     """
     if tracker.artifacts is None:
         raise ValueError(f"tracking.uri={tracker.shown} is an MLflow server: open it in a browser")
@@ -21,13 +21,13 @@ def ui_command(tracker: MlflowTracker, host: str = "127.0.0.1", port: int = 5000
 
 
 def ui_environment() -> dict[str, str]:
-    """Return the environment of that command: this process's, without telemetry and background jobs."""
+    """Return the environment of `ui_command`: that of this process, with telemetry and background jobs disabled."""
     defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return children.environment(defaults=defaults, mlflow=True)
 
 
 def experiment_id(tracker: MlflowTracker, name: str) -> str | None:
-    """Return the id of an experiment; None where a sqlite store does not have it, and for any other store."""
+    """Return the ID of an experiment; None if a SQLite store does not have it, or if the store is of another kind."""
     if tracker.database is None or not tracker.exists() or tracker.unreachable():
         return None
     found = tracker.client().get_experiment_by_name(name)

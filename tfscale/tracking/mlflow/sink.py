@@ -1,4 +1,4 @@
-"""A connection to one MLflow experiment."""
+"""Connection to one MLflow experiment."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 
 class MlflowSink(Sink):
-    """A connection to one experiment, which is created if it is missing and restored if it was deleted.
+    """A connection to one experiment, which is created if missing and restored if deleted.
 
     Args:
-        artifacts: URI under which a new experiment keeps its artifacts; None: the server decides.
+        artifacts: URI under which a new experiment keeps its artifacts; None if the server decides.
     """
 
     def __init__(self, client: "MlflowClient", experiment: str, artifacts: str | None) -> None:
@@ -46,7 +46,7 @@ class MlflowSink(Sink):
     def open(self, about: About, contents: Contents, parent: str | None) -> str:
         tags = _tags(about, parent)
         if about.identity not in self._found:
-            self._found = self._search()  # another process may have made it by now
+            self._found = self._search()  # another process may have created it by now
         if about.identity not in self._found:
             self._found[about.identity] = self._client.create_run(self._experiment_id, contents.start, tags)
         run_id = str(self._found[about.identity].info.run_id)
@@ -90,8 +90,8 @@ class MlflowSink(Sink):
             self._client.set_terminated(run_id, status, contents.end)
 
     def _search(self) -> dict[str, "Run"]:
-        """Return the experiment's runs by identity, deleted ones too; of two with the same identity, the same one every
-        time."""
+        """Return the experiment's runs by identity, including deleted ones. Of two runs with the same identity, always
+        return the same one."""
         from mlflow.entities import ViewType
 
         found = list(self._client.search_runs([self._experiment_id], "", ViewType.ALL, _RUNS_AT_MOST))
@@ -104,10 +104,10 @@ class MlflowSink(Sink):
         stored = run.data.tags
         changed = {name: value for name, value in tags.items() if stored.get(name) != value}
         if _COLOUR in stored:
-            changed.pop(_COLOUR, None)  # people may choose another one
+            changed.pop(_COLOUR, None)  # users may choose another one
         if changed:
             self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in changed.items()], synchronous=True)
-        # A parameter can be written once. A key's parameters never change, so those that are there are left alone.
+        # A parameter can be written only once. A key's parameters never change, so existing ones are not sent again.
         missing = [Param(name, value[:_LONGEST_PARAM]) for name, value in params.items() if name not in run.data.params]
         for batch in _batches(missing, _PARAMS_PER_BATCH):
             self._client.log_batch(run.info.run_id, params=batch, synchronous=True)
@@ -127,9 +127,9 @@ def _experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> 
     if experiment is None:
         return str(client.create_experiment(name, artifacts, experiment_tags()))
     if experiment.lifecycle_stage == "deleted":
-        client.restore_experiment(experiment.experiment_id)  # its name stays taken, so a new one cannot be made
+        client.restore_experiment(experiment.experiment_id)  # its name remains taken, so a new one cannot be created
     for tag, value in experiment_tags().items():
-        if tag not in experiment.tags:  # what people have changed stays
+        if tag not in experiment.tags:  # changes by users are kept
             client.set_experiment_tag(experiment.experiment_id, tag, value)
     return str(experiment.experiment_id)
 
@@ -145,7 +145,7 @@ def _tags(about: About, parent: str | None) -> dict[str, str]:
 
 
 def _place(key: str, step: int, time: int) -> Hashable:
-    """Return what a value is known by. Evaluations within one GFLOP, as in tiny runs, share a place over compute."""
+    """Return the identity of a value. Evaluations within one GFLOP, as in tiny runs, share a place over compute."""
     return key, step, time if is_evaluation(key) else 0
 
 

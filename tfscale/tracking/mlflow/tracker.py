@@ -1,4 +1,4 @@
-"""The location of the MLflow store, and access to it that is quiet and never waits long."""
+"""Location of the MLflow store, and quiet access to it without long waits."""
 
 import os
 import sqlite3
@@ -23,8 +23,8 @@ class MlflowTracker(Tracker):
     """An MLflow tracking store: by default `mlflow.db` in the runs folder, with the artifacts in `mlartifacts`.
 
     Args:
-        uri: any MLflow tracking URI but that of a file store. A relative sqlite path counts from the current folder,
-            and `~` is the home folder.
+        uri: any MLflow tracking URI except that of a file store. A relative SQLite path is relative to the current
+            folder, and `~` is the home folder.
 
     Raises:
         ValueError: the URI is malformed or a file store's, its database driver is not installed, or MLflow cannot keep
@@ -36,9 +36,9 @@ class MlflowTracker(Tracker):
     def __init__(self, runs: Path, uri: str | None = None) -> None:
         runs = runs.resolve()
         self.database: Path | None = None
-        """File of a sqlite store; None for any other."""
+        """File of a SQLite store; None for any other store."""
         self.artifacts: str | None = None
-        """URI under which new experiments keep their artifacts; None: the server decides."""
+        """URI under which new experiments keep their artifacts; None if the server decides."""
         if uri is None or uri.partition(":")[0] in ("sqlite", "sqlite+pysqlite"):
             self.database, query = sqlite_file(uri) if uri else (runs / "mlflow.db", {})
             self.artifacts = _artifacts(self.database.parent)
@@ -58,7 +58,7 @@ class MlflowTracker(Tracker):
         return MlflowSink(self.client(), experiment, self.artifacts)
 
     def client(self) -> "MlflowClient":
-        """Return a client of the store, whose schema exists then. It is addressed by explicit ids alone, so that
+        """Return a client of the store, whose schema is created if missing. Only explicit IDs are used, so
         MLFLOW_RUN_ID, MLFLOW_EXPERIMENT_ID and MLFLOW_TRACKING_URI have no effect."""
         for name, value in quiet_environment().items():
             os.environ.setdefault(name, value)
@@ -75,19 +75,19 @@ class MlflowTracker(Tracker):
         return self.database is None or self.database.exists()
 
     def lacks(self, run_ids: set[str]) -> bool:
-        """See `Tracker.lacks`. A SQLite file is queried without MLflow, in milliseconds."""
+        """Return `Tracker.lacks` of a SQLite file, queried without MLflow in milliseconds; False for other stores."""
         if self.database is None:
             return False
         try:
             with closing(read_only(self.database)) as connection:
                 found = connection.execute("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'")
                 return not run_ids <= {run_id for (run_id,) in found}
-        except sqlite3.Error:  # there is none, or MLflow will say what is wrong with it
+        except sqlite3.Error:  # the file is missing, or MLflow will report its fault
             return bool(run_ids)
 
     def unreachable(self) -> str | None:
-        """See `Tracker.unreachable`; this does not import MLflow. A missing SQLite file is not a fault, and a database
-        server is not contacted."""
+        """Return why the store cannot be reached, without importing MLflow; see `Tracker.unreachable`. A missing SQLite
+        file is not a fault, and a database server is not contacted."""
         try:
             if self.database is not None and self.database.exists():
                 _try_sqlite(self.database)
@@ -99,17 +99,17 @@ class MlflowTracker(Tracker):
 
 
 def quiet_environment() -> dict[str, str]:
-    """Return settings for a process that imports MLflow; each can be overridden in the caller's environment."""
+    """Return environment variables for a process that imports MLflow; the caller's environment can override each."""
     return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        # The mirror comes back by itself, and looks before it creates a run; a request that MLflow repeated after its
-        # answer was lost would create the run twice.
+        # The mirror retries by itself, and checks before it creates a run; if MLflow repeated a request whose response
+        # was lost, the run would be created twice.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        # A pooled connection goes on writing to a sqlite file that has been deleted.
+        # A pooled connection continues to write to a SQLite file that has been deleted.
         "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
     }
 
@@ -118,7 +118,7 @@ def _artifacts(folder: Path) -> str:
     """Return the URI of the artifacts in a folder.
 
     Raises:
-        ValueError: MLflow reads such URIs as UTF-8 and would write to another folder.
+        ValueError: the path is not UTF-8, as which MLflow reads such URIs, so it would write to another folder.
     """
     try:
         os.fsencode(folder).decode("utf-8")
@@ -134,25 +134,25 @@ def _create_schema(database: Path, artifacts: str | None) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     database.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes that create it together break it, so the second waits for the first.
+    # Two processes that create the store at the same time would break it, so the second waits for the first.
     with locked(database.with_name(f"{database.name}.lock")):
         if not database.exists() or database.stat().st_size == 0:
-            # A kill in the middle leaves tables that MLflow can neither use nor make again; so they are made aside.
+            # A kill would leave tables that MLflow can neither use nor recreate, so they are created in another file.
             aside = database.with_name(f".{database.name}.making")
-            for left in aside.parent.glob(f"{aside.name}*"):  # a journal that stayed would be played into the new file
+            for left in aside.parent.glob(f"{aside.name}*"):  # a leftover journal would be applied to the new file
                 left.unlink()
             SqlAlchemyStore(sqlite_url(aside), artifacts)  # type: ignore[no-untyped-call]
             aside.rename(database)
 
 
 def _try_sqlite(database: Path) -> None:
-    """Read from a file at once: MLflow tries one that cannot be opened for minutes."""
+    """Read from a SQLite file first, because MLflow retries for minutes if it cannot be opened."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _try_server(uri: str) -> None:
-    """Connect to a database server at once: MLflow tries one that does not answer for hours."""
+    """Connect to a database server first, because MLflow retries for hours if it does not answer."""
     from sqlalchemy import create_engine
 
     engine = create_engine(uri)

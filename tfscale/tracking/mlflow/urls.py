@@ -1,7 +1,7 @@
-"""Tracking URIs of MLflow: the allowed ones, and how a file's path becomes one.
+"""MLflow tracking URIs: checks of URIs, and conversion between file paths and URIs.
 
-The same file has to be found by SQLAlchemy 2.0, which takes the path in a URL literally, by 2.1, which unquotes it,
-and by MLflow, which makes folders for what follows `sqlite:///` without unquoting it.
+The same file must be found by SQLAlchemy 2.0, which uses the path in a URL literally, by 2.1, which unquotes it, and
+by MLflow, which creates folders for the part after `sqlite:///` without unquoting it.
 """
 
 import re
@@ -14,16 +14,16 @@ from tfscale.faults import Fault, InvalidInput
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PLAIN = re.compile(r"[\w/ .,:@+=~-]*")
-"""Paths that mean the same everywhere."""
+"""Pattern of paths that need no quoting, so that all three read them in the same way."""
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Packages of drivers, where the name differs from the module's."""
+"""Packages of database drivers whose names differ from the module's name."""
 
 
 def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
-    """Return the tracking URI of an absolute path, whatever characters it has.
+    """Return the tracking URI of an absolute path, which may have any characters.
 
     Args:
-        query: SQLAlchemy's settings of the connection, such as a timeout.
+        query: connection settings for SQLAlchemy, such as a timeout.
     """
     plain = _PLAIN.fullmatch(str(file))
     if plain and not query:
@@ -33,17 +33,17 @@ def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
     if plain:
         url = URL.create("sqlite", database=str(file), query=query or {})
     else:
-        # SQLite itself reads file: URIs. By this longer name of the dialect MLflow makes no folders.
+        # SQLite itself reads file: URIs. With this longer dialect name MLflow creates no folders.
         path = file.as_uri().replace("file://", "file:", 1)
         url = URL.create("sqlite+pysqlite", database=path, query={**(query or {}), "uri": "true"})
     return url.render_as_string(hide_password=False)
 
 
 def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
-    """Return the absolute path that a sqlite URI names, and its query.
+    """Return the absolute path that a SQLite URI names, and its query.
 
     Raises:
-        ValueError: it names no file.
+        ValueError: the URI names no file.
     """
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
@@ -61,15 +61,15 @@ def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
 
 
 def read_only(file: Path) -> sqlite3.Connection:
-    """Open a sqlite file for reading; a missing one is not created."""
+    """Open a SQLite file for reading; a missing file is not created."""
     return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
 
 
 def is_server(uri: str) -> bool:
-    """Return True if MLflow reaches this URI through a server, which decides where artifacts are.
+    """Return True if the URI is that of an MLflow server, which decides where artifacts are stored.
 
     Raises:
-        ValueError: it is neither that nor a database's, or its port is not a number.
+        ValueError: the URI is neither that of a server nor of a database, or its port is not a number.
     """
     scheme = uri.partition(":")[0]
     if scheme in ("http", "https"):
@@ -82,7 +82,7 @@ def is_server(uri: str) -> bool:
 
 
 def _check_server(uri: str) -> None:
-    """Refuse a URI in which a part of the password would be taken for the host, which messages show."""
+    """Raise an error if part of the password would be read as the host, which messages show."""
     try:
         parts = urlsplit(uri)
         clear = "@" not in parts.path and (parts.port is None or parts.port > 0)
@@ -93,7 +93,7 @@ def _check_server(uri: str) -> None:
 
 
 def check_driver(uri: str) -> None:
-    """Make sure that a database's driver is installed.
+    """Check that the driver of a database is installed.
 
     Raises:
         ValueError: the driver is missing; the message names the package to install.

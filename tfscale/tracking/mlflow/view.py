@@ -1,6 +1,6 @@
-"""The description of an experiment on MLflow's page, and a view of it with perplexity over compute.
+"""Description of an experiment on MLflow's page, and a view of it with perplexity over compute.
 
-MLflow's page keeps the views that people share as JSON in the experiment's tags. This one opens with
+MLflow's page keeps shared views as JSON in the experiment's tags. This view opens with
 `/#/experiments/ID/runs?viewStateShareKey=tfscale&compareRunsMode=CHART`.
 """
 
@@ -11,9 +11,9 @@ from tfscale.tracking.mlflow.metrics import CURVE, ENDPOINTS
 
 SHARED = "tfscale"
 NOTE = "mlflow.note.content"
-"""Tag that is shown above a run or an experiment, as Markdown."""
+"""Tag whose value is shown above a run or an experiment, as Markdown."""
 _KIND = "mlflow.experimentKind"
-"""Tag without which the page is that of applications of language models."""
+"""Tag without which MLflow shows its page for language-model applications."""
 _SECTION = "perplexity-over-compute"
 _COLUMNS = ("tags.`tfscale.growth`", "metrics.`final/perplexity`", "metrics.`final/flops`", "metrics.`final/tokens`",
             "params.`parameters`")  # fmt: skip
@@ -30,7 +30,7 @@ def experiment_tags() -> dict[str, str]:
 
 
 def view_url(page: str, experiment_id: str) -> str:
-    """Return the address of the view on a page such as http://127.0.0.1:5000."""
+    """Return the URL of the view on a page such as http://127.0.0.1:5000."""
     return f"{page}/#/experiments/{experiment_id}/runs?viewStateShareKey={SHARED}&compareRunsMode=CHART"
 
 
