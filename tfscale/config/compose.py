@@ -34,7 +34,7 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experim
 
 @dataclass(frozen=True)
 class Draft:
-    """An experiment with the faults found so far. Shipped values replace those at fault, so that checks can continue."""
+    """Experiment with the faults found so far; shipped values replace values at fault, so that checks can continue."""
 
     experiment: Experiment
     faults: tuple[Fault, ...]

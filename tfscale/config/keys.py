@@ -97,7 +97,7 @@ def may_be_none(hint: Any) -> bool:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with the known words closest by whole key or last component; `.` if none is close."""
+    """Return `; did you mean ...?` with the known words closest by whole key or last component; otherwise `.`."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     leaf = word.rpartition(".")[2]

@@ -34,7 +34,7 @@ class LauncherPart(RunOptions):
     """Launcher settings. Apart from rounding, they do not change the results of a stage."""
 
     kind: Literal["local", "torchrun", "slurm"] = "local"
-    """Launcher of a stage. local: one process. torchrun: several processes on this machine. slurm: a job on a cluster."""
+    """Launcher of stages. local: one process each. torchrun: several processes on this machine. slurm: cluster jobs."""
     processes: AutoCount = 0
     """Number of processes per stage (torchrun) or per node (slurm without GPUs). auto, with torchrun: one per CUDA
     device, or one on the CPU."""
@@ -47,7 +47,7 @@ class LauncherPart(RunOptions):
     retries: Natural = 2
     """Largest number of times that a stage whose process died is resumed from its checkpoint."""
     hang_minutes: NonNegative = 15.0
-    """Minutes without progress after which a stage is ended and resumed; 0: never."""
+    """Minutes without a heartbeat after which a stage is ended and resumed; 0: never."""
 
     @property
     def ranks(self) -> int:
@@ -59,7 +59,7 @@ class LauncherPart(RunOptions):
 
 @dataclass(frozen=True)
 class PeakPart:
-    """Peak speed of a device's dense matrix products in TFLOP/s (10^12); None: the device does not support the format."""
+    """Peak speed of a device's dense matrix products, in TFLOP/s (10^12); None: the format is not supported."""
 
     fp32: Positive | None = None
     """Peak in FP32, TFLOP/s. None: not supported."""
