@@ -27,7 +27,7 @@ from tfscale.predict import Machine, planned_machine, predict
 from tfscale.text import gigabytes
 
 LITTLE_DISK = 10e9
-"""Free disk space in bytes below which a note is shown, because large chains need more."""
+"""Free disk space in bytes below which a note is shown, because larger chains need more."""
 _STYLES = {"good": "green", "note": "yellow", "broken": "bold red"}
 _PEOPLES_EXTRAS = ("corpus", "gpu", "data", "slurm", "hf", "eval")
 
@@ -38,7 +38,7 @@ class Finding:
 
     name: str
     state: Literal["good", "note", "broken"]
-    """State found by the check. `note`: an optional feature is not available. `broken`: training is not possible."""
+    """State that was found. `note`: something optional is not possible here. `broken`: training is not possible."""
     what: str
     mend: str = ""
 

@@ -94,7 +94,7 @@ def tell_loss() -> None:
 
 
 def exit_code(code: int) -> int:
-    """Return the exit code of a command whose work ended with `code`; a loss of output is reported and is a failure.
+    """Return the exit code of a command whose work ended with `code`; lost output is reported and counts as a failure.
 
     Nothing is reported if the reader closed the pipe, as `head` does.
     """

@@ -18,7 +18,7 @@ IGNORE = (
 
 
 def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
-    """Return the faults of folders that are not tfscale's, and the remaining folders. The last one is the shipped one."""
+    """Return the faults of folders that are not tfscale's, and the remaining folders. The shipped folder comes last."""
     *own, shipped = folders
     faults = {folder: fault for folder in own if (fault := _foreign(folder))}
     return list(faults.values()), [*(folder for folder in own if folder not in faults), shipped]

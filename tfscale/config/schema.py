@@ -52,9 +52,9 @@ class ModelPart:
     rotary: Fraction = 0.25
     """Fraction of the head dimensions with rotary position embeddings; 0: no positions."""
     norm_activation: NormActivation = "l2_norm_gelu"
-    """Normalization and activation of the scores in Pattention (`tfscale.models.parameter_tokens`)."""
+    """Normalisation and activation of the scores in Pattention (`tfscale.models.parameter_tokens`)."""
     init: Init = "official"
-    """Initialization of weights in every arm. official: as in the official configs. scaled: with width and depth, for
+    """Initialisation of weights in every arm. official: as in the official configs. scaled: with width and depth, for
     small models."""
 
 
@@ -71,7 +71,7 @@ class TransformerPart:
     d_ff: Count | None = None
     """Width of the feed-forward layer. None: four times d_model."""
     lr: Rate | None = None
-    """Peak learning rate of the Transformer from scratch. None: optim.lr."""
+    """Peak learning rate of the Transformer when trained from scratch. None: optim.lr."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,11 @@ class GrowWhenPart:
     """Rule that ends a stage of the chain, from which the next stage then grows (`tfscale.stage.ending`)."""
 
     rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
-    """Condition that ends a stage. `budget`: the stage's tokens are used. `plateau`: the validation loss falls by less
+    """Condition that ends a stage. `budget`: the stage's tokens are spent. `plateau`: the validation loss falls by less
     than `min_delta` over `patience` evaluations. `predicted_gain`: a curve fitted to the validation loss predicts that
-    the rest of the budget lowers it by less than `min_delta`. With the last two, the budget is an upper limit, which
-    the last stage always uses in full; they require optim.lr_schedule=wsd, whose decay then follows, or constant."""
+    the rest of the budget lowers it by less than `min_delta`. With the last two, the budget is an upper limit, but the
+    last stage always spends its own in full; they require optim.lr_schedule=wsd, whose decay then follows, or constant.
+    """
     eval_every: Amount = 0
     """Number of tokens between two evaluations of the rule; 0: a twentieth of the stage's budget."""
     min_delta: Nats = 0.02
@@ -226,7 +227,7 @@ class ArmPart:
 
     kind: str
     """Kind of arm. `scratch`: a model of each size, trained from scratch. `trained_on`: continued training of the
-    chain's first model. `one_jump`: growth of that model to each size in one step. `chain`: another chain from that
+    chain's first model. `one_jump`: growth of that model to each size at once. `chain`: another chain from that
     model, with other settings. Extensions may register more kinds."""
     title: str
     """Title of the arm in legends and tables."""
