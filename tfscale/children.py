@@ -1,12 +1,12 @@
-"""Starts every process that tfscale starts, and decides what it inherits.
+"""Child processes of tfscale and the environment that they inherit.
 
 A child gets this process's environment, except
 
-- the variables that describe one of several ranks: whoever starts ranks says which is which, and what a shell or
-  another launcher has left behind would have a child wait for ranks that never come;
-- the working folder as a place to import from (`tfscale.import_path`), and what keeps a finished Python running;
+- the variables that describe one of several ranks: the launcher of the ranks sets them, and leftovers of a shell or
+  another launcher would make a child wait for ranks that never start;
+- the working folder as an import path (`tfscale.import_path`), and variables that keep Python running at its end;
 - the settings of a notebook for figures;
-- MLflow's settings, because a single process speaks to MLflow. Its own server keeps them.
+- MLflow's settings, because a single process communicates with MLflow. MLflow's own server keeps them.
 """
 
 import os
@@ -23,7 +23,7 @@ RANK_VARIABLES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "ROLE_NAME",
     "ROLE_RANK", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
-"""Variables by which torchrun and clusters give each of several ranks its place."""
+"""Variables in which torchrun and clusters describe each of several ranks."""
 REMOVED = (*RANK_VARIABLES, "PYTHONINSPECT", "PYTHONSTARTUP", "MPLBACKEND", "MATPLOTLIBRC")
 REMOVED_PREFIXES = ("TORCHELASTIC_", "PET_")
 """Prefixes of variables that torchrun sets for its workers or reads as defaults of its options."""
@@ -36,12 +36,12 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 def environment(
     told: Mapping[str, str] = NOTHING, *, defaults: Mapping[str, str] = NOTHING, mlflow: bool = False
 ) -> dict[str, str]:
-    """The environment of a child process.
+    """Return the environment of a child process.
 
     Args:
-        told: variables that the child gets, whatever this process's environment says.
-        defaults: variables that the child gets unless this process's environment sets them.
-        mlflow: keep the settings of MLflow.
+        told: variables that override this process's environment.
+        defaults: variables that this process's environment overrides.
+        mlflow: True to keep the settings of MLflow.
     """
     prefixes = REMOVED_PREFIXES if mlflow else (*REMOVED_PREFIXES, MLFLOW)
     inherited = {
@@ -54,13 +54,13 @@ def environment(
         **defaults,
         **inherited,
         **({"PYTHONPATH": path} if path else {}),
-        "PYTHONSAFEPATH": "1",  # children of the child have it too, which `python -P` would not give them
+        "PYTHONSAFEPATH": "1",  # unlike `python -P`, this also holds for children of the child
         **told,
     }
 
 
 def shell_lines() -> list[str]:
-    """Lines of a shell script that turn this process's environment into that of a child."""
+    """Return the lines of a shell script that turn this process's environment into that of a child."""
     child = environment()
     gone = [f"unset {name}" for name in sorted(os.environ.keys() - child.keys()) if name.isidentifier()]
     changed = sorted(name for name, value in child.items() if os.environ.get(name) != value)
@@ -68,7 +68,7 @@ def shell_lines() -> list[str]:
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module with this Python."""
+    """Return the command that runs a module with this Python."""
     return [sys.executable, "-m", module, *arguments]
 
 
@@ -79,11 +79,11 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a process that is to end when its standard input does, which is a pipe that this process holds: so it ends
-    with this process, even if that is killed. It has a session of its own: Ctrl-C reaches this process alone.
+    """Start a process that must end when its standard input ends. The input is a pipe that this process holds, so the
+    child ends with this process, even if this process is killed. It has its own session: Ctrl-C does not reach it.
 
     Args:
-        env: what `environment` gave; None: what it gives by default.
+        env: environment from `environment`; None: its default.
     """
     return subprocess.Popen(
         command,

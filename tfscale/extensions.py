@@ -1,4 +1,4 @@
-"""Extensions: modules outside of this package that register classes of their own (`tfscale.registry`).
+"""Extensions: modules outside of this package that register their own classes (`tfscale.registry`).
 
 They are found through entry points of installed packages (group `tfscale.extensions`) and through `extensions=[module]`
 in the user's own configuration. A stage's folder never names a module to import: it may come from someone else.
@@ -22,7 +22,7 @@ class Extension:
 
     module: str
     version: str
-    """Version of the distribution that it is part of, or its `__version__`."""
+    """Version of the distribution that the module is part of, or its `__version__`."""
 
     def __str__(self) -> str:
         return f"{self.module}=={self.version}"
@@ -37,10 +37,10 @@ def installed_extensions() -> tuple[str, ...]:
 
 
 def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
-    """Import extensions that are not imported yet, and return all that are.
+    """Import extensions that are not imported yet, and return all imported ones.
 
     Raises:
-        InvalidInput: a module cannot be imported, has no version, or registers a name that is taken; every fault.
+        InvalidInput: modules cannot be imported, have no version, or register a name that is taken.
     """
     faults = []
     for module in modules:
@@ -61,14 +61,14 @@ def loaded_extensions() -> tuple[Extension, ...]:
 
 
 def require_extensions(named: Iterable[str], same_version: bool = False) -> None:
-    """Make sure that the extensions that a stage was planned with are loaded. Nothing is imported here.
+    """Check that the extensions that a stage was planned with are loaded, without importing any.
 
     Args:
-        named: each as `module==version`.
-        same_version: they must be of the stage's version too, as where it is trained.
+        named: extensions as `module==version`.
+        same_version: True to require the stage's versions too, as training does.
 
     Raises:
-        ValueError: one is not loaded, or is of another version; the message says how to give it.
+        ValueError: an extension is not loaded or has another version; the message says how to provide it.
     """
     faults = []
     for name in named:
@@ -84,12 +84,12 @@ def require_extensions(named: Iterable[str], same_version: bool = False) -> None
 
 
 def extension_arguments() -> list[str]:
-    """Return the arguments that give a child process the extensions of this one."""
+    """Return the arguments that make a child process import the extensions of this process."""
     return [f"--extension={extension.module}" for extension in loaded_extensions()]
 
 
 def add_extension_argument(parser: ArgumentParser) -> None:
-    """Add the argument that `extension_arguments` gives a child; its values are modules for `load_extensions`."""
+    """Add the option that `extension_arguments` uses; its values are modules for `load_extensions`."""
     parser.add_argument("--extension", action="append", default=[], dest="extensions", help="module to import first")
 
 

@@ -1,4 +1,4 @@
-"""Faults of what the user asked for: values that are collected, and rendered in one place."""
+"""Faults in what the user asked for, as values that are collected and formatted in one place."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 USER_FAULT = 2
 """Exit code of a process that refused what the user asked for."""
 PREEMPTED = 75
-"""Exit code of a process that stopped because it was asked to (EX_TEMPFAIL): run it again to go on."""
+"""Exit code of a process that stopped on request (EX_TEMPFAIL); running it again continues its work."""
 
 
 @dataclass(frozen=True)
@@ -16,42 +16,42 @@ class Fault:
     """One thing that is wrong with what the user asked for."""
 
     key: str
-    """The setting, group or option at fault; empty if it is about none."""
+    """Setting, group or option at fault; empty if there is none."""
     value: object | None
-    """The value of the key, as it is shown; None: it is not."""
+    """Value of the key to show; None: no value is shown."""
     rule: str
     """Description of the fault, or the condition that the value must meet."""
     hint: str = ""
     """Suggested fix; empty if there is none."""
     reads: tuple[str, ...] = ()
-    """Other keys that the rule reads. If one of them is at fault, this fault may follow from it."""
+    """Other keys that the rule reads; a fault of one of them may be the cause of this fault."""
     place: str = ""
-    """File and line of the value."""
+    """File and line of the value; empty if unknown."""
 
     def __str__(self) -> str:
-        """Return the message: `key=value: must be ...; try ...`. It shows no password."""
+        """Return the message, `key=value: must be ...; try ...`, without passwords."""
         about = self.key if self.value is None else f"{self.key}={self.value}"
         rule = f"{self.rule}; try {self.hint}" if self.hint else self.rule
         return without_password(": ".join(filter(None, (self.place, about, rule))))
 
     def below(self, part: str) -> "Fault":
-        """Return the fault with its keys as they are called from outside a part of the configuration."""
+        """Return the fault with the name of a part of the configuration in front of its keys."""
         if not part:
             return self
         return replace(self, key=f"{part}.{self.key}", reads=tuple(f"{part}.{key}" for key in self.reads))
 
     def under(self, name: str) -> "Fault":
-        """Return the fault as one of a part of `name`, such as a file or an option."""
+        """Return the fault as a fault of `name`, such as a file or an option."""
         return Fault(name, None, str(self))
 
 
 def plain(text: str) -> Fault:
-    """Return a fault that is about no key."""
+    """Return a fault without a key."""
     return Fault("", None, text)
 
 
 class InvalidInput(ValueError):
-    """Input that cannot be used, with all that is wrong with it."""
+    """Error for input that cannot be used, with all its faults."""
 
     def __init__(self, *faults: Fault | str) -> None:
         super().__init__(*faults)
@@ -62,7 +62,7 @@ class InvalidInput(ValueError):
 
 
 class UserFault(Exception):
-    """A request of the user that cannot be carried out, with all reasons in `faults`."""
+    """Error for a user's request that cannot be carried out, with all reasons in `faults`."""
 
     def __init__(self, faults: Iterable[Fault | str]) -> None:
         self.faults = as_faults(faults)
@@ -70,16 +70,19 @@ class UserFault(Exception):
 
     @property
     def messages(self) -> list[str]:
-        """The faults as text."""
+        """Messages of the faults."""
         return [str(fault) for fault in self.faults]
 
 
 @contextmanager
 def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
-    """Raise errors of some types, ValueError by default, as faults of the user.
+    """Convert errors of the given types, ValueError by default, to UserFault.
 
     Args:
-        about: file, option or part of the configuration that the faults are about.
+        about: file, option or part of the configuration at fault; empty: none.
+
+    Raises:
+        UserFault: the block raises such an error.
     """
     kinds = kinds or (ValueError,)
     try:
@@ -90,12 +93,12 @@ def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
 
 
 def as_faults(faults: Iterable[Fault | str]) -> list[Fault]:
-    """Return faults; a text becomes one that is about no key."""
+    """Return faults; a text becomes a fault without a key."""
     return [plain(fault) if isinstance(fault, str) else fault for fault in faults]
 
 
 def without_password(text: str) -> str:
-    """The text with every `SCHEME://USER:PASSWORD@HOST` cut down to `SCHEME://HOST`, and with `***` for the values of
-    `password=`, `token=` and the like in a query."""
+    """Return the text with `SCHEME://HOST` for every `SCHEME://USER:PASSWORD@HOST`, and with `***` for the values of
+    `password=`, `token=` and similar query parameters."""
     text = re.sub(r"(?i)([?&][^\s=&]*(?:password|passwd|pwd|token|secret)[^\s=&]*=)[^\s&]*", r"\1***", text)
     return re.sub(r"(\w[\w+.-]*://)\S*@", r"\1", text)

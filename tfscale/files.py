@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, JSON objects, and SHA-256 digests."""
+"""Atomic replacement of files, JSON objects, and SHA-256 digests."""
 
 import hashlib
 import json
@@ -14,14 +14,14 @@ from typing import Any
 from tfscale.host import cores
 
 HASHED_AT_ONCE = 8
-"""Files that are hashed at the same time."""
+"""Number of files that are hashed at the same time."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under another name, sync it, and rename it; create its folder if there is none.
+    """Write a file under another name, sync it, and rename it; create its folder if it is missing.
 
     Raises:
-        OSError: it could not be written; what was there before is untouched. `filename` is the given path.
+        OSError: the file cannot be written; an existing file is unchanged. `filename` is the given path.
     """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -43,7 +43,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write an object as indented JSON, atomically.
 
     Raises:
-        OSError: as `write_atomically` does.
+        OSError: the file cannot be written; see `write_atomically`.
     """
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
 
@@ -52,7 +52,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        ValueError: the file is missing, unreadable, or holds something else; the message names it.
+        ValueError: the file is missing, unreadable or not a JSON object; the message names it.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -67,7 +67,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`, which is renamed to `path` if the block succeeds and removed otherwise."""
+    """Yield an empty folder next to `path`; rename it to `path` if the block succeeds, and remove it otherwise."""
     aside = path.with_name(f".{path.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -79,7 +79,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Return when a file's content, or a folder's list of names, is on the disk."""
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -88,7 +88,7 @@ def sync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal.
+    """Return the SHA-256 of a file's content in hexadecimal.
 
     Raises:
         OSError: the file cannot be read.
@@ -98,7 +98,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_all(paths: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 of several files, hashed in threads (hashlib releases the GIL).
+    """Return the SHA-256 of each file; several files are hashed in threads (hashlib releases the GIL).
 
     Raises:
         OSError: a file cannot be read.

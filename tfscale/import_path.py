@@ -1,6 +1,6 @@
-"""The working folder stays off the import path: a user's `random.py` there must never be run in place of Python's own.
+"""Removal of the working folder from the import path, so that a user's `random.py` there never replaces Python's own.
 
-This module imports nothing that such a file could stand in for.
+This module imports nothing that such a file could replace.
 """
 
 import os
@@ -8,19 +8,19 @@ import sys
 from importlib.machinery import PathFinder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  pathlib could be the user's
-"""The folder that this package is imported from."""
+"""Folder that this package is imported from."""
 
 
 def leave_working_folder() -> None:
-    """Take the working folder off this process's import path, where it comes before the standard library, and off that
-    of the processes that Python's own libraries start, such as a pool of processes."""
+    """Remove the working folder from this process's import path, where it comes before the standard library, and from
+    that of processes that Python's own libraries start, such as a pool of processes."""
     os.environ["PYTHONPATH"], os.environ["PYTHONSAFEPATH"] = python_path(), "1"
     sys.path[:] = _without_working_folder()
 
 
 def python_path() -> str:
-    """PYTHONPATH for a child process: this process's without the working folder. A source tree that is run in place, so
-    that a child would find another tfscale or none, is put in front."""
+    """Return PYTHONPATH for a child process: that of this process without the working folder. A source tree that is run
+    in place comes first if the child would otherwise find another tfscale or none."""
     told = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not _is_working_folder(entry)]
     found = PathFinder.find_spec("tfscale", _without_working_folder())
     if found is None or found.origin != os.path.join(ROOT, "tfscale", "__init__.py"):  # noqa: PTH118
@@ -37,4 +37,4 @@ def _is_working_folder(entry: str) -> bool:
     try:
         return os.path.realpath(entry) == os.path.realpath("")
     except FileNotFoundError:
-        return False  # it has been removed, and nothing can be imported from there
+        return False  # the working folder has been removed, so nothing can be imported from it

@@ -1,5 +1,5 @@
-"""Types of numbers within a range, for settings. One declaration holds for the user's configuration, which pydantic
-reads, and for files that `tfscale.untrusted` checks."""
+"""Types of numbers within a range, for settings. A declaration applies to the user's configuration, which pydantic
+reads, and to files that `tfscale.untrusted` checks."""
 
 import math
 import re
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 LARGEST = 10**18
-"""Largest whole number; far beyond what any machine trains, and small enough for every product of a prediction."""
+"""Largest whole number, far above any count in training, and small enough for every product of a prediction."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number, for `Annotated`. The number is finite in any case."""
+    """Bounds of a number, for `Annotated`. The number must always be finite."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -23,12 +23,12 @@ class Range:
     what: str = ""
     """Name of the quantity, such as "a fraction"."""
     such_as: str = ""
-    """A value to try."""
+    """Value that a message suggests."""
     read: Callable[[Any], Any] | None = None
-    """Makes a number of what a user may write for it."""
+    """Function that converts what a user may write to a number."""
 
     def fault(self, value: float) -> str | None:
-        """Return what the number must be, if it is not."""
+        """Return the condition that the number violates, or None."""
         if isinstance(value, float) and not math.isfinite(value):
             return "must be a finite number"
         if isinstance(value, int) and abs(value) > LARGEST:
@@ -58,10 +58,10 @@ class Range:
 
 
 def read_amount(value: Any) -> Any:
-    """Return 15B, 300_000, 1.5M or 2e6 as a whole number, and anything that is not text as it is.
+    """Return text such as 15B, 300_000, 1.5M or 2e6, and whole floats, as an integer, and any other value as it is.
 
     Raises:
-        ValueError: text that is no amount.
+        ValueError: the text is not an amount, or is above 10^18.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -83,26 +83,26 @@ def _read_auto(value: Any) -> Any:
 Positive = Annotated[float, Range(above=0)]
 """A number above 0."""
 NonNegative = Annotated[float, Range(least=0)]
-"""A number, at least 0."""
+"""A number of at least 0."""
 Rate = Annotated[float, Range(above=0, such_as="3e-4")]
-"""A learning rate, above 0."""
+"""A learning rate above 0."""
 Fraction = Annotated[float, Range(0, 1, what="a fraction", such_as="0.1")]
-"""A fraction, from 0 to 1."""
+"""A fraction from 0 to 1."""
 Momentum = Annotated[float, Range(least=0, below=1, such_as="0.9")]
-"""Share of the old mean in a running one, at least 0 and below 1."""
+"""Weight of the old value in a running mean, at least 0 and below 1."""
 Factor = Annotated[float, Range(above=0, most=1000, what="a factor", such_as="1")]
 """A factor, above 0 and at most 1000."""
 Nats = Annotated[float, Range(above=0, below=10, what="nats of loss", such_as="0.02")]
-"""A difference of losses, above 0 and below 10."""
+"""A difference of losses in nats, above 0 and below 10."""
 Share = Annotated[float, Range(above=0, below=1, what="a fraction", such_as="0.05")]
 """A fraction, above 0 and below 1."""
 Whole = Annotated[int, Range()]
-"""Any whole number up to 10^18, negative ones too."""
+"""Any whole number from -10^18 to 10^18."""
 Natural = Annotated[int, Range(least=0)]
-"""A whole number, at least 0."""
+"""A whole number of at least 0."""
 Count = Annotated[int, Range(least=1)]
-"""A whole number, at least 1."""
+"""A whole number of at least 1."""
 Amount = Annotated[int, Range(least=0, read=read_amount)]
-"""A count of tokens: 15B, 1.5M, 300K, 65536."""
+"""A number of tokens, such as 15B, 1.5M, 300K or 65536."""
 AutoCount = Annotated[int, Range(least=0, read=_read_auto)]
-"""A count, or auto (0)."""
+"""A count, or `auto` (0)."""

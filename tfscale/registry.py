@@ -1,7 +1,7 @@
 """Registries of classes that a user may name, such as growth operators, model families, optimizers and trackers.
 
-Shipped classes are named by module and imported when they are first asked for. An extension registers its own classes
-when it is imported (`tfscale.extensions`):
+Shipped classes are listed by module and imported on first use. An extension registers its own classes when it is
+imported (`tfscale.extensions`):
 
     @OPTIMIZERS.register("lion")
     class Lion: ...
@@ -19,11 +19,11 @@ T = TypeVar("T", bound=type[Any])
 
 
 class Registry(Generic[T]):
-    """Classes of one kind by name.
+    """A registry of classes of one kind, by name.
 
     Args:
         key: configuration key that names a class, for messages, such as `optim.name`.
-        shipped: the names of this package's own classes, each with `module:class`.
+        shipped: `module:class` of each of this package's own classes, by name.
     """
 
     def __init__(self, key: str, shipped: Mapping[str, str]) -> None:
@@ -34,7 +34,7 @@ class Registry(Generic[T]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, shipped ones first."""
+        """Names of all classes, shipped ones first."""
         return (*self._shipped, *self._registered)
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -55,10 +55,10 @@ class Registry(Generic[T]):
         return decorate
 
     def get(self, name: str) -> T:
-        """Return the class of a name.
+        """Return the class registered under a name.
 
         Raises:
-            ValueError: no class has this name; the message lists those that there are.
+            InvalidInput: no class has this name; the message lists all names.
         """
         if name in self._registered:
             return self._registered[name]
@@ -80,7 +80,7 @@ _importing: list[str] = []
 
 @contextmanager
 def registering(module: str) -> Iterator[None]:
-    """Attribute the classes that are registered inside the context to an extension."""
+    """Attribute classes registered inside the context to an extension."""
     _importing.append(module)
     try:
         yield

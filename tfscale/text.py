@@ -1,11 +1,11 @@
-"""Numbers and lists as people read them: the one style of every screen, table, figure and message."""
+"""Formatting of numbers and lists for every screen, table, figure and message."""
 
 import math
 from collections.abc import Sequence
 
 
 def count(value: float | None) -> str:
-    """Return a count with three digits: 850, 12.3K, 124M, 1.31B, and 2.10e12 above that. Empty for None and NaN."""
+    """Return a count with three digits: 850, 12.3K, 124M, 1.31B or 2.10e12; empty for None and NaN."""
     if value is None or math.isnan(value):
         return ""
     if abs(value) < 999.5:
@@ -17,7 +17,7 @@ def count(value: float | None) -> str:
 
 
 def scientific(value: float | None) -> str:
-    """Return FLOPs as 7.40e20. Empty for None and NaN."""
+    """Return FLOPs in the form 7.40e20; empty for None and NaN."""
     if value is None or math.isnan(value):
         return ""
     mantissa, exponent = f"{value:.2e}".split("e")

@@ -1,21 +1,21 @@
-"""The cost of training, as it is recorded in checkpoints, events and results."""
+"""Training cost as recorded in checkpoints, events and results."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Totals:
-    """The cost of a lineage so far, parents included, or of a part of it."""
+    """Cost of a lineage so far, including its parents, or of a part of it."""
 
     tokens: int = 0
-    flops: int = field(default=0, metadata={"largest": 10**30})  # a 1.4B chain passes what 64 bits can count
-    """Model FLOPs: forward and backward passes, as `tfscale.models.counts` counts them."""
+    flops: int = field(default=0, metadata={"largest": 10**30})  # the FLOPs of a 1.4B chain exceed 64 bits
+    """Model FLOPs of forward and backward passes, as counted by `tfscale.models.counts`."""
     seconds: float = 0.0
-    """Time in training steps; evaluation, checkpoints and growth are left out."""
+    """Time in training steps, without evaluation, checkpoints and growth."""
     device_seconds: float = 0.0
-    """`seconds` times the devices."""
+    """`seconds` times the number of devices."""
     joules: float | None = None
-    """Energy of the devices in those seconds, as they measure it; None where a part of it is not known."""
+    """Energy used by the devices in `seconds`, as they measure it; None if any part is unknown."""
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(

@@ -14,18 +14,19 @@ from tfscale.ranges import Range
 
 T = TypeVar("T")
 LARGEST: float = 2**63 - 1
-"""Largest integer: the limit of torch and safetensors. A field's metadata may set another `largest`; math.inf also
-admits non-finite floats."""
+"""Largest integer, the limit of torch and safetensors. A field's metadata may set another `largest`; math.inf also
+allows non-finite floats."""
 LONGEST_NAME = 255
-"""Longest name of a file, in bytes."""
+"""Largest length of a file name in bytes."""
 
 
 def check_fields(value: Any) -> None:
-    """Check every field of a dataclass, and of those within it, against its annotation and the range in it
+    """Check every field of a dataclass and of nested ones against its annotation and the annotation's range
     (`tfscale.ranges`). Numbers must also be finite.
 
     Raises:
-        ValueError: fields have another type or are out of range; names all of them, as in `model.qkv[0].n`.
+        ValueError: fields have another type or are out of range; the message names all of them, as in
+            `model.qkv[0].n`.
     """
     faults = list(_faults(value, type(value), "", LARGEST))
     if faults:
@@ -33,7 +34,7 @@ def check_fields(value: Any) -> None:
 
 
 def from_known(kind: type[T], values: dict[str, Any]) -> T:
-    """Return a dataclass with the values that it has fields for; other versions may have written more.
+    """Return a dataclass made from the values that it has fields for; other versions may have written more.
 
     Raises:
         ValueError: a field without a default is missing, or `values` is not an object.
@@ -52,7 +53,7 @@ def check_file_name(name: str) -> None:
     """Check that a name refers to a file within its folder.
 
     Raises:
-        ValueError: it is a path, or not a name at all.
+        ValueError: the name is a path, or not a valid file name.
     """
     if PurePath(name).name != name or name in ("", "..") or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
         raise ValueError(f"{reprlib.repr(name)} is not the name of a file in this folder")
@@ -75,7 +76,7 @@ def _faults(value: Any, kind: Any, name: str, largest: float) -> Iterator[str]:
 
 
 def _outside(value: Any, kind: Any) -> str | None:
-    """Return the rule that a number breaks by its annotated range, which may be `X | None`; None if it breaks none."""
+    """Return the rule that a number violates by its annotated range, which may be `X | None`; None if there is none."""
     for each in (kind, *typing.get_args(kind)):
         if typing.get_origin(each) is typing.Annotated and value is not None:
             return next((item.fault(value) for item in each.__metadata__ if isinstance(item, Range)), None)

@@ -1,8 +1,8 @@
-"""The program: `tfscale`, and python -m tfscale.cli."""
+"""Entry point of `tfscale` and `python -m tfscale.cli`."""
 
 from tfscale.import_path import leave_working_folder
 
-leave_working_folder()  # before any import that a user's file there could replace
+leave_working_folder()  # before any import that a user's file in that folder could replace
 
 from tfscale.cli.main import main  # noqa: E402
 

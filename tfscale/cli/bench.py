@@ -1,4 +1,4 @@
-"""`tfscale bench`: speed and memory on this machine."""
+"""The command `tfscale bench`, which measures speed and memory on this machine."""
 
 import json
 from pathlib import Path
@@ -22,10 +22,10 @@ def bench(
     case: str,
     out: Path | None,
 ) -> int:
-    """Measure training steps, show the results, write files if asked to, and return the exit code.
+    """Measure training steps, show the results, write them to `out` if it is given, and return the exit code.
 
     Raises:
-        UserFault: there is no such device, or the folder for files cannot be made.
+        UserFault: the device does not exist, or the folder `out` cannot be created.
     """
     with user_faults():
         settings = resolve_settings(device, quick, threads, case)
@@ -55,7 +55,7 @@ def bench(
 
 
 def _make_folder(out: Path) -> None:
-    """Create the folder for files before anything is measured."""
+    """Create the output folder before measurements begin."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

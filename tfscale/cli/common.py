@@ -1,4 +1,4 @@
-"""The arguments that commands share: overrides, the folder of configuration, the form of the answer."""
+"""Arguments that commands share: overrides, configuration folder, output format."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Common:
-    """The common arguments that a command was given."""
+    """Common arguments that a command was given."""
 
     overrides: Sequence[str] = ()
     config_dir: Path | None = None
-    """A folder whose groups come before all others; None: only conf/ here and the shipped ones."""
+    """Folder whose groups take precedence; None: only conf/ in the working folder and the shipped groups."""
     as_json: bool = False
-    """If True, one JSON document is printed on standard output."""
+    """True if the command prints one JSON document on standard output."""
 
     def compose(self) -> "Experiment":
-        """Return the experiment of the overrides.
+        """Return the experiment that the overrides describe.
 
         Raises:
-            UserFault: with all that is wrong.
+            UserFault: the overrides or the files have faults; the error holds all of them.
         """
         from tfscale.config.compose import compose
 
         return compose(self.overrides, self.config_dir)
 
     def plan(self, ready: "Callable[[Experiment], Iterable[Fault | str]]" = lambda _: ()) -> "Plan":
-        """Return the plan of the overrides.
+        """Return the plan of the experiment that the overrides describe.
 
         Args:
-            ready: yields faults that keep the command from running here, to be reported with all others.
+            ready: yields faults that prevent the command from running here, to be reported with all others.
 
         Raises:
-            UserFault: with all that is wrong.
+            UserFault: the experiment has faults; the error holds all of them.
         """
         from tfscale.config.compose import draft
         from tfscale.config.origins import with_places
@@ -119,12 +119,12 @@ Stages = Annotated[str, typer.Argument(help=STAGES, autocompletion=completion.st
 def command(
     group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(PARAMETERS)
 ) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Register a function as a command of a group. It is called with a `Common` and its own options, and returns the
-    exit code.
+    """Return a decorator that registers a function as a command of a group. The function is called with a `Common` and
+    its own options, and returns the exit code.
 
     Args:
         name: name of the command; None: that of the function.
-        takes: which of the common parameters the command has.
+        takes: names of the common parameters that the command has.
     """
 
     def register(function: Callable[..., int]) -> Callable[..., None]:

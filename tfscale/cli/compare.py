@@ -1,4 +1,4 @@
-"""`tfscale compare` and `tfscale report`: the chain beside its baselines."""
+"""The commands `tfscale compare` and `tfscale report`, which compare the chain with its baselines."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -28,10 +28,10 @@ from tfscale.text import count, scientific
 
 
 def compare(common: Common, baseline: str, run_missing: bool = False, out: Path | None = None) -> int:
-    """Write the comparison of a chain and its baselines, show it, and return the exit code.
+    """Write the comparison of a chain with its baselines, show it, and return the exit code.
 
     Args:
-        out: the folder to write to, in place of that in the runs folder, which is only read then.
+        out: folder to write to; the runs folder is then only read. None: a folder in the runs folder.
     """
     plan = plan_with(common, baseline)
     if run_missing:
@@ -45,10 +45,10 @@ def compare(common: Common, baseline: str, run_missing: bool = False, out: Path 
 
 
 def report(common: Common, baseline: str, out: Path | None = None) -> int:
-    """Write `report.html` beside the comparison's other files and return the exit code.
+    """Write `report.html` next to the comparison's other files and return the exit code.
 
     Args:
-        out: the folder to write to; see `compare`.
+        out: folder to write to; see `compare`.
     """
     from tfscale.analysis.documents import to_html
 
@@ -73,7 +73,7 @@ def plan_with(common: Common, baseline: str) -> Plan:
     """Return the plan of a chain and its baselines.
 
     Raises:
-        UserFault: with all that is wrong.
+        UserFault: the experiment has faults; the error holds all of them.
     """
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
@@ -82,7 +82,7 @@ def plan_with(common: Common, baseline: str) -> Plan:
 
 
 def compare_plan(plan: Plan) -> Comparison:
-    """Return the comparison of the finished stages; report which are missing and how to train them.
+    """Return the comparison of the finished stages; report missing stages and how to train them.
 
     Raises:
         UserFault: no stage of the chain is finished, or a folder is damaged.
@@ -107,11 +107,11 @@ def compare_plan(plan: Plan) -> Comparison:
 
 
 def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Write into the folder of a plan's comparison, record the plan in its runs folder and update tracking; or write
-    into `out` and record nothing. Return the files.
+    """Write to the folder of a plan's comparison, record the plan in its runs folder and update tracking; with `out`,
+    only write to `out`. Return the files.
 
     Raises:
-        UserFault: nothing has been measured yet, or the folder cannot be written to.
+        UserFault: there are no measurements yet, or the folder cannot be written to.
     """
     folder = out or comparison_folder(plan)
     try:

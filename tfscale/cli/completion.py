@@ -1,8 +1,7 @@
-"""Shell completion of overrides, baselines and stages. It composes nothing, to answer at once.
+"""Shell completion of overrides, baselines and stages, which composes no configuration, for speed.
 
-bash takes `growth=ex` for three words and completes the last, so that bare values are answered there; other shells get
-the whole word. Where one key alone fits, it is offered with its values too: a shell that has two offers adds no space
-after what they share.
+bash splits `growth=ex` into three words and completes the last one, so it gets values alone; other shells get the whole
+word. If a single key fits, its values are offered too: with two offers, a shell adds no space after their common part.
 """
 
 import os
@@ -16,7 +15,7 @@ from tfscale.faults import UserFault
 
 
 def skip_equals_sign(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have bash complete what follows `=`, if it asks to complete the word `=` itself."""
+    """Make bash complete the text after `=` when it asks to complete the word `=` itself."""
     words, place = environment.get("COMP_WORDS", "").split("\n"), environment.get("COMP_CWORD", "")
     if place.isdigit() and int(place) < len(words) and words[int(place)] == "=":
         environment["COMP_WORDS"] = "\n".join(words[: int(place) + 1])
@@ -24,14 +23,14 @@ def skip_equals_sign(environment: MutableMapping[str, str] = os.environ) -> None
 
 
 def overrides(context: typer.Context, incomplete: str) -> list[str]:
-    """Return the keys, groups and values that an incomplete word can become."""
+    """Return the keys, groups and values that complete a word."""
     from tfscale.config.folders import config_folders, group_options
 
     before: Sequence[str] = context.params.get("overrides") or ()
     try:
         groups = group_options(config_folders(context.params.get("config_dir")))
     except UserFault:
-        return []  # the command itself reports what is wrong
+        return []  # the command itself reports the fault
     if len(before) >= 2 and before[-1] == "=":
         return _values(before[-2], groups)
     key, equals, _ = incomplete.partition("=")
@@ -39,7 +38,7 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the groups and keys that begin with a text, up to their next dot; for a single one, its values too."""
+    """Return the groups and keys that begin with a text, up to their next dot, and the values of a single match."""
     from tfscale.config.keys import known_keys
 
     known = [key for key in known_keys({}) if key.startswith(begun)]
@@ -55,7 +54,7 @@ def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the names of a group, or the values of a choice."""
+    """Return the names in a group, or the allowed values of a key."""
     from tfscale.config.keys import inner_type, type_of
 
     if key in groups:
@@ -67,7 +66,7 @@ def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def baselines(incomplete: str) -> list[str]:
-    """Return names for --baseline."""
+    """Return completions of the option --baseline."""
     from tfscale.config.folders import config_folders, group_options
 
     return _after_commas(incomplete, group_options(config_folders())["baseline"])

@@ -1,4 +1,4 @@
-"""The console: output for people as text and tables, and for programs as JSON."""
+"""Console output as text and tables for people and as JSON for programs."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 LOG_WIDTH = 1000
-"""Width without a terminal: enough that nothing is wrapped or left out in a log file."""
+"""Width without a terminal, large enough that nothing is wrapped or left out in a log file."""
 PROSE_WIDTH = 120
 """Largest width of running text."""
 
@@ -20,7 +20,7 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
 
 
 def leave_stdout(alone: bool) -> None:
-    """Send everything for people to standard error from now on, or to standard output again."""
+    """Send output for people to standard error from now on, or to standard output again."""
     console.stderr = alone
     if "COLUMNS" not in os.environ:
         # None: the current width of the terminal.
@@ -33,17 +33,17 @@ def prose_width() -> int:
 
 
 def say(text: str) -> None:
-    """Print a line unchanged: whole when it is piped, wrapped by the terminal when it is long."""
+    """Print a line unchanged; only the terminal wraps it."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def answer(document: object) -> None:
-    """Print the JSON document of --json, on standard output. A non-finite number is null."""
+    """Print the JSON document of --json on standard output, with null for non-finite numbers."""
     print(json.dumps(_plain(document), indent=2, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it."""
+    """Return a value in a form that JSON can represent."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
     if isinstance(value, dict):

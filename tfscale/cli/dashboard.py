@@ -1,4 +1,4 @@
-"""A running plan on one screen: lineages, active stages, the loss, the cost against the plan, the time left."""
+"""Dashboard of a running plan: lineages, active stages, loss, cost compared with the plan, time left."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,23 +22,23 @@ _STYLES = {"done": "green", "running": "cyan", "preempted": "yellow", "interrupt
            "waiting": "dim"}  # fmt: skip
 _BARS = "▁▂▃▄▅▆▇█"
 _NARROW = 60
-"""Width below which nothing is shown side by side."""
+"""Width below which everything is shown in one column."""
 
 
 def signs(console: Console) -> Mapping[str, str]:
-    """Return a character per state that the console's encoding has."""
+    """Return one character per state, from those in the console's encoding."""
     return _SIGNS if console.encoding.startswith("utf") else _PLAIN_SIGNS
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """The screen, drawn for any width and height."""
+    """Dashboard that is drawn for any width and height."""
 
     plan: Plan
     looks: Mapping[str, Progress]
     overall: Overview
     notes: Mapping[str, str]
-    """Facts about a stage that its folder does not hold, such as the job that it waits for."""
+    """Facts about stages that their folders do not contain, such as the job that a stage waits for."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from self._lineages(console, options.max_width)
@@ -70,7 +70,7 @@ class Dashboard:
         yield rows
 
     def _lineage(self, stages: Sequence[Stage], console: Console) -> Text:
-        """Return the sizes with their states; an arrow marks one that started from the one before."""
+        """Return the sizes with their states; an arrow means that a stage started from the previous one."""
         arrow, space = (" → ", "\N{NO-BREAK SPACE}") if console.encoding.startswith("utf") else (" > ", " ")
         row, before = Text(), ""
         for stage in stages:
@@ -108,9 +108,9 @@ class Dashboard:
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
-        """Draw the training losses of a lineage over its model FLOPs as a row of bars, between the first and the last.
+        """Draw the training losses of a lineage over its model FLOPs as a row of bars between the first and last loss.
 
-        The tenth of the bars with the highest losses, mostly those of the first steps, are cut off at the top.
+        The highest tenth of the bars, mostly those of the first steps, is cut off at the top.
         """
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
@@ -128,8 +128,8 @@ class Dashboard:
         yield Text(f"{before}{bars or 'to'}{after}", no_wrap=True, overflow="crop")
 
     def _focus(self) -> list[Progress]:
-        """Return the lineage, oldest first, of the stage whose loss is shown: the first that runs, else the last of the
-        chain that has begun."""
+        """Return the lineage, oldest first, of the stage whose loss is shown: the first running stage, or otherwise the
+        last stage of the chain that has begun."""
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
         chain = [look for stage in self.plan.arms[0].stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None
@@ -150,13 +150,13 @@ class Dashboard:
 
 
 def name_of(plan: Plan, stage: Stage) -> str:
-    """Return arm and size, such as `progressive 354M`, and the seed if the arm has several."""
+    """Return arm and size of a stage, such as `progressive 354M`, and its seed if the arm has several."""
     arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.stages))
     return f"{arm.name} {stage.size}" + (f" seed {stage.spec.seed}" if len(arm.seeds) > 1 else "")
 
 
 def speed_words(look: Progress) -> Iterator[str]:
-    """Yield speed, utilization, memory and time left of a stage, as far as they are known."""
+    """Yield those of speed, utilization, memory and time left of a stage that are known."""
     speed = look.tokens_per_second
     if speed:
         yield f"{count(speed)} tokens/s"
@@ -170,7 +170,7 @@ def speed_words(look: Progress) -> Iterator[str]:
 
 
 def overview_words(overall: Overview, arms: int) -> Iterator[str]:
-    """Yield the cumulative compute against the plan's, and the time left for the chain and for all arms."""
+    """Yield the cumulative compute compared with the plan, and the time left for the chain and for all arms."""
     yield f"{scientific(overall.worked)} of {scientific(overall.work)} FLOPs ({overall.share:.0%})"
     if overall.chain_left:
         yield f"chain {duration(overall.chain_left)} left"

@@ -23,14 +23,14 @@ from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, listing_of, p
 from tfscale.text import count
 
 LINE_SECONDS = 10.0
-"""Time between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress without a terminal."""
 
 
 def prepare(common: Common) -> int:
-    """Fetch and prepare the corpus of the overrides, and return the exit code.
+    """Download and prepare the corpus that the overrides describe, and return the exit code.
 
     Raises:
-        UserFault: with what is wrong or out of reach.
+        UserFault: settings are invalid, or the source cannot be reached.
     """
     experiment = common.compose()
     if faults := check_experiment(experiment):
@@ -58,7 +58,7 @@ def prepare(common: Common) -> int:
 
 
 def show(common: Common) -> int:
-    """List the corpora in the runs folder, and return the exit code."""
+    """List the corpora in the runs folder and return the exit code."""
     root = data_dir(common.compose())
     if common.as_json:
         answer(
@@ -115,7 +115,7 @@ def _summary(data: PreparedData) -> str:
 
 
 class PreparationView:
-    """Shows the progress of a preparation: a bar on a terminal, a line now and then elsewhere."""
+    """Display of the progress of a preparation, as a bar on a terminal and as occasional lines elsewhere."""
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
@@ -134,7 +134,7 @@ class PreparationView:
             self._bar.stop()
 
     def __call__(self, report: Report) -> None:
-        """Show a report."""
+        """Show a progress report."""
         now = time.monotonic()
         begins = report.phase != self._phase
         if begins:
@@ -149,7 +149,7 @@ class PreparationView:
 
 
 def progress_words(report: Report, seconds: float) -> str:
-    """Return amounts, speed and remaining time of a phase that began so many seconds ago."""
+    """Return amounts, speed and remaining time of a phase that began this many seconds ago."""
     words = []
     if report.total:
         unit, name = (1e9, "GB") if report.total >= 1e9 else (1e6, "MB")

@@ -1,4 +1,4 @@
-"""tfscale doctor: what this machine can run, and how to fix what is wrong."""
+"""The command `tfscale doctor`, which reports what this machine can run and how to fix problems."""
 
 import os
 import platform
@@ -27,24 +27,24 @@ from tfscale.predict import Machine, planned_machine, predict
 from tfscale.text import gigabytes
 
 LITTLE_DISK = 10e9
-"""Free bytes below which a note is made: a chain of some size needs more."""
+"""Free disk space in bytes below which a note is shown, because larger chains need more."""
 _STYLES = {"good": "green", "note": "yellow", "broken": "bold red"}
 _PEOPLES_EXTRAS = ("corpus", "gpu", "data", "slurm", "hf", "eval")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check."""
+    """Result of one check."""
 
     name: str
     state: Literal["good", "note", "broken"]
-    """`note`: something that may not be wanted cannot be done here. `broken`: nothing can be trained."""
+    """State that was found. `note`: something optional is not possible here. `broken`: training is not possible."""
     what: str
     mend: str = ""
 
 
 def doctor(common: Common) -> int:
-    """Print the results of all checks and return the exit code: 1 if something is broken."""
+    """Print the results of all checks and return the exit code, 1 if something is broken."""
     experiment = common.compose()
     findings = [
         *_software(),
@@ -90,7 +90,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Check what `pip install tfscale[...]` installs."""
+    """Check the packages that `pip install tfscale[...]` installs."""
     wanted: dict[str, list[str]] = defaultdict(list)
     try:
         requirements = metadata.requires("tfscale") or []
@@ -182,7 +182,7 @@ def _corpus(experiment: Experiment) -> Finding:
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Check which schedules fit into this machine's memory."""
+    """Check which schedules fit in this machine's memory."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:

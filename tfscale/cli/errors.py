@@ -8,13 +8,13 @@ from tfscale.cli.streams import FAILURE, tell_error
 from tfscale.faults import USER_FAULT, UserFault
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of the operating system that name no file and mean that a disk is full."""
+"""Error numbers for a full disk, which come without a file name."""
 
 
 def in_words(command: Callable[[], object]) -> int:
     """Run a command, print its errors and return its exit code.
 
-    An error that may be a bug is raised as it is, for its traceback.
+    An error that may be a bug is raised unchanged, so that its traceback is shown.
     """
     try:
         _check_working_folder()

@@ -1,4 +1,4 @@
-"""`tfscale eval`: a finished stage on its validation tokens, on any text, or on zero-shot tasks."""
+"""The command `tfscale eval`, which evaluates finished stages on validation tokens, text or zero-shot tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from tfscale.plan.experiments import recorded
 from tfscale.stage.evaluations import EVALUATIONS_FILE, add_evaluation
 
 PAPER = "paper"
-"""Name that stands for the six tasks of the TokenFormer paper."""
+"""Name for the six zero-shot tasks of the TokenFormer paper."""
 
 
 def evaluate(
@@ -34,12 +34,12 @@ def evaluate(
     task_path: Path | None,
     limit: int | None,
 ) -> int:
-    """Measure each stage, print the results, write them beside the stage's costs, and return the exit code.
+    """Evaluate each stage, print the results, write them next to the stage's costs, and return the exit code.
 
     Args:
-        names: stages with commas between them, or `chain`.
-        tasks: names with commas between them, or `paper`.
-        stride: tokens that a window adds; None: the context, so that windows do not overlap.
+        names: stages, separated by commas, or `chain`.
+        tasks: names of tasks, separated by commas, or `paper`.
+        stride: number of new tokens per window; None: the context, so that windows do not overlap.
     """
     stages = stages_of(common, names)
     experiment = common.compose()
@@ -66,7 +66,7 @@ def evaluate(
 
 
 def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
-    """Bring tracking up to date with the experiments that contain the stages."""
+    """Update tracking for the experiments that contain the stages."""
     tracker, folders = tracker_of(experiment), {stage.folder.resolve() for stage in stages}
     if tracker is None:
         return
@@ -76,11 +76,10 @@ def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
 
 
 def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
-    """Encode the texts for each stage, before any of them is read through a model. Stages with the same tokenizer share
-    them.
+    """Encode the texts for each stage before any model is evaluated. Stages with the same tokenizer share the result.
 
     Raises:
-        UserFault: with all that is wrong with any of them.
+        UserFault: texts have faults; the error holds all of them.
     """
     if not texts:
         return [[] for _ in stages]
@@ -120,7 +119,7 @@ def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], 
 
 
 def _kept(stage: Finished, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Write entries beside the stage's costs, and return them with the stage's name."""
+    """Write entries next to the stage's costs, and return them with the stage's name."""
     for entry in made:
         add_evaluation(stage.folder, stage.result.totals, entry)
     return [{"stage": stage.folder.name, **entry} for entry in made]

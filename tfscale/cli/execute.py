@@ -1,4 +1,4 @@
-"""The steps that commands share: check a plan, prepare its corpus, train its stages, bring its tracker up to date."""
+"""Steps that commands share: check a plan, prepare its corpus, train its stages, update its tracker."""
 
 import signal
 import sys
@@ -23,15 +23,15 @@ from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
 
 MIRROR_SECONDS = 60.0
-"""Longest time that the end of a run waits for a slow tracker."""
+"""Largest number of seconds that the end of a run waits for a slow tracker."""
 
 
 def run_plan(plan: Plan) -> tuple[int, Plan]:
-    """Train the unfinished stages of a plan. Return the exit code, and the plan updated with the stage ends that the
-    rule of `schedule.grow_when` has decided.
+    """Train the unfinished stages of a plan. Return the exit code, and the plan updated with the stage ends decided by
+    the rule `schedule.grow_when`.
 
     Raises:
-        UserFault: something is missing; nothing has been written.
+        UserFault: the plan cannot be run here; nothing has been written.
     """
     tracker = tracker_of(plan.experiment)
     check(plan)
@@ -50,14 +50,14 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
         code = train(known, stages, tracker)
         if code or stages == plan.stages:
             return code, plan
-        plan = make_plan(plan.experiment)  # what the chain has cost is the others' budget
+        plan = make_plan(plan.experiment)  # the cost of the chain is the budget of the other arms
 
 
 def check(plan: Plan) -> None:
-    """Make sure that a plan can be run here.
+    """Check that a plan can be run here.
 
     Raises:
-        UserFault: something is missing; nothing has been written.
+        UserFault: the plan cannot be run; nothing has been written.
     """
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
@@ -70,10 +70,10 @@ def check(plan: Plan) -> None:
 
 
 def tracker_of(experiment: Experiment) -> Tracker | None:
-    """Return the tracker of an experiment, or None where tracking is off.
+    """Return the tracker of an experiment, or None if tracking is off.
 
     Raises:
-        UserFault: there is no such kind of tracker, or the URI is malformed.
+        UserFault: the kind of tracker is unknown, or the URI is malformed.
     """
     tracking = experiment.tracking
     if not tracking.enabled:
@@ -83,7 +83,7 @@ def tracker_of(experiment: Experiment) -> Tracker | None:
 
 
 def prepare(plan: Plan) -> None:
-    """Prepare the corpus, or find it prepared."""
+    """Prepare the corpus of a plan unless it is prepared already."""
     with PreparationView() as view:
         data = prepare_corpus(plan.experiment, plan.corpus, view)
     notes = [] if plan.corpus.prepared else left_out_notes(listing_of(plan.experiment, plan.corpus))
@@ -92,7 +92,7 @@ def prepare(plan: Plan) -> None:
 
 
 def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None) -> int:
-    """Train stages of a plan to their end, in view of the user, and return the exit code."""
+    """Train stages of a plan to their end, show progress, and return the exit code."""
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
         orchestrator = Orchestrator(stages, plan.experiment.launcher, view)
@@ -125,13 +125,13 @@ def _stop(mirror: Mirror | None) -> None:
 
 
 def catch_up(plan: Plan, tracker: Tracker | None) -> None:
-    """Bring a tracker up to date with a plan's stages and comparison; warn if that fails."""
+    """Update a tracker with a plan's stages and comparison; warn if that fails."""
     if tracker is not None:
         mirror(experiment_of(plan), tracker)
 
 
 def mirror(experiment: Recorded, tracker: Tracker) -> None:
-    """Bring a tracker up to date with an experiment recorded in the runs folder; warn if that fails."""
+    """Update a tracker with an experiment recorded in the runs folder; warn if that fails."""
     try:
         Session(tracker, experiment.name).sync(experiment.arms, experiment.comparison)
     except TrackingError as fault:

@@ -1,4 +1,4 @@
-"""Tables of the files that a corpus is read from, and of those that are left out."""
+"""Tables of the files that a corpus is read from, and of files that are left out."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from tfscale.data.compression import PACKED
 from tfscale.data.listing import LeftOut, Listing, TextFile
 
 SHOWN_NAMES = 5
-"""Number of names shown per reason."""
+"""Number of file names shown per reason."""
 SHOWN_REASONS = 20
 
 
 def read_table(listing: Listing, documents: int) -> FittedTable:
-    """Count the files that are read, by kind."""
+    """Return a table with the number of files that are read, by kind."""
     kinds: dict[str, list[TextFile]] = defaultdict(list)
     for file in listing.files:
         kinds[_kind(file)].append(file)
@@ -29,7 +29,7 @@ def read_table(listing: Listing, documents: int) -> FittedTable:
 
 
 def left_out_table(listing: Listing) -> FittedTable:
-    """List what is left out with the reason; of many files for one reason a few, and how many more."""
+    """Return a table of the files left out, by reason; of many files, the first few and the number of the others."""
     reasons: dict[str, list[LeftOut]] = defaultdict(list)
     for each in listing.left_out:
         reasons[each.reason].append(each)
@@ -45,7 +45,7 @@ def left_out_table(listing: Listing) -> FittedTable:
 
 
 def listing_document(listing: Listing) -> dict[str, Any]:
-    """List every file, for --json."""
+    """Return every file that is read and every one left out, with its reason, for --json."""
     return {
         "read": [{"name": printable(file.name), "bytes": file.bytes} for file in listing.files],
         "left_out": [
@@ -55,7 +55,7 @@ def listing_document(listing: Listing) -> dict[str, Any]:
 
 
 def printable(name: str) -> str:
-    """Return a name with what cannot be printed escaped: control characters, and bytes that are not UTF-8."""
+    """Return a name with unprintable parts escaped: control characters, and bytes that are not UTF-8."""
     return "".join(_escaped(name))
 
 

@@ -1,4 +1,4 @@
-"""tfscale generate: text from finished stages."""
+"""The command `tfscale generate`, which generates text from finished stages."""
 
 import itertools
 import sys
@@ -37,7 +37,7 @@ def generate(
     """Print each stage's continuation of the prompt as it is generated, and return the exit code.
 
     Args:
-        names: stages with commas between them, or `chain`.
+        names: stages, separated by commas, or `chain`.
     """
     try:
         sampling = Sampling(temperature, top_k, top_p, seed)
@@ -58,12 +58,12 @@ def generate(
 
 
 class _Writer:
-    """A stage that continues a prompt."""
+    """Generation of a stage's continuation of a prompt."""
 
     def __init__(self, stage: Finished, prompt: str, count: int, sampling: Sampling) -> None:
         self.stage = stage
         self.beyond = ""
-        """A note about a text that was longer than the model's context; empty if it was not."""
+        """Note that the text was longer than the model's context; empty if it was not."""
         self._count, self._sampling = count, sampling
         self._tokenizer = tokenizer_of(stage)
         with user_faults():
@@ -99,7 +99,7 @@ def _record(writer: _Writer, prompt: str) -> dict[str, object]:
 
 def _stream(writer: _Writer, prompt: str) -> None:
     pieces = writer.pieces()
-    first = next(pieces, "")  # a fault of the model is reported before anything is written
+    first = next(pieces, "")  # faults of the model are reported before anything is printed
     sys.stdout.write(prompt)
     for piece in itertools.chain([first], pieces):
         sys.stdout.write(piece)

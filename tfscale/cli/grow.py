@@ -1,4 +1,4 @@
-"""`tfscale grow`: one growth by hand."""
+"""The command `tfscale grow`, which grows one checkpoint by hand."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tfscale.text import count
 
 
 def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> int:
-    """Grow the checkpoint of a finished stage into a folder and return the exit code."""
+    """Grow the checkpoint of a finished stage, write the result to a folder, and return the exit code."""
     from tfscale.growth.grow_stage import grow_by_hand
 
     experiment = common.compose()

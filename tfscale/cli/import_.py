@@ -1,4 +1,4 @@
-"""`tfscale import`: a model from elsewhere."""
+"""The command `tfscale import`, which converts a model from elsewhere to a stage."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ def import_(
     data: Path | None,
     cost: str,
 ) -> int:
-    """Make the folder of a stage from released weights or an exported folder; return the exit code."""
+    """Create a stage folder from released weights or an exported folder; return the exit code."""
     from tfscale.growth.imported_weights import cost_of
     from tfscale.interop.adopt import adopt
     from tfscale.interop.exported import is_exported, read_exported

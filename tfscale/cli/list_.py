@@ -1,4 +1,4 @@
-"""`tfscale list`: the options of configuration groups."""
+"""The command `tfscale list`, which lists the options of configuration groups."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class Choice:
-    """An option of a group, which can follow `group=`."""
+    """Option of a group, which can follow `group=`."""
 
     group: str
     name: str
     about: str
-    """The first sentence of the file's comment."""
+    """First sentence of the comment in the file."""
     file: Path
     own: bool
-    """True if it is the user's own, from a conf/ folder of theirs."""
+    """True if the option is from a conf/ folder of the user."""
 
 
 def list_(common: Common, kind: str) -> int:
     """Print the options of a group, or all groups, and return the exit code.
 
     Args:
-        kind: a group or its plural; empty: all.
+        kind: name of a group or its plural; empty: all groups.
     """
     foreign, folders = foreign_faults(config_folders(common.config_dir))
     if foreign:

@@ -1,4 +1,4 @@
-"""The `tfscale` command. The module of a command is imported when it is used: --help needs neither torch nor MLflow."""
+"""The `tfscale` command. Modules of commands are imported on use, so that --help needs neither torch nor MLflow."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from tfscale.children import QUIET
 from tfscale.cli import completion, errors, streams
 from tfscale.cli.common import STAGE, Baseline, Common, Out, Stage, Stages, command
 
-# No library that a command imports later may send anything home.
+# Libraries that commands import later must not send telemetry.
 os.environ.update({**QUIET, **os.environ})
 
 app = typer.Typer(
@@ -298,7 +298,7 @@ def bench(
 
 
 def main() -> None:
-    """Run the command line, and report its errors as messages."""
+    """Run the command line and report its errors as messages."""
     completion.skip_equals_sign()
     streams.open_streams()
     sys.exit(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))

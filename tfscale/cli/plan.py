@@ -1,4 +1,4 @@
-"""`tfscale plan`: what would run, and what it would cost."""
+"""The command `tfscale plan`, which shows what would run and what it would cost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from tfscale.stage.status import status_of
 from tfscale.text import count, duration, gigabytes, scientific
 
 COLUMNS = 5
-"""Largest number of stages side by side."""
+"""Largest number of stages per table."""
 SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
@@ -27,7 +27,7 @@ def plan(common: Common) -> int:
     """Print the plan and return the exit code.
 
     Raises:
-        UserFault: the devices asked for are not there, or cannot share the batches.
+        UserFault: the requested devices do not exist, or cannot share the batches.
     """
     planned = common.plan()
     machine = planned_machine(planned.experiment)
@@ -52,7 +52,7 @@ def plan(common: Common) -> int:
 
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
-    """Return tables of the stages of one seed, as many side by side as fit."""
+    """Return tables of the stages of one seed, each with as many stages as fit, at most `COLUMNS`."""
     stages = arm.of_seed(arm.seeds[0]).stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
@@ -63,7 +63,7 @@ def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTabl
 
 
 def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Prediction]) -> FittedTable:
-    """Return a table of stages of one seed: from top to bottom the work, the share of one device, and the cost."""
+    """Return a table of stages of one seed with rows for the work, the share of one device, and the cost."""
     found = [predictions[stage.key] for stage in stages]
     times = f", x {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
     rows = table(arm.title + times, [""], [stage.size for stage in stages], spare=[])
@@ -99,7 +99,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
 
 
 def _states(replicates: Sequence[Stage]) -> str:
-    """Return the state of a stage, or how many of its replicates are done."""
+    """Return the state of a stage, or the number of its replicates that are done."""
     if len(replicates) == 1:
         return _state(replicates[0])
     done = sum(status_of(stage).state == "done" for stage in replicates)
@@ -112,7 +112,7 @@ def _state(stage: Stage) -> str:
 
 
 def _bound(prediction: Prediction) -> str:
-    """Return what limits a step if there are several devices."""
+    """Return what limits the speed of a step on several devices."""
     step = prediction.step
     if step is None or not step.communication:
         return ""
@@ -168,7 +168,7 @@ def _budget(planned: Plan, family: Family) -> str:
 
 
 def _reckoned(machine: Machine, predictions: Sequence[Prediction]) -> str:
-    """Return a sentence on what the figures are based on."""
+    """Return a sentence that states the basis of the predictions."""
     where = f"{machine.devices} x {machine.name}" if machine.devices > 1 else machine.name
     where += f" on {machine.hosts} hosts" if machine.hosts > 1 else ""
     if machine.memory is None or machine.peak is None:

@@ -1,4 +1,4 @@
-"""`tfscale run schedule.rehearse=true`: the whole chain at its real sizes, a few steps per stage."""
+"""Rehearsal (`tfscale run schedule.rehearse=true`), which trains each stage at its real size for a few steps."""
 
 import math
 import shutil
@@ -19,13 +19,13 @@ REPORT = "report.json"
 
 
 def rehearse(plan: Plan, as_json: bool = False) -> int:
-    """Rehearse a plan from its beginning, or from where it was stopped; return the exit code.
+    """Rehearse a plan from its beginning, or from where it was stopped, and return the exit code.
 
     A parent's checkpoint is removed as soon as its child is done, and the last ones at the end, so a rehearsal needs
-    disk space for two neighbouring stages only.
+    disk space for two consecutive stages only.
     """
     if all(is_done(stage) for stage in plan.stages):
-        shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, maybe with other settings
+        shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, possibly with other settings
     check(plan)
     prepare(plan)
     rows: list[Rehearsed] = []

@@ -1,4 +1,4 @@
-"""tfscale run: the chain, and the arms of `baseline=`."""
+"""The command `tfscale run`, which trains the chain and the arms of `baseline=`."""
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console
@@ -28,5 +28,5 @@ def run(common: Common) -> int:
 
 
 def _amiss(experiment: Experiment) -> list[Fault | str]:
-    """List the faults that can be found without a plan."""
+    """Return the faults that can be found without a plan."""
     return [*files_amiss(experiment), *missing(experiment.launcher)]

@@ -1,4 +1,4 @@
-"""Finished stages as commands name them."""
+"""Lookup of finished stages by the names given to commands."""
 
 from tfscale.cli.common import Common
 from tfscale.config.compose import runs_dir
@@ -7,14 +7,14 @@ from tfscale.interop.finished import Finished, open_finished
 from tfscale.stage.folder import find_stage, is_done
 
 CHAIN = "chain"
-"""Name that stands for every finished stage of the schedule's chain."""
+"""Name for all finished stages of the schedule's chain."""
 
 
 def stages_of(common: Common, names: str) -> list[Finished]:
-    """Open the stages of names separated by commas, or of `chain`.
+    """Open stages, given by names separated by commas or as `chain`.
 
     Raises:
-        UserFault: one of them is not there or not finished.
+        UserFault: a stage does not exist or is not finished.
     """
     if names == CHAIN:
         plan = common.plan()

@@ -1,4 +1,4 @@
-"""`tfscale status`: how far each stage is, and whether what was recorded is consistent."""
+"""The command `tfscale status`, which shows the progress of stages and verifies the records."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def status(common: Common, verify: bool = False, follow: bool = False) -> int:
     """Print the state of every stage or, with `verify`, the problems found; return the exit code.
 
     Args:
-        follow: show progress until all stages are done, or until Ctrl-C.
+        follow: True to show progress until all stages are done, or until Ctrl-C.
     """
     if verify and follow:
         raise UserFault(["--verify and --watch cannot be combined: the first ends, the second runs"])
@@ -33,7 +33,7 @@ def status(common: Common, verify: bool = False, follow: bool = False) -> int:
 
 
 def states(plan: Plan) -> dict[str, Any]:
-    """Return how far every stage of a plan and the plan as a whole are, for --json."""
+    """Return the progress of every stage and of the whole plan, for --json."""
     looks = Watch(plan.stages).look()
     return {
         "schedule": plan.experiment.schedule.name,
@@ -99,7 +99,7 @@ def _show(plan: Plan) -> None:
 
 
 def _verify(plan: Plan, as_json: bool) -> int:
-    from tfscale.verify import amount, set_aside, verify_plan  # loads torch, which the states alone do not need
+    from tfscale.verify import amount, set_aside, verify_plan  # imports torch, which the states do not need
 
     with console.status("reading the ledger"):
         findings = verify_plan(plan)

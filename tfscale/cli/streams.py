@@ -1,8 +1,7 @@
-"""Standard output and standard error that outlive what they are connected to.
+"""Standard output and standard error whose writes never fail.
 
-A run takes days; the terminal, file or pipe that it prints to may be full, closed or gone before it ends. Nothing that
-is written here raises: characters that the encoding lacks are replaced, bytes that cannot be written are dropped, and
-the first reason is kept for the exit code.
+A run takes days, and its terminal, file or pipe may be full, closed or removed before it ends. Characters that the
+encoding lacks are replaced, bytes that cannot be written are dropped, and the first error is kept for the exit code.
 """
 
 import codecs
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FAILURE = 1
-"""Exit code of a command that did its work, but could not print all of its output."""
+"""Exit code of a command that did its work but could not print all of its output."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
 """Replacements of characters that the encoding of standard output lacks; all others become question marks."""
 
@@ -32,10 +31,10 @@ codecs.register_error("tfscale", _replace)
 
 
 class Stream(io.FileIO):
-    """A standard stream of bytes whose writes never fail.
+    """Standard stream of bytes whose writes never fail.
 
     Attributes:
-        lost: the first error of the operating system; None if all has been written.
+        lost: first error of the operating system; None if everything has been written.
         told: True if the loss has been reported.
     """
 
@@ -46,11 +45,11 @@ class Stream(io.FileIO):
         self._closed_before = closed_before
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write data, or drop it; return how many bytes are dealt with."""
+        """Write or drop data, and return the number of bytes handled."""
         try:
             if self._closed_before:
                 raise OSError(errno.EBADF, "it is closed")
-            while (written := super().write(data)) is None:  # the reader has made it non-blocking
+            while (written := super().write(data)) is None:  # the reader has made the stream non-blocking
                 select.select([], [self], [])
         except OSError as error:
             self.lost = self.lost or error
@@ -59,10 +58,10 @@ class Stream(io.FileIO):
 
 
 def open_streams() -> None:
-    """Replace standard output and standard error by streams that never fail.
+    """Replace standard output and standard error with streams that never fail.
 
-    A standard stream that the shell has closed is connected to the null device, lest the next file that is opened gets
-    its number, and with it the output of child processes.
+    A standard stream that the shell has closed is connected to the null device. Otherwise, the next file to be opened
+    would get its number, and so the output of child processes.
     """
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)
@@ -75,7 +74,7 @@ def _enduring(stream: TextIO | None, errors: str) -> TextIO:
         closed = Stream(os.open(os.devnull, os.O_RDWR), closed_before=True)
         return io.TextIOWrapper(io.BufferedWriter(closed), encoding="utf-8", errors=errors)
     if type(stream) is not io.TextIOWrapper:
-        return stream  # a stand-in, set by the caller of main()
+        return stream  # a replacement, set by the caller of main()
     stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(Stream(stream.fileno())),
@@ -87,7 +86,7 @@ def _enduring(stream: TextIO | None, errors: str) -> TextIO:
 
 
 def tell_loss() -> None:
-    """Report once, in a command that continues, that its output is lost."""
+    """Report lost output, once, in a command that continues."""
     stream = _output()
     if stream is not None and stream.lost is not None and not stream.told:
         stream.told = True
@@ -95,10 +94,9 @@ def tell_loss() -> None:
 
 
 def exit_code(code: int) -> int:
-    """Return the exit code of a command whose work ended with `code`: a failure if its output was lost, which is
-    reported.
+    """Return the exit code of a command whose work ended with `code`; lost output is reported and counts as a failure.
 
-    A reader that has left, such as `head`, has seen what it wanted; nothing is reported.
+    Nothing is reported if the reader closed the pipe, as `head` does.
     """
     stream = _output()
     if stream is None or stream.lost is None:

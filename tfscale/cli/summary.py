@@ -1,4 +1,4 @@
-"""The chain's table at the end of a run."""
+"""Table of the chain at the end of a run."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,7 @@ from tfscale.text import count, duration, scientific
 
 
 def chain_table(plan: Plan) -> FittedTable:
-    """Return a table of the perplexity and cumulative cost per size, on average over seeds. All stages of the chain
-    must be done."""
+    """Return a table of perplexity and cumulative cost by size, averaged over seeds. All stages must be done."""
     experiment = plan.experiment
     seeds = len(plan.replicates)
     rows = table(
@@ -42,7 +41,7 @@ def chain_table(plan: Plan) -> FittedTable:
 
 
 def _perplexity(losses: Sequence[float]) -> str:
-    """Return the perplexity of the mean loss, with the standard deviation between seeds if there are several."""
+    """Return the perplexity of the mean loss, with the standard deviation over seeds if there are several."""
     centre = math.exp(mean(losses))
     return f"{centre:.3f}" + (f" ± {centre * stdev(losses):.3f}" if len(losses) > 1 else "")
 

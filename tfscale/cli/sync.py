@@ -1,4 +1,4 @@
-"""tfscale sync: what a runs folder holds, sent to another tracker."""
+"""The command `tfscale sync`, which sends the contents of a runs folder to another tracker."""
 
 import sys
 from dataclasses import replace
@@ -17,9 +17,9 @@ _OF_ALL = ("runs=", "tracking.kind=", "extensions=")
 
 
 def sync(common: Common, uri: str) -> int:
-    """Send every experiment of the runs folder, or the one that the overrides make, and return the exit code.
+    """Send every experiment of the runs folder, or the one that the overrides describe, and return the exit code.
 
-    Overrides other than those of `_OF_ALL` choose one experiment.
+    Any override that is not in `_OF_ALL` chooses one experiment.
     """
     composed = common.compose()
     runs = runs_dir(composed)

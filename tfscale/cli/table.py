@@ -1,4 +1,4 @@
-"""Tables that can be read at any width: the least important columns are left out, and no cell is ever cut."""
+"""Tables for any width, which omit the least important columns and never cut a cell."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 _UNBOUNDED = 10_000
-"""A width that no table reaches."""
+"""Width that no table reaches."""
 _BRACKET = re.compile(r" (?=[\[(])")
-"""Positions where a cell can be broken, such as `5.98 [5.84, 6.12]`."""
+"""Pattern of positions where a cell such as `5.98 [5.84, 6.12]` can be broken."""
 
 
 def table(
@@ -22,22 +22,22 @@ def table(
     spare: Sequence[str] | None = None,
     elsewhere: str = "--json has all of them",
 ) -> "FittedTable":
-    """Make a table whose first columns are aligned left and whose other columns are aligned right.
+    """Return a table with the first columns aligned left and the others aligned right.
 
     Args:
-        spare: columns that can be left out where the table is too wide, the least important first. The others are key
-            columns. None: all that are aligned right but the first, from the last one on.
-        elsewhere: says where the columns are that were left out.
+        spare: columns that can be left out if the table is too wide, least important first. The others are key columns.
+            None: all columns aligned right except the first, beginning with the last.
+        elsewhere: text that says where to find the columns left out.
     """
     return FittedTable(title, left, right, caption, right[:0:-1] if spare is None else spare, elsewhere)
 
 
 class FittedTable:
-    """A table that fits into any width.
+    """Table that fits any width.
 
     If the table is too wide, text in brackets moves to a second line of its cell. If that is not enough, spare columns
     are left out and named in a line below the table. If the key columns alone are too wide, their text is wrapped. A
-    spare column with empty cells only is never drawn.
+    spare column with only empty cells is never drawn.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class FittedTable:
         self._sections: set[int] = set()
 
     def add_row(self, *cells: str) -> None:
-        """Add a row; cells that are missing at its end are empty."""
+        """Add a row; missing cells at its end are empty."""
         assert len(cells) <= len(self._headings)
         self._rows.append((*cells, *[""] * (len(self._headings) - len(cells))))
 
     def add_section(self) -> None:
-        """Separate the next row from the last one."""
+        """Separate the next row from the previous one."""
         self._sections.add(len(self._rows) - 1)
 
     def fits(self, console: Console) -> bool:
@@ -88,7 +88,7 @@ class FittedTable:
             yield from _around(f"left out to fit the width: {', '.join(left_out)}; {self._elsewhere}", "table.caption")
 
     def _width(self, console: Console, drawn: Table) -> int:
-        """Return the width of a table if no cell is wrapped."""
+        """Return the width of a table without wrapped cells."""
         return console.measure(drawn, options=console.options.update(max_width=_UNBOUNDED)).maximum
 
     def _drawn(self, shown: Sequence[int], broken: bool = False) -> Table:

@@ -1,4 +1,4 @@
-"""tfscale tune: the learning rates of a plan's arms, chosen by sweeps."""
+"""The command `tfscale tune`, which chooses the learning rates of a plan's arms by sweeps."""
 
 import difflib
 import math
@@ -23,12 +23,12 @@ from tfscale.tune.sweep import Sweep, candidates, factors_of, is_rate, sweep_fau
 from tfscale.tune.tuning import Finding, Tuning, chosen, diverged, stages_left
 
 ALL = "all"
-"""The name that stands for all arms."""
+"""Name for all arms."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The options of the command, beside the overrides."""
+    """Options of the command, apart from the common ones."""
 
     arms: tuple[str, ...]
     factors: str
@@ -55,7 +55,7 @@ def tune(common: Common, asked: Asked) -> int:
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """Write the choices as a schedule and, for arms with rates of their own, as a baseline, with the cost of tuning."""
+    """Write the choices to a schedule and, for arms with their own rates, to a baseline, with the cost of tuning."""
     remarks = [f"Learning rates that `tfscale tune` chose; runs/tuning/{source} says how."]
     rates = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0
@@ -73,7 +73,7 @@ def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: st
 
 
 def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
-    """Return the names of the files that those with the choices take over, by their groups."""
+    """Return the names of the files that the written ones extend, by group."""
     chosen = {group: chosen_names(group, common.overrides, common.config_dir) for group in ("schedule", "baseline")}
     return {group: names for group, names in chosen.items() if names != ("none",)}
 
@@ -82,7 +82,7 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     """Return the tuning that the command line describes.
 
     Raises:
-        UserFault: with all that is wrong.
+        UserFault: the arguments have faults; the error holds all of them.
     """
     factors, wrong = factors_of(asked.factors)
     sweep = Sweep(factors, asked.further, asked.seeds)
@@ -128,7 +128,7 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 
 
 def _run(tuning: Tuning) -> int:
-    """Train until every rate is chosen and return the exit code."""
+    """Train until every learning rate is chosen, and return the exit code."""
     planned = make_plan(tuning.experiment)
     tracker = tracker_of(planned.experiment)
     check(planned)
@@ -151,7 +151,7 @@ def _findings(tuning: Tuning) -> list[Finding]:
 
 
 def _outlook(tuning: Tuning) -> str:
-    """Return a sentence on the least amount of work that remains."""
+    """Return a sentence that states the least remaining work."""
     runs, sweep = len(tuning.sweep.factors) * tuning.sweep.seeds, tuning.sweep
     places = {place for tunable in tuning.tunables for place in tunable.trains}
     stages = {
@@ -218,7 +218,7 @@ def _trial_cells(finding: Finding, number: int) -> list[str]:
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
-    """Print the rates that could not be chosen and return the exit code."""
+    """Print the learning rates that could not be chosen, and return the exit code."""
     lost = [finding for finding in findings if finding.tunable.key not in chosen(findings)]
     for finding in lost:
         rates = [trial.rate for trial in finding.trials]

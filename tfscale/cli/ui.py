@@ -1,4 +1,4 @@
-"""tfscale ui: MLflow's own page. Other trackers have pages of their own."""
+"""The command `tfscale ui`, which serves MLflow's web page. Other trackers have their own pages."""
 
 import socket
 
@@ -14,7 +14,7 @@ from tfscale.tracking.mlflow.view import view_url
 
 
 def ui(common: Common, port: int) -> int:
-    """Serve the page until it is interrupted and return the exit code."""
+    """Serve the page until interrupted, and return the exit code."""
     plan = common.plan()
     tracker = tracker_of(plan.experiment)
     if tracker is None:
@@ -34,18 +34,18 @@ def ui(common: Common, port: int) -> int:
             say(f"perplexity over compute: {view_url(page, found)}")
         return server.wait()
     except KeyboardInterrupt:
-        server.communicate()  # the end of its input ends it
+        server.communicate()  # closes its input, which ends it
         return 0
 
 
 def _check_port(port: int) -> None:
-    """Make sure that a server can listen on a port of this machine.
+    """Check that a server can listen on a port of this machine.
 
     Raises:
-        UserFault: it cannot.
+        UserFault: the port cannot be used.
     """
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port whose last server has just ended is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # accepts a port whose server has just ended
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:

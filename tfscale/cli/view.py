@@ -1,4 +1,4 @@
-"""The output of a run: a live screen on a terminal, plain lines elsewhere."""
+"""Output of a run: a live screen on a terminal, plain lines elsewhere."""
 
 import time
 from abc import abstractmethod
@@ -25,7 +25,7 @@ LOOK_SECONDS = 1.0
 
 
 class RunView(View, Protocol):
-    """A view that also prints messages while it is entered."""
+    """View that also prints messages while it is entered."""
 
     @abstractmethod
     def say(self, message: str) -> None:
@@ -49,7 +49,7 @@ def moves(console: Console) -> bool:
 
 
 class PlainView:
-    """A view that prints one line per event worth knowing."""
+    """View that prints one line per notable event."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan, self._console = plan, console
@@ -103,7 +103,7 @@ class PlainView:
             self.tell(stage, f"non-finite values ({what}); {event['policy']}")
 
     def _evaluated(self, stage: Stage, event: Event) -> str:
-        """Return tokens, loss, perplexity, speed, utilization, memory, compute against the plan, time left."""
+        """Return tokens, loss, perplexity, speed, utilization, memory, compute compared with the plan, time left."""
         looks = self._watch.look()
         facts = [
             f"{count(event['tokens'])} of {count(stage.spec.tokens)} tokens",
@@ -123,7 +123,7 @@ class PlainView:
 
 
 class Screen:
-    """The dashboard, redrawn at most once a second while it is entered."""
+    """Dashboard that is redrawn at most once a second while it is entered."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan = plan
@@ -139,7 +139,7 @@ class Screen:
         self._live.stop()
 
     def draw(self, notes: Mapping[str, str]) -> dict[str, Progress]:
-        """Read the folders and draw them."""
+        """Read the stages' folders and draw their state."""
         looks = self._watch.look()
         dashboard = Dashboard(self._plan, looks, overview(self._plan, looks, self._known), notes)
         self._live.update(dashboard, refresh=True)
@@ -153,7 +153,7 @@ class Screen:
 
 
 class LiveView(PlainView):
-    """A view that prints what the dashboard does not show as lines, with the dashboard below them."""
+    """View with the dashboard, and above it a line for each event that the dashboard does not show."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         super().__init__(plan, console)
@@ -205,7 +205,7 @@ def _screen(plan: Plan, console: Console) -> None:
 
 
 def _lines(plan: Plan, console: Console) -> None:
-    """Print a line per event from now on."""
+    """Print a line for each event from now on."""
     watched, view = Watch(plan.stages), PlainView(plan, console)
     before = watched.look()
     for look in before.values():

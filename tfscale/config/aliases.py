@@ -1,4 +1,4 @@
-"""Former names of settings. They are accepted for one release, with a note on standard error."""
+"""Former names of settings, accepted for one release with a note on standard error."""
 
 import sys
 from functools import cache
@@ -18,13 +18,13 @@ KEYS = {
     "schedule.grow_when.least": "schedule.grow_when.min_delta",
     "schedule.grow_when.looks": "schedule.grow_when.patience",
 }
-"""Present keys by former ones."""
+"""Current keys by former keys."""
 VALUES: dict[str, dict[str, str]] = {}
-"""Present values by former ones, of present keys."""
+"""Current values by former values, for each current key."""
 
 
 def renamed_override(text: str) -> str:
-    """Return an override with a former key or value replaced by the present one."""
+    """Return an override with a former key or value replaced by the current one."""
     name, equals, value = text.partition("=")
     key = name.lstrip("+")
     if key in KEYS:
@@ -34,8 +34,8 @@ def renamed_override(text: str) -> str:
 
 
 def rename_values(values: dict[str, Any]) -> None:
-    """Replace former keys and values in a composed configuration. No shipped file has former ones, so a former key is
-    the user's own and takes the place of the shipped value."""
+    """Replace former keys and values in a composed configuration, in place. No shipped file has former ones, so a
+    former key comes from the user and overrides the shipped value."""
     for former, present in KEYS.items():
         part, name = _part(values, former)
         if name in part:
@@ -48,7 +48,7 @@ def rename_values(values: dict[str, Any]) -> None:
 
 
 def _part(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Return the dictionary that holds a key, empty if there is none, and the key's name in it."""
+    """Return the dictionary that holds a key, or an empty one, and the key's name in it."""
     *outer, name = key.split(".")
     for each in outer:
         values = values.get(each) or {}

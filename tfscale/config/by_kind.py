@@ -1,4 +1,4 @@
-"""Settings of a registered class: `kind` among them says which one."""
+"""Settings of a registered class, which their `kind` names."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from tfscale.growth.operator import GROWTHS, Growth
 
 @dataclass(frozen=True)
 class ByKind:
-    """Annotation by which pydantic reads a growth operator of any kind; without a `kind` it is of the default one."""
+    """Annotation that makes pydantic read a growth operator of any kind; without `kind`, one of the default kind."""
 
     default: str
 
@@ -16,7 +16,7 @@ class ByKind:
         from pydantic_core import core_schema
 
         def tag(values: Any) -> str:
-            return f"[{self._kind(values)}]"  # in brackets, as the names of validators are
+            return f"[{self._kind(values)}]"  # in brackets, like the names of validators
 
         choices = {f"[{name}]": handler.generate_schema(GROWTHS.get(name)) for name in GROWTHS.names}
         return core_schema.no_info_before_validator_function(
@@ -32,6 +32,6 @@ class ByKind:
 
 
 def class_of(values: Any = None) -> type[Growth]:
-    """Return the class of composed settings of a growth; that of parameter tokens where they do not name one."""
+    """Return the growth class that composed settings name; that of parameter tokens by default."""
     kind = values.get("kind") if isinstance(values, dict) else None
     return GROWTHS.get(kind if kind in GROWTHS.names else "tokens")

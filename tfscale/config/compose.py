@@ -24,18 +24,17 @@ if TYPE_CHECKING:
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
     """Return the experiment that the overrides describe.
 
-    Groups are looked for in `config_dir`, in `conf/` of the current folder and in the shipped conf/, in this order.
+    Groups are searched for in `config_dir`, in `conf/` of the working folder and in the shipped conf/, in this order.
 
     Raises:
-        UserFault: with every fault that could be found.
+        UserFault: the experiment is invalid; the error holds every fault that could be found.
     """
     return draft(overrides, config_dir).settled()
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An experiment with the faults found so far. Values at fault are replaced by shipped ones, so that further checks
-    can go on."""
+    """Experiment with the faults found so far; shipped values replace values at fault, so that checks can continue."""
 
     experiment: Experiment
     faults: tuple[Fault, ...]
@@ -43,13 +42,13 @@ class Draft:
     config_dir: Path | None
 
     def check(self, rules: Callable[[Experiment], Iterable[Fault | str]], needs: Sequence[str] = ()) -> "Draft":
-        """Return the draft with the faults of further rules, except those that follow from a fault found before.
+        """Return the draft with the faults of further rules, except those that follow from an earlier fault.
 
         Args:
-            needs: keys and parts that the rules read; the rules are not asked if one of these is at fault.
+            needs: keys and parts that the rules read; the rules are skipped if one of these is at fault.
         """
         at_fault = [_root(fault.key) for fault in self.faults if fault.key]
-        # A schedule brings its own values of all parts: without it, no rule between settings is meaningful.
+        # A schedule sets values in all parts: without it, no rule between settings is meaningful.
         if "schedule" in at_fault or any(f"{key}.".startswith(f"{need}.") for key in at_fault for need in needs):
             return self
         found = [fault for fault in as_faults(rules(self.experiment)) if not _follows(fault, at_fault)]
@@ -59,7 +58,7 @@ class Draft:
         """Return the experiment.
 
         Raises:
-            UserFault: something is wrong with it.
+            UserFault: the experiment has faults.
         """
         if self.faults:
             raise UserFault(with_places(self.faults, self.overrides, self.config_dir))
@@ -67,12 +66,12 @@ class Draft:
 
 
 def _follows(fault: Fault, at_fault: Iterable[str]) -> bool:
-    """Return whether a fault is about, or reads, one of the keys that are at fault already."""
+    """Return whether a fault is about a key that is at fault already, or reads one."""
     return any(f"{key}.".startswith(f"{root}.") for key in (fault.key, *fault.reads) for root in at_fault)
 
 
 def _root(key: str) -> str:
-    """Return the key, or the stage or arm that it belongs to, whose settings depend on each other."""
+    """Return the stage or arm that the key belongs to, whose settings depend on each other, or the key itself."""
     match = re.match(r"schedule\.stages\.\w+|baseline\.arms\.\w+", key)
     return match[0] if match else key
 
@@ -81,7 +80,7 @@ def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
     """Return the experiment that the overrides describe, with the faults of the overrides and of the files.
 
     Raises:
-        UserFault: there is no experiment that could be checked further.
+        UserFault: no experiment can be made that could be checked further.
     """
     overrides = [renamed_override(text) for text in overrides]
     try:
@@ -160,7 +159,7 @@ def _known(
 
 
 def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
-    """Return the configuration of the files, with present names for former ones."""
+    """Return the configuration of the files, with current names in place of former ones."""
     from omegaconf import OmegaConf
 
     from tfscale.config.composition import composed
@@ -170,12 +169,12 @@ def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
 
 
 def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
-    """Return the configuration with single values set, and the faults of those that cannot be."""
+    """Return the configuration with single values set, and the faults of values that cannot be set."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     faults = []
-    # Keys with their default value are missing in the files, so values are set after composing, not by Hydra.
+    # Keys with their default value are missing in the files, so values are set after composition, not by Hydra.
     for override in overrides:
         try:
             OmegaConf.update(config, override.key, override.value, merge=True)
@@ -198,5 +197,5 @@ def _container(config: "DictConfig", resolve: bool = True) -> dict[str, Any]:
 
 
 def runs_dir(experiment: Experiment) -> Path:
-    """Return the runs folder as an absolute path."""
+    """Return the absolute path of the runs folder."""
     return Path(experiment.runs).absolute()

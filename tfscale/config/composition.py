@@ -1,4 +1,4 @@
-"""Composition of configuration files by Hydra: the merged values, and the files that were merged."""
+"""Composition of configuration files by Hydra: the merged values and the merged files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,20 +26,20 @@ ROOT = "config"
 
 
 class OwnFolders(SearchPathPlugin):
-    """The user's folders, which Hydra searches before the shipped one; `hydra.searchpath` can only add folders behind
-    it."""
+    """Plugin that makes Hydra search the user's folders before the shipped one; `hydra.searchpath` can only add folders
+    after it."""
 
     folders: ClassVar[Sequence[Path]] = ()
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Put the folders first, in their order."""
+        """Put the folders first in the search path, in their order."""
         for folder in reversed(self.folders):
             search_path.prepend("tfscale", f"file://{folder}")
 
 
 @contextmanager
 def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
-    """Yield Hydra's loader for folders, of which the shipped one is the last.
+    """Yield Hydra's loader for folders; the last one is the shipped one.
 
     Raises:
         UserFault: the files do not compose.
@@ -68,7 +68,7 @@ def composed(groups: Sequence[str], folders: Sequence[Path]) -> DictConfig:
 
 
 def chosen_files(groups: Sequence[str], folders: Sequence[Path]) -> list[File]:
-    """Return the files that are merged, in this order: later ones win.
+    """Return the merged files in order of increasing precedence.
 
     Raises:
         UserFault: the files do not compose.

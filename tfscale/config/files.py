@@ -12,17 +12,17 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from tfscale.config.aliases import KEYS
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The safe loader, in C where PyYAML was built with it."""
+"""YAML's safe loader; the C version if PyYAML was built with it."""
 _GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
 
 
 class Setting(NamedTuple):
-    """A key that a file sets."""
+    """A key that a file sets, with its value."""
 
     key: str
-    """The key from the root, such as optim.lr."""
+    """Full key, such as optim.lr."""
     text: str | None
-    """The value as it is written; empty for a list, None for a part of several keys."""
+    """Value as written in the file; empty for a list, None for a part with several keys."""
     line: int
 
 
@@ -32,20 +32,20 @@ class File:
 
     path: Path
     package: str
-    """The part that the keys belong to, such as `optim`; empty for the root."""
+    """Part of the configuration that the keys belong to, such as `optim`; empty for the root."""
     text: str
     named: bool = False
-    """True if the root's defaults or the command line name the file, False if another file brings it."""
+    """True if the root's defaults or the command line name the file, False if another file includes it."""
 
     @property
     def settings(self) -> Iterator[Setting]:
-        """Yield the keys, outer ones before inner ones."""
+        """Yield the settings of the file, outer ones before inner ones."""
         node = yaml.compose(self.text, Loader=_LOADER)
         yield from _settings(node, f"{self.package}." if self.package else "")
 
     @property
     def about(self) -> str:
-        """Return the first sentence of the comment that the file begins with, up to a colon."""
+        """Return the first sentence of the comment at the top of the file, up to a colon."""
         lines = []
         for line in self.text.splitlines():
             if not line.startswith("#"):
@@ -58,10 +58,10 @@ class File:
 
 
 def read_file(path: Path, package: str = "", named: bool = False) -> File:
-    """Read a file.
+    """Read a configuration file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     return File(path, package, path.read_text(encoding="utf-8", errors="replace"), named)
 

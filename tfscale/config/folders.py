@@ -6,22 +6,21 @@ from pathlib import Path
 from tfscale.faults import Fault, UserFault
 
 SHIPPED_ALONE = Path("none")
-"""The value of `--config-dir none`, for which only the shipped files are read."""
+"""Value of `--config-dir none`, with which only the shipped files are read."""
 
 
 def conf_dir() -> Path:
-    """Return the shipped folder: beside the package in a source tree, inside it when installed from a wheel."""
+    """Return the shipped folder: next to the package in a source tree, inside it when installed from a wheel."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def config_folders(config_dir: Path | None = None) -> list[Path]:
-    """Return the folders that are searched, in this order: `config_dir`, `conf/` of the current folder, the shipped
-    one.
+    """Return the folders to search, in order: `config_dir`, `conf/` of the working folder, the shipped one.
 
     Raises:
-        UserFault: `config_dir` is no folder.
+        UserFault: `config_dir` is not a folder.
     """
     if config_dir == SHIPPED_ALONE:
         return [conf_dir()]
@@ -33,7 +32,7 @@ def config_folders(config_dir: Path | None = None) -> list[Path]:
 
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Return the names that can follow `group=`, for every group; by default the shipped ones."""
+    """Return the names that can follow `group=` for every group, in the shipped folder by default."""
     from tfscale.config.keys import PARTS
 
     options: dict[str, set[str]] = {}
@@ -45,11 +44,11 @@ def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]
 
 
 def find(name: str, folders: Sequence[Path]) -> Path | None:
-    """Return the file of this name in the first folder that has it; None if none has."""
+    """Return the file with this name in the first folder that has one, or None."""
     return next((path for folder in folders if (path := folder / name).is_file()), None)
 
 
 def shown(path: Path) -> Path:
-    """Return a path as messages show it: relative if it is below the current folder."""
+    """Return a path as messages show it: relative if it is in the working folder."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,4 +1,4 @@
-"""Configuration folders of other projects, which use Hydra too."""
+"""Detection of configuration folders of other projects that use Hydra."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ IGNORE = (
 
 
 def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
-    """Return the faults of folders that are not tfscale's, and the other folders. The shipped one is the last."""
+    """Return the faults of folders that are not tfscale's, and the remaining folders. The shipped folder comes last."""
     *own, shipped = folders
     faults = {folder: fault for folder in own if (fault := _foreign(folder))}
     return list(faults.values()), [*(folder for folder in own if folder not in faults), shipped]
@@ -31,7 +31,7 @@ def _foreign(folder: Path) -> Fault | None:
         lines = {setting.key: setting.line for setting in root.settings if "." not in setting.key}
         groups = _groups(yaml.safe_load(root.text))
     except (OSError, RecursionError, yaml.YAMLError):
-        return None  # there is none, or Hydra says what is wrong with it
+        return None  # there is no such file, or Hydra reports what is wrong with it
     unknown = [key for key in lines if key not in PARTS]
     if unknown:
         names = " and ".join(repr(key) for key in unknown[:2])

@@ -1,4 +1,4 @@
-"""The keys of an experiment, derived from the dataclasses that declare it."""
+"""Keys of an experiment, derived from the dataclasses that declare it."""
 
 import dataclasses
 import difflib
@@ -12,11 +12,11 @@ from tfscale.config.schema import Experiment
 from tfscale.growth.operator import GROWTHS, Growth
 
 PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
-"""First words of all keys."""
+"""First components of all keys."""
 
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Yield every key that exists: fields of the schema, and under dicts the names that `values` has."""
+    """Yield every existing key: fields of the schema and, below dictionaries, the names in `values`."""
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
@@ -45,7 +45,7 @@ def flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
 
 
 def dict_keys(kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Yield the keys below which new names may be added with `+`."""
+    """Yield the keys below which `+` may add new names."""
     for item in dataclasses.fields(kind):
         hint = inner_type(typing.get_type_hints(kind)[item.name])
         if dataclasses.is_dataclass(hint):
@@ -55,7 +55,7 @@ def dict_keys(kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
 
 
 def type_of(key: str) -> Any:
-    """Return the declared type of a key, such as `int | None`; None for a key that does not exist."""
+    """Return the declared type of a key, such as `int | None`; None for an unknown key."""
     hint: Any = Experiment
     for part in key.split("."):
         outer = inner_type(hint)
@@ -84,7 +84,7 @@ def is_text(hint: Any) -> bool:
 
 
 def is_single(hint: Any) -> bool:
-    """Return whether values of a type are single ones: neither parts of several keys nor lists."""
+    """Return whether a type's values are single, neither parts with several keys nor lists."""
     inner = inner_type(hint)
     return (
         inner is not None and not dataclasses.is_dataclass(inner) and typing.get_origin(inner) in (None, typing.Literal)
@@ -97,7 +97,7 @@ def may_be_none(hint: Any) -> bool:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with the known words closest by the whole key or its last part, else `.`."""
+    """Return `; did you mean ...?` with the known words closest by whole key or last component; otherwise `.`."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     leaf = word.rpartition(".")[2]
@@ -106,7 +106,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's message in one line, or its beginning."""
+    """Return an error's message, or its beginning, in one line."""
     return short(" ".join(str(error).split()), 500)
 
 

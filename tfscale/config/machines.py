@@ -1,4 +1,4 @@
-"""The parts of the configuration that say where stages run: the launcher, and the device that predictions assume."""
+"""Settings of the machines: the launcher of stages, and the device that predictions assume."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -12,19 +12,19 @@ Utilisation = Annotated[float, Range(above=0, most=1, what="a fraction of the pe
 
 @dataclass(frozen=True)
 class SlurmPart:
-    """Resources that are requested from a cluster for each stage's job."""
+    """Resources requested from a Slurm cluster for the job of each stage."""
 
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
     gpus: Natural = 8
-    """GPUs per node; one process per GPU. 0: launcher.processes processes on the CPU."""
+    """Number of GPUs per node, with one process each; 0: launcher.processes processes on the CPU."""
     cpus: Count = 8
-    """CPUs per process."""
+    """Number of CPUs per process."""
     minutes: Count = 1440
-    """Time limit of a job. Before it ends the stage saves and the job is queued again."""
+    """Time limit of a job in minutes. Before the limit, the stage saves and the job is requeued."""
     signal_seconds: Count = 120
-    """Seconds before the time limit at which Slurm signals a job to save."""
+    """Number of seconds before the time limit at which Slurm signals a job to save."""
     requeues: Natural = 1000
     """Largest number of times that a job is requeued."""
 
@@ -34,24 +34,24 @@ class LauncherPart(RunOptions):
     """Launcher settings. Apart from rounding, they do not change the results of a stage."""
 
     kind: Literal["local", "torchrun", "slurm"] = "local"
-    """local: one process per stage. torchrun: several on this machine. slurm: a cluster's jobs."""
+    """Launcher of stages. local: one process each. torchrun: several processes on this machine. slurm: cluster jobs."""
     processes: AutoCount = 0
-    """torchrun: processes per stage; auto: one per CUDA device, or one on the CPU. slurm without GPUs: processes per
-    node."""
+    """Number of processes per stage (torchrun) or per node (slurm without GPUs). auto, with torchrun: one per CUDA
+    device, or one on the CPU."""
     nodes: Count = 1
-    """slurm: nodes per stage."""
+    """Number of nodes per stage (slurm)."""
     slurm: SlurmPart = field(default_factory=SlurmPart)
     parallel: Count = 1
-    """Stages that run side by side on this machine when they do not wait for each other. On a cluster the queue
+    """Largest number of independent stages that run at the same time on this machine. On a cluster the queue
     decides."""
     retries: Natural = 2
     """Largest number of times that a stage whose process died is resumed from its checkpoint."""
     hang_minutes: NonNegative = 15.0
-    """Minutes without a sign of life after which a stage is ended and resumed; 0: never."""
+    """Minutes without a heartbeat after which a stage is ended and resumed; 0: never."""
 
     @property
     def ranks(self) -> int:
-        """Processes of a stage; 0: as many as the machine that runs it has devices for."""
+        """Number of processes of a stage; 0: decided by the devices of the machine that runs it."""
         if self.kind == "slurm":
             return self.nodes * (self.slurm.gpus or self.processes or 1)
         return 1 if self.kind == "local" else self.processes
@@ -59,32 +59,36 @@ class LauncherPart(RunOptions):
 
 @dataclass(frozen=True)
 class PeakPart:
-    """Dense matrix products of a device, in TFLOP/s (10^12). None: it has no units for them."""
+    """Peak speed of a device's dense matrix products, in TFLOP/s (10^12); None: the format is not supported."""
 
     fp32: Positive | None = None
+    """Peak in FP32, TFLOP/s. None: not supported."""
     tf32: Positive | None = None
+    """Peak in TF32, TFLOP/s. None: not supported."""
     bf16: Positive | None = None
+    """Peak in BF16, TFLOP/s. None: not supported."""
     fp8: Positive | None = None
+    """Peak in FP8, TFLOP/s. None: not supported."""
 
 
 @dataclass(frozen=True)
 class DevicePart:
-    """The device that a prediction counts with. Nothing here changes what is run."""
+    """Device that predictions assume. These settings do not change what is run."""
 
     names: tuple[str, ...] = ()
-    """Names as torch.cuda.get_device_name prints them. Empty: this machine's own devices."""
+    """Names of the device as returned by torch.cuda.get_device_name. Empty: this machine's own devices."""
     memory: Positive | None = None
-    """Memory in GB (10^9 bytes)."""
+    """Device memory in GB (10^9 bytes)."""
     bandwidth: Positive | None = None
-    """Bandwidth of its memory, GB/s."""
+    """Memory bandwidth in GB/s."""
     link: Positive | None = None
-    """Bandwidth to another device of the host, one direction, GB/s."""
+    """Bandwidth to another device of the host in one direction, in GB/s."""
     network: Positive | None = None
-    """The device's share of the host's network bandwidth, one direction, GB/s."""
+    """Share of one device in the host's network bandwidth in one direction, in GB/s."""
     peak: PeakPart = field(default_factory=PeakPart)
     watts: Positive | None = None
     """Board power limit in watts."""
     price: Positive | None = None
-    """US dollars per hour."""
+    """Price of the device in US dollars per hour."""
     mfu: Utilisation = 0.4
-    """Share of the peak that training is assumed to reach where nothing of the kind has been measured."""
+    """Fraction of the peak that training is assumed to reach if no comparable run has been measured."""

@@ -1,4 +1,4 @@
-"""Files of the user's own that take over a schedule or baselines and change some values."""
+"""The user's configuration files that extend a schedule or baselines and change some values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _PACKAGE = "# @package _global_\n"
 
 
 def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[str, ...]:
-    """Return the names that `group=` has, by the overrides or by the defaults of the root.
+    """Return the names that are chosen for `group=` by the overrides or by the defaults of the root file.
 
     Raises:
         UserFault: the files do not compose.
@@ -24,12 +24,12 @@ def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) 
 
 
 def own_file(group: str, name: str, config_dir: Path | None) -> Path:
-    """Return the path of a file of the user's own: in `config_dir` if it is given, else in conf/."""
+    """Return the path of the user's file in `config_dir`, or in conf/ if that is None."""
     return (config_dir or Path("conf")) / group / f"{name}.yaml"
 
 
 def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[Fault]:
-    """Return why a schedule or baseline of this name cannot be written."""
+    """Return the reasons why a schedule or baseline with this name cannot be written."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
         return [Fault("--write", repr(name), f"must name a {group} by letters, digits and . + - _ alone")]
     path = own_file(group, name, config_dir)
@@ -46,10 +46,10 @@ def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir:
 def write_overlay(
     path: Path, taken_over: Sequence[str], values: Mapping[str, Any], remarks: Sequence[str], whole: bool = True
 ) -> None:
-    """Write a file that takes over others and sets other values, which are given by their dotted keys.
+    """Write a file that extends others and sets further values, given by their dotted keys.
 
     Args:
-        whole: True if the keys begin at the root, as a schedule's do, and not in the file's group.
+        whole: True if keys begin at the root, as in a schedule; False if they begin in the file's group.
     """
     from omegaconf import OmegaConf
 

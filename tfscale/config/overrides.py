@@ -1,4 +1,4 @@
-"""Overrides as they are typed: `key=value` and `group=name`.
+"""Parsing of overrides as typed: `key=value` and `group=name`.
 
 A key whose type is text takes everything after the first `=` literally: no character has a special meaning. A quoted
 value is the text inside the quotes, and `null` is None where None is allowed. Values of all other keys are written in
@@ -15,34 +15,34 @@ from tfscale.config.keys import is_single, is_text, may_be_none, short, type_of
 from tfscale.faults import Fault, plain
 
 SEVERAL = ("baseline",)
-"""Groups of which several files may be taken together: baseline=[scratch,one_jump]."""
+"""Groups of which several files may be combined, as in baseline=[scratch,one_jump]."""
 
 _OVERRIDE = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 _BARE = re.compile(r"(?<=[:,\[])\s*(?!\w+\s*:)([^\s\"',:{}\[\]][^\"',{}\[\]]*(?:'[^\"',{}\[\]]+)*)(?=[,}\]])")
-"""A value without quotes inside lists and dictionaries."""
+"""Pattern of a value without quotes inside lists and dictionaries."""
 
 
 @dataclass(frozen=True)
 class Override:
-    """An override of the command line."""
+    """An override from the command line."""
 
     text: str
-    """The override as it was typed."""
+    """Override as typed."""
     key: str
     value: Any
     adds: bool
-    """True if it begins with `+`."""
+    """True if the override begins with `+`."""
     group: bool
-    """True if it chooses files of a group."""
+    """True if the override chooses files of a group."""
 
     @property
     def typed(self) -> str:
-        """The value as it was typed, cut off if it is long."""
+        """Value as typed, cut off if it is long."""
         return short(self.text.partition("=")[2])
 
 
 def parse(texts: Sequence[str], groups: Collection[str]) -> tuple[list[Override], list[Fault]]:
-    """Return the overrides that can be read, and the faults of the others."""
+    """Return the overrides that can be parsed, and the faults of the others."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     hydra = OverridesParser.create()
@@ -63,7 +63,7 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
         override = hydra.parse_override(text)
     except (HydraException, ValueError):  # ValueError: a number of 5,000 digits
         if match and (key in groups or is_single(hint)):
-            return literal  # its type says what is wrong with it
+            return literal  # the check of its type reports what is wrong
         return _unreadable(text, hydra) if "=" in text else _no_override(text, before)
     if override.is_sweep_override() or override.is_delete():
         key = override.key_or_group
@@ -74,7 +74,7 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
 
 
 def _is_quoted(value: str) -> bool:
-    """Return whether Hydra's grammar reads a value as one text in quotes."""
+    """Return whether Hydra's grammar reads a value as a single quoted text."""
     return re.fullmatch(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", value, re.DOTALL) is not None
 
 
@@ -94,7 +94,7 @@ def _unreadable(text: str, hydra: Any) -> Fault:
 
 
 def _quoted(text: str, hydra: Any) -> str | None:
-    """Return an override with quotes around the values inside lists and dictionaries; None if that does not help."""
+    """Return an override with values inside lists and dictionaries quoted; None if it still cannot be parsed."""
     from hydra.errors import HydraException
 
     quoted = _BARE.sub(lambda match: f' "{match[1].strip()}"', text)

@@ -1,5 +1,5 @@
-"""Settings in a form that can be shared: without those that say how or where an experiment was run, and without folders
-of the machine."""
+"""Conversion of settings to a form that can be shared, without those that say how or where an experiment was run and
+without folders of the machine."""
 
 import os
 import re
@@ -10,24 +10,24 @@ from typing import Any
 from tfscale.stage import how
 
 _PATH = re.compile(r"[~/].*|(.*/)?\.\./.*", re.DOTALL)
-"""A path that may lead out of the working folder."""
+"""Pattern of a path that may lead out of the working folder."""
 _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
-"""A path inside a list or a dictionary that may lead out of the working folder."""
+"""Pattern of a path, inside a list or a dictionary, that may lead out of the working folder."""
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return composed settings as plain values that can be shared, with lists for tuples."""
+    """Return composed settings as plain values that can be shared, with lists in place of tuples."""
     return {name: _plain(value) for name, value in how.without(settings, how.EXPERIMENT).items()}
 
 
 def shareable_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return overrides as they were typed, without those that say how or where an experiment was run."""
+    """Return overrides as typed, without those that say how or where an experiment was run."""
     return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
 
 
 def shareable_path(path: str | Path) -> str:
-    """Return a path relative to the working folder if it is below it, else its last name."""
-    absolute = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - which follows `..` by name alone
+    """Return a path relative to the working folder if it is inside; otherwise, its last component."""
+    absolute = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - abspath resolves `..` by name alone
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else absolute.name
 
 

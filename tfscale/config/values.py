@@ -1,5 +1,5 @@
-"""Conversion of composed values to an experiment. Wrong values are replaced by shipped ones, so that the rules between
-settings can be checked too and all faults are reported together."""
+"""Conversion of composed values to an experiment. Shipped values replace invalid ones, so that rules between settings
+can be checked too and all faults are reported together."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from tfscale.faults import Fault, InvalidInput, UserFault
 from tfscale.growth.operator import GROWTHS
 
 ROUNDS = 4
-"""Rounds of replacing wrong values: one can hide faults of its part, which are found once it is replaced."""
+"""Number of rounds of replacing invalid values; a value can hide faults of its part until it is replaced."""
 
 _MUST = {
     "float": "must be a number",
@@ -29,14 +29,14 @@ _MUST = {
 def to_experiment(
     values: dict[str, Any], shipped: Callable[[], dict[str, Any]], before: Sequence[Fault]
 ) -> tuple[Experiment, list[Fault]]:
-    """Return the experiment of composed values, and what is wrong with them.
+    """Return the experiment made from composed values, and their faults.
 
     Args:
-        shipped: returns the values that replace wrong ones.
-        before: faults that were found already; what follows from them is left out.
+        shipped: returns the values that replace invalid ones.
+        before: earlier faults; faults that follow from them are left out.
 
     Raises:
-        UserFault: no experiment can be made, whatever the values that are wrong are replaced with.
+        UserFault: no experiment can be made, even with invalid values replaced.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -56,12 +56,12 @@ def to_experiment(
 
 
 def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
-    """Return whether no fault is known of the same value or of one that the rule reads."""
+    """Return whether no fault is known for the same value or for one that the rule reads."""
     return not {fault.key, *fault.reads} & {other.key for other in known}
 
 
 @cache
-def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # a growth may be of any class that is registered by now
+def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # a growth may be of any class registered so far
     return kind(Experiment)
 
 
@@ -74,12 +74,12 @@ def _unknown(values: dict[str, Any]) -> Iterator[Fault]:
 
 
 def _faults(entry: Any) -> Iterator[Fault]:
-    # The last parts of a location can be validators' own names; those have brackets.
+    # The last parts of a location can be names of validators, which have brackets.
     key = ".".join(str(part) for part in entry["loc"] if "[" not in str(part))
     message, error = str(entry["msg"]).removeprefix("Value error, "), entry.get("ctx", {}).get("error")
     if entry["type"] == "missing":
         yield Fault(key, None, "must be set", f"{key}=...")
-    elif isinstance(error, InvalidInput):  # rules of a whole part, whose keys begin with its own name
+    elif isinstance(error, InvalidInput):  # rules of a whole part, whose keys begin with the part's name
         above = key.rpartition(".")[0]
         yield from (fault.below(above) for fault in error.faults)
     elif isinstance(entry["input"], dict) and isinstance(error, ValueError):
@@ -96,8 +96,8 @@ def _must(entry: Any, message: str) -> str:
 
 
 def _replace(values: dict[str, Any], path: Sequence[str], shipped: Any) -> None:
-    """Replace a value by the shipped one. If there is none, remove it, so that it has its default; if it is missing
-    already, remove the stage or arm that cannot be without it."""
+    """Replace a value with the shipped one. If there is none, remove the value, so that its default applies; if it is
+    missing already, remove the stage or arm that requires it."""
     places = [values]
     for part in path[:-1]:
         inner = places[-1].get(part)
