@@ -72,8 +72,7 @@ class LanguageModel(nn.Module):
         return self.hidden(tokens) @ self.embedding.T
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Return the cross-entropy in nats, averaged per token or summed; `targets` [batch, time] are the next tokens.
-        """
+        """Return the cross-entropy in nats, per token or summed; `targets` [batch, time] are the next tokens."""
         x, embedding = look_up(tokens, self.embedding)
         return cross_entropy(self._hidden(x), embedding, targets, reduction, self._fused_loss)
 

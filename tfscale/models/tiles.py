@@ -18,8 +18,7 @@ def logit_rows(tokens: int, vocab_size: int, device: str) -> int:
 
 
 def score_rows(tokens: int, n: int, device: str, remade: bool) -> int:
-    """Return the number of tokens whose scores with `n` parameter tokens are computed at once on a torch device type.
-    """
+    """Return the number of tokens whose scores with n parameter tokens are computed at once on a torch device type."""
     return _rows(tokens, n, device, REMADE_SCORE_TOKENS if remade else SCORE_TOKENS)
 
 
