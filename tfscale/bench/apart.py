@@ -35,7 +35,7 @@ def _server() -> ForkServerContext:
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
     """Return the peak resident memory of this process during a run, in bytes above that before the run.
 
-    The process should do nothing else, because from now on glibc returns freed memory at once.
+    The process should do nothing else, because from now on glibc returns freed memory immediately.
 
     Args:
         warm_up: function that runs first, so that persistent buffers are not counted.

@@ -32,7 +32,7 @@ def grow_checkpoint(
     Raises:
         BrokenCheckpoint: the parent cannot be read.
         ValueError: the growth cannot make this child from this parent.
-        OSError: the child cannot be written; its folder is then not left behind.
+        OSError: the child cannot be written; no partial folder is left behind.
     """
     old_config, old = checkpoint.read_state(parent)
     try:

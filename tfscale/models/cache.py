@@ -13,7 +13,7 @@ class LayerPast(Protocol):
     """Positions that the attention of one layer has seen."""
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Add new positions, [batch, head, time, head_dim].
+        """Add the keys and values of new positions, [batch, head, time, head_dim].
 
         Returns:
             Keys and values of all positions, and the mask between new and all positions, [time, all] or

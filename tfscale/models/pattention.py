@@ -62,8 +62,8 @@ def pattentions(
 
 
 def _in_tiles(kind: NormActivation) -> bool:
-    """Return whether a kind is computed in tiles. Only the paper's own kind is; tiles were faster at every measured
-    shape. torch.compile gets the definition instead, because it fuses norm and GELU."""
+    """Return whether a kind is computed in tiles, which holds only for the paper's own kind. Tiles were faster at every
+    measured shape. torch.compile gets the definition instead, because it fuses norm and GELU."""
     return kind == "l2_norm_gelu" and not torch.compiler.is_compiling()
 
 

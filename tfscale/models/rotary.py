@@ -47,8 +47,8 @@ def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tenso
     """Return rotated queries, rotated keys and values, each [batch, time, n_head, head_dim].
 
     Args:
-        qkv: [batch, time, 3, n_head, head_dim]; must not be a leaf or be used again. The rotating dimensions are
-            overwritten, which saves copies of the others, except under torch.compile, which decides on copies itself.
+        qkv: [batch, time, 3, n_head, head_dim]; must not be a leaf, and must not be used again: the rotating dimensions
+            are overwritten, which saves copies of the others. Under torch.compile, the compiler decides on copies.
     """
     if rotation is None or torch.compiler.is_compiling():
         q, k, v = qkv.unbind(2)

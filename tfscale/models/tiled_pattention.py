@@ -10,8 +10,8 @@ the arithmetic on it.
 A forward and backward pass on a CPU in float32 (`make bench`), at d = 768 and n from 576 to 34,480, takes 1.04 to 1.07
 times as long as in a GELU network of equal size. Autograd takes 1.07 to 1.11 times and the official order of operations
 1.15 to 1.27 times as long with a stage's allocator settings; with glibc's default settings, which map large tensors
-anew each time, the official order takes at least 1.7 times as long at n = 8,560. Recomputing the scores takes 1.15 to
-1.35 times as long as keeping them, and at n = 34,480 and 1,024 tokens an eighth of autograd's memory.
+again each time, the official order takes at least 1.7 times as long at n = 8,560. Recomputing the scores takes 1.15 to
+1.35 times as long as keeping them, and at n = 34,480 and 1,024 tokens it takes an eighth of autograd's memory.
 
 Projections that share x share every pass over their scores; one product for all of them needs a copy of their weights
 and was not faster. Computing s before the scores, from the Gram matrix K^T K, took 1.2 to 1.4 times as long at 1,024 to
