@@ -1,1 +1,1 @@
-"""Speed and memory on this machine: `tfscale bench`."""
+"""Benchmarks of speed and memory on this machine, run by `tfscale bench`."""

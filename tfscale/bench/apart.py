@@ -1,4 +1,4 @@
-"""Running of functions in a process of their own, and the peak memory that they take there (Linux)."""
+"""Execution of functions in separate processes, and measurement of their peak memory (Linux)."""
 
 import ctypes
 import gc
@@ -15,32 +15,32 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KNOWN = sys.platform == "linux"
-"""True if the peak memory of a process is known."""
+"""True if the peak memory of a process can be measured."""
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """Run a function that is defined at the top level of a module in a process of its own."""
+    """Run a function in a separate process and return its result. It must be defined at the top level of a module."""
     with ProcessPoolExecutor(1, mp_context=_server()) as pool:
         return pool.submit(function, *given, **named).result()
 
 
 @cache
 def _server() -> ForkServerContext:
-    # Children of a fork server start with everything imported and with no other child's memory.
+    # Children of a fork server start with everything imported and without the memory of other children.
     context = get_context("forkserver")
     context.set_forkserver_preload(["tfscale.bench.step"])
     return context
 
 
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
-    """Return the peak resident bytes of this process during a run, above those before it.
+    """Return the peak resident memory of this process during a run, in bytes above that before the run.
 
-    The process should do nothing else: from now on glibc returns freed memory at once.
+    The process should do nothing else, because from now on glibc returns freed memory immediately.
 
     Args:
-        warm_up: runs first, so that buffers which stay are not counted.
+        warm_up: function that runs first, so that persistent buffers are not counted.
     """
-    ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: each larger allocation is a mapping of its own
+    ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: each larger allocation gets its own mapping
     if warm_up:
         warm_up()
     gc.collect()

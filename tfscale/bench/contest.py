@@ -1,4 +1,4 @@
-"""Side-by-side measurement of contestants and of the matrix product whose speed counts as the peak."""
+"""Measurement, in turns, of contestants and of the matrix product whose speed counts as the peak."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,40 +13,40 @@ from tfscale.bench.settings import Settings
 
 MATRIX_PRODUCT = "matrix product"
 PRODUCTS = 8
-"""Number of products in a row. A single one is too short to be slowed down by other load as training steps are."""
+"""Number of products in a row. A single one is too short for other load to slow it down as it does training steps."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Something to measure."""
+    """Function to measure, and its costs per run."""
 
     name: str
     turn: Callable[[], float]
-    """Runs it and returns the seconds per run."""
+    """Function that runs the contestant and returns the seconds per run."""
     flops: float
-    """FLOPs per run."""
+    """Number of FLOPs per run."""
     tokens: int
-    """Tokens per run."""
+    """Number of tokens per run."""
     figures: Callable[[], dict[str, float]] = dict
-    """Makes other measurements, after the rounds."""
+    """Function that makes other measurements after the rounds."""
     close: Callable[[], object] | None = None
-    """Frees what it holds, before the other measurements of any contestant."""
+    """Function that frees the contestant's resources before other measurements of any contestant."""
 
 
 def measure_case(
     part: str, case: str, contestants: Sequence[Contestant], settings: Settings, seconds: float, least: int
 ) -> Iterator[Row]:
-    """Measure the contestants of a case.
+    """Measure the contestants of a case and yield a row for each, and one for the matrix product.
 
     Args:
-        seconds: the time for all rounds.
-        least: the least number of rounds.
+        seconds: time for all rounds.
+        least: minimum number of rounds.
     """
     product, product_flops = make_matrix_product(settings)
     turns = {each.name: each.turn for each in contestants}
     turns[MATRIX_PRODUCT] = partial(settings.take_turn, product)
     found = take_turns(turns, *((0.0, 2) if settings.quick else (seconds, least)))
-    del turns, product  # so that the matrices are not counted as memory
+    del turns, product  # frees the matrices, which are not to be counted as memory
     for each in contestants:
         if each.close:
             each.close()
@@ -59,7 +59,7 @@ def measure_case(
 
 
 def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float]:
-    """Make a function that multiplies square matrices in the precision of training; return it and its FLOPs."""
+    """Return a function that multiplies square matrices in the precision of training, and its FLOPs."""
     side = 8192 if settings.on_cuda else 2048
     a, b = (torch.randn(side, side, device=settings.device, dtype=settings.dtype) for _ in range(2))
     out = torch.empty_like(a)
@@ -72,12 +72,16 @@ def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float
 
 
 def take_turns(turns: Mapping[str, Callable[[], float]], seconds: float, least: int) -> dict[str, tuple[float, ...]]:
-    """Let everyone take a turn per round, after one that does not count.
+    """Run each function in `turns` once per round, after a first run that does not count.
 
-    Every other round runs in the opposite order, so that other load on the machine affects all of them alike.
+    The order is reversed after every round, so that other load on the machine affects all functions alike.
+
+    Args:
+        seconds: time for all rounds.
+        least: minimum number of rounds.
 
     Returns:
-        What the turns of each have returned.
+        The values that each function returned, one per round.
     """
     found: dict[str, list[float]] = {name: [] for name in turns}
     for turn in turns.values():

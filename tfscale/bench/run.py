@@ -1,6 +1,6 @@
-"""The run of a benchmark: one part after another, each in a process of its own.
+"""Benchmark runner, which runs one part after another, each in a separate process.
 
-python -m tfscale.bench.run MODULE SETTINGS: measures the part in a module, and prints its results as lines of JSON.
+`python -m tfscale.bench.run MODULE SETTINGS` measures the part in a module and prints its results as lines of JSON.
 """
 
 import json
@@ -30,7 +30,7 @@ from tfscale.training.device import environment, resolve
 
 @dataclass(frozen=True)
 class Result:
-    """The results of a benchmark."""
+    """Results of a benchmark."""
 
     machine: dict[str, Any]
     rows: list[Row]
@@ -39,7 +39,7 @@ class Result:
     """True if a part failed."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the result as plain values for JSON."""
         notes = [asdict(note) for note in self.notes]
         return {"machine": self.machine, "rows": [row.to_json() for row in self.rows], "notes": notes}
 
@@ -50,12 +50,12 @@ def run(
     tell: Callable[[Found], None],
     told: Mapping[str, str] = children.NOTHING,
 ) -> Result:
-    """Measure parts. After Ctrl-C or SIGTERM, the result holds what has been measured so far.
+    """Measure parts and return the result, which after Ctrl-C or SIGTERM has what has been measured so far.
 
     Args:
-        parts: the module of each part.
-        tell: callback for every result as soon as it is known.
-        told: further environment variables for the processes of the parts.
+        parts: module of each part, by name.
+        tell: callback for every row or note as soon as it is available.
+        told: additional environment variables for the processes of the parts.
     """
     machine, rows, notes, failed = _describe_machine(settings), [], [], False
 
@@ -107,12 +107,12 @@ def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None
             take(from_line(line))
         return process.wait()
     finally:
-        process.stdin.close()  # ends a process that is still running
+        process.stdin.close()  # ends the process if it is still running
         process.wait()
 
 
 def measure(module: str, settings: Settings) -> Iterator[Found]:
-    """Measure the part in a module, whose function `measure` yields its results; a missing library is a note."""
+    """Yield the results of the `measure` function of a part's module, or a note if a library is missing."""
     settings.apply()
     try:
         part = import_module(module)

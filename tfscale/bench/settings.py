@@ -1,4 +1,4 @@
-"""Benchmark settings."""
+"""Benchmark settings, and their application to a process."""
 
 import contextlib
 import os
@@ -11,20 +11,20 @@ from typing import Any, Literal
 import torch
 
 TURN_SECONDS = 0.5
-"""The least time of a turn. In its first run a contestant finds the caches filled by the others."""
+"""Minimum time of a turn in seconds. A contestant's first run finds the caches filled by the other contestants."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that all parts share."""
+    """Settings shared by all parts of a benchmark."""
 
     device: Literal["cpu", "cuda"]
     quick: bool
-    """Use small sizes and few rounds: this shows that everything works, but the figures mean nothing."""
+    """True to use small sizes and few rounds, which shows that everything works, but gives meaningless figures."""
     threads: int
-    """CPU threads."""
+    """Number of CPU threads."""
     case: str = ""
-    """Measure only cases whose names contain this."""
+    """Text in the name of every case that is to be measured."""
 
     @property
     def on_cuda(self) -> bool:
@@ -33,7 +33,7 @@ class Settings:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of matrix products in training: bf16 on CUDA, float32 on the CPU."""
+        """Precision of matrix products in training: bf16 on CUDA, float32 on the CPU."""
         return torch.bfloat16 if self.on_cuda else torch.float32
 
     def wants(self, case: str) -> bool:
@@ -41,19 +41,19 @@ class Settings:
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
-        """Set this process up as a training process is."""
+        """Set up this process like a training process."""
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         if self.on_cuda:
             torch.set_float32_matmul_precision("high")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Run forward passes in the precision of training."""
+        """Return a context manager that runs forward passes in the precision of training."""
         return torch.autocast("cuda", torch.bfloat16) if self.on_cuda else contextlib.nullcontext()
 
     def time(self, run: Callable[[], object], at_least: float = 0.0) -> float:
-        """Run a function for so many seconds, at least once, and return the seconds per run. The device's work is
-        included."""
+        """Run a function at least once and for at least `at_least` seconds, and return the seconds per run, including
+        the device's work."""
         started, runs = perf_counter(), 0
         while runs == 0 or perf_counter() - started < at_least:
             run()
@@ -63,15 +63,15 @@ class Settings:
         return (perf_counter() - started) / runs
 
     def take_turn(self, run: Callable[[], object]) -> float:
-        """Run a function for the time of a turn and return the seconds per run."""
+        """Run a function for the duration of a turn and return the seconds per run."""
         return self.time(run, 0.0 if self.quick else TURN_SECONDS)
 
 
 def resolve_settings(device: Literal["auto", "cpu", "cuda"], quick: bool, threads: int, case: str = "") -> Settings:
-    """Make settings from options; `auto` chooses CUDA if there is a device, and 0 threads means one per core.
+    """Return settings from options; `auto` selects CUDA if a device is available, and 0 threads means one per core.
 
     Raises:
-        ValueError: cuda is asked for, but there is no device.
+        ValueError: `cuda` is requested, but no device is available.
     """
     available = torch.cuda.is_available()
     if device == "cuda" and not available:

@@ -1,4 +1,4 @@
-"""The sizes of models that are measured."""
+"""Sizes of the models that are benchmarked."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +13,8 @@ Family = Literal["tokenformer", "transformer"]
 def tokenformer(
     n: int, n_layer: int = 12, d: int = 768, heads: int = 12, context: int = 1024, vocabulary: int = 50_304
 ) -> TokenFormerConfig:
-    """A TokenFormer of the paper's proportions: n parameter tokens per projection, 4 n in the feed-forward layer."""
+    """Return the config of a TokenFormer with the paper's proportions: n parameter tokens per projection and 4 n in the
+    feed-forward layer."""
     small, large = ((TokenGroup(count, default_tau("l2_norm_gelu", count)),) for count in (n, 4 * n))
     return TokenFormerConfig(n_layer, d, heads, vocabulary, context, small, small, large)
 
@@ -21,47 +22,47 @@ def tokenformer(
 def transformer(
     n_layer: int = 12, d: int = 768, heads: int = 12, context: int = 1024, vocabulary: int = 50_304
 ) -> TransformerConfig:
-    """A Transformer of GPT-2's proportions."""
+    """Return the config of a Transformer with GPT-2's proportions."""
     return TransformerConfig(n_layer, d, heads, vocabulary, context, 4 * d)
 
 
 @dataclass(frozen=True)
 class Size:
-    """A TokenFormer, a Transformer with as many parameters, and the shape of their batches."""
+    """Configs of a TokenFormer and of a Transformer with as many parameters, and the shape of their batches."""
 
     name: str
     tokenformer: TokenFormerConfig
     transformer: TransformerConfig
     sequences: int
-    """Sequences per batch."""
+    """Number of sequences per batch."""
     time: int
-    """Tokens per sequence."""
+    """Number of tokens per sequence."""
     threads: int | None = None
-    """CPU threads, if this size is trained with a number of its own."""
+    """Number of CPU threads with which this size is trained; None: the number in the settings."""
 
     @property
     def tokens(self) -> int:
-        """Tokens per batch."""
+        """Number of tokens per batch."""
         return self.sequences * self.time
 
 
 TINY_1 = Size("tiny n=24", tokenformer(24, 4, 64, 4, 128, 2048), transformer(4, 51, 3, 128, 2048), 32, 128)
 TINY_4 = Size("tiny n=360", tokenformer(360, 4, 64, 4, 128, 2048), transformer(4, 164, 4, 128, 2048), 32, 128)
-"""The first and last stage of a chain with d = 64 and 4 layers."""
+"""Size of the last stage of a chain with d = 64 and 4 layers; `TINY_1` is the first stage."""
 PROGRESSIVE_1 = Size(
     "progressive_tiny 25K", tokenformer(16, 2, 32, 2, 64, 257), transformer(2, 27, 1, 64, 257), 8, 64, 1
 )
 PROGRESSIVE_4 = Size(
     "progressive_tiny 254K", tokenformer(240, 2, 32, 2, 64, 257), transformer(2, 96, 2, 64, 257), 8, 64, 1
 )
-"""The first and last stage of conf/schedule/progressive_tiny.yaml, with its one thread."""
+"""Size of the last stage of conf/schedule/progressive_tiny.yaml, with its one thread; `PROGRESSIVE_1` is the first."""
 PAPER = {
     "124M": (tokenformer(576), transformer(12, 768, 12)),
     "354M": (tokenformer(2140), transformer(24, 1024, 16)),
     "757M": (tokenformer(4850), transformer(24, 1536, 16)),
     "1.4B": (tokenformer(8620), transformer(24, 2048, 16)),
 }
-"""The stages of conf/schedule/progressive_1b4.yaml."""
+"""Configs (TokenFormer, Transformer) of the stages of conf/schedule/progressive_1b4.yaml."""
 ON_CPU = (TINY_1, TINY_4, PROGRESSIVE_1, PROGRESSIVE_4, Size("124M", *PAPER["124M"], 4, 512))
 ON_CUDA = tuple(
     Size(name, *PAPER[name], sequences, 1024)

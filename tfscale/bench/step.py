@@ -1,8 +1,8 @@
-"""A training step of a whole model: tokens per second, share of the matrix-multiply peak, memory.
+"""Benchmark of a training step of a whole model: tokens per second, share of the matrix-multiply peak, and memory.
 
-A step is loss, backward pass, clipping and update of one batch. On the CPU the models take turns; on CUDA they are
-measured one after the other, compiled and in bf16. The share of the peak counts the model's FLOPs as
-`tfscale.models.counts` does: attention in full, and nothing for recomputation.
+A step consists of loss, backward pass, clipping and update for one batch. On the CPU the models take turns; on CUDA
+they are measured one after the other, compiled and in bf16. The share of the peak counts the model's FLOPs as
+`tfscale.models.counts` does, with full attention and without recomputation.
 """
 
 import gc
@@ -26,7 +26,7 @@ Start = Callable[[Entry, Size, Settings], Contestant]
 
 
 def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Make a model and take its first step, which compiles it and allocates its moments."""
+    """Return a contestant for a model that has taken its first step, which compiles it and allocates its moments."""
     model = entry.build(size, settings)
     model.step()
     return Contestant(
@@ -39,10 +39,11 @@ def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start = start) -> Iterator[Found]:
-    """Measure all sizes of the device.
+    """Measure all sizes for the device, and yield the results.
 
     Args:
-        start: makes a contestant. An ImportError or torch.OutOfMemoryError leaves it out.
+        start: function that makes a contestant. The contestant is skipped if it raises ImportError or
+            torch.OutOfMemoryError.
     """
     for size in ON_CUDA if settings.on_cuda else ON_CPU:
         if settings.wants(size.name):
@@ -76,12 +77,12 @@ def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) 
 
 
 def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[str, float]:
-    """Measure the peak memory of a step on the CPU, in a process of its own."""
+    """Return the peak memory of a step on the CPU, measured in a separate process, or no figures if it is unknown."""
     return {"peak_bytes": run_apart(measure_step_peak, entry, size, settings)} if KNOWN else {}
 
 
 def measure_step_peak(entry: Entry, size: Size, settings: Settings) -> int:
-    """Return the peak memory of two steps in this process; the first one creates the optimizer's moments."""
+    """Return the peak memory, in bytes, of two steps in this process; the first creates the optimizer's moments."""
     settings.apply()
 
     def train() -> None:

@@ -1,4 +1,4 @@
-"""Benchmark results as tables, for the terminal and as Markdown, and as files."""
+"""Output of benchmark results as tables in the terminal and in Markdown, and as files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table."""
+    """Table of benchmark results."""
 
     title: str
     headings: tuple[str, ...]
     rows: list[tuple[str, ...]]
     left: int
-    """The number of columns that align left; the others align right."""
+    """Number of left-aligned columns; the others are right-aligned."""
 
 
 def make_sheets(rows: Sequence[Row]) -> list[Sheet]:
-    """Make a table per part."""
+    """Return one table per part of the benchmark."""
     parts = dict.fromkeys(row.part for row in rows)
     return [_sheet(part, [row for row in rows if row.part == part]) for part in parts]
 
@@ -61,11 +61,11 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") -> str:
-    """Format a result as a page.
+    """Return a result as a Markdown page.
 
     Args:
         more: tables to show after those of the parts.
-        remark: a sentence to show above the tables.
+        remark: sentence to show above the tables.
     """
     about = result.machine
     lines = [
@@ -89,10 +89,10 @@ def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") ->
 
 
 def write_files(folder: Path, device: str, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write the contents to bench_<device><suffix> and return the paths.
+    """Write files named bench_<device><suffix> and return their paths.
 
     Args:
-        contents: by suffix.
+        contents: content of each file, by suffix.
     """
     stem = f"bench_{re.sub(r'[^a-z0-9]+', '_', device.lower()).strip('_')}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Models in training. Their steps are those of a training process."""
+"""Models for benchmarks of training, whose steps are those of a training process."""
 
 import math
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from tfscale.training.optimizer import ModelOptimizer, clip_gradients
 
 OPTIMIZER = AdamW(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Computes the mean loss from inputs and targets."""
+"""Function that returns the mean loss for inputs and targets."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with its optimizer and a batch."""
+    """Model with its optimizer and a batch."""
 
     model: nn.Module
     loss: Loss
@@ -44,22 +44,22 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model that can be trained in any size."""
+    """Kind of model that can be trained in any size."""
 
     name: str
     family: Family
     make: Callable[[ModelConfig, Size, Settings], TrainedModel]
 
     def config(self, size: Size) -> ModelConfig:
-        """The model's config."""
+        """Return the config of the model in this size."""
         return size.tokenformer if self.family == "tokenformer" else size.transformer
 
     def build(self, size: Size, settings: Settings) -> TrainedModel:
-        """Make the model."""
+        """Return a new model in this size."""
         return self.make(self.config(size), size, settings)
 
     def step_flops(self, size: Size) -> float:
-        """Model FLOPs of a step with sequences of the size's length."""
+        """Return the model FLOPs of a step with sequences of the size's length."""
         config = self.config(size)
         counted = flops(config)
         attention = counted.attention * size.time // config.context
@@ -67,13 +67,13 @@ class Entry:
 
 
 def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Tensor]:
-    """Draw inputs and targets [sequences, time]."""
+    """Return random inputs and targets [sequences, time]."""
     tokens = torch.randint(config.vocab_size, (size.sequences, size.time + 1), device=device)
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
 def make_product_model(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
-    """Make one of this package's models; compiled on CUDA."""
+    """Return a new model of this package, compiled on CUDA."""
     model = build_model(config, seed=0, device=settings.device)
     if settings.on_cuda:
         model.compile_parts()

@@ -1,1 +1,1 @@
-"""Growth by parameter tokens: from a training state to a larger one."""
+"""Growth of a training state to that of a larger model."""

@@ -17,7 +17,7 @@ from tfscale.stage.lock import StageHeld
 
 
 def main() -> int:
-    """Grow the stage of the folder named on the command line."""
+    """Grow the stage in the folder named on the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tfscale.growth", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
     parser.add_argument("--supervised", action="store_true", help="end when standard input does")

@@ -1,4 +1,4 @@
-"""Growth from checkpoint to checkpoint, on the CPU, tensor by tensor: the one place that applies a growth operator."""
+"""Application of growth operators from checkpoint to checkpoint, on the CPU, tensor by tensor."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,19 +20,19 @@ def grow_checkpoint(
 ) -> None:
     """Write the checkpoint at step 0 of a stage that grows out of `parent`.
 
-    The child's totals go on from its parent's; its step count starts anew. Memory stays near a few times the largest
-    tensor: one is written while the next is made.
+    The child's totals continue from its parent's; its step count starts at 0. Memory stays near a few times the size of
+    the largest tensor, because each tensor is written while the next is made.
 
     Args:
-        parent: a whole checkpoint.
-        child: the folder to write.
+        parent: folder of a complete checkpoint.
+        child: folder to write.
         config: config of the child, from `growth.grown_config`.
-        optimizer: optimizer of the child, whose slots are grown along.
+        optimizer: optimizer of the child, whose slots are also grown.
 
     Raises:
         BrokenCheckpoint: the parent cannot be read.
-        ValueError: the growth does not make such a child out of such a parent.
-        OSError: the child cannot be written; nothing is left behind under its name.
+        ValueError: the growth cannot make this child from this parent.
+        OSError: the child cannot be written; no partial folder is left behind.
     """
     old_config, old = checkpoint.read_state(parent)
     try:

@@ -1,4 +1,4 @@
-"""Growth of a stage: it makes the first checkpoint of a grown stage from the last one of its parent."""
+"""Growth of a stage, which makes the first checkpoint of a grown stage from the last checkpoint of its parent."""
 
 import shutil
 import time
@@ -27,13 +27,13 @@ VERIFICATION_TOKENS = 2048
 
 
 def grow_stage(stage_dir: Path) -> None:
-    """Write the stage's checkpoint at step 0, made from its parent's last one, and growth.json. A stage that takes over
-    weights from elsewhere gets its last checkpoint and import.json instead.
+    """Write the stage's checkpoint at step 0, made from its parent's last checkpoint, and growth.json. For a stage with
+    imported weights, write its last checkpoint and import.json instead.
 
     Raises:
-        BrokenCheckpoint: the parent's checkpoint is not whole.
+        BrokenCheckpoint: the parent's checkpoint is damaged.
         NotPreserved: a preserving recipe has changed the logits; the checkpoint is removed.
-        ValueError: the folder is no grown stage, or its parent is not finished.
+        ValueError: the folder is not a grown stage, or its parent is not finished.
     """
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
@@ -50,9 +50,9 @@ def grow_stage(stage_dir: Path) -> None:
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
     with StageLock(stage_dir):
         if is_grown(stage_dir):
-            return  # another process was first
+            return  # another process has grown the stage
         checkpoint.sweep(stage_dir / CHECKPOINTS)
-        shutil.rmtree(child, ignore_errors=True)  # killed before it was compared with its parent
+        shutil.rmtree(child, ignore_errors=True)  # left by a process that was killed before the comparison
         started = time.perf_counter()
         checkpoint.verify(parent)
         grow_checkpoint(parent, child, spec.model, growth, spec.optimizer, spec.seed)
@@ -77,10 +77,10 @@ def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
 
 
 def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int) -> Comparison:
-    """Grow a finished stage's checkpoint into the folder `to`.
+    """Grow a finished stage's checkpoint into the folder `to`, and return the comparison of both.
 
     Raises:
-        ValueError: the stage is not finished, its checkpoint is not whole, or `to` cannot be written.
+        ValueError: the stage is not finished, its checkpoint is damaged, or `to` cannot be written.
     """
     spec = read_spec(stage_dir)
     parent = stage_dir / CHECKPOINTS / read_result(stage_dir).checkpoint

@@ -1,7 +1,7 @@
-"""Import of weights into a chain's first stage, in place of training it.
+"""Import of weights into a chain's first stage, which replaces its training.
 
-The stage has its own folder and key. It is evaluated on the plan's text like any other, and its cost is that of the
-tokens that the schedule says it has seen.
+The stage has its own folder and key. It is evaluated on the plan's text like any other stage, and its cost is that of
+the number of tokens that the schedule gives for it.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:
-    """Return the cost of training on so many tokens elsewhere: its seconds are not known and count as 0."""
+    """Return the cost of training on this many tokens elsewhere. The seconds are not known and count as 0."""
     return Totals(tokens=tokens, flops=tokens * flops(model).training)
 
 
 def weights_digest(folder: Path) -> str:
-    """Return a hash of the weights of an imported checkpoint. Each file is one tensor with name and shape, so its hash
-    depends on the weights alone."""
+    """Return a hash of the weights of an imported checkpoint. Each file is one tensor with its name and shape, so the
+    hash depends only on the weights."""
     manifest = checkpoint.read_manifest(folder)
     files = [manifest[name]["sha256"] for name in sorted(manifest) if name.endswith(".safetensors")]
     return hashlib.sha256("".join(files).encode()).hexdigest()
@@ -34,8 +34,9 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     """Write the stage's final checkpoint, copied from the imported stage that its spec names, and import.json.
 
     Raises:
-        ValueError: that is not an imported stage, or its weights are not those that the plan was made with.
-        BrokenCheckpoint: its checkpoint is not whole.
+        ValueError: the source is not an imported stage, or its model or weights are not those that the plan was made
+            with.
+        BrokenCheckpoint: the source's checkpoint is damaged or its import.json is missing.
         OSError: the checkpoint cannot be written.
     """
     assert spec.init_dir is not None

@@ -1,4 +1,4 @@
-"""Comparison of a parent and its child: the same validation tokens go through both."""
+"""Comparison of the logits of a parent and its child on the same validation tokens."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,30 +10,30 @@ from tfscale import checkpoint
 from tfscale.models.counts import parameters
 
 FLOAT64_PARAMETERS = 100_000_000
-"""Models up to this size are compared in float64, larger ones in float32, to save memory."""
+"""Maximum number of parameters of models compared in float64; larger ones are compared in float32 to save memory."""
 
 
 class NotPreserved(Exception):
-    """A growth that should leave the logits as they were has changed them."""
+    """Error raised if a growth that should preserve the logits has changed them."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A parent and its child on the same tokens."""
+    """Result of comparing a parent and its child on the same tokens."""
 
     loss_before: float
     loss_after: float
-    """Mean loss in nats per token."""
+    """Mean loss in nats per token after the growth."""
     max_logit_difference: float
     tolerance: float
-    """Largest difference that rounding explains, for logits of the parent's size and the precision used."""
+    """Largest difference that rounding can explain for logits of the parent's magnitude in the precision used."""
     precision: str
     tokens: int
 
 
 @torch.inference_mode()
 def compare(parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False) -> Comparison:
-    """Run both checkpoints, one after the other, on `inputs` and `targets` [batch, context].
+    """Run both checkpoints in turn on `inputs` and `targets` [batch, context], and return the comparison.
 
     Args:
         rounded: True if the child's weights are fractions of its parent's, which float32 had to round.
@@ -46,7 +46,7 @@ def compare(parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded:
         loss_before=_loss(before, targets),
         loss_after=_loss(after, targets),
         max_logit_difference=(after - before).abs().max().item(),
-        # Summing n products in another order moves a value by some hundreds of its last places.
+        # Summing n products in another order changes a value by some hundreds of units in the last place.
         tolerance=max(1e4 * torch.finfo(dtype).eps, 1e2 * torch.finfo(torch.float32).eps * rounded) * max(scale, 1.0),
         precision=str(dtype).removeprefix("torch."),
         tokens=targets.numel(),

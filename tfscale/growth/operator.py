@@ -1,14 +1,14 @@
-"""Growth operators: how a trained model becomes a larger one.
+"""Base class and registry of growth operators, which turn a trained model into a larger one.
 
 `tfscale.growth.tokenformer_recipe` adds parameter tokens to a TokenFormer, `tfscale.growth.transformer_recipe` makes a
 Transformer wider or deeper, and `tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. An extension
-adds one of its own:
+can add its own operator:
 
     @GROWTHS.register("interleave")
     @dataclass(frozen=True)
     class Interleave(Growth): ...
 
-Planning reads these classes too, so torch is imported only where it is used.
+Planning uses these classes too, so torch is imported only where it is used.
 """
 
 import json
@@ -36,36 +36,36 @@ class Growth(ABC):
     """
 
     kind: ClassVar[str]
-    """Name in `GROWTHS`."""
+    """Name of the operator in `GROWTHS`."""
     name: str
-    """Name of these settings, for people; not part of a stage's key."""
+    """Display name of these settings, which is not part of a stage's key."""
     _: KW_ONLY
     lr: Literal["rewarm", "continue"] = "rewarm"
     """Learning rate at which the child's warm-up starts. `rewarm`: zero (official code). `continue`: the parent's last
-    one."""
+    learning rate."""
     data: Literal["continue", "restart"] = "continue"
     """Position in the data at which the child starts. `continue`: where its parent stopped. `restart`: the first batch
     (official code)."""
     peak: float = 1.0
-    """Factor of the peak learning rate that the schedule gives grown stages."""
+    """Factor by which the schedule's peak learning rate for grown stages is multiplied."""
 
     def __post_init__(self) -> None:
         if faults := list(self.faults()):
             raise InvalidInput(*faults)
 
     def faults(self) -> Iterator[Fault | str]:
-        """Yield what is wrong with the settings, with keys such as `growth.noise`."""
+        """Yield the faults in the settings, with keys such as `growth.noise`."""
         if not 0 < self.peak <= 100:
             yield Fault("growth.peak", self.peak, "must be a factor, above 0 and at most 100", "1")
 
     @property
     def rounds(self) -> bool:
-        """True if weights of the child are fractions of its parent's, which float32 has to round."""
+        """True if weights of the child are fractions of its parent's weights, which float32 has to round."""
         return False
 
     @property
     def carries(self) -> bool:
-        """True if the child begins with its parent's optimizer state and step count, False if it begins without."""
+        """True if the child starts with its parent's optimizer state and step count."""
         return True
 
     @property
@@ -75,16 +75,16 @@ class Growth(ABC):
 
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
-        """Return the config that the parent grows to, of the size of `target`. A config that the growth can make is
+        """Return the config, of the size of `target`, that the parent grows to. A config that the growth can make is
         returned unchanged.
 
         Raises:
-            ValueError: the parent cannot grow there.
+            ValueError: the parent cannot grow to this size.
         """
 
     @abstractmethod
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth leaves every logit as it was, up to rounding. Every growth is checked for it."""
+        """Return whether this growth leaves every logit unchanged, up to rounding, which is then verified."""
 
     def source_of(self, name: str, parent: ModelConfig) -> str:
         """Return the name of the parent's weight that the child's weight `name` is made from."""
@@ -98,28 +98,28 @@ class Growth(ABC):
 
         Args:
             name: name of the child's weight.
-            degree: 0 for the weight itself; for a slot of the optimizer the power of the gradient that it averages.
+            degree: 0 for the weight itself; for an optimizer slot, the power of the gradient that it averages.
             old: the parent's tensor.
-            seed: seed of the stage; `tfscale.models.init.stream(seed, name)` draws from it.
+            seed: seed of the stage, for use with `tfscale.models.init.stream(seed, name)`.
         """
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
-        """Return the learning rates of old and new rows over a stage of `tokens` tokens; None: all have the same."""
+        """Return the learning rates of old and new rows over a stage of `tokens` tokens, or None if they are equal."""
         return None
 
     def key_settings(self) -> dict[str, Any]:
-        """Return the settings that the growth itself needs, which are part of the stage's key: all but `peak`, which
-        the stage's learning rate holds."""
+        """Return the settings that are part of the stage's key: all except `peak`, which the stage's learning rate
+        includes."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the fields of the config that differ, for growth.json."""
+        """Return the config fields that differ between parent and child, for growth.json."""
         before, after = asdict(parent), asdict(child)
         differ = [name for name in before if before[name] != after[name]]
         return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
 
     def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return what growth.json says of a growth beside what was measured, as JSON reads it back."""
+        """Return the content of growth.json except the measurements, as read back from JSON."""
         facts = {
             **self.changes(parent, child),
             "parameters": {"before": parameters(parent), "after": parameters(child)},
@@ -137,20 +137,20 @@ GROWTHS: Registry[type[Growth]] = Registry(
     },
 )
 SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}
-"""Kinds of the shipped operators by the family that they grow. Files and keys do not name these."""
+"""Kinds of the shipped operators by the model family that they grow. Files and keys omit these kinds."""
 
 
 def to_dict(growth: Growth) -> dict[str, Any]:
-    """Return what a stage's spec says of its growth, which `from_dict` reads."""
+    """Return the entry for a growth in a stage's spec, which `from_dict` reads."""
     named = {} if growth.kind in SHIPPED.values() else {"kind": growth.kind}
     return named | growth.key_settings()
 
 
 def from_dict(values: Mapping[str, Any], model: ModelConfig) -> Growth:
-    """Return the growth in the spec of a stage whose model has grown.
+    """Return the growth described in the spec of a grown stage.
 
     Raises:
-        ValueError, TypeError: it is none for such a model.
+        ValueError, TypeError: the values do not describe a growth of such a model.
     """
     settings = dict(values)
     growth = GROWTHS.get(settings.pop("kind", None) or SHIPPED[model.family])(**settings)

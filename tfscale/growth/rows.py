@@ -1,4 +1,4 @@
-"""Rows of parameter tokens: pure functions from the rows of a weight, or of a slot of the optimizer, to more."""
+"""Pure functions that grow the rows of parameter tokens in a weight or in an optimizer slot."""
 
 from functools import partial
 from typing import Literal, assert_never
@@ -11,19 +11,20 @@ from tfscale.models.init import init_tensor, stream
 
 
 def share_of_copies(name: str, degree: int, copies: int) -> float:
-    """Return the factor of a token's rows when `copies` of it take its place.
+    """Return the factor by which a token's rows are scaled when `copies` copies replace it.
 
-    A copy's value is 1/q of the old one, so the gradient of its key is 1/q too and that of its value is the old one.
+    The value of each of q copies is 1/q of the old value, so the gradient of its key is also 1/q of the old gradient,
+    and the gradient of its value is unchanged.
 
     Args:
-        degree: 0 for a weight, else the power of the gradient that the slot averages.
+        degree: 0 for a weight; for an optimizer slot, the power of the gradient that it averages.
     """
     divided = name.endswith(".values") if degree == 0 else name.endswith(".keys")
     return 1 / copies ** max(1, degree) if divided else 1.0
 
 
 def noisy(rows: Tensor, name: str, noise: float, seed: int) -> Tensor:
-    """Return the rows with noise of `noise` times their own standard deviation; it is drawn from (seed, name)."""
+    """Return the rows with added noise of `noise` times their own standard deviation, drawn from (seed, name)."""
     if noise == 0:
         return rows
     drawn = torch.randn(rows.shape, generator=stream(seed, name))
@@ -36,8 +37,9 @@ def new_rows(
     """Return `n` new rows of a weight.
 
     Args:
-        how: `random`: as at initialisation. `matched`: random, of the standard deviation of the old rows.
-        old: [tokens, d] of the parent.
+        how: `zero`: zeros. `random`: as at initialisation. `matched`: random, with the standard deviation of the old
+            rows.
+        old: the parent's rows [tokens, d].
     """
     shape = (n, old.shape[1])
     random = partial(init_tensor, name, shape, parent, seed, f":from{len(old)}")

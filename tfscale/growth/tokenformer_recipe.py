@@ -1,4 +1,4 @@
-"""The growth operator of TokenFormers, which adds parameter tokens, and its settings."""
+"""Growth operator of TokenFormers, which adds parameter tokens, and its settings."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -19,22 +19,22 @@ LAYERS: tuple[Literal["qkv", "out", "ffn"], ...] = ("qkv", "out", "ffn")
 
 @dataclass(frozen=True)
 class RateSettings:
-    """Learning rates after a growth, as factors of the stage's own rate: one for the weights that the parent trained
-    (its parameter tokens and all else), and one for the new parameter tokens."""
+    """Learning rates after a growth, as factors of the stage's own learning rate: one for the weights that the parent
+    trained (its parameter tokens and everything else) and one for the new parameter tokens."""
 
     old: float = 1.0
-    """Factor of the weights that the parent trained, at the beginning of the stage."""
+    """Learning-rate factor, at the beginning of the stage, of the weights that the parent trained."""
     old_ramp: float = 0.0
-    """Fraction of the stage over which `old` rises linearly to 1. With 0 it stays as it is."""
+    """Fraction of the stage over which `old` rises linearly to 1; 0: `old` stays constant."""
     frozen: float = 0.0
     """Fraction of the stage, from its beginning, during which the weights that the parent trained are frozen. The
-    authors of TokenFormer say that training them too is a little better and less stable (issue 15 of their repository).
+    authors of TokenFormer say that training them too is slightly better but less stable (issue 15 of their repository).
     """
     new: float = 1.0
-    """Factor of the new parameter tokens."""
+    """Learning-rate factor of the new parameter tokens."""
     per_row_bias: bool = False
-    """If true, the bias correction of AdamW counts the steps of new rows from the growth. If false, new rows share the
-    step count of the old ones and begin with small steps."""
+    """True if the bias correction of AdamW counts the steps of new rows from the growth; False if new rows share the
+    step count of the old rows and begin with small steps."""
 
     def __post_init__(self) -> None:
         faults = [
@@ -56,31 +56,32 @@ class RateSettings:
 
 @dataclass(frozen=True)
 class GrowthRecipe(Growth):
-    """Settings of a growth by parameter tokens. They combine freely; `conf/growth/` holds the combinations that have
-    names."""
+    """Settings for growth by parameter tokens, which combine freely; `conf/growth/` has the named combinations."""
 
     kind: ClassVar[str] = "tokens"
 
     new_keys: Literal["zero", "random", "matched", "split"]
-    """`random`: as at initialisation (official code). `matched`: random, of the standard deviation that the layer's old
-    keys have by now. `zero`: silent until trained (paper, Appendix B). `split`: every old token is copied as often as
-    it fits; what remains gets zero keys."""
+    """Keys of new tokens. `random`: as at initialisation (official code). `matched`: random, with the current standard
+    deviation of the layer's old keys. `zero`: silent until trained (paper, Appendix B). `split`: every old token is
+    copied as often as possible; the remaining tokens get zero keys."""
     new_values: Literal["zero", "random", "split"]
-    """`split`: old values are divided among the copies; what remains gets random values."""
+    """Values of new tokens. `zero`: zeros. `random`: as at initialisation. `split`: old values are divided among the
+    copies; the remaining tokens get random values."""
     tau: Literal["keep", "recompute", "group", "split"]
-    """`keep`: the layer's tau stays. `recompute`: sqrt of the new count (official code). `group`: the new tokens get
-    a norm and a tau of their own. `split`: tau grows with the copies (sqrt of their number)."""
+    """Tau after the growth. `keep`: the layer's tau is unchanged. `recompute`: sqrt of the new count (official code).
+    `group`: the new tokens get their own norm and tau. `split`: tau grows with the square root of the number of copies.
+    """
     noise: float = 0.0
-    """Standard deviation of noise, as a fraction of the layer's own. With a split it is added to the copies and breaks
-    their symmetry; otherwise to the old rows, as TokenFormer's authors advise (issue 11 of their repository). The
-    growth is then not exact."""
+    """Standard deviation of noise, as a fraction of the layer's own. With a split, noise is added to the copies and
+    breaks their symmetry; otherwise it is added to the old rows, as TokenFormer's authors advise (issue 11 of their
+    repository). Growth with noise is not exact."""
     moments: Literal["carry", "drop", "asymmetric"] = "carry"
-    """`drop`: the optimizer starts empty (official code). `carry`: old rows keep their state and step count.
-    `asymmetric`: of a split, the copies start empty and the originals carry, which tells them apart without noise
-    (SPARKLING, arXiv 2602.02472)."""
+    """Optimizer state of the child. `drop`: starts empty (official code). `carry`: old rows keep their state and step
+    count. `asymmetric`: the copies of a split start empty and the originals keep their state, which distinguishes them
+    without noise (SPARKLING, arXiv 2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
-    """Second moment of new rows, where moments are carried. `zero`: the bias correction of an old step count does not
-    reach them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full one, whatever the gradient. `mean`:
+    """Second moment of new rows if moments are carried. `zero`: the bias correction of an old step count does not apply
+    to them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full update, whatever the gradient. `mean`:
     each column starts at the mean of the old rows, so new rows start gently and at the layer's own scale."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
 
@@ -125,7 +126,7 @@ class GrowthRecipe(Growth):
 
     def key_settings(self) -> dict[str, Any]:
         settings = super().key_settings()
-        del settings["rates"]  # the child's own learning rates hold them
+        del settings["rates"]  # they are part of the child's learning rates
         return settings
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TokenFormerConfig:
@@ -145,12 +146,12 @@ class GrowthRecipe(Growth):
         return replace(parent, qkv=qkv, out=out, ffn=ffn)
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth leaves every logit as it was, up to rounding.
+        """Return whether this growth leaves every logit unchanged, up to rounding.
 
-        Zero keys score zero, add nothing to the norm and GELU(0) = 0, so with a kept tau nothing changes (paper,
-        Appendix B); exp(0) = 1, so a softmax cannot. A group with a norm of its own adds exactly its values' share:
-        zero. q copies of a token multiply the L2 norm by sqrt(q) and the L1 norm by q; tau takes that back, and the
-        values are divided by q.
+        Zero keys have zero scores, which add nothing to the norm, and GELU(0) = 0, so with a kept tau nothing changes
+        (paper, Appendix B); a softmax changes because exp(0) = 1. A group with its own norm adds only the contribution
+        of its values, which is zero. q copies of a token multiply the L2 norm by sqrt(q) and the L1 norm by q; tau
+        compensates for that, and the values are divided by q.
         """
         assert isinstance(parent, TokenFormerConfig)
         assert isinstance(child, TokenFormerConfig)
@@ -169,8 +170,8 @@ class GrowthRecipe(Growth):
     def grow_tensor(
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
-        """Return the grown tensor. Rows keep their order: each group's old rows (with their copies), then its new
-        ones. Tensors that are not parameter tokens are returned unchanged."""
+        """Return the grown tensor. Rows keep their order: the old rows of each group, followed by their copies, then
+        the new rows. Tensors that are not parameter tokens are returned unchanged."""
         from torch import cat
 
         from tfscale.growth.rows import noisy, share_of_copies
@@ -196,7 +197,7 @@ class GrowthRecipe(Growth):
         return cat([*rows, self.new_rows(name, degree, old, missing, parent, seed)]) if missing else cat(rows)
 
     def new_rows(self, name: str, degree: int, old: "Tensor", n: int, parent: ModelConfig, seed: int) -> "Tensor":
-        """Return `n` rows that no old ones are copied to. The remainder of a split gets zero keys and random values."""
+        """Return `n` new rows that are not copies. The remaining tokens of a split get zero keys and random values."""
         from tfscale.growth.rows import new_rows
 
         if degree == 2 and self.new_second_moment == "mean":
@@ -236,7 +237,7 @@ class GrowthRecipe(Growth):
 
 
 def without_new_tokens(growth: Growth) -> GrowthRecipe:
-    """Return a recipe that adds no tokens and treats optimizer state, learning rate and data as `growth` does. Growths
+    """Return a recipe that adds no tokens and handles optimizer state, learning rate and data as `growth` does. Growths
     that agree on these give equal recipes."""
     moments: Literal["carry", "drop"] = "carry" if growth.carries else "drop"
     return GrowthRecipe("none", "zero", "random", "keep", moments=moments, lr=growth.lr, data=growth.data)
@@ -244,7 +245,7 @@ def without_new_tokens(growth: Growth) -> GrowthRecipe:
 
 def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Groups:
     """Return the groups of a layer after it has grown to `n` parameter tokens. New tokens join the last group, or form
-    a new one with `tau=group`."""
+    a new group with `tau=group`."""
     added = n - sum(group.n for group in groups)
     if added == 0:
         return groups
@@ -261,5 +262,5 @@ def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Grou
 
 
 def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:
-    """Return how often the grown layer contains each old token: 1 unless the recipe splits."""
+    """Return how many times the grown layer contains each old token, which is 1 unless the recipe splits."""
     return n // sum(group.n for group in groups) if recipe.new_keys == "split" else 1

@@ -1,4 +1,4 @@
-"""Growth of a Transformer, in width or depth: the baseline of growth by parameter tokens."""
+"""Growth operator of Transformers in width or depth, which is the baseline for growth by parameter tokens."""
 
 import re
 from collections.abc import Iterator
@@ -22,21 +22,21 @@ _LAYER = re.compile(r"(?<=blocks\.)\d+(?=\.)")
 
 @dataclass(frozen=True)
 class TransformerGrowth(Growth):
-    """Settings of a growth of a Transformer."""
+    """Settings for the growth of a Transformer."""
 
     kind: ClassVar[str] = "transformer"
 
     method: Literal["net2net", "hypercloning", "g_stack"]
-    """`net2net`: more heads and hidden units, each a copy of an old one whose outgoing weights are divided among the
-    copies (arXiv 1511.05641). `hypercloning`: the same in doublings, with noise that cancels (arXiv 2409.12903).
-    `g_stack`: the layers are stacked several times on top of each other; the function changes (arXiv 2405.15319)."""
+    """Growth method. `net2net`: adds heads and hidden units, each a copy of an old one whose outgoing weights are
+    divided among the copies (arXiv 1511.05641). `hypercloning`: does so in doublings, with noise that cancels
+    (arXiv 2409.12903). `g_stack`: stacks the layers several times, which changes the function (arXiv 2405.15319)."""
     noise: float = 0.0
-    """Standard deviation of noise that tells copies apart, as a fraction of the weights' own. `net2net`: on copies, and
-    the function changes by as much. `hypercloning`: on all weights, and sums to zero over the copies of an input, so
-    the function stays. It must be 0 with `g_stack`, whose copies are in different layers."""
+    """Standard deviation of the noise that distinguishes copies, as a fraction of the weights' own. `net2net`: added to
+    copies, which changes the function accordingly. `hypercloning`: added to all weights; sums to zero over the copies
+    of an input, so the function is preserved. `g_stack`: must be 0, because copies are in different layers."""
     moments: Literal["carry", "drop"] = "drop"
-    """`drop`: the optimizer starts empty, as in the code of HyperCloning and G_stack. `carry`: each copy has the state
-    of its original, scaled as its gradient is."""
+    """Optimizer state of the child. `drop`: starts empty, as in the code of HyperCloning and G_stack. `carry`: each
+    copy has the state of its original, scaled like its gradient."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
@@ -61,11 +61,12 @@ class TransformerGrowth(Growth):
         return self.nearest_shape(parent, parameters(target))
 
     def nearest_shape(self, parent: TransformerConfig, wanted: int) -> TransformerConfig:
-        """Return, of all shapes that the method can make out of the parent's, itself among them, the one whose number
-        of parameters is nearest to `wanted` in ratio.
+        """Return the shape whose number of parameters is nearest to `wanted` in ratio, among the parent's shape and all
+        shapes that the method can grow it to.
 
-        Width grows by whole heads of the same size, for rotary positions depend on it, and d_ff along with d_model.
-        With `net2net` by any number of heads, with `hypercloning` by doublings; with `g_stack` layers are multiplied.
+        Width grows by whole heads, by any number with `net2net` and in doublings with `hypercloning`; the head size
+        is kept, because rotary positions depend on it, and d_ff grows along with d_model. `g_stack` multiplies the
+        layers.
         """
 
         def of(step: int) -> TransformerConfig:
@@ -84,10 +85,10 @@ class TransformerGrowth(Growth):
         return of(nearest(lambda step: parameters(of(step)), wanted, most))
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth leaves every logit as it was, up to rounding.
+        """Return whether this growth leaves every logit unchanged, up to rounding.
 
-        LayerNorm sees the same mean and variance only where every dimension is copied equally often, so d_model has to
-        divide the new one. Inner widths, of heads and hidden units, need not.
+        LayerNorm sees the same mean and variance only if every dimension is copied equally often, so the old d_model
+        must divide the new one. Inner widths (heads and hidden units) need not.
         """
         if child == parent:
             return True
@@ -96,7 +97,7 @@ class TransformerGrowth(Growth):
         return self.method == "hypercloning" or self.noise == 0
 
     def source_of(self, name: str, parent: ModelConfig) -> str:
-        """Return the parent's weight that `name` is a copy of. Layers repeat in their order
+        """Return the name of the parent's weight that `name` is a copy of. The stack of layers repeats in order
         (arXiv 2405.15319, G_stack)."""
         return _LAYER.sub(lambda layer: str(int(layer[0]) % parent.n_layer), name)
 

@@ -1,9 +1,9 @@
-"""Growth of a Transformer in width: pure functions from a weight, or a slot of the optimizer, to the wider one.
+"""Pure functions that widen the weights and optimizer slots of a Transformer.
 
-Dimension j of the wider model is a copy of dimension j mod d of the old one: in the residual stream, in the hidden
-layer, and, as heads keep their size, for heads as a whole. So each layer gets its input several times, and what reads
-it divides its weights by the number of copies. The tied embedding is read twice, as first states and as logits; the
-second time it is the final norm that divides.
+Dimension j of the wider model is a copy of dimension j mod d of the old one in the residual stream and in the hidden
+layer; heads keep their size and are copied as a whole. So each layer gets its input several times, and the weights that
+read it are divided by the number of copies. The tied embedding is used twice, for the first states and for the logits;
+for the logits, the final norm is divided instead.
 """
 
 import math
@@ -19,13 +19,14 @@ from tfscale.models.transformer import TransformerConfig
 
 @dataclass(frozen=True)
 class _Axis:
-    """A dimension of a tensor that grows."""
+    """Growing dimension of a tensor."""
 
     width: Literal["d_model", "d_ff"]
     reads: bool
-    """If true, its entries are multiplied with copies and divided among them; if false, they produce copies."""
+    """True if entries along this dimension are multiplied with copies and divided among them; False if they produce
+    copies."""
     parts: int = 1
-    """Number of projections that are concatenated along it."""
+    """Number of projections that are concatenated along this dimension."""
 
 
 _AXES: dict[str, tuple[_Axis | None, ...]] = {
@@ -39,15 +40,15 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
     "final_norm.weight": (_Axis("d_model", reads=True),),
     "final_norm.bias": (_Axis("d_model", reads=True),),
 }
-"""Growing dimensions of each weight, by the end of its name."""
+"""Growing dimensions of each weight, by the suffix of its name."""
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
-    """Return the wider tensor.
+    """Return the widened tensor.
 
     Args:
         name: name of the weight in the model.
-        degree: 0 for the weight; for a slot of the optimizer the power of the gradient that it averages.
+        degree: 0 for the weight; for an optimizer slot, the power of the gradient that it averages.
         old: the parent's tensor.
     """
     wide = old
@@ -58,10 +59,11 @@ def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig,
 
 
 def add_noise(name: str, wide: Tensor, old: Tensor, noise: float, seed: int, cancels: bool) -> Tensor:
-    """Return a widened weight with noise of `noise` times its own standard deviation, drawn from (seed, name, shape).
+    """Return a widened weight with added noise of `noise` times its standard deviation, drawn from (seed, name, shape).
 
     Args:
-        cancels: the noise is on all weights and sums to zero over the copies of an input; else it is on copies alone.
+        cancels: whether noise is added to all weights and sums to zero over the copies of an input; otherwise it is
+            added only to copies.
     """
     if wide.shape == old.shape or wide.dim() == 1:
         return wide
@@ -84,15 +86,15 @@ def _widen(tensor: Tensor, dim: int, axis: _Axis, degree: int, before: int, afte
 
 
 def _share(axis: _Axis, degree: int, copies: Tensor) -> Tensor:
-    # What a dimension's copies do together is what it did, so each one's gradient is that of the original over their
-    # number; a weight that reads a copy gets the gradient that it had.
+    # The copies of a dimension together do what the original did, so the gradient of each is that of the original
+    # divided by their number. The gradient of a weight that reads a copy is unchanged.
     if axis.reads == (degree == 0):
         return 1 / copies.double() ** max(1, degree)
     return torch.ones(len(copies), dtype=torch.float64)
 
 
 def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise for the rows that produce copies, and zero for the originals."""
+    """Return the noise with zeros in place of the entries that produce originals rather than copies."""
     dim, axis = next((dim, axis) for dim, axis in enumerate(axes) if axis is not None and not axis.reads)
     before, after = old.shape[dim] // axis.parts, noise.shape[dim] // axis.parts
     is_copy = (torch.arange(after) >= before).repeat(axis.parts)
@@ -100,7 +102,7 @@ def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Te
 
 
 def _cancelling(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return noise that sums to zero over the copies of each input, with unchanged standard deviation."""
+    """Return the noise changed to sum to zero over the copies of each input, with unchanged standard deviation."""
     dim = next((dim for dim, axis in enumerate(axes) if axis is not None and axis.reads), None)
     if dim is None:
         return torch.zeros_like(noise)

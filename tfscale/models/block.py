@@ -1,4 +1,4 @@
-"""Pre-norm decoder block, made of the projections of a model family."""
+"""Pre-norm decoder block, built from the projections of a model family."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,16 +14,16 @@ class Block(nn.Module):
 
     Args:
         qkv: projection of [..., d_model] to queries, keys and values [..., 3, d_model].
-        output: projection of the attention's result, [..., d_model] to [..., d_model].
+        output: projection of the attention output, [..., d_model] to [..., d_model].
         ffn: feed-forward network, [..., d_model] to [..., d_model].
-        norm_gains: give the norms gains; they never have biases.
+        norm_gains: whether the norms have gains; they never have biases.
     """
 
     def __init__(
         self, d_model: int, n_head: int, qkv: nn.Module, output: nn.Module, ffn: nn.Module, norm_gains: bool
     ) -> None:
         super().__init__()
-        # The order of the modules is the order in which the norms of gradients are summed.
+        # Gradient norms are summed in the order of the modules.
         self.attention_norm = nn.LayerNorm(d_model, LAYER_NORM_EPS, elementwise_affine=norm_gains, bias=False)
         self.attention = Attention(n_head, qkv, output)
         self.ffn_norm = nn.LayerNorm(d_model, LAYER_NORM_EPS, elementwise_affine=norm_gains, bias=False)
@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention with rotary positions."""
+    """Causal multi-head self-attention with rotary position embeddings."""
 
     def __init__(self, n_head: int, qkv: nn.Module, output: nn.Module) -> None:
         super().__init__()

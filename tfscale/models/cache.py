@@ -1,4 +1,4 @@
-"""Keys and values of the tokens that a model has read, so that the next token costs one position."""
+"""Cache of the keys and values of the tokens that a model has read, so that the next token costs one position."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,36 +10,36 @@ from tfscale.models.config import ModelConfig
 
 
 class LayerPast(Protocol):
-    """The positions that one layer's attention has seen."""
+    """Positions that the attention of one layer has seen."""
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Add new positions, [batch, head, time, head_dim].
+        """Add the keys and values of new positions, [batch, head, time, head_dim].
 
         Returns:
-            Keys and values of all positions, and the mask between new and all positions, True where one is seen: [time,
-            all] or [batch, 1, time, all]; None if every new position sees all.
+            Keys and values of all positions, and the mask between new and all positions, [time, all] or
+            [batch, 1, time, all], True where a position is seen; the mask is None if every new position sees all.
         """
 
 
 class Past(Protocol):
-    """The positions that a model has seen."""
+    """Positions that a model has seen."""
 
     @property
     def length(self) -> int:
-        """Number of positions."""
+        """Number of positions that the model has seen."""
 
     @property
     def layers(self) -> Sequence[LayerPast]:
-        """One entry per block."""
+        """Positions seen by each block, in the order of the blocks."""
 
 
 def causal_mask(time: int, total: int, device: torch.device) -> Tensor:
-    """Return the mask [time, total] of the last `time` of `total` positions: each sees itself and those before it."""
+    """Return the mask [time, total] of the last `time` of `total` positions; each sees itself and those before it."""
     return torch.ones(time, total, dtype=torch.bool, device=device).tril(total - time)
 
 
 class Cache:
-    """Cache with space for one context of positions, filled from the beginning."""
+    """Key-value cache with space for one context of positions, filled from the beginning."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.layers = [_LayerCache(config) for _ in range(config.n_layer)]

@@ -1,6 +1,6 @@
-"""Description of a model, as a frozen value from which the module, its counts and its growth follow.
+"""Base class of model configs, which are frozen values that determine the module, its counts and its growth.
 
-Planning reads these classes too, so torch is imported only where a module is built.
+Planning uses these classes too, so torch is imported only where a module is built.
 """
 
 import math
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 Init = Literal["official", "scaled"]
-"""Initialisation: `official`, as in the configs of arXiv 2410.23168; `scaled`, for shapes far from those."""
+"""Initialisation method. `official`: as in the configs of arXiv 2410.23168. `scaled`: for shapes far from those."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(ABC):
-    """Config of a causal decoder with tied embeddings. Each family is a subclass, which defines the block and its
+    """Config of a causal decoder with tied embeddings. Each model family is a subclass that defines the block and its
     counts; tests compare the counts with those of built models."""
 
     n_layer: int
@@ -29,15 +29,15 @@ class ModelConfig(ABC):
     vocab_size: int
     context: int
     rotary: float = field(default=0.25, kw_only=True)
-    """Fraction of the head dimensions that rotate; 0: no positions, as in the official TPU code."""
+    """Fraction of the head dimensions that rotate; 0: no position embeddings, as in the official TPU code."""
     init: Init = field(default="official", kw_only=True)
 
     family: ClassVar[str]
-    """Name in `tfscale.models.families.FAMILIES`."""
+    """Name of the family in `tfscale.models.families.FAMILIES`."""
     title: ClassVar[str]
     """Name of the family in running text."""
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "blocks")
-    """Modes of activation checkpointing that this family has, cheapest first."""
+    """Modes of activation checkpointing that this family supports, cheapest first."""
     keeps_casts: ClassVar[bool] = True
     """True if autocast keeps bf16 copies of a block's matrices for the backward pass."""
 
@@ -54,11 +54,11 @@ class ModelConfig(ABC):
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the config of a family from plain values of its fields, as JSON has them.
+        """Return the config with the given fields, which are plain values as read from JSON.
 
         Raises:
-            TypeError: a missing or unknown field.
-            ValueError: a value that no model can have.
+            TypeError: a field is missing or unknown.
+            ValueError: no model can have one of the values.
         """
         return cls(**fields)
 
@@ -66,12 +66,12 @@ class ModelConfig(ABC):
     def build_block(self) -> "nn.Module":
         """Return an uninitialised block. Its forward pass takes states [batch, time, d_model], a
         `tfscale.models.rotary.Rotation` or None, and a `tfscale.models.cache.LayerPast` or None, and returns states.
-        `tfscale.models.block.Block` builds one from projections."""
+        `tfscale.models.block.Block` builds a block from projections."""
 
     @property
     @abstractmethod
     def block_matrices(self) -> int:
-        """Number of values in a block's matrices; each costs two FLOPs per token."""
+        """Number of values in the matrices of a block; each costs two FLOPs per token."""
 
     @property
     def block_vectors(self) -> int:
@@ -80,43 +80,43 @@ class ModelConfig(ABC):
 
     @property
     def block_norm_flops(self) -> int:
-        """Element-wise FLOPs per token of norms inside a block's projections."""
+        """Element-wise FLOPs per token of the norms inside the projections of a block."""
         return 0
 
     @abstractmethod
     def block_activations(self, execution: Execution) -> int:
-        """Return the bytes per token that a block keeps for its backward pass."""
+        """Return the number of bytes per token that a block keeps for its backward pass."""
 
     @abstractmethod
     def layer_temporaries(self, execution: Execution) -> int:
-        """Return the bytes that the backward pass of the largest layer allocates: gradients of its scores or hidden
-        values, and of its weights."""
+        """Return the number of bytes that the backward pass of the largest layer allocates: gradients of its scores or
+        hidden values, and of its weights."""
 
     @abstractmethod
     def init_std(self, name: str) -> float:
-        """Return the standard deviation of the first values of the matrix with this name."""
+        """Return the standard deviation of the initial values of the matrix called `name`."""
 
     @property
     def residual_std(self) -> float:
-        """Standard deviation of the first values of matrices that write into the residual stream.
+        """Standard deviation of the initial values of matrices that write into the residual stream.
 
         `official`: 2 / n_layer / sqrt(d_model) (`wang_init`, the `output_layer_init_method` of the official configs).
-        `scaled`: 1 / sqrt(2 n_layer d_model), GPT-2's, which is less in models of few layers.
+        `scaled`: 1 / sqrt(2 n_layer d_model), as in GPT-2, which is smaller in models with few layers.
         """
         depth = 1 / math.sqrt(2 * self.n_layer) if self.init == "scaled" else 2 / self.n_layer
         return depth / math.sqrt(self.d_model)
 
     @property
     def shape(self) -> tuple[str, str]:
-        """Heading and value of the table row that distinguishes the sizes of this family."""
+        """Heading and value of the table row that distinguishes the sizes of this model family."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property
     @abstractmethod
     def details(self) -> str:
-        """Fields that only this family has, in prose."""
+        """Description, in prose, of the fields that only this model family has."""
 
 
 def rotary_dims(config: ModelConfig) -> int:
-    """Return the number of head dimensions that rotate: the stated fraction, rounded down to an even number."""
+    """Return the number of head dimensions that rotate: the configured fraction, rounded down to an even number."""
     return int(config.d_model // config.n_head * config.rotary) // 2 * 2

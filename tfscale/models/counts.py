@@ -1,8 +1,8 @@
-"""Exact counts from a model's config, without building it: parameters, FLOPs, memory.
+"""Exact counts of parameters, FLOPs and memory, computed from a model's config without building the model.
 
-A multiplication and an addition count as two FLOPs; attention is over the full context squared, without causal halving
-(as in the paper's Table 3 and in torch.utils.flop_counter); a backward pass is twice a forward pass. A test compares
-the matrix products with torch.utils.flop_counter.
+A multiplication and an addition count as two FLOPs; attention counts the full context squared, without causal halving
+(as in the paper's Table 3 and in torch.utils.flop_counter); a backward pass counts twice a forward pass. A test
+compares the matrix products with torch.utils.flop_counter.
 """
 
 from dataclasses import astuple, dataclass
@@ -13,12 +13,12 @@ from tfscale.models.tiles import logit_rows
 
 
 def parameters(config: ModelConfig) -> int:
-    """Return the number of trained values of a model; the tied embedding counts once."""
+    """Return the number of trainable parameters of a model; the tied embedding counts once."""
     return non_embedding_parameters(config) + config.vocab_size * config.d_model
 
 
 def non_embedding_parameters(config: ModelConfig) -> int:
-    """Return the number of trained values of the blocks and the final norm. For a TokenFormer this is
+    """Return the number of trainable parameters of the blocks and the final norm. For a TokenFormer this is
     2 L d (n_q + n_k + n_v + n_o + n_ffn) + 2 d (paper, Table 3)."""
     d = config.d_model
     return config.n_layer * (config.block_matrices + config.block_vectors) + 2 * d
@@ -29,12 +29,13 @@ class Flops:
     """FLOPs per token of a forward pass over a sequence as long as the model's context."""
 
     projections: int
-    """Matrix products of Pattention or linear layers."""
+    """FLOPs of the matrix products in Pattention or linear layers."""
     attention: int
-    """Attention scores, and the mixing of values by them."""
+    """FLOPs of the attention scores and of the weighted sums of values."""
     logits: int
     norm: int
-    """Norm inside Pattention: square, sum and scale of each score. Element-wise, so flop counters leave it out."""
+    """FLOPs of the norm inside Pattention: square, sum and scale of each score. FLOP counters omit these element-wise
+    operations."""
 
     @property
     def forward(self) -> int:
@@ -43,7 +44,7 @@ class Flops:
 
     @property
     def training(self) -> int:
-        """Model FLOPs per token of a forward and a backward pass, which the compute ledger adds up."""
+        """Model FLOPs per token of a forward and a backward pass, which the compute ledger sums."""
         return 3 * self.forward
 
 
@@ -58,7 +59,7 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Share of a device's memory that a training step may be planned to take; the rest is for what is not counted here."""
+"""Fraction of a device's memory that a planned training step may use; the rest is for what is not counted here."""
 
 
 @dataclass(frozen=True)
@@ -68,27 +69,28 @@ class Memory:
 
     weights: int
     gradients: int
-    """Gradients of all weights, or of the embedding alone if the others are used as soon as they are computed."""
+    """Bytes of the gradients of all weights, or of the embedding alone if the others are used as soon as they are
+    computed."""
     moments: int
-    """Tensors that the optimizer keeps per weight."""
+    """Bytes of the tensors that the optimizer keeps per weight."""
     activations: int
-    """Activations kept for the backward pass, without those of the logits."""
+    """Bytes of the activations kept for the backward pass, without those of the logits."""
     logits: int
-    """Gradients of the last states and of the embedding, which the loss computes along with the logits."""
+    """Bytes of the gradients of the last states and of the embedding, which the loss computes along with the logits."""
     temporary: int
-    """Largest temporary: a tile of logits; or tiles of a layer's scores and the gradients of its weights, and the
-    block's activations if they are computed again."""
+    """Bytes of the largest temporary: a tile of logits; or tiles of a layer's scores and the gradients of its weights,
+    and the block's activations if they are recomputed."""
     gathered: int
-    """Whole weights gathered from shards: the embedding, the current block and the next one."""
+    """Bytes of the full weights gathered from shards: the embedding, the current block and the next one."""
 
     @property
     def total(self) -> int:
-        """Sum of all parts."""
+        """Sum of all parts in bytes."""
         return sum(astuple(self))
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Return the memory of a training step on one device. `python -m benchmarks memory` compares it with real steps."""
+    """Return the memory of a training step on one device; `python -m benchmarks memory` compares it with real steps."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context
@@ -109,14 +111,14 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
 
 
 def _kept_by_blocks(config: ModelConfig, execution: Execution) -> int:
-    """Return the bytes per token that all blocks keep for the backward pass."""
+    """Return the number of bytes per token that all blocks keep for the backward pass."""
     if execution.recompute == "blocks":
         return config.n_layer * 4 * config.d_model  # the blocks' inputs
     return config.n_layer * config.block_activations(execution)
 
 
 def _casts(config: ModelConfig, execution: Execution) -> int:
-    """Return the bytes of weights in bf16 that autocast keeps for the backward pass of linear layers."""
+    """Return the size in bytes of the bf16 weights that autocast keeps for the backward pass of linear layers."""
     whole = execution.recompute != "blocks" and execution.shards == 1
     if not config.keeps_casts or execution.activation_bytes == 4 or not whole:
         return 0
@@ -133,5 +135,5 @@ def _logits_tile(config: ModelConfig, execution: Execution) -> int:
 
 def _gathered(config: ModelConfig, execution: Execution) -> int:
     block = config.block_matrices + config.block_vectors
-    # In the precision of the forward pass: this block, the next one, and this block's gradient before it is sharded.
+    # This block, the next one, and this block's gradient before it is sharded are in the precision of the forward pass.
     return 4 * config.vocab_size * config.d_model + 3 * execution.activation_bytes * block

@@ -1,10 +1,10 @@
-"""Cross-entropy of a model with tied embeddings, whose logits are never whole.
+"""Cross-entropy of a model with tied embeddings, computed without ever holding all logits.
 
-The logits of some hundred tokens at a time contribute their part of the loss and, where it is wanted, of the gradient;
-then their buffer is reused. So logits are computed once, and a vocabulary of 50,304 costs one buffer of 100 MB on a CPU
-beside the gradients themselves, where the usual implementation keeps three values per token and vocabulary entry. It is
-also faster, because the buffer stays in the cache: at 2,048 entries and width 64 a forward and backward pass takes less
-than a third of the usual time on a CPU; at 50,304 and 768 it takes 10% less, within 5% of its three matrix products.
+The logits of a few hundred tokens at a time contribute to the loss and, if needed, to the gradient; then their buffer
+is reused. So logits are computed once, and a vocabulary of 50,304 costs one buffer of 100 MB on a CPU in addition to
+the gradients, where the usual implementation keeps three values per token and vocabulary entry. It is also faster,
+because the buffer stays in the cache: at 2,048 entries and width 64 a forward and backward pass takes less than a third
+of the usual time on a CPU; at 50,304 and 768 it takes 10% less, within 5% of its three matrix products.
 
 torch 2.13 has a chunked `F.linear_cross_entropy`. It is not used because torch 2.11 lacks it, because it ignores
 autocast, and because it keeps the embedding's gradient in the precision of the products.
@@ -27,20 +27,20 @@ Reduction = Literal["mean", "sum"]
 def cross_entropy(
     hidden: Tensor, embedding: Tensor, targets: Tensor, reduction: Reduction = "mean", fused: bool = False
 ) -> Tensor:
-    """Return -log softmax(hidden embedding^T)[target] in nats, summed over the tokens or averaged.
+    """Return -log softmax(hidden embedding^T)[target] in nats, summed or averaged over the tokens.
 
     Products are computed in the precision of `hidden`, or of autocast if it is on; exponentials, sums and the
-    embedding's gradient in float32 at least. torch.compile does not compile the loop.
+    embedding's gradient in at least float32. torch.compile does not compile the loop.
 
     Args:
         hidden: [..., d_model].
         embedding: [vocab_size, d_model].
         targets: [...], entries of the vocabulary.
-        fused: compile the passes over the logits into few. They take most of the loss's time on a GPU, and little of it
-            on a CPU.
+        fused: compile the passes over the logits into fewer. They take most of the loss's time on a GPU, but little on
+            a CPU.
 
     Returns:
-        A scalar: float64 for float64 states, else float32. It can be differentiated once.
+        A scalar in float64 for float64 states, otherwise in float32. It can be differentiated once.
     """
     summed = torch.compiler.disable(_summed) if torch.compiler.is_compiling() else _summed
     loss = summed(hidden.flatten(0, -2), embedding, targets.flatten(), fused)
@@ -49,7 +49,7 @@ def cross_entropy(
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool = False) -> Tensor:
-    """Return the loss of every token [...], whose sum `cross_entropy` returns. It cannot be differentiated."""
+    """Return the loss of every token [...]; `cross_entropy` returns their sum. The result cannot be differentiated."""
     losses = hidden.new_empty(targets.numel(), dtype=wide(product_dtype(hidden)))
     tokens = torch.compiler.disable(_by_chunks) if torch.compiler.is_compiling() else _by_chunks
     tokens(hidden.flatten(0, -2), embedding, targets.flatten(), fused, None, losses)
@@ -64,7 +64,7 @@ def _summed(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> 
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy whose forward pass computes the gradients too, as it has the logits; the backward pass scales
+    """Cross-entropy whose forward pass also computes the gradients, because it has the logits; the backward pass scales
     them."""
 
     @staticmethod
@@ -90,7 +90,7 @@ def _by_chunks(
     gradients: tuple[Tensor, Tensor] | None,
     losses: Tensor | None = None,
 ) -> Tensor:
-    """Return the summed loss of `hidden` [tokens, d_model], and fill `losses` [tokens] and the `gradients`."""
+    """Return the summed loss of `hidden` [tokens, d_model] and fill `losses` [tokens] and `gradients`."""
     dtype = product_dtype(hidden)
     weight, targets = embedding.to(dtype), targets[:, None]
     rows = logit_rows(len(hidden), len(embedding), hidden.device.type)
@@ -116,7 +116,7 @@ def _by_chunks(
 def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return losses [tokens, 1], the gradient of the logits times `total`, and `total`. The logits are overwritten.
 
-    `total` [tokens, 1] is the softmax's denominator. The caller divides by it where there are d_model values per token.
+    `total` [tokens, 1] is the softmax's denominator. The caller divides by it once there are d_model values per token.
     """
     scores = logits.to(wide(logits.dtype))
     scores -= scores.amax(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Model families by name, and configs as plain values."""
+"""Registry of model families, and conversion of configs to and from plain values."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,10 +15,10 @@ for _family in (TokenFormerConfig, TransformerConfig):
 
 
 def to_dict(config: ModelConfig) -> dict[str, Any]:
-    """Return plain values for JSON, which `from_dict` reads back."""
+    """Return a config as plain values for JSON, which `from_dict` reads back."""
     values = {"family": config.family, **asdict(config)}
     if config.init == "official":
-        del values["init"]  # older files do not have it
+        del values["init"]  # older files do not have this field
     return values
 
 
@@ -26,8 +26,8 @@ def from_dict(values: Mapping[str, Any]) -> ModelConfig:
     """Return the config that `to_dict` wrote.
 
     Raises:
-        ValueError: an unknown family.
-        TypeError: a missing or unknown field.
+        ValueError: the family is unknown.
+        TypeError: a field is missing or unknown.
     """
     fields = dict(values)
     return FAMILIES.get(fields.pop("family", "")).from_fields(fields)

@@ -13,14 +13,14 @@ from tfscale.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings by which the next token is drawn."""
+    """Settings for drawing the next token."""
 
     temperature: float = 0.8
-    """Sampling temperature; 0: always the most likely token."""
+    """Sampling temperature; 0: always draw the most likely token."""
     top_k: int = 0
-    """Draw among the k most likely tokens; 0: among all."""
+    """Number of most likely tokens among which to draw; 0: all tokens."""
     top_p: float = 1.0
-    """Draw among the most likely tokens whose probabilities add up to p; 1: among all."""
+    """Sum of the probabilities of the most likely tokens among which to draw; 1: all tokens."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -35,14 +35,14 @@ class Sampling:
 class Reader:
     """Reader of a growing text, which returns the logits of the next token.
 
-    The model sees at most its context. When that is full the window slides: the last half of the context is read again,
-    so that one slide serves many tokens.
+    The model sees at most its context. When that is full, the window slides: the last half of the context is read
+    again, so that one slide serves many tokens.
     """
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)
         self.window: list[int] = []
-        """Tokens that the model sees now."""
+        """Tokens that the model currently sees."""
         self.slides = 0
         """Number of times that the window has slid."""
 
@@ -62,8 +62,7 @@ class Reader:
 
 
 def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: Sampling) -> Iterator[int]:
-    """Yield `count` tokens drawn after `tokens`, of which there is at least one. The same seed draws the same
-    tokens."""
+    """Yield `count` tokens drawn after `tokens`, which has at least one token. The same seed draws the same tokens."""
     random = torch.Generator().manual_seed(sampling.seed)
     reader = Reader(model)
     new: Sequence[int] = tokens
@@ -74,17 +73,17 @@ def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: 
 
 
 def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Return a token drawn by logits [vocab_size]."""
+    """Return a token drawn from the distribution given by logits [vocab_size]."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     if sampling.top_k:
         threshold = logits.topk(min(sampling.top_k, len(logits))).values[-1]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
-    # At a very low temperature logits would become infinite; differences to the largest logit may.
+    # Logits would become infinite at a very low temperature; differences to the largest logit may become infinite.
     distances = (logits - logits.max()) / max(sampling.temperature, torch.finfo(logits.dtype).tiny)
     probabilities = torch.softmax(distances, dim=-1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
-        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # excluding the token itself, so that one always stays
+        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # excludes the token itself, so one always stays
         probabilities[tokens[reached]] = 0.0
     return int(torch.multinomial(probabilities, 1, generator=random))

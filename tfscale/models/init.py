@@ -1,5 +1,8 @@
-"""Initialisation. Each tensor has its own random stream, determined by the seed and the tensor's name, so that its
-values depend neither on the order of layers, nor on the device or the number of ranks."""
+"""Initialisation of models.
+
+Each tensor has its own random stream, determined by the seed and the tensor's name, so its values do not depend on the
+order of layers, the device or the number of ranks.
+"""
 
 import hashlib
 
@@ -11,13 +14,13 @@ from tfscale.models.language_model import LanguageModel
 
 
 def stream(seed: int, name: str) -> torch.Generator:
-    """Return a CPU generator that is a pure function of (seed, name)."""
+    """Return a CPU generator whose state is a pure function of (seed, name)."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int, part: str = "") -> Tensor:
-    """Return the first values of the tensor called `name`, in float32 on the CPU. `part` selects another stream, for
+    """Return the initial values of the tensor called `name`, in float32 on the CPU. `part` selects another stream for
     rows that are added later."""
     if name.endswith("norm.weight"):
         return torch.ones(shape)
@@ -34,7 +37,8 @@ def init_weights(model: LanguageModel, seed: int) -> None:
 
 
 def build_model(config: ModelConfig, seed: int | None = None, device: torch.device | str = "cpu") -> LanguageModel:
-    """Return the model of a config. Without a seed its weights are uninitialised, to be loaded from a checkpoint."""
+    """Return the model described by `config`. Without a seed, its weights are left uninitialised for loading from a
+    checkpoint."""
     with torch.device(device):
         model = LanguageModel(config)
     if seed is not None:

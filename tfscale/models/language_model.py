@@ -1,4 +1,4 @@
-"""Causal decoder, whose blocks are those of a model family."""
+"""Causal decoder with the blocks of a model family."""
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from tfscale.models.tied_embedding import look_up
 
 
 class LanguageModel(nn.Module):
-    """Causal decoder with tied embeddings. `tfscale.models.init.build_model` builds and initialises one."""
+    """Causal decoder with tied embeddings, which `tfscale.models.init.build_model` builds and initialises."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -40,17 +40,17 @@ class LanguageModel(nn.Module):
                 module.recompute = what == "pattention"
 
     def compile_parts(self) -> None:
-        """Compile each block by itself, so that all share one compilation, and the passes of the loss over its
-        logits."""
+        """Compile the passes of the loss over its logits, and each block separately, so that all blocks share one
+        compilation."""
         for block in self.blocks:
             block.compile()
         self._fused_loss = True
 
     def hidden(self, tokens: Tensor, past: Past | None = None, positions: Tensor | None = None) -> Tensor:
-        """Return the normalised states [batch, time, d_model] of tokens [batch, time], of which logits are products.
+        """Return the normalised states [batch, time, d_model] of tokens [batch, time], from which logits are computed.
 
         Args:
-            past: the positions before the tokens, to which theirs are added.
+            past: positions before the tokens; the tokens' positions are added to it.
             positions: [time] or [batch, time]; by default they continue those of `past`.
         """
         return self._hidden(F.embedding(tokens, self.embedding), past, positions)
@@ -72,13 +72,13 @@ class LanguageModel(nn.Module):
         return self.hidden(tokens) @ self.embedding.T
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Return the cross-entropy in nats per token, or summed; `targets` [batch, time] are the next tokens."""
+        """Return the cross-entropy in nats, per token or summed; `targets` [batch, time] are the next tokens."""
         x, embedding = look_up(tokens, self.embedding)
         return cross_entropy(self._hidden(x), embedding, targets, reduction, self._fused_loss)
 
     @torch.no_grad()
     def sequence_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy of every sequence [batch] in nats, summed over its tokens, without gradients."""
+        """Return the cross-entropy [batch] of every sequence in nats, summed over its tokens, without gradients."""
         return token_losses(self.hidden(tokens), self.embedding, targets, self._fused_loss).sum(-1)
 
 

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class QKVLinear(nn.Module):
-    """Query, key and value projections in one product."""
+    """Query, key and value projections, computed in one matrix product."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class QKVLinear(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two-layer GELU network."""
+    """Two-layer feed-forward network with GELU."""
 
     def __init__(self, d_model: int, d_ff: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Search for the size that is nearest to a wanted amount."""
+"""Search for the size whose amount is nearest to a target."""
 
 import math
 from bisect import bisect_left
@@ -6,6 +6,6 @@ from collections.abc import Callable
 
 
 def nearest(amount: Callable[[int], int], wanted: int, most: int) -> int:
-    """Return the whole number from 1 to `most` whose amount is nearest to `wanted` in ratio; amounts rise with it."""
+    """Return the integer from 1 to `most` whose amount is nearest to `wanted` in ratio; `amount` must be increasing."""
     above = 1 + bisect_left(range(1, most), wanted, key=amount)
     return min((max(1, above - 1), above), key=lambda number: abs(math.log(amount(number) / wanted)))

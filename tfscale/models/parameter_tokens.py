@@ -1,25 +1,25 @@
-"""Parameter tokens of a Pattention: how many there are, and how their scores are normalised."""
+"""Description of the parameter tokens of a Pattention: their number, and the norm of their scores."""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
 NormActivation = Literal["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softmax"]
-"""Theta of Pattention. `l2_norm_gelu` is the paper's Eq. 16 (norm, then GELU). `l1_norm_gelu` and `softmax`
-(exp and L1) are the other rows of its Table 4; `gelu_l2_norm` is the order of the official code's other branch."""
+"""Function Theta of Pattention. `l2_norm_gelu` is the paper's Eq. 16 (norm, then GELU). `l1_norm_gelu` and `softmax`
+(exp and L1) are the other rows of its Table 4. `gelu_l2_norm` is the order in the official code's other branch."""
 
 
 def default_tau(norm_activation: str, n: int) -> float:
-    """Return the scale that keeps a normalised score at order one for `n` parameter tokens: sqrt(n) after an L2 norm
-    (Eq. 16), n after an L1 norm (the official code's `softmax` branch)."""
+    """Return the scale that keeps normalised scores of `n` parameter tokens at order one: sqrt(n) after an L2 norm
+    (Eq. 16), n after an L1 norm (`softmax` branch of the official code)."""
     return math.sqrt(n) if "l2" in norm_activation else float(n)
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """`n` parameter tokens that share one norm, scaled by `tau` after it.
+    """Group of `n` parameter tokens that share one norm; their normalised scores are scaled by `tau`.
 
-    tau is stored, not recomputed from n: a layer that keeps its tau can grow without changing what it computes.
+    tau is stored rather than recomputed from n: a layer that keeps its tau can grow without changing what it computes.
     """
 
     n: int
@@ -30,12 +30,12 @@ Groups = tuple[TokenGroup, ...]
 
 
 def total(groups: Groups) -> int:
-    """Return the number of parameter tokens in all groups of a layer."""
+    """Return the total number of parameter tokens in the groups of a layer."""
     return sum(group.n for group in groups)
 
 
 def layer_of(name: str) -> Literal["qkv", "out", "ffn"] | None:
-    """Return the kind of layer whose parameter tokens the weight called `name` holds; None if it holds none."""
+    """Return the kind of layer whose parameter tokens the weight called `name` holds, or None if it holds none."""
     if not name.endswith((".keys", ".values")):
         return None
     if ".ffn." in name:

@@ -1,4 +1,4 @@
-"""Pattention: attention between tokens and parameter tokens, in place of a linear projection."""
+"""Pattention: attention between tokens and parameter tokens, which replaces a linear projection."""
 
 from typing import assert_never
 
@@ -12,7 +12,7 @@ from tfscale.models.tiled_pattention import NORM_EPS, Projections, tiled_pattent
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
-    """Return the weights [..., n] of one group from its scores [..., n]: Theta of Eq. 4."""
+    """Return Theta (Eq. 4) of the scores [..., n] of one group, which are the weights [..., n] of its values."""
     if kind == "l2_norm_gelu":
         return F.gelu(scores * _scale(scores, tau))
     if kind == "l1_norm_gelu":
@@ -26,8 +26,8 @@ def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
 
 
 def _scale(scores: Tensor, tau: float) -> Tensor:
-    """Return tau over the L2 norm."""
-    # Squares are summed in float32 at least: n is in the thousands, and bf16 has 8 bits.
+    """Return tau divided by the L2 norm of the scores."""
+    # Squares are summed in at least float32, because n is in the thousands and bf16 has 8 bits.
     wide = scores if scores.dtype == torch.float64 else scores.float()
     return torch.rsqrt(wide.square().sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)
 
@@ -35,14 +35,14 @@ def _scale(scores: Tensor, tau: float) -> Tensor:
 def pattention(
     x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool = False
 ) -> Tensor:
-    """Return Theta(x K^T) V, each group of parameter tokens normalised on its own (Eqs. 4 and 16).
+    """Return Theta(x K^T) V, with each group of parameter tokens normalised separately (Eqs. 4 and 16).
 
     Args:
         x: [..., d_in].
         keys: [n, d_in].
         values: [n, d_out].
-        groups: sizes sum to n.
-        recompute: keep nothing of size n for the backward pass, and compute it again there.
+        groups: groups of parameter tokens, whose sizes sum to n.
+        recompute: keep no tensors of size n for the backward pass, but recompute them there.
 
     Returns:
         [..., d_out].
@@ -55,15 +55,15 @@ def pattention(
 def pattentions(
     x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, recompute: bool = False
 ) -> Tensor:
-    """Return `pattention` of x for several projections of one shape, [..., projections, d_out]."""
+    """Return `pattention` of x for several projections of the same shape, as [..., projections, d_out]."""
     if _in_tiles(kind):
         return tiled_pattention(x, projections, groups, recompute)
     return torch.stack([_defined(x, *each, groups, kind, recompute) for each in projections], dim=-2)
 
 
 def _in_tiles(kind: NormActivation) -> bool:
-    """Return whether a kind is computed in tiles: the paper's own, which was faster at every measured shape.
-    torch.compile gets the definition instead, as it fuses norm and GELU."""
+    """Return whether a kind is computed in tiles, which holds only for the paper's own kind. Tiles were faster at every
+    measured shape. torch.compile gets the definition instead, because it fuses norm and GELU."""
     return kind == "l2_norm_gelu" and not torch.compiler.is_compiling()
 
 
@@ -77,7 +77,7 @@ def _defined(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: Norm
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """Return `pattention` by its definition, with autograd's backward pass."""
+    """Return `pattention` computed by its definition, with autograd's backward pass."""
     scores = x @ keys.T
     if len(groups) == 1:
         return norm_activation(scores, groups[0].tau, kind) @ values
@@ -87,7 +87,7 @@ def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, ki
 
 
 class Pattention(nn.Module):
-    """Projection made of parameter tokens. `keys` [n, d_in] and `values` [n, d_out] are its only parameters."""
+    """Projection by parameter tokens. Its only parameters are `keys` [n, d_in] and `values` [n, d_out]."""
 
     recompute = False
     """True if the backward pass recomputes the scores (activation checkpointing)."""
@@ -103,7 +103,7 @@ class Pattention(nn.Module):
 
 
 class QKVPattention(nn.Module):
-    """Query, key and value projections, computed together because they share their input. The three modules hold the
+    """Query, key and value Pattentions, computed together because they share their input. The three modules hold the
     weights and are not called."""
 
     def __init__(self, d_model: int, groups: Groups, kind: NormActivation) -> None:

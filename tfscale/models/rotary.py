@@ -12,18 +12,18 @@ ROTARY_BASE = 10_000.0
 
 
 class Rotation(NamedTuple):
-    """Factors of the first r dimensions of a head, and of their swapped halves, at some positions."""
+    """Factors of the first r dimensions of a head and of their swapped halves, by position."""
 
     cos: Tensor
-    """[time, 1, r] or [batch, time, 1, r]."""
+    """Factors of the dimensions, [time, 1, r] or [batch, time, 1, r]."""
     sin: Tensor
-    """Shaped like `cos`, and negative in the first half."""
+    """Factors of the swapped halves, shaped like `cos`; the sign of the first half is reversed."""
 
 
 def rotary_table(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> Rotation | None:
-    """Return the rotation at `positions`, [time] or [batch, time]; None if nothing rotates.
+    """Return the rotation at `positions` [time] or [batch, time], or None if no dimensions rotate.
 
-    Inverse frequencies are 10000^(-2j/r) over the r rotating dimensions (the official GPU configs' `rotary_pct`).
+    Inverse frequencies are 10000^(-2j/r) over the r rotating dimensions (`rotary_pct` of the official GPU configs).
     """
     r = rotary_dims(config)
     if r == 0:
@@ -47,8 +47,8 @@ def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tenso
     """Return rotated queries, rotated keys and values, each [batch, time, n_head, head_dim].
 
     Args:
-        qkv: [batch, time, 3, n_head, head_dim], no leaf, and not to be used any more: what turns is overwritten, which
-            saves copies of what does not. Where torch.compile is at work, it decides on that itself.
+        qkv: [batch, time, 3, n_head, head_dim]; must not be a leaf, and must not be used again: the rotating dimensions
+            are overwritten, which saves copies of the others. Under torch.compile, the compiler decides on copies.
     """
     if rotation is None or torch.compiler.is_compiling():
         q, k, v = qkv.unbind(2)
@@ -77,7 +77,7 @@ class _RotatedHeads(torch.autograd.Function):
 
 
 def _turning(qkv: Tensor, cos: Tensor) -> Tensor:
-    """Return the rotating dimensions of queries and keys, as a view [batch, time, 2, n_head, r]."""
+    """Return a view [batch, time, 2, n_head, r] of the rotating dimensions of queries and keys."""
     return qkv[:, :, :2, :, : cos.shape[-1]]
 
 

@@ -1,22 +1,24 @@
-"""Pattention with the paper's norm and activation (Eq. 16), in tiles of tokens and with its own backward pass.
+"""Pattention with the paper's norm and activation (Eq. 16), computed in tiles of tokens with its own backward pass.
 
 With K the keys, V the values and s = tau / |x K^T|, the scaled scores are z = s x K^T and the output is GELU(z) V.
 In the backward pass, with g the output's gradient and dz = GELU'(z) (g V^T), the norm reduces to one sum per row: the
-gradient of x K^T is s (dz - z <dz, z> / tau^2). So only z and s are kept, where autograd keeps three values per score;
-or s alone, and z is computed again, which adds one matrix product to six and keeps nothing of size n. A tile's scores
-are used while they are in the caches, and their memory is reused: on a CPU, new memory costs more than the arithmetic
-on it.
+gradient of x K^T is s (dz - z <dz, z> / tau^2). So only z and s are kept, where autograd keeps three values per score.
+With recomputation only s is kept and z is recomputed, which adds one matrix product to six and keeps nothing of size n.
+A tile's scores are used while they are in the caches, and their memory is reused: on a CPU, new memory costs more than
+the arithmetic on it.
 
-Measured on a CPU in float32, forward and backward (`make bench`): at d = 768 and n from 576 to 34,480,
-1.04 to 1.07 times the time of a GELU network of equal size, where autograd takes 1.07 to 1.11 and the official order of
-operations 1.15 to 1.27 if they have a stage's allocator as well; with glibc's own settings, which map large tensors
-anew each time, the latter takes 1.7 and more at n = 8,560. Computing the scores again takes 1.15 to 1.35 times as long
-as keeping them, and at n = 34,480 and 1,024 tokens an eighth of autograd's memory. Projections that share x share every
-pass over their scores; one product for all of them needs a copy of their weights, and was not faster. Computing s
-before the scores, from the Gram matrix K^T K, took 1.2 to 1.4 times as long at 1,024 to 12,288 tokens: its products
-with d x d matrices cost more than the passes over the scores that they save. In the backward pass alone it gained at d
-= 64 and n = 1,440 only. torch has the gradient of the norm as one pass (that of weight normalisation), but only as a
-private operator, and the four passes here took no longer than the noise of 2% of a step.
+A forward and backward pass on a CPU in float32 (`make bench`), at d = 768 and n from 576 to 34,480, takes 1.04 to 1.07
+times as long as in a GELU network of equal size. Autograd takes 1.07 to 1.11 times and the official order of operations
+1.15 to 1.27 times as long with a stage's allocator settings; with glibc's default settings, which map large tensors
+again each time, the official order takes at least 1.7 times as long at n = 8,560. Recomputing the scores takes 1.15 to
+1.35 times as long as keeping them, and at n = 34,480 and 1,024 tokens it takes an eighth of autograd's memory.
+
+Projections that share x share every pass over their scores; one product for all of them needs a copy of their weights
+and was not faster. Computing s before the scores, from the Gram matrix K^T K, took 1.2 to 1.4 times as long at 1,024 to
+12,288 tokens, because its products with d x d matrices cost more than the passes over the scores that they save; used
+in the backward pass alone, it was faster only at d = 64 and n = 1,440. torch computes the gradient of the norm in one
+pass (for weight normalisation), but only in a private operator, and the four passes here took no longer than the noise
+of 2% of a step.
 """
 
 import math
@@ -32,30 +34,30 @@ from tfscale.models.parameter_tokens import Groups
 from tfscale.models.precision import add_product, product_dtype, wide, without_autocast
 from tfscale.models.tiles import score_rows
 
-# No public function writes GELU's gradient into a buffer; through autograd a step of a small model took 4 to 7% longer.
+# No public function writes GELU's gradient into a buffer; with autograd, a step of a small model took 4 to 7% longer.
 _gelu_backward = torch.ops.aten.gelu_backward.grad_input
 
 NORM_EPS = 1e-9
 """Constant that keeps an all-zero row of scores at zero instead of NaN. It is added to norm / tau, the mean size of a
-score, and not to the norm: so growth by copies, which changes norm and tau by one factor, stays exact."""
+score, rather than to the norm, so growth by copies, which changes norm and tau by the same factor, stays exact."""
 
 
 Projections = Sequence[tuple[Tensor, Tensor]]
-"""Keys [n, d_in] and values [n, d_out] per projection; all have the same n and d_out."""
+"""Keys [n, d_in] and values [n, d_out] of each projection; all have the same n and d_out."""
 
 
 def tiled_pattention(x: Tensor, projections: Projections, groups: Groups, recompute: bool) -> Tensor:
-    """Return GELU(norm(x K^T)) V of `x` for the (K, V) of each projection.
+    """Return GELU(norm(x K^T)) V for the (K, V) of each projection.
 
     Products are computed in the precision of `x`, or of autocast if it is on; norms and the gradients of keys and
-    values are summed in float32 at least.
+    values are summed in at least float32.
 
     Args:
         x: [..., d_in].
-        recompute: compute the scores again in the backward pass.
+        recompute: recompute the scores in the backward pass.
 
     Returns:
-        [..., projections, d_out]. It can be differentiated once.
+        A tensor [..., projections, d_out], which can be differentiated once.
     """
     keep = torch.is_grad_enabled() and not recompute
     weights = (weight for projection in projections for weight in projection)
@@ -124,7 +126,7 @@ class _TiledPattention(torch.autograd.Function):
 def _through_values(
     w: Tensor, vs: Sequence[Tensor], d_out: Tensor, d_vs: Sequence[Tensor], d_w: Tensor, first: bool
 ) -> None:
-    """Write the gradient of the weights w, and accumulate the gradients of the values."""
+    """Write the gradient of the weights `w` and accumulate the gradients of the values."""
     for v, d_v, each, d_each, d_result in zip(vs, d_vs, w.unbind(1), d_w.unbind(1), d_out.unbind(1), strict=True):
         add_product(d_v, each.T, d_result, first)
         torch.mm(d_result, v.T, out=d_each)
@@ -133,7 +135,7 @@ def _through_values(
 def _through_keys(
     x: Tensor, ks: Sequence[Tensor], d_scores: Tensor, d_ks: Sequence[Tensor], d_x: Tensor, first: bool
 ) -> None:
-    """Write the gradient of x, and accumulate the gradients of the keys."""
+    """Write the gradient of `x` and accumulate the gradients of the keys."""
     last_first = reversed(list(zip(ks, d_ks, d_scores.unbind(1), strict=True)))  # the order in which autograd adds them
     for number, (k, d_k, d_each) in enumerate(last_first):
         add_product(d_x, d_each, k, first=number == 0)
@@ -141,7 +143,7 @@ def _through_keys(
 
 
 def _through_norm(d_z: Tensor, z: Tensor, scale: Tensor, groups: Groups) -> None:
-    """Turn the gradient of the scaled scores into that of the scores, in place."""
+    """Convert the gradient of the scaled scores to that of the scores, in place."""
     parts = (_parts(each, groups) for each in (d_z, z))
     for group, s, d_part, part in zip(groups, _columns(scale), *parts, strict=True):
         along = (d_part * part).sum(-1, keepdim=True, dtype=s.dtype).div_(-(group.tau**2))
@@ -160,5 +162,5 @@ def _columns(scale: Tensor) -> tuple[Tensor, ...]:
 
 
 def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
-    """Return `count` rows from `start` on. In a small model, with one tile, creating views took a tenth of a step."""
+    """Return `count` rows from `start` on. Creating views took a tenth of a step in a small model with one tile."""
     return tensor if start == 0 and count == len(tensor) else tensor[start : start + count]

@@ -1,4 +1,4 @@
-"""The TokenFormer family (arXiv 2410.23168)."""
+"""TokenFormer model family (arXiv 2410.23168)."""
 
 import math
 from collections.abc import Mapping
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenFormerConfig(ModelConfig):
-    """TokenFormer language model, in which every projection is a Pattention.
+    """Config of a TokenFormer language model, in which every projection is a Pattention.
 
-    qkv, out and ffn hold the parameter tokens of each of the query, key and value projections, of the attention's
-    output projection, and of the feed-forward layer. Most models have one group per layer; growth by groups adds more.
+    `qkv`, `out` and `ffn` describe the parameter tokens of each of the query, key and value projections, of the
+    attention's output projection, and of the feed-forward layer. Most models have one group per layer; growth by groups
+    adds more.
     """
 
     qkv: Groups
@@ -53,7 +54,7 @@ class TokenFormerConfig(ModelConfig):
         from tfscale.models.pattention import Pattention, QKVPattention
 
         d, kind = self.d_model, self.norm_activation
-        # The block's norms have no gains, so that nothing but parameter tokens grows (paper, section 3.3).
+        # The norms of the block have no gains, so only parameter tokens grow (paper, section 3.3).
         return Block(
             d,
             self.n_head,
@@ -65,14 +66,15 @@ class TokenFormerConfig(ModelConfig):
 
     @property
     def tokens(self) -> tuple[int, int, int]:
-        """Numbers of parameter tokens of (each of q, k, v; output projection; feed-forward)."""
+        """Numbers of parameter tokens in (each of q, k, v; output projection; feed-forward)."""
         return total(self.qkv), total(self.out), total(self.ffn)
 
     def with_tokens(self, tokens: tuple[int, int, int]) -> "TokenFormerConfig":
-        """Return the config of a model of another size that has not grown: one group per layer, tau of its count.
+        """Return the config of a model with other numbers of parameter tokens that has not grown: each layer has one
+        group with the default tau of its size.
 
         Args:
-            tokens: parameter tokens of (each of q, k, v; output projection; feed-forward).
+            tokens: numbers of parameter tokens in (each of q, k, v; output projection; feed-forward).
         """
         qkv, out, ffn = ((TokenGroup(n, default_tau(self.norm_activation, n)),) for n in tokens)
         return replace(self, qkv=qkv, out=out, ffn=ffn)
@@ -92,8 +94,8 @@ class TokenFormerConfig(ModelConfig):
         return 3 * self.block_tokens  # square, sum and scale of each score
 
     def block_activations(self, execution: Execution) -> int:
-        # In float32 the inputs and outputs of two norms; values, rotated queries and keys, and the attention's result;
-        # and the scores, of which autograd keeps three values.
+        # Inputs and outputs of two norms in float32; values, rotated queries and keys, and the attention output; and
+        # the scores, for each of which autograd keeps three values.
         d, width = self.d_model, execution.activation_bytes
         scores = 0 if execution.recompute == "pattention" else self.block_tokens
         values_per_score = 1 if self._tiled else 3
@@ -115,8 +117,8 @@ class TokenFormerConfig(ModelConfig):
 
     def init_std(self, name: str) -> float:
         """Return 0.02 for embeddings and keys (`init_method: normal`) and `residual_std` for values, as in the official
-        GPU configs. `scaled`: keys follow the width, 0.02 at d_model = 768 and more in narrower models, where 0.02 is
-        small relative to their learning rates."""
+        GPU configs. With `scaled`, the value for keys depends on the width: 0.02 at d_model = 768 and more in narrower
+        models, where 0.02 is small relative to their learning rates."""
         if name.endswith(".values"):
             return self.residual_std
         if name.endswith(".keys") and self.init == "scaled":

@@ -1,4 +1,4 @@
-"""The Transformer family, used as baseline."""
+"""Transformer model family, which serves as the baseline."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformerConfig(ModelConfig):
-    """GPT-2-like model in the paper's setting: rotary positions, no biases, GELU feed-forward, pre-norm."""
+    """Config of a GPT-2-like model in the paper's setting: rotary position embeddings, no biases, GELU feed-forward
+    network, pre-norm."""
 
     d_ff: int
 
@@ -44,8 +45,8 @@ class TransformerConfig(ModelConfig):
         return 2 * self.d_model
 
     def block_activations(self, execution: Execution) -> int:
-        # In float32 the inputs of two norms; their outputs, values, rotated queries and keys, and the attention's
-        # result; and both sides of the GELU.
+        # Inputs of two norms in float32; their outputs, values, rotated queries and keys, and the attention output; and
+        # both sides of the GELU.
         return 4 * 2 * self.d_model + execution.activation_bytes * (6 * self.d_model + 2 * self.d_ff)
 
     def layer_temporaries(self, execution: Execution) -> int:
@@ -53,8 +54,8 @@ class TransformerConfig(ModelConfig):
         return 2 * execution.activation_bytes * tokens * self.d_ff + 4 * self.d_model * self.d_ff
 
     def init_std(self, name: str) -> float:
-        """Return sqrt(2 / 5d) for embeddings and inputs (`small_init`, which is 0.02 at d = 1000 and follows the width)
-        and `residual_std` for what writes into the residual stream, as in the Pythia configs."""
+        """Return sqrt(2 / 5d) for embeddings and input matrices (`small_init`, which is 0.02 at d = 1000 and depends on
+        the width) and `residual_std` for matrices that write into the residual stream, as in the Pythia configs."""
         if name.endswith(("output.weight", "down.weight")):
             return self.residual_std
         return math.sqrt(2 / (5 * self.d_model))

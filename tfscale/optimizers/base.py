@@ -1,6 +1,7 @@
-"""Optimizer settings, and the quantities that follow from them. `tfscale.optimizers.adamw` is the shipped optimizer.
+"""Base class of optimizer settings and of the quantities that follow from them, and the registry of optimizers.
 
-Planning and checking read these classes too, so torch is imported only where it is used.
+`tfscale.optimizers.adamw` is the shipped optimizer. Planning and checking use these classes too, so torch is imported
+only where it is used.
 """
 
 from abc import ABC, abstractmethod
@@ -23,12 +24,12 @@ DEFAULT = "adamw"
 
 @dataclass(frozen=True)
 class Slot:
-    """One tensor that an optimizer keeps for a weight, of the weight's shape."""
+    """Tensor of the weight's shape that an optimizer keeps for each weight."""
 
     name: str
-    """Key in the state of the torch optimizer, and prefix of the tensor's name in a checkpoint."""
+    """Key of the slot in the torch optimizer's state and prefix of the tensor's name in a checkpoint."""
     degree: int
-    """Power of the gradient that it averages: 1 for a first moment, 2 for a second. Growth scales it accordingly."""
+    """Power of the gradient that the slot averages, by which growth scales it: 1 for a first moment, 2 for a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,47 +39,47 @@ class Optimizer(ABC):
     lr: Rate
     """Peak learning rate."""
     clip: NonNegative
-    """Largest gradient norm; 0: no clipping."""
+    """Maximum gradient norm; 0: no clipping."""
 
     name: ClassVar[str]
-    """Name in `OPTIMIZERS`."""
+    """Name of the optimizer in `OPTIMIZERS`."""
     row_wise: ClassVar[bool] = False
-    """True if the update of a matrix row depends on no other row and, apart from a decay of lr * weight_decay, is
-    linear in the learning rate. Growth can then give old and new rows separate learning rates."""
+    """True if the update of a matrix row depends on no other row and is linear in the learning rate, apart from a decay
+    of lr * weight_decay. Growth can then give old and new rows separate learning rates."""
     weight_wise: ClassVar[bool] = True
-    """True if the update of a weight depends on no other weight, so that it can take place in the backward pass."""
+    """True if the update of a weight depends on no other weight, so it can be done in the backward pass."""
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"]) -> Sequence["torch.optim.Optimizer"]:
-        """Return torch optimizers that update these weights, each weight by one of them.
+        """Return torch optimizers for these weights, each of which belongs to exactly one of them.
 
         The learning rate of a parameter group may be a multiple of `lr`; the learning-rate schedule keeps the ratio.
 
         Args:
-            weights: by name; all of a model, or one.
+            weights: all weights of a model or a single one, by name.
         """
 
     @abstractmethod
     def slots(self, name: str, dimensions: int) -> tuple[Slot, ...]:
-        """Return the slots of a weight with a name and a number of dimensions."""
+        """Return the slots of the weight with this name and number of dimensions."""
 
     @abstractmethod
     def bytes_per_weight(self, model: ModelConfig) -> float:
-        """Return the bytes of all slots per trained value of a model."""
+        """Return the number of bytes in all slots per trainable parameter of a model."""
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the state of a weight after `step` updates, with slots of zeros that a checkpoint then fills."""
+        """Return the state of a weight after `step` updates, with zeros in the slots, which a checkpoint then fills."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}
 
     def new_row_correction(self, steps: int, updates: int, empty: Sequence[int]) -> float:
-        """Return the factor that gives rows added by growth the bias correction of their own age. Needs `row_wise`.
+        """Return the factor that gives rows added by growth the bias correction for their own age. Requires `row_wise`.
 
         Args:
-            steps: updates of the new rows, this one included.
-            updates: updates that the optimizer counts, this one included.
-            empty: degrees of the slots that the new rows began without.
+            steps: number of updates of the new rows, including this one.
+            updates: number of updates that the optimizer has counted, including this one.
+            empty: degrees of the slots that were empty when the new rows were added.
         """
         return 1.0
 
@@ -87,8 +88,8 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry("optim.name", {DEFAULT: "tfscal
 
 
 def to_dict(optimizer: Optimizer) -> dict[str, Any]:
-    """Return plain values for JSON, which `from_dict` reads back."""
-    named = {} if optimizer.name == DEFAULT else {"name": optimizer.name}  # files and keys of AdamW do not name it
+    """Return an optimizer as plain values for JSON, which `from_dict` reads back."""
+    named = {} if optimizer.name == DEFAULT else {"name": optimizer.name}  # files and keys omit the name of AdamW
     return named | asdict(optimizer)
 
 
@@ -96,8 +97,8 @@ def from_dict(values: Mapping[str, Any]) -> Optimizer:
     """Return the optimizer that `to_dict` wrote.
 
     Raises:
-        ValueError: an unknown name.
-        TypeError: a missing or unknown setting.
+        ValueError: the name is unknown.
+        TypeError: a setting is missing or unknown.
     """
     settings = dict(values)
     return OPTIMIZERS.get(settings.pop("name", DEFAULT))(**settings)
@@ -107,11 +108,11 @@ def from_settings(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) 
     """Return an optimizer from a user's settings.
 
     Args:
-        shared: settings that several optimizers may have; those that this one lacks are left out.
-        own: further settings of this one.
+        shared: settings that several optimizers may have; those that this optimizer lacks are omitted.
+        own: further settings of this optimizer.
 
     Raises:
-        ValueError: an unknown name, a missing or unknown setting, or one of another type.
+        ValueError: the name is unknown, or a setting is missing, unknown or of the wrong type.
     """
     cls = OPTIMIZERS.get(name)
     known = [each.name for each in fields(cls)]
