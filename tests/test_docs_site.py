@@ -32,7 +32,7 @@ def test_the_reference_has_every_key_and_command(site: Path) -> None:
     keys = (site / "reference" / "configuration.html").read_text(encoding="utf-8")
     for key in ("schedule.stages.NAME.transformer.d_ff", "growth.new_keys", "launcher.slurm.minutes", "optim.lr"):
         assert f">{key}<" in keys
-    assert "Fraction of the documents that are never trained on" in keys
+    assert "Fraction of the documents used for validation" in keys
     commands = (site / "reference" / "cli.html").read_text(encoding="utf-8")
     for name in ("tfscale run", "tfscale data prepare", "--run-missing", "--json"):
         assert f">{name}<" in commands

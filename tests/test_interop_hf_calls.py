@@ -113,7 +113,9 @@ def test_a_model_makes_a_cache_of_its_own_unless_told_not_to_or_in_training(thei
     "unknown", ["past", "caches", "past_key_value", "head_mask", "token_type_ids", "attention_masks", "use_caches"]
 )
 def test_an_unknown_argument_is_refused_by_name(theirs: hf.TfscaleForCausalLM, unknown: str) -> None:
-    with pytest.raises(TypeError, match=rf"unexpected arguments: {unknown}; allowed: input_ids, .*\bcache, past_key_values,.*"):
+    with pytest.raises(
+        TypeError, match=rf"unexpected arguments: {unknown}; allowed: input_ids, .*\bcache, past_key_values,.*"
+    ):
         theirs(some_tokens(1, 5), **{unknown: torch.ones(1, 5)})
     with pytest.raises((TypeError, ValueError), match=unknown):
         theirs.generate(some_tokens(1, 5), max_new_tokens=2, **{unknown: torch.ones(1, 5)})

@@ -255,7 +255,14 @@ def test_the_command_shows_records_and_writes_what_was_chosen(
     shown = capsys.readouterr().out
     (path,) = (tuned.plan.runs / "tuning").glob(f"pair-{tuned.key}.json")
     record = json.loads(path.read_text(encoding="utf-8"))
-    for told in (str(path), "chosen, highest", "there may be a better one", "with other seeds", "FLOPs", *record["chosen"]):
+    for told in (
+        str(path),
+        "chosen, highest",
+        "there may be a better one",
+        "with other seeds",
+        "FLOPs",
+        *record["chosen"],
+    ):
         assert told in shown
     assert "schedule.stages.large.lr=0.01" in record["chosen"]
     keys = {stage["key"] for rate in record["rates"] for trial in rate["trials"] for stage in trial["stages"]}
