@@ -1,7 +1,7 @@
 """Registries of classes that a user may name, such as growth operators, model families, optimizers and trackers.
 
-Shipped classes are listed by module and imported on first use. An extension registers its own classes when it is
-imported (`tfscale.extensions`):
+Shipped classes are listed by module and imported on first use. An extension (`tfscale.extensions`) registers its
+own classes when it is imported:
 
     @OPTIMIZERS.register("lion")
     class Lion: ...
