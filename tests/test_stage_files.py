@@ -22,7 +22,7 @@ OLD: dict[str, Any] = {
     "eval": {"loss": 2.0, "perplexity": 7.4, "bits_per_byte": 1.1},
     "checkpoint": "step-000000000004",
 }
-"""What the first version wrote: no energy, no memory, no speed, no size of the evaluation."""
+"""A done.json as the first version wrote it, without energy, memory, speed and the size of the evaluation."""
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `auto` becomes: by the memory model, by what was before, and by what is not known."""
+"""The layout that `auto` settings lead to: by the memory model, by an earlier layout, and on unknown devices."""
 
 from dataclasses import replace
 
