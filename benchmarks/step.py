@@ -108,7 +108,7 @@ def make_official(config: ModelConfig, size: Size, settings: Settings) -> Traine
     """Make the model `official`."""
     model = write_out(config, official, settings.device)
     batch = make_batch(config, size, settings.device)
-    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER), batch, settings)
+    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER, config), batch, settings)
 
 
 def make_plain(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:

@@ -72,7 +72,7 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
         objective = parallelize(model, world, Device("cpu", bf16=False, compiled=False), one)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")
-            optimizer = ModelOptimizer(model, spec.optimizer)
+            optimizer = ModelOptimizer(model, spec.optimizer, spec.model)
             tokens = torch.zeros(1, spec.model.context, dtype=torch.long)
             objective(tokens, tokens).backward()
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]

@@ -80,7 +80,7 @@ def test_constant_stays() -> None:
 def test_only_matrices_decay() -> None:
     model = build_model(SPEC.model, seed=0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimizer = ModelOptimizer(model, replace(SPEC.optimizer, lr=0.1, weight_decay=1.0))
+    optimizer = ModelOptimizer(model, replace(SPEC.optimizer, lr=0.1, weight_decay=1.0), SPEC.model)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -224,8 +224,8 @@ def test_the_floor_of_a_cosine_is_monotone() -> None:
 
 def test_the_optimizer_is_torchs_to_the_last_bit() -> None:
     ours, theirs = (build_model(SPEC.model, seed=0) for _ in range(2))
-    optimizer = ModelOptimizer(ours, SPEC.optimizer)
-    [built] = SPEC.optimizer.build(dict(theirs.named_parameters()))
+    optimizer = ModelOptimizer(ours, SPEC.optimizer, SPEC.model)
+    [built] = SPEC.optimizer.build(dict(theirs.named_parameters()), SPEC.model)
     reference = torch.optim.AdamW(built.param_groups)
     assert reference.param_groups[0]["fused"]
     for step in range(3):

@@ -46,7 +46,7 @@ def update(rates: RateSpec | None, tokens: int = 0, steps: int = 1, updates: int
     """One AdamW step of all weights on a fixed gradient."""
     trained = model()
     before = copy.deepcopy(trained.state_dict())
-    optimizer = ModelOptimizer(trained, OPTIMIZER)
+    optimizer = ModelOptimizer(trained, OPTIMIZER, trained.config)
     row_rates = RowRates(trained, rates, OPTIMIZER, optimizer)
     for number, parameter in enumerate(trained.parameters()):
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))

@@ -113,11 +113,11 @@ def _contestant(check: Check, size: Size, who: Entry) -> TrainedModel:
         with torch.device(check.device):
             written = WrittenOut(size.tokenformer, official)
         _draw(written)
-        return TrainedModel(written, written.loss, ModelOptimizer(written, OPTIMIZER), batch, settings)
+        return TrainedModel(written, written.loss, ModelOptimizer(written, OPTIMIZER, config), batch, settings)
     model = build_model(config, device=check.device)
     _draw(model)
     check.compile_parts(model)
-    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER), batch, settings)
+    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER, config), batch, settings)
 
 
 @torch.no_grad()

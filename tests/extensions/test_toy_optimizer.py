@@ -24,7 +24,7 @@ CONFIG = TransformerConfig(2, 16, 2, 50, 8, 32)
 
 def test_each_weight_has_the_slots_of_its_own_algorithm() -> None:
     model = build_model(CONFIG, seed=0)
-    optimizer = ModelOptimizer(model, OPTIMIZER)
+    optimizer = ModelOptimizer(model, OPTIMIZER, CONFIG)
     assert optimizer.state() == {}
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
@@ -62,10 +62,10 @@ def test_it_is_part_of_a_stages_key_and_the_default_is_not(small: list[str]) -> 
 @pytest.mark.parametrize(
     ("overrides", "fault"),
     [
-        ([*MIXED[1:], "optim.name=mixd"], "optim.name=mixd: must be one of adamw, mixed; try mixed"),
+        ([*MIXED[1:], "optim.name=mixd"], "optim.name=mixd: must be one of adamw, muon, mixed; try mixed"),
         ([*MIXED[::2], "optim.options={beta: 1}"], "optim.options=beta: must be settings of optim.name=mixed"),
         ([*MIXED[::2], "optim.options={momentum: high}"], "optim.options: momentum='high': must be a finite number"),
-        ([*MIXED, "growth.rates.new=2"], "growth.rates: must be left out with optim.name=mixed"),
+        ([*MIXED, "growth.rates.new=2"], "growth.rates: must be omitted with optim.name=mixed"),
     ],
 )
 def test_what_it_cannot_do_is_refused_before_anything_is_written(overrides: list[str], fault: str) -> None:

@@ -1,6 +1,7 @@
 """A model family: a Transformer whose feed-forward network is gated (SwiGLU, arXiv 2002.05202)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.execution import Execution
 from tfscale.models.families import FAMILIES
 from tfscale.models.linear import QKVLinear
+from tfscale.models.matrices import Matrix
 
 
 @FAMILIES.register("gated")
@@ -28,8 +30,15 @@ class GatedConfig(ModelConfig):
         return Block(d, self.n_head, QKVLinear(d), output, Gated(d, self.d_ff), norm_gains=True)
 
     @property
-    def block_matrices(self) -> int:
-        return 4 * self.d_model**2 + 3 * self.d_model * self.d_ff
+    def block_weights(self) -> Mapping[str, Matrix]:
+        d, d_ff = self.d_model, self.d_ff
+        return {
+            "attention.qkv.weight": Matrix(d, d, maps=3),
+            "attention.output.weight": Matrix(d, d),
+            "ffn.gate.weight": Matrix(d, d_ff),
+            "ffn.up.weight": Matrix(d, d_ff),
+            "ffn.down.weight": Matrix(d_ff, d),
+        }
 
     @property
     def block_vectors(self) -> int:

@@ -20,13 +20,13 @@ class Mixed(AdamW):
     momentum: Momentum = 0.9
 
     name: ClassVar[str] = "mixed"
-    row_wise: ClassVar[bool] = False  # each row's update is, but new rows have no bias correction of their own
+    row_rates: ClassVar[bool] = False
 
-    def build(self, weights: Mapping[str, Tensor]) -> Sequence[torch.optim.Optimizer]:
+    def build(self, weights: Mapping[str, Tensor], model: ModelConfig) -> Sequence[torch.optim.Optimizer]:
         matrices = [weight for name, weight in weights.items() if self._is_matrix(name, weight.dim())]
         others = {name: weight for name, weight in weights.items() if not self._is_matrix(name, weight.dim())}
         built = [torch.optim.SGD(matrices, lr=self.lr, momentum=self.momentum)] if matrices else []
-        return [*built, *super().build(others)] if others else built
+        return [*built, *super().build(others, model)] if others else built
 
     def slots(self, name: str, dimensions: int) -> tuple[Slot, ...]:
         return (Slot("momentum_buffer", 1),) if self._is_matrix(name, dimensions) else super().slots(name, dimensions)

@@ -78,7 +78,7 @@ def make_product_model(config: ModelConfig, size: Size, settings: Settings) -> T
     if settings.on_cuda:
         model.compile_parts()
     batch = make_batch(config, size, settings.device)
-    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER), batch, settings)
+    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER, config), batch, settings)
 
 
 OURS = Entry("ours", "tokenformer", make_product_model)

@@ -216,7 +216,13 @@ class OptimPart:
     clip: NonNegative = 1.0
     """Largest gradient norm, to which gradients are clipped; 0: no clipping."""
     name: str = "adamw"
-    """Name of the optimizer: adamw, or one that an extension registers."""
+    """Optimizer. adamw: AdamW for all weights. muon: Muon for the matrices of the blocks, AdamW for the others. Or one
+    that an extension registers."""
+    parametrization: Literal["standard", "fan_in"] = "standard"
+    """Learning rates and initial values of the matrices of the blocks. standard: one learning rate for all. fan_in: as
+    each matrix's fan-in requires, with model.d_model as the base (docs/optimizers.md)."""
+    embedding_ratio: Factor = 1.0
+    """Learning rate of the embedding and of the gains and biases of norms, as a multiple of the matrices'."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further settings of the optimizer."""
 

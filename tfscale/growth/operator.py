@@ -73,6 +73,11 @@ class Growth(ABC):
         """True if old and new rows have separate learning rates, which `rates_of` returns."""
         return False
 
+    @property
+    def corrects_bias(self) -> bool:
+        """True if the optimizer has to correct the bias of empty slots of new rows."""
+        return False
+
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
         """Return the config, of the size of `target`, that the parent grows to. A config that the growth can make is

@@ -32,7 +32,7 @@ def noisy(rows: Tensor, name: str, noise: float, seed: int) -> Tensor:
 
 
 def new_rows(
-    how: Literal["zero", "random", "matched"], name: str, old: Tensor, n: int, parent: ModelConfig, seed: int
+    how: Literal["zero", "random", "matched"], name: str, old: Tensor, n: int, child: ModelConfig, seed: int
 ) -> Tensor:
     """Return `n` new rows of a weight.
 
@@ -42,13 +42,13 @@ def new_rows(
         old: the parent's rows [tokens, d].
     """
     shape = (n, old.shape[1])
-    random = partial(init_tensor, name, shape, parent, seed, f":from{len(old)}")
+    random = partial(init_tensor, name, shape, child, seed, f":from{len(old)}")
     if how == "zero":
         rows = torch.zeros(shape)
     elif how == "random":
         rows = random()
     elif how == "matched":
-        rows = random() * (old.std().item() / parent.init_std(name))
+        rows = random() * (old.std().item() / child.initial_std(name))
     else:
         assert_never(how)
     return rows.to(old.dtype)

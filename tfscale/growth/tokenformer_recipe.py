@@ -124,6 +124,10 @@ class GrowthRecipe(Growth):
     def splits_rates(self) -> bool:
         return self.rates != RateSettings()
 
+    @property
+    def corrects_bias(self) -> bool:
+        return self.rates.per_row_bias
+
     def key_settings(self) -> dict[str, Any]:
         settings = super().key_settings()
         del settings["rates"]  # they are part of the child's learning rates
@@ -194,9 +198,9 @@ class GrowthRecipe(Growth):
                 else:
                     rows.append(segment if self.moments == "carry" else segment.new_zeros(segment.shape))
         missing = total(after) - copies * total(before)
-        return cat([*rows, self.new_rows(name, degree, old, missing, parent, seed)]) if missing else cat(rows)
+        return cat([*rows, self.new_rows(name, degree, old, missing, child, seed)]) if missing else cat(rows)
 
-    def new_rows(self, name: str, degree: int, old: "Tensor", n: int, parent: ModelConfig, seed: int) -> "Tensor":
+    def new_rows(self, name: str, degree: int, old: "Tensor", n: int, child: ModelConfig, seed: int) -> "Tensor":
         """Return `n` new rows that are not copies. The remaining tokens of a split get zero keys and random values."""
         from tfscale.growth.rows import new_rows
 
@@ -205,8 +209,8 @@ class GrowthRecipe(Growth):
         if degree > 0:
             return old.new_zeros((n, old.shape[1]))
         if name.endswith(".keys"):
-            return new_rows("zero" if self.new_keys == "split" else self.new_keys, name, old, n, parent, seed)
-        return new_rows("random" if self.new_values == "split" else self.new_values, name, old, n, parent, seed)
+            return new_rows("zero" if self.new_keys == "split" else self.new_keys, name, old, n, child, seed)
+        return new_rows("random" if self.new_values == "split" else self.new_values, name, old, n, child, seed)
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
         if not self.splits_rates:

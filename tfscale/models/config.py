@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from tfscale.models.execution import Execution, Recompute
+from tfscale.models.matrices import Matrix, is_block_matrix
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +32,9 @@ class ModelConfig(ABC):
     rotary: float = field(default=0.25, kw_only=True)
     """Fraction of the head dimensions that rotate; 0: no position embeddings, as in the official TPU code."""
     init: Init = field(default="official", kw_only=True)
+    base_fan_in: int | None = field(default=None, kw_only=True)
+    """Fan-in of a matrix that is trained at the optimizer's own learning rate; other matrices get learning rates and
+    initial values that follow from their fan-in (docs/optimizers.md). None: the standard parametrization."""
 
     family: ClassVar[str]
     """Name of the family in `tfscale.models.families.FAMILIES`."""
@@ -49,6 +53,8 @@ class ModelConfig(ABC):
             raise ValueError(f"n_head={self.n_head} does not divide d_model={self.d_model}")
         if self.init not in get_args(Init):
             raise ValueError(f"init={self.init!r}; allowed: {', '.join(get_args(Init))}")
+        if self.base_fan_in is not None and self.base_fan_in < 1:
+            raise ValueError(f"base_fan_in={self.base_fan_in}; must be at least 1")
         if not 0 <= self.rotary <= 1:
             raise ValueError(f"rotary={self.rotary}; a fraction of the head dimensions, 0 to 1")
 
@@ -70,8 +76,22 @@ class ModelConfig(ABC):
 
     @property
     @abstractmethod
+    def block_weights(self) -> Mapping[str, Matrix]:
+        """Matrices of a block, by their names in the module that `build_block` returns."""
+
+    @property
     def block_matrices(self) -> int:
         """Number of values in the matrices of a block; each costs two FLOPs per token."""
+        return sum(matrix.size for matrix in self.block_weights.values())
+
+    def matrix(self, name: str) -> Matrix:
+        """Return the linear map of the weight called `name`, such as `blocks.0.ffn.keys`.
+
+        Raises:
+            KeyError: the blocks of the model have no such matrix.
+        """
+        _, _, within = name.split(".", 2)
+        return self.block_weights[within]
 
     @property
     def block_vectors(self) -> int:
@@ -94,7 +114,15 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def init_std(self, name: str) -> float:
-        """Return the standard deviation of the initial values of the matrix called `name`."""
+        """Return the standard deviation of the initial values of the matrix called `name` in the standard
+        parametrization."""
+
+    def initial_std(self, name: str) -> float:
+        """Return the standard deviation of the initial values of the matrix called `name`: that of `init_std`, which
+        assumes a fan-in of d_model, times sqrt(d_model / fan-in) unless the parametrization is the standard one."""
+        if self.base_fan_in is None or not is_block_matrix(name, 2):
+            return self.init_std(name)
+        return self.init_std(name) * math.sqrt(self.d_model / self.matrix(name).fan_in)
 
     @property
     def residual_std(self) -> float:

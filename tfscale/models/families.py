@@ -17,8 +17,9 @@ for _family in (TokenFormerConfig, TransformerConfig):
 def to_dict(config: ModelConfig) -> dict[str, Any]:
     """Return a config as plain values for JSON, which `from_dict` reads back."""
     values = {"family": config.family, **asdict(config)}
-    if config.init == "official":
-        del values["init"]  # older files do not have this field
+    for name, standard in (("init", "official"), ("base_fan_in", None)):
+        if values[name] == standard:
+            del values[name]  # files from before the field existed do not have it
     return values
 
 

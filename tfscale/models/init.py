@@ -26,7 +26,7 @@ def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: in
         return torch.ones(shape)
     if name.endswith("norm.bias"):
         return torch.zeros(shape)
-    return torch.randn(shape, generator=stream(seed, name + part)).mul_(config.init_std(name))
+    return torch.randn(shape, generator=stream(seed, name + part)).mul_(config.initial_std(name))
 
 
 @torch.no_grad()

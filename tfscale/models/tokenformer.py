@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 from tfscale.models.config import ModelConfig
 from tfscale.models.execution import Execution, Recompute
+from tfscale.models.matrices import Matrix
 from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, default_tau, total
 from tfscale.models.tiles import score_rows
 
@@ -86,8 +87,15 @@ class TokenFormerConfig(ModelConfig):
         return 3 * qkv + out + ffn
 
     @property
-    def block_matrices(self) -> int:
-        return 2 * self.d_model * self.block_tokens
+    def block_weights(self) -> Mapping[str, Matrix]:
+        qkv = {f"attention.qkv.{name}": self.qkv for name in ("query", "key", "value")}
+        layers = {**qkv, "attention.output": self.out, "ffn": self.ffn}
+        weights = {}
+        for name, groups in layers.items():
+            n, sizes = total(groups), tuple(group.n for group in groups)
+            weights[f"{name}.keys"] = Matrix(self.d_model, n, groups=sizes)
+            weights[f"{name}.values"] = Matrix(n, self.d_model, inputs_are_rows=True, groups=sizes)
+        return weights
 
     @property
     def block_norm_flops(self) -> int:

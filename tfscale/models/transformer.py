@@ -1,11 +1,13 @@
 """Transformer model family, which serves as the baseline."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tfscale.models.config import ModelConfig
 from tfscale.models.execution import Execution
+from tfscale.models.matrices import Matrix
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,8 +39,14 @@ class TransformerConfig(ModelConfig):
         return Block(d, self.n_head, qkv=QKVLinear(d), output=output, ffn=FeedForward(d, self.d_ff), norm_gains=True)
 
     @property
-    def block_matrices(self) -> int:
-        return 4 * self.d_model**2 + 2 * self.d_model * self.d_ff
+    def block_weights(self) -> Mapping[str, Matrix]:
+        d, d_ff = self.d_model, self.d_ff
+        return {
+            "attention.qkv.weight": Matrix(d, d, maps=3),
+            "attention.output.weight": Matrix(d, d),
+            "ffn.up.weight": Matrix(d, d_ff),
+            "ffn.down.weight": Matrix(d_ff, d),
+        }
 
     @property
     def block_vectors(self) -> int:

@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tfscale.models.config import ModelConfig
+from tfscale.models.counts import parameters
+from tfscale.models.matrices import is_block_matrix
 from tfscale.optimizers.base import Optimizer, Slot
 from tfscale.ranges import Momentum, NonNegative
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+ELEMENTWISE_FLOPS = 14
+"""FLOPs of an update per weight: two running means (3 and 4), their correction and ratio (4), decay and step (3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +29,32 @@ class AdamW(Optimizer):
     weight_decay: NonNegative
 
     name: ClassVar[str] = "adamw"
-    row_wise: ClassVar[bool] = True
+    row_rates: ClassVar[bool] = True
+    bias_corrected: ClassVar[bool] = True
 
-    def build(self, weights: Mapping[str, "Tensor"]) -> Sequence["torch.optim.Optimizer"]:
+    def build(self, weights: Mapping[str, "Tensor"], model: ModelConfig) -> Sequence["torch.optim.Optimizer"]:
         import torch
 
-        matrices = [weight for weight in weights.values() if weight.dim() >= 2]
-        vectors = [weight for weight in weights.values() if weight.dim() < 2]
-        decays = ((matrices, self.weight_decay), (vectors, 0.0))
-        groups = [{"params": part, "weight_decay": decay} for part, decay in decays if part]
-        return [torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)]
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, weight in weights.items():
+            multiple, decay = self.embedding_ratio, self.weight_decay if weight.dim() >= 2 else 0.0
+            if is_block_matrix(name, weight.dim()):
+                multiple = rate_multiple(name, model)
+                decay /= multiple  # weights decay by lr * weight_decay
+            groups.setdefault((multiple, decay), []).append(weight)
+        parts = [
+            {"params": part, "lr": self.lr * rate, "weight_decay": decay} for (rate, decay), part in groups.items()
+        ]
+        return [torch.optim.AdamW(parts, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)]
 
     def slots(self, name: str, dimensions: int) -> tuple[Slot, ...]:
         return Slot("exp_avg", 1), Slot("exp_avg_sq", 2)
 
     def bytes_per_weight(self, model: ModelConfig) -> float:
         return 8.0
+
+    def update_flops(self, model: ModelConfig) -> int:
+        return ELEMENTWISE_FLOPS * parameters(model)
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
         import torch
@@ -53,3 +68,10 @@ class AdamW(Optimizer):
         if 2 in empty:
             correction *= ((1 - self.beta2**steps) / (1 - self.beta2**updates)) ** 0.5
         return correction
+
+
+def rate_multiple(name: str, model: ModelConfig) -> float:
+    """Return the learning rate of a block's matrix as a multiple of the optimizer's: base_fan_in / fan-in, because the
+    update of each weight is about one learning rate and all updates of a row of the map add up; 1 with the standard
+    parametrization."""
+    return 1.0 if model.base_fan_in is None else model.base_fan_in / model.matrix(name).fan_in

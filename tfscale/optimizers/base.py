@@ -1,7 +1,7 @@
 """Base class of optimizer settings and of the quantities that follow from them, and the registry of optimizers.
 
-`tfscale.optimizers.adamw` is the shipped optimizer. Planning and checking use these classes too, so torch is imported
-only where it is used.
+`tfscale.optimizers.adamw` and `tfscale.optimizers.muon` are the shipped optimizers. Planning and checking use these
+classes too, so torch is imported only where it is used.
 """
 
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tfscale.faults import Fault, InvalidInput
 from tfscale.models.config import ModelConfig
-from tfscale.ranges import NonNegative, Rate
+from tfscale.ranges import Factor, NonNegative, Rate
 from tfscale.registry import Registry
 from tfscale.untrusted import check_fields
 
@@ -40,23 +40,29 @@ class Optimizer(ABC):
     """Peak learning rate."""
     clip: NonNegative
     """Maximum gradient norm; 0: no clipping."""
+    embedding_ratio: Factor = 1.0
+    """Learning rate of the embedding and of the gains and biases of norms, as a multiple of `lr`."""
 
     name: ClassVar[str]
     """Name of the optimizer in `OPTIMIZERS`."""
-    row_wise: ClassVar[bool] = False
-    """True if the update of a matrix row depends on no other row and is linear in the learning rate, apart from a decay
-    of lr * weight_decay. Growth can then give old and new rows separate learning rates."""
+    row_rates: ClassVar[bool] = False
+    """True if growth can give old and new rows of a matrix separate learning rates: the update is linear in the
+    learning rate, apart from a decay of lr * weight_decay, and `freeze` excludes frozen rows from it."""
+    bias_corrected: ClassVar[bool] = False
+    """True if `new_row_correction` corrects the bias of empty slots of new rows (`growth.rates.per_row_bias`)."""
     weight_wise: ClassVar[bool] = True
-    """True if the update of a weight depends on no other weight, so it can be done in the backward pass."""
+    """True if each weight can be updated by itself in the backward pass, as soon as its gradient is known."""
 
     @abstractmethod
-    def build(self, weights: Mapping[str, "Tensor"]) -> Sequence["torch.optim.Optimizer"]:
+    def build(self, weights: Mapping[str, "Tensor"], model: ModelConfig) -> Sequence["torch.optim.Optimizer"]:
         """Return torch optimizers for these weights, each of which belongs to exactly one of them.
 
         The learning rate of a parameter group may be a multiple of `lr`; the learning-rate schedule keeps the ratio.
 
         Args:
-            weights: all weights of a model or a single one, by name.
+            weights: all weights of a model or a single one, by name; they may be sharded over ranks.
+            model: config of the model, whose `matrix` gives fan-in and fan-out of each matrix and whose `base_fan_in`
+                gives the parametrization.
         """
 
     @abstractmethod
@@ -67,6 +73,19 @@ class Optimizer(ABC):
     def bytes_per_weight(self, model: ModelConfig) -> float:
         """Return the number of bytes in all slots per trainable parameter of a model."""
 
+    @abstractmethod
+    def update_flops(self, model: ModelConfig) -> int:
+        """Return the FLOPs of one update of all weights of a model."""
+
+    def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional
+        """Exclude the first rows of a weight from the next update of the others; their own update is undone afterwards.
+        Nothing has to be done if the update of a row depends on no other row.
+
+        Args:
+            part: torch optimizer of the weight, from `build`.
+            rows: number of frozen rows of the whole weight; 0: none.
+        """
+
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
         """Return the state of a weight after `step` updates, with zeros in the slots, which a checkpoint then fills."""
         import torch
@@ -74,7 +93,7 @@ class Optimizer(ABC):
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}
 
     def new_row_correction(self, steps: int, updates: int, empty: Sequence[int]) -> float:
-        """Return the factor that gives rows added by growth the bias correction for their own age. Requires `row_wise`.
+        """Return the factor that gives rows added by growth the bias correction for their own age.
 
         Args:
             steps: number of updates of the new rows, including this one.
@@ -84,13 +103,18 @@ class Optimizer(ABC):
         return 1.0
 
 
-OPTIMIZERS: Registry[type[Optimizer]] = Registry("optim.name", {DEFAULT: "tfscale.optimizers.adamw:AdamW"})
+OPTIMIZERS: Registry[type[Optimizer]] = Registry(
+    "optim.name", {DEFAULT: "tfscale.optimizers.adamw:AdamW", "muon": "tfscale.optimizers.muon:Muon"}
+)
 
 
 def to_dict(optimizer: Optimizer) -> dict[str, Any]:
     """Return an optimizer as plain values for JSON, which `from_dict` reads back."""
-    named = {} if optimizer.name == DEFAULT else {"name": optimizer.name}  # files and keys omit the name of AdamW
-    return named | asdict(optimizer)
+    values = {"name": optimizer.name} | asdict(optimizer)
+    for name, default in (("name", DEFAULT), ("embedding_ratio", 1.0)):
+        if values[name] == default:
+            del values[name]  # files from before the field existed do not have it
+    return values
 
 
 def from_dict(values: Mapping[str, Any]) -> Optimizer:

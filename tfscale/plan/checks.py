@@ -57,11 +57,14 @@ def _optim(experiment: Experiment) -> Iterator[Fault]:
         f"baseline.arms.{name}.growth": arm.growth for name, arm in experiment.baseline.arms.items() if arm.growth
     }
     for key, recipe in recipes.items():
-        if recipe.splits_rates and not chosen.row_wise:
+        if recipe.splits_rates and not chosen.row_rates:
             rule = (
-                f"must be left out with optim.name={chosen.name}, which does not update each row of a weight by itself"
+                f"must be omitted with optim.name={chosen.name}, which has one learning rate for all rows of a weight"
             )
             yield Fault(f"{key}.rates", None, rule, "optim.name=adamw", reads=("optim.name",))
+        elif recipe.corrects_bias and not chosen.bias_corrected:
+            rule = f"must be false with optim.name={chosen.name}, whose matrices have no bias correction"
+            yield Fault(f"{key}.rates.per_row_bias", "true", rule, reads=("optim.name",))
     ranks = max(1, experiment.launcher.ranks)
     yield from in_backward_faults(experiment.launcher, chosen, ranks, batch // context // ranks)
 

@@ -141,9 +141,14 @@ def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
     Raises:
         ValueError: the optimizer or an option is unknown.
     """
-    names = ("lr", "beta1", "beta2", "eps", "weight_decay", "clip")
+    names = ("lr", "beta1", "beta2", "eps", "weight_decay", "clip", "embedding_ratio")
     shared = {name: getattr(optim, name) for name in names}
     return from_settings(optim.name, shared | ({} if rate is None else {"lr": rate}), optim.options)
+
+
+def base_fan_in(experiment: Experiment) -> int | None:
+    """Return the fan-in at which a matrix has the learning rate `optim.lr`; None with the standard parametrization."""
+    return experiment.model.d_model if experiment.optim.parametrization == "fan_in" else None
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
@@ -164,6 +169,7 @@ def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> Toke
         norm_activation=model.norm_activation,
         rotary=model.rotary,
         init=model.init,
+        base_fan_in=base_fan_in(experiment),
     )
 
 
@@ -178,6 +184,7 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
         d_ff=part.d_ff if part.d_ff is not None else 4 * part.d_model,
         rotary=experiment.model.rotary,
         init=experiment.model.init,
+        base_fan_in=base_fan_in(experiment),
     )
 
 
@@ -188,7 +195,13 @@ def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int
         ValueError: the family is unknown, or its shape is invalid.
     """
     model, shape = experiment.model, part.shapes[family]
-    common = {"vocab_size": vocab_size, "context": model.context, "rotary": model.rotary, "init": model.init}
+    common = {
+        "vocab_size": vocab_size,
+        "context": model.context,
+        "rotary": model.rotary,
+        "init": model.init,
+        "base_fan_in": base_fan_in(experiment),
+    }
     own = {name: value for name, value in shape.items() if name != "lr"}
     try:
         config = FAMILIES.get(family).from_fields(common | own)

@@ -274,8 +274,8 @@ def _faults(spec: StageSpec) -> Iterator[str]:
         yield from _ending_faults(spec, spec.ending)
     if spec.data.heldout_tokens < context:
         yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"
-    if spec.rates is not None and not spec.optimizer.row_wise:
-        yield f"rates: must be null with optimizer.name={spec.optimizer.name}, which does not update rows on their own"
+    if spec.rates is not None and not spec.optimizer.row_rates:
+        yield f"rates: must be null with optimizer.name={spec.optimizer.name}, which has one learning rate for all rows"
     if (spec.parent is None) != (spec.parent_dir is None) or (spec.parent is None) != (spec.growth is None):
         yield "parent, parent_dir and growth: must be set together or not at all"
 

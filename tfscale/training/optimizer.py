@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from tfscale.models.config import ModelConfig
 from tfscale.optimizers.base import Optimizer
-from tfscale.training.sharding import whole
+from tfscale.optimizers.sharded import whole
 
 CLIP_MARGIN = 1e-5
 """Distance of the gradient norm below the limit at which torch's clipping factor, limit / (norm + 1e-6), is clamped to
@@ -17,15 +18,18 @@ class ModelOptimizer:
     """Set of torch optimizers that update a model; each of them updates some of its weights.
 
     Args:
+        config: config of the model.
         one_per_weight: True to build a separate optimizer for each weight, so that weights can be updated one at a
             time.
     """
 
-    def __init__(self, model: nn.Module, settings: Optimizer, one_per_weight: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, settings: Optimizer, config: ModelConfig, one_per_weight: bool = False
+    ) -> None:
         self._settings = settings
         self._weights = dict(model.named_parameters())
         together = [{name: weight} for name, weight in self._weights.items()] if one_per_weight else [self._weights]
-        self._parts = [part for weights in together for part in settings.build(weights)]
+        self._parts = [part for weights in together for part in settings.build(weights, config)]
         groups = [(part, group) for part in self._parts for group in part.param_groups]
         self._multiples = [(group, group["lr"] / settings.lr) for _, group in groups]
         self._part_of = {weight: part for part, group in groups for weight in group["params"]}
@@ -40,6 +44,10 @@ class ModelOptimizer:
         """Return the fraction of a weight that weight decay removes in an update."""
         group = self._group_of[weight]
         return float(group["lr"] * group.get("weight_decay", 0.0))
+
+    def freeze(self, weight: Tensor, rows: int) -> None:
+        """Exclude the first rows of a weight from the next update of the others (`Optimizer.freeze`)."""
+        self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None) -> None:
         """Update all weights, or only `weight`, which then needs optimizers of its own (`one_per_weight`)."""

@@ -1,7 +1,7 @@
 """Learning rates of a grown stage that differ between old and new parameter tokens, which are rows of one tensor.
 
-The update of a row-wise optimizer is linear in its learning rate. Therefore, rows with a different rate are updated
-like all others, and then their change is multiplied by a factor. This needs a copy of those rows during an update, but
+The update is linear in the learning rate. Therefore, rows with a different rate are updated like all others, and then
+their change is multiplied by a factor. This needs a copy of those rows during an update, but
 the optimizer can stay fused and its slots whole.
 """
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import layer_of
 from tfscale.optimizers.base import Optimizer
+from tfscale.optimizers.sharded import first_row, local
 from tfscale.stage.spec import RateSpec
 from tfscale.training.optimizer import ModelOptimizer
-from tfscale.training.sharding import first_row, local
 
 
 class Factors(NamedTuple):
@@ -77,6 +77,8 @@ class RowRates:
         changed = []
         for weight in weights:
             of_old, of_new = self._split(weight)
+            if (known := self._old_rows[weight]) is not None:
+                self._optimizer.freeze(weight, known if old == 0 else 0)
             decay = self._optimizer.decay(weight)
             changed += [(rows, rows.clone(), old, 1.0, decay) for rows in of_old if old != 1]
             changed += [(rows, rows.clone(), new, correction, decay) for rows in of_new if (new, correction) != (1, 1)]

@@ -9,6 +9,7 @@ from torch.distributed.tensor import DTensor
 from tfscale.checkpoint import Part
 from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
+from tfscale.optimizers.sharded import first_row
 from tfscale.training.device import Device
 from tfscale.training.world import Ranks, World
 
@@ -35,16 +36,6 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
     fully_shard(module, mesh=mesh)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return the whole tensor that `tensor` is a share of. This is a collective call."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def local(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor that is on this rank."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 @torch.no_grad()
 def initialise_shares(model: LanguageModel, seed: int) -> None:
     """Initialise every weight of a sharded model; each rank builds one whole tensor at a time."""
@@ -67,16 +58,3 @@ def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
             return None  # another copy of the model writes it
     mine = tensor.to_local()
     return Part(mine, (first_row(tensor), *(0 for _ in mine.shape[1:]))) if mine.numel() else None
-
-
-def first_row(tensor: Tensor) -> int:
-    """Return the index of this rank's first row in the whole tensor."""
-    if not isinstance(tensor, DTensor):
-        return 0
-    first = 0
-    for dimension, placement in enumerate(tensor.placements):
-        if not placement.is_replicate():
-            assert placement.is_shard(0)
-            place, size = tensor.device_mesh.get_local_rank(dimension), tensor.device_mesh.size(dimension)
-            first = place * -(-tensor.shape[0] // size)
-    return first

@@ -28,7 +28,8 @@ class StageState:
         self.objective = parallelize(self.model, world, device, layout)
         if self._sharded:
             self.model.to_empty(device=device.kind)  # only this rank's shares
-        self.optimizer = ModelOptimizer(self.model, spec.optimizer, one_per_weight=spec.run.update == "in_backward")
+        apart = spec.run.update == "in_backward"
+        self.optimizer = ModelOptimizer(self.model, spec.optimizer, spec.model, one_per_weight=apart)
         self.counters = Counters()
 
     def reset(self) -> None:

@@ -6,10 +6,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tfscale.optimizers.sharded import local
 from tfscale.stage.spec import StageSpec
 from tfscale.training.optimizer import clip_gradients
 from tfscale.training.rates import RowRates
-from tfscale.training.sharding import local
 from tfscale.training.state import StageState
 from tfscale.training.world import Ranks
 

@@ -1,0 +1,37 @@
+"""Description of the two-dimensional weights of a block as linear maps."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Weight of a block that applies one or more linear maps of the same fan-in and fan-out.
+
+    The rows of a Pattention's values are the inputs of its map; the rows of all other weights are outputs.
+    """
+
+    fan_in: int
+    """Number of inputs that each output sums."""
+    fan_out: int
+    """Number of outputs."""
+    maps: int = 1
+    """Number of maps that the weight stacks along its rows, such as 3 for fused queries, keys and values."""
+    inputs_are_rows: bool = False
+    """True if the weight is stored as [fan_in, fan_out], as the values of a Pattention are."""
+    groups: tuple[int, ...] = ()
+    """Numbers of rows of the groups of parameter tokens; empty for a weight that has no parameter tokens."""
+
+    @property
+    def size(self) -> int:
+        """Number of values in the weight."""
+        return self.maps * self.fan_in * self.fan_out
+
+    @property
+    def rows_of_a_map(self) -> int:
+        """Number of rows of the weight that belong to one map."""
+        return self.fan_in if self.inputs_are_rows else self.fan_out
+
+
+def is_block_matrix(name: str, dimensions: int) -> bool:
+    """Return whether the model's weight called `name` is a matrix of a block, rather than the embedding or a vector."""
+    return dimensions == 2 and name.startswith("blocks.")

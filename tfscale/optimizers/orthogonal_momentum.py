@@ -1,0 +1,133 @@
+"""Muon's update of matrices, on one device or divided over ranks.
+
+torch.optim.Muon cannot be used as it is: it orthogonalises each weight as a whole, as stored, on every rank, and scales
+the update by the stored shape. Here a weight may stack several maps (fused queries, keys and values), the scale is
+given, rows that are frozen after a growth take no part, and weights may be sharded.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from tfscale.optimizers.sharded import first_row, local, whole
+
+STACKED = 1 << 20
+"""Largest number of values of matrices that are orthogonalised in one batch of equal shapes. Larger matrices keep a
+device busy one by one, and stacking would copy them."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """Weight of a Muon optimizer, and how it is updated."""
+
+    weight: Tensor
+    scale: float
+    """Factor on the orthogonalised update and the learning rate."""
+    parts: tuple[int, ...]
+    """Numbers of rows of the matrices that are orthogonalised separately; they sum to the rows of the weight."""
+
+
+class OrthogonalMomentum(torch.optim.Muon):
+    """Muon with one parameter group per weight. With several ranks, each of them orthogonalises some of the weights and
+    sends the result to all others, so the ranks' weights stay equal bit for bit."""
+
+    def __init__(self, updates: Sequence[Update], lr: float, weight_decay: float, momentum: float, ns_steps: int):
+        groups = [{"params": [each.weight]} for each in updates]
+        super().__init__(groups, lr=lr, weight_decay=weight_decay, momentum=momentum, ns_steps=ns_steps)
+        self._updates = list(updates)
+        self.frozen: dict[Tensor, int] = {}
+        """Number of leading rows of a weight that take no part in the next update."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update the weights that have gradients. This is a collective call."""
+        assert closure is None
+        active = [(each, group) for each, group in zip(self._updates, self.param_groups, strict=True)
+                  if each.weight.grad is not None]  # fmt: skip
+        directions = self._orthogonal([(each, self._direction(each.weight, group)) for each, group in active])
+        for (each, group), direction in zip(active, directions, strict=True):
+            rows = local(each.weight)
+            first = first_row(each.weight)
+            rows.mul_(1 - group["lr"] * group["weight_decay"])
+            rows.add_(direction[first : first + len(rows)], alpha=-group["lr"] * each.scale)
+
+    def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
+        """Update the momentum of a weight and return the whole matrix to orthogonalise, with Nesterov's momentum."""
+        assert weight.grad is not None
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        momentum: Tensor = state["momentum_buffer"]
+        momentum.lerp_(weight.grad, 1 - group["momentum"])
+        return whole(weight.grad.lerp(momentum, group["momentum"]))
+
+    def _orthogonal(self, given: list[tuple[Update, Tensor]]) -> list[Tensor]:
+        """Return the orthogonalised matrices of all weights, each computed on one rank."""
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        mine = [index for index in range(len(given)) if index % ranks == rank]
+        done = dict(zip(mine, self._orthogonal_here([given[index] for index in mine]), strict=True))
+        results = []
+        for index, (_, matrix) in enumerate(given):
+            result = done.get(index)
+            if ranks > 1:
+                result = torch.empty_like(matrix) if result is None else result
+                dist.broadcast(result, src=index % ranks)
+            assert result is not None
+            results.append(result)
+        return results
+
+    def _orthogonal_here(self, given: list[tuple[Update, Tensor]]) -> list[Tensor]:
+        results = [torch.zeros_like(matrix) for _, matrix in given]
+        parts: list[tuple[Tensor, Tensor]] = []  # of the matrices, and of the results to write
+        for (each, matrix), result in zip(given, results, strict=True):
+            begin = 0
+            for rows in each.parts:
+                end = begin + rows
+                begin = max(begin, min(self.frozen.get(each.weight, 0), end))
+                if begin < end:
+                    parts.append((matrix[begin:end], result[begin:end]))
+                begin = end
+        defaults = self.defaults
+        for batch in _batches(parts):
+            stacked = torch.stack([matrix for matrix, _ in batch])
+            found = orthogonalize(stacked, defaults["ns_coefficients"], defaults["ns_steps"], defaults["eps"])
+            for (_, result), each_found in zip(batch, found, strict=True):
+                result.copy_(each_found)
+        return results
+
+
+def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Return matrices with the singular vectors of the given ones and singular values near one, by the quintic
+    Newton-Schulz iteration of Muon: in bf16 on CUDA, and in the precision of the matrices on the CPU.
+
+    Args:
+        matrices: [batch, rows, columns].
+    """
+    a, b, c = coefficients
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)  # the spectral norm is then at most one
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+def _batches(parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Yield the parts in batches of equal shape."""
+
+    def shape(part: tuple[Tensor, Tensor]) -> tuple[int, ...]:
+        return tuple(part[0].shape)
+
+    for (rows, columns), equal in groupby(sorted(parts, key=shape), key=shape):
+        batch = list(equal)
+        size = max(1, STACKED // (rows * columns))
+        for begin in range(0, len(batch), size):
+            yield batch[begin : begin + size]
