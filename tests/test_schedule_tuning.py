@@ -21,7 +21,7 @@ from tfscale.stage.events import EventLog, read_events
 from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import read_result
 from tfscale.training.non_finite import NonFinite
-from tfscale.tune.record import spent
+from tfscale.tune.cost import spent
 from tfscale.tune.sweep import Sweep
 from tfscale.tune.tuning import Tuning, chosen, diverged, stages_left
 
@@ -95,8 +95,8 @@ def test_every_rate_of_the_chosen_arms_is_found_with_what_it_trains_and_waits_fo
     }
     waiting = {key for key, each in tunables.items() if each.after == ("schedule.stages.small.lr",)}
     assert waiting == {"stages.large.lr", "trained_on_lr"}
-    assert tunables["stages.large.transformer.lr"].rate == 2e-6
-    assert tunables["stages.large.lr"].rate == 1e-6
+    assert tunables["stages.large.transformer.lr"].now == 2e-6
+    assert tunables["stages.large.lr"].now == 1e-6
 
 
 def test_one_arm_is_tuned_by_itself(plan: Plan) -> None:
@@ -159,11 +159,11 @@ def test_the_best_candidate_is_chosen_and_the_next_size_grows_out_of_it(tuned: T
         for trial in finding.trials:
             (stage,) = trial.stages
             losses[stage.spec.optimizer.lr] = read_result(stage.path).evaluation.loss
-        assert finding.choice.rate == min(losses, key=lambda rate: losses[rate])
+        assert finding.choice.value == min(losses, key=lambda rate: losses[rate])
         assert finding.choice.loss == min(losses.values())
     base = findings["schedule.stages.small.lr"]
     assert base.choice is not None
-    assert base.choice.rate == 1e-2
+    assert base.choice.value == 1e-2
     best = base.trials[-1].stages[0]
     assert best.spec.optimizer.lr == 1e-2
     for key in ("schedule.stages.large.lr", "schedule.trained_on_lr"):
@@ -187,7 +187,7 @@ def test_the_range_is_widened_while_the_best_is_at_its_edge_and_no_further_than_
     tuning = Tuning(plan, ("transformer_scratch",), Sweep((10, 100), further=2, seeds=1))
     finish(tuning)
     finding = tuning.findings()[0]
-    assert [trial.rate for trial in finding.trials] == [1e-5, 1e-4, 1e-3, 1e-2]
+    assert [trial.value for trial in finding.trials] == [1e-5, 1e-4, 1e-3, 1e-2]
     assert finding.choice is not None
     assert finding.choice.place == "highest"
 
@@ -287,12 +287,12 @@ def test_all_faults_are_told_at_once_and_nothing_is_written(folder: Path, overri
     with pytest.raises(UserFault) as caught:
         tune(Common(own, folder / "conf"), Asked(("progresive", "trained_on"), "-1,x", -1, 0, "pair"))
     told = "\n".join(caught.value.messages)
-    for words in ("'-1' is no", "'x' is no", "--further -1", "--seeds 0", "of that name", "did you mean progressive"):
+    for words in ("'-1': must", "'x': must", "--further=-1", "--seeds=0", "of that name", "did you mean progressive"):
         assert words in told
     with pytest.raises(UserFault) as caught:
         tune(Common([*own, "optim.lr=-1"], folder / "conf"), Asked(("all",), "1", 0, 1, "../x"))
     told = "\n".join(caught.value.messages)
-    for words in ("two at least", "must name a schedule", "optim.lr=-1"):
+    for words in ("two numbers at least", "must name a schedule", "optim.lr=-1"):
         assert words in told
     with pytest.raises(UserFault, match=r"rehearse"):
         tune(Common([*own, "schedule.rehearse=true"], folder / "conf"), Asked(("all",), "1,2", 0, 1, None))

@@ -76,9 +76,20 @@ def tune(
     ] = None,
     factors: Annotated[
         str, typer.Option(help="multipliers of the current learning rates to try first")
-    ] = "0.5,0.7,1,1.4,2",
+    ] = "0.0625,0.125,0.25,0.5,1,2,4,8,16",
+    ratios: Annotated[
+        str | None,
+        typer.Option(help="also choose optim.embedding_ratio among these, such as 0.1,0.3,1 [default: keep it]"),
+    ] = None,
+    rungs: Annotated[int, typer.Option(help="rungs of successive halving; 1: train every candidate in full")] = 3,
+    reduction: Annotated[
+        int, typer.Option(help="from rung to rung, this many times fewer candidates and more tokens")
+    ] = 3,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="also try sqrt(2) above and below the best learning rate")
+    ] = False,
     further: Annotated[
-        int, typer.Option(help="most learning rates to try beyond these, while the best one is at the edge")
+        int, typer.Option(help="most candidates to try beyond these, while the best one is at the edge")
     ] = 3,
     seeds: Annotated[int, typer.Option(help="number of runs per learning rate; their mean loss counts")] = 1,
     write: Annotated[
@@ -92,7 +103,8 @@ def tune(
     """Choose the learning rates of the arms by small sweeps, on validation text that no comparison reads."""
     from tfscale.cli.tune import Asked, tune
 
-    return tune(common, Asked(tuple(arm or ["all"]), factors, further, seeds, write))
+    asked = Asked(tuple(arm or ["all"]), factors, further, seeds, write, rungs, reduction, refine, ratios)
+    return tune(common, asked)
 
 
 @command(app)

@@ -4,22 +4,20 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import answer, say
 from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
 from tfscale.cli.streams import tell_error
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.tuned import show
 from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
 from tfscale.config.schema import MOST_SEEDS
 from tfscale.faults import Fault, UserFault, user_faults
-from tfscale.models.counts import flops
-from tfscale.plan.plan import make_plan
-from tfscale.text import duration, scientific
-from tfscale.tune.record import spent, write_record
-from tfscale.tune.sweep import Sweep, candidates, factors_of, is_rate, sweep_faults
+from tfscale.text import scientific
+from tfscale.tune.cost import grid_flops, planned_flops, spent
+from tfscale.tune.record import write_record
+from tfscale.tune.sweep import Sweep, candidates, is_rate, numbers_of, sweep_faults
+from tfscale.tune.tunables import MOST_RATIO
 from tfscale.tune.tuning import Finding, Tuning, chosen, diverged, stages_left
 
 ALL = "all"
@@ -35,6 +33,10 @@ class Asked:
     further: int
     seeds: int
     write: str | None
+    rungs: int = 1
+    reduction: int = 3
+    refine: bool = False
+    ratios: str | None = None
 
 
 def tune(common: Common, asked: Asked) -> int:
@@ -50,22 +52,22 @@ def tune(common: Common, asked: Asked) -> int:
     if common.as_json:
         answer(record)
     else:
-        _show(tuning, findings, record, path)
+        show(tuning, findings, record, path)
     return _explain_failures(findings)
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
     """Write the choices to a schedule and, for arms with their own rates, to a baseline, with the cost of tuning."""
     remarks = [f"Learning rates that `tfscale tune` chose; runs/tuning/{source} says how."]
-    rates = chosen(findings)
+    values = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0
-    schedules = {key: rate for key, rate in rates.items() if key.startswith("schedule.")}
+    schedules = {key: value for key, value in values.items() if not key.startswith("baseline.")}
     cost = {"analysis.tuning_flops": before + spent(findings).flops}
     path = own_file("schedule", name, common.config_dir)
     taken_over = _taken_over(common)
     write_overlay(path, taken_over["schedule"], schedules | cost, remarks)
     say(f"{path}: schedule={name}")
-    arms = {key.removeprefix("baseline."): rate for key, rate in rates.items() if key.startswith("baseline.")}
+    arms = {key.removeprefix("baseline."): value for key, value in values.items() if key.startswith("baseline.")}
     if arms:
         path = own_file("baseline", name, common.config_dir)
         write_overlay(path, taken_over["baseline"], arms, remarks, whole=False)
@@ -84,9 +86,10 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     Raises:
         UserFault: the arguments have faults; the error holds all of them.
     """
-    factors, wrong = factors_of(asked.factors)
-    sweep = Sweep(factors, asked.further, asked.seeds)
-    faults: list[Fault | str] = [*wrong, *sweep_faults(sweep, MOST_SEEDS)]
+    factors, wrong = numbers_of("--factors", asked.factors)
+    ratios, amiss = numbers_of("--ratios", asked.ratios, MOST_RATIO) if asked.ratios is not None else ((), [])
+    sweep = Sweep(factors, asked.further, asked.seeds, asked.rungs, asked.reduction, asked.refine, ratios)
+    faults: list[Fault | str] = [*wrong, *amiss, *sweep_faults(sweep, MOST_SEEDS)]
     try:
         if asked.write is not None:
             for group, taken_over in _taken_over(common).items():
@@ -106,9 +109,9 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
         raise UserFault(faults)
     tuning = Tuning(plan, [name for name in names if ALL in asked.arms or name in asked.arms], sweep)
     faults += [
-        f"--factors: {tunable.key} would be {rate:g}, which is no learning rate; it is {tunable.rate:g} now"
+        f"--factors: {tunable.key} would be {rate:g}, which is no learning rate; it is {tunable.now:g} now"
         for tunable in tuning.tunables
-        for rate in candidates(tunable.rate, sweep.factors)
+        for rate in candidates(tunable.now, sweep.factors)
         if not is_rate(rate)
     ]
     if not tuning.tunables:
@@ -129,16 +132,15 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 
 def _run(tuning: Tuning) -> int:
     """Train until every learning rate is chosen, and return the exit code."""
-    planned = make_plan(tuning.experiment)
-    tracker = tracker_of(planned.experiment)
-    check(planned)
-    prepare(planned)
+    tracker = tracker_of(tuning.experiment)
+    check(tuning.planned)
+    prepare(tuning.planned)
     say(_outlook(tuning))
     while left := stages_left(findings := _findings(tuning)):
         code = train(tuning.plan_of(findings), left, tracker)
         gone = [stage for stage in left if diverged(stage)]
         for stage in gone:
-            say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; that rate counts as the worst")
+            say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; that candidate counts as the worst")
         if code and not (code == 1 and gone):
             return code
     catch_up(tuning.plan_of(findings), tracker)
@@ -151,79 +153,24 @@ def _findings(tuning: Tuning) -> list[Finding]:
 
 
 def _outlook(tuning: Tuning) -> str:
-    """Return a sentence that states the least remaining work."""
-    runs, sweep = len(tuning.sweep.factors) * tuning.sweep.seeds, tuning.sweep
-    places = {place for tunable in tuning.tunables for place in tunable.trains}
-    stages = {
-        stage.key: stage
-        for arm in tuning.plan.arms
-        for stage in arm.of_seed(tuning.plan.experiment.seed).stages
-        if (arm.name, stage.size) in places
-    }
-    least = runs * sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages.values())
+    """Return a sentence that states the planned cost of the tuning."""
+    sweep, planned, grid = tuning.sweep, planned_flops(tuning), grid_flops(tuning)
+    tokens = ", ".join([*map(sweep.label, range(sweep.rungs - 1)), "all"])
+    ratios = f", at {len(sweep.ratios)} embedding ratios after the first sweep" if sweep.ratios else ""
     return (
         f"{tuning.experiment.schedule.name}: {len(tuning.tunables)} learning rates, {len(sweep.factors)} candidates "
-        f"each and up to {sweep.further} more at an edge: {runs * len(stages)} runs or more, {scientific(least)} FLOPs"
+        f"each{ratios}, trained with {tokens} of the tokens: {scientific(planned)} FLOPs, {planned / grid:.0%} of a "
+        f"full grid's {scientific(grid)}; up to {sweep.further} candidates may join each rung at its edge"
     )
-
-
-def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], path: Path) -> None:
-    console.print(_table(tuning, findings))
-    for finding in findings:
-        choice = finding.choice
-        if choice is not None and choice.place != "interior" and choice.loss < math.inf:
-            say(
-                f"{finding.tunable.key}: the {choice.place} rate that was tried is the best; there may be a better one "
-                f"beyond. --further {tuning.sweep.further + 3} goes on from here."
-            )
-    cost = record["cost"]
-    say(
-        f"chosen on validation tokens from {record['text']['heldout_start']:,} on, which the plan's own evaluations "
-        "do not read, with other seeds"
-    )
-    say(
-        f"tuning has cost {scientific(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training: "
-        f"{cost['of_the_plan']:.1f} times what the plan itself takes"
-    )
-    say(str(path))
-    say("\n".join(record["chosen"]))
-
-
-def _table(tuning: Tuning, findings: Sequence[Finding]) -> FittedTable:
-    title = f"{tuning.experiment.schedule.name}, last validation loss"
-    rows = table(title, ["rate", "of"], ["lr", "loss", "above the best", "now"], spare=["now", "of"])
-    for finding in findings:
-        choice = finding.choice
-        assert choice is not None
-        places = [f"{arm} {size}" for arm, size in finding.tunable.trains]
-        for number in range(max(len(finding.trials), len(places))):
-            key = finding.tunable.key.removeprefix("schedule.") if number == 0 else ""
-            place = places[number] if number < len(places) else ""
-            rows.add_row(key, place, *_trial_cells(finding, number))
-        rows.add_section()
-    return rows
-
-
-def _trial_cells(finding: Finding, number: int) -> list[str]:
-    if number >= len(finding.trials):
-        return []
-    trial, choice = finding.trials[number], finding.choice
-    assert choice is not None
-    assert trial.loss is not None
-    if math.isinf(trial.loss):
-        return [f"{trial.rate:g}", "diverged", "", ""]
-    best = trial.rate == choice.rate
-    mark = f"chosen, {choice.place}" if best else f"+{trial.loss - choice.loss:.4f}"
-    return [f"{trial.rate:g}", f"{trial.loss:.4f}", mark, "as before" if trial.rate == finding.tunable.rate else ""]
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
     """Print the learning rates that could not be chosen, and return the exit code."""
-    lost = [finding for finding in findings if finding.tunable.key not in chosen(findings)]
+    lost = [finding for finding in findings if finding.choice is not None and math.isinf(finding.choice.loss)]
     for finding in lost:
-        rates = [trial.rate for trial in finding.trials]
+        values = finding.values
         tell_error(
-            f"{finding.tunable.key}: every run from {rates[0]:g} to {rates[-1]:g} diverged, and nothing that "
+            f"{finding.tunable.key}: every run from {values[0]:g} to {values[-1]:g} diverged, and nothing that "
             "grows out of them was tuned; try lower --factors, or a longer warm-up (optim.warmup)"
         )
     return 1 if lost else 0

@@ -1,17 +1,14 @@
 """Record of a learning-rate tuning: its findings and its cost."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tfscale.files import write_json
 from tfscale.models.counts import flops
-from tfscale.stage.events import last_event, read_events, totals_of
-from tfscale.stage.folder import Stage, is_done
-from tfscale.stage.result import read_result
-from tfscale.totals import Totals
+from tfscale.tune.cost import grid_flops_of, spent
 from tfscale.tune.tuning import Finding, Trial, Tuning, chosen, last_loss
 
 
@@ -38,47 +35,36 @@ def _record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequence[str
             "heldout_start": experiment.data.validation_start,
             "heldout_tokens": experiment.data.validation_tokens,
         },
-        "rates": [_rate(finding) for finding in findings],
-        "chosen": [f"{key}={rate!r}" for key, rate in chosen(findings).items()],
-        "cost": {**asdict(cost), "of_the_plan": cost.flops / planned},
+        "rates": [_rate(tuning, finding) for finding in findings],
+        "chosen": [f"{key}={value!r}" for key, value in chosen(findings).items()],
+        "cost": {
+            **asdict(cost),
+            "of_the_plan": cost.flops / planned,
+            "of_a_full_grid": cost.flops / grid_flops_of(tuning, findings),
+        },
     }
 
 
-def _rate(finding: Finding) -> dict[str, Any]:
+def _rate(tuning: Tuning, finding: Finding) -> dict[str, Any]:
     tunable, choice = finding.tunable, finding.choice
     assert choice is not None, "it is finished"
     return {
         "key": tunable.key,
-        "before": tunable.rate,
+        "again": finding.again,
+        "before": tunable.now,
         "trains": [{"arm": arm, "size": size} for arm, size in tunable.trains],
-        "trials": [_trial(trial) for trial in finding.trials],
-        "chosen": choice.rate if choice.loss < math.inf else None,
+        "trials": [_trial(tuning, trial) for trial in finding.trials],
+        "chosen": choice.value if choice.loss < math.inf else None,
         "place": choice.place,
     }
 
 
-def _trial(trial: Trial) -> dict[str, Any]:
+def _trial(tuning: Tuning, trial: Trial) -> dict[str, Any]:
     stages = [{"key": s.key, "seed": s.spec.seed, "loss": _finite(last_loss(s))} for s in trial.stages]
-    return {"lr": trial.rate, "loss": _finite(trial.loss), "stages": stages}
+    fraction = tuning.sweep.fraction(trial.rung)
+    return {"value": trial.value, "of_tokens": fraction, "loss": _finite(trial.loss), "stages": stages}
 
 
 def _finite(loss: float | None) -> float | None:
     """Return the loss, or None if it diverged: JSON has no infinity."""
     return loss if loss is not None and loss < math.inf else None
-
-
-def spent(findings: Iterable[Finding]) -> Totals:
-    """Return the cost so far of all runs of the sweeps, diverged ones included and their parents excluded."""
-    stages = {stage.key: stage for finding in findings for trial in finding.trials for stage in trial.stages}
-    return sum(map(_cost, stages.values()), Totals(joules=0.0))
-
-
-def _cost(stage: Stage) -> Totals:
-    if is_done(stage):
-        result = read_result(stage.path)
-        return result.totals - result.before
-    last = last_event(read_events(stage.path), "train")
-    if last is None:
-        return Totals(joules=0.0)
-    parent = stage.spec.parent_dir
-    return totals_of(last) - (read_result(stage.path / parent).totals if parent else Totals(joules=0.0))

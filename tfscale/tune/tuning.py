@@ -1,9 +1,9 @@
 """Tuning of a plan's learning rates: the rates, and the runs that find the best values.
 
-Every run is an ordinary stage. It differs from a stage of the plan in three ways: its learning rate; the validation
-tokens, which follow those of the plan; and its seed and data order, which no replicate of the plan has. Thus no rate is
-chosen by a number that is reported later. The state of a tuning is read from its stages' folders, so a tuning that was
-stopped can be resumed.
+Every run is an ordinary stage. It differs from a stage of the plan in its learning rates; in the validation tokens,
+which follow those of the plan; in its seed and data order, which no replicate of the plan has; and, except in the last
+rung, in its number of tokens. Thus no rate is chosen by a number that is reported later. The state of a tuning is read
+from its stages' folders, so a tuning that was stopped can be resumed.
 """
 
 import hashlib
@@ -11,37 +11,27 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from tfscale.config.schema import MOST_SEEDS, Experiment
-from tfscale.plan.arm_kind import arm_kind
 from tfscale.plan.arms import Arm
 from tfscale.plan.plan import Plan, Replicate, make_plan
+from tfscale.plan.specs import Specs
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage, is_done, lineage
 from tfscale.stage.result import read_result
-from tfscale.tune.sweep import Choice, Sweep, beyond, candidates, choose
-
-
-@dataclass(frozen=True)
-class Tunable:
-    """A learning rate in the configuration."""
-
-    key: str
-    """Name of the setting, such as schedule.stages.stage2.lr."""
-    rate: float
-    """Current value of the setting; optim.lr if it is not set."""
-    trains: tuple[tuple[str, str], ...]
-    """Arm and size of every stage that is trained at this rate; their mean loss is compared."""
-    after: tuple[str, ...]
-    """Keys of the rates that must be chosen first, because this rate's stages grow from theirs."""
+from tfscale.tune.halving import search
+from tfscale.tune.rung import shortened
+from tfscale.tune.sweep import Choice, Sweep, candidates
+from tfscale.tune.tunables import MOST_RATIO, Tunable, ratio_of, trained_by, tunables, with_values
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate rate of a tunable, with one stage per arm, size and seed."""
+    """A candidate value of a tunable in one rung, with one stage per arm, size and seed."""
 
-    rate: float
+    value: float
+    rung: int
+    """Number of the rung, from 0; in the last one the stages have all of their tokens."""
     stages: tuple[Stage, ...]
     ancestors: tuple[Stage, ...]
     """Stages that the trial's stages grow from, parents before children."""
@@ -67,9 +57,16 @@ class Finding:
 
     tunable: Tunable
     trials: tuple[Trial, ...]
-    """Trials in ascending order of their rates."""
+    """Trials in ascending order of their values, and of their rungs."""
     choice: Choice | None
-    """Chosen rate; None while trials are unfinished."""
+    """Chosen value; None while trials are unfinished."""
+    again: bool = False
+    """True for a learning rate that is swept once more because the ratio has changed."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Values that were tried, in ascending order."""
+        return tuple(sorted({trial.value for trial in self.trials}))
 
 
 class Tuning:
@@ -79,20 +76,29 @@ class Tuning:
         self.plan, self.arms, self.sweep = plan, tuple(arms), sweep
         self.experiment = _apart(plan.experiment, sweep.seeds)
         """Experiment of the plan with other validation tokens and other seeds."""
+        self.planned = make_plan(self.experiment)
+        """Plan of that experiment at the current values."""
         self.tunables = tuple(tunables(plan, arms))
+        self.ratio = ratio_of(plan, arms, self.tunables)
+        self._trials: dict[tuple[object, ...], Trial] = {}
 
     def findings(self) -> list[Finding]:
-        """Return the state of every sweep, in the order of the tunables. Sweeps that wait for another are left out."""
-        found: dict[str, Finding] = {}
-        for tunable in self.tunables:
-            before = chosen(found[key] for key in tunable.after if key in found)
-            if len(before) == len(tunable.after):
-                found[tunable.key] = self._sweep(tunable, before)
-        return list(found.values())
+        """Return the state of every sweep that has begun.
+
+        The learning rates are swept at the current ratio, the ratio at the chosen rates, and if another ratio is
+        chosen, the rates again.
+        """
+        rates = self._rates({})
+        if not self.sweep.ratios or len(chosen(rates)) < len(self.tunables):
+            return rates
+        ratio = self._sweep(self.ratio, self.sweep.ratios, replace(self.sweep, refine=False), chosen(rates))
+        moved = {key: value for key, value in chosen([ratio]).items() if value != self.ratio.now}
+        again = self._rates(moved) if moved else []
+        return [*rates, ratio, *(replace(finding, again=True) for finding in again)]
 
     def plan_of(self, findings: Sequence[Finding]) -> Plan:
         """Return a plan whose arms are the trials, to show and track their training."""
-        arms = list(_arms(findings))
+        arms = list(self._arms(findings))
         seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds)
         replicates = tuple(
             Replicate(seed, arms[0].of_seed(seed), tuple(arm.of_seed(seed) for arm in arms[1:])) for seed in seeds
@@ -102,95 +108,58 @@ class Tuning:
     @property
     def key(self) -> str:
         """Hash that identifies the tuning, made of the tunables, the sweep, and the stages at the current rates."""
-        stages = [stage.key for stage in make_plan(self.experiment).stages]
+        stages = [stage.key for stage in self.planned.stages]
         what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
-    def _sweep(self, tunable: Tunable, before: Mapping[str, float]) -> Finding:
-        trials = {rate: self._trial(tunable, rate, before) for rate in candidates(tunable.rate, self.sweep.factors)}
-        most = len(trials) + self.sweep.further
-        while True:
-            losses = {rate: loss for rate, trial in trials.items() if (loss := trial.loss) is not None}
-            in_order = tuple(trials[rate] for rate in sorted(trials))
-            if len(losses) < len(trials):
-                return Finding(tunable, in_order, None)
-            more = beyond(losses)
-            if more is None or len(trials) == most:
-                return Finding(tunable, in_order, choose(losses))
-            trials[more] = self._trial(tunable, more, before)
+    def _rates(self, fixed: Mapping[str, float]) -> list[Finding]:
+        """Return the sweeps over the learning rates, without those that wait for another, in the order of the
+        tunables."""
+        found: dict[str, Finding] = {}
+        for tunable in self.tunables:
+            before = chosen(found[key] for key in tunable.after if key in found)
+            if len(before) == len(tunable.after):
+                first = candidates(tunable.now, self.sweep.factors)
+                found[tunable.key] = self._sweep(tunable, first, self.sweep, {**before, **fixed})
+        return list(found.values())
 
-    def _trial(self, tunable: Tunable, rate: float, before: Mapping[str, float]) -> Trial:
-        plan = make_plan(with_rates(self.experiment, {**before, tunable.key: rate}))
+    def _sweep(self, tunable: Tunable, first: tuple[float, ...], sweep: Sweep, before: Mapping[str, float]) -> Finding:
+        trials: dict[tuple[float, int], Trial] = {}
+
+        def loss_of(value: float, rung: int) -> float | None:
+            trial = trials[value, rung] = self._trial(tunable, value, rung, before)
+            return trial.loss
+
+        choice = search(first, sweep, loss_of, MOST_RATIO if tunable == self.ratio else math.inf)
+        return Finding(tunable, tuple(trials[place] for place in sorted(trials)), choice)
+
+    def _trial(self, tunable: Tunable, value: float, rung: int, before: Mapping[str, float]) -> Trial:
+        place = (tunable.key, value, rung, *sorted(before.items()))
+        if place not in self._trials:
+            self._trials[place] = self._planned_trial(tunable, value, rung, before)
+        return self._trials[place]
+
+    def _planned_trial(self, tunable: Tunable, value: float, rung: int, before: Mapping[str, float]) -> Trial:
+        plan = make_plan(with_values(self.experiment, {**before, tunable.key: value}))
         every = {stage.key: stage for stage in plan.stages}
-        trained = {
-            stage.key: stage for arm in plan.arms for stage in arm.stages if (arm.name, stage.size) in tunable.trains
-        }
+        trained = trained_by(tunable, plan)
         ancestors: dict[str, Stage] = {}
         for stage in trained.values():
             descent = lineage(stage, lambda each: every.get(each.spec.parent or ""))
             ancestors |= {each.key: each for each in descent if each.key not in trained}
-        return Trial(rate, tuple(trained.values()), tuple(ancestors.values()))
+        specs = Specs(plan.experiment, plan.corpus)
+        stages = shortened(tuple(trained.values()), self.sweep.fraction(rung), specs)
+        return Trial(value, rung, stages, tuple(ancestors.values()))
 
-
-def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
-    """Yield the learning rates at which stages of these arms are trained, each once, the chain's first. The stages that
-    are trained at a rate or depend on it are found by changing the rate."""
-    own = dict(_own_rates(plan.experiment))
-    one = make_plan(with_rates(replace(plan.experiment, seeds=1), own))
-    affected: dict[str, set[tuple[str, str]]] = {}
-    for key, rate in (*_schedule_rates(plan.experiment), *own.items()):
-        other = make_plan(with_rates(one.experiment, {key: 2 * rate}))
-        trains, affects = [], set()
-        for arm, changed in zip(one.arms, other.arms, strict=True):
-            for stage, now in zip(arm.stages, changed.stages, strict=True):
-                place = (arm.name, stage.size)
-                if now.key != stage.key:
-                    affects.add(place)
-                trained_here = stage.spec.init_from is None and now.spec.optimizer.lr != stage.spec.optimizer.lr
-                if trained_here and arm.name in arms:
-                    trains.append(place)
-        if trains:
-            after = tuple(earlier for earlier, places in affected.items() if places & set(trains))
-            affected[key] = affects
-            yield Tunable(key, rate, tuple(trains), after)
-
-
-def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Yield the key and the current value of every learning rate that a schedule can set."""
-    usual = experiment.optim.lr
-    for number, (name, part) in enumerate(experiment.schedule.stages.items()):
-        stage = f"schedule.stages.{name}"
-        yield f"{stage}.lr", part.lr or usual
-        if number:  # the first stage is already trained from scratch
-            yield f"{stage}.scratch_lr", part.scratch_lr or usual
-        if part.transformer is not None:
-            yield f"{stage}.transformer.lr", part.transformer.lr or usual
-    yield "schedule.trained_on_lr", experiment.schedule.trained_on_lr or usual
-
-
-def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Yield the key and the value of each arm's own rate: for arms that set one, and for arms of a kind with
-    `own_rate`, which would otherwise share the rates of the chain or of Transformers from scratch. The default is the
-    last size's."""
-    last = list(experiment.schedule.stages.values())[-1]
-    for name, arm in experiment.baseline.arms.items():
-        if arm.lr is not None or arm_kind(arm.kind).own_rate:
-            schedules = last.transformer.lr if arm.transformer_growth is not None and last.transformer else last.lr
-            yield f"baseline.arms.{name}.lr", arm.lr or schedules or experiment.optim.lr
-
-
-def with_rates(experiment: Experiment, rates: Mapping[str, float]) -> Experiment:
-    """Return the experiment with the learning rates replaced by `rates`, by key."""
-    for key, rate in rates.items():
-        experiment = _with(experiment, key.split("."), rate)
-    return experiment
-
-
-def _with(part: Any, path: Sequence[str], value: float) -> Any:
-    name, *rest = path
-    if isinstance(part, dict):
-        return {**part, name: _with(part[name], rest, value)}
-    return replace(part, **{name: _with(getattr(part, name), rest, value) if rest else value})
+    def _arms(self, findings: Iterable[Finding]) -> Iterator[Arm]:
+        """Yield each trial as an arm, such as `stage2.lr=0.0007 at 1/3`, with the stages to train for it."""
+        for finding in findings:
+            short = finding.tunable.key.removeprefix("schedule.").removeprefix("stages.")
+            for trial in finding.trials:
+                stages = tuple({stage.key: stage for stage in (*trial.left, *trial.stages)}.values())
+                rung = "" if trial.rung == self.sweep.rungs - 1 else f" at {self.sweep.label(trial.rung)}"
+                what = f"={trial.value:g}{rung}{' again' if finding.again else ''}"
+                yield Arm(f"{short}{what}", f"{finding.tunable.key}{what}", "scratch", stages)
 
 
 def _apart(experiment: Experiment, seeds: int) -> Experiment:
@@ -210,24 +179,15 @@ def _apart(experiment: Experiment, seeds: int) -> Experiment:
 
 
 def chosen(findings: Iterable[Finding]) -> dict[str, float]:
-    """Return the chosen rates by key, except where every run diverged."""
+    """Return the chosen values by key, except where every run diverged. Of two findings of one key, the last counts."""
     choices = {finding.tunable.key: finding.choice for finding in findings}
-    return {key: choice.rate for key, choice in choices.items() if choice is not None and choice.loss < math.inf}
+    return {key: choice.value for key, choice in choices.items() if choice is not None and choice.loss < math.inf}
 
 
 def stages_left(findings: Iterable[Finding]) -> list[Stage]:
     """Return the stages that can be trained now, parents before children."""
     trials = [trial for finding in findings for trial in finding.trials if trial.loss is None]
     return list({stage.key: stage for trial in trials for stage in trial.left}.values())
-
-
-def _arms(findings: Iterable[Finding]) -> Iterator[Arm]:
-    """Yield each trial as an arm, such as `stage2.lr=0.0007`, with the stages to train for it."""
-    for finding in findings:
-        short = finding.tunable.key.removeprefix("schedule.").removeprefix("stages.")
-        for trial in finding.trials:
-            stages = tuple({stage.key: stage for stage in (*trial.left, *trial.stages)}.values())
-            yield Arm(f"{short}={trial.rate:g}", f"{finding.tunable.key}={trial.rate:g}", "scratch", stages)
 
 
 def diverged(stage: Stage) -> bool:

@@ -1,0 +1,67 @@
+"""Output of `tfscale tune`: the candidates with their losses, the choices, and the cost."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfscale.cli.console import console, say
+from tfscale.cli.table import FittedTable, table
+from tfscale.text import duration, scientific
+from tfscale.tune.tuning import Finding, Tuning
+
+
+def show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], path: Path) -> None:
+    """Print a finished tuning."""
+    console.print(_table(tuning, findings))
+    for finding in findings:
+        choice = finding.choice
+        if choice is not None and choice.place != "interior" and choice.loss < math.inf:
+            say(
+                f"{finding.tunable.key}: the {choice.place} value that was tried is the best; there may be a better "
+                f"one beyond. --further {tuning.sweep.further + 3} goes on from here."
+            )
+    cost = record["cost"]
+    say(
+        f"chosen on validation tokens from {record['text']['heldout_start']:,} on, which the plan's own evaluations "
+        "do not read, with other seeds"
+    )
+    say(
+        f"tuning has cost {scientific(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training: "
+        f"{cost['of_the_plan']:.1f} times what the plan itself takes, and {cost['of_a_full_grid']:.0%} of a full grid"
+    )
+    say(str(path))
+    say("\n".join(record["chosen"]))
+
+
+def _table(tuning: Tuning, findings: Sequence[Finding]) -> FittedTable:
+    title = f"{tuning.experiment.schedule.name}, last validation loss"
+    rungs = [f"at {tuning.sweep.label(rung)}" for rung in range(tuning.sweep.rungs - 1)]
+    columns = ["value", *rungs, "loss", "above the best", "now"]
+    rows = table(title, ["setting", "of"], columns, spare=["now", "of", *rungs])
+    for finding in findings:
+        places = [f"{arm} {size}" for arm, size in finding.tunable.trains]
+        for number in range(max(len(finding.values), len(places))):
+            key = finding.tunable.key.removeprefix("schedule.") if number == 0 else ""
+            place = places[number] if number < len(places) else ""
+            cells = _cells(tuning, finding, finding.values[number]) if number < len(finding.values) else []
+            rows.add_row(f"{key} again" if key and finding.again else key, place, *cells)
+        rows.add_section()
+    return rows
+
+
+def _cells(tuning: Tuning, finding: Finding, value: float) -> list[str]:
+    losses = {trial.rung: trial.loss for trial in finding.trials if trial.value == value}
+    shown = [_loss(losses.get(rung)) for rung in range(tuning.sweep.rungs)]
+    choice, last = finding.choice, losses.get(tuning.sweep.rungs - 1)
+    assert choice is not None
+    mark = f"+{last - choice.loss:.4f}" if last is not None and math.isfinite(last) else ""
+    if value == choice.value and math.isfinite(choice.loss):
+        mark = f"chosen, {choice.place}"
+    return [f"{value:g}", *shown, mark, "as before" if value == finding.tunable.now else ""]
+
+
+def _loss(loss: float | None) -> str:
+    if loss is None:
+        return ""
+    return f"{loss:.4f}" if math.isfinite(loss) else "diverged"

@@ -1,0 +1,64 @@
+"""Cost of a tuning: planned, spent, and that of a full grid in its place."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from tfscale.models.counts import flops
+from tfscale.stage.events import last_event, read_events, totals_of
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.result import read_result
+from tfscale.totals import Totals
+from tfscale.tune.tunables import Tunable, trained_by
+from tfscale.tune.tuning import Finding, Tuning
+
+
+def spent(findings: Iterable[Finding]) -> Totals:
+    """Return the cost so far of all runs of the sweeps, diverged ones included and their parents excluded."""
+    stages = {stage.key: stage for finding in findings for trial in finding.trials for stage in trial.stages}
+    return sum(map(_cost, stages.values()), Totals(joules=0.0))
+
+
+def planned_flops(tuning: Tuning) -> float:
+    """Return the FLOPs of a tuning in which no rung is widened; if it sweeps the ratio, the rates are swept twice."""
+    sweep, ratios = tuning.sweep, len(tuning.sweep.ratios)
+    rates = sweep.trainings(len(sweep.factors)) * _rates_flops(tuning)
+    if not ratios:
+        return rates
+    return 2 * rates + replace(sweep, refine=False).trainings(ratios) * training_flops(tuning, tuning.ratio)
+
+
+def grid_flops(tuning: Tuning) -> float:
+    """Return the FLOPs of a full grid: each candidate with all tokens, and each learning rate at each ratio."""
+    sweep = tuning.sweep
+    return sweep.grid(sweep.factors) * max(1, len(sweep.ratios)) * _rates_flops(tuning)
+
+
+def grid_flops_of(tuning: Tuning, findings: Sequence[Finding]) -> float:
+    """Return the FLOPs of a full grid over the ranges that a tuning has covered, widened ones included."""
+    ratios = max([1, *(len(finding.values) for finding in findings if finding.tunable == tuning.ratio)])
+    return ratios * sum(
+        tuning.sweep.grid(finding.values) * training_flops(tuning, finding.tunable)
+        for finding in findings
+        if finding.tunable != tuning.ratio and not finding.again
+    )
+
+
+def training_flops(tuning: Tuning, tunable: Tunable) -> int:
+    """Return the FLOPs of one candidate of a tunable with all tokens and all seeds."""
+    stages = trained_by(tunable, tuning.planned).values()
+    return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
+
+
+def _rates_flops(tuning: Tuning) -> int:
+    return sum(training_flops(tuning, tunable) for tunable in tuning.tunables)
+
+
+def _cost(stage: Stage) -> Totals:
+    if is_done(stage):
+        result = read_result(stage.path)
+        return result.totals - result.before
+    last = last_event(read_events(stage.path), "train")
+    if last is None:
+        return Totals(joules=0.0)
+    parent = stage.spec.parent_dir
+    return totals_of(last) - (read_result(stage.path / parent).totals if parent else Totals(joules=0.0))

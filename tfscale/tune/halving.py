@@ -1,0 +1,84 @@
+"""Successive halving (arXiv 1603.06560, section 2): all candidates are trained with few tokens, and the best of them
+again with more.
+
+The search asks for losses and does not know how they come about. It starts again whenever it is called, and asks in the
+same order as before until a loss is not known yet. So it has no state, and losses that are known from an earlier
+search, over another range, are used again.
+"""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+
+from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Sweep, beyond, choose, is_rate, rounded
+
+LossOf = Callable[[float, int], float | None]
+"""Loss of a value in a rung: inf if its training diverged, None if it is not known yet."""
+
+
+def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
+    """Return the best value, or None while a loss is not known that the search has asked for.
+
+    Args:
+        first: candidates.
+        most: largest value that may be tried.
+    """
+    kept, tried, place = list(first), set(first), choose(dict.fromkeys(first, math.inf)).place
+    losses: dict[float, float] = {}
+    for rung in range(sweep.rungs):
+        found = _climb(kept, tried, rung, sweep, loss_of, most)
+        if found is None:
+            return None
+        losses, tried = found, tried | found.keys()
+        if len(losses) > 1:
+            place = choose(losses).place
+        alive = [value for value, loss in losses.items() if loss < math.inf]
+        if not alive:
+            return choose(losses)
+        kept = sorted(alive, key=lambda value: losses[value])[: sweep.kept(len(first), rung + 1)]
+    best = Choice(kept[0], losses[kept[0]], place)
+    return _refine(best, tried, sweep, loss_of) if sweep.refine else best
+
+
+def _climb(
+    kept: Sequence[float], tried: Collection[float], rung: int, sweep: Sweep, loss_of: LossOf, most: float
+) -> dict[float, float] | None:
+    """Return the losses of a rung, by value.
+
+    While the best value is at an edge of the rung, the next one joins, within the range or beyond it: with more tokens
+    another rate may be the best. A single value has nothing to be compared with, and stays alone unless it diverges.
+    """
+    losses = _ask(kept, rung, loss_of)
+    while losses is not None and (len(losses) > 1 or math.inf in losses.values()):
+        further = beyond(losses, tried)
+        if further is None or further > most or len(losses) == len(kept) + sweep.further:
+            break
+        more = _ask([further], rung, loss_of)
+        losses = None if more is None else losses | more
+    return losses
+
+
+def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossOf) -> Choice | None:
+    """Return the best value after a search in smaller steps around the best so far, with all tokens."""
+    losses = {best.value: best.loss}
+    while True:
+        best = choose(losses)
+        steps = [_almost(best.value * step, (*tried, *losses)) for step in (1 / FINE_STEP, FINE_STEP)]
+        new = [value for value in steps if value not in losses and is_rate(value)]
+        if not new or len(losses) + len(new) > 3 + sweep.further:
+            return best
+        more = _ask(new, sweep.rungs - 1, loss_of)
+        if more is None:
+            return None
+        losses |= more
+
+
+def _ask(values: Sequence[float], rung: int, loss_of: LossOf) -> dict[float, float] | None:
+    """Return the losses of values in a rung, or None if one is not known; all are asked for."""
+    losses = {value: loss_of(value, rung) for value in values}
+    known = {value: loss for value, loss in losses.items() if loss is not None}
+    return known if len(known) == len(losses) else None
+
+
+def _almost(value: float, tried: Collection[float]) -> float:
+    """Return the tried value that is almost the given one, or the given one, rounded."""
+    return next((each for each in tried if max(each / value, value / each) < CLOSEST), rounded(value))

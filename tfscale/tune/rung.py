@@ -1,0 +1,43 @@
+"""Shorter versions of stages, by whose losses candidates are ranked before they are trained with all tokens.
+
+A shorter version is a stage of its own and not the beginning of the longer one: its warm-up and its decay have the same
+shares of it. In the middle of a longer stage the learning rate has not decayed, so a loss there says which candidate is
+best without decay, which is usually a lower rate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tfscale.growth.operator import from_dict
+from tfscale.plan.specs import Specs
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import StageSpec, steps_of
+
+
+def shortened(stages: Sequence[Stage], fraction: float, specs: Specs) -> tuple[Stage, ...]:
+    """Return stages with a fraction of their tokens.
+
+    Args:
+        stages: parents before children. Children grow from the shorter version of their parent if it is among them.
+        specs: factory of the stages.
+    """
+    if fraction == 1:
+        return tuple(stages)
+    shorter: dict[str, Stage] = {}
+    for stage in stages:
+        spec = _shorter(stage.spec, fraction)
+        parent = shorter.get(spec.parent or "")
+        if parent is not None and spec.growth is not None:
+            spec = specs.child_of(parent, spec, from_dict(spec.growth, spec.model))
+        shorter[stage.key] = specs.stage(stage.size, spec)
+    return tuple(shorter.values())
+
+
+def _shorter(spec: StageSpec, fraction: float) -> StageSpec:
+    tokens = steps_of(round(fraction * spec.tokens), spec) * spec.batch_tokens
+    share, schedule, rates = tokens / spec.tokens, spec.lr_schedule, spec.rates
+    if rates is not None:
+        ramp, frozen = round(share * rates.old_ramp_tokens), round(share * rates.frozen_tokens)
+        rates = replace(rates, old_ramp_tokens=ramp, frozen_tokens=frozen)
+    schedule = replace(schedule, warmup_tokens=round(share * schedule.warmup_tokens))
+    return replace(spec, tokens=tokens, lr_schedule=schedule, rates=rates)

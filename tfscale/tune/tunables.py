@@ -1,0 +1,110 @@
+"""Settings that a tuning chooses: the learning rates of a plan, and the ratio of the embedding's to them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tfscale.config.schema import Experiment
+from tfscale.plan.arm_kind import arm_kind
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.folder import Stage, lineage
+
+RATIO = "optim.embedding_ratio"
+MOST_RATIO = 1000.0
+"""Largest value of `optim.embedding_ratio`."""
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """A learning rate in the configuration, or the ratio of the embedding's to it."""
+
+    key: str
+    """Name of the setting, such as schedule.stages.stage2.lr."""
+    now: float
+    """Current value of the setting; optim.lr for a rate that is not set."""
+    trains: tuple[tuple[str, str], ...]
+    """Arm and size of every stage that is trained with this setting; their mean loss is compared."""
+    after: tuple[str, ...]
+    """Keys of the rates that must be chosen first, because this setting's stages are trained with them or grow from
+    theirs."""
+
+
+def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
+    """Yield the learning rates at which stages of these arms are trained, each once, the chain's first. The stages that
+    are trained at a rate or depend on it are found by changing the rate."""
+    own = dict(_own_rates(plan.experiment))
+    one = make_plan(with_values(replace(plan.experiment, seeds=1), own))
+    affected: dict[str, set[tuple[str, str]]] = {}
+    for key, rate in (*_schedule_rates(plan.experiment), *own.items()):
+        other = make_plan(with_values(one.experiment, {key: 2 * rate}))
+        trains, affects = [], set()
+        for arm, changed in zip(one.arms, other.arms, strict=True):
+            for stage, now in zip(arm.stages, changed.stages, strict=True):
+                place = (arm.name, stage.size)
+                if now.key != stage.key:
+                    affects.add(place)
+                trained_here = stage.spec.init_from is None and now.spec.optimizer.lr != stage.spec.optimizer.lr
+                if trained_here and arm.name in arms:
+                    trains.append(place)
+        if trains:
+            after = tuple(earlier for earlier, places in affected.items() if places & set(trains))
+            affected[key] = affects
+            yield Tunable(key, rate, tuple(trains), after)
+
+
+def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
+    """Return the ratio as a tunable. It trains all stages of the arms, and those of the chain that they grow from."""
+    every = {stage.key: stage for stage in plan.stages}
+    own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
+    needed = {each.key for stage in own for each in lineage(stage, lambda one: every.get(one.spec.parent or ""))}
+    trains = [
+        (arm.name, stage.size)
+        for arm in plan.arms
+        for stage in arm.stages
+        if stage.spec.init_from is None and (arm.name in arms or (arm.name == plan.chain.name and stage.key in needed))
+    ]
+    after = tuple(rate.key for rate in rates)
+    return Tunable(RATIO, plan.experiment.optim.embedding_ratio, tuple(dict.fromkeys(trains)), after)
+
+
+def trained_by(tunable: Tunable, plan: Plan) -> dict[str, Stage]:
+    """Return the stages of a plan that are trained with a tunable, by key, parents before children."""
+    return {stage.key: stage for arm in plan.arms for stage in arm.stages if (arm.name, stage.size) in tunable.trains}
+
+
+def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
+    """Yield the key and the current value of every learning rate that a schedule can set."""
+    usual = experiment.optim.lr
+    for number, (name, part) in enumerate(experiment.schedule.stages.items()):
+        stage = f"schedule.stages.{name}"
+        yield f"{stage}.lr", part.lr or usual
+        if number:  # the first stage is already trained from scratch
+            yield f"{stage}.scratch_lr", part.scratch_lr or usual
+        if part.transformer is not None:
+            yield f"{stage}.transformer.lr", part.transformer.lr or usual
+    yield "schedule.trained_on_lr", experiment.schedule.trained_on_lr or usual
+
+
+def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
+    """Yield the key and the value of each arm's own rate: for arms that set one, and for arms of a kind with
+    `own_rate`, which would otherwise share the rates of the chain or of Transformers from scratch. The default is the
+    last size's."""
+    last = list(experiment.schedule.stages.values())[-1]
+    for name, arm in experiment.baseline.arms.items():
+        if arm.lr is not None or arm_kind(arm.kind).own_rate:
+            schedules = last.transformer.lr if arm.transformer_growth is not None and last.transformer else last.lr
+            yield f"baseline.arms.{name}.lr", arm.lr or schedules or experiment.optim.lr
+
+
+def with_values(experiment: Experiment, values: Mapping[str, float]) -> Experiment:
+    """Return the experiment with settings replaced by `values`, by key."""
+    for key, value in values.items():
+        experiment = _with(experiment, key.split("."), value)
+    return experiment
+
+
+def _with(part: Any, path: Sequence[str], value: float) -> Any:
+    name, *rest = path
+    if isinstance(part, dict):
+        return {**part, name: _with(part[name], rest, value)}
+    return replace(part, **{name: _with(getattr(part, name), rest, value) if rest else value})
