@@ -21,7 +21,7 @@ def export(
     from tfscale.interop.export import export as write
     from tfscale.interop.finished import open_finished
 
-    assert to == "hf", "the only form that the command line lets through"
+    assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:
             stage = stages_of(common, name)[-1]
