@@ -83,7 +83,7 @@ def _named(experiment: Experiment) -> Machine:
         )
     if not launcher.ranks:
         rule = "must be a number with device=..., because auto counts the devices of this machine"
-        faults.append(Fault("launcher.processes", "auto", rule, "8"))
+        faults.append(Fault("launcher.processes", "auto", rule, "launcher.processes=8"))
     if not part.memory:
         faults.append(Fault("device.memory", None, "must be set, in GB", "device.memory=80"))
     precision = _precision(launcher, "cuda")
@@ -136,7 +136,7 @@ def _here(experiment: Experiment, timed: bool) -> Machine:
     kind: Literal["cpu", "cuda"] = "cuda" if there and launcher.device != "cpu" else "cpu"
     if launcher.device == "cuda" and not there:
         raise UserFault(
-            [Fault("launcher.device", "cuda", "must be auto or cpu, because torch finds no CUDA device", "device=auto")]
+            [Fault("launcher.device", "cuda", "must be auto or cpu, because torch finds no CUDA device", "launcher.device=auto")]
         )
     precision, devices = _precision(launcher, kind), processes_of(launcher, visible_devices(launcher))
     if kind == "cpu":
