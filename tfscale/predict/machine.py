@@ -136,7 +136,14 @@ def _here(experiment: Experiment, timed: bool) -> Machine:
     kind: Literal["cpu", "cuda"] = "cuda" if there and launcher.device != "cpu" else "cpu"
     if launcher.device == "cuda" and not there:
         raise UserFault(
-            [Fault("launcher.device", "cuda", "must be auto or cpu, because torch finds no CUDA device", "launcher.device=auto")]
+            [
+                Fault(
+                    "launcher.device",
+                    "cuda",
+                    "must be auto or cpu, because torch finds no CUDA device",
+                    "launcher.device=auto",
+                )
+            ]
         )
     precision, devices = _precision(launcher, kind), processes_of(launcher, visible_devices(launcher))
     if kind == "cpu":

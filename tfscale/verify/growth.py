@@ -26,7 +26,7 @@ def verify_growth(this: StageFolder) -> Check[None]:
     comparison = growth["comparison"]
     moved, tolerance = comparison["max_logit_difference"], comparison["tolerance"]
     if growth["preserving"] and not moved <= tolerance:
-        yield f"{file}: the growth changed logits by {moved:.3g}, but the recipe allows at most {tolerance:.3g}"
+        yield f"{file}: the growth changed the logits by {moved:.3g}, but the recipe allows at most {tolerance:.3g}"
 
 
 def _grown(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
