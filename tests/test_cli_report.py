@@ -100,7 +100,7 @@ def test_nothing_trained_is_nothing_to_report(small: list[str], tmp_path: Path) 
 def test_a_folder_that_cannot_be_read_is_told(finished: tuple[list[str], Plan]) -> None:
     overrides, plan = finished
     (plan.stages[0].path / ENVIRONMENT_FILE).write_text("[")
-    with pytest.raises(UserFault, match=r"environment\.json: not JSON"):
+    with pytest.raises(UserFault, match=r"environment\.json: is not valid JSON"):
         report(Common(overrides), "scratch")
 
 

@@ -210,7 +210,7 @@ def other_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_another_projects_conf_is_named_with_file_and_line(other_project: Path) -> None:
     (told,) = faults()
-    assert told.startswith("conf/config.yaml:5: unknown to tfscale: 'epochs' and 'lr'.")
+    assert told.startswith("conf/config.yaml:5: contains settings unknown to tfscale: 'epochs' and 'lr'.")
     assert "--config-dir none" in told
     assert len(faults("optim.lr=-1")) == 2
     with pytest.raises(UserFault, match=r"conf/config\.yaml:5"):

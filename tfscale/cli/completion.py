@@ -67,19 +67,19 @@ def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def baselines(incomplete: str) -> list[str]:
-    """Return completions of the option --baseline."""
+    """Return the completions of a value of --baseline."""
     from tfscale.config.folders import config_folders, group_options
 
     return _after_commas(incomplete, group_options(config_folders())["baseline"])
 
 
 def stages(incomplete: str) -> list[str]:
-    """Return the names of stages in the runs folder."""
+    """Return the completions of stage names in the runs folder."""
     return _after_commas(incomplete, [*(path.name for path in sorted(Path("runs/stages").glob("*-*/"))), "chain"])
 
 
 def kinds(incomplete: str) -> list[str]:
-    """Return the groups that `tfscale list` lists."""
+    """Return the names of the configuration groups."""
     from tfscale.config.folders import group_options
 
     return list(group_options())

@@ -23,7 +23,7 @@ from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, listing_of, p
 from tfscale.text import count
 
 LINE_SECONDS = 10.0
-"""Seconds between two lines of progress without a terminal."""
+"""Number of seconds between two lines of progress without a terminal."""
 
 
 def prepare(common: Common) -> int:

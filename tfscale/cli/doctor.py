@@ -34,7 +34,7 @@ _PEOPLES_EXTRAS = ("corpus", "gpu", "data", "slurm", "hf", "eval")
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check."""
+    """Result of one check of `tfscale doctor`."""
 
     name: str
     state: Literal["good", "note", "broken"]
@@ -91,7 +91,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """Yield a finding for the packages of each extra, such as `pip install tfscale[gpu]`."""
+    """Yield a finding for each extra of the package, such as tfscale[gpu]."""
     wanted: dict[str, list[str]] = defaultdict(list)
     try:
         requirements = metadata.requires("tfscale") or []
@@ -185,7 +185,7 @@ def _corpus(experiment: Experiment) -> Finding:
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Yield a finding for each schedule: whether its stages fit into the memory of this machine."""
+    """Yield a finding for each schedule, which states whether all stages fit into the memory of this machine."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:

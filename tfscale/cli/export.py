@@ -16,7 +16,7 @@ def export(
     to: Literal["hf"],
     out: Path,
 ) -> int:
-    """Write a finished stage, or the last stage of the chain, in another format; return the exit code."""
+    """Write a finished stage, or the last stage of the chain, in another format, and return the exit code."""
     from tfscale.cli.stages import CHAIN, stages_of
     from tfscale.interop.export import export as write
     from tfscale.interop.finished import open_finished

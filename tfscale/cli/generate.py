@@ -34,7 +34,7 @@ def generate(
     top_p: float,
     seed: int,
 ) -> int:
-    """Print the continuation of a prompt by each stage during generation, and return the exit code.
+    """Print each stage's continuation of a prompt during generation, and return the exit code.
 
     Args:
         names: stages, separated by commas, or `chain`.

@@ -19,7 +19,7 @@ def import_(
     data: Path | None,
     cost: str,
 ) -> int:
-    """Create a stage folder from released weights or an exported folder; return the exit code."""
+    """Create a stage folder from released weights or an exported folder, and return the exit code."""
     from tfscale.growth.imported_weights import cost_of
     from tfscale.interop.adopt import adopt
     from tfscale.interop.exported import is_exported, read_exported

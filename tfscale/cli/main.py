@@ -38,7 +38,7 @@ def run(common: Common) -> int:
 
 @command(app)
 def plan(common: Common) -> int:
-    """Show the stages of a plan and their predicted memory, time, energy and price, without writing any file."""
+    """Show the stages of a plan and the predicted memory, time, energy and price, without writing any file."""
     from tfscale.cli.plan import plan
 
     return plan(common)
@@ -121,12 +121,16 @@ def grow(
     to: Annotated[
         Path, typer.Option(help="Create this folder for the grown checkpoint; it must not exist", metavar="DIR")
     ],
-    qkv: Annotated[int, typer.Option(help="Set the parameter tokens of each query, key and value projection", min=1)],
+    qkv: Annotated[
+        int, typer.Option(help="Set the number of parameter tokens per query, key and value projection", min=1)
+    ],
     out: Annotated[
-        int | None, typer.Option(help="Set the parameter tokens of the output projection [default: qkv]", min=1)
+        int | None,
+        typer.Option(help="Set the number of parameter tokens of the output projection [default: qkv]", min=1),
     ] = None,
     ffn: Annotated[
-        int | None, typer.Option(help="Set the parameter tokens of the feed-forward layer [default: 4 qkv]", min=1)
+        int | None,
+        typer.Option(help="Set the number of parameter tokens of the feed-forward layer [default: 4 qkv]", min=1),
     ] = None,
 ) -> int:
     """Grow the checkpoint of one stage and show the loss before and after."""
@@ -182,7 +186,8 @@ def import_(
         typer.Option(help="Use this prepared corpus for evaluation and for checks of growth", metavar="DIR"),
     ] = None,
     tokens: Annotated[
-        str, typer.Option(help="Compute the training cost of the model from this number of tokens, such as 300B")
+        str,
+        typer.Option(help="Compute the training cost of the model from this number of training tokens, such as 300B"),
     ] = "",
 ) -> int:
     """Import a model as a stage that can be grown, trained, evaluated or exported."""
@@ -248,7 +253,7 @@ def evaluate(
         ),
     ] = "",
     task_path: Annotated[
-        Path | None, typer.Option(help="Read your own tasks from YAML files here", metavar="DIR")
+        Path | None, typer.Option(help="Read further tasks from the YAML files in this folder", metavar="DIR")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Use at most this many samples per task [default: all]", min=1)
@@ -283,7 +288,7 @@ def list_options(
         ),
     ] = "",
 ) -> int:
-    """List your own and the shipped options of a configuration group."""
+    """List the options of a configuration group, both your own and the shipped ones."""
     from tfscale.cli.list_ import list_
 
     return list_(common, kind)

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 _UNBOUNDED = 10_000
-"""Width in characters that exceeds that of any table."""
+"""Width in characters that is larger than any table."""
 _BRACKET = re.compile(r" (?=[\[(])")
-"""Pattern of positions where a cell such as `5.98 [5.84, 6.12]` can be broken."""
+"""Pattern of positions at which a cell such as `5.98 [5.84, 6.12]` can be broken into two lines."""
 
 
 def table(

@@ -180,8 +180,8 @@ def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], p
             )
     cost = record["cost"]
     say(
-        f"the rates were chosen with other seeds than the plan's, on validation tokens from position "
-        f"{record['text']['heldout_start']:,}, which the plan does not use"
+        f"the rates were chosen on validation tokens from position {record['text']['heldout_start']:,}, and with other "
+        "seeds; the plan uses neither"
     )
     say(
         f"tuning used {scientific(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training, "

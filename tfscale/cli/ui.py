@@ -34,7 +34,7 @@ def ui(common: Common, port: int) -> int:
             say(f"perplexity over compute: {view_url(page, found)}")
         return server.wait()
     except KeyboardInterrupt:
-        server.communicate()  # closes its input, which ends it
+        server.communicate()  # closes the input of the server, which ends the server
         return 0
 
 

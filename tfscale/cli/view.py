@@ -21,7 +21,7 @@ from tfscale.stage.folder import Stage
 from tfscale.text import count
 
 LOOK_SECONDS = 1.0
-"""Seconds between two reads of the stages' folders."""
+"""Number of seconds between two reads of the stages' folders."""
 
 
 class RunView(View, Protocol):
@@ -29,7 +29,7 @@ class RunView(View, Protocol):
 
     @abstractmethod
     def say(self, message: str) -> None:
-        """Print a message in a line."""
+        """Print a message."""
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -154,7 +154,7 @@ class Screen:
 
 
 class LiveView(PlainView):
-    """View of a run with the dashboard, below a line for each event that the dashboard does not show."""
+    """View of a run that shows the dashboard and prints a line for each event that the dashboard does not show."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         super().__init__(plan, console)

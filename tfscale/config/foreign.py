@@ -35,7 +35,12 @@ def _foreign(folder: Path) -> Fault | None:
     unknown = [key for key in lines if key not in PARTS]
     if unknown:
         names = " and ".join(repr(key) for key in unknown[:2])
-        return Fault("", None, f"unknown to tfscale: {names}. {IGNORE}", place=f"{shown(path)}:{lines[unknown[0]]}")
+        return Fault(
+            "",
+            None,
+            f"contains settings unknown to tfscale: {names}. {IGNORE}",
+            place=f"{shown(path)}:{lines[unknown[0]]}",
+        )
     if "schedule" not in groups:
         return Fault("", None, f"the defaults name no schedule. {IGNORE}", place=f"{shown(path)}:1")
     return None

@@ -52,7 +52,7 @@ class LauncherPart(RunOptions):
     retries: Natural = 2
     """Maximum number of times that a stage is resumed from a checkpoint after its process died."""
     hang_minutes: NonNegative = 15.0
-    """Minutes without a heartbeat after which a stage is stopped and resumed; 0: never."""
+    """Number of minutes without a heartbeat after which a stage is stopped and resumed; 0: never."""
 
     @property
     def ranks(self) -> int:
@@ -67,13 +67,13 @@ class PeakPart:
     """Peak speed of a device's dense matrix products by number format, in TFLOP/s (10^12)."""
 
     fp32: Positive | None = None
-    """Peak in FP32, TFLOP/s. None: not supported."""
+    """Peak speed in FP32 in TFLOP/s. None: not supported."""
     tf32: Positive | None = None
-    """Peak in TF32, TFLOP/s. None: not supported."""
+    """Peak speed in TF32 in TFLOP/s. None: not supported."""
     bf16: Positive | None = None
-    """Peak in BF16, TFLOP/s. None: not supported."""
+    """Peak speed in BF16 in TFLOP/s. None: not supported."""
     fp8: Positive | None = None
-    """Peak in FP8, TFLOP/s. None: not supported."""
+    """Peak speed in FP8 in TFLOP/s. None: not supported."""
 
 
 @dataclass(frozen=True)

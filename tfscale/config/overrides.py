@@ -61,7 +61,7 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
         return Override(text, key, None, bool(adds), False) if value == "null" and may_be_none(hint) else literal
     try:
         override = hydra.parse_override(text)
-    except (HydraException, ValueError):  # ValueError: a number of 5,000 digits
+    except (HydraException, ValueError):  # ValueError: a number with too many digits
         if match and (key in groups or is_single(hint)):
             return literal  # the type check reports the problem
         return _unreadable(text, hydra) if "=" in text else _no_override(text, before)

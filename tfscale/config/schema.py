@@ -126,7 +126,7 @@ class GrowWhenPart:
 
 @dataclass(frozen=True)
 class SchedulePart:
-    """The chain of stages."""
+    """Schedule of the chain of stages."""
 
     name: str
     """Name of the schedule, used in the tracking store and in comparisons."""
@@ -145,7 +145,7 @@ class SchedulePart:
 
 @dataclass(frozen=True)
 class DataPart:
-    """The dataset and its tokenization."""
+    """Dataset, tokenizer and validation split."""
 
     source: str
     """Kind of source: wiki, docs, text, hub, shards, or one that an extension registers."""

@@ -12,7 +12,8 @@ from tfscale.faults import Fault, InvalidInput, UserFault
 from tfscale.growth.operator import GROWTHS
 
 ROUNDS = 4
-"""Number of rounds of replacing invalid values; a value can hide faults of its part until it is replaced."""
+"""Maximum number of rounds in which invalid values are replaced; an invalid value can hide other faults in one
+round."""
 
 _MUST = {
     "float": "must be a number",
@@ -61,7 +62,7 @@ def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
 
 
 @cache
-def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # a growth may be of any class registered so far
+def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # growth operators can be of any class registered so far
     return kind(Experiment)
 
 

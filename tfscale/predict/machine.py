@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GIGA = 1e9
 HOST_DEVICES = 8
-"""Maximum number of devices per host, an assumption."""
+"""Assumed maximum number of devices per host."""
 MANY = 10**6
 
 
@@ -64,7 +64,7 @@ def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
     are the devices named by `device=`, or unknown devices.
 
     Args:
-        timed: True to measure the peak of a CPU, which imports torch; False: None for the peak of a CPU.
+        timed: True to measure the peak of a CPU, which imports torch; False to set this peak to None.
 
     Raises:
         UserFault: the requested devices are missing.

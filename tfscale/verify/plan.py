@@ -148,6 +148,6 @@ def _strangers(plan: Plan) -> Check[None]:
 def _bytes(folder: Path) -> int:
     size = 0
     for file in folder.glob("*"):
-        with suppress(FileNotFoundError):  # removed by a live stage
+        with suppress(FileNotFoundError):  # removed by a running stage
             size += file.stat().st_size
     return size
