@@ -25,9 +25,8 @@ def test_a_former_key_on_the_command_line_is_accepted_with_a_note(capsys: pytest
     experiment = compose(["optim.schedule=wsd", "schedule.grow_when={rule: plateau, looks: 3}"])
     assert (experiment.optim.lr_schedule, experiment.schedule.grow_when.patience) == ("wsd", 3)
     assert capsys.readouterr().err.splitlines() == [
-        "note: optim.schedule is called optim.lr_schedule now; the old name works until version 0.3",
-        "note: schedule.grow_when.looks is called schedule.grow_when.patience now; the old name works until version "
-        "0.3",
+        "note: optim.schedule is now optim.lr_schedule; the old name is accepted until version 0.3",
+        "note: schedule.grow_when.looks is now schedule.grow_when.patience; the old name is accepted until version 0.3",
     ]
 
 
