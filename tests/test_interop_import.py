@@ -124,7 +124,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
         ("num_layers: 0", "num_layers=0: must be a whole number above 0"),
         ("num_layers: 2000000000", "layers have more"),
         ("qkv_slot_num: many", "qkv_slot_num='many'"),
-        ("num_attention_heads: 5", "n_head=5 does not divide d_model=64"),
+        ("num_attention_heads: 5", "n_head=5: must divide d_model=64"),
         ("norm: layernorm", "norm='layernorm': tfscale's model has 'layernorm_nonparam'"),
         ("pos_emb: learned", "pos_emb='learned': tfscale's model has 'rotary' or 'none'"),
         ("no_weight_tying: true", "no_weight_tying=True: tfscale's model has False"),

@@ -1,7 +1,7 @@
-"""Base class of optimizer settings and of the quantities that follow from them, and the registry of optimizers.
+"""Base class for optimizer settings and the registry of optimizers.
 
-`tfscale.optimizers.adamw` is the shipped optimizer. Planning and checking use these classes too, so torch is imported
-only where it is used.
+The package includes one optimizer, `tfscale.optimizers.adamw`. Planning and validation also use these classes, so torch
+is imported only where it is needed.
 """
 
 from abc import ABC, abstractmethod
@@ -24,12 +24,13 @@ DEFAULT = "adamw"
 
 @dataclass(frozen=True)
 class Slot:
-    """Tensor of the weight's shape that an optimizer keeps for each weight."""
+    """Optimizer state tensor of one weight, with the shape of the weight."""
 
     name: str
-    """Key of the slot in the torch optimizer's state and prefix of the tensor's name in a checkpoint."""
+    """Key of the slot in the torch optimizer's state, and prefix of the tensor's name in a checkpoint."""
     degree: int
-    """Power of the gradient that the slot averages, by which growth scales it: 1 for a first moment, 2 for a second."""
+    """Power of the gradient that the slot averages: 1 for a first moment, 2 for a second moment. Growth rescales the
+    slot by this power."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,46 +40,50 @@ class Optimizer(ABC):
     lr: Rate
     """Peak learning rate."""
     clip: NonNegative
-    """Maximum gradient norm; 0: no clipping."""
+    """Maximum gradient norm, or 0 to disable clipping."""
 
     name: ClassVar[str]
     """Name of the optimizer in `OPTIMIZERS`."""
     row_wise: ClassVar[bool] = False
-    """True if the update of a matrix row depends on no other row and is linear in the learning rate, apart from a decay
-    of lr * weight_decay. Growth can then give old and new rows separate learning rates."""
+    """True if the update of a matrix row does not depend on other rows and is linear in the learning rate, apart from a
+    weight decay of `lr * weight_decay`. Growth can then give old and new rows separate learning rates."""
     weight_wise: ClassVar[bool] = True
-    """True if the update of a weight depends on no other weight, so it can be done in the backward pass."""
+    """True if the update of a weight does not depend on other weights, so that weights can be updated during the
+    backward pass."""
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"]) -> Sequence["torch.optim.Optimizer"]:
-        """Return torch optimizers for these weights, each of which belongs to exactly one of them.
+        """Return torch optimizers for the given weights; each weight belongs to exactly one optimizer.
 
-        The learning rate of a parameter group may be a multiple of `lr`; the learning-rate schedule keeps the ratio.
+        The learning rate of a parameter group may be a multiple of `lr`; the learning-rate schedule preserves the
+        ratio.
 
         Args:
-            weights: all weights of a model or a single one, by name.
+            weights: all weights of a model, or a single weight, by name.
         """
 
     @abstractmethod
     def slots(self, name: str, dimensions: int) -> tuple[Slot, ...]:
-        """Return the slots of the weight with this name and number of dimensions."""
+        """Return the slots of a weight with the given name and number of dimensions."""
 
     @abstractmethod
     def bytes_per_weight(self, model: ModelConfig) -> float:
-        """Return the number of bytes in all slots per trainable parameter of a model."""
+        """Return the size of all slots in bytes per trainable parameter of a model."""
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the state of a weight after `step` updates, with zeros in the slots, which a checkpoint then fills."""
+        """Return the optimizer state of a weight after `step` updates, with zeros in the slots, to be filled from a
+        checkpoint."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}
 
     def new_row_correction(self, steps: int, updates: int, empty: Sequence[int]) -> float:
-        """Return the factor that gives rows added by growth the bias correction for their own age. Requires `row_wise`.
+        """Return the factor that corrects the update of rows added by growth for their own number of updates, which is
+        smaller than that of the optimizer. Requires `row_wise`.
 
         Args:
-            steps: number of updates of the new rows, including this one.
-            updates: number of updates that the optimizer has counted, including this one.
+            steps: number of updates of the new rows, including the current one.
+            updates: number of updates that the optimizer has counted, including the current one.
             empty: degrees of the slots that were empty when the new rows were added.
         """
         return 1.0
@@ -88,13 +93,13 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry("optim.name", {DEFAULT: "tfscal
 
 
 def to_dict(optimizer: Optimizer) -> dict[str, Any]:
-    """Return an optimizer as plain values for JSON, which `from_dict` reads back."""
+    """Return the settings of an optimizer as a dictionary for JSON, which `from_dict` converts back."""
     named = {} if optimizer.name == DEFAULT else {"name": optimizer.name}  # files and keys omit the name of AdamW
     return named | asdict(optimizer)
 
 
 def from_dict(values: Mapping[str, Any]) -> Optimizer:
-    """Return the optimizer that `to_dict` wrote.
+    """Return the optimizer described by a dictionary from `to_dict`.
 
     Raises:
         ValueError: the name is unknown.
@@ -108,8 +113,8 @@ def from_settings(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) 
     """Return an optimizer from a user's settings.
 
     Args:
-        shared: settings that several optimizers may have; those that this optimizer lacks are omitted.
-        own: further settings of this optimizer.
+        shared: settings common to several optimizers; settings that this optimizer does not have are ignored.
+        own: settings that only this optimizer has.
 
     Raises:
         ValueError: the name is unknown, or a setting is missing, unknown or of the wrong type.
@@ -118,7 +123,7 @@ def from_settings(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) 
     known = [each.name for each in fields(cls)]
     if unknown := own.keys() - set(known):
         rule = f"must be settings of optim.name={name}"
-        raise InvalidInput(Fault("optim.options", ", ".join(sorted(unknown)), rule, f"some of {', '.join(known)}"))
+        raise InvalidInput(Fault("optim.options", ", ".join(sorted(unknown)), rule, f"one of {', '.join(known)}"))
     try:
         optimizer = cls(**{key: value for key, value in shared.items() if key in known} | dict(own))
         check_fields(optimizer)
