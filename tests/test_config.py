@@ -92,7 +92,7 @@ def test_a_fault_names_key_value_and_mend(override: str, words: list[str]) -> No
 
 
 def test_a_growth_to_dead_tokens_is_refused_before_anything_runs() -> None:
-    assert "dead tokens" in faults("growth=exact", "growth.new_values=zero")[0]
+    assert "would never get a gradient" in faults("growth=exact", "growth.new_values=zero")[0]
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -1,4 +1,4 @@
-"""Growth of a stage, which makes the first checkpoint of a grown stage from the last checkpoint of its parent."""
+"""Growth of a stage, which writes the first checkpoint of a grown stage from the last checkpoint of its parent."""
 
 import shutil
 import time
@@ -23,17 +23,16 @@ from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
 VERIFICATION_TOKENS = 2048
-"""Number of validation tokens on which parent and child are compared."""
+"""Number of validation tokens on which the logits of parent and child are compared."""
 
 
 def grow_stage(stage_dir: Path) -> None:
-    """Write the stage's checkpoint at step 0, made from its parent's last checkpoint, and growth.json. For a stage with
-    imported weights, write its last checkpoint and import.json instead.
+    """Write the checkpoint at step 0 of a grown stage, made from the last checkpoint of its parent, and growth.json.
+    For a stage with imported weights, write its final checkpoint and import.json instead.
 
     Raises:
-        BrokenCheckpoint: the parent's checkpoint is damaged.
-        NotPreserved: a preserving recipe has changed the logits; the checkpoint is removed.
-        ValueError: the folder is not a grown stage, or its parent is not finished.
+        BrokenCheckpoint: the parent's checkpoint is damaged. NotPreserved: a function-preserving recipe has changed the
+        logits; the checkpoint is removed. ValueError: the folder is not a grown stage, or its parent is not finished.
     """
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
@@ -43,7 +42,7 @@ def grow_stage(stage_dir: Path) -> None:
                 take_over(stage_dir, spec)
         return
     if spec.parent_dir is None or spec.growth is None:
-        raise ValueError(f"{stage_dir}: must be the folder of a stage that grows from another one")
+        raise ValueError(f"{stage_dir}: must be the folder of a stage that grows from another stage")
     growth = _growth_of(spec, stage_dir)
     parent_dir = stage_dir / spec.parent_dir
     parent = parent_dir / CHECKPOINTS / read_result(parent_dir).checkpoint
@@ -62,8 +61,8 @@ def grow_stage(stage_dir: Path) -> None:
         if report["preserving"] and result.max_logit_difference > result.tolerance:
             shutil.rmtree(child)
             raise NotPreserved(
-                f"growth={growth.name} should leave the logits of {spec.parent} as they are, and moved them by up to "
-                f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); nothing was kept"
+                f"growth={growth.name} must preserve the logits of {spec.parent}, but changed them by up to "
+                f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); no checkpoint was kept"
             )
         write_growth(stage_dir, report)
 
@@ -77,7 +76,8 @@ def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
 
 
 def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int) -> Comparison:
-    """Grow a finished stage's checkpoint into the folder `to`, and return the comparison of both.
+    """Grow the checkpoint of a finished stage, write the result to the folder `to`, and return the comparison of both
+    checkpoints.
 
     Raises:
         ValueError: the stage is not finished, its checkpoint is damaged, or `to` cannot be written.
