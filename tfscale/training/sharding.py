@@ -1,4 +1,4 @@
-"""Models and tensors that are sharded over the ranks (FSDP2)."""
+"""Sharding of models and tensors over the ranks (FSDP2)."""
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,13 @@ from tfscale.training.world import Ranks, World
 
 
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
-    """Shard a module's weights. The weights of each block are gathered when the block runs, in bf16 if autocast would
-    cast them. The remaining weights, the tied embedding and the final norm, are gathered once per step, in float32 like
-    the computation between blocks.
+    """Shard the weights of a module. The weights of each block are gathered when the block runs, in bf16 if autocast
+    would cast them. The tied embedding and the final norm are gathered once per step, in float32 like the computation
+    between blocks.
 
     Args:
-        hybrid: True to shard within each host, so that each host has a copy of the model; False to shard over all
-            ranks.
+        hybrid: True to shard within each host, so that each host has a replica of the model, and False to shard over
+            all ranks.
     """
     if hybrid:
         shape, names = (world.size // world.local_size, world.local_size), ("replicate", "shard")
@@ -36,18 +36,18 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the whole tensor that `tensor` is a share of. This is a collective call."""
+    """Return the full tensor of a possibly sharded tensor. This is a collective call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor that is on this rank."""
+    """Return the part of a possibly sharded tensor that is stored on this rank."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def initialise_shares(model: LanguageModel, seed: int) -> None:
-    """Initialise every weight of a sharded model; each rank builds one whole tensor at a time."""
+    """Initialise all weights of a sharded model. Each rank builds one full tensor at a time."""
     from torch.distributed.tensor import distribute_tensor
 
     for name, parameter in model.named_parameters():
@@ -59,18 +59,18 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
 
 
 def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
-    """Return the part of a tensor that this rank writes into a checkpoint, or None if it writes nothing."""
+    """Return the part of a tensor that this rank writes to a checkpoint, or None if this rank writes nothing."""
     if not isinstance(tensor, DTensor):
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):
         if placement.is_replicate() and tensor.device_mesh.get_local_rank(dimension):
-            return None  # another copy of the model writes it
+            return None  # another replica of the model writes it
     mine = tensor.to_local()
     return Part(mine, (first_row(tensor), *(0 for _ in mine.shape[1:]))) if mine.numel() else None
 
 
 def first_row(tensor: Tensor) -> int:
-    """Return the index of this rank's first row in the whole tensor."""
+    """Return the index, in the full tensor, of the first row that is stored on this rank."""
     if not isinstance(tensor, DTensor):
         return 0
     first = 0
