@@ -91,7 +91,7 @@ def test_a_rolled_back_stage_remembers_the_batch_after_a_resume(small: list[str]
 @pytest.mark.parametrize("name", ["skip", "rollback"])
 def test_too_many_bad_steps_end_the_stage(small: list[str], name: str) -> None:
     stage = planned(policy(small, name, "launcher.non_finite_cap=2"))[0]
-    with pytest.raises(NonFinite, match=r"step 9: .*more than launcher\.non_finite_cap=2"):
+    with pytest.raises(NonFinite, match=r"step 9: .*exceeds launcher\.non_finite_cap=2"):
         spoil(trainer_of(stage), 3, 6, 9).run()
     assert non_finite(stage) == [3, 6, 9]
 

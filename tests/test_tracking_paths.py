@@ -157,9 +157,12 @@ def test_no_verb_shows_a_password(uri: str, small: list[str], capfd: pytest.Capt
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("postgresql+psycopg2://u:p@h/db", "needs the package psycopg2-binary; try pip install 'psycopg2-binary'"),
-        ("mysql+pymysql://u:p@h/db", "needs the package pymysql"),
-        ("mssql+pyodbc://u:p@h/db", "needs the package pyodbc"),
+        (
+            "postgresql+psycopg2://u:p@h/db",
+            "must have a driver, but psycopg2-binary is not installed; try pip install 'psycopg2-binary'",
+        ),
+        ("mysql+pymysql://u:p@h/db", "must have a driver, but pymysql is not installed"),
+        ("mssql+pyodbc://u:p@h/db", "must have a driver, but pyodbc is not installed"),
         ("mysql+nodriver://u:p@h/db", "nodriver"),
         ("postgresql://h:port/db", "tracking.uri='postgresql://h:port/db'"),
         ("oracle://h/db", "must be sqlite:///FILE"),

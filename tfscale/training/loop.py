@@ -192,8 +192,8 @@ class Trainer:
             self.state.reset()
         else:
             raise BrokenCheckpoint(
-                f"{self.stage_dir}: the stage starts from {self.spec.parent or self.spec.init_from}, but has no complete "
-                "checkpoint; `tfscale run` creates it again"
+                f"{self.stage_dir}: the stage starts from {self.spec.parent or self.spec.init_from}, but has no "
+                "complete checkpoint; `tfscale run` creates it again"
             )
         self.journal.started(self.state.counters, self.layout)
         past = [event for event in events.read_events(self.stage_dir) if event["event"] == "eval"]

@@ -88,7 +88,7 @@ def split_rows(sequences: int, world: Ranks) -> int:
     """
     if sequences % world.size:
         raise ValueError(
-            f"a batch of {sequences} sequences (optim.batch_tokens) cannot be divided evenly among {world.size} processes; "
-            f"use a number of processes that divides {sequences}"
+            f"a batch of {sequences} sequences (optim.batch_tokens) cannot be divided evenly among {world.size} "
+            f"processes; use a number of processes that divides {sequences}"
         )
     return sequences // world.size
