@@ -167,7 +167,7 @@ def test_seeds_are_bands_about_the_mean_curve(tmp_path: Path) -> None:
     figure = comparison_figure(read_arms(write_seeds(tmp_path)), "title")
     assert list(lines(figure)["progressive"].get_ydata()) == pytest.approx([8, 5], rel=1e-3)
     assert len(main_axes(figure).collections) == 4  # one a size of each arm
-    assert "Bands: 95% over seeds." in " ".join(figure.get_supxlabel().split())
+    assert "Bands: 95% intervals over seeds." in " ".join(figure.get_supxlabel().split())
     single = comparison_figure(read_arms(write_arms(tmp_path / "single")), "title")
     assert len(main_axes(single).collections) == 0
     assert "Bands" not in single.get_supxlabel()
@@ -175,7 +175,7 @@ def test_seeds_are_bands_about_the_mean_curve(tmp_path: Path) -> None:
 
 def test_each_growth_is_beside_the_curves_against_the_loss_before_it(tmp_path: Path) -> None:
     figure = comparison_figure(read_arms(write_arms(tmp_path)), "title")
-    (beside,) = [axes for axes in figure.axes if axes.get_xlabel() == "grown to"]
+    (beside,) = [axes for axes in figure.axes if axes.get_xlabel() == "size after growth"]
     heights = sorted({round(float(y), 6) for line in beside.lines for y in line.get_ydata()})
     assert heights == pytest.approx([math.log(5 / 8), 0, math.log(12 / 8)])
 
@@ -192,7 +192,7 @@ def test_published_points_say_whether_a_table_or_a_figure_was_read(tmp_path: Pat
         if line.get_label() == "published: Transformer from scratch, as plotted"
     }
     assert faces == {"#BBBBBB": 2}
-    assert "read from a table; grey: off a figure" in " ".join(figure.get_supxlabel().split())
+    assert "published perplexity from a table; grey: from a figure" in " ".join(figure.get_supxlabel().split())
 
 
 def test_published_points_without_a_cost_in_the_measure_are_not_drawn(tmp_path: Path) -> None:
