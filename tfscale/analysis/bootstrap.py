@@ -8,7 +8,7 @@ some start from the same weights. Runs with different seeds vary independently.
 To vary the seeds, a draw adds a random combination of the replicates' deviations, as whole curves, to the mean curve.
 Drawing three runs with replacement would give intervals that contain the true value far too rarely. With the weights of
 this multiplier bootstrap, the draws of any point of a curve follow Student's t distribution about the mean. This is
-exact for normal deviations and any number of seeds. If two runs use the same weights, it is also true of their
+exact for normal deviations and any number of seeds. If two runs use the same weights, this also applies to their
 difference.
 
 To vary the documents, a draw takes blocks of the final evaluation with replacement. The resulting change of a run's
@@ -69,8 +69,7 @@ class Curves:
     """Validation losses [curves, points] in nats per token."""
 
     def shifted(self, losses: Array | float) -> "Curves":
-        """Return the curves with `losses` added to all losses. It is one number, or one number per curve [curves,
-        1]."""
+        """Return the curves with all losses shifted by a number, or by one number per curve [curves, 1]."""
         return Curves(self.log_compute, self.losses + losses)
 
 

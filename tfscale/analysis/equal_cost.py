@@ -133,9 +133,8 @@ def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute |
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the logarithm of the ratio of the chain's cost to the arm's cost for each curve, at the perplexity that
-    both
-    reached: the arm's final perplexity or, if the chain did not reach that, the chain's best.
+    """Return the logarithm of the ratio of the chain's cost to the arm's cost for each curve. The costs are those at
+    the perplexity that both reached: the arm's final perplexity or, if the chain did not reach that, the chain's best.
 
     Returns:
         Logarithms [curves], which are negative if the chain's cost is lower, and a mask [curves] that is True if the

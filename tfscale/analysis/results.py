@@ -37,7 +37,7 @@ def results(table: Table) -> list[list[str]]:
 
 
 def costs(table: Table) -> list[list[str]]:
-    """Return the rows of the table of costs, whose header is that of `cost_header`."""
+    """Return the rows of the table of costs, whose header is returned by `cost_header`."""
     return [_cost_cells(row) for row in table.rows]
 
 

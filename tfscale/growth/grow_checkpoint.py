@@ -30,8 +30,9 @@ def grow_checkpoint(
         optimizer: optimizer of the child, whose slots are also grown.
 
     Raises:
-        BrokenCheckpoint: the parent cannot be read. ValueError: the growth operator cannot turn this parent into this
-        child. OSError: the child cannot be written; no partial folder is left behind.
+        BrokenCheckpoint: the parent cannot be read.
+        ValueError: the growth operator cannot turn this parent into this child.
+        OSError: the child cannot be written; no partial folder is left behind.
     """
     old_config, old = checkpoint.read_state(parent)
     try:

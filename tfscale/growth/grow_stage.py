@@ -31,8 +31,9 @@ def grow_stage(stage_dir: Path) -> None:
     For a stage with imported weights, write its final checkpoint and import.json instead.
 
     Raises:
-        BrokenCheckpoint: the parent's checkpoint is damaged. NotPreserved: a function-preserving recipe has changed the
-        logits; the checkpoint is removed. ValueError: the folder is not a grown stage, or its parent is not finished.
+        BrokenCheckpoint: the parent's checkpoint is damaged.
+        NotPreserved: a function-preserving recipe has changed the logits; the checkpoint is removed.
+        ValueError: the folder is not a grown stage, or its parent is not finished.
     """
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)

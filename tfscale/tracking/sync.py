@@ -53,8 +53,7 @@ class Session:
 
         Raises:
             TrackingError: the tracker cannot be reached or refuses the data. Some data may have been sent; the next
-            sync
-                sends the rest.
+                sync sends the rest.
         """
         try:
             with self._cursor.held():

@@ -56,8 +56,7 @@ class Sink(ABC):
         """
 
     def place(self, point: Point) -> Hashable:
-        """Return the place of a value, which identifies the value in its run together with the order of values in the
-        same place.
+        """Return the place of a value. The values of a run are identified by their place and their order in that place.
 
         Steps that are repeated after a resume have the same places as before. Repeated evaluations of a finished model
         have different places.
