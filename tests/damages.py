@@ -185,7 +185,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "done.json begins where its parent did not end": (
         lambda it: edit(it.child / "done.json", lambda end: end["before"].update(seconds=0.0)),
         "done.json",
-        "its parent",
+        "the parent",
     ),
     "done.json's seconds do not add up": (
         lambda it: edit(it.plan.chain.stages[-1].path / "done.json", slow_down),
@@ -197,8 +197,8 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
         "metrics.jsonl",
         "perplexity of the last evaluation",
     ),
-    "the parent's done.json is gone": (lambda it: (it.base / "done.json").unlink(), "done.json", "grows out of"),
-    "the parent is gone": (lambda it: shutil.rmtree(it.base), "stage.yaml", "grows out of"),
+    "the parent's done.json is gone": (lambda it: (it.base / "done.json").unlink(), "done.json", "grows from"),
+    "the parent is gone": (lambda it: shutil.rmtree(it.base), "stage.yaml", "grows from"),
     "the final checkpoint is gone": (lambda it: shutil.rmtree(final(it.child)), "step-000000000008", "missing"),
     "a checkpoint is cut short": (
         lambda it: weights(final(it.child)).write_bytes(weights(final(it.child)).read_bytes()[:-7]),

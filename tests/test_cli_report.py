@@ -174,7 +174,7 @@ def test_a_runs_folder_of_somebody_else_is_compared_and_reported_elsewhere(
     runs, out = tmp_path / "theirs", tmp_path / "out"
     shutil.copytree(plan.runs, runs, ignore=shutil.ignore_patterns("comparisons"))
     overrides = [f"runs={runs}" if text.startswith("runs=") else text for text in overrides]
-    told = r"theirs/comparisons.* cannot be written to: Permission denied; --out DIR"
+    told = r"theirs/comparisons.* cannot be written to: Permission denied; write to another folder with --out DIR"
     with without_permissions(runs):
         with pytest.raises(UserFault, match=told):
             compare(Common(overrides), "scratch")
