@@ -84,7 +84,7 @@ def test_a_finished_stage_writes_grows_and_shows_its_status(small: list[str], tm
     assert (tmp_path / "grown" / "manifest.json").exists()
     again = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *one)
     assert again.returncode == 2
-    assert "exists already" in again.stderr
+    assert "must not exist yet" in again.stderr
     shown = tfscale("status", *one)
     assert shown.stdout.count("done") == 4
 

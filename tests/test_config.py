@@ -57,7 +57,7 @@ def test_amounts_are_written_as_people_write_them() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("schedule=progresive_tiny", ["no such schedule", "did you mean progressive_tiny"]),
+        ("schedule=progresive_tiny", ["unknown schedule", "did you mean progressive_tiny"]),
         ("trian.lr=1", ["trian.lr=1: unknown key", "optim.lr"]),
         ("optim.lrr=1", ["optim.lrr=1: unknown key", "did you mean optim.lr"]),
         ("+optim.momentum=1", ["optim.momentum=1: unknown key"]),
@@ -67,8 +67,8 @@ def test_amounts_are_written_as_people_write_them() -> None:
         ("schedule.growth_tokens=many", ["schedule.growth_tokens=many", "15B"]),
         ("schedule.growth_tokens=1e400T", ["schedule.growth_tokens=1e400T", "at most 10^18"]),
         ("launcher.device=tpu", ["launcher.device=tpu", "'auto', 'cpu' or 'cuda'"]),
-        ("nonsense", ["'nonsense' is no override", "key=value"]),
-        ("optim.lr=1e-3,1e-4", ["must be one value"]),
+        ("nonsense", ["'nonsense' is not an override", "key=value"]),
+        ("optim.lr=1e-3,1e-4", ["must be a single value"]),
         ("~growth", ["deletions"]),
         ("model.n_head=3", ["model.n_head=3: must divide model.d_model"]),
         ("model.vocab_size=0", ["model.vocab_size=0: must be at least 1"]),
@@ -124,7 +124,7 @@ def test_an_unknown_key_in_a_file_of_ones_own_is_told(tmp_path: Path) -> None:
 def test_a_file_that_is_no_yaml_is_told(tmp_path: Path) -> None:
     (tmp_path / "optim").mkdir()
     (tmp_path / "optim" / "mine.yaml").write_text("lr: [1e-3\n")
-    with pytest.raises(UserFault, match="does not compose"):
+    with pytest.raises(UserFault, match="cannot be composed"):
         compose(["optim=mine"], config_dir=tmp_path)
 
 

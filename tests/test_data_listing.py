@@ -216,11 +216,11 @@ def test_preparing_prints_what_it_read_and_what_it_left_out(mixed: Path, tmp_pat
     assert [".jsonl", "2", f"{size:,}"] in cells
     assert [".jsonl.xz", "1", f"{(mixed / 'part-2.jsonl.xz').stat().st_size:,}"] in cells
     assert ["all", "3", f"{size + (mixed / 'part-2.jsonl.xz').stat().st_size:,}", "600"] in cells
-    assert "left out: 12" in shown
+    assert "skipped files: 12" in shown
     assert ["README.md", ".md", "is", "not", "read", "10"] in cells
     assert ["[bold]", "no", "extension", "10"] in cells
     assert [".hidden.jsonl", "hidden", "10"] in cells
-    assert "and 5 more (--json names them)" in shown
+    assert "and 5 more (listed by --json)" in shown
     assert prepare(mixed, tmp_path / "runs").splitlines()[1:4] == shown.splitlines()[1:4], "and says so again"
 
 

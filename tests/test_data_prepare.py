@@ -243,8 +243,8 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train-00000\.safetensors: split is heldout"):
         open_data(data.folder)
     for content, fault in (
-        ("{", "not JSON"),
-        ("[]", "not a JSON object"),
+        ("{", "is not valid JSON"),
+        ("[]", "is not a JSON object"),
         (whole.replace('"format": 1', '"format": 2'), "format 2"),
         (whole.replace('"split_seed"', '"seed"'), "damaged"),
     ):

@@ -350,7 +350,7 @@ def test_every_finished_stage_of_the_chain_is_measured_and_tracked(
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["--stride", "33"], "--stride 33: at most the context"),
+        (["--stride", "33"], "--stride 33: must be at most 32"),
         (["--text", "nowhere.txt"], "nowhere.txt"),
         (["--tasks", "hellaswag", "--task-path", "nowhere"], "--task-path nowhere"),
     ],

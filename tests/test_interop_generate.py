@@ -53,7 +53,7 @@ def test_a_text_beyond_the_context_says_what_the_model_saw(plan: Plan) -> None:
         plan.chain.stages[0].key, "the model", f"runs={plan.runs}", "--tokens", 200, "--temperature", 5
     )
     assert "note:" not in text
-    assert "sees 32 tokens at once; each time they were full, it went on from the last 16" in note
+    assert "32 tokens; each time the context was full, generation continued from its last 16" in note
 
 
 def test_every_finished_stage_of_the_chain_writes_side_by_side(plan: Plan, corpus: Path) -> None:

@@ -209,7 +209,7 @@ def test_an_imported_stage_grows_and_writes_and_says_what_it_cost(small: list[st
     with pytest.raises(UserFault, match="exists already"):
         tfscale(*official)
     grown = tfscale("grow", stage, "--qkv", "96", "--to", tmp_path / "grown", *small, "growth=exact")
-    assert "parameters by growth=exact" in grown
+    assert "parameters with growth=exact" in grown
     config, counters = checkpoint.read_state(tmp_path / "grown")
     assert isinstance(config, TokenFormerConfig)
     assert config.tokens == (96, 96, 384)
@@ -220,8 +220,8 @@ def test_an_imported_stage_grows_and_writes_and_says_what_it_cost(small: list[st
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["nowhere.bin"], "no such file"),
-        ([GOLDEN / "pytorch_model.bin"], "need --config CONFIG.yml"),
+        (["nowhere.bin"], "does not exist"),
+        ([GOLDEN / "pytorch_model.bin"], "add --config CONFIG.yml"),
         ([GOLDEN / "pytorch_model.bin", "--config", GOLDEN / "config.yml", "--tokens", "lots"], "--tokens lots"),
         ([GOLDEN / "pytorch_model.bin", "--config", GOLDEN / "config.yml", "--data", GOLDEN], "--data"),
         (

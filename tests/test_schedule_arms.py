@@ -156,10 +156,10 @@ def test_an_arm_has_a_learning_rate_of_its_own_if_it_is_given_one() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["baseline=[scratch,one_jmp]"], ["baseline=[scratch,one_jmp]: no such baseline; did you mean one_jump"]),
-        (["baseline=[]"], ["no such baseline"]),
-        (["baseline=scratch,one_jump"], ["must be one value", "try baseline=[scratch,one_jump]"]),
-        (["schedule=[progressive_tiny,progressive_1b4]"], ["no such schedule"]),
+        (["baseline=[scratch,one_jmp]"], ["baseline=[scratch,one_jmp]: unknown baseline; did you mean one_jump"]),
+        (["baseline=[]"], ["unknown baseline"]),
+        (["baseline=scratch,one_jump"], ["must be a single value", "try baseline=[scratch,one_jump]"]),
+        (["schedule=[progressive_tiny,progressive_1b4]"], ["unknown schedule"]),
         (["baseline=one_jump", "baseline.arms.one_jump.budget=stage_tokens"], ["=stage_tokens: must be left out"]),
         (["baseline=budgets", "baseline.arms.progressive_half.sizes=last"], ["sizes=last: must be left out"]),
         (["baseline=budgets", "baseline.arms.progressive_half.growth_tokens=0"], ["growth_tokens=0: must be a factor"]),

@@ -135,7 +135,7 @@ def test_a_login_node_that_dies_is_not_missed(
     again = tfscale(chain, tmp_path)
     output, _ = again.communicate()
     assert again.returncode == 0, output
-    assert f"job {job} is in the queue or runs" in output
+    assert f"job {job} is queued or running" in output
     assert job_of(base) == job
     assert starts(base)[1] > 0
     assert len(starts(base)) == 2
@@ -158,7 +158,7 @@ def test_ctrl_c_leaves_the_jobs_alone_and_a_cancelled_one_is_told_and_submitted_
     assert state_of(cluster, job) == "RUNNING"
     second = tfscale(chain, tmp_path)
     assert second.stdout is not None
-    assert any(f"job {job} is in the queue or runs" in line for line in iter(second.stdout.readline, ""))
+    assert any(f"job {job} is queued or running" in line for line in iter(second.stdout.readline, ""))
     subprocess.run(["scancel", job], check=True)
     output, _ = second.communicate()
     assert second.returncode == 1, output

@@ -92,11 +92,11 @@ def test_a_run_a_report_and_a_sync_work_in_a_folder_with_any_name(
     overrides = [*(text for text in small if not text.startswith("runs=")), "runs=runs", "tracking=mlflow"]
     said = CliRunner().invoke(app, ["run", *overrides], catch_exceptions=False)
     assert said.exit_code == 0, said.output
-    assert "tracking is behind" not in said.output
+    assert "tracking is not up to date" not in said.output
     assert metrics_in(here / "runs" / "mlflow.db") > 0
     report = CliRunner().invoke(app, ["report", *overrides, "--baseline", "trained_on"], catch_exceptions=False)
     assert report.exit_code == 0, report.output
-    assert "tracking is behind" not in report.output
+    assert "tracking is not up to date" not in report.output
     assert (experiment_of(make_plan(compose(overrides))).comparison / "report.html").is_file()
     export = CliRunner().invoke(app, ["export", "chain", *overrides, "--out", "ex?%2F"], catch_exceptions=False)
     assert export.exit_code == 0, export.output
