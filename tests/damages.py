@@ -155,7 +155,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "stage.yaml leads to no corpus": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec["run"].update(data_dir="../../nowhere")),
         "nowhere/manifest.json",
-        "Not a prepared corpus",
+        "not a prepared corpus",
     ),
     "done.json has another key": (
         lambda it: edit(it.child / "done.json", lambda end: end.update(key="0" * 12)),
@@ -314,11 +314,11 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
         "growth.json",
         "moved logits",
     ),
-    "the corpus is gone": (lambda it: shutil.rmtree(it.data), "manifest.json", "Not a prepared corpus"),
+    "the corpus is gone": (lambda it: shutil.rmtree(it.data), "manifest.json", "not a prepared corpus"),
     "the corpus is another": (
         lambda it: edit(it.data / "manifest.json", lambda manifest: manifest.update(fingerprint="0" * 16)),
         "corpus 0000000000000000",
-        "asked for is",
+        "is required",
     ),
     "a shard is cut short": (lambda it: shorten_shard(it.data), "train-00000.safetensors", "by its manifest"),
     "a shard has a flipped bit": (

@@ -282,7 +282,7 @@ def test_files_that_are_left_out_of_a_text_are_told(stage: Finished, tmp_path: P
     for name in ("a.txt", ".hidden.txt", "notes.md"):
         (tmp_path / "text" / name).write_text("the model grows")
     shown = tfscale("eval", stage.folder, "--text", tmp_path / "text")
-    assert f"warning: --text {tmp_path / 'text'}: 2 left out (1 hidden; 1 .md is not read)" in shown
+    assert f"warning: --text {tmp_path / 'text'}: 2 skipped (1 hidden; 1 unsupported format .md)" in shown
 
 
 @pytest.mark.parametrize(
@@ -295,11 +295,11 @@ def test_files_that_are_left_out_of_a_text_are_told(stage: Finished, tmp_path: P
         ("a.json", b"[]", "holds no text"),
         ("a.jsonl", b'{"text": ""}\n{"text": " "}\n', "holds no text"),
         ("a.txt.gz", PACK[".gz"](b""), "holds no text"),
-        ("a.txt.gz", b"", "empty; a whole .gz file is not"),
+        ("a.txt.gz", b"", "the file is empty"),
         ("a.jsonl", b'{"text": null}', "the value is null"),
-        ("a.txt", "text".encode("utf-16"), "text in UTF-16"),
+        ("a.txt", "text".encode("utf-16"), "the text is in UTF-16"),
         ("a.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9", "git lfs pull"),
-        ("a.md", b"text", ".md is not read"),
+        ("a.md", b"text", "unsupported format .md"),
     ],
 )  # fmt: skip
 def test_a_text_without_text_is_refused_before_any_other_is_recorded(

@@ -35,8 +35,8 @@ def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
     manifest = read_manifest(folder)
     if fingerprint not in (None, manifest.fingerprint):
         raise DataError(
-            f"{folder}: holds the corpus {manifest.fingerprint}, asked for is {fingerprint}. "
-            "Prepare that corpus, or point to its folder."
+            f"{folder}: the folder contains the corpus {manifest.fingerprint}, but {fingerprint} is required. "
+            "Prepare the required corpus, or set the path of its folder."
         )
     return PreparedData(
         folder,
@@ -73,7 +73,8 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
     for path, found, wanted in zip(files, digests, expected.values(), strict=True):
         if found != wanted:
             raise DataError(
-                f"{path}: not what was written (SHA-256 differs). Remove the folder and prepare the corpus again."
+                f"{path}: the file has changed since it was written (the SHA-256 differs). Remove the folder and "
+                "prepare the corpus again."
             )
     finding.keep(whole)
 
@@ -85,7 +86,7 @@ def _open_split(folder: Path, manifest: Manifest, name: str, split: SplitRecord)
     held = sum(map(len, shards))
     if not held or held != split.tokens:
         raise DataError(
-            f"{folder}: {name} shards hold {held:,} tokens, the manifest says {split.tokens:,}. "
+            f"{folder}: the {name} shards contain {held:,} tokens, but the manifest states {split.tokens:,}. "
             "Remove the folder and prepare the corpus again."
         )
     return Tokens(shards, manifest.tokenizer.vocab_size)

@@ -22,7 +22,7 @@ class Report:
 
 
 Progress = Callable[[Report], None]
-"""Type of a callback for reports, called when a phase begins or ends and at most a few times per second between."""
+"""Type of a callback that receives a report at the start and end of a phase, and a few times per second in between."""
 
 
 def silent(report: Report) -> None:

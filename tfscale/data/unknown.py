@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-FIX = "Take a tokenizer that knows the text (data.tokenizer=bpe knows every text), or raise data.max_unknown."
+FIX = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
 _SPARE_ID = 2**31
 """Token id that no vocabulary uses."""
 
@@ -32,7 +32,7 @@ class Unknown:
 def unknown_words(unknown: int, tokens: int) -> str:
     """Return a message that states the fraction of unknown tokens."""
     share = f"{unknown:,} of {tokens:,} tokens ({unknown / max(tokens, 1):.2%})"
-    return f"the tokenizer has no entry for {share}: that text is lost to the model"
+    return f"the tokenizer has no entry for {share}, so the model cannot learn this text"
 
 
 def _drops_characters(document: dict[str, Any]) -> bool:

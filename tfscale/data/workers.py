@@ -122,8 +122,8 @@ class _Pool:
                 watch(Counts(*self._counts.get_obj()))  # without the lock, which a killed process may hold
         except BrokenProcessPool as error:
             raise Unfinished(
-                "a process of the preparation was killed, perhaps because memory ran out. Run it again to go on from "
-                "there. Fewer processes need less memory: data.workers=..."
+                "A process of the preparation was killed, possibly because memory ran out. Run the command again to "
+                "resume. To use less memory, set fewer processes: data.workers=..."
             ) from error
         return [each.result() for each in results]
 
