@@ -140,7 +140,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "stage.yaml is half there": (
         lambda it: (it.child / "stage.yaml").write_text((it.child / "stage.yaml").read_text()[:99]),
         "stage.yaml",
-        "not a stage of this version",
+        "not a valid stage of this version",
     ),
     "stage.yaml leads to another parent": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(parent_dir=f"../{it.child.name}")),

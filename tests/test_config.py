@@ -77,7 +77,7 @@ def test_amounts_are_written_as_people_write_them() -> None:
         ("optim.batch_tokens=100", ["optim.batch_tokens=100", "must be a multiple of model.context"]),
         ("optim.lr=-1", ["optim.lr=-1: must be above 0; try 3e-4"]),
         ("data=text", ["data.path: must be set, because data.source=text requires"]),
-        ("schedule.stages.stage3.qkv=2", ["stage3.qkv=2", "no count may shrink"]),
+        ("schedule.stages.stage3.qkv=2", ["stage3.qkv=2", "no count may decrease"]),
         ("schedule.stages.stage2.tokens=1", ["stage2.tokens=1", "must be at least one batch"]),
         ("growth.new_values=random", []),
     ],

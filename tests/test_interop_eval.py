@@ -370,7 +370,7 @@ def test_a_damaged_record_is_not_overwritten(stage: Finished, tmp_path: Path) ->
     path = stage.folder / "evaluations.json"
     kept = path.read_bytes() if path.exists() else None
     path.write_text('{"format": 1, "evaluations": "lost"}')
-    with pytest.raises(UserFault, match="move it away"):
+    with pytest.raises(UserFault, match="the file is damaged"):
         tfscale("eval", stage.folder)
     assert "lost" in path.read_text()
     path.unlink()
