@@ -203,7 +203,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "a checkpoint is cut short": (
         lambda it: weights(final(it.child)).write_bytes(weights(final(it.child)).read_bytes()[:-7]),
         ".safetensors",
-        "were written",
+        "bytes instead of",
     ),
     "a checkpoint has a flipped bit": (lambda it: flip_bit(weights(final(it.child))), ".safetensors", "SHA-256"),
     "an older checkpoint has a flipped bit": (
@@ -219,7 +219,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "a file that nobody wrote lies in a checkpoint": (
         lambda it: save_file({"model/x": torch.ones(1)}, final(it.child) / "zz.safetensors"),
         "zz.safetensors",
-        "not in its manifest",
+        "not in the manifest",
     ),
     "a checkpoint holds another model": (
         lambda it: edit_state(final(it.child), lambda state: state["model"].update(context=64)),

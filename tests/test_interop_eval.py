@@ -288,13 +288,13 @@ def test_files_that_are_left_out_of_a_text_are_told(stage: Finished, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        ("a.txt", b"", "holds no text"),
-        ("a.txt", MARK, "holds no text"),
-        ("a.txt", b" \n\t", "holds no text"),
-        ("a.jsonl", b"", "holds no text"),
-        ("a.json", b"[]", "holds no text"),
-        ("a.jsonl", b'{"text": ""}\n{"text": " "}\n', "holds no text"),
-        ("a.txt.gz", PACK[".gz"](b""), "holds no text"),
+        ("a.txt", b"", "contains no text"),
+        ("a.txt", MARK, "contains no text"),
+        ("a.txt", b" \n\t", "contains no text"),
+        ("a.jsonl", b"", "contains no text"),
+        ("a.json", b"[]", "contains no text"),
+        ("a.jsonl", b'{"text": ""}\n{"text": " "}\n', "contains no text"),
+        ("a.txt.gz", PACK[".gz"](b""), "contains no text"),
         ("a.txt.gz", b"", "the file is empty"),
         ("a.jsonl", b'{"text": null}', "the value is null"),
         ("a.txt", "text".encode("utf-16"), "the text is in UTF-16"),
@@ -362,7 +362,7 @@ def test_a_users_fault_is_told(stage: Finished, arguments: list[str], fault: str
 
 def test_a_task_without_its_data_is_the_users_to_mend(model: LanguageModel, tokenizer: Tokenizer, tasks: Path) -> None:
     (tasks / "hellaswag.jsonl").unlink()
-    with pytest.raises(UserFault, match="the harness cannot load them"):
+    with pytest.raises(UserFault, match="the harness cannot load the tasks"):
         run_tasks(model, tokenizer, ["hellaswag"], tasks, limit=None)
 
 

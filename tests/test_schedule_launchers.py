@@ -81,7 +81,7 @@ def test_ranks_that_would_share_a_device_are_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     part = LauncherPart(kind="torchrun", processes=2, parallel=2)
     assert visible_devices(part) == ("4", "6")
-    assert "need 4 CUDA devices, and 2 are visible" in missing_devices(part)[0]
+    assert "need 4 CUDA devices and 2 are visible" in missing_devices(part)[0]
     assert visible_devices(LauncherPart(device="cpu")) == ()
 
 
