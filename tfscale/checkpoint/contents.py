@@ -29,7 +29,8 @@ class Counters:
     step: int = 0
     """Number of optimizer steps of this stage."""
     optimizer_step: int = 0
-    """Number of updates for the bias correction of the optimizer. A growth that keeps the optimizer state keeps it."""
+    """Number of updates for the bias correction of the optimizer. It includes updates of the parent if growth keeps the
+    optimizer state."""
     before: Totals = NOTHING
     """Cost of the lineage when this stage began."""
     totals: Totals = NOTHING

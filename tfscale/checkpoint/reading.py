@@ -51,7 +51,7 @@ def read_state(folder: Path) -> tuple[ModelConfig, Counters]:
     """Return the config of the model and the counters in a checkpoint.
 
     Raises:
-        BrokenCheckpoint: state.json is missing, damaged or in another format.
+        BrokenCheckpoint: state.json is missing, damaged or in a different format.
     """
     path = folder / STATE_FILE
     state = read_json(path)
@@ -91,7 +91,7 @@ def read(folder: Path, into: Mapping[str, Tensor]) -> None:
     """Fill the given tensors from a checkpoint by name. Use `Stored` to read a checkpoint more than once.
 
     Raises:
-        BrokenCheckpoint: a tensor is missing or has another shape.
+        BrokenCheckpoint: a tensor is missing or has a different shape.
     """
     from tfscale.checkpoint.stored import Stored
 

@@ -58,7 +58,7 @@ class Stored:
         """Fill the given tensors by name. A sharded tensor receives the share of this rank.
 
         Raises:
-            BrokenCheckpoint: a tensor is missing or has another shape.
+            BrokenCheckpoint: a tensor is missing or has a different shape.
         """
         try:
             with _one_process():

@@ -28,7 +28,7 @@ _MAGIC: dict[Compression, re.Pattern[bytes]] = {
 
 
 def compression_of(file: Path) -> Compression | None:
-    """Return the compression format of a file's content, whatever its name, or None if it is not compressed.
+    """Return the compression format of a file's content, regardless of the name, or None if it is not compressed.
 
     Raises:
         DataError: the name says that the file is compressed, but the content is not.

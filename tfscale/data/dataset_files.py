@@ -81,7 +81,7 @@ def _of_config(names: Sequence[str], config: Mapping[str, Any], dataset: str, sp
 
 
 def _splits(files: Any) -> dict[str, list[str]]:
-    """Return the file patterns of each split from `data_files` in any of its documented forms."""
+    """Return the file patterns of each split from `data_files` in any documented form."""
     if isinstance(files, dict):
         return {str(split): _texts(paths) for split, paths in files.items()}
     entries = files if isinstance(files, list) else [files]

@@ -1,5 +1,4 @@
-"""Detection of duplicate documents. The digests of a corpus are compared one range at a time, so that not all of them
-have to fit in memory."""
+"""Detection of duplicate documents. The digests of a corpus are compared one range at a time to limit memory use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

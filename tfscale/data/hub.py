@@ -68,7 +68,7 @@ def missing_tokenizer(name: str, path: str | None) -> str:
 
 
 def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress) -> None:
-    """Copy a tokenizer.json from the cache of the Hub, or download it, unless that was done before.
+    """Copy a tokenizer.json from the cache of the Hub, or download it, unless a copy exists already.
 
     Raises:
         DataError: the Hub cannot be reached. The message explains how to copy the file manually.
@@ -95,7 +95,7 @@ def shown(path: str | None) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a name in a form that is valid in a file name."""
+    """Return a name in which characters that may be invalid in file names are replaced."""
     return re.sub(r"[^\w.-]", "--", name)
 
 

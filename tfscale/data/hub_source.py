@@ -115,7 +115,7 @@ class HubSource(Source):
         """Divide the documents into parts.
 
         Raises:
-            DataError: files have been removed from the cache or have another size.
+            DataError: files have been removed from the cache or have a different size.
         """
         paths = []
         for file in self.files:

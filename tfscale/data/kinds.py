@@ -43,7 +43,7 @@ def why_hidden(name: str) -> str | None:
 
 
 def why_other(name: str) -> str:
-    """Return the reason why a file of no supported kind is not read."""
+    """Return the reason why a file of an unsupported kind is not read."""
     path = PurePath(name.lower())
     if path.name in METADATA:
         return "metadata of a dataset"

@@ -1,4 +1,4 @@
-"""Content of manifest.json, which describes a prepared corpus and how it was made."""
+"""Content of manifest.json, which describes a prepared corpus and how the corpus was created."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from tfscale.files import read_object
 from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
-"""Version of the format, which is part of every fingerprint and increases when the same text gives other tokens."""
+"""Version of the format, which is part of every fingerprint and increases when the same text gives different tokens."""
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -53,7 +53,7 @@ class TokenizerRecord:
     end_of_text_id: int
     sha256: str
     library: str
-    """Version of the tokenizers library that trained or applied it."""
+    """Version of the tokenizers library that trained or applied the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a prepared folder.
 
     Raises:
-        DataError: the folder is not a prepared corpus, has another format, or its manifest is damaged.
+        DataError: the folder is not a prepared corpus, has a different format, or its manifest is damaged.
     """
     path = folder / MANIFEST_FILE
     try:

@@ -56,7 +56,7 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
     contains the tokens twice and about 60 bytes per document.
 
     Args:
-        workers: number of processes; 0 is one per core.
+        workers: number of processes; 0: one per core.
 
     Raises:
         DataError: something is missing, the text is faulty, or the corpus is too small for its split or tokenizer.

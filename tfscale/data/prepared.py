@@ -30,7 +30,7 @@ def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
     """Open a prepared corpus. Tokens stay on disk until they are read.
 
     Raises:
-        DataError: the folder is not a prepared corpus, is damaged, or has another fingerprint.
+        DataError: the folder is not a prepared corpus, is damaged, or has a different fingerprint.
     """
     manifest = read_manifest(folder)
     if fingerprint not in (None, manifest.fingerprint):
@@ -54,7 +54,7 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
             and modification time stay the same.
 
     Raises:
-        DataError: a file cannot be read or differs from what was written.
+        DataError: a file cannot be read or has changed since it was written.
     """
     manifest = data.manifest
     shards = {shard.file: shard.sha256 for split in (manifest.train, manifest.heldout) for shard in split.shards}

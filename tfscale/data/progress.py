@@ -12,9 +12,9 @@ class Report:
     done: int = 0
     """Number of bytes that have been processed."""
     total: int = 0
-    """Approximate number of bytes in the whole phase. 0 if unknown."""
+    """Approximate number of bytes in the whole phase, or 0 if unknown."""
     found: int = 0
-    """Number of bytes of `done` that an earlier attempt had processed. Ignore them when computing the speed."""
+    """Number of bytes of `done` that an earlier attempt had processed. These bytes do not count for the speed."""
     documents: int = 0
     """Number of documents that this attempt has processed."""
     tokens: int = 0

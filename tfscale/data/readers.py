@@ -80,7 +80,7 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
     uncompressed JSON lines and Parquet can be cut.
 
     Raises:
-        DataError: a Parquet file is damaged, or a file is not compressed although its name indicates it.
+        DataError: a Parquet file is damaged, or a file is not compressed although its name indicates compression.
     """
     parts: list[TextPart] = []
     spans: list[Span] = []

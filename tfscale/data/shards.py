@@ -52,7 +52,7 @@ def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArra
     """Return the tokens of a shard as a read-only memory map.
 
     Raises:
-        DataError: the file is missing, is not a token shard, is truncated, or has another label or token type.
+        DataError: the file is missing, is not a token shard, is truncated, or has a different label or token type.
     """
     try:
         with path.open("rb") as file:

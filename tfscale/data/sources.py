@@ -39,7 +39,7 @@ class Source(ABC):
     """Base class of text sources. The setting `data.source` names a subclass, which uses the other settings."""
 
     tokenized: ClassVar[bool] = False
-    """True if the text is already tokenized and has its own tokenizer."""
+    """True if the text is already tokenized, so that the source includes a tokenizer."""
 
     @classmethod
     def check(cls, spec: "CorpusSpec") -> Iterable[Fault | str]:
@@ -146,7 +146,7 @@ class CorpusSpec:
         faults: list[Fault | str] = list(source.check(self))
         if source.tokenized and self.tokenizer:
             faults.append(
-                Fault("tokenizer", None, f"must not be set with data.source={self.source}, which has a tokenizer")
+                Fault("tokenizer", None, f"must not be set with data.source={self.source}, which is already tokenized")
             )
         if not source.tokenized and not self.tokenizer:
             faults.append(Fault("tokenizer", None, f"must be set, because data.source={self.source} is text"))
@@ -164,7 +164,7 @@ def needed(spec: CorpusSpec, name: str, what: str, example: str) -> Iterator[Fau
 
 
 def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
-    """Yield a fault for each of the named settings that is set, because the source does not have it."""
+    """Yield a fault for each of the named settings that is set, because the source does not use these settings."""
     users = {"path": "data.source=text", "dataset": "data.source=hub", "options": "another data.source"}
     for name in names:
         if value := getattr(spec, name):
@@ -204,7 +204,7 @@ def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
 
 
 def local_path(spec: CorpusSpec) -> Path:
-    """Return the path of a corpus that has been checked to have one."""
+    """Return the path of a corpus whose settings have been checked."""
     assert spec.path is not None
     return Path(spec.path)
 
@@ -254,10 +254,11 @@ def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
 
 
 def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
-    """Return the vocabulary size of a tokenizer, also before the corpus is prepared. A model may have more embeddings.
+    """Return the vocabulary size of the tokenizer of a corpus, which need not be prepared. A model may have a larger
+    vocabulary.
 
     Raises:
-        DataError: the tokenizer's file or the prepared folder is missing.
+        DataError: the file of the tokenizer or the prepared folder is missing.
     """
     if spec.tokenizer is None:
         return read_manifest(local_path(spec)).tokenizer.vocab_size

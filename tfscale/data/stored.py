@@ -1,4 +1,4 @@
-"""Access to stored corpora: their folders, and a source that reads the tokens of a prepared corpus."""
+"""Folders of stored corpora, and a source that reads the tokens of a prepared corpus."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

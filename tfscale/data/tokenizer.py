@@ -25,8 +25,8 @@ PIECE_CHARACTERS = 1 << 16
 """Length in characters above which documents are cut, because the library needs about 200 bytes of memory per
 character. A piece is up to twice as long if no word ends earlier."""
 LONGEST_WORD = 1000
-"""Length in characters above which words are cut for training, because its time grows with the square of the length of
-a word."""
+"""Length in characters above which words are cut for training, because the training time grows with the square of the
+length of a word."""
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)")
 
@@ -177,8 +177,8 @@ class Tokenizer:
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def count_unknown(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> int:
-        """Return the number of unknown tokens in `rows`, the tokens of `texts`, or, for a tokenizer that drops
-        characters it has no entry for, the number of these characters.
+        """Return the number of unknown tokens in `rows`, which are the tokens of `texts`. For a tokenizer that drops
+        unknown characters, return the number of dropped characters.
 
         Raises:
             DataError: the tokenizer has no tokens for a text.
@@ -187,7 +187,7 @@ class Tokenizer:
             return self._unknown.count(texts, rows)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens. Special tokens are omitted, and incomplete characters become U+FFFD.
+        """Return the decoded text of tokens. Special tokens are omitted, and incomplete characters become U+FFFD.
 
         Raises:
             DataError: the tokenizer's decoder is faulty.

@@ -48,7 +48,7 @@ class WikiSource(Source):
         """Return the SHA-256 of the text.
 
         Raises:
-            DataError: the package is missing or contains another text.
+            DataError: the package is missing or contains a different text.
         """
         self._read()
         return {"source": "wiki", "sha256": self.sha256}
@@ -66,7 +66,7 @@ class WikiSource(Source):
         """Yield the introductions.
 
         Raises:
-            DataError: the package is missing or contains another text.
+            DataError: the package is missing or contains a different text.
         """
         articles = json.loads(self._read())
         for title in sorted(articles):

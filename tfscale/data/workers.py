@@ -1,6 +1,6 @@
-"""Pool of processes that work on the parts of a corpus and count what they have processed.
+"""Pool of processes that work on the parts of a corpus and report the processed amounts.
 
-The processes always end with their parent process, because they watch a pipe whose other end the parent holds.
+The processes always end with their parent process, because they watch a pipe that the parent keeps open.
 """
 
 import os

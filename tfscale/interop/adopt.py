@@ -125,9 +125,8 @@ def _check_tokenizer(content: bytes, model: ModelConfig) -> None:
     with user_faults():
         entries = Tokenizer(content, "--tokenizer").vocab_size
     if entries > model.vocab_size:
-        raise UserFault(
-            [f"--tokenizer: must have at most {model.vocab_size} entries, the vocabulary of the model, not {entries}"]
-        )
+        rule = f"must have at most {model.vocab_size} entries, the vocabulary size of the model, but has {entries}"
+        raise UserFault([f"--tokenizer: {rule}"])
 
 
 def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor]) -> str:

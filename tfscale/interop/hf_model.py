@@ -165,7 +165,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize the parameters that a module holds directly."""
+        """Initialize the parameters of a module, without those of submodules."""
         places = [name for name, each in self.model.named_modules() if each is module]
         for place in places:
             for name, parameter in module.named_parameters(prefix=place, recurse=False):

@@ -24,7 +24,8 @@ class HeldPast:
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
     ) -> None:
-        """
+        """Prepare the mask of the new tokens.
+
         Args:
             layers: number of blocks of the model.
             tokens: new tokens [batch, time].

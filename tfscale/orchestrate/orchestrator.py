@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class View(Protocol):
-    """An observer of a run."""
+    """Interface of an observer of a run."""
 
     def started(self, stage: Stage, phase: Phase) -> None:
         """Handle the start of a process for the stage."""

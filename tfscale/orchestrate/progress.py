@@ -179,7 +179,7 @@ def _stage_seconds(look: Progress, speeds: Sequence[tuple[str, int, float]]) -> 
 
 @dataclass(frozen=True)
 class Overview:
-    """The progress of a whole plan and the time left."""
+    """The progress and the remaining time of a whole plan."""
 
     worked: float
     """Model FLOPs that have been spent."""

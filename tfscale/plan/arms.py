@@ -10,7 +10,7 @@ from tfscale.stage.folder import Stage
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to reach the sizes of a schedule."""
+    """A list of stages that reach the sizes of a schedule in one way, such as by growth or from scratch."""
 
     name: str
     """Name of the arm, such as `progressive` or `transformer_scratch`."""

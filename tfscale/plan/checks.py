@@ -117,7 +117,8 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
-    """Return a fault if this number of ranks cannot share a batch evenly, with the nearest numbers that can."""
+    """Return a list with a fault if this number of ranks cannot share a batch evenly. The fault suggests the nearest
+    suitable numbers."""
     sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
     if ranks < 2 or sequences % ranks == 0:
         return []

@@ -61,7 +61,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
     known = manifest.tokenizer.vocab_size if manifest else rows if missing else vocab_size(spec, root)
     assert known is not None
     if rows is not None and rows < known:
-        raise UserFault([Fault("model.vocab_size", rows, f"must be at least {known}, the vocabulary of the tokenizer")])
+        rule = f"must be at least {known}, the vocabulary size of the tokenizer"
+        raise UserFault([Fault("model.vocab_size", rows, rule)])
     folder = f"../../data/{key}" if spec.tokenizer else str(spec.path)
     return Corpus(spec, key, rows or known, folder, missing, prepared=manifest is not None)
 

@@ -32,7 +32,7 @@ class Recorded:
 
 
 def experiment_of(plan: Plan) -> Recorded:
-    """Return a plan's arms as an experiment."""
+    """Return the arms of a plan as an experiment to record."""
     arms = tuple(replicate for arm in plan.arms for replicate in arm.by_seed())
     return Recorded(plan.experiment.schedule.name, arms, comparison_folder(plan))
 
@@ -44,7 +44,7 @@ def comparison_folder(plan: Plan) -> Path:
 
 
 def record(plan: Plan) -> None:
-    """Record a plan's arms, in addition to those that were planned earlier with the same chain."""
+    """Record the arms of a plan, in addition to arms that were planned earlier with the same chain."""
     planned = experiment_of(plan)
     path = plan.runs / "experiments" / f"{planned.comparison.name}.json"
     new = {_identity(arm) for arm in planned.arms}

@@ -1,7 +1,7 @@
-"""evaluations.json: later measurements of a finished stage's model, together with its training cost.
+"""evaluations.json: measurements of the model of a finished stage, together with the training cost of the model.
 
     {"format": 1, "totals": {"tokens": ..., "flops": ..., ...}, "evaluations": [
-        {"kind": "text", "name": "heldout" or a file's, "sha256": ..., "time": ..., "loss": ..., "perplexity": ...,
+        {"kind": "text", "name": "heldout" or a file, "sha256": ..., "time": ..., "loss": ..., "perplexity": ...,
          "bits_per_byte": ..., "tokens": ..., "bytes": ..., "context": ..., "stride": ...},
         {"kind": "task", "name": ..., "version": ..., "time": ..., "shots": 0, "samples": ..., "harness": ...,
          "metrics": {"acc": ..., "acc_stderr": ...}}]}

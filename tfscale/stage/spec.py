@@ -73,7 +73,7 @@ class RateSpec:
     new: float
     """Factor of the learning rate of new rows."""
     per_row_bias: bool
-    """True if the bias correction of AdamW counts the steps of new rows from the growth of the model."""
+    """True if the bias correction of AdamW counts the steps of new rows from the growth onwards."""
     new_second_moment: bool
     """True if the bias correction of new rows also applies to the second moment, which starts at 0 for new rows."""
 

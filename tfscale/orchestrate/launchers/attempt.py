@@ -1,4 +1,4 @@
-"""The interface between the orchestrator and its launchers."""
+"""The interface between the orchestrator and the launchers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Ending:
 
 
 class Attempt(Protocol):
-    """An attempt to run a stage."""
+    """Interface of an attempt to run a stage."""
 
     @property
     def phase(self) -> Phase:
@@ -51,7 +51,7 @@ class Attempt(Protocol):
 
 
 class Launcher(Protocol):
-    """A way to run stages."""
+    """Interface of a launcher, which runs stages."""
 
     places: int
     """Number of stages that may run at the same time."""

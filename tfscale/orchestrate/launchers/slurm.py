@@ -51,7 +51,7 @@ class Slurm:
         """Submit a job for each stage.
 
         Raises:
-            LaunchFailed: sbatch refused the jobs.
+            LaunchFailed: sbatch rejected the jobs.
         """
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -142,7 +142,7 @@ class JobAttempt:
         return Ending("refused" if state.startswith("CANCELLED by") else "died", how)
 
     def is_running(self) -> bool:
-        """Return True if the job runs on its nodes."""
+        """Return True if the job is running, not waiting in the queue."""
         return self.queue.state(self.job) == "RUNNING"
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Code that runs in each task of a Slurm job, one per process of the stage, and handles the signals before its end."""
+"""Code that runs in each task of a Slurm job, with one task per process of a stage, and handles signals of Slurm."""
 
 import signal
 import sys
