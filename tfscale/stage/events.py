@@ -7,8 +7,8 @@ Each line is one event:
                                      training begins or resumes at this step; `pid` is the leading process, and the
                                      last fields are the layout, chosen where a setting is auto (`tfscale.stage.layout`)
     {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
-     "peak_memory": ..., + totals}   peak memory of the leading process in bytes: allocated on the device, or resident on
-                                     the CPU
+     "peak_memory": ..., + totals}   peak memory of the leading process in bytes: allocated on the device, or
+                                     resident on the CPU
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
      "heldout_tokens": ..., + totals}
     {"event": "ending", "step": ..., "ends_at": ...}
