@@ -134,7 +134,7 @@ def test_a_mark_of_another_encoding_is_told_with_the_command_that_converts(
     file: str, content: bytes, name: str, tmp_path: Path
 ) -> None:
     (tmp_path / file).write_bytes(PACK[Path(file).suffix](content) if Path(file).suffix in PACK else content)
-    with pytest.raises(DataError, match=rf"{file}: text in {name}. Convert it to UTF-8: iconv -f {name} -t UTF-8"):
+    with pytest.raises(DataError, match=rf"{file}: the text is in {name}\. Convert it to UTF-8: iconv -f {name}"):
         read_texts(tmp_path)
 
 

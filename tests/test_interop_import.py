@@ -122,7 +122,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     ("line", "fault"),
     [
         ("num_layers: 0", "num_layers=0: must be a whole number above 0"),
-        ("num_layers: 2000000000", "layers have more"),
+        ("num_layers: 2000000000", "layers of the config have more"),
         ("qkv_slot_num: many", "qkv_slot_num='many'"),
         ("num_attention_heads: 5", "n_head=5 does not divide d_model=64"),
         ("norm: layernorm", "norm='layernorm': must be 'layernorm_nonparam'"),
