@@ -139,7 +139,7 @@ def test_a_comparison_that_fails_leaves_the_old_one_alone(tmp_path: Path) -> Non
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "figure.png").write_text("old")
     (arms[0].stages[0].path / "done.json").write_text("{")
-    with pytest.raises(ValueError, match="not the end of a stage"):
+    with pytest.raises(ValueError, match="the file is not a valid result"):
         write(arms, tmp_path / "out", "new")
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"figure.png": "old"}
 

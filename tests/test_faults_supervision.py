@@ -66,7 +66,7 @@ def test_a_trainer_that_is_killed_is_started_again(small: list[str]) -> None:
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "SIGKILL" in output
-    assert "Trying again in 2 s from its checkpoint" in output
+    assert "Retrying in 2 s from the last checkpoint" in output
     assert is_done(stage)
 
 
@@ -156,7 +156,7 @@ def test_a_rank_that_is_killed_is_recovered_with_the_numbers_of_an_undisturbed_r
     other.kill()
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert "Trying again in 2 s from its checkpoint" in output
+    assert "Retrying in 2 s from the last checkpoint" in output
     assert [event["step"] > 0 for event in read_events(stage.path) if event["event"] == "start"] == [False, True]
     assert same(outcome(stage), outcome(undisturbed))
 

@@ -156,7 +156,7 @@ def test_a_full_disk_is_told_with_what_is_needed_and_free(small: list[str], tmp_
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
     try:
-        with pytest.raises(OSError, match=r"needs 0\.\d MB, and .* has 0\.\d MB free.*free some space"):
+        with pytest.raises(OSError, match=r"needs 0\.\d MB, but .* has only 0\.\d MB of free space.*Free some space"):
             train(stage)
         subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
         assert train(stage)

@@ -154,7 +154,7 @@ def test_ctrl_c_leaves_the_jobs_alone_and_a_cancelled_one_is_told_and_submitted_
     output, _ = first.communicate()
     job = job_of(base)
     assert first.returncode == PREEMPTED
-    assert f"`scancel {job}` ends them" in output
+    assert f"`scancel {job}` to end them" in output
     assert state_of(cluster, job) == "RUNNING"
     second = tfscale(chain, tmp_path)
     assert second.stdout is not None
@@ -162,7 +162,7 @@ def test_ctrl_c_leaves_the_jobs_alone_and_a_cancelled_one_is_told_and_submitted_
     subprocess.run(["scancel", job], check=True)
     output, _ = second.communicate()
     assert second.returncode == 1, output
-    assert f"job {job} ended as CANCELLED by 1000" in output
+    assert f"job {job} ended with state CANCELLED by 1000" in output
     assert read_events(base.path)[-1]["reason"] == "preempted", "it has saved"
     third = tfscale(chain, tmp_path)
     wait_for(lambda: job_of(base) != job and len(starts(base)) == 2)
@@ -179,7 +179,7 @@ def test_a_task_that_is_killed_is_submitted_again(chain: list[str], tmp_path: Pa
     os.kill(next(event["pid"] for event in read_events(base.path) if event["event"] == "start"), signal.SIGKILL)
     output, _ = run.communicate()
     assert run.returncode == 0, output
-    assert f"job {first} ended as FAILED" in output
+    assert f"job {first} ended with state FAILED" in output
     assert job_of(base) != first
 
 
@@ -213,5 +213,5 @@ def test_a_machine_without_slurm_is_told_so_before_anything_is_written(chain: li
     told = tfscale([*chain, *JOBS], tmp_path)
     output, _ = told.communicate()
     assert told.returncode == 2
-    assert "sbatch, srun, squeue, scontrol, scancel not found; run this on a login node" in output
+    assert "requires the commands sbatch, srun, squeue, scontrol, scancel; try a login node" in output
     assert not (tmp_path / "runs").exists()

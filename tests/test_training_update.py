@@ -111,7 +111,7 @@ def test_what_it_cannot_do_is_refused(small: list[str]) -> None:
     trainer_of(stage)
     for refused, message in (
         (with_run(stage, clip=1.0), r"optim\.clip=1\.0: must be 0 with launcher\.update=in_backward"),
-        (with_run(stage, micro_batch=2), r"launcher\.micro_batch=2: must be auto with .* takes all 4 sequences"),
+        (with_run(stage, micro_batch=2), r"launcher\.micro_batch=2: must be auto with .* processes all 4 sequences"),
         (with_run(stage, non_finite="skip"), r"launcher\.non_finite=skip: must be raise or rollback"),
     ):
         with pytest.raises(ValueError, match=message):
