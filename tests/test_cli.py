@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stages import planned, train
 
 from tfscale.cli.errors import in_words
 from tfscale.cli.main import app
@@ -82,9 +83,9 @@ def test_plan_prints_the_papers_sizes_and_writes_nothing(tmp_path: Path) -> None
 
 
 def test_a_finished_stage_writes_grows_and_shows_its_status(short: list[str], tmp_path: Path) -> None:
-    one = short
-    assert tfscale("run", *one).returncode == 0
-    plan = make_plan(compose(one))
+    for stage in planned(short):
+        assert train(stage)
+    plan = make_plan(compose(short))
     stage = plan.chain.stages[0]
     first = tfscale("generate", stage.key, "the model", f"runs={plan.runs}", "--tokens", "40", "--seed", "3")
     assert first.returncode == 0, first.stderr
@@ -93,13 +94,13 @@ def test_a_finished_stage_writes_grows_and_shows_its_status(short: list[str], tm
         first.stdout
         == tfscale("generate", stage.key, "the model", f"runs={plan.runs}", "--tokens", "40", "--seed", "3").stdout
     )
-    grown = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *one, "growth=exact")
+    grown = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *short, "growth=exact")
     assert grown.returncode == 0, grown.stderr
     assert (tmp_path / "grown" / "manifest.json").exists()
-    again = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *one)
+    again = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *short)
     assert again.returncode == 2
     assert "exists already" in again.stderr
-    shown = tfscale("status", *one)
+    shown = tfscale("status", *short)
     assert shown.stdout.count("done") == 2
 
 

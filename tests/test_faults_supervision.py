@@ -113,9 +113,9 @@ def test_a_second_signal_ends_at_once_and_without_damage(short: list[str]) -> No
 def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(short: list[str]) -> None:
     overrides = [
         *short,
-        "optim.batch_tokens=524288",
-        "schedule.growth_tokens=524288",
-        "schedule.stages.stage1.tokens=524288",
+        "optim.batch_tokens=1048576",
+        "schedule.growth_tokens=1048576",
+        "schedule.stages.stage1.tokens=1048576",
         "model.d_model=64",
     ]
     stage = planned(overrides)[0]
@@ -128,7 +128,7 @@ from tfscale.cli.view import PlainView
 from tfscale.cli.console import console
 from tfscale.orchestrate.orchestrator import Orchestrator
 from tfscale.plan.plan import make_plan
-resource.setrlimit(resource.RLIMIT_AS, ({imported} + 1_000_000_000,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, ({imported} + 1_850_000_000,) * 2)
 plan = make_plan(compose({overrides!r}))
 launcher = plan.experiment.launcher.__class__(retries=4, threads=1)
 Orchestrator(plan.stages[:1], launcher, PlainView(plan, console)).run()
