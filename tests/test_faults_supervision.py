@@ -58,8 +58,8 @@ def trainer_of(process: psutil.Popen, stage: Stage) -> psutil.Process:
     return psutil.Process([event["pid"] for event in read_events(stage.path) if event["event"] == "start"][-1])
 
 
-def test_a_trainer_that_is_killed_is_started_again(small: list[str]) -> None:
-    overrides = [*small, *LONG]
+def test_a_trainer_that_is_killed_is_started_again(short: list[str]) -> None:
+    overrides = [*short, *LONG]
     stage = planned(overrides)[0]
     process = run(overrides)
     trainer_of(process, stage).kill()
@@ -70,8 +70,8 @@ def test_a_trainer_that_is_killed_is_started_again(small: list[str]) -> None:
     assert is_done(stage)
 
 
-def test_a_trainer_that_dies_too_often_ends_the_run(small: list[str]) -> None:
-    overrides = [*small, *LONG, "launcher.retries=1"]
+def test_a_trainer_that_dies_too_often_ends_the_run(short: list[str]) -> None:
+    overrides = [*short, *LONG, "launcher.retries=1"]
     stage = planned(overrides)[0]
     process = run(overrides)
     first = trainer_of(process, stage)
@@ -84,8 +84,8 @@ def test_a_trainer_that_dies_too_often_ends_the_run(small: list[str]) -> None:
     assert "The end of" in output
 
 
-def test_a_trainer_without_a_sign_of_life_is_ended_and_started_again(small: list[str]) -> None:
-    overrides = [*small, *LONG, "launcher.hang_minutes=0.2"]
+def test_a_trainer_without_a_sign_of_life_is_ended_and_started_again(short: list[str]) -> None:
+    overrides = [*short, *LONG, "launcher.hang_minutes=0.1"]
     stage = planned(overrides)[0]
     process = run(overrides)
     trainer_of(process, stage).send_signal(signal.SIGSTOP)
@@ -95,8 +95,8 @@ def test_a_trainer_without_a_sign_of_life_is_ended_and_started_again(small: list
     assert is_done(stage)
 
 
-def test_a_second_signal_ends_at_once_and_without_damage(small: list[str]) -> None:
-    overrides = [*small, "schedule.stages.stage1.tokens=1M"]
+def test_a_second_signal_ends_at_once_and_without_damage(short: list[str]) -> None:
+    overrides = [*short, "schedule.stages.stage1.tokens=1M"]
     stage = planned(overrides)[0]
     process = run(overrides)
     trainer = trainer_of(process, stage)
@@ -110,9 +110,9 @@ def test_a_second_signal_ends_at_once_and_without_damage(small: list[str]) -> No
     assert not list((stage.path / "checkpoints").glob("broken-*"))
 
 
-def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(small: list[str]) -> None:
+def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(short: list[str]) -> None:
     overrides = [
-        *small,
+        *short,
         "optim.batch_tokens=1048576",
         "schedule.growth_tokens=1048576",
         "schedule.stages.stage1.tokens=1048576",

@@ -81,15 +81,15 @@ def test_a_path_that_mlflow_would_change_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_a_report_and_a_sync_work_in_a_folder_with_any_name(
-    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
+    short: list[str], two_stages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
 ) -> None:
     here = tmp_path / WORST
-    here.mkdir()
+    shutil.copytree(two_stages, here)
     monkeypatch.chdir(here)
     (here / "runs").mkdir()
     shutil.copy(empty_database, here / "runs" / "mlflow.db")
     shutil.copy(empty_database, here / "other.db")
-    overrides = [*(text for text in small if not text.startswith("runs=")), "runs=runs", "tracking=mlflow"]
+    overrides = [*(text for text in short if not text.startswith("runs=")), "runs=runs", "tracking=mlflow"]
     said = CliRunner().invoke(app, ["run", *overrides], catch_exceptions=False)
     assert said.exit_code == 0, said.output
     assert "tracking is not up to date" not in said.output
