@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from tfscale.models.language_model import LanguageModel
 from tfscale.stage.layout import Layout
 from tfscale.training.device import Device
-from tfscale.training.sharding import shard
+from tfscale.training.sharding import is_sharded, shard
 from tfscale.training.world import World
 
 
@@ -61,7 +60,7 @@ def gathering(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
     """
     if isinstance(objective, DistributedDataParallel) and not last:
         return objective.no_sync()
-    if isinstance(objective, FSDPModule):
+    if is_sharded(objective):
         objective.set_requires_all_reduce(last)
     return nullcontext()
 
@@ -71,5 +70,5 @@ def evaluating(objective: nn.Module) -> Iterator[None]:
     """Return a context manager for forward passes without backward passes."""
     with torch.no_grad():
         yield
-    if isinstance(objective, FSDPModule):
+    if is_sharded(objective):
         objective.reshard()  # during training, the backward pass does this

@@ -1,16 +1,33 @@
 """Sharding of models and tensors over the ranks (FSDP2)."""
 
+import sys
+from typing import TYPE_CHECKING, TypeGuard
+
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
 from tfscale.checkpoint import Part
 from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 from tfscale.training.device import Device
 from tfscale.training.world import Ranks, World
+
+# Importing DTensor and FSDP takes a second, which a single process does without.
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+
+
+def is_share(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Return whether a tensor is sharded, in which case DTensor has been imported."""
+    tensors = sys.modules.get("torch.distributed.tensor")
+    return tensors is not None and isinstance(tensor, tensors.DTensor)
+
+
+def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
+    """Return whether a module is sharded, in which case FSDP has been imported."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
 
 
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
@@ -22,6 +39,9 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
         hybrid: True to shard within each host, so that each host has a replica of the model, and False to shard over
             all ranks.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     if hybrid:
         shape, names = (world.size // world.local_size, world.local_size), ("replicate", "shard")
         mesh = init_device_mesh(device.kind, shape, mesh_dim_names=names)
@@ -37,12 +57,12 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
 
 def whole(tensor: Tensor) -> Tensor:
     """Return the full tensor of a possibly sharded tensor. This is a collective call."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_share(tensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a possibly sharded tensor that is stored on this rank."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_share(tensor) else tensor
 
 
 @torch.no_grad()
@@ -51,7 +71,7 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
     from torch.distributed.tensor import distribute_tensor
 
     for name, parameter in model.named_parameters():
-        assert isinstance(parameter, DTensor)
+        assert is_share(parameter)
         first = init_tensor(name, tuple(parameter.shape), model.config, seed)
         # No data is sent: every rank has built the same tensor.
         mine = distribute_tensor(first, parameter.device_mesh, parameter.placements, src_data_rank=None)
@@ -60,7 +80,7 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
 
 def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
     """Return the part of a tensor that this rank writes to a checkpoint, or None if this rank writes nothing."""
-    if not isinstance(tensor, DTensor):
+    if not is_share(tensor):
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):
         if placement.is_replicate() and tensor.device_mesh.get_local_rank(dimension):
@@ -71,7 +91,7 @@ def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
 
 def first_row(tensor: Tensor) -> int:
     """Return the index, in the full tensor, of the first row that is stored on this rank."""
-    if not isinstance(tensor, DTensor):
+    if not is_share(tensor):
         return 0
     first = 0
     for dimension, placement in enumerate(tensor.placements):
