@@ -10,7 +10,7 @@ import torch
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters, Totals
 from tfscale.growth.grow_checkpoint import grow_checkpoint
-from tfscale.growth.logits_check import compare
+from tfscale.growth.logits_check import compare_logits
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
@@ -262,6 +262,6 @@ def test_the_verification_sees_a_change_and_its_absence(parent: Path, tmp_path: 
         folder = tmp_path / recipe.name / checkpoint.folder_name(0)
         config = recipe.grown_config(old_config, old_config.with_tokens((12, 11, 50)))
         grow_checkpoint(parent, folder, config, recipe, ADAMW, seed=1)
-        result = compare(parent, folder, tokens, tokens.roll(-1, 1))
+        result = compare_logits(parent, folder, tokens, tokens.roll(-1, 1))
         assert (result.max_logit_difference <= result.tolerance) == same
         assert (result.loss_before == pytest.approx(result.loss_after, abs=1e-12)) == same

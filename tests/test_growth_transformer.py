@@ -15,7 +15,7 @@ from tfscale.cli.compare import compare_plan
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.growth.grow_checkpoint import grow_checkpoint
-from tfscale.growth.logits_check import compare
+from tfscale.growth.logits_check import compare_logits
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.counts import parameters
 from tfscale.models.init import build_model
@@ -273,6 +273,6 @@ def test_thirds_of_weights_are_rounded_and_no_more(trained: Plan, tmp_path: Path
     assert isinstance(stage.spec.model, TransformerConfig)
     grow_checkpoint(parent, tmp_path / "new", widened(stage.spec.model, 6), NET2NET, stage.spec.optimizer, 0)
     tokens = torch.arange(32)[None]
-    result = compare(parent, tmp_path / "new", tokens, tokens, rounded=True)
+    result = compare_logits(parent, tmp_path / "new", tokens, tokens, rounded=True)
     assert 0 < result.max_logit_difference < 1e-5
     assert result.max_logit_difference < result.tolerance

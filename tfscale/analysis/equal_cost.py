@@ -96,16 +96,16 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
     target, cost = float(of_arm.losses[0, -1]), float(np.exp(of_arm.log_compute[0, -1]))
     drawn = draw_together(chain, arm)
     ratios = log_cost_ratios(*drawn.curves) if drawn.over else None
-    doubts = [] if ratios is None else [ratios]
+    variations = [] if ratios is None else [ratios]
     if "seeds" not in drawn.over and floor is not None:
-        doubts.append(_within(floor, of_chain, of_arm))
+        variations.append(_within(floor, of_chain, of_arm))
     return EqualPerplexity(
         state="not reached" if not reached else "at least" if bound else "reached",
         target=math.exp(target),
         arm=cost,
         chain=cost * math.exp(ratio) if reached else None,
         gap=max(0.0, math.exp(of_chain.losses.min()) - math.exp(target)),
-        outcome=decide_outcome(float(ratio), bool(reached), doubts),
+        outcome=decide_outcome(float(ratio), bool(reached), variations),
         excess=math.expm1(ratio),
         interval=None if ratios is None else interval_of(-np.expm1(ratios[0])),
         over=drawn.over,
@@ -156,7 +156,7 @@ def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> tuple[Array, NDArr
     return np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]])
 
 
-def decide_outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArray[np.bool_]]]) -> Outcome:
+def decide_outcome(ratio: float, reached: bool, variations: list[tuple[Array, NDArray[np.bool_]]]) -> Outcome:
     """Return the verdict on the chain's cost at the arm's final perplexity.
 
     `costs more`: all intervals of the cost ratio are above 1. `saves`: all intervals are below 1, and the chain reached
@@ -166,17 +166,17 @@ def decide_outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArra
     Args:
         ratio: logarithm of the ratio of the chain's cost to the arm's cost.
         reached: True if the chain reached the arm's final perplexity.
-        doubts: logarithms of the ratio, and masks of reached perplexities, for draws of seeds and documents and for
+        variations: logarithms of the ratio, and masks of reached perplexities, for draws of seeds and documents and for
             losses shifted by the noise floor.
     """
-    intervals = [interval_of(ratios) for ratios, _ in doubts] or [Interval(ratio, ratio)]
+    intervals = [interval_of(ratios) for ratios, _ in variations] or [Interval(ratio, ratio)]
     dearer = all(interval.low > 0 for interval in intervals)
     cheaper = all(interval.high < 0 for interval in intervals)
     if dearer:
         return "costs more"
     if reached:
-        return "saves" if cheaper and all(surely(there) for _, there in doubts) else "no difference"
-    return "not reached" if all(surely(~there) for _, there in doubts) else "no difference"
+        return "saves" if cheaper and all(surely(there) for _, there in variations) else "no difference"
+    return "not reached" if all(surely(~there) for _, there in variations) else "no difference"
 
 
 def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:

@@ -1,8 +1,8 @@
 """Batches of tokens for training and validation.
 
-Training sequences are a pure function of the shuffle seed and the index of a sequence, without state between calls.
-Therefore a run can resume from any step on any number of devices, and all arms of a comparison read the same text in
-the same order.
+Training sequences are a pure function of the order seed (`data.shuffle_seed`) and the index of a sequence, without
+state between calls. Therefore a run can resume from any step on any number of devices, and all arms of a comparison
+read the same text in the same order.
 """
 
 from collections.abc import Iterator

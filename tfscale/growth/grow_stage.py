@@ -13,7 +13,7 @@ from tfscale.data.prepared import open_data
 from tfscale.extensions import require_extensions
 from tfscale.growth.grow_checkpoint import grow_checkpoint
 from tfscale.growth.imported_weights import take_over
-from tfscale.growth.logits_check import Comparison, NotPreserved, compare
+from tfscale.growth.logits_check import LogitsComparison, NotPreserved, compare_logits
 from tfscale.growth.operator import Growth, from_dict
 from tfscale.host import process_peak_memory
 from tfscale.models.config import ModelConfig
@@ -76,7 +76,7 @@ def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
         raise ValueError(f"{stage_dir / STAGE_FILE}: growth: {error}") from error
 
 
-def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int) -> Comparison:
+def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int) -> LogitsComparison:
     """Grow the checkpoint of a finished stage, write the result to the folder `to`, and return the comparison of both
     checkpoints.
 
@@ -93,16 +93,16 @@ def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth,
     return _compare(stage_dir, spec, parent, to, growth.rounds)
 
 
-def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool) -> Comparison:
+def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool) -> LogitsComparison:
     data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
     context = spec.model.context
     sequences = max(1, min(VERIFICATION_TOKENS, spec.data.heldout_tokens) // context)
     start = spec.data.heldout_start
     inputs, targets = next(iter(heldout_batches(data.heldout, context, sequences * context, sequences, start)))
-    return compare(parent, child, inputs, targets, rounded)
+    return compare_logits(parent, child, inputs, targets, rounded)
 
 
-def _report(spec: StageSpec, parent: Path, growth: Growth, result: Comparison, seconds: float) -> dict[str, Any]:
+def _report(spec: StageSpec, parent: Path, growth: Growth, result: LogitsComparison, seconds: float) -> dict[str, Any]:
     old, _ = checkpoint.read_state(parent)
     return {
         "recipe": spec.growth,

@@ -19,7 +19,7 @@ class NotPreserved(Exception):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LogitsComparison:
     """Result of the comparison of a parent and its child on the same tokens."""
 
     loss_before: float
@@ -34,7 +34,9 @@ class Comparison:
 
 
 @torch.inference_mode()
-def compare(parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False) -> Comparison:
+def compare_logits(
+    parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
+) -> LogitsComparison:
     """Compare the logits and losses of two checkpoints on `inputs` and `targets` [batch, context].
 
     Args:
@@ -44,7 +46,7 @@ def compare(parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded:
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32
     before, after = _logits(parent, inputs, dtype), _logits(child, inputs, dtype)
     scale = before.abs().max().item()
-    return Comparison(
+    return LogitsComparison(
         loss_before=_loss(before, targets),
         loss_after=_loss(after, targets),
         max_logit_difference=(after - before).abs().max().item(),

@@ -87,14 +87,14 @@ class Orchestrator:
         self._stops = 0
 
     def stop(self) -> str:
-        """Start no more stages. Ask stages on this machine to save a checkpoint and end, or on a second call to end
-        immediately. Jobs of a cluster continue to run.
+        """Request that no more stages are started. At its next poll, `run` asks stages on this machine to save a
+        checkpoint and end, or after a second call to end immediately. Jobs of a cluster continue to run.
 
         Returns:
             A description of what happens to the running stages.
         """
         self._stops += 1
-        return self._launcher.parting([running.attempt for running in self._running])
+        return self._launcher.describe_stop([running.attempt for running in self._running])
 
     def run(self) -> bool:
         """Run all stages. Return False if `stop` was called before all stages were done.
@@ -229,6 +229,11 @@ class Orchestrator:
         self._count_death(stage, failure)
 
     def _halve_micro_batch(self, stage: Stage, failure: str) -> None:
+        if stage.spec.run.update == "in_backward":
+            raise StageFailed(
+                f"{failure}\nIt ran out of memory with launcher.update=in_backward, which takes the whole batch at "
+                "once; try a smaller optim.batch_tokens, or launcher.update=whole."
+            )
         held_at_once = micro_batch_of(stage)
         if held_at_once == 1:
             advice = "The stage ran out of memory with one sequence at a time. Use a device with more memory."

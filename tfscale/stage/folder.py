@@ -24,7 +24,7 @@ class Stage:
 
 
 def is_done(stage: Stage) -> bool:
-    """Return True if a stage is finished."""
+    """Return True if a stage is finished, that is, if its `done.json` exists."""
     return is_finished(stage.path)
 
 

@@ -89,7 +89,9 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
     2. `micro_batch` if it is set;
     3. the micro-batch of the previous layout;
     4. all rows, halved until they fit according to the memory model. On CUDA, `tfscale.training.probe` then tests this
-       micro-batch. After an out-of-memory error, the orchestrator halves it.
+       micro-batch.
+
+    After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
 
     Args:
         previous: layout of the last process of the stage with the same number of devices. The choices of this layout

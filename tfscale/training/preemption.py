@@ -1,7 +1,7 @@
 """Detection of requests to stop a stage, which are signals or the end of the process that launched the stage.
 
 When `tfscale run` is asked to stop (SIGTERM, SIGINT), it closes the standard input of the stages that it trains
-(`tfscale.cli.execute`, `Orchestrator.stop`, `ProcessAttempt.stop`). In each training process, this module detects the
+(`tfscale.cli.execute`, `Orchestrator._watch`, `ProcessAttempt.stop`). In each training process, this module detects the
 request and sets a flag. `Trainer.run` reads the flag before its next step, saves a checkpoint and exits with code 75.
 
 If there are several ranks, it is sufficient that one of them receives the request, because the ranks exchange their

@@ -71,5 +71,5 @@ class Launcher(Protocol):
     def follow(self, stage: Stage) -> Attempt | None:
         """Return an attempt that another tfscale process started and that is still running, or None."""
 
-    def parting(self, attempts: Sequence[Attempt]) -> str:
+    def describe_stop(self, attempts: Sequence[Attempt]) -> str:
         """Return a message that tells the user what happens to the attempts after a request to stop."""

@@ -65,7 +65,7 @@ class ThisMachine:
         """Return None, because stages end with the tfscale process that started them."""
         return None
 
-    def parting(self, attempts: Sequence[Attempt]) -> str:
+    def describe_stop(self, attempts: Sequence[Attempt]) -> str:
         """Return a message that tells the user what happens after a request to stop."""
         return "Stopping. Running stages save a checkpoint."
 

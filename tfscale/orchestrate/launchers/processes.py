@@ -19,7 +19,7 @@ def training_command(stage_dir: Path) -> list[str]:
 
 def growing_command(stage_dir: Path) -> list[str]:
     """Return the command of a process that grows the last checkpoint of the parent into the first checkpoint of a
-    stage. The process stops when its standard input is closed."""
+    stage. The process is killed when its standard input is closed."""
     return children.python("tfscale.growth", str(stage_dir), "--supervised", *extension_arguments())
 
 

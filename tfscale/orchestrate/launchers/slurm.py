@@ -101,7 +101,7 @@ class Slurm:
             return None
         return JobAttempt(stage, job, self._queue)
 
-    def parting(self, attempts: Sequence[Attempt]) -> str:
+    def describe_stop(self, attempts: Sequence[Attempt]) -> str:
         """Return a message that tells the user what happens to the jobs after a request to stop."""
         jobs = sorted({str(attempt.job).partition("_")[0] for attempt in attempts}, key=int)
         if not jobs:
