@@ -140,7 +140,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "stage.yaml is half there": (
         lambda it: (it.child / "stage.yaml").write_text((it.child / "stage.yaml").read_text()[:99]),
         "stage.yaml",
-        "not a stage of this version",
+        "not a valid stage of this version",
     ),
     "stage.yaml leads to another parent": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(parent_dir=f"../{it.child.name}")),
@@ -155,7 +155,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "stage.yaml leads to no corpus": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec["run"].update(data_dir="../../nowhere")),
         "nowhere/manifest.json",
-        "Not a prepared corpus",
+        "not a prepared corpus",
     ),
     "done.json has another key": (
         lambda it: edit(it.child / "done.json", lambda end: end.update(key="0" * 12)),
@@ -185,7 +185,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "done.json begins where its parent did not end": (
         lambda it: edit(it.child / "done.json", lambda end: end["before"].update(seconds=0.0)),
         "done.json",
-        "its parent",
+        "the parent",
     ),
     "done.json's seconds do not add up": (
         lambda it: edit(it.plan.chain.stages[-1].path / "done.json", slow_down),
@@ -197,13 +197,13 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
         "metrics.jsonl",
         "perplexity of the last evaluation",
     ),
-    "the parent's done.json is gone": (lambda it: (it.base / "done.json").unlink(), "done.json", "grows out of"),
-    "the parent is gone": (lambda it: shutil.rmtree(it.base), "stage.yaml", "grows out of"),
+    "the parent's done.json is gone": (lambda it: (it.base / "done.json").unlink(), "done.json", "grows from"),
+    "the parent is gone": (lambda it: shutil.rmtree(it.base), "stage.yaml", "grows from"),
     "the final checkpoint is gone": (lambda it: shutil.rmtree(final(it.child)), "step-000000000008", "missing"),
     "a checkpoint is cut short": (
         lambda it: weights(final(it.child)).write_bytes(weights(final(it.child)).read_bytes()[:-7]),
         ".safetensors",
-        "were written",
+        "bytes instead of",
     ),
     "a checkpoint has a flipped bit": (lambda it: flip_bit(weights(final(it.child))), ".safetensors", "SHA-256"),
     "an older checkpoint has a flipped bit": (
@@ -219,7 +219,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "a file that nobody wrote lies in a checkpoint": (
         lambda it: save_file({"model/x": torch.ones(1)}, final(it.child) / "zz.safetensors"),
         "zz.safetensors",
-        "not in its manifest",
+        "not in the manifest",
     ),
     "a checkpoint holds another model": (
         lambda it: edit_state(final(it.child), lambda state: state["model"].update(context=64)),
@@ -314,11 +314,11 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
         "growth.json",
         "changed the logits",
     ),
-    "the corpus is gone": (lambda it: shutil.rmtree(it.data), "manifest.json", "Not a prepared corpus"),
+    "the corpus is gone": (lambda it: shutil.rmtree(it.data), "manifest.json", "not a prepared corpus"),
     "the corpus is another": (
         lambda it: edit(it.data / "manifest.json", lambda manifest: manifest.update(fingerprint="0" * 16)),
         "corpus 0000000000000000",
-        "asked for is",
+        "is required",
     ),
     "a shard is cut short": (lambda it: shorten_shard(it.data), "train-00000.safetensors", "the manifest says"),
     "a shard has a flipped bit": (

@@ -76,8 +76,8 @@ def test_amounts_are_written_as_people_write_them() -> None:
         ("+launcher.foo=1", ["launcher.foo=1: unknown key"]),
         ("optim.batch_tokens=100", ["optim.batch_tokens=100", "must be a multiple of model.context"]),
         ("optim.lr=-1", ["optim.lr=-1: must be above 0; try 3e-4"]),
-        ("data=text", ["data.path: must be set: data.source=text needs"]),
-        ("schedule.stages.stage3.qkv=2", ["stage3.qkv=2", "no count may shrink"]),
+        ("data=text", ["data.path: must be set, because data.source=text requires"]),
+        ("schedule.stages.stage3.qkv=2", ["stage3.qkv=2", "no count may decrease"]),
         ("schedule.stages.stage2.tokens=1", ["stage2.tokens=1", "must be at least one batch"]),
         ("growth.new_values=random", []),
     ],
@@ -92,7 +92,7 @@ def test_a_fault_names_key_value_and_mend(override: str, words: list[str]) -> No
 
 
 def test_a_growth_to_dead_tokens_is_refused_before_anything_runs() -> None:
-    assert "dead tokens" in faults("growth=exact", "growth.new_values=zero")[0]
+    assert "would never get a gradient" in faults("growth=exact", "growth.new_values=zero")[0]
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -72,7 +72,7 @@ def test_every_finished_stage_of_the_chain_writes_side_by_side(plan: Plan, corpu
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["nothing", "x"], "nothing: no stage of that name"),
+        (["nothing", "x"], "nothing: no stage matches this name"),
         (["chain", "x"], "no stage of progressive_tiny is finished"),
         (["nothing", "x", "--top-p", "0"], "--top-p=0.0: must be above 0 and at most 1"),
         (["nothing", "x", "--top-p", "-1"], "--top-p=-1.0: must be above 0 and at most 1"),

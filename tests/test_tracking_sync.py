@@ -97,5 +97,5 @@ def test_a_record_that_is_damaged_is_named(plan: Plan) -> None:
     (path,) = (plan.runs / "experiments").glob("*.json")
     for damage in ("[", '{"format": 2}', path.read_text().replace('"label": "', '"label": "../../')):
         path.write_text(damage)
-        with pytest.raises(UserFault, match=rf"{path.name}: not what tfscale wrote"):
+        with pytest.raises(UserFault, match=rf"{path.name}: the file is damaged"):
             recorded(plan.runs)

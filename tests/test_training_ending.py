@@ -174,9 +174,9 @@ def test_rules_are_part_of_a_stages_key(small: list[str]) -> None:
 
 
 def test_a_chain_is_decided_stage_by_stage_and_its_cost_is_the_baselines_budget(
-    small: list[str], capsys: pytest.CaptureFixture[str]
+    short: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = [*small, *SOON]
+    overrides = [*short, *SOON]
     assert plan_verb(Common([*overrides, "baseline=scratch"])) == 0
     assert "upper bounds" in " ".join(capsys.readouterr().out.split())
     assert compare(Common(overrides), "scratch", run_missing=True) == 0

@@ -79,11 +79,11 @@ def _table(plan: Plan, rows: list[Rehearsed]) -> FittedTable:
 def _growth(size: str, growth: dict[str, Any]) -> str:
     found, changed = growth["comparison"], growth.get("tokens") or growth["shape"]
     counts = ", ".join(f"{name} {n['before']} → {n['after']}" for name, n in changed.items())
-    verdict = "the function is preserved" if growth["preserving"] else "the recipe changes the function"
+    effect = "the function is preserved" if growth["preserving"] else "the recipe changes the function"
     return (
         f"growth to {size}: {counts}; perplexity {math.exp(found['loss_before']):,.3f} → "
         f"{math.exp(found['loss_after']):,.3f}, largest logit difference {found['max_logit_difference']:.1e}; "
-        f"{verdict}; {duration(growth['seconds'])}, peak memory {gigabytes(growth['peak_memory'])}"
+        f"{effect}; {duration(growth['seconds'])}, peak memory {gigabytes(growth['peak_memory'])}"
     )
 
 
