@@ -76,7 +76,7 @@ def test_every_finished_stage_of_the_chain_writes_side_by_side(plan: Plan, corpu
         (["chain", "x"], "no stage of progressive_tiny is finished"),
         (["nothing", "x", "--top-p", "0"], "--top-p=0.0: must be above 0 and at most 1"),
         (["nothing", "x", "--top-p", "-1"], "--top-p=-1.0: must be above 0 and at most 1"),
-        (["nothing", "x", "--temperature", "inf"], "--temperature=inf: must be a finite number, at least 0"),
+        (["nothing", "x", "--temperature", "inf"], "--temperature=inf: must be finite and at least 0"),
     ],
 )
 def test_a_users_fault_is_told(arguments: list[str], fault: str, corpus: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_bad_number_stops_before_it_spoils_the_weights(small: list[str]) -> No
             trainer.state.model.get_parameter(spoilt)[3] = torch.inf
 
     trainer.objective.register_forward_pre_hook(spoil)
-    with pytest.raises(NonFinite, match=r"step 1: loss .*gradients of .*Lower optim\.lr"):
+    with pytest.raises(NonFinite, match=r"step 1: loss .*gradients of .*Decrease optim\.lr"):
         trainer.run()
     for name, parameter in build_model(stage.spec.model, stage.spec.seed).named_parameters():
         assert name == spoilt or torch.equal(trainer.state.model.get_parameter(name), parameter)

@@ -107,8 +107,8 @@ def compare_plan(plan: Plan) -> Comparison:
 
 
 def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Write the files of a comparison and return their paths. Without `out`, also record the plan in the runs folder
-    and update tracking.
+    """Write the files of a comparison and return their paths. If `out` is None, also record the plan in the runs
+    folder and send its new values to the tracker.
 
     Raises:
         UserFault: no measurements exist yet, or the folder is not writable.

@@ -16,7 +16,7 @@ from tfscale.faults import UserFault
 
 
 def skip_equals_sign(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Make bash complete the text after `=` if it requests a completion of the word `=`."""
+    """Make bash complete the text after `=` when it passes `=` itself as the word to complete."""
     words, place = environment.get("COMP_WORDS", "").split("\n"), environment.get("COMP_CWORD", "")
     if place.isdigit() and int(place) < len(words) and words[int(place)] == "=":
         environment["COMP_WORDS"] = "\n".join(words[: int(place) + 1])

@@ -216,7 +216,10 @@ def list_corpora(common: Common) -> int:
 def export(
     common: Common,
     stage: Annotated[
-        str, typer.Argument(help=f"{STAGE}; or chain for the last stage of schedule=", autocompletion=completion.stages)
+        str,
+        typer.Argument(
+            help=f"{STAGE}, or `chain` for the last stage of the schedule", autocompletion=completion.stages
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="Create this folder for the exported stage; it must not exist", metavar="DIR")

@@ -1,4 +1,4 @@
-"""Lookup of finished stages by the names given to commands."""
+"""Lookup of finished stages by the names that a user passes on the command line."""
 
 from tfscale.cli.common import Common
 from tfscale.config.compose import runs_dir

@@ -37,7 +37,7 @@ class Override:
 
     @property
     def typed(self) -> str:
-        """Value as typed, cut off if it is long."""
+        """Value as the user entered it, truncated if it is long."""
         return short(self.text.partition("=")[2])
 
 

@@ -130,7 +130,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds: must be None, because this model supports only input_ids")
         if output_attentions:
-            raise ValueError("output_attentions: must be False, because this model does not store attention weights")
+            raise ValueError("output_attentions: must be False, because this model does not return attention weights")
         held = cache if past_key_values is None else past_key_values
         keeps = use_cache if use_cache is not None else self.config.use_cache and not self.training
         if held is None and keeps:

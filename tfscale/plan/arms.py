@@ -10,15 +10,15 @@ from tfscale.stage.folder import Stage
 
 @dataclass(frozen=True)
 class Arm:
-    """A list of stages that reach the sizes of a schedule in one way, such as by growth or from scratch."""
+    """A list of stages that train models of the sizes in a schedule by one method, such as growth."""
 
     name: str
     """Name of the arm, such as `progressive` or `transformer_scratch`."""
     title: str
     """Title for legends and tables."""
     kind: str
-    """Name of the kind in `tfscale.plan.arm_kind.ARM_KINDS`. The kind of the chain is `chain`: each stage grows from
-    the previous one."""
+    """Kind of the arm, a name in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from
+    the previous stage."""
     stages: tuple[Stage, ...]
     """All stages, parents before children. Stages of one size are replicates: runs that differ only in their seed."""
 

@@ -44,7 +44,7 @@ class Hardware:
         return self.devices // self.per_host
 
     def rows(self, spec: StageSpec) -> int:
-        """Return the number of sequences of a batch that each device processes."""
+        """Return the batch size per device, in sequences."""
         return max(1, spec.sequences // self.devices)
 
     def shards(self, sharding: Sharding) -> int:

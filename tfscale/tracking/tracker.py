@@ -65,7 +65,7 @@ class Sink(ABC):
 
     @abstractmethod
     def held(self, run_id: str) -> Counter[Hashable]:
-        """Return the number of values that the tracker has at each place of a run."""
+        """Return, for each metric and step of a run, the number of values that the tracker has stored."""
 
     @abstractmethod
     def send(self, run_id: str, points: Sequence[Point]) -> None:

@@ -32,7 +32,7 @@ class Tunable:
     rate: float
     """Current value of the setting, or optim.lr if the setting is None."""
     trains: tuple[tuple[str, str], ...]
-    """Arm and size of every stage that is trained at this rate, over which the loss is averaged."""
+    """Pairs (arm, size) of the stages trained at this learning rate. The loss is averaged over these stages."""
     after: tuple[str, ...]
     """Keys of the rates that must be chosen first, because the stages of this rate grow from stages of those rates."""
 

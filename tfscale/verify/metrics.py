@@ -86,7 +86,7 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
 
 
 def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
-    """Return pairs of each amount and the previous amount if both are known (energy may be unknown)."""
+    """Return each amount paired with the previous one, without pairs in which one is unknown, as energy may be."""
     pairs = zip(astuple(totals), astuple(last), strict=True)
     return [(now, then) for now, then in pairs if now is not None and then is not None]
 

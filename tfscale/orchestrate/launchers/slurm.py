@@ -34,7 +34,7 @@ SHORTEST_LOOK, LONGEST_LOOK = 2.0, 30.0
 
 
 class Slurm:
-    """A launcher that runs each stage as a job of a cluster. Stages that are ready together form a job array."""
+    """A launcher that runs each stage as a Slurm job. Stages that are ready at the same time form one job array."""
 
     places = 10_000  # the queue decides which run at the same time
     outlives = True
