@@ -195,7 +195,12 @@ def test_the_command_states_the_cost_before_and_after_and_writes_the_ratio(
     asked = Asked(("progressive",), "0.25,1", 0, 1, "pair_halved", rungs=2, reduction=2, ratios="0.1,1")
     assert tune(Common(own, folder / "conf"), asked) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for told in ("1/2, all of the tokens", "of a full grid's", "% of a full grid", "optim.embedding_ratio="):
+    for told in (
+        "with 1/2 and all of the tokens",
+        "% of a full grid (",
+        "times the FLOPs of the plan",
+        "optim.embedding_ratio=",
+    ):
         assert told in shown
     written = compose(["schedule=pair_halved", *own[1:]], folder / "conf")
     assert f"optim.embedding_ratio={written.optim.embedding_ratio!r}" in shown

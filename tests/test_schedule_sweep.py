@@ -40,12 +40,12 @@ def test_candidates_are_short_to_write_and_hold_the_present_rate_as_it_is() -> N
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("-1,0,1", ["'-1': must be numbers above 0", "'0': must be numbers above 0"]),
-        ("1,1.0,2", ["unlike 1 and 1"]),
-        ("1", ["must be two numbers at least"]),
-        ("", ["'': must be"]),
-        ("1,inf,x,nan", ["'inf'", "'x'", "'nan'"]),
-        ("1,2000", ["'2000': must be numbers above 0 and at most 1000"]),
+        ("-1,0,1", ["'-1' must be a number above 0", "'0' must be a number above 0"]),
+        ("1,1.0,2", ["1 and 1 are too close"]),
+        ("1", ["at least two numbers"]),
+        ("", ["'' must be a number above 0"]),
+        ("1,inf,x,nan", ["'inf' must be", "'x' must be", "'nan' must be"]),
+        ("1,2000", ["'2000' must be a number above 0 and at most 1000"]),
         ("2, 0.5", []),
     ],
 )
@@ -53,7 +53,7 @@ def test_all_that_is_wrong_with_numbers_is_told(text: str, words: list[str]) -> 
     numbers, faults = numbers_of("--ratios", text, most=1000)
     assert len(faults) == len(words)
     for word, fault in zip(words, faults, strict=True):
-        assert word in str(fault)
+        assert word in fault
     assert list(numbers) == sorted(numbers)
 
 

@@ -17,16 +17,16 @@ from tfscale.text import scientific
 from tfscale.tune.cost import grid_flops, planned_flops, spent
 from tfscale.tune.record import write_record
 from tfscale.tune.sweep import Sweep, candidates, is_rate, numbers_of, sweep_faults
-from tfscale.tune.tunables import MOST_RATIO
+from tfscale.tune.tunables import MOST_RATIO, RATIO
 from tfscale.tune.tuning import Finding, Tuning, chosen, diverged, stages_left
 
 ALL = "all"
-"""Name for all arms."""
+"""Value of --arm that selects all arms."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Options of the command, apart from the common ones."""
+    """Options of `tfscale tune`, without the common ones."""
 
     arms: tuple[str, ...]
     factors: str
@@ -40,7 +40,7 @@ class Asked:
 
 
 def tune(common: Common, asked: Asked) -> int:
-    """Sweep learning rates, choose and record the best ones, and return the exit code."""
+    """Choose the best learning rates by sweeps, record them, and return the exit code."""
     tuning = _tuning(common, asked)
     code = _run(tuning)
     if code:
@@ -57,8 +57,9 @@ def tune(common: Common, asked: Asked) -> int:
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """Write the choices to a schedule and, for arms with their own rates, to a baseline, with the cost of tuning."""
-    remarks = [f"Learning rates that `tfscale tune` chose; runs/tuning/{source} says how."]
+    """Write the chosen values to a schedule file and, for arms with their own rates, to a baseline file, with the cost
+    of tuning."""
+    remarks = [f"Learning rates chosen by `tfscale tune`, with the trials in runs/tuning/{source}."]
     values = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0
     schedules = {key: value for key, value in values.items() if not key.startswith("baseline.")}
@@ -75,7 +76,7 @@ def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: st
 
 
 def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
-    """Return the names of the files that the written ones extend, by group."""
+    """Return the names of the files that the new files extend, by group."""
     chosen = {group: chosen_names(group, common.overrides, common.config_dir) for group in ("schedule", "baseline")}
     return {group: names for group, names in chosen.items() if names != ("none",)}
 
@@ -84,7 +85,7 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     """Return the tuning that the command line describes.
 
     Raises:
-        UserFault: the arguments have faults; the error holds all of them.
+        UserFault: the arguments have faults; the error contains all of them.
     """
     factors, wrong = numbers_of("--factors", asked.factors)
     ratios, amiss = numbers_of("--ratios", asked.ratios, MOST_RATIO) if asked.ratios is not None else ((), [])
@@ -98,10 +99,10 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     except UserFault as fault:
         raise UserFault([*faults, *fault.faults]) from fault
     if plan.experiment.schedule.rehearse:
-        rule = "must be false: three steps say nothing about a learning rate"
-        faults.append(Fault("schedule.rehearse", "true", rule))
+        rule = "must be false, because three steps are too few to compare learning rates"
+        faults.append(Fault("schedule.rehearse", "true", rule, "schedule.rehearse=false"))
     if plan.experiment.schedule.grow_when.rule != "budget":
-        rule = "must be budget: rates are compared at equal budgets"
+        rule = "must be budget, because rates are compared at equal budgets"
         faults.append(Fault("schedule.grow_when.rule", plan.experiment.schedule.grow_when.rule, rule, "rule=budget"))
     names = [arm.name for arm in plan.arms]
     faults += [_unknown(name, names) for name in asked.arms if name not in (ALL, *names)]
@@ -109,13 +110,13 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
         raise UserFault(faults)
     tuning = Tuning(plan, [name for name in names if ALL in asked.arms or name in asked.arms], sweep)
     faults += [
-        f"--factors: {tunable.key} would be {rate:g}, which is no learning rate; it is {tunable.now:g} now"
+        f"--factors: would set {tunable.key}={tunable.now:g} to {rate:g}, which is out of range; try factors near 1"
         for tunable in tuning.tunables
         for rate in candidates(tunable.now, sweep.factors)
         if not is_rate(rate)
     ]
     if not tuning.tunables:
-        faults.append(f"--arm {' '.join(tuning.arms)}: nothing is trained there, so there is no rate to tune")
+        faults.append(f"--arm {' '.join(tuning.arms)}: trains no stage, so there is no rate to tune; try another arm")
     if faults:
         raise UserFault(faults)
     return tuning
@@ -125,8 +126,8 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     meant = f"; did you mean {near[0]}?" if near else "."
     return (
-        f"--arm {name}: no such arm{meant} Allowed: {', '.join((ALL, *names))}. Arms beside the chain come with "
-        "baseline=, such as baseline=scratch."
+        f"--arm {name}: unknown arm{meant} Allowed: {', '.join((ALL, *names))}. Add baseline arms with baseline=, such "
+        "as baseline=scratch."
     )
 
 
@@ -140,7 +141,7 @@ def _run(tuning: Tuning) -> int:
         code = train(tuning.plan_of(findings), left, tracker)
         gone = [stage for stage in left if diverged(stage)]
         for stage in gone:
-            say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; that candidate counts as the worst")
+            say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; this candidate is ranked last")
         if code and not (code == 1 and gone):
             return code
     catch_up(tuning.plan_of(findings), tracker)
@@ -153,24 +154,25 @@ def _findings(tuning: Tuning) -> list[Finding]:
 
 
 def _outlook(tuning: Tuning) -> str:
-    """Return a sentence that states the planned cost of the tuning."""
+    """Return a sentence that states the planned cost of the tuning, without extensions."""
     sweep, planned, grid = tuning.sweep, planned_flops(tuning), grid_flops(tuning)
-    tokens = ", ".join([*map(sweep.label, range(sweep.rungs - 1)), "all"])
-    ratios = f", at {len(sweep.ratios)} embedding ratios after the first sweep" if sweep.ratios else ""
+    shorter = ", ".join(map(sweep.label, range(sweep.rungs - 1)))
+    tokens = f"in rungs with {shorter} and all of the tokens" if shorter else "each trained with all tokens"
+    ratios = f", then {len(sweep.ratios)} values of {RATIO}" if sweep.ratios else ""
     return (
-        f"{tuning.experiment.schedule.name}: {len(tuning.tunables)} learning rates, {len(sweep.factors)} candidates "
-        f"each{ratios}, trained with {tokens} of the tokens: {scientific(planned)} FLOPs, {planned / grid:.0%} of a "
-        f"full grid's {scientific(grid)}; up to {sweep.further} candidates may join each rung at its edge"
+        f"{tuning.experiment.schedule.name}: {len(tuning.tunables)} learning rates with {len(sweep.factors)} "
+        f"candidates each{ratios}, {tokens}: {scientific(planned)} FLOPs, {planned / grid:.0%} of a full grid "
+        f"({scientific(grid)} FLOPs), and up to {sweep.further} more candidates per rung at an edge"
     )
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
-    """Print the learning rates that could not be chosen, and return the exit code."""
+    """Report the settings that could not be chosen, and return the exit code."""
     lost = [finding for finding in findings if finding.choice is not None and math.isinf(finding.choice.loss)]
     for finding in lost:
         values = finding.values
         tell_error(
-            f"{finding.tunable.key}: every run from {values[0]:g} to {values[-1]:g} diverged, and nothing that "
-            "grows out of them was tuned; try lower --factors, or a longer warm-up (optim.warmup)"
+            f"{finding.tunable.key}: all values from {values[0]:g} to {values[-1]:g} diverged, so settings that depend "
+            "on it were not tuned; try lower --factors, or a longer warm-up (optim.warmup)"
         )
     return 1 if lost else 0

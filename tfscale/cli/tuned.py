@@ -1,4 +1,4 @@
-"""Output of `tfscale tune`: the candidates with their losses, the choices, and the cost."""
+"""Output of `tfscale tune`, with the candidates, their losses, the choices, and the cost."""
 
 import math
 from collections.abc import Sequence
@@ -12,33 +12,33 @@ from tfscale.tune.tuning import Finding, Tuning
 
 
 def show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], path: Path) -> None:
-    """Print a finished tuning."""
+    """Print the results of a finished tuning."""
     console.print(_table(tuning, findings))
     for finding in findings:
         choice = finding.choice
         if choice is not None and choice.place != "interior" and choice.loss < math.inf:
             say(
-                f"{finding.tunable.key}: the {choice.place} value that was tried is the best; there may be a better "
-                f"one beyond. --further {tuning.sweep.further + 3} goes on from here."
+                f"{finding.tunable.key}: the {choice.place} value tried is the best, so values beyond it may be "
+                f"better; continue the sweep with --further {tuning.sweep.further + 3}"
             )
     cost = record["cost"]
     say(
-        f"chosen on validation tokens from {record['text']['heldout_start']:,} on, which the plan's own evaluations "
-        "do not read, with other seeds"
+        f"the values were chosen on validation tokens from position {record['text']['heldout_start']:,}, and with "
+        "other seeds; the plan uses neither"
     )
     say(
-        f"tuning has cost {scientific(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training: "
-        f"{cost['of_the_plan']:.1f} times what the plan itself takes, and {cost['of_a_full_grid']:.0%} of a full grid"
+        f"tuning used {scientific(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training, "
+        f"{cost['of_the_plan']:.1f} times the FLOPs of the plan and {cost['of_a_full_grid']:.0%} of a full grid"
     )
     say(str(path))
     say("\n".join(record["chosen"]))
 
 
 def _table(tuning: Tuning, findings: Sequence[Finding]) -> FittedTable:
-    title = f"{tuning.experiment.schedule.name}, last validation loss"
-    rungs = [f"at {tuning.sweep.label(rung)}" for rung in range(tuning.sweep.rungs - 1)]
-    columns = ["value", *rungs, "loss", "above the best", "now"]
-    rows = table(title, ["setting", "of"], columns, spare=["now", "of", *rungs])
+    title = f"{tuning.experiment.schedule.name}, final validation loss"
+    rungs = [f"{tuning.sweep.label(rung)} of tokens" for rung in range(tuning.sweep.rungs - 1)]
+    columns = ["value", *rungs, "loss", "vs best", "current"]
+    rows = table(title, ["setting", "stages"], columns, spare=["current", "stages", *rungs])
     for finding in findings:
         places = [f"{arm} {size}" for arm, size in finding.tunable.trains]
         for number in range(max(len(finding.values), len(places))):
@@ -58,7 +58,7 @@ def _cells(tuning: Tuning, finding: Finding, value: float) -> list[str]:
     mark = f"+{last - choice.loss:.4f}" if last is not None and math.isfinite(last) else ""
     if value == choice.value and math.isfinite(choice.loss):
         mark = f"chosen, {choice.place}"
-    return [f"{value:g}", *shown, mark, "as before" if value == finding.tunable.now else ""]
+    return [f"{value:g}", *shown, mark, "yes" if value == finding.tunable.now else ""]
 
 
 def _loss(loss: float | None) -> str:

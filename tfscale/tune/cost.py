@@ -1,4 +1,4 @@
-"""Cost of a tuning: planned, spent, and that of a full grid in its place."""
+"""Planned and actual cost of a tuning, and the cost of a full grid for comparison."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -13,13 +13,13 @@ from tfscale.tune.tuning import Finding, Tuning
 
 
 def spent(findings: Iterable[Finding]) -> Totals:
-    """Return the cost so far of all runs of the sweeps, diverged ones included and their parents excluded."""
+    """Return the cost so far of all runs of the sweeps, including diverged runs and excluding parent stages."""
     stages = {stage.key: stage for finding in findings for trial in finding.trials for stage in trial.stages}
     return sum(map(_cost, stages.values()), Totals(joules=0.0))
 
 
 def planned_flops(tuning: Tuning) -> float:
-    """Return the FLOPs of a tuning in which no rung is widened; if it sweeps the ratio, the rates are swept twice."""
+    """Return the FLOPs of a tuning without extensions. If the ratio is tuned, the rates are counted twice."""
     sweep, ratios = tuning.sweep, len(tuning.sweep.ratios)
     rates = sweep.trainings(len(sweep.factors)) * _rates_flops(tuning)
     if not ratios:
@@ -28,13 +28,13 @@ def planned_flops(tuning: Tuning) -> float:
 
 
 def grid_flops(tuning: Tuning) -> float:
-    """Return the FLOPs of a full grid: each candidate with all tokens, and each learning rate at each ratio."""
+    """Return the FLOPs of a full grid, in which each candidate rate is trained with all tokens at each ratio."""
     sweep = tuning.sweep
     return sweep.grid(sweep.factors) * max(1, len(sweep.ratios)) * _rates_flops(tuning)
 
 
 def grid_flops_of(tuning: Tuning, findings: Sequence[Finding]) -> float:
-    """Return the FLOPs of a full grid over the ranges that a tuning has covered, widened ones included."""
+    """Return the FLOPs of a full grid over the ranges of a finished tuning, including extensions."""
     ratios = max([1, *(len(finding.values) for finding in findings if finding.tunable == tuning.ratio)])
     return ratios * sum(
         tuning.sweep.grid(finding.values) * training_flops(tuning, finding.tunable)
@@ -44,7 +44,7 @@ def grid_flops_of(tuning: Tuning, findings: Sequence[Finding]) -> float:
 
 
 def training_flops(tuning: Tuning, tunable: Tunable) -> int:
-    """Return the FLOPs of one candidate of a tunable with all tokens and all seeds."""
+    """Return the FLOPs of training one candidate of a tunable with all tokens, for all seeds."""
     stages = trained_by(tunable, tuning.planned).values()
     return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
 

@@ -1,9 +1,8 @@
-"""Successive halving (arXiv 1603.06560, section 2): all candidates are trained with few tokens, and the best of them
-again with more.
+"""Successive halving (arXiv 1603.06560, section 2), which trains all candidates with few tokens and the best of them
+again with more tokens.
 
-The search asks for losses and does not know how they come about. It starts again whenever it is called, and asks in the
-same order as before until a loss is not known yet. So it has no state, and losses that are known from an earlier
-search, over another range, are used again.
+The search has no state. Each call repeats it from the beginning, requests losses in the same order, and stops at the
+first losses that are not known yet. It therefore also uses losses from earlier searches over other ranges.
 """
 
 import math
@@ -12,15 +11,15 @@ from collections.abc import Callable, Collection, Sequence
 from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Sweep, beyond, choose, is_rate, rounded
 
 LossOf = Callable[[float, int], float | None]
-"""Loss of a value in a rung: inf if its training diverged, None if it is not known yet."""
+"""Function that returns the loss of a value in a rung: inf if its training diverged, None if it is not known yet."""
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
-    """Return the best value, or None while a loss is not known that the search has asked for.
+    """Return the best value, or None while a requested loss is not known.
 
     Args:
-        first: candidates.
-        most: largest value that may be tried.
+        first: first candidates.
+        most: maximum value of a candidate.
     """
     kept, tried, place = list(first), set(first), choose(dict.fromkeys(first, math.inf)).place
     losses: dict[float, float] = {}
@@ -42,10 +41,10 @@ def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = 
 def _climb(
     kept: Sequence[float], tried: Collection[float], rung: int, sweep: Sweep, loss_of: LossOf, most: float
 ) -> dict[float, float] | None:
-    """Return the losses of a rung, by value.
+    """Return the losses of a rung by value, or None if a requested loss is not known.
 
-    While the best value is at an edge of the rung, the next one joins, within the range or beyond it: with more tokens
-    another rate may be the best. A single value has nothing to be compared with, and stays alone unless it diverges.
+    While the best value is at an edge of the rung, the next value is added, within the range or beyond it, because
+    another rate may be the best with more tokens. For a single value, this is done only if it diverges.
     """
     losses = _ask(kept, rung, loss_of)
     while losses is not None and (len(losses) > 1 or math.inf in losses.values()):
@@ -58,7 +57,8 @@ def _climb(
 
 
 def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossOf) -> Choice | None:
-    """Return the best value after a search in smaller steps around the best so far, with all tokens."""
+    """Return the result of a search in smaller steps around the best value, with all tokens, or None if a requested
+    loss is not known."""
     losses = {best.value: best.loss}
     while True:
         best = choose(losses)
@@ -73,12 +73,12 @@ def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossO
 
 
 def _ask(values: Sequence[float], rung: int, loss_of: LossOf) -> dict[float, float] | None:
-    """Return the losses of values in a rung, or None if one is not known; all are asked for."""
+    """Request the losses of all values in a rung, and return them, or None if any is not known."""
     losses = {value: loss_of(value, rung) for value in values}
     known = {value: loss for value, loss in losses.items() if loss is not None}
     return known if len(known) == len(losses) else None
 
 
 def _almost(value: float, tried: Collection[float]) -> float:
-    """Return the tried value that is almost the given one, or the given one, rounded."""
+    """Return a tried value within 1% of `value`, or `value` rounded if there is none."""
     return next((each for each in tried if max(each / value, value / each) < CLOSEST), rounded(value))

@@ -1,4 +1,4 @@
-"""Record of a learning-rate tuning: its findings and its cost."""
+"""Record of a learning-rate tuning, with the trials, the chosen values and the cost."""
 
 import math
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def _record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequence[str
 
 def _rate(tuning: Tuning, finding: Finding) -> dict[str, Any]:
     tunable, choice = finding.tunable, finding.choice
-    assert choice is not None, "it is finished"
+    assert choice is not None, "only finished sweeps are recorded"
     return {
         "key": tunable.key,
         "again": finding.again,
@@ -66,5 +66,5 @@ def _trial(tuning: Tuning, trial: Trial) -> dict[str, Any]:
 
 
 def _finite(loss: float | None) -> float | None:
-    """Return the loss, or None if it diverged: JSON has no infinity."""
+    """Return the loss, or None if the run diverged, because JSON has no infinity."""
     return loss if loss is not None and loss < math.inf else None

@@ -1,8 +1,7 @@
-"""Shorter versions of stages, by whose losses candidates are ranked before they are trained with all tokens.
+"""Shorter versions of stages, whose losses rank the candidates before the best are trained with all tokens.
 
-A shorter version is a stage of its own and not the beginning of the longer one: its warm-up and its decay have the same
-shares of it. In the middle of a longer stage the learning rate has not decayed, so a loss there says which candidate is
-best without decay, which is usually a lower rate.
+A shorter version is not the beginning of the longer stage, because its warm-up and decay are shortened in proportion.
+In the middle of a longer stage the learning rate has not decayed, and a comparison there favours lower rates.
 """
 
 from collections.abc import Sequence
@@ -15,11 +14,13 @@ from tfscale.stage.spec import StageSpec, steps_of
 
 
 def shortened(stages: Sequence[Stage], fraction: float, specs: Specs) -> tuple[Stage, ...]:
-    """Return stages with a fraction of their tokens.
+    """Return shorter versions of the stages.
 
     Args:
-        stages: parents before children. Children grow from the shorter version of their parent if it is among them.
-        specs: factory of the stages.
+        stages: stages, parents before children. A child grows from the shorter version of its parent if the parent is
+            among the stages.
+        fraction: number of tokens as a fraction of that of each stage.
+        specs: factory of the shorter stages.
     """
     if fraction == 1:
         return tuple(stages)

@@ -1,4 +1,4 @@
-"""Settings of a tuning, and the candidates, their order and their neighbours, as functions of losses."""
+"""Settings of a tuning, and the choice of a value from the losses of a range of values."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from tfscale.faults import Fault
-
 Place = Literal["interior", "lowest", "highest"]
-"""Place of the best value in the range: `interior` if both neighbours are worse; `lowest` or `highest` if it is at an
-edge, so that a better value may be beyond it."""
+"""Place of the best value in the range of a sweep: `interior`, or at an edge (`lowest`, `highest`), beyond which a
+better value may exist."""
 
 DIGITS = 3
-"""Number of significant digits of a candidate, so that it is short to write."""
+"""Number of significant digits of a candidate."""
 
 CLOSEST = 1.01
-"""Smallest ratio of neighbouring candidates, so that they still differ after rounding."""
+"""Minimum ratio of neighbouring candidates, so that they still differ after rounding."""
 
 MOST_RUNGS = 8
 MOST_REDUCTION = 100
@@ -26,50 +24,51 @@ FINE_STEP = math.sqrt(2)
 
 @dataclass(frozen=True)
 class Sweep:
-    """Settings of the sweep over each learning rate and over the ratio of the embedding's rate."""
+    """Settings of the sweep of each learning rate and of optim.embedding_ratio."""
 
     factors: tuple[float, ...]
     """Multiples of the current rate, ascending."""
     further: int
-    """Number of further values that may be tried in a rung while the best value is at its edge."""
+    """Maximum number of further values to try in each rung while the best value is at an edge."""
     seeds: int
-    """Number of runs per candidate, with different random seeds; their mean loss is compared."""
+    """Number of runs per candidate, whose seeds differ and whose mean loss is compared."""
     rungs: int = 1
     """Number of rungs of successive halving; 1: every candidate is trained with all tokens."""
     reduction: int = 3
-    """Factor between rungs: by as much the number of candidates falls and the number of tokens rises."""
+    """Factor between two rungs, by which the number of candidates falls and the number of tokens rises."""
     refine: bool = False
-    """True to try the neighbours of the best learning rate at a distance of sqrt(2), with all tokens."""
+    """Whether to try the rates that differ from the best one by a factor of sqrt(2), with all tokens."""
     ratios: tuple[float, ...] = ()
-    """Values of optim.embedding_ratio to try, ascending; empty: it is not tuned."""
+    """Candidates for optim.embedding_ratio, ascending; empty: it is not tuned."""
 
     def fraction(self, rung: int) -> float:
-        """Return the fraction of a stage's tokens in a rung; 1 in the last one."""
+        """Return the number of tokens in a rung, as a fraction of all tokens of a stage."""
         return float(self.reduction) ** (rung + 1 - self.rungs)
 
     def label(self, rung: int) -> str:
-        """Return the fraction of a stage's tokens in a rung as text, such as 1/9."""
+        """Return the fraction of tokens in a rung as text, such as 1/9."""
         return f"1/{round(1 / self.fraction(rung))}"
 
     def kept(self, candidates: int, rung: int) -> int:
-        """Return how many of a number of candidates reach a rung: two at least, except in the last one."""
+        """Return the number of candidates that reach a rung, of those in the first rung. The minimum is 2, and 1 in the
+        last rung."""
         least = 1 if rung == self.rungs - 1 else 2
         return max(least, int(candidates // float(self.reduction) ** rung))
 
     def trainings(self, candidates: int) -> float:
-        """Return the cost of a sweep without further values, in trainings of one candidate with all tokens."""
+        """Return the cost of a sweep without extensions, in units of one training with all tokens."""
         halving = sum(self.kept(candidates, rung) * self.fraction(rung) for rung in range(self.rungs))
         return halving + 2 * self.refine
 
     def grid(self, values: Sequence[float]) -> int:
-        """Return the number of values of a full grid with the range and the resolution of a sweep."""
+        """Return the number of values of a full grid with the range and the resolution of a sweep over `values`."""
         fine = 1 + round(math.log(max(values) / min(values), FINE_STEP)) if self.refine else 0
         return max(len(values), fine)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The result of a sweep."""
+    """Result of a sweep."""
 
     value: float
     loss: float
@@ -77,8 +76,13 @@ class Choice:
     place: Place
 
 
-def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[Fault]]:
-    """Parse numbers such as `0.5,1,2`; return them in ascending order, with the faults."""
+def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[str]]:
+    """Parse numbers such as `0.5,1,2`, and return the numbers in ascending order and the faults.
+
+    Args:
+        option: name of the option, for the faults.
+        most: maximum value of a number.
+    """
     numbers, faults = [], []
     for each in text.split(","):
         try:
@@ -89,39 +93,40 @@ def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[fl
             numbers.append(number)
         else:
             bound = f" and at most {most:g}" if most < math.inf else ""
-            faults.append(Fault(option, repr(each.strip()), f"must be numbers above 0{bound}", "0.5,1,2"))
+            faults.append(f"{option}: {each.strip()!r} must be a number above 0{bound}; try 0.5,1,2")
     numbers.sort()
     for lower, higher in pairwise(numbers):
         if higher < lower * CLOSEST:
-            rule = f"must each be at least 1% above the one before, unlike {lower:g} and {higher:g}"
-            faults.append(Fault(option, text, rule))
+            faults.append(
+                f"{option}: {lower:g} and {higher:g} are too close; each must be at least 1% above the previous one"
+            )
     if len(numbers) < 2 and not faults:
-        faults.append(Fault(option, text, "must be two numbers at least, or nothing is compared", "0.5,1,2"))
+        faults.append(f"{option} {text}: must be at least two numbers; try 0.5,1,2")
     return tuple(numbers), faults
 
 
-def sweep_faults(sweep: Sweep, most_seeds: int) -> list[Fault]:
+def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
     """Return the faults in the numbers of a sweep."""
     bounds = {
-        "further": (sweep.further, 0, 1000),
-        "seeds": (sweep.seeds, 1, most_seeds),
-        "rungs": (sweep.rungs, 1, MOST_RUNGS),
-        "reduction": (sweep.reduction, 2, MOST_REDUCTION),
+        "further": (sweep.further, 0, 1000, 3),
+        "seeds": (sweep.seeds, 1, most_seeds, 1),
+        "rungs": (sweep.rungs, 1, MOST_RUNGS, 3),
+        "reduction": (sweep.reduction, 2, MOST_REDUCTION, 3),
     }
     return [
-        Fault(f"--{name}", str(number), f"must be from {least} to {most}")
-        for name, (number, least, most) in bounds.items()
+        f"--{name} {number}: must be from {least} to {most}; try {hint}"
+        for name, (number, least, most, hint) in bounds.items()
         if not least <= number <= most
     ]
 
 
 def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
-    """Return the rates to try first, in ascending order."""
+    """Return the first rates of a sweep, in ascending order."""
     return tuple(rate if factor == 1 else rounded(rate * factor) for factor in sorted(factors))
 
 
 def choose(losses: Mapping[float, float]) -> Choice:
-    """Return the value with the lowest loss; of values with equal losses, the lowest."""
+    """Return the value with the lowest loss, or the lowest of the values with equal losses."""
     values = sorted(losses)
     best = min(values, key=lambda value: (losses[value], value))
     place: Place = "lowest" if best == values[0] else "highest" if best == values[-1] else "interior"
@@ -129,10 +134,10 @@ def choose(losses: Mapping[float, float]) -> Choice:
 
 
 def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> float | None:
-    """Return the next value to try, or None if the best value is interior or the next would be out of bounds.
+    """Return the next value to try, or None if the best value is interior or the next value would be out of bounds.
 
-    If the best value is at an edge, the next one beyond it is the nearest of those that were tried with fewer tokens,
-    or if there is none, one at the ratio of the last two values.
+    If the best value is at an edge, the next value is the nearest one beyond it in `tried`, the values of earlier
+    rungs. If there is none, the range is extended by the ratio of the last two values.
     """
     place = choose(losses).place
     if place == "interior":
@@ -146,7 +151,7 @@ def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> floa
 
 
 def is_rate(rate: float) -> bool:
-    """Return True if a number is plausible as a learning rate."""
+    """Return whether a number is plausible as a learning rate."""
     return 1e-30 < rate < 1e30
 
 

@@ -1,4 +1,4 @@
-"""Settings that a tuning chooses: the learning rates of a plan, and the ratio of the embedding's to them."""
+"""Settings that can be tuned: the learning rates of a plan and `optim.embedding_ratio`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,27 +11,27 @@ from tfscale.stage.folder import Stage, lineage
 
 RATIO = "optim.embedding_ratio"
 MOST_RATIO = 1000.0
-"""Largest value of `optim.embedding_ratio`."""
+"""Maximum value of `optim.embedding_ratio` in a sweep."""
 
 
 @dataclass(frozen=True)
 class Tunable:
-    """A learning rate in the configuration, or the ratio of the embedding's to it."""
+    """A setting in the configuration that can be tuned: a learning rate, or optim.embedding_ratio."""
 
     key: str
     """Name of the setting, such as schedule.stages.stage2.lr."""
     now: float
-    """Current value of the setting; optim.lr for a rate that is not set."""
+    """Current value of the setting, or optim.lr if the setting is None."""
     trains: tuple[tuple[str, str], ...]
-    """Arm and size of every stage that is trained with this setting; their mean loss is compared."""
+    """Pairs (arm, size) of the stages trained with this setting. The loss is averaged over these stages."""
     after: tuple[str, ...]
-    """Keys of the rates that must be chosen first, because this setting's stages are trained with them or grow from
-    theirs."""
+    """Keys of the rates that must be chosen first, because the stages of this setting are trained at those rates or
+    grow from stages of those rates."""
 
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
-    """Yield the learning rates at which stages of these arms are trained, each once, the chain's first. The stages that
-    are trained at a rate or depend on it are found by changing the rate."""
+    """Yield each learning rate at which stages of the given arms are trained, those of the chain first. The stages that
+    use or depend on a rate are found by changing the rate."""
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_values(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}
@@ -53,7 +53,13 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
-    """Return the ratio as a tunable. It trains all stages of the arms, and those of the chain that they grow from."""
+    """Return optim.embedding_ratio as a tunable.
+
+    Its stages are all stages of the given arms and the stages of the chain that they grow from.
+
+    Args:
+        rates: learning rates of the arms, which are chosen first.
+    """
     every = {stage.key: stage for stage in plan.stages}
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
     needed = {each.key for stage in own for each in lineage(stage, lambda one: every.get(one.spec.parent or ""))}
@@ -68,7 +74,7 @@ def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunab
 
 
 def trained_by(tunable: Tunable, plan: Plan) -> dict[str, Stage]:
-    """Return the stages of a plan that are trained with a tunable, by key, parents before children."""
+    """Return the stages of a plan that are trained with a tunable setting, by stage key, parents before children."""
     return {stage.key: stage for arm in plan.arms for stage in arm.stages if (arm.name, stage.size) in tunable.trains}
 
 
@@ -78,7 +84,7 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     for number, (name, part) in enumerate(experiment.schedule.stages.items()):
         stage = f"schedule.stages.{name}"
         yield f"{stage}.lr", part.lr or usual
-        if number:  # the first stage is already trained from scratch
+        if number:  # the first stage is always trained from scratch
             yield f"{stage}.scratch_lr", part.scratch_lr or usual
         if part.transformer is not None:
             yield f"{stage}.transformer.lr", part.transformer.lr or usual
@@ -88,7 +94,7 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     """Yield the key and the value of each arm's own rate: for arms that set one, and for arms of a kind with
     `own_rate`, which would otherwise share the rates of the chain or of Transformers from scratch. The default is the
-    last size's."""
+    rate of the last size."""
     last = list(experiment.schedule.stages.values())[-1]
     for name, arm in experiment.baseline.arms.items():
         if arm.lr is not None or arm_kind(arm.kind).own_rate:
@@ -97,7 +103,7 @@ def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def with_values(experiment: Experiment, values: Mapping[str, float]) -> Experiment:
-    """Return the experiment with settings replaced by `values`, by key."""
+    """Return the experiment with the settings replaced by `values`, by key."""
     for key, value in values.items():
         experiment = _with(experiment, key.split("."), value)
     return experiment

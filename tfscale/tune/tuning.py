@@ -1,9 +1,9 @@
-"""Tuning of a plan's learning rates: the rates, and the runs that find the best values.
+"""Tuning of a plan's learning rates by training runs at several rates.
 
-Every run is an ordinary stage. It differs from a stage of the plan in its learning rates; in the validation tokens,
-which follow those of the plan; in its seed and data order, which no replicate of the plan has; and, except in the last
-rung, in its number of tokens. Thus no rate is chosen by a number that is reported later. The state of a tuning is read
-from its stages' folders, so a tuning that was stopped can be resumed.
+Every run is an ordinary stage. It differs from a stage of the plan in four ways: its learning rates; the validation
+tokens, which follow those of the plan; its seed and data order, which no replicate of the plan uses; and, except in the
+last rung, its number of tokens. Thus rates are not chosen by losses that are reported later. The state of a tuning is
+read from the stages' folders, so a stopped tuning can be resumed.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ from tfscale.tune.tunables import MOST_RATIO, Tunable, ratio_of, trained_by, tun
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate value of a tunable in one rung, with one stage per arm, size and seed."""
+    """A candidate value of a tunable setting in one rung, with one stage per arm, size and seed."""
 
     value: float
     rung: int
-    """Number of the rung, from 0; in the last one the stages have all of their tokens."""
+    """Index of the rung. In the last rung, the stages are trained with all tokens."""
     stages: tuple[Stage, ...]
     ancestors: tuple[Stage, ...]
     """Stages that the trial's stages grow from, parents before children."""
@@ -53,39 +53,39 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """The state of the sweep over one tunable."""
+    """State of the sweep of one setting."""
 
     tunable: Tunable
     trials: tuple[Trial, ...]
-    """Trials in ascending order of their values, and of their rungs."""
+    """Trials in ascending order of value, then of rung."""
     choice: Choice | None
     """Chosen value; None while trials are unfinished."""
     again: bool = False
-    """True for a learning rate that is swept once more because the ratio has changed."""
+    """Whether this is the second sweep of a learning rate, after a change of the ratio."""
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Values that were tried, in ascending order."""
+        """Tried values in ascending order."""
         return tuple(sorted({trial.value for trial in self.trials}))
 
 
 class Tuning:
-    """A tuning: the sweeps over the learning rates of some of a plan's arms."""
+    """Sweeps over the learning rates of some arms of a plan."""
 
     def __init__(self, plan: Plan, arms: Sequence[str], sweep: Sweep) -> None:
         self.plan, self.arms, self.sweep = plan, tuple(arms), sweep
         self.experiment = _apart(plan.experiment, sweep.seeds)
         """Experiment of the plan with other validation tokens and other seeds."""
         self.planned = make_plan(self.experiment)
-        """Plan of that experiment at the current values."""
+        """Plan of `experiment` at the current values."""
         self.tunables = tuple(tunables(plan, arms))
         self.ratio = ratio_of(plan, arms, self.tunables)
         self._trials: dict[tuple[object, ...], Trial] = {}
 
     def findings(self) -> list[Finding]:
-        """Return the state of every sweep that has begun.
+        """Return the state of every sweep. Sweeps that depend on an unfinished sweep are omitted.
 
-        The learning rates are swept at the current ratio, the ratio at the chosen rates, and if another ratio is
+        The learning rates are swept at the current ratio, then the ratio at the chosen rates, and if another ratio is
         chosen, the rates again.
         """
         rates = self._rates({})
@@ -97,7 +97,7 @@ class Tuning:
         return [*rates, ratio, *(replace(finding, again=True) for finding in again)]
 
     def plan_of(self, findings: Sequence[Finding]) -> Plan:
-        """Return a plan whose arms are the trials, to show and track their training."""
+        """Return a plan whose arms are the trials, for the display and tracking of training."""
         arms = list(self._arms(findings))
         seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds)
         replicates = tuple(
@@ -107,14 +107,15 @@ class Tuning:
 
     @property
     def key(self) -> str:
-        """Hash that identifies the tuning, made of the tunables, the sweep, and the stages at the current rates."""
+        """Hash that identifies the tuning, computed from the tunables, the sweep, and the stages at the current
+        rates."""
         stages = [stage.key for stage in self.planned.stages]
         what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
 
     def _rates(self, fixed: Mapping[str, float]) -> list[Finding]:
-        """Return the sweeps over the learning rates, without those that wait for another, in the order of the
-        tunables."""
+        """Return the sweeps of the learning rates in the order of the tunables. Sweeps that depend on an unfinished
+        sweep are omitted."""
         found: dict[str, Finding] = {}
         for tunable in self.tunables:
             before = chosen(found[key] for key in tunable.after if key in found)
@@ -163,7 +164,7 @@ class Tuning:
 
 
 def _apart(experiment: Experiment, seeds: int) -> Experiment:
-    """Return the experiment with the validation tokens that follow its own and with seeds of no replicate."""
+    """Return the experiment with the next validation tokens, and with seeds that no replicate uses."""
     data = experiment.data
     return replace(
         experiment,
@@ -179,7 +180,8 @@ def _apart(experiment: Experiment, seeds: int) -> Experiment:
 
 
 def chosen(findings: Iterable[Finding]) -> dict[str, float]:
-    """Return the chosen values by key, except where every run diverged. Of two findings of one key, the last counts."""
+    """Return the chosen values by key, without settings for which every run diverged. If a setting has two findings,
+    the last one is used."""
     choices = {finding.tunable.key: finding.choice for finding in findings}
     return {key: choice.value for key, choice in choices.items() if choice is not None and choice.loss < math.inf}
 
@@ -191,7 +193,7 @@ def stages_left(findings: Iterable[Finding]) -> list[Stage]:
 
 
 def diverged(stage: Stage) -> bool:
-    """Return True if training of the stage ended with a non-finite loss or gradient."""
+    """Return whether training of the stage ended with a non-finite loss or gradient."""
     match read_events(stage.path)[-2:]:
         case [{"event": "non_finite"}, {"event": "end", "reason": "failed"}]:
             return True
