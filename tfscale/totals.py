@@ -16,6 +16,14 @@ class Totals:
     """`seconds` times the number of devices."""
     joules: float | None = None
     """Energy used by the devices in `seconds`, as they measure it; None if any part is unknown."""
+    optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
+    """FLOPs of the optimizer's updates, which `flops` does not include; None if any part is unknown, as for stages that
+    were recorded before the updates were counted."""
+
+    @property
+    def spent_on_updates(self) -> int | None:
+        """`optimizer_flops`, which are 0 before the first token."""
+        return self.optimizer_flops if self.tokens else 0
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
@@ -24,6 +32,9 @@ class Totals:
             self.seconds + other.seconds,
             self.device_seconds + other.device_seconds,
             None if self.joules is None or other.joules is None else self.joules + other.joules,
+            None
+            if self.spent_on_updates is None or other.spent_on_updates is None
+            else self.spent_on_updates + other.spent_on_updates,
         )
 
     def __sub__(self, other: "Totals") -> "Totals":
@@ -33,6 +44,9 @@ class Totals:
             self.seconds - other.seconds,
             self.device_seconds - other.device_seconds,
             None if self.joules is None or other.joules is None else self.joules - other.joules,
+            None
+            if self.spent_on_updates is None or other.spent_on_updates is None
+            else self.spent_on_updates - other.spent_on_updates,
         )
 
 

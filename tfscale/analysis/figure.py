@@ -40,6 +40,7 @@ from tfscale.text import count, join
 
 AXIS: dict[Measure, str] = {
     "flops": "cumulative compute, base included (model FLOPs)",
+    "flops_with_optimizer": "cumulative compute, base included (FLOPs of model and optimizer)",
     "tokens": "cumulative training tokens, base included",
     "device_seconds": "cumulative device-seconds, base included",
 }

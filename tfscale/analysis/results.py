@@ -14,7 +14,7 @@ RESULTS = [
 ]
 COST_MEANING = (
     "*Cumulative*: base included. *Marginal*: this run alone, its parent a gift. *Family*: all of the arm's runs up to "
-    "this size. FLOPs are model FLOPs."
+    "this size. FLOPs are model FLOPs; *with optimizer*: and those of the optimizer's updates."
 )
 
 

@@ -1,20 +1,26 @@
 """Comparison of arms in sentences and short numbers: verdicts, noise and intervals."""
 
 import math
+from collections.abc import Sequence
 
 from tfscale.analysis.bootstrap import Source
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.table import Row, Table
-from tfscale.text import count, join, scientific
+from tfscale.text import count, join, scientific, share
 
-UNITS: dict[Measure, str] = {"flops": "FLOPs", "tokens": "tokens", "device_seconds": "device-seconds"}
+UNITS: dict[Measure, str] = {
+    "flops": "FLOPs",
+    "flops_with_optimizer": "FLOPs with optimizer",
+    "tokens": "tokens",
+    "device_seconds": "device-seconds",
+}
 
 
 def verdicts(table: Table) -> tuple[str, ...]:
-    """Return a sentence per size that states whether the chain is below or above the other arms at its cost, and
-    whether it saves."""
+    """Return sentences per size that state whether the chain is below or above the other arms at its cost, whether it
+    saves, and whether the latter is the same with the optimizer's FLOPs included."""
     return tuple(f"{size}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
 
 
@@ -38,9 +44,27 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
     if outcomes:
         text = f"{'; '.join(outcomes)}."
         sentences.append(text[0].upper() + text[1:] if clauses else text)
+        if table.measure == "flops":
+            sentences.append(_with_optimizer([row for row in compared if row.equal_perplexity]))
     if open_ends:
         sentences.append(f"{'Not' if sentences else 'not'} compared at equal cost with {join(open_ends)}.")
     return " ".join(sentences) or "there is no other arm."
+
+
+def _with_optimizer(rows: Sequence[Row]) -> str:
+    """Return a sentence that says whether the outcomes of rows are the same with the optimizer's FLOPs included."""
+    unknown = [row.title for row in rows if row.with_optimizer is None]
+    differing = [
+        f"against {row.title} {outcome(row.with_optimizer)}, without them {outcome(row.equal_perplexity)}"
+        for row in rows
+        if row.with_optimizer and row.equal_perplexity and row.with_optimizer.outcome != row.equal_perplexity.outcome
+    ]
+    if len(unknown) == len(rows):
+        return "Whether this is the same with the optimizer's FLOPs included is not known: they were not recorded."
+    others = " otherwise" if differing else ""
+    same = [f"the verdict is{others} the same"] if len(differing) + len(unknown) < len(rows) else []
+    missing = [f"it is not known against {join(unknown)}, for they were not recorded"] if unknown else []
+    return f"With the optimizer's FLOPs included, {'; '.join([*differing, *same, *missing])}."
 
 
 def _clause(title: str, perplexities: EqualCompute) -> str:
@@ -82,7 +106,8 @@ def outcome(value: EqualPerplexity) -> str:
 
 
 def basis(table: Table) -> tuple[str, ...]:
-    """Return sentences that state what the intervals cover, what counts as noise, and what no cost includes."""
+    """Return sentences that state what the intervals cover, what counts as noise, the optimizer's share, and what no
+    cost includes."""
     sentences = []
     if any(row.equal_perplexity and row.equal_perplexity.interval for row in table.rows):
         over = {row.equal_perplexity.over for row in table.rows if row.equal_perplexity}
@@ -93,7 +118,7 @@ def basis(table: Table) -> tuple[str, ...]:
         sentences.append("One seed each: what other seeds would give is not known, and no interval includes it.")
     elif single:
         sentences.append(f"One seed: {join(single)}. What other seeds would give is not known there.")
-    return (*sentences, _noise(table), _tuning(table))
+    return (*sentences, _noise(table), *_shares(table), _tuning(table))
 
 
 OVER: dict[Source, str] = {"seeds": "seeds", "documents": "validation documents"}
@@ -108,6 +133,27 @@ def _noise(table: Table) -> str:
         f"Noise floor, {source}: single runs that end within {noise.nats:.3f} nats "
         f"({math.expm1(noise.nats):.1%} of perplexity) of each other do not differ."
     )
+
+
+def _shares(table: Table) -> tuple[str, ...]:
+    """Return a sentence with each arm's smallest and largest share of the optimizer in the FLOPs of a run; none before
+    a run has finished."""
+    finished = [row for row in table.rows if row.marginal is not None]
+    arms = [[row for row in finished if row.title == title] for title in dict.fromkeys(row.title for row in finished)]
+    shares = {rows[0].title: [row.optimizer_share for row in rows if row.optimizer_share is not None] for rows in arms}
+    known = [f"{title} {_span(of_arm)}" for title, of_arm in shares.items() if of_arm]
+    unknown = [rows[0].title for rows in arms if any(row.optimizer_share is None for row in rows)]
+    sentences = []
+    if known:
+        sentences.append(f"The optimizer's share of a run's FLOPs: {join(known)}.")
+    if unknown:
+        sentences.append(f"The optimizer's FLOPs were not recorded in all runs of {join(unknown)}.")
+    return tuple(sentences)
+
+
+def _span(shares: Sequence[float]) -> str:
+    least, most = share(min(shares)), share(max(shares))
+    return least if least == most else f"{least} to {most}"
 
 
 def _tuning(table: Table) -> str:
@@ -158,4 +204,4 @@ def with_interval(value: float | None, interval: Interval | None, form: str) -> 
 
 def amount(value: float | None, measure: Measure) -> str:
     """Return a cost as text: FLOPs in the form 7.96e11, other measures formatted by `count`; empty if unknown."""
-    return scientific(value) if measure == "flops" else count(value)
+    return scientific(value) if measure in ("flops", "flops_with_optimizer") else count(value)

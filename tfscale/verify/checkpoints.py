@@ -35,7 +35,7 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
     if this.before is not None:
         if counters.before != this.before:
             yield f"{state}: begins at {words(counters.before)}; its parents ended at {words(this.before)}"
-        yield from costs_of(f"{state}: totals", counters.totals, this.before, this.spec, counters.step)
+        yield from costs_of(f"{state}: totals", counters.totals, this.before, this.spec, counters.step, this.bad_steps)
     if this.result is not None and counters.step == this.result.step and counters.totals != this.result.totals:
         yield f"{state}: ends at {words(counters.totals)}; {DONE_FILE} says {words(this.result.totals)}"
     yield from _tensors(this.spec, folder, counters)

@@ -1,6 +1,6 @@
 """Base of all checks: findings, the readable part of a stage's folder, and the cost of its steps."""
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -58,6 +58,8 @@ class StageFolder:
     result: Result | None
     busy: bool
     """True while a live process works on the stage."""
+    bad_steps: frozenset[int]
+    """Numbers of the steps that had a non-finite loss or gradient."""
 
 
 def begun(path: Path) -> bool:
@@ -70,7 +72,9 @@ def begun(path: Path) -> bool:
         return True  # something exists that its readers will report
 
 
-def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int) -> Check[None]:
+def costs_of(
+    what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad_steps: Collection[int]
+) -> Check[None]:
     """Check that `totals` are those of `step` steps, as far as steps determine them."""
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
@@ -80,10 +84,25 @@ def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: i
     ):
         if there != wanted:
             yield f"{what}: {there:,} {name}; {step:,} steps of this stage and its parents make {wanted:,}"
+    yield from _updates(what, totals, before, spec, step, sum(bad <= step for bad in bad_steps))
     if totals.seconds < before.seconds or totals.device_seconds < before.device_seconds:
         yield f"{what}: {words(totals)}; that is less than its parents' {words(before)}"
 
 
+def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad: int) -> Check[None]:
+    """Check the optimizer's FLOPs, which are those of one update per step; `bad` steps may have had none."""
+    there, at_first = totals.spent_on_updates, before.spent_on_updates
+    if there is None or at_first is None:
+        return  # recorded, at least in part, before tfscale counted the updates, or imported
+    update = spec.optimizer.update_flops(spec.model)
+    if there not in (at_first + updates * update for updates in range(step - bad, step + 1)):
+        made = f"{step:,} updates of this stage" + (f" ({bad:,} of them may have been skipped)" if bad else "")
+        yield f"{what}: {there:,} optimizer FLOPs; {made} and those of its parents make {at_first + step * update:,}"
+
+
 def words(totals: Totals) -> str:
     """Return the text of totals in a finding."""
-    return f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs, {totals.seconds} s, {totals.device_seconds} device-s"
+    known = "" if totals.optimizer_flops is None else f", {totals.optimizer_flops:,} optimizer FLOPs"
+    return (
+        f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs{known}, {totals.seconds} s, {totals.device_seconds} device-s"
+    )
