@@ -80,12 +80,13 @@ def test_time_energy_and_cost_of_64_devices_are_those_worked_out_by_hand() -> No
     compute = BATCH_FLOPS / (0.35 * 989.4e12 * 64)  # assumed MFU, dense bf16 peak
     reduce = 2 * (63 / 64) * 4 * PARAMETERS / 400e9  # a ring over eight 50 GB/s adapters a host
     update = 7 * 4 * PARAMETERS / 3.35e12  # AdamW: four values read, three written
+    update += 14 * PARAMETERS / (0.35 * 989.4e12)
     seconds = STEPS * (max(compute, reduce) + update)
     assert found.step is not None
     assert (found.step.compute, found.step.communication, found.step.update) == pytest.approx(
         (compute, reduce, update), rel=1e-9
     )
-    assert (compute, reduce, update) == pytest.approx((0.18876, 0.02578, 0.01095), rel=1e-3)
+    assert (compute, reduce, update) == pytest.approx((0.18876, 0.02578, 0.01100), rel=1e-3)
     assert found.seconds == pytest.approx(seconds)
     assert found.device_hours == pytest.approx(64 * seconds / 3600) == pytest.approx(203.1, rel=1e-3)
     assert found.kilowatt_hours == pytest.approx(203.1 * 0.7, rel=1e-3)
@@ -96,7 +97,8 @@ def test_time_energy_and_cost_of_64_devices_are_those_worked_out_by_hand() -> No
 
 def test_one_device_needs_its_flops_over_its_share_of_the_peak() -> None:
     found = predicted(*PAPER, "device=h200", "device.bandwidth=null", "launcher.activation_checkpointing=none")
-    assert found.seconds == pytest.approx(found.flops / (0.35 * 989.4e12))
+    assert found.optimizer_flops == STEPS * 14 * PARAMETERS
+    assert found.seconds == pytest.approx((found.flops + found.optimizer_flops) / (0.35 * 989.4e12))
 
 
 def test_at_512_devices_the_gradients_wait_for_the_network() -> None:
@@ -117,7 +119,55 @@ def test_fsdp_moves_weights_twice_and_gradients_once_in_every_micro_batch() -> N
     assert full.communication == pytest.approx(2 * moved * (63 / 64) / 400e9)  # 8 sequences, 4 at once
     inside, between = 2 * moved * (7 / 8) / 450e9, 2 * 4 * PARAMETERS * (7 / 8) / 400e9
     assert hybrid.communication == pytest.approx(inside + between)
-    assert full.update == pytest.approx(7 * 4 * PARAMETERS / 64 / 3.35e12)
+    assert full.update == pytest.approx((7 * 4 / 3.35e12 + 14 / (0.35 * 989.4e12)) * PARAMETERS / 64)
+
+
+def muon_flops() -> list[int]:
+    """FLOPs of Newton-Schulz's five iterations on each matrix of the largest stage, in the order of the blocks."""
+
+    def one(n: int) -> int:  # n x 768
+        return 5 * (4 * 768**2 * n + 2 * 768**3)
+
+    return 12 * [*(6 * [one(8620)]), *(2 * [one(8620)]), *(2 * [one(34480)])]
+
+
+def test_the_optimizers_share_is_its_flops_over_those_of_a_step() -> None:
+    adamw, muon = predicted(*CLUSTER, "launcher.nodes=8"), predicted(*CLUSTER, "launcher.nodes=8", "optim.name=muon")
+    assert adamw.update_flops == 14 * PARAMETERS
+    assert muon.update_flops == sum(muon_flops()) + 14 * PARAMETERS
+    assert muon.flops == adamw.flops
+    for found in (adamw, muon):
+        assert found.optimizer_share == pytest.approx(found.update_flops / (BATCH_FLOPS + found.update_flops))
+    assert 0.003 < muon.optimizer_share < 0.03
+
+
+def test_muons_products_are_divided_by_matrix_and_their_results_sent_to_all() -> None:
+    settings = [*CLUSTER, "launcher.nodes=8", "optim.name=muon", "launcher.activation_checkpointing=none"]
+    steps = [predicted(*settings, f"launcher.sharding={name}").step for name in ("none", "full", "hybrid")]
+    matrices = PARAMETERS - 50304 * 768 - 2 * 768
+    memory = (3 * 4 * PARAMETERS + 2 * (4 * matrices + 8 * (PARAMETERS - matrices))) / 3.35e12
+    rate, sent = 0.35 * 989.4e12, 4 * matrices / 400e9
+    products = max(sum(muon_flops()[rank::64]) for rank in range(64)) / rate
+    assert products > sum(muon_flops()) / 64 / rate, "120 matrices are not divided evenly by 64 ranks"
+    gathered = [0, 4 * matrices * (63 / 64) / 400e9, 4 * matrices * (7 / 8) / 450e9]
+    for step, shards, each in zip(steps, (1, 64, 8), gathered, strict=True):
+        assert step is not None
+        held = (memory + 14 * PARAMETERS / rate) / shards
+        assert step.update == pytest.approx(held + products + each + sent)
+
+
+def test_one_device_does_all_of_muons_products_and_sends_nothing() -> None:
+    found = predicted(*PAPER, "device=h200", "device.bandwidth=null", "optim.name=muon")
+    assert found.step is not None
+    assert found.step.update == pytest.approx(found.update_flops / (0.35 * 989.4e12))
+
+
+def test_a_measured_speed_includes_the_updates_of_the_stages_that_it_was_measured_on() -> None:
+    speed = Speed("tokenformer", 10**9, "elsewhere", "NVIDIA H200", "bf16", 1, 2e14, optimizer_ratio=0.25)
+    found = predicted(*PAPER, "device=h200", "device.bandwidth=null", speeds=[speed])
+    assert found.measured
+    assert found.step is not None
+    assert found.step.seconds == pytest.approx((BATCH_FLOPS + found.update_flops) / (1.25 * 2e14))
 
 
 def test_the_price_and_power_of_ones_own_device_count() -> None:
@@ -401,5 +451,8 @@ def test_plan_prints_within_100_columns_and_as_json_the_same(devices: int, launc
     last = chain["stages"][-1]
     assert last["flops"] == STEPS * BATCH_FLOPS
     assert f"{last['device_hours']:,.0f}" in shown
+    assert "optimizer share" in shown
+    assert last["optimizer_flops"] == STEPS * 14 * PARAMETERS
+    assert last["optimizer_share"] == pytest.approx(14 * PARAMETERS / (BATCH_FLOPS + 14 * PARAMETERS))
     assert "tokenizer.json" in shown
     assert not list(tmp_path.iterdir())

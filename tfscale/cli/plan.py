@@ -16,7 +16,7 @@ from tfscale.plan.plan import Plan
 from tfscale.predict import Family, Machine, Prediction, families, planned_machine, predict, remarks, shortage
 from tfscale.stage.folder import Stage
 from tfscale.stage.status import status_of
-from tfscale.text import count, duration, gigabytes, scientific
+from tfscale.text import count, duration, gigabytes, scientific, share
 
 COLUMNS = 5
 """Largest number of stages per table."""
@@ -79,6 +79,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     row("tokens", lambda p: count(p.tokens))
     row("steps", lambda p: f"{p.steps:,}")
     row("FLOPs", lambda p: scientific(p.flops))
+    row("optimizer share", lambda p: share(p.optimizer_share))
     rows.add_row("state", *(_states([each for each in arm.stages if each.size == stage.size]) for stage in stages))
     rows.add_section()
     row("sharding", lambda p: SHARDINGS[p.layout.sharding] if p.machine.devices > 1 else "")
@@ -244,6 +245,8 @@ def _stage_json(stage: Stage, prediction: Prediction) -> dict[str, Any]:
         "tokens": prediction.tokens,
         "steps": prediction.steps,
         "flops": prediction.flops,
+        "optimizer_flops": prediction.optimizer_flops,
+        "optimizer_share": prediction.optimizer_share,
         "sharding": layout.sharding,
         "recompute": layout.recompute,
         "micro_batch": layout.micro_batch,

@@ -32,6 +32,16 @@ class Slot:
     """Power of the gradient that the slot averages, by which growth scales it: 1 for a first moment, 2 for a second."""
 
 
+@dataclass(frozen=True)
+class WholeUpdate:
+    """Cost of updating a weight as a whole matrix, which one of several ranks does for all others."""
+
+    size: int
+    """Number of values in the weight, which the rank gathers if it is sharded, and sends to the others."""
+    flops: int
+    """FLOPs that this rank alone computes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
     """Settings of an optimizer. Subclasses are frozen dataclasses that add settings of their own."""
@@ -76,6 +86,11 @@ class Optimizer(ABC):
     @abstractmethod
     def update_flops(self, model: ModelConfig) -> int:
         """Return the FLOPs of one update of all weights of a model."""
+
+    def whole_updates(self, model: ModelConfig) -> Sequence[WholeUpdate]:
+        """Return the updates that ranks divide between them, in the order in which they take turns. The FLOPs of
+        `update_flops` include theirs. Every rank updates the values that it holds of all other weights."""
+        return ()
 
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional
         """Exclude the first rows of a weight from the next update of the others; their own update is undone afterwards.

@@ -3,7 +3,10 @@
 The time of a step is that of its arithmetic or its communication, whichever is longer (they overlap), plus that of the
 weight update, which waits for both. Arithmetic: model FLOPs, with recomputation, divided by the measured or assumed
 share of the peak. Communication: bytes divided by the full speed of the slowest link on their way, a lower bound.
-Update: the optimizer reads weight, gradient and its state of the weight, and writes all but the gradient.
+Update: the optimizer reads weight, gradient and its state of the weight, and writes all but the gradient; then come its
+FLOPs, at the rate of the arithmetic, and the matrices that ranks send each other. The three are added, because Muon's
+matrix products begin when its momentum is in memory, and are sent when they are done; AdamW's FLOPs overlap its reads
+and writes, but are so few that adding them changes little.
 """
 
 import socket
@@ -41,6 +44,8 @@ class Prediction:
     batch_tokens: int
     flops_per_token: int
     """Model FLOPs of training, per token."""
+    update_flops: int
+    """FLOPs of one update by the optimizer, on all devices together."""
     layout: Layout
     accumulation: int
     """Number of micro-batches per batch on each device."""
@@ -62,6 +67,16 @@ class Prediction:
     def flops(self) -> int:
         """Model FLOPs of the whole stage."""
         return self.tokens * self.flops_per_token
+
+    @property
+    def optimizer_flops(self) -> int:
+        """FLOPs of all updates of the stage."""
+        return self.steps * self.update_flops
+
+    @property
+    def optimizer_share(self) -> float:
+        """Share of the optimizer in the FLOPs of a step."""
+        return self.update_flops / (self.batch_tokens * self.flops_per_token + self.update_flops)
 
     @property
     def fits(self) -> bool:
@@ -117,6 +132,7 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
         tokens=spec.tokens,
         batch_tokens=spec.batch_tokens,
         flops_per_token=flops(spec.model).training,
+        update_flops=spec.optimizer.update_flops(spec.model),
         layout=chosen,
         accumulation=chosen.accumulation(machine.rows(spec)),
         memory=memory_of(spec, chosen, machine),
@@ -128,11 +144,12 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
 
 
 def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
-    """Return the median model FLOP/s per device of similar finished stages: of the same family and precision, half to
-    twice the size, on the same device (on a CPU: the same host). Return None if there are none."""
+    """Return the median FLOP/s per device of similar finished stages: of the same family and precision, half to twice
+    the size, on the same device (on a CPU: the same host). Return None if there are none. The FLOPs are those of model
+    and optimizer, because the measured time includes the updates."""
     count = parameters(spec.model)
     rates = sorted(
-        speed.flops_per_second / speed.devices
+        speed.flops_per_second * (1 + speed.optimizer_ratio) / speed.devices
         for speed in speeds
         if speed.family == spec.model.family
         and 0.5 <= speed.parameters / count <= 2
@@ -150,14 +167,32 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
     if rate is None:
         rate = machine.facts.mfu * machine.peak
         work += spec.batch_tokens * _twice(spec, chosen.recompute)
-    bandwidth = machine.facts.bandwidth
-    held = parameters(spec.model) / machine.shards(chosen.sharding)
-    moved = 3 * 4 + 2 * spec.optimizer.bytes_per_weight(spec.model)  # weight and gradient are float32
     return Step(
         compute=work / (rate * machine.devices),
         communication=_communication(spec, machine, chosen),
-        update=held * moved / (bandwidth * GIGA) if bandwidth else 0.0,
+        update=_update(spec, machine, chosen, rate),
     )
+
+
+def _update(spec: StageSpec, machine: Machine, chosen: Layout, rate: float) -> float:
+    """Return the seconds of the weight update."""
+    optimizer, bandwidth, shards = spec.optimizer, machine.facts.bandwidth, machine.shards(chosen.sharding)
+    moved = 3 * 4 + 2 * optimizer.bytes_per_weight(spec.model)  # weight and gradient are float32
+    memory = parameters(spec.model) / shards * moved / (bandwidth * GIGA) if bandwidth else 0.0
+    whole = optimizer.whole_updates(spec.model)
+    of_held = (optimizer.update_flops(spec.model) - sum(each.flops for each in whole)) / shards
+    busiest = max(sum(each.flops for each in whole[rank :: machine.devices]) for rank in range(machine.devices))
+    return memory + (of_held + busiest) / rate + _exchange(4 * sum(each.size for each in whole), machine, chosen)
+
+
+def _exchange(matrices: int, machine: Machine, chosen: Layout) -> float:
+    """Return the seconds in which all ranks gather `matrices` bytes of sharded matrices, and send each other as many
+    bytes of updates."""
+    if machine.devices == 1:
+        return 0.0
+    hosts = 1 if chosen.sharding == "hybrid" else machine.hosts
+    gathered = _ring(matrices, machine.shards(chosen.sharding)) / _bus(machine, hosts)
+    return gathered + matrices / _bus(machine, machine.hosts)
 
 
 def _twice(spec: StageSpec, recompute: Recompute) -> int:
