@@ -1,4 +1,4 @@
-"""The comparison with the optimizer's FLOPs included, beside the one without."""
+"""Comparison of arms with and without the optimizer's FLOPs."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from tfscale.stage.result import DONE_FILE
 
 
 def with_optimizer(arm: ArmCurve, share: float) -> ArmCurve:
-    """The arm with an optimizer that took this share of all FLOPs, NaN if that is not known."""
+    """Return an arm in which the optimizer took the given share of all FLOPs, or NaN if the share is unknown."""
 
     def cost(totals: Cost) -> Cost:
         return replace(totals, flops_with_optimizer=totals.flops / (1 - share) if totals.flops else 0)
@@ -62,17 +62,17 @@ def test_a_verdict_that_the_optimizer_turns_round_is_told_both_ways(tmp_path: Pa
     assert scratch.with_optimizer.excess == pytest.approx((1 - scratch.equal_perplexity.saving) / 0.75 - 1)  # type: ignore[operator]
     assert (scratch.equal_perplexity.outcome, scratch.with_optimizer.outcome) == ("saves", "costs more")
     _, large = verdicts(table)
-    assert "Against from scratch it saves 11.3%; against small model trained on it saves" in large
+    assert "Compared with from scratch, it saves 11.3%; compared with small model trained on, it saves" in large
     told = large.partition("With the optimizer's FLOPs included, ")[2]
-    assert told.startswith(f"against from scratch it costs {scratch.with_optimizer.excess:.1%} more, without them it")
-    assert "without them it saves 11.3%" in told
+    excess = f"{scratch.with_optimizer.excess:.1%}"
+    assert told.startswith(f"it costs {excess} more compared with from scratch (without them, it saves 11.3%); ")
     assert record(scratch)["outcome_with_optimizer"] == "costs more"
 
 
 def test_the_verdicts_that_stay_are_told_beside_those_that_change(tmp_path: Path) -> None:
     told = verdicts(compared(tmp_path, 0.25, 0.0, 0.25))[1]
     assert told.count("without them") == 1
-    assert told.endswith("; the verdict is otherwise the same.")
+    assert told.endswith("; otherwise, the verdict is the same.")
 
 
 def test_each_arm_has_its_smallest_and_its_largest_share(tmp_path: Path) -> None:
@@ -91,9 +91,12 @@ def test_what_was_not_recorded_is_said_and_not_compared(tmp_path: Path) -> None:
     scratch = row(table, "scratch", "L")
     assert (scratch.with_optimizer, scratch.optimizer_share) == (None, None)
     small, large = verdicts(table)
-    assert small.endswith("is not known: they were not recorded.")
-    assert "the verdict is the same; it is not known against from scratch, for they were not recorded." in large
-    assert "The optimizer's FLOPs were not recorded in all runs of from scratch." in basis(table)
+    assert small.endswith("is unknown because they were not recorded.")
+    assert (
+        "included, the verdict compared with from scratch is unknown because they were not recorded; otherwise, the "
+        "verdict is the same."
+    ) in large
+    assert "The optimizer's FLOPs were not recorded for some runs of from scratch." in basis(table)
     assert record(scratch)["cumulative_flops_with_optimizer"] is None
 
 
@@ -111,7 +114,7 @@ def test_runs_from_before_they_were_recorded_are_compared_as_ever(tmp_path: Path
     table = compare(read_arms(arms))
     for old, new in zip(table.rows, with_them.rows, strict=True):
         assert (old.equal_perplexity, old.equal_compute) == (new.equal_perplexity, new.equal_compute)
-    assert all("is not known: they were not recorded." in verdict for verdict in verdicts(table))
+    assert all("is unknown because they were not recorded." in verdict for verdict in verdicts(table))
 
 
 def test_the_optimizer_may_be_in_the_cost_unit_itself(tmp_path: Path) -> None:
@@ -120,7 +123,7 @@ def test_the_optimizer_may_be_in_the_cost_unit_itself(tmp_path: Path) -> None:
     scratch = row(both, "scratch", "L")
     assert scratch.equal_perplexity == row(without, "scratch", "L").with_optimizer
     assert scratch.with_optimizer is None
-    assert "at its 1.22e6 FLOPs with optimizer, base included" in verdicts(both)[1]
+    assert "at 1.22e6 cumulative FLOPs with optimizer, the chain" in verdicts(both)[1]
     assert not any("optimizer's FLOPs included" in verdict for verdict in verdicts(both))
     line = next(line for line in csv.DictReader(io.StringIO(to_csv(both))) if line["key"] == "t2")
     assert float(line["cumulative_flops_with_optimizer"]) == 1020 * 1200

@@ -116,10 +116,10 @@ def test_a_prediction_counts_the_base_as_cost_and_not_as_time(
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
-        (["init_from=nowhere"], "`tfscale import` makes such a folder"),
-        (["model.n_layer=3"], "its n_layer is 2; set model.n_layer to it"),
-        (["schedule.stages.base.out=48"], "it has 40 out tokens"),
-        (["model.vocab_size=640"], "its vocab_size is 512"),
+        (["init_from=nowhere"], "must be a folder that `tfscale import` created"),
+        (["model.n_layer=3"], "the imported model has n_layer=2, not 3; try model.n_layer=2"),
+        (["schedule.stages.base.out=48"], "the imported model has 40 out tokens"),
+        (["model.vocab_size=640"], "the imported model has vocab_size=512"),
     ],
 )
 def test_a_base_that_is_not_the_schedules_is_refused(
@@ -136,6 +136,6 @@ def test_weights_that_changed_since_the_plan_are_not_taken(
     prepare_folder(stage)
     spec = json.loads((stage.path / "stage.yaml").read_text())
     (stage.path / "stage.yaml").write_text(json.dumps({**spec, "init_from": "0" * 64}))
-    with pytest.raises(ValueError, match="another model than when this stage was planned"):
+    with pytest.raises(ValueError, match="a different model than when this stage was planned"):
         grow_stage(stage.path)
     assert not is_grown(stage.path)

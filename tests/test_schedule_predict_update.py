@@ -1,4 +1,4 @@
-"""Predicted cost of the weight update, against what is worked out by hand here."""
+"""Predicted cost of the weight update, compared with calculations by hand."""
 
 import pytest
 from test_schedule_predict import BATCH_FLOPS, CLUSTER, PAPER, PARAMETERS, predicted
@@ -7,7 +7,7 @@ from tfscale.orchestrate.speed import Speed
 
 
 def muon_flops() -> list[int]:
-    """FLOPs of Newton-Schulz's five iterations on each matrix of the largest stage, in the order of the blocks."""
+    """Return the FLOPs of five Newton-Schulz iterations on each matrix of the largest stage, in block order."""
 
     def one(n: int) -> int:  # n x 768
         return 5 * (4 * 768**2 * n + 2 * 768**3)

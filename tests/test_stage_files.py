@@ -56,7 +56,7 @@ def test_the_optimizers_flops_of_a_lineage_are_unknown_as_soon_as_one_part_is() 
 )
 def test_a_result_that_nothing_wrote_is_refused_by_name(tmp_path: Path, name: str, value: object) -> None:
     write_json(tmp_path / DONE_FILE, {**OLD, name: value})
-    with pytest.raises(ValueError, match=r"done\.json: not the end of a stage"):
+    with pytest.raises(ValueError, match=r"done\.json: the file is not a valid result"):
         read_result(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The FLOPs of the optimizer's updates, from the first step to the ledger."""
+"""FLOPs of optimizer updates in the cost ledger of a lineage."""
 
 import json
 import math
@@ -23,7 +23,7 @@ def update_flops(stage: Stage) -> int:
 
 
 def forget(stage: Stage) -> None:
-    """Make a stage one that was recorded before the optimizer's FLOPs were counted."""
+    """Remove the optimizer's FLOPs from the files of a stage, as in stages recorded by older versions."""
     lines = [json.loads(line) for line in (stage.path / METRICS_FILE).read_text().splitlines()]
     for event in lines:
         event.pop("total_optimizer_flops", None)

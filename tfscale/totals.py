@@ -1,28 +1,28 @@
-"""Training cost as recorded in checkpoints, events and results."""
+"""Training cost that is recorded in checkpoints, events and results."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Cost of a lineage so far, including its parents, or of a part of it."""
+    """Training cost of a stage including all parents, or a part of this cost."""
 
     tokens: int = 0
     flops: int = field(default=0, metadata={"largest": 10**30})  # the FLOPs of a 1.4B chain exceed 64 bits
     """Model FLOPs of forward and backward passes, as counted by `tfscale.models.counts`."""
     seconds: float = 0.0
-    """Time in training steps, without evaluation, checkpoints and growth."""
+    """Time in training steps in seconds, without evaluation, checkpoints and growth."""
     device_seconds: float = 0.0
     """`seconds` times the number of devices."""
     joules: float | None = None
-    """Energy used by the devices in `seconds`, as they measure it; None if any part is unknown."""
+    """Energy in joules during `seconds`, as measured by the devices; None if any part is unknown."""
     optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
-    """FLOPs of the optimizer's updates, which `flops` does not include; None if any part is unknown, as for stages that
-    were recorded before the updates were counted."""
+    """FLOPs of optimizer updates, which are not included in `flops`. None if any part is unknown, because a stage was
+    imported or recorded by a version that did not count these FLOPs."""
 
     @property
     def spent_on_updates(self) -> int | None:
-        """`optimizer_flops`, which are 0 before the first token."""
+        """FLOPs of optimizer updates, which are 0 if there are no tokens; None if any part is unknown."""
         return self.optimizer_flops if self.tokens else 0
 
     def __add__(self, other: "Totals") -> "Totals":

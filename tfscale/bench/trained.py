@@ -1,4 +1,4 @@
-"""Models for benchmarks of training, whose steps are those of a training process."""
+"""Models for training benchmarks, with the same training step as a training process."""
 
 import math
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from tfscale.training.optimizer import ModelOptimizer, clip_gradients
 OPTIMIZER = AdamW(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 MUON = Muon(lr=1e-3, embedding_ratio=0.1, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Function that returns the mean loss for inputs and targets."""
+"""Type of a function that returns the mean loss for inputs and targets."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Model with its optimizer and a batch."""
+    """Model with an optimizer and a fixed batch."""
 
     model: nn.Module
     loss: Loss
@@ -35,14 +35,14 @@ class TrainedModel:
     settings: Settings
 
     def step(self) -> float:
-        """Take a training step and return its loss."""
+        """Run a training step and return the loss of the batch."""
         loss = self.compute_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss
 
     def compute_gradients(self) -> float:
-        """Compute the clipped gradients of a step and return its loss."""
+        """Compute and clip the gradients of the batch, and return its loss."""
         with self.settings.autocast():
             loss = self.loss(*self.batch)
         loss.backward()
@@ -51,7 +51,7 @@ class TrainedModel:
         return loss.item()
 
     def measure_update_share(self) -> float:
-        """Return the share of the update of the weights in the time of a step."""
+        """Return the fraction of the time of a training step that is spent in the update of the weights."""
         step = self.settings.take_turn(self.step)
         self.compute_gradients()
         update = self.settings.take_turn(self.optimizer.step)
@@ -61,22 +61,22 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Entry:
-    """Kind of model that can be trained in any size."""
+    """Kind of model that can be built in any size."""
 
     name: str
     family: Family
     make: Callable[[ModelConfig, Size, Settings], TrainedModel]
 
     def config(self, size: Size) -> ModelConfig:
-        """Return the config of the model in this size."""
+        """Return the config of the model for a size."""
         return size.tokenformer if self.family == "tokenformer" else size.transformer
 
     def build(self, size: Size, settings: Settings) -> TrainedModel:
-        """Return a new model in this size."""
+        """Return a new model of a size."""
         return self.make(self.config(size), size, settings)
 
     def step_flops(self, size: Size) -> float:
-        """Return the model FLOPs of a step with sequences of the size's length."""
+        """Return the model FLOPs of a training step with the batch shape of a size."""
         config = self.config(size)
         counted = flops(config)
         attention = counted.attention * size.time // config.context
@@ -84,7 +84,7 @@ class Entry:
 
 
 def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Tensor]:
-    """Return random inputs and targets [sequences, time]."""
+    """Return random inputs [sequences, time] and targets [sequences, time]."""
     tokens = torch.randint(config.vocab_size, (size.sequences, size.time + 1), device=device)
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
@@ -92,7 +92,7 @@ def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Te
 def make_product_model(
     config: ModelConfig, size: Size, settings: Settings, optimizer: Optimizer = OPTIMIZER
 ) -> TrainedModel:
-    """Return a new model of this package, compiled on CUDA."""
+    """Return a new model of this package with an optimizer, compiled on CUDA."""
     model = build_model(config, seed=0, device=settings.device)
     if settings.on_cuda:
         model.compile_parts()

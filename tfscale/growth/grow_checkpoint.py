@@ -1,4 +1,4 @@
-"""Application of growth operators from checkpoint to checkpoint, on the CPU, tensor by tensor."""
+"""Conversion of a parent's checkpoint to its child's by a growth operator, on the CPU, tensor by tensor."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +18,10 @@ from tfscale.optimizers.base import Optimizer, Slot
 def grow_checkpoint(
     parent: Path, child: Path, config: ModelConfig, growth: Growth, optimizer: Optimizer, seed: int
 ) -> None:
-    """Write the checkpoint at step 0 of a stage that grows out of `parent`.
+    """Write the checkpoint at step 0 of a stage that grows from `parent`.
 
-    The child's totals continue from its parent's; its step count starts at 0. Memory stays near a few times the size of
-    the largest tensor, because each tensor is written while the next is made.
+    The totals of the child continue those of its parent; the step count starts at 0. Peak memory is a few times the
+    size of the largest tensor, because each tensor is written while the next one is computed.
 
     Args:
         parent: folder of a complete checkpoint.
@@ -31,7 +31,7 @@ def grow_checkpoint(
 
     Raises:
         BrokenCheckpoint: the parent cannot be read.
-        ValueError: the growth cannot make this child from this parent.
+        ValueError: the growth operator cannot turn this parent into this child.
         OSError: the child cannot be written; no partial folder is left behind.
     """
     old_config, old = checkpoint.read_state(parent)
@@ -40,7 +40,7 @@ def grow_checkpoint(
     except ValueError as error:
         raise ValueError(f"{parent}: {error}") from error
     if made != config:
-        raise ValueError(f"{parent}: growth={growth.name} does not make {config} out of {old_config}")
+        raise ValueError(f"{parent}: growth={growth.name} must turn {old_config} into {config}, but it makes {made}")
     stored = Stored(parent)
     shapes = stored.shapes()
 

@@ -1,12 +1,12 @@
-"""Prediction of one stage's time, energy and money.
+"""Prediction of the time, energy and price of one stage.
 
-The time of a step is that of its arithmetic or its communication, whichever is longer (they overlap), plus that of the
-weight update, which waits for both. Arithmetic: model FLOPs, with recomputation, divided by the measured or assumed
-share of the peak. Communication: bytes divided by the full speed of the slowest link on their way, a lower bound.
-Update: the optimizer reads weight, gradient and its state of the weight, and writes all but the gradient; then come its
-FLOPs, at the rate of the arithmetic, and the matrices that ranks send each other. The three are added, because Muon's
-matrix products begin when its momentum is in memory, and are sent when they are done; AdamW's FLOPs overlap its reads
-and writes, but are so few that adding them changes little.
+The time of a step is the longer of arithmetic and communication, which overlap, plus the weight update, which waits for
+both. Arithmetic: model FLOPs, with recomputation, divided by the measured or assumed share of the peak. Communication:
+bytes divided by the full speed of the slowest link on the path, a lower bound. Update: the sum of the times of memory
+traffic, the optimizer's FLOPs at the speed of arithmetic, and communication between ranks. In memory, the optimizer
+reads weight, gradient and optimizer state, and writes weight and optimizer state. The times are added because Muon's
+matrix products start after its momentum is in memory, and their results are sent after they are computed. AdamW's FLOPs
+overlap with its memory traffic, but there are so few that adding their time makes little difference.
 """
 
 import socket
@@ -23,7 +23,7 @@ from tfscale.stage.spec import StageSpec
 
 @dataclass(frozen=True)
 class Step:
-    """Duration of an optimizer step and of its parts, in seconds."""
+    """Duration of an optimizer step, divided into parts, in seconds."""
 
     compute: float
     communication: float
@@ -31,28 +31,28 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """Duration of the whole step."""
+        """Duration of the whole step in seconds."""
         return max(self.compute, self.communication) + self.update
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted cost of a stage."""
+    """Predicted cost of a stage."""
 
     parameters: int
     tokens: int
     batch_tokens: int
     flops_per_token: int
-    """Model FLOPs of training, per token."""
+    """Model FLOPs of training per token."""
     update_flops: int
-    """FLOPs of one update by the optimizer, on all devices together."""
+    """FLOPs of one optimizer update on all devices together."""
     layout: Layout
     accumulation: int
     """Number of micro-batches per batch on each device."""
     memory: Memory
     machine: Machine
     step: Step | None
-    """Predicted time of a step; None if the device is unknown."""
+    """Predicted duration of a step; None if the device is unknown."""
     measured: bool
     """True if the compute speed was measured on finished stages, False if it is an assumed share of the peak."""
     elsewhere: bool = False
@@ -60,7 +60,7 @@ class Prediction:
 
     @property
     def steps(self) -> int:
-        """Number of optimizer steps."""
+        """Number of optimizer steps in the stage."""
         return self.tokens // self.batch_tokens
 
     @property
@@ -70,12 +70,12 @@ class Prediction:
 
     @property
     def optimizer_flops(self) -> int:
-        """FLOPs of all updates of the stage."""
+        """FLOPs of all optimizer updates of the stage."""
         return self.steps * self.update_flops
 
     @property
     def optimizer_share(self) -> float:
-        """Share of the optimizer in the FLOPs of a step."""
+        """Optimizer's share of the FLOPs of a step."""
         return self.update_flops / (self.batch_tokens * self.flops_per_token + self.update_flops)
 
     @property
@@ -90,12 +90,12 @@ class Prediction:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens per second of all devices together; None if the device is unknown."""
+        """Training speed of all devices together in tokens per second; None if the device is unknown."""
         return None if self.step is None else self.batch_tokens / self.step.seconds
 
     @property
     def mfu(self) -> float | None:
-        """Resulting model FLOPs utilisation; None if conf/device does not list the device."""
+        """Predicted model FLOPs utilisation; None if conf/device does not list the device."""
         speed, peak = self.tokens_per_second, self.machine.datasheet_peak
         if speed is None or peak is None:
             return None
@@ -103,18 +103,18 @@ class Prediction:
 
     @property
     def device_hours(self) -> float | None:
-        """Hours of all devices together."""
+        """Device-hours of the stage; None if the device is unknown."""
         return None if self.seconds is None else self.seconds * self.machine.devices / 3600
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy in kWh at the boards' power limit, without hosts, network and cooling."""
+        """Energy of the stage in kWh at the boards' power limit, without hosts, network and cooling."""
         watts = self.machine.facts.watts
         return None if self.device_hours is None or watts is None else self.device_hours * watts / 1000
 
     @property
     def dollars(self) -> float | None:
-        """US dollars at the device's price per hour."""
+        """Price of the stage in US dollars at the device's price per hour."""
         price = self.machine.facts.price
         return None if self.device_hours is None or price is None else self.device_hours * price
 
@@ -145,8 +145,8 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
 
 def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
     """Return the median FLOP/s per device of similar finished stages: of the same family and precision, half to twice
-    the size, on the same device (on a CPU: the same host). Return None if there are none. The FLOPs are those of model
-    and optimizer, because the measured time includes the updates."""
+    the size, on the same device (on a CPU: the same host). Return None if there are none. The FLOPs include those
+    of the optimizer, because the measured time includes the updates."""
     count = parameters(spec.model)
     rates = sorted(
         speed.flops_per_second * (1 + speed.optimizer_ratio) / speed.devices
@@ -175,7 +175,7 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
 
 
 def _update(spec: StageSpec, machine: Machine, chosen: Layout, rate: float) -> float:
-    """Return the seconds of the weight update."""
+    """Return the time of the weight update in seconds."""
     optimizer, bandwidth, shards = spec.optimizer, machine.facts.bandwidth, machine.shards(chosen.sharding)
     moved = 3 * 4 + 2 * optimizer.bytes_per_weight(spec.model)  # weight and gradient are float32
     memory = parameters(spec.model) / shards * moved / (bandwidth * GIGA) if bandwidth else 0.0
@@ -186,8 +186,11 @@ def _update(spec: StageSpec, machine: Machine, chosen: Layout, rate: float) -> f
 
 
 def _exchange(matrices: int, machine: Machine, chosen: Layout) -> float:
-    """Return the seconds in which all ranks gather `matrices` bytes of sharded matrices, and send each other as many
-    bytes of updates."""
+    """Return the time in seconds in which ranks gather sharded matrices and send all updates to each other.
+
+    Args:
+        matrices: size of all matrices that are updated as a whole, in bytes; their updates have the same size.
+    """
     if machine.devices == 1:
         return 0.0
     hosts = 1 if chosen.sharding == "hybrid" else machine.hosts
@@ -208,7 +211,7 @@ def _twice(spec: StageSpec, recompute: Recompute) -> int:
 
 
 def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
-    """Return the seconds per step that a device's links are busy at full speed."""
+    """Return the communication time per step in seconds, at the full speed of the links."""
     if machine.devices == 1:
         return 0.0
     reduced = 4 * parameters(spec.model)  # float32 gradients, reduced and gathered once per batch
@@ -224,21 +227,21 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
 
 
 def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
-    """Return the bytes that FSDP2 gathers and reduces per micro-batch: blocks in the precision of the run for each
-    pass, embedding and final norm once in float32, all gradients in float32."""
+    """Return the number of bytes that FSDP2 gathers and reduces per micro-batch: blocks in the precision of the run for
+    each pass, the embedding and final norm once in float32, and all gradients in float32."""
     everything, blocks = parameters(spec.model), non_embedding_parameters(spec.model)
     width = 2 if machine.precision == "bf16" else 4
     return 2 * width * blocks + 4 * (everything - blocks) + 4 * everything
 
 
 def _ring(count: float, members: int) -> float:
-    """Return the bytes that each member of a ring sends to gather or to reduce `count` bytes."""
+    """Return the number of bytes that each member of a ring sends to gather or to reduce `count` bytes."""
     return count * (members - 1) / members
 
 
 def _bus(machine: Machine, hosts: int) -> float:
-    """Return the bytes per second along a ring of devices. Inside a host this is the speed of the links; between
-    hosts, as many rings as a host has devices share the network. It is infinite if the device's file gives no speed."""
+    """Return the bandwidth of a ring of devices in bytes per second. Inside a host, this is the bandwidth of a link;
+    between hosts, one ring per device of a host shares the network. The bandwidth is infinite if none is set."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

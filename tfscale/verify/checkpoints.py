@@ -1,4 +1,4 @@
-"""Verification of a stage's checkpoints: each must be complete, with the right model and totals."""
+"""Verification of a stage's checkpoints, which must be complete and have the right model and totals."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ def verify_checkpoints(this: StageFolder) -> Check[None]:
     folders = sorted((this.path / CHECKPOINTS).glob("step-*"))
     final = this.path / CHECKPOINTS / checkpoint.folder_name(this.spec.steps)
     if this.finished and final not in folders:
-        yield f"{final}: missing; the stage ended with it"
+        yield f"{final}: the final checkpoint of the finished stage is missing"
     for folder in folders:
         findings = list(guarded(folder, _checkpoint(this, folder)))
         if this.busy and not (folder / MANIFEST_FILE).exists():
-            continue  # the stage's process is removing it, the manifest first
+            continue  # the stage's process is removing the folder, beginning with the manifest
         yield from findings
 
 
@@ -29,15 +29,15 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
     config, counters = checkpoint.read_state(folder)
     state = folder / STATE_FILE
     if config != this.spec.model:
-        yield f"{state}: the model is {config}; by {STAGE_FILE} it is {this.spec.model}"
+        yield f"{state}: the model is {config}, but {STAGE_FILE} says {this.spec.model}"
     if folder.name != checkpoint.folder_name(counters.step):
-        yield f"{state}: step is {counters.step}; the folder's name says {folder.name}"
+        yield f"{state}: step is {counters.step}, but the folder is named {folder.name}"
     if this.before is not None:
         if counters.before != this.before:
-            yield f"{state}: begins at {words(counters.before)}; its parents ended at {words(this.before)}"
+            yield f"{state}: begins at {words(counters.before)}, but the parents ended at {words(this.before)}"
         yield from costs_of(f"{state}: totals", counters.totals, this.before, this.spec, counters.step, this.bad_steps)
     if this.result is not None and counters.step == this.result.step and counters.totals != this.result.totals:
-        yield f"{state}: ends at {words(counters.totals)}; {DONE_FILE} says {words(this.result.totals)}"
+        yield f"{state}: ends at {words(counters.totals)}, but {DONE_FILE} says {words(this.result.totals)}"
     yield from _tensors(this.spec, folder, counters)
 
 
@@ -49,5 +49,5 @@ def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
     there = {name: tuple(shape) for name, shape in checkpoint.shapes(folder).items() if not name.startswith("rng/")}
     for name in sorted(wanted.keys() | there.keys()):
         if there.get(name) != wanted.get(name):
-            has, needs = there.get(name, "not there"), wanted.get(name, "nothing of that name")
-            yield f"{folder}: {name} is {has}; the stage's model has {needs}"
+            has, needs = there.get(name, "missing"), wanted.get(name, "no such tensor")
+            yield f"{folder}: {name} is {has}, but the stage's model has {needs}"

@@ -1,4 +1,4 @@
-"""Base of all checks: findings, the readable part of a stage's folder, and the cost of its steps."""
+"""Common parts of all checks: findings, the contents of a stage's folder, and the cost of steps."""
 
 from collections.abc import Collection, Generator
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from tfscale.totals import Totals
 
 T = TypeVar("T")
 Check = Generator[str, None, T]
-"""Generator that yields findings and returns what later checks need. A finding is a sentence that names a file, its
-content and the expected content."""
+"""Generator that yields findings and returns values for later checks. A finding is a sentence that names a file, the
+content found and the expected content."""
 
 DAMAGE = (
     BrokenCheckpoint, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
-"""Exceptions that a damaged file may raise in its reader."""
+"""Exceptions that may be raised when a damaged file is read."""
 
 
 def guarded(path: Path, check: Check[T]) -> Check[T | None]:
-    """Run a check; end it with a finding if a damaged file raises an exception in it."""
+    """Run a check, and report an exception that a damaged file raises as a finding."""
     try:
         return (yield from check)
     except DAMAGE as error:
@@ -32,14 +32,14 @@ def guarded(path: Path, check: Check[T]) -> Check[T | None]:
 
 
 def damaged(path: Path, error: Exception) -> str:
-    """Return a read error as a finding that names the path."""
+    """Return a read error as a finding that names the file."""
     message = str(error)
     return message if str(path) in message else f"{path}: damaged ({type(error).__name__}: {message})"
 
 
 @dataclass(frozen=True)
 class Parent:
-    """A finished stage that another stage grew from."""
+    """Finished stage that another stage grew from."""
 
     spec: StageSpec
     result: Result
@@ -47,7 +47,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class StageFolder:
-    """The readable part of a stage's folder."""
+    """Contents of a stage's folder that could be read."""
 
     path: Path
     spec: StageSpec
@@ -63,19 +63,24 @@ class StageFolder:
 
 
 def begun(path: Path) -> bool:
-    """Return True if a stage's folder is not empty. It is empty if its process was killed right away."""
+    """Return whether a stage's folder contains files. An empty folder is left by a process that was killed at the
+    start."""
     try:
         return any(not file.name.startswith(".") for file in path.iterdir())
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # something exists that its readers will report
+        return True  # the reading functions report the problem
 
 
 def costs_of(
     what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad_steps: Collection[int]
 ) -> Check[None]:
-    """Check that `totals` are those of `step` steps, as far as steps determine them."""
+    """Check that the tokens and FLOPs in `totals` are those of `step` steps, and that the times have not decreased.
+
+    Args:
+        bad_steps: numbers of the steps that had a non-finite loss or gradient.
+    """
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
     for name, there, wanted in (
@@ -83,25 +88,29 @@ def costs_of(
         ("FLOPs", totals.flops, before.flops + work),
     ):
         if there != wanted:
-            yield f"{what}: {there:,} {name}; {step:,} steps of this stage and its parents make {wanted:,}"
+            yield f"{what}: {there:,} {name}, but {step:,} steps of this stage and its parents make {wanted:,}"
     yield from _updates(what, totals, before, spec, step, sum(bad <= step for bad in bad_steps))
     if totals.seconds < before.seconds or totals.device_seconds < before.device_seconds:
-        yield f"{what}: {words(totals)}; that is less than its parents' {words(before)}"
+        yield f"{what}: {words(totals)}, less than the parents' {words(before)}"
 
 
 def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad: int) -> Check[None]:
-    """Check the optimizer's FLOPs, which are those of one update per step; `bad` steps may have had none."""
+    """Check that the optimizer's FLOPs are those of one update per step, where the update of a bad step may be missing.
+
+    Args:
+        bad: number of bad steps up to `step`.
+    """
     there, at_first = totals.spent_on_updates, before.spent_on_updates
     if there is None or at_first is None:
-        return  # recorded, at least in part, before tfscale counted the updates, or imported
+        return  # a part of the lineage was imported, or recorded by a version without this count
     update = spec.optimizer.update_flops(spec.model)
     if there not in (at_first + updates * update for updates in range(step - bad, step + 1)):
-        made = f"{step:,} updates of this stage" + (f" ({bad:,} of them may have been skipped)" if bad else "")
-        yield f"{what}: {there:,} optimizer FLOPs; {made} and those of its parents make {at_first + step * update:,}"
+        made = f"{step:,} updates of this stage" + (f" ({bad:,} of which may have been skipped)" if bad else "")
+        yield f"{what}: {there:,} optimizer FLOPs, but {made} and its parents make {at_first + step * update:,}"
 
 
 def words(totals: Totals) -> str:
-    """Return the text of totals in a finding."""
+    """Return totals as text for a finding."""
     known = "" if totals.optimizer_flops is None else f", {totals.optimizer_flops:,} optimizer FLOPs"
     return (
         f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs{known}, {totals.seconds} s, {totals.device_seconds} device-s"
