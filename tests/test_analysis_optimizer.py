@@ -93,10 +93,10 @@ def test_what_was_not_recorded_is_said_and_not_compared(tmp_path: Path) -> None:
     small, large = verdicts(table)
     assert small.endswith("is unknown because they were not recorded.")
     assert (
-        "included, the verdict compared with from scratch is unknown because they were not recorded; otherwise, the "
+        "included, the verdict for from scratch is unknown because they were not recorded; otherwise, the "
         "verdict is the same."
     ) in large
-    assert "The optimizer's FLOPs were not recorded for some runs of from scratch." in basis(table)
+    assert "The optimizer's FLOPs were not recorded for at least one run of from scratch." in basis(table)
     assert record(scratch)["cumulative_flops_with_optimizer"] is None
 
 

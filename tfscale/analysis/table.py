@@ -58,8 +58,8 @@ class Row:
     """Ratio of the arm's cumulative cost to the chain's, regardless of their perplexities. The ratio is a speed-up only
     if the perplexities are equal."""
     with_optimizer: EqualPerplexity | None = None
-    """Comparison of the arm with the chain at the arm's final perplexity, with the optimizer's FLOPs included in both
-    costs. It is None if they are unknown for one of the two, or if the table's measure is not model FLOPs."""
+    """Comparison of the arm with the chain at the arm's final perplexity, with the optimizer's FLOPs included. It
+    is None if these FLOPs are unknown for the arm or the chain, or if the table's measure is not model FLOPs."""
 
     @property
     def shared(self) -> bool:
@@ -108,8 +108,8 @@ def compare(
     assumed_noise: float | None = None,
     tuning_flops: float | None = None,
 ) -> Table:
-    """Compare all arms with the first chain among them. If the measure is model FLOPs, also compare them
-    with the optimizer's FLOPs included.
+    """Compare all arms with the first chain among them. If the measure is model FLOPs, also compare them with
+    the optimizer's FLOPs included.
 
     Args:
         assumed_noise: noise floor in nats, used if it cannot be measured because no run has several seeds; None if

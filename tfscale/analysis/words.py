@@ -61,7 +61,7 @@ def _with_optimizer(rows: Sequence[Row]) -> str:
     ]
     if len(unknown) == len(rows):
         return "The verdict with the optimizer's FLOPs included is unknown because they were not recorded."
-    missing = [f"the verdict compared with {join(unknown)} is unknown because they were not recorded"]
+    missing = [f"the verdict for {join(unknown)} is unknown because they were not recorded"]
     clauses = differing + (missing if unknown else [])
     if len(differing) + len(unknown) < len(rows):
         clauses.append("otherwise, the verdict is the same" if clauses else "the verdict is the same")
@@ -138,7 +138,7 @@ def _noise(table: Table) -> str:
 
 def _shares(table: Table) -> tuple[str, ...]:
     """Return a sentence with the smallest and the largest share of the optimizer in the FLOPs of a run for each arm,
-    and a sentence that lists the arms with unknown shares. Both are omitted if they apply to no finished run."""
+    and a sentence that lists the arms with unknown shares. A sentence without arms is omitted."""
     finished = [row for row in table.rows if row.marginal is not None]
     arms = [[row for row in finished if row.title == title] for title in dict.fromkeys(row.title for row in finished)]
     shares = {rows[0].title: [row.optimizer_share for row in rows if row.optimizer_share is not None] for rows in arms}
@@ -148,7 +148,7 @@ def _shares(table: Table) -> tuple[str, ...]:
     if known:
         sentences.append(f"The optimizer's share of a run's FLOPs: {join(known)}.")
     if unknown:
-        sentences.append(f"The optimizer's FLOPs were not recorded for some runs of {join(unknown)}.")
+        sentences.append(f"The optimizer's FLOPs were not recorded for at least one run of {join(unknown)}.")
     return tuple(sentences)
 
 

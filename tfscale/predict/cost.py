@@ -6,7 +6,7 @@ bytes divided by the full speed of the slowest link on the path, a lower bound. 
 traffic, the optimizer's FLOPs at the speed of arithmetic, and communication between ranks. In memory, the optimizer
 reads weight, gradient and optimizer state, and writes weight and optimizer state. The times are added because Muon's
 matrix products start after its momentum is in memory, and their results are sent after they are computed. AdamW's FLOPs
-overlap with its memory traffic, but there are so few that adding their time makes little difference.
+overlap with its memory traffic, but are so few that adding their time makes little difference.
 """
 
 import socket
