@@ -50,6 +50,7 @@ def import_(
         say("note: the training cost of the model is unknown and counts as 0; try --tokens 300B if it saw 300B tokens")
     else:
         say(f"trained on {count(found.totals.tokens)} tokens, {scientific(found.totals.flops)} FLOPs")
+    say("note: weights alone are imported; in a stage that grows from them, all slots of its optimizer start empty")
     say(str(to))
     return 0
 

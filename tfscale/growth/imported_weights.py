@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Totals
+from tfscale.checkpoint.slots import kinds, slots_in
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.stage.growth_record import IMPORT_FILE, read_import, write_import
@@ -34,8 +35,8 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     """Write the stage's final checkpoint, copied from the imported stage that its spec names, and import.json.
 
     Raises:
-        ValueError: the source is not an imported stage, or its model or weights are not those that the plan was made
-            with.
+        ValueError: the source is not an imported stage, holds optimizer state, or its model or weights are not those
+            that the plan was made with.
         BrokenCheckpoint: the source's checkpoint is damaged or its import.json is missing.
         OSError: the checkpoint cannot be written.
     """
@@ -46,6 +47,11 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     config, _ = checkpoint.read_state(folder)
     if config != spec.model or weights_digest(folder) != spec.init_from or read_spec(source).init_from is None:
         raise ValueError(f"{source}: holds another model than when this stage was planned; run the schedule again")
+    if slots := slots_in(checkpoint.shapes(folder)):
+        raise ValueError(
+            f"{source}: must hold weights alone, without the optimizer state {', '.join(kinds(slots))}; "
+            "try `tfscale import`, which makes such a stage"
+        )
     files = sorted(folder.glob("*.safetensors"))
     target = stage_dir / CHECKPOINTS / checkpoint.folder_name(spec.steps)
     checkpoint.check_room(target, sum(file.stat().st_size for file in files))

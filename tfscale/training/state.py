@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Part
+from tfscale.checkpoint.slots import check_slots
 from tfscale.models.init import build_model, init_weights
 from tfscale.stage.layout import Layout
 from tfscale.stage.spec import StageSpec
@@ -50,7 +51,8 @@ class StageState:
         """Read a checkpoint.
 
         Raises:
-            BrokenCheckpoint: the checkpoint belongs to another stage or is incomplete.
+            BrokenCheckpoint: the checkpoint belongs to another stage, was written with another optimizer, or is
+                incomplete.
         """
         from tfscale.checkpoint.stored import Stored  # slow to import, and not needed for a stage from scratch
 
@@ -60,10 +62,11 @@ class StageState:
         if counters.step > self._spec.steps:
             raise BrokenCheckpoint(f"{folder}: is {counters.step} steps old, and its stage has {self._spec.steps}")
         stored = Stored(folder)
+        there = stored.shapes()
+        check_slots(folder, there, self._spec.optimizer, counters.optimizer_step)
         stored.read(self._weights())
         self.optimizer.reset(counters.optimizer_step)
         stored.read(self.optimizer.state())
-        there = stored.shapes()
         random = {name: state for name, state in checkpoint.rng_tensors().items() if name in there}
         if random:  # growth writes none: a grown stage starts from its seed
             stored.read(random)
