@@ -1,7 +1,7 @@
-# Every target makes the environment that it needs, once.
+# Every target creates the environment that it needs, if it does not exist yet.
 #   make DEPS=latest test    with the newest versions that pyproject.toml allows, in .venv-latest
-#   make DEPS=lowest test    with the oldest ones, in .venv-lowest
-#   make PYTHON=python3.12 TORCH=torch==2.12.0 test    with another Python or another build of torch
+#   make DEPS=lowest test    with the oldest versions, in .venv-lowest
+#   make PYTHON=python3.12 TORCH=torch==2.12.0 test    with another version of Python or another build of torch
 PYTHON ?= python3
 DEPS ?= locked
 TORCH_locked := torch==2.13.0
@@ -16,11 +16,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV := $(BIN)/uv pip compile --quiet --config-file requirements/uv.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
 
-# A user's own Python settings must not reach into the environment.
+# The user's Python settings must not affect the environment.
 unexport PYTHONPATH PYTHONHOME
 
-# An environment is kept until a dependency changes. It is made again where PYTHON or TORCH is given and differs from what
-# it was made with, and brought up to date each time where it is to have the newest versions.
+# An environment is kept until a dependency changes. It is recreated if PYTHON or TORCH is set to another value than the
+# one that it was created with, and it is updated each time if DEPS=latest.
 GIVEN := $(foreach name,PYTHON TORCH,$(if $(filter-out file,$(origin $(name))),$($(name))))
 ifneq ($(filter-out $(shell cat $(ENVIRONMENT)/.made-with 2>/dev/null),$(GIVEN)),)
 CLEAR := --clear
@@ -32,57 +32,57 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help run reproduce-figure test torture rehearse bench check docs format lock clean
 
-help: ## list the targets
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-run: $(READY) ## train the small chain on real text and print its table (a few minutes on two cores)
+run: $(READY) ## Train the small chain on real text and print a table of the results (a few minutes on two cores)
 	$(BIN)/tfscale run
 
 SCALE ?= tiny
 SEEDS ?= 1
-reproduce-figure: $(READY) ## the chain beside its baselines: figure, table, verdicts (below 20 minutes on two cores; SCALE=small SEEDS=3: an hour)
+reproduce-figure: $(READY) ## Compare the chain with its baselines: figure, table, verdicts (below 20 minutes on two cores; SCALE=small SEEDS=3: an hour)
 	$(BIN)/tfscale compare --baseline scratch --run-missing schedule=progressive_$(SCALE) seeds=$(SEEDS) launcher.parallel=2
 
-test: $(READY) ## the tests; DEPS=latest and DEPS=lowest: with the newest and the oldest dependencies
+test: $(READY) ## Run the tests; DEPS=latest, DEPS=lowest: with the newest or oldest dependencies
 	$(BIN)/python requirements/versions.py
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 N ?= 20
-torture: $(READY) ## kill a running chain N times and check that nothing is lost: make torture N=200
+torture: $(READY) ## Kill a running chain N times and check that nothing is lost: make torture N=200
 	$(BIN)/python tests/faults/torture.py $(N)
 
-# Context, batch and update are what a CPU with 24 GiB of memory can take; sizes, growth and checkpoints are the real ones.
-rehearse: $(READY) ## the chain 124M to 1.4B on this CPU, three steps a stage (20 GiB of memory, 45 GB of disk)
+# Context, batch and update are set for a CPU with 24 GiB of memory; sizes, growth and checkpoints are those of a real run.
+rehearse: $(READY) ## Rehearse the chain from 124M to 1.4B on this CPU, three steps per stage (20 GiB of memory, 45 GB of disk)
 	$(BIN)/tfscale run schedule=progressive_1b4 schedule.rehearse=true growth=exact launcher.device=cpu \
 		launcher.update=in_backward optim.clip=0 model.context=128 optim.batch_tokens=128
 
-# 20 GB of disk for the largest growth; TMPDIR names where.
-bench: $(READY) ## speed and memory beside other implementations and the targets (about 20 minutes on two quiet cores)
+# The largest growth needs 20 GB of disk in the folder TMPDIR.
+bench: $(READY) ## Measure speed and memory against other implementations and the targets (about 20 minutes on two idle cores)
 	$(BIN)/python -m benchmarks --out docs/measurements
 
-check: $(READY) ## format, lint, types, import layers, tests
+check: $(READY) ## Check format, lint, types and import layers, and run the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
-docs: $(READY) ## the documentation, into build/docs; warnings are errors
+docs: $(READY) ## Build the documentation into build/docs; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -E docs build/docs
 
-format: $(READY) ## put the code into its form
+format: $(READY) ## Format the code and apply lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: $(READY) ## resolve requirements/*.txt from pyproject.toml; UPGRADE=--upgrade takes every newest version
+lock: $(READY) ## Resolve requirements/*.txt from pyproject.toml; UPGRADE=--upgrade uses the newest versions
 	$(UV) requirements/build.in -o requirements/build.txt
 	$(UV) --extra corpus --extra dev pyproject.toml -o requirements/locked.txt
 	$(UV) --extra corpus --extra dev --resolution lowest-direct pyproject.toml -o requirements/lowest.txt
 
-clean: ## remove the environments; runs stay
+clean: ## Remove the environments and keep the runs
 	rm -rf .venv .venv-latest .venv-lowest
 
-# torch is installed by itself, so that one variable chooses its build; `pip check` fails where a lock is out of date.
+# torch is installed separately, so that one variable selects the build; `pip check` fails if a lock file is outdated.
 $(READY): pyproject.toml $(wildcard requirements/*.txt)
 	$(if $(TORCH_$(DEPS)),,$(error DEPS=$(DEPS): must be locked, latest or lowest))
 	$(PYTHON) -m venv $(CLEAR) $(ENVIRONMENT)

@@ -34,7 +34,7 @@ def main(picture: Path, overrides: list[str]) -> None:
             marker=".",
             label=stage.size,
         )
-    axes.set_xlabel("cumulative FLOPs, base included")
+    axes.set_xlabel("cumulative FLOPs including the base")
     axes.set_ylabel("held-out perplexity")
     axes.legend()
     figure.savefig(picture)

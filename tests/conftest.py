@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tfscale.cli.console import LOG_WIDTH, console, leave_stdout
+from tfscale.config.folders import conf_dir
 from tfscale.tracking.mlflow.tracker import MlflowTracker
 
 TEXT = "the a model grows from small to large by adding tokens to its keys and values while loss falls slowly"
@@ -56,6 +57,24 @@ def small(corpus: Path, tmp_path: Path) -> list[str]:
             for i in range(1, 5)
         ),
     ]
+
+
+@pytest.fixture
+def two_stages(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, whose conf/ has the default schedule with its first two stages alone."""
+    folder = tmp_path_factory.mktemp("two-stages")
+    schedule = Path("schedule", "progressive_tiny.yaml")
+    (folder / "conf" / "schedule").mkdir(parents=True)
+    stages = (conf_dir() / schedule).read_text(encoding="utf-8").partition("    stage3:")[0]
+    (folder / "conf" / schedule).write_text(stages, encoding="utf-8")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def short(small: list[str], two_stages: Path) -> list[str]:
+    """Overrides of the same chain with two stages: one that is trained and one that is grown out of it."""
+    return [text for text in small if not text.startswith(("schedule.stages.stage3", "schedule.stages.stage4"))]
 
 
 @pytest.fixture(scope="session")

@@ -140,7 +140,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "stage.yaml is half there": (
         lambda it: (it.child / "stage.yaml").write_text((it.child / "stage.yaml").read_text()[:99]),
         "stage.yaml",
-        "not a stage of this version",
+        "not a valid stage of this version",
     ),
     "stage.yaml leads to another parent": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec.update(parent_dir=f"../{it.child.name}")),
@@ -155,7 +155,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "stage.yaml leads to no corpus": (
         lambda it: edit(it.child / "stage.yaml", lambda spec: spec["run"].update(data_dir="../../nowhere")),
         "nowhere/manifest.json",
-        "Not a prepared corpus",
+        "not a prepared corpus",
     ),
     "done.json has another key": (
         lambda it: edit(it.child / "done.json", lambda end: end.update(key="0" * 12)),
@@ -185,25 +185,25 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "done.json begins where its parent did not end": (
         lambda it: edit(it.child / "done.json", lambda end: end["before"].update(seconds=0.0)),
         "done.json",
-        "its parent",
+        "the parent",
     ),
     "done.json's seconds do not add up": (
         lambda it: edit(it.plan.chain.stages[-1].path / "done.json", slow_down),
         "done.json",
-        "4 stages of its lineage add up to",
+        "4 stages up to here add up to",
     ),
     "done.json has another evaluation": (
         lambda it: edit(it.child / "done.json", lambda end: end["eval"].update(perplexity=1.0)),
         "metrics.jsonl",
         "perplexity of the last evaluation",
     ),
-    "the parent's done.json is gone": (lambda it: (it.base / "done.json").unlink(), "done.json", "grows out of"),
-    "the parent is gone": (lambda it: shutil.rmtree(it.base), "stage.yaml", "grows out of"),
+    "the parent's done.json is gone": (lambda it: (it.base / "done.json").unlink(), "done.json", "grows from"),
+    "the parent is gone": (lambda it: shutil.rmtree(it.base), "stage.yaml", "grows from"),
     "the final checkpoint is gone": (lambda it: shutil.rmtree(final(it.child)), "step-000000000008", "missing"),
     "a checkpoint is cut short": (
         lambda it: weights(final(it.child)).write_bytes(weights(final(it.child)).read_bytes()[:-7]),
         ".safetensors",
-        "were written",
+        "bytes instead of",
     ),
     "a checkpoint has a flipped bit": (lambda it: flip_bit(weights(final(it.child))), ".safetensors", "SHA-256"),
     "an older checkpoint has a flipped bit": (
@@ -219,7 +219,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "a file that nobody wrote lies in a checkpoint": (
         lambda it: save_file({"model/x": torch.ones(1)}, final(it.child) / "zz.safetensors"),
         "zz.safetensors",
-        "not in its manifest",
+        "not in the manifest",
     ),
     "a checkpoint holds another model": (
         lambda it: edit_state(final(it.child), lambda state: state["model"].update(context=64)),
@@ -239,29 +239,29 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "a checkpoint begins elsewhere": (
         lambda it: edit_state(final(it.child), lambda state: state["counters"]["before"].update(device_seconds=0.0)),
         "state.json",
-        "its parents ended at",
+        "the parents ended at",
     ),
     "a weight has another shape": (lambda it: edit_tensors(final(it.child), resize), "step-", "model/"),
     "a weight is missing": (
         lambda it: edit_tensors(final(it.child), lambda tensors: tensors.pop("model/blocks.0.attention.output.keys")),
         "step-",
-        "model/blocks.0.attention.output.keys is not there",
+        "model/blocks.0.attention.output.keys is missing",
     ),
     "metrics.jsonl is gone": (lambda it: (it.child / "metrics.jsonl").unlink(), "metrics.jsonl", "missing"),
     "metrics.jsonl is torn in the middle": (
         lambda it: edit_lines(it.child / "metrics.jsonl", tear),
         "metrics.jsonl",
-        "not a whole event",
+        "is incomplete",
     ),
     "metrics.jsonl lacks its end": (
         lambda it: edit_lines(it.child / "metrics.jsonl", lambda lines: lines.pop()),
         "metrics.jsonl",
-        "its last event is not an end",
+        "must be an end event",
     ),
     "metrics.jsonl has an event twice": (
         lambda it: edit_lines(it.child / "metrics.jsonl", repeat),
         "metrics.jsonl",
-        "steps must rise",
+        "steps must increase",
     ),
     "an event has other tokens": (
         lambda it: edit_event(it.child, "train", 2, tokens=5),
@@ -281,17 +281,17 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "an event goes back in time": (
         lambda it: edit_event(it.child, "train", 2, total_seconds=0.0),
         "metrics.jsonl",
-        "less than its parents'",
+        "less than the parents'",
     ),
     "an event's seconds jump": (
         lambda it: edit_event(it.child, "train", 2, total_seconds=1e9),
         "metrics.jsonl",
-        "before it were",
+        "less than the previous",
     ),
     "an event has no step": (
         lambda it: edit_event(it.child, "eval", 0, step=None),
         "metrics.jsonl",
-        "event without a step",
+        "has no step",
     ),
     "growth.json is gone": (lambda it: (it.child / "growth.json").unlink(), "growth.json", "missing"),
     "growth.json has another parent": (
@@ -312,15 +312,15 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "growth.json does not preserve": (
         lambda it: edit(it.child / "growth.json", lambda growth: growth["comparison"].update(max_logit_difference=1)),
         "growth.json",
-        "moved logits",
+        "changed the logits",
     ),
-    "the corpus is gone": (lambda it: shutil.rmtree(it.data), "manifest.json", "Not a prepared corpus"),
+    "the corpus is gone": (lambda it: shutil.rmtree(it.data), "manifest.json", "not a prepared corpus"),
     "the corpus is another": (
         lambda it: edit(it.data / "manifest.json", lambda manifest: manifest.update(fingerprint="0" * 16)),
         "corpus 0000000000000000",
-        "asked for is",
+        "is required",
     ),
-    "a shard is cut short": (lambda it: shorten_shard(it.data), "train-00000.safetensors", "by its manifest"),
+    "a shard is cut short": (lambda it: shorten_shard(it.data), "train-00000.safetensors", "the manifest says"),
     "a shard has a flipped bit": (
         lambda it: flip_bit(next(it.data.glob("heldout-*"))),
         "heldout-00000.safetensors",
@@ -331,7 +331,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "a folder is called after another stage": (
         lambda it: shutil.copytree(it.child, it.child.with_name("tokenformer-1.0K-0123456789ab")),
         "tokenformer-1.0K-0123456789ab/stage.yaml",
-        "the folder's name says 0123456789ab",
+        "the folder is named 0123456789ab",
     ),
     "a folder holds no stage": (
         lambda it: shutil.copytree(it.child / "checkpoints", it.child.parent / "mine"),
@@ -341,7 +341,7 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
     "a stopped stage's newest checkpoint is gone": (
         lambda it: shutil.rmtree(final(it.stopped)),
         "step-000000000005",
-        "it is the stage's latest",
+        "it is the latest checkpoint",
     ),
     "a stopped stage's checkpoint has a flipped bit": (
         lambda it: flip_bit(weights(final(it.stopped))),

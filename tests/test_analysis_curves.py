@@ -185,7 +185,7 @@ def test_a_parent_without_an_end_is_told(tmp_path: Path) -> None:
 def test_a_broken_end_is_told(tmp_path: Path, content: str) -> None:
     stage = write_stage(tmp_path, "c1", "S", [16, 10, 8], 800)
     (stage.path / DONE_FILE).write_text(content)
-    with pytest.raises(ValueError, match=r"done\.json: not the end of a stage"):
+    with pytest.raises(ValueError, match=r"done\.json: the file is not a valid result"):
         read_stage(stage)
 
 

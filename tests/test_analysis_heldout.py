@@ -82,18 +82,18 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     [
         ("{", "delimiter|property name|Expecting"),
         (json.dumps({"step": 5}), "tokens"),
-        (json.dumps(GOOD | {"step": 4}), "of step 4, but the final evaluation is of step 5"),
-        (json.dumps(GOOD | {"tokens": [2, 2, 2]}), "one length"),
-        (json.dumps(GOOD | {"tokens": [4], "losses": [8]}), "two at least"),
+        (json.dumps(GOOD | {"step": 4}), "from step 4, but the final evaluation is from step 5"),
+        (json.dumps(GOOD | {"tokens": [2, 2, 2]}), "same length"),
+        (json.dumps(GOOD | {"tokens": [4], "losses": [8]}), "at least 2"),
         (json.dumps(GOOD | {"tokens": [4, 0]}), "tokens and a finite loss"),
         (json.dumps(GOOD | {"losses": [3, math.inf]}), "finite"),
-        (json.dumps(GOOD | {"losses": [3, 6]}), "mean loss is 2.25, but that of the final evaluation is 2.0"),
+        (json.dumps(GOOD | {"losses": [3, 6]}), "mean loss is 2.25, but the final evaluation has 2.0"),
         (json.dumps(GOOD | {"losses": "many"}), "could not convert"),
     ],
 )
 def test_a_file_of_something_else_is_told(tmp_path: Path, content: str, told: str) -> None:
     (tmp_path / HELDOUT_FILE).write_text(content)
-    with pytest.raises(ValueError, match=rf"heldout\.json cannot be read.*({told})"):
+    with pytest.raises(ValueError, match=rf"heldout\.json: the file does not match .*({told})"):
         read_blocks(tmp_path, 5, 2.0)
 
 

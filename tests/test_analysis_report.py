@@ -75,7 +75,7 @@ def test_growth_off_the_scale_is_marked_on_the_edge_with_its_perplexity(tmp_path
     assert list(mark.get_ydata()) == [axes.get_ylim()[1]]
     assert axes.get_ylim()[1] < 12
     assert "12" in texts(figure)
-    assert "off the scale" in figure.get_supxlabel()
+    assert "beyond the axis" in " ".join(figure.get_supxlabel().split())
 
 
 def test_growth_that_changes_nothing_is_marked_where_it_is(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_growth_that_changes_nothing_is_marked_where_it_is(tmp_path: Path) -> No
     figure = comparison_figure(read_arms([Arm("c", "chain", "chain", (small, large))]), "title")
     mark = lines(figure)["right after growth, untrained"]
     assert (*mark.get_xdata(), *mark.get_ydata()) == (pytest.approx(800_000), pytest.approx(8))
-    assert "off the scale" not in figure.get_supxlabel()
+    assert "Numbers at the upper edge" not in figure.get_supxlabel()
 
 
 def test_unfinished_runs_are_named_in_the_caption(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_comparison_that_fails_leaves_the_old_one_alone(tmp_path: Path) -> Non
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "figure.png").write_text("old")
     (arms[0].stages[0].path / "done.json").write_text("{")
-    with pytest.raises(ValueError, match="not the end of a stage"):
+    with pytest.raises(ValueError, match="the file is not a valid result"):
         write(arms, tmp_path / "out", "new")
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"figure.png": "old"}
 
@@ -167,7 +167,7 @@ def test_seeds_are_bands_about_the_mean_curve(tmp_path: Path) -> None:
     figure = comparison_figure(read_arms(write_seeds(tmp_path)), "title")
     assert list(lines(figure)["progressive"].get_ydata()) == pytest.approx([8, 5], rel=1e-3)
     assert len(main_axes(figure).collections) == 4  # one a size of each arm
-    assert "Bands: 95% over seeds." in " ".join(figure.get_supxlabel().split())
+    assert "Bands: 95% intervals over seeds." in " ".join(figure.get_supxlabel().split())
     single = comparison_figure(read_arms(write_arms(tmp_path / "single")), "title")
     assert len(main_axes(single).collections) == 0
     assert "Bands" not in single.get_supxlabel()
@@ -175,7 +175,7 @@ def test_seeds_are_bands_about_the_mean_curve(tmp_path: Path) -> None:
 
 def test_each_growth_is_beside_the_curves_against_the_loss_before_it(tmp_path: Path) -> None:
     figure = comparison_figure(read_arms(write_arms(tmp_path)), "title")
-    (beside,) = [axes for axes in figure.axes if axes.get_xlabel() == "grown to"]
+    (beside,) = [axes for axes in figure.axes if axes.get_xlabel() == "size after growth"]
     heights = sorted({round(float(y), 6) for line in beside.lines for y in line.get_ydata()})
     assert heights == pytest.approx([math.log(5 / 8), 0, math.log(12 / 8)])
 
@@ -192,7 +192,7 @@ def test_published_points_say_whether_a_table_or_a_figure_was_read(tmp_path: Pat
         if line.get_label() == "published: Transformer from scratch, as plotted"
     }
     assert faces == {"#BBBBBB": 2}
-    assert "read from a table; grey: off a figure" in " ".join(figure.get_supxlabel().split())
+    assert "published perplexity from a table; grey: from a figure" in " ".join(figure.get_supxlabel().split())
 
 
 def test_published_points_without_a_cost_in_the_measure_are_not_drawn(tmp_path: Path) -> None:

@@ -158,12 +158,12 @@ def test_a_verdict_says_below_or_above_and_by_how_much(tmp_path: Path) -> None:
     arms = write_arms(tmp_path)
     small, large = verdicts(compare(read_arms(arms)))
     assert small == (
-        "S: at its 8.00e5 FLOPs, base included, the chain (8.00 perplexity) is below from scratch (9.00) by 1.00. "
-        "Against from scratch it saves 30.6%."
+        "S: at 8.00e5 cumulative FLOPs, the chain (8.00 perplexity) is below from scratch (9.00) by 1.00. "
+        "Compared with from scratch, it saves 30.6%."
     )
-    assert large.startswith("L: at its 1.20e6 FLOPs, base included, the chain (5.00 perplexity) is below from scratch")
+    assert large.startswith("L: at 1.20e6 cumulative FLOPs, the chain (5.00 perplexity) is below from scratch")
     assert "and below small model trained on (7.00) by 2.00." in large
-    assert "Against from scratch it saves 11.3%; against small model trained on it saves 22.0%." in large
+    assert "Compared with from scratch, it saves 11.3%; compared with small model trained on, it saves 22.0%." in large
 
 
 def test_a_verdict_says_when_the_chain_loses_draws_or_cannot_be_judged(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_verdict_says_when_the_chain_loses_draws_or_cannot_be_judged(tmp_path:
     small, large = verdicts(compare(read_arms([chain, better, equal, short, shared])))
     assert small == "S: not compared at equal cost with shared (the same run)."
     assert "above better (4.50) by 0.50" in large
-    assert "level with equal (5.00)" in large
+    assert "equal to equal (5.00)" in large
     assert "Not compared at equal cost with short (measured only at other costs) and shared (missing)." in large
 
 
@@ -239,10 +239,11 @@ def test_what_is_not_known_of_noise_is_said(tmp_path: Path) -> None:
     arms = write_arms(tmp_path)
     (seeds, floor, tuning) = basis(comparison(arms).table)
     assert seeds.startswith("One seed each")
-    assert "No noise floor is declared (analysis.noise_floor)" in floor
+    assert "No noise floor is set (analysis.noise_floor)" in floor
     assert "is not stated (analysis.tuning_flops)" in tuning
     assert "assumed (analysis.noise_floor)" in basis(comparison(arms, assumed_noise=0.2).table)[-2]
-    assert "against from scratch no difference within noise" in verdicts(comparison(arms, 0.2).table)[1].lower()
+    verdict = verdicts(comparison(arms, 0.2).table)[1].lower()
+    assert "compared with from scratch, there is no difference within noise" in verdict
 
 
 def test_what_tuning_has_cost_is_said_and_is_in_no_cost(tmp_path: Path) -> None:
@@ -251,6 +252,6 @@ def test_what_tuning_has_cost_is_said_and_is_in_no_cost(tmp_path: Path) -> None:
     chain = [row.cumulative for row in stated.table.rows if row.arm == stated.table.chain]
     assert chain[-1] is not None
     told = basis(stated.table)[-1]
-    assert told.startswith(f"Choosing the learning rates took 3.00e12 FLOPs, {3e12 / chain[-1].flops:.1f} times the")
+    assert told.startswith(f"Tuning the learning rates took 3.00e12 FLOPs ({3e12 / chain[-1].flops:.1f} times the")
     assert stated.table.rows == plain.table.rows
     assert json.loads(to_json(stated))["tuning_flops"] == 3e12

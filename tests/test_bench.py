@@ -35,6 +35,7 @@ FIGURES = {
 """The figures of every contestant of a part, in one of its cases."""
 
 
+@pytest.mark.usefixtures("two_stages")
 @pytest.mark.parametrize(("part", "case"), FIGURES)
 def test_every_part_measures_at_its_smallest(part: str, case: str) -> None:
     settings = Settings("cpu", quick=True, threads=1, case=case)

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from stages import planned, train
 
+from tfscale.cli.errors import in_words
+from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.plan.plan import make_plan
 
@@ -25,6 +28,15 @@ def test_help_lists_every_verb_and_loads_neither_torch_nor_mlflow() -> None:
     code = "import sys, tfscale.cli.main; print(*({'torch', 'mlflow', 'hydra', 'numpy'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("arguments", [["run", "schedule=progresive_tiny", "trian.lr=1"], ["rnu"]])
+def test_a_users_fault_ends_the_process_with_exit_2_and_no_traceback(arguments: list[str], tmp_path: Path) -> None:
+    answer = tfscale(*arguments, cwd=tmp_path)
+    assert answer.returncode == 2, answer.stdout
+    assert answer.stderr.strip()
+    assert "Traceback" not in answer.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -50,11 +62,14 @@ def test_help_lists_every_verb_and_loads_neither_torch_nor_mlflow() -> None:
         ["run", "--quick"],
     ],
 )
-def test_a_users_fault_is_told_with_exit_2_and_nothing_is_written(arguments: list[str], tmp_path: Path) -> None:
-    answer = tfscale(*arguments, cwd=tmp_path)
-    assert answer.returncode == 2, answer.stdout
-    assert answer.stderr.strip()
-    assert "Traceback" not in answer.stderr
+def test_a_users_fault_is_told_with_exit_2_and_nothing_is_written(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert in_words(lambda: app(arguments, prog_name="tfscale")) == 2
+    told = capfd.readouterr().err
+    assert told.strip()
+    assert "Traceback" not in told
     assert not list(tmp_path.iterdir())
 
 
@@ -67,10 +82,10 @@ def test_plan_prints_the_papers_sizes_and_writes_nothing(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_stage_writes_grows_and_shows_its_status(small: list[str], tmp_path: Path) -> None:
-    one = small
-    assert tfscale("run", *one).returncode == 0
-    plan = make_plan(compose(one))
+def test_a_finished_stage_writes_grows_and_shows_its_status(short: list[str], tmp_path: Path) -> None:
+    for stage in planned(short):
+        assert train(stage)
+    plan = make_plan(compose(short))
     stage = plan.chain.stages[0]
     first = tfscale("generate", stage.key, "the model", f"runs={plan.runs}", "--tokens", "40", "--seed", "3")
     assert first.returncode == 0, first.stderr
@@ -79,14 +94,14 @@ def test_a_finished_stage_writes_grows_and_shows_its_status(small: list[str], tm
         first.stdout
         == tfscale("generate", stage.key, "the model", f"runs={plan.runs}", "--tokens", "40", "--seed", "3").stdout
     )
-    grown = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *one, "growth=exact")
+    grown = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *short, "growth=exact")
     assert grown.returncode == 0, grown.stderr
     assert (tmp_path / "grown" / "manifest.json").exists()
-    again = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *one)
+    again = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *short)
     assert again.returncode == 2
-    assert "exists already" in again.stderr
-    shown = tfscale("status", *one)
-    assert shown.stdout.count("done") == 4
+    assert "must not exist yet" in again.stderr
+    shown = tfscale("status", *short)
+    assert shown.stdout.count("done") == 2
 
 
 def test_it_runs_from_any_folder_with_conf_inside_the_wheel(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_every_choice_is_listed_with_a_line_about_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["growth", "growths"])
 def test_a_group_is_listed_by_its_name_or_its_plural(kind: str) -> None:
     result = CliRunner().invoke(app, ["list", kind])
-    assert "a kept tau" in result.stdout
+    assert "keeping tau" in result.stdout
     assert "tfscale plan growth=" in result.stdout
 
 

@@ -79,15 +79,15 @@ def test_a_run_whose_output_finds_no_room_trains_everything(
     assert all(is_done(stage) for stage in plan_of(arguments).stages)
     assert answer.returncode == 1
     warning, error = answer.stderr.splitlines()
-    assert warning == f"warning: {NO_ROOM}; the work continues without it"
+    assert warning == f"warning: {NO_ROOM}; the command continues without output"
     assert error.startswith(f"error: {NO_ROOM}")
-    assert "the same command prints it again" in error
+    assert "run the same command again to print it" in error
 
 
 @pytest.mark.parametrize(
     ("line", "verb", "code", "told"),
     [
-        ('"$@" >&-', "run", 1, "error: standard output: it is closed"),
+        ('"$@" >&-', "run", 1, "error: standard output: the stream is closed"),
         ('"$@" <&- >&- 2>&-', "status", 1, ""),
         ('"$@" 2>&-', "status", 0, ""),
         ('"$@" | true', "status", 1, ""),
@@ -116,7 +116,7 @@ def test_a_reader_that_leaves_stops_no_training(
     answer = shell('"$@" | head -n 1', ["run", *arguments])
     assert all(is_done(stage) for stage in plan_of(arguments).stages)
     assert answer.returncode == 1
-    assert answer.stderr == "warning: standard output: Broken pipe; the work continues without it\n"
+    assert answer.stderr == "warning: standard output: Broken pipe; the command continues without output\n"
     assert len(answer.stdout.splitlines()) == 1
 
 
@@ -143,7 +143,10 @@ def test_a_folder_that_was_removed_is_told_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "removed").mkdir()
     answer = shell(f'cd {tmp_path}/removed && rmdir ../removed && "$@"', ["status", f"runs={tmp_path}"])
     assert answer.returncode == 2
-    assert answer.stderr == "error: the working folder has been removed; change to another one (cd) and run it again\n"
+    assert (
+        answer.stderr
+        == "error: the working folder has been removed; change to another folder and run the command again\n"
+    )
 
 
 def test_a_file_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_a_file_that_cannot_be_written_is_told_in_a_line(tmp_path: Path) -> None
     assert answer.returncode == 2
     assert (
         answer.stderr.splitlines()[-1]
-        == f"error: --out {tmp_path}/a file/x: cannot be made: Not a directory; name another folder"
+        == f"error: --out {tmp_path}/a file/x: cannot be created (Not a directory); name another folder"
     )
 
 

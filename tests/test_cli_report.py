@@ -49,9 +49,9 @@ def fill(stage: Stage, before: int, perplexities: list[float]) -> None:
 
 
 @pytest.fixture
-def finished(small: list[str]) -> tuple[list[str], Plan]:
+def finished(short: list[str]) -> tuple[list[str], Plan]:
     """Overrides of a small chain whose folders say that it and its baselines have been trained."""
-    plan = plan_with(Common(small), "scratch")
+    plan = plan_with(Common(short), "scratch")
     tokens = {stage.key: stage.spec.tokens for stage in plan.stages}
     total: dict[str, int] = {}
     for number, stage in enumerate(plan.stages):
@@ -59,7 +59,7 @@ def finished(small: list[str]) -> tuple[list[str], Plan]:
         total[stage.key] = before + tokens[stage.key]
         last = 9 - 0.3 * number
         fill(stage, before, [last + 4, last + 1, last])
-    return small, plan
+    return short, plan
 
 
 def test_report_writes_one_page_beside_the_comparison(
@@ -92,7 +92,7 @@ def test_compare_writes_figures_and_tables(
 
 
 def test_nothing_trained_is_nothing_to_report(small: list[str], tmp_path: Path) -> None:
-    with pytest.raises(UserFault, match="nothing can be compared yet"):
+    with pytest.raises(UserFault, match="no stage of the chain is finished"):
         report(Common(small), "scratch")
     assert not (tmp_path / "runs" / "comparisons").exists()
 
@@ -100,7 +100,7 @@ def test_nothing_trained_is_nothing_to_report(small: list[str], tmp_path: Path) 
 def test_a_folder_that_cannot_be_read_is_told(finished: tuple[list[str], Plan]) -> None:
     overrides, plan = finished
     (plan.stages[0].path / ENVIRONMENT_FILE).write_text("[")
-    with pytest.raises(UserFault, match=r"environment\.json: not JSON"):
+    with pytest.raises(UserFault, match=r"environment\.json: is not valid JSON"):
         report(Common(overrides), "scratch")
 
 
@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_with_the_way_around_it(
     overrides, plan = finished
     (plan.runs / "comparisons").write_text("no folder")
     before = in_folder(plan.runs)
-    told = rf"{plan.runs}/comparisons.* cannot be written to: .*; --out DIR writes"
+    told = rf"{plan.runs}/comparisons.* cannot be written to: .*; write to another folder with --out DIR"
     with pytest.raises(UserFault, match=told):
         compare(Common(overrides), "scratch")
     with pytest.raises(UserFault, match=told):
@@ -174,7 +174,7 @@ def test_a_runs_folder_of_somebody_else_is_compared_and_reported_elsewhere(
     runs, out = tmp_path / "theirs", tmp_path / "out"
     shutil.copytree(plan.runs, runs, ignore=shutil.ignore_patterns("comparisons"))
     overrides = [f"runs={runs}" if text.startswith("runs=") else text for text in overrides]
-    told = r"theirs/comparisons.* cannot be written to: Permission denied; --out DIR"
+    told = r"theirs/comparisons.* cannot be written to: Permission denied; write to another folder with --out DIR"
     with without_permissions(runs):
         with pytest.raises(UserFault, match=told):
             compare(Common(overrides), "scratch")

@@ -91,7 +91,7 @@ def test_every_path_expands_the_home_folder(key: str, tmp_path: Path, monkeypatc
         assert value == f"{tmp_path}/corpus"
     monkeypatch.chdir(tmp_path)
     assert compose([f"{key}=a/~"]) == compose([f"{key}='a/~'"])
-    assert faults(f"{key}=~nobody-here/x")[0].startswith(f"{key}=~nobody-here/x: must be a path that can be used here")
+    assert faults(f"{key}=~nobody-here/x")[0].startswith(f"{key}=~nobody-here/x: must be a valid path")
     assert f"{key}=: must name a file or folder" in faults(f"{key}=")[0]
     assert "embedded null" in faults(f"{key}=a\0b")[0]
     assert "File name too long" in faults(f"{key}={'x' * 5000}")[0]
@@ -136,7 +136,7 @@ def test_special_characters_inside_a_dictionary_are_shown_in_quotes_that_can_be_
 
 @pytest.mark.parametrize(
     ("override", "told"),
-    [("optim.lr=é", "optim.lr=é: must be a number"), ("schedule=李明", "schedule=李明: no such schedule"),
+    [("optim.lr=é", "optim.lr=é: must be a number"), ("schedule=李明", "schedule=李明: unknown schedule"),
      ("launcher.device=(", "launcher.device=(: must be 'auto', 'cpu' or 'cuda'"),
      ("optim.lr=nan", "optim.lr=nan: must be a finite number"), ("seed=1.5", "seed=1.5: must be a whole number"),
      ("tracking.enabled=maybe", "tracking.enabled=maybe: must be true or false"),
@@ -210,7 +210,7 @@ def other_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_another_projects_conf_is_named_with_file_and_line(other_project: Path) -> None:
     (told,) = faults()
-    assert told.startswith("conf/config.yaml:5: tfscale has no key 'epochs' and 'lr'.")
+    assert told.startswith("conf/config.yaml:5: contains settings unknown to tfscale: 'epochs' and 'lr'.")
     assert "--config-dir none" in told
     assert len(faults("optim.lr=-1")) == 2
     with pytest.raises(UserFault, match=r"conf/config\.yaml:5"):

@@ -89,7 +89,7 @@ def test_a_packed_file_cut_short_anywhere_is_refused(packing: str, tmp_path: Pat
     file = tmp_path / f"a.jsonl{packing}"
     for length in {0, 1, 2, 3, 5, 9, 12, len(content) // 2, len(content) - 9, len(content) - 1}:
         file.write_bytes(content[:length])
-        with pytest.raises(DataError, match=rf"a\.jsonl{packing}: (empty|damaged)"):
+        with pytest.raises(DataError, match=rf"a\.jsonl{packing}: the file is (empty|damaged)"):
             read_texts(file)
 
 
@@ -118,8 +118,8 @@ def test_zeros_between_streams_are_padding(tmp_path: Path) -> None:
 def test_a_name_that_promises_a_packing_is_held_to_it(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     (fault,) = TextSource(tmp_path).missing()
-    assert f"{name}: damaged, or not what its name says (not compressed)" in fault
-    assert f"take {Path(name).suffix} off its name" in fault
+    assert f"{name}: the file is damaged, or it is not compressed" in fault
+    assert f"remove {Path(name).suffix} from its name" in fault
     with pytest.raises(DataError, match="not compressed"):
         read_texts(tmp_path)
 
@@ -134,7 +134,7 @@ def test_a_mark_of_another_encoding_is_told_with_the_command_that_converts(
     file: str, content: bytes, name: str, tmp_path: Path
 ) -> None:
     (tmp_path / file).write_bytes(PACK[Path(file).suffix](content) if Path(file).suffix in PACK else content)
-    with pytest.raises(DataError, match=rf"{file}: text in {name}. Convert it to UTF-8: iconv -f {name} -t UTF-8"):
+    with pytest.raises(DataError, match=rf"{file}: the text is in {name}\. Convert it to UTF-8: iconv -f {name}"):
         read_texts(tmp_path)
 
 
@@ -196,12 +196,12 @@ def test_one_object_is_one_document(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("[\n{}]", r"a\.json, entry 1: no text under text_key='text'"),
+        ("[\n{}]", r"a\.json, entry 1: there is no text under text_key='text'"),
         ('[{"text": "a"}, 3]', r"a\.json, entry 2: .* the entry is a number, not an object"),
-        ('{"data": [\n]}', r"a\.json: no text under text_key='text'. Keys of the entry: data."),
+        ('{"data": [\n]}', r"a\.json: there is no text under text_key='text'. The entry has the keys: data."),
         ("null", r"a\.json: .* the entry is null, not an object"),
         ('{"text": "a"}\n{"text": 3}', r"a\.json, line 2: .* the value is a number"),
-        ('{"text": "a"', r"a\.json: not JSON .* A \.json file is JSON lines, an array of objects, or one object"),
+        ('{"text": "a"', r"a\.json: the text is not valid JSON .* JSON lines, an array of objects, or one object"),
     ],
 )
 def test_json_without_documents_is_told_with_the_place(content: str, fault: str, tmp_path: Path) -> None:
@@ -217,8 +217,12 @@ def test_json_without_documents_is_told_with_the_place(content: str, fault: str,
 )  # fmt: skip
 def test_a_value_that_is_no_text_is_told_from_a_key_that_is_missing(value: str, word: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "good"}\n{"text": ' + value + "}\n")
-    with pytest.raises(DataError, match=rf"line 2: no text under text_key='text': the value is {word}\."):
+    with pytest.raises(
+        DataError, match=rf"line 2: there is no text under text_key='text': the value is {word}, not a string\."
+    ):
         read_texts(tmp_path)
     (tmp_path / "a.jsonl").write_text('{"text": "good"}\n{"body": ' + value + "}\n")
-    with pytest.raises(DataError, match=r"line 2: no text under text_key='text'\. Keys of the entry: body\."):
+    with pytest.raises(
+        DataError, match=r"line 2: there is no text under text_key='text'\. The entry has the keys: body\."
+    ):
         read_texts(tmp_path)

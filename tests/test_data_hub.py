@@ -189,7 +189,7 @@ def test_a_cache_with_some_of_the_files_is_not(tmp_path: Path) -> None:
     cached(tmp_path / "cache" / "hub" / "models--someone--tokenizer", TOKENIZER)
     done = tfscale("data", "prepare", *CORPUS, cwd=tmp_path, endpoint=NOBODY)
     assert done.returncode == 2
-    assert "1 of 2 files plain/some-*-of-00002.parquet are there" in done.stderr
+    assert "1 of 2 files plain/some-*-of-00002.parquet are available" in done.stderr
 
 
 def cached(folder: Path, files: dict[str, bytes]) -> None:
@@ -241,7 +241,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     assert fetched(spec, tmp_path) is None
     for content in ("{", "[]", '{"files": [{}]}', '{"files": 3}', '{"files": [], "dataset": 1}'):
         record.write_text(content)
-        with pytest.raises(DataError, match=r"train\+main\.json: damaged"):
+        with pytest.raises(DataError, match=r"train\+main\.json: the file is damaged"):
             fetched(spec, tmp_path)
     assert fetched_tokenizer("gpt2", tmp_path) is None
     assert fetched_tokenizer("gpt2", None) is None
@@ -282,14 +282,14 @@ def test_files_are_chosen_as_the_card_or_their_names_say(
 @pytest.mark.parametrize(
     ("configs", "subset", "split", "fault"),
     [
-        (None, "fr", "train", "data.subset=fr; its folders are data, en"),
-        (None, None, "dev", "no files under subset=None, split=dev"),
-        ([{"config_name": "a"}, {"config_name": "b"}], None, "train", "data.subset=None; its subsets are a, b"),
-        ([{"config_name": "a"}, {"config_name": "b"}], "c", "train", "data.subset=c; its subsets are a, b"),
-        ([{"config_name": "a", "data_files": {"x": "*"}}], "a", "train", "data.split=train; its splits are x"),
-        ([{"config_name": "a", "data_files": "*.csv"}], "a", "train", r"csv under .*refs/convert/parquet"),
+        (None, "fr", "train", "data.subset=fr: must be a folder of the dataset d, which has the folders: data, en"),
+        (None, None, "dev", r"subset=None, split=dev cannot be read \(found: no files\)"),
+        ([{"config_name": "a"}, {"config_name": "b"}], None, "train", "data.subset=None: must be .*; try one of a, b"),
+        ([{"config_name": "a"}, {"config_name": "b"}], "c", "train", "data.subset=c: must be .*; try one of a, b"),
+        ([{"config_name": "a", "data_files": {"x": "*"}}], "a", "train", "data.split=train: must be .*; try one of x"),
+        ([{"config_name": "a", "data_files": "*.csv"}], "a", "train", r"found: csv.*refs/convert/parquet"),
         ([{"config_name": "a", "data_files": "data/*-00000-*"}], "a", "train", r"1 of 2 files data/train-\*-of-00002"),
-        ([{"config_name": "a", "data_files": "a**.csv"}], "a", "train", "no pattern"),
+        ([{"config_name": "a", "data_files": "a**.csv"}], "a", "train", "which is not valid"),
     ],
 )
 def test_files_that_are_not_there_are_told_with_what_is(

@@ -72,10 +72,10 @@ def test_hidden_files_and_metadata_are_left_out_and_named(tmp_path: Path) -> Non
         "._a.jsonl": "hidden",
         ".ipynb_checkpoints/": "hidden",
         "LICENSE": "no extension",
-        "README.md": ".md is not read",
+        "README.md": "unsupported format .md",
         "__MACOSX/": "metadata of macOS",
-        "dataset_infos.json": "metadata of a data set",
-        "old.tar.gz": ".tar.gz is not read",
+        "dataset_infos.json": "metadata of a dataset",
+        "old.tar.gz": "unsupported format .tar.gz",
     }
 
 
@@ -83,7 +83,7 @@ def test_a_folder_that_is_hidden_itself_is_read_when_it_is_named(tmp_path: Path)
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "a.txt").write_text("text")
     assert read_texts(tmp_path / ".cache") == ["text"]
-    with pytest.raises(DataError, match=r"no text found; left out: \.cache/ \(hidden\)"):
+    with pytest.raises(DataError, match=r"none were found \(skipped: \.cache/ \(hidden\)\)"):
         list_text(tmp_path)
 
 
@@ -100,11 +100,11 @@ def test_a_link_that_leads_nowhere_is_refused_where_it_should_be_text(target: st
     if target == "b.jsonl":
         (tmp_path / "b.jsonl").symlink_to("a.jsonl")  # a circle
     (fault, *more) = find_missing(CorpusSpec("text", TokenizerSpec("bpe", 257), path=str(tmp_path)))
-    assert f"a.jsonl: a symbolic link to {target}, which is not there" in fault
+    assert f"a.jsonl: the target {target} of the symbolic link cannot be read" in fault
     assert len(more) == (target == "b.jsonl")
     (tmp_path / "a.jsonl").rename(tmp_path / "a.md")
     if target == "/nonexistent":
-        assert reasons(tmp_path) == {"a.md": ".md is not read"}
+        assert reasons(tmp_path) == {"a.md": "unsupported format .md"}
 
 
 def test_links_to_files_are_read_and_links_to_folders_named(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_pipes_and_sockets_are_named_and_never_waited_for(tmp_path: Path, monkey
         assert reasons(tmp_path) == {"b.txt": "a pipe, not a file", "c.jsonl": "a socket, not a file"}
         assert read_texts(tmp_path) == ["text"]
         for name in ("b.txt", "c.jsonl"):
-            with pytest.raises(DataError, match=f"{name}: a (pipe|socket), not a file"):
+            with pytest.raises(DataError, match=rf"{name}: must be .* \(a (pipe|socket), not a file\)"):
                 list_text(tmp_path / name)
 
 
@@ -146,7 +146,7 @@ def test_a_pointer_to_a_file_is_refused_with_the_command_that_brings_it(
 ) -> None:
     (tmp_path / name).write_bytes(content.encode())
     (fault,) = TextSource(tmp_path).missing()
-    assert fault.endswith(f"{name}: a pointer to the file, which was not fetched. Fetch it: {command}")
+    assert fault.endswith(f"{name}: this pointer file was not replaced by the actual file. Run {command}")
 
 
 def test_text_about_pointers_is_text(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_faults_of_many_files_are_told_together_and_counted(tmp_path: Path) -> N
     (tmp_path / "14.txt").write_bytes("text".encode("utf-16"))
     faults = TextSource(tmp_path).missing()
     assert len(faults) == 11
-    assert faults[-1] == "4 more files with such faults"
+    assert faults[-1] == "4 more files have similar faults."
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: py
         os.mkdir("d" * 250)  # noqa: PTH102
         monkeypatch.chdir("d" * 250)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"ddd: File name too long\. Make the folder readable, or take it out\."):
+    with pytest.raises(DataError, match=r"ddd: File name too long\. Make the folder readable, or remove it\."):
         list_text(tmp_path)
 
 
@@ -216,11 +216,11 @@ def test_preparing_prints_what_it_read_and_what_it_left_out(mixed: Path, tmp_pat
     assert [".jsonl", "2", f"{size:,}"] in cells
     assert [".jsonl.xz", "1", f"{(mixed / 'part-2.jsonl.xz').stat().st_size:,}"] in cells
     assert ["all", "3", f"{size + (mixed / 'part-2.jsonl.xz').stat().st_size:,}", "600"] in cells
-    assert "left out: 12" in shown
-    assert ["README.md", ".md", "is", "not", "read", "10"] in cells
+    assert "skipped files: 12" in shown
+    assert ["README.md", "unsupported", "format", ".md", "10"] in cells
     assert ["[bold]", "no", "extension", "10"] in cells
     assert [".hidden.jsonl", "hidden", "10"] in cells
-    assert "and 5 more (--json names them)" in shown
+    assert "and 5 more (listed by --json)" in shown
     assert prepare(mixed, tmp_path / "runs").splitlines()[1:4] == shown.splitlines()[1:4], "and says so again"
 
 
@@ -237,7 +237,7 @@ def test_a_run_that_prepares_its_corpus_says_what_is_left_out(
     settings = ["data.vocab_size=257", "data.validation_tokens=1024", f"runs={tmp_path / 'runs'}", "optim=tiny"]
     overrides = ["data=text", f"data.path={mixed}", *settings]
     prepare_for(make_plan(compose(overrides)))
-    words = "warning: data.path: 12 left out (10 .md is not read; 1 hidden; 1 no extension)"
+    words = "warning: data.path: 12 skipped (10 unsupported format .md; 1 hidden; 1 no extension)"
     assert words in capsys.readouterr().out
     prepare_for(make_plan(compose(overrides)))
     assert words not in capsys.readouterr().out, "it is prepared"

@@ -188,7 +188,7 @@ def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     def meddle(report: Report) -> None:
         (tmp_path / "text" / "late.txt").write_text("one more")
 
-    with pytest.raises(DataError, match="changed while it was read"):
+    with pytest.raises(DataError, match="changed while it was being read"):
         prepare(spec, tmp_path / "data", meddle)
 
 
@@ -196,7 +196,7 @@ def test_text_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
 def test_a_corpus_too_small_to_split_is_refused_with_its_counts(tmp_path: Path, documents: list[str]) -> None:
     spec = corpus(tmp_path / "text", documents, fraction=0.01)
     distinct = len({text for text in documents if text.strip()})
-    with pytest.raises(DataError, match=f"of {distinct} distinct documents .* 0 for validation"):
+    with pytest.raises(DataError, match=f"of {distinct} distinct documents, .* 0 for validation"):
         prepare(spec, tmp_path / "data")
 
 
@@ -231,7 +231,7 @@ def test_a_prepared_folder_is_a_source_of_its_own(tmp_path: Path) -> None:
 def test_opening_checks_that_it_is_the_corpus_asked_for(tmp_path: Path) -> None:
     data = prepare(corpus(tmp_path / "text"), tmp_path / "data")
     assert open_data(data.folder, data.manifest.fingerprint).manifest == data.manifest
-    with pytest.raises(DataError, match=f"holds the corpus {data.manifest.fingerprint}, asked for is 0123"):
+    with pytest.raises(DataError, match=f"contains the corpus {data.manifest.fingerprint}, but 0123 is required"):
         open_data(data.folder, "0123")
 
 
@@ -243,10 +243,10 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train-00000\.safetensors: split is heldout"):
         open_data(data.folder)
     for content, fault in (
-        ("{", "not JSON"),
-        ("[]", "not a JSON object"),
-        (whole.replace('"format": 1', '"format": 2'), "format 2"),
-        (whole.replace('"split_seed"', '"seed"'), "damaged"),
+        ("{", "is not valid JSON"),
+        ("[]", "is not a JSON object"),
+        (whole.replace('"format": 1', '"format": 2'), "the corpus has format 2"),
+        (whole.replace('"split_seed"', '"seed"'), "the file is damaged"),
     ):
         manifest.write_text(content)
         with pytest.raises(DataError, match=rf"manifest\.json: {fault}"):

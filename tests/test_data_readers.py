@@ -88,7 +88,7 @@ def test_a_faulty_line_is_numbered_from_the_beginning_of_its_file(
 ) -> None:
     monkeypatch.setattr(readers, "UNIT_BYTES", unit)
     (tmp_path / "a.jsonl").write_bytes(LINES + b"\n{}\n" + LINES)
-    with pytest.raises(DataError, match=r"a\.jsonl, line 62: no text under text_key='text'"):
+    with pytest.raises(DataError, match=r"a\.jsonl, line 62: there is no text under text_key='text'"):
         texts(TextSource(tmp_path))
 
 
@@ -99,9 +99,9 @@ def test_rows_without_text_are_empty_documents(tmp_path: Path) -> None:
 
 def test_a_column_that_is_none_or_no_text_is_named(tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"a\.parquet: no column of text under text_key='body'.*id \(int64\), text"):
+    with pytest.raises(DataError, match=r"a\.parquet: text_key='body' is not a column of strings.*id \(int64\), text"):
         texts(TextSource(tmp_path, text_key="body"))
-    with pytest.raises(DataError, match="no column of text under text_key='id'"):
+    with pytest.raises(DataError, match="text_key='id' is not a column of strings"):
         texts(TextSource(tmp_path, text_key="id"))
 
 
@@ -110,5 +110,5 @@ def test_a_column_that_is_none_or_no_text_is_named(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(name: str, damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     WRITERS[name](tmp_path / name)
     (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
-    with pytest.raises(DataError, match=rf"{name}: damaged"):
+    with pytest.raises(DataError, match=rf"{name}: the file is damaged"):
         texts(TextSource(tmp_path))

@@ -172,7 +172,7 @@ def test_a_killed_process_is_told_and_what_is_done_stays(text: Path, tmp_path: P
             killed.extend(each for each in ours if "spawn_main" in " ".join(each.cmdline()))
             killed[0].kill()
 
-    with pytest.raises(DataError, match="was killed, perhaps because memory ran out"):
+    with pytest.raises(DataError, match="was killed, possibly because memory ran out"):
         prepare(spec_of(text), tmp_path, kill_one, workers=2)
     reports: list[Report] = []
     prepare(spec_of(text), tmp_path, reports.append, workers=1)
@@ -252,7 +252,7 @@ def test_a_large_prepared_corpus_is_read_again_only_when_its_files_change(
     content[-2] ^= 1
     shard.write_bytes(content)
     os.utime(shard, (1e9, 1e9))
-    with pytest.raises(DataError, match="not what was written"):
+    with pytest.raises(DataError, match="the file has changed since it was written"):
         prepare(spec, tmp_path)
 
 

@@ -75,7 +75,7 @@ def test_tokens_are_mapped_and_read_only(tmp_path: Path) -> None:
     [
         (b"", "not a safetensors"),
         (b"text that is not a shard", "not a safetensors"),
-        (b"\x04" + b"\0" * 7 + b"[1]}", "not of"),
+        (b"\x04" + b"\0" * 7 + b"[1]}", "without tokens"),
     ],
 )
 def test_a_foreign_file_is_named(tmp_path: Path, content: bytes, fault: str) -> None:
@@ -88,7 +88,7 @@ def test_a_foreign_file_is_named(tmp_path: Path, content: bytes, fault: str) -> 
 def test_safetensors_without_tokens_are_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({"weight": np.zeros(3, np.float32)}, path)
-    with pytest.raises(DataError, match=r"weights\.safetensors: .*not of tokens"):
+    with pytest.raises(DataError, match=r"weights\.safetensors: .*without tokens"):
         read_shard(path, LABEL, U16)
     save_file({"tokens": np.zeros(3, np.float32)}, path, metadata=dict(vars(LABEL)))
     with pytest.raises(DataError, match="tokens are F32"):
@@ -100,7 +100,7 @@ def test_a_truncated_or_longer_file_is_named(tmp_path: Path, change: int) -> Non
     (path,) = write(tmp_path, np.arange(6, dtype=np.uint16))
     content = path.read_bytes()
     path.write_bytes(content[:change] if change < 0 else content + b"\0")
-    with pytest.raises(DataError, match="cut short or added to"):
+    with pytest.raises(DataError, match="but its header states"):
         read_shard(path, LABEL, U16)
 
 
@@ -108,7 +108,7 @@ def test_a_truncated_or_longer_file_is_named(tmp_path: Path, change: int) -> Non
 def test_a_shard_of_another_corpus_is_refused(tmp_path: Path, field: str) -> None:
     (path,) = write(tmp_path, np.arange(6, dtype=np.uint16))
     other = ShardLabel(**{**vars(LABEL), field: "other"})
-    with pytest.raises(DataError, match=f"{field} is {getattr(LABEL, field)}, its manifest says other"):
+    with pytest.raises(DataError, match=f"{field} is {getattr(LABEL, field)}, but the manifest states other"):
         read_shard(path, other, U16)
 
 

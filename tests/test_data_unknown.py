@@ -114,7 +114,7 @@ def test_preparing_warns_of_unknown_tokens_and_refuses_more_than_the_bound(corpu
     assert isinstance(refused.exception, UserFault)
     (fault,) = refused.exception.messages
     assert fault.startswith(f"data.max_unknown=0.001: {words}")
-    assert fault.endswith("or raise data.max_unknown.")
+    assert fault.endswith("or increase data.max_unknown.")
 
 
 def test_the_bound_is_a_share_and_a_hundredth_by_default() -> None:

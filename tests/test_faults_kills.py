@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent / "faults"))
 from torture import torture, write_corpus
 
 
-def test_a_chain_that_is_killed_equals_one_that_is_not(tmp_path: Path) -> None:
-    count = torture(3, seed=1, corpus=write_corpus(tmp_path / "corpus"), folder=tmp_path, say=lambda text: None)
+def test_a_chain_that_is_killed_equals_one_that_is_not(tmp_path: Path, two_stages: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    count = torture(3, seed=1, corpus=corpus, folder=tmp_path, say=lambda text: None, stages_a_chain=2)
     assert count.total >= 3

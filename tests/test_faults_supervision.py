@@ -58,20 +58,20 @@ def trainer_of(process: psutil.Popen, stage: Stage) -> psutil.Process:
     return psutil.Process([event["pid"] for event in read_events(stage.path) if event["event"] == "start"][-1])
 
 
-def test_a_trainer_that_is_killed_is_started_again(small: list[str]) -> None:
-    overrides = [*small, *LONG]
+def test_a_trainer_that_is_killed_is_started_again(short: list[str]) -> None:
+    overrides = [*short, *LONG]
     stage = planned(overrides)[0]
     process = run(overrides)
     trainer_of(process, stage).kill()
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert "SIGKILL" in output
-    assert "Trying again in 2 s from its checkpoint" in output
+    assert "Retrying in 2 s from the last checkpoint" in output
     assert is_done(stage)
 
 
-def test_a_trainer_that_dies_too_often_ends_the_run(small: list[str]) -> None:
-    overrides = [*small, *LONG, "launcher.retries=1"]
+def test_a_trainer_that_dies_too_often_ends_the_run(short: list[str]) -> None:
+    overrides = [*short, *LONG, "launcher.retries=1"]
     stage = planned(overrides)[0]
     process = run(overrides)
     first = trainer_of(process, stage)
@@ -84,8 +84,8 @@ def test_a_trainer_that_dies_too_often_ends_the_run(small: list[str]) -> None:
     assert "The end of" in output
 
 
-def test_a_trainer_without_a_sign_of_life_is_ended_and_started_again(small: list[str]) -> None:
-    overrides = [*small, *LONG, "launcher.hang_minutes=0.2"]
+def test_a_trainer_without_a_sign_of_life_is_ended_and_started_again(short: list[str]) -> None:
+    overrides = [*short, *LONG, "launcher.hang_minutes=0.1"]
     stage = planned(overrides)[0]
     process = run(overrides)
     trainer_of(process, stage).send_signal(signal.SIGSTOP)
@@ -95,8 +95,8 @@ def test_a_trainer_without_a_sign_of_life_is_ended_and_started_again(small: list
     assert is_done(stage)
 
 
-def test_a_second_signal_ends_at_once_and_without_damage(small: list[str]) -> None:
-    overrides = [*small, "schedule.stages.stage1.tokens=1M"]
+def test_a_second_signal_ends_at_once_and_without_damage(short: list[str]) -> None:
+    overrides = [*short, "schedule.stages.stage1.tokens=1M"]
     stage = planned(overrides)[0]
     process = run(overrides)
     trainer = trainer_of(process, stage)
@@ -110,19 +110,13 @@ def test_a_second_signal_ends_at_once_and_without_damage(small: list[str]) -> No
     assert not list((stage.path / "checkpoints").glob("broken-*"))
 
 
-def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(small: list[str]) -> None:
-    overrides = [
-        *small,
-        "optim.batch_tokens=1048576",
-        "schedule.growth_tokens=1048576",
-        "schedule.stages.stage1.tokens=1048576",
-        "model.d_model=64",
-    ]
-    stage = planned(overrides)[0]
+def run_in_little_memory(overrides: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the first stage with 1.85 GB of address space in addition to what the imports take."""
     probe = "import psutil, tfscale.training.state; print(psutil.Process().memory_info().vms)"
     imported = int(subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True).stdout)
     code = f"""
 import resource, sys
+from dataclasses import replace
 from tfscale.config.compose import compose
 from tfscale.cli.view import PlainView
 from tfscale.cli.console import console
@@ -130,16 +124,38 @@ from tfscale.orchestrate.orchestrator import Orchestrator
 from tfscale.plan.plan import make_plan
 resource.setrlimit(resource.RLIMIT_AS, ({imported} + 1_850_000_000,) * 2)
 plan = make_plan(compose({overrides!r}))
-launcher = plan.experiment.launcher.__class__(retries=4, threads=1)
+launcher = replace(plan.experiment.launcher, retries=4, threads=1)
 Orchestrator(plan.stages[:1], launcher, PlainView(plan, console)).run()
 """
-    limited = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+LARGE_BATCH = (
+    "optim.batch_tokens=1048576",
+    "schedule.growth_tokens=1048576",
+    "schedule.stages.stage1.tokens=1048576",
+    "model.d_model=64",
+)
+
+
+def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(short: list[str]) -> None:
+    overrides = [*short, *LARGE_BATCH]
+    stage = planned(overrides)[0]
+    limited = run_in_little_memory(overrides)
     assert limited.returncode == 0, limited.stdout + limited.stderr
     assert "sequences at a time" in limited.stdout
     sizes = [event["micro_batch"] for event in read_events(stage.path) if event["event"] == "start"]
     assert len(sizes) >= 2
     assert all(later == earlier // 2 for earlier, later in pairwise(sizes))
     assert is_done(stage)
+
+
+def test_a_stage_out_of_memory_fails_if_it_needs_the_whole_batch(short: list[str]) -> None:
+    overrides = [*short, *LARGE_BATCH, "launcher.update=in_backward", "optim.clip=0"]
+    stage = planned(overrides)[0]
+    limited = run_in_little_memory(overrides)
+    assert "try a smaller optim.batch_tokens, or launcher.update=whole" in limited.stderr
+    assert [event["event"] for event in read_events(stage.path)].count("start") == 1
 
 
 def test_a_rank_that_is_killed_is_recovered_with_the_numbers_of_an_undisturbed_run(two_ranks: list[str]) -> None:
@@ -156,7 +172,7 @@ def test_a_rank_that_is_killed_is_recovered_with_the_numbers_of_an_undisturbed_r
     other.kill()
     output, _ = process.communicate()
     assert process.returncode == 0, output
-    assert "Trying again in 2 s from its checkpoint" in output
+    assert "Retrying in 2 s from the last checkpoint" in output
     assert [event["step"] > 0 for event in read_events(stage.path) if event["event"] == "start"] == [False, True]
     assert same(outcome(stage), outcome(undisturbed))
 

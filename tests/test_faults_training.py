@@ -91,7 +91,7 @@ def test_a_rolled_back_stage_remembers_the_batch_after_a_resume(small: list[str]
 @pytest.mark.parametrize("name", ["skip", "rollback"])
 def test_too_many_bad_steps_end_the_stage(small: list[str], name: str) -> None:
     stage = planned(policy(small, name, "launcher.non_finite_cap=2"))[0]
-    with pytest.raises(NonFinite, match=r"step 9: .*more than launcher\.non_finite_cap=2"):
+    with pytest.raises(NonFinite, match=r"step 9: .*exceeds launcher\.non_finite_cap=2"):
         spoil(trainer_of(stage), 3, 6, 9).run()
     assert non_finite(stage) == [3, 6, 9]
 
@@ -156,7 +156,7 @@ def test_a_full_disk_is_told_with_what_is_needed_and_free(small: list[str], tmp_
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
     try:
-        with pytest.raises(OSError, match=r"needs 0\.\d MB, and .* has 0\.\d MB free.*free some space"):
+        with pytest.raises(OSError, match=r"needs 0\.\d MB, but .* has only 0\.\d MB of free space.*Free some space"):
             train(stage)
         subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
         assert train(stage)

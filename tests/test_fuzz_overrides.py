@@ -134,4 +134,6 @@ def test_a_number_that_is_none_is_refused_with_its_key(key: str, number: str) ->
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", ".hidden", "a\nb"])
 def test_an_experiments_name_stays_in_the_runs_folder(name: str) -> None:
-    assert any("schedule.name" in line or "no override" in line for line in plan_or_faults(f"schedule.name='{name}'"))
+    assert any(
+        "schedule.name" in line or "not an override" in line for line in plan_or_faults(f"schedule.name='{name}'")
+    )

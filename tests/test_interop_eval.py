@@ -282,24 +282,24 @@ def test_files_that_are_left_out_of_a_text_are_told(stage: Finished, tmp_path: P
     for name in ("a.txt", ".hidden.txt", "notes.md"):
         (tmp_path / "text" / name).write_text("the model grows")
     shown = tfscale("eval", stage.folder, "--text", tmp_path / "text")
-    assert f"warning: --text {tmp_path / 'text'}: 2 left out (1 hidden; 1 .md is not read)" in shown
+    assert f"warning: --text {tmp_path / 'text'}: 2 skipped (1 hidden; 1 unsupported format .md)" in shown
 
 
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        ("a.txt", b"", "holds no text"),
-        ("a.txt", MARK, "holds no text"),
-        ("a.txt", b" \n\t", "holds no text"),
-        ("a.jsonl", b"", "holds no text"),
-        ("a.json", b"[]", "holds no text"),
-        ("a.jsonl", b'{"text": ""}\n{"text": " "}\n', "holds no text"),
-        ("a.txt.gz", PACK[".gz"](b""), "holds no text"),
-        ("a.txt.gz", b"", "empty; a whole .gz file is not"),
+        ("a.txt", b"", "contains no text"),
+        ("a.txt", MARK, "contains no text"),
+        ("a.txt", b" \n\t", "contains no text"),
+        ("a.jsonl", b"", "contains no text"),
+        ("a.json", b"[]", "contains no text"),
+        ("a.jsonl", b'{"text": ""}\n{"text": " "}\n', "contains no text"),
+        ("a.txt.gz", PACK[".gz"](b""), "contains no text"),
+        ("a.txt.gz", b"", "the file is empty"),
         ("a.jsonl", b'{"text": null}', "the value is null"),
-        ("a.txt", "text".encode("utf-16"), "text in UTF-16"),
+        ("a.txt", "text".encode("utf-16"), "the text is in UTF-16"),
         ("a.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9", "git lfs pull"),
-        ("a.md", b"text", ".md is not read"),
+        ("a.md", b"text", "unsupported format .md"),
     ],
 )  # fmt: skip
 def test_a_text_without_text_is_refused_before_any_other_is_recorded(
@@ -350,7 +350,7 @@ def test_every_finished_stage_of_the_chain_is_measured_and_tracked(
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["--stride", "33"], "--stride 33: at most the context"),
+        (["--stride", "33"], "--stride 33: must be at most 32"),
         (["--text", "nowhere.txt"], "nowhere.txt"),
         (["--tasks", "hellaswag", "--task-path", "nowhere"], "--task-path nowhere"),
     ],
@@ -362,7 +362,7 @@ def test_a_users_fault_is_told(stage: Finished, arguments: list[str], fault: str
 
 def test_a_task_without_its_data_is_the_users_to_mend(model: LanguageModel, tokenizer: Tokenizer, tasks: Path) -> None:
     (tasks / "hellaswag.jsonl").unlink()
-    with pytest.raises(UserFault, match="the harness cannot load them"):
+    with pytest.raises(UserFault, match="the harness cannot load the tasks"):
         run_tasks(model, tokenizer, ["hellaswag"], tasks, limit=None)
 
 
@@ -370,7 +370,7 @@ def test_a_damaged_record_is_not_overwritten(stage: Finished, tmp_path: Path) ->
     path = stage.folder / "evaluations.json"
     kept = path.read_bytes() if path.exists() else None
     path.write_text('{"format": 1, "evaluations": "lost"}')
-    with pytest.raises(UserFault, match="move it away"):
+    with pytest.raises(UserFault, match="the file is damaged"):
         tfscale("eval", stage.folder)
     assert "lost" in path.read_text()
     path.unlink()

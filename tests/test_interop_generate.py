@@ -53,7 +53,7 @@ def test_a_text_beyond_the_context_says_what_the_model_saw(plan: Plan) -> None:
         plan.chain.stages[0].key, "the model", f"runs={plan.runs}", "--tokens", 200, "--temperature", 5
     )
     assert "note:" not in text
-    assert "sees 32 tokens at once; each time they were full, it went on from the last 16" in note
+    assert "32 tokens; each time the context was full, generation continued from its last 16" in note
 
 
 def test_every_finished_stage_of_the_chain_writes_side_by_side(plan: Plan, corpus: Path) -> None:
@@ -72,11 +72,11 @@ def test_every_finished_stage_of_the_chain_writes_side_by_side(plan: Plan, corpu
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["nothing", "x"], "nothing: no stage of that name"),
+        (["nothing", "x"], "nothing: no stage matches this name"),
         (["chain", "x"], "no stage of progressive_tiny is finished"),
         (["nothing", "x", "--top-p", "0"], "--top-p=0.0: must be above 0 and at most 1"),
         (["nothing", "x", "--top-p", "-1"], "--top-p=-1.0: must be above 0 and at most 1"),
-        (["nothing", "x", "--temperature", "inf"], "--temperature=inf: must be a finite number, at least 0"),
+        (["nothing", "x", "--temperature", "inf"], "--temperature=inf: must be finite and at least 0"),
     ],
 )
 def test_a_users_fault_is_told(arguments: list[str], fault: str, corpus: Path, tmp_path: Path) -> None:

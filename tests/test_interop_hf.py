@@ -274,5 +274,5 @@ def test_tensors_that_do_not_fit_the_config_are_all_listed(stage: Finished, fold
         read_exported(tmp_path / "copy")
     assert len(told.value.messages) == 3
     assert f"model.{names[0]} is missing" in str(told.value)
-    assert f"model.{names[1]} is (3, 3)" in str(told.value)
+    assert f"model.{names[1]} has shape (3, 3)" in str(told.value)
     assert "model.more is not a tensor of the model" in str(told.value)

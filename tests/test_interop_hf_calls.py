@@ -131,9 +131,9 @@ def test_arguments_that_contradict_each_other_or_the_model_are_refused(theirs: h
         theirs(tokens, output_attentions=True)
     cache = theirs(tokens)[CACHE_NAME]
     for mask in (torch.ones(2, 4), torch.ones(1, 5), torch.ones(2, 6)):
-        with pytest.raises(ValueError, match=r"attention_mask: must be \[2, 5\], 0 positions in the cache and 5 new"):
+        with pytest.raises(ValueError, match=r"attention_mask: must have shape \[2, 5\], for 0 cached and 5 new"):
             theirs(tokens, attention_mask=mask)
-    with pytest.raises(ValueError, match=r"attention_mask: must be \[2, 6\], 5 positions in the cache and 1 new"):
+    with pytest.raises(ValueError, match=r"attention_mask: must have shape \[2, 6\], for 5 cached and 1 new"):
         theirs(tokens[:, :1], attention_mask=torch.ones(2, 1), **{CACHE_NAME: cache})
 
 

@@ -94,9 +94,9 @@ def test_missing_extra_and_misshaped_tensors_are_all_listed(tmp_path: Path) -> N
         "sequential.5.norm.bias is missing",
         "sequential.9.attention.query.key_param_tokens is not a tensor of the model",
         "sequential.6.final_linear.weight is not a tensor of the model",
-        "sequential.2.mlp.key_param_tokens is (161, 64), by the config (160, 64)",
+        "sequential.2.mlp.key_param_tokens has shape (161, 64), but the config requires (160, 64)",
         "sequential.2.attention.proj.value_param_tokens has type torch.int64",
-        "inv_freq: other rotary frequencies",
+        "inv_freq: the rotary frequencies differ",
     ):
         assert fault in told, told
     assert len(told.splitlines()) == 7
@@ -108,13 +108,13 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "sprung",))  # type: ignore[return-value]
 
     told = faults_of({**golden(), "more": Trap()}, GOLDEN / "config.yml", tmp_path)
-    assert "cannot be read as weights alone, without running code" in told
+    assert "the file cannot be read without running code" in told
     assert not (tmp_path / "sprung").exists()
-    assert "holds more than tensors (iteration)" in faults_of(
+    assert "must be a state dict that contains only tensors, not iteration" in faults_of(
         {**golden(), "iteration": 3}, GOLDEN / "config.yml", tmp_path
     )
     (tmp_path / "damaged.bin").write_bytes((GOLDEN / "pytorch_model.bin").read_bytes()[:-1000])
-    with pytest.raises(UserFault, match=r"damaged\.bin: cannot be read"):
+    with pytest.raises(UserFault, match=r"damaged\.bin: the file cannot be read"):
         read_official(tmp_path / "damaged.bin", GOLDEN / "config.yml")
 
 
@@ -122,18 +122,18 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     ("line", "fault"),
     [
         ("num_layers: 0", "num_layers=0: must be a whole number above 0"),
-        ("num_layers: 2000000000", "layers have more"),
+        ("num_layers: 2000000000", "layers of the config have more"),
         ("qkv_slot_num: many", "qkv_slot_num='many'"),
-        ("num_attention_heads: 5", "n_head=5 does not divide d_model=64"),
-        ("norm: layernorm", "norm='layernorm': tfscale's model has 'layernorm_nonparam'"),
-        ("pos_emb: learned", "pos_emb='learned': tfscale's model has 'rotary' or 'none'"),
-        ("no_weight_tying: true", "no_weight_tying=True: tfscale's model has False"),
+        ("num_attention_heads: 5", "n_head=5: must divide d_model=64"),
+        ("norm: layernorm", "norm='layernorm': must be 'layernorm_nonparam'"),
+        ("pos_emb: learned", "pos_emb='learned': must be 'rotary' or 'none'"),
+        ("no_weight_tying: true", "no_weight_tying=True: must be False"),
         ("norm_activation_type: silu", "norm_activation_type='silu'"),
-        ("attention_config: [[[global, tokenformer], 1]]", "every layer must be 'tokenformer'"),
+        ("attention_config: [[[global, tokenformer], 1]]", "must be 'tokenformer' for every layer"),
         ("rotary-emb-base: 500000", "rotary_emb_base=500000"),
-        ("padded_vocab_size: 500", "word_embeddings.weight is (512, 64), by the config (500, 64)"),
-        ("{", "a YAML file of the official repository is needed"),
-        ("a: !!python/object/apply:os.system [exit]", "a YAML file of the official repository is needed"),
+        ("padded_vocab_size: 500", "word_embeddings.weight has shape (512, 64), but the config requires (500, 64)"),
+        ("{", "must be a YAML file of the official repository"),
+        ("a: !!python/object/apply:os.system [exit]", "must be a YAML file of the official repository"),
     ],
 )
 def test_an_option_that_the_model_does_not_have_is_named(line: str, fault: str, tmp_path: Path) -> None:
@@ -206,10 +206,10 @@ def test_an_imported_stage_grows_and_writes_and_says_what_it_cost(small: list[st
     assert "2.00M tokens" in tfscale(*official, "--data", data.folder, "--tokens", "2M")
     spec = read_spec(stage)
     assert spec.init_from == json.loads((stage / "import.json").read_text())["weights_sha256"]
-    with pytest.raises(UserFault, match="exists already"):
+    with pytest.raises(UserFault, match="must not exist"):
         tfscale(*official)
     grown = tfscale("grow", stage, "--qkv", "96", "--to", tmp_path / "grown", *small, "growth=exact")
-    assert "parameters by growth=exact" in grown
+    assert "parameters with growth=exact" in grown
     config, counters = checkpoint.read_state(tmp_path / "grown")
     assert isinstance(config, TokenFormerConfig)
     assert config.tokens == (96, 96, 384)
@@ -220,15 +220,15 @@ def test_an_imported_stage_grows_and_writes_and_says_what_it_cost(small: list[st
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["nowhere.bin"], "no such file"),
-        ([GOLDEN / "pytorch_model.bin"], "need --config CONFIG.yml"),
+        (["nowhere.bin"], "does not exist"),
+        ([GOLDEN / "pytorch_model.bin"], "add --config CONFIG.yml"),
         ([GOLDEN / "pytorch_model.bin", "--config", GOLDEN / "config.yml", "--tokens", "lots"], "--tokens lots"),
         ([GOLDEN / "pytorch_model.bin", "--config", GOLDEN / "config.yml", "--data", GOLDEN], "--data"),
         (
             [GOLDEN / "pytorch_model.bin", "--config", GOLDEN / "config.yml", "--tokenizer", GOLDEN / "config.yml"],
             "--tok",
         ),
-        ([GOLDEN, "--config", GOLDEN / "config.yml"], "neither pytorch_model.bin nor a folder"),
+        ([GOLDEN, "--config", GOLDEN / "config.yml"], "must be pytorch_model.bin or a folder"),
     ],
 )
 def test_a_users_fault_leaves_nothing_behind(arguments: list[object], fault: str, tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ def test_the_base_is_taken_over_evaluated_grown_and_paid_for(
     growth, end = read_growth(grown.path), read_result(grown.path)
     assert growth is not None
     assert growth["parent"] == base.key
-    note = "the parent's checkpoint holds no optimizer state: all slots of adamw (exp_avg, exp_avg_sq) start empty"
+    note = (
+        "the parent's checkpoint contains no optimizer state, so all slots of adamw (exp_avg, exp_avg_sq) start empty"
+    )
     assert note in growth["optimizer"]["note"]
     assert note in answer.output
     assert end.before.flops == done.totals.flops, "the base's cost is on the chain's ledger"
@@ -122,10 +124,10 @@ def test_a_prediction_counts_the_base_as_cost_and_not_as_time(
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
-        (["init_from=nowhere"], "`tfscale import` makes such a folder"),
-        (["model.n_layer=3"], "its n_layer is 2; set model.n_layer to it"),
-        (["schedule.stages.base.out=48"], "it has 40 out tokens"),
-        (["model.vocab_size=640"], "its vocab_size is 512"),
+        (["init_from=nowhere"], "must be a folder that `tfscale import` created"),
+        (["model.n_layer=3"], "the imported model has n_layer=2, not 3; try model.n_layer=2"),
+        (["schedule.stages.base.out=48"], "the imported model has 40 out tokens"),
+        (["model.vocab_size=640"], "the imported model has vocab_size=512"),
     ],
 )
 def test_a_base_that_is_not_the_schedules_is_refused(
@@ -142,7 +144,7 @@ def test_weights_that_changed_since_the_plan_are_not_taken(
     prepare_folder(stage)
     spec = json.loads((stage.path / "stage.yaml").read_text())
     (stage.path / "stage.yaml").write_text(json.dumps({**spec, "init_from": "0" * 64}))
-    with pytest.raises(ValueError, match="another model than when this stage was planned"):
+    with pytest.raises(ValueError, match="a different model than when this stage was planned"):
         grow_stage(stage.path)
     assert not is_grown(stage.path)
 
@@ -155,6 +157,6 @@ def test_optimizer_state_beside_the_weights_is_not_taken(imported: Path, overrid
     edit(forged / "stage.yaml", lambda spec: spec.update(init_from=weights_digest(final(forged))))
     stage = plan_of([*overrides, f"init_from={forged}"], tmp_path).chain.stages[0]
     prepare_folder(stage)
-    with pytest.raises(ValueError, match="must hold weights alone, without the optimizer state exp_avg"):
+    with pytest.raises(ValueError, match="must contain only weights, but it contains the optimizer state exp_avg"):
         grow_stage(stage.path)
     assert not is_grown(stage.path)

@@ -187,11 +187,11 @@ def test_a_tensors_first_values_depend_on_seed_and_name_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"n_head": 5}, "n_head=5 does not divide d_model=32"),
+        ({"n_head": 5}, "n_head=5: must divide d_model=32"),
         ({"rotary": 1.5}, "rotary=1.5"),
         ({"norm_activation": "relu"}, "norm_activation='relu'"),
         ({"ffn": ()}, "at least one parameter token"),
-        ({"init": "xavier"}, "init='xavier'; allowed: official, scaled"),
+        ({"init": "xavier"}, "init='xavier': must be one of official, scaled"),
     ],
 )
 def test_an_impossible_model_is_refused_in_words(changes: dict[str, object], words: str) -> None:

@@ -64,9 +64,9 @@ def test_a_stage_does_not_go_on_with_the_state_of_another_optimizer(small: list[
     edited = replace(stage, spec=replace(stage.spec, optimizer=OPTIMIZERS[OTHER[name]]))
     with pytest.raises(BrokenCheckpoint) as refusal:
         train(edited)
-    assert f"holds the state of {STATES[name]}" in str(refusal.value)
-    assert f"the optimizer of its stage.yaml is {STATES[OTHER[name]]}" in str(refusal.value)
-    assert f"set it back to {name}" in str(refusal.value)
+    assert f"contains the state of {STATES[name]}" in str(refusal.value)
+    assert f"stage.yaml says {STATES[OTHER[name]]}" in str(refusal.value)
+    assert f"change stage.yaml back to {name}" in str(refusal.value)
     assert train(stage), "nothing was lost"
 
 
@@ -95,7 +95,7 @@ def test_growth_to_another_optimizer_begins_with_empty_slots_and_says_so(
     grow_stage(child.path)
     assert state_of(final(child.path)) == (frozenset(), 0), "not even the embedding's, which both would keep"
     slots = STATES[OTHER[name]].partition(" ")[2]
-    note = f"the optimizer changes from {name} to {OTHER[name]}: all slots of {OTHER[name]} {slots} start empty"
+    note = f"the optimizer changes from {name} to {OTHER[name]}, so all slots of {OTHER[name]} {slots} start empty"
     assert note in capsys.readouterr().out
     assert note in (optimizer_note(child.path) or "")
     assert train(child)
@@ -128,19 +128,19 @@ def drop_one(tensors: dict[str, torch.Tensor]) -> None:
 DAMAGES: dict[str, tuple[Callable[[Stage], object], str]] = {
     "its stage.yaml names another optimizer": (
         lambda stage: write_spec(stage.path, replace(stage.spec, optimizer=OPTIMIZERS["muon"])),
-        f"holds the state of {STATES['adamw']}, but the optimizer of its stage.yaml is {STATES['muon']}",
+        f"contains the state of {STATES['adamw']}, but stage.yaml says {STATES['muon']}",
     ),
     "it has lost its slots": (
         lambda stage: edit_tensors(final(stage.path), drop_slots),
-        "holds no optimizer state, but its optimizer has made 16 updates",
+        "contains no optimizer state, although the optimizer has made 16 updates",
     ),
     "it has lost one slot": (
         lambda stage: edit_tensors(final(stage.path), drop_one),
-        "exp_avg/embedding is missing; the optimizer of its stage.yaml is",
+        "exp_avg/embedding is missing; stage.yaml says",
     ),
     "it has lost its count": (
         lambda stage: edit_state(final(stage.path), lambda state: state["counters"].update(optimizer_step=0)),
-        "holds optimizer state, but its optimizer has made no update",
+        "contains optimizer state, although the optimizer has made no updates",
     ),
 }
 
@@ -177,15 +177,15 @@ def test_verify_counts_the_updates_and_compares_the_record_of_a_growth(small: li
     assert train(child)
     edit_state(final(child.path), lambda state: state["counters"].update(optimizer_step=5))
     [finding] = verify_stage(child)
-    assert "5 updates; 8 steps after 16 updates of its parents make 24" in finding
+    assert "5 updates, but after 16 updates of the parents and 8 steps it must be 24" in finding
 
     def forge(growth: Any) -> None:
         growth["optimizer"].update(parent="muon", updates=-3)
 
     edit(child.path / "growth.json", forge)
     findings = " ".join(verify_stage(child))
-    assert "the parent's optimizer is muon; by its stage.yaml it is adamw" in findings
-    assert "the state of muon was carried to adamw" in findings
+    assert "the parent's optimizer is muon, but its stage.yaml says adamw" in findings
+    assert "the state of muon was carried over to adamw" in findings
 
 
 def test_a_growth_record_without_the_optimizer_is_still_read(small: list[str]) -> None:
@@ -202,7 +202,7 @@ def test_grow_says_which_slots_the_checkpoint_holds(small: list[str], tmp_path: 
     assert train(stage)
     command = ["grow", stage.key, "--qkv", "8", *small, "growth=exact"]
     answer = CliRunner().invoke(app, [*command, "--to", str(tmp_path / "one")])
-    assert "exp_avg, exp_avg_sq, momentum_buffer of optimizer.name=muon: carried, after 16 updates" in answer.output
+    assert f"state of {STATES['muon']}: carried over, 16 updates" in answer.output
     answer = CliRunner().invoke(app, [*command, "--to", str(tmp_path / "two"), "--json"])
     assert json.loads(answer.stdout)["optimizer"]["updates"] == 16
 
@@ -228,10 +228,10 @@ def test_a_run_says_that_slots_start_empty(small: list[str]) -> None:
     [
         ("adamw", 3, None),
         ("none", 0, None),
-        ("muon", 3, "holds the state of optimizer.name=muon"),
-        ("muon", 0, "holds the state of optimizer.name=muon"),
-        ("none", 3, "holds no optimizer state, but its optimizer has made 3 updates"),
-        ("adamw", 0, "holds optimizer state, but its optimizer has made no update"),
+        ("muon", 3, "contains the state of optimizer.name=muon"),
+        ("muon", 0, "contains the state of optimizer.name=muon"),
+        ("none", 3, "contains no optimizer state, although the optimizer has made 3 updates"),
+        ("adamw", 0, "contains optimizer state, although the optimizer has made no updates"),
     ],
 )
 def test_a_checkpoint_holds_exactly_its_optimizers_slots_or_none_before_the_first_update(

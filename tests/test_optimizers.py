@@ -10,6 +10,7 @@ from stages import StopAt, elsewhere, outcome, planned, same, train, trainer_of
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from studies.parametrization import ARMS, Arm, change_of_outputs, first_update
 from tfscale.config.compose import compose
 from tfscale.models.config import ModelConfig
 from tfscale.models.init import build_model
@@ -18,7 +19,7 @@ from tfscale.models.parameter_tokens import TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.adamw import AdamW
-from tfscale.optimizers.base import Optimizer, from_dict, to_dict
+from tfscale.optimizers.base import from_dict, to_dict
 from tfscale.optimizers.muon import Muon, newton_schulz_flops, update_scale
 from tfscale.optimizers.orthogonal_momentum import OrthogonalMomentum, Update, orthogonalize
 from tfscale.plan.checks import check_experiment
@@ -133,30 +134,21 @@ def test_rates_and_initial_values_by_fan_in() -> None:
         assert by_fan_in.initial_std(name) == pytest.approx(standard.initial_std(name) * math.sqrt(ratio))
 
 
-@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
-def test_activations_change_alike_at_every_number_of_tokens_by_fan_in_alone(optimizer: Optimizer) -> None:
-    """The coordinate check: from 16 to 960 tokens, changes stay within a factor of 3; otherwise they grow 8-fold."""
-    by_fan_in, standard = (
-        [_change(tokenformer(n, base), optimizer) for n in (16, 240, 960)] for base in (32, None)
-    )  # fmt: skip
-    assert max(by_fan_in) < 3 * min(by_fan_in)
-    assert standard[-1] > 8 * standard[0]
+@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.title)
+def test_outputs_change_alike_at_every_number_of_tokens_by_fan_in_alone(arm: Arm) -> None:
+    """The coordinate check: from 16 to 960 tokens, changes stay within a factor of 4; otherwise they grow 8-fold."""
+    changes = [change_of_outputs(arm, n, seed=0) for n in (16, 240, 960)]
+    if arm.base_fan_in is None:
+        assert changes[-1] > 8 * changes[0]
+    else:
+        assert max(changes) < 4 * min(changes)
 
 
-def _change(config: ModelConfig, optimizer: Optimizer, steps: int = 4) -> float:
-    """Return the RMS change of the last feed-forward layer's output over some steps."""
-    model = build_model(config, seed=0)
-    updates = ModelOptimizer(model, optimizer, config)
-    generator = torch.Generator().manual_seed(1)
-    common = torch.rand(257, generator=generator) ** 8
-    tokens = torch.multinomial(common, 8 * 65, replacement=True, generator=generator).view(8, 65)
-    outputs: list[Tensor] = []
-    model.blocks[-1].ffn.register_forward_hook(lambda module, inputs, output: outputs.append(output.detach()))
-    for _ in range(steps + 1):
-        updates.zero_grad()
-        model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
-        updates.step()
-    return (outputs[-1] - outputs[0]).square().mean().sqrt().item()
+def test_the_first_update_after_a_growth_is_about_as_large_as_the_last_one_before_it() -> None:
+    update = first_update(ARMS[3], "grouped", seed=0)
+    assert 0.3 < update.all_rows < 3
+    assert 0.3 < update.old_rows < 3
+    assert 0.3 < update.new_rows < 3
 
 
 def test_frozen_rows_take_no_part_in_the_update_of_the_others() -> None:

@@ -156,21 +156,21 @@ def test_an_arm_has_a_learning_rate_of_its_own_if_it_is_given_one() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["baseline=[scratch,one_jmp]"], ["baseline=[scratch,one_jmp]: no such baseline; did you mean one_jump"]),
-        (["baseline=[]"], ["no such baseline"]),
-        (["baseline=scratch,one_jump"], ["must be one value", "try baseline=[scratch,one_jump]"]),
-        (["schedule=[progressive_tiny,progressive_1b4]"], ["no such schedule"]),
-        (["baseline=one_jump", "baseline.arms.one_jump.budget=stage_tokens"], ["=stage_tokens: must be left out"]),
-        (["baseline=budgets", "baseline.arms.progressive_half.sizes=last"], ["sizes=last: must be left out"]),
+        (["baseline=[scratch,one_jmp]"], ["baseline=[scratch,one_jmp]: unknown baseline; did you mean one_jump"]),
+        (["baseline=[]"], ["unknown baseline"]),
+        (["baseline=scratch,one_jump"], ["must be a single value", "try baseline=[scratch,one_jump]"]),
+        (["schedule=[progressive_tiny,progressive_1b4]"], ["unknown schedule"]),
+        (["baseline=one_jump", "baseline.arms.one_jump.budget=stage_tokens"], ["=stage_tokens: must not be set"]),
+        (["baseline=budgets", "baseline.arms.progressive_half.sizes=last"], ["sizes=last: must not be set"]),
         (["baseline=budgets", "baseline.arms.progressive_half.growth_tokens=0"], ["growth_tokens=0: must be a factor"]),
         (["baseline=transformer", "baseline.arms.transformer_scratch.lr=-1"], ["scratch.lr=-1: must be above 0"]),
         (["baseline=tokenformer", "baseline.arms.tokenformer_scratch.shape=compute_optimal"], ["family=transformer"]),
         (["baseline=one_jump", "+baseline.arms.progressive={kind: one_jump, title: x}"], ["must have another name"]),
         (
             ["baseline=compute_optimal", *(f"schedule.stages.stage{n}.transformer=null" for n in range(1, 5))],
-            ["needs a Transformer at 25K"],
+            ["must have a Transformer at 25K"],
         ),
-        (["baseline=paper", "schedule.stages.stage3.transformer=null"], ["needs a Transformer at 147K"]),
+        (["baseline=paper", "schedule.stages.stage3.transformer=null"], ["must have a Transformer at 147K"]),
     ],
 )  # fmt: skip
 def test_what_an_arm_cannot_be_is_told(overrides: list[str], words: list[str]) -> None:

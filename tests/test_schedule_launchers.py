@@ -26,8 +26,11 @@ from tfscale.plan.plan import make_plan
         (["launcher=torchrun", "launcher.nodes=2"], "must be 1 with launcher.kind=torchrun; try launcher=slurm"),
         (["launcher=torchrun", "launcher.processes=3"], "3 processes cannot share the 4 sequences of a batch evenly"),
         (["launcher=slurm", "launcher.nodes=3"], "24 processes cannot share the 4 sequences of a batch evenly"),
-        (["launcher=slurm", "launcher.slurm.minutes=2"], "signal_seconds=120: must be less than the job's time"),
-        (["launcher=slurm", "launcher.slurm.partition='a b'"], "partition='a b': must be of letters, digits"),
+        (
+            ["launcher=slurm", "launcher.slurm.minutes=2"],
+            "signal_seconds=120: must be less than the time limit of the job",
+        ),
+        (["launcher=slurm", "launcher.slurm.partition='a b'"], "partition='a b': must consist of letters, digits"),
         (["launcher=slurm", 'launcher.slurm.account="x\ntouch y"'], "launcher.slurm.account='x"),
         (
             ["launcher=slurm", "launcher.slurm.gpus=0", "launcher.device=cuda"],
@@ -78,7 +81,7 @@ def test_ranks_that_would_share_a_device_are_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     part = LauncherPart(kind="torchrun", processes=2, parallel=2)
     assert visible_devices(part) == ("4", "6")
-    assert "need 4 CUDA devices, and 2 are visible" in missing_devices(part)[0]
+    assert "need 4 CUDA devices and 2 are visible" in missing_devices(part)[0]
     assert visible_devices(LauncherPart(device="cpu")) == ()
 
 

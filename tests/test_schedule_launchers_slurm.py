@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from shadows import Shadows
-from stages import outcome, same, wait_for
+from stages import outcome, same, train, wait_for
 
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
@@ -51,9 +51,10 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def chain(small: list[str], tmp_path: Path) -> list[str]:
-    """Arguments of a chain of two sizes."""
+    """Arguments of a chain of two sizes; schedule=one has the first of them alone."""
     (tmp_path / "conf" / "schedule").mkdir(parents=True)
     (tmp_path / "conf" / "schedule" / "two.yaml").write_text("# @package _global_" + CHAIN)
+    (tmp_path / "conf" / "schedule" / "one.yaml").write_text("# @package _global_" + CHAIN.partition("    stage2:")[0])
     ours = [each for each in small if not each.startswith("schedule.")]
     return ["schedule=two", *ours, "launcher.checkpoint_tokens=8192", "launcher.eval_tokens=50K"]
 
@@ -95,10 +96,10 @@ def test_arms_that_are_preempted_and_queued_again_equal_a_local_run(
 ) -> None:
     chain = [*chain, "baseline=transformer"]
     here = [each if not each.startswith("runs=") else f"runs={tmp_path / 'here'}" for each in chain]
-    local = tfscale([*here, "launcher.parallel=2"], tmp_path)
-    output, _ = local.communicate()
-    assert local.returncode == 0, output
-    plan = plan_of([*chain, *JOBS], tmp_path)
+    local, plan = plan_of(here, tmp_path), plan_of([*chain, *JOBS], tmp_path)
+    prepare(local.corpus.spec, local.runs / "data")
+    for stage in local.stages:
+        assert train(stage)
     base = plan.chain.stages[0]
     run = tfscale([*chain, *JOBS], tmp_path)
     wait_for(lambda: trains(base))
@@ -114,7 +115,7 @@ def test_arms_that_are_preempted_and_queued_again_equal_a_local_run(
     assert "progressive S: continues at" in output
     assert "Requeued job" in (plan.runs / "slurm" / f"{job_of(base)}_0_log.out").read_text()
     assert (plan.runs / "slurm").stat().st_mode & 0o077 == 0, "what jobs unpickle is nobody else's"
-    for ours, theirs in zip(plan.stages, plan_of(here, tmp_path).stages, strict=True):
+    for ours, theirs in zip(plan.stages, local.stages, strict=True):
         assert same(outcome(ours), outcome(theirs))
 
 
@@ -135,7 +136,7 @@ def test_a_login_node_that_dies_is_not_missed(
     again = tfscale(chain, tmp_path)
     output, _ = again.communicate()
     assert again.returncode == 0, output
-    assert f"job {job} is in the queue or runs" in output
+    assert f"job {job} is queued or running" in output
     assert job_of(base) == job
     assert starts(base)[1] > 0
     assert len(starts(base)) == 2
@@ -154,15 +155,15 @@ def test_ctrl_c_leaves_the_jobs_alone_and_a_cancelled_one_is_told_and_submitted_
     output, _ = first.communicate()
     job = job_of(base)
     assert first.returncode == PREEMPTED
-    assert f"`scancel {job}` ends them" in output
+    assert f"`scancel {job}` to end them" in output
     assert state_of(cluster, job) == "RUNNING"
     second = tfscale(chain, tmp_path)
     assert second.stdout is not None
-    assert any(f"job {job} is in the queue or runs" in line for line in iter(second.stdout.readline, ""))
+    assert any(f"job {job} is queued or running" in line for line in iter(second.stdout.readline, ""))
     subprocess.run(["scancel", job], check=True)
     output, _ = second.communicate()
     assert second.returncode == 1, output
-    assert f"job {job} ended as CANCELLED by 1000" in output
+    assert f"job {job} ended with state CANCELLED by 1000" in output
     assert read_events(base.path)[-1]["reason"] == "preempted", "it has saved"
     third = tfscale(chain, tmp_path)
     wait_for(lambda: job_of(base) != job and len(starts(base)) == 2)
@@ -171,15 +172,15 @@ def test_ctrl_c_leaves_the_jobs_alone_and_a_cancelled_one_is_told_and_submitted_
 
 
 def test_a_task_that_is_killed_is_submitted_again(chain: list[str], tmp_path: Path, cluster: Path) -> None:
-    chain = [*chain, *JOBS]
-    base, _ = plan_of(chain, tmp_path).stages
+    chain = ["schedule=one", *chain[1:], *JOBS]
+    [base] = plan_of(chain, tmp_path).stages
     run = tfscale(chain, tmp_path)
     wait_for(lambda: trains(base))
     first = job_of(base)
     os.kill(next(event["pid"] for event in read_events(base.path) if event["event"] == "start"), signal.SIGKILL)
     output, _ = run.communicate()
     assert run.returncode == 0, output
-    assert f"job {first} ended as FAILED" in output
+    assert f"job {first} ended with state FAILED" in output
     assert job_of(base) != first
 
 
@@ -213,5 +214,5 @@ def test_a_machine_without_slurm_is_told_so_before_anything_is_written(chain: li
     told = tfscale([*chain, *JOBS], tmp_path)
     output, _ = told.communicate()
     assert told.returncode == 2
-    assert "sbatch, srun, squeue, scontrol, scancel not found; run this on a login node" in output
+    assert "requires the commands sbatch, srun, squeue, scontrol, scancel; try a login node" in output
     assert not (tmp_path / "runs").exists()

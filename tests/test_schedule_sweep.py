@@ -38,11 +38,11 @@ def test_candidates_are_short_to_write_and_hold_the_present_rate_as_it_is() -> N
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("-1,0,1", ["'-1' is no factor", "'0' is no factor"]),
-        ("1,1.0,2", ["1 and 1 are one"]),
-        ("1", ["there is one"]),
-        ("", ["'' is no factor"]),
-        ("1,inf,x,nan", ["'inf' is no factor", "'x' is no factor", "'nan' is no factor"]),
+        ("-1,0,1", ["'-1' must be a number above 0", "'0' must be a number above 0"]),
+        ("1,1.0,2", ["1 and 1 are too close"]),
+        ("1", ["at least two numbers"]),
+        ("", ["'' must be a number above 0"]),
+        ("1,inf,x,nan", ["'inf' must be", "'x' must be", "'nan' must be"]),
         ("2, 0.5", []),
     ],
 )

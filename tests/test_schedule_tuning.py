@@ -258,7 +258,7 @@ def test_the_command_shows_records_and_writes_what_was_chosen(
     for told in (
         str(path),
         "chosen, highest",
-        "there may be a better one",
+        "rates beyond it may be better",
         "with other seeds",
         "FLOPs",
         *record["chosen"],
@@ -287,12 +287,19 @@ def test_all_faults_are_told_at_once_and_nothing_is_written(folder: Path, overri
     with pytest.raises(UserFault) as caught:
         tune(Common(own, folder / "conf"), Asked(("progresive", "trained_on"), "-1,x", -1, 0, "pair"))
     told = "\n".join(caught.value.messages)
-    for words in ("'-1' is no", "'x' is no", "--further -1", "--seeds 0", "of that name", "did you mean progressive"):
+    for words in (
+        "'-1' must be",
+        "'x' must be",
+        "--further -1",
+        "--seeds 0",
+        "of this name",
+        "did you mean progressive",
+    ):
         assert words in told
     with pytest.raises(UserFault) as caught:
         tune(Common([*own, "optim.lr=-1"], folder / "conf"), Asked(("all",), "1", 0, 1, "../x"))
     told = "\n".join(caught.value.messages)
-    for words in ("two at least", "must name a schedule", "optim.lr=-1"):
+    for words in ("at least two", "must name a schedule", "optim.lr=-1"):
         assert words in told
     with pytest.raises(UserFault, match=r"rehearse"):
         tune(Common([*own, "schedule.rehearse=true"], folder / "conf"), Asked(("all",), "1,2", 0, 1, None))
@@ -303,7 +310,7 @@ def test_a_schedule_that_others_wrote_is_not_overwritten(tmp_path: Path) -> None
     path = own_file("schedule", "own", tmp_path)
     path.parent.mkdir()
     path.write_text("# mine", encoding="utf-8")
-    assert "not tfscale's own" in str(overlay_faults("schedule", "own", ["progressive_tiny"], tmp_path)[0])
+    assert "was not written by tfscale" in str(overlay_faults("schedule", "own", ["progressive_tiny"], tmp_path)[0])
     assert overlay_faults("schedule", "progressive_1b4", ["progressive_tiny"], tmp_path)
     write_overlay(own_file("schedule", "ours", tmp_path), ["progressive_tiny"], {}, [])
     assert overlay_faults("schedule", "ours", ["progressive_tiny"], tmp_path) == []

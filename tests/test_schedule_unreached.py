@@ -1,4 +1,4 @@
-"""Finished stages that a plan no longer reaches, and the fields by which they differ."""
+"""Finished stages that are no longer part of a plan, and the fields that differ."""
 
 import json
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_plan_lists_them_below_its_tables_and_in_json(small: list[str]) -> None:
     finish(first, second)
     command = ["plan", *small, "growth=exact", "optim.lr=2e-2"]
     output = CliRunner().invoke(app, command).output
-    assert "2 finished stages of the runs folder are not part of the plan" in output
+    assert "2 finished stages in the runs folder are not part of the plan" in output
     assert f"  {first.path.name}: optimizer.lr 0.01 -> 0.02\n" in output
     listed = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["unreached"]
     assert [Path(each["folder"]).name for each in listed] == [first.path.name, second.path.name]
@@ -113,7 +113,7 @@ def test_a_run_says_it_in_one_line(small: list[str]) -> None:
     finish(plan_of(small).chain.stages[0])
     unreached = unreached_stages(plan_of(small, *MUON))
     line = unreached_line(unreached)
-    assert line.startswith("1 finished stage of the runs folder is not part of the plan (optimizer.")
-    assert line.endswith("; `tfscale plan` says by which fields")
+    assert line.startswith("1 finished stage in the runs folder is not part of the plan (optimizer.")
+    assert line.endswith("; `tfscale plan` lists the fields that differ")
     assert unreached_words([]) == []
     assert len(unreached_words(unreached * 9)) == 6, "a heading, four stages, and how many more"

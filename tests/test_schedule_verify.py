@@ -174,7 +174,7 @@ def test_one_wrong_total_is_not_told_a_hundred_times(ledger: Ledger) -> None:
     edit_lines(ledger.child / "metrics.jsonl", double)
     told = [finding for finding in verify_stage(ledger.plan.chain.stages[1]) if "metrics.jsonl" in finding]
     assert len(told) == 6
-    assert "and more" in told[-1]
+    assert "has further problems" in told[-1]
 
 
 def test_a_stage_may_be_verified_by_itself(ledger: Ledger) -> None:

@@ -48,7 +48,7 @@ def test_a_result_of_an_older_version_is_read(tmp_path: Path) -> None:
 )
 def test_a_result_that_nothing_wrote_is_refused_by_name(tmp_path: Path, name: str, value: object) -> None:
     write_json(tmp_path / DONE_FILE, {**OLD, name: value})
-    with pytest.raises(ValueError, match=r"done\.json: not the end of a stage"):
+    with pytest.raises(ValueError, match=r"done\.json: the file is not a valid result"):
         read_result(tmp_path)
 
 

@@ -36,7 +36,7 @@ def test_a_mirror_that_cannot_end_in_time_says_so_and_lets_go(store: MlflowTrack
     with locked(lock):
         mirror = Mirror(store, "tiny", [arm])
         mirror.start()
-        assert mirror.stop(timeout=0.2) == f"{store} was still being written to after 0.2 s"
+        assert mirror.stop(timeout=0.2) == f"{store}: the last sync did not finish within 0.2 s"
     assert mirror.stop(timeout=60) is None
 
 

@@ -76,27 +76,27 @@ def test_a_sqlite_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatc
 
 def test_a_path_that_mlflow_would_change_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
-    with pytest.raises(ValueError, match=r"caf\\xe9.*UTF-8; try another folder, or tracking=none"):
+    with pytest.raises(ValueError, match=r"caf\\xe9.*UTF-8.*; try another folder, or tracking=none"):
         MlflowTracker(folder)
 
 
 def test_a_run_a_report_and_a_sync_work_in_a_folder_with_any_name(
-    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
+    short: list[str], two_stages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
 ) -> None:
     here = tmp_path / WORST
-    here.mkdir()
+    shutil.copytree(two_stages, here)
     monkeypatch.chdir(here)
     (here / "runs").mkdir()
     shutil.copy(empty_database, here / "runs" / "mlflow.db")
     shutil.copy(empty_database, here / "other.db")
-    overrides = [*(text for text in small if not text.startswith("runs=")), "runs=runs", "tracking=mlflow"]
+    overrides = [*(text for text in short if not text.startswith("runs=")), "runs=runs", "tracking=mlflow"]
     said = CliRunner().invoke(app, ["run", *overrides], catch_exceptions=False)
     assert said.exit_code == 0, said.output
-    assert "tracking is behind" not in said.output
+    assert "tracking is not up to date" not in said.output
     assert metrics_in(here / "runs" / "mlflow.db") > 0
     report = CliRunner().invoke(app, ["report", *overrides, "--baseline", "trained_on"], catch_exceptions=False)
     assert report.exit_code == 0, report.output
-    assert "tracking is behind" not in report.output
+    assert "tracking is not up to date" not in report.output
     assert (experiment_of(make_plan(compose(overrides))).comparison / "report.html").is_file()
     export = CliRunner().invoke(app, ["export", "chain", *overrides, "--out", "ex?%2F"], catch_exceptions=False)
     assert export.exit_code == 0, export.output
@@ -157,9 +157,12 @@ def test_no_verb_shows_a_password(uri: str, small: list[str], capfd: pytest.Capt
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("postgresql+psycopg2://u:p@h/db", "needs the package psycopg2-binary; try pip install 'psycopg2-binary'"),
-        ("mysql+pymysql://u:p@h/db", "needs the package pymysql"),
-        ("mssql+pyodbc://u:p@h/db", "needs the package pyodbc"),
+        (
+            "postgresql+psycopg2://u:p@h/db",
+            "must have a driver, but psycopg2-binary is not installed; try pip install 'psycopg2-binary'",
+        ),
+        ("mysql+pymysql://u:p@h/db", "must have a driver, but pymysql is not installed"),
+        ("mssql+pyodbc://u:p@h/db", "must have a driver, but pyodbc is not installed"),
         ("mysql+nodriver://u:p@h/db", "nodriver"),
         ("postgresql://h:port/db", "tracking.uri='postgresql://h:port/db'"),
         ("oracle://h/db", "must be sqlite:///FILE"),

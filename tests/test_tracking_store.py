@@ -54,7 +54,7 @@ def test_a_file_that_is_no_database_is_a_store_error_that_names_it(tmp_path: Pat
 
 
 def test_the_page_of_a_server_is_its_own(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="open it in a browser"):
+    with pytest.raises(ValueError, match="open this URI in a browser"):
         ui_command(MlflowTracker(tmp_path, "http://127.0.0.1:5000"))
 
 

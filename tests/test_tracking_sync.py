@@ -75,11 +75,11 @@ def test_a_server_that_is_away_is_a_failure_that_says_how_to_go_on(plan: Plan) -
     result = CliRunner().invoke(app, ["sync", "http://127.0.0.1:9", f"runs={plan.runs}"])
     assert result.exit_code == 1
     assert "http://127.0.0.1:9" in result.output
-    assert "The same command sends what is missing." in result.output
+    assert "Run the same command again to send the missing values." in result.output
 
 
 def test_a_folder_without_experiments_or_a_file_store_is_the_users_to_mend(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(UserFault, match="no experiment was run here"):
+    with pytest.raises(UserFault, match="contains no experiment"):
         CliRunner().invoke(app, ["sync", "http://127.0.0.1:9", f"runs={tmp_path}"], catch_exceptions=False)
     with pytest.raises(UserFault, match="URI='mlruns'"):
         CliRunner().invoke(app, ["sync", "mlruns", f"runs={plan.runs}"], catch_exceptions=False)
@@ -97,5 +97,5 @@ def test_a_record_that_is_damaged_is_named(plan: Plan) -> None:
     (path,) = (plan.runs / "experiments").glob("*.json")
     for damage in ("[", '{"format": 2}', path.read_text().replace('"label": "', '"label": "../../')):
         path.write_text(damage)
-        with pytest.raises(UserFault, match=rf"{path.name}: not what tfscale wrote"):
+        with pytest.raises(UserFault, match=rf"{path.name}: the file is damaged"):
             recorded(plan.runs)

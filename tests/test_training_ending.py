@@ -174,14 +174,14 @@ def test_rules_are_part_of_a_stages_key(small: list[str]) -> None:
 
 
 def test_a_chain_is_decided_stage_by_stage_and_its_cost_is_the_baselines_budget(
-    small: list[str], capsys: pytest.CaptureFixture[str]
+    short: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = [*small, *SOON]
+    overrides = [*short, *SOON]
     assert plan_verb(Common([*overrides, "baseline=scratch"])) == 0
     assert "upper bounds" in " ".join(capsys.readouterr().out.split())
     assert compare(Common(overrides), "scratch", run_missing=True) == 0
     printed = capsys.readouterr().out
-    assert "has learnt enough by schedule.grow_when" in printed
+    assert "by the rule schedule.grow_when" in printed
     plan = make_plan(compose([*overrides, "baseline=scratch"]))
     assert all(is_done(stage) for stage in plan.stages)
     assert verify_plan(plan) == []
@@ -202,7 +202,7 @@ def test_a_stage_that_ended_elsewhere_than_its_rule_says_is_found_out(small: lis
     metrics = stage.path / "metrics.jsonl"
     lines = [line for line in metrics.read_text().splitlines() if not ('"eval"' in line and '"step": 4' in line)]
     metrics.write_text("\n".join(lines) + "\n")
-    assert any("by stage.yaml it is" in finding for finding in verify_plan(make_plan(compose(overrides))))
+    assert any("but stage.yaml says" in finding for finding in verify_plan(make_plan(compose(overrides))))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_rules_that_mean_nothing_are_told(override: str, says: str) -> None:
 
 def test_rates_are_not_tuned_at_budgets_that_they_decide(small: list[str], tmp_path: Path) -> None:
     asked = Asked(("progressive",), "0.5,1,2", 0, 1, None)
-    with pytest.raises(UserFault, match="must be budget: rates are compared at equal budgets"):
+    with pytest.raises(UserFault, match="must be budget, because rates are compared at equal budgets"):
         tune(Common([*small, *SOON]), asked)
     assert not (tmp_path / "runs").exists()
 

@@ -209,7 +209,7 @@ def test_a_stage_is_worked_on_by_one_process(tmp_path: Path) -> None:
     assert held(tmp_path) is None
     with StageLock(tmp_path):
         assert "process" in (held(tmp_path) or "")
-        with pytest.raises(StageHeld, match="is being worked on by process"), StageLock(tmp_path):
+        with pytest.raises(StageHeld, match="is in use by process"), StageLock(tmp_path):
             pass
     assert held(tmp_path) is None
     with StageLock(tmp_path):

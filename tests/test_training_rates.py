@@ -171,11 +171,11 @@ def test_rates_are_part_of_the_stages_identity_and_plain_ones_are_not(small: lis
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("growth.rates.old=-1", "growth.rates.old=-1.0: must be a factor, from 0 to 10; try 1"),
-        ("growth.rates.frozen=2", "growth.rates.frozen=2.0: must be a fraction, from 0 to 1"),
-        ("growth.rates.old_ramp=0.5", "nothing to rise from"),
-        ("growth.peak=0", "growth.peak=0.0: must be a factor, above 0"),
-        ("growth.moments=asymmetric", "must go with growth by split"),
+        ("growth.rates.old=-1", "growth.rates.old=-1.0: must be a factor from 0 to 10; try 1"),
+        ("growth.rates.frozen=2", "growth.rates.frozen=2.0: must be a fraction from 0 to 1"),
+        ("growth.rates.old_ramp=0.5", "the factor is already 1"),
+        ("growth.peak=0", "growth.peak=0.0: must be above 0"),
+        ("growth.moments=asymmetric", "must be used with growth by split"),
     ],
 )
 def test_settings_out_of_range_are_named(small: list[str], setting: str, told: str) -> None:

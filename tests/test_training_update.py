@@ -94,7 +94,7 @@ def test_a_loss_that_is_no_number_spoils_nothing(small: list[str]) -> None:
     stage = planned([*small, *IN_BACKWARD])[0]
     trainer = trainer_of(stage)
     trainer.objective.register_forward_hook(lambda module, inputs, loss: loss * torch.inf)
-    with pytest.raises(NonFinite, match=r"not finite: the loss alone\. The weights of step 0 were kept"):
+    with pytest.raises(NonFinite, match=r"non-finite: only the loss\. The weights of step 0 were kept"):
         trainer.run()
     for name, parameter in build_model(stage.spec.model, stage.spec.seed).named_parameters():
         assert torch.equal(trainer.state.model.get_parameter(name), parameter)
@@ -111,7 +111,7 @@ def test_what_it_cannot_do_is_refused(small: list[str]) -> None:
     trainer_of(stage)
     for refused, message in (
         (with_run(stage, clip=1.0), r"optim\.clip=1\.0: must be 0 with launcher\.update=in_backward"),
-        (with_run(stage, micro_batch=2), r"launcher\.micro_batch=2: must be auto with .* takes all 4 sequences"),
+        (with_run(stage, micro_batch=2), r"launcher\.micro_batch=2: must be auto with .* processes all 4 sequences"),
         (with_run(stage, non_finite="skip"), r"launcher\.non_finite=skip: must be raise or rollback"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,12 +1,12 @@
-"""Child processes of tfscale and the environment that they inherit.
+"""Start of child processes, and the environment that child processes inherit.
 
 A child gets this process's environment, except
 
-- the variables that describe one of several ranks: the launcher of the ranks sets them, and leftovers of a shell or
-  another launcher would make a child wait for ranks that never start;
-- the working folder as an import path (`tfscale.import_path`), and variables that keep Python running at its end;
-- the settings of a notebook for figures;
-- MLflow's settings, because a single process communicates with MLflow. MLflow's own server keeps them.
+- variables that describe one of several ranks, which the launcher of the ranks sets; values from a shell or another
+  launcher would make a child wait for ranks that never start;
+- the working folder as an import path (`tfscale.import_path`), and variables that keep Python running after a script;
+- the figure settings of a notebook;
+- the settings of MLflow, because a single process communicates with MLflow. The MLflow server keeps these settings.
 """
 
 import os
@@ -23,13 +23,13 @@ RANK_VARIABLES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "ROLE_NAME",
     "ROLE_RANK", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
-"""Variables in which torchrun and clusters describe each of several ranks."""
+"""Environment variables with which torchrun and clusters describe each of several ranks."""
 REMOVED = (*RANK_VARIABLES, "PYTHONINSPECT", "PYTHONSTARTUP", "MPLBACKEND", "MATPLOTLIBRC")
 REMOVED_PREFIXES = ("TORCHELASTIC_", "PET_")
-"""Prefixes of variables that torchrun sets for its workers or reads as defaults of its options."""
+"""Prefixes of environment variables that torchrun sets for workers or reads as defaults of options."""
 MLFLOW = "MLFLOW_"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
-"""Variables that switch telemetry off, unless the user's environment sets them otherwise."""
+"""Environment variables that switch off telemetry, unless the user sets other values."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -39,8 +39,8 @@ def environment(
     """Return the environment of a child process.
 
     Args:
-        told: variables that override this process's environment.
-        defaults: variables that this process's environment overrides.
+        told: variables that override the environment of this process.
+        defaults: variables that the environment of this process overrides.
         mlflow: True to keep the settings of MLflow.
     """
     prefixes = REMOVED_PREFIXES if mlflow else (*REMOVED_PREFIXES, MLFLOW)
@@ -54,7 +54,7 @@ def environment(
         **defaults,
         **inherited,
         **({"PYTHONPATH": path} if path else {}),
-        "PYTHONSAFEPATH": "1",  # unlike `python -P`, this also holds for children of the child
+        "PYTHONSAFEPATH": "1",  # unlike `python -P`, this also applies to children of the child
         **told,
     }
 
@@ -68,7 +68,7 @@ def shell_lines() -> list[str]:
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module with this Python."""
+    """Return the command that runs a module with the current Python interpreter."""
     return [sys.executable, "-m", module, *arguments]
 
 
@@ -79,11 +79,11 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a process that must end when its standard input ends. The input is a pipe that this process holds, so the
-    child ends with this process, even if this process is killed. It has its own session: Ctrl-C does not reach it.
+    """Start a child process that must end when standard input ends. The input is a pipe from this process, so the child
+    ends with this process, even if this process is killed. The child has its own session, so Ctrl-C does not reach it.
 
     Args:
-        env: environment from `environment`; None: its default.
+        env: environment of the child; None: that of `environment()`.
     """
     return subprocess.Popen(
         command,

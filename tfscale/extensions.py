@@ -1,7 +1,8 @@
-"""Extensions: modules outside of this package that register their own classes (`tfscale.registry`).
+"""Import of extensions, which are modules outside of this package that register classes (`tfscale.registry`).
 
-They are found through entry points of installed packages (group `tfscale.extensions`) and through `extensions=[module]`
-in the user's own configuration. A stage's folder never names a module to import: it may come from someone else.
+Extensions are found through entry points of installed packages (group `tfscale.extensions`) and through
+`extensions=[module]` in the user's configuration. A stage's folder, which may be untrusted, never names a module to
+import.
 """
 
 from argparse import ArgumentParser
@@ -18,11 +19,11 @@ GROUP = "tfscale.extensions"
 
 @dataclass(frozen=True)
 class Extension:
-    """A module that has been imported as an extension."""
+    """Module that has been imported as an extension."""
 
     module: str
     version: str
-    """Version of the distribution that the module is part of, or its `__version__`."""
+    """Version of the distribution that contains the module, or the module's `__version__`."""
 
     def __str__(self) -> str:
         return f"{self.module}=={self.version}"
@@ -37,7 +38,7 @@ def installed_extensions() -> tuple[str, ...]:
 
 
 def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
-    """Import extensions that are not imported yet, and return all imported ones.
+    """Import the given extensions unless already imported, and return all imported extensions.
 
     Raises:
         InvalidInput: modules cannot be imported, have no version, or register a name that is taken.
@@ -61,14 +62,14 @@ def loaded_extensions() -> tuple[Extension, ...]:
 
 
 def require_extensions(named: Iterable[str], same_version: bool = False) -> None:
-    """Check that the extensions that a stage was planned with are loaded, without importing any.
+    """Check that the extensions of a stage are loaded, without importing any.
 
     Args:
         named: extensions as `module==version`.
-        same_version: True to require the stage's versions too, as training does.
+        same_version: True to require the same versions, as training does.
 
     Raises:
-        ValueError: an extension is not loaded or has another version; the message says how to provide it.
+        ValueError: an extension is not loaded or has another version; the message suggests a fix.
     """
     faults = []
     for name in named:
@@ -77,7 +78,7 @@ def require_extensions(named: Iterable[str], same_version: bool = False) -> None
             faults.append(f"needs the extension {name}; install it and try extensions=[{module}]")
         elif same_version and name != str(_loaded[module]):
             faults.append(
-                f"needs the extension {name}, and {_loaded[module]} is loaded; install version {version_then}"
+                f"needs the extension {name}, but {_loaded[module]} is loaded; install version {version_then}"
             )
     if faults:
         raise ValueError("; ".join(faults))
@@ -89,8 +90,8 @@ def extension_arguments() -> list[str]:
 
 
 def add_extension_argument(parser: ArgumentParser) -> None:
-    """Add the option that `extension_arguments` uses; its values are modules for `load_extensions`."""
-    parser.add_argument("--extension", action="append", default=[], dest="extensions", help="module to import first")
+    """Add the option --extension, whose values are modules for `load_extensions`, to a parser."""
+    parser.add_argument("--extension", action="append", default=[], dest="extensions", help="Import this module first")
 
 
 def _load(module: str) -> None:
@@ -100,5 +101,5 @@ def _load(module: str) -> None:
     for distribution in packages_distributions().get(module.partition(".")[0], ()):
         stated = version(distribution)
     if stated is None:
-        raise ValueError("it is part of no installed distribution and has no __version__; add one of them")
+        raise ValueError("the module has no version; install it as a distribution or define __version__")
     _loaded[module] = Extension(module, str(stated))

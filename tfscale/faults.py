@@ -1,4 +1,4 @@
-"""Faults in what the user asked for, as values that are collected and formatted in one place."""
+"""Faults in the user's input, which are collected as values and formatted in one place."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -6,25 +6,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 USER_FAULT = 2
-"""Exit code of a process that refused what the user asked for."""
+"""Exit code of a process that rejected the user's input."""
 PREEMPTED = 75
-"""Exit code of a process that stopped on request (EX_TEMPFAIL); running it again continues its work."""
+"""Exit code of a process that stopped on request (EX_TEMPFAIL) and can be run again to continue."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with what the user asked for."""
+    """A fault in the user's input."""
 
     key: str
     """Setting, group or option at fault; empty if there is none."""
     value: object | None
     """Value of the key to show; None: no value is shown."""
     rule: str
-    """Description of the fault, or the condition that the value must meet."""
+    """Condition that the value must meet, or description of the fault."""
     hint: str = ""
     """Suggested fix; empty if there is none."""
     reads: tuple[str, ...] = ()
-    """Other keys that the rule reads; a fault of one of them may be the cause of this fault."""
+    """Other keys that the rule reads, whose faults may be the cause of this fault."""
     place: str = ""
     """File and line of the value; empty if unknown."""
 
@@ -35,13 +35,13 @@ class Fault:
         return without_password(": ".join(filter(None, (self.place, about, rule))))
 
     def below(self, part: str) -> "Fault":
-        """Return the fault with the name of a part of the configuration in front of its keys."""
+        """Return the fault with the name of a configuration part prefixed to all keys."""
         if not part:
             return self
         return replace(self, key=f"{part}.{self.key}", reads=tuple(f"{part}.{key}" for key in self.reads))
 
     def under(self, name: str) -> "Fault":
-        """Return the fault as a fault of `name`, such as a file or an option."""
+        """Return the fault as a fault of a file, option or other item called `name`."""
         return Fault(name, None, str(self))
 
 
@@ -51,7 +51,7 @@ def plain(text: str) -> Fault:
 
 
 class InvalidInput(ValueError):
-    """Error for input that cannot be used, with all its faults."""
+    """Exception for invalid input, with all faults."""
 
     def __init__(self, *faults: Fault | str) -> None:
         super().__init__(*faults)
@@ -62,7 +62,7 @@ class InvalidInput(ValueError):
 
 
 class UserFault(Exception):
-    """Error for a user's request that cannot be carried out, with all reasons in `faults`."""
+    """Exception for a request of the user that cannot be carried out, with all faults."""
 
     def __init__(self, faults: Iterable[Fault | str]) -> None:
         self.faults = as_faults(faults)
@@ -93,7 +93,7 @@ def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
 
 
 def as_faults(faults: Iterable[Fault | str]) -> list[Fault]:
-    """Return faults; a text becomes a fault without a key."""
+    """Return faults, with texts converted to faults without a key."""
     return [plain(fault) if isinstance(fault, str) else fault for fault in faults]
 
 

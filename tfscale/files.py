@@ -14,14 +14,14 @@ from typing import Any
 from tfscale.host import cores
 
 HASHED_AT_ONCE = 8
-"""Number of files that are hashed at the same time."""
+"""Maximum number of files that are hashed at the same time."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under another name, sync it, and rename it; create its folder if it is missing.
 
     Raises:
-        OSError: the file cannot be written; an existing file is unchanged. `filename` is the given path.
+        OSError: the file cannot be written; an existing file is unchanged. The attribute `filename` is the given path.
     """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -52,16 +52,16 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        ValueError: the file is missing, unreadable or not a JSON object; the message names it.
+        ValueError: the file is missing, unreadable or not a JSON object; the message names the file.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+        raise ValueError(f"{path}: is not valid JSON ({error})") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: not a JSON object")
+        raise ValueError(f"{path}: is not a JSON object")
     return values
 
 
@@ -79,7 +79,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Wait until the content of a file, or the list of names in a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -98,7 +98,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_all(paths: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 of each file; several files are hashed in threads (hashlib releases the GIL).
+    """Return the SHA-256 of each file. Several files are hashed in threads, because hashlib releases the GIL.
 
     Raises:
         OSError: a file cannot be read.

@@ -1,4 +1,4 @@
-"""CPU cores available to this process and the memory that it uses."""
+"""CPU cores that are available to this process, and memory that this process uses."""
 
 import os
 import resource
@@ -6,11 +6,11 @@ import sys
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def process_peak_memory() -> int:
-    """Return the peak resident size of this process in bytes; mapped files count while they are in memory."""
+    """Return the peak resident size of this process in bytes, including mapped files in memory."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

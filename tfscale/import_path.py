@@ -1,4 +1,5 @@
-"""Removal of the working folder from the import path, so that a user's `random.py` there never replaces Python's own.
+"""Removal of the working folder from the import path, so that a user's `random.py` there never replaces the standard
+module.
 
 This module imports nothing that such a file could replace.
 """
@@ -8,19 +9,19 @@ import sys
 from importlib.machinery import PathFinder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  pathlib could be the user's
-"""Folder that this package is imported from."""
+"""Folder that contains this package."""
 
 
 def leave_working_folder() -> None:
-    """Remove the working folder from this process's import path, where it comes before the standard library, and from
-    that of processes that Python's own libraries start, such as a pool of processes."""
+    """Remove the working folder, which precedes the standard library, from the import path of this process and of
+    processes that Python's libraries start, such as process pools."""
     os.environ["PYTHONPATH"], os.environ["PYTHONSAFEPATH"] = python_path(), "1"
     sys.path[:] = _without_working_folder()
 
 
 def python_path() -> str:
-    """Return PYTHONPATH for a child process: that of this process without the working folder. A source tree that is run
-    in place comes first if the child would otherwise find another tfscale or none."""
+    """Return the PYTHONPATH of this process without the working folder, for a child process. The folder of this package
+    is added in front if the child would otherwise find another tfscale or none."""
     told = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not _is_working_folder(entry)]
     found = PathFinder.find_spec("tfscale", _without_working_folder())
     if found is None or found.origin != os.path.join(ROOT, "tfscale", "__init__.py"):  # noqa: PTH118

@@ -1,7 +1,7 @@
 """Processes that end together with the process that started them.
 
 `python -m tfscale.leash COMMAND...` runs any command. When standard input ends, the command is interrupted and then
-killed with its process group, which includes the processes that it has started. The exit code is that of the command.
+killed with its process group, which includes child processes. The exit code is that of the command.
 """
 
 import os
@@ -16,11 +16,11 @@ from types import FrameType
 from tfscale.children import python
 
 PATIENCE_SECONDS = 5.0
-"""Seconds between interrupting a command and killing it."""
+"""Number of seconds between the interrupt and the kill of a command."""
 
 
 def leashed(command: Sequence[str]) -> list[str]:
-    """Return a command that runs the given one until standard input ends."""
+    """Return a command that runs the given command until standard input ends."""
     return python("tfscale.leash", *command)
 
 
@@ -30,7 +30,7 @@ def end_with_input() -> None:
 
 
 def main() -> int:
-    """Run the command from the command line and return its exit code."""
+    """Run the command given by the arguments of this process, and return the exit code."""
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, _ignore)  # unlike SIG_IGN, this is not inherited

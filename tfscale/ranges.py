@@ -1,5 +1,5 @@
-"""Types of numbers within a range, for settings. A declaration applies to the user's configuration, which pydantic
-reads, and to files that `tfscale.untrusted` checks."""
+"""Numeric types with a range, for settings in the user's configuration, which pydantic reads, and for values in files,
+which `tfscale.untrusted` checks."""
 
 import math
 import re
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 LARGEST = 10**18
-"""Largest whole number, far above any count in training, and small enough for every product of a prediction."""
+"""Largest whole number, far above any count in training, and small enough for all products in predictions."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
 class Range:
-    """Bounds of a number, for `Annotated`. The number must always be finite."""
+    """Annotation for the bounds of a number, which must always be finite."""
 
     least: float = -math.inf
     most: float = math.inf
     above: float = -math.inf
     below: float = math.inf
     what: str = ""
-    """Name of the quantity, such as "a fraction"."""
+    """Name of the quantity in messages, such as "a fraction"."""
     such_as: str = ""
-    """Value that a message suggests."""
+    """Value that messages suggest."""
     read: Callable[[Any], Any] | None = None
-    """Function that converts what a user may write to a number."""
+    """Function that converts the user's text to a number."""
 
     def fault(self, value: float) -> str | None:
         """Return the condition that the number violates, or None."""
@@ -58,7 +58,7 @@ class Range:
 
 
 def read_amount(value: Any) -> Any:
-    """Return text such as 15B, 300_000, 1.5M or 2e6, and whole floats, as an integer, and any other value as it is.
+    """Return text such as 15B, 300_000, 1.5M or 2e6, and whole floats, as an integer, and any other value unchanged.
 
     Raises:
         ValueError: the text is not an amount, or is above 10^18.
@@ -89,7 +89,7 @@ Rate = Annotated[float, Range(above=0, such_as="3e-4")]
 Fraction = Annotated[float, Range(0, 1, what="a fraction", such_as="0.1")]
 """A fraction from 0 to 1."""
 Momentum = Annotated[float, Range(least=0, below=1, such_as="0.9")]
-"""Weight of the old value in a running mean, at least 0 and below 1."""
+"""A weight of the old value in a running mean, at least 0 and below 1."""
 Factor = Annotated[float, Range(above=0, most=1000, what="a factor", such_as="1")]
 """A factor, above 0 and at most 1000."""
 Nats = Annotated[float, Range(above=0, below=10, what="nats of loss", such_as="0.02")]
@@ -105,4 +105,4 @@ Count = Annotated[int, Range(least=1)]
 Amount = Annotated[int, Range(least=0, read=read_amount)]
 """A number of tokens, such as 15B, 1.5M, 300K or 65536."""
 AutoCount = Annotated[int, Range(least=0, read=_read_auto)]
-"""A count, or `auto` (0)."""
+"""A count of at least 0, or `auto` for 0."""

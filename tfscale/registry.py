@@ -1,7 +1,7 @@
 """Registries of classes that a user may name, such as growth operators, model families, optimizers and trackers.
 
-Shipped classes are listed by module and imported on first use. An extension (`tfscale.extensions`) registers its
-own classes when it is imported:
+Shipped classes are listed by module and imported on first use. An extension (`tfscale.extensions`) registers
+classes during the import of the extension:
 
     @OPTIMIZERS.register("lion")
     class Lion: ...
@@ -19,11 +19,11 @@ T = TypeVar("T", bound=type[Any])
 
 
 class Registry(Generic[T]):
-    """A registry of classes of one kind, by name.
+    """Registry of classes of one kind, by name.
 
     Args:
         key: configuration key that names a class, for messages, such as `optim.name`.
-        shipped: `module:class` of each of this package's own classes, by name.
+        shipped: `module:class` of each class in this package, by name.
     """
 
     def __init__(self, key: str, shipped: Mapping[str, str]) -> None:
@@ -34,7 +34,7 @@ class Registry(Generic[T]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all classes, shipped ones first."""
+        """Names of all registered classes, shipped ones first."""
         return (*self._shipped, *self._registered)
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -46,7 +46,9 @@ class Registry(Generic[T]):
 
         def decorate(cls: T) -> T:
             if name in self.names:
-                raise ValueError(f"{self._key}={name}: is taken by {self.get(name).__module__}; try another name")
+                raise ValueError(
+                    f"{self._key}={name}: must be unique, but {self.get(name).__module__} uses it; try another name"
+                )
             self._registered[name] = cls
             if _importing:
                 self._modules[name] = _importing[-1]
@@ -67,7 +69,7 @@ class Registry(Generic[T]):
             cls: T = getattr(import_module(module), attribute)
             return cls
         near = get_close_matches(name, self.names, n=1)
-        hint = near[0] if near else "extensions=[module], which names an extension that registers another one"
+        hint = near[0] if near else "extensions=[module] with the extension that registers this name"
         raise InvalidInput(Fault(self._key, name, f"must be one of {', '.join(self.names)}", hint))
 
     def extension_of(self, name: str) -> str | None:
@@ -80,7 +82,7 @@ _importing: list[str] = []
 
 @contextmanager
 def registering(module: str) -> Iterator[None]:
-    """Attribute classes registered inside the context to an extension."""
+    """Attribute classes that are registered inside the context to the extension `module`."""
     _importing.append(module)
     try:
         yield

@@ -1,11 +1,12 @@
-"""Formatting of numbers and lists for every screen, table, figure and message."""
+"""Formatting of numbers and lists for tables, figures and messages."""
 
 import math
 from collections.abc import Sequence
 
 
 def count(value: float | None) -> str:
-    """Return a count with three digits: 850, 12.3K, 124M, 1.31B or 2.10e12; empty for None and NaN."""
+    """Return a count with three significant digits, such as 850, 12.3K, 124M, 1.31B or 2.10e12; empty for None and
+    NaN."""
     if value is None or math.isnan(value):
         return ""
     if abs(value) < 999.5:
@@ -17,7 +18,7 @@ def count(value: float | None) -> str:
 
 
 def scientific(value: float | None) -> str:
-    """Return FLOPs in the form 7.40e20; empty for None and NaN."""
+    """Return a number of FLOPs in the form 7.40e20; empty for None and NaN."""
     if value is None or math.isnan(value):
         return ""
     mantissa, exponent = f"{value:.2e}".split("e")
@@ -25,14 +26,14 @@ def scientific(value: float | None) -> str:
 
 
 def gigabytes(size: float) -> str:
-    """Return a size in bytes as 1.4 GB, 34 MB or 210 KB."""
+    """Return a size in bytes as text, such as 1.4 GB, 34 MB or 210 KB."""
     if size >= 1e9:
         return f"{size / 1e9:,.1f} GB"
     return f"{size / 1e6:,.0f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} KB"
 
 
 def duration(seconds: float) -> str:
-    """Return a time in seconds as 45 s, 3 min 20 s, 2 h 5 min, 1.5 days, 40 days or 470 years."""
+    """Return a time in seconds as text, such as 45 s, 3 min 20 s, 2 h 5 min, 1.5 days, 40 days or 470 years."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:
@@ -46,5 +47,5 @@ def duration(seconds: float) -> str:
 
 
 def join(items: Sequence[str]) -> str:
-    """Return `a`, `a and b`, or `a, b and c`."""
+    """Return a list of items as text, in the form `a`, `a and b`, or `a, b and c`."""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

@@ -1,21 +1,21 @@
-"""Training cost as recorded in checkpoints, events and results."""
+"""Training cost that is recorded in checkpoints, events and results."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Cost of a lineage so far, including its parents, or of a part of it."""
+    """Training cost of a stage including all parents, or a part of this cost."""
 
     tokens: int = 0
     flops: int = field(default=0, metadata={"largest": 10**30})  # the FLOPs of a 1.4B chain exceed 64 bits
     """Model FLOPs of forward and backward passes, as counted by `tfscale.models.counts`."""
     seconds: float = 0.0
-    """Time in training steps, without evaluation, checkpoints and growth."""
+    """Time in training steps in seconds, without evaluation, checkpoints and growth."""
     device_seconds: float = 0.0
     """`seconds` times the number of devices."""
     joules: float | None = None
-    """Energy used by the devices in `seconds`, as they measure it; None if any part is unknown."""
+    """Energy in joules during `seconds`, as measured by the devices; None if any part is unknown."""
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(

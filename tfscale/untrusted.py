@@ -1,4 +1,4 @@
-"""Checks of values from files that someone else may have written."""
+"""Checks of values from untrusted files."""
 
 import dataclasses
 import math
@@ -14,19 +14,19 @@ from tfscale.ranges import Range
 
 T = TypeVar("T")
 LARGEST: float = 2**63 - 1
-"""Largest integer, the limit of torch and safetensors. A field's metadata may set another `largest`; math.inf also
-allows non-finite floats."""
+"""Largest allowed integer, the limit of torch and safetensors. The metadata of a field can set another `largest`; the
+value math.inf also allows non-finite floats."""
 LONGEST_NAME = 255
-"""Largest length of a file name in bytes."""
+"""Maximum length of a file name in bytes."""
 
 
 def check_fields(value: Any) -> None:
-    """Check every field of a dataclass and of nested ones against its annotation and the annotation's range
+    """Check every field of a dataclass, and of nested dataclasses, against the annotated type and range
     (`tfscale.ranges`). Numbers must also be finite.
 
     Raises:
-        ValueError: fields have another type or are out of range; the message names all of them, as in
-            `model.qkv[0].n`.
+        ValueError: fields have another type or are out of range; the message names all such
+            fields, as in `model.qkv[0].n`.
     """
     faults = list(_faults(value, type(value), "", LARGEST))
     if faults:
@@ -34,7 +34,8 @@ def check_fields(value: Any) -> None:
 
 
 def from_known(kind: type[T], values: dict[str, Any]) -> T:
-    """Return a dataclass made from the values that it has fields for; other versions may have written more.
+    """Return a dataclass made from the values of its fields. Further values, which other versions may write, are
+    ignored.
 
     Raises:
         ValueError: a field without a default is missing, or `values` is not an object.
@@ -50,7 +51,7 @@ def from_known(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def check_file_name(name: str) -> None:
-    """Check that a name refers to a file within its folder.
+    """Check that a name is a file name without folders.
 
     Raises:
         ValueError: the name is a path, or not a valid file name.
@@ -76,7 +77,7 @@ def _faults(value: Any, kind: Any, name: str, largest: float) -> Iterator[str]:
 
 
 def _outside(value: Any, kind: Any) -> str | None:
-    """Return the rule that a number violates by its annotated range, which may be `X | None`; None if there is none."""
+    """Return the rule of an annotated range that a number violates, or None. The annotation may be `X | None`."""
     for each in (kind, *typing.get_args(kind)):
         if typing.get_origin(each) is typing.Annotated and value is not None:
             return next((item.fault(value) for item in each.__metadata__ if isinstance(item, Range)), None)

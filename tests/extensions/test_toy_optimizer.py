@@ -65,7 +65,7 @@ def test_it_is_part_of_a_stages_key_and_the_default_is_not(small: list[str]) -> 
         ([*MIXED[1:], "optim.name=mixd"], "optim.name=mixd: must be one of adamw, muon, mixed; try mixed"),
         ([*MIXED[::2], "optim.options={beta: 1}"], "optim.options=beta: must be settings of optim.name=mixed"),
         ([*MIXED[::2], "optim.options={momentum: high}"], "optim.options: momentum='high': must be a finite number"),
-        ([*MIXED, "growth.rates.new=2"], "growth.rates: must be omitted with optim.name=mixed"),
+        ([*MIXED, "growth.rates.new=2"], "growth.rates: must not be set with optim.name=mixed"),
     ],
 )
 def test_what_it_cannot_do_is_refused_before_anything_is_written(overrides: list[str], fault: str) -> None:

@@ -54,11 +54,11 @@ def test_runs_have_their_parents_files_and_status(tmp_path: Path) -> None:
     assert (runs["2M Grown"] / "done.json").read_text() == "{}"
 
 
-def test_commands_track_with_it_and_the_page_is_mlflows_alone(small: list[str], tmp_path: Path) -> None:
-    tracked = [*small, "tracking=mlflow", "tracking.kind=jsonl"]
+def test_commands_track_with_it_and_the_page_is_mlflows_alone(short: list[str], tmp_path: Path) -> None:
+    tracked = [*short, "tracking=mlflow", "tracking.kind=jsonl"]
     said = CliRunner().invoke(app, ["run", *tracked], catch_exceptions=False)
     assert said.exit_code == 0, said.output
-    assert len(list(tmp_path.glob("runs/jsonl/*/*/values.jsonl"))) == 5
+    assert len(list(tmp_path.glob("runs/jsonl/*/*/values.jsonl"))) == 3
     assert not (tmp_path / "runs" / "mlflow.db").exists()
     other = str(tmp_path / "other")
     words = ["sync", other, f"runs={tmp_path / 'runs'}", "tracking.kind=jsonl", "--json"]

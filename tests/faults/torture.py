@@ -91,14 +91,14 @@ class Count:
         return sum(self.kills.values())
 
 
-def settings(corpus: Path, runs: Path) -> list[str]:
-    """A chain of four stages that takes some ten seconds undisturbed."""
+def settings(corpus: Path, runs: Path, stages: int) -> list[str]:
+    """A chain that takes some ten seconds undisturbed; it has as many stages as its schedule."""
     return [
         f"runs={runs}", "data=text", f"data.path={corpus}", "data.vocab_size=257", "data.validation_tokens=4096",
         "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
         "optim.batch_tokens=128", "launcher.threads=1", "launcher.checkpoint_tokens=2048", "launcher.eval_tokens=4096",
         "schedule.growth_tokens=8K", "schedule.stages.stage1.tokens=16K",
-        *(f"schedule.stages.stage{i}.qkv={n}" for i, n in enumerate((4, 8, 18, 32), start=1)),
+        *(f"schedule.stages.stage{i}.qkv={n}" for i, n in enumerate((4, 8, 18, 32)[:stages], start=1)),
     ]  # fmt: skip
 
 
@@ -217,26 +217,29 @@ def mlflow_differences(stages: Sequence[Stage], runs: Path) -> list[str]:
     return faults
 
 
-def torture(kills: int, seed: int, corpus: Path, folder: Path, say: Callable[[str], None]) -> Count:
+def torture(
+    kills: int, seed: int, corpus: Path, folder: Path, say: Callable[[str], None], stages_a_chain: int = 4
+) -> Count:
     """Runs chains until at least `kills` kills are done and the last chain is finished.
 
     Raises:
         AssertionError: something was lost, doubled or left behind.
     """
     draw, count = random.Random(seed), Count()  # noqa: S311
-    straight = folder / "straight"
-    assert start(settings(corpus, straight), folder / "straight.log").wait() == 0, (folder / "straight.log").read_text()
-    expected = outcome(_stages(corpus, straight))
+    straight = [*settings(corpus, folder / "straight", stages_a_chain), "tracking=none"]
+    assert start(straight, folder / "straight.log").wait() == 0, (folder / "straight.log").read_text()
+    expected = outcome(_stages(straight))
     while count.total < kills:
         runs, log = folder / f"chain{count.chains}", folder / f"chain{count.chains}.log"
+        overrides = settings(corpus, runs, stages_a_chain)
         began = count.total
         # A chain is let go when it has been killed often enough for the next one to get its share of beginnings.
         limit = min(kills, began + 25)
-        while not disturb(settings(corpus, runs), runs, log, draw, count):
+        while not disturb(overrides, runs, log, draw, count):
             if count.total >= limit:
-                assert start(settings(corpus, runs), log).wait() == 0, log.read_text()
+                assert start(overrides, log).wait() == 0, log.read_text()
                 break
-        stages = _stages(corpus, runs)
+        stages = _stages(overrides)
         found = differences(expected, outcome(stages)) + left_behind(stages, runs) + mlflow_differences(stages, runs)
         assert not found, f"chain {count.chains}, seed {seed}, kept in {runs}:\n" + "\n".join(found)
         count.chains += 1
@@ -248,8 +251,8 @@ def torture(kills: int, seed: int, corpus: Path, folder: Path, say: Callable[[st
     return count
 
 
-def _stages(corpus: Path, runs: Path) -> tuple[Stage, ...]:
-    return make_plan(compose(settings(corpus, runs))).chain.stages
+def _stages(overrides: Sequence[str]) -> tuple[Stage, ...]:
+    return make_plan(compose(overrides)).chain.stages
 
 
 def write_corpus(folder: Path) -> Path:

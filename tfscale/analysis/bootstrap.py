@@ -1,17 +1,18 @@
-"""Bootstrap of the curves of runs over seeds and validation documents.
+"""Bootstrap of training curves over seeds and validation documents.
 
-Other *seeds* would have given other curves, and other *documents* another evaluation of the same models. A draw varies
-both. All runs share the variation over documents, because all were evaluated on the same text. Runs with the same seeds
-share the variation over seeds, because replicates of one seed read their text in the same order, and some start from
-the same weights. Runs with different seeds vary independently.
+Other *seeds* would have resulted in other curves, and other *documents* in other evaluations of the same models. A draw
+varies both. All runs share the variation over documents, because all were evaluated on the same text. Runs with the
+same seeds share the variation over seeds, because replicates with the same seed read their text in the same order, and
+some start from the same weights. Runs with different seeds vary independently.
 
 To vary the seeds, a draw adds a random combination of the replicates' deviations, as whole curves, to the mean curve.
-Drawing three runs with replacement would give intervals that contain the truth far too rarely. The weights of this
-multiplier bootstrap make the draws of any one number of a curve follow Student's t about the mean, which is exact for
-normal deviations, however few seeds there are. If two runs use the same weights, this also holds for their difference.
+Drawing three runs with replacement would give intervals that contain the true value far too rarely. With the weights of
+this multiplier bootstrap, the draws of any point of a curve follow Student's t distribution about the mean. This is
+exact for normal deviations and any number of seeds. If two runs use the same weights, this also applies to their
+difference.
 
 To vary the documents, a draw takes blocks of the final evaluation with replacement. The resulting change of a run's
-last loss is applied to its whole curve.
+final loss is applied to the whole curve.
 """
 
 import hashlib
@@ -32,20 +33,20 @@ DRAWS = 4000
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Curves of one size of an arm, one per replicate; replicates differ only in their seed."""
+    """Curves of one size of an arm, with one curve per replicate. Replicates differ only in their seed."""
 
     keys: tuple[str, ...]
     log_compute: Array
-    """Logarithm of compute [replicates, points], in increasing order, at the evaluations that all replicates have."""
+    """Logarithm of compute [replicates, points] at the evaluations that all replicates have, in increasing order."""
     losses: Array
     """Validation losses [replicates, points] in nats per token."""
     blocks: tuple[BlockLosses, ...] | None
-    """Validation losses by document, per replicate; None if a replicate has none."""
+    """Validation losses of each replicate by blocks of documents, or None if they are missing for a replicate."""
     step: float
-    """Compute of one optimizer step; 0 if unknown."""
+    """Compute of one optimizer step, or 0 if it is unknown."""
     finished: bool
     seeds: tuple[int, ...] = ()
-    """Seed of each replicate; empty if unknown."""
+    """Seed of each replicate, or an empty tuple if the seeds are unknown."""
 
     @property
     def size(self) -> int:
@@ -54,13 +55,13 @@ class Sample:
 
     @property
     def mean(self) -> "Curves":
-        """Mean curve of the replicates, as a stack of one."""
+        """Mean curve of the replicates, as a stack of one curve."""
         return Curves(self.log_compute.mean(axis=0)[None], self.losses.mean(axis=0)[None])
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """Stack of curves."""
+    """Stack of curves of loss over compute."""
 
     log_compute: Array
     """Logarithm of compute [curves, points], in increasing order."""
@@ -68,7 +69,7 @@ class Curves:
     """Validation losses [curves, points] in nats per token."""
 
     def shifted(self, losses: Array | float) -> "Curves":
-        """Return the curves with a number, or one number per curve [curves, 1], added to all losses."""
+        """Return the curves with all losses shifted by a number, or by one number per curve [curves, 1]."""
         return Curves(self.log_compute, self.losses + losses)
 
 
@@ -80,15 +81,15 @@ class Drawn:
     """Bootstrap draws of several runs."""
 
     curves: tuple[Curves, ...]
-    """Drawn curves: one stack of DRAWS curves per run."""
+    """Drawn curves, with one stack of DRAWS curves per run."""
     over: tuple[Source, ...]
-    """Sources of variation that were drawn. Seeds are missing if a run has only one, and documents if a run was not
-    evaluated document by document; the variation of a missing source is not known."""
+    """Sources of variation that were drawn. Seeds are missing if a run has only one seed, and documents if a run was
+    not evaluated by blocks of documents. The variation due to a missing source is unknown."""
 
 
 def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
-    """Return the replicates that have finished or, if none has, those that have begun; None if there is no measurement
-    whose cost is known in this measure."""
+    """Return the curves of the finished replicates or, if there are none, of those that have started. Return None if no
+    measurement has a known cost in this measure."""
     finished = [stage for stage in stages if stage.finished]
     chosen = finished or [stage for stage in stages if stage.evaluations]
     curves = [{e.totals.tokens: (e.totals.of(measure), e.loss) for e in stage.evaluations} for stage in chosen]
@@ -114,7 +115,7 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
 
 
 def draw_together(*runs: Sample) -> Drawn:
-    """Draw DRAWS curves per run; the same runs always give the same curves."""
+    """Draw DRAWS curves per run. The result is deterministic for given runs."""
     seeds = all(run.size > 1 for run in runs)
     documents = _document_weights(runs)
     known: dict[Source, bool] = {"seeds": seeds, "documents": documents is not None}
@@ -141,8 +142,8 @@ def _draw(run: Sample, like: Sample, seeds: bool, documents: Array | None) -> Cu
 
 
 def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
-    """Return weights w [DRAWS, replicates] such that, for deviations d from a mean, w @ d follows Student's t with
-    replicates - 1 degrees of freedom, times the standard error of that mean."""
+    """Return weights w [DRAWS, replicates] such that, for deviations d from a mean, w @ d divided by the standard error
+    of the mean follows Student's t distribution with replicates - 1 degrees of freedom."""
     normal = stream.standard_normal((DRAWS, replicates))
     return normal / np.sqrt(replicates * stream.chisquare(replicates - 1, (DRAWS, 1)))
 
@@ -150,8 +151,8 @@ def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
 def _document_weights(runs: Sequence[Sample]) -> Array | None:
     """Return the number of times that each draw contains each block of the validation text [DRAWS, blocks].
 
-    The numbers are the same for all runs, because their losses on a document are correlated. None if a run was not
-    evaluated in blocks, or not in the same blocks.
+    The numbers are the same for all runs, because the losses of different runs on a document are correlated. The result
+    is None unless all runs were evaluated in the same blocks.
     """
     tokens = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
     if len(tokens) != 1 or any(run.blocks is None for run in runs):
@@ -165,37 +166,37 @@ def _block_weights(blocks: int) -> Array:
 
 
 def document_shifts(run: Sample, weights: Array) -> Array:
-    """Return the change of the run's final loss in each draw of documents [DRAWS], averaged over its replicates."""
-    assert run.blocks is not None, "documents are drawn where every replicate has its blocks"
+    """Return the change of a run's final loss in each draw of documents [DRAWS], averaged over the replicates."""
+    assert run.blocks is not None, "documents are drawn only if every replicate has blocks"
     drawn = [(weights @ each.losses) / (weights @ each.tokens) for each in run.blocks]
     whole = [each.losses.sum() / each.tokens.sum() for each in run.blocks]
     return np.asarray(np.mean(drawn, axis=0) - np.mean(whole), dtype=float)
 
 
 def seeded(*names: str) -> np.random.Generator:
-    """Return a random generator seeded with the names of what is drawn, so that adding an arm to the comparison does
-    not change the results."""
+    """Return a random generator seeded with names, such as the keys of the runs, so that adding an arm to the
+    comparison does not change the results of other arms."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big"))
 
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """Difference in final loss below which two runs count as equal."""
+    """Noise floor, the difference in final loss below which two runs count as equal."""
 
     nats: float
     """Noise floor in nats per token."""
     source: Literal["seeds", "assumed"]
-    """Source of the noise floor: `seeds` if it was measured on runs that differ only in their seed, `assumed` if it was
-    set in the configuration."""
+    """Source of the noise floor. `seeds`: measured on runs that differ only in their seed. `assumed`: set in the
+    configuration."""
 
 
 def noise_floor(samples: Iterable[Sample], assumed: float | None) -> NoiseFloor | None:
-    """Return the noise floor, pooled over all runs that have several seeds, or the assumed one if there are none; None
-    if neither is known.
+    """Return the noise floor, pooled over all runs with several seeds. If there are no such runs, return the assumed
+    noise floor, or None if there is none.
 
-    The noise floor from seeds is the bound that the difference between two runs which differ only in their seed stays
-    below with probability LEVEL: the pooled standard deviation of the final losses, times sqrt(2), times the quantile
-    of Student's t.
+    With probability LEVEL, the final losses of two runs that differ only in their seed differ by less than the noise
+    floor. It is the pooled standard deviation of the final losses times sqrt(2) times the quantile of Student's t
+    distribution.
     """
     from scipy.special import stdtrit
 

@@ -1,4 +1,4 @@
-"""Comparison of arms: everything that is computed from them before it is written or drawn."""
+"""Comparison of arms, with all results that the tables, figures and reports show."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tfscale.plan.arms import Arm
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Arms compared with their chain."""
+    """Results of comparing arms with their chain."""
 
     title: str
     arms: tuple[ArmCurve, ...]
@@ -24,8 +24,8 @@ class Comparison:
     laws: tuple[ScalingLaw, ...]
     """Scaling laws fitted to the arms from scratch."""
     published: tuple[ArmCurve, ...]
-    """Published measurements, shown next to the arms. They are on other data and machines, so they are not compared
-    numerically."""
+    """Published measurements, shown next to the arms. They were made on other data and machines, so they are not
+    compared numerically."""
 
     @property
     def measure(self) -> Measure:
@@ -33,7 +33,7 @@ class Comparison:
 
     @property
     def heading(self) -> str:
-        """Title with the number of validation tokens."""
+        """Title of the comparison with the number of validation tokens."""
         tokens = self.table.heldout_tokens
         return f"{self.title}, {tokens:,} validation tokens" if tokens else self.title
 
@@ -46,12 +46,13 @@ def compare_arms(
     tuning_flops: float | None = None,
     reference: Mapping[str, Any] | None = None,
 ) -> Comparison:
-    """Compare the measurements in the arms' folders.
+    """Compare the measurements in the stage folders of the arms.
 
     Args:
         title: title that names the schedule and the corpus.
-        assumed_noise: noise floor in nats, used if no run has several seeds to measure it; None if unknown.
-        tuning_flops: cost of tuning the arms' learning rates; None if not stated.
+        assumed_noise: noise floor in nats, used if it cannot be measured because no run has several seeds; None if
+            unknown.
+        tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
         reference: published points in the form of a file in `conf/reference/`.
 
     Raises:

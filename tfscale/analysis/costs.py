@@ -1,8 +1,8 @@
 """Cumulative, marginal and family cost of a model.
 
-The cumulative cost is that of the model's whole lineage, including its base. The marginal cost is that of the stage
-alone, as if its parent were free. The family cost is that of every size of an arm up to and including this one. They
-answer different questions, so each is named wherever it appears.
+The cumulative cost is the cost of the model's whole lineage, including the base. The marginal cost is the cost of the
+stage alone, without its parent. The family cost is the cost of all sizes of an arm up to and including this size. These
+costs answer different questions, so every table and figure names the cost that it shows.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,21 @@ COSTS = ("cumulative", "marginal", "family")
 
 
 def cumulative(stage: StageCurve) -> Cost | None:
-    """Return the cumulative cost of the stage's model, including its base; None before the stage has finished."""
+    """Return the cumulative cost of a stage's model, including the base, or None if the stage has not finished."""
     return stage.end.totals if stage.end else None
 
 
 def marginal(stage: StageCurve) -> Cost | None:
-    """Return the marginal cost: that of the stage alone; None before it has finished."""
+    """Return the marginal cost, which is the cost of the stage alone, or None if the stage has not finished."""
     return stage.end.totals - stage.start if stage.end and stage.start else None
 
 
 def family(stages: Sequence[StageCurve], size: str) -> Cost | None:
-    """Return the family cost: that of an arm's stages of one seed up to and including `size` and of the models that
-    they started from, each counted once.
+    """Return the family cost, which is the cost of an arm's stages of one seed up to and including `size` and of the
+    models from which they started, each counted once.
 
-    It is the cumulative cost for a chain, and the sum for runs from scratch. None before all stages have finished.
+    The family cost of a chain is its cumulative cost, and that of runs from scratch is the sum of their costs. The
+    result is None if a stage has not finished.
     """
     sizes = [stage.size for stage in stages]
     wanted = {stage.key: stage for stage in stages[: sizes.index(size) + 1]}
@@ -38,10 +39,10 @@ def family(stages: Sequence[StageCurve], size: str) -> Cost | None:
 
 
 def mean(costs: Sequence[Cost | None]) -> Cost | None:
-    """Return the mean cost over seeds; None until all are known."""
+    """Return the mean of costs over seeds, or None if any cost is unknown."""
     known = [cost for cost in costs if cost is not None]
     if not costs or len(known) < len(costs):
         return None
     if len(known) == 1:
-        return known[0]  # keeps whole numbers whole
+        return known[0]  # keeps integers
     return Cost(*(sum(getattr(cost, f.name) for cost in known) / len(known) for f in fields(Cost)))

@@ -1,6 +1,6 @@
-"""Reader of perplexity over compute from the folders of stages.
+"""Reading of perplexity over compute from the folders of stages.
 
-This is the only module of the package that reads measurements.
+No other module of this package reads measurements.
 """
 
 import math
@@ -17,24 +17,24 @@ from tfscale.stage.result import DONE_FILE, is_finished, read_result
 from tfscale.totals import Totals
 
 Measure = Literal["flops", "tokens", "device_seconds"]
-"""Unit in which compute is measured."""
+"""Measure of compute: model FLOPs, tokens or device-seconds."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training, which may be a mean. Unknown values, as there may be for published runs, are NaN."""
+    """Cost of training, or a mean over several runs. Unknown values, for example of published runs, are NaN."""
 
     tokens: float
     flops: float
     """Number of model FLOPs."""
     seconds: float
-    """Time spent in training steps, without evaluation and checkpoints."""
+    """Time of training steps in seconds, without evaluations and checkpoints."""
     device_seconds: float
-    """`seconds` times the number of devices."""
+    """Time of training steps in seconds times the number of devices."""
 
     @staticmethod
     def of_totals(totals: Totals) -> "Cost":
-        """Return the cost that a stage recorded."""
+        """Return the cost from the totals that a stage recorded."""
         return Cost(totals.tokens, totals.flops, totals.seconds, totals.device_seconds)
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -56,10 +56,10 @@ class Evaluation:
     """Evaluation on the validation text."""
 
     step: int
-    """Step within the stage; 0 for the evaluation before its first step, which after a growth is that of the untrained
-    grown model."""
+    """Step within the stage. Step 0 is the evaluation before training, which after a growth is that of the grown
+    model."""
     tokens: float
-    """Number of tokens since the beginning of the stage."""
+    """Number of training tokens since the start of the stage."""
     totals: Cost
     """Cumulative cost of the lineage, including the base."""
     loss: float
@@ -67,48 +67,50 @@ class Evaluation:
     perplexity: float
     bits_per_byte: float
     read_from: Mapping[str, str] | None = None
-    """Source of each published number: `table`, `text`, `figure` or `derived`; None if it was measured here."""
+    """Source of each number of a published point: `table`, `text`, `figure` or `derived`. None if it was measured
+    here."""
 
 
 @dataclass(frozen=True)
 class StageCurve:
-    """Measurements of one stage: one size of one arm, with one seed."""
+    """Measurements of a stage, which is one size of an arm with one seed."""
 
     size: str
     key: str
     parent: str | None
-    """Key of the stage that this one started from."""
+    """Key of the stage from which this stage started."""
     grown: bool
-    """True if the first evaluation is that of the grown model before any training."""
+    """True if the first evaluation is that of a grown model before any training."""
     parameters: int | None
-    """Number of parameters; None if unknown."""
+    """Number of parameters, or None if it is unknown."""
     heldout_tokens: int | None
-    """Number of validation tokens; None if unknown."""
+    """Number of validation tokens, or None if it is unknown."""
     start: Cost | None
-    """Cost at which the parent ended; zero for a run from scratch, None if the stage has not begun."""
+    """Final cumulative cost of the parent, zero for a run from scratch, or None if the stage has not started."""
     evaluations: tuple[Evaluation, ...]
     """Evaluations in the order of their steps."""
     finished: bool
     seed: int | None = None
-    """Random seed; None if unknown."""
+    """Random seed, or None if it is unknown."""
     flops_per_token: float | None = None
-    """Training FLOPs per token; None if unknown."""
+    """Training FLOPs per token, or None if they are unknown."""
     recipe: str | None = None
-    """Name of the growth recipe, `none` for continued training of the same model; None if the stage is from scratch or
-    the recipe is unknown."""
+    """Name of the growth recipe, which is `none` for continued training, or None if the stage is from scratch or the
+    recipe is unknown."""
     folder: str | None = None
-    """Name of the stage's folder; None if it has none here."""
+    """Name of the stage's folder, or None for a published stage."""
     blocks: BlockLosses | None = None
-    """Final evaluation by blocks of the validation text; None if not measured."""
+    """Losses of the final evaluation by blocks of the validation text, or None if they were not measured."""
 
     @property
     def end(self) -> Evaluation | None:
-        """Evaluation at the end of the stage."""
+        """Evaluation at the end of the stage, or None if the stage has not finished."""
         return self.evaluations[-1] if self.finished else None
 
     @property
     def step_size(self) -> Cost | None:
-        """Average cost of an optimizer step; None before the stage has finished, or if no steps are known."""
+        """Average cost of an optimizer step, or None if the stage has not finished or the number of steps is
+        unknown."""
         if self.end is None or self.start is None or not self.end.step:
             return None
         spent = self.end.totals - self.start
@@ -117,9 +119,9 @@ class StageCurve:
 
 @dataclass(frozen=True)
 class ArmCurve:
-    """Arm with the measurements of its stages; the fields are those of `tfscale.plan.arms.Arm`.
+    """Arm with the measurements of its stages. The fields have the meaning of those of `tfscale.plan.arms.Arm`.
 
-    Stages of one size are replicates, which differ only in their seed.
+    Stages of the same size are replicates, which differ only in their seed.
     """
 
     name: str
@@ -136,7 +138,7 @@ class ArmCurve:
         return tuple(dict.fromkeys(stage.seed for stage in self.stages))
 
     def replicates(self, size: str) -> tuple[StageCurve, ...]:
-        """Return the arm's runs of one size, one per seed; empty if it has no such size."""
+        """Return the arm's stages of one size, one per seed. The result is empty if the arm does not have this size."""
         return tuple(stage for stage in self.stages if stage.size == size)
 
     def of_seed(self, seed: int | None) -> tuple[StageCurve, ...]:
@@ -145,7 +147,7 @@ class ArmCurve:
 
 
 def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
-    """Return the arms' measurements so far; stages that have not begun have no evaluations.
+    """Return the current measurements of arms. Stages that have not started have no evaluations.
 
     Raises:
         ValueError: a `done.json` or `heldout.json` cannot be read, a parent has no `done.json`, or the arms were not
@@ -155,16 +157,16 @@ def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
     _check_same_text(arms)
     for arm in arms:
         runs = [(stage.size, stage.spec.seed) for stage in arm.stages]
-        assert len(set(runs)) == len(runs), f"arm {arm.name} has a size twice with one seed"
+        assert len(set(runs)) == len(runs), f"arm {arm.name} has two stages of the same size and seed"
     return tuple(ArmCurve(arm.name, arm.title, arm.kind, tuple(map(read_stage, arm.stages))) for arm in arms)
 
 
 def read_stage(stage: Stage) -> StageCurve:
-    """Return the stage's measurements so far.
+    """Return the current measurements of a stage.
 
     Raises:
-        ValueError: the stage's `done.json` or `heldout.json` cannot be read, or it began from a parent whose
-            `done.json` is missing.
+        ValueError: the stage's `done.json` or `heldout.json` cannot be read, or the `done.json` of its parent is
+            missing.
     """
     evaluations = {e["step"]: _evaluation(e) for e in read_events(stage.path) if e["event"] == "eval"}
     result = read_result(stage.path) if is_done(stage) else None
@@ -192,10 +194,10 @@ def read_stage(stage: Stage) -> StageCurve:
 
 
 def curve(stages: Sequence[StageCurve], measure: Measure) -> list[tuple[float, float]]:
-    """Return (compute, perplexity) of the stages' evaluations, one stage after the other.
+    """Return (compute, perplexity) of the evaluations of stages, in the order of the stages.
 
-    Compute is cumulative, in the measure's unit. Points that logarithmic axes cannot show, such as an evaluation before
-    any training, are left out.
+    Compute is cumulative, in the unit of the measure. Points that logarithmic axes cannot show, such as an evaluation
+    before any training, are omitted.
     """
     points = [(e.totals.of(measure), e.perplexity) for stage in stages for e in stage.evaluations]
     return [(compute, perplexity) for compute, perplexity in points if compute > 0 and math.isfinite(perplexity)]
@@ -209,12 +211,12 @@ def _evaluation(event: Event) -> Evaluation:
 def _start(stage: Stage) -> Cost:
     if stage.spec.parent is None:
         return NOTHING
-    assert stage.spec.parent_dir is not None, "a stage with a parent says where it is"
+    assert stage.spec.parent_dir is not None, "a stage with a parent must have a parent_dir"
     parent = stage.path / stage.spec.parent_dir
     if not is_finished(parent):
         raise ValueError(
             f"{parent / DONE_FILE} is missing, so the cost of {stage.path.name} cannot be separated from "
-            "that of its parent. Restore the folder, or train it again with `tfscale run`."
+            "that of its parent. Restore the folder, or train the stage again with `tfscale run`."
         )
     return Cost.of_totals(read_result(parent).totals)
 
@@ -229,7 +231,7 @@ def _check_same_text(arms: Sequence[Arm]) -> None:
             elif (data.fingerprint, data.heldout_tokens, data.heldout_start) != first[1:]:
                 raise ValueError(
                     f"{arm.name} {stage.size} is evaluated on {data.heldout_tokens} validation tokens of corpus "
-                    f"{data.fingerprint} from {data.heldout_start} on, {first[0]} on {first[2]} of {first[1]} from "
-                    f"{first[3]} on: their perplexities are not comparable. Give all arms the same data, "
-                    "data.validation_tokens and data.validation_start."
+                    f"{data.fingerprint} starting at {data.heldout_start}, but {first[0]} on {first[2]} tokens of "
+                    f"{first[1]} starting at {first[3]}. These perplexities are not comparable. Use the same data, "
+                    "data.validation_tokens and data.validation_start for all arms."
                 )

@@ -1,6 +1,6 @@
-"""Comparison of arms as Markdown, LaTeX, and one page of HTML that needs no network and no other file.
+"""Comparison of arms as Markdown, as LaTeX, and as a self-contained HTML page.
 
-The documents are the files in templates/; this module collects the values that they show.
+The templates of the documents are in templates/. This module provides the values that the templates show.
 """
 
 import base64
@@ -35,12 +35,12 @@ from tfscale.text import count
 ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
 
 Cell = tuple[str | Sequence[str], Any]
-"""Pair of the text to show, or the keys of the stages to link to, and the value by which the column is sorted."""
+"""Pair of a text to show, or of keys of stages to link to, and the value by which the column is sorted."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Section of the page: figures, a table and a note, in this order, each of which may be absent."""
+    """Section of the HTML page with figures, a table and a note, in this order. Each of them may be absent."""
 
     name: str
     title: str
@@ -53,7 +53,7 @@ class Section:
 TEMPLATES = Path(__file__).parent / "templates"
 LATEX_SYNTAX = {"variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%",
                 "block_end_string": "%>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
-"""Delimiters of the LaTeX templates, which cannot use braces."""
+"""Template delimiters for LaTeX, in which braces have a meaning of their own."""
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -62,11 +62,11 @@ LATEX = str.maketrans(
         **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     }
 )
-"""LaTeX escapes of special characters."""
+"""LaTeX escape sequences of special characters."""
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Return the comparison, the costs and the verdicts as Markdown."""
+    """Return the verdicts, the results and the costs of a comparison as Markdown."""
     table = comparison.table
     return (
         _environment()
@@ -84,18 +84,18 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def to_latex(comparison: Comparison) -> str:
-    """Return the results as a LaTeX `table`, for `\\input` in a document that loads booktabs."""
+    """Return the results of a comparison as a LaTeX `table`, for `\\input` in a document that loads booktabs."""
     environment = _environment(**LATEX_SYNTAX)
     environment.filters["tex"] = lambda text: text.translate(LATEX)
     return environment.get_template("table.tex").render(_values(comparison))
 
 
 def to_html(comparison: Comparison, records: Sequence[StageRecord], command: str, configuration: str) -> str:
-    """Return the comparison as a page of HTML.
+    """Return a comparison as a self-contained HTML page.
 
     Args:
-        command: command line that reproduces the comparison and everything that it depends on.
-        configuration: composed experiment, as text.
+        command: command line that reproduces the comparison, including all stages on which it depends.
+        configuration: composed configuration of the experiment, as text.
 
     Raises:
         ValueError: nothing has been measured yet.
@@ -161,7 +161,7 @@ def _results(comparison: Comparison) -> Section:
         for row, texts in zip(table.rows, results(table), strict=True)
     ]
     note = meaning(table).replace("*", "").replace("`", "")
-    return Section("results", "Results", header=[*RESULTS, "Rests on"], rows=rows, note=note)
+    return Section("results", "Results", header=[*RESULTS, "Depends on"], rows=rows, note=note)
 
 
 def _result_values(row: Row) -> list[Any]:
@@ -191,7 +191,7 @@ def _cost_values(row: Row) -> list[Any]:
 
 
 def _growths(comparison: Comparison) -> Section:
-    header = ["Grown to", "Stage", "Seed", "Loss before", "Right after", "Change", "End of stage", "Tokens to recover"]
+    header = ["Size", "Stage", "Seed", "Loss before", "Loss after", "Change", "Loss at end", "Tokens to recover"]
     rows = []
     for event in comparison.growths:
         start = [event.size, event.key, "" if event.seed is None else str(event.seed)]
@@ -199,7 +199,10 @@ def _growths(comparison: Comparison) -> Section:
         before, after, change, end, recovery = values
         texts = [_shown(before), _shown(after), _shown(change, "+.4f"), _shown(end), count(recovery)]
         rows.append(_cells([*start, *texts], [*start, *values]))
-    note = "Losses on the validation text, nats per token. To recover: to come back below the loss before, for good."
+    note = (
+        "Validation losses in nats per token, before and after each growth and at the end of the stage. Tokens to "
+        "recover: training tokens until the loss no longer exceeds the loss before the growth."
+    )
     return Section("growths", "Growths", header=header, rows=rows, note=note)
 
 
@@ -218,20 +221,20 @@ def _fits(comparison: Comparison) -> Section:
         values = [law.irreducible, law.coefficient, law.unit, law.exponent, len(law.compute)]
         rows.append(_cells([title, *texts], [title, *values]))
     note = (
-        "loss = E + A (C / unit)^-alpha through each arm's frontier: fitted, not measured, and not used for any other "
-        "number here. [low, high]: 95% of refits to residuals drawn with replacement, given that the form is right."
+        "loss = E + A (C / unit)^-alpha, fitted to the frontier of each arm. Fits are not measurements and not used "
+        "for other numbers. [low, high]: 95% of refits to resampled residuals, if the form of the law is correct."
     )
     return Section("fits", "Fits", header=["Arm", "E", "A", "Unit of C", "alpha", "Points"], rows=rows, note=note)
 
 
 def _published(comparison: Comparison) -> Section:
     rows = [_cells(row, row) for row in published_rows(comparison.published)]
-    note = "On other machines and another cut of the text: to be seen beside the runs, and not compared with them."
+    note = "Measured on other machines and another validation text. Shown for reference, not for comparison."
     return Section("published", "Published points", header=PUBLISHED, rows=rows, note=note)
 
 
 def _environments(records: Sequence[StageRecord]) -> Section:
-    """Return the section that lists each environment once, with the stages that were trained in it."""
+    """Return the section that lists each environment with the stages that were trained in it."""
     found: dict[tuple[str, ...], list[str]] = {}
     for record in records:
         if record.environment:

@@ -1,8 +1,8 @@
-"""Comparison of a chain with another arm at one size: the saving at equal perplexity, and the difference in perplexity
-at equal compute.
+"""Comparison of a chain with another arm at one size, at equal perplexity and at equal compute.
 
-Speed-up and saving compare cumulative costs at equal perplexity: speed-up = arm / chain - 1 (as in arXiv 2405.15319),
-saving = 1 - chain / arm (as in arXiv 2110.07143). A speed-up of 54% is a saving of 35%.
+At equal perplexity, speed-up and saving compare cumulative costs: speed-up = arm / chain - 1 (as in arXiv 2405.15319)
+and saving = 1 - chain / arm (as in arXiv 2110.07143). A speed-up of 54% is a saving of 35%. At equal compute, the
+perplexities are compared.
 """
 
 import math
@@ -21,35 +21,35 @@ Outcome = Literal["saves", "no difference", "costs more", "not reached"]
 
 @dataclass(frozen=True)
 class EqualPerplexity:
-    """Costs at which an arm and the chain reached the final perplexity of the arm's run of one size, averaged over
-    seeds.
+    """Costs at which an arm and the chain reached the arm's final perplexity at one size, averaged over seeds.
 
-    The chain's evaluations during training are used as they are, before its learning rate is decayed. A chain planned
-    to stop there would reach this perplexity no later, so the speed-up is not overstated.
+    The evaluations of the chain during training are used directly, although the learning rate had not been decayed. A
+    chain planned to end at this point would not reach the perplexity later, so the speed-up is not overestimated.
     """
 
     state: Reach
-    """State of the chain; `at least`: its stage began below the target, so speed-up and saving are lower bounds."""
+    """State of the chain. `reached`: it reached the target. `at least`: its stage started below the target, so speed-up
+    and saving are lower bounds. `not reached`: it did not reach the target."""
     target: float
     """Final perplexity of the arm."""
     arm: float
     """Cumulative cost of the arm at its final perplexity."""
     chain: float | None
-    """Cumulative cost of the chain when its stage of that size first reached the target; None if it did not."""
+    """Cumulative cost of the chain when its stage of this size first reached the target, or None if it did not."""
     gap: float
-    """Difference between the chain's best perplexity and the target; 0 if the target is reached."""
+    """Difference between the chain's best perplexity and the target, or 0 if the target was reached."""
     outcome: Outcome
     """Verdict on the chain. `saves`: it reached the target at a lower cost, beyond noise. `costs more`: it reached the
-    target at a higher cost, or did not reach it and the arm had reached the chain's best perplexity at a lower cost.
-    `not reached`: it did not reach the target, and no measurement shows at what cost it might. `no difference`: the
-    costs are equal within noise, as far as noise is known."""
+    target at a higher cost, or it did not reach the target and the arm reached the chain's best perplexity at a lower
+    cost. `not reached`: it did not reach the target, and the cost of doing so is unknown. `no difference`: the costs
+    are equal within the known noise."""
     excess: float
-    """Excess of the chain's cost over the arm's, as a fraction of the arm's, at the perplexity that both reached: the
-    arm's last, or the chain's best if that is higher. Negative for a saving."""
+    """Excess cost of the chain as a fraction of the arm's cost, at the perplexity that both reached: the arm's final
+    perplexity, or the chain's best if that is higher. A saving is negative."""
     interval: Interval | None
-    """Interval of the saving (minus the excess); None if unknown."""
+    """Confidence interval of the saving (the negative excess), or None if it is unknown."""
     over: tuple[Source, ...]
-    """Sources of variation that the interval covers."""
+    """Sources of variation that the confidence interval covers."""
 
     @property
     def speed_up(self) -> float | None:
@@ -66,28 +66,28 @@ class EqualPerplexity:
 
 @dataclass(frozen=True)
 class EqualCompute:
-    """Perplexities of the chain and an arm, averaged over seeds, at the cumulative cost at which the chain's stage of
-    one size ended."""
+    """Perplexities of the chain and an arm at the cumulative cost of the chain's model of one size, averaged over
+    seeds."""
 
     compute: float
     chain: float
     arm: float
     interpolated: bool
-    """True if the arm's perplexity is interpolated between two evaluations instead of read at the end of a run of that
-    cost. Its learning rate had not been decayed there, which favours the chain."""
+    """True if the arm's perplexity is interpolated between two evaluations rather than that of a finished run. The
+    arm's learning rate had then not been decayed, which favours the chain."""
     interval: Interval | None
-    """Interval of the difference; None if unknown."""
+    """Confidence interval of the difference, or None if it is unknown."""
     over: tuple[Source, ...]
 
     @property
     def difference(self) -> float:
-        """Perplexity of the chain minus that of the arm, negative if the chain is better."""
+        """Perplexity of the chain minus perplexity of the arm, which is negative if the chain is better."""
         return self.chain - self.arm
 
 
 def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFloor | None) -> EqualPerplexity | None:
-    """Return the costs at which the arm and the chain reached the arm's final perplexity; None before the arm's run has
-    finished or the chain's has a measurement."""
+    """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
+    not finished or the chain has no measurement."""
     if chain is None or arm is None or not arm.finished:
         return None
     of_chain, of_arm = chain.mean, arm.mean
@@ -96,16 +96,16 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
     target, cost = float(of_arm.losses[0, -1]), float(np.exp(of_arm.log_compute[0, -1]))
     drawn = draw_together(chain, arm)
     ratios = log_cost_ratios(*drawn.curves) if drawn.over else None
-    doubts = [] if ratios is None else [ratios]
+    variations = [] if ratios is None else [ratios]
     if "seeds" not in drawn.over and floor is not None:
-        doubts.append(_within(floor, of_chain, of_arm))
+        variations.append(_within(floor, of_chain, of_arm))
     return EqualPerplexity(
         state="not reached" if not reached else "at least" if bound else "reached",
         target=math.exp(target),
         arm=cost,
         chain=cost * math.exp(ratio) if reached else None,
         gap=max(0.0, math.exp(of_chain.losses.min()) - math.exp(target)),
-        outcome=decide_outcome(float(ratio), bool(reached), doubts),
+        outcome=decide_outcome(float(ratio), bool(reached), variations),
         excess=math.expm1(ratio),
         interval=None if ratios is None else interval_of(-np.expm1(ratios[0])),
         over=drawn.over,
@@ -113,13 +113,13 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
 
 
 def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute | None:
-    """Return the perplexities of chain and arm at the cost of the chain's stage; None before both have finished, or if
-    the arm has no measurement at that cost."""
+    """Return the perplexities of chain and arm at the cumulative cost of the chain's model, or None if a run has not
+    finished or the arm has no measurement at this cost."""
     if chain is None or arm is None or not (chain.finished and arm.finished):
         return None
     of_chain, of_arm = chain.mean, arm.mean
     compute, end = np.exp(of_chain.log_compute[0, -1]), np.exp(of_arm.log_compute[0, -1])
-    # A run ends on a whole step, so equal compute means equal within one step; the factor allows for rounding.
+    # A run ends after a whole step, so equal compute means equal within one step; the factor allows for rounding.
     interpolated = bool(abs(end - compute) > 1.001 * arm.step)
     differing = _log_differences(of_chain, of_arm, interpolated)
     if differing is None:
@@ -133,12 +133,12 @@ def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute |
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the logarithm of the chain's cost over the arm's, per curve, at the perplexity that both reached: the
-    arm's last or, if the chain did not reach that, the chain's best.
+    """Return the logarithm of the ratio of the chain's cost to the arm's cost for each curve. The costs are those at
+    the perplexity that both reached: the arm's final perplexity or, if the chain did not reach that, the chain's best.
 
     Returns:
-        Logarithms [curves], below 0 where the chain's cost is lower; and a mask [curves] that is True where the chain
-        reached the arm's last perplexity.
+        Logarithms [curves], which are negative if the chain's cost is lower, and a mask [curves] that is True if the
+        chain reached the arm's final perplexity.
     """
     rows = np.arange(len(chain.losses))
     there, _ = first_reaches(chain.log_compute, chain.losses, arm.losses[:, -1])
@@ -150,37 +150,37 @@ def log_cost_ratios(chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_
 
 
 def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the logarithms of the cost ratios, and the mask of reached targets, with the chain's losses moved up and
-    down by the noise floor."""
+    """Return the logarithms of the cost ratios and the mask of reached targets if the noise floor is added to, and
+    subtracted from, the chain's losses."""
     low, high = (log_cost_ratios(chain.shifted(shift), arm) for shift in (-floor.nats, floor.nats))
     return np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]])
 
 
-def decide_outcome(ratio: float, reached: bool, doubts: list[tuple[Array, NDArray[np.bool_]]]) -> Outcome:
+def decide_outcome(ratio: float, reached: bool, variations: list[tuple[Array, NDArray[np.bool_]]]) -> Outcome:
     """Return the verdict on the chain's cost at the arm's final perplexity.
 
-    `costs more`: every interval of the cost ratio is above 1. `saves`: the chain reached the perplexity, also in nearly
-    all draws, and every interval is below 1. `not reached`: neither the chain nor nearly any draw reached it.
-    `no difference`: otherwise.
+    `costs more`: all intervals of the cost ratio are above 1. `saves`: all intervals are below 1, and the chain reached
+    the perplexity, also in nearly all draws. `not reached`: the chain did not reach the perplexity, also in nearly all
+    draws. `no difference`: all other cases.
 
     Args:
-        ratio: logarithm of the chain's cost over the arm's.
+        ratio: logarithm of the ratio of the chain's cost to the arm's cost.
         reached: True if the chain reached the arm's final perplexity.
-        doubts: the same logarithms for other draws of seeds and text blocks, and for losses moved by the noise floor,
-            each with a mask of those that reached it.
+        variations: logarithms of the ratio, and masks of reached perplexities, for draws of seeds and documents and for
+            losses shifted by the noise floor.
     """
-    intervals = [interval_of(ratios) for ratios, _ in doubts] or [Interval(ratio, ratio)]
+    intervals = [interval_of(ratios) for ratios, _ in variations] or [Interval(ratio, ratio)]
     dearer = all(interval.low > 0 for interval in intervals)
     cheaper = all(interval.high < 0 for interval in intervals)
     if dearer:
         return "costs more"
     if reached:
-        return "saves" if cheaper and all(surely(there) for _, there in doubts) else "no difference"
-    return "not reached" if all(surely(~there) for _, there in doubts) else "no difference"
+        return "saves" if cheaper and all(surely(there) for _, there in variations) else "no difference"
+    return "not reached" if all(surely(~there) for _, there in variations) else "no difference"
 
 
 def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:
-    """Return the losses of chain and arm [curves] at the chain's last compute; None if the arm has no measurement
+    """Return the losses of chain and arm [curves] at the chain's final compute, or None if the arm has no measurement
     there."""
     if not interpolated:
         return chain.losses[:, -1], arm.losses[:, -1]
@@ -188,19 +188,19 @@ def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Ar
     return None if np.isnan(losses).any() else (chain.losses[:, -1], losses)
 
 
-# Curves are interpolated linearly in loss (that is, in the logarithm of perplexity) over the logarithm of compute, and
-# never extrapolated. They come in stacks, with one curve per bootstrap draw.
+# The loss (the logarithm of perplexity) is interpolated linearly over the logarithm of compute, and never extrapolated.
+# Curves are in stacks, with one curve per bootstrap draw.
 
 
 def losses_at(log_compute: Array, losses: Array, at: Array) -> Array:
     """Return the loss of each curve at a given compute.
 
     Args:
-        log_compute, losses: curves [curves, points], points in order of compute.
+        log_compute, losses: curves [curves, points], with points in order of compute.
         at: logarithms of compute [curves].
 
     Returns:
-        Losses [curves], NaN outside the measured range.
+        Losses [curves], which are NaN outside the measured range.
     """
     last = log_compute.shape[1] - 1
     after = np.clip((log_compute < at[:, None]).sum(axis=1), min(1, last), last)
@@ -214,12 +214,12 @@ def first_reaches(log_compute: Array, losses: Array, targets: Array) -> tuple[Ar
     """Return the compute at which each curve first reached its target.
 
     Args:
-        log_compute, losses: curves [curves, points], points in order of compute.
+        log_compute, losses: curves [curves, points], with points in order of compute.
         targets: losses to reach [curves].
 
     Returns:
-        Logarithms of compute [curves], infinite where the target was not reached; and a mask [curves] that is True
-        where the first point had already reached it, so that the compute is an upper bound.
+        Logarithms of compute [curves], which are infinite if the target was not reached, and a mask [curves] that is
+        True if the first point had already reached the target, so that the compute is an upper bound.
     """
     there = losses <= targets[:, None]
     after = there.argmax(axis=1)
@@ -229,8 +229,8 @@ def first_reaches(log_compute: Array, losses: Array, targets: Array) -> tuple[Ar
 
 
 def _between(x: Array, y: Array, before: NDArray[np.intp], after: NDArray[np.intp], at: Array) -> Array:
-    """Interpolate y at x = `at` on the line through two points of each curve; return the point itself if the two are
-    the same."""
+    """Return y at x = `at` on the line through two points of each curve, or the y of the point if both points are the
+    same."""
     rows = np.arange(len(x))
     x0, x1, y0, y1 = x[rows, before], x[rows, after], y[rows, before], y[rows, after]
     width = x1 - x0

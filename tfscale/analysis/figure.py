@@ -1,7 +1,7 @@
-"""Main figure: validation perplexity over cumulative compute, in the form of Figure 3 of arXiv 2410.23168.
+"""Main figure, which shows validation perplexity over cumulative compute like Figure 3 of arXiv 2410.23168.
 
-The chain is one connected curve through its sizes; every other arm has an end point for each size. Thin lines are the
-evaluations during training; bands are the variation over seeds or documents. A second panel shows the change of the
+The chain is one connected curve through its sizes, and every other arm has an end point for each size. Thin lines are
+evaluations during training, and bands show the variation over seeds or documents. A second panel shows the change in
 loss at each growth. Published points are hollow or grey, and fitted laws are dotted.
 """
 
@@ -39,9 +39,9 @@ from tfscale.plan.arm_kind import arm_kind
 from tfscale.text import count, join
 
 AXIS: dict[Measure, str] = {
-    "flops": "cumulative compute, base included (model FLOPs)",
-    "tokens": "cumulative training tokens, base included",
-    "device_seconds": "cumulative device-seconds, base included",
+    "flops": "cumulative compute including the base (model FLOPs)",
+    "tokens": "cumulative training tokens including the base",
+    "device_seconds": "cumulative device-seconds including the base",
 }
 HEIGHT, LEGEND_LINE = 3.7, 0.155  # inches
 LETTER = 7.4
@@ -54,7 +54,7 @@ PUBLISHED_LINES = {"chain": "-", "scratch": "--", "trained_on": ":", "one_jump":
 
 @dataclass(frozen=True)
 class Frame:
-    """Visible range of the axes. It surrounds the ends of the runs; curves enter from outside."""
+    """Visible range of the axes, which contains the ends of all runs but not the beginnings of their curves."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -68,12 +68,12 @@ def comparison_figure(
     published: Sequence[ArmCurve] = (),
     with_growths: bool = True,
 ) -> Any:
-    """Draw the figure and return it as a `matplotlib.figure.Figure` that is independent of global state.
+    """Draw the main figure and return it as a `matplotlib.figure.Figure` that is independent of global state.
 
     Args:
-        laws: fits in the same measure, drawn in the colour of their arms.
-        published: arms that others published; those without a cost in this measure are left out.
-        with_growths: True to add a second panel with the effect of each growth on the loss.
+        laws: scaling laws in the same measure, drawn in the colours of their arms.
+        published: arms with published points. Arms without a cost in this measure are omitted.
+        with_growths: True to add a second panel with the change in loss at each growth.
 
     Raises:
         ValueError: there is no chain among the arms, or nothing has been measured yet.
@@ -101,7 +101,7 @@ def comparison_figure(
         notes = [*_mark_growths(axes, events, frame, measure), *_notes(samples, laws, published), *_unfinished(arms)]
         _entitle(figure, axes, title)
         if events and with_growths:
-            notes = ["Right: loss right after growth (triangle) and at the stage's end (dot).", *notes]
+            notes = ["Right panel: loss right after growth (triangle) and at the end of the stage (dot).", *notes]
         caption = " ".join(["Thin lines: evaluations during training.", *notes])
         figure.supxlabel(textwrap.fill(caption, CAPTION_WIDTH), fontsize=SMALL, color=GREY, x=0.01, ha="left")
     return figure
@@ -184,7 +184,7 @@ def _draw_band(axes: Any, run: Sample, compute: Sequence[float], style: Style) -
 
 
 def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style, frame: Frame) -> None:
-    """Draw a scaling law over the range of compute that was fitted."""
+    """Draw a scaling law over the range of compute to which it was fitted."""
     compute = np.geomspace(max(law.compute[0], frame.x[0]), min(law.compute[-1], frame.x[1]), 60)
     low, high = law.band(compute)
     title = next(arm.title for arm in arms if arm.name == law.arm)
@@ -203,7 +203,8 @@ def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style
 
 
 def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> None:
-    """Draw published points, hollow if the perplexity is from a table or the text, grey if it was read off a figure."""
+    """Draw published points. Markers are hollow if the perplexity is from a table or the text, and grey if it was read
+    from a figure."""
     points = [
         (e.totals.of(measure), e.perplexity, (e.read_from or {}).get("perplexity"))
         for s in arm.stages
@@ -211,7 +212,7 @@ def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> N
     ]
     shade = ("#000000", "#555555", "#8A8A8A", "#333333", "#6E6E6E")[index % 5]
     marker = ("o", "s", "D", "v", "^")[index % 5]
-    # The runs of a chain are consecutive; two runs of one size from scratch are not, so only their ends are joined.
+    # The line connects only the ends of runs, because runs from scratch do not continue each other.
     ends = [s.evaluations[-1] for s in arm.stages if s.evaluations]
     axes.plot([e.totals.of(measure) for e in ends], [e.perplexity for e in ends], color=shade, linewidth=0.8,
               linestyle=PUBLISHED_LINES.get(arm.kind, "-."), zorder=2.5)  # fmt: skip
@@ -234,8 +235,8 @@ def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> N
 def _label_sizes(
     axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, samples: Samples, looks: dict[str, Style]
 ) -> None:
-    """Label the ends of the chain's runs at their lower left, and the ends of runs that did not end at the chain's
-    compute at their right, alternately above and below."""
+    """Label the ends of the chain's runs with their sizes on the lower left. Label the ends of other runs, if they are
+    not at the chain's compute, on the right, alternately above and below."""
     chain_ends = {size: end for size in chain.sizes if (end := _end(samples[chain.name, size]))}
     for size, end in chain_ends.items():
         _annotate(axes, size, end, (-OFFSET, -OFFSET), color=looks[chain.name].colour, fontweight="bold")
@@ -268,12 +269,13 @@ def _annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, 
 
 
 def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measure: Measure) -> list[str]:
-    """Mark each growth of the chain at the perplexity right after it, or at the upper edge if that is above the frame.
+    """Mark each growth of the chain at the perplexity right after the growth, or at the upper edge if the perplexity is
+    above the frame.
 
-    A growth from imported weights whose cost in this measure is unknown cannot be shown on the axis.
+    A growth from imported weights is omitted if its cost in this measure is unknown.
 
     Returns:
-        List with a sentence for the caption, if one is needed.
+        Sentences for the caption, which may be empty.
     """
     events = [event for event in events if event.after.totals.of(measure) > 0]
     above = False
@@ -299,21 +301,19 @@ def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measur
         if y > frame.y[1]:
             above = True
             _annotate(axes, count(y), (x, frame.y[1]), (5, 0), color=CHAIN.colour)
-    return ["Numbers at the upper edge: perplexity right after growth, off the scale."] if above else []
+    return ["Numbers at the upper edge: perplexity right after growth, beyond the axis."] if above else []
 
 
 def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]) -> list[str]:
     over = {source for run in samples.values() if run for source in draw_together(run).over}
-    notes = [f"Bands: {LEVEL:.0%} over {join(sorted(over))}."] if over else []
+    notes = [f"Bands: {LEVEL:.0%} intervals over {join(sorted(over))}."] if over else []
     if laws:
         notes.append(
-            "Dotted: E + A/C^α, fitted to the arm's lowest evaluations and not measured, and the range "
-            f"of {LEVEL:.0%} of points if it were the law."
+            "Dotted: law E + A/C^α fitted to the arm's lowest evaluations (not measured), with the range of "
+            f"{LEVEL:.0%} of points under this law."
         )
     if published:
-        notes.append(
-            "Hollow: published, perplexity read from a table; grey: off a figure; compute derived from tokens."
-        )
+        notes.append("Hollow: published perplexity from a table; grey: from a figure; compute derived from tokens.")
     return notes
 
 
@@ -326,7 +326,7 @@ def _unfinished(arms: Sequence[ArmCurve]) -> list[str]:
 
 
 def _entitle(figure: Any, axes: Any, title: str) -> None:
-    """Add the title and, below it, the legend above the axes, where it cannot overlap a curve."""
+    """Add the title and the legend above the axes, where the legend cannot overlap a curve."""
     columns = 2
     handles, texts = axes.get_legend_handles_labels()
     labels, lines = [textwrap.fill(text, LEGEND_WIDTH) for text in texts], textwrap.wrap(title, TITLE_WIDTH) or [""]

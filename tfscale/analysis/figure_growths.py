@@ -1,4 +1,4 @@
-"""Panel that shows the change of the loss at each growth."""
+"""Figure panel that shows the change in loss at each growth."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from tfscale.analysis.style import CHAIN, INK, tidy
 
 
 def draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
-    """Draw the loss right after each growth and at the end of its stage against the loss just before the growth."""
+    """Draw the loss right after each growth and at the end of the stage, relative to the loss before the growth."""
     sizes = list(dict.fromkeys(event.size for event in events))
     axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
     for event in events:
@@ -21,5 +21,5 @@ def draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
     axes.set_xlim(-0.5, len(sizes) - 0.5)
     axes.margins(y=0.12)
     tidy(axes)
-    axes.set_ylabel("loss against that just before growth (nats)", labelpad=1)
-    axes.set_xlabel("grown to")
+    axes.set_ylabel("loss relative to before growth (nats)", labelpad=1)
+    axes.set_xlabel("size after growth")

@@ -1,4 +1,4 @@
-"""Figures of a comparison: perplexity over each measure of cost, and the three costs as bars."""
+"""Figures of a comparison, which show perplexity over each measure of cost and the three costs as bars."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,35 +12,35 @@ from tfscale.analysis.table import Row, Table, the_chain
 from tfscale.analysis.words import UNITS
 
 CAPTIONS = {
-    "figure": "Validation perplexity over cumulative compute, and what each growth did to the loss",
+    "figure": "Validation perplexity over cumulative compute, and the change in loss at each growth",
     "figure_time": "Validation perplexity over cumulative device-seconds",
     "figure_tokens": "Validation perplexity over cumulative training tokens",
-    "costs": "The three costs of each arm: cumulative, marginal, family",
+    "costs": "Cumulative, marginal and family cost of each arm",
 }
 MEANING = {
-    "cumulative": "base included",
-    "marginal": "this stage alone,\nits parent a gift",
-    "family": "all sizes up to\nthis one",
+    "cumulative": "including the base",
+    "marginal": "this stage only,\nwithout its parent",
+    "family": "all sizes up to\nthis size",
 }
 
 
 def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
-    """Yield the name of each figure and the figure itself as a `matplotlib.figure.Figure`.
+    """Yield the name of each figure and the `matplotlib.figure.Figure`.
 
     Raises:
         ValueError: nothing has been measured yet.
     """
     arms, published, heading = comparison.arms, comparison.published, comparison.heading
     yield "figure", comparison_figure(arms, heading, comparison.measure, comparison.laws, published)
-    # Time on other machines is not comparable, so published points are left out.
+    # Time on other machines is not comparable, so published points are omitted.
     yield "figure_time", comparison_figure(arms, heading, "device_seconds", with_growths=False)
     yield "figure_tokens", comparison_figure(arms, heading, "tokens", published=published, with_growths=False)
     yield "costs", costs_figure(comparison.table, styles(arms, the_chain(arms)), comparison.measure)
 
 
 def costs_figure(table: Table, looks: dict[str, Style], measure: Measure) -> Any:
-    """Draw one panel per cost, with a group of bars per size and one bar per arm, and a gap for an arm that has not
-    finished that size."""
+    """Draw one panel per cost. Each panel has a group of bars per size, with one bar per arm, or a gap if the arm has
+    not finished this size."""
     arms = {row.arm: row.title for row in table.rows}
     with drawing():
         from matplotlib.ticker import FuncFormatter

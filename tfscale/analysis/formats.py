@@ -1,4 +1,4 @@
-"""Comparison of arms in machine-readable form: JSON and CSV in full precision."""
+"""Comparison of arms as JSON and CSV in full precision."""
 
 import csv
 import io
@@ -18,13 +18,13 @@ from tfscale.analysis.words import basis, verdicts
 
 
 def to_json(comparison: Comparison) -> str:
-    """Return the comparison as JSON: rows with the names of the CSV's columns, and everything that is not in a row.
-    Unknown values are null."""
+    """Return a comparison as JSON. Rows have the same names as the columns of the CSV file, and unknown values are
+    null."""
     return json.dumps(to_document(comparison), indent=2, allow_nan=False) + "\n"
 
 
 def to_document(comparison: Comparison) -> dict[str, Any]:
-    """Return the content of `to_json` as a mapping. Unknown values are None."""
+    """Return the content of a comparison's JSON file as a dictionary. Unknown values are None."""
     table = comparison.table
     document = {
         "title": comparison.title,
@@ -70,7 +70,7 @@ def _law(law: ScalingLaw) -> dict[str, Any]:
     points = zip(*(column.tolist() for column in columns.values()), strict=True)
     return {
         "arm": law.arm,
-        "form": "loss = irreducible + coefficient * (compute / unit) ** -exponent; fitted, not measured",
+        "form": "loss = irreducible + coefficient * (compute / unit) ** -exponent (fitted, not measured)",
         "irreducible": law.irreducible,
         "coefficient": law.coefficient,
         "exponent": law.exponent,
@@ -93,7 +93,7 @@ def _published(arm: ArmCurve) -> dict[str, Any]:
 
 
 def _known(value: Any) -> Any:
-    """Return a value with None in place of every non-finite number, which JSON cannot represent."""
+    """Return a value with all non-finite numbers, which JSON cannot represent, replaced by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -102,7 +102,7 @@ def _known(value: Any) -> Any:
 
 
 def to_csv(table: Table) -> str:
-    """Return the table as CSV, with one line per row. Unknown values are empty."""
+    """Return a table as CSV, with one line per row. Unknown values are empty."""
     records = [record(row) for row in table.rows]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(records[0]) if records else [], lineterminator="\n")
@@ -112,7 +112,7 @@ def to_csv(table: Table) -> str:
 
 
 def record(row: Row) -> dict[str, str | int | float | bool | None]:
-    """Return the row as a flat mapping in full precision. Keys and seeds are separated by spaces."""
+    """Return a row of the table as a flat dictionary in full precision. Keys and seeds are separated by spaces."""
     compute, perplexity = row.equal_compute, row.equal_perplexity
     costs = {
         f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Cost)

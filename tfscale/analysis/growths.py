@@ -1,4 +1,4 @@
-"""Change in loss at each growth of a chain."""
+"""Changes in validation loss at the growths of a chain."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tfscale.analysis.curves import ArmCurve, Evaluation, StageCurve
 
 @dataclass(frozen=True)
 class GrowthEvent:
-    """Growth of one model, with one seed. Losses are on the validation text, in nats per token."""
+    """Growth of a model with one seed. Losses are validation losses in nats per token."""
 
     size: str
     """Size of the grown model."""
@@ -16,18 +16,18 @@ class GrowthEvent:
     key: str
     parent: str
     before: float
-    """Last loss of the parent."""
+    """Final loss of the parent."""
     after: Evaluation
     """Evaluation of the grown model before any training."""
     end: float | None
-    """Last loss of the stage; None until it has finished."""
+    """Final loss of the stage, or None if the stage has not finished."""
     tokens_to_recover: float | None
-    """Number of tokens of the stage at the first evaluation from which the loss is never above `before`; None if the
-    loss has not recovered yet."""
+    """Number of tokens of the stage at the first evaluation from which the loss no longer exceeds `before`, or None if
+    the loss has not recovered yet."""
 
 
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
-    """Return the arm's growths that have an evaluation before and after."""
+    """Return the growths of an arm that have an evaluation before and after the growth."""
     return tuple(_growths(arm))
 
 

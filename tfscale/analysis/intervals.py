@@ -1,4 +1,4 @@
-"""Confidence intervals of results from a few runs and a fixed validation text."""
+"""Confidence intervals for results of a few runs on a fixed validation text."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
-"""Confidence level: the share of repetitions of an experiment whose interval contains the truth."""
+"""Confidence level, which is the share of repetitions of an experiment whose interval contains the true value."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Central confidence interval; each tail has half of 1 - LEVEL."""
+    """Central confidence interval with a probability of (1 - LEVEL) / 2 in each tail."""
 
     low: float
     high: float
@@ -23,12 +23,12 @@ class Interval:
 
 
 def interval_of(draws: Array) -> Interval:
-    """Return the interval that contains the central share LEVEL of the draws, which may be infinite but not NaN."""
+    """Return the central interval that contains the share LEVEL of the draws. Draws may be infinite but not NaN."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
     return Interval(float(low), float(high))
 
 
 def surely(happened: NDArray[np.bool_]) -> bool:
-    """Return True if the event happened in all draws except at most the share of one tail."""
+    """Return whether an event happened in at least a share of 1 - (1 - LEVEL) / 2 of the draws."""
     return bool(happened.mean() >= 1 - (1 - LEVEL) / 2)

@@ -1,4 +1,4 @@
-"""Human-readable records of stages: what was run, where, and from which parent."""
+"""Records of the stages for the HTML report, with their settings, environments and parents."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from tfscale.stage.spec import STAGE_FILE
 
 @dataclass(frozen=True)
 class StageRecord:
-    """Record of one stage, read from its folder."""
+    """Record of a stage, read from the stage's folder."""
 
     key: str
     folder: str
     arms: tuple[str, ...]
-    """Titles of the arms that contain the stage, each with the stage's size in that arm."""
+    """Titles of the arms that contain the stage, each with the size of the stage in that arm."""
     parent: str | None
     seed: int
     spec: dict[str, Any]
-    """Content of stage.yaml without the settings of how and where the stage was run; empty before it has begun."""
+    """Content of stage.yaml without settings that do not affect the result. It is empty before the stage starts."""
     environment: dict[str, Any]
-    """Content of environment.json without names of hosts and users; empty before the stage has begun."""
+    """Content of environment.json without the names of hosts and users. It is empty before the stage starts."""
 
 
 def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
-    """Return the record of every stage of the arms, without duplicates.
+    """Return the records of all stages of the arms, without duplicates.
 
     Raises:
         ValueError: a file cannot be read.
@@ -52,5 +52,5 @@ def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, or an empty one if there is no file."""
+    """Return the object in a JSON file, or an empty object if there is no file."""
     return read_object(path) if path.exists() else {}

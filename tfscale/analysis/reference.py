@@ -1,4 +1,4 @@
-"""Published points in the form of arms, so that the same functions can be used for them."""
+"""Conversion of published points to arms, so that they can be shown next to measured arms."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ POINT_FIELDS = ("tokens", "perplexity", "device_hours")
 
 
 def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()) -> tuple[ArmCurve, ...]:
-    """Return the arms of a file of `conf/reference/`, given as plain values.
+    """Return the arms described by the content of a file in `conf/reference/`.
 
-    The published values are cumulative tokens, perplexity and cumulative device-hours. FLOPs are derived from the
-    tokens if an arm states that its models are those of an arm in `beside`; all other values are unknown (NaN). The
-    points of a stage are its evaluations, and the last one is its end. Each stage of a chain starts where the previous
-    one ended.
+    The published values are cumulative tokens, perplexity and cumulative device-hours. FLOPs are computed from the
+    tokens if an arm states that it has the same models as an arm in `beside`. All other values are unknown (NaN). The
+    points of a stage become its evaluations, of which the last is the end of the stage. Each stage of a chain starts
+    where the previous stage ended.
 
     Raises:
         ValueError: a field is missing, unknown or of the wrong kind; the message names the arm.
@@ -44,7 +44,7 @@ def _arm(
     costs: Costs, name: str, title: str, kind: str, stages: Sequence[Mapping[str, Any]], models: str | None = None
 ) -> ArmCurve:
     if kind not in ARM_KINDS.names:
-        raise ValueError(f"kind={kind!r}")
+        raise ValueError(f"kind={kind!r}: must be one of {', '.join(ARM_KINDS.names)}")
     curves: list[StageCurve] = []
     for stage in stages:
         before = curves[-1] if kind == "chain" and curves else None
@@ -79,7 +79,7 @@ def _evaluation(
     read_from: Mapping[str, str],
 ) -> Evaluation:
     if set(read_from) != set(POINT_FIELDS):
-        raise ValueError(f"read_from says where each of {', '.join(POINT_FIELDS)} was read, not {dict(read_from)}")
+        raise ValueError(f"read_from={dict(read_from)}: must have the source of each of {', '.join(POINT_FIELDS)}")
     return Evaluation(
         step=0,
         tokens=tokens - start.tokens,

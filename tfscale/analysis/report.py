@@ -1,4 +1,4 @@
-"""Writer of a comparison's tables and figures, which replaces each file as a whole."""
+"""Output of a comparison's tables and figures to files."""
 
 from pathlib import Path
 
@@ -11,16 +11,17 @@ from tfscale.files import write_atomically
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
-    """Write the tables and figures of a comparison into a folder, which is created if it does not exist.
+    """Write the tables and figures of a comparison to a folder, which is created if missing. Each file is replaced
+    atomically.
 
-    The tables are `table.csv`, `.json`, `.md` and `.tex`. The figures, each as PNG, SVG and PDF, are `figure` in the
-    comparison's measure, `figure_time`, `figure_tokens` and `costs`.
+    The tables are `table.csv`, `table.json`, `table.md` and `table.tex`. The figures, each as PNG, SVG and PDF, are
+    `figure` in the measure of the comparison, `figure_time`, `figure_tokens` and `costs`.
 
     Returns:
         Paths of the files.
 
     Raises:
-        ValueError: nothing has been measured yet; no file is written in this case.
+        ValueError: nothing has been measured yet; no file is written.
         OSError: the folder cannot be written.
     """
     contents = {

@@ -1,4 +1,4 @@
-"""Tables of a comparison as text: headings and rows of short numbers, the same in every file."""
+"""Tables of a comparison as text, with headings and formatted numbers that are the same in all documents."""
 
 from collections.abc import Sequence
 
@@ -13,31 +13,31 @@ RESULTS = [
     *("Bits per byte", "Chain minus arm", "Speed-up", "Saving"),
 ]
 COST_MEANING = (
-    "*Cumulative*: base included. *Marginal*: this run alone, its parent a gift. *Family*: all of the arm's runs up to "
-    "this size. FLOPs are model FLOPs."
+    "*Cumulative*: including the base. *Marginal*: this run only, without its parent. *Family*: all runs of the arm up "
+    "to this size. FLOPs are model FLOPs."
 )
 
 
 def meaning(table: Table) -> str:
-    """Return the explanation of the result columns."""
+    """Return the explanation of the columns in the table of results."""
     unit = UNITS[table.measure]
     return (
-        "*Tokens*: read in this run, its parents' left out. *Chain minus arm*: perplexity where the arm has taken "
-        f"the {unit} that the chain took for its model of that size, base included; below 0 the chain is better; "
-        "`~` interpolated between two evaluations, before the arm's learning rate had come down, which flatters "
-        "the chain. *Speed-up* (arm's cost / chain's - 1) and *saving* (1 - chain's "
-        f"/ arm's): cumulative {unit} to the perplexity with which the arm ended; `at least`: the chain's stage "
-        "began below it; `not reached`: the chain ended above it."
+        "*Tokens*: training tokens of this run, without its parents. *Chain minus arm*: difference in perplexity at "
+        f"the cumulative {unit} of the chain's model of this size; negative values favour the chain; `~`: interpolated "
+        "between two evaluations, before the decay of the arm's learning rate, which favours the chain. *Speed-up* "
+        f"(arm's cost / chain's cost - 1) and *saving* (1 - chain's cost / arm's cost): cumulative {unit} "
+        "to reach the arm's final perplexity; `at least`: the chain's stage started below this perplexity; "
+        "`not reached`: the chain ended above it."
     )
 
 
 def results(table: Table) -> list[list[str]]:
-    """Return the rows of the table of results; `RESULTS` is its header."""
+    """Return the rows of the table of results, whose header is `RESULTS`."""
     return [_result_cells(row) for row in table.rows]
 
 
 def costs(table: Table) -> list[list[str]]:
-    """Return the rows of the table of costs; `cost_header` returns its header."""
+    """Return the rows of the table of costs, whose header is returned by `cost_header`."""
     return [_cost_cells(row) for row in table.rows]
 
 
@@ -49,8 +49,8 @@ PUBLISHED = ["Size", "Arm", "Tokens", "Perplexity", "Device-hours", "Perplexity 
 
 
 def published_rows(arms: Sequence[ArmCurve]) -> list[list[str]]:
-    """Return rows of size, arm, cumulative tokens, perplexity, cumulative device-hours, and the source of the last
-    two."""
+    """Return the rows of the table of published points, whose header is `PUBLISHED`. Tokens and device-hours are
+    cumulative."""
     return [_published_cells(arm, stage, e) for arm in arms for stage in arm.stages for e in stage.evaluations]
 
 

@@ -1,10 +1,10 @@
-"""Scaling law L(C) = E + A C^-alpha, fitted to (never measured on) an arm's runs from scratch.
+"""Scaling law L(C) = E + A C^-alpha, fitted to the runs of an arm from scratch.
 
-The form and the fit are those of arXiv 2203.15556 (Chinchilla), in compute alone: the sum of Huber losses of the
+The form and the method are those of arXiv 2203.15556 (Chinchilla) for compute only: the sum of Huber losses of the
 residuals of log L is minimised from several starting points, with E and A fitted as logarithms. The law is fitted to
-the arm's frontier: the evaluations, over all sizes, that have a lower loss than every other at no more compute (the
-first method there). Evaluations during training precede the decay of the learning rate, so the law is above the ends
-of runs.
+the frontier of the arm, which consists of the evaluations of all sizes with a lower loss than all others at the same
+or less compute (the first method of the paper). Evaluations during training precede the decay of the learning rate, so
+the law is above the ends of runs.
 """
 
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from tfscale.analysis.intervals import LEVEL, Array, Interval, interval_of
 from tfscale.plan.arm_kind import arm_kind
 
 DELTA = 1e-3
-"""Threshold of the Huber loss: residuals of log L beyond it count linearly, as in arXiv 2203.15556."""
+"""Threshold of the Huber loss, beyond which residuals of log L count linearly, as in arXiv 2203.15556."""
 STEEPEST = 3.0
-"""Largest exponent that the fit tries."""
+"""Maximum exponent of the fit."""
 STEPS = 80
 """Number of optimization steps per fit."""
 REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 6, 3.0
-"""Smallest number of points of a frontier, and smallest ratio of its largest to its smallest compute, that are required
-for a fit."""
+"""Minimum number of points in a frontier, and minimum ratio of the largest to the smallest compute, for a fit."""
 STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha in (0.1, 0.3, 0.6)]
-"""Starting points of the fit: E as a fraction of the lowest loss, log A at the middle of the range, alpha."""
+"""Starting points of the fit, each with E as a fraction of the lowest loss, log A at the middle of the range, and
+alpha."""
 
 
 @dataclass(frozen=True, eq=False)
 class ScalingLaw:
-    """Fitted scaling law with its uncertainty, from refits to residuals drawn with replacement."""
+    """Fitted scaling law, with its uncertainty from refits to residuals drawn with replacement."""
 
     arm: str
     keys: tuple[str, ...]
-    """Keys of the stages that the frontier's points come from."""
+    """Keys of the stages that contribute points to the frontier."""
     irreducible: float
     """Irreducible loss E, in nats per token."""
     coefficient: float
@@ -45,7 +45,7 @@ class ScalingLaw:
     exponent: float
     """Exponent alpha."""
     unit: float
-    """Compute at the middle of the frontier, in the measure's own unit."""
+    """Compute at the middle of the frontier, in the unit of the measure."""
     compute: Array
     """Compute of the fitted frontier [points]."""
     losses: Array
@@ -53,7 +53,7 @@ class ScalingLaw:
     refits: Array
     """Parameters log E, log A and alpha of each refit [refits, 3]."""
     scatter: Array
-    """Residuals of log L [points], widened for the degrees of freedom that the three parameters take."""
+    """Residuals of log L [points], scaled to account for the degrees of freedom of the three parameters."""
 
     @property
     def intervals(self) -> tuple[Interval, Interval]:
@@ -65,8 +65,8 @@ class ScalingLaw:
         return self.irreducible + self.coefficient * (compute / self.unit) ** -self.exponent
 
     def band(self, compute: Array) -> tuple[Array, Array]:
-        """Return the low and high loss between which a share LEVEL of points would be at each compute if the form were
-        true, from the refits and the scatter of the points about them."""
+        """Return the lower and upper limits of the loss at each compute, between which a share LEVEL of points is
+        expected under the law, from the refits and the scatter of the points."""
         x = np.log(compute / self.unit)
         scatter = seeded("scatter", self.arm).choice(self.scatter, (len(self.refits), 1))
         losses = np.exp(_log_losses(self.refits, x) + scatter)
@@ -77,10 +77,10 @@ class ScalingLaw:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Evaluations of an arm whose loss is lower than that of all others at no more compute, in order of compute."""
+    """Evaluations of an arm with a lower loss than all others at the same or less compute, in order of compute."""
 
     keys: tuple[str, ...]
-    """Keys of the stages that the points come from."""
+    """Keys of the stages that contribute points."""
     compute: Array
     """Cumulative compute [points]."""
     losses: Array
@@ -88,7 +88,7 @@ class Frontier:
 
 
 def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
-    """Return the arm's frontier over all its sizes and seeds."""
+    """Return the frontier of an arm over all sizes and seeds."""
     places = sorted((e.totals.of(measure), e.loss, stage.key) for stage in arm.stages for e in stage.evaluations)
     kept: list[tuple[float, float, str]] = []
     for compute, loss, key in places:
@@ -102,8 +102,8 @@ def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
 
 
 def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
-    """Return the law fitted to a frontier; None if the frontier has too few points, or spans too little compute, to
-    distinguish a curve from a line."""
+    """Return the scaling law fitted to a frontier, or None if the frontier has too few points or covers too little
+    compute to distinguish a curve from a line."""
     compute, losses = points.compute, points.losses
     if len(compute) < FEWEST_POINTS or compute[-1] / compute[0] < LEAST_RANGE:
         return None
@@ -123,22 +123,22 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
 
 
 def scaling_laws(arms: Sequence[ArmCurve], measure: Measure) -> tuple[ScalingLaw, ...]:
-    """Return the laws of the arms from scratch that have enough points."""
+    """Return the scaling laws of the arms from scratch that have enough points."""
     laws = [fit_law(arm.name, frontier(arm, measure)) for arm in arms if arm_kind(arm.kind).from_scratch]
     return tuple(law for law in laws if law is not None)
 
 
 def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
-    """Minimise sums of Huber losses of y - log L(x), each from its own start, by Levenberg-Marquardt on reweighted
+    """Minimise the Huber losses of y - log L(x) for several fits by the Levenberg-Marquardt method with reweighted
     squares.
 
     Args:
         x: logarithm of compute [points].
         y: logarithm of loss [fits, points].
-        start: log E, log A and alpha [fits, 3].
+        start: initial log E, log A and alpha [fits, 3].
 
     Returns:
-        Parameters [fits, 3] and the minimum [fits].
+        Parameters [fits, 3] and the minima [fits].
     """
     found, damping = start.copy(), np.full(len(start), 1e-3)
     value = _huber(y - _log_losses(found, x))

@@ -1,5 +1,5 @@
-"""Style of the figures: the width of a column of text, colours that everyone can distinguish (Okabe and Ito), and
-markers, line styles and hatches that distinguish arms without colours."""
+"""Style of the figures: size, fonts, colours for readers with colour vision deficiency (Okabe and Ito), and markers,
+line styles and hatches that distinguish arms without colours."""
 
 import io
 import math
@@ -19,8 +19,8 @@ FigureKind = Literal["png", "svg", "pdf"]
 FIGURE_KINDS: tuple[FigureKind, ...] = get_args(FigureKind)
 
 WIDTH = 5.5
-"""Width in inches of the text of a single-column paper, so that figures are not scaled and the smallest letters stay at
-6.5 points."""
+"""Width of figures in inches. This is the text width of a single-column paper, so that figures need no scaling and the
+smallest letters remain at 6.5 points."""
 PNG_DPI = 250
 INK, GREY, PALE = "#222222", "#666666", "#DDDDDD"
 TEXT, SMALL = 8.0, 6.8
@@ -31,7 +31,7 @@ SETTINGS = "matplotlibrc"
 
 @dataclass(frozen=True)
 class Style:
-    """Visual style of an arm."""
+    """Visual style of an arm in all figures."""
 
     colour: str
     marker: str
@@ -51,21 +51,22 @@ OTHERS = (
 
 
 def styles(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, Style]:
-    """Return the style of each arm by its name, which is the same in every figure."""
+    """Return the style of each arm, by the name of the arm, for all figures."""
     others = [arm.name for arm in arms if arm is not chain]
     return {chain.name: CHAIN} | {name: _other(index) for index, name in enumerate(others)}
 
 
 def _other(index: int) -> Style:
-    """Return the style of the arm with this index. When all colours are used, they repeat with another marker, line and
-    hatch."""
+    """Return the style of the arm with the given index. If there are more arms than colours, colours repeat with a
+    different marker, line and hatch."""
     again, colour = divmod(index, len(OTHERS))
     return replace(OTHERS[(colour + again) % len(OTHERS)], colour=OTHERS[colour].colour)
 
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Use our own fonts and colours while drawing or rendering, regardless of the user's matplotlib settings."""
+    """Return a context manager for drawing and rendering with tfscale's fonts and colours, regardless of the user's
+    matplotlib settings."""
     matplotlib = _matplotlib()
     defaults = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     look = {
@@ -84,7 +85,7 @@ def drawing() -> Iterator[None]:
 
 
 def _matplotlib() -> Any:
-    """Import matplotlib without the user's settings, which it reads on import and which can make the import fail."""
+    """Import matplotlib without the user's settings, which are read during import and can cause the import to fail."""
     if "matplotlib" in sys.modules:
         return import_module("matplotlib")
     spec = find_spec("matplotlib")
@@ -92,7 +93,7 @@ def _matplotlib() -> Any:
     before = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
     os.environ["MATPLOTLIBRC"] = str(shipped / SETTINGS)
     try:
-        # matplotlib prefers a file with that name in the working directory to all others.
+        # matplotlib prefers a settings file in the working directory to all others.
         with chdir(shipped) if Path(SETTINGS).exists() else nullcontext():
             return import_module("matplotlib")
     finally:
@@ -101,15 +102,15 @@ def _matplotlib() -> Any:
 
 
 def blank(width: float, height: float) -> Any:
-    """Return an empty `matplotlib.figure.Figure` of a size in inches, independent of global state. Call it within
-    `drawing()`."""
+    """Return an empty `matplotlib.figure.Figure` with a size in inches, independent of global state. Call this function
+    within `drawing()`."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def render(figure: Any, kind: FigureKind) -> bytes:
-    """Return the figure as the content of a file; the same figure always gives the same bytes."""
+    """Return the file content of a figure. The same figure always results in the same bytes."""
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     buffer = io.BytesIO()
     with drawing():
@@ -118,7 +119,8 @@ def render(figure: Any, kind: FigureKind) -> bytes:
 
 
 def around(values: Sequence[float], before: float, after: float, least: float) -> tuple[float, float]:
-    """Return the range of the values with margins, which are given as fractions of its logarithmic width."""
+    """Return the range of values with margins `before` and `after`, which are fractions of the logarithmic width of the
+    range."""
     low, high = math.log(min(values)), math.log(max(values))
     width = max(high - low, least)
     return math.exp(low - before * width), math.exp(high + after * width)
@@ -133,7 +135,8 @@ def tidy(axes: Any) -> None:
 
 
 def round_ticks(low: float, high: float) -> Any:
-    """Return a locator of round ticks on a logarithmic axis, evenly spaced if the axis spans less than a decade."""
+    """Return a matplotlib locator for round tick values on a logarithmic axis. The values are evenly spaced if the axis
+    spans less than a decade."""
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     if high < 10 * low:
@@ -142,7 +145,7 @@ def round_ticks(low: float, high: float) -> Any:
 
 
 def power(value: float) -> str:
-    """Return a number as text such as 1,000 or 2 x 10^12, the latter in matplotlib's formula syntax."""
+    """Return a number as text such as 1,000 or, for large numbers, 2 x 10^12 in matplotlib's formula syntax."""
     if value < 1e5:
         return f"{value:,g}"
     mantissa, exponent = f"{value:.1e}".split("e")

@@ -1,4 +1,4 @@
-"""Table of a comparison, with a row per size of each arm: its cost and its comparison with the chain."""
+"""Table of a comparison, whose rows contain the cost of each size of each arm and its comparison with the chain."""
 
 import math
 from collections.abc import Sequence
@@ -19,66 +19,66 @@ Status = Literal["finished", "unfinished", "missing"]
 
 @dataclass(frozen=True)
 class Row:
-    """Row for one size of one arm, over its seeds. Measurements are None until a run has finished, costs until all runs
-    have, and comparisons until both sides have finished runs."""
+    """Table row for one size of one arm over all seeds. Measurements are None until a run has finished, costs are None
+    until all runs have finished, and comparisons are None until both sides have finished runs."""
 
     size: str
     arm: str
     title: str
     kind: str
     keys: tuple[str, ...]
-    """Keys of the row's own stages, one per seed."""
+    """Keys of the stages of this row, one per seed."""
     chain_keys: tuple[str, ...]
-    """Keys of the chain's stages that the row is compared with; empty for the chain itself, and if the chain does not
-    have this size."""
+    """Keys of the chain's stages with which the row is compared. It is empty for the chain itself, and if the chain
+    does not have this size."""
     rests_on: tuple[str, ...]
-    """Keys of all stages that a number of the row depends on: its own and the chain's, their parents, and the arm's
-    smaller sizes."""
+    """Keys of all stages on which numbers of the row depend: stages of this row and of the chain, their parents, and
+    smaller sizes of the arm."""
     seeds: tuple[int | None, ...]
     status: Status
-    """Status of the row's runs: `finished` if the runs of all seeds have finished."""
+    """Status of the runs of this row, which is `finished` if the runs of all seeds have finished."""
     parameters: int | None
     loss: float | None
     """Validation loss in nats per token, averaged over seeds."""
     perplexity: float | None
     """Perplexity per token: exp(loss)."""
     perplexity_interval: Interval | None
-    """Confidence interval of the perplexity; None if unknown."""
+    """Confidence interval of the perplexity, or None if it is unknown."""
     perplexity_over: tuple[Source, ...]
     bits_per_byte: float | None
     cumulative: Cost | None
     marginal: Cost | None
     family: Cost | None
-    """Family cost. All costs are averaged over seeds."""
+    """Family cost, averaged over seeds like all costs of a row."""
     equal_compute: EqualCompute | None
-    """Comparison with the chain at the chain's cumulative cost."""
+    """Comparison of the arm with the chain at the chain's cumulative cost."""
     equal_perplexity: EqualPerplexity | None
-    """Comparison with the chain at this arm's final perplexity."""
+    """Comparison of the arm with the chain at the arm's final perplexity."""
     cost_ratio: float | None
-    """Ratio of this run's cumulative cost to the chain's, whatever their perplexities. It measures a speed-up only if
-    those are equal."""
+    """Ratio of the arm's cumulative cost to the chain's, regardless of their perplexities. The ratio is a speed-up only
+    if the perplexities are equal."""
 
     @property
     def shared(self) -> bool:
-        """True if the row's runs are the chain's own, that is, the same stages in both arms."""
+        """True if the runs of this row are also those of the chain."""
         return self.keys == self.chain_keys
 
 
 @dataclass(frozen=True)
 class Table:
-    """Comparison of arms, size by size."""
+    """Table of a comparison of arms, with rows by size and arm."""
 
     measure: Measure
-    """Unit of equal compute, speed-up and saving; costs are given in every unit."""
+    """Measure of compute for equal compute, speed-up and saving. Costs are reported in all measures."""
     chain: str
-    """Name of the arm that all others are compared with."""
+    """Name of the arm with which all others are compared."""
     heldout_tokens: int | None
     noise: NoiseFloor | None
-    """Noise floor; None if unknown."""
+    """Noise floor, or None if it is unknown."""
     rows: tuple[Row, ...]
-    """Rows by size in the chain's order, and within a size in the order of the arms."""
+    """Rows in the chain's order of sizes and, for each size, in the order of the arms."""
     tuning_flops: float | None = None
-    """Cost of tuning the arms' learning rates, which no row includes; None if not stated."""
+    """Cost of tuning the learning rates of the arms, which is not included in any row, or None if it is not stated."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -102,8 +102,9 @@ def compare(
     """Compare all arms with the first chain among them.
 
     Args:
-        assumed_noise: noise floor in nats, used if no run has several seeds to measure it; None if unknown.
-        tuning_flops: cost of tuning the arms' learning rates; None if not stated.
+        assumed_noise: noise floor in nats, used if it cannot be measured because no run has several seeds; None if
+            unknown.
+        tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
 
     Raises:
         ValueError: there is no chain among the arms.

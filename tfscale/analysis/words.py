@@ -1,4 +1,4 @@
-"""Comparison of arms in sentences and short numbers: verdicts, noise and intervals."""
+"""Text of a comparison: verdicts as sentences, explanations of noise, and formatted numbers with intervals."""
 
 import math
 
@@ -13,8 +13,8 @@ UNITS: dict[Measure, str] = {"flops": "FLOPs", "tokens": "tokens", "device_secon
 
 
 def verdicts(table: Table) -> tuple[str, ...]:
-    """Return a sentence per size that states whether the chain is below or above the other arms at its cost, and
-    whether it saves."""
+    """Return one verdict per size, which states whether the chain's perplexity is below or above that of the other arms
+    at equal cost, and whether the chain saves compute."""
     return tuple(f"{size}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
 
 
@@ -27,14 +27,14 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
     others = [row for row in rows if row is not chain]
     compared = [row for row in others if not row.shared]
     clauses = [_clause(row.title, row.equal_compute) for row in compared if row.equal_compute]
-    outcomes = [f"against {row.title} {outcome(row.equal_perplexity)}" for row in compared if row.equal_perplexity]
+    outcomes = [
+        f"compared with {row.title}, {outcome(row.equal_perplexity)}" for row in compared if row.equal_perplexity
+    ]
     open_ends = [f"{row.title} ({_why_not(row)})" for row in others if row.shared or not row.equal_compute]
     sentences = []
     if clauses:
-        cost = f"{amount(chain.cumulative.of(table.measure), table.measure)} {UNITS[table.measure]}"
-        sentences.append(
-            f"at its {cost}, base included, the chain ({chain.perplexity:.2f} perplexity) is {join(clauses)}."
-        )
+        cost = f"{amount(chain.cumulative.of(table.measure), table.measure)} cumulative {UNITS[table.measure]}"
+        sentences.append(f"at {cost}, the chain ({chain.perplexity:.2f} perplexity) is {join(clauses)}.")
     if outcomes:
         text = f"{'; '.join(outcomes)}."
         sentences.append(text[0].upper() + text[1:] if clauses else text)
@@ -47,13 +47,13 @@ def _clause(title: str, perplexities: EqualCompute) -> str:
     chain, arm = f"{perplexities.chain:.2f}", f"{perplexities.arm:.2f}"
     where = f"{title} ({arm}{', interpolated' if perplexities.interpolated else ''})"
     if chain == arm:
-        return f"level with {where}"
+        return f"equal to {where}"
     size = f"{abs(perplexities.difference):.2f}{_brackets(_absolute(perplexities), '.2f')}"
     return f"{'below' if perplexities.difference < 0 else 'above'} {where} by {size}"
 
 
 def _absolute(perplexities: EqualCompute) -> Interval | None:
-    """Return the interval of the difference, in the direction in which it is reported."""
+    """Return the confidence interval of the absolute difference."""
     interval = perplexities.interval
     if interval is None or perplexities.difference >= 0:
         return interval
@@ -67,22 +67,22 @@ def _why_not(row: Row) -> str:
 
 
 def outcome(value: EqualPerplexity) -> str:
-    """Return a clause such as `it saves 31.0% [25.2%, 36.1%]`, `no difference within noise`, `it costs 12.0% more` or
-    `its perplexity is not reached: the chain stays 0.14 above`."""
+    """Return a clause such as `it saves 31.0% [25.2%, 36.1%]`, `there is no difference within noise`, `it costs 12.0%
+    more` or `it does not reach the final perplexity and ends 0.14 above it`."""
     if value.outcome == "no difference":
-        return f"no difference within noise{_brackets(value.interval, '.1%')}"
+        return f"there is no difference within noise{_brackets(value.interval, '.1%')}"
     if value.outcome == "saves":
-        assert value.saving is not None, "what saves was reached"
+        assert value.saving is not None, "the outcome `saves` requires that the target was reached"
         return f"it saves {_least(value)}{value.saving:.1%}{_brackets(value.interval, '.1%')}"
     if value.outcome == "costs more":
         interval = value.interval and Interval(-value.interval.high, -value.interval.low)
-        away = "" if value.chain is not None else f", and ends {value.gap:.2f} above its perplexity"
+        away = "" if value.chain is not None else f" and ends {value.gap:.2f} above the final perplexity"
         return f"it costs {value.excess:.1%}{_brackets(interval, '.1%')} more{away}"
-    return f"its perplexity is not reached: the chain stays {value.gap:.2f} above"
+    return f"it does not reach the final perplexity and ends {value.gap:.2f} above it"
 
 
 def basis(table: Table) -> tuple[str, ...]:
-    """Return sentences that state what the intervals cover, what counts as noise, and what no cost includes."""
+    """Return sentences that explain the intervals, the noise floor and the cost of tuning."""
     sentences = []
     if any(row.equal_perplexity and row.equal_perplexity.interval for row in table.rows):
         over = {row.equal_perplexity.over for row in table.rows if row.equal_perplexity}
@@ -90,9 +90,9 @@ def basis(table: Table) -> tuple[str, ...]:
         sentences.append(f"[low, high]: {LEVEL:.0%} intervals over {kinds}.")
     single = sorted({row.title for row in table.rows if len(row.seeds) == 1})
     if single and len(single) == len({row.title for row in table.rows}):
-        sentences.append("One seed each: what other seeds would give is not known, and no interval includes it.")
+        sentences.append("One seed each: the variation over seeds is unknown, and no interval includes it.")
     elif single:
-        sentences.append(f"One seed: {join(single)}. What other seeds would give is not known there.")
+        sentences.append(f"One seed: {join(single)}. The variation over seeds is unknown for these arms.")
     return (*sentences, _noise(table), _tuning(table))
 
 
@@ -102,28 +102,28 @@ OVER: dict[Source, str] = {"seeds": "seeds", "documents": "validation documents"
 def _noise(table: Table) -> str:
     noise = table.noise
     if noise is None:
-        return "No noise floor is declared (analysis.noise_floor), so every difference is taken as it is."
-    source = "from the seeds" if noise.source == "seeds" else "assumed (analysis.noise_floor)"
+        return "No noise floor is set (analysis.noise_floor), so no difference counts as noise."
+    source = "measured over seeds" if noise.source == "seeds" else "assumed (analysis.noise_floor)"
     return (
-        f"Noise floor, {source}: single runs that end within {noise.nats:.3f} nats "
-        f"({math.expm1(noise.nats):.1%} of perplexity) of each other do not differ."
+        f"Noise floor, {source}: single runs count as equal if their final losses differ by at most "
+        f"{noise.nats:.3f} nats ({math.expm1(noise.nats):.1%} of perplexity)."
     )
 
 
 def _tuning(table: Table) -> str:
     if table.tuning_flops is None:
         return (
-            "What choosing the learning rates has cost is not stated (analysis.tuning_flops), and in none of the costs."
+            "The cost of tuning the learning rates is not stated (analysis.tuning_flops) and not included in any cost."
         )
     chain = [row.cumulative for row in table.rows if row.arm == table.chain and row.cumulative is not None]
-    times = f", {table.tuning_flops / chain[-1].flops:.1f} times the chain's" if chain else ""
+    times = f" ({table.tuning_flops / chain[-1].flops:.1f} times the chain's cost)" if chain else ""
     took = amount(table.tuning_flops, "flops")
-    return f"Choosing the learning rates took {took} FLOPs{times}, which are in none of the costs."
+    return f"Tuning the learning rates took {took} FLOPs{times}, which are not included in any cost."
 
 
 def speed_up(value: EqualPerplexity | None) -> str:
-    """Return the speed-up as text such as `+54.6%`, `at least +12.0%`, or `not reached (0.14 above)`; empty if there is
-    nothing to compare."""
+    """Return the speed-up as text such as `+54.6%`, `at least +12.0%` or `not reached (0.14 above)`, or an empty text
+    if there is no comparison."""
     if value is None:
         return ""
     if value.speed_up is None:
@@ -132,8 +132,8 @@ def speed_up(value: EqualPerplexity | None) -> str:
 
 
 def saving(value: EqualPerplexity | None) -> str:
-    """Return the saving as text such as `+35.3%`, `at least +10.7%`, or `not reached`; empty if there is nothing to
-    compare."""
+    """Return the saving as text such as `+35.3%`, `at least +10.7%` or `not reached`, or an empty text if there is no
+    comparison."""
     if value is None:
         return ""
     if value.saving is None:
@@ -146,16 +146,17 @@ def _least(value: EqualPerplexity) -> str:
 
 
 def _brackets(interval: Interval | None, form: str) -> str:
-    """Return the interval as ` [low, high]`; empty if there is none."""
+    """Return an interval as the text ` [low, high]`, or an empty text if there is no interval."""
     return f" [{interval.low:{form}}, {interval.high:{form}}]" if interval else ""
 
 
 def with_interval(value: float | None, interval: Interval | None, form: str) -> str:
-    """Return the value and its interval as text such as `5.353 [5.301, 5.412]`, without brackets if the interval is
-    unknown; empty if there is no value."""
+    """Return a value and its interval as text such as `5.353 [5.301, 5.412]`, without brackets if the interval is
+    unknown. The text is empty if there is no value."""
     return "" if value is None or math.isnan(value) else f"{value:{form}}{_brackets(interval, form)}"
 
 
 def amount(value: float | None, measure: Measure) -> str:
-    """Return a cost as text: FLOPs in the form 7.96e11, other measures formatted by `count`; empty if unknown."""
+    """Return a cost as text, with FLOPs in the form 7.96e11 and other measures as formatted by `count`. The text is
+    empty if the cost is unknown."""
     return scientific(value) if measure == "flops" else count(value)

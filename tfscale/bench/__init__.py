@@ -1,1 +1,1 @@
-"""Benchmarks of speed and memory on this machine, run by `tfscale bench`."""
+"""Benchmarks of training speed and memory on this machine, which `tfscale bench` runs."""

@@ -19,7 +19,8 @@ KNOWN = sys.platform == "linux"
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """Run a function in a separate process and return its result. It must be defined at the top level of a module."""
+    """Run a function in a separate process and return its result. The function must be defined at the top level of a
+    module."""
     with ProcessPoolExecutor(1, mp_context=_server()) as pool:
         return pool.submit(function, *given, **named).result()
 
@@ -33,14 +34,14 @@ def _server() -> ForkServerContext:
 
 
 def measure_peak(run: Callable[[], object], warm_up: Callable[[], object] | None = None) -> int:
-    """Return the peak resident memory of this process during a run, in bytes above that before the run.
+    """Return the increase of this process's resident memory during a run, from before the run to the peak, in bytes.
 
-    The process should do nothing else, because from now on glibc returns freed memory immediately.
+    The process should not be used for anything else, because glibc then returns freed memory immediately.
 
     Args:
-        warm_up: function that runs first, so that persistent buffers are not counted.
+        warm_up: function to call first, so that persistent buffers are not counted.
     """
-    ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: each larger allocation gets its own mapping
+    ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD: every larger allocation gets a mapping of its own
     if warm_up:
         warm_up()
     gc.collect()

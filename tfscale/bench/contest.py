@@ -1,4 +1,4 @@
-"""Measurement, in turns, of contestants and of the matrix product whose speed counts as the peak."""
+"""Measurement of benchmark contestants in turns, together with a matrix product whose speed is taken as the peak."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,40 +13,41 @@ from tfscale.bench.settings import Settings
 
 MATRIX_PRODUCT = "matrix product"
 PRODUCTS = 8
-"""Number of products in a row. A single one is too short for other load to slow it down as it does training steps."""
+"""Number of consecutive matrix products. A single product is too short to be slowed down by other load in the same way
+as a training step."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Function to measure, and its costs per run."""
+    """Function to measure, with the FLOPs and tokens of one run."""
 
     name: str
     turn: Callable[[], float]
-    """Function that runs the contestant and returns the seconds per run."""
+    """Function that runs the contestant and returns the time per run in seconds."""
     flops: float
     """Number of FLOPs per run."""
     tokens: int
     """Number of tokens per run."""
     figures: Callable[[], dict[str, float]] = dict
-    """Function that makes other measurements after the rounds."""
+    """Function that returns further measurements by name, called after all rounds."""
     close: Callable[[], object] | None = None
-    """Function that frees the contestant's resources before other measurements of any contestant."""
+    """Function that frees the contestant's resources, called after all rounds and before any further measurements."""
 
 
 def measure_case(
     part: str, case: str, contestants: Sequence[Contestant], settings: Settings, seconds: float, least: int
 ) -> Iterator[Row]:
-    """Measure the contestants of a case and yield a row for each, and one for the matrix product.
+    """Measure the contestants of a case, and yield one row for each contestant and one for the matrix product.
 
     Args:
-        seconds: time for all rounds.
+        seconds: time for all rounds in seconds.
         least: minimum number of rounds.
     """
     product, product_flops = make_matrix_product(settings)
     turns = {each.name: each.turn for each in contestants}
     turns[MATRIX_PRODUCT] = partial(settings.take_turn, product)
     found = take_turns(turns, *((0.0, 2) if settings.quick else (seconds, least)))
-    del turns, product  # frees the matrices, which are not to be counted as memory
+    del turns, product  # free the matrices, which must not be counted as memory
     for each in contestants:
         if each.close:
             each.close()
@@ -59,7 +60,7 @@ def measure_case(
 
 
 def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float]:
-    """Return a function that multiplies square matrices in the precision of training, and its FLOPs."""
+    """Return a function that multiplies square matrices in the precision of training, and the FLOPs of one call."""
     side = 8192 if settings.on_cuda else 2048
     a, b = (torch.randn(side, side, device=settings.device, dtype=settings.dtype) for _ in range(2))
     out = torch.empty_like(a)
@@ -72,12 +73,12 @@ def make_matrix_product(settings: Settings) -> tuple[Callable[[], object], float
 
 
 def take_turns(turns: Mapping[str, Callable[[], float]], seconds: float, least: int) -> dict[str, tuple[float, ...]]:
-    """Run each function in `turns` once per round, after a first run that does not count.
+    """Call each function in `turns` once per round, after a warm-up call that is not counted.
 
-    The order is reversed after every round, so that other load on the machine affects all functions alike.
+    The order is reversed after every round, so that other load on the machine affects all functions equally.
 
     Args:
-        seconds: time for all rounds.
+        seconds: time for all rounds in seconds.
         least: minimum number of rounds.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Benchmark results, which are rows of measured figures and notes on what was left out."""
+"""Benchmark results: rows of measurements, and notes on measurements that were skipped."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -18,7 +18,7 @@ class Row:
     seconds: tuple[float, ...] = ()
     """Time per run in each round, in seconds."""
     figures: dict[str, float] = field(default_factory=dict)
-    """Other measurements by name; each name includes its unit."""
+    """Further measurements by name. Each name includes the unit."""
 
     @property
     def median(self) -> float:
@@ -27,21 +27,22 @@ class Row:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Lower and upper quartiles of the time in seconds; the minimum and maximum for fewer than three rounds."""
+        """Lower and upper quartiles of the time in seconds, or the minimum and maximum if there are fewer than three
+        rounds."""
         if len(self.seconds) < 3:
             return min(self.seconds), max(self.seconds)
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")
         return low, high
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row as plain values for JSON, with median and quartiles."""
+        """Return the row as a dictionary for JSON, including median and quartiles."""
         derived = {"median": self.median, "quartiles": self.quartiles} if self.seconds else {}
         return {**asdict(self), **derived}
 
 
 @dataclass(frozen=True)
 class Note:
-    """Note on something that was left out, and the reason."""
+    """Note on a measurement that was skipped or failed, with the reason."""
 
     part: str
     words: str
@@ -51,12 +52,12 @@ Found = Row | Note
 
 
 def to_line(found: Found) -> str:
-    """Return a row or note as a line of JSON, which `from_line` reads."""
+    """Return a row or note as a line of JSON, which `from_line` converts back."""
     return json.dumps({"kind": type(found).__name__, **asdict(found)})
 
 
 def from_line(line: str | bytes) -> Found:
-    """Return the row or note that `to_line` wrote."""
+    """Return the row or note in a line of JSON from `to_line`."""
     values = json.loads(line)
     if values.pop("kind") == "Note":
         return Note(**values)

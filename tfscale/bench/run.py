@@ -1,6 +1,7 @@
-"""Benchmark runner, which runs one part after another, each in a separate process.
+"""Benchmark runner, which runs the parts of a benchmark one after another, each in a separate process.
 
-`python -m tfscale.bench.run MODULE SETTINGS` measures the part in a module and prints its results as lines of JSON.
+`python -m tfscale.bench.run MODULE SETTINGS` runs the part that a module defines, and prints the results as lines of
+JSON.
 """
 
 import json
@@ -39,7 +40,7 @@ class Result:
     """True if a part failed."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as plain values for JSON."""
+        """Return the benchmark result as a dictionary for JSON."""
         notes = [asdict(note) for note in self.notes]
         return {"machine": self.machine, "rows": [row.to_json() for row in self.rows], "notes": notes}
 
@@ -50,11 +51,12 @@ def run(
     tell: Callable[[Found], None],
     told: Mapping[str, str] = children.NOTHING,
 ) -> Result:
-    """Measure parts and return the result, which after Ctrl-C or SIGTERM has what has been measured so far.
+    """Run the parts of a benchmark and return the result. After Ctrl-C or SIGTERM, the result contains the measurements
+    so far.
 
     Args:
         parts: module of each part, by name.
-        tell: callback for every row or note as soon as it is available.
+        tell: callback for each row or note as soon as it is available.
         told: additional environment variables for the processes of the parts.
     """
     machine, rows, notes, failed = _describe_machine(settings), [], [], False
@@ -68,9 +70,9 @@ def run(
         for part, module in parts.items():
             if code := _measure_apart(module, settings, take, told):
                 failed = True
-                take(Note(part, f"failed with exit code {code}; its output is above"))
+                take(Note(part, f"the part failed with exit code {code}; see its output above"))
     except KeyboardInterrupt:
-        take(Note(part, "stopped; what was measured before is kept"))
+        take(Note(part, "the part was stopped; earlier measurements were kept"))
     return Result(machine, rows, notes, failed)
 
 
@@ -97,7 +99,7 @@ def _processor() -> str:
 
 
 def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None], told: Mapping[str, str]) -> int:
-    """Measure one part and return the exit code of its process."""
+    """Run one part of the benchmark in a separate process and return the exit code of the process."""
     command = leashed(children.python("tfscale.bench.run", module, json.dumps(asdict(settings))))
     process = children.start(command, children.environment(told, defaults=allocator()), stdout=PIPE)
     assert process.stdin is not None
@@ -112,12 +114,12 @@ def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None
 
 
 def measure(module: str, settings: Settings) -> Iterator[Found]:
-    """Yield the results of the `measure` function of a part's module, or a note if a library is missing."""
+    """Yield the results of the `measure` function of a module, or a note if a library is missing."""
     settings.apply()
     try:
         part = import_module(module)
     except ImportError as error:
-        yield Note(module.rpartition(".")[2], f"left out: {error.name} is not installed")
+        yield Note(module.rpartition(".")[2], f"the part was skipped, because {error.name} is not installed")
         return
     yield from part.measure(settings)
 

@@ -1,4 +1,4 @@
-"""Benchmark settings, and their application to a process."""
+"""Settings of a benchmark, and the setup of a process according to these settings."""
 
 import contextlib
 import os
@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 
 TURN_SECONDS = 0.5
-"""Minimum time of a turn in seconds. A contestant's first run finds the caches filled by the other contestants."""
+"""Minimum time of a turn in seconds. A turn has several runs, because other contestants have replaced the contents of
+the caches before the first run."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,11 @@ class Settings:
 
     device: Literal["cpu", "cuda"]
     quick: bool
-    """True to use small sizes and few rounds, which shows that everything works, but gives meaningless figures."""
+    """True to use small sizes and few rounds, which tests the benchmark but does not give meaningful measurements."""
     threads: int
     """Number of CPU threads."""
     case: str = ""
-    """Text in the name of every case that is to be measured."""
+    """Text that the name of a case must contain to be measured, or an empty text to measure all cases."""
 
     @property
     def on_cuda(self) -> bool:
@@ -33,11 +34,11 @@ class Settings:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of matrix products in training: bf16 on CUDA, float32 on the CPU."""
+        """Precision of matrix products in training: bf16 on CUDA and float32 on a CPU."""
         return torch.bfloat16 if self.on_cuda else torch.float32
 
     def wants(self, case: str) -> bool:
-        """Return whether a case is to be measured."""
+        """Return whether a case should be measured."""
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
@@ -52,8 +53,8 @@ class Settings:
         return torch.autocast("cuda", torch.bfloat16) if self.on_cuda else contextlib.nullcontext()
 
     def time(self, run: Callable[[], object], at_least: float = 0.0) -> float:
-        """Run a function at least once and for at least `at_least` seconds, and return the seconds per run, including
-        the device's work."""
+        """Call a function repeatedly for at least `at_least` seconds, and return the seconds per call, including the
+        work of the device."""
         started, runs = perf_counter(), 0
         while runs == 0 or perf_counter() - started < at_least:
             run()
@@ -68,14 +69,15 @@ class Settings:
 
 
 def resolve_settings(device: Literal["auto", "cpu", "cuda"], quick: bool, threads: int, case: str = "") -> Settings:
-    """Return settings from options; `auto` selects CUDA if a device is available, and 0 threads means one per core.
+    """Return benchmark settings from command-line options. `auto` selects CUDA if a device is available, and 0 threads
+    means one thread per core.
 
     Raises:
-        ValueError: `cuda` is requested, but no device is available.
+        ValueError: `cuda` is requested, but no CUDA device is available.
     """
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
-        raise ValueError("--device cuda, but torch finds no CUDA device; use auto or cpu")
+        raise ValueError("--device=cuda: must be auto or cpu, because torch finds no CUDA device")
     if device == "auto":
         device = "cuda" if available else "cpu"
     return Settings(device, quick, threads or len(os.sched_getaffinity(0)), case)

@@ -1,4 +1,4 @@
-"""Sizes of the models that are benchmarked."""
+"""Model sizes and batch shapes for benchmarks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,8 +13,8 @@ Family = Literal["tokenformer", "transformer"]
 def tokenformer(
     n: int, n_layer: int = 12, d: int = 768, heads: int = 12, context: int = 1024, vocabulary: int = 50_304
 ) -> TokenFormerConfig:
-    """Return the config of a TokenFormer with the paper's proportions: n parameter tokens per projection and 4 n in the
-    feed-forward layer."""
+    """Return the config of a TokenFormer with the proportions of the paper: `n` parameter tokens per projection and 4 n
+    in the feed-forward layer."""
     small, large = ((TokenGroup(count, default_tau("l2_norm_gelu", count)),) for count in (n, 4 * n))
     return TokenFormerConfig(n_layer, d, heads, vocabulary, context, small, small, large)
 
@@ -22,13 +22,14 @@ def tokenformer(
 def transformer(
     n_layer: int = 12, d: int = 768, heads: int = 12, context: int = 1024, vocabulary: int = 50_304
 ) -> TransformerConfig:
-    """Return the config of a Transformer with GPT-2's proportions."""
+    """Return the config of a Transformer with the proportions of GPT-2."""
     return TransformerConfig(n_layer, d, heads, vocabulary, context, 4 * d)
 
 
 @dataclass(frozen=True)
 class Size:
-    """Configs of a TokenFormer and of a Transformer with as many parameters, and the shape of their batches."""
+    """Configs of a TokenFormer and of a Transformer with about the same number of parameters, and the shape of their
+    batches."""
 
     name: str
     tokenformer: TokenFormerConfig
@@ -38,7 +39,7 @@ class Size:
     time: int
     """Number of tokens per sequence."""
     threads: int | None = None
-    """Number of CPU threads with which this size is trained; None: the number in the settings."""
+    """Number of CPU threads for this size, or None to use the number in the settings."""
 
     @property
     def tokens(self) -> int:
@@ -48,14 +49,15 @@ class Size:
 
 TINY_1 = Size("tiny n=24", tokenformer(24, 4, 64, 4, 128, 2048), transformer(4, 51, 3, 128, 2048), 32, 128)
 TINY_4 = Size("tiny n=360", tokenformer(360, 4, 64, 4, 128, 2048), transformer(4, 164, 4, 128, 2048), 32, 128)
-"""Size of the last stage of a chain with d = 64 and 4 layers; `TINY_1` is the first stage."""
+"""Size of the last stage of a chain with d = 64 and 4 layers, whose first stage is `TINY_1`."""
 PROGRESSIVE_1 = Size(
     "progressive_tiny 25K", tokenformer(16, 2, 32, 2, 64, 257), transformer(2, 27, 1, 64, 257), 8, 64, 1
 )
 PROGRESSIVE_4 = Size(
     "progressive_tiny 254K", tokenformer(240, 2, 32, 2, 64, 257), transformer(2, 96, 2, 64, 257), 8, 64, 1
 )
-"""Size of the last stage of conf/schedule/progressive_tiny.yaml, with its one thread; `PROGRESSIVE_1` is the first."""
+"""Size of the last stage of conf/schedule/progressive_tiny.yaml, trained with one thread as in that schedule. The first
+stage is `PROGRESSIVE_1`."""
 PAPER = {
     "124M": (tokenformer(576), transformer(12, 768, 12)),
     "354M": (tokenformer(2140), transformer(24, 1024, 16)),

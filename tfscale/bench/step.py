@@ -1,8 +1,8 @@
-"""Benchmark of a training step of a whole model: tokens per second, share of the matrix-multiply peak, and memory.
+"""Benchmark of a training step of a whole model: tokens per second, share of the matrix-product peak, and memory.
 
-A step consists of loss, backward pass, clipping and update for one batch. On the CPU the models take turns; on CUDA
-they are measured one after the other, compiled and in bf16. The share of the peak counts the model's FLOPs as
-`tfscale.models.counts` does, with full attention and without recomputation.
+A step consists of the loss, the backward pass, gradient clipping and the update for one batch. On a CPU the models take
+turns; on CUDA they are measured one after the other, compiled and in bf16. The share of the peak is based on the model
+FLOPs of `tfscale.models.counts`, with full attention and without recomputation.
 """
 
 import gc
@@ -26,7 +26,8 @@ Start = Callable[[Entry, Size, Settings], Contestant]
 
 
 def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Return a contestant for a model that has taken its first step, which compiles it and allocates its moments."""
+    """Return a contestant for a model after a first training step, which compiles the model and allocates the optimizer
+    state."""
     model = entry.build(size, settings)
     model.step()
     return Contestant(
@@ -39,11 +40,11 @@ def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
 
 
 def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start = start) -> Iterator[Found]:
-    """Measure all sizes for the device, and yield the results.
+    """Measure all model sizes for the device, and yield the results.
 
     Args:
-        start: function that makes a contestant. The contestant is skipped if it raises ImportError or
-            torch.OutOfMemoryError.
+        start: function that returns a contestant. If it raises ImportError or torch.OutOfMemoryError, the contestant is
+            skipped.
     """
     for size in ON_CUDA if settings.on_cuda else ON_CPU:
         if settings.wants(size.name):
@@ -63,7 +64,7 @@ def _measure_group(settings: Settings, size: Size, entries: Sequence[Entry], sta
         except ImportError as error:
             yield Note(PART, f"{size.name}, {entry.name}: {error.name} is not installed")
         except torch.OutOfMemoryError:
-            yield Note(PART, f"{size.name}, {entry.name}: does not fit into the device's memory")
+            yield Note(PART, f"{size.name}, {entry.name}: the model does not fit into the device's memory")
     yield from measure_case(PART, size.name, ready, settings, seconds=20.0, least=5)
 
 
@@ -77,12 +78,14 @@ def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) 
 
 
 def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[str, float]:
-    """Return the peak memory of a step on the CPU, measured in a separate process, or no figures if it is unknown."""
+    """Return the peak memory of a training step on the CPU by name, measured in a separate process. The result is empty
+    if the peak memory cannot be measured."""
     return {"peak_bytes": run_apart(measure_step_peak, entry, size, settings)} if KNOWN else {}
 
 
 def measure_step_peak(entry: Entry, size: Size, settings: Settings) -> int:
-    """Return the peak memory, in bytes, of two steps in this process; the first creates the optimizer's moments."""
+    """Return the peak memory in bytes of two training steps in this process, of which the first allocates the optimizer
+    state."""
     settings.apply()
 
     def train() -> None:

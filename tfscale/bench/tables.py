@@ -1,4 +1,4 @@
-"""Output of benchmark results as tables in the terminal and in Markdown, and as files."""
+"""Tables of benchmark results for the terminal and for Markdown, and output of the results to files."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def make_sheets(rows: Sequence[Row]) -> list[Sheet]:
 
 def _sheet(part: str, rows: Sequence[Row]) -> Sheet:
     shown = list(dict.fromkeys(name for row in rows for name in row.figures))
-    headings = ("case", "what", "median", "quartiles", "rounds", *(_heading(name) for name in shown))
+    headings = ("case", "contestant", "median", "quartiles", "rounds", *(_heading(name) for name in shown))
     cells: list[tuple[str, ...]] = [
         (row.case, row.name, *_times(row), *(_figure(name, row.figures.get(name)) for name in shown)) for row in rows
     ]
@@ -61,10 +61,10 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") -> str:
-    """Return a result as a Markdown page.
+    """Return a benchmark result as a Markdown page.
 
     Args:
-        more: tables to show after those of the parts.
+        more: further tables, shown after the tables of the parts.
         remark: sentence to show above the tables.
     """
     about = result.machine
@@ -75,8 +75,8 @@ def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") ->
         f"{about['precision']}; torch {about['packages']['torch']}, Python {about['python']}; "
         f"load {about['load']:.1f} at the start; {about['time']}; commit {about['commit']}"
         f"{'; --quick' if about['quick'] else ''}.",
-        "Contestants take turns, with the allocator settings of a training process unless the name says otherwise. "
-        "Times are medians with quartiles; the peak is that of the matrix product in the same rounds.",
+        "Contestants take turns, with the allocator settings of a training process unless their name says otherwise. "
+        "Times are medians with quartiles. The peak is the speed of the matrix product in the same rounds.",
         *([remark] if remark else []),
     ]
     for sheet in (*make_sheets(result.rows), *more):
@@ -84,12 +84,12 @@ def to_markdown(result: Result, more: Sequence[Sheet] = (), remark: str = "") ->
         lines += ["", f"## {sheet.title}", ""]
         lines += [f"| {' | '.join(cells)} |" for cells in (sheet.headings, rule, *sheet.rows)]
     if result.notes:
-        lines += ["", "## Left out", "", *(f"- {note.part}: {note.words}" for note in result.notes)]
+        lines += ["", "## Notes", "", *(f"- {note.part}: {note.words}" for note in result.notes)]
     return "\n".join(lines) + "\n"
 
 
 def write_files(folder: Path, device: str, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write files named bench_<device><suffix> and return their paths.
+    """Write result files named bench_<device><suffix> and return their paths.
 
     Args:
         contents: content of each file, by suffix.

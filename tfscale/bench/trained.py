@@ -1,4 +1,4 @@
-"""Models for benchmarks of training, whose steps are those of a training process."""
+"""Models for training benchmarks, with the same training step as a training process."""
 
 import math
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from tfscale.training.optimizer import ModelOptimizer, clip_gradients
 
 OPTIMIZER = AdamW(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Function that returns the mean loss for inputs and targets."""
+"""Type of a function that returns the mean loss for inputs and targets."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Model with its optimizer and a batch."""
+    """Model with an optimizer and a fixed batch."""
 
     model: nn.Module
     loss: Loss
@@ -31,7 +31,7 @@ class TrainedModel:
     settings: Settings
 
     def step(self) -> float:
-        """Take a training step and return its loss."""
+        """Run a training step and return the loss of the batch."""
         with self.settings.autocast():
             loss = self.loss(*self.batch)
         loss.backward()
@@ -44,22 +44,22 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Entry:
-    """Kind of model that can be trained in any size."""
+    """Kind of model that can be built in any size."""
 
     name: str
     family: Family
     make: Callable[[ModelConfig, Size, Settings], TrainedModel]
 
     def config(self, size: Size) -> ModelConfig:
-        """Return the config of the model in this size."""
+        """Return the config of the model for a size."""
         return size.tokenformer if self.family == "tokenformer" else size.transformer
 
     def build(self, size: Size, settings: Settings) -> TrainedModel:
-        """Return a new model in this size."""
+        """Return a new model of a size."""
         return self.make(self.config(size), size, settings)
 
     def step_flops(self, size: Size) -> float:
-        """Return the model FLOPs of a step with sequences of the size's length."""
+        """Return the model FLOPs of a training step with the batch shape of a size."""
         config = self.config(size)
         counted = flops(config)
         attention = counted.attention * size.time // config.context
@@ -67,7 +67,7 @@ class Entry:
 
 
 def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Tensor]:
-    """Return random inputs and targets [sequences, time]."""
+    """Return random inputs [sequences, time] and targets [sequences, time]."""
     tokens = torch.randint(config.vocab_size, (size.sequences, size.time + 1), device=device)
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 

@@ -3,17 +3,18 @@
 A checkpoint is a folder:
 
     step-000000001200/
-        *.safetensors    model/<name>, <slot>/<name> of each slot of the optimizer, rng/<device>; whole tensors, or each
-                         rank's shares in separate files
-        state.json       the model's config and the counters
+        *.safetensors    model/<name>, <slot>/<name> of each slot of the optimizer, rng/<device>; whole tensors, or the
+                         shares of each rank in separate files
+        state.json       config of the model, and counters
         manifest.json    size and SHA-256 of every other file; written last
 
-The folder is written under another name, synced and then renamed, so a folder called `step-*` with a manifest is whole.
-None of its files can contain code.
+The folder is written under another name, synced and then renamed. Therefore a folder `step-*` with a manifest is
+complete. No file can contain code.
 
-The layout is that of torch.distributed.checkpoint's safetensors storage, whose reader reads it for any number of ranks.
-Its writer first copies all tensors in memory, which may not fit in addition to the model. Here, files are written one
-by one; a file's header says which part of a larger tensor it holds, as that reader expects.
+The layout is that of the safetensors storage of torch.distributed.checkpoint, whose reader supports any number of
+ranks. The writer of torch.distributed.checkpoint is not used, because it first copies all tensors in memory, which may
+not fit in addition to the model. Here, files are written one by one, and the header of each file states which parts of
+larger tensors the file contains.
 """
 
 from tfscale.checkpoint.contents import (

@@ -1,4 +1,4 @@
-"""The contents of a checkpoint other than its tensors, and the ranks that write it."""
+"""The content of a checkpoint other than the tensors, and the interface of the ranks that write a checkpoint."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,41 +11,42 @@ FORMAT = 1
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
 SAVED_OFFSETS_KEY, CUSTOM_METADATA_KEY = "saved_offsets", "DCP_SHARDING_INFO"
-"""Keys under which torch's reader finds the offsets of a file's tensors within the whole tensors."""
+"""Keys under which the reader of torch finds the offsets of the tensors in a file within the whole tensors."""
 
 
 class BrokenCheckpoint(Exception):
-    """Raised for a checkpoint that differs from what was written; the message names the file and the fault."""
+    """Error raised for a checkpoint that is damaged or incomplete. The message names the file and the fault."""
 
 
 class NoRoom(OSError):
-    """Raised when the disk has less free space than a checkpoint needs."""
+    """Error raised when the disk has less free space than a checkpoint needs."""
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Counters of a stage's progress and cost."""
+    """Counters of the progress and cost of a stage."""
 
     step: int = 0
     """Number of optimizer steps of this stage."""
     optimizer_step: int = 0
-    """Number of updates by the optimizer, for its bias correction; continued over a growth that carries its state."""
+    """Number of updates for the bias correction of the optimizer. It includes updates of the parent if growth keeps the
+    optimizer state."""
     before: Totals = NOTHING
     """Cost of the lineage when this stage began."""
     totals: Totals = NOTHING
-    """Cost of the lineage now."""
+    """Current cost of the lineage."""
     recent_losses: tuple[float, ...] = ()
     """Training losses of the last steps, for detecting spikes."""
 
 
 def folder_name(step: int) -> str:
-    """Return the folder name of the checkpoint at a step; names sort in the order of their steps."""
+    """Return the folder name of the checkpoint at a step. Names sort in the order of the steps."""
     return f"step-{step:012d}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Share of a tensor on one rank: `data` [its rows, ...], which starts at `offsets` in the whole tensor."""
+    """Share of a tensor on one rank: `data` [rows, ...], which starts at `offsets` in the whole tensor."""
 
     data: Tensor
     offsets: tuple[int, ...]
@@ -58,7 +59,7 @@ class Ranks(Protocol):
     size: int
 
     def any(self, *flags: bool) -> list[bool]:
-        """Return, for each flag, whether it is set on any rank."""
+        """Return True for each flag that is set on any rank, and False for the other flags."""
 
     def sum(self, *values: float) -> list[float]:
         """Return the sum of each value over the ranks."""

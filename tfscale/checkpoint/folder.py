@@ -1,4 +1,4 @@
-"""The checkpoints of a stage, which share one folder."""
+"""Functions for the folder that contains all checkpoints of a stage."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +9,8 @@ from tfscale.checkpoint.reading import verify
 
 
 def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
-    """Return the newest whole checkpoint in a folder. Rename a broken one to `broken-...` and report it."""
+    """Return the newest complete checkpoint in a folder, or None. Rename and report newer checkpoints that are
+    broken."""
     for found in sorted(folder.glob("step-*"), reverse=True):
         try:
             verify(found)
@@ -17,22 +18,22 @@ def latest(folder: Path, report: Callable[[str], None]) -> Path | None:
             aside = found.with_name(f"broken-{found.name}")
             shutil.rmtree(aside, ignore_errors=True)
             found.rename(aside)
-            report(f"set aside as {aside.name}: {fault}")
+            report(f"renamed to {aside.name}: {fault}")
             continue
         return found
     return None
 
 
 def sweep(folder: Path) -> None:
-    """Remove the remains of killed writes. The caller must hold the stage's lock, so that no other process is
-    writing."""
+    """Remove incomplete checkpoints of processes that were killed. The caller must hold the lock of the stage, so that
+    no other process writes a checkpoint."""
     for left in folder.glob(".step-*.writing"):
         shutil.rmtree(left)
 
 
 def prune(folder: Path, keep: int, every: int = 0) -> None:
     """Remove all checkpoints except the newest `keep` and those at multiples of `every` steps. The manifest is removed
-    first, so that a partially removed checkpoint never looks whole."""
+    first, so that a partially removed checkpoint never appears to be complete."""
     for old in sorted(folder.glob("step-*"))[:-keep]:
         if every and int(old.name.removeprefix("step-")) % every == 0:
             continue

@@ -20,7 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises:
-        BrokenCheckpoint: the file cannot be read, or holds no object.
+        BrokenCheckpoint: the file cannot be read, or does not contain an object.
     """
     try:
         return read_object(path)
@@ -29,7 +29,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of a checkpoint's manifest.
+    """Return the entries of the manifest of a checkpoint.
 
     Raises:
         BrokenCheckpoint: the manifest cannot be read, or an entry is invalid.
@@ -42,12 +42,12 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         except ValueError as error:
             raise BrokenCheckpoint(f"{path}: {error}") from error
         if not isinstance(entry, dict) or not entry.keys() >= {"bytes", "sha256"}:
-            raise BrokenCheckpoint(f"{path}: says neither size nor SHA-256 of {name}")
+            raise BrokenCheckpoint(f"{path}: the entry of {name} must have a size and a SHA-256")
     return manifest
 
 
 class Described:
-    """Collector of the manifest's entries; each file is synced and hashed in a thread as soon as it is written."""
+    """Collector of the entries of a manifest. Each file is synced and hashed in a thread as soon as it is written."""
 
     def __enter__(self) -> "Described":
         self._pool = ThreadPoolExecutor(min(HASHED_AT_ONCE, cores()))
@@ -58,14 +58,14 @@ class Described:
         self._pool.shutdown(cancel_futures=True)
 
     def add(self, file: Path) -> None:
-        """Start to sync and hash a file that has been written."""
+        """Start syncing and hashing a file that has been written."""
         self._entries[file.name] = self._pool.submit(_describe, file)
 
     def entries(self) -> Entries:
         """Return the entries of all files, once the last file is on the disk.
 
         Raises:
-            OSError: a file did not reach the disk.
+            OSError: a file could not be synced to the disk.
         """
         return {name: entry.result() for name, entry in sorted(self._entries.items())}
 
@@ -74,7 +74,7 @@ def describe(files: Iterable[Path]) -> Entries:
     """Sync files and return their entries for the manifest.
 
     Raises:
-        OSError: a file did not reach the disk.
+        OSError: a file could not be synced to the disk.
     """
     with Described() as described:
         for file in files:

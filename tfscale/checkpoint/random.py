@@ -1,4 +1,4 @@
-"""The states of torch's random generators."""
+"""Functions that read and restore the states of the random generators of torch."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 def rng_tensors() -> dict[str, Tensor]:
-    """Return the states of torch's random generators as tensors."""
+    """Return the states of the random generators of torch as tensors."""
     states = {"rng/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["rng/cuda"] = torch.cuda.get_rng_state()
@@ -17,7 +17,7 @@ def rng_tensors() -> dict[str, Tensor]:
 
 
 def set_rng(states: Mapping[str, Tensor]) -> None:
-    """Restore the states that `rng_tensors` returned.
+    """Restore the states of random generators that `rng_tensors` returned.
 
     Raises:
         BrokenCheckpoint: a tensor is missing or is not the state of a generator.

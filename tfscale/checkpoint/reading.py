@@ -1,6 +1,7 @@
-"""Reading of checkpoints by any number of ranks, with checks of their contents.
+"""Functions that read and verify checkpoints, on any number of ranks.
 
-The reader of tensors is imported inside functions, so that a stage that begins from scratch need not wait for it.
+The reader of tensors is imported inside functions, so that a stage that starts from scratch does not wait for this
+import.
 """
 
 import reprlib
@@ -24,7 +25,7 @@ from tfscale.untrusted import check_fields
 
 
 def verify(folder: Path) -> None:
-    """Compare every file with the manifest.
+    """Compare every file of a checkpoint with the manifest.
 
     Raises:
         BrokenCheckpoint: a file is missing, differs from the manifest in size or content, or is not in the manifest.
@@ -32,36 +33,41 @@ def verify(folder: Path) -> None:
     manifest = read_manifest(folder)
     for name in (STATE_FILE, *(file.name for file in folder.glob("*.safetensors"))):
         if name not in manifest:
-            raise BrokenCheckpoint(f"{folder / name}: not in its manifest")
+            raise BrokenCheckpoint(f"{folder / name}: the file is not in the manifest")
     for name, expected in manifest.items():
         file = folder / name
         if not file.is_file():
-            raise BrokenCheckpoint(f"{file}: missing")
+            raise BrokenCheckpoint(f"{file}: the file is missing")
         if file.stat().st_size != expected["bytes"]:
-            raise BrokenCheckpoint(f"{file}: {file.stat().st_size} bytes, {expected['bytes']} were written")
+            raise BrokenCheckpoint(f"{file}: the file has {file.stat().st_size} bytes instead of {expected['bytes']}")
     for name, found in zip(manifest, sha256_of_all([folder / name for name in manifest]), strict=True):
         if found != manifest[name]["sha256"]:
-            raise BrokenCheckpoint(f"{folder / name}: its content is not what was written (SHA-256 differs)")
+            raise BrokenCheckpoint(
+                f"{folder / name}: the content has changed since it was written (the SHA-256 differs)"
+            )
 
 
 def read_state(folder: Path) -> tuple[ModelConfig, Counters]:
-    """Return the model's config and the counters.
+    """Return the config of the model and the counters in a checkpoint.
 
     Raises:
-        BrokenCheckpoint: state.json is missing, damaged or in another format.
+        BrokenCheckpoint: state.json is missing, damaged or in a different format.
     """
     path = folder / STATE_FILE
     state = read_json(path)
     if state.get("format") != FORMAT:
-        raise BrokenCheckpoint(f"{path}: format {reprlib.repr(state.get('format'))}; this version reads {FORMAT}")
+        found = reprlib.repr(state.get("format"))
+        raise BrokenCheckpoint(f"{path}: the format is {found}, but this version of tfscale reads {FORMAT}")
     try:
         config, counters = from_dict(state["model"]), _counters(state["counters"])
         check_fields(config)
         check_fields(counters)
     except (ValueError, TypeError, KeyError) as error:
-        raise BrokenCheckpoint(f"{path}: damaged ({error})") from error
+        raise BrokenCheckpoint(f"{path}: the file is damaged ({error})") from error
     if min(counters.step, counters.optimizer_step) < 0:
-        raise BrokenCheckpoint(f"{path}: damaged (step {counters.step}, optimizer step {counters.optimizer_step})")
+        raise BrokenCheckpoint(
+            f"{path}: step={counters.step} and optimizer_step={counters.optimizer_step} must not be negative"
+        )
     return config, counters
 
 
@@ -71,7 +77,7 @@ def _counters(values: dict[str, Any]) -> Counters:
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
-    """Return the names and shapes of the tensors in a checkpoint; use `Stored` to read more than once.
+    """Return the names and shapes of the tensors in a checkpoint. Use `Stored` to read a checkpoint more than once.
 
     Raises:
         BrokenCheckpoint: a file is not a safetensors file.
@@ -82,10 +88,10 @@ def shapes(folder: Path) -> dict[str, torch.Size]:
 
 
 def read(folder: Path, into: Mapping[str, Tensor]) -> None:
-    """Fill the given tensors by name; use `Stored` to read more than once.
+    """Fill the given tensors from a checkpoint by name. Use `Stored` to read a checkpoint more than once.
 
     Raises:
-        BrokenCheckpoint: a tensor is missing or has another shape.
+        BrokenCheckpoint: a tensor is missing or has a different shape.
     """
     from tfscale.checkpoint.stored import Stored
 
@@ -96,12 +102,12 @@ def load_model(folder: Path) -> LanguageModel:
     """Return the model of a checkpoint, in float32 on the CPU.
 
     Raises:
-        BrokenCheckpoint: the checkpoint is not whole.
+        BrokenCheckpoint: the checkpoint is incomplete or damaged.
     """
     config, _ = read_state(folder)
     held = sum(shape.numel() for name, shape in shapes(folder).items() if name.startswith("model/"))
     if held != parameters(config):  # checked before memory is allocated for the model that state.json describes
-        raise BrokenCheckpoint(f"{folder}: holds {held:,} weights, its {STATE_FILE} says {parameters(config):,}")
+        raise BrokenCheckpoint(f"{folder}: has {held:,} weights, but {STATE_FILE} states {parameters(config):,}")
     model = build_model(config)
     read(folder, {f"model/{name}": parameter.data for name, parameter in model.named_parameters()})
     return model

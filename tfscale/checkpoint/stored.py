@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, read by torch.distributed.checkpoint, which takes a second to import."""
+"""Reader of the tensors of a checkpoint, based on torch.distributed.checkpoint, which takes a second to import."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,8 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 class _Reader(HuggingFaceStorageReader):
-    """Reader of torch that reads headers only once and checks that the parts of a tensor fill it, because the rest
-    would otherwise be uninitialized memory."""
+    """Reader that reads headers only once and checks that the stored parts fill each tensor, because the rest would
+    otherwise be uninitialized memory."""
 
     _metadata: Metadata | None = None
 
@@ -30,7 +30,7 @@ class _Reader(HuggingFaceStorageReader):
         for name, entry in metadata.state_dict_metadata.items():
             assert isinstance(entry, TensorStorageMetadata)
             if sum(chunk.sizes.numel() for chunk in entry.chunks) != entry.size.numel():
-                raise BrokenCheckpoint(f"the parts of {name} do not make a tensor of {tuple(entry.size)}")
+                raise BrokenCheckpoint(f"the parts of {name} do not fill a tensor of shape {tuple(entry.size)}")
         self._metadata = metadata
         return metadata
 
@@ -55,10 +55,10 @@ class Stored:
         return {name: entry.size for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
 
     def read(self, into: Mapping[str, Tensor]) -> None:
-        """Fill the given tensors by name; a sharded tensor receives this rank's share.
+        """Fill the given tensors by name. A sharded tensor receives the share of this rank.
 
         Raises:
-            BrokenCheckpoint: a tensor is missing or has another shape.
+            BrokenCheckpoint: a tensor is missing or has a different shape.
         """
         try:
             with _one_process():

@@ -1,4 +1,4 @@
-"""Writing of checkpoints under another name; they are synced, and renamed last."""
+"""Functions that write a checkpoint under a temporary name, sync the files, and rename the folder last."""
 
 import json
 import shutil
@@ -33,20 +33,20 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
 
 FILE_BYTES = 2**30
-"""Largest size of a file, unless one tensor is larger: tensors on a device are copied to host memory one file at a
-time."""
+"""Maximum size of a file in bytes, unless one tensor is larger. Tensors on a device are copied to host memory one file
+at a time."""
 
 
 def write(
     folder: Path, config: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor | Part], ranks: Ranks = ALONE
 ) -> int:
-    """Write a checkpoint; each rank writes its share.
+    """Write a checkpoint, to which each rank contributes its share.
 
     Returns:
         The size of all tensors in bytes.
 
     Raises:
-        OSError: the disk of a rank is full or unavailable; existing files are untouched.
+        OSError: the disk of a rank is full or unavailable. Existing files are not changed.
     """
     size = ranks.sum(sum((value.data if isinstance(value, Part) else value).nbytes for value in tensors.values()))[0]
     write_aside(folder, config, counters, lambda aside: _write_files(aside, tensors, ranks), ranks, int(size))
@@ -61,7 +61,7 @@ def write_aside(
     ranks: Ranks = ALONE,
     needed: int = 0,
 ) -> None:
-    """Write a checkpoint by calling every rank's `fill` in a temporary folder, completing the folder, and renaming it
+    """Write a checkpoint: call `fill` on every rank with a temporary folder, add the other files, and rename the folder
     last.
 
     Args:
@@ -69,7 +69,7 @@ def write_aside(
         needed: number of bytes that all ranks together will write.
 
     Raises:
-        OSError: the checkpoint could not be written; existing files are untouched, and nothing partial is left.
+        OSError: the checkpoint could not be written. Existing files are not changed, and no partial files are left.
     """
     aside = folder.parent / f".{folder.name}.writing"
     leads = ranks.rank == 0
@@ -108,7 +108,8 @@ def write_aside(
 def _not_written(folder: Path, fault: Exception | None) -> OSError:
     existing = next(parent for parent in folder.parents if parent.exists())
     free = shutil.disk_usage(existing).free / 1e6
-    return OSError(f"{folder}: could not be written, with {free:,.1f} MB free: {fault or 'another rank failed'}")
+    reason = fault or "another rank failed"
+    return OSError(f"{folder}: the checkpoint could not be written, with {free:,.1f} MB of free space: {reason}")
 
 
 def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> Entries:
@@ -129,7 +130,7 @@ def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
     one is written, and earlier ones are synced and hashed. During this time torch is limited to one thread.
 
     Returns:
-        The files' entries for the manifest.
+        The entries of the files for the manifest.
 
     Raises:
         OSError, SafetensorError: a tensor could not be written.
@@ -183,14 +184,14 @@ def check_room(folder: Path, needed: int) -> None:
     """Check that `needed` more bytes fit on the disk.
 
     Raises:
-        NoRoom: they do not fit; the message says how much is needed and how much is free.
+        NoRoom: the disk is too full. The message states the required and the free space.
     """
     existing = next(parent for parent in folder.parents if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise NoRoom(
-            f"{folder}: the checkpoint needs {needed / 1e6:,.1f} MB, and {existing} has {free / 1e6:,.1f} MB free. The "
-            "checkpoint before it is whole: free some space and run the same command again to continue."
+            f"{folder}: the checkpoint needs {needed / 1e6:,.1f} MB, but {existing} has only {free / 1e6:,.1f} MB of "
+            "free space. The previous checkpoint is intact. Free some space and run the command again to resume."
         )
 
 

@@ -22,7 +22,8 @@ def bench(
     case: str,
     out: Path | None,
 ) -> int:
-    """Measure training steps, show the results, write them to `out` if it is given, and return the exit code.
+    """Measure training steps, show the results, write them to the folder `out` unless it is None, and return the exit
+    code.
 
     Raises:
         UserFault: the device does not exist, or the folder `out` cannot be created.
@@ -59,4 +60,4 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserFault([f"--out {out}: cannot be made: {error.strerror}; name another folder"]) from error
+        raise UserFault([f"--out {out}: cannot be created ({error.strerror}); name another folder"]) from error

@@ -1,4 +1,4 @@
-"""Arguments that commands share: overrides, configuration folder, output format."""
+"""Arguments shared by commands: overrides, configuration folder, and output format."""
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Common:
-    """Common arguments that a command was given."""
+    """Values of the arguments shared by commands."""
 
     overrides: Sequence[str] = ()
     config_dir: Path | None = None
-    """Folder whose groups take precedence; None: only conf/ in the working folder and the shipped groups."""
+    """Folder whose configuration groups precede conf/ in the working folder and the shipped groups; None: no such
+    folder."""
     as_json: bool = False
     """True if the command prints one JSON document on standard output."""
 
@@ -32,7 +33,7 @@ class Common:
         """Return the experiment that the overrides describe.
 
         Raises:
-            UserFault: the overrides or the files have faults; the error holds all of them.
+            UserFault: the overrides or the files have faults; the error contains all of them.
         """
         from tfscale.config.compose import compose
 
@@ -42,10 +43,10 @@ class Common:
         """Return the plan of the experiment that the overrides describe.
 
         Args:
-            ready: yields faults that prevent the command from running here, to be reported with all others.
+            ready: function that yields faults that prevent the command from running on this machine.
 
         Raises:
-            UserFault: the experiment has faults; the error holds all of them.
+            UserFault: the experiment has faults; the error contains all of them.
         """
         from tfscale.config.compose import draft
         from tfscale.config.origins import with_places
@@ -76,17 +77,20 @@ def _leave_stdout(context: typer.Context, alone: bool) -> bool:
 OVERRIDES = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[OVERRIDES]...", help="settings such as schedule=progressive_1b4", autocompletion=completion.overrides
+        metavar="[OVERRIDES]...",
+        help="Settings to override, such as schedule=progressive_1b4",
+        autocompletion=completion.overrides,
     ),
 ]
 AS_JSON = Annotated[
     bool,
-    typer.Option("--json", callback=_leave_stdout, help="print one JSON document on stdout; progress goes to stderr"),
+    typer.Option("--json", callback=_leave_stdout, help="Print one JSON document on stdout, and progress on stderr"),
 ]
 CONFIG_DIR = Annotated[
     Path | None,
     typer.Option(
-        help="a folder whose groups come before conf/ here and those shipped; none: only those shipped", metavar="DIR"
+        help="Read configuration groups from this folder before conf/ and the shipped ones; none: only shipped ones",
+        metavar="DIR",
     ),
 ]
 PARAMETERS = {
@@ -98,20 +102,20 @@ PARAMETERS = {
 Baseline = Annotated[
     str,
     typer.Option(
-        help="arms beside the chain: names of the baseline group, separated by commas",
+        help="Compare with these baselines: names of the baseline group, separated by commas",
         autocompletion=completion.baselines,
     ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="folder to write to; the runs folder is only read then [default: comparisons/ in the runs folder]",
+        help="Write to this folder, and only read the runs folder [default: comparisons/ in the runs folder]",
         metavar="DIR",
     ),
 ]
 
-STAGE = "a finished stage: its folder, its name or the start of its key"
-STAGES = f"{STAGE}; several, separated by commas; or chain: every finished stage of schedule="
+STAGE = "Finished stage, given by its folder, its name or the beginning of its key"
+STAGES = f"{STAGE}; several stages, separated by commas; or chain for all finished stages of schedule="
 Stage = Annotated[str, typer.Argument(help=STAGE, autocompletion=completion.stages)]
 Stages = Annotated[str, typer.Argument(help=STAGES, autocompletion=completion.stages)]
 
@@ -119,11 +123,11 @@ Stages = Annotated[str, typer.Argument(help=STAGES, autocompletion=completion.st
 def command(
     group: typer.Typer, name: str | None = None, takes: Sequence[str] = tuple(PARAMETERS)
 ) -> Callable[[Callable[..., int]], Callable[..., None]]:
-    """Return a decorator that registers a function as a command of a group. The function is called with a `Common` and
-    its own options, and returns the exit code.
+    """Return a decorator that registers a function as a command of a Typer group. The function is called with a
+    `Common` and its own options, and returns the exit code.
 
     Args:
-        name: name of the command; None: that of the function.
+        name: name of the command; None: the name of the function.
         takes: names of the common parameters that the command has.
     """
 

@@ -31,7 +31,7 @@ def compare(common: Common, baseline: str, run_missing: bool = False, out: Path 
     """Write the comparison of a chain with its baselines, show it, and return the exit code.
 
     Args:
-        out: folder to write to; the runs folder is then only read. None: a folder in the runs folder.
+        out: folder to write to, with the runs folder only read; None: a folder in the runs folder.
     """
     plan = plan_with(common, baseline)
     if run_missing:
@@ -73,11 +73,11 @@ def plan_with(common: Common, baseline: str) -> Plan:
     """Return the plan of a chain and its baselines.
 
     Raises:
-        UserFault: the experiment has faults; the error holds all of them.
+        UserFault: the experiment has faults; the error contains all of them.
     """
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
-        raise UserFault([f"baseline=...: must be given as --baseline here; allowed: {allowed}"])
+        raise UserFault([f"baseline=...: must be given as the option --baseline; try one of {allowed}"])
     return replace(common, overrides=[*common.overrides, f"baseline=[{baseline}]"]).plan()
 
 
@@ -90,9 +90,9 @@ def compare_plan(plan: Plan) -> Comparison:
     missing = [stage for stage in plan.stages if not is_done(stage)]
     if missing:
         names = ", ".join(stage.path.name for stage in missing)
-        say(f"not finished: {names}\n`tfscale compare --run-missing` trains them")
+        say(f"unfinished stages: {names}\nTrain them with `tfscale compare --run-missing`.")
     if not any(is_done(stage) for stage in plan.arms[0].stages):
-        raise UserFault([f"no stage of the chain is finished in {plan.runs}; nothing can be compared yet"])
+        raise UserFault([f"no stage of the chain is finished in {plan.runs}; train the chain with `tfscale run`"])
     experiment = plan.experiment
     title = f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
     reference = {"arms": experiment.reference.arms}
@@ -107,11 +107,11 @@ def compare_plan(plan: Plan) -> Comparison:
 
 
 def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
-    """Write to the folder of a plan's comparison, record the plan in its runs folder and update tracking; with `out`,
-    only write to `out`. Return the files.
+    """Write the files of a comparison and return their paths. If `out` is None, also record the plan in the runs
+    folder and send its new values to the tracker.
 
     Raises:
-        UserFault: there are no measurements yet, or the folder cannot be written to.
+        UserFault: no measurements exist yet, or the folder is not writable.
     """
     folder = out or comparison_folder(plan)
     try:
@@ -121,7 +121,7 @@ def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]
                 record(plan.known)
     except OSError as error:
         fault = f"{error.filename or folder} cannot be written to: {error.strerror}"
-        mend = "--out DIR writes to another folder and only reads the runs folder"
+        mend = "write to another folder with --out DIR"
         raise UserFault([f"--out {out}: {fault}" if out else f"{fault}; {mend}"]) from error
     if out is None:
         catch_up(plan.known, tracker_of(plan.experiment))
@@ -141,9 +141,9 @@ def comparison_rows(compared: Table, title: str) -> FittedTable:
         title,
         ["size", "arm"],
         ["params", "ppl", "cumulative", "marginal", "family", "speed-up"],
-        caption="costs in FLOPs; speed-up of the chain at the arm's final perplexity, + is cheaper",
+        caption="costs in FLOPs; speed-up of the chain at the arm's final perplexity (+: the chain is cheaper)",
         spare=["family", "marginal", "params", "cumulative", "speed-up"],
-        elsewhere="table.csv and --json have all of them",
+        elsewhere="all columns are in table.csv and --json",
     )
     for size in compared.sizes:
         for row in compared.of_size(size):

@@ -1,7 +1,8 @@
-"""Shell completion of overrides, baselines and stages, which composes no configuration, for speed.
+"""Shell completion of overrides, baselines and stages. For speed, no configuration is composed.
 
-bash splits `growth=ex` into three words and completes the last one, so it gets values alone; other shells get the whole
-word. If a single key fits, its values are offered too: with two offers, a shell adds no space after their common part.
+bash splits `growth=ex` into three words and completes the last one, so it receives only values; other shells receive
+whole words. If a single key matches, its values are offered as well, because a shell adds no space after the common
+part of several candidates.
 """
 
 import os
@@ -15,7 +16,7 @@ from tfscale.faults import UserFault
 
 
 def skip_equals_sign(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Make bash complete the text after `=` when it asks to complete the word `=` itself."""
+    """Make bash complete the text after `=` when it passes `=` itself as the word to complete."""
     words, place = environment.get("COMP_WORDS", "").split("\n"), environment.get("COMP_CWORD", "")
     if place.isdigit() and int(place) < len(words) and words[int(place)] == "=":
         environment["COMP_WORDS"] = "\n".join(words[: int(place) + 1])
@@ -38,7 +39,7 @@ def overrides(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _keys(begun: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the groups and keys that begin with a text, up to their next dot, and the values of a single match."""
+    """Return the groups and keys that begin with `begun`, up to their next dot, and the values of a single match."""
     from tfscale.config.keys import known_keys
 
     known = [key for key in known_keys({}) if key.startswith(begun)]
@@ -66,19 +67,19 @@ def _values(key: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def baselines(incomplete: str) -> list[str]:
-    """Return completions of the option --baseline."""
+    """Return the completions of a value of --baseline."""
     from tfscale.config.folders import config_folders, group_options
 
     return _after_commas(incomplete, group_options(config_folders())["baseline"])
 
 
 def stages(incomplete: str) -> list[str]:
-    """Return the names of stages in the runs folder."""
+    """Return the completions of stage names in the runs folder."""
     return _after_commas(incomplete, [*(path.name for path in sorted(Path("runs/stages").glob("*-*/"))), "chain"])
 
 
 def kinds(incomplete: str) -> list[str]:
-    """Return the groups that `tfscale list` lists."""
+    """Return the names of the configuration groups."""
     from tfscale.config.folders import group_options
 
     return list(group_options())

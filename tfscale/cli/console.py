@@ -1,4 +1,4 @@
-"""Console output as text and tables for people and as JSON for programs."""
+"""Console output as text, tables and JSON."""
 
 import dataclasses
 import json
@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 
 LOG_WIDTH = 1000
-"""Width without a terminal, large enough that nothing is wrapped or left out in a log file."""
+"""Output width in characters without a terminal, so large that log files have no wrapped lines or omitted columns."""
 PROSE_WIDTH = 120
-"""Largest width of running text."""
+"""Maximum width of running text in characters."""
 
 console = Console(highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -20,7 +20,7 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
 
 
 def leave_stdout(alone: bool) -> None:
-    """Send output for people to standard error from now on, or to standard output again."""
+    """Send text and tables to standard error if `alone` is true, or to standard output otherwise."""
     console.stderr = alone
     if "COLUMNS" not in os.environ:
         # None: the current width of the terminal.
@@ -28,12 +28,12 @@ def leave_stdout(alone: bool) -> None:
 
 
 def prose_width() -> int:
-    """Return the width to wrap running text at."""
+    """Return the width at which running text is wrapped."""
     return min(console.width, PROSE_WIDTH)
 
 
 def say(text: str) -> None:
-    """Print a line unchanged; only the terminal wraps it."""
+    """Print text without markup and without wrapping."""
     console.print(text, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Dashboard of a running plan: lineages, active stages, loss, cost compared with the plan, time left."""
+"""Dashboard of a running plan, with lineages, active stages, loss, compute used, and time left."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,23 +22,23 @@ _STYLES = {"done": "green", "running": "cyan", "preempted": "yellow", "interrupt
            "waiting": "dim"}  # fmt: skip
 _BARS = "▁▂▃▄▅▆▇█"
 _NARROW = 60
-"""Width below which everything is shown in one column."""
+"""Width in characters below which the dashboard has a single column."""
 
 
 def signs(console: Console) -> Mapping[str, str]:
-    """Return one character per state, from those in the console's encoding."""
+    """Return the sign of each stage state, as a character in the console's encoding."""
     return _SIGNS if console.encoding.startswith("utf") else _PLAIN_SIGNS
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """Dashboard that is drawn for any width and height."""
+    """Dashboard that adapts to any console width and height."""
 
     plan: Plan
     looks: Mapping[str, Progress]
     overall: Overview
     notes: Mapping[str, str]
-    """Facts about stages that their folders do not contain, such as the job that a stage waits for."""
+    """Notes on stages by key, with facts that the stages' folders do not contain, such as the job of a queued stage."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from self._lineages(console, options.max_width)
@@ -70,7 +70,7 @@ class Dashboard:
         yield rows
 
     def _lineage(self, stages: Sequence[Stage], console: Console) -> Text:
-        """Return the sizes with their states; an arrow means that a stage started from the previous one."""
+        """Return the sizes of a lineage with their states, and arrows between a stage and its child."""
         arrow, space = (" → ", "\N{NO-BREAK SPACE}") if console.encoding.startswith("utf") else (" > ", " ")
         row, before = Text(), ""
         for stage in stages:
@@ -108,9 +108,9 @@ class Dashboard:
                 yield Text(f"{signs(console)[state]} {name_of(self.plan, look.stage)}  {what}", _STYLES[state])
 
     def _curve(self, console: Console, width: int) -> Iterator[RenderableType]:
-        """Draw the training losses of a lineage over its model FLOPs as a row of bars between the first and last loss.
+        """Draw the training losses of a lineage over model FLOPs as a row of bars between the first and the last loss.
 
-        The highest tenth of the bars, mostly those of the first steps, is cut off at the top.
+        The highest tenth of the bars, mostly those of the first steps, is clipped.
         """
         losses = [sample for look in self._focus() for sample in look.losses if isfinite(sample.loss)]
         if not losses:
@@ -150,13 +150,13 @@ class Dashboard:
 
 
 def name_of(plan: Plan, stage: Stage) -> str:
-    """Return arm and size of a stage, such as `progressive 354M`, and its seed if the arm has several."""
+    """Return the arm and size of a stage, such as `progressive 354M`, and the seed if the arm has several."""
     arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.stages))
     return f"{arm.name} {stage.size}" + (f" seed {stage.spec.seed}" if len(arm.seeds) > 1 else "")
 
 
 def speed_words(look: Progress) -> Iterator[str]:
-    """Yield those of speed, utilization, memory and time left of a stage that are known."""
+    """Yield the known values among the speed, utilization, memory and remaining time of a stage."""
     speed = look.tokens_per_second
     if speed:
         yield f"{count(speed)} tokens/s"
@@ -170,7 +170,7 @@ def speed_words(look: Progress) -> Iterator[str]:
 
 
 def overview_words(overall: Overview, arms: int) -> Iterator[str]:
-    """Yield the cumulative compute compared with the plan, and the time left for the chain and for all arms."""
+    """Yield the compute used so far out of the plan's total, and the time left for the chain and for all arms."""
     yield f"{scientific(overall.worked)} of {scientific(overall.work)} FLOPs ({overall.share:.0%})"
     if overall.chain_left:
         yield f"chain {duration(overall.chain_left)} left"

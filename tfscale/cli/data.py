@@ -23,7 +23,7 @@ from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, listing_of, p
 from tfscale.text import count
 
 LINE_SECONDS = 10.0
-"""Seconds between two lines of progress without a terminal."""
+"""Number of seconds between two lines of progress without a terminal."""
 
 
 def prepare(common: Common) -> int:
@@ -53,12 +53,12 @@ def prepare(common: Common) -> int:
         answer(_corpus(data.folder, data.manifest) | {"files": listing_document(listing)})
         return 0
     say(_summary(data))
-    say(f"use it in any configuration: data=shards data.path={data.folder}")
+    say(f"use the corpus in any configuration with data=shards data.path={data.folder}")
     return 0
 
 
 def show(common: Common) -> int:
-    """List the corpora in the runs folder and return the exit code."""
+    """Print the corpora in the runs folder and return the exit code."""
     root = data_dir(common.compose())
     if common.as_json:
         answer(
@@ -79,7 +79,7 @@ def show(common: Common) -> int:
     console.print(rows)
     for left in unfinished(root):
         there = f"{left.path} ({left.size / 1e9:,.2f} GB)"
-        say(f"unfinished: {there}; the command that began it goes on, or it can be removed")
+        say(f"unfinished: {there}; repeat the command that prepares it to resume, or remove the folder")
     return 0
 
 
@@ -109,13 +109,13 @@ def _summary(data: PreparedData) -> str:
     manifest = data.manifest
     return (
         f"prepared {manifest.fingerprint}: {manifest.train.tokens:,} training tokens of {manifest.train.documents:,} "
-        f"documents, {manifest.heldout.tokens:,} validation tokens of {manifest.heldout.documents:,}; left out: "
-        f"{manifest.duplicates:,} duplicates, {manifest.empty:,} empty"
+        f"documents, {manifest.heldout.tokens:,} validation tokens of {manifest.heldout.documents:,}; skipped "
+        f"{manifest.duplicates:,} duplicates and {manifest.empty:,} empty documents"
     )
 
 
 class PreparationView:
-    """Display of the progress of a preparation, as a bar on a terminal and as occasional lines elsewhere."""
+    """Display of the progress of a corpus preparation, as a bar on a terminal and as occasional lines elsewhere."""
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))
@@ -149,7 +149,7 @@ class PreparationView:
 
 
 def progress_words(report: Report, seconds: float) -> str:
-    """Return amounts, speed and remaining time of a phase that began this many seconds ago."""
+    """Return the amounts, speed and remaining time of a phase that has taken `seconds` so far."""
     words = []
     if report.total:
         unit, name = (1e9, "GB") if report.total >= 1e9 else (1e6, "MB")

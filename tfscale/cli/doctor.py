@@ -34,17 +34,18 @@ _PEOPLES_EXTRAS = ("corpus", "gpu", "data", "slurm", "hf", "eval")
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check."""
+    """Result of one check of `tfscale doctor`."""
 
     name: str
     state: Literal["good", "note", "broken"]
-    """State that was found. `note`: something optional is not possible here. `broken`: training is not possible."""
+    """Severity of the finding. `good`: no problem. `note`: an optional feature is missing. `broken`: training is
+    impossible."""
     what: str
     mend: str = ""
 
 
 def doctor(common: Common) -> int:
-    """Print the results of all checks and return the exit code, 1 if something is broken."""
+    """Print the results of all checks and return the exit code, which is 1 if a finding is `broken`."""
     experiment = common.compose()
     findings = [
         *_software(),
@@ -75,22 +76,22 @@ def _software() -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Finding("torch", "broken", f"cannot be loaded: {error}", "pip install --force-reinstall torch")
+        yield Finding("torch", "broken", f"torch cannot be imported: {error}", "pip install --force-reinstall torch")
         return
     built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for the CPU"
-    seen = f"{torch.cuda.device_count()} devices seen"
+    seen = f"{torch.cuda.device_count()} devices found"
     if torch.version.cuda and not torch.cuda.is_available():
-        mend = "no CUDA device is seen: check nvidia-smi, the driver's version and CUDA_VISIBLE_DEVICES"
+        mend = "check nvidia-smi, the driver version and CUDA_VISIBLE_DEVICES, because no CUDA device is found"
         yield Finding("torch", "note", f"{torch.__version__}, {built}", mend)
     else:
         yield Finding("torch", "good", f"{torch.__version__}, {built}" + (f", {seen}" if torch.version.cuda else ""))
     if torch.cuda.is_available() and not (shutil.which("cc") or shutil.which("gcc")):
-        mend = "install a C compiler, or switch compiling off: launcher.compile=off"
+        mend = "install a C compiler, or switch off compilation: launcher.compile=off"
         yield Finding("compiler", "broken", "torch.compile needs a C compiler on CUDA, and none is installed", mend)
 
 
 def _extras() -> Iterator[Finding]:
-    """Check the packages that `pip install tfscale[...]` installs."""
+    """Yield a finding for each extra of the package, such as tfscale[gpu]."""
     wanted: dict[str, list[str]] = defaultdict(list)
     try:
         requirements = metadata.requires("tfscale") or []
@@ -128,7 +129,7 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
     peak = f", matrix peak {machine.peak / 1e12:,.3g} TFLOP/s ({machine.precision})" if machine.peak else ""
     yield Finding("device", "good", f"{machine.devices} x {machine.name}{memory}{peak}")
     if machine.device == "cuda" and machine.measured and machine.datasheet_peak is None:
-        mend = f"a file in conf/device with names: [{machine.name}] and its peaks makes MFU and cost known"
+        mend = f"add a file with names: [{machine.name}] and its peaks to conf/device to predict MFU and cost"
         yield Finding("datasheet", "note", f"conf/device has no entry for {machine.name}", mend)
     cores, used = os.cpu_count() or 1, threads(experiment)
     busy = os.getloadavg()[0]
@@ -138,7 +139,7 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
         mend = f"launcher.threads={max(1, cores // experiment.launcher.parallel)}"
         yield Finding("threads", "note", f"{what}: more threads than cores", mend)
     else:
-        mend = "other processes are busy on this machine and slow training down" if busy > cores + asked else ""
+        mend = "end other busy processes, which slow down training" if busy > cores + asked else ""
         yield Finding("threads", "note" if mend else "good", what, mend)
 
 
@@ -160,10 +161,10 @@ def _tracking(experiment: Experiment) -> Finding:
     except UserFault as fault:
         return Finding("tracking", "broken", str(fault), "tfscale doctor tracking.uri=...")
     if tracker is None:
-        return Finding("tracking", "good", "switched off; the stages' folders hold everything")
+        return Finding("tracking", "good", "switched off; the stages' folders contain all measurements")
     reason = tracker.unreachable()
     if reason is not None:
-        mend = "training continues without it and it is brought up to date later; or tracking=none"
+        mend = "start the tracker, which then receives missing measurements, or switch it off: tracking=none"
         return Finding("tracking", "note", f"{tracker}: {reason}", mend)
     return Finding("tracking", "good", f"{tracker}{'' if tracker.exists() else ', created by the first run'}")
 
@@ -177,12 +178,14 @@ def _corpus(experiment: Experiment) -> Finding:
     if corpus.missing:
         return Finding("corpus", "note", f"{name}: {'; '.join(corpus.missing)}")
     if not corpus.prepared:
-        return Finding("corpus", "note", f"{name}: not prepared yet", "the first run does it, or: tfscale data prepare")
+        return Finding(
+            "corpus", "note", f"{name}: not prepared yet", "run tfscale data prepare, or let the first run prepare it"
+        )
     return Finding("corpus", "good", f"{name}: prepared, {corpus.fingerprint}")
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Check which schedules fit in this machine's memory."""
+    """Yield a finding for each schedule, which states whether all stages fit into the memory of this machine."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:
@@ -191,10 +194,10 @@ def _schedules(common: Common) -> Iterator[Finding]:
         except UserFault:
             continue  # the overrides belong to another schedule
         if lacking:
-            mend = f"a device with more memory, or several: tfscale plan schedule={name} device=h100_sxm"
-            yield Finding(name, "note", f"does not fit: {', '.join(lacking)}", mend)
+            mend = f"use a larger device, or several: tfscale plan schedule={name} device=h100_sxm"
+            yield Finding(name, "note", f"does not fit into memory: {', '.join(lacking)}", mend)
         else:
-            yield Finding(name, "good", "every stage fits into the memory")
+            yield Finding(name, "good", "all stages fit into memory")
 
 
 def _too_large(experiment: Experiment, machine: Machine) -> Iterator[str]:

@@ -12,9 +12,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def in_words(command: Callable[[], object]) -> int:
-    """Run a command, print its errors and return its exit code.
+    """Run a command, print errors, and return the exit code.
 
-    An error that may be a bug is raised unchanged, so that its traceback is shown.
+    Errors that may be bugs are raised unchanged, so that their tracebacks are shown.
     """
     try:
         _check_working_folder()
@@ -38,4 +38,6 @@ def _check_working_folder() -> None:
     try:
         Path.cwd()
     except FileNotFoundError as error:
-        raise UserFault(["the working folder has been removed; change to another one (cd) and run it again"]) from error
+        raise UserFault(
+            ["the working folder has been removed; change to another folder and run the command again"]
+        ) from error

@@ -22,7 +22,7 @@ from tfscale.plan.experiments import recorded
 from tfscale.stage.evaluations import EVALUATIONS_FILE, add_evaluation
 
 PAPER = "paper"
-"""Name for the six zero-shot tasks of the TokenFormer paper."""
+"""Value of --tasks that selects the six zero-shot tasks of the TokenFormer paper."""
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     task_path: Path | None,
     limit: int | None,
 ) -> int:
-    """Evaluate each stage, print the results, write them next to the stage's costs, and return the exit code.
+    """Evaluate stages, print the results, record them with the stages' costs, and return the exit code.
 
     Args:
         names: stages, separated by commas, or `chain`.
@@ -46,7 +46,7 @@ def evaluate(
     for stage in stages:
         context = stage.spec.model.context
         if stride is not None and stride > context:
-            raise UserFault([f"--stride {stride}: at most the context of {stage.folder.name}, {context}"])
+            raise UserFault([f"--stride {stride}: must be at most {context}, the context of {stage.folder.name}"])
     encoded = _encoded(stages, texts, experiment.data.max_unknown)
     for note in dict.fromkeys(note for each in encoded for text in each for note in text.notes):
         say(f"warning: {note}")
@@ -66,7 +66,7 @@ def evaluate(
 
 
 def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
-    """Update tracking for the experiments that contain the stages."""
+    """Update the tracker with the experiments that contain the stages."""
     tracker, folders = tracker_of(experiment), {stage.folder.resolve() for stage in stages}
     if tracker is None:
         return
@@ -79,7 +79,7 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
     """Encode the texts for each stage before any model is evaluated. Stages with the same tokenizer share the result.
 
     Raises:
-        UserFault: texts have faults; the error holds all of them.
+        UserFault: texts have faults; the error contains all of them.
     """
     if not texts:
         return [[] for _ in stages]
@@ -119,7 +119,7 @@ def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], 
 
 
 def _kept(stage: Finished, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Write entries next to the stage's costs, and return them with the stage's name."""
+    """Record evaluations with the stage's costs, and return the evaluations with the stage's name."""
     for entry in made:
         add_evaluation(stage.folder, stage.result.totals, entry)
     return [{"stage": stage.folder.name, **entry} for entry in made]
@@ -141,7 +141,9 @@ def _tasks(
     try:
         from tfscale.interop import harness
     except ImportError as error:
-        raise UserFault([f"--tasks needs lm-evaluation-harness: pip install 'tfscale[eval]' ({error})"]) from error
+        raise UserFault(
+            [f"--tasks: requires lm-evaluation-harness ({error}); try pip install 'tfscale[eval]'"]
+        ) from error
     names = harness.PAPER if tasks == PAPER else tuple(tasks.split(","))
     made = []
     rows = table(stage.folder.name, ["task", "metric"], ["value", "± stderr", "samples"], caption="zero-shot")

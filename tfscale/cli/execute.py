@@ -1,4 +1,4 @@
-"""Steps that commands share: check a plan, prepare its corpus, train its stages, update its tracker."""
+"""Steps shared by commands: checking a plan, preparing a corpus, training stages, and updating a tracker."""
 
 import signal
 import sys
@@ -25,7 +25,7 @@ from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
 
 MIRROR_SECONDS = 60.0
-"""Largest number of seconds that the end of a run waits for a slow tracker."""
+"""Maximum number of seconds that a run waits for a slow tracker at its end."""
 
 
 def run_plan(plan: Plan) -> tuple[int, Plan]:
@@ -44,7 +44,7 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
         say(f"{plan.experiment.schedule.name}: all {len(plan.stages)} stages are done; nothing to train.")
         return 0, plan
     if len(left) < len(plan.stages):
-        say(f"{len(plan.stages) - len(left)} of {len(plan.stages)} stages are done already.")
+        say(f"{len(plan.stages) - len(left)} of {len(plan.stages)} stages are already done.")
     if unreached := unreached_stages(plan):
         say(f"note: {unreached_line(unreached)}")
     prepare(plan)
@@ -96,7 +96,7 @@ def prepare(plan: Plan) -> None:
 
 
 def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None) -> int:
-    """Train stages of a plan to their end, show progress, and return the exit code."""
+    """Train the given stages of a plan, show progress, and return the exit code."""
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
         orchestrator = Orchestrator(stages, plan.experiment.launcher, view)
@@ -144,7 +144,7 @@ def mirror(experiment: Recorded, tracker: Tracker) -> None:
 
 def _warn(fault: str) -> None:
     print(
-        f"warning: tracking is behind: {fault}\n"
-        "Once this is fixed, run the same command again to send what is missing.",
+        f"warning: tracking is not up to date: {fault}\n"
+        "Fix this and run the same command again to send the missing measurements.",
         file=sys.stderr,
     )

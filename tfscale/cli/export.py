@@ -16,12 +16,12 @@ def export(
     to: Literal["hf"],
     out: Path,
 ) -> int:
-    """Write a finished stage, or the last stage of the chain, in another format; return the exit code."""
+    """Write a finished stage, or the last stage of the chain, in another format, and return the exit code."""
     from tfscale.cli.stages import CHAIN, stages_of
     from tfscale.interop.export import export as write
     from tfscale.interop.finished import open_finished
 
-    assert to == "hf", "the only form that the command line lets through"
+    assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:
             stage = stages_of(common, name)[-1]

@@ -1,4 +1,4 @@
-"""Tables of the files that a corpus is read from, and of files that are left out."""
+"""Tables of the files that a corpus is read from, and of skipped files."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ SHOWN_REASONS = 20
 
 
 def read_table(listing: Listing, documents: int) -> FittedTable:
-    """Return a table with the number of files that are read, by kind."""
+    """Return a table with the number of files that are read, by file type."""
     kinds: dict[str, list[TextFile]] = defaultdict(list)
     for file in listing.files:
         kinds[_kind(file)].append(file)
     total = f"{documents:,}"
-    rows = table("read", ["files of"], ["files", "bytes", "documents"], spare=[])
+    rows = table("files read", ["type"], ["files", "bytes", "documents"], spare=[])
     for kind, files in sorted(kinds.items()):
         rows.add_row(kind, f"{len(files):,}", _bytes(files), total if len(kinds) == 1 else "")
     if len(kinds) > 1:
@@ -29,23 +29,23 @@ def read_table(listing: Listing, documents: int) -> FittedTable:
 
 
 def left_out_table(listing: Listing) -> FittedTable:
-    """Return a table of the files left out, by reason; of many files, the first few and the number of the others."""
+    """Return a table of skipped files by reason, with at most `SHOWN_NAMES` names per reason."""
     reasons: dict[str, list[LeftOut]] = defaultdict(list)
     for each in listing.left_out:
         reasons[each.reason].append(each)
-    rows = table(f"left out: {len(listing.left_out):,}", ["name", "reason"], ["bytes"], spare=["bytes"])
+    rows = table(f"skipped files: {len(listing.left_out):,}", ["name", "reason"], ["bytes"], spare=["bytes"])
     for reason, found in list(reasons.items())[:SHOWN_REASONS]:
         for each in found[:SHOWN_NAMES]:
             rows.add_row(printable(each.name), reason, "" if each.bytes is None else f"{each.bytes:,}")
         if more := found[SHOWN_NAMES:]:
-            rows.add_row(f"and {len(more):,} more (--json names them)", reason, _bytes(more))
+            rows.add_row(f"and {len(more):,} more (listed by --json)", reason, _bytes(more))
     if rest := [each for found in list(reasons.values())[SHOWN_REASONS:] for each in found]:
-        rows.add_row(f"and {len(rest):,} more (--json names them)", "other reasons", _bytes(rest))
+        rows.add_row(f"and {len(rest):,} more (listed by --json)", "other reasons", _bytes(rest))
     return rows
 
 
 def listing_document(listing: Listing) -> dict[str, Any]:
-    """Return every file that is read and every one left out, with its reason, for --json."""
+    """Return the names of all files that are read, and all skipped files with their reasons, for --json."""
     return {
         "read": [{"name": printable(file.name), "bytes": file.bytes} for file in listing.files],
         "left_out": [

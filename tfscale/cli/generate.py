@@ -34,7 +34,7 @@ def generate(
     top_p: float,
     seed: int,
 ) -> int:
-    """Print each stage's continuation of the prompt as it is generated, and return the exit code.
+    """Print each stage's continuation of a prompt during generation, and return the exit code.
 
     Args:
         names: stages, separated by commas, or `chain`.
@@ -58,12 +58,12 @@ def generate(
 
 
 class _Writer:
-    """Generation of a stage's continuation of a prompt."""
+    """Generator of a stage's continuation of a prompt."""
 
     def __init__(self, stage: Finished, prompt: str, count: int, sampling: Sampling) -> None:
         self.stage = stage
         self.beyond = ""
-        """Note that the text was longer than the model's context; empty if it was not."""
+        """Note that the text exceeded the model's context; empty otherwise."""
         self._count, self._sampling = count, sampling
         self._tokenizer = tokenizer_of(stage)
         with user_faults():
@@ -86,8 +86,8 @@ class _Writer:
         context = model.config.context
         if len(self._prompt) + len(made) > context:
             self.beyond = (
-                f"{self.stage.folder.name} sees {context} tokens at once; each time they were full, it went on from "
-                f"the last {context // 2} of them"
+                f"the text exceeds the context of {self.stage.folder.name}, {context} tokens; each time the context "
+                f"was full, generation continued from its last {context // 2} tokens"
             )
 
 

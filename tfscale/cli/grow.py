@@ -1,4 +1,4 @@
-"""The command `tfscale grow`, which grows one checkpoint by hand."""
+"""The command `tfscale grow`, which grows the checkpoint of one stage."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,18 +28,18 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
         model = read_spec(stage_dir).model
         if not isinstance(model, TokenFormerConfig):
             raise ValueError(
-                f"{stage_dir.name} is of the family {model.family}; only a TokenFormer grows by parameter tokens"
+                f"{stage_dir.name} is a {model.family}, which has no parameter tokens; choose a TokenFormer"
             )
         config = recipe.grown_config(model, model.with_tokens(tokens))
         if to.exists():
-            raise ValueError(f"--to {to} exists already; name a folder that does not")
+            raise ValueError(f"--to {to}: must not exist yet; name another folder")
         result, state = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)
     if common.as_json:
         shape = {"parameters_before": parameters(model), "parameters": parameters(config), "recipe": recipe.name}
         answer({"stage": stage_dir.name, **shape, **vars(result), "optimizer": state, "folder": to})
         return 0
     say(
-        f"{stage_dir.name}: {count(parameters(model))} to {count(parameters(config))} parameters by "
+        f"{stage_dir.name}: {count(parameters(model))} to {count(parameters(config))} parameters with "
         f"growth={recipe.name}\nloss on {result.tokens} validation tokens: {result.loss_before:.6f} before, "
         f"{result.loss_after:.6f} after; largest logit difference {result.max_logit_difference:.3g} "
         f"({result.precision})\n{_state_words(state)}\n{to}"
@@ -50,5 +50,5 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
 def _state_words(state: "OptimizerState") -> str:
     if state.note:
         return f"note: {state.note}"
-    slots = f"{', '.join(state.slots)} of optimizer.name={state.child}"
-    return f"{slots}: carried, after {state.updates:,} updates" if state.carried else f"{slots}: empty, by the recipe"
+    origin = f"carried over, {state.updates:,} updates" if state.carried else "starts empty, as set by the recipe"
+    return f"state of optimizer.name={state.child} ({', '.join(state.slots)}): {origin}"

@@ -1,4 +1,4 @@
-"""The command `tfscale import`, which converts a model from elsewhere to a stage."""
+"""The command `tfscale import`, which converts released or exported weights to a stage."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ def import_(
     data: Path | None,
     cost: str,
 ) -> int:
-    """Create a stage folder from released weights or an exported folder; return the exit code."""
+    """Create a stage folder from released weights or an exported folder, and return the exit code."""
     from tfscale.growth.imported_weights import cost_of
     from tfscale.interop.adopt import adopt
     from tfscale.interop.exported import is_exported, read_exported
@@ -28,10 +28,10 @@ def import_(
 
     amount = _amount(cost) if cost else None
     if not source.exists():
-        raise UserFault([f"{source}: no such file or folder"])
+        raise UserFault([f"{source}: does not exist; name the file or folder of the weights"])
     if config is None and not is_exported(source):
         raise UserFault(
-            [f"{source}: no folder of `tfscale export`; the official code's weights need --config CONFIG.yml"]
+            [f"{source}: was not written by `tfscale export`; add --config CONFIG.yml for weights of the official code"]
         )
     found = read_exported(source) if config is None else read_official(source, config)
     found = replace(
@@ -47,10 +47,10 @@ def import_(
         return 0
     say(f"{source}: {count(parameters(spec.model))} parameters, weights {spec.init_from}")
     if found.totals is None:
-        say("note: the training cost of the model is unknown and counts as 0; try --tokens 300B if it saw 300B tokens")
+        say("note: the training cost of the model is unknown and counts as 0; set it with, for example, --tokens 300B")
     else:
         say(f"trained on {count(found.totals.tokens)} tokens, {scientific(found.totals.flops)} FLOPs")
-    say("note: weights alone are imported; in a stage that grows from them, all slots of its optimizer start empty")
+    say("note: only weights are imported; the optimizer state of a stage that grows from them starts empty")
     say(str(to))
     return 0
 
@@ -59,11 +59,13 @@ def _amount(text: str) -> int:
     try:
         return int(read_amount(text))
     except ValueError as error:
-        raise UserFault([f"--tokens {text}: must be a number of tokens such as 300B, 1.5M or 65536"]) from error
+        raise UserFault([f"--tokens {text}: must be a number of tokens; try 300B, 1.5M or 65536"]) from error
 
 
 def _tokenizer(path: Path | None) -> bytes | None:
     try:
         return path.read_bytes() if path else None
     except OSError as error:
-        raise UserFault([f"--tokenizer {path}: {error.strerror}; a Hugging Face tokenizer.json is needed"]) from error
+        raise UserFault(
+            [f"--tokenizer {path}: cannot be read ({error.strerror}); name a Hugging Face tokenizer.json"]
+        ) from error

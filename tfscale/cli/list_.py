@@ -18,19 +18,19 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class Choice:
-    """Option of a group, which can follow `group=`."""
+    """Option of a configuration group."""
 
     group: str
     name: str
     about: str
-    """First sentence of the comment in the file."""
+    """First sentence of the comment at the top of the option's file."""
     file: Path
     own: bool
     """True if the option is from a conf/ folder of the user."""
 
 
 def list_(common: Common, kind: str) -> int:
-    """Print the options of a group, or all groups, and return the exit code.
+    """Print the options of a configuration group, or the names of all groups, and return the exit code.
 
     Args:
         kind: name of a group or its plural; empty: all groups.
@@ -41,7 +41,7 @@ def list_(common: Common, kind: str) -> int:
     groups = group_options(folders)
     names = {form: group for group in groups for form in (group, f"{group}s")}
     if kind and kind not in names:
-        raise UserFault([f"{kind}: nothing of that kind{nearest(kind, names)} Allowed: {', '.join(groups)}."])
+        raise UserFault([f"{kind}: unknown group{nearest(kind, names)} Allowed: {', '.join(groups)}."])
     choices = list(_choices(groups, folders, names.get(kind)))
     if common.as_json:
         answer(choices)
@@ -56,7 +56,10 @@ def list_(common: Common, kind: str) -> int:
         rows.add_row(choice.name, choice.about + (f" ({shown(choice.file)})" if choice.own else ""))
     console.print(rows, width=prose_width())
     example = names.get(kind, "schedule")
-    say(f"tfscale plan {example}={groups[example][-1]}" + ("" if kind else "; more of a group: tfscale list schedule"))
+    say(
+        f"tfscale plan {example}={groups[example][-1]}"
+        + ("" if kind else "; details of a group: tfscale list schedule")
+    )
     return 0
 
 

@@ -1,4 +1,5 @@
-"""The `tfscale` command. Modules of commands are imported on use, so that --help needs neither torch nor MLflow."""
+"""Definition of the `tfscale` command line. The modules of commands are imported on use, so that --help needs neither
+torch nor MLflow."""
 
 import os
 import sys
@@ -16,15 +17,14 @@ os.environ.update({**QUIET, **os.environ})
 
 app = typer.Typer(
     name="tfscale",
-    help="Progressive scaling of language models: train a chain of growing TokenFormers, compare it with matched "
-    "baselines, and draw what each token cost.\n\nOverrides are written as Hydra writes them: "
-    "schedule=progressive_1b4 growth=exact optim.lr=3e-4",
+    help="Train a chain of growing TokenFormers, compare the chain with matched baselines, and plot perplexity over "
+    "cumulative compute.\n\nOverrides use the syntax of Hydra: schedule=progressive_1b4 growth=exact optim.lr=3e-4",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Prepare corpora, and list them.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(help="Prepare and list corpora.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 
 
@@ -38,7 +38,7 @@ def run(common: Common) -> int:
 
 @command(app)
 def plan(common: Common) -> int:
-    """Show what would run and what it would cost: memory, time, energy, money. Writes nothing."""
+    """Show the stages of a plan and the predicted memory, time, energy and price, without writing any file."""
     from tfscale.cli.plan import plan
 
     return plan(common)
@@ -48,10 +48,12 @@ def plan(common: Common) -> int:
 def compare(
     common: Common,
     baseline: Baseline = "scratch",
-    run_missing: Annotated[bool, typer.Option("--run-missing", help="train the stages that are missing")] = False,
+    run_missing: Annotated[
+        bool, typer.Option("--run-missing", help="Train missing stages before the comparison")
+    ] = False,
     out: Out = None,
 ) -> int:
-    """Compare the chain with baselines at equal cost: figures, table, verdicts."""
+    """Compare the chain with baselines at equal cost, and write figures, a table and verdicts."""
     from tfscale.cli.compare import compare
 
     return compare(common, baseline, run_missing, out)
@@ -59,7 +61,7 @@ def compare(
 
 @command(app)
 def report(common: Common, baseline: Baseline = "scratch", out: Out = None) -> int:
-    """Write the comparison as one HTML page that needs no network: figures, tables, verdicts, configurations."""
+    """Write the comparison as one self-contained HTML page with figures, tables, verdicts and configurations."""
     from tfscale.cli.compare import report
 
     return report(common, baseline, out)
@@ -71,25 +73,28 @@ def tune(
     arm: Annotated[
         list[str] | None,
         typer.Option(
-            help="arm to tune: progressive, an arm of baseline=, or all; may be repeated [default: all]", metavar="ARM"
+            help="Tune this arm: progressive, an arm of baseline=, or all; may be repeated [default: all]",
+            metavar="ARM",
         ),
     ] = None,
     factors: Annotated[
-        str, typer.Option(help="multipliers of the current learning rates to try first")
+        str, typer.Option(help="Try these multiples of the current learning rates first")
     ] = "0.5,0.7,1,1.4,2",
     further: Annotated[
-        int, typer.Option(help="most learning rates to try beyond these, while the best one is at the edge")
+        int, typer.Option(help="Try at most this many more rates while the best rate is at an edge of the range")
     ] = 3,
-    seeds: Annotated[int, typer.Option(help="number of runs per learning rate; their mean loss counts")] = 1,
+    seeds: Annotated[
+        int, typer.Option(help="Train this many runs per learning rate and compare their mean losses")
+    ] = 1,
     write: Annotated[
         str | None,
         typer.Option(
-            help="write the chosen rates to conf/schedule/NAME.yaml, and those of arms to conf/baseline/NAME.yaml",
+            help="Write the chosen rates to conf/schedule/NAME.yaml, and those of arms to conf/baseline/NAME.yaml",
             metavar="NAME",
         ),
     ] = None,
 ) -> int:
-    """Choose the learning rates of the arms by small sweeps, on validation text that no comparison reads."""
+    """Choose the learning rates of the arms by sweeps, on validation tokens that no comparison uses."""
     from tfscale.cli.tune import Asked, tune
 
     return tune(common, Asked(tuple(arm or ["all"]), factors, further, seeds, write))
@@ -98,10 +103,12 @@ def tune(
 @command(app)
 def status(
     common: Common,
-    verify: Annotated[bool, typer.Option("--verify", help="read everything again and report what is wrong")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="show progress live until all is done, or Ctrl-C")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Verify all recorded files and report problems")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show live progress until all stages are done, or until Ctrl-C")
+    ] = False,
 ) -> int:
-    """Show how far each stage is. With --verify: check checkpoints, measurements, lineage and corpus."""
+    """Show the progress of each stage or, with --verify, check checkpoints, measurements, lineages and corpora."""
     from tfscale.cli.status import status
 
     return status(common, verify, watch)
@@ -111,16 +118,22 @@ def status(
 def grow(
     common: Common,
     stage: Stage,
-    to: Annotated[Path, typer.Option(help="folder to create for the grown checkpoint, not there yet", metavar="DIR")],
-    qkv: Annotated[int, typer.Option(help="parameter tokens of each of the query, key and value projections", min=1)],
+    to: Annotated[
+        Path, typer.Option(help="Create this folder for the grown checkpoint; it must not exist", metavar="DIR")
+    ],
+    qkv: Annotated[
+        int, typer.Option(help="Set the number of parameter tokens per query, key and value projection", min=1)
+    ],
     out: Annotated[
-        int | None, typer.Option(help="parameter tokens of the output projection [default: qkv]", min=1)
+        int | None,
+        typer.Option(help="Set the number of parameter tokens of the output projection [default: qkv]", min=1),
     ] = None,
     ffn: Annotated[
-        int | None, typer.Option(help="parameter tokens of the feed-forward layer [default: 4 qkv]", min=1)
+        int | None,
+        typer.Option(help="Set the number of parameter tokens of the feed-forward layer [default: 4 qkv]", min=1),
     ] = None,
 ) -> int:
-    """Grow one checkpoint by hand and show what that did to its loss."""
+    """Grow the checkpoint of one stage and show the loss before and after."""
     from tfscale.cli.grow import grow
 
     return grow(common, stage, to, (qkv, out or qkv, ffn or 4 * qkv))
@@ -130,18 +143,18 @@ def grow(
 def generate(
     common: Common,
     stage: Stages,
-    prompt: Annotated[str, typer.Argument(help="text to continue")] = "",
-    tokens: Annotated[int, typer.Option(help="number of tokens to generate", min=1)] = 200,
+    prompt: Annotated[str, typer.Argument(help="Text to continue")] = "",
+    tokens: Annotated[int, typer.Option(help="Generate at most this many tokens", min=1)] = 200,
     temperature: Annotated[
-        float, typer.Option(help="sampling temperature; 0: always the most likely token", min=0)
+        float, typer.Option(help="Sample at this temperature; 0: always take the most likely token", min=0)
     ] = 0.8,
-    top_k: Annotated[int, typer.Option(help="sample among the k most likely tokens; 0: among all", min=0)] = 0,
+    top_k: Annotated[int, typer.Option(help="Sample from the k most likely tokens; 0: from all", min=0)] = 0,
     top_p: Annotated[
-        float, typer.Option(help="sample among the most likely tokens that together reach p; 1: among all", max=1)
+        float, typer.Option(help="Sample from the most likely tokens with a total probability of p; 1: from all", max=1)
     ] = 1.0,
-    seed: Annotated[int, typer.Option(help="random seed for sampling", min=0, max=2**63 - 1)] = 0,
+    seed: Annotated[int, typer.Option(help="Use this random seed for sampling", min=0, max=2**63 - 1)] = 0,
 ) -> int:
-    """Generate text from finished stages, one as it writes or several side by side."""
+    """Generate text with one or several finished stages."""
     from tfscale.cli.generate import generate
 
     return generate(common, stage, prompt, tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
@@ -153,23 +166,31 @@ def import_(
     source: Annotated[
         Path,
         typer.Argument(
-            help="the official code's pytorch_model.bin or folder of layer_*.pt files, or a folder of `tfscale export`",
+            help="Weights to import: pytorch_model.bin or a folder of layer_*.pt files from the official code, or a "
+            "folder written by `tfscale export`",
             metavar="CKPT",
         ),
     ],
-    to: Annotated[Path, typer.Option(help="folder to create for the imported stage, not there yet", metavar="DIR")],
+    to: Annotated[
+        Path, typer.Option(help="Create this folder for the imported stage; it must not exist", metavar="DIR")
+    ],
     config: Annotated[
-        Path | None, typer.Option(help="YAML config of the model from the official repository", metavar="CONFIG.yml")
+        Path | None,
+        typer.Option(help="Read the model's config from this YAML file of the official code", metavar="CONFIG.yml"),
     ] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="tokenizer.json of the model", metavar="FILE")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Use this tokenizer.json for the model", metavar="FILE")
+    ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="a prepared corpus to evaluate and compare growth on", metavar="DIR")
+        Path | None,
+        typer.Option(help="Use this prepared corpus for evaluation and for checks of growth", metavar="DIR"),
     ] = None,
     tokens: Annotated[
-        str, typer.Option(help="number of tokens that the model was trained on, such as 300B; its cost follows")
+        str,
+        typer.Option(help="Compute the training cost of the model from this number of training tokens, such as 300B"),
     ] = "",
 ) -> int:
-    """Make a stage of a model from elsewhere, to grow, train, evaluate or export it."""
+    """Import a model as a stage that can be grown, trained, evaluated or exported."""
     from tfscale.cli.import_ import import_
 
     return import_(common, source, to, config, tokenizer, data, tokens)
@@ -177,7 +198,7 @@ def import_(
 
 @command(data)
 def prepare(common: Common) -> int:
-    """Tokenize a corpus, and download its text if it is on the hub. Continues where it was stopped."""
+    """Download a corpus if it is on the hub, and tokenize it. A stopped preparation is resumed."""
     from tfscale.cli.data import prepare
 
     return prepare(common)
@@ -185,7 +206,7 @@ def prepare(common: Common) -> int:
 
 @command(data, "list")
 def list_corpora(common: Common) -> int:
-    """List the corpora that are prepared, and those left unfinished."""
+    """List the prepared and the unfinished corpora."""
     from tfscale.cli.data import show
 
     return show(common)
@@ -195,12 +216,19 @@ def list_corpora(common: Common) -> int:
 def export(
     common: Common,
     stage: Annotated[
-        str, typer.Argument(help=f"{STAGE}; or chain: the last stage of schedule=", autocompletion=completion.stages)
+        str,
+        typer.Argument(
+            help=f"{STAGE}, or `chain` for the last stage of the schedule", autocompletion=completion.stages
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="folder to create; it must not exist yet", metavar="DIR")],
-    to: Annotated[Literal["hf"], typer.Option(help="format to write: a folder for Hugging Face libraries")] = "hf",
+    out: Annotated[
+        Path, typer.Option(help="Create this folder for the exported stage; it must not exist", metavar="DIR")
+    ],
+    to: Annotated[
+        Literal["hf"], typer.Option(help="Write this format; hf: a folder for Hugging Face libraries")
+    ] = "hf",
 ) -> int:
-    """Write a finished stage for other libraries: weights, config, tokenizer, model card."""
+    """Export a finished stage to other libraries, with weights, config, tokenizer and model card."""
     from tfscale.cli.export import export
 
     return export(common, stage, to, out)
@@ -213,20 +241,28 @@ def evaluate(
     text: Annotated[
         list[Path] | None,
         typer.Option(
-            help="text to evaluate on: a .txt or .jsonl file, or a folder of them [default: the validation tokens]",
+            help="Evaluate on this .txt or .jsonl file, or a folder of such files [default: the validation tokens]",
             metavar="FILE",
         ),
     ] = None,
     stride: Annotated[
-        int | None, typer.Option(help="new tokens per window of the text [default: the context]", min=1)
+        int | None,
+        typer.Option(help="Evaluate this many new tokens per window of the text [default: the context]", min=1),
     ] = None,
     tasks: Annotated[
-        str, typer.Option(help="zero-shot tasks, separated by commas; paper: the six of the TokenFormer paper")
+        str,
+        typer.Option(
+            help="Evaluate on these zero-shot tasks, separated by commas; paper: those of the TokenFormer paper"
+        ),
     ] = "",
-    task_path: Annotated[Path | None, typer.Option(help="a folder of your own task YAML files", metavar="DIR")] = None,
-    limit: Annotated[int | None, typer.Option(help="number of samples per task [default: all]", min=1)] = None,
+    task_path: Annotated[
+        Path | None, typer.Option(help="Read further tasks from the YAML files in this folder", metavar="DIR")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Use at most this many samples per task [default: all]", min=1)
+    ] = None,
 ) -> int:
-    """Measure finished stages on validation tokens, on any text, or on zero-shot tasks."""
+    """Evaluate finished stages on validation tokens, on any text, or on zero-shot tasks."""
     from tfscale.cli.eval import evaluate
 
     return evaluate(common, stage, text or [], stride, tasks, task_path, limit)
@@ -235,10 +271,10 @@ def evaluate(
 @command(app)
 def sync(
     common: Common,
-    uri: Annotated[str, typer.Argument(help="URI of a tracker; MLflow's: http(s)://HOST, sqlite:///FILE, a database")],
+    uri: Annotated[str, typer.Argument(help="URI of a tracker, such as http://HOST or sqlite:///FILE for MLflow")],
 ) -> int:
-    """Send the contents of the runs folder to another tracker, each measurement once. Overrides other than runs=,
-    tracking.kind= and extensions= choose one plan."""
+    """Send each measurement in the runs folder once to another tracker. Overrides other than runs=, tracking.kind= and
+    extensions= select one plan."""
     from tfscale.cli.sync import sync
 
     return sync(common, uri)
@@ -250,12 +286,12 @@ def list_options(
     kind: Annotated[
         str,
         typer.Argument(
-            help="schedules, growths, data, devices, ... [default: all kinds]",
+            help="Configuration group, such as schedules, growths, data or devices [default: all groups]",
             autocompletion=completion.kinds,
         ),
     ] = "",
 ) -> int:
-    """List the options of a configuration group, one per line: your own and those shipped."""
+    """List the options of a configuration group, both your own and the shipped ones."""
     from tfscale.cli.list_ import list_
 
     return list_(common, kind)
@@ -263,7 +299,7 @@ def list_options(
 
 @command(app)
 def doctor(common: Common) -> int:
-    """Report what this machine can run, and how to fix what is wrong."""
+    """Check what this machine can run, and suggest fixes for problems."""
     from tfscale.cli.doctor import doctor
 
     return doctor(common)
@@ -272,9 +308,9 @@ def doctor(common: Common) -> int:
 @command(app, takes=("overrides", "config_dir"))
 def ui(
     common: Common,
-    port: Annotated[int, typer.Option(help="port to serve on (localhost only)", min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option(help="Serve on this port of localhost", min=1, max=65535)] = 5000,
 ) -> int:
-    """Serve MLflow's page on localhost, with every run and curve. Other trackers have pages of their own."""
+    """Serve the MLflow page on localhost, with all runs and curves. Other trackers have their own pages."""
     from tfscale.cli.ui import ui
 
     return ui(common, port)
@@ -284,21 +320,24 @@ def ui(
 def bench(
     common: Common,
     quick: Annotated[
-        bool, typer.Option("--quick", help="use small sizes and few rounds, to see that everything works")
+        bool, typer.Option("--quick", help="Use small sizes and few rounds, to check that everything works")
     ] = False,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="device to benchmark on")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads [default: all cores]", min=0)] = 0,
-    case: Annotated[str, typer.Option(help="measure only cases whose names contain this, such as 124M")] = "",
-    out: Annotated[Path | None, typer.Option(help="folder for bench_<device>.json and .md", metavar="FOLDER")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Benchmark this device")] = "auto",
+    threads: Annotated[int, typer.Option(help="Use this many CPU threads [default: all cores]", min=0)] = 0,
+    case: Annotated[str, typer.Option(help="Measure only cases whose names contain this text, such as 124M")] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write bench_<device>.json and bench_<device>.md to this folder", metavar="FOLDER"),
+    ] = None,
 ) -> int:
-    """Measure the speed and memory of training on this machine, beside its matrix-multiply peak."""
+    """Measure training speed, memory use and the matrix-multiply peak of this machine."""
     from tfscale.cli.bench import bench
 
     return bench(common, quick, device, threads, case, out)
 
 
 def main() -> None:
-    """Run the command line and report its errors as messages."""
+    """Run the command line and report errors as messages."""
     completion.skip_equals_sign()
     streams.open_streams()
     sys.exit(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))

@@ -1,4 +1,4 @@
-"""The command `tfscale plan`, which shows what would run and what it would cost."""
+"""The command `tfscale plan`, which shows the stages of a plan and their predicted cost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,15 +21,15 @@ from tfscale.stage.status import status_of
 from tfscale.text import count, duration, gigabytes, scientific
 
 COLUMNS = 5
-"""Largest number of stages per table."""
+"""Maximum number of stages per table."""
 SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
 def plan(common: Common) -> int:
-    """Print the plan and return the exit code.
+    """Print a plan with its predicted cost and return the exit code.
 
     Raises:
-        UserFault: the requested devices do not exist, or cannot share the batches.
+        UserFault: the requested devices do not exist, or the batches cannot be divided among them.
     """
     planned = common.plan()
     machine = planned_machine(planned.experiment)
@@ -57,7 +57,7 @@ def plan(common: Common) -> int:
 
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
-    """Return tables of the stages of one seed, each with as many stages as fit, at most `COLUMNS`."""
+    """Return tables of the stages of one seed, each with as many stages as fit the width, at most `COLUMNS`."""
     stages = arm.of_seed(arm.seeds[0]).stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
@@ -68,7 +68,7 @@ def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTabl
 
 
 def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Prediction]) -> FittedTable:
-    """Return a table of stages of one seed with rows for the work, the share of one device, and the cost."""
+    """Return a table of stages of one seed with rows for the work, the layout and memory per device, and the cost."""
     found = [predictions[stage.key] for stage in stages]
     times = f", x {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
     rows = table(arm.title + times, [""], [stage.size for stage in stages], spare=[])
@@ -87,7 +87,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     rows.add_row("state", *(_states([each for each in arm.stages if each.size == stage.size]) for stage in stages))
     rows.add_section()
     row("sharding", lambda p: SHARDINGS[p.layout.sharding] if p.machine.devices > 1 else "")
-    row("recomputed", lambda p: p.layout.recompute)
+    row("checkpointing", lambda p: p.layout.recompute)
     row("micro-batches", lambda p: f"{p.accumulation} x {p.layout.micro_batch}")
     for part in asdict(found[0].memory):
         row(part, lambda p, part=part: gigabytes(size) if (size := asdict(p.memory)[part]) else "")  # type: ignore[misc]
@@ -117,7 +117,7 @@ def _state(stage: Stage) -> str:
 
 
 def _bound(prediction: Prediction) -> str:
-    """Return what limits the speed of a step on several devices."""
+    """Return the factor that limits the speed of a step on several devices: `network` or `arithmetic`."""
     step = prediction.step
     if step is None or not step.communication:
         return ""
@@ -146,10 +146,10 @@ def _families_table(planned: Plan, totals: Sequence[Family]) -> FittedTable:
     chain = totals[0]
     last = f"{planned.chain.stages[-1].size} / chain"
     rows = table(
-        f"all {len(chain.runs)} sizes together, one run after another",
-        ["arm", "each on"],
+        f"all {len(chain.runs)} sizes together, trained one after another",
+        ["arm", "budget"],
         ["FLOPs", "/ chain", last, "time", "device-h", "energy", "cost"],
-        spare=["energy", "device-h", last, "cost", "/ chain", "each on", "time"],
+        spare=["energy", "device-h", last, "cost", "/ chain", "budget", "time"],
     )
     for family in totals:
         rows.add_row(
@@ -168,7 +168,7 @@ def _families_table(planned: Plan, totals: Sequence[Family]) -> FittedTable:
 
 def _budget(planned: Plan, family: Family) -> str:
     base = count(planned.chain.stages[0].spec.tokens)
-    words = {"chain": "its stage", "base_tokens": base, "cumulative_compute": "equal compute"}
+    words = {"chain": "stage tokens", "base_tokens": base, "cumulative_compute": "equal compute"}
     return words.get(family.budget, f"{len(family.runs)} stages")
 
 
@@ -178,11 +178,11 @@ def _reckoned(machine: Machine, predictions: Sequence[Prediction]) -> str:
     where += f" on {machine.hosts} hosts" if machine.hosts > 1 else ""
     if machine.memory is None or machine.peak is None:
         return f"estimated for {where}"
-    how = "measured now" if machine.measured else "by its datasheet"
+    how = "measured now" if machine.measured else "from its datasheet"
     measured = sum(prediction.measured for prediction in predictions)
     assumed = f"{machine.facts.mfu:.0%} of the peak, an assumption (device.mfu)"
-    speed = {0: assumed, len(predictions): "the speed of finished stages like them"}.get(
-        measured, f"the speed of finished stages like them for {measured} stages, else {assumed}"
+    speed = {0: assumed, len(predictions): "the speed of similar finished stages"}.get(
+        measured, f"the speed of similar finished stages for {measured} stages, and otherwise {assumed}"
     )
     return (
         f"estimated for {where}, {gigabytes(machine.memory)} each, matrix peak {machine.peak / 1e12:,.3g} TFLOP/s "
@@ -194,21 +194,21 @@ def _notes(planned: Plan, machine: Machine, predictions: dict[str, Prediction]) 
     notes = [f"missing: {fault}" for fault in planned.corpus.missing]
     if not planned.corpus.missing and not planned.corpus.prepared:
         notes.append(
-            "the corpus is not prepared yet: `tfscale data prepare` does it, and so does `tfscale run` before it trains"
+            "the corpus is not prepared yet; prepare it with `tfscale data prepare`, or let `tfscale run` prepare it"
         )
     if planned.corpus.missing:
-        notes.append("which stages are done already is known once the corpus is there, because stage keys depend on it")
+        notes.append("finished stages are unknown until the corpus is available, because stage keys depend on it")
     if planned.known is not planned:
         rule = planned.experiment.schedule.grow_when.rule
-        notes.append(f"schedule.grow_when.rule={rule} ends the chain's stages, so the figures above are upper bounds")
+        notes.append(f"schedule.grow_when.rule={rule} may end stages early, so these predictions are upper bounds")
     notes += remarks(planned, machine)
     for stage in planned.stages:
         if not predictions[stage.key].fits:
-            notes.append(f"does not fit: {shortage(stage.spec, predictions[stage.key])}")
+            notes.append(f"does not fit into memory: {shortage(stage.spec, predictions[stage.key])}")
     if machine.facts.price is not None and machine.peak is not None:
         notes.append(
-            f"cost at ${machine.facts.price:.2f} per device-hour (device.price), energy at the boards' power limit; "
-            "hosts, storage and waiting are not included"
+            f"cost is predicted at ${machine.facts.price:.2f} per device-hour (device.price) and energy at the boards' "
+            "power limit, without hosts, storage and idle time"
         )
     return notes
 

@@ -19,10 +19,10 @@ REPORT = "report.json"
 
 
 def rehearse(plan: Plan, as_json: bool = False) -> int:
-    """Rehearse a plan from its beginning, or from where it was stopped, and return the exit code.
+    """Rehearse a plan, or resume a stopped rehearsal, and return the exit code.
 
-    A parent's checkpoint is removed as soon as its child is done, and the last ones at the end, so a rehearsal needs
-    disk space for two consecutive stages only.
+    Each checkpoint is removed as soon as no later stage needs it, so a rehearsal needs disk space for only two
+    consecutive stages.
     """
     if all(is_done(stage) for stage in plan.stages):
         shutil.rmtree(plan.runs / "stages")  # an earlier rehearsal, possibly with other settings
@@ -55,9 +55,9 @@ def _table(plan: Plan, rows: list[Rehearsed]) -> FittedTable:
     made = table(
         f"{plan.experiment.schedule.name}, {rows[0].device}",
         ["size", "arm"],
-        ["params", "ranks", "micro-batch", "s/step", "tokens/s", "peak memory", "checkpoint", "written in"],
-        spare=["params", "ranks", "written in", "checkpoint", "micro-batch", "tokens/s"],
-        elsewhere=f"{REPORT} has all of them",
+        ["params", "ranks", "micro-batch", "s/step", "tokens/s", "peak memory", "checkpoint", "write time"],
+        spare=["params", "ranks", "write time", "checkpoint", "micro-batch", "tokens/s"],
+        elsewhere=f"all columns are in {REPORT}",
     )
     arms = {stage.key: arm.title for arm in reversed(plan.arms) for stage in arm.stages}
     for row in rows:
@@ -79,11 +79,11 @@ def _table(plan: Plan, rows: list[Rehearsed]) -> FittedTable:
 def _growth(size: str, growth: dict[str, Any]) -> str:
     found, changed = growth["comparison"], growth.get("tokens") or growth["shape"]
     counts = ", ".join(f"{name} {n['before']} → {n['after']}" for name, n in changed.items())
-    verdict = "the function is preserved" if growth["preserving"] else "the recipe changes the function"
+    effect = "the function is preserved" if growth["preserving"] else "the recipe changes the function"
     return (
         f"growth to {size}: {counts}; perplexity {math.exp(found['loss_before']):,.3f} → "
         f"{math.exp(found['loss_after']):,.3f}, largest logit difference {found['max_logit_difference']:.1e}; "
-        f"{verdict}; {duration(growth['seconds'])}, {gigabytes(growth['peak_memory'])} at most"
+        f"{effect}; {duration(growth['seconds'])}, peak memory {gigabytes(growth['peak_memory'])}"
     )
 
 

@@ -28,5 +28,5 @@ def run(common: Common) -> int:
 
 
 def _amiss(experiment: Experiment) -> list[Fault | str]:
-    """Return the faults that can be found without a plan."""
+    """Return the faults of an experiment that can be found without a plan."""
     return [*files_amiss(experiment), *missing(experiment.launcher)]

@@ -1,4 +1,4 @@
-"""Lookup of finished stages by the names given to commands."""
+"""Lookup of finished stages by the names that a user passes on the command line."""
 
 from tfscale.cli.common import Common
 from tfscale.config.compose import runs_dir
@@ -7,11 +7,11 @@ from tfscale.interop.finished import Finished, open_finished
 from tfscale.stage.folder import find_stage, is_done
 
 CHAIN = "chain"
-"""Name for all finished stages of the schedule's chain."""
+"""Name that selects all finished stages of the schedule's chain."""
 
 
 def stages_of(common: Common, names: str) -> list[Finished]:
-    """Open stages, given by names separated by commas or as `chain`.
+    """Return the finished stages with the given names, separated by commas, or those of the chain for `chain`.
 
     Raises:
         UserFault: a stage does not exist or is not finished.
@@ -21,7 +21,7 @@ def stages_of(common: Common, names: str) -> list[Finished]:
         folders = [stage.path for stage in plan.chain.stages if is_done(stage)]
         if not folders:
             name = plan.experiment.schedule.name
-            raise UserFault([f"no stage of {name} is finished in {plan.runs}; `tfscale run` makes them"])
+            raise UserFault([f"no stage of {name} is finished in {plan.runs}; train the chain with `tfscale run`"])
         return [open_finished(folder) for folder in folders]
     runs = runs_dir(common.compose())
     with user_faults():

@@ -1,4 +1,4 @@
-"""The command `tfscale status`, which shows the progress of stages and verifies the records."""
+"""The command `tfscale status`, which shows the progress of stages and verifies their files."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def status(common: Common, verify: bool = False, follow: bool = False) -> int:
         follow: True to show progress until all stages are done, or until Ctrl-C.
     """
     if verify and follow:
-        raise UserFault(["--verify and --watch cannot be combined: the first ends, the second runs"])
+        raise UserFault(["--verify and --watch cannot be combined; use one of them"])
     plan = common.plan()
     if verify:
         return _verify(plan, common.as_json)
@@ -75,8 +75,8 @@ def _show(plan: Plan) -> None:
         rows = table(
             arm.title,
             ["size", *seed, "state", "stage"],
-            ["tokens", "of", "perplexity", *mfu],
-            spare=[*mfu, "of", "tokens", "stage"],
+            ["tokens", "budget", "perplexity", *mfu],
+            spare=[*mfu, "budget", "tokens", "stage"],
         )
         details = []
         for stage in arm.stages:
@@ -95,13 +95,13 @@ def _show(plan: Plan) -> None:
         console.print(rows)
         for detail in details:
             say(detail)
-    say(f"in {plan.runs / 'stages'}")
+    say(f"stages in {plan.runs / 'stages'}")
 
 
 def _verify(plan: Plan, as_json: bool) -> int:
     from tfscale.verify import amount, set_aside, verify_plan  # imports torch, which the states do not need
 
-    with console.status("reading the ledger"):
+    with console.status("verifying files"):
         findings = verify_plan(plan)
     if as_json:
         answer({"sound": not findings, "findings": findings, "set_aside": set_aside(plan), "read": amount(plan)})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 FAILURE = 1
-"""Exit code of a command that did its work but could not print all of its output."""
+"""Exit code of a command that failed or could not print all of its output."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
 """Replacements of characters that the encoding of standard output lacks; all others become question marks."""
 
@@ -35,7 +35,7 @@ class Stream(io.FileIO):
 
     Attributes:
         lost: first error of the operating system; None if everything has been written.
-        told: True if the loss has been reported.
+        told: True if the loss of output has been reported.
     """
 
     def __init__(self, descriptor: int, closed_before: bool = False) -> None:
@@ -48,7 +48,7 @@ class Stream(io.FileIO):
         """Write or drop data, and return the number of bytes handled."""
         try:
             if self._closed_before:
-                raise OSError(errno.EBADF, "it is closed")
+                raise OSError(errno.EBADF, "the stream is closed")
             while (written := super().write(data)) is None:  # the reader has made the stream non-blocking
                 select.select([], [self], [])
         except OSError as error:
@@ -60,8 +60,8 @@ class Stream(io.FileIO):
 def open_streams() -> None:
     """Replace standard output and standard error with streams that never fail.
 
-    A standard stream that the shell has closed is connected to the null device. Otherwise, the next file to be opened
-    would get its number, and so the output of child processes.
+    A standard stream that the shell has closed is connected to the null device. Otherwise, the next opened file would
+    reuse the descriptor of the stream and receive the output of child processes.
     """
     if sys.stdin is None:
         os.open(os.devnull, os.O_RDONLY)
@@ -86,11 +86,11 @@ def _enduring(stream: TextIO | None, errors: str) -> TextIO:
 
 
 def tell_loss() -> None:
-    """Report lost output, once, in a command that continues."""
+    """Report lost output once, as a warning of a command that continues."""
     stream = _output()
     if stream is not None and stream.lost is not None and not stream.told:
         stream.told = True
-        print(f"warning: {_words(stream.lost)}; the work continues without it", file=sys.stderr)
+        print(f"warning: {_words(stream.lost)}; the command continues without output", file=sys.stderr)
 
 
 def exit_code(code: int) -> int:
@@ -102,8 +102,8 @@ def exit_code(code: int) -> int:
     if stream is None or stream.lost is None:
         return code
     if not isinstance(stream.lost, BrokenPipeError):
-        done = "" if code else "; all else is done, and the same command prints it again"
-        tell_error(f"{_words(stream.lost)}; not all of the output could be written{done}")
+        done = "" if code else "; everything else is done; run the same command again to print it"
+        tell_error(f"{_words(stream.lost)}; some output could not be written{done}")
     return code or FAILURE
 
 

@@ -1,4 +1,4 @@
-"""Table of the chain at the end of a run."""
+"""Table of the chain that is printed at the end of a run."""
 
 import math
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ def chain_table(plan: Plan) -> FittedTable:
         f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
         + (f", mean of {seeds} seeds" if seeds > 1 else ""),
         ["size"],
-        ["params", "tokens", "perplexity", "bits/byte", "loss at growth", "FLOPs so far", "time"],
-        spare=["time", "bits/byte", "params", "tokens", "loss at growth", "FLOPs so far"],
-        elsewhere="`tfscale compare --json` has all of them",
+        ["params", "tokens", "perplexity", "bits/byte", "loss at growth", "cumulative FLOPs", "time"],
+        spare=["time", "bits/byte", "params", "tokens", "loss at growth", "cumulative FLOPs"],
+        elsewhere="all columns are in `tfscale compare --json`",
     )
     for replicates in zip(*(replicate.chain.stages for replicate in plan.replicates), strict=True):
         results = [read_result(stage.path) for stage in replicates]
@@ -47,7 +47,7 @@ def _perplexity(losses: Sequence[float]) -> str:
 
 
 def _jump(replicates: Sequence[Stage]) -> str:
-    """Return the loss before and after growth."""
+    """Return the mean loss before and after growth, or a dash without growth."""
     found = [growth["comparison"] for stage in replicates if (growth := read_growth(stage.path))]
     if not found:
         return "-"

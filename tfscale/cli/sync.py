@@ -17,16 +17,16 @@ _OF_ALL = ("runs=", "tracking.kind=", "extensions=")
 
 
 def sync(common: Common, uri: str) -> int:
-    """Send every experiment of the runs folder, or the one that the overrides describe, and return the exit code.
+    """Send all experiments in the runs folder, or the one that the overrides describe, and return the exit code.
 
-    Any override that is not in `_OF_ALL` chooses one experiment.
+    Overrides that do not begin with one of `_OF_ALL` select one experiment.
     """
     composed = common.compose()
     runs = runs_dir(composed)
     chooses = any(not text.startswith(_OF_ALL) for text in common.overrides)
     experiments = [experiment_of(common.plan().known)] if chooses else recorded(runs)
     if not experiments:
-        raise UserFault([f"{runs}: no experiment was run here; `tfscale run` makes one, runs=DIR names another folder"])
+        raise UserFault([f"{runs}: contains no experiment; start one with `tfscale run`, or try runs=DIR"])
     try:
         tracker = tracker_at(composed.tracking.kind, runs, uri)
     except InvalidInput as error:
@@ -41,7 +41,7 @@ def sync(common: Common, uri: str) -> int:
             _show(result)
     faults = [result["fault"] for result in results if result["fault"]]
     for fault in faults:
-        print(f"error: {fault}\nThe same command sends what is missing.", file=sys.stderr)
+        print(f"error: {fault}\nRun the same command again to send the missing values.", file=sys.stderr)
     return 1 if faults else 0
 
 
@@ -62,5 +62,5 @@ def _send(tracker: Tracker, experiment: Recorded) -> dict[str, Any]:
 def _show(result: dict[str, Any]) -> None:
     if result["fault"]:
         return
-    sent = f"{result['values_sent']:,} measurements sent" if result["values_sent"] else "nothing new"
+    sent = f"{result['values_sent']:,} measurements sent" if result["values_sent"] else "no new measurements"
     say(f"{result['experiment']}: {result['done']} of {result['stages']} stages done; {sent}")

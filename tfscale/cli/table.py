@@ -1,4 +1,4 @@
-"""Tables for any width, which omit the least important columns and never cut a cell."""
+"""Tables that fit any width by omitting the least important columns, without truncating cells."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 _UNBOUNDED = 10_000
-"""Width that no table reaches."""
+"""Width in characters that is larger than any table."""
 _BRACKET = re.compile(r" (?=[\[(])")
-"""Pattern of positions where a cell such as `5.98 [5.84, 6.12]` can be broken."""
+"""Pattern of positions at which a cell such as `5.98 [5.84, 6.12]` can be broken into two lines."""
 
 
 def table(
@@ -20,14 +20,14 @@ def table(
     right: Sequence[str],
     caption: str | None = None,
     spare: Sequence[str] | None = None,
-    elsewhere: str = "--json has all of them",
+    elsewhere: str = "all columns are in --json",
 ) -> "FittedTable":
     """Return a table with the first columns aligned left and the others aligned right.
 
     Args:
-        spare: columns that can be left out if the table is too wide, least important first. The others are key columns.
+        spare: columns that can be omitted if the table is too wide, least important first. The others are key columns.
             None: all columns aligned right except the first, beginning with the last.
-        elsewhere: text that says where to find the columns left out.
+        elsewhere: text that states where to find the omitted columns.
     """
     return FittedTable(title, left, right, caption, right[:0:-1] if spare is None else spare, elsewhere)
 
@@ -35,9 +35,9 @@ def table(
 class FittedTable:
     """Table that fits any width.
 
-    If the table is too wide, text in brackets moves to a second line of its cell. If that is not enough, spare columns
-    are left out and named in a line below the table. If the key columns alone are too wide, their text is wrapped. A
-    spare column with only empty cells is never drawn.
+    If the table is too wide, text in brackets moves to a second line of the cell. If that is not enough, spare columns
+    are omitted and named in a line below the table. If the key columns alone are too wide, their text is wrapped. A
+    spare column with only empty cells is always omitted.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class FittedTable:
         self._sections.add(len(self._rows) - 1)
 
     def fits(self, console: Console) -> bool:
-        """Return whether the table fits without changes."""
+        """Return whether the table fits the console without changes."""
         return self._width(console, self._drawn(range(len(self._headings)))) <= console.width
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -85,7 +85,9 @@ class FittedTable:
         yield from _around(self._caption, "table.caption")
         left_out = [self._headings[column] for column in wanted if column not in shown]
         if left_out:
-            yield from _around(f"left out to fit the width: {', '.join(left_out)}; {self._elsewhere}", "table.caption")
+            yield from _around(
+                f"columns omitted to fit the width: {', '.join(left_out)}; {self._elsewhere}", "table.caption"
+            )
 
     def _width(self, console: Console, drawn: Table) -> int:
         """Return the width of a table without wrapped cells."""

@@ -23,12 +23,12 @@ from tfscale.tune.sweep import Sweep, candidates, factors_of, is_rate, sweep_fau
 from tfscale.tune.tuning import Finding, Tuning, chosen, diverged, stages_left
 
 ALL = "all"
-"""Name for all arms."""
+"""Value of --arm that selects all arms."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Options of the command, apart from the common ones."""
+    """Options of `tfscale tune`, without the common ones."""
 
     arms: tuple[str, ...]
     factors: str
@@ -38,7 +38,7 @@ class Asked:
 
 
 def tune(common: Common, asked: Asked) -> int:
-    """Sweep learning rates, choose and record the best ones, and return the exit code."""
+    """Choose the best learning rates by sweeps, record them, and return the exit code."""
     tuning = _tuning(common, asked)
     code = _run(tuning)
     if code:
@@ -55,8 +55,9 @@ def tune(common: Common, asked: Asked) -> int:
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """Write the choices to a schedule and, for arms with their own rates, to a baseline, with the cost of tuning."""
-    remarks = [f"Learning rates that `tfscale tune` chose; runs/tuning/{source} says how."]
+    """Write the chosen rates to a schedule file and, for arms with their own rates, to a baseline file, with the cost
+    of tuning."""
+    remarks = [f"Learning rates chosen by `tfscale tune`, with the trials in runs/tuning/{source}."]
     rates = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0
     schedules = {key: rate for key, rate in rates.items() if key.startswith("schedule.")}
@@ -73,7 +74,7 @@ def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: st
 
 
 def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
-    """Return the names of the files that the written ones extend, by group."""
+    """Return the names of the files that the new files extend, by group."""
     chosen = {group: chosen_names(group, common.overrides, common.config_dir) for group in ("schedule", "baseline")}
     return {group: names for group, names in chosen.items() if names != ("none",)}
 
@@ -82,7 +83,7 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     """Return the tuning that the command line describes.
 
     Raises:
-        UserFault: the arguments have faults; the error holds all of them.
+        UserFault: the arguments have faults; the error contains all of them.
     """
     factors, wrong = factors_of(asked.factors)
     sweep = Sweep(factors, asked.further, asked.seeds)
@@ -95,10 +96,10 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     except UserFault as fault:
         raise UserFault([*faults, *fault.faults]) from fault
     if plan.experiment.schedule.rehearse:
-        rule = "must be false: three steps say nothing about a learning rate"
-        faults.append(Fault("schedule.rehearse", "true", rule))
+        rule = "must be false, because three steps are too few to compare learning rates"
+        faults.append(Fault("schedule.rehearse", "true", rule, "schedule.rehearse=false"))
     if plan.experiment.schedule.grow_when.rule != "budget":
-        rule = "must be budget: rates are compared at equal budgets"
+        rule = "must be budget, because rates are compared at equal budgets"
         faults.append(Fault("schedule.grow_when.rule", plan.experiment.schedule.grow_when.rule, rule, "rule=budget"))
     names = [arm.name for arm in plan.arms]
     faults += [_unknown(name, names) for name in asked.arms if name not in (ALL, *names)]
@@ -106,13 +107,13 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
         raise UserFault(faults)
     tuning = Tuning(plan, [name for name in names if ALL in asked.arms or name in asked.arms], sweep)
     faults += [
-        f"--factors: {tunable.key} would be {rate:g}, which is no learning rate; it is {tunable.rate:g} now"
+        f"--factors: would set {tunable.key}={tunable.rate:g} to {rate:g}, which is out of range; try factors near 1"
         for tunable in tuning.tunables
         for rate in candidates(tunable.rate, sweep.factors)
         if not is_rate(rate)
     ]
     if not tuning.tunables:
-        faults.append(f"--arm {' '.join(tuning.arms)}: nothing is trained there, so there is no rate to tune")
+        faults.append(f"--arm {' '.join(tuning.arms)}: trains no stage, so there is no rate to tune; try another arm")
     if faults:
         raise UserFault(faults)
     return tuning
@@ -122,8 +123,8 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     meant = f"; did you mean {near[0]}?" if near else "."
     return (
-        f"--arm {name}: no such arm{meant} Allowed: {', '.join((ALL, *names))}. Arms beside the chain come with "
-        "baseline=, such as baseline=scratch."
+        f"--arm {name}: unknown arm{meant} Allowed: {', '.join((ALL, *names))}. Add baseline arms with baseline=, such "
+        "as baseline=scratch."
     )
 
 
@@ -138,7 +139,7 @@ def _run(tuning: Tuning) -> int:
         code = train(tuning.plan_of(findings), left, tracker)
         gone = [stage for stage in left if diverged(stage)]
         for stage in gone:
-            say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; that rate counts as the worst")
+            say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; this rate is ranked last")
         if code and not (code == 1 and gone):
             return code
     catch_up(tuning.plan_of(findings), tracker)
@@ -151,7 +152,7 @@ def _findings(tuning: Tuning) -> list[Finding]:
 
 
 def _outlook(tuning: Tuning) -> str:
-    """Return a sentence that states the least remaining work."""
+    """Return a sentence that states the minimum number of runs and FLOPs."""
     runs, sweep = len(tuning.sweep.factors) * tuning.sweep.seeds, tuning.sweep
     places = {place for tunable in tuning.tunables for place in tunable.trains}
     stages = {
@@ -162,8 +163,9 @@ def _outlook(tuning: Tuning) -> str:
     }
     least = runs * sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages.values())
     return (
-        f"{tuning.experiment.schedule.name}: {len(tuning.tunables)} learning rates, {len(sweep.factors)} candidates "
-        f"each and up to {sweep.further} more at an edge: {runs * len(stages)} runs or more, {scientific(least)} FLOPs"
+        f"{tuning.experiment.schedule.name}: {len(tuning.tunables)} learning rates with {len(sweep.factors)} "
+        f"candidates each, and up to {sweep.further} more at an edge: at least {runs * len(stages)} runs and "
+        f"{scientific(least)} FLOPs"
     )
 
 
@@ -173,25 +175,25 @@ def _show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], p
         choice = finding.choice
         if choice is not None and choice.place != "interior" and choice.loss < math.inf:
             say(
-                f"{finding.tunable.key}: the {choice.place} rate that was tried is the best; there may be a better one "
-                f"beyond. --further {tuning.sweep.further + 3} goes on from here."
+                f"{finding.tunable.key}: the {choice.place} rate tried is the best, so rates beyond it may be better; "
+                f"continue the sweep with --further {tuning.sweep.further + 3}"
             )
     cost = record["cost"]
     say(
-        f"chosen on validation tokens from {record['text']['heldout_start']:,} on, which the plan's own evaluations "
-        "do not read, with other seeds"
+        f"the rates were chosen on validation tokens from position {record['text']['heldout_start']:,}, and with other "
+        "seeds; the plan uses neither"
     )
     say(
-        f"tuning has cost {scientific(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training: "
-        f"{cost['of_the_plan']:.1f} times what the plan itself takes"
+        f"tuning used {scientific(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training, "
+        f"{cost['of_the_plan']:.1f} times the FLOPs of the plan"
     )
     say(str(path))
     say("\n".join(record["chosen"]))
 
 
 def _table(tuning: Tuning, findings: Sequence[Finding]) -> FittedTable:
-    title = f"{tuning.experiment.schedule.name}, last validation loss"
-    rows = table(title, ["rate", "of"], ["lr", "loss", "above the best", "now"], spare=["now", "of"])
+    title = f"{tuning.experiment.schedule.name}, final validation loss"
+    rows = table(title, ["setting", "stages"], ["lr", "loss", "vs best", "current"], spare=["current", "stages"])
     for finding in findings:
         choice = finding.choice
         assert choice is not None
@@ -214,16 +216,16 @@ def _trial_cells(finding: Finding, number: int) -> list[str]:
         return [f"{trial.rate:g}", "diverged", "", ""]
     best = trial.rate == choice.rate
     mark = f"chosen, {choice.place}" if best else f"+{trial.loss - choice.loss:.4f}"
-    return [f"{trial.rate:g}", f"{trial.loss:.4f}", mark, "as before" if trial.rate == finding.tunable.rate else ""]
+    return [f"{trial.rate:g}", f"{trial.loss:.4f}", mark, "yes" if trial.rate == finding.tunable.rate else ""]
 
 
 def _explain_failures(findings: Sequence[Finding]) -> int:
-    """Print the learning rates that could not be chosen, and return the exit code."""
+    """Report the learning rates that could not be chosen, and return the exit code."""
     lost = [finding for finding in findings if finding.tunable.key not in chosen(findings)]
     for finding in lost:
         rates = [trial.rate for trial in finding.trials]
         tell_error(
-            f"{finding.tunable.key}: every run from {rates[0]:g} to {rates[-1]:g} diverged, and nothing that "
-            "grows out of them was tuned; try lower --factors, or a longer warm-up (optim.warmup)"
+            f"{finding.tunable.key}: all rates from {rates[0]:g} to {rates[-1]:g} diverged, so rates of later stages "
+            "were not tuned; try lower --factors, or a longer warm-up (optim.warmup)"
         )
     return 1 if lost else 0

@@ -14,19 +14,19 @@ from tfscale.tracking.mlflow.view import view_url
 
 
 def ui(common: Common, port: int) -> int:
-    """Serve the page until interrupted, and return the exit code."""
+    """Serve MLflow's web page until interrupted, and return the exit code."""
     plan = common.plan()
     tracker = tracker_of(plan.experiment)
     if tracker is None:
-        raise UserFault(["tracking.enabled=false: there is no store to show; try tracking=mlflow"])
+        raise UserFault(["tracking.enabled=false: must be true to serve a page; try tracking=mlflow"])
     if not isinstance(tracker, MlflowTracker):
         kind = plan.experiment.tracking.kind
-        raise UserFault([f"tracking.kind={kind}: must be mlflow, whose page is served; {tracker} has its own"])
+        raise UserFault([f"tracking.kind={kind}: must be mlflow to serve a page; open the page of {tracker}"])
     with user_faults():
         command = ui_command(tracker, port=port)
     _check_port(port)
     page = f"http://127.0.0.1:{port}"
-    say(f"{page}  (Ctrl-C ends it)")
+    say(f"{page}  (stop with Ctrl-C)")
     server = children.start(leashed(command), ui_environment())
     try:
         found = experiment_id(tracker, plan.experiment.schedule.name)
@@ -34,7 +34,7 @@ def ui(common: Common, port: int) -> int:
             say(f"perplexity over compute: {view_url(page, found)}")
         return server.wait()
     except KeyboardInterrupt:
-        server.communicate()  # closes its input, which ends it
+        server.communicate()  # closes the input of the server, which ends the server
         return 0
 
 

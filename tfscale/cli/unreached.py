@@ -1,4 +1,4 @@
-"""Notes on finished stages that a plan no longer reaches."""
+"""Messages about finished stages that are no longer part of a plan."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,28 +6,28 @@ from typing import Any
 from tfscale.plan.unreached import Unreached
 
 MOST_LINES = 4
-"""Largest number of stages that are listed."""
+"""Maximum number of listed stages."""
 MOST_SHOWN = 4
-"""Largest number of differing fields that are listed per stage."""
+"""Maximum number of listed fields per stage."""
 
 
 def unreached_words(found: Sequence[Unreached]) -> list[str]:
-    """Return a heading and a line for each of the first stages; no lines if there are none."""
+    """Return a heading and one line for each of the first stages, or no lines if there are no stages."""
     if not found:
         return []
     lines = [f"  {each.folder.name}: {_fields(each)}" for each in found[:MOST_LINES]]
     if len(found) > MOST_LINES:
-        lines.append(f"  and {len(found) - MOST_LINES} more, which --json lists")
-    return [f"{_number(found)} not part of the plan, and similar ones are still to be trained:", *lines]
+        lines.append(f"  and {len(found) - MOST_LINES} more; --json lists all")
+    return [f"{_number(found)} not part of the plan, although similar stages still have to be trained:", *lines]
 
 
 def unreached_line(found: Sequence[Unreached]) -> str:
-    """Return one line that points to `tfscale plan`, for at least one stage."""
-    return f"{_number(found)} not part of the plan ({_fields(found[0])}); `tfscale plan` says by which fields"
+    """Return one line that summarises at least one stage and refers to `tfscale plan`."""
+    return f"{_number(found)} not part of the plan ({_fields(found[0])}); `tfscale plan` lists the fields that differ"
 
 
 def unreached_json(found: Sequence[Unreached]) -> list[dict[str, Any]]:
-    """Return the stages as plain values for --json."""
+    """Return the stages as values for `--json`."""
     return [
         {
             "folder": each.folder,
@@ -41,9 +41,9 @@ def unreached_json(found: Sequence[Unreached]) -> list[dict[str, Any]]:
 
 def _number(found: Sequence[Unreached]) -> str:
     return (
-        "1 finished stage of the runs folder is"
+        "1 finished stage in the runs folder is"
         if len(found) == 1
-        else f"{len(found)} finished stages of the runs folder are"
+        else f"{len(found)} finished stages in the runs folder are"
     )
 
 

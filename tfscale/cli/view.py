@@ -1,4 +1,4 @@
-"""Output of a run: a live screen on a terminal, plain lines elsewhere."""
+"""Display of a run as a live dashboard on a terminal and as plain lines elsewhere."""
 
 import time
 from abc import abstractmethod
@@ -22,15 +22,15 @@ from tfscale.stage.growth_record import optimizer_note
 from tfscale.text import count
 
 LOOK_SECONDS = 1.0
-"""Seconds between two reads of the stages' folders."""
+"""Number of seconds between two reads of the stages' folders."""
 
 
 class RunView(View, Protocol):
-    """View that also prints messages while it is entered."""
+    """Context manager that shows the progress of a run and prints messages."""
 
     @abstractmethod
     def say(self, message: str) -> None:
-        """Print a line for people."""
+        """Print a message."""
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -40,17 +40,17 @@ class RunView(View, Protocol):
 
 
 def make_view(plan: Plan, console: Console) -> RunView:
-    """Return the view that suits the console."""
+    """Return a live view if the console supports it, or otherwise a plain view."""
     return LiveView(plan, console) if moves(console) else PlainView(plan, console)
 
 
 def moves(console: Console) -> bool:
-    """Return whether printed output can be redrawn."""
+    """Return whether the console can redraw printed output."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 class PlainView:
-    """View that prints one line per notable event."""
+    """View of a run that prints one line per event."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan, self._console = plan, console
@@ -74,16 +74,16 @@ class PlainView:
         if phase == "training":
             self.tell(stage, f"training {count(stage.spec.tokens)} tokens, {stage.path.name}")
         else:
-            self.tell(stage, f"growing out of {stage.spec.parent}")
+            self.tell(stage, f"growing from {stage.spec.parent}")
 
     def queued(self, stage: Stage, job: str) -> None:
         log = stage.path / "training.log"
-        self.tell(stage, f"job {job} is in the queue or runs; its output goes to {log}")
+        self.tell(stage, f"job {job} is queued or running, with output in {log}")
 
     def waiting(self, stage: Stage, holder: str) -> None:
         if stage.key not in self._waiting:
             self._waiting.add(stage.key)
-            self.tell(stage, f"waiting, {stage.path.name} is being worked on by {holder}")
+            self.tell(stage, f"waiting, because {stage.path.name} is in use by {holder}")
 
     def retrying(self, stage: Stage, reason: str) -> None:
         self.tell(stage, reason)
@@ -98,7 +98,7 @@ class PlainView:
         elif event["event"] == "end" and event["reason"] == "preempted":
             self.tell(stage, f"stopped at {count(event['step'] * stage.spec.batch_tokens)} tokens, with a checkpoint")
         elif event["event"] == "ending":
-            self.tell(stage, f"has learnt enough by schedule.grow_when; ends at {count(event['ends_at'])} tokens")
+            self.tell(stage, f"ends at {count(event['ends_at'])} tokens by the rule schedule.grow_when")
         elif event["event"] == "broken_checkpoint":
             self.tell(stage, f"a checkpoint was incomplete and was {event['message']}")
         elif event["event"] == "non_finite":
@@ -106,7 +106,8 @@ class PlainView:
             self.tell(stage, f"non-finite values ({what}); {event['policy']}")
 
     def _evaluated(self, stage: Stage, event: Event) -> str:
-        """Return tokens, loss, perplexity, speed, utilization, memory, compute compared with the plan, time left."""
+        """Return the tokens, loss, perplexity, speed, utilization and memory of a stage, and the progress of the
+        plan."""
         looks = self._watch.look()
         facts = [
             f"{count(event['tokens'])} of {count(stage.spec.tokens)} tokens",
@@ -126,7 +127,7 @@ class PlainView:
 
 
 class Screen:
-    """Dashboard that is redrawn at most once a second while it is entered."""
+    """Context manager that shows the dashboard of a plan."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self._plan = plan
@@ -151,12 +152,12 @@ class Screen:
 
     @property
     def is_old(self) -> bool:
-        """True if a second has passed since the last drawing."""
+        """True if the dashboard was drawn at least `LOOK_SECONDS` ago."""
         return time.monotonic() - self._drawn >= LOOK_SECONDS
 
 
 class LiveView(PlainView):
-    """View with the dashboard, and above it a line for each event that the dashboard does not show."""
+    """View of a run that shows the dashboard and prints a line for each event that the dashboard does not show."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         super().__init__(plan, console)
@@ -180,7 +181,7 @@ class LiveView(PlainView):
 
     def retrying(self, stage: Stage, reason: str) -> None:
         super().retrying(stage, reason)
-        self._notes[stage.key] = "will be tried again"
+        self._notes[stage.key] = "will be retried"
 
     def event(self, stage: Stage, event: Event) -> None:
         if event["event"] != "eval":
@@ -196,8 +197,8 @@ class LiveView(PlainView):
 
 
 def watch(plan: Plan, console: Console) -> None:
-    """Show a plan until all its stages are done, or until Ctrl-C."""
-    with suppress(KeyboardInterrupt):  # the usual way to leave
+    """Show the progress of a plan until all stages are done, or until Ctrl-C."""
+    with suppress(KeyboardInterrupt):  # the usual way to exit
         _screen(plan, console) if moves(console) else _lines(plan, console)
 
 
@@ -208,7 +209,7 @@ def _screen(plan: Plan, console: Console) -> None:
 
 
 def _lines(plan: Plan, console: Console) -> None:
-    """Print a line for each event from now on."""
+    """Print a line for each new event of a plan."""
     watched, view = Watch(plan.stages), PlainView(plan, console)
     before = watched.look()
     for look in before.values():

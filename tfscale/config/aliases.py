@@ -1,4 +1,4 @@
-"""Former names of settings, accepted for one release with a note on standard error."""
+"""Former names of settings, which are accepted for one release with a note on standard error."""
 
 import sys
 from functools import cache
@@ -20,7 +20,7 @@ KEYS = {
 }
 """Current keys by former keys."""
 VALUES: dict[str, dict[str, str]] = {}
-"""Current values by former values, for each current key."""
+"""Current values by former values, by current key."""
 
 
 def renamed_override(text: str) -> str:
@@ -34,7 +34,7 @@ def renamed_override(text: str) -> str:
 
 
 def rename_values(values: dict[str, Any]) -> None:
-    """Replace former keys and values in a composed configuration, in place. No shipped file has former ones, so a
+    """Replace former keys and values in a composed configuration, in place. Shipped files contain no former keys, so a
     former key comes from the user and overrides the shipped value."""
     for former, present in KEYS.items():
         part, name = _part(values, former)
@@ -48,7 +48,7 @@ def rename_values(values: dict[str, Any]) -> None:
 
 
 def _part(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Return the dictionary that holds a key, or an empty one, and the key's name in it."""
+    """Return the dictionary that contains a key, or an empty one, and the last component of the key."""
     *outer, name = key.split(".")
     for each in outer:
         values = values.get(each) or {}
@@ -67,4 +67,4 @@ def _renamed_value(key: str, value: Any) -> Any:
 
 @cache
 def _note(former: str, present: str) -> None:
-    print(f"note: {former} is called {present} now; the old name works until version {ACCEPTED_UNTIL}", file=sys.stderr)
+    print(f"note: {former} is now {present}; the old name is accepted until version {ACCEPTED_UNTIL}", file=sys.stderr)

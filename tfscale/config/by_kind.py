@@ -1,4 +1,4 @@
-"""Settings of a registered class, which their `kind` names."""
+"""Validation of settings whose class is selected by their `kind`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,8 @@ from tfscale.growth.operator import GROWTHS, Growth
 
 @dataclass(frozen=True)
 class ByKind:
-    """Annotation that makes pydantic read a growth operator of any kind; without `kind`, one of the default kind."""
+    """Annotation that makes pydantic read a growth operator of the given `kind`, or of the default kind if none is
+    given."""
 
     default: str
 
@@ -32,6 +33,6 @@ class ByKind:
 
 
 def class_of(values: Any = None) -> type[Growth]:
-    """Return the growth class that composed settings name; that of parameter tokens by default."""
+    """Return the growth class that composed settings name, by default the class for parameter tokens."""
     kind = values.get("kind") if isinstance(values, dict) else None
     return GROWTHS.get(kind if kind in GROWTHS.names else "tokens")

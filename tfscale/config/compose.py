@@ -27,14 +27,15 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experim
     Groups are searched for in `config_dir`, in `conf/` of the working folder and in the shipped conf/, in this order.
 
     Raises:
-        UserFault: the experiment is invalid; the error holds every fault that could be found.
+        UserFault: the experiment is invalid; the error contains all faults found.
     """
     return draft(overrides, config_dir).settled()
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Experiment with the faults found so far; shipped values replace values at fault, so that checks can continue."""
+    """Experiment with the faults found so far, whose invalid values are replaced by shipped ones so that checks can
+    continue."""
 
     experiment: Experiment
     faults: tuple[Fault, ...]
@@ -42,10 +43,10 @@ class Draft:
     config_dir: Path | None
 
     def check(self, rules: Callable[[Experiment], Iterable[Fault | str]], needs: Sequence[str] = ()) -> "Draft":
-        """Return the draft with the faults of further rules, except those that follow from an earlier fault.
+        """Return the draft with the faults of further rules, except faults that follow from an earlier one.
 
         Args:
-            needs: keys and parts that the rules read; the rules are skipped if one of these is at fault.
+            needs: keys and parts that the rules read; the rules are skipped if one of these keys has a fault.
         """
         at_fault = [_root(fault.key) for fault in self.faults if fault.key]
         # A schedule sets values in all parts: without it, no rule between settings is meaningful.
@@ -55,7 +56,7 @@ class Draft:
         return replace(self, faults=(*self.faults, *found))
 
     def settled(self) -> Experiment:
-        """Return the experiment.
+        """Return the experiment if it has no faults.
 
         Raises:
             UserFault: the experiment has faults.
@@ -66,21 +67,22 @@ class Draft:
 
 
 def _follows(fault: Fault, at_fault: Iterable[str]) -> bool:
-    """Return whether a fault is about a key that is at fault already, or reads one."""
+    """Return whether the key of a fault, or a key that the rule reads, already has a fault."""
     return any(f"{key}.".startswith(f"{root}.") for key in (fault.key, *fault.reads) for root in at_fault)
 
 
 def _root(key: str) -> str:
-    """Return the stage or arm that the key belongs to, whose settings depend on each other, or the key itself."""
+    """Return the stage or arm that contains the key, because settings of a stage or arm depend on each other;
+    otherwise, return the key."""
     match = re.match(r"schedule\.stages\.\w+|baseline\.arms\.\w+", key)
     return match[0] if match else key
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
-    """Return the experiment that the overrides describe, with the faults of the overrides and of the files.
+    """Return a draft of the experiment that the overrides describe, with the faults of the overrides and of the files.
 
     Raises:
-        UserFault: no experiment can be made that could be checked further.
+        UserFault: no experiment can be composed for further checks.
     """
     overrides = [renamed_override(text) for text in overrides]
     try:
@@ -88,7 +90,7 @@ def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
     except UserFault as fault:
         raise UserFault(with_places(list(dict.fromkeys(fault.faults)), overrides, config_dir)) from fault
     except RecursionError as error:
-        raise UserFault(["an override or a configuration file is nested too deeply"]) from error
+        raise UserFault(["an override or a configuration file is nested too deeply; try fewer levels"]) from error
     return Draft(experiment, tuple(dict.fromkeys(faults)), tuple(overrides), config_dir)
 
 
@@ -114,7 +116,7 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
 
 
 def _load_extensions(overrides: Sequence[Override], base: dict[str, Any]) -> list[Fault]:
-    """Import the extensions that are installed and those that the user names; return the faults."""
+    """Import the installed extensions and those that the user names, and return the faults."""
     named = [override.value for override in overrides if override.key == "extensions"] or [base.get("extensions", [])]
     modules = [module for module in named[-1] if isinstance(module, str)] if isinstance(named[-1], list) else []
     try:
@@ -131,7 +133,7 @@ def _unknown_names(override: Override, options: dict[str, list[str]]) -> list[Fa
         Fault(
             override.key,
             override.typed,
-            f"no such {override.key}{nearest(str(name), allowed)} Allowed: {', '.join(allowed)}.",
+            f"unknown {override.key}{nearest(str(name), allowed)} Allowed: {', '.join(allowed)}.",
         )
         for name in names
         if name not in allowed
@@ -141,7 +143,7 @@ def _unknown_names(override: Override, options: dict[str, list[str]]) -> list[Fa
 def _known(
     overrides: Sequence[Override], base: dict[str, Any], before: Sequence[Fault]
 ) -> tuple[list[Fault], list[Override]]:
-    """Return the faults of keys that do not exist, and the overrides of single values whose keys do."""
+    """Return the faults of unknown keys, and the overrides of single values with known keys."""
     known, may_grow = set(known_keys(base)), set(dict_keys())
     added = tuple(f"{override.key}." for override in overrides if override.adds)
     at_fault = {fault.key for fault in before}
@@ -159,7 +161,7 @@ def _known(
 
 
 def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
-    """Return the configuration of the files, with current names in place of former ones."""
+    """Return the composed configuration of the files, with former names replaced by current ones."""
     from omegaconf import OmegaConf
 
     from tfscale.config.composition import composed
@@ -169,7 +171,7 @@ def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
 
 
 def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str, Any], list[Fault]]:
-    """Return the configuration with single values set, and the faults of values that cannot be set."""
+    """Return the configuration with the overrides applied, and the faults of values that cannot be set."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -191,7 +193,7 @@ def _container(config: "DictConfig", resolve: bool = True) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(config, resolve=resolve)
     except OmegaConfBaseException as error:
-        raise UserFault([f"the configuration does not compose: {one_line(error)}"]) from error
+        raise UserFault([f"the configuration cannot be composed: {one_line(error)}"]) from error
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

@@ -1,4 +1,4 @@
-"""Composition of configuration files by Hydra: the merged values and the merged files."""
+"""Composition of configuration files by Hydra into merged values."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,22 +27,22 @@ ROOT = "config"
 
 class OwnFolders(SearchPathPlugin):
     """Plugin that makes Hydra search the user's folders before the shipped one; `hydra.searchpath` can only add folders
-    after it."""
+    after the shipped one."""
 
     folders: ClassVar[Sequence[Path]] = ()
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Put the folders first in the search path, in their order."""
+        """Prepend the user's folders to the search path in their order."""
         for folder in reversed(self.folders):
             search_path.prepend("tfscale", f"file://{folder}")
 
 
 @contextmanager
 def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
-    """Yield Hydra's loader for folders; the last one is the shipped one.
+    """Yield Hydra's loader for folders, of which the last is the shipped one.
 
     Raises:
-        UserFault: the files do not compose.
+        UserFault: the files cannot be composed.
     """
     OwnFolders.folders = folders[:-1]
     Plugins.instance().register(OwnFolders)
@@ -51,27 +51,27 @@ def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             yield GlobalHydra.instance().config_loader()
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserFault([f"the configuration does not compose: {one_line(error)}"]) from error
+        raise UserFault([f"the configuration cannot be composed: {one_line(error)}"]) from error
 
 
 def composed(groups: Sequence[str], folders: Sequence[Path]) -> DictConfig:
-    """Return the merged values of the files.
+    """Return the merged values of the configuration files.
 
     Args:
         groups: overrides that choose files, such as `growth=paper`.
 
     Raises:
-        UserFault: the files do not compose.
+        UserFault: the files cannot be composed.
     """
     with _loader(folders):
         return compose(ROOT, overrides=list(groups))
 
 
 def chosen_files(groups: Sequence[str], folders: Sequence[Path]) -> list[File]:
-    """Return the merged files in order of increasing precedence.
+    """Return the merged configuration files in order of increasing precedence.
 
     Raises:
-        UserFault: the files do not compose.
+        UserFault: the files cannot be composed.
     """
     with _loader(folders) as loader:
         chosen = loader.compute_defaults_list(ROOT, list(groups), RunMode.RUN).defaults

@@ -1,4 +1,4 @@
-"""Configuration files with the line of each value, which Hydra does not keep."""
+"""Reader of configuration files that keeps the line of each value, unlike Hydra."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
 
 
 class Setting(NamedTuple):
-    """A key that a file sets, with its value."""
+    """A key and its value in a configuration file."""
 
     key: str
     """Full key, such as optim.lr."""
@@ -32,20 +32,20 @@ class File:
 
     path: Path
     package: str
-    """Part of the configuration that the keys belong to, such as `optim`; empty for the root."""
+    """Part of the configuration that contains the keys, such as `optim`; empty for the root."""
     text: str
     named: bool = False
     """True if the root's defaults or the command line name the file, False if another file includes it."""
 
     @property
     def settings(self) -> Iterator[Setting]:
-        """Yield the settings of the file, outer ones before inner ones."""
+        """Settings of the file, outer ones before inner ones."""
         node = yaml.compose(self.text, Loader=_LOADER)
         yield from _settings(node, f"{self.package}." if self.package else "")
 
     @property
     def about(self) -> str:
-        """Return the first sentence of the comment at the top of the file, up to a colon."""
+        """First sentence of the comment at the top of the file, up to a colon."""
         lines = []
         for line in self.text.splitlines():
             if not line.startswith("#"):

@@ -10,14 +10,15 @@ SHIPPED_ALONE = Path("none")
 
 
 def conf_dir() -> Path:
-    """Return the shipped folder: next to the package in a source tree, inside it when installed from a wheel."""
+    """Return the shipped configuration folder, which is inside the package in a wheel and next to the package
+    otherwise."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
 
 def config_folders(config_dir: Path | None = None) -> list[Path]:
-    """Return the folders to search, in order: `config_dir`, `conf/` of the working folder, the shipped one.
+    """Return the folders to search, in order: `config_dir`, `conf/` in the working folder, and the shipped folder.
 
     Raises:
         UserFault: `config_dir` is not a folder.
@@ -25,14 +26,14 @@ def config_folders(config_dir: Path | None = None) -> list[Path]:
     if config_dir == SHIPPED_ALONE:
         return [conf_dir()]
     if config_dir is not None and not config_dir.is_dir():
-        raise UserFault([Fault("--config-dir", config_dir, "must be a folder, or none for the shipped files alone")])
+        raise UserFault([Fault("--config-dir", config_dir, "must be a folder, or none to read only the shipped files")])
     here = Path.cwd() / "conf"
     own = [here] if here.is_dir() and here.resolve() != conf_dir().resolve() else []
     return [*([config_dir.resolve()] if config_dir else []), *own, conf_dir()]
 
 
 def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]:
-    """Return the names that can follow `group=` for every group, in the shipped folder by default."""
+    """Return the names of the options of every configuration group, by default in the shipped folder."""
     from tfscale.config.keys import PARTS
 
     options: dict[str, set[str]] = {}
@@ -44,11 +45,11 @@ def group_options(folders: Sequence[Path] | None = None) -> dict[str, list[str]]
 
 
 def find(name: str, folders: Sequence[Path]) -> Path | None:
-    """Return the file with this name in the first folder that has one, or None."""
+    """Return the path of a file in the first folder that contains the file, or None."""
     return next((path for folder in folders if (path := folder / name).is_file()), None)
 
 
 def shown(path: Path) -> Path:
-    """Return a path as messages show it: relative if it is in the working folder."""
+    """Return a path for messages, which is relative for files in the working folder."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,4 +1,4 @@
-"""Detection of configuration folders of other projects that use Hydra."""
+"""Detection of configuration folders that belong to other projects."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from tfscale.config.keys import PARTS
 from tfscale.faults import Fault
 
 IGNORE = (
-    "If this conf/ belongs to another project, add --config-dir none, which uses the shipped files alone, or run in "
-    "another folder."
+    "If this conf/ belongs to another project, add --config-dir none to read only the shipped files, or run the "
+    "command in another folder."
 )
 
 
 def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
-    """Return the faults of folders that are not tfscale's, and the remaining folders. The shipped folder comes last."""
+    """Return the faults of folders of other projects, and the remaining folders. The last folder is the shipped one."""
     *own, shipped = folders
     faults = {folder: fault for folder in own if (fault := _foreign(folder))}
     return list(faults.values()), [*(folder for folder in own if folder not in faults), shipped]
@@ -31,13 +31,18 @@ def _foreign(folder: Path) -> Fault | None:
         lines = {setting.key: setting.line for setting in root.settings if "." not in setting.key}
         groups = _groups(yaml.safe_load(root.text))
     except (OSError, RecursionError, yaml.YAMLError):
-        return None  # there is no such file, or Hydra reports what is wrong with it
+        return None  # the file does not exist, or Hydra reports the problem
     unknown = [key for key in lines if key not in PARTS]
     if unknown:
         names = " and ".join(repr(key) for key in unknown[:2])
-        return Fault("", None, f"tfscale has no key {names}. {IGNORE}", place=f"{shown(path)}:{lines[unknown[0]]}")
+        return Fault(
+            "",
+            None,
+            f"contains settings unknown to tfscale: {names}. {IGNORE}",
+            place=f"{shown(path)}:{lines[unknown[0]]}",
+        )
     if "schedule" not in groups:
-        return Fault("", None, f"its defaults name no schedule. {IGNORE}", place=f"{shown(path)}:1")
+        return Fault("", None, f"the defaults name no schedule. {IGNORE}", place=f"{shown(path)}:1")
     return None
 
 

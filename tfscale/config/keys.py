@@ -12,11 +12,11 @@ from tfscale.config.schema import Experiment
 from tfscale.growth.operator import GROWTHS, Growth
 
 PARTS = tuple(field.name for field in dataclasses.fields(Experiment))
-"""First components of all keys."""
+"""Parts of the configuration, which are the first components of all keys."""
 
 
 def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Yield every existing key: fields of the schema and, below dictionaries, the names in `values`."""
+    """Yield every known key: fields of the schema and, below dictionaries, the names in `values`."""
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         key, hint = f"{prefix}{item.name}", inner_type(hints[item.name])
@@ -72,7 +72,7 @@ def type_of(key: str) -> Any:
 
 
 def inner_type(hint: Any) -> Any:
-    """Return X for the type `X | None`, and any other type as it is."""
+    """Return X for the type `X | None`, and any other type unchanged."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return next(arg for arg in typing.get_args(hint) if arg is not type(None))
     return hint
@@ -84,7 +84,7 @@ def is_text(hint: Any) -> bool:
 
 
 def is_single(hint: Any) -> bool:
-    """Return whether a type's values are single, neither parts with several keys nor lists."""
+    """Return whether a type has single values, as opposed to lists and parts with several keys."""
     inner = inner_type(hint)
     return (
         inner is not None and not dataclasses.is_dataclass(inner) and typing.get_origin(inner) in (None, typing.Literal)
@@ -97,7 +97,8 @@ def may_be_none(hint: Any) -> bool:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean ...?` with the known words closest by whole key or last component; otherwise `.`."""
+    """Return `; did you mean ...?` with up to three known words that are similar to a word, or `.` if there are
+    none."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     leaf = word.rpartition(".")[2]
@@ -106,7 +107,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's message, or its beginning, in one line."""
+    """Return the message of an error in one line, cut off after 500 characters."""
     return short(" ".join(str(error).split()), 500)
 
 

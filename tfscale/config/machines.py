@@ -1,4 +1,4 @@
-"""Settings of the machines: the launcher of stages, and the device that predictions assume."""
+"""Settings of the launcher of stages and of the device for predictions."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -15,43 +15,48 @@ class SlurmPart:
     """Resources requested from a Slurm cluster for the job of each stage."""
 
     partition: str | None = None
+    """Slurm partition. None: the default of the cluster."""
     account: str | None = None
+    """Slurm account. None: the default of the user."""
     qos: str | None = None
+    """Slurm quality of service. None: the default of the account."""
     gpus: Natural = 8
-    """Number of GPUs per node, with one process each; 0: launcher.processes processes on the CPU."""
+    """Number of GPUs per node, with one process each; 0: no GPUs, and launcher.processes processes on the CPU."""
     cpus: Count = 8
     """Number of CPUs per process."""
     minutes: Count = 1440
-    """Time limit of a job in minutes. Before the limit, the stage saves and the job is requeued."""
+    """Time limit of a job in minutes. Before the limit, the stage saves a checkpoint and the job is requeued."""
     signal_seconds: Count = 120
-    """Number of seconds before the time limit at which Slurm signals a job to save."""
+    """Number of seconds before the time limit at which Slurm signals a job to save a checkpoint."""
     requeues: Natural = 1000
-    """Largest number of times that a job is requeued."""
+    """Maximum number of times that a job is requeued."""
 
 
 @dataclass(frozen=True)
 class LauncherPart(RunOptions):
-    """Launcher settings. Apart from rounding, they do not change the results of a stage."""
+    """Launcher settings, which do not change the results of a stage, apart from rounding."""
 
     kind: Literal["local", "torchrun", "slurm"] = "local"
-    """Launcher of stages. local: one process each. torchrun: several processes on this machine. slurm: cluster jobs."""
+    """Launcher of stages. `local`: one process per stage. `torchrun`: several processes on this machine. `slurm`: jobs
+    on a cluster."""
     processes: AutoCount = 0
     """Number of processes per stage (torchrun) or per node (slurm without GPUs). auto, with torchrun: one per CUDA
     device, or one on the CPU."""
     nodes: Count = 1
     """Number of nodes per stage (slurm)."""
     slurm: SlurmPart = field(default_factory=SlurmPart)
+    """Resources of a job (slurm)."""
     parallel: Count = 1
-    """Largest number of independent stages that run at the same time on this machine. On a cluster the queue
+    """Maximum number of independent stages that run at the same time on this machine. On a cluster, the queue
     decides."""
     retries: Natural = 2
-    """Largest number of times that a stage whose process died is resumed from its checkpoint."""
+    """Maximum number of times that a stage is resumed from a checkpoint after its process died."""
     hang_minutes: NonNegative = 15.0
-    """Minutes without a heartbeat after which a stage is ended and resumed; 0: never."""
+    """Number of minutes without a heartbeat after which a stage is stopped and resumed; 0: never."""
 
     @property
     def ranks(self) -> int:
-        """Number of processes of a stage; 0: decided by the devices of the machine that runs it."""
+        """Number of processes per stage; 0: determined by the devices of the machine that runs the stage."""
         if self.kind == "slurm":
             return self.nodes * (self.slurm.gpus or self.processes or 1)
         return 1 if self.kind == "local" else self.processes
@@ -59,33 +64,34 @@ class LauncherPart(RunOptions):
 
 @dataclass(frozen=True)
 class PeakPart:
-    """Peak speed of a device's dense matrix products, in TFLOP/s (10^12); None: the format is not supported."""
+    """Peak speed of a device's dense matrix products by number format, in TFLOP/s (10^12)."""
 
     fp32: Positive | None = None
-    """Peak in FP32, TFLOP/s. None: not supported."""
+    """Peak speed in FP32 in TFLOP/s. None: not supported."""
     tf32: Positive | None = None
-    """Peak in TF32, TFLOP/s. None: not supported."""
+    """Peak speed in TF32 in TFLOP/s. None: not supported."""
     bf16: Positive | None = None
-    """Peak in BF16, TFLOP/s. None: not supported."""
+    """Peak speed in BF16 in TFLOP/s. None: not supported."""
     fp8: Positive | None = None
-    """Peak in FP8, TFLOP/s. None: not supported."""
+    """Peak speed in FP8 in TFLOP/s. None: not supported."""
 
 
 @dataclass(frozen=True)
 class DevicePart:
-    """Device that predictions assume. These settings do not change what is run."""
+    """Device for which costs are predicted, without effect on training."""
 
     names: tuple[str, ...] = ()
-    """Names of the device as returned by torch.cuda.get_device_name. Empty: this machine's own devices."""
+    """Names of the device as returned by torch.cuda.get_device_name. Empty: the devices of this machine."""
     memory: Positive | None = None
     """Device memory in GB (10^9 bytes)."""
     bandwidth: Positive | None = None
     """Memory bandwidth in GB/s."""
     link: Positive | None = None
-    """Bandwidth to another device of the host in one direction, in GB/s."""
+    """Bandwidth between two devices of a host in one direction, in GB/s."""
     network: Positive | None = None
-    """Share of one device in the host's network bandwidth in one direction, in GB/s."""
+    """Network bandwidth of the host per device in one direction, in GB/s."""
     peak: PeakPart = field(default_factory=PeakPart)
+    """Peak speed of dense matrix products by number format."""
     watts: Positive | None = None
     """Board power limit in watts."""
     price: Positive | None = None

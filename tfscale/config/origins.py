@@ -1,4 +1,4 @@
-"""Origins of invalid values: the file and the line."""
+"""Lookup of the file and line in which an invalid value is set."""
 
 import re
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from tfscale.faults import Fault, UserFault
 
 
 def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
-    """Return the files that Hydra merges for the overrides, in order of increasing precedence. Names that no group has
-    are ignored.
+    """Return the files that Hydra merges for the overrides, in order of increasing precedence. Overrides with
+    unknown names are ignored.
 
     Raises:
-        UserFault: the files do not compose.
+        UserFault: the files cannot be composed.
     """
     from tfscale.config.composition import chosen_files
 
@@ -34,7 +34,7 @@ def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
 
 
 def with_places(faults: Sequence[Fault], overrides: Sequence[str], config_dir: Path | None) -> list[Fault]:
-    """Return the faults, with file and line where the value is in a configuration file."""
+    """Return the faults, with file and line for values that are set in a configuration file."""
     groups = group_options()
     typed = tuple(f"{key}." for text in overrides if (key := text.partition("=")[0].lstrip("+")) not in groups)
     wanted = {fault.key for fault in faults if fault.key not in ("", *groups) and not f"{fault.key}.".startswith(typed)}

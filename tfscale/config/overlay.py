@@ -1,4 +1,4 @@
-"""The user's configuration files that extend a schedule or baselines and change some values."""
+"""Writer of configuration files that extend a schedule or baselines and change some values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,42 +14,42 @@ _PACKAGE = "# @package _global_\n"
 
 
 def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[str, ...]:
-    """Return the names that are chosen for `group=` by the overrides or by the defaults of the root file.
+    """Return the names that the overrides, or the defaults of the root file, choose for `group=`.
 
     Raises:
-        UserFault: the files do not compose.
+        UserFault: the files cannot be composed.
     """
     files = files_of(overrides, config_dir)
     return tuple(file.path.stem for file in files if file.named and file.path.parent.name == group)
 
 
 def own_file(group: str, name: str, config_dir: Path | None) -> Path:
-    """Return the path of the user's file in `config_dir`, or in conf/ if that is None."""
+    """Return the path of a user's configuration file in `config_dir`, or in conf/ if `config_dir` is None."""
     return (config_dir or Path("conf")) / group / f"{name}.yaml"
 
 
 def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir: Path | None) -> list[Fault]:
     """Return the reasons why a schedule or baseline with this name cannot be written."""
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        return [Fault("--write", repr(name), f"must name a {group} by letters, digits and . + - _ alone")]
+        return [Fault("--write", repr(name), f"must name a {group} with letters, digits, and . + - _ only")]
     path = own_file(group, name, config_dir)
     if name in taken_over or name in group_options()[group]:
         other = f"{'_'.join(taken_over)}_tuned"
-        return [Fault("--write", name, f"must be new: there is a {group} of that name already", other)]
+        return [Fault("--write", name, f"must be a new name, because a {group} of this name exists", other)]
     if path.exists() and not path.read_text(encoding="utf-8", errors="replace").removeprefix(_PACKAGE).startswith(
         _MARK
     ):
-        return [Fault("--write", name, f"must not name {path}, which is not tfscale's own", "another name")]
+        return [Fault("--write", name, f"must not name {path}, which was not written by tfscale", "another name")]
     return []
 
 
 def write_overlay(
     path: Path, taken_over: Sequence[str], values: Mapping[str, Any], remarks: Sequence[str], whole: bool = True
 ) -> None:
-    """Write a file that extends others and sets further values, given by their dotted keys.
+    """Write a configuration file that extends others and sets further values, given by dotted keys.
 
     Args:
-        whole: True if keys begin at the root, as in a schedule; False if they begin in the file's group.
+        whole: True if keys are relative to the root, as in a schedule; False if relative to the file's group.
     """
     from omegaconf import OmegaConf
 
@@ -58,6 +58,6 @@ def write_overlay(
         OmegaConf.update(changes, key, value)
     head = "".join(f"# {remark}\n" for remark in remarks)
     defaults = "".join(f"  - {each}\n" for each in (*taken_over, "_self_"))
-    text = f"{_MARK}: {', '.join(taken_over)} with other values.\n{head}defaults:\n{defaults}\n"
+    text = f"{_MARK}: {', '.join(taken_over)} with changed values.\n{head}defaults:\n{defaults}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text((_PACKAGE if whole else "") + text + OmegaConf.to_yaml(changes), encoding="utf-8")

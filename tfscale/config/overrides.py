@@ -1,8 +1,8 @@
 """Parsing of overrides as typed: `key=value` and `group=name`.
 
-A key whose type is text takes everything after the first `=` literally: no character has a special meaning. A quoted
-value is the text inside the quotes, and `null` is None where None is allowed. Values of all other keys are written in
-Hydra's grammar.
+For a key whose type is text, everything after the first `=` is the value, without special characters. A quoted value is
+the text inside the quotes, and `null` is None where None is allowed. Values of all other keys are written in Hydra's
+grammar.
 """
 
 import re
@@ -15,7 +15,7 @@ from tfscale.config.keys import is_single, is_text, may_be_none, short, type_of
 from tfscale.faults import Fault, plain
 
 SEVERAL = ("baseline",)
-"""Groups of which several files may be combined, as in baseline=[scratch,one_jump]."""
+"""Groups whose files can be combined, as in baseline=[scratch,one_jump]."""
 
 _OVERRIDE = re.compile(r"(\+{0,2})([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 _BARE = re.compile(r"(?<=[:,\[])\s*(?!\w+\s*:)([^\s\"',:{}\[\]][^\"',{}\[\]]*(?:'[^\"',{}\[\]]+)*)(?=[,}\]])")
@@ -37,7 +37,7 @@ class Override:
 
     @property
     def typed(self) -> str:
-        """Value as typed, cut off if it is long."""
+        """Value as the user entered it, truncated if it is long."""
         return short(self.text.partition("=")[2])
 
 
@@ -61,14 +61,16 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
         return Override(text, key, None, bool(adds), False) if value == "null" and may_be_none(hint) else literal
     try:
         override = hydra.parse_override(text)
-    except (HydraException, ValueError):  # ValueError: a number of 5,000 digits
+    except (HydraException, ValueError):  # ValueError: a number with too many digits
         if match and (key in groups or is_single(hint)):
-            return literal  # the check of its type reports what is wrong
+            return literal  # the type check reports the problem
         return _unreadable(text, hydra) if "=" in text else _no_override(text, before)
     if override.is_sweep_override() or override.is_delete():
         key = override.key_or_group
         several = short(f"{key}=[{value}]") if key in SEVERAL else ""
-        return Fault(key, short(value) or None, "must be one value; sweeps and deletions are not taken", several)
+        return Fault(
+            key, short(value) or None, "must be a single value; sweeps and deletions are not supported", several
+        )
     key = override.key_or_group
     return Override(text, key, override.value(), override.is_add(), key in groups)
 
@@ -79,15 +81,15 @@ def _is_quoted(value: str) -> bool:
 
 
 def _no_override(text: str, before: str) -> Fault:
-    rule = f"{short(text)!r} is no override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
+    rule = f"{short(text)!r} is not an override; write key=value, such as schedule=progressive_tiny or optim.lr=1e-3"
     if "=" in before:
-        rule += f". If it belongs to the value before it, quote both: {shlex.quote(short(f'{before} {text}'))}"
+        rule += f". If it is part of the previous value, quote both: {shlex.quote(short(f'{before} {text}'))}"
     return plain(rule)
 
 
 def _unreadable(text: str, hydra: Any) -> Fault:
     key, _, value = text.partition("=")
-    rule = "must be written as Hydra reads it, such as optim.lr=1e-3"
+    rule = "must have the syntax of Hydra, such as optim.lr=1e-3"
     if quoted := _quoted(text, hydra):
         rule += f". Special characters inside lists and dictionaries need quotes: {shlex.quote(quoted)}"
     return Fault(short(key.lstrip("+")), short(value), rule)

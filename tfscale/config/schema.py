@@ -1,5 +1,5 @@
-"""Schema of a composed experiment. Each class is one part of the configuration, and the docstring of each field is its
-documentation."""
+"""Schema of a composed experiment. Each class is one part of the configuration, and the docstring of a field documents
+the setting."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -50,17 +50,17 @@ class ModelPart:
     vocab_size: Count | None = None
     """Number of rows of the embedding, at least the tokenizer's size. None: the tokenizer's size."""
     rotary: Fraction = 0.25
-    """Fraction of the head dimensions with rotary position embeddings; 0: no positions."""
+    """Fraction of the head dimensions with rotary position embeddings; 0: no position embeddings."""
     norm_activation: NormActivation = "l2_norm_gelu"
     """Normalisation and activation of the scores in Pattention (`tfscale.models.parameter_tokens`)."""
     init: Init = "official"
-    """Initialisation of weights in every arm. official: as in the official configs. scaled: with width and depth, for
-    small models."""
+    """Initialisation of weights in every arm. `official`: as in the official configs. `scaled`: scaled with width and
+    depth, for small models."""
 
 
 @dataclass(frozen=True)
 class TransformerPart:
-    """Transformer of about a stage's size that the stage is compared with."""
+    """Transformer baseline of about the same size as a stage."""
 
     n_layer: Count
     """Number of layers."""
@@ -76,7 +76,7 @@ class TransformerPart:
 
 @dataclass(frozen=True)
 class StagePart:
-    """One stage of the chain, and the size of its model."""
+    """One stage of the chain, with the size of its model."""
 
     size: str
     """Name of the size, such as 354M."""
@@ -107,16 +107,16 @@ class StagePart:
 
 @dataclass(frozen=True)
 class GrowWhenPart:
-    """Rule that ends a stage of the chain, from which the next stage then grows (`tfscale.stage.ending`)."""
+    """Rule that ends a stage of the chain, so that the next stage can grow from it (`tfscale.stage.ending`)."""
 
     rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
-    """Condition that ends a stage. `budget`: the stage's tokens are spent. `plateau`: the validation loss falls by less
-    than `min_delta` over `patience` evaluations. `predicted_gain`: a curve fitted to the validation loss predicts that
-    the rest of the budget lowers it by less than `min_delta`. With the last two, the budget is an upper limit, but the
-    last stage always spends its own in full; they require optim.lr_schedule=wsd, whose decay then follows, or constant.
-    """
+    """Condition that ends a stage. `budget`: the stage's tokens are used up. `plateau`: the validation loss falls by
+    less than `min_delta` over `patience` evaluations. `predicted_gain`: a curve fitted to the validation loss predicts
+    that the rest of the budget lowers the loss by less than `min_delta`. With the last two, the budget is an upper
+    limit, except for the last stage, which uses its whole budget; optim.lr_schedule must be wsd, whose decay then
+    follows, or constant."""
     eval_every: Amount = 0
-    """Number of tokens between two evaluations of the rule; 0: a twentieth of the stage's budget."""
+    """Number of tokens between two evaluations for the rule; 0: a twentieth of the stage's budget."""
     min_delta: Nats = 0.02
     """Smallest improvement of the validation loss that counts, in nats; see `rule`."""
     patience: Count = 4
@@ -126,10 +126,10 @@ class GrowWhenPart:
 
 @dataclass(frozen=True)
 class SchedulePart:
-    """The chain of stages."""
+    """Schedule of the chain of stages."""
 
     name: str
-    """Name of the experiment in the tracking store and in comparisons."""
+    """Name of the schedule, used in the tracking store and in comparisons."""
     stages: dict[str, StagePart]
     """Stages in order. The first is trained from scratch; each later stage grows from the previous one."""
     growth_tokens: Amount = 0
@@ -139,26 +139,26 @@ class SchedulePart:
     trained_on_lr: Rate | None = None
     """Peak learning rate of continued training of the small model. None: optim.lr."""
     rehearse: bool = False
-    """True to rehearse: train each stage for three steps on embedded text, in runs/rehearsal. All other settings are as
-    in the real run."""
+    """True to train each stage for only three steps, on embedded text and in runs/rehearsal, with all other settings of
+    the real run."""
 
 
 @dataclass(frozen=True)
 class DataPart:
-    """The dataset and its tokenization."""
+    """Dataset, tokenizer and validation split."""
 
     source: str
     """Kind of source: wiki, docs, text, hub, shards, or one that an extension registers."""
     path: PathText | None = None
-    """File or folder to read (text, shards), or folder that is read in place of the hub if it exists (hub)."""
+    """File or folder to read (text, shards), or folder that is read instead of the hub if the folder exists (hub)."""
     text_key: str = "text"
-    """Field of JSON lines, or column of Parquet files, that holds the document."""
+    """Field of JSON lines, or column of Parquet files, that contains the document."""
     dataset: str | None = None
     """Repository of the dataset (hub)."""
     subset: str | None = None
     """Subset of the dataset (hub). None: the only subset, or the default one."""
     split: str = "train"
-    """Split of the dataset, from which the validation documents are taken too (hub)."""
+    """Split of the dataset for both training and validation documents (hub)."""
     revision: str = "main"
     """Branch, tag or commit of the dataset, resolved once when it is downloaded (hub)."""
     tokenizer: Literal["bpe", "file", "hub"] = "bpe"
@@ -167,24 +167,26 @@ class DataPart:
     tokenizer_name: str | None = None
     """Repository of the tokenizer, or gpt2, or gpt_neox_20b (hub)."""
     tokenizer_path: PathText | None = None
-    """Path of tokenizer.json (file), or of one that is used in place of the hub's if it exists (hub)."""
+    """Path of tokenizer.json (file), or of a tokenizer.json that replaces the hub's tokenizer if the file exists
+    (hub)."""
     vocab_size: Count = 4096
-    """Number of entries of a trained BPE; 257: bytes and the end of text."""
+    """Vocabulary size of a trained BPE; 257: only bytes and the end of text."""
     validation: Share = 0.05
     """Fraction of the documents used for validation, which are never trained on."""
     split_seed: Whole = 0
+    """Random seed of the split into training and validation documents."""
     validation_tokens: Amount = 65_536
     """Number of validation tokens in every evaluation; the tokens are always the same."""
     validation_start: Amount = 0
-    """Position of the first validation token that is read. `tfscale tune` uses the tokens after those of this
-    evaluation."""
+    """Position of the first validation token that is read. `tfscale tune` reads the validation tokens after those of
+    this evaluation."""
     shuffle_seed: Whole = 0
     """Random seed of the order of training tokens, which is the same in every arm."""
     workers: AutoCount = 0
     """Number of processes that prepare the corpus; auto: one per core. The result does not depend on it."""
     max_unknown: Fraction = 0.01
-    """Largest fraction of tokens without an entry in the tokenizer. A corpus with more is refused; one with fewer is
-    used, with a warning."""
+    """Maximum fraction of tokens without an entry in the tokenizer. A corpus with more is rejected; a corpus with fewer
+    is used with a warning."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further settings of the source."""
 
@@ -198,13 +200,14 @@ class OptimPart:
     batch_tokens: Amount
     """Number of tokens per optimizer step, over all devices."""
     lr_schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """Learning-rate schedule after the warm-up. cosine: cosine decay. wsd: constant, then decay. constant: no decay."""
+    """Learning-rate schedule after the warm-up. `cosine`: cosine decay. `wsd`: constant, then decay. `constant`: no
+    decay."""
     warmup: Fraction = 0.01
     """Fraction of the stage over which the learning rate rises to its peak."""
     min_lr_ratio: Fraction = 0.1
     """Final learning rate as a fraction of the peak (cosine, wsd)."""
     decay_fraction: Fraction = 0.2
-    """Fraction of the stage, at its end, over which the learning rate decays (wsd)."""
+    """Final fraction of the stage over which the learning rate decays (wsd)."""
     beta1: Momentum = 0.9
     """Decay rate of the running mean of gradients."""
     beta2: Momentum = 0.95
@@ -214,7 +217,7 @@ class OptimPart:
     weight_decay: NonNegative = 0.1
     """Coefficient of weight decay."""
     clip: NonNegative = 1.0
-    """Largest gradient norm, to which gradients are clipped; 0: no clipping."""
+    """Maximum gradient norm, to which gradients are clipped; 0: no clipping."""
     name: str = "adamw"
     """Optimizer. adamw: AdamW for all weights. muon: Muon for the matrices of the blocks, AdamW for the others. Or one
     that an extension registers."""
@@ -229,12 +232,12 @@ class OptimPart:
 
 @dataclass(frozen=True)
 class ArmPart:
-    """Arm that the chain is compared with: another way to reach the same sizes."""
+    """Arm that the chain is compared with, which reaches the same sizes in another way."""
 
     kind: str
     """Kind of arm. `scratch`: a model of each size, trained from scratch. `trained_on`: continued training of the
-    chain's first model. `one_jump`: growth of that model to each size at once. `chain`: another chain from that
-    model, with other settings. Extensions may register more kinds."""
+    chain's first model. `one_jump`: growth of the first model to each size in one step. `chain`: another chain
+    from the first model, with other settings. Extensions may register more kinds."""
     title: str
     """Title of the arm in legends and tables."""
     family: str = "tokenformer"
@@ -246,33 +249,33 @@ class ArmPart:
     sizes: Literal["all", "last"] = "all"
     """Sizes of the schedule at which the arm has stages. Only `scratch` has the first size. A chain has all sizes."""
     lr: Rate | None = None
-    """Peak learning rate of all models that the arm trains, except the first model of a chain. None: that of the
-    schedule for such a model of that size."""
+    """Peak learning rate of all models that the arm trains, except the first model of a chain. None: the schedule's
+    rate for a model of this kind and size."""
     shape: Literal["schedule", "compute_optimal"] = "schedule"
     """Shape of Transformers trained from scratch. `schedule`: the schedule's shape for the size. `compute_optimal`: the
     compute-optimal size for the budget, at 20 tokens per parameter (`tfscale.plan.compute_optimal`)."""
     growth: AnyGrowth | None = None
-    """Growth operator of `one_jump` and `chain`. None: that of the chain."""
+    """Growth operator of `one_jump` and `chain`. None: the operator of the main chain."""
     growth_tokens: Factor = 1.0
     """Factor on the training tokens of every grown stage (`chain`)."""
     transformer_growth: TransformerGrowth | None = None
-    """Growth of a `chain` with family=transformer. The chain begins with the first size's Transformer and grows to its
-    own shapes (`tfscale.growth.transformer_recipe`), at the cumulative compute of the main chain."""
+    """Growth of a `chain` with family=transformer. The chain begins with the Transformer of the first size and grows to
+    the shapes of the recipe (`tfscale.growth.transformer_recipe`), at the cumulative compute of the main chain."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Settings of a kind of arm that an extension registers."""
+    """Settings of an arm whose kind an extension registers."""
 
 
 @dataclass(frozen=True)
 class BaselinePart:
-    """Arms that the chain is compared with."""
+    """Baseline arms that the chain is compared with."""
 
     arms: dict[str, ArmPart] = field(default_factory=dict)
-    """Arms by name."""
+    """Baseline arms by name."""
 
 
 @dataclass(frozen=True)
 class TrackingPart:
-    """Tracker, which mirrors the contents of the stages' folders."""
+    """Settings of the tracker, which mirrors the contents of the stages' folders."""
 
     enabled: bool = True
     """True to track experiments."""
@@ -285,19 +288,19 @@ class TrackingPart:
 
 @dataclass(frozen=True)
 class AnalysisPart:
-    """Values that a comparison needs and the runs do not contain."""
+    """Values for comparisons that the runs do not contain."""
 
     noise_floor: NoiseFloor | None = None
     """Difference of final losses, in nats, below which two runs count as equal if no run has several seeds to measure
-    it. None: unknown; every difference counts."""
+    the noise. None: unknown, so every difference counts."""
     tuning_flops: NonNegative | None = None
-    """FLOPs used to choose the arms' learning rates, recorded by `tfscale tune --write`; costs in comparisons exclude
-    them. None: unknown."""
+    """FLOPs used to choose the arms' learning rates, as recorded by `tfscale tune --write` and excluded from the costs
+    in comparisons. None: unknown."""
 
 
 @dataclass(frozen=True)
 class ReferencePart:
-    """Published results that a comparison shows next to its own."""
+    """Published results that a comparison shows next to the measured ones."""
 
     name: str = "none"
     """Name of the published results."""
@@ -309,7 +312,7 @@ class ReferencePart:
 
 @dataclass(frozen=True)
 class Experiment:
-    """All settings of a command."""
+    """All settings of an experiment."""
 
     schedule: SchedulePart
     model: ModelPart
@@ -325,13 +328,14 @@ class Experiment:
     seed: Whole
     """Random seed of initial weights and of rows that growth adds."""
     extensions: tuple[str, ...] = ()
-    """Modules that register the user's own classes, such as growth operators and optimizers. They must be installed or
-    on PYTHONPATH. Installed packages may announce theirs as entry points of the group `tfscale.extensions`."""
+    """Modules that register the user's own classes, such as growth operators and optimizers. The modules must be
+    installed or on PYTHONPATH. Installed packages can announce modules as entry points of the group
+    `tfscale.extensions`."""
     seeds: Replicates = 1
-    """Number of replicates of the whole plan. The first uses seed and data.shuffle_seed as set; each further one
-    increases both by one. A comparison treats runs that differ only in these seeds as replicates."""
+    """Number of replicates of the whole plan. The first uses seed and data.shuffle_seed as set; each further
+    replicate increases both by one. A comparison treats runs that differ only in these seeds as replicates."""
     init_from: PathText | None = None
-    """Folder of an imported stage whose weights replace the training of the first stage; its shape must be the same.
-    None: the first stage is trained from scratch."""
+    """Folder of an imported stage whose weights replace the training of the first stage, with the shape of the first
+    stage. None: the first stage is trained from scratch."""
     analysis: AnalysisPart = field(default_factory=AnalysisPart)
     reference: ReferencePart = field(default_factory=ReferencePart)

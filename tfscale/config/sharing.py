@@ -1,5 +1,5 @@
-"""Conversion of settings to a form that can be shared, without those that say how or where an experiment was run and
-without folders of the machine."""
+"""Conversion of settings to a form that can be shared, without folders of the machine and without settings that only
+determine how an experiment is run."""
 
 import os
 import re
@@ -10,9 +10,9 @@ from typing import Any
 from tfscale.stage import how
 
 _PATH = re.compile(r"[~/].*|(.*/)?\.\./.*", re.DOTALL)
-"""Pattern of a path that may lead out of the working folder."""
+"""Pattern of a path that may be outside of the working folder."""
 _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
-"""Pattern of a path, inside a list or a dictionary, that may lead out of the working folder."""
+"""Pattern of a path inside a list or a dictionary that may be outside of the working folder."""
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shareable_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return overrides as typed, without those that say how or where an experiment was run."""
+    """Return overrides as typed, except those that only determine how an experiment is run."""
     return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
 
 

@@ -12,15 +12,16 @@ from tfscale.faults import Fault, InvalidInput, UserFault
 from tfscale.growth.operator import GROWTHS
 
 ROUNDS = 4
-"""Number of rounds of replacing invalid values; a value can hide faults of its part until it is replaced."""
+"""Maximum number of rounds in which invalid values are replaced; an invalid value can hide other faults in one
+round."""
 
 _MUST = {
     "float": "must be a number",
     "int": "must be a whole number",
     "bool": "must be true or false",
-    "string": "must be text; put it in quotes",
-    "dict": "must be settings by their names",
-    "dataclass": "must be settings by their names",
+    "string": "must be text; try quotes",
+    "dict": "must be a mapping of settings",
+    "dataclass": "must be a mapping of settings",
     "list": "must be a list",
     "tuple": "must be a list",
 }
@@ -29,14 +30,14 @@ _MUST = {
 def to_experiment(
     values: dict[str, Any], shipped: Callable[[], dict[str, Any]], before: Sequence[Fault]
 ) -> tuple[Experiment, list[Fault]]:
-    """Return the experiment made from composed values, and their faults.
+    """Return the experiment made from composed values, and the faults of the values.
 
     Args:
-        shipped: returns the values that replace invalid ones.
-        before: earlier faults; faults that follow from them are left out.
+        shipped: function that returns the values that replace invalid ones.
+        before: earlier faults; faults that follow from earlier ones are omitted.
 
     Raises:
-        UserFault: no experiment can be made, even with invalid values replaced.
+        UserFault: no experiment can be made, even if invalid values are replaced.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -56,12 +57,12 @@ def to_experiment(
 
 
 def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
-    """Return whether no fault is known for the same value or for one that the rule reads."""
+    """Return whether no fault is known for the same value or for a value that the rule reads."""
     return not {fault.key, *fault.reads} & {other.key for other in known}
 
 
 @cache
-def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # a growth may be of any class registered so far
+def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # growth operators can be of any class registered so far
     return kind(Experiment)
 
 
@@ -96,8 +97,8 @@ def _must(entry: Any, message: str) -> str:
 
 
 def _replace(values: dict[str, Any], path: Sequence[str], shipped: Any) -> None:
-    """Replace a value with the shipped one. If there is none, remove the value, so that its default applies; if it is
-    missing already, remove the stage or arm that requires it."""
+    """Replace a value with the shipped one. If no shipped value exists, remove the value, so that the default applies;
+    if the value is already missing, remove the stage or arm that requires the value."""
     places = [values]
     for part in path[:-1]:
         inner = places[-1].get(part)

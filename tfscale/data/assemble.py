@@ -16,7 +16,7 @@ from tfscale.data.workers import count
 from tfscale.files import sha256_of
 
 SHARD_TOKENS = 1 << 26
-"""Number of tokens in a full shard, which has 128 MiB at two bytes per token."""
+"""Number of tokens in a full shard, which takes 128 MiB at two bytes per token."""
 READ_TOKENS = 1 << 20
 
 
@@ -28,7 +28,7 @@ class ShardTask:
     piece: Piece
     label: ShardLabel
     type: str
-    """NumPy name of the type of the tokens."""
+    """Name of the NumPy type of the tokens."""
     files: Sequence[tuple[Path, int]]
     """Files that contain only tokens, each with its number of tokens."""
     start: int
@@ -52,7 +52,7 @@ class ShardTask:
             for position in range(first, stop, READ_TOKENS):
                 wanted = min(READ_TOKENS, stop - position)
                 read = np.fromfile(file, self.dtype, wanted, offset=position * self.dtype.itemsize)
-                assert len(read) == wanted, f"{file} is shorter than it was"
+                assert len(read) == wanted, f"{file} became shorter while it was being read"
                 yield read
             begin += held
 
@@ -98,9 +98,9 @@ def write_shard(task: ShardTask) -> Shard:
 
 
 def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:
-    """Write the validation tokens of all parts to one file, sorted by the random draws of their documents, and return
-    their totals, without shards. Because of this order, any prefix of the file is a random sample. The memory needed is
-    about 50 bytes per validation document, plus the validation tokens of one part."""
+    """Write the validation tokens of all parts to one file, sorted by the random draws of the documents, and return a
+    record of the totals without shards. Because of this order, any prefix of the file is a random sample. The function
+    needs about 50 bytes of memory per validation document, plus the validation tokens of one part."""
     lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
     totals = SplitRecord(len(lots), int(lengths.sum()), int(sizes.sum()), ())
     del sizes

@@ -1,8 +1,8 @@
 """Batches of tokens for training and validation.
 
-Training sequences are a pure function of the shuffle seed and the index of a sequence, without state between calls.
-Therefore a run can resume from any step on any number of devices, and all arms of a comparison read the same text in
-the same order.
+Training sequences are a pure function of the order seed (`data.shuffle_seed`) and the index of a sequence, without
+state between calls. Therefore a run can resume from any step on any number of devices, and all arms of a comparison
+read the same text in the same order.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ class Batches:
     def __init__(self, tokens: Tokens, context: int, order_seed: int) -> None:
         if len(tokens) <= context:
             raise DataError(
-                f"context={context}: the training split holds {len(tokens):,} tokens, one sequence needs "
-                f"{context + 1:,}. Give more text, or a shorter context."
+                f"model.context={context}: must be less than {len(tokens):,}, the number of tokens in the training "
+                "split; try more text or a shorter context"
             )
         self._tokens, self._context, self._seed = tokens, context, order_seed
         self.windows = len(tokens) // context
@@ -79,8 +79,9 @@ def heldout_batches(
         raise DataError(f"data.validation_tokens={n_tokens}: must be at least model.context={context}")
     if len(tokens) <= start + evaluated:
         raise DataError(
-            f"data.validation_tokens={n_tokens}: must be fewer, because the validation split has {len(tokens):,} "
-            f"tokens and {start + evaluated + 1:,} are needed; try fewer, more text, or a larger data.validation"
+            f"data.validation_tokens={n_tokens}: must be smaller, because the validation split has {len(tokens):,} "
+            f"tokens but {start + evaluated + 1:,} are needed; try a smaller value, more text, or a larger "
+            "data.validation"
         )
     return _heldout(tokens, context, range(start, start + evaluated), batch)
 

@@ -16,7 +16,7 @@ from tfscale.data.errors import DataError
 Compression = Literal["gzip", "zstd", "xz", "bz2"]
 
 PACKED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
-"""Compression formats by the last extension of a file's name."""
+"""Mapping from the last extension of a file name to the compression format."""
 INSTALL = "pip install 'tfscale[data]'"
 _HEAD_BYTES = 10
 _MAGIC: dict[Compression, re.Pattern[bytes]] = {
@@ -28,7 +28,7 @@ _MAGIC: dict[Compression, re.Pattern[bytes]] = {
 
 
 def compression_of(file: Path) -> Compression | None:
-    """Return the compression format of a file's content, whatever its name, or None if it is not compressed.
+    """Return the compression format of a file's content, regardless of the name, or None if it is not compressed.
 
     Raises:
         DataError: the name says that the file is compressed, but the content is not.
@@ -41,10 +41,12 @@ def compression_of(file: Path) -> Compression | None:
     if file.suffix.lower() not in PACKED:
         return None
     if not head:
-        raise DataError(f"{file}: empty; a whole {file.suffix} file is not, even one of no text. Bring the file again.")
+        raise DataError(
+            f"{file}: the file is empty, but even a {file.suffix} file without text has a header. Copy the file again."
+        )
     raise DataError(
-        f"{file}: damaged, or not what its name says (not compressed). Bring the file again; if it is plain text, "
-        f"take {file.suffix} off its name."
+        f"{file}: the file is damaged, or it is not compressed although its name ends with {file.suffix}. Copy the "
+        f"file again, or remove {file.suffix} from its name if it is plain text."
     )
 
 
@@ -88,7 +90,7 @@ class _Streams(io.RawIOBase):
         self._stream = start()
 
     def readable(self) -> bool:
-        """Return True: the stream can be read."""
+        """Return True, because the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -99,13 +101,13 @@ class _Streams(io.RawIOBase):
                 return 0
             packed = self._file.read(io.DEFAULT_BUFFER_SIZE) if self._stream.needs_input else b""
             if self._stream.needs_input and not packed:
-                raise EOFError("cut short")
+                raise EOFError("the compressed data ends too early")
             if found := self._stream.decompress(packed, len(view)):
                 view[: len(found)] = found
                 return len(found)
 
     def _next(self) -> bool:
-        """Begin the next stream, after any zero padding, and return False if there is none."""
+        """Start the next stream after any zero padding. Return False at the end of the file."""
         left = self._stream.unused_data.lstrip(b"\0")
         while not left:
             if not (block := self._file.read(io.DEFAULT_BUFFER_SIZE)):
@@ -137,11 +139,11 @@ def reporting_damage(file: Path) -> Iterator[None]:
 def damaged(file: Path, error: Exception) -> DataError:
     """Return the error to raise for a file whose content is damaged."""
     reason = " ".join(str(error).split()).rstrip(".")
-    return DataError(f"{file}: damaged, or not what its name says ({reason}). Bring the file again.")
+    return DataError(f"{file}: the file is damaged, or its format does not match its name ({reason}). Copy it again.")
 
 
 def pyarrow_for(file: Path) -> Any:
-    """Import pyarrow, which reads Parquet and zstd.
+    """Import and return pyarrow, which reads Parquet and zstd.
 
     Raises:
         DataError: pyarrow is not installed.
@@ -150,5 +152,5 @@ def pyarrow_for(file: Path) -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError(f"{file}: Python's pyarrow package is needed to read it: {INSTALL}") from error
+        raise DataError(f"{file}: reading this file requires pyarrow. Install it: {INSTALL}") from error
     return pyarrow

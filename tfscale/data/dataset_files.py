@@ -16,7 +16,7 @@ WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-"""Words in the path of a file that indicate its split, by the name of the split."""
+"""Words in the path of a file that indicate a split, by the name of the split."""
 _OF = re.compile(r"(.*?)-?(\d{5,})-of-(\d{5,})(.*)")
 
 
@@ -25,7 +25,7 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
 
     Args:
         names: paths of all files in the repository.
-        card: YAML header of its README.md.
+        card: YAML header of the README.md in the repository.
 
     Raises:
         DataError: the subset or split does not exist, has no files in a supported format, or lacks some of its files.
@@ -39,8 +39,8 @@ def choose(names: Sequence[str], card: Mapping[str, Any], dataset: str, subset: 
     if not texts:
         kinds = ", ".join(sorted({name.rpartition("/")[2].partition(".")[2] for name in chosen})) or "no files"
         raise DataError(
-            f"data set {dataset}: {kinds} under subset={subset}, split={split}; read are {ALLOWED}. The hub's own copy "
-            "in Parquet may serve: data.revision=refs/convert/parquet"
+            f"dataset {dataset}: the files of subset={subset}, split={split} cannot be read (found: {kinds}). "
+            f"Supported formats: {ALLOWED}. Try the Hub's copy in Parquet: data.revision=refs/convert/parquet"
         )
     _check_whole(texts, dataset)
     return texts
@@ -62,7 +62,8 @@ def _config(configs: Sequence[Mapping[str, Any]], dataset: str, subset: str | No
         ]
         if defaults:
             return defaults[0]
-    raise DataError(f"data set {dataset}: data.subset={subset}; its subsets are {', '.join(sorted(by_name))}")
+    subsets = ", ".join(sorted(by_name))
+    raise DataError(f"data.subset={subset}: must be a subset of the dataset {dataset}; try one of {subsets}")
 
 
 def _of_config(names: Sequence[str], config: Mapping[str, Any], dataset: str, split: str) -> list[str]:
@@ -73,13 +74,14 @@ def _of_config(names: Sequence[str], config: Mapping[str, Any], dataset: str, sp
         return _of_names(inside, dataset, None, split)
     splits = _splits(files)
     if split not in splits:
-        raise DataError(f"data set {dataset}: data.split={split}; its splits are {', '.join(sorted(splits))}")
+        known = ", ".join(sorted(splits))
+        raise DataError(f"data.split={split}: must be a split of the dataset {dataset}; try one of {known}")
     patterns = [_pattern(f"{folder}/{each}" if folder else each) for each in splits[split]]
     return [name for name in inside if any(pattern.fullmatch(name) for pattern in patterns)]
 
 
 def _splits(files: Any) -> dict[str, list[str]]:
-    """Return the file patterns of each split from `data_files` in any of its documented forms."""
+    """Return the file patterns of each split from `data_files` in any documented form."""
     if isinstance(files, dict):
         return {str(split): _texts(paths) for split, paths in files.items()}
     entries = files if isinstance(files, list) else [files]
@@ -103,15 +105,17 @@ def _pattern(glob: str) -> re.Pattern[str]:
     try:
         return re.compile(glob_translate(f"{glob}**" if glob.endswith("/") else glob))
     except (re.error, ValueError) as error:
-        raise DataError(f"its card names files as {glob!r}: no pattern ({error})") from error
+        raise DataError(f"the dataset card has the file pattern {glob!r}, which is not valid ({error})") from error
 
 
 def _of_names(names: Sequence[str], dataset: str, subset: str | None, split: str) -> list[str]:
     if subset is not None:
         inside = [name for name in names if subset in name.split("/")[:-1]]
         if not inside:
-            folders = sorted({name.split("/")[0] for name in names if "/" in name})
-            raise DataError(f"data set {dataset}: data.subset={subset}; its folders are {', '.join(folders) or 'none'}")
+            folders = ", ".join(sorted({name.split("/")[0] for name in names if "/" in name})) or "none"
+            raise DataError(
+                f"data.subset={subset}: must be a folder of the dataset {dataset}, which has the folders: {folders}"
+            )
         names = inside
     texts = [name for name in names if _is_text(name)]
     # If there are text files of other types, a .json file contains a vocabulary or settings, not text.
@@ -134,6 +138,7 @@ def _check_whole(names: Sequence[str], dataset: str) -> None:
         there = sum((a, n, z) == (before, total, after) for a, _, n, z in numbered)
         if there < int(total):
             raise DataError(
-                f"data set {dataset}: {there} of {int(total)} files {before}-*-of-{total}{after} are there. Fetch it "
-                "where the hub is in reach, or read those files alone: data.source=text data.path=..."
+                f"dataset {dataset}: only {there} of {int(total)} files {before}-*-of-{total}{after} are available. "
+                "Download the dataset with a connection to the Hub, or read only these files: data.source=text "
+                "data.path=..."
             )

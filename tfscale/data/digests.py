@@ -1,4 +1,4 @@
-"""Cache for the hashes of large files, valid as long as the files do not change."""
+"""Cache of the SHA-256 of large files. An entry is valid as long as the files do not change."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from tfscale.files import write_atomically
 
 LARGE = 1 << 26
-"""Total size in bytes below which hashes are computed again instead of cached."""
+"""Minimum total size in bytes of files whose hash is cached."""
 SETTLED_SECONDS = 2.0
 """Minimum age in seconds of files whose hash is cached. A more recent file may still change without a new modification
 time, because some file systems store times in whole seconds."""
@@ -43,7 +43,7 @@ class Finding:
 
     @property
     def value(self) -> str | None:
-        """Cached hash, or None if there is none or it is no longer valid."""
+        """Cached hash, or None if no valid hash is stored."""
         try:
             value = self._path.read_bytes() if self._path else b""
         except OSError:

@@ -25,7 +25,7 @@ PACKAGES = {
     "pydantic": "pydantic", "pygments": "pygments", "rich": "rich", "scipy": "scipy", "sklearn": "scikit-learn",
     "sqlalchemy": "sqlalchemy", "sympy": "sympy", "torch": "torch", "werkzeug": "werkzeug",
 }  # fmt: skip
-"""Distribution names by import name of direct and indirect dependencies of tfscale with long docstrings."""
+"""Distribution names, by import name, of direct and indirect dependencies of tfscale that have long docstrings."""
 
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -38,18 +38,21 @@ class DocstringSource(Source):
     packages: tuple[str, ...] = tuple(PACKAGES)
     """Import names of the packages, all from PACKAGES."""
     min_characters: int = 200
-    """Minimum length of a docstring. Shorter ones are skipped: they are labels rather than text."""
+    """Minimum length of a docstring. Shorter docstrings are skipped, because they are labels rather than text."""
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "DocstringSource":
-        """Return the source, which has no settings."""
+        """Return the source of docstrings, which has no settings."""
         return cls()
 
     def missing(self) -> list[str]:
         """Return an error message if none of the packages is installed, otherwise an empty list."""
         if self._installed():
             return []
-        return [f"source=docs: none of {', '.join(self.packages)} is installed. Install tfscale with its dependencies."]
+        packages = ", ".join(self.packages)
+        return [
+            f"data.source=docs: none of the packages {packages} is installed. Install tfscale with its dependencies."
+        ]
 
     def identity(self) -> dict[str, str]:
         """Return the versions and settings that determine the text, without reading the files. They include the

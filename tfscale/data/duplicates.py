@@ -1,5 +1,4 @@
-"""Detection of duplicate documents. The digests of a corpus are compared one range at a time, so that not all of them
-have to fit in memory."""
+"""Detection of duplicate documents. The digests of a corpus are compared one range at a time to limit memory use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ RANGE_DOCUMENTS = 1 << 20
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Result of the comparison of one range: the documents that repeat an earlier one, and totals of the others."""
+    """Result of the comparison of one range: documents that repeat an earlier document, and totals of the others."""
 
     path: Path
     duplicates: int
@@ -44,8 +43,8 @@ def ranges(documents: int) -> list[tuple[int, int]]:
 
 
 def find_duplicates(scans: Sequence[Scan], first: int, stop: int, heldout_limit: int, piece: Piece) -> Duplicates:
-    """Find the duplicates in the buckets `first` to `stop - 1` of all scans, unless that was done already. Of several
-    equal documents, the first in the order of the corpus is not a duplicate."""
+    """Find the duplicates in the buckets `first` to `stop - 1` of all scans, unless they have been found already. The
+    first of several equal documents, in the order of the corpus, is not a duplicate."""
     path = piece.whole() or _write([scan.read(first, stop) for scan in scans], heldout_limit, piece)
     with safe_open(path, "np") as file:
         totals = {name: int(value) for name, value in file.metadata().items()}

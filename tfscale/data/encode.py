@@ -31,7 +31,7 @@ COLUMNS = ("lot", "length", "bytes")
 
 @dataclass(frozen=True)
 class Distinct:
-    """A part without the documents that are duplicates of earlier ones."""
+    """A part of a corpus without the documents that repeat earlier ones."""
 
     part: Part
     number: int
@@ -77,7 +77,7 @@ class Distinct:
 
 
 def _changed() -> DataError:
-    return DataError("the text changed while it was read. Prepare it again.")
+    return DataError("The text changed while it was being read. Prepare the corpus again.")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The tokens of a part."""
+    """The tokens of a part of a corpus, which are stored in two files."""
 
     train: Path
     """File that contains only the tokens of all training documents."""
@@ -190,7 +190,7 @@ class TextPiece:
 
     text: str
     ends: bool
-    """True for the last piece of its document."""
+    """True for the last piece of a document."""
     of: Document
 
 

@@ -1,15 +1,15 @@
-"""Functions that parse documents in JSON, which are objects with the text under a key."""
+"""Functions that parse JSON documents, which are objects with the text under a key."""
 
 import json
 from typing import Any
 
 
 class FaultyEntry(Exception):
-    """Error raised for an entry without valid text. The message says why."""
+    """Error raised for a JSON entry without valid text. The message states the reason."""
 
 
 def parse(text: str, expected: str) -> Any:
-    """Parse JSON.
+    """Return the value of a JSON text.
 
     Raises:
         FaultyEntry: the text is not JSON. The message ends with `expected`.
@@ -17,7 +17,7 @@ def parse(text: str, expected: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FaultyEntry(f"not JSON ({error}). {expected}") from error
+        raise FaultyEntry(f"the text is not valid JSON ({error}). {expected}") from error
 
 
 def text_of(entry: Any, text_key: str) -> str:
@@ -27,19 +27,20 @@ def text_of(entry: Any, text_key: str) -> str:
         FaultyEntry: there is no text under the key, or the text contains an unpaired surrogate.
     """
     if not isinstance(entry, dict):
-        raise FaultyEntry(f"no text under text_key={text_key!r}: the entry is {_word(entry)}, not an object.")
+        raise FaultyEntry(f"there is no text under text_key={text_key!r}: the entry is {_word(entry)}, not an object.")
     if text_key not in entry:
-        raise FaultyEntry(f"no text under text_key={text_key!r}. Keys of the entry: {', '.join(sorted(entry))}.")
+        keys = ", ".join(sorted(entry))
+        raise FaultyEntry(f"there is no text under text_key={text_key!r}. The entry has the keys: {keys}.")
     text = entry[text_key]
     if not isinstance(text, str):
         raise FaultyEntry(
-            f"no text under text_key={text_key!r}: the value is {_word(text)}. Take the entry out, or give it text "
-            '("" is an empty document).'
+            f"there is no text under text_key={text_key!r}: the value is {_word(text)}, not a string. Remove the "
+            'entry, or give it a text ("" is an empty document).'
         )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise FaultyEntry(f"half a surrogate pair at character {error.start}. Escape both halves.") from error
+        raise FaultyEntry(f"the text has an unpaired surrogate at character {error.start}. Remove it.") from error
     return text
 
 

@@ -4,8 +4,8 @@ from tfscale.faults import InvalidInput
 
 
 class DataError(InvalidInput):
-    """Error raised for a corpus, tokenizer or shard that cannot be used. The message says how to fix it."""
+    """Error raised for a corpus, tokenizer or shard that cannot be used. The message explains the fix."""
 
 
 class Unfinished(DataError):
-    """Error raised when the preparation of a corpus is interrupted. It resumes from there when it is run again."""
+    """Error raised when the preparation of a corpus is interrupted. Running the preparation again resumes it."""

@@ -1,7 +1,7 @@
 """Access to the Hugging Face Hub and its tokenizers.
 
-Only `tfscale data prepare` downloads files, once, with the client of the Hub and into its cache. No code is downloaded.
-After that, nothing here connects to the Hub.
+Only `tfscale data prepare` downloads files, once, with the client of the Hub and into the cache of the Hub. No code is
+downloaded. Prepared corpora are used without a connection to the Hub.
 """
 
 import os
@@ -38,7 +38,7 @@ def cached(repository: str, kind: str, revision: str, name: str) -> Path | None:
 
 @contextmanager
 def reaching(what: str, fix: str, first: Exception | None = None) -> Iterator[None]:
-    """Convert errors of the client, its network library or its file transfer into Unfinished.
+    """Convert errors of the Hub client, including those of its network libraries, into Unfinished.
 
     Args:
         first: error to report instead of the one that is raised in the block.
@@ -50,7 +50,7 @@ def reaching(what: str, fix: str, first: Exception | None = None) -> Iterator[No
     except Exception as error:
         reported = first or error
         reason = " ".join(str(reported).split()).rstrip(".")
-        raise Unfinished(f"{what} cannot be fetched ({type(reported).__name__}: {reason}). {fix}") from error
+        raise Unfinished(f"{what} could not be downloaded ({type(reported).__name__}: {reason}). {fix}") from error
 
 
 def fetched_tokenizer(name: str, root: Path | None) -> Path | None:
@@ -61,20 +61,21 @@ def fetched_tokenizer(name: str, root: Path | None) -> Path | None:
 
 def missing_tokenizer(name: str, path: str | None) -> str:
     """Return the error message for a tokenizer that has not been downloaded, with the fix."""
-    return f"tokenizer {name} is not here yet. `tfscale data prepare` with the same settings fetches it. " + (
-        _by_hand(name, path)
+    return (
+        f"tokenizer {name} has not been downloaded. Run `tfscale data prepare` with the same settings to download it. "
+        f"{_by_hand(name, path)}"
     )
 
 
 def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress) -> None:
-    """Copy a tokenizer.json from the cache of the Hub, or download it, unless that was done before.
+    """Copy a tokenizer.json from the cache of the Hub, or download it, unless a copy exists already.
 
     Raises:
-        DataError: the Hub cannot be reached. The message says how to get the file by hand.
+        DataError: the Hub cannot be reached. The message explains how to copy the file manually.
     """
     if fetched_tokenizer(name, root):
         return
-    progress(Report("fetching the tokenizer"))
+    progress(Report("downloading the tokenizer"))
     with reaching(f"tokenizer {name}", _by_hand(name, path)):
         repository = TOKENIZERS.get(name, name)
         file = cached(repository, "model", "main", TOKENIZER_FILE)
@@ -94,7 +95,7 @@ def shown(path: str | None) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a name in a form that is valid in a file name."""
+    """Return a name in which characters that may be invalid in file names are replaced."""
     return re.sub(r"[^\w.-]", "--", name)
 
 
@@ -105,6 +106,7 @@ def _tokenizer_path(name: str, root: Path) -> Path:
 def _by_hand(name: str, path: str | None) -> str:
     folder = Path(shown(path)).parent if path else "DIR"
     return (
-        f"Or bring its {TOKENIZER_FILE} from a machine that reaches the hub (hf download {TOKENIZERS.get(name, name)} "
-        f"{TOKENIZER_FILE} --local-dir {folder}) and say where it is: data.tokenizer_path={folder}/{TOKENIZER_FILE}"
+        f"Without a connection, copy {TOKENIZER_FILE} from a machine that has one (hf download "
+        f"{TOKENIZERS.get(name, name)} {TOKENIZER_FILE} --local-dir {folder}) and set "
+        f"data.tokenizer_path={folder}/{TOKENIZER_FILE}"
     )

@@ -36,7 +36,7 @@ class HubFile:
     """Path of the file in the repository."""
     size: int
     sha256: str
-    """SHA-256 of the file as `tfscale.data.text.digests_of` returns it."""
+    """SHA-256 of the file, as returned by `tfscale.data.text.digests_of`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class HubSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults in the settings, of which `dataset` is required."""
+        """Return the faults in the settings of a corpus. The setting `dataset` is required."""
         example = "HuggingFaceFW/fineweb-edu"
         return chain(needed(spec, "dataset", "a repository", example), unused(spec, "options"))
 
@@ -68,8 +68,8 @@ class HubSource(Source):
         found = fetched(spec, root)
         if found is None:
             raise DataError(
-                f"data set {_title(spec)} is not here yet. `tfscale data prepare` with the same settings fetches and "
-                f"prepares it. {_by_hand(spec)}"
+                f"dataset {_title(spec)} has not been downloaded. Run `tfscale data prepare` with the same settings to "
+                f"download and prepare it. {_by_hand(spec)}"
             )
         return found
 
@@ -78,16 +78,17 @@ class HubSource(Source):
         """Download the files into the cache of the Hub, unless they are in the cache or `path` exists.
 
         Raises:
-            DataError: the Hub cannot be reached, or the files do not exist. The message says how to get them by hand.
+            DataError: the Hub cannot be reached, or the files do not exist. The message explains how to copy
+                the files manually.
         """
         if spec.path_exists:
             return
         known = fetched(spec, root)
         commit, names = (known.commit, [file.name for file in known.files]) if known else _list(spec)
-        with reaching(f"data set {_title(spec)}", _by_hand(spec)):
+        with reaching(f"dataset {_title(spec)}", _by_hand(spec)):
             files = _download(spec.dataset, commit, names, progress)
         if known is None:
-            progress(Report("checking what was fetched"))
+            progress(Report("verifying the download"))
             digests = digests_of(files)
             sizes = [file.stat().st_size for file in files]
             records = tuple(map(HubFile, names, sizes, digests))
@@ -105,7 +106,7 @@ class HubSource(Source):
         return {"dataset": self.dataset, "subset": self.subset or "", "split": self.split, "commit": self.commit}
 
     def listing(self) -> Listing:
-        """List the files of the split. They may have been removed from the cache."""
+        """List the files of the split. Some of these files may have been removed from the cache."""
         return Listing(
             tuple(TextFile(file.name, self._path(file) or Path(file.name), file.size) for file in self.files)
         )
@@ -114,15 +115,16 @@ class HubSource(Source):
         """Divide the documents into parts.
 
         Raises:
-            DataError: files have been removed from the cache or have another size.
+            DataError: files have been removed from the cache or have a different size.
         """
         paths = []
         for file in self.files:
             path = self._path(file)
             if path is None or path.stat().st_size != file.size:
                 raise DataError(
-                    f"{self.dataset}: {file.name} is no longer in the hub's cache as it was fetched. `tfscale data "
-                    "prepare` with the same settings fetches what is not there; remove what is of another size."
+                    f"dataset {self.dataset}: {file.name} is missing from the cache of the Hub, or its size has "
+                    "changed. Remove the file if it exists, and run `tfscale data prepare` with the same settings to "
+                    "download it again."
                 )
             paths.append(path)
         return divide(paths, self.text_key)
@@ -132,7 +134,7 @@ class HubSource(Source):
 
 
 def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
-    """Return a downloaded dataset, or None, without a request to the Hub.
+    """Return a dataset if it has been downloaded, or None, without a request to the Hub.
 
     Raises:
         DataError: the record of the dataset is damaged.
@@ -145,7 +147,7 @@ def fetched(spec: CorpusSpec, root: Path | None) -> HubSource | None:
         source = HubSource(**values, files=files, text_key=spec.text_key)
         check_fields(source)
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: damaged ({error}). Remove it; `tfscale data prepare` makes it again.") from error
+        raise DataError(f"{path}: the file is damaged ({error}). Remove it and run `tfscale data prepare`.") from error
     return source
 
 
@@ -163,7 +165,7 @@ def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
         commit, names = info.sha, [each.rfilename for each in info.siblings]
     except Exception as error:  # from several libraries; reported below unless the cache has the files
         card_file = hub.try_to_load_from_cache(dataset, CARD, repo_type="dataset", revision=spec.revision)
-        with reaching(f"data set {_title(spec)}", _by_hand(spec), error):
+        with reaching(f"dataset {_title(spec)}", _by_hand(spec), error):
             folder = Path(
                 hub.snapshot_download(dataset, repo_type="dataset", revision=spec.revision, local_files_only=True)
             )
@@ -183,7 +185,7 @@ def _download(dataset: str | None, commit: str, names: Sequence[str], progress: 
     with ThreadPoolExecutor(DOWNLOADS) as threads:
         for file in threads.map(download, names):
             files.append(file)
-            progress(Report(f"fetching {dataset}: {len(files)} of {len(names)} files"))
+            progress(Report(f"downloading {dataset}: {len(files)} of {len(names)} files"))
     return files
 
 
@@ -193,8 +195,9 @@ def _title(spec: CorpusSpec) -> str:
 
 def _by_hand(spec: CorpusSpec) -> str:
     folder = shown(spec.path)
+    subset = f" of subset {spec.subset}" if spec.subset else ""
     return (
-        f"Or bring the files of split {spec.split}{f' of subset {spec.subset}' if spec.subset else ''}, which the head "
-        f"of its README.md names, from a machine that reaches the hub (hf download {spec.dataset} --repo-type dataset "
-        f"--include PATTERN --local-dir {folder}), and read them from there: data.path={folder}"
+        f"Without a connection, copy the files of split {spec.split}{subset}, which the header of the dataset's "
+        f"README.md lists, from a machine that has one (hf download {spec.dataset} --repo-type dataset --include "
+        f"PATTERN --local-dir {folder}), and set data.path={folder}"
     )

@@ -21,7 +21,7 @@ KINDS: dict[str, Kind] = {".txt": "text", ".jsonl": "lines", ".ndjson": "lines",
 """Kinds of text files by extension."""
 ALLOWED = ".txt, .jsonl, .ndjson, .json (each also as .gz, .zst, .xz, .bz2) and .parquet files"
 METADATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
-"""Names of files that describe a dataset of the Hugging Face Hub but contain none of its documents."""
+"""Names of files that describe a dataset of the Hugging Face Hub but contain no documents."""
 
 
 def kind_of(name: str) -> Kind | None:
@@ -43,11 +43,11 @@ def why_hidden(name: str) -> str | None:
 
 
 def why_other(name: str) -> str:
-    """Return the reason why a file of no supported kind is not read."""
+    """Return the reason why a file of an unsupported kind is not read."""
     path = PurePath(name.lower())
     if path.name in METADATA:
-        return "metadata of a data set"
+        return "metadata of a dataset"
     if not path.suffix:
         return "no extension"
     extensions = path.suffixes[-2:] if path.suffix in PACKED else [path.suffix]
-    return f"{''.join(extensions)} is not read"
+    return f"unsupported format {''.join(extensions)}"

@@ -65,7 +65,7 @@ def list_text(path: Path) -> Listing:
         state = path.stat()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise DataError(f"path={path}: {reason}. Give a file or folder of text: {ALLOWED}.") from error
+        raise DataError(f"path={path}: must be a text file or a folder ({reason}); try {ALLOWED}") from error
     if not stat.S_ISDIR(state.st_mode):
         return Listing((_one(path, state),))
     files: list[TextFile] = []
@@ -73,7 +73,7 @@ def list_text(path: Path) -> Listing:
     faults: list[str] = []
 
     def unreadable(error: OSError) -> None:
-        faults.append(f"{error.filename}: {error.strerror}. Make the folder readable, or take it out.")
+        faults.append(f"{error.filename}: {error.strerror}. Make the folder readable, or remove it.")
 
     for place, folders, names in os.walk(path, onerror=unreadable):
         inside = Path(place)
@@ -91,7 +91,7 @@ def list_text(path: Path) -> Listing:
     files.sort(key=lambda each: each.name)
     left_out.sort(key=lambda each: each.name)
     if not files and not faults:
-        faults.append(f"path={path}: no text found{_words(left_out)}. Read are {ALLOWED}.")
+        faults.append(f"path={path}: must contain text files, but none were found{_words(left_out)}; try {ALLOWED}")
     if faults:
         raise DataError(*_first(sorted(faults)))
     return Listing(tuple(files), tuple(left_out))
@@ -103,7 +103,7 @@ def left_out_words(listing: Listing) -> str:
     words = [f"{count:,} {reason}" for reason, count in reasons[:_SHOWN_REASONS]]
     if more := sum(count for _, count in reasons[_SHOWN_REASONS:]):
         words.append(f"{more:,} for other reasons")
-    return f"{len(listing.left_out):,} left out ({'; '.join(words)})" if words else ""
+    return f"{len(listing.left_out):,} skipped ({'; '.join(words)})" if words else ""
 
 
 def find_faults(listing: Listing) -> list[str]:
@@ -112,16 +112,16 @@ def find_faults(listing: Listing) -> list[str]:
 
 
 def _first(faults: list[str]) -> list[str]:
-    """Return the first faults, followed by the number of the others."""
+    """Return the first faults, followed by a message with the number of the remaining faults."""
     more = len(faults) - _SHOWN
-    return [*faults[:_SHOWN], f"{more:,} more files with such faults"] if more > 0 else faults
+    return [*faults[:_SHOWN], f"{more:,} more files have similar faults."] if more > 0 else faults
 
 
 def _one(path: Path, state: os.stat_result) -> TextFile:
     if not stat.S_ISREG(state.st_mode):
-        raise DataError(f"path={path}: {_special(state)}. Give a file or folder of text: {ALLOWED}.")
+        raise DataError(f"path={path}: must be a text file or a folder ({_special(state)}); try {ALLOWED}")
     if kind_of(path.name) is None:
-        raise DataError(f"path={path}: {why_other(path.name)}. Read are {ALLOWED}, and folders of them.")
+        raise DataError(f"path={path}: must be a text file or a folder ({why_other(path.name)}); try {ALLOWED}")
     return TextFile(path.name, path, state.st_size)
 
 
@@ -138,9 +138,9 @@ def _look(file: Path, name: str) -> TextFile | LeftOut:
     except OSError as error:
         if why:
             return LeftOut(name, why, None)
-        link = f"a symbolic link to {file.readlink()}, which is not there" if file.is_symlink() else "unreadable"
+        what = f"the target {file.readlink()} of the symbolic link" if file.is_symlink() else "the file"
         raise DataError(
-            f"{file}: {link} ({error.strerror}). Bring the file, or take this out of the folder."
+            f"{file}: {what} cannot be read ({error.strerror}). Restore the file, or remove it from the folder."
         ) from error
     if not stat.S_ISREG(state.st_mode):
         return LeftOut(name, why or _special(state), None)
@@ -155,7 +155,7 @@ def _special(state: os.stat_result) -> str:
 def _words(left_out: Sequence[LeftOut]) -> str:
     shown = [f"{each.name} ({each.reason})" for each in left_out[:3]]
     more = [f"{len(left_out) - 3:,} more"] if len(left_out) > 3 else []
-    return f"; left out: {', '.join([*shown, *more])}" if left_out else ""
+    return f" (skipped: {', '.join([*shown, *more])})" if left_out else ""
 
 
 def _fault(file: TextFile) -> str | None:
@@ -165,11 +165,11 @@ def _fault(file: TextFile) -> str | None:
         if file.bytes < _POINTER_BYTES:
             for command, pointer in _POINTERS.items():
                 if pointer.fullmatch(head):
-                    return f"{file.path}: a pointer to the file, which was not fetched. Fetch it: {command}"
+                    return f"{file.path}: this pointer file was not replaced by the actual file. Run {command}"
         if kind_of(file.name) != "parquet" and compression_of(file.path) is None:
             check_mark(file.path, head)
     except DataError as error:
         return str(error)
     except OSError as error:
-        return f"{file.path}: {error.strerror}. Make it readable, or take it out of the folder."
+        return f"{file.path}: {error.strerror}. Make the file readable, or remove it from the folder."
     return None

@@ -1,4 +1,4 @@
-"""Content of manifest.json, which describes a prepared corpus and how it was made."""
+"""Content of manifest.json, which describes a prepared corpus and how the corpus was created."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from tfscale.files import read_object
 from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
-"""Version of the format, a part of every fingerprint. It increases when the same text would give other tokens."""
+"""Version of the format, which is part of every fingerprint and increases when the same text gives different tokens."""
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -53,7 +53,7 @@ class TokenizerRecord:
     end_of_text_id: int
     sha256: str
     library: str
-    """Version of the tokenizers library that trained or applied it."""
+    """Version of the tokenizers library that trained or applied the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Manifest:
     format: int
     fingerprint: str
     source: dict[str, str]
-    """Identity of the source."""
+    """Identity of the text source."""
     content_sha256: str
     """SHA-256 of the concatenated SHA-256 digests of all distinct documents, in the order of the source."""
     heldout_fraction: float
@@ -71,7 +71,7 @@ class Manifest:
     empty: int
     """Number of documents that were skipped because they contain only white space."""
     duplicates: int
-    """Number of documents that were skipped because they repeat an earlier one."""
+    """Number of documents that were skipped because they repeat an earlier document."""
     tokenizer: TokenizerRecord
     train: SplitRecord
     heldout: SplitRecord
@@ -99,21 +99,26 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a prepared folder.
 
     Raises:
-        DataError: the folder is not a prepared corpus, has another format, or its manifest is damaged.
+        DataError: the folder is not a prepared corpus, has a different format, or its manifest is damaged.
     """
     path = folder / MANIFEST_FILE
     try:
         values = read_object(path)
     except ValueError as error:
-        raise DataError(f"{error}. Not a prepared corpus; prepare it with tfscale.") from error
+        raise DataError(f"{error}. The folder is not a prepared corpus. Run `tfscale data prepare`.") from error
     if (found := values.get("format")) != FORMAT:
-        raise DataError(f"{path}: format {found}; this version of tfscale reads {FORMAT}. Prepare the corpus again.")
+        raise DataError(
+            f"{path}: the corpus has format {found}, but this version of tfscale reads format {FORMAT}. Prepare the "
+            "corpus again."
+        )
     try:
         manifest = _manifest(values)
         check_fields(manifest)
         _check(manifest)
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path}: damaged ({error}). Remove the folder and prepare the corpus again.") from error
+        raise DataError(
+            f"{path}: the file is damaged ({error}). Remove the folder and prepare the corpus again."
+        ) from error
     return manifest
 
 
@@ -121,9 +126,9 @@ def _check(manifest: Manifest) -> None:
     tokenizer = manifest.tokenizer
     if not 0 <= tokenizer.end_of_text_id < tokenizer.vocab_size <= 2**32:
         end, size = tokenizer.end_of_text_id, tokenizer.vocab_size
-        raise ValueError(f"tokenizer: end_of_text_id={end} is not possible with vocab_size={size}")
+        raise ValueError(f"tokenizer: end_of_text_id={end} must be less than vocab_size={size}")
     if manifest.unknown is not None and manifest.unknown < 0:
-        raise ValueError(f"unknown={manifest.unknown}")
+        raise ValueError(f"unknown={manifest.unknown} must not be negative")
     for split in (manifest.train, manifest.heldout):
         if split.documents < 1 or split.tokens < 1 or split.utf8_bytes < 0:
             counts = f"{split.documents} documents, {split.tokens} tokens and {split.utf8_bytes} bytes"

@@ -1,7 +1,7 @@
 """Pseudo-random permutation of n items that is computed instead of stored.
 
 The permutation is a Feistel network with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains",
-2002). An item is computed from its position in a few integer operations, whatever n is. Therefore billions of windows
+2002). An item is computed from its position in a few integer operations, for any n. Therefore billions of windows
 need no memory and no shuffle at the start, every rank computes its own slice, and, unlike with random generators of
 libraries, the order cannot change between versions.
 """

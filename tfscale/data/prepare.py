@@ -44,7 +44,7 @@ from tfscale.files import sync
 from tfscale.host import cores
 
 WORK = 2
-"""Version of the pieces of an unfinished preparation. It increases when their content changes."""
+"""Version of the pieces of an unfinished preparation, which increases when the content of the pieces changes."""
 LEARN_BYTES = 1 << 30
 """Size in bytes of the text that a tokenizer is trained on. A larger training split is sampled to about this size."""
 
@@ -56,7 +56,7 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
     contains the tokens twice and about 60 bytes per document.
 
     Args:
-        workers: number of processes; 0 is one per core.
+        workers: number of processes; 0: one per core.
 
     Raises:
         DataError: something is missing, the text is faulty, or the corpus is too small for its split or tokenizer.
@@ -72,7 +72,9 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
                 _Preparation(spec, root, key, processes, progress).run()
         return _whole(open_data(root / key, key), root)
     except OSError as error:
-        raise Unfinished(f"{error.filename or root}: {error.strerror}. Fix that and run it again to go on.") from error
+        raise Unfinished(
+            f"{error.filename or root}: {error.strerror}. Fix this problem and run the command again to resume."
+        ) from error
 
 
 def _whole(data: PreparedData, root: Path) -> PreparedData:
@@ -108,7 +110,7 @@ class _Preparation:
         """Prepare the corpus, unless another process does so first."""
 
         def waits() -> None:
-            self._progress(Report("waiting for another process that prepares the same corpus"))
+            self._progress(Report("waiting for another process that is preparing the same corpus"))
 
         try:
             with alone_in(self._work, waits):
@@ -133,7 +135,9 @@ class _Preparation:
         encoded = self._encode(pieces, distinct, tokenizer_path, found)
         files, train, heldout = self._assemble(pieces, encoded, tokenizer)
         if fingerprint(self._spec, self._root) != self._key:
-            raise DataError(f"source={self._spec.source}: the text changed while it was read. Prepare it again.")
+            raise DataError(
+                f"data.source={self._spec.source}: the text changed while it was being read. Prepare the corpus again."
+            )
         manifest = Manifest(
             format=FORMAT,
             fingerprint=self._key,
@@ -171,10 +175,11 @@ class _Preparation:
         )
         if not found.train or not found.heldout:
             raise DataError(
-                f"data.validation={self._spec.heldout_fraction}: of {found.train + found.heldout:,} distinct "
-                f"documents {found.train:,} are for training and {found.heldout:,} for validation (left out: "
-                f"{found.empty:,} empty, {found.duplicates:,} duplicates). Both need one at least: give more "
-                "documents (a .txt file is one, a line of .jsonl is one), another data.validation or data.split_seed."
+                f"data.validation={self._spec.heldout_fraction}: must give both splits at least one document, but of "
+                f"{found.train + found.heldout:,} distinct documents, {found.train:,} are for training and "
+                f"{found.heldout:,} for validation (skipped: {found.empty:,} empty, {found.duplicates:,} duplicates); "
+                "try more documents (each .txt file and each line of a .jsonl file is one), or another data.validation "
+                "or data.split_seed"
             )
         return found
 
@@ -186,7 +191,7 @@ class _Preparation:
         ]
 
     def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: _Found) -> Path:
-        """Return the path of a copy of the tokenizer among the pieces. The file that the user named may change."""
+        """Store a copy of the tokenizer as a piece, because the user's file may change, and return the path."""
         path = pieces["tokenizer"].whole()
         if path is not None:
             return path
@@ -249,7 +254,7 @@ class _Preparation:
         )
 
     def _publish(self, manifest: Manifest, files: dict[str, Path]) -> None:
-        """Move the files into one folder under their final names, and publish it atomically as the corpus."""
+        """Move the files into one folder under their final names, and publish this folder atomically as the corpus."""
         folder = self._work / "whole"
         folder.mkdir(exist_ok=True)
         for name, path in files.items():

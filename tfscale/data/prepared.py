@@ -30,13 +30,13 @@ def open_data(folder: Path, fingerprint: str | None = None) -> PreparedData:
     """Open a prepared corpus. Tokens stay on disk until they are read.
 
     Raises:
-        DataError: the folder is not a prepared corpus, is damaged, or has another fingerprint.
+        DataError: the folder is not a prepared corpus, is damaged, or has a different fingerprint.
     """
     manifest = read_manifest(folder)
     if fingerprint not in (None, manifest.fingerprint):
         raise DataError(
-            f"{folder}: holds the corpus {manifest.fingerprint}, asked for is {fingerprint}. "
-            "Prepare that corpus, or point to its folder."
+            f"{folder}: the folder contains the corpus {manifest.fingerprint}, but {fingerprint} is required. "
+            "Prepare the required corpus, or set the path of its folder."
         )
     return PreparedData(
         folder,
@@ -54,7 +54,7 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
             and modification time stay the same.
 
     Raises:
-        DataError: a file cannot be read or differs from what was written.
+        DataError: a file cannot be read or has changed since it was written.
     """
     manifest = data.manifest
     shards = {shard.file: shard.sha256 for split in (manifest.train, manifest.heldout) for shard in split.shards}
@@ -73,7 +73,8 @@ def verify_data(data: PreparedData, known: Path | None = None) -> None:
     for path, found, wanted in zip(files, digests, expected.values(), strict=True):
         if found != wanted:
             raise DataError(
-                f"{path}: not what was written (SHA-256 differs). Remove the folder and prepare the corpus again."
+                f"{path}: the file has changed since it was written (the SHA-256 differs). Remove the folder and "
+                "prepare the corpus again."
             )
     finding.keep(whole)
 
@@ -85,7 +86,7 @@ def _open_split(folder: Path, manifest: Manifest, name: str, split: SplitRecord)
     held = sum(map(len, shards))
     if not held or held != split.tokens:
         raise DataError(
-            f"{folder}: {name} shards hold {held:,} tokens, the manifest says {split.tokens:,}. "
+            f"{folder}: the {name} shards contain {held:,} tokens, but the manifest states {split.tokens:,}. "
             "Remove the folder and prepare the corpus again."
         )
     return Tokens(shards, manifest.tokenizer.vocab_size)

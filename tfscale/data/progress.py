@@ -12,9 +12,9 @@ class Report:
     done: int = 0
     """Number of bytes that have been processed."""
     total: int = 0
-    """Approximate number of bytes in the whole phase. 0 if unknown."""
+    """Approximate number of bytes in the whole phase, or 0 if unknown."""
     found: int = 0
-    """Number of bytes of `done` that an earlier attempt had processed. Ignore them when computing the speed."""
+    """Number of bytes of `done` that an earlier attempt had processed. These bytes do not count for the speed."""
     documents: int = 0
     """Number of documents that this attempt has processed."""
     tokens: int = 0
@@ -22,7 +22,7 @@ class Report:
 
 
 Progress = Callable[[Report], None]
-"""Type of a callback for reports, called when a phase begins or ends and at most a few times per second between."""
+"""Type of a callback that receives a report at the start and end of a phase, and a few times per second in between."""
 
 
 def silent(report: Report) -> None:

@@ -18,11 +18,11 @@ UNIT_BYTES = 1 << 26
 repeated after an interruption."""
 ROWS = 512
 """Number of Parquet rows that are read at once."""
-OBJECTS = "Each line of JSON lines is one JSON object."
+OBJECTS = "Each line must be one JSON object."
 BLANK = " \t\r\n\v\f"
 """White-space characters. A line or file that contains nothing else is not a fault."""
-NOT_TEXT = " If the file holds no documents, take it out of the folder."
-ONE_DOCUMENT = "A .json file is JSON lines, an array of objects, or one object."
+NOT_TEXT = " If the file contains no documents, remove it from the folder."
+ONE_DOCUMENT = "A .json file must contain JSON lines, an array of objects, or one object."
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Span:
         """Yield the documents in order.
 
         Raises:
-            DataError: a file is damaged, is not UTF-8, or has JSON or Parquet without text under the key.
+            DataError: a file is damaged, is not UTF-8, or contains an entry without text under the key.
         """
         match self.kind:
             case "text":
@@ -70,7 +70,7 @@ class TextPart:
         """Yield the documents in order.
 
         Raises:
-            DataError: a file is damaged, is not UTF-8, or has JSON or Parquet without text under the key.
+            DataError: a file is damaged, is not UTF-8, or contains an entry without text under the key.
         """
         return chain.from_iterable(span.documents(self.text_key) for span in self.spans)
 
@@ -80,7 +80,7 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
     uncompressed JSON lines and Parquet can be cut.
 
     Raises:
-        DataError: a Parquet file is damaged, or a file is not compressed as its name says.
+        DataError: a Parquet file is damaged, or a file is not compressed although its name indicates compression.
     """
     parts: list[TextPart] = []
     spans: list[Span] = []
@@ -210,7 +210,7 @@ def _rows(span: Span, text_key: str) -> Iterator[str]:
             kind = kind.value_type
         if kind is None or not (types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)):
             found = ", ".join(f"{field.name} ({field.type})" for field in schema)
-            raise DataError(f"{span.file}: no column of text under text_key={text_key!r}. Columns: {found}.")
+            raise DataError(f"{span.file}: text_key={text_key!r} is not a column of strings. Columns: {found}.")
         groups = range(span.start, span.stop)
         for batch in rows.iter_batches(ROWS, row_groups=groups, columns=[text_key], use_threads=False):
             for text in batch.column(0).to_pylist():

@@ -45,11 +45,11 @@ class Scanned:
     digest: NDArray[np.uint8]
     """SHA-256 of the text of each document: [n, 32]."""
     draw: NDArray[np.uint64]
-    """Random draw that decides if the document is for validation: [n]."""
+    """Random number that decides whether each document is for validation: [n]."""
     place: NDArray[np.uint32]
-    """Index of the document among the non-empty documents of the part: [n]."""
+    """Index of each document among the non-empty documents of the part: [n]."""
     bytes: NDArray[np.uint64]
-    """Size of the text in UTF-8 bytes: [n]."""
+    """Size of the text of each document in UTF-8 bytes: [n]."""
 
 
 def scan(part: Part, split_seed: int, piece: Piece) -> Scan:

@@ -1,7 +1,7 @@
 """Token shards: safetensors files with one tensor, `tokens`, that are read through a memory map.
 
-Any library for safetensors can open them. The metadata in the header identifies the tokens: format (of the prepared
-folder), fingerprint, tokenizer_sha256 and split.
+Any library for safetensors can open these files. The metadata in the header identifies the tokens: format (of the
+prepared folder), fingerprint, tokenizer_sha256 and split.
 """
 
 import json
@@ -52,14 +52,14 @@ def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArra
     """Return the tokens of a shard as a read-only memory map.
 
     Raises:
-        DataError: the file is missing, is not a token shard, is truncated, or has another label or token type.
+        DataError: the file is missing, is not a token shard, is truncated, or has a different label or token type.
     """
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(LONGEST_HEADER, size - 8):
-                raise _damaged(path, "not a safetensors file")
+                raise _damaged(path, "the file is not a safetensors file")
             header = json.loads(file.read(length))
         metadata, tensor = header["__metadata__"], header["tokens"]
         (count,), kind, (start, end) = tensor["shape"], tensor["dtype"], tensor["data_offsets"]
@@ -68,16 +68,16 @@ def read_shard(path: Path, label: ShardLabel, dtype: np.dtype[Any]) -> TokenArra
     except DataError:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _damaged(path, "a safetensors file, but not of tokens") from error
+        raise _damaged(path, "the file is a safetensors file without tokens") from error
     if not isinstance(metadata, dict) or not all(type(n) is int for n in (count, start, end)) or count < 1:
-        raise _damaged(path, "a safetensors file, but not of tokens")
+        raise _damaged(path, "the file is a safetensors file without tokens")
     for name, expected in asdict(label).items():
         if metadata.get(name) != expected:
-            raise _damaged(path, f"{name} is {str(metadata.get(name))[:80]}, its manifest says {expected}")
+            raise _damaged(path, f"{name} is {str(metadata.get(name))[:80]}, but the manifest states {expected}")
     if kind != NAMES[dtype]:
-        raise _damaged(path, f"tokens are {str(kind)[:80]}, the tokenizer's vocabulary needs {NAMES[dtype]}")
+        raise _damaged(path, f"the tokens are {str(kind)[:80]}, but the vocabulary requires {NAMES[dtype]}")
     if start != 0 or end != count * dtype.itemsize or size != 8 + length + end:
-        raise _damaged(path, f"{size} bytes, the header says {8 + length + end}: cut short or added to")
+        raise _damaged(path, f"the file has {size} bytes, but its header states {8 + length + end}")
     return np.asarray(np.memmap(path, dtype, mode="r", offset=8 + length, shape=(count,)))
 
 
@@ -111,8 +111,8 @@ class Tokens:
             part = self._shards[index][start - offset : stop - offset]
             if part.max(initial=0) >= self._vocab_size:
                 raise DataError(
-                    f"token {part.max()} near position {start:,}, of a vocabulary of {self._vocab_size}: the shard is "
-                    "damaged. Remove the folder and prepare the corpus again."
+                    f"token {part.max()} near position {start:,} must be less than the vocabulary size "
+                    f"{self._vocab_size}: the shard is damaged. Remove the folder and prepare the corpus again."
                 )
             parts.append(part)
             start += len(part)

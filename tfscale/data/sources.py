@@ -1,4 +1,4 @@
-"""Descriptions of corpora, and the interface of the text sources that they are made of."""
+"""Descriptions of corpora, and the interface of text sources."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ KNOWN = ".known"
 
 
 class Part(Protocol):
-    """A part of a corpus. It must be picklable, and is read more than once, by any process."""
+    """A part of a corpus, which must be picklable and is read more than once, by any process."""
 
     @property
     def size(self) -> int:
@@ -36,10 +36,10 @@ class Part(Protocol):
 
 
 class Source(ABC):
-    """Base class of text sources. `data.source` names a subclass, which defines the meaning of the other settings."""
+    """Base class of text sources. The setting `data.source` names a subclass, which uses the other settings."""
 
     tokenized: ClassVar[bool] = False
-    """True if the text is already tokenized and has its own tokenizer."""
+    """True if the text is already tokenized, so that the source includes a tokenizer."""
 
     @classmethod
     def check(cls, spec: "CorpusSpec") -> Iterable[Fault | str]:
@@ -61,8 +61,8 @@ class Source(ABC):
 
     @classmethod
     def fetch(cls, spec: "CorpusSpec", root: Path, progress: Progress) -> None:
-        """Download what is not on this machine. Only `tfscale data prepare` calls this method. Most sources have
-        nothing to download.
+        """Download the text that is not on this machine. Only `tfscale data prepare` calls this method. Most sources
+        have nothing to download.
 
         Raises:
             DataError: the text cannot be downloaded.
@@ -75,7 +75,7 @@ class Source(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, str]:
-        """Return what identifies the text, wherever it is stored. Equal identities mean equal text.
+        """Return values that identify the text, independent of its location. Equal identities mean equal text.
 
         Raises:
             DataError: the text cannot be read.
@@ -146,10 +146,10 @@ class CorpusSpec:
         faults: list[Fault | str] = list(source.check(self))
         if source.tokenized and self.tokenizer:
             faults.append(
-                Fault("tokenizer", None, f"must be left out with data.source={self.source}, which has its own")
+                Fault("tokenizer", None, f"must not be set with data.source={self.source}, which is already tokenized")
             )
         if not source.tokenized and not self.tokenizer:
-            faults.append(Fault("tokenizer", None, f"must be set: data.source={self.source} is text"))
+            faults.append(Fault("tokenizer", None, f"must be set, because data.source={self.source} is text"))
         if not 0 < self.heldout_fraction < 1:
             faults.append(Fault("heldout_fraction", self.heldout_fraction, "must be between 0 and 1", "0.05"))
         if faults:
@@ -159,12 +159,12 @@ class CorpusSpec:
 def needed(spec: CorpusSpec, name: str, what: str, example: str) -> Iterator[Fault]:
     """Yield a fault if a setting that the source requires is not set."""
     if not getattr(spec, name):
-        rule = f"must be set: data.source={spec.source} needs {what}"
+        rule = f"must be set, because data.source={spec.source} requires {what}"
         yield Fault(f"data.{name}", None, rule, f"data.{name}={example}", reads=("data.source",))
 
 
 def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
-    """Yield a fault for each of the named settings that is set, because the source does not have it."""
+    """Yield a fault for each of the named settings that is set, because the source does not use these settings."""
     users = {"path": "data.source=text", "dataset": "data.source=hub", "options": "another data.source"}
     for name in names:
         if value := getattr(spec, name):
@@ -204,7 +204,7 @@ def tokenizer_of(spec: CorpusSpec, root: Path | None = None) -> TokenizerSpec:
 
 
 def local_path(spec: CorpusSpec) -> Path:
-    """Return the path of a corpus that has been checked to have one."""
+    """Return the path of a corpus whose settings have been checked."""
     assert spec.path is not None
     return Path(spec.path)
 
@@ -230,7 +230,8 @@ def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
 
 
 def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
-    """Return 16 hex digits that change whenever the tokens would change. Nothing is trained.
+    """Return the fingerprint of a corpus: 16 hex digits that change whenever the tokens would change. The tokenizer is
+    not trained for this.
 
     Args:
         root: folder of the prepared corpora. Only the hashes of large files are written there.
@@ -253,10 +254,11 @@ def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
 
 
 def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
-    """Return the vocabulary size of the tokenizer before the corpus is prepared. A model may have more rows.
+    """Return the vocabulary size of the tokenizer of a corpus, which need not be prepared. A model may have a larger
+    vocabulary.
 
     Raises:
-        DataError: the tokenizer's file or the prepared folder is missing.
+        DataError: the file of the tokenizer or the prepared folder is missing.
     """
     if spec.tokenizer is None:
         return read_manifest(local_path(spec)).tokenizer.vocab_size

@@ -1,4 +1,4 @@
-"""Access to stored corpora: their folders, and a source that reads the tokens of a prepared corpus."""
+"""Folders of stored corpora, and a source that reads the tokens of a prepared corpus."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def unfinished(root: Path) -> list[Folder]:
 
 @dataclass(frozen=True)
 class ShardSource(Source):
-    """A source with the tokens of a corpus that is already prepared, here or elsewhere. They are not copied."""
+    """A source with the tokens of a corpus that was prepared on this or another machine. The tokens are not copied."""
 
     path: Path
 
@@ -54,7 +54,7 @@ class ShardSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults in the settings, of which `path` is required."""
+        """Return the faults in the settings of a corpus. The setting `path` is required."""
         return chain(needed(spec, "path", "a prepared folder", "..."), unused(spec, "dataset", "options"))
 
     @classmethod

@@ -32,7 +32,7 @@ class TextSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults in the settings, of which `path` is required."""
+        """Return the faults in the settings of a corpus. The setting `path` is required."""
         return chain(needed(spec, "path", "the file or folder", "..."), unused(spec, "dataset", "options"))
 
     @classmethod
@@ -70,7 +70,7 @@ class TextSource(Source):
                 digest = identity_of([file.name for file in listed], digests_of(files))
                 finding.keep(digest)
         except OSError as error:
-            fault = f"{error.filename}: {error.strerror}. Make it readable, or take it out of {self.path}."
+            fault = f"{error.filename}: {error.strerror}. Make the file readable, or remove it from {self.path}."
             raise DataError(fault) from error
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 

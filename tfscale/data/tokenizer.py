@@ -25,8 +25,8 @@ PIECE_CHARACTERS = 1 << 16
 """Length in characters above which documents are cut, because the library needs about 200 bytes of memory per
 character. A piece is up to twice as long if no word ends earlier."""
 LONGEST_WORD = 1000
-"""Length in characters above which words are cut for training, because its time grows with the square of the length of
-a word."""
+"""Length in characters above which words are cut for training, because the training time grows with the square of the
+length of a word."""
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)")
 
@@ -52,23 +52,23 @@ class TokenizerSpec:
     def __post_init__(self) -> None:
         if self.kind not in ("bpe", "file", "hub"):
             raise DataError(Fault("data.tokenizer", self.kind, "must be bpe, file or hub", "bpe"))
-        others, reads = f"must be left out with data.tokenizer={self.kind}", ("data.tokenizer",)
+        others, reads = f"must not be set with data.tokenizer={self.kind}", ("data.tokenizer",)
         if self.kind == "bpe" and self.vocab_size < BYTES_ONLY:
-            rule = f"must be at least {BYTES_ONLY}, the bytes and the end of text"
+            rule = f"must be at least {BYTES_ONLY}, for 256 bytes and the end-of-text token"
             raise DataError(Fault("data.vocab_size", self.vocab_size, rule, "4096", reads))
         if self.kind == "bpe" and self.path:
-            rule = f"{others}, which is trained and not read"
+            rule = f"{others}, which is trained, not read from a file"
             raise DataError(Fault("data.tokenizer_path", self.path, rule, reads=reads))
         if self.kind == "file" and not self.path:
-            rule = "must be set: data.tokenizer=file needs a Hugging Face tokenizer.json"
+            rule = "must be set, because data.tokenizer=file requires a Hugging Face tokenizer.json"
             raise DataError(Fault("data.tokenizer_path", None, rule, "data.tokenizer_path=...", reads))
         if self.kind == "hub" and not self.name:
-            rule = "must be set: data.tokenizer=hub needs a repository"
+            rule = "must be set, because data.tokenizer=hub requires a repository"
             raise DataError(Fault("data.tokenizer_name", None, rule, "gpt2 or gpt_neox_20b", reads))
         if self.kind != "hub" and self.name:
             raise DataError(Fault("data.tokenizer_name", self.name, others, "data.tokenizer=hub", reads))
         if self.kind != "bpe" and self.vocab_size:
-            rule = f"{others}, whose file states its vocabulary"
+            rule = f"{others}, because the file defines the vocabulary"
             raise DataError(Fault("data.vocab_size", self.vocab_size, rule, reads=reads))
 
     @property
@@ -77,7 +77,7 @@ class TokenizerSpec:
         return self.path is not None and Path(self.path).exists()
 
     def missing(self) -> list[str]:
-        """Return the reason why the tokenizer cannot be used, if any. This is only for the kinds `bpe` and `file`."""
+        """Return the reason why the tokenizer cannot be used, or an empty list. The kind must be `bpe` or `file`."""
         try:
             self.size()
         except DataError as error:
@@ -85,7 +85,7 @@ class TokenizerSpec:
         return []
 
     def identity(self) -> dict[str, str]:
-        """Return what identifies the tokenizer, without training it. This is only for the kinds `bpe` and `file`.
+        """Return values that identify the tokenizer, without training it. The kind must be `bpe` or `file`.
 
         Raises:
             DataError: the file is missing.
@@ -95,7 +95,7 @@ class TokenizerSpec:
         return {"kind": "file", "sha256": hashlib.sha256(_read(Path(self.path))).hexdigest()}
 
     def size(self) -> int:
-        """Return the size of the vocabulary, without training. This is only for the kinds `bpe` and `file`.
+        """Return the size of the vocabulary, without training the tokenizer. The kind must be `bpe` or `file`.
 
         Raises:
             DataError: the file is missing or not a tokenizer.
@@ -109,7 +109,7 @@ class Tokenizer:
     """A tokenizer with an end-of-text token, which converts text to tokens and back."""
 
     def __init__(self, content: bytes, source: str) -> None:
-        """Create a tokenizer from the content of a tokenizer.json. `source` is its name in errors.
+        """Create a tokenizer from the content of a tokenizer.json. `source` is the name that errors show.
 
         Raises:
             DataError: the content is not a tokenizer or has no end-of-text token.
@@ -119,19 +119,20 @@ class Tokenizer:
         self.content = content
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._source = source
-        with _faults_of_the_library(f"{source}: not a Hugging Face tokenizer.json"):
+        with _faults_of_the_library(f"{source}: the file is not a Hugging Face tokenizer.json"):
             self._tokenizer = tokenizers.Tokenizer.from_str(content.decode())
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # The name of the end-of-text token within a document does not end the document.
         self._tokenizer.encode_special_tokens = True
-        with _faults_of_the_library(f"{source}: not a Hugging Face tokenizer.json"):
+        with _faults_of_the_library(f"{source}: the file is not a Hugging Face tokenizer.json"):
             self._unknown = Unknown(content, self._tokenizer)
 
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         named = [name for name in END_OF_TEXT if name in vocabulary]
         if not named:
-            raise DataError(f"{source}: no end-of-text token. Add one of {', '.join(END_OF_TEXT)} to the tokenizer.")
+            names = ", ".join(END_OF_TEXT)
+            raise DataError(f"{source}: the tokenizer has no end-of-text token. Add one of {names} to the vocabulary.")
         self.end_of_text = named[0]
         self.end_of_text_id = vocabulary[named[0]]
         self.vocab_size = max(vocabulary.values()) + 1
@@ -142,7 +143,7 @@ class Tokenizer:
         """Train a byte-level BPE of exactly `vocab_size` tokens. The same documents give the same tokenizer.
 
         Raises:
-            DataError: there is too little text to learn this many tokens.
+            DataError: the corpus is too small for this many tokens.
         """
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -161,8 +162,8 @@ class Tokenizer:
         learned = tokenizer.get_vocab_size()
         if learned != vocab_size:
             raise DataError(
-                f"tokenizer.vocab_size={vocab_size}: the corpus is too small, it has only {learned} tokens to learn. "
-                f"Give more text, or set vocab_size to {learned} or less."
+                f"data.vocab_size={vocab_size}: must be at most {learned}, because the corpus is too small for more "
+                f"tokens; try more text, or {learned}"
             )
         return cls(tokenizer.to_str(pretty=True).encode(), "trained tokenizer")
 
@@ -172,26 +173,26 @@ class Tokenizer:
         Raises:
             DataError: the tokenizer has no tokens for a text.
         """
-        with _faults_of_the_library(f"{self._source}: cannot encode the text"):
+        with _faults_of_the_library(f"{self._source}: the tokenizer cannot encode the text"):
             return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def count_unknown(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> int:
-        """Return the number of unknown tokens in `rows`, the tokens of `texts`, or, for a tokenizer that drops
-        characters it has no entry for, the number of these characters.
+        """Return the number of unknown tokens in `rows`, which are the tokens of `texts`. For a tokenizer that drops
+        unknown characters, return the number of dropped characters.
 
         Raises:
             DataError: the tokenizer has no tokens for a text.
         """
-        with _faults_of_the_library(f"{self._source}: cannot encode the text"):
+        with _faults_of_the_library(f"{self._source}: the tokenizer cannot encode the text"):
             return self._unknown.count(texts, rows)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens. Special tokens are omitted, and incomplete characters become U+FFFD.
+        """Return the decoded text of tokens. Special tokens are omitted, and incomplete characters become U+FFFD.
 
         Raises:
             DataError: the tokenizer's decoder is faulty.
         """
-        with _faults_of_the_library(f"{self._source}: cannot decode tokens"):
+        with _faults_of_the_library(f"{self._source}: the tokenizer cannot decode the tokens"):
             text: str = self._tokenizer.decode(tokens)
         return text
 
@@ -232,4 +233,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}. A tokenizer.json of the Hugging Face format is needed.") from error
+        raise DataError(f"{path}: {error.strerror}. Set the path of a Hugging Face tokenizer.json.") from error

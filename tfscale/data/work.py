@@ -23,12 +23,12 @@ _DIGITS = 16
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a preparation, finished or not."""
+    """A finished or unfinished piece of a preparation."""
 
     folder: Path
     name: str
     found: str | None = None
-    """Name of the file that an earlier attempt left."""
+    """Name of the file that an earlier attempt wrote, or None."""
 
     def whole(self) -> Path | None:
         """Return the path of the piece if an earlier attempt finished it, or None."""
@@ -83,15 +83,15 @@ class Pieces:
 
 
 def read_rows(file: Any, name: str, begin: int, end: int) -> NDArray[Any]:
-    """Return rows `begin` to `end - 1` of a tensor in an open safetensors file. The library rejects empty slices."""
+    """Return rows `begin` to `end - 1` of a tensor in an open safetensors file. The range may be empty."""
     rows: NDArray[Any] = file.get_slice(name)[begin:end] if begin < end else file.get_tensor(name)[:0]
     return rows
 
 
 @contextmanager
 def alone_in(folder: Path, wait: Any) -> Iterator[None]:
-    """Create a folder and hold its lock, which is released when the process ends, if not earlier. `wait` is called once
-    if another process holds the lock.
+    """Create a folder and lock it until the `with` block or the process ends. `wait` is called once if another process
+    holds the lock.
 
     On a file system without locks, two processes may do the same work. This is harmless, because they write the same
     pieces.

@@ -1,6 +1,6 @@
-"""Pool of processes that work on the parts of a corpus and count what they have processed.
+"""Pool of processes that work on the parts of a corpus and report the processed amounts.
 
-The processes always end with their parent process, because they watch a pipe whose other end the parent holds.
+The processes always end with their parent process, because they watch a pipe that the parent keeps open.
 """
 
 import os
@@ -122,8 +122,8 @@ class _Pool:
                 watch(Counts(*self._counts.get_obj()))  # without the lock, which a killed process may hold
         except BrokenProcessPool as error:
             raise Unfinished(
-                "a process of the preparation was killed, perhaps because memory ran out. Run it again to go on from "
-                "there. Fewer processes need less memory: data.workers=..."
+                "A process of the preparation was killed, possibly because memory ran out. Run the command again to "
+                "resume. To use less memory, set fewer processes: data.workers=..."
             ) from error
         return [each.result() for each in results]
 

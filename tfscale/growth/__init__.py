@@ -1,1 +1,1 @@
-"""Growth of a training state to that of a larger model."""
+"""Growth of trained models, which turns the training state of a model into that of a larger model."""

@@ -1,6 +1,6 @@
-"""python -m tfscale.growth STAGE_DIR: make the checkpoint that a grown stage begins from.
+"""Write the first checkpoint of a grown stage.
 
-Exit codes: 0 done, 75 held by another process, 1 a failure, with the reason on standard error.
+Exit codes: 0 on success, 75 if another process works on the stage, 1 on failure, with the reason on standard error.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from tfscale.stage.lock import StageHeld
 def main() -> int:
     """Grow the stage in the folder named on the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tfscale.growth", description=__doc__)
-    parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
-    parser.add_argument("--supervised", action="store_true", help="end when standard input does")
+    parser.add_argument("stage_dir", type=Path, help="folder of the stage, which contains stage.yaml")
+    parser.add_argument("--supervised", action="store_true", help="exit when standard input is closed")
     add_extension_argument(parser)
     arguments = parser.parse_args()
     if arguments.supervised:

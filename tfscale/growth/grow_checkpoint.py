@@ -1,4 +1,4 @@
-"""Application of growth operators from checkpoint to checkpoint, on the CPU, tensor by tensor."""
+"""Conversion of a parent's checkpoint to its child's by a growth operator, on the CPU, tensor by tensor."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,23 +26,22 @@ def grow_checkpoint(
     seed: int,
     trained_with: Optimizer | None = None,
 ) -> OptimizerState:
-    """Write the checkpoint at step 0 of a stage that grows out of `parent`, and return what has become of the
-    optimizer's state.
+    """Write the checkpoint at step 0 of a stage that grows from `parent`, and return its optimizer state.
 
-    The child's totals continue from its parent's; its step count starts at 0. Memory stays near a few times the size of
-    the largest tensor, because each tensor is written while the next is made.
+    The totals of the child continue those of its parent; the step count starts at 0. Peak memory is a few times the
+    size of the largest tensor, because each tensor is written while the next one is computed.
 
     Args:
         parent: folder of a complete checkpoint.
         child: folder to write.
         config: config of the child, from `growth.grown_config`.
         optimizer: optimizer of the child.
-        trained_with: optimizer of the parent; None if it is the child's. Its slots are grown like weights if the child
-            has the same optimizer, by name.
+        trained_with: optimizer of the parent, or None if it is that of the child. If `growth` carries the state over
+            and both optimizers have the same name, the slots are grown like the weights.
 
     Raises:
-        BrokenCheckpoint: the parent cannot be read, or does not hold the slots of its optimizer.
-        ValueError: the growth cannot make this child from this parent.
+        BrokenCheckpoint: the parent cannot be read, or its slots are not those of its optimizer.
+        ValueError: the growth operator cannot turn this parent into this child.
         OSError: the child cannot be written; no partial folder is left behind.
     """
     old_config, old = checkpoint.read_state(parent)
@@ -51,7 +50,7 @@ def grow_checkpoint(
     except ValueError as error:
         raise ValueError(f"{parent}: {error}") from error
     if made != config:
-        raise ValueError(f"{parent}: growth={growth.name} does not make {config} out of {old_config}")
+        raise ValueError(f"{parent}: growth={growth.name} must turn {old_config} into {config}, but it makes {made}")
     stored = Stored(parent)
     shapes = stored.shapes()
     check_slots(parent, shapes, trained_with or optimizer, old.optimizer_step)

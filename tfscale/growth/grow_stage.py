@@ -1,4 +1,4 @@
-"""Growth of a stage, which makes the first checkpoint of a grown stage from the last checkpoint of its parent."""
+"""Growth of a stage, which writes the first checkpoint of a grown stage from the last checkpoint of its parent."""
 
 import shutil
 import time
@@ -13,7 +13,7 @@ from tfscale.data.prepared import open_data
 from tfscale.extensions import require_extensions
 from tfscale.growth.grow_checkpoint import grow_checkpoint
 from tfscale.growth.imported_weights import take_over
-from tfscale.growth.logits_check import Comparison, NotPreserved, compare
+from tfscale.growth.logits_check import LogitsComparison, NotPreserved, compare_logits
 from tfscale.growth.operator import Growth, from_dict
 from tfscale.growth.optimizer_state import OptimizerState
 from tfscale.host import process_peak_memory
@@ -24,16 +24,16 @@ from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, read_spec
 
 VERIFICATION_TOKENS = 2048
-"""Number of validation tokens on which parent and child are compared."""
+"""Number of validation tokens on which the logits of parent and child are compared."""
 
 
 def grow_stage(stage_dir: Path) -> None:
-    """Write the stage's checkpoint at step 0, made from its parent's last checkpoint, and growth.json. For a stage with
-    imported weights, write its last checkpoint and import.json instead.
+    """Write the checkpoint at step 0 of a grown stage, made from the last checkpoint of its parent, and growth.json.
+    For a stage with imported weights, write its final checkpoint and import.json instead.
 
     Raises:
         BrokenCheckpoint: the parent's checkpoint is damaged.
-        NotPreserved: a preserving recipe has changed the logits; the checkpoint is removed.
+        NotPreserved: a function-preserving recipe has changed the logits; the checkpoint is removed.
         ValueError: the folder is not a grown stage, or its parent is not finished.
     """
     spec = read_spec(stage_dir)
@@ -44,7 +44,7 @@ def grow_stage(stage_dir: Path) -> None:
                 take_over(stage_dir, spec)
         return
     if spec.parent_dir is None or spec.growth is None:
-        raise ValueError(f"{stage_dir}: must be the folder of a stage that grows from another one")
+        raise ValueError(f"{stage_dir}: must be the folder of a stage that grows from another stage")
     growth = _growth_of(spec, stage_dir)
     parent_dir = stage_dir / spec.parent_dir
     parent = parent_dir / CHECKPOINTS / read_result(parent_dir).checkpoint
@@ -64,8 +64,8 @@ def grow_stage(stage_dir: Path) -> None:
         if report["preserving"] and result.max_logit_difference > result.tolerance:
             shutil.rmtree(child)
             raise NotPreserved(
-                f"growth={growth.name} should leave the logits of {spec.parent} as they are, and moved them by up to "
-                f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); nothing was kept"
+                f"growth={growth.name} must preserve the logits of {spec.parent}, but changed them by up to "
+                f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); no checkpoint was kept"
             )
         write_growth(stage_dir, report)
         if state.note:
@@ -82,9 +82,9 @@ def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
 
 def grow_by_hand(
     stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int
-) -> tuple[Comparison, OptimizerState]:
-    """Grow a finished stage's checkpoint into the folder `to`, for the same optimizer. Return the comparison of both,
-    and the optimizer state in the grown checkpoint.
+) -> tuple[LogitsComparison, OptimizerState]:
+    """Grow the checkpoint of a finished stage with its own optimizer, and write the result to the folder `to`. Return
+    the comparison of both checkpoints, and the optimizer state of the result.
 
     Raises:
         ValueError: the stage is not finished, its checkpoint is damaged, or `to` cannot be written.
@@ -99,17 +99,17 @@ def grow_by_hand(
     return _compare(stage_dir, spec, parent, to, growth.rounds), state
 
 
-def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool) -> Comparison:
+def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool) -> LogitsComparison:
     data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)
     context = spec.model.context
     sequences = max(1, min(VERIFICATION_TOKENS, spec.data.heldout_tokens) // context)
     start = spec.data.heldout_start
     inputs, targets = next(iter(heldout_batches(data.heldout, context, sequences * context, sequences, start)))
-    return compare(parent, child, inputs, targets, rounded)
+    return compare_logits(parent, child, inputs, targets, rounded)
 
 
 def _report(
-    spec: StageSpec, parent: Path, growth: Growth, state: OptimizerState, result: Comparison, seconds: float
+    spec: StageSpec, parent: Path, growth: Growth, state: OptimizerState, result: LogitsComparison, seconds: float
 ) -> dict[str, Any]:
     old, _ = checkpoint.read_state(parent)
     return {

@@ -1,7 +1,7 @@
-"""Import of weights into a chain's first stage, which replaces its training.
+"""Import of weights for the first stage of a chain, which replaces the training of that stage.
 
-The stage has its own folder and key. It is evaluated on the plan's text like any other stage, and its cost is that of
-the number of tokens that the schedule gives for it.
+The stage has its own folder and key. It is evaluated on the plan's text like any other stage, and its cost is computed
+from the number of training tokens in the schedule.
 """
 
 import hashlib
@@ -19,24 +19,24 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:
-    """Return the cost of training on this many tokens elsewhere. The seconds are not known and count as 0."""
+    """Return the cost of training an imported model on `tokens` tokens. The seconds are unknown and count as 0."""
     return Totals(tokens=tokens, flops=tokens * flops(model).training)
 
 
 def weights_digest(folder: Path) -> str:
-    """Return a hash of the weights of an imported checkpoint. Each file is one tensor with its name and shape, so the
-    hash depends only on the weights."""
+    """Return a hash of the weights in an imported checkpoint. Each file contains one tensor with its name and shape, so
+    the hash depends only on the weights."""
     manifest = checkpoint.read_manifest(folder)
     files = [manifest[name]["sha256"] for name in sorted(manifest) if name.endswith(".safetensors")]
     return hashlib.sha256("".join(files).encode()).hexdigest()
 
 
 def take_over(stage_dir: Path, spec: StageSpec) -> None:
-    """Write the stage's final checkpoint, copied from the imported stage that its spec names, and import.json.
+    """Write import.json and the final checkpoint of a stage, copied from the imported stage that its spec names.
 
     Raises:
-        ValueError: the source is not an imported stage, holds optimizer state, or its model or weights are not those
-            that the plan was made with.
+        ValueError: the source is not an imported stage, its model or weights have changed since planning, or it
+            contains optimizer state.
         BrokenCheckpoint: the source's checkpoint is damaged or its import.json is missing.
         OSError: the checkpoint cannot be written.
     """
@@ -46,11 +46,13 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     checkpoint.verify(folder)
     config, _ = checkpoint.read_state(folder)
     if config != spec.model or weights_digest(folder) != spec.init_from or read_spec(source).init_from is None:
-        raise ValueError(f"{source}: holds another model than when this stage was planned; run the schedule again")
+        raise ValueError(
+            f"{source}: contains a different model than when this stage was planned; run the schedule again"
+        )
     if slots := slots_in(checkpoint.shapes(folder)):
         raise ValueError(
-            f"{source}: must hold weights alone, without the optimizer state {', '.join(kinds(slots))}; "
-            "try `tfscale import`, which makes such a stage"
+            f"{source}: must contain only weights, but it contains the optimizer state {', '.join(kinds(slots))}; "
+            "create the stage with `tfscale import`"
         )
     files = sorted(folder.glob("*.safetensors"))
     target = stage_dir / CHECKPOINTS / checkpoint.folder_name(spec.steps)
@@ -62,5 +64,5 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     checkpoint.write_aside(target, config, Counters(spec.steps, totals=cost_of(config, spec.tokens)), copy)
     record = read_import(source)
     if record is None:
-        raise BrokenCheckpoint(f"{source / IMPORT_FILE}: not there")
+        raise BrokenCheckpoint(f"{source / IMPORT_FILE}: the file does not exist")
     write_import(stage_dir, record)

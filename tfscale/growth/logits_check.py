@@ -10,43 +10,47 @@ from tfscale import checkpoint
 from tfscale.models.counts import parameters
 
 FLOAT64_PARAMETERS = 100_000_000
-"""Maximum number of parameters of models compared in float64; larger ones are compared in float32 to save memory."""
+"""Maximum number of parameters of a model that is compared in float64. Larger models are compared in float32 to save
+memory."""
 
 
 class NotPreserved(Exception):
-    """Error raised if a growth that should preserve the logits has changed them."""
+    """Error raised if a function-preserving growth has changed the logits."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Result of comparing a parent and its child on the same tokens."""
+class LogitsComparison:
+    """Result of the comparison of a parent and its child on the same tokens."""
 
     loss_before: float
     loss_after: float
     """Mean loss in nats per token after the growth."""
     max_logit_difference: float
     tolerance: float
-    """Largest difference that rounding can explain for logits of the parent's magnitude in the precision used."""
+    """Largest difference of logits that rounding can explain, given the magnitude of the parent's logits and the
+    precision."""
     precision: str
     tokens: int
 
 
 @torch.inference_mode()
-def compare(parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False) -> Comparison:
-    """Run both checkpoints in turn on `inputs` and `targets` [batch, context], and return the comparison.
+def compare_logits(
+    parent: Path, child: Path, inputs: Tensor, targets: Tensor, rounded: bool = False
+) -> LogitsComparison:
+    """Compare the logits and losses of two checkpoints on `inputs` and `targets` [batch, context].
 
     Args:
-        rounded: True if the child's weights are fractions of its parent's, which float32 had to round.
+        rounded: True if weights of the child are fractions of the parent's weights, rounded to float32.
     """
     config, _ = checkpoint.read_state(child)
     dtype = torch.float64 if parameters(config) <= FLOAT64_PARAMETERS else torch.float32
     before, after = _logits(parent, inputs, dtype), _logits(child, inputs, dtype)
     scale = before.abs().max().item()
-    return Comparison(
+    return LogitsComparison(
         loss_before=_loss(before, targets),
         loss_after=_loss(after, targets),
         max_logit_difference=(after - before).abs().max().item(),
-        # Summing n products in another order changes a value by some hundreds of units in the last place.
+        # Summing n products in another order changes a value by a few hundred units in the last place.
         tolerance=max(1e4 * torch.finfo(dtype).eps, 1e2 * torch.finfo(torch.float32).eps * rounded) * max(scale, 1.0),
         precision=str(dtype).removeprefix("torch."),
         tokens=targets.numel(),

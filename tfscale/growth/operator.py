@@ -1,14 +1,14 @@
-"""Base class and registry of growth operators, which turn a trained model into a larger one.
+"""Base class and registry of growth operators, which turn a trained model into a larger model.
 
 `tfscale.growth.tokenformer_recipe` adds parameter tokens to a TokenFormer, `tfscale.growth.transformer_recipe` makes a
 Transformer wider or deeper, and `tfscale.growth.grow_checkpoint` applies an operator, tensor by tensor. An extension
-can add its own operator:
+can register its own operator:
 
     @GROWTHS.register("interleave")
     @dataclass(frozen=True)
     class Interleave(Growth): ...
 
-Planning uses these classes too, so torch is imported only where it is used.
+Planning also uses these classes, so torch is imported only where it is needed.
 """
 
 import json
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 class Growth(ABC):
     """Settings of a growth operator. Subclasses are frozen dataclasses that add settings of their own.
 
-    `conf/growth/NAME.yaml` holds the settings; `kind` in it is the name in `GROWTHS`.
+    The settings are read from `conf/growth/NAME.yaml`, where `kind` is the name of the operator in `GROWTHS`.
     """
 
     kind: ClassVar[str]
     """Name of the operator in `GROWTHS`."""
     name: str
-    """Display name of these settings, which is not part of a stage's key."""
+    """Display name of the growth settings, which is not part of a stage's key."""
     _: KW_ONLY
     lr: Literal["rewarm", "continue"] = "rewarm"
-    """Learning rate at which the child's warm-up starts. `rewarm`: zero (official code). `continue`: the parent's last
-    learning rate."""
+    """Learning rate at the start of the child's warm-up. `rewarm`: zero (official code). `continue`: the last learning
+    rate of the parent."""
     data: Literal["continue", "restart"] = "continue"
-    """Position in the data at which the child starts. `continue`: where its parent stopped. `restart`: the first batch
-    (official code)."""
+    """Position in the data at which the child starts. `continue`: the position at which the parent stopped. `restart`:
+    the first batch (official code)."""
     peak: float = 1.0
     """Factor by which the schedule's peak learning rate for grown stages is multiplied."""
 
@@ -54,18 +54,18 @@ class Growth(ABC):
             raise InvalidInput(*faults)
 
     def faults(self) -> Iterator[Fault | str]:
-        """Yield the faults in the settings, with keys such as `growth.noise`."""
+        """Yield faults in the settings, with keys such as `growth.noise`."""
         if not 0 < self.peak <= 100:
-            yield Fault("growth.peak", self.peak, "must be a factor, above 0 and at most 100", "1")
+            yield Fault("growth.peak", self.peak, "must be above 0 and at most 100", "1")
 
     @property
     def rounds(self) -> bool:
-        """True if weights of the child are fractions of its parent's weights, which float32 has to round."""
+        """True if weights of the child are fractions of the parent's weights, which are rounded to float32."""
         return False
 
     @property
     def carries(self) -> bool:
-        """True if the child starts with its parent's optimizer state and step count."""
+        """True if the child starts with the optimizer state and step count of its parent."""
         return True
 
     @property
@@ -80,8 +80,8 @@ class Growth(ABC):
 
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
-        """Return the config, of the size of `target`, that the parent grows to. A config that the growth can make is
-        returned unchanged.
+        """Return the config that the parent grows to for the size of `target`. If the operator can produce `target`
+        itself, the result is `target`.
 
         Raises:
             ValueError: the parent cannot grow to this size.
@@ -89,32 +89,35 @@ class Growth(ABC):
 
     @abstractmethod
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth leaves every logit unchanged, up to rounding, which is then verified."""
+        """Return whether this growth preserves all logits up to rounding. If so, the logits are compared after the
+        growth."""
 
     def source_of(self, name: str, parent: ModelConfig) -> str:
-        """Return the name of the parent's weight that the child's weight `name` is made from."""
+        """Return the name of the parent's weight from which the child's weight `name` is made."""
         return name
 
     @abstractmethod
     def grow_tensor(
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
-        """Return the child's tensor. It must be a pure function of the arguments.
+        """Return the tensor of the child that corresponds to a tensor of its parent, as a pure function of the
+        arguments.
 
         Args:
             name: name of the child's weight.
-            degree: 0 for the weight itself; for an optimizer slot, the power of the gradient that it averages.
-            old: the parent's tensor.
+            degree: 0 for a weight; for an optimizer slot, the power of the gradient that the slot averages.
+            old: tensor of the parent.
             seed: seed of the stage, for use with `tfscale.models.init.stream(seed, name)`.
         """
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
-        """Return the learning rates of old and new rows over a stage of `tokens` tokens, or None if they are equal."""
+        """Return the learning rates of old and new rows for a stage of `tokens` tokens, or None if they do not
+        differ."""
         return None
 
     def key_settings(self) -> dict[str, Any]:
-        """Return the settings that are part of the stage's key: all except `peak`, which the stage's learning rate
-        includes."""
+        """Return the settings that are part of a stage's key. These are all settings except `peak`, which is contained
+        in the learning rate of the stage."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
@@ -124,7 +127,7 @@ class Growth(ABC):
         return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
 
     def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the content of growth.json except the measurements, as read back from JSON."""
+        """Return the content of growth.json without the measurements, with the types that JSON has."""
         facts = {
             **self.changes(parent, child),
             "parameters": {"before": parameters(parent), "after": parameters(child)},
@@ -142,20 +145,20 @@ GROWTHS: Registry[type[Growth]] = Registry(
     },
 )
 SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}
-"""Kinds of the shipped operators by the model family that they grow. Files and keys omit these kinds."""
+"""Kinds of the built-in operators by model family. Files and stage keys omit these kinds."""
 
 
 def to_dict(growth: Growth) -> dict[str, Any]:
-    """Return the entry for a growth in a stage's spec, which `from_dict` reads."""
+    """Return growth settings as a dictionary for a stage's spec, which `from_dict` converts back."""
     named = {} if growth.kind in SHIPPED.values() else {"kind": growth.kind}
     return named | growth.key_settings()
 
 
 def from_dict(values: Mapping[str, Any], model: ModelConfig) -> Growth:
-    """Return the growth described in the spec of a grown stage.
+    """Return the growth settings described in the spec of a grown stage.
 
     Raises:
-        ValueError, TypeError: the values do not describe a growth of such a model.
+        ValueError, TypeError: the values do not describe a growth of a model of this family.
     """
     settings = dict(values)
     growth = GROWTHS.get(settings.pop("kind", None) or SHIPPED[model.family])(**settings)

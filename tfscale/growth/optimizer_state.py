@@ -1,8 +1,8 @@
-"""The optimizer state of a grown stage, which continues its parent's as a whole or starts empty as a whole.
+"""Initial optimizer state of a grown stage: either all slots continue those of the parent, or all slots start empty.
 
-One count of updates belongs to all weights, and AdamW corrects the bias of its slots by it. If a stage has another
-optimizer than its parent, this count is wrong for every slot that starts empty. Therefore nothing is carried then, not
-even the slots of weights that both optimizers update in the same way, such as the embedding under Muon and AdamW.
+All weights share one number of updates, which AdamW uses for its bias correction. If a stage has another optimizer than
+its parent, the parent's number would be wrong for every slot that starts empty. In this case no slots are carried over,
+not even those of weights that both optimizers update in the same way, such as the embedding with Muon and AdamW.
 """
 
 from collections.abc import Sequence
@@ -15,30 +15,29 @@ from tfscale.optimizers.base import Optimizer
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """Optimizer state with which a grown stage starts; growth.json holds it as `optimizer`."""
+    """Initial optimizer state of a grown stage, stored as `optimizer` in growth.json."""
 
     parent: str | None
-    """Name of the optimizer whose state the parent's checkpoint holds; None if it holds none."""
+    """Name of the optimizer whose state the parent's checkpoint contains, or None if it contains no optimizer state."""
     child: str
     """Name of the stage's optimizer."""
     carried: bool
-    """True if all slots are those of the parent, grown like its weights; False if all slots start empty."""
+    """True if all slots are grown from the parent's slots; False if all slots start empty."""
     slots: tuple[str, ...]
     """Kinds of the slots of the stage's optimizer."""
     updates: int
-    """Number of updates from which the optimizer counts on; 0 if its slots start empty."""
+    """Initial number of updates, which is 0 if the slots start empty."""
     note: str | None
-    """Message that the slots start empty although the recipe carries them, and why; None if it does not or they do
-    not."""
+    """Message that the slots start empty although the recipe carries them over, with the reason; otherwise None."""
 
 
 def state_after(growth: Growth, parent: Optimizer, child: Optimizer, shapes: Shapes, updates: int) -> OptimizerState:
-    """Return the optimizer state with which a stage starts.
+    """Return the initial optimizer state of a grown stage.
 
     Args:
         parent, child: optimizers of the parent and of the stage.
         shapes: shapes of the tensors in the parent's checkpoint.
-        updates: number of updates that the parent's optimizer has counted.
+        updates: number of updates of the parent's optimizer.
     """
     before = parent.name if slots_in(shapes) else None
     carried = growth.carries and before == child.name
@@ -49,5 +48,5 @@ def state_after(growth: Growth, parent: Optimizer, child: Optimizer, shapes: Sha
 
 def _note(before: str | None, after: str, slots: Sequence[str]) -> str:
     changed = f"the optimizer changes from {before} to {after}"
-    reason = "the parent's checkpoint holds no optimizer state" if before is None else changed
-    return f"{reason}: all slots of {after} ({', '.join(slots)}) start empty, and its count of updates starts at 0"
+    reason = "the parent's checkpoint contains no optimizer state" if before is None else changed
+    return f"{reason}, so all slots of {after} ({', '.join(slots)}) start empty and the number of updates starts at 0"

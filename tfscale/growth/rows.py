@@ -1,4 +1,4 @@
-"""Pure functions that grow the rows of parameter tokens in a weight or in an optimizer slot."""
+"""Pure functions for the rows of parameter tokens that a growth adds to a weight or to an optimizer slot."""
 
 from functools import partial
 from typing import Literal, assert_never
@@ -11,20 +11,21 @@ from tfscale.models.init import init_tensor, stream
 
 
 def share_of_copies(name: str, degree: int, copies: int) -> float:
-    """Return the factor by which a token's rows are scaled when `copies` copies replace it.
+    """Return the factor that scales the row of a parameter token if `copies` copies of the token replace it.
 
-    The value of each of q copies is 1/q of the old value, so the gradient of its key is also 1/q of the old gradient,
-    and the gradient of its value is unchanged.
+    The value of each of q copies is 1/q of the old value. The gradient of each key is therefore 1/q of the old
+    gradient, and the gradient of each value is unchanged.
 
     Args:
-        degree: 0 for a weight; for an optimizer slot, the power of the gradient that it averages.
+        degree: 0 for a weight; for an optimizer slot, the power of the gradient that the slot averages.
     """
     divided = name.endswith(".values") if degree == 0 else name.endswith(".keys")
     return 1 / copies ** max(1, degree) if divided else 1.0
 
 
 def noisy(rows: Tensor, name: str, noise: float, seed: int) -> Tensor:
-    """Return the rows with added noise of `noise` times their own standard deviation, drawn from (seed, name)."""
+    """Return the rows plus random noise with `noise` times the standard deviation of the rows. The noise is a function
+    of (seed, name)."""
     if noise == 0:
         return rows
     drawn = torch.randn(rows.shape, generator=stream(seed, name))
@@ -37,9 +38,9 @@ def new_rows(
     """Return `n` new rows of a weight.
 
     Args:
-        how: `zero`: zeros. `random`: as at initialisation. `matched`: random, with the standard deviation of the old
-            rows.
-        old: the parent's rows [tokens, d].
+        how: initial values of the rows. `zero`: zeros. `random`: as at initialisation. `matched`: random, with the
+            standard deviation of the old rows.
+        old: rows of the parent [tokens, d].
     """
     shape = (n, old.shape[1])
     random = partial(init_tensor, name, shape, child, seed, f":from{len(old)}")

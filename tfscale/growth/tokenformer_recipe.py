@@ -1,4 +1,4 @@
-"""Growth operator of TokenFormers, which adds parameter tokens, and its settings."""
+"""Growth operator for TokenFormers, which adds parameter tokens."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -19,36 +19,36 @@ LAYERS: tuple[Literal["qkv", "out", "ffn"], ...] = ("qkv", "out", "ffn")
 
 @dataclass(frozen=True)
 class RateSettings:
-    """Learning rates after a growth, as factors of the stage's own learning rate: one for the weights that the parent
-    trained (its parameter tokens and everything else) and one for the new parameter tokens."""
+    """Learning rates after a growth, as factors of the stage's learning rate: one factor for the old weights, which the
+    parent trained, and one factor for the new parameter tokens."""
 
     old: float = 1.0
-    """Learning-rate factor, at the beginning of the stage, of the weights that the parent trained."""
+    """Learning-rate factor of the old weights at the beginning of the stage."""
     old_ramp: float = 0.0
-    """Fraction of the stage over which `old` rises linearly to 1; 0: `old` stays constant."""
+    """Fraction of the stage during which the factor of the old weights rises linearly to 1, or 0 for a constant
+    factor."""
     frozen: float = 0.0
-    """Fraction of the stage, from its beginning, during which the weights that the parent trained are frozen. The
-    authors of TokenFormer say that training them too is slightly better but less stable (issue 15 of their repository).
-    """
+    """Fraction of the stage, from its beginning, during which the old weights are frozen. According to the authors of
+    TokenFormer, training the old weights as well is slightly better but less stable (issue 15 of their repository)."""
     new: float = 1.0
     """Learning-rate factor of the new parameter tokens."""
     per_row_bias: bool = False
-    """True if the bias correction of AdamW counts the steps of new rows from the growth; False if new rows share the
-    step count of the old rows and begin with small steps."""
+    """True if the bias correction of AdamW counts the steps of new rows from the growth, and False if new rows share
+    the step count of the old rows, which makes their first updates small."""
 
     def __post_init__(self) -> None:
         faults = [
             Fault(f"rates.{name}", value, rule, hint)
             for name, value, rule, hint, good in (
-                ("old", self.old, "must be a factor, from 0 to 10", "1", 0 <= self.old <= 10),
-                ("new", self.new, "must be a factor, above 0 and at most 100", "1", 0 < self.new <= 100),
-                ("old_ramp", self.old_ramp, "must be a fraction, from 0 to 1", "0", 0 <= self.old_ramp <= 1),
-                ("frozen", self.frozen, "must be a fraction, from 0 to 1", "0", 0 <= self.frozen <= 1),
+                ("old", self.old, "must be a factor from 0 to 10", "1", 0 <= self.old <= 10),
+                ("new", self.new, "must be a factor above 0 and at most 100", "1", 0 < self.new <= 100),
+                ("old_ramp", self.old_ramp, "must be a fraction from 0 to 1", "0", 0 <= self.old_ramp <= 1),
+                ("frozen", self.frozen, "must be a fraction from 0 to 1", "0", 0 <= self.frozen <= 1),
             )
             if not good
         ]
         if self.old_ramp > 0 and self.old == 1:
-            rule = "must be 0 with growth.rates.old=1, which leaves nothing to rise from"
+            rule = "must be 0 with growth.rates.old=1, because the factor is already 1"
             faults.append(Fault("rates.old_ramp", self.old_ramp, rule, reads=("rates.old",)))
         if faults:
             raise InvalidInput(*faults)
@@ -56,33 +56,34 @@ class RateSettings:
 
 @dataclass(frozen=True)
 class GrowthRecipe(Growth):
-    """Settings for growth by parameter tokens, which combine freely; `conf/growth/` has the named combinations."""
+    """Settings for growth by parameter tokens. The settings can be combined freely; `conf/growth/` contains named
+    combinations."""
 
     kind: ClassVar[str] = "tokens"
 
     new_keys: Literal["zero", "random", "matched", "split"]
     """Keys of new tokens. `random`: as at initialisation (official code). `matched`: random, with the current standard
-    deviation of the layer's old keys. `zero`: silent until trained (paper, Appendix B). `split`: every old token is
-    copied as often as possible; the remaining tokens get zero keys."""
+    deviation of the layer's old keys. `zero`: zeros, so new tokens have no effect until trained (paper, Appendix B).
+    `split`: every old token is copied as often as possible, and the remaining tokens get zero keys."""
     new_values: Literal["zero", "random", "split"]
     """Values of new tokens. `zero`: zeros. `random`: as at initialisation. `split`: old values are divided among the
-    copies; the remaining tokens get random values."""
+    copies, and the remaining tokens get random values."""
     tau: Literal["keep", "recompute", "group", "split"]
-    """Tau after the growth. `keep`: the layer's tau is unchanged. `recompute`: sqrt of the new count (official code).
-    `group`: the new tokens get their own norm and tau. `split`: tau grows with the square root of the number of copies.
-    """
+    """Tau after the growth. `keep`: the layer's tau is unchanged. `recompute`: square root of the new number of tokens
+    (official code). `group`: the new tokens get their own norm and tau. `split`: tau is multiplied by the square root
+    of the number of copies."""
     noise: float = 0.0
-    """Standard deviation of noise, as a fraction of the layer's own. With a split, noise is added to the copies and
-    breaks their symmetry; otherwise it is added to the old rows, as TokenFormer's authors advise (issue 11 of their
-    repository). Growth with noise is not exact."""
+    """Standard deviation of added noise, as a fraction of the standard deviation of the layer's weights. With a split,
+    noise is added to the copies to break their symmetry; otherwise it is added to the old rows, as the authors of
+    TokenFormer advise (issue 11 of their repository). Growth with noise is not exact."""
     moments: Literal["carry", "drop", "asymmetric"] = "carry"
-    """Optimizer state of the child. `drop`: starts empty (official code). `carry`: old rows keep their state and step
-    count. `asymmetric`: the copies of a split start empty and the originals keep their state, which distinguishes them
-    without noise (SPARKLING, arXiv 2602.02472)."""
+    """Optimizer state of the child. `drop`: the state starts empty (official code). `carry`: old rows keep their state
+    and step count. `asymmetric`: the copies of a split start with an empty state and the originals keep theirs, which
+    breaks the symmetry without noise (SPARKLING, arXiv 2602.02472)."""
     new_second_moment: Literal["mean", "zero"] = "mean"
-    """Second moment of new rows if moments are carried. `zero`: the bias correction of an old step count does not apply
-    to them, so their first update is (1 - beta1) / sqrt(1 - beta2) of a full update, whatever the gradient. `mean`:
-    each column starts at the mean of the old rows, so new rows start gently and at the layer's own scale."""
+    """Second moment of new rows if moments are carried. `zero`: zeros; because the bias correction uses the old step
+    count, the first update is (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`: the
+    mean of the old rows in each column, so that the first updates are small and have the scale of the layer."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
 
     def faults(self) -> Iterator[Fault | str]:
@@ -91,8 +92,8 @@ class GrowthRecipe(Growth):
             yield Fault(
                 "growth.new_keys",
                 "zero",
-                "makes dead tokens with growth.new_values=zero: neither would ever get a gradient",
-                "random for one of them",
+                "must not be zero with growth.new_values=zero, because such tokens would never get a gradient",
+                "random for one of the two",
                 reads=("growth.new_values",),
             )
         split = {f"growth.{name}": getattr(self, name) == "split" for name in ("new_keys", "new_values", "tau")}
@@ -100,16 +101,17 @@ class GrowthRecipe(Growth):
             yield Fault(
                 "growth.new_keys",
                 self.new_keys,
-                "growth.new_keys, growth.new_values and growth.tau must be split together or not at all",
+                "must be split if and only if growth.new_values and growth.tau are split",
                 reads=tuple(split),
             )
         if not 0 <= self.noise <= 10:
-            yield Fault("growth.noise", self.noise, "must be a fraction of the layer's deviation, from 0 to 10", "0.01")
+            rule = "must be a fraction of the layer's standard deviation from 0 to 10"
+            yield Fault("growth.noise", self.noise, rule, "0.01")
         if self.moments == "asymmetric" and not all(split.values()):
-            rule = "must go with growth by split"
-            yield Fault("growth.moments", self.moments, rule, "carry, which is the same without copies", tuple(split))
+            rule = "must be used with growth by split"
+            yield Fault("growth.moments", self.moments, rule, "carry, which is equivalent without copies", tuple(split))
         if self.rates.per_row_bias and self.moments == "drop":
-            rule = "must be false with growth.moments=drop, where all rows begin anew"
+            rule = "must be false with growth.moments=drop, where all rows have the same step count"
             yield Fault("growth.rates.per_row_bias", "true", rule, reads=("growth.moments",))
 
     @property
@@ -130,14 +132,16 @@ class GrowthRecipe(Growth):
 
     def key_settings(self) -> dict[str, Any]:
         settings = super().key_settings()
-        del settings["rates"]  # they are part of the child's learning rates
+        del settings["rates"]  # part of the learning rates of the child
         return settings
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TokenFormerConfig:
         if not isinstance(parent, TokenFormerConfig) or not isinstance(target, TokenFormerConfig):
-            raise ValueError(f"is of the family {parent.family}; only a TokenFormer grows by parameter tokens")
+            raise ValueError(
+                f"the model is of the family {parent.family}, but only a TokenFormer can grow by parameter tokens"
+            )
         shrunk = [
-            f"{name} tokens shrink from {old} to {new}"
+            f"the number of {name} tokens would shrink from {old} to {new}"
             for name, old, new in zip(LAYERS, parent.tokens, target.tokens, strict=True)
             if new < old
         ]
@@ -150,12 +154,12 @@ class GrowthRecipe(Growth):
         return replace(parent, qkv=qkv, out=out, ffn=ffn)
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth leaves every logit unchanged, up to rounding.
+        """Return whether this growth preserves all logits up to rounding.
 
-        Zero keys have zero scores, which add nothing to the norm, and GELU(0) = 0, so with a kept tau nothing changes
-        (paper, Appendix B); a softmax changes because exp(0) = 1. A group with its own norm adds only the contribution
-        of its values, which is zero. q copies of a token multiply the L2 norm by sqrt(q) and the L1 norm by q; tau
-        compensates for that, and the values are divided by q.
+        Zero keys have zero scores, which do not change the norm, and GELU(0) = 0, so with the old tau the output does
+        not change (paper, Appendix B). A softmax changes, because exp(0) = 1. A group with its own norm contributes
+        nothing if its values are zero. Splitting tokens into q copies multiplies the L2 norm by sqrt(q) and the L1 norm
+        by q, for which tau compensates, and the values are divided by q.
         """
         assert isinstance(parent, TokenFormerConfig)
         assert isinstance(child, TokenFormerConfig)
@@ -201,7 +205,8 @@ class GrowthRecipe(Growth):
         return cat([*rows, self.new_rows(name, degree, old, missing, child, seed)]) if missing else cat(rows)
 
     def new_rows(self, name: str, degree: int, old: "Tensor", n: int, child: ModelConfig, seed: int) -> "Tensor":
-        """Return `n` new rows that are not copies. The remaining tokens of a split get zero keys and random values."""
+        """Return `n` new rows that are not copies. For a split, these are the remaining tokens, with zero keys and
+        random values."""
         from tfscale.growth.rows import new_rows
 
         if degree == 2 and self.new_second_moment == "mean":
@@ -241,15 +246,15 @@ class GrowthRecipe(Growth):
 
 
 def without_new_tokens(growth: Growth) -> GrowthRecipe:
-    """Return a recipe that adds no tokens and handles optimizer state, learning rate and data as `growth` does. Growths
-    that agree on these give equal recipes."""
+    """Return a recipe that adds no tokens but has the optimizer state, learning rate and data settings of `growth`.
+    Growths with equal settings of these kinds give equal recipes."""
     moments: Literal["carry", "drop"] = "carry" if growth.carries else "drop"
     return GrowthRecipe("none", "zero", "random", "keep", moments=moments, lr=growth.lr, data=growth.data)
 
 
 def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Groups:
-    """Return the groups of a layer after it has grown to `n` parameter tokens. New tokens join the last group, or form
-    a new group with `tau=group`."""
+    """Return the groups of a layer that grows to `n` parameter tokens. New tokens are added to the last group, or, with
+    `tau=group`, to a new group."""
     added = n - sum(group.n for group in groups)
     if added == 0:
         return groups
@@ -266,5 +271,5 @@ def grow_groups(groups: Groups, n: int, recipe: GrowthRecipe, kind: str) -> Grou
 
 
 def copies_of_each(groups: Groups, n: int, recipe: GrowthRecipe) -> int:
-    """Return how many times the grown layer contains each old token, which is 1 unless the recipe splits."""
+    """Return the number of copies of each old token in the grown layer, which is 1 unless the recipe splits tokens."""
     return n // sum(group.n for group in groups) if recipe.new_keys == "split" else 1

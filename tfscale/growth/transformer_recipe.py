@@ -1,4 +1,5 @@
-"""Growth operator of Transformers in width or depth, which is the baseline for growth by parameter tokens."""
+"""Growth operator for Transformers, which increases width or depth and is the baseline for growth by parameter
+tokens."""
 
 import re
 from collections.abc import Iterator
@@ -22,29 +23,29 @@ _LAYER = re.compile(r"(?<=blocks\.)\d+(?=\.)")
 
 @dataclass(frozen=True)
 class TransformerGrowth(Growth):
-    """Settings for the growth of a Transformer."""
+    """Settings for growth of a Transformer in width or depth."""
 
     kind: ClassVar[str] = "transformer"
 
     method: Literal["net2net", "hypercloning", "g_stack"]
-    """Growth method. `net2net`: adds heads and hidden units, each a copy of an old one whose outgoing weights are
-    divided among the copies (arXiv 1511.05641). `hypercloning`: does so in doublings, with noise that cancels
-    (arXiv 2409.12903). `g_stack`: stacks the layers several times, which changes the function (arXiv 2405.15319)."""
+    """Growth method. `net2net`: add copies of heads and hidden units, and divide the outgoing weights among the copies
+    (arXiv 1511.05641). `hypercloning`: double the width in the same way, with noise that cancels (arXiv 2409.12903).
+    `g_stack`: stack copies of all layers, which changes the function (arXiv 2405.15319)."""
     noise: float = 0.0
-    """Standard deviation of the noise that distinguishes copies, as a fraction of the weights' own. `net2net`: added to
-    copies, which changes the function accordingly. `hypercloning`: added to all weights; sums to zero over the copies
-    of an input, so the function is preserved. `g_stack`: must be 0, because copies are in different layers."""
+    """Standard deviation of the noise that distinguishes copies, as a fraction of the standard deviation of the
+    weights. `net2net`: noise is added to copies, which changes the function. `hypercloning`: noise is added to all
+    weights and sums to zero over the copies of an input, which preserves the function. `g_stack`: must be 0."""
     moments: Literal["carry", "drop"] = "drop"
-    """Optimizer state of the child. `drop`: starts empty, as in the code of HyperCloning and G_stack. `carry`: each
-    copy has the state of its original, scaled like its gradient."""
+    """Optimizer state of the child. `drop`: the state starts empty, as in the code of HyperCloning and G_stack.
+    `carry`: each copy gets the state of its original, scaled like the gradient."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
         if not 0 <= self.noise <= 10:
-            rule = "must be a fraction of the weights' deviation, from 0 to 10"
+            rule = "must be a fraction of the weights' standard deviation from 0 to 10"
             yield Fault("transformer_growth.noise", self.noise, rule, "0.01")
         if self.noise and self.method == "g_stack":
-            rule = "must be 0 with method=g_stack, which has no copies side by side"
+            rule = "must be 0 with method=g_stack, where copies are in different layers"
             yield Fault("transformer_growth.noise", self.noise, rule)
 
     @property
@@ -57,16 +58,18 @@ class TransformerGrowth(Growth):
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TransformerConfig:
         if not isinstance(parent, TransformerConfig):
-            raise ValueError(f"is of the family {parent.family}; growth={self.name} is for Transformers")
+            raise ValueError(
+                f"the model is of the family {parent.family}, but growth={self.name} requires a Transformer"
+            )
         return self.nearest_shape(parent, parameters(target))
 
     def nearest_shape(self, parent: TransformerConfig, wanted: int) -> TransformerConfig:
-        """Return the shape whose number of parameters is nearest to `wanted` in ratio, among the parent's shape and all
-        shapes that the method can grow it to.
+        """Return the config whose number of parameters is nearest to `wanted` in ratio, among the parent's config and
+        all configs that the method can grow it to.
 
-        Width grows by whole heads, by any number with `net2net` and in doublings with `hypercloning`; the head size
-        is kept, because rotary positions depend on it, and d_ff grows along with d_model. `g_stack` multiplies the
-        layers.
+        Width grows by whole heads: by any number of heads with `net2net`, and by doubling with `hypercloning`. The head
+        size does not change, because rotary position embeddings depend on it, and d_ff grows along with d_model.
+        `g_stack` multiplies the number of layers.
         """
 
         def of(step: int) -> TransformerConfig:
@@ -85,10 +88,10 @@ class TransformerGrowth(Growth):
         return of(nearest(lambda step: parameters(of(step)), wanted, most))
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth leaves every logit unchanged, up to rounding.
+        """Return whether this growth preserves all logits up to rounding.
 
-        LayerNorm sees the same mean and variance only if every dimension is copied equally often, so the old d_model
-        must divide the new one. Inner widths (heads and hidden units) need not.
+        LayerNorm gets the same mean and variance only if every dimension is copied equally often, so the old d_model
+        must divide the new d_model. Heads and hidden units may be copied any number of times.
         """
         if child == parent:
             return True
@@ -97,8 +100,8 @@ class TransformerGrowth(Growth):
         return self.method == "hypercloning" or self.noise == 0
 
     def source_of(self, name: str, parent: ModelConfig) -> str:
-        """Return the name of the parent's weight that `name` is a copy of. The stack of layers repeats in order
-        (arXiv 2405.15319, G_stack)."""
+        """Return the name of the parent's weight from which the child's weight `name` is copied. The stack of layers is
+        repeated in order (arXiv 2405.15319, G_stack)."""
         return _LAYER.sub(lambda layer: str(int(layer[0]) % parent.n_layer), name)
 
     def grow_tensor(

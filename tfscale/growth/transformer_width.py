@@ -1,9 +1,9 @@
 """Pure functions that widen the weights and optimizer slots of a Transformer.
 
-Dimension j of the wider model is a copy of dimension j mod d of the old one in the residual stream and in the hidden
-layer; heads keep their size and are copied as a whole. So each layer gets its input several times, and the weights that
-read it are divided by the number of copies. The tied embedding is used twice, for the first states and for the logits;
-for the logits, the final norm is divided instead.
+In the residual stream and in the hidden layer, dimension j of the wider model is a copy of dimension j mod d of the old
+model. Heads keep their size and are copied as a whole. Each layer therefore reads several copies of its input, and its
+weights are divided by the number of copies. The tied embedding serves for both the input and the logits, so for the
+logits the weights of the final norm are divided instead.
 """
 
 import math
@@ -19,12 +19,12 @@ from tfscale.models.transformer import TransformerConfig
 
 @dataclass(frozen=True)
 class _Axis:
-    """Growing dimension of a tensor."""
+    """Dimension of a tensor that grows with the width of the model."""
 
     width: Literal["d_model", "d_ff"]
     reads: bool
-    """True if entries along this dimension are multiplied with copies and divided among them; False if they produce
-    copies."""
+    """True if entries along this dimension multiply copies of an input and are divided among the copies, and False if
+    they produce copies."""
     parts: int = 1
     """Number of projections that are concatenated along this dimension."""
 
@@ -44,12 +44,12 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
-    """Return the widened tensor.
+    """Return a weight or an optimizer slot of the wider model.
 
     Args:
         name: name of the weight in the model.
-        degree: 0 for the weight; for an optimizer slot, the power of the gradient that it averages.
-        old: the parent's tensor.
+        degree: 0 for a weight; for an optimizer slot, the power of the gradient that the slot averages.
+        old: tensor of the parent.
     """
     wide = old
     for dim, axis in enumerate(_axes_of(name)):
@@ -59,11 +59,12 @@ def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig,
 
 
 def add_noise(name: str, wide: Tensor, old: Tensor, noise: float, seed: int, cancels: bool) -> Tensor:
-    """Return a widened weight with added noise of `noise` times its standard deviation, drawn from (seed, name, shape).
+    """Return a widened weight plus random noise with `noise` times the weight's standard deviation. The noise is a
+    function of (seed, name, shape).
 
     Args:
-        cancels: whether noise is added to all weights and sums to zero over the copies of an input; otherwise it is
-            added only to copies.
+        cancels: True to add noise to all weights such that it sums to zero over the copies of an input; False to add
+            noise only to copies.
     """
     if wide.shape == old.shape or wide.dim() == 1:
         return wide
@@ -86,15 +87,15 @@ def _widen(tensor: Tensor, dim: int, axis: _Axis, degree: int, before: int, afte
 
 
 def _share(axis: _Axis, degree: int, copies: Tensor) -> Tensor:
-    # The copies of a dimension together do what the original did, so the gradient of each is that of the original
-    # divided by their number. The gradient of a weight that reads a copy is unchanged.
+    # The copies of a dimension share the effect of the original, so the gradient of each copy is the gradient of the
+    # original divided by the number of copies. The gradient of a weight that reads a copy is unchanged.
     if axis.reads == (degree == 0):
         return 1 / copies.double() ** max(1, degree)
     return torch.ones(len(copies), dtype=torch.float64)
 
 
 def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise with zeros in place of the entries that produce originals rather than copies."""
+    """Return the noise with zeros for the entries that produce originals rather than copies."""
     dim, axis = next((dim, axis) for dim, axis in enumerate(axes) if axis is not None and not axis.reads)
     before, after = old.shape[dim] // axis.parts, noise.shape[dim] // axis.parts
     is_copy = (torch.arange(after) >= before).repeat(axis.parts)
@@ -102,7 +103,8 @@ def _on_copies(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Te
 
 
 def _cancelling(noise: Tensor, axes: tuple[_Axis | None, ...], old: Tensor) -> Tensor:
-    """Return the noise changed to sum to zero over the copies of each input, with unchanged standard deviation."""
+    """Return the noise shifted so that it sums to zero over the copies of each input, and rescaled to the old standard
+    deviation."""
     dim = next((dim for dim, axis in enumerate(axes) if axis is not None and axis.reads), None)
     if dim is None:
         return torch.zeros_like(noise)

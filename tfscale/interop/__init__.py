@@ -1,1 +1,1 @@
-"""Exchange with other software: released TokenFormer weights, Hugging Face, EleutherAI's evaluation harness."""
+"""Exchange with other software: released TokenFormer weights, Hugging Face, and EleutherAI's evaluation harness."""

@@ -1,9 +1,9 @@
-"""Import of a model as the folder of a finished stage, which every command can read like one of tfscale's own.
+"""Import of a model as the folder of a finished stage, which every command can read like any other stage.
 
 DIR/
-    stage.yaml       the model; `init_from` is the hash of its weights
-    checkpoints/     one checkpoint, for the end of the training that took place elsewhere
-    done.json        the cost of that training, as far as it is known
+    stage.yaml       the model; `init_from` is the hash of the weights
+    checkpoints/     one checkpoint, for the end of the training elsewhere
+    done.json        the cost of the training elsewhere, if known
     import.json      the origin of the weights
     data/            tokenizer.json, if no prepared corpus was given
 """
@@ -44,7 +44,7 @@ from tfscale.stage.spec import (
 from tfscale.training.loop import check_vocabulary
 
 NO_CORPUS = "none"
-"""Corpus fingerprint of a stage that has no prepared corpus."""
+"""Placeholder for the corpus fingerprint of a stage without a prepared corpus."""
 
 
 def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
@@ -52,14 +52,15 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
 
     Args:
         to: folder to create.
-        corpus: prepared corpus for evaluation and for the comparison of growth; its tokenizer is used.
+        corpus: prepared corpus for evaluations and for the comparison of logits during growth. If it is set, the
+            tokenizer of the corpus is used.
 
     Raises:
-        UserFault: `to` exists, or the tokenizer or corpus has tokens that the model lacks.
-        OSError: the folder cannot be written; no files are left behind.
+        UserFault: `to` exists, or the tokenizer or corpus has tokens that the model does not have.
+        OSError: the folder cannot be written. No partial files are left.
     """
     if to.exists():
-        raise UserFault([f"--to {to} exists already; name a folder that does not"])
+        raise UserFault([f"--to {to}: must not exist; try another folder"])
     model, tokenizer = found.model, found.tokenizer
     spec = _spec(model, found.totals, corpus.absolute() if corpus else None)
     if tokenizer is not None:
@@ -113,7 +114,7 @@ def _spec(model: ModelConfig, totals: Totals | None, corpus: Path | None) -> Sta
         heldout = min(len(prepared.heldout) - 1, 65_536)
         spec = replace(spec, data=DataSpec(prepared.manifest.fingerprint, 0, 0, heldout // batch * batch))
         if heldout < batch:
-            raise ValueError(f"{corpus}: its validation split is shorter than the model's context of {batch}")
+            raise ValueError(f"{corpus}: the validation split is shorter than the model's context of {batch} tokens")
         check_vocabulary(spec, prepared)
     except ValueError as error:
         raise UserFault([f"--data {error}"]) from error
@@ -124,7 +125,8 @@ def _check_tokenizer(content: bytes, model: ModelConfig) -> None:
     with user_faults():
         entries = Tokenizer(content, "--tokenizer").vocab_size
     if entries > model.vocab_size:
-        raise UserFault([f"--tokenizer: has {entries} entries, the model's embedding {model.vocab_size} rows"])
+        rule = f"must have at most {model.vocab_size} entries, the vocabulary size of the model, but has {entries}"
+        raise UserFault([f"--tokenizer: {rule}"])
 
 
 def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tensors: Mapping[str, Tensor]) -> str:

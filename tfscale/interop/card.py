@@ -15,7 +15,7 @@ from tfscale.stage.evaluations import read_evaluations
 
 
 def model_card(stages: Sequence[Finished]) -> str:
-    """Return the model card of the last of `stages`; the others are its ancestors, oldest first."""
+    """Return the model card of the last stage. The other stages are the ancestors, oldest first."""
     stage = stages[-1]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

@@ -1,4 +1,4 @@
-"""Export of a finished stage as a folder that Hugging Face's libraries can read."""
+"""Export of a finished stage as a folder that the libraries of Hugging Face can read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,25 +23,26 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
 
 SHARD_BYTES = 4 * 10**9
-"""Largest size of a weights file in bytes; a file holds at least one tensor."""
+"""Maximum size of a weights file in bytes, unless one tensor is larger."""
 
 
 def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write a stage's weights, config, tokenizer, code, model card and lineage to the folder `out`, without its
-    optimizer's state.
+    """Write the weights, config, tokenizer, code, model card and lineage of a stage to the folder `out`. The optimizer
+    state is not exported.
 
-    Memory use stays near the size of one weights file.
+    The required memory is about the size of one weights file.
 
     Raises:
-        UserFault: `out` exists, the stage's checkpoint is incomplete or was written with another optimizer than the
-            lineage would name, or its tokenizer or an ancestor is missing.
-        OSError: the folder cannot be written; no files are left behind.
+        UserFault: `out` exists, the checkpoint is incomplete or contains the state of another optimizer than the
+            stage's, or the tokenizer or an ancestor is missing.
+        OSError: the folder cannot be written. No partial files are left.
     """
     if out.exists():
-        raise UserFault([f"--out {out} exists already; name a folder that does not"])
+        raise UserFault([f"--out {out}: must not exist; try another folder"])
     model = stage.spec.model
     if not type(model).__module__.startswith("tfscale."):
-        raise UserFault([f"model.family={model.family}: must be one of tfscale's own, whose code an export carries"])
+        rule = "must be tokenformer or transformer, because an export contains only code of tfscale"
+        raise UserFault([f"model.family={model.family}: {rule}"])
     tokenizer, stages = tokenizer_of(stage), lineage_of(stage)
     with user_faults(BrokenCheckpoint), new_folder(out) as aside:
         _write_weights(stage, aside, shard_bytes)

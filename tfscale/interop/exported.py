@@ -18,13 +18,13 @@ from tfscale.untrusted import check_fields, check_file_name
 
 MODEL_TYPE = "tfscale"
 PREFIX = "model."
-"""Prefix of the names of weights, because the Hugging Face model holds tfscale's model under that name."""
+"""Prefix of the names of weights, because the Hugging Face model has the tfscale model as its attribute `model`."""
 CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE = "config.json", "model.safetensors", "model.safetensors.index.json"
 LINEAGE_FILE = "lineage.json"
 
 
 def is_exported(folder: Path) -> bool:
-    """Return True if a folder looks like that of an exported tfscale model."""
+    """Return True if a folder contains the config of an exported tfscale model."""
     try:
         return bool(_json(folder / CONFIG_FILE).get("model_type") == MODEL_TYPE)
     except UserFault:
@@ -32,11 +32,11 @@ def is_exported(folder: Path) -> bool:
 
 
 def read_exported(folder: Path) -> Foreign:
-    """Read the model in a folder.
+    """Return the exported model in a folder.
 
     Raises:
-        UserFault: the config is not that of a tfscale model, or tensors are missing, unexpected or of the wrong shape;
-            the error lists all of them.
+        UserFault: the config does not describe a tfscale model, or tensors are missing, unexpected or of the wrong
+            shape. The error lists all of them.
     """
     model = _model(folder / CONFIG_FILE)
     files = _weight_files(folder)
@@ -58,14 +58,14 @@ def read_exported(folder: Path) -> Foreign:
 
 
 class _Tensors(Mapping[str, Tensor]):
-    """Weights in safetensors files, each read on access."""
+    """Weights in safetensors files, each of which is read on access."""
 
     def __init__(self, files: list[Path]) -> None:
         opened: list[Any] = [safe_open(file, framework="pt") for file in files]
         self._files = {name.removeprefix(PREFIX): (file, name) for file in opened for name in file.keys()}  # noqa: SIM118
 
     def described(self) -> dict[str, tuple[list[int], str]]:
-        """Return the shape and type of each tensor without reading it."""
+        """Return the shape and type of each tensor without reading the values."""
         parts = {name: file.get_slice(theirs) for name, (file, theirs) in self._files.items()}
         return {name: (part.get_shape(), part.get_dtype()) for name, part in parts.items()}
 
@@ -92,7 +92,7 @@ def _model(path: Path) -> ModelConfig:
         model = from_dict(values["tfscale"])
         check_fields(model)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UserFault([f"{path}: damaged ({error!r})"]) from error
+        raise UserFault([f"{path}: the file is damaged ({error!r})"]) from error
     return model
 
 
@@ -104,19 +104,19 @@ def _weight_files(folder: Path) -> list[Path]:
         for name in names:
             check_file_name(name)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UserFault([f"{folder / INDEX_FILE}: damaged ({error!r})"]) from error
+        raise UserFault([f"{folder / INDEX_FILE}: the file is damaged ({error!r})"]) from error
     return [folder / name for name in names]
 
 
 def _totals(path: Path) -> Totals | None:
-    """Return the cost of the model; None if the folder does not have its lineage."""
+    """Return the cost of the model, or None if the folder does not contain the lineage."""
     if not path.is_file():
         return None
     try:
         totals = Totals(**_json(path)["stages"][-1]["totals"])
         check_fields(totals)
     except (ValueError, TypeError, LookupError) as error:
-        raise UserFault([f"{path}: damaged ({error!r})"]) from error
+        raise UserFault([f"{path}: the file is damaged ({error!r})"]) from error
     return totals
 
 

@@ -1,4 +1,4 @@
-"""Access to finished stages: their model, tokenizer and files."""
+"""Access to the model, tokenizer and files of a finished stage."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 @dataclass(frozen=True)
 class Finished:
-    """Finished stage: its folder, spec and result."""
+    """Finished stage, with the folder, the spec and the result."""
 
     folder: Path
     spec: StageSpec
@@ -23,12 +23,12 @@ class Finished:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder of the stage's final checkpoint."""
+        """Folder of the final checkpoint of the stage."""
         return self.folder / CHECKPOINTS / self.result.checkpoint
 
     @property
     def data(self) -> Path:
-        """Folder of the stage's corpus, or of its tokenizer alone."""
+        """Folder of the corpus of the stage, or of the tokenizer alone."""
         return self.folder / self.spec.run.data_dir
 
 
@@ -36,14 +36,14 @@ def open_finished(folder: Path) -> Finished:
     """Open the folder of a finished stage.
 
     Raises:
-        UserFault: it is not a stage's folder, or the stage is not finished.
+        UserFault: the folder does not contain a stage, or the stage is not finished.
     """
     with user_faults():
         return Finished(folder, as_it_ended(read_spec(folder), folder), read_result(folder))
 
 
 def model_of(stage: Finished) -> LanguageModel:
-    """Return a stage's model, in float32 on the CPU.
+    """Return the model of a stage, in float32 on the CPU.
 
     Raises:
         UserFault: the checkpoint is incomplete.
@@ -54,20 +54,20 @@ def model_of(stage: Finished) -> LanguageModel:
 
 
 def tokenizer_of(stage: Finished) -> Tokenizer:
-    """Return a stage's tokenizer.
+    """Return the tokenizer of a stage.
 
     Raises:
-        UserFault: there is no tokenizer, or it has more entries than the model.
+        UserFault: there is no tokenizer, or the tokenizer has more entries than the model.
     """
     path = stage.data / TOKENIZER_FILE
     if stage.spec.init_from is not None and not path.exists():
         raise UserFault(
-            [f"{stage.folder}: was imported without a tokenizer; import it again with --tokenizer or --data"]
+            [f"{stage.folder}: the stage was imported without a tokenizer. Import it again with --tokenizer or --data."]
         )
     with user_faults():
         tokenizer = load_tokenizer(path)
     rows = stage.spec.model.vocab_size
     if tokenizer.vocab_size > rows:
         entries = tokenizer.vocab_size
-        raise UserFault([f"{path}: has {entries} entries, but the vocabulary of the stage's model has only {rows}"])
+        raise UserFault([f"{path}: the tokenizer has {entries} entries, but the vocabulary of the model only {rows}"])
     return tokenizer

@@ -1,4 +1,4 @@
-"""Model in a foreign format, and the check that its tensors are those of a tfscale model."""
+"""Models in foreign formats, and a check that the tensors match a tfscale model."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +15,14 @@ from tfscale.models.init import build_model
 
 @dataclass(frozen=True)
 class Origin:
-    """Origin of a model, which is recorded with it."""
+    """Origin of an imported model, which is recorded in import.json."""
 
     format: str
     """Name of the format: `gpt-neox` or `hugging-face`."""
     files: tuple[Path, ...]
     """Files whose hashes are recorded."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Metadata that the model came with."""
+    """Metadata from the files of the model."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Foreign:
 
     model: ModelConfig
     tensors: Mapping[str, Tensor]
-    """Every weight, by its name in the model, in any floating-point type; read on access."""
+    """Every weight, by its name in the tfscale model, in any floating-point type. Weights are read on access."""
     origin: Origin
     totals: Totals | None = None
-    """Cost of the model's training, including its parents; None if unknown."""
+    """Cost of training the model, including parents, or None if unknown."""
     tokenizer: bytes | None = None
-    """Content of the model's tokenizer.json; None if it has none."""
+    """Content of the tokenizer.json of the model, or None if there is no tokenizer."""
 
 
 def tensor_faults(
@@ -44,15 +44,15 @@ def tensor_faults(
     there: Mapping[str, tuple[Sequence[int], str]],
     theirs: Callable[[str], str],
 ) -> Iterator[str]:
-    """Yield a message for each tensor that is missing, unexpected, or does not match the model's config.
+    """Yield a message for each tensor that is missing, unexpected, or does not match the config of the model.
 
     Args:
-        there: shape and type (`F32`, `torch.float32`) of each tensor found, by its name in the model, or by its own
-            name if the model has no such tensor.
-        theirs: function that returns the foreign name of a tensor in the model, for messages.
+        there: shape and type (`F32`, `torch.float32`) of each tensor found, by the name in the tfscale model, or by
+            the foreign name if the tfscale model has no such tensor.
+        theirs: function that returns the foreign name of a tensor in the tfscale model, for messages.
     """
     if model.n_layer > len(there):  # checked before a model of that many layers is built
-        yield f"has {len(there)} tensors; the config's {model.n_layer} layers have more"
+        yield f"there are {len(there)} tensors, but the {model.n_layer} layers of the config have more"
         return
     wanted = {name: tuple(weight.shape) for name, weight in build_model(model, device="meta").named_parameters()}
     found = {name: (tuple(shape), kind) for name, (shape, kind) in there.items()}
@@ -60,7 +60,7 @@ def tensor_faults(
         if name not in found:
             yield f"{theirs(name)} is missing"
         elif found[name][0] != shape:
-            yield f"{theirs(name)} is {found[name][0]}, by the config {shape}"
+            yield f"{theirs(name)} has shape {found[name][0]}, but the config requires {shape}"
         elif not re.fullmatch(r"B?F\d+|torch\.b?float\d+", found[name][1]):
             yield f"{theirs(name)} has type {found[name][1]}, which is not floating-point"
     for name in found:

@@ -1,4 +1,4 @@
-"""Evaluation of a stage's model with EleutherAI's lm-evaluation-harness (the extra `eval`)."""
+"""Evaluation of the model of a stage with EleutherAI's lm-evaluation-harness (the extra `eval`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from tfscale.models.language_model import LanguageModel
 PAPER = ("lambada_openai", "hellaswag", "piqa", "arc_easy", "arc_challenge", "winogrande")
 """Names of the six zero-shot tasks of arXiv 2410.23168, Table 1."""
 _TOKENS = 16_384
-"""Largest number of tokens per forward pass."""
+"""Maximum number of tokens per forward pass."""
 _SEED = 1234
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Results of one task."""
+    """Results of one evaluation task."""
 
     name: str
     metrics: dict[str, float]
@@ -41,12 +41,12 @@ class TaskResult:
 def run_tasks(
     model: LanguageModel, tokenizer: Tokenizer, names: Sequence[str], task_path: Path | None, limit: int | None
 ) -> list[TaskResult]:
-    """Run zero-shot tasks.
+    """Run zero-shot evaluation tasks and return the results.
 
     Args:
-        task_path: folder of task YAML files, searched before the harness's own tasks. Their `!function` entries are
-            code, and are run.
-        limit: number of samples of each task; None for all.
+        task_path: folder of task YAML files, which is searched before the tasks of the harness. The `!function`
+            entries in these files are code, which is executed.
+        limit: maximum number of samples per task, or None for all samples.
 
     Raises:
         UserFault: a task is unknown, or its data cannot be read.
@@ -57,8 +57,8 @@ def run_tasks(
         for task in loaded["tasks"].values():
             task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=_SEED)
-    except Exception as error:  # from the harness, datasets or the network: in each case there is no data
-        raise UserFault([f"--tasks {','.join(names)}: the harness cannot load them: {error}"]) from error
+    except Exception as error:  # from the harness, datasets or the network
+        raise UserFault([f"--tasks {','.join(names)}: the harness cannot load the tasks: {error}"]) from error
     found = evaluate(lm=HarnessModel(model, tokenizer), task_dict=loaded, limit=limit, log_samples=False)
     return [
         TaskResult(name, _metrics(values), found["n-samples"][name]["effective"], str(found["versions"].get(name)))
@@ -75,24 +75,24 @@ def harness_version() -> str:
 def _manager(names: Sequence[str], task_path: Path | None) -> TaskManager:
     if task_path is not None:
         if not task_path.is_dir():
-            raise UserFault([f"--task-path {task_path}: no folder; one of task YAML files is needed"])
+            raise UserFault([f"--task-path {task_path}: must be a folder of task YAML files"])
         own = TaskManager(include_path=str(task_path), include_defaults=False)
         if set(names) <= set(own.all_tasks):
             return own
     manager = TaskManager(include_path=str(task_path) if task_path else None)
     unknown = [name for name in names if name not in manager.all_tasks]
     if unknown:
-        raise UserFault([f"--tasks {','.join(unknown)}: unknown to the harness; the paper's are {','.join(PAPER)}"])
+        raise UserFault([f"--tasks {','.join(unknown)}: must be tasks of the harness; try {','.join(PAPER)}"])
     return manager
 
 
 def _metrics(values: dict[str, Any]) -> dict[str, float]:
-    """Return the numeric results by name, with `acc,none` shortened to `acc`."""
+    """Return the numeric results of a task by name, with `acc,none` shortened to `acc`."""
     return {name.removesuffix(",none"): value for name, value in values.items() if isinstance(value, int | float)}
 
 
 class HarnessModel(TemplateLM):
-    """Stage's model with the interface that lm-evaluation-harness requires."""
+    """Model of a stage with the interface that lm-evaluation-harness requires."""
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class HarnessModel(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """Token that ends a text; it also precedes a text that has no context."""
+        """End-of-text token, which also precedes a text without context."""
         return self._tokens.end_of_text_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
@@ -111,8 +111,8 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """Return, for each continuation, its log-probability after its context, and True if it is the most likely one.
-        Texts longer than the model's context are truncated at the beginning."""
+        """Return, for each request, the log-probability of the continuation, and True if this is the most likely
+        continuation. Texts longer than the context of the model are truncated at the beginning."""
         context = self._model.config.context
         texts = [([*before, *after][-context - 1 :], min(len(after), context)) for _, before, after in requests]
         answers: dict[int, tuple[float, bool]] = {}
@@ -139,13 +139,13 @@ class HarnessModel(TemplateLM):
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return the log-probability of each text, computed in windows that do not overlap."""
+        """Return the log-probability of each text, computed in non-overlapping windows."""
         context = self._model.config.context
         texts = [np.array([self.eot_token_id, *self.tok_encode(request.args[0])]) for request in requests]
         return [-total_loss(self._model, text, context) for text in texts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Return the generated texts, each up to the first of its stop strings."""
+        """Return the generated texts, each of which ends before the first stop string."""
         return [self._go_on(*request.args) for request in requests]
 
     def _go_on(self, prompt: str, settings: dict[str, Any]) -> str:

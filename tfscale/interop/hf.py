@@ -1,9 +1,11 @@
-"""Registration of exported models with `AutoConfig` and `AutoModelForCausalLM`, by `import tfscale.interop.hf`."""
+"""Registration of exported models with `AutoConfig` and `AutoModelForCausalLM`, when this module is imported."""
 
 try:
     from transformers import AutoConfig, AutoModelForCausalLM
 except ImportError as error:
-    raise ImportError(f"tfscale.interop.hf needs transformers: pip install 'tfscale[hf]' ({error})") from error
+    raise ImportError(
+        f"tfscale.interop.hf requires transformers. Install it: pip install 'tfscale[hf]' ({error})"
+    ) from error
 
 from tfscale.interop.hf_model import TfscaleConfig, TfscaleForCausalLM
 

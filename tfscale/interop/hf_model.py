@@ -1,4 +1,4 @@
-"""Hugging Face form of a model: a `PreTrainedModel` around the same module that is trained.
+"""Hugging Face version of a model: a `PreTrainedModel` around the module that tfscale trains.
 
 An exported folder contains this file as `modeling_tfscale.py`, next to the modules that it imports.
 """
@@ -22,13 +22,13 @@ from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 
 _IMPLIED = ("cache_position",)
-"""Names of arguments that only older releases of transformers pass. They are redundant, because the cache knows its
-positions."""
+"""Names of arguments that only older releases of transformers pass. These arguments are redundant, because the cache
+stores the positions."""
 
 
 class TfscaleConfig(PreTrainedConfig):
-    """Config of an exported model. `tfscale` describes the model; all sizes with Hugging Face's names are derived from
-    it."""
+    """Config of an exported model. The field `tfscale` describes the model, and all sizes with Hugging Face names are
+    derived from this field."""
 
     model_type = "tfscale"
     keys_to_ignore_at_inference = (CACHE_NAME,)
@@ -58,14 +58,14 @@ class TfscaleConfig(PreTrainedConfig):
         """Config of the tfscale model.
 
         Raises:
-            ValueError: the config has no description of the model, or an invalid one.
+            ValueError: the config has no description of the model, or the description is invalid.
         """
         if self.tfscale is None:
-            raise ValueError("the config has no `tfscale`, which says what the model is")
+            raise ValueError("the config has no field `tfscale`, which describes the model")
         return from_dict(self.tfscale)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of config.json. `auto_map` is kept only if the class came with the folder's own code."""
+        """Return the content of config.json, with `auto_map` only if the class was loaded from an exported folder."""
         values = dict(super().to_dict())
         if self._auto_class is None:
             values.pop("auto_map", None)
@@ -73,7 +73,7 @@ class TfscaleConfig(PreTrainedConfig):
 
 
 class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
-    """TokenFormer, or its Transformer baseline, with a next-token prediction head."""
+    """TokenFormer or Transformer with a language-modeling head."""
 
     config_class = TfscaleConfig
     config: TfscaleConfig
@@ -107,30 +107,30 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         **others: Any,
     ) -> CausalLMOutputWithPast:
-        """Compute logits [batch, time, vocab_size], and their loss against `labels`, in which -100 is ignored.
+        """Compute logits [batch, time, vocab_size], and the loss for `labels`, in which -100 is ignored.
 
         Args:
             attention_mask: mask [batch, all], 0 at padding, on either side; or a mask [batch, 1, time, all].
-            position_ids: positions [batch, time]; by default they continue from those in the cache. If there is
+            position_ids: positions [batch, time], which continue after the cached positions by default. If there is
                 neither an `attention_mask` nor a filled cache, a position that does not follow the previous one begins
                 another sequence, and the two sequences do not attend to each other.
-            cache: keys and values of earlier tokens; its name in older releases of transformers is `past_key_values`.
-            num_items_in_batch: number by which the loss is divided; by default the number of labels here.
-            logits_to_keep: number of last positions to compute logits for, or their indices; 0 for all.
+            cache: keys and values of earlier tokens. Older releases of transformers call this `past_key_values`.
+            num_items_in_batch: number by which the loss is divided, by default the number of labels in this call.
+            logits_to_keep: number of last positions to compute logits for, or indices of positions; 0 for all.
 
         Raises:
-            TypeError: an argument is not listed here.
-            ValueError: `inputs_embeds` or `output_attentions` is given, which this model does not support.
+            TypeError: an argument is unknown.
+            ValueError: `inputs_embeds` or `output_attentions` is set, which this model does not support.
         """
         if unknown := [name for name in others if name not in _IMPLIED]:
             allowed = ", ".join(_arguments())
             raise TypeError(f"forward() got unexpected arguments: {', '.join(unknown)}; allowed: {allowed}")
         if cache is not None and past_key_values is not None:
-            raise TypeError("forward(): cache and past_key_values are two names of one argument; give one of them")
+            raise TypeError("forward(): cache and past_key_values are two names of one argument; pass only one")
         if inputs_embeds is not None:
-            raise ValueError("inputs_embeds: this model takes input_ids")
+            raise ValueError("inputs_embeds: must be None, because this model supports only input_ids")
         if output_attentions:
-            raise ValueError("output_attentions: this model does not keep attention weights")
+            raise ValueError("output_attentions: must be False, because this model does not return attention weights")
         held = cache if past_key_values is None else past_key_values
         keeps = use_cache if use_cache is not None else self.config.use_cache and not self.training
         if held is None and keeps:
@@ -165,7 +165,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialize the parameters that a module holds directly."""
+        """Initialize the parameters of a module, without those of submodules."""
         places = [name for name, each in self.model.named_modules() if each is module]
         for place in places:
             for name, parameter in module.named_parameters(prefix=place, recurse=False):
@@ -181,8 +181,8 @@ def _arguments() -> list[str]:
 
 @contextmanager
 def _block_inputs(model: LanguageModel | None) -> Iterator[list[Tensor]]:
-    """Collect the input of each block during a forward pass: the embedding, then the output of each block except the
-    last."""
+    """Collect the input of each block during a forward pass: the embedding, and then the output of each block except
+    the last block."""
     states: list[Tensor] = []
     with ExitStack() as hooks:
         for block in model.blocks if model is not None else ():

@@ -1,4 +1,4 @@
-"""Adapter from Hugging Face's cache, padding and packing to what the model's attention expects."""
+"""Adapter from the cache, padding and packing of Hugging Face to the interface of the model's attention."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from tfscale.models.cache import LayerPast, causal_mask
 
 CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
-"""Name of the cache in a model's arguments and outputs in the installed release of transformers."""
+"""Name of the cache in the arguments and outputs of models in the installed release of transformers."""
 
 
 class HeldPast:
-    """Positions in a cache, and the mask of those that new positions attend to."""
+    """Positions in a cache, and the mask of the positions that new positions attend to."""
 
     def __init__(
         self,
@@ -24,17 +24,18 @@ class HeldPast:
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
     ) -> None:
-        """
+        """Prepare the mask of the new tokens.
+
         Args:
-            layers: number of the model's blocks.
+            layers: number of blocks of the model.
             tokens: new tokens [batch, time].
-            cache: cache that each layer extends; None if nothing is cached.
+            cache: cache that each layer extends, or None if nothing is cached.
             attention_mask: mask [batch, held + time], 0 at padding; or a mask [batch, 1, time, all] of pairs of
                 positions.
-            position_ids: positions; if there is no mask, a new sequence begins where they are not consecutive.
+            position_ids: positions. Without a mask, a new sequence begins where positions are not consecutive.
 
         Raises:
-            ValueError: the `attention_mask` has another shape.
+            ValueError: the `attention_mask` has a different shape.
         """
         self.length = int(cache.get_seq_length()) if cache is not None else 0
         self._cache = cache
@@ -52,20 +53,20 @@ class HeldPast:
         elif attention_mask.shape != (len(tokens), self.length + self._time):
             shape, total = tuple(attention_mask.shape), self.length + self._time
             raise ValueError(
-                f"attention_mask: must be [{len(tokens)}, {total}], {self.length} positions in the cache and "
-                f"{self._time} new ones; it is {list(shape)}"
+                f"attention_mask: must have shape [{len(tokens)}, {total}], for {self.length} cached and {self._time} "
+                f"new positions, but has shape {list(shape)}"
             )
         elif not bool(attention_mask.all()):
             self._pairs = attention_mask.bool()[:, None, None, :]
 
     @property
     def is_plain(self) -> bool:
-        """True if attention is only causal, that is, nothing is cached, padded or packed."""
+        """True if attention is only causal, because nothing is cached, padded or packed."""
         return self._cache is None and self._pairs is None and self._mask is None
 
     def mask(self, total: int, device: torch.device) -> Tensor | None:
-        """Return a mask that is True where a new position attends to one of the `total` positions of the cache, not all
-        of which need be filled; None if it attends to all."""
+        """Return a mask that is True where a new position attends to one of the `total` positions of the cache, some of
+        which may be empty. Return None if each new position attends to all positions."""
         if self._mask is None and (self._time > 1 or self._pairs is not None or total > self.length + self._time):
             self._mask = self._seen(total, device)
         return self._mask
@@ -93,7 +94,7 @@ class _LayerPast:
 
 def _same_sequence(position_ids: Tensor) -> Tensor | None:
     """Return a mask [batch, 1, time, time] that is True where two positions of a row belong to the same packed
-    sequence; None if no row has more than one sequence."""
+    sequence, or None if no row has more than one sequence."""
     begins = position_ids.diff(dim=-1) != 1
     if not bool(begins.any()):
         return None

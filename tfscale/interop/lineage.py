@@ -1,4 +1,4 @@
-"""Lineage of a finished stage, and its record in an exported folder."""
+"""Lineage of a finished stage, and the record of the lineage in an exported folder."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from tfscale.stage.spec import what_of
 
 
 def lineage_of(stage: Finished) -> list[Finished]:
-    """Return the stage and its ancestors, oldest first.
+    """Return a stage and its ancestors, oldest first.
 
     Raises:
-        UserFault: a parent's folder is missing or damaged.
+        UserFault: the folder of a parent is missing or damaged.
     """
 
     def parent_of(child: Finished) -> Finished | None:

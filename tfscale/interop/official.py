@@ -1,8 +1,8 @@
-"""Import of released TokenFormer checkpoints (GPT-NeoX's options in YAML and its weights) as a tfscale model.
+"""Import of released TokenFormer checkpoints (options in YAML and weights, as in GPT-NeoX) as a tfscale model.
 
 The weights are one `pytorch_model.bin`, or the folder of `layer_XX-model_00-model_states.pt` files that DeepSpeed
-writes. They are read by torch's weights-only reader, which creates only tensors and plain containers and runs no other
-code, and are memory-mapped, so that a model of any size is converted one tensor at a time.
+writes. The weights-only reader of torch, which creates only tensors and plain containers and runs no other code, maps
+the files into memory, so that a model of any size is converted one tensor at a time.
 """
 
 import re
@@ -37,24 +37,24 @@ _ALLOWED: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "sliding_window_width": (None, (None,)),
     "model_parallel_size": (1, (1,)),
 }
-"""Options that affect the model's results, with GPT-NeoX's default and the values that tfscale's model supports."""
+"""Options that affect the results of a model, with the default of GPT-NeoX and the values that tfscale supports."""
 
 _FREQUENCIES = "attention.rotary_emb.inv_freq"
-"""Name of a buffer in older checkpoints. It can be derived, so it is only checked, not imported."""
+"""Name of a buffer in older checkpoints. The buffer can be derived, so it is only checked, not imported."""
 _EMBEDDING = "sequential.0.word_embeddings.weight"
 _LAYER_FILES = "layer_"
 
 
 def read_official(weights: Path, config: Path) -> Foreign:
-    """Read a released model.
+    """Return a released model.
 
     Args:
-        weights: `pytorch_model.bin`, or a folder of DeepSpeed's `layer_*.pt` files.
+        weights: `pytorch_model.bin`, or a folder of `layer_*.pt` files of DeepSpeed.
         config: YAML file of the model.
 
     Raises:
-        UserFault: tfscale's model does not support an option, a file cannot be read without running code, or tensors
-            are missing, unexpected or of another shape; the error lists all of them.
+        UserFault: tfscale does not support an option, a file cannot be read without running code, or tensors are
+            missing, unexpected or of the wrong shape. The error lists all of them.
     """
     options = read_options(config)
     files = _files(weights)
@@ -79,14 +79,14 @@ def read_options(path: Path) -> dict[str, Any]:
     Raises:
         UserFault: the file is not a YAML mapping.
     """
-    import yaml  # the names below serve where it is not installed
+    import yaml  # imported here, because other functions of this module do not need it
 
     try:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UserFault([f"--config {path}: {error}; a YAML file of the official repository is needed"]) from error
+        raise UserFault([f"--config {path}: must be a YAML file of the official repository ({error})"]) from error
     if not isinstance(options, dict):
-        raise UserFault([f"--config {path}: holds no options; a YAML file of the official repository is needed"])
+        raise UserFault([f"--config {path}: must be a YAML file of the official repository (it has no options)"])
     return {str(name).replace("-", "_"): value for name, value in options.items()}
 
 
@@ -120,52 +120,53 @@ def _option_faults(options: dict[str, Any]) -> Iterator[str]:
     for name in (*_REQUIRED, "padded_vocab_size"):
         value = options.get(name)
         if value is None and name in _REQUIRED:
-            yield f"{name} is missing; it shapes the model"
+            yield f"{name}: must be set, because it defines the shape of the model"
         elif value is not None and (type(value) is not int or not 0 < value < 2**31):
             yield f"{name}={value!r}: must be a whole number above 0"
     for name, (default, allowed) in _ALLOWED.items():
         value = options.get(name, default)
         if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
             shown = " or ".join(map(repr, allowed))
-            yield f"{name}={value!r}{'' if name in options else ' (by default)'}: tfscale's model has {shown}"
+            yield f"{name}={value!r}{'' if name in options else ' (by default)'}: must be {shown}"
     kinds = re.findall(r"[a-z_]+", str(options.get("attention_config", "tokenformer")))
     if set(kinds) != {"tokenformer"}:
-        yield f"attention_config={options['attention_config']!r}: every layer must be 'tokenformer'"
+        yield f"attention_config={options['attention_config']!r}: must be 'tokenformer' for every layer"
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the single weights file, or DeepSpeed's files, one per layer of its pipeline."""
+    """Return the single weights file, or the files of DeepSpeed, one per pipeline layer."""
     if path.is_file():
         return [path]
     files = sorted(path.glob(f"{_LAYER_FILES}*-model_*-model_states.pt"))
     if not files:
-        raise UserFault([f"{path}: neither pytorch_model.bin nor a folder of layer_XX-model_00-model_states.pt files"])
+        rule = "must be pytorch_model.bin or a folder of layer_XX-model_00-model_states.pt files"
+        raise UserFault([f"{path}: {rule}"])
     split = [file.name for file in files if "-model_00-" not in file.name]
     if split:
-        raise UserFault([f"{path}: is split over model-parallel ranks ({split[0]}); merge it into one first"])
+        raise UserFault([f"{path}: must not be split over model-parallel ranks ({split[0]}). Merge the ranks first."])
     return files
 
 
 def _tensors_of(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name. Those in the file of a layer get the names that they have in the single
-    file, `sequential.N`."""
+    """Return the tensors of a file by name. Tensors in the file of a layer are renamed as in a single file,
+    `sequential.N`."""
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged or foreign file can raise anything
         what = next(iter(str(error).strip().splitlines()), repr(error))
-        raise UserFault([f"{file}: cannot be read as weights alone, without running code: {what}"]) from error
+        raise UserFault([f"{file}: the file cannot be read without running code: {what}"]) from error
     if not isinstance(held, dict):
         raise UserFault([f"{file}: must be a state dict, not a {type(held).__name__}"])
     others = [str(name) for name, value in held.items() if not isinstance(value, Tensor)]
     if others:
-        raise UserFault([f"{file}: holds more than tensors ({', '.join(others)}); a state dict is needed"])
+        raise UserFault([f"{file}: must be a state dict that contains only tensors, not {', '.join(others)}"])
     layer = re.match(rf"{_LAYER_FILES}(\d+)", file.name)
     prefix = f"sequential.{int(layer[1])}." if layer else ""
     return {f"{prefix}{name}": tensor for name, tensor in held.items()}
 
 
 def our_name(official: str) -> str:
-    """Return the name in `LanguageModel` of an official `sequential.N.*`; an unknown name is returned unchanged."""
+    """Return the name in `LanguageModel` of an official name `sequential.N.*`. Unknown names are returned unchanged."""
     match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
     if match is None:
         return official
@@ -206,4 +207,4 @@ def _frequency_faults(model: TokenFormerConfig, stored: Mapping[str, Tensor]) ->
         if name.endswith(_FREQUENCIES) and not (
             tensor.shape == ours.shape and torch.allclose(tensor.float(), ours, rtol=1e-2)
         ):
-            yield f"{name}: other rotary frequencies than the config's options make"
+            yield f"{name}: the rotary frequencies differ from those of the config"

@@ -18,19 +18,19 @@ from tfscale.interop.texts import EncodedText
 from tfscale.models.language_model import LanguageModel
 
 _LOGITS = 2**26
-"""Largest number of logits in memory at once."""
+"""Maximum number of logits in memory at the same time."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Loss of a model on a text, in which each token has the same weight."""
+    """Loss of a model on a text. Each token has the same weight."""
 
     loss: float
     """Mean loss in nats per token."""
     tokens: int
-    """Number of predicted tokens; the end of a document counts as one."""
+    """Number of predicted tokens. The end of a document counts as one token."""
     bytes: float
-    """Number of UTF-8 bytes of the text that the tokens encode; the end of a document counts as one."""
+    """Number of UTF-8 bytes of the text that the tokens encode. The end of a document counts as one byte."""
     context: int
     """Number of tokens per window."""
     stride: int
@@ -49,15 +49,15 @@ class Score:
 
 
 def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
-    """Measure the loss on the validation tokens of the stage's own evaluations.
+    """Measure the loss on the validation tokens that are also used during the training of the stage.
 
     Raises:
-        UserFault: the stage's corpus is missing.
+        UserFault: the corpus of the stage is missing.
     """
     try:
         data = open_data(stage.data, stage.spec.data.fingerprint)
     except ValueError as error:
-        raise UserFault([f"{error} Or name a text: --text FILE"]) from error
+        raise UserFault([f"{error} Alternatively, use --text FILE."]) from error
     context = model.config.context
     count = stage.spec.data.heldout_tokens // context * context
     loss = total_loss(model, np.asarray(data.heldout[: count + 1]), stride)
@@ -72,8 +72,8 @@ def score_text(text: EncodedText, model: LanguageModel, stride: int) -> Score:
 
 @torch.inference_mode()
 def total_loss(model: LanguageModel, tokens: NDArray[np.integer], stride: int) -> float:
-    """Return the total loss in nats of all tokens after the first, each predicted in the first window that contains
-    it."""
+    """Return the total loss in nats of all tokens after the first. Each token is predicted in the first window that
+    contains it."""
     context, device = model.config.context, model.embedding.device
     together = max(1, _LOGITS // (context * model.config.vocab_size))
     total = 0.0
@@ -90,7 +90,7 @@ def total_loss(model: LanguageModel, tokens: NDArray[np.integer], stride: int) -
 
 
 def _windows(count: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the beginning and length of each window of the inputs, and the number of its last targets that count."""
+    """Yield the start and length of each window of inputs, and the number of last targets in the window that count."""
     done = 0
     while done < count:
         end = min(count, context if done == 0 else done + stride)

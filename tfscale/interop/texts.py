@@ -26,15 +26,15 @@ class EncodedText:
     tokens: NDArray[np.uint32]
     """Tokens of the documents in sequence, with an end-of-text token after each and one before the first."""
     bytes: int
-    """Number of UTF-8 bytes of the text; the end of a document counts as one."""
+    """Number of UTF-8 bytes of the text. The end of a document counts as one byte."""
     unknown: int
     """Number of tokens that the tokenizer has no entry for."""
     left_out: str
-    """Sentence about files of the folder that are not read; empty if all are read."""
+    """Summary of the files of the folder that are skipped, or an empty string."""
 
     @property
     def notes(self) -> Iterator[str]:
-        """Notes for the user on files that were left out and on unknown tokens."""
+        """Notes for the user on skipped files and on unknown tokens."""
         if self.left_out:
             yield f"--text {self.path}: {self.left_out}"
         if self.unknown:
@@ -45,10 +45,10 @@ def encode_text(path: Path, tokenizer: Tokenizer, max_unknown: float) -> Encoded
     """Read and encode a text.
 
     Args:
-        max_unknown: largest share of tokens that the tokenizer may have no entry for.
+        max_unknown: maximum fraction of tokens that the tokenizer has no entry for.
 
     Raises:
-        UserFault: there is no text, the text is faulty, or more of its tokens are unknown than `max_unknown` allows.
+        UserFault: there is no text, the text is faulty, or the fraction of unknown tokens exceeds `max_unknown`.
     """
     source = TextSource(path)
     try:
@@ -74,7 +74,7 @@ def _encode(source: TextSource, tokenizer: Tokenizer) -> EncodedText:
         size += len(document.encode()) + 1
         empty = empty and not document.strip()
     if empty:
-        raise DataError(f"{source.path}: holds no text, so there is nothing to predict. Name a text that is not empty.")
+        raise DataError(f"{source.path}: contains no text. Choose a text that is not empty.")
     tokens = np.fromiter(chain.from_iterable(rows), np.uint32)
     words = left_out_words(source.listing())
     return EncodedText(source.path, source.identity()["sha256"], tokens, size, unknown, words)

@@ -1,4 +1,4 @@
-"""Pre-norm decoder block, built from the projections of a model family."""
+"""Pre-norm decoder block that all model families share."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,20 +10,20 @@ LAYER_NORM_EPS = 1e-5
 
 
 class Block(nn.Module):
-    """Decoder block: x + attention(norm(x)), then + ffn(norm(x)).
+    """Pre-norm decoder block: x = x + attention(norm(x)), then x + ffn(norm(x)).
 
     Args:
         qkv: projection of [..., d_model] to queries, keys and values [..., 3, d_model].
         output: projection of the attention output, [..., d_model] to [..., d_model].
         ffn: feed-forward network, [..., d_model] to [..., d_model].
-        norm_gains: whether the norms have gains; they never have biases.
+        norm_gains: True if the norms have gains. The norms never have biases.
     """
 
     def __init__(
         self, d_model: int, n_head: int, qkv: nn.Module, output: nn.Module, ffn: nn.Module, norm_gains: bool
     ) -> None:
         super().__init__()
-        # Gradient norms are summed in the order of the modules.
+        # The order of the modules determines the order in which gradient norms are summed.
         self.attention_norm = nn.LayerNorm(d_model, LAYER_NORM_EPS, elementwise_affine=norm_gains, bias=False)
         self.attention = Attention(n_head, qkv, output)
         self.ffn_norm = nn.LayerNorm(d_model, LAYER_NORM_EPS, elementwise_affine=norm_gains, bias=False)

@@ -1,4 +1,4 @@
-"""Cache of the keys and values of the tokens that a model has read, so that the next token costs one position."""
+"""Key-value cache, with which each further token of a text requires a forward pass over one position only."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,43 +10,43 @@ from tfscale.models.config import ModelConfig
 
 
 class LayerPast(Protocol):
-    """Positions that the attention of one layer has seen."""
+    """Cached keys and values of one attention layer."""
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Add the keys and values of new positions, [batch, head, time, head_dim].
 
         Returns:
-            Keys and values of all positions, and the mask between new and all positions, [time, all] or
-            [batch, 1, time, all], True where a position is seen; the mask is None if every new position sees all.
+            Keys of all positions, values of all positions, and the attention mask, [time, all] or [batch, 1, time,
+            all]. The mask is True where a new position attends to a position, or None if all attend to all.
         """
 
 
 class Past(Protocol):
-    """Positions that a model has seen."""
+    """Cached keys and values of all layers of a model."""
 
     @property
     def length(self) -> int:
-        """Number of positions that the model has seen."""
+        """Number of cached positions."""
 
     @property
     def layers(self) -> Sequence[LayerPast]:
-        """Positions seen by each block, in the order of the blocks."""
+        """Cached keys and values of each block, in the order of the blocks."""
 
 
 def causal_mask(time: int, total: int, device: torch.device) -> Tensor:
-    """Return the mask [time, total] of the last `time` of `total` positions; each sees itself and those before it."""
+    """Return the causal attention mask [time, total] for the last `time` of `total` positions."""
     return torch.ones(time, total, dtype=torch.bool, device=device).tril(total - time)
 
 
 class Cache:
-    """Key-value cache with space for one context of positions, filled from the beginning."""
+    """Key-value cache with a capacity of one context."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.layers = [_LayerCache(config) for _ in range(config.n_layer)]
 
     @property
     def length(self) -> int:
-        """Number of positions in the cache."""
+        """Number of cached positions."""
         return self.layers[0].length
 
 

@@ -1,6 +1,6 @@
-"""Base class of model configs, which are frozen values that determine the module, its counts and its growth.
+"""Base class for model configs, which determine the modules, the parameter counts and the growth of a model.
 
-Planning uses these classes too, so torch is imported only where a module is built.
+Planning also uses these classes, so torch is imported only where a module is built.
 """
 
 import math
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 Init = Literal["official", "scaled"]
-"""Initialisation method. `official`: as in the configs of arXiv 2410.23168. `scaled`: for shapes far from those."""
+"""Initialisation method. `official`: as in the configs of arXiv 2410.23168. `scaled`: for models whose shapes differ
+much from those configs."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(ABC):
-    """Config of a causal decoder with tied embeddings. Each model family is a subclass that defines the block and its
-    counts; tests compare the counts with those of built models."""
+    """Immutable config of a causal decoder with tied embeddings. Each model family is a subclass that defines the block
+    and its parameter, FLOP and memory counts, which tests compare with those of built models."""
 
     n_layer: int
     d_model: int
@@ -30,7 +31,8 @@ class ModelConfig(ABC):
     vocab_size: int
     context: int
     rotary: float = field(default=0.25, kw_only=True)
-    """Fraction of the head dimensions that rotate; 0: no position embeddings, as in the official TPU code."""
+    """Fraction of the head dimensions with rotary position embeddings. With 0 there are no position embeddings, as in
+    the official TPU code."""
     init: Init = field(default="official", kw_only=True)
     base_fan_in: int | None = field(default=None, kw_only=True)
     """Fan-in of a matrix that is trained at the optimizer's own learning rate; other matrices get learning rates and
@@ -39,40 +41,40 @@ class ModelConfig(ABC):
     family: ClassVar[str]
     """Name of the family in `tfscale.models.families.FAMILIES`."""
     title: ClassVar[str]
-    """Name of the family in running text."""
+    """Display name of the family."""
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "blocks")
-    """Modes of activation checkpointing that this family supports, cheapest first."""
+    """Modes of activation checkpointing that this family supports, from the cheapest to the most expensive."""
     keeps_casts: ClassVar[bool] = True
     """True if autocast keeps bf16 copies of a block's matrices for the backward pass."""
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "d_model", "n_head", "vocab_size", "context"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; must be at least 1")
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         if self.d_model % self.n_head:
-            raise ValueError(f"n_head={self.n_head} does not divide d_model={self.d_model}")
+            raise ValueError(f"n_head={self.n_head}: must divide d_model={self.d_model}")
         if self.init not in get_args(Init):
-            raise ValueError(f"init={self.init!r}; allowed: {', '.join(get_args(Init))}")
+            raise ValueError(f"init={self.init!r}: must be one of {', '.join(get_args(Init))}")
         if self.base_fan_in is not None and self.base_fan_in < 1:
-            raise ValueError(f"base_fan_in={self.base_fan_in}; must be at least 1")
+            raise ValueError(f"base_fan_in={self.base_fan_in}: must be at least 1")
         if not 0 <= self.rotary <= 1:
-            raise ValueError(f"rotary={self.rotary}; a fraction of the head dimensions, 0 to 1")
+            raise ValueError(f"rotary={self.rotary}: must be a fraction of the head dimensions from 0 to 1")
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the config with the given fields, which are plain values as read from JSON.
+        """Return the config with the given fields, whose values are as read from JSON.
 
         Raises:
             TypeError: a field is missing or unknown.
-            ValueError: no model can have one of the values.
+            ValueError: a value is invalid.
         """
         return cls(**fields)
 
     @abstractmethod
     def build_block(self) -> "nn.Module":
-        """Return an uninitialised block. Its forward pass takes states [batch, time, d_model], a
-        `tfscale.models.rotary.Rotation` or None, and a `tfscale.models.cache.LayerPast` or None, and returns states.
-        `tfscale.models.block.Block` builds a block from projections."""
+        """Return a transformer block with uninitialised weights, usually a `tfscale.models.block.Block`. The forward
+        pass of the block takes hidden states [batch, time, d_model], a `tfscale.models.rotary.Rotation` or None, and a
+        `tfscale.models.cache.LayerPast` or None, and returns hidden states."""
 
     @property
     @abstractmethod
@@ -81,7 +83,7 @@ class ModelConfig(ABC):
 
     @property
     def block_matrices(self) -> int:
-        """Number of values in the matrices of a block; each costs two FLOPs per token."""
+        """Number of weights in the matrices of a block; each weight costs two FLOPs per token."""
         return sum(matrix.size for matrix in self.block_weights.values())
 
     def matrix(self, name: str) -> Matrix:
@@ -95,12 +97,12 @@ class ModelConfig(ABC):
 
     @property
     def block_vectors(self) -> int:
-        """Number of values in the gains and biases of a block."""
+        """Number of weights in the gains and biases of a block."""
         return 0
 
     @property
     def block_norm_flops(self) -> int:
-        """Element-wise FLOPs per token of the norms inside the projections of a block."""
+        """Number of element-wise FLOPs per token in the norms inside the projections of a block."""
         return 0
 
     @abstractmethod
@@ -109,8 +111,8 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def layer_temporaries(self, execution: Execution) -> int:
-        """Return the number of bytes that the backward pass of the largest layer allocates: gradients of its scores or
-        hidden values, and of its weights."""
+        """Return the number of bytes that the backward pass of the largest layer allocates for the gradients of its
+        weights and of its scores or hidden activations."""
 
     @abstractmethod
     def init_std(self, name: str) -> float:
@@ -136,15 +138,16 @@ class ModelConfig(ABC):
 
     @property
     def shape(self) -> tuple[str, str]:
-        """Heading and value of the table row that distinguishes the sizes of this model family."""
+        """Name and value of the dimensions that distinguish the sizes of this model family, for a row of a table."""
         return "layers x width", f"{self.n_layer}x{self.d_model}"
 
     @property
     @abstractmethod
     def details(self) -> str:
-        """Description, in prose, of the fields that only this model family has."""
+        """Description of the fields that only this model family has, as a phrase for model cards."""
 
 
 def rotary_dims(config: ModelConfig) -> int:
-    """Return the number of head dimensions that rotate: the configured fraction, rounded down to an even number."""
+    """Return the number of head dimensions with rotary position embeddings: the configured fraction of the dimensions,
+    rounded down to an even number."""
     return int(config.d_model // config.n_head * config.rotary) // 2 * 2

@@ -1,4 +1,4 @@
-"""Exact counts of parameters, FLOPs and memory, computed from a model's config without building the model.
+"""Counts of parameters, FLOPs and memory, computed from a model's config without building the model.
 
 A multiplication and an addition count as two FLOPs; attention counts the full context squared, without causal halving
 (as in the paper's Table 3 and in torch.utils.flop_counter); a backward pass counts twice a forward pass. A test
@@ -31,11 +31,11 @@ class Flops:
     projections: int
     """FLOPs of the matrix products in Pattention or linear layers."""
     attention: int
-    """FLOPs of the attention scores and of the weighted sums of values."""
+    """FLOPs of the attention scores and of the weighted sums of the values."""
     logits: int
     norm: int
-    """FLOPs of the norm inside Pattention: square, sum and scale of each score. FLOP counters omit these element-wise
-    operations."""
+    """FLOPs of the norm inside Pattention, which squares, sums and scales the scores. FLOP counters omit such
+    element-wise operations."""
 
     @property
     def forward(self) -> int:
@@ -44,7 +44,7 @@ class Flops:
 
     @property
     def training(self) -> int:
-        """Model FLOPs per token of a forward and a backward pass, which the compute ledger sums."""
+        """Model FLOPs per token of a forward and a backward pass, as reported for training."""
         return 3 * self.forward
 
 
@@ -59,38 +59,40 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use; the rest is for what is not counted here."""
+"""Fraction of a device's memory that a planned training step may use. The rest is for allocations that are not
+counted."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device at the peak of a training step, with weights in float32 and the gradients of earlier
-    micro-batches held."""
+    """Peak memory of a training step on one device in bytes, with weights in float32 and accumulated gradients."""
 
     weights: int
     gradients: int
-    """Bytes of the gradients of all weights, or of the embedding alone if the others are used as soon as they are
-    computed."""
+    """Bytes of the gradients of all weights, or only of the embedding if the other weights are updated during the
+    backward pass."""
     moments: int
     """Bytes of the tensors that the optimizer keeps per weight."""
     activations: int
-    """Bytes of the activations kept for the backward pass, without those of the logits."""
+    """Bytes of the activations kept for the backward pass, except those of the logits."""
     logits: int
-    """Bytes of the gradients of the last states and of the embedding, which the loss computes along with the logits."""
+    """Bytes of the gradients of the final hidden states and of the embedding, which the loss computes along with the
+    logits."""
     temporary: int
-    """Bytes of the largest temporary: a tile of logits; or tiles of a layer's scores and the gradients of its weights,
-    and the block's activations if they are recomputed."""
+    """Bytes of the largest temporary allocation: either a tile of logits, or the tiles of a layer's scores, the
+    gradients of its weights and, if they are recomputed, the activations of its block."""
     gathered: int
-    """Bytes of the full weights gathered from shards: the embedding, the current block and the next one."""
+    """Bytes of the weights gathered from shards: the embedding, the current block and the next block."""
 
     @property
     def total(self) -> int:
-        """Sum of all parts in bytes."""
+        """Total memory in bytes."""
         return sum(astuple(self))
 
 
 def memory(config: ModelConfig, execution: Execution) -> Memory:
-    """Return the memory of a training step on one device; `python -m benchmarks memory` compares it with real steps."""
+    """Return the memory of a training step on one device. `python -m benchmarks memory` compares this estimate with
+    measurements."""
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context
@@ -129,11 +131,11 @@ def _logits_tile(config: ModelConfig, execution: Execution) -> int:
     rows = logit_rows(execution.sequences * config.context, config.vocab_size, execution.device)
     if execution.activation_bytes == 4:
         return 4 * rows * config.vocab_size
-    # Logits in bf16 and in float32, their gradient in bf16; the embedding and its part of the gradient in bf16.
+    # Logits in bf16 and in float32, and their gradient in bf16; the embedding and its gradient in bf16.
     return 8 * rows * config.vocab_size + 4 * config.vocab_size * config.d_model
 
 
 def _gathered(config: ModelConfig, execution: Execution) -> int:
     block = config.block_matrices + config.block_vectors
-    # This block, the next one, and this block's gradient before it is sharded are in the precision of the forward pass.
+    # The current block, its gradient before it is sharded, and the next block have the precision of the forward pass.
     return 4 * config.vocab_size * config.d_model + 3 * execution.activation_bytes * block

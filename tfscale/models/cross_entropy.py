@@ -1,13 +1,14 @@
-"""Cross-entropy of a model with tied embeddings, computed without ever holding all logits.
+"""Memory-efficient cross-entropy loss for models with tied embeddings, which never stores all logits.
 
-The logits of a few hundred tokens at a time contribute to the loss and, if needed, to the gradient; then their buffer
-is reused. So logits are computed once, and a vocabulary of 50,304 costs one buffer of 100 MB on a CPU in addition to
-the gradients, where the usual implementation keeps three values per token and vocabulary entry. It is also faster,
-because the buffer stays in the cache: at 2,048 entries and width 64 a forward and backward pass takes less than a third
-of the usual time on a CPU; at 50,304 and 768 it takes 10% less, within 5% of its three matrix products.
+The logits of a few hundred tokens at a time contribute to the loss and, if needed, to the gradients, and then their
+buffer is reused. Logits are therefore computed only once. With 50,304 vocabulary entries, the buffer takes 100 MB on a
+CPU in addition to the gradients, whereas the usual implementation keeps three values per token and vocabulary entry.
+The loss is also faster, because the buffer stays in the CPU cache: with 2,048 entries and width 64, a forward and
+backward pass takes less than a third of the usual time on a CPU; with 50,304 entries and width 768, it takes 10% less,
+within 5% of the time of the three matrix products.
 
-torch 2.13 has a chunked `F.linear_cross_entropy`. It is not used because torch 2.11 lacks it, because it ignores
-autocast, and because it keeps the embedding's gradient in the precision of the products.
+torch 2.13 has a chunked `F.linear_cross_entropy`. It is not used here because torch 2.11 does not have it, and because
+it ignores autocast and keeps the embedding's gradient in the precision of the products.
 """
 
 import functools
@@ -29,18 +30,18 @@ def cross_entropy(
 ) -> Tensor:
     """Return -log softmax(hidden embedding^T)[target] in nats, summed or averaged over the tokens.
 
-    Products are computed in the precision of `hidden`, or of autocast if it is on; exponentials, sums and the
-    embedding's gradient in at least float32. torch.compile does not compile the loop.
+    Matrix products are computed in the precision of `hidden`, or of autocast if autocast is enabled; exponentials, sums
+    and the embedding's gradient in at least float32. torch.compile does not compile the loop over the tokens.
 
     Args:
         hidden: [..., d_model].
         embedding: [vocab_size, d_model].
         targets: [...], entries of the vocabulary.
-        fused: compile the passes over the logits into fewer. They take most of the loss's time on a GPU, but little on
-            a CPU.
+        fused: True to fuse the element-wise operations on the logits with torch.compile. They take most of the time of
+            the loss on a GPU, but little of it on a CPU.
 
     Returns:
-        A scalar in float64 for float64 states, otherwise in float32. It can be differentiated once.
+        The loss as a scalar, in float64 if `hidden` is float64 and in float32 otherwise. It can be differentiated once.
     """
     summed = torch.compiler.disable(_summed) if torch.compiler.is_compiling() else _summed
     loss = summed(hidden.flatten(0, -2), embedding, targets.flatten(), fused)
@@ -49,7 +50,7 @@ def cross_entropy(
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool = False) -> Tensor:
-    """Return the loss of every token [...]; `cross_entropy` returns their sum. The result cannot be differentiated."""
+    """Return the cross-entropy [...] of every token in nats, without gradients."""
     losses = hidden.new_empty(targets.numel(), dtype=wide(product_dtype(hidden)))
     tokens = torch.compiler.disable(_by_chunks) if torch.compiler.is_compiling() else _by_chunks
     tokens(hidden.flatten(0, -2), embedding, targets.flatten(), fused, None, losses)
@@ -64,8 +65,8 @@ def _summed(hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> 
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy whose forward pass also computes the gradients, because it has the logits; the backward pass scales
-    them."""
+    """Cross-entropy whose forward pass also computes the gradients, while the logits are available. The backward pass
+    only scales the gradients."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, embedding: Tensor, targets: Tensor, fused: bool) -> Tensor:
@@ -114,9 +115,10 @@ def _by_chunks(
 
 
 def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return losses [tokens, 1], the gradient of the logits times `total`, and `total`. The logits are overwritten.
+    """Return the losses [tokens, 1], the gradient of the logits times `total`, and `total`. The logits are overwritten.
 
-    `total` [tokens, 1] is the softmax's denominator. The caller divides by it once there are d_model values per token.
+    `total` [tokens, 1] is the denominator of the softmax. The caller divides by it after reducing the gradient to
+    d_model values per token, which takes fewer divisions.
     """
     scores = logits.to(wide(logits.dtype))
     scores -= scores.amax(-1, keepdim=True)

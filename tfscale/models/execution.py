@@ -1,16 +1,16 @@
-"""Settings of a training step on one device that determine its memory."""
+"""Execution settings of a training step, which determine the memory that the step needs on one device."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Recompute = Literal["none", "pattention", "blocks"]
-"""Mode of activation checkpointing: what the backward pass recomputes. `pattention`: the scores of every Pattention,
-tile by tile. `blocks`: everything inside a block except its input."""
+"""Mode of activation checkpointing. `none`: the backward pass recomputes nothing. `pattention`: it recomputes the
+scores of every Pattention, tile by tile. `blocks`: it recomputes all activations inside a block."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Share of a training step that one device executes."""
+    """Execution settings of a training step on one device."""
 
     sequences: int
     """Number of sequences in a micro-batch."""
@@ -18,10 +18,11 @@ class Execution:
     """Number of bytes per value in the forward pass: 4 in float32, 2 under bf16 autocast."""
     recompute: Recompute = "none"
     in_backward: bool = False
-    """True if each weight is updated and its gradient freed as soon as the gradient is computed."""
+    """True if each weight is updated, and its gradient freed, as soon as the gradient is computed in the backward
+    pass."""
     shards: int = 1
     """Number of devices that weights, gradients and optimizer state are sharded over (FSDP)."""
     device: str = "cpu"
-    """Torch device type; tiles are larger on a GPU."""
+    """Torch device type. Tiles are larger on a GPU than on a CPU."""
     state_bytes: float = 8.0
-    """Number of bytes that the optimizer keeps per weight: 8 for AdamW's two moments."""
+    """Number of bytes of optimizer state per weight: 8 for the two moments of AdamW."""

@@ -1,4 +1,4 @@
-"""Registry of model families, and conversion of configs to and from plain values."""
+"""Registry of model families, and conversion of model configs to and from dictionaries."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +15,7 @@ for _family in (TokenFormerConfig, TransformerConfig):
 
 
 def to_dict(config: ModelConfig) -> dict[str, Any]:
-    """Return a config as plain values for JSON, which `from_dict` reads back."""
+    """Return a model config as a dictionary for JSON, which `from_dict` converts back."""
     values = {"family": config.family, **asdict(config)}
     for name, standard in (("init", "official"), ("base_fan_in", None)):
         if values[name] == standard:
@@ -24,7 +24,7 @@ def to_dict(config: ModelConfig) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> ModelConfig:
-    """Return the config that `to_dict` wrote.
+    """Return the model config described by a dictionary from `to_dict`.
 
     Raises:
         ValueError: the family is unknown.

@@ -1,4 +1,4 @@
-"""Sampling from a model, one token at a time."""
+"""Text generation by sampling one token at a time from a model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from tfscale.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Sampling:
-    """Settings for drawing the next token."""
+    """Sampling settings for the next token."""
 
     temperature: float = 0.8
-    """Sampling temperature; 0: always draw the most likely token."""
+    """Sampling temperature. With 0, the most likely token is always chosen."""
     top_k: int = 0
-    """Number of most likely tokens among which to draw; 0: all tokens."""
+    """Number of most likely tokens to sample from, or 0 to sample from all tokens."""
     top_p: float = 1.0
-    """Sum of the probabilities of the most likely tokens among which to draw; 1: all tokens."""
+    """Cumulative probability of the most likely tokens to sample from, or 1 to sample from all tokens."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise InvalidInput(Fault("temperature", self.temperature, "must be a finite number, at least 0"))
+            raise InvalidInput(Fault("temperature", self.temperature, "must be finite and at least 0"))
         if self.top_k < 0:
             raise InvalidInput(Fault("top_k", self.top_k, "must be at least 0"))
         if not 0 < self.top_p <= 1:
@@ -33,22 +33,22 @@ class Sampling:
 
 
 class Reader:
-    """Reader of a growing text, which returns the logits of the next token.
+    """Incremental reader of a text, which returns the logits of the next token.
 
-    The model sees at most its context. When that is full, the window slides: the last half of the context is read
-    again, so that one slide serves many tokens.
+    The model reads at most one context of tokens. When the context is full, the window slides: the second half of the
+    context is read again with a new cache, which makes room for many more tokens.
     """
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._cache = model, Cache(model.config)
         self.window: list[int] = []
-        """Tokens that the model currently sees."""
+        """Tokens in the model's current context window."""
         self.slides = 0
         """Number of times that the window has slid."""
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int]) -> Tensor:
-        """Return the logits [vocab_size] of the token after `tokens`, which follow what was read before."""
+        """Append `tokens` to the text, and return the logits [vocab_size] of the next token."""
         context = self._model.config.context
         new = list(tokens)
         self.window += new
@@ -62,7 +62,8 @@ class Reader:
 
 
 def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: Sampling) -> Iterator[int]:
-    """Yield `count` tokens drawn after `tokens`, which has at least one token. The same seed draws the same tokens."""
+    """Yield `count` tokens sampled as the continuation of `tokens`, which must not be empty. The result depends only on
+    the arguments, including the seed."""
     random = torch.Generator().manual_seed(sampling.seed)
     reader = Reader(model)
     new: Sequence[int] = tokens
@@ -73,17 +74,17 @@ def generate(model: LanguageModel, tokens: Sequence[int], count: int, sampling: 
 
 
 def draw(logits: Tensor, sampling: Sampling, random: torch.Generator) -> int:
-    """Return a token drawn from the distribution given by logits [vocab_size]."""
+    """Return a token sampled from the distribution given by logits [vocab_size]."""
     if sampling.temperature == 0:
         return int(logits.argmax())
     if sampling.top_k:
         threshold = logits.topk(min(sampling.top_k, len(logits))).values[-1]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
-    # Logits would become infinite at a very low temperature; differences to the largest logit may become infinite.
+    # At a very low temperature, logits would overflow; differences to the largest logit may safely become -inf.
     distances = (logits - logits.max()) / max(sampling.temperature, torch.finfo(logits.dtype).tiny)
     probabilities = torch.softmax(distances, dim=-1)
     if sampling.top_p < 1:
         ordered, tokens = probabilities.sort(descending=True)
-        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # excludes the token itself, so one always stays
+        reached = ordered.cumsum(-1) - ordered >= sampling.top_p  # excludes the token itself, so one remains
         probabilities[tokens[reached]] = 0.0
     return int(torch.multinomial(probabilities, 1, generator=random))

@@ -1,7 +1,7 @@
-"""Initialisation of models.
+"""Initialisation of model weights.
 
-Each tensor has its own random stream, determined by the seed and the tensor's name, so its values do not depend on the
-order of layers, the device or the number of ranks.
+Each tensor has its own random stream, determined by the seed and the tensor's name, so initial values do not depend on
+the order of layers, the device or the number of ranks.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ def stream(seed: int, name: str) -> torch.Generator:
 
 
 def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int, part: str = "") -> Tensor:
-    """Return the initial values of the tensor called `name`, in float32 on the CPU. `part` selects another stream for
-    rows that are added later."""
+    """Return the initial values of the tensor called `name`, in float32 on the CPU. `part` selects a separate random
+    stream, for rows added by growth."""
     if name.endswith("norm.weight"):
         return torch.ones(shape)
     if name.endswith("norm.bias"):
@@ -31,7 +31,7 @@ def init_tensor(name: str, shape: tuple[int, ...], config: ModelConfig, seed: in
 
 @torch.no_grad()
 def init_weights(model: LanguageModel, seed: int) -> None:
-    """Initialise every parameter of a model."""
+    """Initialise all parameters of a model in place."""
     for name, parameter in model.named_parameters():
         parameter.copy_(init_tensor(name, parameter.shape, model.config, seed))
 

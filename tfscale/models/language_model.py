@@ -1,4 +1,4 @@
-"""Causal decoder with the blocks of a model family."""
+"""Causal language model with tied embeddings and the blocks of a model family."""
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from tfscale.models.tied_embedding import look_up
 
 
 class LanguageModel(nn.Module):
-    """Causal decoder with tied embeddings, which `tfscale.models.init.build_model` builds and initialises."""
+    """Causal language model with tied embeddings. Use `tfscale.models.init.build_model` to build and initialise a
+    model."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -40,18 +41,18 @@ class LanguageModel(nn.Module):
                 module.recompute = what == "pattention"
 
     def compile_parts(self) -> None:
-        """Compile the passes of the loss over its logits, and each block separately, so that all blocks share one
-        compilation."""
+        """Compile each block separately, so that all blocks share one compilation, and fuse the element-wise operations
+        of the loss."""
         for block in self.blocks:
             block.compile()
         self._fused_loss = True
 
     def hidden(self, tokens: Tensor, past: Past | None = None, positions: Tensor | None = None) -> Tensor:
-        """Return the normalised states [batch, time, d_model] of tokens [batch, time], from which logits are computed.
+        """Return the final hidden states [batch, time, d_model] of tokens [batch, time] after the final norm.
 
         Args:
-            past: positions before the tokens; the tokens' positions are added to it.
-            positions: [time] or [batch, time]; by default they continue those of `past`.
+            past: cache of the preceding positions, to which the positions of the tokens are added.
+            positions: [time] or [batch, time]; by default the positions that follow those in `past`.
         """
         return self._hidden(F.embedding(tokens, self.embedding), past, positions)
 
@@ -72,13 +73,13 @@ class LanguageModel(nn.Module):
         return self.hidden(tokens) @ self.embedding.T
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Return the cross-entropy in nats, per token or summed; `targets` [batch, time] are the next tokens."""
+        """Return the cross-entropy of the next tokens, `targets` [batch, time], in nats per token or summed."""
         x, embedding = look_up(tokens, self.embedding)
         return cross_entropy(self._hidden(x), embedding, targets, reduction, self._fused_loss)
 
     @torch.no_grad()
     def sequence_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropy [batch] of every sequence in nats, summed over its tokens, without gradients."""
+        """Return the cross-entropy [batch] of each sequence in nats, summed over its tokens, without gradients."""
         return token_losses(self.hidden(tokens), self.embedding, targets, self._fused_loss).sum(-1)
 
 

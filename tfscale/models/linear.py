@@ -1,4 +1,4 @@
-"""Linear projections of the Transformer."""
+"""Linear layers of the Transformer."""
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,13 @@ class QKVLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(3 * d_model, d_model))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return queries, keys and values [..., 3, d_model] of x [..., d_model]."""
+        """Return the queries, keys and values [..., 3, d_model] of inputs x [..., d_model]."""
         out: Tensor = F.linear(x, self.weight).unflatten(-1, (3, -1))
         return out
 
 
 class FeedForward(nn.Module):
-    """Two-layer feed-forward network with GELU."""
+    """Feed-forward network with two linear layers and a GELU."""
 
     def __init__(self, d_model: int, d_ff: int) -> None:
         super().__init__()

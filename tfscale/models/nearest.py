@@ -1,4 +1,4 @@
-"""Search for the size whose amount is nearest to a target."""
+"""Search for the model size whose number of parameters is nearest to a target."""
 
 import math
 from bisect import bisect_left
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 
 def nearest(amount: Callable[[int], int], wanted: int, most: int) -> int:
-    """Return the integer from 1 to `most` whose amount is nearest to `wanted` in ratio; `amount` must be increasing."""
+    """Return the integer i from 1 to `most` for which amount(i) is nearest to `wanted` in ratio. The function `amount`
+    must be increasing."""
     above = 1 + bisect_left(range(1, most), wanted, key=amount)
     return min((max(1, above - 1), above), key=lambda number: abs(math.log(amount(number) / wanted)))

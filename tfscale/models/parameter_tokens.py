@@ -1,4 +1,4 @@
-"""Description of the parameter tokens of a Pattention: their number, and the norm of their scores."""
+"""Numbers and norms of the parameter tokens in a Pattention layer."""
 
 import math
 from dataclasses import dataclass
@@ -6,20 +6,21 @@ from typing import Literal
 
 NormActivation = Literal["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softmax"]
 """Function Theta of Pattention. `l2_norm_gelu` is the paper's Eq. 16 (norm, then GELU). `l1_norm_gelu` and `softmax`
-(exp and L1) are the other rows of its Table 4. `gelu_l2_norm` is the order in the official code's other branch."""
+(exp and L1) are the other rows of the paper's Table 4. `gelu_l2_norm` is the alternative order in the official code."""
 
 
 def default_tau(norm_activation: str, n: int) -> float:
-    """Return the scale that keeps normalised scores of `n` parameter tokens at order one: sqrt(n) after an L2 norm
-    (Eq. 16), n after an L1 norm (`softmax` branch of the official code)."""
+    """Return the scale with which normalised scores of `n` parameter tokens are of order one: sqrt(n) for an L2 norm
+    (Eq. 16) and n for an L1 norm (`softmax` branch of the official code)."""
     return math.sqrt(n) if "l2" in norm_activation else float(n)
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """Group of `n` parameter tokens that share one norm; their normalised scores are scaled by `tau`.
+    """Group of `n` parameter tokens that share one norm. The normalised scores of the group are scaled by `tau`.
 
-    tau is stored rather than recomputed from n: a layer that keeps its tau can grow without changing what it computes.
+    `tau` is stored rather than recomputed from `n`, because a layer that keeps its `tau` can grow without a change of
+    its output.
     """
 
     n: int
@@ -35,7 +36,8 @@ def total(groups: Groups) -> int:
 
 
 def layer_of(name: str) -> Literal["qkv", "out", "ffn"] | None:
-    """Return the kind of layer whose parameter tokens the weight called `name` holds, or None if it holds none."""
+    """Return the kind of layer to which the parameter tokens in the weight called `name` belong, or None if the weight
+    contains no parameter tokens."""
     if not name.endswith((".keys", ".values")):
         return None
     if ".ffn." in name:

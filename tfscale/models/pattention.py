@@ -1,4 +1,4 @@
-"""Pattention: attention between tokens and parameter tokens, which replaces a linear projection."""
+"""Pattention, the attention between tokens and parameter tokens that replaces linear projections in a TokenFormer."""
 
 from typing import assert_never
 
@@ -12,7 +12,7 @@ from tfscale.models.tiled_pattention import NORM_EPS, Projections, tiled_pattent
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
-    """Return Theta (Eq. 4) of the scores [..., n] of one group, which are the weights [..., n] of its values."""
+    """Return the weights [..., n] of the values of one group, which are Theta (Eq. 4) of its scores [..., n]."""
     if kind == "l2_norm_gelu":
         return F.gelu(scores * _scale(scores, tau))
     if kind == "l1_norm_gelu":
@@ -27,7 +27,7 @@ def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
 
 def _scale(scores: Tensor, tau: float) -> Tensor:
     """Return tau divided by the L2 norm of the scores."""
-    # Squares are summed in at least float32, because n is in the thousands and bf16 has 8 bits.
+    # Squares are summed in at least float32, because n is in the thousands and bf16 has only 8 bits of precision.
     wide = scores if scores.dtype == torch.float64 else scores.float()
     return torch.rsqrt(wide.square().sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)
 
@@ -42,7 +42,7 @@ def pattention(
         keys: [n, d_in].
         values: [n, d_out].
         groups: groups of parameter tokens, whose sizes sum to n.
-        recompute: keep no tensors of size n for the backward pass, but recompute them there.
+        recompute: True to recompute tensors of size n in the backward pass instead of storing them.
 
     Returns:
         [..., d_out].
@@ -55,15 +55,16 @@ def pattention(
 def pattentions(
     x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, recompute: bool = False
 ) -> Tensor:
-    """Return `pattention` of x for several projections of the same shape, as [..., projections, d_out]."""
+    """Return the outputs [..., projections, d_out] of several Pattention projections of the same shape for the same
+    input x [..., d_in]."""
     if _in_tiles(kind):
         return tiled_pattention(x, projections, groups, recompute)
     return torch.stack([_defined(x, *each, groups, kind, recompute) for each in projections], dim=-2)
 
 
 def _in_tiles(kind: NormActivation) -> bool:
-    """Return whether a kind is computed in tiles, which holds only for the paper's own kind. Tiles were faster at every
-    measured shape. torch.compile gets the definition instead, because it fuses norm and GELU."""
+    """Return whether a kind is computed in tiles, which were faster at every measured shape. Only the paper's kind has
+    a tiled implementation. torch.compile gets the plain implementation, in which it fuses norm and GELU."""
     return kind == "l2_norm_gelu" and not torch.compiler.is_compiling()
 
 
@@ -77,7 +78,7 @@ def _defined(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: Norm
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """Return `pattention` computed by its definition, with autograd's backward pass."""
+    """Return the output of `pattention`, computed by the definition and differentiated by autograd."""
     scores = x @ keys.T
     if len(groups) == 1:
         return norm_activation(scores, groups[0].tau, kind) @ values
@@ -87,7 +88,7 @@ def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, ki
 
 
 class Pattention(nn.Module):
-    """Projection by parameter tokens. Its only parameters are `keys` [n, d_in] and `values` [n, d_out]."""
+    """Projection by parameter tokens, with the parameters `keys` [n, d_in] and `values` [n, d_out]."""
 
     recompute = False
     """True if the backward pass recomputes the scores (activation checkpointing)."""
@@ -103,8 +104,8 @@ class Pattention(nn.Module):
 
 
 class QKVPattention(nn.Module):
-    """Query, key and value Pattentions, computed together because they share their input. The three modules hold the
-    weights and are not called."""
+    """Query, key and value projections by parameter tokens, computed together because they share their input. The three
+    submodules only store the weights and are never called."""
 
     def __init__(self, d_model: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class QKVPattention(nn.Module):
         self.value = Pattention(d_model, d_model, groups, kind)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return queries, keys and values [..., 3, d_model] of x [..., d_model]."""
+        """Return the queries, keys and values [..., 3, d_model] of inputs x [..., d_model]."""
         parts = (self.query, self.key, self.value)
         projections = [(part.keys, part.values) for part in parts]
         return pattentions(x, projections, self.query.groups, self.query.kind, self.query.recompute)

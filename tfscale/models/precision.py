@@ -1,4 +1,4 @@
-"""Precision of matrix products inside autograd functions, where autocast has no effect by itself."""
+"""Helpers for the precision of matrix products in custom autograd functions, to which autocast does not apply."""
 
 import contextlib
 from contextlib import AbstractContextManager
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """Return the precision of a matrix product with `x`: the dtype of x, or that of autocast if it is on and x is not
-    float64."""
+    """Return the dtype of a matrix product with `x`: the dtype of autocast if autocast is enabled and `x` is not
+    float64, and otherwise the dtype of `x`."""
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(kind)
@@ -17,7 +17,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """Return a context manager in which every product has the precision of its operands."""
+    """Return a context manager that disables autocast on the device of `x`."""
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
@@ -25,13 +25,13 @@ def without_autocast(x: Tensor) -> AbstractContextManager[None]:
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the precision of long sums over values of `dtype`, which is at least float32."""
+    """Return the dtype in which to accumulate values of `dtype`, which is at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
-    """Add the product of `a` and `b` in place to `total`, which may have a wider dtype. The `first` product overwrites
-    the total, which saves filling it with zeros."""
+    """Add the matrix product of `a` and `b` in place to `total`, which may have a wider dtype. With `first`, overwrite
+    `total` instead, so that it need not be filled with zeros."""
     if first:
         product(a, b, out=total)
     elif a.dtype == total.dtype:
@@ -41,7 +41,7 @@ def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> Non
 
 
 def product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Write the product of `a` and `b` into `out`, which may have a wider dtype."""
+    """Write the matrix product of `a` and `b` to `out`, which may have a wider dtype."""
     if a.dtype == out.dtype:
         torch.mm(a, b, out=out)
     else:

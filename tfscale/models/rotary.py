@@ -12,18 +12,18 @@ ROTARY_BASE = 10_000.0
 
 
 class Rotation(NamedTuple):
-    """Factors of the first r dimensions of a head and of their swapped halves, by position."""
+    """Cosines and sines of the rotation angles of the first r dimensions of a head, by position."""
 
     cos: Tensor
-    """Factors of the dimensions, [time, 1, r] or [batch, time, 1, r]."""
+    """Cosines, [time, 1, r] or [batch, time, 1, r]."""
     sin: Tensor
-    """Factors of the swapped halves, shaped like `cos`; the sign of the first half is reversed."""
+    """Sines with the shape of `cos`, negated in the first half of the dimensions."""
 
 
 def rotary_table(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> Rotation | None:
-    """Return the rotation at `positions` [time] or [batch, time], or None if no dimensions rotate.
+    """Return the rotation for `positions` [time] or [batch, time], or None if the model has no rotary dimensions.
 
-    Inverse frequencies are 10000^(-2j/r) over the r rotating dimensions (`rotary_pct` of the official GPU configs).
+    The frequencies are 10000^(-2j/r) for the r rotary dimensions (`rotary_pct` of the official GPU configs).
     """
     r = rotary_dims(config)
     if r == 0:
@@ -36,7 +36,7 @@ def rotary_table(config: ModelConfig, positions: Tensor, dtype: torch.dtype) -> 
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate the first r dimensions of x [..., time, n_head, head_dim]."""
+    """Return x [..., time, n_head, head_dim] with the first r dimensions of each head rotated."""
     cos, sin = rotation
     r = cos.shape[-1]
     turning, still = x.split([r, x.shape[-1] - r], dim=-1)
@@ -44,11 +44,11 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rotated queries, rotated keys and values, each [batch, time, n_head, head_dim].
+    """Return the rotated queries, the rotated keys and the values, each [batch, time, n_head, head_dim].
 
     Args:
-        qkv: [batch, time, 3, n_head, head_dim]; must not be a leaf, and must not be used again: the rotating dimensions
-            are overwritten, which saves copies of the others. Under torch.compile, the compiler decides on copies.
+        qkv: [batch, time, 3, n_head, head_dim]. It must not be a leaf tensor and must not be used again, because the
+            rotary dimensions are overwritten to avoid copies of the others (except under torch.compile).
     """
     if rotation is None or torch.compiler.is_compiling():
         q, k, v = qkv.unbind(2)
@@ -77,7 +77,7 @@ class _RotatedHeads(torch.autograd.Function):
 
 
 def _turning(qkv: Tensor, cos: Tensor) -> Tensor:
-    """Return a view [batch, time, 2, n_head, r] of the rotating dimensions of queries and keys."""
+    """Return a view [batch, time, 2, n_head, r] of the rotary dimensions of queries and keys."""
     return qkv[:, :, :2, :, : cos.shape[-1]]
 
 

@@ -1,8 +1,8 @@
-"""Lookup in a tied embedding that shares its gradient with the logits.
+"""Embedding lookup that adds its gradient to the gradient that the loss computes for the tied embedding.
 
 The loss computes a gradient of the whole embedding [vocab_size, d_model]. Autograd would allocate a second gradient of
-that size for the lookup, which is zero except in a few rows, and add the two; at 124M parameters and 1,024 tokens this
-took a tenth of a step on a CPU.
+that size for the lookup, which is zero except in a few rows, and add both; with 124M parameters and 1,024 tokens this
+took a tenth of a training step on a CPU.
 """
 
 from typing import Any
@@ -14,17 +14,17 @@ from torch.nn import functional as F
 
 
 def look_up(tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the tokens' rows of the embedding, and the embedding itself.
+    """Return the embeddings of tokens, and the embedding matrix for all further uses.
 
-    All other uses of the embedding must take the second output, because its gradient is updated in place. Under
-    torch.compile the outputs are the plain lookup and the argument itself.
+    All other uses must take the second output instead of `embedding`, because its gradient is updated in place. Under
+    torch.compile the outputs are a plain lookup and `embedding` itself.
 
     Args:
         tokens: [...], entries of the vocabulary.
         embedding: [vocab_size, d_model].
 
     Returns:
-        Tensors [..., d_model] and [vocab_size, d_model], which can be differentiated once.
+        Two tensors, [..., d_model] and [vocab_size, d_model], which can be differentiated once.
     """
     if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and embedding.requires_grad):
         return F.embedding(tokens, embedding), embedding
@@ -45,6 +45,6 @@ class _LookUp(torch.autograd.Function):
         index, rows = tokens.flatten(), d_rows.flatten(0, -2).to(d_embedding.dtype)
         if d_embedding.device.type == "cpu":
             d_embedding.index_add_(0, index, rows)
-        else:  # sorts first, so the order of sums is fixed, unlike that of index_add_ on a GPU
+        else:  # deterministic, because it sorts first, unlike index_add_ on a GPU
             d_embedding.index_put_((index,), rows, accumulate=True)
         return None, d_embedding

@@ -1,24 +1,25 @@
-"""Pattention with the paper's norm and activation (Eq. 16), computed in tiles of tokens with its own backward pass.
+"""Pattention with the paper's norm and activation (Eq. 16), computed in tiles of tokens with a custom backward pass.
 
-With K the keys, V the values and s = tau / |x K^T|, the scaled scores are z = s x K^T and the output is GELU(z) V.
-In the backward pass, with g the output's gradient and dz = GELU'(z) (g V^T), the norm reduces to one sum per row: the
-gradient of x K^T is s (dz - z <dz, z> / tau^2). So only z and s are kept, where autograd keeps three values per score.
-With recomputation only s is kept and z is recomputed, which adds one matrix product to six and keeps nothing of size n.
-A tile's scores are used while they are in the caches, and their memory is reused: on a CPU, new memory costs more than
-the arithmetic on it.
+With keys K, values V and s = tau / |x K^T|, the scaled scores are z = s x K^T and the output is GELU(z) V. In the
+backward pass, with the gradient g of the output and dz = GELU'(z) (g V^T), the norm requires only one sum per row: the
+gradient of x K^T is s (dz - z <dz, z> / tau^2). Therefore only z and s are stored, whereas autograd stores three values
+per score. With recomputation only s is stored and z is recomputed, which adds one matrix product to six and stores
+nothing of size n. The scores of a tile are processed while they are in the CPU caches, and their memory is reused,
+because on a CPU new memory costs more than the arithmetic.
 
-A forward and backward pass on a CPU in float32 (`make bench`), at d = 768 and n from 576 to 34,480, takes 1.04 to 1.07
-times as long as in a GELU network of equal size. Autograd takes 1.07 to 1.11 times and the official order of operations
-1.15 to 1.27 times as long with a stage's allocator settings; with glibc's default settings, which map large tensors
-again each time, the official order takes at least 1.7 times as long at n = 8,560. Recomputing the scores takes 1.15 to
-1.35 times as long as keeping them, and at n = 34,480 and 1,024 tokens it takes an eighth of autograd's memory.
+A forward and backward pass on a CPU in float32 (`make bench`), with d = 768 and n from 576 to 34,480, takes 1.04 to
+1.07 times as long as in a GELU network of equal size. With the allocator settings of a stage, autograd takes 1.07 to
+1.11 times and the official order of operations 1.15 to 1.27 times as long; with glibc's default settings, which map
+large tensors again each time, the official order takes at least 1.7 times as long at n = 8,560. Recomputing the scores
+takes 1.15 to 1.35 times as long as storing them, and with n = 34,480 and 1,024 tokens it takes an eighth of the memory
+of autograd.
 
-Projections that share x share every pass over their scores; one product for all of them needs a copy of their weights
-and was not faster. Computing s before the scores, from the Gram matrix K^T K, took 1.2 to 1.4 times as long at 1,024 to
-12,288 tokens, because its products with d x d matrices cost more than the passes over the scores that they save; used
-in the backward pass alone, it was faster only at d = 64 and n = 1,440. torch computes the gradient of the norm in one
-pass (for weight normalisation), but only in a private operator, and the four passes here took no longer than the noise
-of 2% of a step.
+Projections with the same input share all element-wise operations on their scores. A single matrix product for all of
+them needs a copy of their weights and was not faster. Computing s before the scores, from the Gram matrix K^T K, took
+1.2 to 1.4 times as long at 1,024 to 12,288 tokens, because products with d x d matrices cost more than the operations
+on scores that they save; used only in the backward pass, this was faster only at d = 64 and n = 1,440. torch computes
+the gradient of the norm in one pass (for weight normalisation), but only in a private operator, and the difference to
+the four passes here was within the measurement noise of 2% of a step.
 """
 
 import math
@@ -38,26 +39,26 @@ from tfscale.models.tiles import score_rows
 _gelu_backward = torch.ops.aten.gelu_backward.grad_input
 
 NORM_EPS = 1e-9
-"""Constant that keeps an all-zero row of scores at zero instead of NaN. It is added to norm / tau, the mean size of a
-score, rather than to the norm, so growth by copies, which changes norm and tau by the same factor, stays exact."""
+"""Constant that prevents NaN in rows whose scores are all zero. It is added to norm / tau, the mean size of a score,
+rather than to the norm, so that growth by copies, which changes norm and tau by the same factor, remains exact."""
 
 
 Projections = Sequence[tuple[Tensor, Tensor]]
-"""Keys [n, d_in] and values [n, d_out] of each projection; all have the same n and d_out."""
+"""Keys [n, d_in] and values [n, d_out] of each projection. All projections have the same n and d_out."""
 
 
 def tiled_pattention(x: Tensor, projections: Projections, groups: Groups, recompute: bool) -> Tensor:
     """Return GELU(norm(x K^T)) V for the (K, V) of each projection.
 
-    Products are computed in the precision of `x`, or of autocast if it is on; norms and the gradients of keys and
-    values are summed in at least float32.
+    Matrix products are computed in the precision of `x`, or of autocast if autocast is enabled; norms and the gradients
+    of keys and values are summed in at least float32.
 
     Args:
         x: [..., d_in].
-        recompute: recompute the scores in the backward pass.
+        recompute: True to recompute the scores in the backward pass instead of storing them.
 
     Returns:
-        A tensor [..., projections, d_out], which can be differentiated once.
+        The outputs [..., projections, d_out], which can be differentiated once.
     """
     keep = torch.is_grad_enabled() and not recompute
     weights = (weight for projection in projections for weight in projection)
@@ -66,7 +67,8 @@ def tiled_pattention(x: Tensor, projections: Projections, groups: Groups, recomp
 
 
 class _TiledPattention(torch.autograd.Function):
-    """Pattention with scores [tokens, projections, n], so that element-wise passes cover all projections at once."""
+    """Pattention with scores [tokens, projections, n], so that element-wise operations cover all projections at
+    once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, groups: Groups, keep: bool, *weights: Tensor) -> Tensor:
@@ -162,5 +164,6 @@ def _columns(scale: Tensor) -> tuple[Tensor, ...]:
 
 
 def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
-    """Return `count` rows from `start` on. Creating views took a tenth of a step in a small model with one tile."""
+    """Return `count` rows of a tensor starting at `start`. If these are all rows, no view is created, because views
+    took a tenth of a step in a small model with one tile."""
     return tensor if start == 0 and count == len(tensor) else tensor[start : start + count]

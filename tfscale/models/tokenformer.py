@@ -1,4 +1,4 @@
-"""TokenFormer model family (arXiv 2410.23168)."""
+"""Config of the TokenFormer model family (arXiv 2410.23168)."""
 
 import math
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class TokenFormerConfig(ModelConfig):
     """Config of a TokenFormer language model, in which every projection is a Pattention.
 
-    `qkv`, `out` and `ffn` describe the parameter tokens of each of the query, key and value projections, of the
-    attention's output projection, and of the feed-forward layer. Most models have one group per layer; growth by groups
-    adds more.
+    `qkv` describes the parameter tokens of each of the query, key and value projections, `out` those of the attention's
+    output projection, and `ffn` those of the feed-forward layer. Most models have one group per layer; growth by groups
+    adds more groups.
     """
 
     qkv: Groups
@@ -38,12 +38,12 @@ class TokenFormerConfig(ModelConfig):
         super().__post_init__()
         if self.norm_activation not in get_args(NormActivation):
             raise ValueError(
-                f"norm_activation={self.norm_activation!r}; allowed: {', '.join(get_args(NormActivation))}"
+                f"norm_activation={self.norm_activation!r}: must be one of {', '.join(get_args(NormActivation))}"
             )
         for name in ("qkv", "out", "ffn"):
             groups: Groups = getattr(self, name)
             if not groups or any(group.n < 1 or not group.tau > 0 for group in groups):
-                raise ValueError(f"{name}={groups}: each group needs at least one parameter token and a tau above 0")
+                raise ValueError(f"{name}={groups}: must be groups of at least one parameter token with a tau above 0")
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
@@ -67,15 +67,16 @@ class TokenFormerConfig(ModelConfig):
 
     @property
     def tokens(self) -> tuple[int, int, int]:
-        """Numbers of parameter tokens in (each of q, k, v; output projection; feed-forward)."""
+        """Numbers of parameter tokens in each of the query, key and value projections, in the output projection, and in
+        the feed-forward layer."""
         return total(self.qkv), total(self.out), total(self.ffn)
 
     def with_tokens(self, tokens: tuple[int, int, int]) -> "TokenFormerConfig":
-        """Return the config of a model with other numbers of parameter tokens that has not grown: each layer has one
-        group with the default tau of its size.
+        """Return this config with other numbers of parameter tokens. As in a model that has not been grown, each layer
+        has one group with the default tau for its size.
 
         Args:
-            tokens: numbers of parameter tokens in (each of q, k, v; output projection; feed-forward).
+            tokens: numbers of parameter tokens, in the order of the property `tokens`.
         """
         qkv, out, ffn = ((TokenGroup(n, default_tau(self.norm_activation, n)),) for n in tokens)
         return replace(self, qkv=qkv, out=out, ffn=ffn)
@@ -102,8 +103,8 @@ class TokenFormerConfig(ModelConfig):
         return 3 * self.block_tokens  # square, sum and scale of each score
 
     def block_activations(self, execution: Execution) -> int:
-        # Inputs and outputs of two norms in float32; values, rotated queries and keys, and the attention output; and
-        # the scores, for each of which autograd keeps three values.
+        # The inputs and outputs of two norms in float32; the values, the rotated queries and keys, and the attention
+        # output; and the scores, for each of which autograd keeps three values.
         d, width = self.d_model, execution.activation_bytes
         scores = 0 if execution.recompute == "pattention" else self.block_tokens
         values_per_score = 1 if self._tiled else 3
@@ -124,9 +125,10 @@ class TokenFormerConfig(ModelConfig):
         return self.norm_activation == "l2_norm_gelu"
 
     def init_std(self, name: str) -> float:
-        """Return 0.02 for embeddings and keys (`init_method: normal`) and `residual_std` for values, as in the official
-        GPU configs. With `scaled`, the value for keys depends on the width: 0.02 at d_model = 768 and more in narrower
-        models, where 0.02 is small relative to their learning rates."""
+        """Return the standard deviation of the initial values of a matrix: 0.02 for embeddings and keys (`init_method:
+        normal`) and `residual_std` for values, as in the official GPU configs. With `scaled`, the standard deviation of
+        keys is 0.02 at d_model = 768 and larger in narrower models, where 0.02 is small relative to the learning
+        rates."""
         if name.endswith(".values"):
             return self.residual_std
         if name.endswith(".keys") and self.init == "scaled":
@@ -140,4 +142,4 @@ class TokenFormerConfig(ModelConfig):
     @property
     def details(self) -> str:
         qkv, out, ffn = self.tokens
-        return f"parameter tokens {qkv} of each of query, key and value, {out} of output, {ffn} of feed-forward"
+        return f"{qkv} parameter tokens for each of query, key and value, {out} for output, {ffn} for feed-forward"

@@ -1,4 +1,4 @@
-"""Transformer model family, which serves as the baseline."""
+"""Config of the Transformer model family, which serves as the baseline."""
 
 import math
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class TransformerConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.d_ff < 1:
-            raise ValueError(f"d_ff={self.d_ff}; must be at least 1")
+            raise ValueError(f"d_ff={self.d_ff}: must be at least 1")
 
     def build_block(self) -> "nn.Module":
         from torch import nn
@@ -53,8 +53,8 @@ class TransformerConfig(ModelConfig):
         return 2 * self.d_model
 
     def block_activations(self, execution: Execution) -> int:
-        # Inputs of two norms in float32; their outputs, values, rotated queries and keys, and the attention output; and
-        # both sides of the GELU.
+        # The inputs of two norms in float32; the outputs of the norms, the values, the rotated queries and keys, and
+        # the attention output; and the input and output of the GELU.
         return 4 * 2 * self.d_model + execution.activation_bytes * (6 * self.d_model + 2 * self.d_ff)
 
     def layer_temporaries(self, execution: Execution) -> int:
@@ -62,12 +62,13 @@ class TransformerConfig(ModelConfig):
         return 2 * execution.activation_bytes * tokens * self.d_ff + 4 * self.d_model * self.d_ff
 
     def init_std(self, name: str) -> float:
-        """Return sqrt(2 / 5d) for embeddings and input matrices (`small_init`, which is 0.02 at d = 1000 and depends on
-        the width) and `residual_std` for matrices that write into the residual stream, as in the Pythia configs."""
+        """Return the standard deviation of the initial values of a matrix: sqrt(2 / (5 d_model)) for embeddings and
+        input matrices (`small_init`, which is 0.02 at d_model = 1000), and `residual_std` for matrices that write into
+        the residual stream, as in the Pythia configs."""
         if name.endswith(("output.weight", "down.weight")):
             return self.residual_std
         return math.sqrt(2 / (5 * self.d_model))
 
     @property
     def details(self) -> str:
-        return f"feed-forward {self.d_ff}"
+        return f"feed-forward width {self.d_ff}"

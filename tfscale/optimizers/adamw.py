@@ -1,4 +1,4 @@
-"""AdamW optimizer (arXiv 1711.05101)."""
+"""The AdamW optimizer (arXiv 1711.05101)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ ELEMENTWISE_FLOPS = 14
 @dataclass(frozen=True, kw_only=True)
 class AdamW(Optimizer):
     """Settings of fused AdamW. Weight decay applies to matrices, but not to the gains and biases of norms, as in GPT-2
-    and the released configs of arXiv 2410.23168."""
+    and in the released configs of arXiv 2410.23168."""
 
     beta1: Momentum
     beta2: Momentum

@@ -1,7 +1,7 @@
-"""Base class of optimizer settings and of the quantities that follow from them, and the registry of optimizers.
+"""Base class for optimizer settings and the registry of optimizers.
 
-`tfscale.optimizers.adamw` and `tfscale.optimizers.muon` are the shipped optimizers. Planning and checking use these
-classes too, so torch is imported only where it is used.
+The package includes two optimizers, `tfscale.optimizers.adamw` and `tfscale.optimizers.muon`. Planning and validation
+also use these classes, so torch is imported only where it is needed.
 """
 
 from abc import ABC, abstractmethod
@@ -24,12 +24,13 @@ DEFAULT = "adamw"
 
 @dataclass(frozen=True)
 class Slot:
-    """Tensor of the weight's shape that an optimizer keeps for each weight."""
+    """Optimizer state tensor of one weight, with the shape of the weight."""
 
     name: str
-    """Key of the slot in the torch optimizer's state and prefix of the tensor's name in a checkpoint."""
+    """Key of the slot in the torch optimizer's state, and prefix of the tensor's name in a checkpoint."""
     degree: int
-    """Power of the gradient that the slot averages, by which growth scales it: 1 for a first moment, 2 for a second."""
+    """Power of the gradient that the slot averages: 1 for a first moment, 2 for a second moment. Growth rescales the
+    slot by this power."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class Optimizer(ABC):
     lr: Rate
     """Peak learning rate."""
     clip: NonNegative
-    """Maximum gradient norm; 0: no clipping."""
+    """Maximum gradient norm, or 0 to disable clipping."""
     embedding_ratio: Factor = 1.0
     """Learning rate of the embedding and of the gains and biases of norms, as a multiple of `lr`."""
 
@@ -51,13 +52,14 @@ class Optimizer(ABC):
     bias_corrected: ClassVar[bool] = False
     """True if `new_row_correction` corrects the bias of empty slots of new rows (`growth.rates.per_row_bias`)."""
     weight_wise: ClassVar[bool] = True
-    """True if each weight can be updated by itself in the backward pass, as soon as its gradient is known."""
+    """True if each weight can be updated by itself during the backward pass, as soon as its gradient is known."""
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"], model: ModelConfig) -> Sequence["torch.optim.Optimizer"]:
-        """Return torch optimizers for these weights, each of which belongs to exactly one of them.
+        """Return torch optimizers for the given weights; each weight belongs to exactly one optimizer.
 
-        The learning rate of a parameter group may be a multiple of `lr`; the learning-rate schedule keeps the ratio.
+        The learning rate of a parameter group may be a multiple of `lr`; the learning-rate schedule preserves the
+        ratio.
 
         Args:
             weights: all weights of a model or a single one, by name; they may be sharded over ranks.
@@ -67,11 +69,11 @@ class Optimizer(ABC):
 
     @abstractmethod
     def slots(self, name: str, dimensions: int) -> tuple[Slot, ...]:
-        """Return the slots of the weight with this name and number of dimensions."""
+        """Return the slots of a weight with the given name and number of dimensions."""
 
     @abstractmethod
     def bytes_per_weight(self, model: ModelConfig) -> float:
-        """Return the number of bytes in all slots per trainable parameter of a model."""
+        """Return the size of all slots in bytes per trainable parameter of a model."""
 
     @abstractmethod
     def update_flops(self, model: ModelConfig) -> int:
@@ -87,17 +89,19 @@ class Optimizer(ABC):
         """
 
     def first_state(self, name: str, weight: "Tensor", step: int) -> dict[str, "Tensor"]:
-        """Return the state of a weight after `step` updates, with zeros in the slots, which a checkpoint then fills."""
+        """Return the optimizer state of a weight after `step` updates, with zeros in the slots, to be filled from a
+        checkpoint."""
         import torch
 
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}
 
     def new_row_correction(self, steps: int, updates: int, empty: Sequence[int]) -> float:
-        """Return the factor that gives rows added by growth the bias correction for their own age.
+        """Return the factor that corrects the update of rows added by growth for their own number of updates, which is
+        smaller than that of the optimizer.
 
         Args:
-            steps: number of updates of the new rows, including this one.
-            updates: number of updates that the optimizer has counted, including this one.
+            steps: number of updates of the new rows, including the current one.
+            updates: number of updates that the optimizer has counted, including the current one.
             empty: degrees of the slots that were empty when the new rows were added.
         """
         return 1.0
@@ -109,7 +113,7 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry(
 
 
 def to_dict(optimizer: Optimizer) -> dict[str, Any]:
-    """Return an optimizer as plain values for JSON, which `from_dict` reads back."""
+    """Return the settings of an optimizer as a dictionary for JSON, which `from_dict` converts back."""
     values = {"name": optimizer.name} | asdict(optimizer)
     for name, default in (("name", DEFAULT), ("embedding_ratio", 1.0)):
         if values[name] == default:
@@ -118,7 +122,7 @@ def to_dict(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Optimizer:
-    """Return the optimizer that `to_dict` wrote.
+    """Return the optimizer described by a dictionary from `to_dict`.
 
     Raises:
         ValueError: the name is unknown.
@@ -132,8 +136,8 @@ def from_settings(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) 
     """Return an optimizer from a user's settings.
 
     Args:
-        shared: settings that several optimizers may have; those that this optimizer lacks are omitted.
-        own: further settings of this optimizer.
+        shared: settings common to several optimizers; settings that this optimizer does not have are ignored.
+        own: settings that only this optimizer has.
 
     Raises:
         ValueError: the name is unknown, or a setting is missing, unknown or of the wrong type.
@@ -142,7 +146,7 @@ def from_settings(name: str, shared: Mapping[str, Any], own: Mapping[str, Any]) 
     known = [each.name for each in fields(cls)]
     if unknown := own.keys() - set(known):
         rule = f"must be settings of optim.name={name}"
-        raise InvalidInput(Fault("optim.options", ", ".join(sorted(unknown)), rule, f"some of {', '.join(known)}"))
+        raise InvalidInput(Fault("optim.options", ", ".join(sorted(unknown)), rule, f"one of {', '.join(known)}"))
     try:
         optimizer = cls(**{key: value for key, value in shared.items() if key in known} | dict(own))
         check_fields(optimizer)

@@ -1,22 +1,33 @@
-"""Whole tensors and local rows of tensors that are sharded over ranks (DTensor)."""
+"""Access to the parts of tensors that may be sharded over ranks (DTensor)."""
+
+import sys
+from typing import TYPE_CHECKING, TypeGuard
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:  # importing it takes a second, which a single process does without
+    from torch.distributed.tensor import DTensor
+
+
+def is_share(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Return whether a tensor is sharded, in which case DTensor has been imported."""
+    tensors = sys.modules.get("torch.distributed.tensor")
+    return tensors is not None and isinstance(tensor, tensors.DTensor)
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the whole tensor that `tensor` is a share of. This is a collective call."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """Return the full tensor of a possibly sharded tensor. This is a collective call."""
+    return tensor.full_tensor() if is_share(tensor) else tensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a tensor that is on this rank."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    """Return the part of a possibly sharded tensor that is stored on this rank."""
+    return tensor.to_local() if is_share(tensor) else tensor
 
 
 def first_row(tensor: Tensor) -> int:
-    """Return the index of this rank's first row in the whole tensor."""
-    if not isinstance(tensor, DTensor):
+    """Return the index, in the full tensor, of the first row that is stored on this rank."""
+    if not is_share(tensor):
         return 0
     first = 0
     for dimension, placement in enumerate(tensor.placements):

@@ -1,4 +1,4 @@
-"""Orchestrator that runs a plan's unfinished stages with the configured launcher, parents before children."""
+"""Orchestrator that runs the unfinished stages of a plan with the configured launcher, parents before children."""
 
 import time
 from collections import defaultdict
@@ -16,25 +16,25 @@ from tfscale.stage.spec import write_spec
 
 LOG_LINES = 20
 BACK_OFF_SECONDS = 2.0
-"""Delay in seconds before a stage that died is restarted; doubled each time."""
+"""Delay in seconds before a stage that died is restarted. The delay doubles with each restart."""
 PATIENCE_SECONDS = 30.0
-"""Longest time in seconds that a stage that hangs is given to end by itself."""
+"""Maximum time in seconds between the request to stop a stage that hangs and its forced end."""
 
 
 class View(Protocol):
-    """An observer of a run."""
+    """Interface of an observer of a run."""
 
     def started(self, stage: Stage, phase: Phase) -> None:
         """Handle the start of a process for the stage."""
 
     def queued(self, stage: Stage, job: str) -> None:
-        """Handle a job for the stage that is in a cluster's queue or already runs."""
+        """Handle a job for the stage that is in the queue of a cluster or already runs."""
 
     def waiting(self, stage: Stage, holder: str) -> None:
-        """Handle a stage that another live process works on."""
+        """Handle a stage that another running process works on."""
 
     def retrying(self, stage: Stage, reason: str) -> None:
-        """Handle the death of the stage's process, which will be started again."""
+        """Handle a failure of the process of the stage, which will be started again."""
 
     def event(self, stage: Stage, event: Event) -> None:
         """Handle an event that the stage has written."""
@@ -47,7 +47,7 @@ class View(Protocol):
 
 
 class StageFailed(Exception):
-    """Raised when a stage has failed; the message contains the end of its log."""
+    """Error raised when a stage has failed. The message contains the end of the log."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class _Running:
     beat: float = 0.0
     """Modification time of the heartbeat file."""
     seen_at: float = 0.0
-    """Time on this process's monotonic clock at which `beat` last changed."""
+    """Time on the monotonic clock of this process at which `beat` last changed."""
     hangs: bool = False
     stops: int = 0
     """Number of times that the attempt has been asked to stop."""
@@ -73,11 +73,11 @@ class _Trouble:
     deaths: int = 0
     not_before: float = 0.0
     micro_batch: int | None = None
-    """Micro-batch in sequences, halved each time the stage runs out of memory; None to use that of its spec."""
+    """Micro-batch in sequences, halved each time the stage runs out of memory, or None for the value in the spec."""
 
 
 class Orchestrator:
-    """An orchestrator that runs stages to completion. `stop` may be called at any time, also from a signal handler."""
+    """An orchestrator that runs stages to completion. `stop` may be called at any time, even from a signal handler."""
 
     def __init__(self, stages: Sequence[Stage], launcher: LauncherPart, view: View) -> None:
         self._pending = [stage for stage in stages if not is_done(stage)]
@@ -87,21 +87,21 @@ class Orchestrator:
         self._stops = 0
 
     def stop(self) -> str:
-        """Stop starting stages. Ask stages on this machine to save and end, or on a second call to end at once; leave
-        jobs of a cluster running.
+        """Request that no more stages are started. At its next poll, `run` asks stages on this machine to save a
+        checkpoint and end, or after a second call to end immediately. Jobs of a cluster continue to run.
 
         Returns:
             A description of what happens to the running stages.
         """
         self._stops += 1
-        return self._launcher.parting([running.attempt for running in self._running])
+        return self._launcher.describe_stop([running.attempt for running in self._running])
 
     def run(self) -> bool:
-        """Run all stages; return False if stopped before all are done.
+        """Run all stages. Return False if `stop` was called before all stages were done.
 
         Raises:
-            StageFailed: a stage has failed. It is raised after the other running stages have saved and stopped, or were
-                left to the cluster.
+            StageFailed: a stage has failed. The error is raised after the other stages on this machine have saved a
+                checkpoint and stopped. Jobs of a cluster continue to run.
         """
         try:
             while not self._is_over():
@@ -123,7 +123,7 @@ class Orchestrator:
         for stage in self._ready():
             if len(self._running) + len(ready) >= self._launcher.places:
                 break
-            if is_done(stage):  # another tfscale process has finished it meanwhile
+            if is_done(stage):  # another tfscale process has finished the stage in the meantime
                 self._finish(stage)
                 continue
             attempt = self._launcher.follow(stage)
@@ -203,7 +203,7 @@ class Orchestrator:
             running.attempt.stop()
 
     def _conclude(self, running: _Running, ending: Ending) -> None:
-        """Handle the end of an attempt: finish its stage, leave it, or schedule another attempt.
+        """Handle the end of an attempt: mark the stage as finished, do nothing, or schedule another attempt.
 
         Raises:
             StageFailed: another attempt would not help.
@@ -219,7 +219,7 @@ class Orchestrator:
         if not running.hangs:
             if ending.kind == "refused" or reason == "failed":
                 raise StageFailed(failure)
-            # torchrun has a single exit code and a job has none, so the stage's events decide.
+            # torchrun has a single exit code and a job has none, so the events of the stage decide.
             if ending.kind == "stopped" or reason == "preempted" or held(stage.path):
                 return
         if attempt.phase == "growing":
@@ -229,13 +229,19 @@ class Orchestrator:
         self._count_death(stage, failure)
 
     def _halve_micro_batch(self, stage: Stage, failure: str) -> None:
+        if stage.spec.run.update == "in_backward":
+            raise StageFailed(
+                f"{failure}\nIt ran out of memory with launcher.update=in_backward, which takes the whole batch at "
+                "once; try a smaller optim.batch_tokens, or launcher.update=whole."
+            )
         held_at_once = micro_batch_of(stage)
         if held_at_once == 1:
-            raise StageFailed(f"{failure}\nIt ran out of memory with one sequence at a time; use a larger device.")
+            advice = "The stage ran out of memory with one sequence at a time. Use a device with more memory."
+            raise StageFailed(f"{failure}\n{advice}")
         self._troubles[stage.key].micro_batch = -(-held_at_once // 2)
 
     def _count_death(self, stage: Stage, failure: str) -> None:
-        """Schedule another attempt at a stage, after a delay.
+        """Schedule another attempt to run a stage, after a delay.
 
         Raises:
             StageFailed: all `launcher.retries` retries have been used.
@@ -247,14 +253,14 @@ class Orchestrator:
         wait = BACK_OFF_SECONDS * 2 ** (trouble.deaths - 1)
         trouble.not_before = time.monotonic() + wait
         smaller = f" with {trouble.micro_batch} sequences at a time" if trouble.micro_batch else ""
-        self._view.retrying(stage, f"{failure}\nTrying again in {wait:.0f} s from its checkpoint{smaller}.")
+        self._view.retrying(stage, f"{failure}\nRetrying in {wait:.0f} s from the last checkpoint{smaller}.")
 
     def _finish(self, stage: Stage) -> None:
         self._pending.remove(stage)
         self._view.finished(stage)
 
     def _leave(self) -> None:
-        """Stop the running attempts and wait for their end, unless they outlive this process."""
+        """Stop the running attempts and wait until they end, unless they outlive this process."""
         if not self._launcher.outlives:
             for running in self._running:
                 running.attempt.stop()
@@ -271,10 +277,10 @@ def _tail(stage: Stage) -> EventTail:
 
 
 def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
-    """Create the stage's folder and write its spec with the current run settings.
+    """Create the folder of a stage and write the spec of the stage with the current run settings.
 
     Args:
-        micro_batch: micro-batch that overrides the one in the settings.
+        micro_batch: micro-batch that overrides the setting, or None.
     """
     spec = stage.spec
     if micro_batch is not None:
@@ -283,7 +289,7 @@ def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
 
 
 def micro_batch_of(stage: Stage) -> int:
-    """Return the micro-batch of the stage's last run, in sequences."""
+    """Return the micro-batch of the last run of a stage, in sequences."""
     start = last_event(read_events(stage.path), "start")
     return int(start["micro_batch"]) if start else stage.spec.sequences
 
@@ -292,5 +298,5 @@ def _failure(running: _Running, ending: Ending) -> str:
     log = running.attempt.log
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
     how = "no heartbeat" if running.hangs else ending.how
-    end = "\n".join(f"  {line}" for line in lines) or "  (it is empty)"
+    end = "\n".join(f"  {line}" for line in lines) or "  (the log is empty)"
     return f"{running.stage.path.name} failed while {running.attempt.phase} ({how}). The end of {log}:\n{end}"

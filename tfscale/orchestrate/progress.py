@@ -1,4 +1,4 @@
-"""Progress, speed and remaining time of a plan's stages, read from their folders for `run` and `status --watch`."""
+"""Progress, speed and remaining time of the stages of a plan, read from folders for `run` and `status --watch`."""
 
 import contextlib
 import math
@@ -21,14 +21,14 @@ from tfscale.stage.result import read_result
 from tfscale.stage.status import StageStatus, status_from
 
 WINDOW = 5
-"""Number of training events over which speed is averaged."""
+"""Number of training events over which the speed is averaged."""
 
 
 class Sample(NamedTuple):
-    """A training loss and the compute spent up to it."""
+    """A training loss and the compute that was spent up to this point."""
 
     flops: float
-    """Model FLOPs of the lineage, parents included."""
+    """Model FLOPs of the lineage, including parents."""
     loss: float
     """Training loss in nats per token."""
 
@@ -42,23 +42,24 @@ class Progress:
     new: tuple[Event, ...] = ()
     """Events since the previous call of `look`."""
     losses: tuple[Sample, ...] = ()
-    """Losses of training batches, over compute."""
+    """Losses of training batches, each with the compute spent."""
     tokens_per_second: float | None = None
     mfu: float | None = None
-    """Model FLOPs utilisation; None if conf/device does not list the device or no speed is known yet."""
+    """Model FLOPs utilisation, or None if conf/device does not list the device or no speed is known yet."""
     memory: int | None = None
-    """Peak memory of a device in bytes; on the CPU that of the process, or its current memory while it runs here."""
+    """Peak memory of a device or, on the CPU, of the process in bytes. For a process that is running on this host, the
+    current memory."""
 
     @property
     def phase(self) -> str:
-        """Phase of the stage while it runs; otherwise its state."""
+        """Phase of a running stage, or the state of a stage that is not running."""
         if self.status.state != "running" or self.losses:
             return self.status.state
         return "growing" if self.stage.spec.inherits and not is_grown(self.stage.path) else "starting"
 
     @property
     def flops_per_token(self) -> int:
-        """Model FLOPs of training, per token."""
+        """Model FLOPs of training per token."""
         return flops(self.stage.spec.model).training
 
     @property
@@ -73,18 +74,18 @@ class Progress:
 
 
 class Watch:
-    """A watch that follows the stages of a plan."""
+    """A reader that follows the progress of the stages of a plan."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._followed = {stage.key: _Followed(stage) for stage in stages}
 
     def look(self) -> dict[str, Progress]:
-        """Return the progress of each stage, by its key."""
+        """Return the progress of each stage, by the key of the stage."""
         return {key: followed.look() for key, followed in self._followed.items()}
 
 
 class _Followed:
-    """A followed stage, whose events are each read once."""
+    """A followed stage, each of whose events is read once."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage, self._tail = stage, EventTail(stage.path)
@@ -144,7 +145,7 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
     """Return the seconds until the stages are done if `parallel` of them run at the same time. A stage that has not
-    begun is assumed to be as fast as the most similar one; return None if there is no similar one.
+    begun is assumed to be as fast as the most similar stage. Return None if there is no similar stage.
 
     Args:
         known: speeds of finished stages, from `finished_speeds`.
@@ -178,16 +179,16 @@ def _stage_seconds(look: Progress, speeds: Sequence[tuple[str, int, float]]) -> 
 
 @dataclass(frozen=True)
 class Overview:
-    """The progress of a whole plan and the time left."""
+    """The progress and the remaining time of a whole plan."""
 
     worked: float
     """Model FLOPs that have been spent."""
     work: float
     """Model FLOPs of all stages."""
     chain_left: float | None
-    """Seconds until the chain is done; None if no speed is known yet."""
+    """Seconds until the chain is done, or None if no speed is known yet."""
     left: float | None
-    """Seconds until all arms are done; None if no speed is known yet."""
+    """Seconds until all arms are done, or None if no speed is known yet."""
 
     @property
     def share(self) -> float:

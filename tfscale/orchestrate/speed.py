@@ -1,4 +1,4 @@
-"""Speed of finished stages, read from their folders."""
+"""Training speeds of finished stages, read from the folders of the stages."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ from tfscale.stage.result import DONE_FILE, read_result
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of a finished stage."""
+    """The training speed of a finished stage."""
 
     family: str
     """Model family, such as tokenformer or transformer."""
     parameters: int
     host: str
     device: str
-    """Name of the device from torch.cuda.get_device_name; on a CPU, its architecture."""
+    """Name of the device as returned by torch.cuda.get_device_name, or the architecture of the CPU."""
     precision: str
     """Training precision: bf16 (autocast) or fp32."""
     devices: int
@@ -26,12 +26,12 @@ class Speed:
 
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation; None if conf/device does not list the device."""
+        """Model FLOPs utilisation, or None if conf/device does not list the device."""
         return mfu(self.device, self.precision, self.flops_per_second, self.devices)
 
 
 def stage_speed(stage_dir: Path) -> Speed | None:
-    """Return the speed of a finished stage; None if it is not finished or another version of tfscale finished it."""
+    """Return the speed of a stage, or None if the stage is not finished or was finished by an older version."""
     try:
         environment, result = read_environment(stage_dir), read_result(stage_dir)
     except ValueError:
@@ -51,6 +51,6 @@ def stage_speed(stage_dir: Path) -> Speed | None:
 
 
 def finished_speeds(runs: Path) -> list[Speed]:
-    """Return the speeds of all finished stages of a runs folder."""
+    """Return the speeds of all finished stages in a runs folder."""
     found = (stage_speed(done.parent) for done in sorted((runs / "stages").glob(f"*/{DONE_FILE}")))
     return [speed for speed in found if speed is not None]

@@ -1,6 +1,6 @@
-"""Kinds of arms: ways other than the chain to reach the schedule's sizes.
+"""Kinds of arms, which reach the sizes of a schedule in other ways than the chain.
 
-The built-in kinds are in `tfscale.plan.arm_kinds`. An extension can register another:
+The built-in kinds are in `tfscale.plan.arm_kinds`. An extension can register another kind:
 
     @ARM_KINDS.register("half_budget")
     class HalfBudget(ArmKind): ...
@@ -22,7 +22,7 @@ _COMMON = ("kind", "title", "lr")
 
 
 class ArmKind(ABC):
-    """A kind of arm: the settings that apply to it and the stages that it consists of.
+    """A kind of arm, which defines the settings and the stages of the arm.
 
     Args:
         part: settings of the arm, under `baseline.arms.NAME`.
@@ -33,7 +33,7 @@ class ArmKind(ABC):
     from_scratch: ClassVar[bool] = False
     """True if every stage is trained from scratch, so that a scaling law can be fitted to the stages."""
     one_model: ClassVar[bool] = False
-    """True if all stages train the chain's first model, regardless of the size that they are named after."""
+    """True if all stages train the first model of the chain, regardless of the size in the name of a stage."""
     own_rate: ClassVar[bool] = False
     """True if `tfscale tune` searches for a separate learning rate for the arm."""
 
@@ -66,7 +66,7 @@ def arm_kind(name: str) -> type[ArmKind]:
 
 
 def plan_arm(name: str, part: ArmPart, chain: Chain) -> Arm:
-    """Return the arm that a part of the configuration describes; `check_arms` must have found no fault in it."""
+    """Return the arm that a part of the configuration describes. Check the part with `check_arms` first."""
     return Arm(name, part.title, part.kind, tuple(ARM_KINDS.get(part.kind)(part).stages(chain)))
 
 
@@ -75,7 +75,7 @@ def check_arms(experiment: Experiment) -> Iterator[Fault | str]:
     for name, part in experiment.baseline.arms.items():
         key = f"baseline.arms.{name}"
         if name == "progressive":
-            rule = "must have another name, for that is the chain's own"
+            rule = "must have another name, because progressive is the name of the chain"
             yield Fault(key, None, rule, "+baseline.arms.my_arm=...")
         try:
             kind = ARM_KINDS.get(part.kind)(part)
@@ -92,4 +92,4 @@ def _meaningless(key: str, kind: ArmKind) -> Iterator[Fault]:
         value = getattr(part, name)
         if name not in (*_COMMON, *kind.settings) and value != getattr(defaults, name):
             shown = value if isinstance(value, str | float) else None
-            yield Fault(f"{key}.{name}", shown, f"must be left out with kind={part.kind}, where it means nothing")
+            yield Fault(f"{key}.{name}", shown, f"must not be set with kind={part.kind}, which does not use it")

@@ -35,7 +35,7 @@ class Scratch(ArmKind):
         elif part.family != "tokenformer":
             yield from _without_shape(key, part.family, experiment, needed)
         if part.shape == "compute_optimal" and (part.family, part.budget) != ("transformer", "cumulative_compute"):
-            rule = "must go with family=transformer and budget=cumulative_compute"
+            rule = "must be used with family=transformer and budget=cumulative_compute"
             yield Fault(f"{key}.shape", "compute_optimal", rule, "shape=schedule")
 
     def stages(self, chain: Chain) -> Sequence[Stage]:
@@ -54,7 +54,7 @@ class Scratch(ArmKind):
         return chain.specs.scratch(model, tokens[self.part.budget], self.part.lr or rate)
 
     def _model(self, chain: Chain, size: StagePart, target: Stage) -> tuple[ModelConfig, float | None]:
-        """Return the model and the learning rate that the schedule sets for it."""
+        """Return the model of a size, and the learning rate that the schedule sets for this model."""
         experiment, corpus = chain.experiment, chain.specs.corpus
         if self.part.family == "tokenformer":
             return tokenformer(experiment, size, corpus), size.scratch_lr
@@ -72,7 +72,7 @@ class Scratch(ArmKind):
 
 
 class TrainedOn(ArmKind):
-    """An arm that continues training the chain's first model with the compute of the chain's growth to each size."""
+    """An arm that continues to train the chain's first model, with the compute that the chain uses for each size."""
 
     settings = ("sizes",)
     one_model = True
@@ -92,7 +92,7 @@ class TrainedOn(ArmKind):
 
 
 class OneJump(ArmKind):
-    """An arm that grows the chain's first model to each size in one step, with the compute of the chain's growth."""
+    """An arm that grows the chain's first model to each size in one step, with the compute that the chain uses."""
 
     settings = ("sizes", "growth")
     own_rate = True
@@ -111,7 +111,7 @@ class OneJump(ArmKind):
 
 
 class OtherChain(ArmKind):
-    """An arm that is another chain: of TokenFormers with the same first model, or of Transformers."""
+    """An arm that is another chain, either of TokenFormers with the same first model or of Transformers."""
 
     settings = ("family", "growth", "growth_tokens", "transformer_growth")
     own_rate = True
@@ -128,10 +128,10 @@ class OtherChain(ArmKind):
             return
         yield from _without_transformer(key, experiment, list(experiment.schedule.stages.values())[:1])
         if part.transformer_growth is None:
-            rule = "must be set: family=transformer needs it"
-            yield Fault(f"{key}.transformer_growth", None, rule, "what conf/baseline/net2net.yaml has")
+            rule = "must be set, because family=transformer requires it"
+            yield Fault(f"{key}.transformer_growth", None, rule, "the value in conf/baseline/net2net.yaml")
         if part.growth is not None or part.growth_tokens != 1:
-            rule = "must leave out growth and growth_tokens with family=transformer, where they mean nothing"
+            rule = "must not set growth or growth_tokens with family=transformer, which does not use them"
             yield Fault(key, None, rule)
 
     def stages(self, chain: Chain) -> Sequence[Stage]:
@@ -171,7 +171,8 @@ def _grown_sizes(kind: ArmKind, chain: Chain) -> Sequence[tuple[StagePart, Stage
 
 def _without_growth(key: str, experiment: Experiment) -> Iterator[Fault]:
     if len(experiment.schedule.stages) < 2:
-        yield Fault(key, None, "must go with a chain of at least two stages, whose later ones give it its compute")
+        rule = "must be used with a chain of at least two stages, because later stages determine the compute"
+        yield Fault(key, None, rule)
 
 
 def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
@@ -179,8 +180,8 @@ def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[Stage
     for stage, part in experiment.schedule.stages.items():
         if part in sizes and part.transformer is None:
             place = f"schedule.stages.{stage}.transformer"
-            rule = f"needs a Transformer at {part.size}, {place} (n_layer, d_model, n_head)"
-            yield Fault(key, None, rule, "to set it, or baseline=tokenformer", reads=(place,))
+            rule = f"must have a Transformer at {part.size}, which is not set by {place} (n_layer, d_model, n_head)"
+            yield Fault(key, None, rule, "setting it, or baseline=tokenformer", reads=(place,))
 
 
 def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
@@ -195,7 +196,7 @@ def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequenc
         if part not in sizes:
             continue
         if family not in part.shapes:
-            rule = f"must be set: {key} needs the fields of the family's config"
+            rule = f"must be set, because {key} requires the fields of the family's config"
             yield Fault(place, None, rule, "{n_layer: 2}", reads=(key,))
             continue
         try:

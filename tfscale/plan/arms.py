@@ -10,21 +10,21 @@ from tfscale.stage.folder import Stage
 
 @dataclass(frozen=True)
 class Arm:
-    """A way to reach the schedule's sizes."""
+    """A list of stages that train models of the sizes in a schedule by one method, such as growth."""
 
     name: str
     """Name of the arm, such as `progressive` or `transformer_scratch`."""
     title: str
     """Title for legends and tables."""
     kind: str
-    """Name of the kind in `tfscale.plan.arm_kind.ARM_KINDS`. The chain itself has the kind `chain`: each stage grows
-    from the one before."""
+    """Kind of the arm, a name in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from
+    the previous stage."""
     stages: tuple[Stage, ...]
     """All stages, parents before children. Stages of one size are replicates: runs that differ only in their seed."""
 
     @property
     def key(self) -> str:
-        """Hash of the stages' keys, which identifies what the arm computes; 12 hex digits."""
+        """Hash of the keys of the stages, 12 hex digits, which identifies what the arm computes."""
         return hashlib.sha256(" ".join(stage.key for stage in self.stages).encode()).hexdigest()[:12]
 
     @property
@@ -37,7 +37,7 @@ class Arm:
         return replace(self, stages=tuple(stage for stage in self.stages if stage.spec.seed == seed))
 
     def by_seed(self) -> tuple["Arm", ...]:
-        """Return one arm per seed, each with its own name; the first keeps the arm's name."""
+        """Return one arm per seed, each with a separate name. The first one keeps the name of this arm."""
         first, *others = self.seeds
         named = [
             replace(self.of_seed(seed), name=f"{self.name} seed {seed}", title=f"{self.title}, seed {seed}")

@@ -1,4 +1,4 @@
-"""The chain of an experiment: each size grows from the one before."""
+"""The chain of an experiment, in which each size grows from the previous one."""
 
 from tfscale.config.schema import StagePart
 from tfscale.plan.arms import Arm, cumulative_flops

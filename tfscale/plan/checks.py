@@ -31,7 +31,7 @@ def check_experiment(experiment: Experiment) -> list[Fault]:
 def _names(experiment: Experiment) -> Iterator[Fault]:
     name = experiment.schedule.name
     if not re.fullmatch(r"\w[\w.+ -]*", name):
-        rule = "must be a folder's name of letters, digits, spaces and . + - _"
+        rule = "must be a folder name of letters, digits, spaces and . + - _"
         yield Fault("schedule.name", repr(name), rule, "my_chain")
 
 
@@ -58,9 +58,7 @@ def _optim(experiment: Experiment) -> Iterator[Fault]:
     }
     for key, recipe in recipes.items():
         if recipe.splits_rates and not chosen.row_rates:
-            rule = (
-                f"must be omitted with optim.name={chosen.name}, which has one learning rate for all rows of a weight"
-            )
+            rule = f"must not be set with optim.name={chosen.name}, which has one learning rate per weight"
             yield Fault(f"{key}.rates", None, rule, "optim.name=adamw", reads=("optim.name",))
         elif recipe.corrects_bias and not chosen.bias_corrected:
             rule = f"must be false with optim.name={chosen.name}, whose matrices have no bias correction"
@@ -84,7 +82,7 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
     for number, (name, part) in enumerate(schedule.stages.items()):
         key = f"schedule.stages.{name}"
         if number == 0 and part.scratch_lr is not None:
-            rule = "must be null, for the first stage is from scratch"
+            rule = "must be null, because the first stage is trained from scratch"
             yield Fault(f"{key}.scratch_lr", part.scratch_lr, rule, f"{key}.lr")
         tokens = part.tokens if part.tokens is not None else schedule.growth_tokens
         if tokens < batch:
@@ -100,12 +98,12 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
             yield Fault(f"{key}.transformer.n_head", shape.n_head, f"must divide d_model={shape.d_model}", "1")
     when = schedule.grow_when.rule
     if when != "budget" and experiment.optim.lr_schedule == "cosine":
-        rule = "must be budget with optim.lr_schedule=cosine, whose length has to be known before it begins"
+        rule = "must be budget with optim.lr_schedule=cosine, whose length must be known in advance"
         reads = ("optim.lr_schedule",)
         yield Fault("schedule.grow_when.rule", when, rule, "optim.lr_schedule=wsd or constant", reads)
     sizes = [part.size for part in schedule.stages.values()]
     if len(set(sizes)) < len(sizes):
-        yield Fault("schedule.stages", None, f"must not name a size twice: {', '.join(sizes)}", "sizes that differ")
+        yield Fault("schedule.stages", None, f"must not repeat a size: {', '.join(sizes)}", "different sizes")
 
 
 def _launcher(experiment: Experiment) -> Iterator[Fault]:
@@ -122,7 +120,8 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
-    """Return a fault if this number of ranks cannot share a batch evenly, with the nearest numbers that can."""
+    """Return a list with a fault if this number of ranks cannot share a batch evenly. The fault suggests the nearest
+    suitable numbers."""
     sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
     if ranks < 2 or sequences % ranks == 0:
         return []
@@ -143,7 +142,7 @@ def _slurm(experiment: Experiment) -> Iterator[Fault]:
         yield Fault(
             "launcher.slurm.signal_seconds",
             slurm.signal_seconds,
-            f"must be less than the job's time, launcher.slurm.minutes={slurm.minutes}",
+            f"must be less than the time limit of the job, launcher.slurm.minutes={slurm.minutes}",
             str(min(120, 30 * slurm.minutes)),
             reads=("launcher.slurm.minutes",),
         )
@@ -154,19 +153,22 @@ def _slurm(experiment: Experiment) -> Iterator[Fault]:
     for name in ("partition", "account", "qos"):
         value = getattr(slurm, name)
         if value is not None and not re.fullmatch(r"[\w.,@+-]+", value):
-            yield Fault(f"launcher.slurm.{name}", repr(value), "must be of letters, digits and . , @ + - _", "null")
+            yield Fault(
+                f"launcher.slurm.{name}", repr(value), "must consist of letters, digits and . , @ + - _", "null"
+            )
     if re.search(r"[%\n\r]", f"{Path.cwd()}/{experiment.runs}"):
         yield Fault("runs", repr(experiment.runs), "must be a path without %, which Slurm replaces", "another folder")
 
 
 def _growable(experiment: Experiment) -> Iterator[Fault]:
-    """Yield faults where a stage cannot grow from the one before: no count may shrink, and one must increase."""
+    """Yield a fault for each stage that cannot grow from the previous one: no count may decrease, and one must
+    increase."""
     for (before, parent), (name, child) in pairwise(experiment.schedule.stages.items()):
         above, key = f"schedule.stages.{before}", f"schedule.stages.{name}"
         for field, old, new in zip(("qkv", "out", "ffn"), parent.counts, child.counts, strict=True):
             if new < old:
-                rule = f"{child.size} cannot grow out of {parent.size}, which has {old}: no count may shrink"
-                yield Fault(f"{key}.{field}", new, rule, f"{old} or more", reads=(above,))
+                rule = f"must be at least {old}, because {child.size} grows from {parent.size}: no count may decrease"
+                yield Fault(f"{key}.{field}", new, rule, str(old), reads=(above,))
         if child.counts == parent.counts:
-            rule = f"{child.size} has as many parameter tokens as {parent.size}: {child.counts}"
+            rule = f"must have more parameter tokens than {parent.size}, which also has {child.counts}"
             yield Fault(key, None, rule, "a larger qkv", reads=(above,))

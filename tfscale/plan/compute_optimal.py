@@ -13,7 +13,7 @@ WIDEST_HEAD = 2**16
 
 
 def compute_optimal(compute: int, models: Sequence[TransformerConfig]) -> tuple[int, TransformerConfig]:
-    """Return the Transformer whose training on 20 tokens per parameter, embedding included, costs nearest to `compute`.
+    """Return the Transformer whose training on 20 tokens per parameter, including the embedding, costs about `compute`.
 
     The result is one of `models`, widened: the numbers of layers and heads are kept, d_model is a multiple of n_head,
     and d_ff keeps its ratio to d_model. The model whose number of parameters changes least is used.
@@ -22,7 +22,7 @@ def compute_optimal(compute: int, models: Sequence[TransformerConfig]) -> tuple[
         compute: budget in model FLOPs.
 
     Returns:
-        The index of that model and the widened model.
+        The index of the original model in `models`, and the widened model.
     """
     widened = [_widened(model, compute) for model in models]
     changes = [abs(math.log(parameters(w) / parameters(m))) for w, m in zip(widened, models, strict=True)]

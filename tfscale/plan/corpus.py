@@ -27,12 +27,12 @@ from tfscale.data.unknown import FIX, unknown_words
 from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
 UNKNOWN = "unknown"
-"""Fingerprint of a corpus that is missing; a plan can still be made with it."""
+"""Placeholder for the fingerprint of a corpus that is missing. A plan can still be made with such a corpus."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The facts about a corpus that a plan needs."""
+    """Facts about a corpus that a plan needs."""
 
     spec: CorpusSpec
     fingerprint: str
@@ -50,7 +50,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
     """Return the corpus of an experiment. Missing text and tokenizers are listed in `missing`, not raised.
 
     Raises:
-        UserFault: the settings describe no corpus, or the model's vocabulary is smaller than the tokenizer's.
+        UserFault: the settings do not describe a corpus, or the vocabulary of the model is smaller than the vocabulary
+            of the tokenizer.
     """
     spec, root = spec_of(experiment), data_dir(experiment)
     key, manifest, missing = _look(spec, root)
@@ -60,7 +61,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
     known = manifest.tokenizer.vocab_size if manifest else rows if missing else vocab_size(spec, root)
     assert known is not None
     if rows is not None and rows < known:
-        raise UserFault([Fault("model.vocab_size", rows, f"must be at least {known}, the entries of the tokenizer")])
+        rule = f"must be at least {known}, the vocabulary size of the tokenizer"
+        raise UserFault([Fault("model.vocab_size", rows, rule)])
     folder = f"../../data/{key}" if spec.tokenizer else str(spec.path)
     return Corpus(spec, key, rows or known, folder, missing, prepared=manifest is not None)
 
@@ -87,14 +89,14 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
     """Return the corpus that the settings describe.
 
     Raises:
-        UserFault: the settings describe no corpus.
+        UserFault: the settings do not describe a corpus.
     """
     with user_faults(DataError):
         return _spec(experiment, _tokenizer(experiment))
 
 
 def check_corpus(experiment: Experiment) -> list[Fault]:
-    """Return the faults in the settings of the corpus, as found by its source and its tokenizer."""
+    """Return the faults in the settings of the corpus, as found by the source and the tokenizer."""
     faults: list[Fault] = []
     tokenizer: TokenizerSpec | None = None
     try:
@@ -125,11 +127,11 @@ def data_dir(experiment: Experiment) -> Path:
 
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
-    """Download the parts of the experiment's corpus that this machine lacks, unless the corpus is already prepared.
-    No other function connects to the hub.
+    """Download the parts of the experiment's corpus that are not on this machine, unless the corpus is already
+    prepared. No other function connects to the Hub.
 
     Raises:
-        UserFault: the hub cannot be reached, or does not have the dataset or tokenizer.
+        UserFault: the Hub cannot be reached, or does not have the dataset or tokenizer.
     """
     spec, root = spec_of(experiment), data_dir(experiment)
     if _look(spec, root)[1] is not None:
@@ -139,10 +141,10 @@ def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
 
 
 def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -> PreparedData:
-    """Prepare the corpus, or open it if it is already prepared.
+    """Prepare the corpus, or open a corpus that is already prepared.
 
     Raises:
-        UserFault: the text is faulty or too short for the experiment, or too much of it is unknown to the tokenizer.
+        UserFault: the text is faulty or too short for the experiment, or the tokenizer has no entry for too much text.
     """
     with user_faults(DataError, about="data"):
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)
@@ -156,28 +158,28 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
         experiment.data.validation_start,
     )
     if len(data.heldout) <= start + asked:
-        behind = f", of which data.validation_start={start} leaves out the first" if start else ""
-        there = f"the validation documents have only {len(data.heldout):,} tokens{behind}"
-        raise UserFault([Fault("data.validation_tokens", asked, there, "fewer tokens, or a larger data.validation")])
+        after = f", of which data.validation_start={start} skips the first ones" if start else ""
+        rule = f"must be smaller, because the validation documents have only {len(data.heldout):,} tokens{after}"
+        raise UserFault([Fault("data.validation_tokens", asked, rule, "a smaller value, or a larger data.validation")])
     if len(data.train) <= context:
-        rule = f"the training documents have only {len(data.train):,} tokens"
+        rule = f"must be smaller, because the training documents have only {len(data.train):,} tokens"
         raise UserFault([Fault("model.context", context, rule)])
     return data
 
 
 def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
-    """Return the listing of the files with the corpus's text; empty if the text is not in the user's files."""
+    """Return the listing of the files of the corpus. The listing is empty if the text is not in files of the user."""
     return source_of(corpus.spec, data_dir(experiment)).listing()
 
 
 def left_out_notes(listing: Listing) -> list[str]:
-    """Return a note if files were left out, otherwise an empty list."""
+    """Return a list with a note if files were skipped, otherwise an empty list."""
     words = left_out_words(listing)
-    return [f"data.path: {words}; `tfscale data prepare` names each with its reason"] if words else []
+    return [f"data.path: {words}. `tfscale data prepare` lists each file with the reason."] if words else []
 
 
 def unknown_notes(manifest: Manifest) -> list[str]:
-    """Return a note if the tokenizer did not know all of the text, otherwise an empty list."""
+    """Return a list with a note if the tokenizer has no entry for some of the text, otherwise an empty list."""
     return [f"data: {unknown_words(manifest.unknown, manifest.tokens)}"] if manifest.unknown else []
 
 

@@ -10,7 +10,7 @@ TERA = 1e12
 
 def facts(name: str) -> DevicePart | None:
     """Return the entry of conf/device for the device that torch.cuda.get_device_name calls `name`, or None if there is
-    none. Names must match exactly."""
+    no entry. Names must match exactly."""
     return _table().get(name)
 
 

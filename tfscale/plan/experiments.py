@@ -1,6 +1,7 @@
-"""Records of planned arms, experiments/<schedule>-<key>.json in the runs folder.
+"""Records of planned arms, which are files experiments/<schedule>-<key>.json in the runs folder.
 
-A stage's folder does not say which arms it belongs to. The record does, so the original command is not needed.
+The folder of a stage does not state the arms that the stage belongs to. With the record, the original command is not
+needed.
 """
 
 from dataclasses import dataclass
@@ -25,25 +26,25 @@ class Recorded:
     name: str
     """Name of the schedule."""
     arms: tuple[Arm, ...]
-    """All arms, the chain first; each further seed is a separate arm."""
+    """All arms, the chain first. Each further seed is a separate arm."""
     comparison: Path
-    """Folder of the arms' comparison; it may not exist."""
+    """Folder of the comparison of the arms, which may not exist."""
 
 
 def experiment_of(plan: Plan) -> Recorded:
-    """Return a plan's arms as an experiment."""
+    """Return the arms of a plan as an experiment to record."""
     arms = tuple(replicate for arm in plan.arms for replicate in arm.by_seed())
     return Recorded(plan.experiment.schedule.name, arms, comparison_folder(plan))
 
 
 def comparison_folder(plan: Plan) -> Path:
-    """Return the folder of a plan's comparison. Its name contains the chain's key, because another recipe or budget is
-    another comparison."""
+    """Return the folder of the comparison of a plan. The name contains the key of the chain, because each recipe and
+    budget has a separate comparison."""
     return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.stages[-1].key}"
 
 
 def record(plan: Plan) -> None:
-    """Record a plan's arms, in addition to those that were planned earlier with the same chain."""
+    """Record the arms of a plan, in addition to arms that were planned earlier with the same chain."""
     planned = experiment_of(plan)
     path = plan.runs / "experiments" / f"{planned.comparison.name}.json"
     new = {_identity(arm) for arm in planned.arms}
@@ -57,7 +58,7 @@ def recorded(runs: Path) -> list[Recorded]:
     """Return all experiments that are recorded in a runs folder.
 
     Raises:
-        UserFault: some files are not what tfscale wrote; all of them are listed.
+        UserFault: files are damaged or were written by another version of tfscale. The error lists all of them.
     """
     found: list[Recorded] = []
     faults: list[Fault] = []
@@ -84,13 +85,13 @@ def _read(runs: Path, path: Path) -> Recorded:
     try:
         values = read_object(path)
         if values["format"] != FORMAT:
-            raise ValueError(f"format {values['format']}; this version of tfscale reads {FORMAT}")
+            raise ValueError(f"the format is {values['format']}, but this version of tfscale reads {FORMAT}")
         arms = tuple(_arm(runs, arm) for arm in values["arms"])
         if not arms:
-            raise ValueError("no arms")
+            raise ValueError("the file contains no arms")
         return Recorded(str(values["name"]), arms, runs / "comparisons" / path.stem)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UserFault([f"{path}: not what tfscale wrote ({error}); move it away"]) from error
+        raise UserFault([f"{path}: the file is damaged ({error}). Move it to another folder."]) from error
 
 
 def _arm(runs: Path, values: dict[str, Any]) -> Arm:

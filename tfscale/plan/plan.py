@@ -1,4 +1,4 @@
-"""The plan of an experiment: the stages to train, their parents and their keys. Nothing is written or run here."""
+"""The plan of an experiment: the stages to train, their parents and their keys. This module writes and runs nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Replicate:
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages that can be trained now: all, or the chain up to the first stage whose ending rule is undecided."""
+        """Stages that can be trained now: all stages, or the chain up to the first stage with an undecided ending."""
         for number, stage in enumerate(self.chain.stages, start=1):
             if is_open(stage):
                 return self.chain.stages[:number]
@@ -76,13 +76,13 @@ class Plan:
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages of all seeds that can be trained before the plan has to be made again."""
+        """Stages of all seeds that can be trained before the plan must be made again."""
         return tuple(stage for replicate in self.replicates for stage in replicate.decided)
 
     @property
     def known(self) -> "Plan":
-        """Plan without the parts that are not known yet: the baselines, while an ending rule is undecided for a stage
-        of the chain, because their budgets depend on the chain's cost."""
+        """Plan without the parts that are not known yet. The baselines are unknown while the ending of a stage of the
+        chain is undecided, because the budgets of the baselines depend on the cost of the chain."""
         if not any(is_open(stage) for replicate in self.replicates for stage in replicate.chain.stages):
             return self
         return replace(self, replicates=tuple(replace(each, baselines=()) for each in self.replicates))
@@ -92,8 +92,8 @@ def make_plan(experiment: Experiment) -> Plan:
     """Return the plan of an experiment.
 
     Raises:
-        UserFault: settings conflict, a size cannot grow from the one before, a Transformer shape is missing, or the
-            corpus cannot be described; all faults are listed.
+        UserFault: settings conflict, a size cannot grow from the previous one, a Transformer shape is missing, or the
+            settings do not describe a corpus. The error lists all faults.
     """
     if faults := check_experiment(experiment):
         raise UserFault(faults)
@@ -115,7 +115,7 @@ def corpus_faults(experiment: Experiment) -> list[Fault]:
 
 def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:
     """Yield the experiment once per seed. The order of the data changes with the seed, so replicates differ in weights
-    and in data order; all arms of one replicate read the same text in the same order."""
+    and in data order. All arms of one replicate read the same text in the same order."""
     for number in range(experiment.seeds):
         data = replace(experiment.data, shuffle_seed=experiment.data.shuffle_seed + number)
         yield replace(experiment, seed=experiment.seed + number, data=data)

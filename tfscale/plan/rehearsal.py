@@ -13,10 +13,11 @@ from tfscale.stage.result import FinalEvaluation, read_result
 from tfscale.stage.spec import CHECKPOINTS
 
 STEPS = 3
-"""Optimizer steps per stage: the first allocates the optimizer's state, the second is the first with the usual memory
-use, and the second and third are timed."""
+"""Number of optimizer steps per stage. The first step allocates the state of the optimizer, and the second and third
+steps, which need the usual amount of memory, are timed."""
 EMBEDDED = DataPart(source="wiki", tokenizer="bpe", vocab_size=257)
-"""Text that is installed with tfscale, tokenized as bytes; the model keeps its own vocabulary."""
+"""Data settings for text that is installed with tfscale and tokenized as bytes. The vocabulary of the model does not
+change."""
 
 
 def rehearsal(experiment: Experiment) -> Experiment:
@@ -56,13 +57,13 @@ class Rehearsed:
     """Mean seconds per step, without the first step."""
     tokens_per_second: float
     peak_memory: int
-    """Peak memory of the leading process in bytes: allocated on its device, or resident on the CPU."""
+    """Peak memory of the leading process in bytes: allocated on the device, or resident on the CPU."""
     checkpoint_bytes: int
     checkpoint_seconds: float
     """Time to write, hash and sync the last checkpoint."""
     evaluation: FinalEvaluation
     growth: dict[str, Any] | None
-    """Contents of growth.json; None if the stage did not grow."""
+    """Content of growth.json, or None if the stage did not grow."""
 
 
 def rehearsed(stage: Stage) -> Rehearsed:
@@ -92,5 +93,5 @@ def rehearsed(stage: Stage) -> Rehearsed:
 
 
 def release(stage: Stage) -> None:
-    """Remove the checkpoints of a rehearsed stage; its measurements are kept."""
+    """Remove the checkpoints of a rehearsed stage, but keep the measurements."""
     shutil.rmtree(stage.path / CHECKPOINTS, ignore_errors=True)

@@ -24,17 +24,17 @@ from tfscale.stage.spec import DataSpec, EndingSpec, LearningRateSchedule, RunSp
 from tfscale.untrusted import check_fields
 
 MOST_LANES = 8
-"""Most batches that are evaluated at the same time: each has its own activations, and Python starts one by one."""
+"""Maximum number of batches that are evaluated at the same time. Each batch needs memory for activations."""
 
 
 class Specs:
-    """The stages of one experiment, with one seed."""
+    """Factory for the stages of one experiment, with one seed."""
 
     def __init__(self, experiment: Experiment, corpus: Corpus) -> None:
         self.experiment, self.corpus, self.runs = experiment, corpus, runs_dir(experiment)
 
     def stage(self, size: str, spec: StageSpec) -> Stage:
-        """Return the stage of a spec, with its key and its folder."""
+        """Return the stage of a spec, with the key and the folder of the stage."""
         spec = replace(spec, extensions=self._extensions(spec))
         key = key_of(spec)
         path = self.runs / "stages" / f"{spec.label}-{key}"
@@ -44,7 +44,7 @@ class Specs:
         """Return the spec of the chain's first stage.
 
         Raises:
-            UserFault: the stage cannot begin from `init_from`.
+            UserFault: the stage cannot start from `init_from`.
         """
         spec = self.scratch(tokenformer(self.experiment, part, self.corpus), self.tokens(part), part.lr)
         if self.experiment.init_from:
@@ -52,7 +52,7 @@ class Specs:
         return self.ending(spec, part)
 
     def ending(self, spec: StageSpec, part: StagePart) -> StageSpec:
-        """Return the spec with the rule that ends the stage; unchanged if no rule applies."""
+        """Return the spec with the rule that may end the stage, or the unchanged spec if no rule applies."""
         when = self.experiment.schedule.grow_when
         if when.rule == "budget" or part is list(self.experiment.schedule.stages.values())[-1]:
             return spec
@@ -92,8 +92,8 @@ class Specs:
         )
 
     def _extensions(self, spec: StageSpec) -> tuple[str, ...]:
-        """Return the extensions whose classes the stage uses. The extension of a corpus source is left out: the
-        corpus's fingerprint includes it, and training does not need it."""
+        """Return the extensions whose classes the stage uses. The extension of a corpus source is omitted, because the
+        fingerprint of the corpus includes it and training does not need it."""
         used = {
             FAMILIES.extension_of(spec.model.family),
             OPTIMIZERS.extension_of(spec.optimizer.name),
@@ -102,7 +102,7 @@ class Specs:
         return tuple(str(extension) for extension in loaded_extensions() if extension.module in used)
 
     def tokens(self, part: StagePart) -> int:
-        """Return the number of training tokens of the chain's stage."""
+        """Return the number of training tokens of a stage of the chain."""
         return part.tokens if part.tokens is not None else self.experiment.schedule.growth_tokens
 
     def scratch(self, model: ModelConfig, tokens: int, rate: float | None) -> StageSpec:
@@ -110,7 +110,7 @@ class Specs:
 
         Args:
             tokens: training tokens, rounded to a whole number of steps.
-            rate: peak learning rate; None for optim.lr.
+            rate: peak learning rate, or None for optim.lr.
         """
         optim, data = self.experiment.optim, self.experiment.data
         tokens = max(1, round(tokens / optim.batch_tokens)) * optim.batch_tokens
@@ -136,7 +136,7 @@ class Specs:
 
 
 def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
-    """Return the optimizer that `optim` names, with the peak learning rate `rate`, or that of `optim` if None.
+    """Return the optimizer that `optim` names, with the peak learning rate `rate`, or `optim.lr` if `rate` is None.
 
     Raises:
         ValueError: the optimizer or an option is unknown.
@@ -174,7 +174,7 @@ def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> Toke
 
 
 def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -> TransformerConfig:
-    """Return the Transformer that is compared with a stage."""
+    """Return the Transformer that the schedule sets for a stage."""
     return TransformerConfig(
         n_layer=part.n_layer,
         d_model=part.d_model,
@@ -192,7 +192,7 @@ def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int
     """Return the model of a stage's size in a family that an extension registers.
 
     Raises:
-        ValueError: the family is unknown, or its shape is invalid.
+        ValueError: the family is unknown, or the shape is invalid.
     """
     model, shape = experiment.model, part.shapes[family]
     common = {
@@ -220,8 +220,8 @@ def threads(experiment: Experiment) -> int:
 
 
 def lanes(experiment: Experiment) -> int:
-    """Return the number of batches that an evaluation may process at the same time: as many as the cores allow next to
-    the other stages."""
+    """Return the number of batches that an evaluation may process at the same time: as many as the cores allow in
+    addition to the other stages that run."""
     launcher = experiment.launcher
     if launcher.kind != "local":
         return 1

@@ -1,8 +1,8 @@
-"""Finished stages of the runs folder that a plan no longer reaches, and the fields that differ.
+"""Finished stages in the runs folder that are no longer part of a plan, and the fields that differ.
 
-Changed defaults change the keys of stages, and what was trained before is then trained again. A finished stage counts
-as the former version of a planned one that is not finished if both have the same label, seed and kind of parent and few
-fields of their keys differ.
+When defaults change, the keys of stages change, and stages that were trained before are trained again. A finished stage
+is a former version of an unfinished stage of the plan if both have the same label, seed and label of the parent, and
+only few fields of their keys differ.
 """
 
 import json
@@ -18,24 +18,25 @@ from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import StageSpec, read_spec, what_of
 
 MOST_FIELDS = 8
-"""Largest number of differing fields of a stage and its former version."""
+"""Maximum number of fields in which a stage and its former version may differ."""
 _CLASSES = ("name", "family", "kind")
-"""Fields that name the class of the fields beside them."""
+"""Fields that name the class to which the other fields of the same mapping belong."""
 _BY_THE_PARENT = (("data", "start"), ("schedule", "warmup_from"), ("parent",))
-"""Fields of a grown stage that follow from its parent."""
+"""Fields of a grown stage that follow from its parent, as paths."""
 _LONGEST = 24
-"""Largest number of characters of a value that is shown."""
+"""Maximum number of characters of a displayed value."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Field of a stage's key in which a finished stage differs from a planned one."""
+    """Field of the key in which a finished stage differs from a stage of the plan."""
 
     field: str
     """Name of the field in `stage.yaml`, such as optimizer.lr."""
     finished: Any
-    """Value of the finished stage; None if it has no such field."""
+    """Value of the finished stage, or None if it has no such field."""
     planned: Any
+    """Value of the stage of the plan, or None if it has no such field."""
 
     def __str__(self) -> str:
         values = [_short(self.finished), _short(self.planned)]
@@ -44,17 +45,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Unreached:
-    """Finished stage that the plan does not reach."""
+    """Finished stage that is not part of the plan."""
 
     folder: Path
     planned: Stage
-    """Stage of the plan that the finished one is nearest to."""
+    """Stage of the plan that differs from the finished stage in the fewest fields."""
     differences: tuple[Difference, ...]
 
 
 def unreached_stages(plan: Plan) -> list[Unreached]:
-    """Return the former version of each stage of a plan that is not finished, if there is one, in the plan's order.
-    Nothing is read if all stages are finished."""
+    """Return the nearest former version of each unfinished stage of a plan, if there is one, in the plan's order."""
     if plan.corpus.missing:
         return []  # the keys depend on the corpus
     nearest: dict[str, Unreached] = {}
@@ -66,7 +66,7 @@ def unreached_stages(plan: Plan) -> list[Unreached]:
 
 
 def _candidates(plan: Plan) -> Iterator[Unreached]:
-    """Yield each finished stage that the plan does not reach, with the stage of the plan that it is nearest to."""
+    """Yield all former versions of the unfinished stages of a plan."""
     left: defaultdict[tuple[object, ...], list[Stage]] = defaultdict(list)
     for stage in plan.stages:
         if not is_done(stage):
@@ -77,7 +77,7 @@ def _candidates(plan: Plan) -> Iterator[Unreached]:
         try:
             spec = read_spec(folder)
         except ValueError:
-            continue  # damaged, or of an extension that is not loaded
+            continue  # the file is damaged, or needs an extension that is not loaded
         pairs = [Unreached(folder, stage, differences(spec, stage.spec)) for stage in left[_kind(spec)]]
         near = [pair for pair in pairs if len(pair.differences) <= MOST_FIELDS]
         if near:
@@ -85,7 +85,7 @@ def _candidates(plan: Plan) -> Iterator[Unreached]:
 
 
 def _finished(stages: Path, labels: Iterable[str], reached: Iterable[str]) -> Iterator[Path]:
-    """Yield the folders of finished stages with one of these labels, except those that are reached."""
+    """Yield the folders of finished stages with one of these labels, except the names in `reached`."""
     for done in sorted(stages.glob(f"*/{DONE_FILE}")):
         name = done.parent.name
         if name.rpartition("-")[0] in labels and name not in reached:
@@ -93,23 +93,23 @@ def _finished(stages: Path, labels: Iterable[str], reached: Iterable[str]) -> It
 
 
 def _kind(spec: StageSpec) -> tuple[object, ...]:
-    """Return what a stage and its former version have in common: label (family and parameters), seed, whether the
-    weights are imported, and the label of the parent."""
+    """Return the properties that a stage and its former version share: label (family and parameters), seed, whether the
+    weights are imported, and label of the parent."""
     parent = PurePath(spec.parent_dir).name.rpartition("-")[0] if spec.parent_dir else None
     return spec.label, spec.seed, spec.init_from is not None, parent
 
 
 def differences(finished: StageSpec, planned: StageSpec) -> tuple[Difference, ...]:
-    """Return the fields of two stages' keys that differ. Fields that follow from another parent are left out, unless
-    nothing else differs."""
+    """Return the fields in which the keys of two stages differ. Fields that follow from the parent are omitted. If only
+    such fields differ, return the parent."""
     found = list(_differences((), _readable(finished), _readable(planned)))
     own = [each for path, each in found if planned.parent is None or path not in _BY_THE_PARENT]
     return tuple(own or [each for path, each in found if path == ("parent",)])
 
 
 def _readable(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields that a stage's key is a hash of, including those that `stage.yaml` leaves out at their
-    defaults, the optimizer's first."""
+    """Return the fields of a stage's key, including those that `stage.yaml` omits at their defaults. The fields of the
+    optimizer are first."""
     values = {
         "optimizer": {"name": spec.optimizer.name} | asdict(spec.optimizer),
         "model": {"family": spec.model.family} | asdict(spec.model),
@@ -117,7 +117,7 @@ def _readable(spec: StageSpec) -> dict[str, Any]:
     }
     values |= {name: value for name, value in what_of(spec).items() if name not in values}
     if spec.ending is not None:
-        del values["tokens"]  # follows from the rule
+        del values["tokens"]  # the rule decides
     return values
 
 
@@ -133,7 +133,7 @@ def _differences(path: tuple[str, ...], one: Any, other: Any) -> Iterator[tuple[
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON would return it, where a tuple is a list."""
+    """Return a value after a round trip through JSON, which converts tuples to lists."""
     return json.loads(json.dumps(value))
 
 

@@ -1,5 +1,5 @@
-"""Prediction of a plan's cost: memory, time, energy and money of every stage, on this machine or on devices that
-conf/device describes."""
+"""Prediction of the memory, time, energy and price of every stage of a plan, on this machine or on devices described in
+conf/device."""
 
 from tfscale.predict.cost import Prediction, predict
 from tfscale.predict.families import Family, families

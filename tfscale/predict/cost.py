@@ -1,9 +1,9 @@
-"""Prediction of one stage's time, energy and money.
+"""Prediction of the time, energy and price of one stage.
 
-The time of a step is that of its arithmetic or its communication, whichever is longer (they overlap), plus that of the
-weight update, which waits for both. Arithmetic: model FLOPs, with recomputation, divided by the measured or assumed
-share of the peak. Communication: bytes divided by the full speed of the slowest link on their way, a lower bound.
-Update: the optimizer reads weight, gradient and its state of the weight, and writes all but the gradient.
+The time of a step is the longer of arithmetic and communication, which overlap, plus the weight update, which waits for
+both. Arithmetic: model FLOPs, with recomputation, divided by the measured or assumed share of the peak. Communication:
+bytes divided by the full speed of the slowest link on the path, a lower bound. Update: the optimizer reads weight,
+gradient and optimizer state, and writes weight and optimizer state.
 """
 
 import socket
@@ -20,7 +20,7 @@ from tfscale.stage.spec import StageSpec
 
 @dataclass(frozen=True)
 class Step:
-    """Duration of an optimizer step and of its parts, in seconds."""
+    """Duration of an optimizer step, divided into parts, in seconds."""
 
     compute: float
     communication: float
@@ -28,26 +28,26 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """Duration of the whole step."""
+        """Duration of the whole step in seconds."""
         return max(self.compute, self.communication) + self.update
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted cost of a stage."""
+    """Predicted cost of a stage."""
 
     parameters: int
     tokens: int
     batch_tokens: int
     flops_per_token: int
-    """Model FLOPs of training, per token."""
+    """Model FLOPs of training per token."""
     layout: Layout
     accumulation: int
     """Number of micro-batches per batch on each device."""
     memory: Memory
     machine: Machine
     step: Step | None
-    """Predicted time of a step; None if the device is unknown."""
+    """Predicted duration of a step; None if the device is unknown."""
     measured: bool
     """True if the compute speed was measured on finished stages, False if it is an assumed share of the peak."""
     elsewhere: bool = False
@@ -55,7 +55,7 @@ class Prediction:
 
     @property
     def steps(self) -> int:
-        """Number of optimizer steps."""
+        """Number of optimizer steps in the stage."""
         return self.tokens // self.batch_tokens
 
     @property
@@ -75,12 +75,12 @@ class Prediction:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens per second of all devices together; None if the device is unknown."""
+        """Training speed of all devices together in tokens per second; None if the device is unknown."""
         return None if self.step is None else self.batch_tokens / self.step.seconds
 
     @property
     def mfu(self) -> float | None:
-        """Resulting model FLOPs utilisation; None if conf/device does not list the device."""
+        """Predicted model FLOPs utilisation; None if conf/device does not list the device."""
         speed, peak = self.tokens_per_second, self.machine.datasheet_peak
         if speed is None or peak is None:
             return None
@@ -88,18 +88,18 @@ class Prediction:
 
     @property
     def device_hours(self) -> float | None:
-        """Hours of all devices together."""
+        """Device-hours of the stage; None if the device is unknown."""
         return None if self.seconds is None else self.seconds * self.machine.devices / 3600
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy in kWh at the boards' power limit, without hosts, network and cooling."""
+        """Energy of the stage in kWh at the boards' power limit, without hosts, network and cooling."""
         watts = self.machine.facts.watts
         return None if self.device_hours is None or watts is None else self.device_hours * watts / 1000
 
     @property
     def dollars(self) -> float | None:
-        """US dollars at the device's price per hour."""
+        """Price of the stage in US dollars at the device's price per hour."""
         price = self.machine.facts.price
         return None if self.device_hours is None or price is None else self.device_hours * price
 
@@ -173,7 +173,7 @@ def _twice(spec: StageSpec, recompute: Recompute) -> int:
 
 
 def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
-    """Return the seconds per step that a device's links are busy at full speed."""
+    """Return the communication time per step in seconds, at the full speed of the links."""
     if machine.devices == 1:
         return 0.0
     reduced = 4 * parameters(spec.model)  # float32 gradients, reduced and gathered once per batch
@@ -189,21 +189,21 @@ def _communication(spec: StageSpec, machine: Machine, chosen: Layout) -> float:
 
 
 def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
-    """Return the bytes that FSDP2 gathers and reduces per micro-batch: blocks in the precision of the run for each
-    pass, embedding and final norm once in float32, all gradients in float32."""
+    """Return the number of bytes that FSDP2 gathers and reduces per micro-batch: blocks in the precision of the run for
+    each pass, the embedding and final norm once in float32, and all gradients in float32."""
     everything, blocks = parameters(spec.model), non_embedding_parameters(spec.model)
     width = 2 if machine.precision == "bf16" else 4
     return 2 * width * blocks + 4 * (everything - blocks) + 4 * everything
 
 
 def _ring(count: float, members: int) -> float:
-    """Return the bytes that each member of a ring sends to gather or to reduce `count` bytes."""
+    """Return the number of bytes that each member of a ring sends to gather or to reduce `count` bytes."""
     return count * (members - 1) / members
 
 
 def _bus(machine: Machine, hosts: int) -> float:
-    """Return the bytes per second along a ring of devices. Inside a host this is the speed of the links; between
-    hosts, as many rings as a host has devices share the network. It is infinite if the device's file gives no speed."""
+    """Return the bandwidth of a ring of devices in bytes per second. Inside a host, this is the bandwidth of a link;
+    between hosts, one ring per device of a host shares the network. The bandwidth is infinite if none is set."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

@@ -1,4 +1,4 @@
-"""Predicted cost of a whole plan and of all sizes of its schedule, by the chain and from scratch."""
+"""Predicted cost of a whole plan, and of all sizes of the schedule by growth and from scratch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from tfscale.stage.spec import StageSpec
 
 @dataclass(frozen=True)
 class Family:
-    """A group of runs whose costs are summed."""
+    """Group of runs whose costs are summed."""
 
     title: str
     budget: Literal["chain", "base_tokens", "cumulative_compute", "plan", "left"]
-    """Budget of each size: `chain`, that of its stage; `base_tokens`, as many tokens as the chain's base;
-    `cumulative_compute`, the chain's compute up to that size; `plan`, every planned stage once; `left`, those that are
-    not done."""
+    """Budget of each size. `chain`: the tokens of the chain's stage. `base_tokens`: the tokens of the chain's base.
+    `cumulative_compute`: the chain's compute up to that size. `plan`: all planned stages. `left`: all unfinished
+    stages."""
     runs: tuple[Prediction, ...]
 
     @property
@@ -32,7 +32,7 @@ class Family:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time of all runs, one after another; None if it is unknown for one of them."""
+        """Wall time of all runs one after another, in seconds; None if the time of any run is unknown."""
         return _sum([run.seconds for run in self.runs])
 
     @property
@@ -42,12 +42,12 @@ class Family:
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy of all boards in all runs, in kWh."""
+        """Energy of all boards in all runs in kWh."""
         return _sum([run.kilowatt_hours for run in self.runs])
 
     @property
     def dollars(self) -> float | None:
-        """US dollars for all runs."""
+        """Price of all runs in US dollars."""
         return _sum([run.dollars for run in self.runs])
 
 
@@ -57,12 +57,11 @@ def _sum(values: list[float | None]) -> float | None:
 
 
 def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Family]:
-    """Return the groups of runs whose costs are compared: the chain; every size from scratch, by model family, at two
-    budgets, the tokens of the chain's base (the paper's 300B) and the chain's cumulative compute, with one seed; and
-    the plan itself.
+    """Return the groups of runs whose costs are compared: the chain; every size of each model family from scratch, with
+    the tokens of the chain's base (300B in the paper) or with the chain's cumulative compute; and the plan.
 
     Args:
-        reckon: function that predicts one stage.
+        reckon: function that predicts the cost of one stage.
     """
     chain = plan.chain.stages
     found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in chain))]
@@ -79,12 +78,12 @@ def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Fami
     whole = "this plan" if len(plan.replicates) == 1 else f"this plan, {len(plan.replicates)} seeds"
     found.append(Family(whole, "plan", tuple(reckon(stage.spec) for stage in plan.stages)))
     if 0 < len(left) < len(plan.stages):
-        found.append(Family("left to do", "left", tuple(reckon(stage.spec) for stage in left)))
+        found.append(Family("unfinished stages", "left", tuple(reckon(stage.spec) for stage in left)))
     return found
 
 
 def _models(plan: Plan) -> Iterator[tuple[str, list[ModelConfig]]]:
-    """Yield each model family that the schedule has at every size, with its title."""
+    """Yield the title and the models of each model family that the schedule has at every size."""
     experiment, corpus = plan.experiment, plan.corpus
     parts = list(experiment.schedule.stages.values())
     shapes = [part.transformer for part in parts if part.transformer is not None]

@@ -1,4 +1,4 @@
-"""Settings that make a stage fit into its devices' memory."""
+"""Search for settings with which a stage fits into the memory of the devices."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,13 +8,13 @@ from tfscale.stage.layout import choose_layout, in_backward_faults, memory_of
 from tfscale.stage.spec import StageSpec
 
 Try = tuple[list[str], StageSpec, Machine]
-"""Overrides, and the resulting stage and machine."""
+"""Overrides, with the resulting stage and machine."""
 
 
 def cheapest_fix(spec: StageSpec, machine: Machine) -> list[str] | None:
-    """Return the cheapest overrides with which a stage fits into memory, or None if only a larger device helps. In
-    order of cost, these are a smaller micro-batch, sharding, activation checkpointing, more devices, and updates in the
-    backward pass: the first one that suffices by itself, otherwise as many of them together as needed."""
+    """Return the cheapest overrides with which a stage fits into memory, or None if a larger device is needed. The
+    overrides are tried in order of cost, first one by one and then together: a smaller micro-batch, sharding,
+    activation checkpointing, more devices, and updates in the backward pass."""
     start: Try = ([], spec, machine)
     alone = (tried for way in _WAYS for tried in way(start))
     for overrides, changed, on in (*alone, *_together(start)):

@@ -1,4 +1,4 @@
-"""Devices for which a plan's cost is predicted: this machine's, measured, or those that `device=` names."""
+"""Devices for which costs are predicted: the measured devices of this machine, or those named by `device=`."""
 
 import math
 import os
@@ -26,7 +26,7 @@ MANY = 10**6
 
 @dataclass(frozen=True, kw_only=True)
 class Machine(Hardware):
-    """The devices that a stage would run on, with their speed and price."""
+    """Devices that a stage would run on, with speed and price."""
 
     name: str
     peak: float | None
@@ -34,13 +34,13 @@ class Machine(Hardware):
     most: int = 1
     """Maximum number of devices that can be requested."""
     cluster: bool = False
-    """True if devices are requested in whole hosts, as on a Slurm cluster."""
+    """True if devices are requested by whole hosts, as on a Slurm cluster."""
     measured: bool = True
     """True if the peak was measured just now, False if it is taken from the datasheet."""
     facts: DevicePart = field(default_factory=DevicePart)
     """Datasheet, price and assumed MFU of the device."""
     names: tuple[str, ...] = ()
-    """Names of the device in environment.json."""
+    """Names of the device as recorded in environment.json."""
 
     @property
     def datasheet_peak(self) -> float | None:
@@ -49,7 +49,7 @@ class Machine(Hardware):
 
 
 def planned_machine(experiment: Experiment) -> Machine:
-    """Return the machine that `plan` predicts for: the devices that `device=` names, otherwise those of this machine.
+    """Return the machine that `tfscale plan` assumes: the devices named by `device=`, or else those of this machine.
 
     Raises:
         UserFault: the requested devices are missing, or their number is unknown.
@@ -60,11 +60,11 @@ def planned_machine(experiment: Experiment) -> Machine:
 
 
 def running_machine(experiment: Experiment, timed: bool = True) -> Machine:
-    """Return the machine that `run` would use: this one, or for a cluster, which cannot be inspected from here, the
-    devices that `device=` names, or unknown ones.
+    """Return the machine that `tfscale run` would use. On a cluster, whose devices cannot be inspected from here, these
+    are the devices named by `device=`, or unknown devices.
 
     Args:
-        timed: True to measure a CPU's peak, which imports torch; otherwise the peak of a CPU is None.
+        timed: True to measure the peak of a CPU, which imports torch; False to set this peak to None.
 
     Raises:
         UserFault: the requested devices are missing.
@@ -78,16 +78,18 @@ def _named(experiment: Experiment) -> Machine:
     launcher, part = experiment.launcher, experiment.device
     faults: list[Fault] = []
     if launcher.device == "cpu":
-        faults.append(Fault("launcher.device", "cpu", "must be auto or cuda, for device names a GPU", "device=auto"))
+        faults.append(
+            Fault("launcher.device", "cpu", "must be auto or cuda, because device= names a GPU", "device=auto")
+        )
     if not launcher.ranks:
-        rule = "must be a number with device=..., for auto counts the devices of the machine that it runs on"
-        faults.append(Fault("launcher.processes", "auto", rule, "8"))
+        rule = "must be a number with device=..., because auto counts the devices of this machine"
+        faults.append(Fault("launcher.processes", "auto", rule, "launcher.processes=8"))
     if not part.memory:
         faults.append(Fault("device.memory", None, "must be set, in GB", "device.memory=80"))
     precision = _precision(launcher, "cuda")
     peak = peak_of(part, precision)
     if peak is None:
-        rule = f"{part.names[0]} multiplies no {precision} matrices (device.peak)"
+        rule = f"must be supported by {part.names[0]}, which has no peak for {precision} (device.peak)"
         faults.append(Fault("launcher.precision", launcher.precision, rule, "launcher.precision=fp32"))
     if faults:
         raise UserFault(faults)
@@ -113,7 +115,7 @@ def _unknown(experiment: Experiment) -> Machine:
     kind: Literal["cpu", "cuda"] = "cuda" if launcher.slurm.gpus else "cpu"
     return Machine(
         device=kind,
-        name="a device that is not named",
+        name="an unknown device",
         memory=None,
         peak=None,
         precision=_precision(launcher, kind),
@@ -133,13 +135,22 @@ def _here(experiment: Experiment, timed: bool) -> Machine:
     there = _cuda_devices()
     kind: Literal["cpu", "cuda"] = "cuda" if there and launcher.device != "cpu" else "cpu"
     if launcher.device == "cuda" and not there:
-        raise UserFault([Fault("launcher.device", "cuda", "torch finds no CUDA device", "auto or cpu")])
+        raise UserFault(
+            [
+                Fault(
+                    "launcher.device",
+                    "cuda",
+                    "must be auto or cpu, because torch finds no CUDA device",
+                    "launcher.device=auto",
+                )
+            ]
+        )
     precision, devices = _precision(launcher, kind), processes_of(launcher, visible_devices(launcher))
     if kind == "cpu":
         return Machine(
             device=kind,
             name=f"CPU, {os.cpu_count()} cores",
-            memory=psutil.virtual_memory().total // devices,  # the processes share it, and the cores
+            memory=psutil.virtual_memory().total // devices,  # the processes share memory and cores
             peak=_measured_peak(1024, kind, precision) / devices if timed else None,
             precision=precision,
             devices=devices,
@@ -173,7 +184,7 @@ def _cuda_devices() -> int:
 
 
 def _filled(part: DevicePart, known: DevicePart | None) -> DevicePart:
-    """Return the device's facts, with those that the user did not set filled in from the table."""
+    """Return the settings of a device, with values that the user did not set taken from `known`."""
     empty = [item.name for item in fields(part) if getattr(part, item.name) in (None, PeakPart())]
     return part if known is None else replace(part, **{name: getattr(known, name) for name in empty})
 

@@ -1,4 +1,4 @@
-"""Checks before a plan is run, and notes on its prediction."""
+"""Checks before a plan is run, and notes on predictions."""
 
 import os
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from tfscale.stage.spec import StageSpec
 from tfscale.text import duration, gigabytes
 
 LONGEST_CPU_SECONDS = 30 * 86_400
-"""Longest time in seconds that a plan may take on a CPU without launcher.device=cpu."""
+"""Maximum time in seconds that a plan may take on a CPU without launcher.device=cpu."""
 SLOWEST_CPU = 1e9
-"""Lower bound on a CPU's training speed in FLOP/s: a plan that is short even then is not timed."""
+"""Lower bound of a CPU's training speed in FLOP/s; a plan that is short at this speed is not timed."""
 
 
 def preflight(plan: Plan) -> list[Fault | str]:
-    """Return the faults that prevent a plan from running here, each with its fix. Nothing is written."""
+    """Return the faults that prevent a plan from running on this machine, with fixes. No file is written."""
     told: list[Fault | str] = [*_missing(plan.corpus), *_unwritable(plan.runs)]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
@@ -45,7 +45,7 @@ def preflight(plan: Plan) -> list[Fault | str]:
 
 
 def files_amiss(experiment: Experiment) -> list[Fault]:
-    """Return faults that can be found before a plan is made: a missing corpus or a runs folder that is not writable."""
+    """Return faults that are known before a plan is made: a missing corpus or a runs folder that is not writable."""
     try:
         missing = _missing(corpus_of(experiment))
     except UserFault as fault:
@@ -57,7 +57,7 @@ def _missing(corpus: Corpus) -> list[Fault]:
     told = [Fault("data", None, fault) for fault in corpus.missing]
     if told:
         rule = (
-            "data.path and data.tokenizer_path name the text and its tokenizer; data=wiki and data=docs need no files"
+            "set data.path and data.tokenizer_path to the text and its tokenizer; data=wiki and data=docs need no files"
         )
         told.append(Fault("data", None, rule))
     return told
@@ -71,35 +71,41 @@ def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speed
     if seconds <= LONGEST_CPU_SECONDS:
         return []
     return [
-        f"device: this would take the CPU about {duration(seconds)}; run it where torch finds a CUDA device, or say "
-        "launcher.device=cpu to insist"
+        f"device: the plan would take about {duration(seconds)} on the CPU; run it on a machine with a CUDA device, or "
+        "add launcher.device=cpu to run it on the CPU"
     ]
 
 
 def shortage(spec: StageSpec, prediction: Prediction) -> str:
-    """Return a message that a stage does not fit into memory, with the settings that would make it fit."""
+    """Return a message that a stage does not fit into memory, with settings with which it would fit."""
     machine, layout = prediction.machine, prediction.layout
     assert machine.memory is not None
-    held = f"launcher.micro_batch={spec.run.micro_batch}" if spec.run.micro_batch else f"{layout.micro_batch} at a time"
-    held = "one sequence at a time" if layout.micro_batch == 1 and not spec.run.micro_batch else held
+    held = (
+        f"launcher.micro_batch={spec.run.micro_batch}"
+        if spec.run.micro_batch
+        else f"a micro-batch of {layout.micro_batch}"
+    )
+    held = "a micro-batch of one sequence" if layout.micro_batch == 1 and not spec.run.micro_batch else held
     settings = cheapest_fix(spec, machine)
-    remedy = f"it would fit with {' '.join(settings)}" if settings else "use a larger device"
+    remedy = f"try {' '.join(settings)}" if settings else "use a larger device"
     return (
-        f"{spec.label} needs {gigabytes(prediction.memory.total)} per device with {held}, but of the "
-        f"{gigabytes(machine.memory)} of {machine.name} {MEMORY_SHARE:.0%} may be planned with; {remedy}"
+        f"{spec.label} needs {gigabytes(prediction.memory.total)} per device with {held}, but only "
+        f"{MEMORY_SHARE:.0%} of the {gigabytes(machine.memory)} of {machine.name} can be used; {remedy}"
     )
 
 
 def remarks(plan: Plan, machine: Machine) -> list[str]:
-    """Return notes on the omissions and assumptions of a prediction."""
+    """Return notes on omissions and assumptions of a prediction."""
     said = []
     if machine.memory is None:
         said.append(
-            "the cluster's devices cannot be seen from here: memory is not checked and time is not predicted; "
-            "device=h100_sxm or another name of conf/device says what they are"
+            "the devices of the cluster are unknown, so memory is not checked and time is not predicted; name the "
+            "devices with device=h100_sxm or another option of conf/device"
         )
     if machine.devices > 1 and machine.peak is not None and not machine.facts.link:
-        said.append("communication between the devices is not counted: device.link and device.network are not set")
+        said.append(
+            "communication between devices is not predicted, because device.link and device.network are not set"
+        )
     return said
 
 

@@ -1,7 +1,7 @@
-"""The end of a stage that a rule may end before its budget is spent, as a pure function of its validation losses.
+"""Early end of a stage by a rule, as a pure function of the validation losses of the stage.
 
 The learning rate is constant after the warm-up, and the validation loss is checked at regular intervals. As soon as the
-rule holds, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction `decay` of
+rule is met, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction `decay` of
 the stage; with `constant` the stage ends immediately. A stage never exceeds its budget.
 """
 
@@ -18,12 +18,12 @@ _EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
 
 
 def looks_at(spec: StageSpec, step: int) -> bool:
-    """Return whether the stage's rule checks the loss after a step."""
+    """Return True if the rule of a stage checks the validation loss after a step."""
     return spec.ending is not None and step > 0 and step % steps_of(spec.ending.every_tokens, spec) == 0
 
 
 def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
-    """Return the stage's last step; None if it is not decided yet.
+    """Return the last step of a stage, or None if the last step is not decided yet.
 
     Args:
         losses: validation losses of all evaluations so far, in nats, by step.
@@ -47,10 +47,10 @@ def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
 
 
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
-    """Return whether a rule would end the stage now.
+    """Return True if a rule is met, so that it ends the stage.
 
-    `plateau` holds if the loss has fallen by less than `least` over the last `looks` evaluations. `predicted_gain`
-    holds if, by a curve fitted to the evaluations, the rest of the budget would lower the loss by less than `least`.
+    `plateau` is met if the loss has fallen by less than `least` over the last `looks` evaluations. `predicted_gain` is
+    met if the rest of the budget would lower the loss by less than `least`, by a curve fitted to the evaluations.
 
     Args:
         looks: tokens and validation loss in nats of each evaluation after the warm-up.
@@ -65,12 +65,12 @@ def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
 
 def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:
     """Return the predicted decrease of the loss in nats if training continued to `tokens` tokens, by a least-squares
-    fit of the curve E + A / tokens^b to `looks`; 0 if no falling curve fits."""
+    fit of the curve E + A / tokens^b to `looks`. The result is 0 if no falling curve fits."""
     best, gain = math.inf, 0.0
     mean_loss = sum(loss for _, loss in looks) / len(looks)
     last = looks[-1][0]
     for exponent in _EXPONENTS:
-        # In units of the last look, E and A follow from a straight line in x.
+        # With tokens in units of the last evaluation, E and A follow from a straight line in x.
         xs = [(at / last) ** -exponent for at, _ in looks]
         mean_x = sum(xs) / len(xs)
         spread = sum((x - mean_x) ** 2 for x in xs)

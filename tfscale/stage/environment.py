@@ -11,11 +11,11 @@ ENVIRONMENT_FILE = "environment.json"
 
 @dataclass(frozen=True)
 class Environment:
-    """Versions, machine, device and commit of the process that trains."""
+    """Versions, machine, device and commit of a training process."""
 
     host: str = ""
     device: str = ""
-    """Name of the device by torch.cuda.get_device_name; for a CPU, its architecture."""
+    """Name of the device as returned by torch.cuda.get_device_name, or the architecture of the CPU."""
     precision: str = ""
     """Precision of forward passes: bf16 (autocast) or fp32."""
     python: str = ""
@@ -28,15 +28,15 @@ class Environment:
 
 
 def write_environment(stage_dir: Path, environment: Environment) -> None:
-    """Write environment.json, atomically."""
+    """Write environment.json atomically."""
     write_json(stage_dir / ENVIRONMENT_FILE, asdict(environment))
 
 
 def read_environment(stage_dir: Path) -> Environment:
-    """Read environment.json.
+    """Return the content of environment.json.
 
     Raises:
-        ValueError: the file is missing or damaged; the message names it.
+        ValueError: the file is missing or damaged. The message names the file.
     """
     path = stage_dir / ENVIRONMENT_FILE
     values = read_object(path)

@@ -1,7 +1,7 @@
-"""evaluations.json: later measurements of a finished stage's model, together with its training cost.
+"""evaluations.json: measurements of the model of a finished stage, together with the training cost of the model.
 
     {"format": 1, "totals": {"tokens": ..., "flops": ..., ...}, "evaluations": [
-        {"kind": "text", "name": "heldout" or a file's, "sha256": ..., "time": ..., "loss": ..., "perplexity": ...,
+        {"kind": "text", "name": "heldout" or a file, "sha256": ..., "time": ..., "loss": ..., "perplexity": ...,
          "bits_per_byte": ..., "tokens": ..., "bytes": ..., "context": ..., "stride": ...},
         {"kind": "task", "name": ..., "version": ..., "time": ..., "shots": 0, "samples": ..., "harness": ...,
          "metrics": {"acc": ..., "acc_stderr": ...}}]}
@@ -23,11 +23,11 @@ FORMAT = 1
 MEASURES = ("loss", "perplexity", "bits_per_byte")
 """Names of the figures measured on a text."""
 _SAME = ("kind", "name", "sha256", "stride", "samples", "version")
-"""Names of the fields that say what was measured and how."""
+"""Names of the fields that identify a measurement."""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return the evaluations of a stage; empty if there are none yet.
+    """Return the evaluations of a stage, or an empty list if there are none.
 
     Raises:
         UserFault: the file was not written by this version of tfscale.
@@ -43,20 +43,20 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
             datetime.fromisoformat(entry["time"])
             measured(entry)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise UserFault([f"{path}: not what tfscale wrote ({error!r}); move it away"]) from error
+        raise UserFault([f"{path}: the file is damaged ({error!r}). Move it to another folder."]) from error
     if not known:
-        raise UserFault([f"{path}: written by another version of tfscale; move it away"])
+        raise UserFault([f"{path}: another version of tfscale wrote the file. Move it to another folder."])
     return found
 
 
 def measured(entry: dict[str, Any]) -> dict[str, float]:
-    """Return the figures of one evaluation by name."""
+    """Return the figures of one evaluation, keyed by name."""
     figures = entry["metrics"] if entry["kind"] == "task" else {name: entry[name] for name in MEASURES}
     return {str(name): float(value) for name, value in figures.items()}
 
 
 def add_evaluation(folder: Path, totals: Totals, entry: dict[str, Any]) -> None:
-    """Add an evaluation, replacing an earlier one of the same measurement.
+    """Add an evaluation, which replaces an earlier one of the same measurement.
 
     Raises:
         UserFault: the existing file was not written by this version of tfscale, or the file cannot be written.

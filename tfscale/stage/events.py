@@ -1,4 +1,4 @@
-"""metrics.jsonl: the append-only record of a stage, its writer and its readers.
+"""metrics.jsonl: the append-only record of a stage, with a writer and readers.
 
 Each line is one event:
 
@@ -7,8 +7,8 @@ Each line is one event:
                                      training begins or resumes at this step; `pid` is the leading process, and the
                                      last fields are the layout, chosen where a setting is auto (`tfscale.stage.layout`)
     {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
-     "peak_memory": ..., + totals}   peak memory in bytes: allocated on the leading process's device; on the CPU,
-                                     resident
+     "peak_memory": ..., + totals}   peak memory of the leading process in bytes: allocated on the device, or
+                                     resident on the CPU
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
      "heldout_tokens": ..., + totals}
     {"event": "ending", "step": ..., "ends_at": ...}
@@ -24,8 +24,8 @@ total_tokens, total_flops (model FLOPs), total_seconds (in training steps; witho
 total_device_seconds (total_seconds times the number of devices), and total_joules if every device of the lineage has
 measured its energy. Losses are in nats per token.
 
-If there are several processes, the leading one writes. Its `end` event is written before any of them exits, whichever
-has failed; a process that was killed, or stopped by an error in tfscale, leaves none.
+If there are several processes, the leading one writes the events. It writes the `end` event before any process exits,
+regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end` event.
 
 Nothing is ever rewritten. A process that resumes from an older checkpoint writes a `start` event, and `read_events`
 drops the earlier measurements of the steps that are then repeated.
@@ -41,14 +41,14 @@ from tfscale.totals import Totals
 
 METRICS_FILE = "metrics.jsonl"
 HEARTBEAT = "heartbeat"
-"""Name of the file that a running stage touches."""
+"""Name of the file whose modification time a running stage updates."""
 
 Event = dict[str, Any]
 
 
 class EventLog:
-    """Append-only log of events. Other processes see an event as a whole line when `write` returns; `sync` puts it on
-    disk."""
+    """Append-only log of events. Other processes can read an event as a whole line when `write` returns. `sync` writes
+    all events to disk."""
 
     def __init__(self, stage_dir: Path) -> None:
         path = stage_dir / METRICS_FILE
@@ -60,7 +60,7 @@ class EventLog:
         self._file.flush()
 
     def sync(self) -> None:
-        """Put every event written so far on disk, so that it would survive a power cut."""
+        """Write all events to disk, so that they survive a power failure."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class EventLog:
 
 
 class NoLog(EventLog):
-    """Log of a rank other than the leading one; it writes nothing."""
+    """Event log of a rank other than the leading one, which writes nothing."""
 
     def __init__(self) -> None:
         pass
@@ -85,7 +85,7 @@ class NoLog(EventLog):
 
 
 def _end_torn_line(path: Path) -> None:
-    # A process killed during a write leaves half a line. Ending it keeps the next event whole; readers skip the half.
+    # A process that is killed during a write leaves an incomplete line, which is ended here and which readers skip.
     if path.exists() and path.stat().st_size:
         with path.open("rb+") as file:
             file.seek(-1, os.SEEK_END)
@@ -94,17 +94,17 @@ def _end_torn_line(path: Path) -> None:
 
 
 def read_events(stage_dir: Path) -> list[Event]:
-    """Return the events that led to the stage's current weights, in order; empty if there are none yet."""
+    """Return the events that led to the current weights of a stage, in order."""
     return fold(parse(read_lines(stage_dir / METRICS_FILE)))
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file, with invalid UTF-8 bytes replaced; empty if there is no file."""
+    """Return the lines of a text file, with invalid UTF-8 bytes replaced, or an empty list if there is no file."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
 
 def last_event(events: Sequence[Event], *kinds: str) -> Event | None:
-    """Return the last event of any of the given kinds; None if there is none."""
+    """Return the last event of any of the given kinds, or None if there is no such event."""
     return next((event for event in reversed(events) if event["event"] in kinds), None)
 
 
@@ -124,7 +124,7 @@ def totals_of(event: Event) -> Totals:
 
 
 class EventTail:
-    """Reader that follows a stage's events as they are written."""
+    """Reader that follows the events of a stage while they are written."""
 
     def __init__(self, stage_dir: Path) -> None:
         self._path = stage_dir / METRICS_FILE
@@ -142,20 +142,20 @@ class EventTail:
 
 
 def parse(lines: Iterable[str]) -> list[Event]:
-    """Return the events in all lines that are whole."""
+    """Return the events in all complete lines."""
     events = []
     for line in lines:
         try:
             event = json.loads(line)
         except ValueError:
-            continue  # cut short by a kill; the event was written again after the resume
+            continue  # truncated when the process was killed; the event was written again after the resume
         if isinstance(event, dict) and "event" in event:
             events.append(event)
     return events
 
 
 def fold(events: Iterable[Event]) -> list[Event]:
-    """Drop measurements of steps that a later process repeated."""
+    """Return the events without the measurements of steps that a later process repeated."""
     kept: list[Event] = []
     for event in events:
         if event["event"] == "start":

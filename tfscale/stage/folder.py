@@ -1,4 +1,4 @@
-"""Stages and their folders: finding a stage, its completion, and its lineage."""
+"""Stages and their folders: search, completion and lineage of a stage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,34 +13,34 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage:
-    """Stage of an arm."""
+    """Stage of an arm, with the key, folder and spec of the stage."""
 
     size: str
-    """Size of the schedule that the stage belongs to, such as 354M; stages of one size are compared with each other."""
+    """Size of the stage in the schedule, such as 354M. Stages of the same size are compared with each other."""
     key: str
     path: Path
-    """Folder of the stage, `runs/stages/<label>-<key>`; it may not exist yet."""
+    """Folder of the stage, `runs/stages/<label>-<key>`, which may not exist yet."""
     spec: StageSpec
 
 
 def is_done(stage: Stage) -> bool:
-    """Return whether a stage is finished."""
+    """Return True if a stage is finished, that is, if its `done.json` exists."""
     return is_finished(stage.path)
 
 
 def is_open(stage: Stage) -> bool:
-    """Return whether the number of tokens of a stage is still undecided."""
+    """Return True if the number of tokens of a stage is still undecided."""
     return stage.spec.ending is not None and not is_done(stage)
 
 
 def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
-    """Return the spec; if a rule has ended the stage, `tokens` is the number of tokens actually trained."""
+    """Return the spec of a stage. If a rule has ended the stage, `tokens` is the actual number of training tokens."""
     if spec.ending is None or not is_finished(stage_dir):
         return spec
     try:
         return replace(spec, tokens=read_result(stage_dir).tokens)
     except ValueError:
-        return spec  # damaged; `tfscale status --verify` reports how
+        return spec  # damaged, which `tfscale status --verify` reports
 
 
 def lineage(last: T, parent_of: Callable[[T], T | None]) -> list[T]:
@@ -58,7 +58,7 @@ def find_stage(runs: Path, name: str) -> Path:
         name: path of the stage, name of its folder, its key, or the beginning of its key.
 
     Raises:
-        ValueError: no stage or several stages match; the message lists the stages to choose from.
+        ValueError: no stage or several stages match. The message lists the stages to choose from.
     """
     if (Path(name) / STAGE_FILE).is_file():
         return Path(name)
@@ -66,6 +66,6 @@ def find_stage(runs: Path, name: str) -> Path:
     fitting = [folder for folder in folders if folder.name == name or folder.name.rpartition("-")[2].startswith(name)]
     if len(fitting) == 1:
         return fitting[0]
-    there = ", ".join(folder.name for folder in fitting or folders) or "none"
-    what = "several stages" if fitting else "no stage"
-    raise ValueError(f"{name}: {what} of that name in {runs / 'stages'}; there are: {there}")
+    choices = ", ".join(folder.name for folder in fitting or folders) or "none"
+    what = "several stages match" if fitting else "no stage matches"
+    raise ValueError(f"{name}: {what} this name in {runs / 'stages'}. Available stages: {choices}")

@@ -1,8 +1,8 @@
 """growth.json and import.json: the origin of the initial weights of a stage that did not begin from scratch.
 
-growth.json holds the parent, the recipe and the sizes (`tfscale.growth` documents them), what became of the optimizer's
-state, the change of the logits, and the cost of the growth. import.json holds the names and hashes of the files that
-the weights were imported from.
+growth.json contains the parent, the recipe and the sizes (documented in `tfscale.growth`), the initial optimizer state,
+the change of the logits, and the cost of the growth. import.json contains the names and hashes of the files that the
+weights were imported from.
 """
 
 from pathlib import Path
@@ -16,28 +16,28 @@ IMPORT_FILE = "import.json"
 
 
 def is_grown(stage_dir: Path) -> bool:
-    """Return whether the checkpoint that a stage inherits has been created and, if it was grown, verified."""
+    """Return True if the initial checkpoint of a stage has been grown and verified, or has been imported."""
     made = any((stage_dir / name).exists() for name in (GROWTH_FILE, IMPORT_FILE))
     return made and any((stage_dir / CHECKPOINTS).glob("step-*"))
 
 
 def write_growth(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write growth.json, atomically."""
+    """Write growth.json atomically."""
     write_json(stage_dir / GROWTH_FILE, record)
 
 
 def read_growth(stage_dir: Path) -> dict[str, Any] | None:
-    """Read growth.json; return None for a stage that has not grown.
+    """Return the content of growth.json, or None for a stage that has not grown.
 
     Raises:
-        ValueError: the file is not a JSON object; the message names it.
+        ValueError: the file is not a JSON object. The message names the file.
     """
     return read_object(stage_dir / GROWTH_FILE) if (stage_dir / GROWTH_FILE).exists() else None
 
 
 def optimizer_note(stage_dir: Path) -> str | None:
-    """Return the message that the optimizer's slots start empty although the recipe carries them; None if they do not,
-    if growth.json is damaged, or if an older version wrote it."""
+    """Return the message in growth.json that the optimizer's slots start empty although the recipe carries them over.
+    Return None if there is no message, or if growth.json is damaged or from an older version."""
     try:
         state = (read_growth(stage_dir) or {}).get("optimizer")
     except ValueError:
@@ -47,14 +47,14 @@ def optimizer_note(stage_dir: Path) -> str | None:
 
 
 def write_import(stage_dir: Path, record: dict[str, Any]) -> None:
-    """Write import.json, atomically."""
+    """Write import.json atomically."""
     write_json(stage_dir / IMPORT_FILE, record)
 
 
 def read_import(stage_dir: Path) -> dict[str, Any] | None:
-    """Read import.json; return None for a stage whose weights were not imported.
+    """Return the content of import.json, or None for a stage whose weights were not imported.
 
     Raises:
-        ValueError: the file is not a JSON object; the message names it.
+        ValueError: the file is not a JSON object. The message names the file.
     """
     return read_object(stage_dir / IMPORT_FILE) if (stage_dir / IMPORT_FILE).exists() else None

@@ -1,13 +1,13 @@
-"""heldout.json: the final validation loss by blocks of the text, for confidence intervals over its documents.
+"""heldout.json: the final validation loss by blocks of the validation text, for confidence intervals over documents.
 
-Training writes it together with the final evaluation; stages of older versions have none:
+Training writes the file together with the final evaluation. Stages from older versions do not have the file.
 
     {"step": ..., "tokens": [...], "losses": [...]}
 
-The evaluation's sequences are divided, in their order, into blocks of neighbours: with B blocks over S sequences,
-sequence s is in block s * B // S. `losses` holds each block's sum of losses in nats, and `tokens` its number of tokens;
-their totals are those of the final evaluation. Blocks consist of neighbours because the tokens of one document depend
-on each other.
+The sequences of the evaluation are divided into blocks of consecutive sequences: with B blocks over S sequences,
+sequence s is in block s * B // S. `losses` contains the sum of the losses of each block in nats, and `tokens` contains
+the number of tokens of each block. The totals are those of the final evaluation. The sequences of a block are
+consecutive because the tokens of one document depend on each other.
 """
 
 import math
@@ -22,7 +22,7 @@ from tfscale.files import read_object, write_json
 
 HELDOUT_FILE = "heldout.json"
 TOLERANCE = 1e-4
-"""Largest relative difference between the sum over blocks and the evaluation, whose summation orders differ."""
+"""Largest allowed relative difference between the sum over blocks and the evaluation, whose summation orders differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,25 +30,25 @@ class BlockLosses:
     """Final evaluation of a stage by blocks of the validation text."""
 
     tokens: NDArray[np.float64]
-    """Number of tokens, [blocks]."""
+    """Number of tokens of each block, [blocks]."""
     losses: NDArray[np.float64]
-    """Sum of the losses in nats, [blocks]."""
+    """Sum of the losses of each block in nats, [blocks]."""
 
 
 def write_blocks(stage_dir: Path, step: int, tokens: Sequence[int], losses: Sequence[float]) -> None:
-    """Write heldout.json, atomically."""
+    """Write heldout.json atomically."""
     write_json(stage_dir / HELDOUT_FILE, {"step": step, "tokens": tokens, "losses": losses})
 
 
 def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
-    """Return the blocks of the evaluation with which a stage finished; None if training wrote none.
+    """Return the blocks of the final evaluation of a stage, or None if training did not write them.
 
     Args:
-        step: step of that evaluation.
-        loss: loss of that evaluation, in nats per token.
+        step: step of the final evaluation.
+        loss: loss of the final evaluation, in nats per token.
 
     Raises:
-        ValueError: the file cannot be read, or does not belong to that evaluation.
+        ValueError: the file cannot be read, or does not belong to the final evaluation.
     """
     path = stage_dir / HELDOUT_FILE
     if not path.exists():
@@ -59,19 +59,19 @@ def read_blocks(stage_dir: Path, step: int, loss: float) -> BlockLosses | None:
         _check(blocks, int(values["step"]), step, loss)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} cannot be read as the blocks of the final evaluation: {error}. It is written whole when a stage "
-            "ends; delete it, and intervals leave the documents out."
+            f"{path}: the file does not match the final evaluation: {error}. Delete the file. Confidence intervals "
+            "then do not include the variation between documents."
         ) from error
     return blocks
 
 
 def _check(blocks: BlockLosses, step: int, expected_step: int, expected_loss: float) -> None:
     if blocks.tokens.ndim != 1 or blocks.tokens.shape != blocks.losses.shape or len(blocks.tokens) < 2:
-        raise ValueError("tokens and losses must be two lists of one length, two at least")
+        raise ValueError("tokens and losses must be lists of the same length, at least 2")
     if not (np.isfinite(blocks.losses).all() and (blocks.tokens > 0).all()):
-        raise ValueError("every block needs tokens and a finite loss")
+        raise ValueError("every block must have tokens and a finite loss")
     if step != expected_step:
-        raise ValueError(f"it is of step {step}, but the final evaluation is of step {expected_step}")
+        raise ValueError(f"the file is from step {step}, but the final evaluation is from step {expected_step}")
     loss = float(blocks.losses.sum() / blocks.tokens.sum())
     if not math.isclose(loss, expected_loss, rel_tol=TOLERANCE):
-        raise ValueError(f"its mean loss is {loss}, but that of the final evaluation is {expected_loss}")
+        raise ValueError(f"the mean loss is {loss}, but the final evaluation has {expected_loss}")

@@ -1,6 +1,7 @@
-"""The single list of fields that say how or where a stage was run, rather than what it computes.
+"""The single list of fields that describe how or where a stage was run, rather than what the stage computes.
 
-The stage's key excludes them, as does everything that is meant to be shared: exports, reports, and the MLflow mirror.
+The key of a stage excludes these fields, as does everything that is meant to be shared: exports, reports, and the
+MLflow mirror.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ EXPERIMENT = ("runs", "tracking", "launcher.slurm")
 
 
 def without(values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """Return `values` without `fields`; a dotted name refers to a field within a field."""
+    """Return `values` without `fields`. A dotted name refers to a field within a field."""
     kept = {name: value for name, value in values.items() if name not in fields}
     for name, inner in kept.items():
         below = [field.removeprefix(f"{name}.") for field in fields if field.startswith(f"{name}.")]

@@ -1,7 +1,7 @@
 """The layout of a stage on its devices: sharding, activation checkpointing and micro-batch.
 
-Planning and training choose by the same rules. A plan knows the total memory of a device or nothing about it; training
-knows how much memory is free. This module does not need torch.
+Planning and training use the same rules. Planning knows the total memory of a device or nothing about the device, while
+training knows the free memory. This module does not need torch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +17,12 @@ from tfscale.stage.spec import StageSpec
 from tfscale.untrusted import check_fields
 
 Sharding = Literal["none", "full", "hybrid"]
-"""Kind of sharding of weights, gradients and moments. none: whole on each device (DDP). full: sharded over all devices
-(FSDP2). hybrid: sharded over the devices of each host (HSDP)."""
+"""Kind of sharding of weights, gradients and moments. none: no sharding (DDP). full: sharding over all devices (FSDP2).
+hybrid: sharding over the devices of each host (HSDP)."""
 
 EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 16_384}
-"""Number of tokens per forward pass of an evaluation, if this many fit. On a CPU, more would exceed the caches and be
-slower."""
+"""Number of tokens per forward pass of an evaluation, by device, if memory allows. On a CPU, more tokens would exceed
+the caches and be slower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Hardware:
 
     device: Literal["cpu", "cuda"]
     memory: int | None
-    """Number of bytes that a device has for the stage; None: not known."""
+    """Memory in bytes that a device has for the stage, or None if unknown."""
     precision: Literal["fp32", "bf16"] = "fp32"
     devices: int = 1
     """Number of devices of all hosts together."""
@@ -44,7 +44,7 @@ class Hardware:
         return self.devices // self.per_host
 
     def rows(self, spec: StageSpec) -> int:
-        """Return the number of sequences of a batch that each device takes."""
+        """Return the batch size per device, in sequences."""
         return max(1, spec.sequences // self.devices)
 
     def shards(self, sharding: Sharding) -> int:
@@ -52,13 +52,13 @@ class Hardware:
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return whether a step that needs this much memory fits. If the memory is not known, every step fits."""
+        """Return True if a step that needs this much memory fits. If the memory is unknown, every step fits."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Layout of a stage on its devices, as set, or, for `auto` settings, as chosen for the devices."""
+    """Layout of a stage on its devices: the settings, with a choice for each setting that is `auto`."""
 
     sharding: Sharding
     recompute: Recompute
@@ -77,27 +77,29 @@ class Layout:
 
 
 def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None = None, lanes: int = 1) -> Layout:
-    """Return the layout of a stage, choosing what its settings leave open (`auto`).
+    """Return the layout of a stage, with a choice for each setting that is `auto`.
 
-    Weights are whole on each device if one sequence fits in addition to them, otherwise sharded. Activation
-    checkpointing is not used unless one sequence would not fit otherwise. If the memory of the devices is not known,
-    one sequence is assumed to fit.
+    Weights are sharded only if the whole weights and one sequence do not fit on a device. Activation checkpointing is
+    used only if one sequence would not fit otherwise. If the memory of the devices is unknown, one sequence is assumed
+    to fit.
 
     The micro-batch is the first of these that applies:
 
     1. all rows with `update=in_backward`, which needs the whole batch;
     2. `micro_batch` if it is set;
-    3. the previous layout's micro-batch;
-    4. the first of all rows, half of them, ... that fits by the memory model. On CUDA, `tfscale.training.probe` then
-       tries it. After an out-of-memory error, the orchestrator halves it.
+    3. the micro-batch of the previous layout;
+    4. all rows, halved until they fit according to the memory model. On CUDA, `tfscale.training.probe` then tests this
+       micro-batch.
+
+    After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
 
     Args:
-        previous: layout of the stage's last process on as many devices. Its choices are kept, so that a resumed stage
-            adds up the same numbers in the same order.
+        previous: layout of the last process of the stage with the same number of devices. The choices of this layout
+            are kept, so that a resumed stage sums the same numbers in the same order.
         lanes: maximum number of batches that an evaluation may process at the same time.
 
     Raises:
-        ValueError: the model cannot be sharded over the devices as the settings say.
+        ValueError: the model cannot be sharded over the devices as the settings require.
     """
 
     def fits(sequences: int, recompute: Recompute, sharding: Sharding) -> bool:
@@ -126,12 +128,12 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
 
 
 def memory_of(spec: StageSpec, layout: Layout, hardware: Hardware) -> Memory:
-    """Return the memory that a training step takes on each device."""
+    """Return the memory that a training step needs on each device."""
     return _memory(spec, hardware, layout.sharding, layout.recompute, layout.micro_batch)
 
 
 def layout_of(event: Mapping[str, Any]) -> Layout | None:
-    """Return the layout that a `start` event records; None if it records none."""
+    """Return the layout that a `start` event records, or None if the event has no valid layout."""
     try:
         layout = Layout(**{field.name: event[field.name] for field in fields(Layout) if field.name in event})
         check_fields(layout)
@@ -141,12 +143,12 @@ def layout_of(event: Mapping[str, Any]) -> Layout | None:
 
 
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
-    """Yield the settings that conflict with updating weights in the backward pass. Gradients that are dropped one by
-    one are incompatible with anything that needs all of them at once, and with several micro-batches or processes that
-    share a batch.
+    """Yield the settings that conflict with updating weights in the backward pass. Each gradient is dropped after the
+    update of a weight. Therefore nothing can use all gradients at once, and neither several micro-batches nor several
+    processes can share a batch.
 
     Args:
-        rows: number of sequences of a batch that each device takes.
+        rows: number of sequences of a batch that each device processes.
     """
     if run.update != "in_backward":
         return
@@ -155,22 +157,22 @@ def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows
         rule = f"must be whole with optim.name={optimizer.name}, which needs all gradients at once"
         yield Fault("launcher.update", "in_backward", rule, reads=("optim.name",))
     if clip := optimizer.clip:
-        rule = f"must be 0 with {why}, which knows the gradients' norm too late"
+        rule = f"must be 0 with {why}, because the norm of the gradients is known too late"
         yield Fault("optim.clip", clip, rule, "optim.clip=0")
     if run.non_finite == "skip":
-        rule = f"must be raise or rollback with {why}, which finds out too late"
+        rule = f"must be raise or rollback with {why}, because non-finite values are found too late"
         yield Fault("launcher.non_finite", "skip", rule, "raise")
     if devices > 1:
         rule = f"must be whole with {devices} processes"
         yield Fault("launcher.update", "in_backward", rule, "launcher.update=whole", reads=("launcher.processes",))
     if 0 < run.micro_batch < rows:
-        rule = f"must be auto with {why}, which takes all {rows} sequences of a batch at once"
+        rule = f"must be auto with {why}, which processes all {rows} sequences of a batch at once"
         hint = "auto, or a smaller optim.batch_tokens"
         yield Fault("launcher.micro_batch", run.micro_batch, rule, hint, reads=("optim.batch_tokens",))
 
 
 def halved(size: int, fits: Callable[[int], bool]) -> int:
-    """Return the first of `size`, `size` / 2, ..., 1 that fits; 1 if none does."""
+    """Return the first of `size`, `size` / 2, ..., 1 that fits, or 1 if none fits."""
     while size > 1 and not fits(size):
         size = -(-size // 2)
     return size
@@ -208,8 +210,8 @@ def _sharding(spec: StageSpec, hardware: Hardware, previous: Layout | None, fits
         return "none" if fits_whole() else "full"
     if asked == "hybrid" and devices % per_host:
         raise ValueError(
-            f"launcher.sharding=hybrid: must be full with another number of processes on each host, {devices} in all "
-            f"and {per_host} here; try full"
+            f"launcher.sharding=hybrid: must be full unless each host has the same number of processes, but there are "
+            f"{devices} processes in total and {per_host} on this host; try full"
         )
     if asked == "hybrid" and per_host in (1, devices):  # one of its two dimensions would be empty
         return "none" if per_host == 1 else "full"

@@ -13,14 +13,14 @@ LOCK_FILE = "lock"
 
 
 class StageHeld(Exception):
-    """Raised when another live process works on the stage; the message names that process."""
+    """Error raised when another running process works on the stage. The message names the process."""
 
 
 class StageLock:
-    """Exclusive lock on a stage's folder, held at most as long as the process lives.
+    """Exclusive lock on the folder of a stage, which is released when the process ends, if not earlier.
 
-    It is a kernel lock (flock), so it ends with its process and is never stale. On NFS it works between hosts if the
-    server supports locks (NFSv4, or v3 with lockd).
+    The lock is a kernel lock (flock) and is therefore never stale. On NFS, the lock works between hosts if the server
+    supports locks (NFSv4, or v3 with lockd).
     """
 
     def __init__(self, stage_dir: Path) -> None:
@@ -32,7 +32,7 @@ class StageLock:
         if not self._acquire(self._file):
             holder = read_holder(self._path)
             self._file.close()
-            raise StageHeld(f"{self._path.parent.name} is being worked on by {holder}")
+            raise StageHeld(f"{self._path.parent.name} is in use by {holder}")
         self._file.truncate(0)
         json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, self._file)
         self._file.flush()
@@ -40,7 +40,7 @@ class StageLock:
 
     @staticmethod
     def _acquire(file: IO[str]) -> bool:
-        # `held` takes the lock briefly to check it; several tries distinguish such a check from a holder.
+        # `held` acquires the lock briefly to check it. Several tries distinguish such a check from a holder.
         for _ in range(20):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,7 +57,7 @@ class StageLock:
 
 
 def read_holder(path: Path) -> str:
-    """Return a text that names the process that holds the lock, its host, and the time since which it holds it."""
+    """Return a description of the process that holds the lock: process id, host and start time."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def read_holder(path: Path) -> str:
 
 
 def held(stage_dir: Path) -> str | None:
-    """Return a text that names the process that works on the stage; None if there is none."""
+    """Return a description of the process that works on a stage, or None if there is no such process."""
     path = stage_dir / LOCK_FILE
     if not path.exists():
         return None

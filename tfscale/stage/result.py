@@ -20,7 +20,7 @@ _MAY_DIVERGE = {"largest": math.inf}
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """Final validation figures of a stage; non-finite if the model diverged."""
+    """Final validation figures of a stage, which are non-finite if the model diverged."""
 
     loss: float = field(metadata=_MAY_DIVERGE)
     """Validation loss in nats per token."""
@@ -32,11 +32,11 @@ class FinalEvaluation:
 
 @dataclass(frozen=True)
 class StageSpeed:
-    """Training speed, averaged over the stage."""
+    """Average training speed of a stage."""
 
     parameters: int
     flops_per_second: float
-    """Model FLOP/s of all devices together; 0 if no step was timed."""
+    """Model FLOP/s of all devices together, or 0 if no step was timed."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class Result:
     totals: Totals
     """Cost of the lineage when the stage ended."""
     eval: FinalEvaluation | None
-    """Final evaluation; None for a model that was imported without a corpus."""
+    """Final evaluation, or None for a model that was imported without a corpus."""
     checkpoint: str
     """Name of the final checkpoint's folder."""
     non_finite: int = 0
     """Number of steps with a non-finite loss or gradient."""
     peak_memory: int | None = None
-    """Peak memory of the leading process in bytes: allocated on its device; on the CPU, resident."""
+    """Peak memory of the leading process in bytes: allocated on the device, or resident on the CPU."""
     reserved_memory: int | None = None
-    """Peak memory that the allocator of the leading process has reserved, in bytes; None on the CPU."""
+    """Peak memory that the allocator of the leading process has reserved, in bytes, or None on the CPU."""
     speed: StageSpeed | None = None
 
     @property
@@ -76,17 +76,17 @@ class Result:
 
 
 def is_finished(stage_dir: Path) -> bool:
-    """Return whether a stage's folder holds a result."""
+    """Return True if the folder of a stage contains a result."""
     return (stage_dir / DONE_FILE).exists()
 
 
 def write_result(stage_dir: Path, result: Result) -> None:
-    """Write done.json, atomically."""
+    """Write done.json atomically."""
     write_json(stage_dir / DONE_FILE, to_dict(result))
 
 
 def to_dict(result: Result) -> dict[str, Any]:
-    """Return the contents of done.json; unknown figures are omitted."""
+    """Return the content of done.json, without unknown figures."""
     values = asdict(result)
     known = {name: value for name, value in values.items() if value is not None or name == "eval"}
     if result.eval is not None:
@@ -95,14 +95,14 @@ def to_dict(result: Result) -> dict[str, Any]:
 
 
 def read_result(stage_dir: Path) -> Result:
-    """Read done.json.
+    """Return the result in done.json.
 
     Raises:
-        ValueError: the stage is not finished, or the file is not a valid done.json; the message names the file.
+        ValueError: the stage is not finished, or the file is not a valid done.json. The message names the file.
     """
     path = stage_dir / DONE_FILE
     if not path.exists():
-        raise ValueError(f"{path}: not there; the stage is not finished")
+        raise ValueError(f"{path}: the file does not exist, because the stage is not finished")
     try:
         values = read_object(path)
         for name, kind in (("before", Totals), ("totals", Totals), ("eval", FinalEvaluation), ("speed", StageSpeed)):
@@ -113,7 +113,6 @@ def read_result(stage_dir: Path) -> Result:
         check_file_name(result.checkpoint)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
-            f"{path}: not the end of a stage ({error}). It is written whole when a stage ends; delete it and run the "
-            "same command again."
+            f"{path}: the file is not a valid result of a stage ({error}). Delete the file and run the command again."
         ) from error
     return result

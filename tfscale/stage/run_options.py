@@ -18,7 +18,7 @@ class RunOptions:
     compile: Literal["auto", "on", "off"] = "auto"
     """Use of torch.compile. auto: on with CUDA, off on the CPU."""
     threads: Natural = 0
-    """Number of CPU threads of each process; 0: its share of the machine's cores, or slurm.cpus."""
+    """Number of CPU threads of each process; 0: an equal share of the machine's cores, or slurm.cpus."""
     micro_batch: AutoCount = 0
     """Number of sequences that a device processes at once; auto: as many of a batch as fit. Gradients accumulate over
     the micro-batches of a batch."""
@@ -26,28 +26,30 @@ class RunOptions:
     """Part of the model whose activations the backward pass computes again instead of storing them. auto: none, unless
     one sequence would not fit otherwise."""
     sharding: Literal["auto", "none", "full", "hybrid"] = "auto"
-    """Sharding of the model over several processes. none: each has the whole model (DDP). full: sharded over all
-    processes (FSDP2). hybrid: sharded over the processes of each host (HSDP). auto: none if the whole model fits,
-    otherwise full."""
+    """Sharding of the model over several processes. none: each process has the whole model (DDP). full: the model is
+    sharded over all processes (FSDP2). hybrid: the model is sharded over the processes of each host (HSDP). auto: none
+    if the whole model fits, otherwise full."""
     update: Literal["whole", "in_backward"] = "whole"
-    """Time of the weight update. whole: after the backward pass. in_backward: inside it, with each gradient dropped
-    immediately, which saves memory but needs the whole batch as one micro-batch, one process and optim.clip=0."""
+    """Time of the weight update. whole: after the backward pass. in_backward: during the backward pass, with each
+    gradient dropped immediately. This saves memory but requires the whole batch as one micro-batch, one process and
+    optim.clip=0."""
     log_tokens: Amount = 0
     """Number of tokens between two logged training metrics; 0: log 100 times per stage."""
     eval_tokens: Amount = 0
     """Number of tokens between two evaluations; 0: ten evaluations per stage, or fewer if they would cost more than a
-    tenth of its training, but at least five. The end of a stage and a grown model before its first step are always
+    tenth of the training, but at least five. The end of a stage and a grown model before the first step are always
     evaluated."""
     checkpoint_minutes: NonNegative = 10.0
     """Number of minutes between two checkpoints."""
     checkpoint_tokens: Amount = 0
-    """Number of tokens between two checkpoints, in addition to those by time; 0: by time only."""
+    """Number of tokens between two checkpoints, in addition to checkpoint_minutes; 0: checkpoints by time only."""
     keep: Count = 2
-    """Number of checkpoints that are kept while a stage runs. The last one is kept permanently."""
+    """Number of checkpoints that are kept while a stage runs. The last checkpoint is kept permanently."""
     keep_tokens: Amount = 0
-    """Number of tokens at whose multiples checkpoints are kept permanently; 0: only the last one is kept."""
+    """Number of tokens at whose multiples checkpoints are kept permanently; 0: only the last checkpoint is kept."""
     non_finite: Literal["raise", "skip", "rollback"] = "raise"
     """Policy for a non-finite loss or gradient. raise: stop before the update. skip: skip the update. rollback: return
     to the last checkpoint and skip the batch."""
     non_finite_cap: Count = 10
-    """Maximum number of steps with a non-finite loss or gradient; more end the stage under any policy."""
+    """Maximum number of steps with a non-finite loss or gradient. A stage with more such steps fails under any
+    policy."""

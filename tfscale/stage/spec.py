@@ -24,21 +24,21 @@ from tfscale.untrusted import check_fields
 
 STAGE_FILE = "stage.yaml"
 CHECKPOINTS = "checkpoints"
-"""Name of the folder that holds a stage's checkpoints, `step-*`."""
+"""Name of the folder that contains the checkpoints of a stage, `step-*`."""
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Specification of the tokens that a stage reads, and of their order."""
+    """Specification of the tokens that a stage reads, and of the order of the tokens."""
 
     fingerprint: str
-    """Identity of the prepared corpus: its source, tokenizer and split."""
+    """Identity of the prepared corpus, which covers the source, the tokenizer and the split."""
     order_seed: int
     """Seed of the order in which training tokens are read, `data.shuffle_seed`."""
     start: Natural
     """Position in the order, in tokens, of the stage's first batch."""
     heldout_tokens: int
-    """Number of validation tokens that every evaluation reads; they are always the same tokens."""
+    """Number of validation tokens that every evaluation reads. All evaluations read the same tokens."""
     heldout_start: Natural = 0
     """Position of the first evaluated token in the validation split."""
 
@@ -50,7 +50,7 @@ class LearningRateSchedule:
     kind: Literal["cosine", "wsd", "constant"]
     warmup_tokens: Natural
     warmup_from: NonNegative
-    """Learning rate at the start of the warm-up: 0, or the parent's last one."""
+    """Learning rate at the start of the warm-up: 0, or the last learning rate of the parent."""
     floor: Fraction
     """Last learning rate as a fraction of the peak, for cosine and wsd."""
     decay: Fraction
@@ -59,23 +59,23 @@ class LearningRateSchedule:
 
 @dataclass(frozen=True)
 class RateSpec:
-    """Separate learning rates in a grown stage for the weights that its parent trained and for new parameter tokens."""
+    """Separate learning rates in a grown stage for the weights that the parent trained and for new parameter tokens."""
 
     rows: tuple[int, int, int]
-    """Number of parameter tokens of (each of q, k, v; output; feed-forward) before growth, including copies. Later rows
-    of the keys and values are new."""
+    """Numbers of parameter tokens before growth, including copies, of (each of q, k and v; output; feed-forward). Later
+    rows of the keys and values are new."""
     old: float
-    """Factor of the learning rate of the weights that the parent trained, at the start."""
+    """Initial factor of the learning rate of the weights that the parent trained."""
     old_ramp_tokens: int
-    """Number of tokens over which `old` rises linearly to 1; 0: it does not change."""
+    """Number of tokens over which `old` rises linearly to 1; 0: `old` does not change."""
     frozen_tokens: int
-    """Number of tokens during which the learning rate of the old weights is 0. They count towards the ramp."""
+    """Number of tokens during which the learning rate of the old weights is 0. These tokens count towards the ramp."""
     new: float
     """Factor of the learning rate of new rows."""
     per_row_bias: bool
-    """True if AdamW's bias correction of new rows counts their steps from the growth on."""
+    """True if the bias correction of AdamW counts the steps of new rows from the growth onwards."""
     new_second_moment: bool
-    """True if this bias correction also applies to the second moment, because that of new rows began empty."""
+    """True if the bias correction of new rows also applies to the second moment, which starts at 0 for new rows."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ class EndingSpec:
     looks: Count
     """plateau: number of checks over which the improvement is measured. predicted_gain: minimum number of checks."""
     most_tokens: Count
-    """Budget of the stage, which it never exceeds."""
+    """Budget of the stage in tokens, which is never exceeded."""
 
 
 @dataclass(frozen=True)
 class RunSpec(RunOptions):
-    """Run options of a stage, none of which is part of the stage's key."""
+    """Run options of a stage, which are not part of the key of the stage."""
 
     data_dir: str = field(kw_only=True)
-    """Folder of the prepared corpus, absolute or relative to the stage's folder."""
+    """Folder of the prepared corpus, absolute or relative to the folder of the stage."""
     lanes: Count = 1
-    """Number of batches that an evaluation on a CPU processes at the same time, each with `threads` threads, if they
-    fit."""
+    """Number of batches that an evaluation on a CPU processes at the same time, each with `threads` threads, if memory
+    allows."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class StageSpec:
     """Specification of one stage of training."""
 
     label: str
-    """Readable name of the stage; not part of its key."""
+    """Readable name of the stage, which is not part of the key."""
     model: ModelConfig
     data: DataSpec
     tokens: Natural
@@ -122,9 +122,9 @@ class StageSpec:
     """Random seed of the initial weights, or of the rows that growth adds."""
     run: RunSpec
     parent: str | None = None
-    """Key of the stage that this one starts from."""
+    """Key of the parent, which is the stage that this stage starts from, or None."""
     parent_dir: str | None = None
-    """Folder of the parent, absolute or relative to this stage's folder. Not part of the key."""
+    """Folder of the parent, absolute or relative to the folder of this stage. It is not part of the key."""
     growth: dict[str, Any] | None = field(default=None)
     """Growth recipe, which only the growth package reads."""
     rates: RateSpec | None = None
@@ -132,19 +132,19 @@ class StageSpec:
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     parent_ending: bool = False
-    """True if a rule decided the end of the parent. The parent's last position in the text and its last learning rate
-    then follow from its key and are not part of the key of this stage."""
+    """True if a rule decided the end of the parent. The last position and the last learning rate of the parent
+    then follow from the key of the parent and are not part of the key of this stage."""
     init_from: str | None = None
-    """SHA-256 of imported weights; None: the weights are not imported. The stage was trained elsewhere and is only
-    evaluated here. Its `tokens` are 0 if their number is not known."""
+    """SHA-256 of imported weights, or None. A stage with imported weights was trained elsewhere and is only evaluated
+    here, and `tokens` is 0 if the number of training tokens is unknown."""
     init_dir: str | None = None
-    """Folder of the imported stage that the weights are taken from; None for that stage itself. Not part of the key."""
+    """Folder of the imported stage with the weights, or None for this imported stage. It is not part of the key."""
     extensions: tuple[str, ...] = ()
     """Extensions whose classes the stage uses, each as `module==version`."""
 
     @property
     def inherits(self) -> bool:
-        """True if the stage begins from existing weights: its parent's, or imported ones."""
+        """True if the stage starts from existing weights, either of a parent or imported."""
         return self.parent is not None or self.init_from is not None
 
     def from_scratch(self, model: ModelConfig, tokens: int) -> "StageSpec":
@@ -166,8 +166,8 @@ class StageSpec:
 
 
 _FILE_NAMES = {"lr_schedule": "schedule", "activation_checkpointing": "recompute"}
-"""Names in `stage.yaml` of fields that have other names here. A stage's key is a hash that includes the names in the
-file."""
+"""Names in `stage.yaml` of fields that have other names in Python. The key of a stage is a hash that includes the names
+in the file."""
 _FIELDS = {name: field for field, name in _FILE_NAMES.items()}
 
 
@@ -177,7 +177,7 @@ def steps_of(tokens: int, spec: StageSpec) -> int:
 
 
 def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
-    """Return the spec as plain values for JSON; `spec_from_dict` reads them back."""
+    """Return the spec as plain values for JSON, which `spec_from_dict` converts back."""
     parts = {"model": to_dict(spec.model), "optimizer": optimizers.to_dict(spec.optimizer)}
     values = _renamed({**asdict(spec), **parts, "run": _renamed(asdict(spec.run), _FILE_NAMES)}, _FILE_NAMES)
     if not spec.extensions:
@@ -190,13 +190,13 @@ def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def what_of(spec: StageSpec) -> dict[str, Any]:
-    """Return the fields that say what a stage computes, as plain values, without those that say how or where it is
-    run."""
+    """Return the fields that determine what a stage computes, as plain values, without fields that describe how or
+    where the stage is run."""
     return how.without(spec_to_dict(spec), how.STAGE)
 
 
 def write_spec(stage_dir: Path, spec: StageSpec) -> None:
-    """Write stage.yaml, atomically."""
+    """Write stage.yaml atomically."""
     write_json(stage_dir / STAGE_FILE, spec_to_dict(spec))
 
 
@@ -225,8 +225,8 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
 
 
 def key_of(spec: StageSpec) -> str:
-    """Return the stage's identity, 12 hex digits: a hash of everything that changes what the stage computes, including
-    its parent's key, and of nothing else."""
+    """Return the key of a stage, 12 hex digits: a hash of everything that changes what the stage computes, including
+    the key of the parent, and of nothing else."""
     what = what_of(spec)
     for name in ("init_from", "rates", "ending", "parent_ending"):
         if not what[name]:
@@ -244,19 +244,19 @@ def key_of(spec: StageSpec) -> str:
 
 
 def read_spec(stage_dir: Path) -> StageSpec:
-    """Return the spec of a stage's folder.
+    """Return the spec in the folder of a stage.
 
     Raises:
-        ValueError: the file is missing or not a valid stage; the message names the file.
+        ValueError: the file is missing or not a valid stage. The message names the file.
     """
     path = stage_dir / STAGE_FILE
     try:
         spec = spec_from_dict(json.loads(path.read_text(encoding="utf-8")))
         check_fields(spec)
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}. A stage's folder is written by `tfscale run`.") from error
+        raise ValueError(f"{path}: {error.strerror}. The folder does not contain a stage.") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path}: not a stage of this version of tfscale: {error}") from error
+        raise ValueError(f"{path}: the file is not a valid stage of this version of tfscale: {error}") from error
     faults = list(_faults(spec))
     if faults:
         raise ValueError(f"{path}: {'; '.join(faults)}")
@@ -264,7 +264,7 @@ def read_spec(stage_dir: Path) -> StageSpec:
 
 
 def _faults(spec: StageSpec) -> Iterator[str]:
-    """Yield faults of a stage that was edited; a stage written by `tfscale run` has none."""
+    """Yield the faults of a stage that was edited. A stage that `tfscale run` wrote has no faults."""
     context = spec.model.context
     if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"
@@ -288,4 +288,4 @@ def _ending_faults(spec: StageSpec, ending: EndingSpec) -> Iterator[str]:
     if spec.tokens > ending.most_tokens:
         yield f"tokens={spec.tokens}: must be at most ending.most_tokens={ending.most_tokens}"
     if spec.lr_schedule.kind == "cosine":
-        yield "schedule.kind=cosine: its length has to be known, so it cannot have an ending; wsd and constant can"
+        yield "schedule.kind=cosine: must be wsd or constant with an ending, because cosine needs a fixed length"

@@ -1,4 +1,4 @@
-"""The status of a stage, read from its folder alone."""
+"""The status of a stage, as read from the folder of the stage alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.lock import held
 
 State = Literal["done", "running", "preempted", "failed", "interrupted", "waiting"]
-"""State of a stage. `preempted`: stopped on request, with a checkpoint. `interrupted`: ended without an event (killed,
-power cut)."""
+"""State of a stage. `preempted`: stopped on request, with a checkpoint. `interrupted`: ended without an `end` event,
+for example because the process was killed."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class StageStatus:
     state: State
     tokens: int = 0
     detail: str = ""
-    """Process that works on the stage, or reason of its failure."""
+    """Description of the process that works on the stage, or the reason for a failure."""
     last_eval: Event | None = None
 
 

@@ -1,1 +1,2 @@
-"""Mirrors of the stage folders in trackers such as MLflow. A mirror may lag behind the folders, never lead."""
+"""Mirroring of the stage folders to experiment trackers such as MLflow. A tracker may be behind the folders, but it
+never contains anything that the folders do not."""

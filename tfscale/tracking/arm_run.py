@@ -1,4 +1,4 @@
-"""Run of one arm, the parent of its stages' runs."""
+"""Tracker run of an arm, which is the parent run of the arm's stages."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,8 +14,8 @@ from tfscale.tracking.stage_run import StageRun, status_of
 
 @dataclass(frozen=True)
 class ArmRun:
-    """A run with the final values of an arm's stages over compute and, if each stage continues the one before, their
-    common curve."""
+    """Run with the final values of an arm's stages over compute. If each stage continues the previous stage, the run
+    also contains the curve over all stages."""
 
     arm: Arm
     colour: str
@@ -38,12 +38,12 @@ class ArmRun:
         return [path for run in self.stage_runs() for path in run.sources()]
 
     def contents(self) -> Contents | None:
-        # Completion is checked before the events are read, so that a finished stage lacks no event.
+        # Completion is checked before the events are read, so that no event of a finished stage is missing.
         begun = [(run, done, events) for run, done, events in self._read() if events]
         if not begun:
             return None
         points = [point for run, done, events in begun if done for point in end_points(events, run.evaluations())]
-        points.sort(key=lambda point: point.time)  # a stage that ends later must not come before one that has been sent
+        points.sort(key=lambda point: point.time)  # a stage that ends later must not precede one that has been sent
         if self._is_one_lineage():
             points += [point for _, _, events in begun for point in curve_points(events)]
         statuses = [status_of(done, events) for _, done, events in begun]
@@ -59,13 +59,14 @@ class ArmRun:
         return [(run, is_done(run.stage), run.events()) for run in self.stage_runs()]
 
     def _is_one_lineage(self) -> bool:
-        """Return True if each stage continues the one before. Independent stages have no common curve."""
+        """Return whether each stage continues the previous stage. Independent stages have no common curve."""
         stages = self.arm.stages
         return all(child.spec.parent == parent.key for parent, child in pairwise(stages))
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:
-    """Return the status of an arm from those of its stages. It is running while a stage runs and between two stages."""
+    """Return the status of an arm from the statuses of its stages. An arm is running while a stage runs and between two
+    stages."""
     for status in ("running", "failed", "killed"):
         if status in statuses:
             return status

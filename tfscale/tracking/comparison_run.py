@@ -1,4 +1,4 @@
-"""Run with the comparison of all arms: its figures, tables and report."""
+"""Tracker run with the comparison of all arms, which contains the figures, tables and report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,10 @@ from tfscale.tracking.runs import ARM_KEY, ROLE, About, Artifact, Contents
 
 @dataclass(frozen=True)
 class ComparisonRun:
-    """A run that contains the files of a comparison's folder and shows its table."""
+    """Run that contains the files of a comparison's folder and shows the table of the comparison."""
 
     chain: Arm
-    """Chain that the other arms are compared with."""
+    """Chain with which the other arms are compared."""
     folder: Path
 
     def about(self) -> About:

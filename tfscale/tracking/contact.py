@@ -1,4 +1,5 @@
-"""Record of a tracker's known contents of an experiment, with which a process sends each value exactly once."""
+"""Connection to an experiment of a tracker that knows which values have arrived, so that each value is sent exactly
+once."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
@@ -12,8 +13,8 @@ Stamp = tuple[str, int, int]
 
 
 class Contact:
-    """A connection and the known contents of its runs. After a fault it is unknown what has arrived, and a new contact
-    must be made."""
+    """Connection to an experiment with the known contents of its runs. After an error the contents are unknown, and a
+    new contact must be created."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -25,10 +26,11 @@ class Contact:
         return self._sink.run_ids()
 
     def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
-        """Send the missing parts of a run, except files; the status last, so that a finished run has all its values.
+        """Send the missing parts of a run, except files. The status is sent last, so that a finished run has all
+        values.
 
         Returns:
-            The run's ID and the number of values sent.
+            ID of the run and number of values sent.
         """
         run_id = self._sink.open(about, contents, parent)
         if run_id not in self._held:
@@ -40,7 +42,7 @@ class Contact:
         return run_id, len(missing)
 
     def send_files(self, run_id: str, files: Iterable[Artifact]) -> None:
-        """Send the files of a run that are new or have changed since this contact sent them."""
+        """Send the files of a run that are new or have changed since they were last sent."""
         for file in files:
             now = stamp(file.path)
             if now is None or self._files.get((run_id, file.path)) != now:
@@ -59,7 +61,7 @@ class Contact:
 
 
 def stamp(path: Path) -> Stamp | None:
-    """Return a stamp that changes when a file changes; None if the file is missing."""
+    """Return the name, size and modification time of a file, or None if the file does not exist."""
     try:
         stat = path.stat()
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Cursor: a file in the runs folder that records what a tracker has been sent, so that the tracker need not be asked.
+"""Cursor file in the runs folder, which records the data sent to a tracker so that the tracker need not be queried.
 
-The tracker itself is authoritative: a cursor that is lost or older than the tracker costs only time.
+The tracker is authoritative. A missing or outdated cursor only makes the next sync slower.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ from tfscale.tracking.tracker import Tracker
 
 @dataclass(frozen=True)
 class Sent:
-    """A run that has arrived completely."""
+    """Record of a run that the tracker has received completely."""
 
     run_id: str
     mark: str
-    """Digest of the run's sources at the time of sending."""
+    """Digest of the source files of the run when it was sent."""
 
 
 class Cursor:
-    """A record of the runs of one experiment that have arrived at one tracker, by identity."""
+    """Record of the runs of one experiment that one tracker has received completely, by identity."""
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         name = hashlib.sha256(f"{tracker.uri}\n{experiment}".encode()).hexdigest()[:16]
@@ -33,7 +33,8 @@ class Cursor:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Wait until no other process syncs the experiment, and read the file. An unreadable file counts as missing."""
+        """Wait until no other process syncs the experiment, and read the cursor file. An unreadable file is treated as
+        missing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_suffix(".lock")):
             try:
@@ -44,5 +45,5 @@ class Cursor:
             yield
 
     def write(self) -> None:
-        """Replace the file on disk."""
+        """Write the cursor file."""
         write_json(self.path, {**self._head, "runs": {identity: asdict(sent) for identity, sent in self.sent.items()}})

@@ -8,7 +8,8 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Wait for the lock on `path`, which is created if missing, and hold it. The lock ends with its process."""
+    """Acquire an exclusive lock on the file `path`, which is created if missing. The lock is released at the end of the
+    context or of the process."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

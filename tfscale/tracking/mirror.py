@@ -1,4 +1,4 @@
-"""Mirror that runs during training: a thread that brings a tracker up to date every few seconds."""
+"""Background thread that updates a tracker every few seconds during training."""
 
 from collections.abc import Iterable
 from threading import Event, Thread
@@ -11,19 +11,20 @@ _LONGEST_WAIT = 300.0
 
 
 class Mirror:
-    """A thread that mirrors arms to a tracker until it is stopped.
+    """Background thread that mirrors arms to a tracker until it is stopped.
 
-    An unreachable tracker is tried again at increasing intervals, and is brought up to date when it is back.
+    If the tracker is unreachable, the thread retries at increasing intervals. No data is lost.
     """
 
     def __init__(self, tracker: Tracker, experiment: str, arms: Iterable[Arm], seconds: float = 5.0) -> None:
-        """
+        """Create the mirror without starting the thread.
+
         Args:
             experiment: name of the schedule.
-            seconds: time between two syncs.
+            seconds: time between two syncs in seconds.
         """
         self.fault: str | None = None
-        """Reason why the tracker is behind; None while it is up to date."""
+        """Reason why the tracker is not up to date, or None if it is up to date."""
         self._tracker = tracker
         self._session = Session(tracker, experiment)
         self._arms = tuple(arms)
@@ -37,23 +38,23 @@ class Mirror:
         self._thread.start()
 
     def stop(self, timeout: float) -> str | None:
-        """Sync one last time and end the thread.
+        """Run a final sync and stop the thread.
 
         Args:
-            timeout: longest wait in seconds.
+            timeout: maximum time to wait in seconds.
 
         Returns:
-            None if everything has arrived, otherwise the reason why not.
+            None if the tracker is up to date, and otherwise the reason why it is not.
 
         Raises:
-            Exception: the mirror failed with a bug earlier; it is raised only here so that training continues.
+            Exception: the thread failed with an unexpected error, which is raised only here so that training continues.
         """
         self._stopping.set()
         self._thread.join(timeout)
         if self._bug is not None:
             raise self._bug
         if self._thread.is_alive():
-            return self.fault or f"{self._tracker} was still being written to after {timeout:g} s"
+            return self.fault or f"{self._tracker}: the last sync did not finish within {timeout:g} s"
         return self.fault
 
     def _run(self) -> None:
@@ -64,7 +65,7 @@ class Mirror:
             self._sync()
         except Exception as bug:
             self._bug = bug
-            self.fault = f"the mirror has failed: {bug!r}"
+            self.fault = f"the mirror failed with an unexpected error: {bug!r}"
 
     def _sync(self) -> bool:
         try:

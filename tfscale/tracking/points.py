@@ -1,4 +1,4 @@
-"""Measurements of a stage, as values of metrics over tokens or over compute."""
+"""Conversion of a stage's events to metric values over tokens or over compute."""
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -18,47 +18,47 @@ Over = Literal["tokens", "flops"]
 
 
 class Point(NamedTuple):
-    """A value of a metric."""
+    """Value of a metric at a number of tokens or FLOPs."""
 
     name: str
     over: Over
     at: float
-    """Tokens or model FLOPs of the lineage up to this point, depending on `over`."""
+    """Number of tokens or model FLOPs of the lineage up to this point, depending on `over`."""
     value: float
     time: int
     """Time in milliseconds since 1970."""
 
     @property
     def is_of_model(self) -> bool:
-        """True if the value is a measurement of a finished stage's model."""
+        """True if the value is a measurement of the model of a finished stage."""
         return self.name.startswith((_FINAL, _EVALUATED)) and self.over == "tokens"
 
 
 def is_evaluation(name: str) -> bool:
-    """Return True if `tfscale eval` measures the metric, which it may do repeatedly."""
+    """Return whether a metric is measured by `tfscale eval`, possibly more than once."""
     return name.startswith(_EVALUATED)
 
 
 def stage_points(events: Iterable[Event]) -> list[Point]:
-    """Return the metrics of a stage in the order of its events: train/*, heldout/*, total/* and system/* over tokens,
-    and validation perplexity over compute."""
+    """Return the metric values of a stage in the order of its events: train/*, heldout/*, total/* and system/* over
+    tokens, and validation perplexity over compute."""
     points: dict[tuple[str, float], Point] = {}
     for event in events:
         if event["event"] in _PREFIXES:
             for name, value in _measurements(event):
                 point = _point(name, "tokens", value, event)
-                points.setdefault((name, point.at), point)  # an evaluation and a log line have totals in common
+                points.setdefault((name, point.at), point)  # `eval` and `train` events of a step have the same totals
     return [*points.values(), *_system_points(events), *curve_points(events)]
 
 
 def curve_points(events: Iterable[Event]) -> list[Point]:
-    """Return validation perplexity over compute."""
+    """Return the validation perplexity of a stage over compute."""
     evaluations = {event["step"]: event for event in events if event["event"] == "eval"}
     return [_point(PERPLEXITY, "flops", event["perplexity"], event) for event in evaluations.values()]
 
 
 def end_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
-    """Yield, over compute, a finished stage's last validation perplexity and the results of `tfscale eval`, except
+    """Yield the last validation perplexity of a finished stage and the results of `tfscale eval` over compute, without
     standard errors."""
     for event in _last(events):
         yield _point(FINAL_PERPLEXITY, "flops", event["perplexity"], event)
@@ -66,8 +66,8 @@ def end_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -
 
 
 def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]]) -> Iterator[Point]:
-    """Yield, over tokens, the final measures of a finished stage's model and its cost, parents included, as final/*,
-    and the results of `tfscale eval` as eval/NAME/MEASURE."""
+    """Yield the final measurements of a finished stage over tokens: the results of the last evaluation and the total
+    cost, including that of the parents, as final/*, and the results of `tfscale eval` as eval/NAME/MEASURE."""
     for event in _last(events):
         for name, value in event.items():
             if (name in MEASURES or name.startswith("total_")) and value is not None:
@@ -76,7 +76,7 @@ def model_points(events: Iterable[Event], evaluations: Iterable[dict[str, Any]])
 
 
 def milliseconds(seconds: float) -> int:
-    """Return a time in seconds as whole milliseconds."""
+    """Convert a time in seconds to whole milliseconds."""
     return int(seconds * 1000)
 
 
@@ -97,7 +97,7 @@ def _measurements(event: Event) -> Iterator[tuple[str, float]]:
 
 
 def _system_points(events: Iterable[Event]) -> Iterator[Point]:
-    """Yield measurements of the devices. Rates are per device, between two log lines."""
+    """Yield the measurements of the devices. Rates are per device, between two `train` events."""
     logged = [event for event in events if event["event"] == "train"]
     for event in logged:
         if event.get("tokens_per_second") is not None:

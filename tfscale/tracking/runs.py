@@ -1,4 +1,5 @@
-"""Contents of a tracker's runs: an arm, each of its stages as a child, and the comparison of all arms."""
+"""Data model of tracker runs. There is one run per arm, with a child run per stage, and one run for the comparison of
+all arms."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,18 +18,18 @@ ROLE, ARM, ARM_KEY, KEY = "tfscale.role", "tfscale.arm", "tfscale.arm_key", "tfs
 
 
 def identity(tags: Mapping[str, str]) -> str:
-    """Return the text that identifies a run in its experiment."""
+    """Return the text that identifies a run within an experiment, from the run's tags."""
     return " ".join(tags[name] for name in (ROLE, ARM, ARM_KEY, KEY) if name in tags)
 
 
 @dataclass(frozen=True)
 class About:
-    """The description of a run, which is known before the run begins."""
+    """Description of a run, which is known before the run starts."""
 
     name: str
     """Displayed name of the run."""
     tags: dict[str, str]
-    """Tags with which the run can be found, including its identity."""
+    """Tags for finding the run, including the tags that identify it."""
     colour: str | None = None
     """Suggested colour in charts, as #RRGGBB."""
     note: str = ""
@@ -36,13 +37,13 @@ class About:
 
     @property
     def identity(self) -> str:
-        """Text that identifies the run in its experiment."""
+        """Text that identifies the run within its experiment."""
         return identity(self.tags)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The dataset that a stage reads."""
+    """Dataset on which a stage is trained."""
 
     name: str
     fingerprint: str
@@ -54,12 +55,12 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Model:
-    """The model of a finished stage, whose weights are not copied."""
+    """Model of a finished stage, whose weights are not copied to the tracker."""
 
     name: str
     family: str
     tags: dict[str, str]
-    """Tags with which the model can be found, including the stage's key."""
+    """Tags for finding the model, including the key of the stage."""
     params: dict[str, str]
     step: int
     """Number of training tokens of the lineage."""
@@ -67,17 +68,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that is mirrored."""
+    """File that is mirrored to the tracker."""
 
     path: Path
     kept_back: Sequence[str] = ()
-    """Fields of the file's JSON object that are left out; if empty, the file is mirrored unchanged."""
+    """Fields to remove from the JSON object in the file. If there are none, the file is mirrored unchanged."""
 
     def content(self) -> bytes:
-        """Return the content to mirror.
+        """Return the content of the file to mirror.
 
         Raises:
-            ValueError: fields have to be left out, but the file is not a JSON object.
+            ValueError: fields must be removed, but the file does not contain a JSON object.
         """
         if not self.kept_back:
             return self.path.read_bytes()
@@ -86,34 +87,34 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a run so far."""
+    """Current contents of a run."""
 
     status: Status
     start: int
-    """Start time in milliseconds since 1970, like all times here."""
+    """Start time in milliseconds since 1970. All times of a run have this unit."""
     end: int
     points: list[Point] = field(default_factory=list)
     files: Sequence[Artifact] = ()
     params: dict[str, str] = field(default_factory=dict)
-    """Settings of the run, which never change."""
+    """Settings of the run, which never change after it has started."""
     corpus: Corpus | None = None
-    """Corpus that the run reads; None if it reads none."""
+    """Corpus that the run reads, or None if the run reads no corpus."""
     model: Model | None = None
-    """Model of the finished stage; None if the run has not finished or is not that of a stage."""
+    """Model of a finished stage, or None if the run has not finished or does not belong to a stage."""
 
 
 class Run(Protocol):
-    """A source of a tracker's run."""
+    """Source of the description and contents of a tracker's run."""
 
     def about(self) -> About:
         """Return the description of the run."""
 
     def sources(self) -> list[Path]:
-        """Return the existing files that the run is read from; empty if it has not begun."""
+        """Return the existing files from which the run is read. The list is empty before the run starts."""
 
     def contents(self) -> Contents | None:
-        """Return the contents of the run; None while there is no complete event.
+        """Return the contents of the run, or None if it has no complete event yet.
 
         Raises:
-            UserFault: a file in its folder is not what tfscale wrote.
+            UserFault: a file in the run's folder does not have the format that tfscale writes.
         """

@@ -1,4 +1,4 @@
-"""Run of one stage, as part of one arm."""
+"""Tracker run of a stage, which is a child of the run of an arm."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Cont
 _ARTIFACTS: Mapping[str, Sequence[str]] = {
     STAGE_FILE: how.STAGE, GROWTH_FILE: (), ENVIRONMENT_FILE: how.ENVIRONMENT, DONE_FILE: (), EVALUATIONS_FILE: ()
 }  # fmt: skip
-"""Files of a stage's folder that are mirrored, each with the fields that are not sent."""
+"""Files in a stage's folder that are mirrored, with the fields of each file that are not sent."""
 _ENDS: Mapping[str, Status] = {"preempted": "killed", "failed": "failed"}
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """A run of a stage, a child of its arm's run."""
+    """Run of a stage, which is a child of the run of its arm."""
 
     arm: Arm
     stage: Stage
@@ -45,7 +45,10 @@ class StageRun:
         return [metrics, *(file.path for file in self._files())] if metrics.exists() else []
 
     def contents(self) -> Contents | None:
-        done, events = is_done(self.stage), self.events()  # in this order, so that a finished run lacks no event
+        done, events = (
+            is_done(self.stage),
+            self.events(),
+        )  # in this order, so no event is missing
         if not events:
             return None
         points = stage_points(events)
@@ -64,11 +67,11 @@ class StageRun:
         )
 
     def events(self) -> list[Event]:
-        """Return the events that led to the stage's current weights; empty if it has not begun."""
+        """Return the events that led to the current weights of the stage. The list is empty before the stage starts."""
         return read_events(self.stage.path)
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Return the evaluations of the stage's model since it finished."""
+        """Return the evaluations of the stage's model after the end of training."""
         return read_evaluations(self.stage.path)
 
     def _files(self) -> list[Artifact]:
@@ -82,7 +85,7 @@ class StageRun:
         return dict(_flat(what)) | {"parameters": str(parameters(self.stage.spec.model))}
 
     def _own_tags(self) -> dict[str, str]:
-        """Return the tags that the stage has in every arm."""
+        """Return the tags of the stage that do not depend on the arm."""
         spec = self.stage.spec
         tags = {
             KEY: self.stage.key,
@@ -110,7 +113,8 @@ class StageRun:
 
 
 def corpus_of(stage: Stage) -> Corpus:
-    """Return the corpus of a stage, without its numbers if it is not on this disk."""
+    """Return the corpus of a stage. If the corpus is not available on this host, the numbers of documents and tokens
+    are omitted."""
     try:
         manifest = read_manifest(stage.path / stage.spec.run.data_dir)
     except DataError:
@@ -122,13 +126,13 @@ def corpus_of(stage: Stage) -> Corpus:
 
 
 def status_of(done: bool, events: list[Event]) -> Status:
-    """Return the status of a stage's run."""
+    """Return the status of a stage's run from its events."""
     last = last_event(events, "start", "end") or {}
     return "finished" if done else _ENDS.get(last.get("reason", ""), "running")
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted name and the text of each nested value, except None."""
+    """Yield the dotted name and the text of each nested value that is not None."""
     if isinstance(values, Mapping):
         for name, value in values.items():
             yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))

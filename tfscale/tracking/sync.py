@@ -1,4 +1,4 @@
-"""Synchronization of a tracker with the stage folders."""
+"""Synchronization of a tracker with the stage folders, in which each value arrives exactly once."""
 
 import hashlib
 import json
@@ -18,20 +18,21 @@ from tfscale.tracking.runs import About, Run
 from tfscale.tracking.tracker import Tracker, TrackingError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours of the arms, the chain's first, as in the comparison's figures."""
+"""Colours of the arms, starting with the chain, as in the figures of the comparison."""
 
 Family = tuple[Run, Sequence[Run]]
-"""A run and its children."""
+"""Parent run and its child runs."""
 
 
 class Session:
-    """A session that syncs one experiment with one tracker.
+    """Synchronization of one experiment with one tracker.
 
-    Syncs are idempotent, also after a crash or if the cursor or the store is lost.
+    Syncs are idempotent, even after a crash or if the cursor or the store has been lost.
     """
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
-        """
+        """Create a session, which connects to the tracker only when a sync needs a connection.
+
         Args:
             experiment: name of the schedule.
         """
@@ -40,18 +41,19 @@ class Session:
         self._contact: Contact | None = None
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
-        """Send everything that the tracker lacks of the arms and their stages; connect only if it lacks something.
+        """Send all data of the arms and their stages that the tracker does not have. Connect to the tracker only if
+        data is missing.
 
         Args:
-            arms: arms of the experiment, the chain first.
-            comparison: folder of the arms' comparison, which may not exist yet.
+            arms: arms of the experiment, starting with the chain.
+            comparison: folder of the comparison of the arms, which may not exist yet.
 
         Returns:
-            The number of values sent.
+            Number of values sent.
 
         Raises:
-            TrackingError: the tracker cannot be reached, or refuses. A part may have been sent; the next sync sends the
-                rest.
+            TrackingError: the tracker cannot be reached or refuses the data. Some data may have been sent; the next
+                sync sends the rest.
         """
         try:
             with self._cursor.held():
@@ -64,7 +66,7 @@ class Session:
             self._contact = None
         elif all(self._has_arrived(turn) for turn in self._turns(families)):
             return 0
-        contact, self._contact = self._contact or self._connect(), None  # dropped unless everything succeeds
+        contact, self._contact = self._contact or self._connect(), None  # discarded unless everything succeeds
         faults: list[TrackingError] = []
         try:
             sent = sum(self._send(contact, turn, faults) for turn in self._turns(families))
@@ -83,7 +85,8 @@ class Session:
         return contact
 
     def _turns(self, families: Sequence[Family]) -> Iterator["_Turn"]:
-        """Yield the runs to send, each child after its parent, because a child needs the ID of its parent's run."""
+        """Yield the runs to send. Each parent precedes its children, because a child run needs the ID of its parent
+        run."""
         for parent, children in families:
             turn = _turn(parent, None)
             yield turn
@@ -96,7 +99,8 @@ class Session:
         return turn.mark is None or (sent is not None and sent.mark == turn.mark)
 
     def _send(self, contact: Contact, turn: "_Turn", faults: list[TrackingError]) -> int:
-        """Send a run; return the number of values sent. Faults in its contents or files do not stop other runs."""
+        """Send a run and return the number of values sent. Errors in the contents or files of a run do not prevent
+        other runs from being sent."""
         if turn.mark is None or self._has_arrived(turn):
             return 0
         try:
@@ -109,7 +113,7 @@ class Session:
         with self._faults():
             run_id, sent = contact.send(turn.about, contents, turn.parent)
         try:
-            with self._faults(f"files of {turn.about.name}, "):  # files may be stored elsewhere, with other credentials
+            with self._faults(f"files of {turn.about.name}, "):  # files may be stored elsewhere with other credentials
                 contact.send_files(run_id, contents.files)
         except TrackingError as fault:
             faults.append(fault)
@@ -119,7 +123,7 @@ class Session:
 
     @contextmanager
     def _faults(self, what: str = "") -> Iterator[None]:
-        """Convert any exception of a tracker and its client library into a TrackingError."""
+        """Convert any exception of a tracker or its client library to a TrackingError."""
         try:
             yield
         except Exception as error:
@@ -129,14 +133,15 @@ class Session:
 
 @dataclass(frozen=True)
 class _Turn:
-    """A run that is to be sent."""
+    """Run to send to the tracker."""
 
     run: Run
     about: About
     parent: str | None
-    """ID of the parent's run; None if there is no parent or it has not been sent."""
+    """ID of the parent run, or None if there is no parent or it has not been sent."""
     mark: str | None
-    """Digest, made without reading measurements, that changes with everything sent; None before the run begins."""
+    """Digest that changes whenever data to send changes, computed without reading measurements, or None before the run
+    starts."""
 
 
 def _turn(run: Run, parent: str | None) -> _Turn:

@@ -1,7 +1,8 @@
-"""Trackers, the stores that runs are mirrored to. `tracking.kind` names the class, by default that of MLflow.
+"""Base classes and registry of trackers, the stores to which runs are mirrored. `tracking.kind` selects the tracker,
+which is MLflow by default.
 
-`tfscale.tracking.sync.Session` ensures what must be true for every tracker, above all that each value arrives exactly
-once. A tracker only reports what it has and accepts what it lacks. To add one, register a subclass of `Tracker` that
+`tfscale.tracking.sync.Session` ensures that each value arrives exactly once, whatever the tracker. A tracker only
+reports the values that it has and accepts missing values. To add a tracker, register a subclass of `Tracker` that
 connects to a subclass of `Sink`:
 
     @TRACKERS.register("jsonl")
@@ -25,16 +26,17 @@ TRACKERS: Registry[type["Tracker"]] = Registry(
 
 
 class TrackingError(RuntimeError):
-    """Raised when a tracker cannot be reached or refuses; the message names the tracker.
+    """Error raised if a tracker cannot be reached or refuses data. The message names the tracker.
 
-    No data is lost: the stage folders contain everything, and the next sync sends what is missing.
+    No data is lost, because the stage folders contain everything and the next sync sends the missing data.
     """
 
 
 class Sink(ABC):
-    """A connection of one process to one experiment of a tracker.
+    """Connection of one process to one experiment of a tracker.
 
-    The methods may raise any exception; the connection is then dropped, and a new one reads what has arrived.
+    The methods may raise any exception. The connection is then discarded, and a new connection reads which values have
+    arrived.
     """
 
     @abstractmethod
@@ -43,50 +45,51 @@ class Sink(ABC):
 
     @abstractmethod
     def open(self, about: About, contents: Contents, parent: str | None) -> str:
-        """Find or create the run with the identity `about.identity`, and update everything except its points, files and
+        """Find or create the run with the identity `about.identity`, and update all its data except points, files and
         status.
 
         Args:
-            parent: ID of the parent run; None if there is none.
+            parent: ID of the parent run, or None if there is no parent.
 
         Returns:
-            The ID of the run.
+            ID of the run.
         """
 
     def place(self, point: Point) -> Hashable:
-        """Return the place of a value, which identifies it in its run. Order distinguishes points of the same place.
+        """Return the place of a value. The values of a run are identified by their place and their order in that place.
 
-        Steps that are repeated after a resume have the same places as before. Another evaluation of a finished model
-        has another place.
+        Steps that are repeated after a resume have the same places as before. Repeated evaluations of a finished model
+        have different places.
         """
         return point.name, point.over, point.at, point.time if is_evaluation(point.name) else 0
 
     @abstractmethod
     def held(self, run_id: str) -> Counter[Hashable]:
-        """Return the number of values that a run has at each place."""
+        """Return, for each metric and step of a run, the number of values that the tracker has stored."""
 
     @abstractmethod
     def send(self, run_id: str, points: Sequence[Point]) -> None:
-        """Add values to a run that does not have them yet."""
+        """Add new values to a run."""
 
     @abstractmethod
     def send_file(self, run_id: str, file: Artifact) -> None:
-        """Add a file to a run, or replace the file."""
+        """Add a file to a run, or replace an existing file with the same name."""
 
     @abstractmethod
     def finish(self, run_id: str, contents: Contents) -> None:
-        """Set a run's status and end time, and add the model of a finished stage. All points have already been sent."""
+        """Set the status and end time of a run whose points have all been sent, and add the model of a finished
+        stage."""
 
 
 class Tracker(ABC):
-    """A store of runs, which may be unreachable.
+    """Store of runs, which may be unreachable.
 
     Args:
         runs: runs folder.
-        uri: value of `tracking.uri`; None if it is not set.
+        uri: value of `tracking.uri`, or None if it is not set.
 
     Raises:
-        ValueError: the URI is invalid for this tracker. The message begins with `tracking.uri=`.
+        ValueError: the URI is invalid for this tracker. The message starts with `tracking.uri=`.
     """
 
     title: ClassVar[str]
@@ -95,7 +98,7 @@ class Tracker(ABC):
     def __init__(self, runs: Path, uri: str | None) -> None:
         self.uri = uri or ""
         self.folder = runs.resolve() / "tracking"
-        """Folder with one file per experiment that records what was sent."""
+        """Folder of the cursor files, which record the data sent for each experiment."""
 
     def __str__(self) -> str:
         return f"{self.title} at {self.shown}"
@@ -107,19 +110,20 @@ class Tracker(ABC):
 
     @abstractmethod
     def connect(self, experiment: str) -> Sink:
-        """Return a connection to an experiment, which is created if missing. Import the client library here."""
+        """Return a connection to an experiment, which is created if missing. Subclasses should import their client
+        library in this method."""
 
     def exists(self) -> bool:
-        """Return False if the store is known to be missing, as before the first run."""
+        """Return False if the store is known not to exist, for example before the first run."""
         return True
 
     def lacks(self, run_ids: set[str]) -> bool:
-        """Return True if runs that were sent are known to be gone. This is called before each sync and must be fast; a
-        tracker that can only be queried over a network returns False."""
+        """Return True if runs that were sent are known to have been deleted. This method is called before each sync and
+        must be fast; a tracker that can only be queried over a network returns False."""
         return False
 
     def unreachable(self) -> str | None:
-        """Return why the tracker is unreachable; None if it is reachable or this is unknown.
+        """Return the reason why the tracker is unreachable, or None if it is reachable or the reason is unknown.
 
         `tfscale doctor` calls this method.
         """
@@ -127,7 +131,7 @@ class Tracker(ABC):
 
 
 def tracker_at(kind: str, runs: Path, uri: str | None) -> Tracker:
-    """Return the tracker of a kind for a runs folder.
+    """Return the tracker of the given kind for a runs folder.
 
     Raises:
         ValueError: the kind is unknown, or the URI is malformed.

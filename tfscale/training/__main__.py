@@ -1,7 +1,8 @@
-"""Train one stage, alone or as one of the ranks that torchrun starts: python -m tfscale.training STAGE_DIR.
+"""Train one stage, in a single process or as one of the ranks that torchrun starts.
 
-Exit codes: 0 done, 75 stopped on request or held by another process (run it again to continue), 2 the stage's folder is
-not usable, 1 a failure, with the reason on standard error and in metrics.jsonl.
+Exit codes: 0 on success, 75 if training was stopped on request or another process works on the stage (run the command
+again to continue), 2 if the stage's folder cannot be used, 1 on failure, with the reason on standard error and in
+metrics.jsonl.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Signals are watched before torch is imported, so that a stage can be stopped at any time.
+# Signal handlers are installed before torch is imported, so that a stage can be stopped at any time.
 from tfscale.extensions import add_extension_argument, load_extensions, require_extensions
 from tfscale.faults import PREEMPTED, USER_FAULT, UserFault
 from tfscale.training.preemption import Preemption
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 def main() -> int:
     """Train the stage in the folder named on the command line, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tfscale.training", description=__doc__)
-    parser.add_argument("stage_dir", type=Path, help="folder that holds stage.yaml")
-    parser.add_argument("--supervised", action="store_true", help="stop when standard input ends")
+    parser.add_argument("stage_dir", type=Path, help="folder of the stage, which contains stage.yaml")
+    parser.add_argument("--supervised", action="store_true", help="save and stop when standard input is closed")
     add_extension_argument(parser)
     arguments = parser.parse_args()
     try:
@@ -57,7 +58,7 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
             alarm = Alarm(world, partial(_record_end, stage_dir))
     except (RuntimeError, ValueError) as fault:
         where = f"MASTER_ADDR={os.environ.get('MASTER_ADDR')}, MASTER_PORT={os.environ.get('MASTER_PORT')}"
-        reason = f"must be the address at which rank 0 accepts all ranks; the ranks could not connect: {fault}"
+        reason = f"must be the address at which rank 0 accepts connections; the ranks could not connect: {fault}"
         print(f"{where}: {reason}", file=sys.stderr)
         return 1
     try:
@@ -68,8 +69,8 @@ def _train(stage_dir: Path, preempted: Preemption) -> int:
 
 
 def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Alarm") -> int:
-    """Return the exit code. A fault in one of several ranks ends its process here, because it can no longer
-    communicate with the others."""
+    """Train the stage, report failures, and return the exit code. If there are several ranks, a failing rank exits
+    immediately, because it can no longer communicate with the others."""
     from tfscale.checkpoint import BrokenCheckpoint
     from tfscale.stage.lock import StageHeld
     from tfscale.training.non_finite import NonFinite
@@ -82,7 +83,7 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
         code = PREEMPTED
     except ValueError as fault:
         print(fault, file=sys.stderr)
-        if world.size > 1:  # torchrun does not pass on exit codes
+        if world.size > 1:  # torchrun does not forward exit codes
             alarm.ring("failed", str(fault))
         code = 2
     except (NonFinite, BrokenCheckpoint, OSError) as fault:
@@ -105,7 +106,7 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
 
 
 def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
-    """Train the stage, and return False if it was asked to stop."""
+    """Train the stage, and return False if training was stopped on request."""
     from tfscale.data.prepared import open_data
     from tfscale.stage.environment import write_environment
     from tfscale.stage.lock import StageLock

@@ -1,8 +1,8 @@
-"""Reports of failures, made by the failing rank before any process exits.
+"""Failure reports from any rank, which are recorded before any process exits.
 
-A rank that fails leaves the others waiting in a collective call, so it cannot reach them that way. Instead, it writes a
-report to the key-value store through which all ranks have connected. A thread of the leading rank polls the store,
-writes the stage's `end` event, and ends its process; torchrun ends the rest.
+If a rank fails, the other ranks wait in a collective call, so collective calls cannot deliver the report. Instead, the
+failing rank writes the report to the key-value store through which all ranks have connected. A thread of the leading
+rank polls the store, writes the stage's `end` event, and ends the process; torchrun then ends the other ranks.
 """
 
 import json
@@ -20,17 +20,19 @@ from tfscale.training.world import Ranks
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
-"""Longest time that a failing rank waits for the leading rank to record the failure."""
+"""Maximum time in seconds that a failing rank waits for the leading rank to record the failure."""
 FAILURE, TOLD = "failure", "told"
 
 
 class Alarm:
-    """Reporter of failures from any rank to the stage's record."""
+    """Reporter of failures, which any rank can use to record a failure as an event of the stage."""
 
     def __init__(self, world: Ranks, record: Callable[[str, str], None]) -> None:
-        """
+        """Connect to the store, and start watching it on the leading rank.
+
         Args:
-            record: function that writes an `end` event with a reason and a message; called on the leading rank only.
+            record: function that writes an `end` event with a reason and a message. It is called only on the leading
+                rank.
         """
         self._world, self._record = world, record
         self._lock = threading.Lock()
@@ -42,40 +44,41 @@ class Alarm:
 
     @staticmethod
     def _connect() -> PrefixStore:
-        # A shared connection would block while another thread's call waits.
+        # A shared connection would block while a call of another thread waits.
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
         return PrefixStore(f"tfscale/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
     def ring(self, reason: str, message: str) -> None:
-        """Report a failure. Return when the stage's record contains it, or when the leading rank does not answer."""
+        """Report a failure, and wait until the leading rank has recorded it or no longer responds."""
         if self._world.leads:
             self._write(reason, message)
             return
         failure = {"reason": reason, "message": f"rank {self._world.rank}: {message}"}
         end = time.monotonic() + PATIENCE_SECONDS
-        with suppress(RuntimeError):  # the process that holds the store has ended, and reported the failure if it could
+        with suppress(RuntimeError):  # the process with the store has ended, after recording the failure if possible
             self._store.set(FAILURE, json.dumps(failure))
             while not self._store.check([TOLD]) and time.monotonic() < end:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
-        """Return whether a rank has reported a failure. Later errors on this rank may then be consequences of it."""
+        """Return whether any rank has reported a failure. If so, later errors on this rank may be consequences of
+        it."""
         if self._world.size == 1:
             return False
         try:
             return bool(self._store.check([FAILURE]) or self._store.check([TOLD]))
-        except RuntimeError:  # the process that holds the store has ended
+        except RuntimeError:  # the process with the store has ended
             return False
 
     def leave(self) -> None:
-        """Release the other ranks without an event. The leading rank calls this when another process holds the
-        stage."""
+        """Release the waiting ranks without recording an event. The leading rank calls this if another process works on
+        the stage."""
         if self._world.size > 1:
             self._store.set(TOLD, "")
 
     def stop(self) -> None:
-        """Stop watching, because the stage has ended without a failure."""
+        """Stop watching for failures after the stage has ended successfully."""
         self._over = True
 
     def _write(self, reason: str, message: str) -> None:

@@ -1,18 +1,18 @@
-"""Memory allocator settings of processes that train or grow, as environment variables set when they start."""
+"""Memory allocator settings for training and growth processes, as environment variables that are set at their start."""
 
 import platform
 import re
 
 LARGE_THRESHOLD_SINCE = (2, 36)
-"""First glibc version known to accept a threshold of 256 MiB; earlier versions refuse more than 32 MiB."""
+"""First glibc version that is known to accept a threshold of 256 MiB. Earlier versions reject more than 32 MiB."""
 
 
 def allocator() -> dict[str, str]:
-    """Return environment variables that keep glibc from returning a step's memory to the system.
+    """Return environment variables that prevent glibc from returning the memory of a training step to the system.
 
-    Otherwise the next step page-faults the memory in again, which takes 10% to 20% of a small model's step on a CPU,
-    and 5% of a step with 124M parameters, where the embedding's gradient has 154 MB. Allocations above the
-    thresholds are still returned. Other C libraries ignore the variables.
+    Otherwise the next step causes page faults, which take 10% to 20% of the step of a small model on a CPU, and 5% of a
+    step with 124M parameters, where the embedding's gradient has 154 MB. Allocations above the thresholds are still
+    returned. Other C libraries ignore these variables.
     """
     libc, version = platform.libc_ver()
     numbers = re.match(r"(\d+)\.(\d+)", version)
@@ -24,6 +24,6 @@ def allocator() -> dict[str, str]:
 
 
 HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
-"""Environment variables that make torch allocate large tensors in huge pages, if the system provides them. Growth
-touches every tensor once, so with small pages it would mostly wait for page faults; a training step would gain nothing
-and take more memory."""
+"""Environment variables with which torch allocates large tensors in huge pages, if the system supports them. Growth
+uses every tensor only once, so with small pages it would mostly wait for page faults. Training does not use huge pages,
+because they would not make it faster and would take more memory."""

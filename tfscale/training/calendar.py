@@ -1,5 +1,5 @@
-"""The calendar of a stage: the steps at which it logs, evaluates, saves checkpoints and ends. It depends only on the
-spec and, if a rule ends the stage, on the evaluations."""
+"""Schedule of a stage's logging, evaluations, checkpoints and end, which depends only on the stage's spec and, if a
+rule ends the stage, on the evaluations."""
 
 from collections.abc import Container, Mapping
 
@@ -7,34 +7,35 @@ from tfscale.stage.ending import end_of, looks_at
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
-"""Number of steps after growth that are logged individually."""
+"""Number of steps after a growth that are logged individually."""
 
 
 def evaluations_of(spec: StageSpec) -> int:
-    """Return the default number of evaluations of a stage, evenly spaced, with the last one at its end: ten, or fewer
-    if ten would cost more than a tenth of the training, but at least five, because costs at equal perplexity are
-    interpolated between them.
+    """Return the default number of evaluations of a stage, which are evenly spaced and include its end.
 
-    A validation token needs only a forward pass, a third of the cost of a training token.
+    The default is ten evaluations, or fewer if ten would cost more than a tenth of the training, but at least five,
+    because costs at equal perplexity are interpolated between evaluations. A validation token needs only a forward
+    pass, which is a third of the cost of a training token.
     """
     return max(5, min(10, 3 * spec.tokens // (10 * spec.data.heldout_tokens)))
 
 
 class Calendar:
-    """Schedule of what is due after each step of a stage."""
+    """Schedule of the actions that are due after each step of a stage."""
 
     def __init__(self, spec: StageSpec) -> None:
         self._spec = spec
         self.steps = spec.steps
-        """Number of steps of the whole stage, as decided so far."""
+        """Number of steps after which the stage ends, according to the evaluations so far."""
 
     def logs(self, step: int) -> bool:
-        """Return whether the step just completed is logged."""
+        """Return whether the measurements of a completed step are logged."""
         just_grown = self._spec.parent is not None and step <= CLOSE_WATCH_STEPS
         return just_grown or self._due(step, self._spec.run.log_tokens, parts=100)
 
     def checkpoints(self, step: int) -> bool:
-        """Return whether a checkpoint is due by the number of tokens; those by time are not included."""
+        """Return whether a checkpoint is due after a number of tokens. Checkpoints that are due after a time are not
+        included."""
         run = self._spec.run
         return any(self._due(step, tokens, parts=0) for tokens in (run.checkpoint_tokens, run.keep_tokens))
 
@@ -47,12 +48,12 @@ class Calendar:
         if step in done:
             return False
         if step == 0:
-            return self._spec.parent is not None  # shows how growth changed the loss; an untrained model's is known
+            return self._spec.parent is not None  # only growth makes the first loss informative
         by_tokens = self._due(step, self._spec.run.eval_tokens, evaluations_of(self._spec))
         return step == self.steps or looks_at(self._spec, step) or by_tokens
 
     def decide(self, losses: Mapping[int, float]) -> bool:
-        """Set the end of the stage from the evaluations so far.
+        """Update the end of the stage from the evaluations so far.
 
         Args:
             losses: validation loss by step.
@@ -64,8 +65,8 @@ class Calendar:
         return self.steps != before
 
     def _due(self, step: int, tokens: int, parts: int) -> bool:
-        """Return whether an action that is due every `tokens` tokens (0: `parts` times per stage) is due after
-        `step`."""
+        """Return whether an action that is due every `tokens` tokens is due after `step`. With 0 tokens, the action is
+        due `parts` times per stage."""
         if step == 0:
             return False
         if tokens:

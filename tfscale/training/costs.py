@@ -1,4 +1,4 @@
-"""The cost of a stage's steps: tokens, FLOPs, seconds and energy, added to its totals."""
+"""Measurement of the tokens, FLOPs, seconds and energy of training steps, which are added to a stage's totals."""
 
 import time
 from dataclasses import replace
@@ -12,8 +12,8 @@ from tfscale.training.world import World
 
 
 class Costs:
-    """Meter of the cost of steps. Energy is counted if the devices of all ranks measure it. The constructor is a
-    collective call."""
+    """Meter of the cost of training steps. Energy is included only if the devices of all ranks measure it. The
+    constructor is a collective call."""
 
     def __init__(self, spec: StageSpec, energy: EnergyMeter, world: World) -> None:
         self._world, self._tokens = world, spec.batch_tokens
@@ -22,7 +22,7 @@ class Costs:
         self._seconds = self._joules = 0.0
 
     def begin(self) -> None:
-        """Start measuring a step."""
+        """Start the measurement of a step."""
         self._seconds, self._joules = -time.perf_counter(), -self._energy.joules()
 
     def end(self) -> None:
@@ -40,7 +40,7 @@ class Costs:
 
     def _after(self, counters: Counters, seconds: float, joules: float, updated: bool) -> Counters:
         before = counters.totals
-        used = before.joules if before.tokens else 0.0  # a lineage begins with nothing used
+        used = before.joules if before.tokens else 0.0  # a lineage starts without energy use
         if self._energy_known and used is not None:
             used += self._world.sum(joules)[0]
         totals = Totals(

@@ -1,4 +1,4 @@
-"""The device that a stage runs on: resolution of `auto` settings, free memory, and the record of the machine."""
+"""Device on which a stage runs, its free memory, and the record of the environment."""
 
 import contextlib
 import os
@@ -31,27 +31,28 @@ class Device:
 
     @property
     def saves_beside_training(self) -> bool:
-        """True on CUDA, where a thread can write while the device computes; on the CPU, writing would take cores from
-        training."""
+        """True if a thread writes checkpoints during training. This is the case on CUDA; on a CPU, the thread would
+        take cores from training."""
         return self.kind == "cuda"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return a context that sets the precision of forward passes."""
+        """Return a context manager that sets the precision of forward passes."""
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:
-        """Return the peak memory so far in bytes: that of the process on the CPU, that of the allocator on CUDA."""
+        """Return the peak memory so far in bytes, as used by the process (CPU) or as allocated on the device (CUDA)."""
         if self.kind == "cuda":
             return torch.cuda.max_memory_allocated()
         return process_peak_memory()
 
     def reserved_memory(self) -> int | None:
-        """Return the peak memory in bytes that the allocator has reserved so far, including gaps; None on the CPU."""
+        """Return the peak memory in bytes that the CUDA allocator has reserved so far, including gaps, or None on a
+        CPU."""
         return torch.cuda.max_memory_reserved() if self.kind == "cuda" else None
 
 
 def resolve(run: RunSpec) -> Device:
-    """Return the device of this machine that a stage's `run` section selects.
+    """Return the device of this machine that is selected by the `run` section of a stage's spec, and set it up.
 
     Raises:
         ValueError: the section requires CUDA, but torch finds no CUDA device.
@@ -60,7 +61,7 @@ def resolve(run: RunSpec) -> Device:
         torch.set_num_threads(run.threads)
     kind = run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("launcher.device=cuda, but torch finds no CUDA device; use auto or cpu")
+        raise ValueError("launcher.device=cuda: must be auto or cpu, because torch finds no CUDA device")
     on_cuda = kind == "cuda"
     if on_cuda:
         torch.cuda.set_device(read_place().local_rank)
@@ -73,8 +74,8 @@ def resolve(run: RunSpec) -> Device:
 
 
 def hardware_of(device: Device, world: World) -> Hardware:
-    """Return the hardware that the ranks of a stage plan with. Its memory is what is free on the leading rank, so that
-    it is the same on all."""
+    """Return the hardware for which the ranks of a stage plan their layout. All ranks use the free memory of the
+    leading rank, so that they choose the same layout."""
     return Hardware(
         device=device.kind,
         memory=world.share(free_memory(device, world.local_size)),
@@ -85,13 +86,13 @@ def hardware_of(device: Device, world: World) -> Hardware:
 
 
 def free_memory(device: Device, processes: int) -> int:
-    """Return the number of bytes that each of this host's `processes` processes could allocate now. On CUDA, each
-    process has its own device."""
+    """Return the number of bytes that each of the `processes` training processes on this host can allocate. On CUDA,
+    each process has its own device."""
     return torch.cuda.mem_get_info()[0] if device.kind == "cuda" else _free_memory() // processes
 
 
 def _free_memory() -> int:
-    # The system's file cache counts as free, because the system releases it on demand.
+    # The system's file cache counts as free, because it is released on demand.
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
@@ -100,7 +101,7 @@ def _free_memory() -> int:
 
 
 def environment(device: Device) -> Environment:
-    """Return the versions, machine, device and commit of this process."""
+    """Return the record of the software versions, machine, device and commit of this process."""
     return Environment(
         host=socket.gethostname(),
         device=torch.cuda.get_device_name() if device.kind == "cuda" else platform.processor() or platform.machine(),
@@ -119,7 +120,7 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return None  # run from a source tree that was not installed
+        return None  # running from a source tree that is not installed
 
 
 def _commit() -> str | None:

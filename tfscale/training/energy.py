@@ -1,4 +1,4 @@
-"""Energy used by the device that this process trains on, as counted by the device itself."""
+"""Energy use of a CUDA device, read from the device's own counter."""
 
 from typing import Any
 
@@ -8,19 +8,21 @@ from tfscale.training.device import Device
 
 
 class EnergyMeter:
-    """NVML's energy counter of one CUDA device. It counts everything that runs on the device and is updated every 20 to
-    100 milliseconds, so it is accurate over many steps, but not over one."""
+    """NVML energy counter of one CUDA device. The counter includes everything that runs on the device and is updated
+    every 20 to 100 milliseconds, so differences are accurate over many steps, but not over a single step."""
 
     def __init__(self, device: Device) -> None:
         self._nvml, self._handle = _open(device)
 
     @property
     def works(self) -> bool:
-        """True if there is a counter, which needs pynvml and a device of the Volta generation or later."""
+        """True if the energy counter is available, which requires pynvml and a device of the Volta generation or
+        later."""
         return self._handle is not None
 
     def joules(self) -> float:
-        """Return the counter's reading in joules; 0 without a counter. Only differences are meaningful."""
+        """Return the current value of the energy counter in joules, or 0 if there is no counter. Only differences
+        between values are meaningful."""
         if self._handle is None:
             return 0.0
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000

@@ -1,4 +1,4 @@
-"""Evaluation of the validation loss on a fixed set of tokens."""
+"""Evaluation of a model's loss on a fixed set of validation tokens."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ BLOCKS = 64
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss over the validation tokens; each token has the same weight."""
+    """Result of an evaluation on the validation tokens, in which each token has the same weight."""
 
     loss: float
     """Mean loss in nats per token."""
@@ -31,8 +31,8 @@ class Evaluation:
     heldout_bytes: float
     """Number of UTF-8 bytes of the text that the validation tokens encode."""
     block_tokens: tuple[int, ...] = ()
-    """Number of tokens of each block of neighbouring sequences. With B blocks over S sequences, sequence s is in block
-    s * B // S. Blocks consist of neighbours because the tokens of one document depend on each other."""
+    """Number of tokens in each block of consecutive sequences. With B blocks and S sequences, sequence s is in block s
+    * B // S. Blocks are consecutive because the tokens of one document depend on each other."""
     block_losses: tuple[float, ...] = ()
     """Sum of the losses in each block, in nats."""
 
@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def bits_per_byte(self) -> float:
-        """Loss in bits per UTF-8 byte, which can be compared between tokenizers."""
+        """Loss in bits per UTF-8 byte, which is comparable between tokenizers."""
         return self.loss * self.heldout_tokens / self.heldout_bytes / math.log(2)
 
 
@@ -58,17 +58,18 @@ def evaluate(
     start: int = 0,
     lanes: int = 1,
 ) -> Evaluation | None:
-    """Evaluate on `tokens` tokens of the validation split, beginning at `start`; the ranks take its batches in turn.
+    """Evaluate the loss on `tokens` tokens of the validation split, starting at token `start`. The batches are
+    distributed over the ranks.
 
     Args:
-        objective: a wrapped `Objective`. All ranks of a sharded one must call it equally often, so ranks without a
-            batch in the last round repeat one and do not count it.
-        shape: number of sequences of a batch, and number of tokens of a sequence.
+        objective: a wrapped `Objective`. If it is sharded, all ranks must call it equally often, so ranks without a
+            batch in the last round repeat a batch without counting it.
+        shape: number of sequences in a batch, and number of tokens in a sequence.
         stop: function that returns True to stop the evaluation.
         lanes: number of batches that each rank evaluates at the same time.
 
     Returns:
-        The evaluation; None if `stop` returned True on any rank.
+        The evaluation, or None if `stop` returned True on any rank.
     """
     rows, context = shape
     batches = heldout_batches(data.heldout, context, tokens, rows, start)
@@ -99,7 +100,7 @@ _EachOf = Callable[[Callable[[_Batch], list[float]], Iterable[_Batch]], Iterable
 
 @contextmanager
 def _side_by_side(lanes: int) -> Iterator[_EachOf]:
-    """Yield a `map` that processes `lanes` items at the same time."""
+    """Yield a function like `map` that processes `lanes` items at the same time."""
     if lanes == 1:
         yield map
         return
@@ -108,7 +109,7 @@ def _side_by_side(lanes: int) -> Iterator[_EachOf]:
 
 
 def _losses(objective: nn.Module, device: Device, batch: _Batch) -> list[float]:
-    # torch's no_grad and autocast are settings of the current thread.
+    # no_grad and autocast only apply to the current thread.
     with torch.no_grad(), device.autocast():
         inputs, targets = (part.to(device.kind) for part in batch)
         losses: list[float] = objective(inputs, targets, each=True).tolist()

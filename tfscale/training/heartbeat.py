@@ -1,4 +1,4 @@
-"""The file that shows that a stage is alive."""
+"""Heartbeat file that shows that a stage makes progress."""
 
 import math
 import time
@@ -8,15 +8,15 @@ from tfscale.stage.events import HEARTBEAT
 
 
 class Heartbeat:
-    """File that a running stage touches, at most once per second. The stage's supervisor watches its modification
-    time."""
+    """Heartbeat file that a running stage touches at most once per second. The supervisor of the stage watches the
+    modification time of the file."""
 
     def __init__(self, stage_dir: Path) -> None:
         self._path = stage_dir / HEARTBEAT
         self._last = -math.inf
 
     def __call__(self) -> None:
-        """Record that the stage is making progress."""
+        """Touch the heartbeat file, unless this was done less than a second ago."""
         now = time.monotonic()
         if now - self._last >= 1:
             self._path.touch()

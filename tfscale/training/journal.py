@@ -1,4 +1,4 @@
-"""The events that training writes into metrics.jsonl (`tfscale.stage.events`)."""
+"""Events that training writes to metrics.jsonl (`tfscale.stage.events`)."""
 
 import os
 import statistics
@@ -17,14 +17,14 @@ from tfscale.training.device import Device
 from tfscale.training.world import World
 
 WINDOW = 128
-"""Number of recent losses that a new one is compared with."""
+"""Number of recent losses with which a new loss is compared."""
 LEAST = 16
 """Minimum number of recent losses for a comparison."""
 
 
 def spike_score(loss: float, recent: Sequence[float]) -> float | None:
-    """Return the number of standard deviations by which a loss exceeds the mean of recent ones; None if there are too
-    few."""
+    """Return the number of standard deviations by which a loss exceeds the mean of the recent losses, or None if there
+    are too few recent losses."""
     if len(recent) < LEAST:
         return None
     spread = statistics.pstdev(recent)
@@ -37,7 +37,7 @@ def with_loss(counters: Counters, loss: float) -> Counters:
 
 
 class Journal:
-    """Writer of a stage's events; only the leading rank writes."""
+    """Writer of a stage's training events. Only the leading rank writes events."""
 
     def __init__(self, stage_dir: Path, spec: StageSpec, device: Device, world: World) -> None:
         self.log = EventLog(stage_dir) if world.leads else NoLog()
@@ -45,17 +45,17 @@ class Journal:
         self._logged_at = (0, 0.0)  # step and seconds of the last training event
 
     def started(self, counters: Counters, layout: Layout) -> None:
-        """Write that training begins or resumes."""
+        """Write a `start` event, because training starts or resumes."""
         self._logged_at = (counters.step, counters.totals.seconds)
         host, pid = os.uname().nodename, os.getpid()
         where = {"host": host, "pid": pid, "device": self._device.kind, "processes": self._world.size}
         self.write("start", step=counters.step, **where, **asdict(layout))
 
     def trained(self, counters: Counters, loss: float, norm: float, rate: float) -> None:
-        """Write the measurements of a step.
+        """Write a `train` event with the measurements of a step.
 
         Args:
-            counters: counters after the step, with the recent losses before it.
+            counters: counters after the step, with the recent losses before the step.
         """
         self.write(
             "train",
@@ -69,7 +69,7 @@ class Journal:
         )
 
     def evaluated(self, counters: Counters, evaluation: FinalEvaluation) -> None:
-        """Write an evaluation."""
+        """Write an `eval` event with an evaluation."""
         self.write("eval", **self._position(counters), **asdict(evaluation))
 
     def write(self, event: str, **values: Any) -> None:
@@ -81,7 +81,7 @@ class Journal:
         return {"step": counters.step, "tokens": counters.step * self._spec.batch_tokens, **known}
 
     def _speed(self, counters: Counters) -> float | None:
-        """Return the tokens per second since the last training event; None if no time has passed."""
+        """Return the number of tokens per second since the last training event, or None if no time has passed."""
         step, seconds = self._logged_at
         self._logged_at = (counters.step, counters.totals.seconds)
         elapsed = counters.totals.seconds - seconds

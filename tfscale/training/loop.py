@@ -1,4 +1,4 @@
-"""The training loop of one stage."""
+"""Training loop of a stage."""
 
 import math
 from pathlib import Path
@@ -36,7 +36,8 @@ from tfscale.training.world import World, split_rows
 
 
 class Trainer:
-    """Trainer of one stage, from its newest checkpoint or its beginning to its end."""
+    """Trainer of one stage, which starts from the newest checkpoint, if there is one, and trains to the end of the
+    stage."""
 
     def __init__(
         self, stage_dir: Path, spec: StageSpec, data: PreparedData, device: Device, world: World, preempted: Preemption
@@ -67,12 +68,13 @@ class Trainer:
         return self.state.counters.step
 
     def run(self) -> bool:
-        """Train. Return True when the stage is done, and False when it was asked to stop and has saved a checkpoint.
+        """Train the stage. Return True if the stage is finished, and False if training was stopped on request, after
+        saving a checkpoint.
 
         Raises:
             NonFinite: a loss or a gradient is non-finite; the message says whether the weights are unaffected.
-            BrokenCheckpoint: the stage inherits weights and has no checkpoint to begin from.
-            OSError: a checkpoint could not be written; the one before it is whole.
+            BrokenCheckpoint: the stage inherits weights but has no checkpoint to start from.
+            OSError: a checkpoint could not be written; the previous checkpoint is complete.
         """
         self._restore()
         while True:
@@ -91,7 +93,7 @@ class Trainer:
             self._save()
         self.saver.wait()
         self.journal.write("end", step=self.step, reason="preempted")
-        self.world.barrier()  # the first rank to exit ends the others
+        self.world.barrier()  # the first rank that exits ends the others
         return False
 
     def _train_step(self) -> None:
@@ -125,13 +127,13 @@ class Trainer:
         self.state.counters = counters
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Accumulate the gradients of the whole batch's mean loss, one micro-batch at a time.
+        """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time.
 
         Args:
-            inputs, targets: [rows, context], this rank's share of the batch.
+            inputs, targets: [rows, context], the share of the batch on this rank.
 
         Returns:
-            This rank's share of the mean loss.
+            The contribution of this rank to the mean loss.
         """
         total = torch.zeros((), device=self.device.kind)
         size = self.layout.micro_batch
@@ -140,7 +142,7 @@ class Trainer:
             with gathering(self.objective, last=number == len(parts) - 1):
                 with self.device.autocast():
                     loss = self.objective(x.to(self.device.kind), y.to(self.device.kind)) / self.spec.batch_tokens
-                self.update.backward(loss * self.world.size)  # ranks average their gradients, and we want their sum
+                self.update.backward(loss * self.world.size)  # ranks average gradients, but the sum is needed
             total += loss.detach()
         return total
 
@@ -159,7 +161,7 @@ class Trainer:
         self.evaluations[self.step] = result
         decided = self._decide()
         if self.step == self.calendar.steps and self.world.leads:
-            # Written before the event, so that every recorded evaluation has its blocks.
+            # The blocks are written before the event, so that every recorded evaluation has blocks.
             write_blocks(self.stage_dir, self.step, result.block_tokens, result.block_losses)
         self.journal.evaluated(self.state.counters, _final(result))
         if decided:
@@ -173,7 +175,7 @@ class Trainer:
         self.saver.save(self.state.counters, self.state.tensors())
 
     def _restore(self) -> None:
-        """Load the newest whole checkpoint; without one, return to the stage's beginning."""
+        """Load the newest complete checkpoint, or reset the stage to its beginning if there is none."""
         self.saver.wait()
         newest = None
         if self.world.leads:
@@ -190,8 +192,8 @@ class Trainer:
             self.state.reset()
         else:
             raise BrokenCheckpoint(
-                f"{self.stage_dir}: begins from {self.spec.parent or self.spec.init_from} and has no whole checkpoint; "
-                "`tfscale run` makes it again"
+                f"{self.stage_dir}: the stage starts from {self.spec.parent or self.spec.init_from}, but has no "
+                "complete checkpoint; `tfscale run` creates it again"
             )
         self.journal.started(self.state.counters, self.layout)
         past = [event for event in events.read_events(self.stage_dir) if event["event"] == "eval"]
@@ -207,7 +209,7 @@ class Trainer:
         self.saver.wait()
         if self.world.leads:
             self._conclude()
-        self.world.barrier()  # the first rank to exit ends the others
+        self.world.barrier()  # the first rank that exits ends the others
 
     def _conclude(self) -> None:
         self.saver.prune()
@@ -231,15 +233,15 @@ class Trainer:
 
 
 def _previous_layout(stage_dir: Path, world: World) -> Layout | None:
-    """Return the layout of the last process that started the stage with as many ranks as this one; None if there is
-    none."""
+    """Return the layout that the stage last used with the current number of ranks, or None if there is no such
+    layout."""
     starts = [event for event in events.read_events(stage_dir) if event["event"] == "start"]
     same = [event for event in starts if event["processes"] == world.size]
     return layout_of(world.share(same[-1] if same else {}))
 
 
 def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
-    """Check that every token of the corpus has a row in the model's embedding.
+    """Check that the model's embedding has a row for every token of the corpus.
 
     Raises:
         ValueError: the corpus's vocabulary is larger than the model's.
@@ -247,7 +249,7 @@ def check_vocabulary(spec: StageSpec, data: PreparedData) -> None:
     entries = data.manifest.tokenizer.vocab_size
     if entries > spec.model.vocab_size:
         known = spec.model.vocab_size
-        raise ValueError(f"{data.folder}: the vocabulary has {entries} entries, but the stage's model only {known}")
+        raise ValueError(f"{data.folder}: the vocabulary has {entries} entries, but the model has only {known}")
 
 
 def _flops_per_second(counters: Counters) -> float:

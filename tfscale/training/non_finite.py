@@ -1,4 +1,4 @@
-"""Steps with a non-finite loss or gradients, and the policy that a stage applies to them (`launcher.non_finite`)."""
+"""Detection of steps with a non-finite loss or gradient, and the policy for such steps (`launcher.non_finite`)."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -10,12 +10,12 @@ from tfscale.training.journal import Journal
 
 
 class NonFinite(Exception):
-    """Raised when a loss or a gradient is non-finite; the message says whether the weights are unaffected."""
+    """Error raised if a loss or a gradient is non-finite. The message says whether the weights are unaffected."""
 
 
 @dataclass(frozen=True)
 class BadStep:
-    """Step with a non-finite loss or gradient norm."""
+    """Training step with a non-finite loss or gradient norm."""
 
     step: int
     loss: float
@@ -25,15 +25,16 @@ class BadStep:
 
     def __str__(self) -> str:
         more = f" and {len(self.where) - 3} others" if len(self.where) > 3 else ""
-        spoilt = f"gradients of {', '.join(self.where[:3])}{more}" if self.where else "the loss alone"
-        return f"step {self.step}: loss {self.loss}, gradient norm {self.grad_norm}; not finite: {spoilt}"
+        spoilt = f"gradients of {', '.join(self.where[:3])}{more}" if self.where else "only the loss"
+        return f"step {self.step}: loss {self.loss}, gradient norm {self.grad_norm}; non-finite: {spoilt}"
 
 
 class NonFinitePolicy:
-    """Policy for non-finite steps, which remembers them across resumes."""
+    """Policy for non-finite steps, which takes earlier non-finite steps of a resumed stage into account."""
 
     def __init__(self, stage: str, spec: StageSpec, past: Iterable[Event]) -> None:
-        """
+        """Initialise the policy of a stage.
+
         Args:
             stage: name of the stage's folder, for messages.
             past: `non_finite` events of the stage so far.
@@ -49,7 +50,7 @@ class NonFinitePolicy:
         return len(self._bad)
 
     def passes_over(self, step: int) -> bool:
-        """Return whether a step is skipped because it was non-finite before a rollback."""
+        """Return whether to skip a step because it was non-finite before a rollback."""
         return step in self._passed_over
 
     def follow(self, bad: BadStep, spoilt: bool, journal: Journal) -> Literal["skip", "rollback"]:
@@ -59,7 +60,7 @@ class NonFinitePolicy:
             spoilt: True if some weights have already been updated.
 
         Raises:
-            NonFinite: the policy is to stop, or there have been too many non-finite steps.
+            NonFinite: the policy is `raise`, or there are more non-finite steps than allowed.
         """
         policy, cap = self._run.non_finite, self._run.non_finite_cap
         self._bad.add(bad.step)
@@ -67,13 +68,13 @@ class NonFinitePolicy:
         journal.write("non_finite", **values, policy=policy, count=self.count)
         kept = f"The weights of step {bad.step - 1} were kept"
         if spoilt:
-            kept = "Some weights had their update already, so the stage goes on from its last checkpoint"
-        fix = f"{kept}. Lower optim.lr, or warm up longer"
+            kept = "Some weights were already updated, so the stage continues from its last checkpoint"
+        fix = f"{kept}. Decrease optim.lr or increase optim.warmup"
         if policy == "raise":
             other = "rollback" if self._run.update == "in_backward" else "skip"
             raise NonFinite(f"{self._stage}, {bad}. {fix}, or set launcher.non_finite={other}.")
         if self.count > cap:
-            raise NonFinite(f"{self._stage}, {bad}. That is more than launcher.non_finite_cap={cap}. {fix}.")
+            raise NonFinite(f"{self._stage}, {bad}. This exceeds launcher.non_finite_cap={cap}. {fix}.")
         if policy == "rollback":
             self._passed_over.add(bad.step)
         return policy

@@ -1,4 +1,4 @@
-"""The optimizer of a model's weights, and the norm of their gradients."""
+"""Optimizer for all weights of a model, and gradient clipping."""
 
 import math
 
@@ -10,17 +10,16 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.sharded import whole
 
 CLIP_MARGIN = 1e-5
-"""Distance of the gradient norm below the limit at which torch's clipping factor, limit / (norm + 1e-6), is clamped to
-one."""
+"""Margin below the clipping limit. For smaller gradient norms, torch clamps the clipping factor, limit / (norm + 1e-6),
+to 1."""
 
 
 class ModelOptimizer:
-    """Set of torch optimizers that update a model; each of them updates some of its weights.
+    """Set of torch optimizers that together update all weights of a model.
 
     Args:
         config: config of the model.
-        one_per_weight: True to build a separate optimizer for each weight, so that weights can be updated one at a
-            time.
+        one_per_weight: True to build a separate optimizer for each weight, which allows updates of single weights.
     """
 
     def __init__(
@@ -50,17 +49,18 @@ class ModelOptimizer:
         self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None) -> None:
-        """Update all weights, or only `weight`, which then needs optimizers of its own (`one_per_weight`)."""
+        """Update all weights, or only `weight`, which requires `one_per_weight`."""
         for part in self._parts if weight is None else [self._part_of[weight]]:
             part.step()
 
     def zero_grad(self) -> None:
-        """Drop all gradients."""
+        """Set all gradients to None."""
         for part in self._parts:
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the slots of all weights under the names `<slot>/<weight>`; there are none before the first update."""
+        """Return the slots of all weights by name, `<slot>/<weight>`. The dictionary is empty before the first
+        update."""
         return {
             f"{slot.name}/{name}": self._part_of[weight].state[weight][slot.name]
             for name, weight in self._weights.items()
@@ -69,8 +69,8 @@ class ModelOptimizer:
         }
 
     def reset(self, updates: int) -> None:
-        """Drop all slots. Unless `updates` is 0, allocate new ones as after that many updates; `state` returns them to
-        be filled."""
+        """Discard all slots. If `updates` is not 0, allocate zero-filled slots for that number of updates; the caller
+        fills the tensors that `state` returns."""
         for part in self._parts:
             part.state.clear()
         for name, weight in self._weights.items() if updates else ():
@@ -78,11 +78,11 @@ class ModelOptimizer:
 
 
 def clip_gradients(model: nn.Module, limit: float) -> float:
-    """Scale gradients down to a norm of `limit` if their norm is larger and finite. This is a collective call, and it
-    waits for the device.
+    """Scale the gradients to a norm of `limit` if their norm is larger and finite. This is a collective call that
+    synchronizes with the device.
 
     Returns:
-        The norm before clipping, over all ranks.
+        The gradient norm before clipping, over all ranks.
     """
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)

@@ -1,4 +1,4 @@
-"""The place of a process among those that train a stage together, read from the variables of torchrun and clusters."""
+"""Rank of a training process, read from the environment variables that torchrun and clusters set."""
 
 import os
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class Place:
-    """Place of one of `size` processes; the defaults are those of a process that trains alone."""
+    """Rank of a process among the `size` processes that train a stage. The defaults are for a single process."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """Number of the process among those of its host."""
+    """Rank of the process among the processes on its host."""
     local_size: int = 1
     """Number of processes on this host."""
 
 
 def read_place() -> Place:
-    """Return the place of this process, read from its environment.
+    """Return the rank of this process and the number of processes, read from environment variables.
 
     Raises:
-        UserFault: a variable is missing, not a number, or out of range; the message names every such variable.
+        UserFault: a variable is missing, not a number, or out of range; the message names all such variables.
     """
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
         return Place()
@@ -51,5 +51,6 @@ def read_place() -> Place:
 def _fault(name: str, allowed: str) -> str:
     told = f"{name}={os.environ[name]}" if name in os.environ else f"{name} is not set"
     return (
-        f"{told}: must be {allowed}; try torchrun, which sets it, or unset RANK and WORLD_SIZE to train in one process"
+        f"{told}: must be {allowed}; try torchrun, which sets {name}, or unset RANK and WORLD_SIZE to train in one "
+        "process"
     )

@@ -1,25 +1,25 @@
-"""Requests to stop a stage: signals, and the end of the process that launched it.
+"""Detection of requests to stop a stage, which are signals or the end of the process that launched the stage.
 
 When `tfscale run` is asked to stop (SIGTERM, SIGINT), it closes the standard input of the stages that it trains
-(`tfscale.cli.execute`, `Orchestrator.stop`, `ProcessAttempt.stop`). This module detects that in each of their processes
-and sets a flag, which `Trainer.run` reads before its next step: it then saves a checkpoint and exits with 75.
+(`tfscale.cli.execute`, `Orchestrator._watch`, `ProcessAttempt.stop`). In each training process, this module detects the
+request and sets a flag. `Trainer.run` reads the flag before its next step, saves a checkpoint and exits with code 75.
 
-It is enough if one of several ranks receives the request, because the ranks agree before each step. Before the ranks
-have connected there is nothing to save, so a rank that receives a request exits immediately: the rank that it waits for
-may never start.
+If there are several ranks, it is sufficient that one of them receives the request, because the ranks exchange their
+flags before each step. Before the ranks have connected there is nothing to save, so a rank that receives a request
+exits immediately, because the rank for which it waits may never start.
 
 A launcher can make the request in three ways.
 
-- Close the standard input (`--supervised`). Ranks that torchrun has started share torchrun's standard input, so all of
-  them see its end. They also stop when the process that started them, torchrun or the launcher, has ended.
-- Send SIGTERM, SIGINT or SIGUSR2 to one or more ranks. The `start` event holds the leading rank's process id. The ranks
-  have as much time as they need to save.
-- Send SIGTERM to torchrun itself. It passes the signal on, and kills every rank that is still running after its
-  `--shutdown-timeout` of 30 seconds, which is too early for the checkpoint of a large model.
+- Close the standard input (`--supervised`). Ranks that torchrun has started share the standard input of torchrun, so
+  all of them detect that it is closed. Ranks also stop when their parent process, torchrun or the launcher, has ended.
+- Send SIGTERM, SIGINT or SIGUSR2 to one or more ranks. The `start` event contains the process id of the leading rank.
+  The time for saving is not limited.
+- Send SIGTERM to torchrun. It forwards the signal, and kills all ranks that are still running after its
+  `--shutdown-timeout` of 30 seconds, which is too short for the checkpoint of a large model.
 
-torchrun turns every exit code other than 0 into 1. The reason why a stage ended is then in its `end` event, which the
-leading rank writes before any rank exits (`tfscale.training.alarm` for failures). A stage that was held by another
-process (`tfscale.stage.lock`) has no such event.
+torchrun turns every exit code other than 0 into 1. The reason for the end of a stage is therefore in its `end` event,
+which the leading rank writes before any rank exits (see `tfscale.training.alarm` for failures). If another process
+works on the stage (`tfscale.stage.lock`), no `end` event is written.
 """
 
 import os
@@ -35,21 +35,22 @@ from tfscale.faults import PREEMPTED
 from tfscale.training.place import read_place
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-"""Signals that ask a stage to stop. Clusters are configured to send SIGUSR2 before the time limit of a job."""
+"""Signals that request a stage to stop. Clusters can be configured to send SIGUSR2 before the time limit of a job."""
 WATCH_SECONDS = 1.0
-"""Interval at which the parent process is checked."""
+"""Interval in seconds between checks of the parent process."""
 
 
 class Preemption:
     """Flag that is set by a signal or by the end of the parent process.
 
-    A second signal ends a process that trains alone immediately; its last checkpoint remains valid. One of several
-    ranks may receive the same request twice, from torchrun and from its cluster, so it continues to save.
+    If there is only one rank, a second signal ends the process immediately; the last checkpoint remains valid. If there
+    are several ranks, a rank may receive the same request twice, from torchrun and from the cluster, so a second signal
+    has no effect.
 
     Threads receive the requests, because the main thread runs no Python code while it waits for other ranks.
 
     Raises:
-        UserFault: the environment does not say which rank of how many this is.
+        UserFault: the environment variables do not specify the rank of this process or the number of ranks.
     """
 
     def __init__(self) -> None:
@@ -58,11 +59,11 @@ class Preemption:
         self._meeting = False
 
     def __call__(self) -> bool:
-        """Return whether the stage has been asked to stop."""
+        """Return whether a request to stop the stage has been received."""
         return self._asked.is_set()
 
     def watch_signals(self) -> None:
-        """Install handlers for SIGTERM, SIGINT and SIGUSR2, which then set the flag."""
+        """Install handlers for SIGTERM, SIGINT and SIGUSR2 that set the flag."""
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
@@ -71,14 +72,15 @@ class Preemption:
         threading.Thread(target=self._until_signal, args=(signals,), daemon=True).start()
 
     def watch_parent(self) -> None:
-        """Set the flag when standard input or the process that started this one ends. The orchestrator holds the other
-        end of the input open, so even a killed orchestrator leaves no stage running."""
+        """Set the flag when standard input is closed or when the parent process ends. The orchestrator keeps the other
+        end of the input open, so stages stop even if the orchestrator is killed."""
         for wait in (self._until_end_of_input, self._until_orphaned):
             threading.Thread(target=wait, daemon=True).start()
 
     @contextmanager
     def while_ranks_meet(self) -> Iterator[None]:
-        """Return a context in which a request to stop ends this process immediately if it is one of several ranks."""
+        """Return a context manager in which a request to stop ends this process immediately if there are several
+        ranks."""
         self._meeting = not self._alone
         if self._asked.is_set():
             self._ask()
@@ -109,4 +111,4 @@ class Preemption:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """Do nothing, instead of the signal's default action: Python has already written its number to the wakeup pipe."""
+    """Replace the default action of a signal, whose number Python has already written to the wakeup pipe."""

@@ -1,4 +1,4 @@
-"""The micro-batch probe: on CUDA, the memory model's choice of micro-batch is tried and corrected."""
+"""Micro-batch probe, which tests the memory model's choice of micro-batch on CUDA and reduces it if necessary."""
 
 import contextlib
 import gc
@@ -14,16 +14,16 @@ from tfscale.training.device import Device
 from tfscale.training.world import Ranks
 
 MEASURED_SHARE = 0.92
-"""Fraction of a device's memory that a measured step may take; the allocator's gaps need the rest."""
+"""Fraction of a device's memory that a measured step may take. The rest is for the gaps of the allocator."""
 
 
 def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:
-    """Return the layout with its micro-batch halved until a step leaves a memory margin on every rank. This applies
-    only on CUDA, and only to a micro-batch that the memory model has chosen.
+    """Return the layout with a micro-batch for which a step leaves a memory margin on every rank. The micro-batch is
+    halved until this is the case.
 
-    Nothing is tried on the CPU, where a process that needs too much memory swaps or is killed, nor with sharded
-    weights, because a rank that runs out of memory would leave the others waiting. The orchestrator halves the
-    micro-batch in those cases.
+    Only micro-batches that the memory model has chosen are tested, and only on CUDA. On a CPU, a process that needs too
+    much memory would swap or be killed. With sharded weights, a rank without memory would leave the others waiting. In
+    these cases the orchestrator halves the micro-batch after a failure.
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout
@@ -44,7 +44,7 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
 
 
 def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device) -> None:
-    """Run a forward and a backward pass on synthetic tokens, and drop its results."""
+    """Run a forward and a backward pass on synthetic tokens, and discard the gradients."""
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)
     alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()

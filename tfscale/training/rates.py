@@ -1,8 +1,8 @@
-"""Learning rates of a grown stage that differ between old and new parameter tokens, which are rows of one tensor.
+"""Separate learning rates for the old and new parameter tokens of a grown stage, which are rows of one tensor.
 
-The update is linear in the learning rate. Therefore, rows with a different rate are updated like all others, and then
-their change is multiplied by a factor. This needs a copy of those rows during an update, but
-the optimizer can stay fused and its slots whole.
+An update is linear in the learning rate. All rows are therefore updated with one learning rate, and the change of rows
+with a different rate is then multiplied by a factor. This requires a copy of those rows during the update, but it works
+with fused optimizers and does not split their slots.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,21 +20,21 @@ from tfscale.training.optimizer import ModelOptimizer
 
 
 class Factors(NamedTuple):
-    """Learning-rate factors of one update, for old weights and for new rows."""
+    """Learning-rate factors of one update for old weights and new rows."""
 
     old: float
     new: float
     correction: float
-    """Bias correction of new rows: a factor applied to their update without its weight decay."""
+    """Bias correction of new rows, a factor for their update without weight decay."""
 
 
 def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, updates: int) -> Factors:
-    """Return the factors of an update.
+    """Return the learning-rate factors of an update.
 
     Args:
-        tokens: number of tokens of the stage before the step.
+        tokens: number of tokens that the stage has trained on before this step.
         steps: number of steps of the stage, including this one.
-        updates: number of updates that the optimizer has made since its lineage began, including this one.
+        updates: number of optimizer updates in the whole lineage, including this one.
     """
     old = rates.old
     if rates.old_ramp_tokens:
@@ -48,8 +48,8 @@ def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, upda
 
 
 class RowRates:
-    """Learning rates of old and new rows, applied by a context around updates of weights. Without `rates`, the context
-    does nothing."""
+    """Separate learning rates for old and new rows. Calling an instance returns a context manager for updates of
+    weights, which does nothing if `rates` is None."""
 
     def __init__(
         self, model: LanguageModel, rates: RateSpec | None, settings: Optimizer, optimizer: ModelOptimizer
@@ -59,17 +59,17 @@ class RowRates:
         self._old_rows: dict[Tensor, int | None] = {
             parameter: rows.get(layer_of(name) or "") for name, parameter in model.named_parameters()
         }
-        """Number of old rows of each weight; None for a weight that does not grow."""
+        """Number of old rows of each weight, or None if the weight does not grow."""
         self._factors = Factors(1.0, 1.0, 1.0)
 
     def begin(self, tokens: int, steps: int, updates: int) -> None:
-        """Begin a step; the arguments are those of `factors`."""
+        """Compute the learning-rate factors of the next step. The arguments are those of `factors`."""
         if self._rates is not None:
             self._factors = factors(self._rates, self._settings, tokens, steps, updates)
 
     @contextmanager
     def __call__(self, weights: Iterable[Tensor]) -> Iterator[None]:
-        """Return a context in which the optimizer updates `weights`."""
+        """Return a context manager that applies the learning-rate factors to the optimizer's update of `weights`."""
         if self._rates is None:
             yield
             return
@@ -88,7 +88,7 @@ class RowRates:
             rows.copy_(before + factor * (corrected * (rows - before + lost) - lost))
 
     def _split(self, weight: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return this rank's old rows and new rows of a weight."""
+        """Return the old rows and the new rows of a weight on this rank."""
         rows, known = local(weight.detach()), self._old_rows[weight]
         if known is None:
             return [rows], []

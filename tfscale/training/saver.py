@@ -1,4 +1,4 @@
-"""The writing of a stage's checkpoints, and its schedule."""
+"""Scheduling and writing of a stage's checkpoints."""
 
 import time
 from collections.abc import Mapping
@@ -22,17 +22,17 @@ class _Write:
 
 
 class Saver:
-    """Writer of a stage's checkpoints, one at a time; each rank writes its share.
+    """Writer of a stage's checkpoints, one at a time. Each rank writes its own share of the tensors.
 
-    With `beside_training`, the tensors are copied to host memory and a thread writes them while training continues. The
-    event of a checkpoint is logged when it is on disk. `save` and `wait` are collective calls; a failure on one rank
-    raises an error on every rank.
+    With `beside_training`, tensors are copied to host memory, and a thread writes the copies while training continues.
+    The event of a checkpoint is written when the checkpoint is on disk. `save` and `wait` are collective calls; a
+    failure on one rank raises an error on every rank.
     """
 
     def __init__(self, stage_dir: Path, spec: StageSpec, log: EventLog, world: World, beside_training: bool) -> None:
         self.folder = stage_dir / CHECKPOINTS
         self.step: int | None = None
-        """Step of the newest checkpoint, which may still be being written."""
+        """Step of the newest checkpoint, including a checkpoint that is still being written."""
         self._spec, self._log, self._beside = spec, log, beside_training
         self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()
@@ -45,10 +45,10 @@ class Saver:
         return step != self.step and (by_tokens or late)
 
     def save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:
-        """Write a checkpoint, or start writing it in the thread.
+        """Write a checkpoint, or start a thread that writes the checkpoint.
 
         Raises:
-            OSError: this write or the previous one failed; the checkpoint before it is whole.
+            OSError: this write or the previous write failed; the checkpoint before the failed write is complete.
         """
         self.wait()
         self._log.sync()
@@ -70,7 +70,7 @@ class Saver:
             write.future.result()
 
     def prune(self) -> None:
-        """Remove all checkpoints except the newest one and those that are kept permanently."""
+        """Remove all checkpoints except the newest one and the permanent ones (`keep_tokens`)."""
         self._prune(1)
 
     def _save(self, counters: Counters, tensors: Mapping[str, Tensor | Part]) -> None:

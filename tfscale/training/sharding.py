@@ -1,28 +1,41 @@
-"""Models and tensors that are sharded over the ranks (FSDP2)."""
+"""Sharding of models and tensors over the ranks (FSDP2)."""
+
+import sys
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
 from tfscale.checkpoint import Part
 from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
-from tfscale.optimizers.sharded import first_row
+from tfscale.optimizers.sharded import first_row, is_share
 from tfscale.training.device import Device
 from tfscale.training.world import Ranks, World
 
+# Importing FSDP takes a second, which a single process does without.
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+
+
+def is_sharded(module: nn.Module) -> "TypeGuard[FSDPModule]":
+    """Return whether a module is sharded, in which case FSDP has been imported."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
 
 def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device, hybrid: bool) -> None:
-    """Shard a module's weights. The weights of each block are gathered when the block runs, in bf16 if autocast would
-    cast them. The remaining weights, the tied embedding and the final norm, are gathered once per step, in float32 like
-    the computation between blocks.
+    """Shard the weights of a module. The weights of each block are gathered when the block runs, in bf16 if autocast
+    would cast them. The tied embedding and the final norm are gathered once per step, in float32 like the computation
+    between blocks.
 
     Args:
-        hybrid: True to shard within each host, so that each host has a copy of the model; False to shard over all
-            ranks.
+        hybrid: True to shard within each host, so that each host has a replica of the model, and False to shard over
+            all ranks.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     if hybrid:
         shape, names = (world.size // world.local_size, world.local_size), ("replicate", "shard")
         mesh = init_device_mesh(device.kind, shape, mesh_dim_names=names)
@@ -38,11 +51,11 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
 
 @torch.no_grad()
 def initialise_shares(model: LanguageModel, seed: int) -> None:
-    """Initialise every weight of a sharded model; each rank builds one whole tensor at a time."""
+    """Initialise all weights of a sharded model. Each rank builds one full tensor at a time."""
     from torch.distributed.tensor import distribute_tensor
 
     for name, parameter in model.named_parameters():
-        assert isinstance(parameter, DTensor)
+        assert is_share(parameter)
         first = init_tensor(name, tuple(parameter.shape), model.config, seed)
         # No data is sent: every rank has built the same tensor.
         mine = distribute_tensor(first, parameter.device_mesh, parameter.placements, src_data_rank=None)
@@ -50,11 +63,11 @@ def initialise_shares(model: LanguageModel, seed: int) -> None:
 
 
 def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
-    """Return the part of a tensor that this rank writes into a checkpoint, or None if it writes nothing."""
-    if not isinstance(tensor, DTensor):
+    """Return the part of a tensor that this rank writes to a checkpoint, or None if this rank writes nothing."""
+    if not is_share(tensor):
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):
         if placement.is_replicate() and tensor.device_mesh.get_local_rank(dimension):
-            return None  # another copy of the model writes it
+            return None  # another replica of the model writes it
     mine = tensor.to_local()
     return Part(mine, (first_row(tensor), *(0 for _ in mine.shape[1:]))) if mine.numel() else None

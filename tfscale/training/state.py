@@ -1,4 +1,4 @@
-"""The state of a stage between two steps, all of which is stored in checkpoints."""
+"""Training state of a stage between two steps, which checkpoints store completely."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from tfscale.training.world import World
 
 
 class StageState:
-    """Model, optimizer and counters of a stage. The weights have no values before `load` or `reset`."""
+    """Model, optimizer and counters of a stage. The weights are uninitialised until `load` or `reset` is called."""
 
     def __init__(self, spec: StageSpec, device: Device, world: World, layout: Layout) -> None:
         self._spec, self._world = spec, world
-        torch.manual_seed(spec.seed)  # torch seeds each process randomly; results must not depend on that
+        torch.manual_seed(spec.seed)  # torch seeds each process randomly, but results must be reproducible
         self._sharded = layout.sharding != "none"
         self.model = build_model(spec.model, device="meta" if self._sharded else device.kind)
         self.objective = parallelize(self.model, world, device, layout)
@@ -41,26 +41,28 @@ class StageState:
         self.counters = Counters()
 
     def tensors(self) -> dict[str, Tensor | Part]:
-        """Return the tensors of a checkpoint that this rank writes, by name. The states of the random generators are
-        those of the leading rank; no step draws from them."""
+        """Return the tensors that this rank writes to a checkpoint, by name. Only the leading rank writes the states of
+        the random generators, which no training step uses."""
         whole = self._weights() | self.optimizer.state() | checkpoint.rng_tensors()
         parts = {name: part_of(tensor, self._world) for name, tensor in whole.items()}
         return {name: part for name, part in parts.items() if part is not None}
 
     def load(self, folder: Path) -> None:
-        """Read a checkpoint.
+        """Load the state from a checkpoint.
 
         Raises:
-            BrokenCheckpoint: the checkpoint belongs to another stage, was written with another optimizer, or is
+            BrokenCheckpoint: the checkpoint belongs to another stage, contains the state of another optimizer, or is
                 incomplete.
         """
         from tfscale.checkpoint.stored import Stored  # slow to import, and not needed for a stage from scratch
 
         config, counters = checkpoint.read_state(folder)
         if config != self._spec.model:
-            raise BrokenCheckpoint(f"{folder}: holds another model than that of its stage.yaml")
+            raise BrokenCheckpoint(f"{folder}: the model differs from the model in stage.yaml")
         if counters.step > self._spec.steps:
-            raise BrokenCheckpoint(f"{folder}: is {counters.step} steps old, and its stage has {self._spec.steps}")
+            raise BrokenCheckpoint(
+                f"{folder}: the checkpoint is of step {counters.step}, but the stage has {self._spec.steps} steps"
+            )
         stored = Stored(folder)
         there = stored.shapes()
         check_slots(folder, there, self._spec.optimizer, counters.optimizer_step)
@@ -68,7 +70,7 @@ class StageState:
         self.optimizer.reset(counters.optimizer_step)
         stored.read(self.optimizer.state())
         random = {name: state for name, state in checkpoint.rng_tensors().items() if name in there}
-        if random:  # growth writes none: a grown stage starts from its seed
+        if random:  # growth writes no generator states; a grown stage starts from its seed
             stored.read(random)
             checkpoint.set_rng(random)
         self.counters = counters

@@ -1,4 +1,4 @@
-"""Updates of the weights from their gradients, after or inside the backward pass."""
+"""Updates of the weights, either after or during the backward pass."""
 
 from functools import partial
 from typing import Protocol
@@ -15,29 +15,30 @@ from tfscale.training.world import Ranks
 
 
 class Update(Protocol):
-    """Interface of a training step between its loss and its new weights."""
+    """Interface for the part of a training step that computes gradients and updates the weights."""
 
     row_rates: RowRates
-    """Learning rates of old and new rows; `begin` is called before each step."""
+    """Learning rates of old and new rows. The caller must call `row_rates.begin` before each step."""
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a micro-batch."""
 
     def grad_norm(self) -> float:
-        """Return the norm of the whole batch's gradients over all ranks, before clipping. This is a collective call."""
+        """Clip the gradients, if clipping is enabled, and return the gradient norm of the whole batch over all ranks
+        before clipping. This is a collective call."""
 
     def bad_gradients(self) -> tuple[str, ...]:
         """Return the names of weights with non-finite gradients. This is a collective call."""
 
     def apply(self) -> None:
-        """Update the weights, unless the backward pass has already done so."""
+        """Update the weights, unless the backward pass has already updated them."""
 
     def clear(self) -> bool:
-        """Drop the gradients, and return whether any weights have been updated in this step."""
+        """Discard the gradients, and return whether any weights have been updated in this step."""
 
 
 def build_update(state: StageState, world: Ranks, spec: StageSpec) -> Update:
-    """Return the update that a stage's settings select. `InBackward` adds hooks to the model."""
+    """Return the update method that a stage's settings select. `InBackward` adds hooks to the model."""
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, row_rates)
@@ -76,9 +77,9 @@ class Whole:
 
 
 class InBackward:
-    """Update of each weight as soon as the backward pass has computed its gradient, which is then dropped.
+    """Update of each weight as soon as the backward pass has computed its gradient, which is then freed.
 
-    At most one layer's gradients exist at a time. A non-finite loss is detected before any update; a non-finite
+    Only the gradients of one layer exist at a time. A non-finite loss is detected before any update. A non-finite
     gradient corrupts the weights, which must then be restored from a checkpoint.
     """
 
@@ -91,7 +92,7 @@ class InBackward:
             parameter.register_post_accumulate_grad_hook(partial(self._step, name))
 
     def _step(self, name: str, parameter: Tensor) -> None:
-        assert name not in self._norms, f"{name} got its gradient in parts; each must be whole"
+        assert name not in self._norms, f"the gradient of {name} was computed in parts, but it must be complete"
         assert parameter.grad is not None
         self._norms[name] = torch.linalg.vector_norm(parameter.grad)
         with self.row_rates([parameter]):

@@ -1,4 +1,5 @@
-"""The processes that train a stage together: a single one, unless torchrun has started several."""
+"""Communication between the processes that train a stage. There is only one process, unless torchrun has started
+several."""
 
 import gc
 import json
@@ -11,18 +12,18 @@ from tfscale.training.place import read_place
 
 
 class Ranks:
-    """Group of ranks that exchange values. Every method is a collective call: all ranks must make it."""
+    """Group of ranks that exchange values. All methods are collective calls, which all ranks must make."""
 
     def __init__(self, rank: int, size: int, group: dist.ProcessGroup | None = None) -> None:
         self.rank, self.size, self._group = rank, size, group
 
     @property
     def leads(self) -> bool:
-        """True on the leading rank, which is the one that writes."""
+        """True on the leading rank, which is the only rank that writes events and results."""
         return self.rank == 0
 
     def sum(self, *values: float) -> list[float]:
-        """Return the sum of each value over the ranks, in float64."""
+        """Return the sum of each value over all ranks, in float64."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -30,11 +31,11 @@ class Ranks:
         return [float(value) for value in total]
 
     def any(self, *flags: bool) -> list[bool]:
-        """Return, for each flag, whether it is set on any rank."""
+        """Return, for each flag, whether the flag is set on any rank."""
         return [bool(value) for value in self.sum(*(float(flag) for flag in flags))]
 
     def share(self, value: Any) -> Any:
-        """Return the leading rank's value, which must be JSON-serializable, on every rank."""
+        """Return the value of the leading rank on every rank. The value must be JSON-serializable."""
         if self.size == 1:
             return value
         content = json.dumps(value).encode() if self.leads else b""
@@ -47,7 +48,7 @@ class Ranks:
         return json.loads(bytes(buffer.tolist()))
 
     def barrier(self) -> None:
-        """Wait until every rank has made this call."""
+        """Wait until all ranks have made this call."""
         self.sum(0.0)
 
 
@@ -55,7 +56,7 @@ class World(Ranks):
     """All ranks of a stage, with their process group.
 
     Raises:
-        UserFault: the environment does not say which rank of how many this is.
+        UserFault: the environment variables do not specify the rank of this process or the number of ranks.
         RuntimeError: the ranks could not connect.
     """
 
@@ -68,26 +69,26 @@ class World(Ranks):
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
     def beside(self) -> Ranks:
-        """Return these ranks with a separate process group, for a thread whose calls must not mix with those of
-        training."""
+        """Return these ranks with a separate process group, for a thread whose collective calls must not be mixed with
+        those of training."""
         return Ranks(self.rank, self.size, dist.new_group(backend="gloo") if self.size > 1 else None)
 
     def close(self) -> None:
         """Destroy the process group."""
         if self.size > 1:
-            gc.collect()  # DDP's reference cycles still hold the group and must not outlive it
+            gc.collect()  # DDP objects in reference cycles still refer to the group and must not outlive it
             dist.destroy_process_group()
 
 
 def split_rows(sequences: int, world: Ranks) -> int:
-    """Return the number of sequences of a batch that each rank takes.
+    """Return the number of sequences of a batch that each rank processes.
 
     Raises:
         ValueError: the sequences cannot be divided evenly among the ranks.
     """
     if sequences % world.size:
         raise ValueError(
-            f"optim.batch_tokens holds {sequences} sequences, which {world.size} processes cannot share evenly; take a "
-            "number of processes that divides it"
+            f"a batch of {sequences} sequences (optim.batch_tokens) cannot be divided evenly among {world.size} "
+            f"processes; use a number of processes that divides {sequences}"
         )
     return sequences // world.size

@@ -1,4 +1,4 @@
-"""Record of a learning-rate tuning: its findings and its cost."""
+"""Record of a learning-rate tuning, with the trials, the chosen rates and the cost."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -46,7 +46,7 @@ def _record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequence[str
 
 def _rate(finding: Finding) -> dict[str, Any]:
     tunable, choice = finding.tunable, finding.choice
-    assert choice is not None, "it is finished"
+    assert choice is not None, "only finished sweeps are recorded"
     return {
         "key": tunable.key,
         "before": tunable.rate,
@@ -63,12 +63,12 @@ def _trial(trial: Trial) -> dict[str, Any]:
 
 
 def _finite(loss: float | None) -> float | None:
-    """Return the loss, or None if it diverged: JSON has no infinity."""
+    """Return the loss, or None if the run diverged, because JSON has no infinity."""
     return loss if loss is not None and loss < math.inf else None
 
 
 def spent(findings: Iterable[Finding]) -> Totals:
-    """Return the cost so far of all runs of the sweeps, diverged ones included and their parents excluded."""
+    """Return the cost so far of all runs of the sweeps, including diverged runs and excluding parent stages."""
     stages = {stage.key: stage for finding in findings for trial in finding.trials for stage in trial.stages}
     return sum(map(_cost, stages.values()), Totals(joules=0.0))
 

@@ -1,4 +1,4 @@
-"""Choice of a learning rate by a sweep: the rates to try, the best one, and its place in the range."""
+"""Choice of a learning rate by a sweep over a range of rates."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,14 @@ from itertools import pairwise
 from typing import Literal
 
 Place = Literal["interior", "lowest", "highest"]
-"""Place of the best rate in the range: `interior` if both neighbours are worse; `lowest` or `highest` if it is at an
-edge, so that a better rate may be beyond it."""
+"""Place of the best rate in the range of a sweep: `interior`, or at an edge (`lowest`, `highest`), beyond which a
+better rate may exist."""
 
 DIGITS = 3
-"""Number of significant digits of a candidate rate, so that it is short to write."""
+"""Number of significant digits of a candidate rate."""
 
 CLOSEST = 1.01
-"""Smallest ratio of neighbouring rates, so that they still differ after rounding."""
+"""Minimum ratio of neighbouring factors, so that rates still differ after rounding."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Sweep:
     factors: tuple[float, ...]
     """Multiples of the current rate, ascending."""
     further: int
-    """Number of further rates that may be tried beyond the range while the best rate is at its edge."""
+    """Maximum number of further rates to try beyond the range while the best rate is at an edge."""
     seeds: int
-    """Number of runs per candidate, with different random seeds; their mean loss is compared."""
+    """Number of runs per candidate rate, whose seeds differ and whose mean loss is compared."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The result of a sweep."""
+    """Result of a sweep."""
 
     rate: float
     loss: float
@@ -40,7 +40,7 @@ class Choice:
 
 
 def factors_of(text: str) -> tuple[tuple[float, ...], list[str]]:
-    """Parse factors such as `0.5,1,2`; return them in ascending order, with the faults."""
+    """Parse factors such as `0.5,1,2`, and return the factors in ascending order and the faults."""
     factors, faults = [], []
     for each in text.split(","):
         try:
@@ -50,33 +50,35 @@ def factors_of(text: str) -> tuple[tuple[float, ...], list[str]]:
         if 0 < factor < math.inf:
             factors.append(factor)
         else:
-            faults.append(f"--factors: {each.strip()!r} is no factor of a learning rate; numbers above 0: 0.5,1,2")
+            faults.append(f"--factors: {each.strip()!r} must be a number above 0; try 0.5,1,2")
     factors.sort()
     for lower, higher in pairwise(factors):
         if higher < lower * CLOSEST:
-            faults.append(f"--factors: {lower:g} and {higher:g} are one; each at least 1% above the one before")
+            faults.append(
+                f"--factors: {lower:g} and {higher:g} are too close; each must be at least 1% above the previous one"
+            )
     if len(factors) < 2 and not faults:
-        faults.append(f"--factors {text}: there is one; two at least, or nothing is compared")
+        faults.append(f"--factors {text}: must be at least two numbers; try 0.5,1,2")
     return tuple(factors), faults
 
 
 def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
-    """Return the faults in the numbers of runs of a sweep."""
+    """Return the faults in the numbers of rates and seeds of a sweep."""
     faults = []
     if sweep.further < 0:
-        faults.append(f"--further {sweep.further}: rates beyond the range, at least 0")
+        faults.append(f"--further {sweep.further}: must be at least 0; try 3")
     if not 1 <= sweep.seeds <= most_seeds:
-        faults.append(f"--seeds {sweep.seeds}: runs of every candidate, 1 to {most_seeds}")
+        faults.append(f"--seeds {sweep.seeds}: must be from 1 to {most_seeds}; try 1")
     return faults
 
 
 def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
-    """Return the rates to try first, in ascending order."""
+    """Return the first rates of a sweep, in ascending order."""
     return tuple(rate if factor == 1 else _rounded(rate * factor) for factor in sorted(factors))
 
 
 def choose(losses: Mapping[float, float]) -> Choice:
-    """Return the rate with the lowest loss; of rates with equal losses, the lowest."""
+    """Return the rate with the lowest loss, or the lowest of the rates with equal losses."""
     rates = sorted(losses)
     best = min(rates, key=lambda rate: (losses[rate], rate))
     place: Place = "lowest" if best == rates[0] else "highest" if best == rates[-1] else "interior"
@@ -84,8 +86,8 @@ def choose(losses: Mapping[float, float]) -> Choice:
 
 
 def beyond(losses: Mapping[float, float]) -> float | None:
-    """Return the next rate to try, or None if the best rate is interior or the next would be out of bounds. If the best
-    rate is at an edge, the next is beyond it by the ratio of the last two rates."""
+    """Return the next rate to try, which extends the range at the edge with the best rate by the ratio of the last two
+    rates. Return None if the best rate is interior or the next rate would be out of bounds."""
     rates, place = sorted(losses), choose(losses).place
     if place == "interior":
         return None
@@ -95,7 +97,7 @@ def beyond(losses: Mapping[float, float]) -> float | None:
 
 
 def is_rate(rate: float) -> bool:
-    """Return True if a number is plausible as a learning rate."""
+    """Return whether a number is plausible as a learning rate."""
     return 1e-30 < rate < 1e30
 
 

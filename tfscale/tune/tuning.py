@@ -1,9 +1,9 @@
-"""Tuning of a plan's learning rates: the rates, and the runs that find the best values.
+"""Tuning of a plan's learning rates by training runs at several rates.
 
 Every run is an ordinary stage. It differs from a stage of the plan in three ways: its learning rate; the validation
-tokens, which follow those of the plan; and its seed and data order, which no replicate of the plan has. Thus no rate is
-chosen by a number that is reported later. The state of a tuning is read from its stages' folders, so a tuning that was
-stopped can be resumed.
+tokens, which follow those of the plan; and its seed and data order, which no replicate of the plan uses. Thus rates are
+not chosen by losses that are reported later. The state of a tuning is read from the stages' folders, so a stopped
+tuning can be resumed.
 """
 
 import hashlib
@@ -25,21 +25,21 @@ from tfscale.tune.sweep import Choice, Sweep, beyond, candidates, choose
 
 @dataclass(frozen=True)
 class Tunable:
-    """A learning rate in the configuration."""
+    """A learning rate in the configuration that can be tuned."""
 
     key: str
     """Name of the setting, such as schedule.stages.stage2.lr."""
     rate: float
-    """Current value of the setting; optim.lr if it is not set."""
+    """Current value of the setting, or optim.lr if the setting is None."""
     trains: tuple[tuple[str, str], ...]
-    """Arm and size of every stage that is trained at this rate; their mean loss is compared."""
+    """Pairs (arm, size) of the stages trained at this learning rate. The loss is averaged over these stages."""
     after: tuple[str, ...]
-    """Keys of the rates that must be chosen first, because this rate's stages grow from theirs."""
+    """Keys of the rates that must be chosen first, because the stages of this rate grow from stages of those rates."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate rate of a tunable, with one stage per arm, size and seed."""
+    """A candidate value of a learning rate, with one stage per arm, size and seed."""
 
     rate: float
     stages: tuple[Stage, ...]
@@ -63,7 +63,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """The state of the sweep over one tunable."""
+    """State of the sweep over one learning rate."""
 
     tunable: Tunable
     trials: tuple[Trial, ...]
@@ -73,7 +73,7 @@ class Finding:
 
 
 class Tuning:
-    """A tuning: the sweeps over the learning rates of some of a plan's arms."""
+    """Sweeps over the learning rates of some arms of a plan."""
 
     def __init__(self, plan: Plan, arms: Sequence[str], sweep: Sweep) -> None:
         self.plan, self.arms, self.sweep = plan, tuple(arms), sweep
@@ -82,7 +82,8 @@ class Tuning:
         self.tunables = tuple(tunables(plan, arms))
 
     def findings(self) -> list[Finding]:
-        """Return the state of every sweep, in the order of the tunables. Sweeps that wait for another are left out."""
+        """Return the state of every sweep, in the order of the tunables. Sweeps that depend on an unfinished sweep are
+        omitted."""
         found: dict[str, Finding] = {}
         for tunable in self.tunables:
             before = chosen(found[key] for key in tunable.after if key in found)
@@ -91,7 +92,7 @@ class Tuning:
         return list(found.values())
 
     def plan_of(self, findings: Sequence[Finding]) -> Plan:
-        """Return a plan whose arms are the trials, to show and track their training."""
+        """Return a plan whose arms are the trials, for the display and tracking of training."""
         arms = list(_arms(findings))
         seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds)
         replicates = tuple(
@@ -101,7 +102,8 @@ class Tuning:
 
     @property
     def key(self) -> str:
-        """Hash that identifies the tuning, made of the tunables, the sweep, and the stages at the current rates."""
+        """Hash that identifies the tuning, computed from the tunables, the sweep, and the stages at the current
+        rates."""
         stages = [stage.key for stage in make_plan(self.experiment).stages]
         what = [stages, [tunable.key for tunable in self.tunables], asdict(self.sweep)]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
@@ -133,8 +135,8 @@ class Tuning:
 
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
-    """Yield the learning rates at which stages of these arms are trained, each once, the chain's first. The stages that
-    are trained at a rate or depend on it are found by changing the rate."""
+    """Yield each learning rate at which stages of the given arms are trained, those of the chain first. The stages that
+    use or depend on a rate are found by changing the rate."""
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_rates(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}
@@ -161,7 +163,7 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     for number, (name, part) in enumerate(experiment.schedule.stages.items()):
         stage = f"schedule.stages.{name}"
         yield f"{stage}.lr", part.lr or usual
-        if number:  # the first stage is already trained from scratch
+        if number:  # the first stage is always trained from scratch
             yield f"{stage}.scratch_lr", part.scratch_lr or usual
         if part.transformer is not None:
             yield f"{stage}.transformer.lr", part.transformer.lr or usual
@@ -171,7 +173,7 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     """Yield the key and the value of each arm's own rate: for arms that set one, and for arms of a kind with
     `own_rate`, which would otherwise share the rates of the chain or of Transformers from scratch. The default is the
-    last size's."""
+    rate of the last size."""
     last = list(experiment.schedule.stages.values())[-1]
     for name, arm in experiment.baseline.arms.items():
         if arm.lr is not None or arm_kind(arm.kind).own_rate:
@@ -194,7 +196,7 @@ def _with(part: Any, path: Sequence[str], value: float) -> Any:
 
 
 def _apart(experiment: Experiment, seeds: int) -> Experiment:
-    """Return the experiment with the validation tokens that follow its own and with seeds of no replicate."""
+    """Return the experiment with the next validation tokens, and with seeds that no replicate uses."""
     data = experiment.data
     return replace(
         experiment,
@@ -210,7 +212,7 @@ def _apart(experiment: Experiment, seeds: int) -> Experiment:
 
 
 def chosen(findings: Iterable[Finding]) -> dict[str, float]:
-    """Return the chosen rates by key, except where every run diverged."""
+    """Return the chosen rates by key, without rates for which every run diverged."""
     choices = {finding.tunable.key: finding.choice for finding in findings}
     return {key: choice.rate for key, choice in choices.items() if choice is not None and choice.loss < math.inf}
 
@@ -231,7 +233,7 @@ def _arms(findings: Iterable[Finding]) -> Iterator[Arm]:
 
 
 def diverged(stage: Stage) -> bool:
-    """Return True if training of the stage ended with a non-finite loss or gradient."""
+    """Return whether training of the stage ended with a non-finite loss or gradient."""
     match read_events(stage.path)[-2:]:
         case [{"event": "non_finite"}, {"event": "end", "reason": "failed"}]:
             return True

@@ -1,6 +1,6 @@
-"""Verification of a plan: reads all files that its stages have written and compares them with each other.
+"""Verification of a plan by reading all files of the plan's stages and comparing the files with each other.
 
-An error in reading a damaged file is also a finding. Nothing is written, and stages in training may be verified.
+An error in reading a damaged file is also reported. No file is written, and stages in training can be verified.
 """
 
 from tfscale.verify.plan import Amount, amount, set_aside, verify_plan

@@ -1,4 +1,4 @@
-"""Verification of a stage's checkpoints: each must be complete, with the right model, optimizer state and totals."""
+"""Verification of a stage's checkpoints, which must be complete and have the right tensors and totals."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ def verify_checkpoints(this: StageFolder) -> Check[None]:
     folders = sorted((this.path / CHECKPOINTS).glob("step-*"))
     final = this.path / CHECKPOINTS / checkpoint.folder_name(this.spec.steps)
     if this.finished and final not in folders:
-        yield f"{final}: missing; the stage ended with it"
+        yield f"{final}: the final checkpoint of the finished stage is missing"
     for folder in folders:
         findings = list(guarded(folder, _checkpoint(this, folder)))
         if this.busy and not (folder / MANIFEST_FILE).exists():
-            continue  # the stage's process is removing it, the manifest first
+            continue  # the stage's process is removing the folder, beginning with the manifest
         yield from findings
 
 
@@ -32,24 +32,24 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
     config, counters = checkpoint.read_state(folder)
     state = folder / STATE_FILE
     if config != this.spec.model:
-        yield f"{state}: the model is {config}; by {STAGE_FILE} it is {this.spec.model}"
+        yield f"{state}: the model is {config}, but {STAGE_FILE} says {this.spec.model}"
     if folder.name != checkpoint.folder_name(counters.step):
-        yield f"{state}: step is {counters.step}; the folder's name says {folder.name}"
+        yield f"{state}: step is {counters.step}, but the folder is named {folder.name}"
     if this.before is not None:
         if counters.before != this.before:
-            yield f"{state}: begins at {words(counters.before)}; its parents ended at {words(this.before)}"
+            yield f"{state}: begins at {words(counters.before)}, but the parents ended at {words(this.before)}"
         yield from costs_of(f"{state}: totals", counters.totals, this.before, this.spec, counters.step)
     if this.result is not None and counters.step == this.result.step and counters.totals != this.result.totals:
-        yield f"{state}: ends at {words(counters.totals)}; {DONE_FILE} says {words(this.result.totals)}"
+        yield f"{state}: ends at {words(counters.totals)}, but {DONE_FILE} says {words(this.result.totals)}"
     yield from _updates(this, folder, counters)
     yield from _tensors(this.spec, folder, counters)
 
 
 def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the tensors are the model's weights and exactly the slots of the stage's optimizer, or no slots before
-    its first update."""
+    """Check that the tensors are the weights of the model and the slots of the optimizer, or no slots before the first
+    update."""
     there = {name: tuple(shape) for name, shape in checkpoint.shapes(folder).items() if not name.startswith("rng/")}
-    weights = {name: tuple(weight.shape) for name, weight in build_model(spec.model, None, "meta").named_parameters()}
+    weights = {name: tuple(weight.shape) for name, weight in build_model(spec.model, device="meta").named_parameters()}
     wanted = {f"model/{name}": shape for name, shape in weights.items()}
     slots = slots_in(there)
     if fault := slots_fault(there, spec.optimizer, counters.optimizer_step):
@@ -59,27 +59,28 @@ def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
         wanted |= {name: weights[weight] for name in slots if (weight := name.partition("/")[2]) in weights}
     for name in sorted(wanted.keys() | there.keys()):
         if there.get(name) != wanted.get(name):
-            has, needs = there.get(name, "not there"), wanted.get(name, "nothing of that name")
-            yield f"{folder}: {name} is {has}; the stage's model has {needs}"
+            has, needs = there.get(name, "missing"), wanted.get(name, "no such tensor")
+            yield f"{folder}: {name} is {has}, but the stage's model has {needs}"
 
 
 def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the optimizer has counted one update a step since the stage began, apart from non-finite steps."""
+    """Check that the optimizer has counted one update per step of the stage, apart from non-finite steps."""
     first = _first_update(this)
     if first is None:
         return
     trained = 0 if this.spec.init_from is not None else counters.step
-    left_out = sum(event["event"] == "non_finite" for event in read_events(this.path))
+    skipped = sum(event["event"] == "non_finite" for event in read_events(this.path))
     most = first + trained
-    if not most - left_out <= counters.optimizer_step <= most:
-        bad = f", {left_out} of them non-finite," if left_out else ""
-        made = f"{trained:,} steps{bad} after {first:,} updates of its parents make {most:,}"
-        yield f"{folder / STATE_FILE}: its optimizer has made {counters.optimizer_step:,} updates; {made}"
+    if not most - skipped <= counters.optimizer_step <= most:
+        counted = f"{folder / STATE_FILE}: the optimizer has counted {counters.optimizer_step:,} updates"
+        steps = f"{trained:,} steps" + (f" ({skipped:,} non-finite)" if skipped else "")
+        allowed = f"{most - skipped:,} to {most:,}" if skipped else f"{most:,}"
+        yield f"{counted}, but after {first:,} updates of the parents and {steps} it must be {allowed}"
 
 
 def _first_update(this: StageFolder) -> int | None:
-    """Return the number of updates that the optimizer had counted when the stage began; None if growth.json of an
-    older version does not say it."""
+    """Return the number of updates that the optimizer had counted at the start of the stage, or None if growth.json is
+    from an older version, which did not record it."""
     if this.spec.growth is None:
         return 0
     state = (read_growth(this.path) or {}).get("optimizer")

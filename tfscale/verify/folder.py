@@ -1,4 +1,4 @@
-"""Base of all checks: findings, the readable part of a stage's folder, and the cost of its steps."""
+"""Common parts of all checks: findings, the contents of a stage's folder, and the cost of steps."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from tfscale.totals import Totals
 
 T = TypeVar("T")
 Check = Generator[str, None, T]
-"""Generator that yields findings and returns what later checks need. A finding is a sentence that names a file, its
-content and the expected content."""
+"""Generator that yields findings and returns values for later checks. A finding is a sentence that names a file, the
+content found and the expected content."""
 
 DAMAGE = (
     BrokenCheckpoint, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
-"""Exceptions that a damaged file may raise in its reader."""
+"""Exceptions that may be raised when a damaged file is read."""
 
 
 def guarded(path: Path, check: Check[T]) -> Check[T | None]:
-    """Run a check; end it with a finding if a damaged file raises an exception in it."""
+    """Run a check, and report an exception that a damaged file raises as a finding."""
     try:
         return (yield from check)
     except DAMAGE as error:
@@ -32,14 +32,14 @@ def guarded(path: Path, check: Check[T]) -> Check[T | None]:
 
 
 def damaged(path: Path, error: Exception) -> str:
-    """Return a read error as a finding that names the path."""
+    """Return a read error as a finding that names the file."""
     message = str(error)
     return message if str(path) in message else f"{path}: damaged ({type(error).__name__}: {message})"
 
 
 @dataclass(frozen=True)
 class Parent:
-    """A finished stage that another stage grew from."""
+    """Finished stage that another stage grew from."""
 
     spec: StageSpec
     result: Result
@@ -47,7 +47,7 @@ class Parent:
 
 @dataclass(frozen=True)
 class StageFolder:
-    """The readable part of a stage's folder."""
+    """Contents of a stage's folder that could be read."""
 
     path: Path
     spec: StageSpec
@@ -61,17 +61,18 @@ class StageFolder:
 
 
 def begun(path: Path) -> bool:
-    """Return True if a stage's folder is not empty. It is empty if its process was killed right away."""
+    """Return whether a stage's folder contains files. An empty folder is left by a process that was killed at the
+    start."""
     try:
         return any(not file.name.startswith(".") for file in path.iterdir())
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # something exists that its readers will report
+        return True  # the reading functions report the problem
 
 
 def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int) -> Check[None]:
-    """Check that `totals` are those of `step` steps, as far as steps determine them."""
+    """Check that the tokens and FLOPs in `totals` are those of `step` steps, and that the times have not decreased."""
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
     for name, there, wanted in (
@@ -79,11 +80,11 @@ def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: i
         ("FLOPs", totals.flops, before.flops + work),
     ):
         if there != wanted:
-            yield f"{what}: {there:,} {name}; {step:,} steps of this stage and its parents make {wanted:,}"
+            yield f"{what}: {there:,} {name}, but {step:,} steps of this stage and its parents make {wanted:,}"
     if totals.seconds < before.seconds or totals.device_seconds < before.device_seconds:
-        yield f"{what}: {words(totals)}; that is less than its parents' {words(before)}"
+        yield f"{what}: {words(totals)}, less than the parents' {words(before)}"
 
 
 def words(totals: Totals) -> str:
-    """Return the text of totals in a finding."""
+    """Return totals as text for a finding."""
     return f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs, {totals.seconds} s, {totals.device_seconds} device-s"

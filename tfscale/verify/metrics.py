@@ -1,4 +1,4 @@
-"""Verification of metrics.jsonl: complete, and increasing step by step up to the result in done.json."""
+"""Verification of metrics.jsonl, whose events must be complete and lead to the result in done.json."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, astuple
@@ -13,20 +13,20 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, words
 MOST = 5
 """Maximum number of findings reported per file, because a wrong total is wrong in every line."""
 _TAKEN_UP = ("start", "broken_checkpoint", "end")
-"""Events that a process may write first, after a line that a kill of the previous process left incomplete."""
+"""Events that a process may write first, after an incomplete line of a killed process."""
 
 
 def verify_metrics(this: StageFolder) -> Check[None]:
-    """Check that every line is an event, or is incomplete because of a kill; that steps and totals increase by the
-    steps' costs; and that the last evaluation is the one in done.json."""
+    """Check that every line is an event or was left incomplete by a killed process, that totals increase by the cost of
+    the steps, and that the last evaluation is the one in done.json."""
     file = this.path / METRICS_FILE
     if not file.exists():
         if this.finished:
-            yield f"{file}: missing; a finished stage has its measurements there"
+            yield f"{file}: missing, although the stage is finished"
         return
     for number, finding in enumerate(_events(this, file)):
         if number == MOST:
-            yield f"{file}: and more; only the first {MOST} are listed"
+            yield f"{file}: has further problems; only the first {MOST} are listed"
             return
         yield finding
 
@@ -54,7 +54,7 @@ def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
             yield from _torn(file, torn)
         torn = []
         if event["event"] in ("start", "train", "eval") and not isinstance(event.get("step"), int):
-            yield f"{file}: line {number} is an event without a step; every {event['event']} has one"
+            yield f"{file}: line {number} has no step, but every event {event['event']} has a step"
             continue
         events.append({**event, "line": number})
     if finished:
@@ -64,7 +64,7 @@ def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
 
 def _torn(file: Path, lines: Iterable[int]) -> Check[None]:
     for number in lines:
-        yield f"{file}: line {number} is not a whole event; only a kill may tear one, and a later process continues"
+        yield f"{file}: line {number} is incomplete, but only the last line of a killed process may be"
 
 
 def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Check[None]:
@@ -75,18 +75,18 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
         what = f"{file}: line {event['line']}, {kind} of step {step}"
         totals = totals_of(event)
         if step <= steps[kind]:
-            yield f"{what}: comes after step {steps[kind]}; steps must rise"
+            yield f"{what}: comes after step {steps[kind]}, but steps must increase"
         if event["tokens"] != step * this.spec.batch_tokens:
-            yield f"{what}: {event['tokens']:,} tokens; its steps make {step * this.spec.batch_tokens:,}"
+            yield f"{what}: {event['tokens']:,} tokens, but {step} steps make {step * this.spec.batch_tokens:,}"
         if this.before is not None:
             yield from costs_of(what, totals, this.before, this.spec, step)
         if any(now < then for now, then in _known(totals, last)):
-            yield f"{what}: {words(totals)}; before it were {words(last)} already"
+            yield f"{what}: {words(totals)}, less than the previous {words(last)}"
         steps[kind], last = step, totals
 
 
 def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
-    """Return pairs of each amount and the previous one, if both are known (energy may not be)."""
+    """Return each amount paired with the previous one, without pairs in which one is unknown, as energy may be."""
     pairs = zip(astuple(totals), astuple(last), strict=True)
     return [(now, then) for now, then in pairs if now is not None and then is not None]
 
@@ -96,13 +96,13 @@ def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:
     totals = {f"total_{name}": value for name, value in asdict(end.totals).items()}
     for name, wanted in {"step": end.step, **totals, **asdict(end.evaluation)}.items():
         if evaluation.get(name) != wanted:
-            yield f"{file}: {name} of the last evaluation is {evaluation.get(name)}; {DONE_FILE} says {wanted}"
+            yield f"{file}: {name} of the last evaluation is {evaluation.get(name)}, but {DONE_FILE} says {wanted}"
     if not history or history[-1].get("reason") != "done":
-        yield f"{file}: its last event is not an end; a finished stage's is, with the reason done"
+        yield f"{file}: the last event of a finished stage must be an end event with the reason done"
 
 
 def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
-    """Check that the checkpoint to resume from exists, or a newer one whose event was not written because of a kill."""
+    """Check that the checkpoint to resume from exists, or a newer one whose event a killed process did not write."""
     last = last_event(history, "checkpoint", "start")
     if last is None or (last["step"] == 0 and this.parent is None):
         return
@@ -110,4 +110,4 @@ def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[No
     folders = this.path / CHECKPOINTS
     newer = any(folder.name >= name for folder in folders.glob("step-*"))
     if not newer and not (folders / f"broken-{name}").exists():
-        yield f"{folders / name}: missing; by {file} it is the stage's latest"
+        yield f"{folders / name}: missing, but {file} says that it is the latest checkpoint"

@@ -1,4 +1,4 @@
-"""Verification of a whole plan: its stages, their sums, its corpus, and other folders next to the stages."""
+"""Verification of a whole plan: stages, cumulative costs, corpora, and other folders next to the stages."""
 
 import math
 from contextlib import suppress
@@ -24,7 +24,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Amount:
-    """The amount of data to verify."""
+    """Amount of data to verify."""
 
     stages: int
     checkpoints: int
@@ -47,7 +47,7 @@ def verify_plan(plan: Plan) -> list[str]:
 def set_aside(plan: Plan) -> list[str]:
     """Return one sentence for each broken checkpoint that was set aside. These are not faults of the plan."""
     return [
-        f"{folder}: was not whole and was set aside; the stage went on from the one before. It can be removed."
+        f"{folder}: incomplete checkpoint, set aside and not used; it can be removed"
         for stage in plan.stages
         for folder in sorted((stage.path / CHECKPOINTS).glob("broken-*"))
     ]
@@ -89,7 +89,7 @@ def _sums(plan: Plan, last: Stage) -> Check[None]:
         ("device-seconds", totals.device_seconds, spent.device_seconds, ROUNDING),
     ):
         if there != added and not (rounding and math.isclose(there, added, rel_tol=rounding)):
-            yield f"{last.path / DONE_FILE}: {there} {name}; the {len(results)} stages of its lineage add up to {added}"
+            yield f"{last.path / DONE_FILE}: {there} {name}, but the {len(results)} stages up to here add up to {added}"
 
 
 def _data(plan: Plan) -> Check[None]:
@@ -118,13 +118,13 @@ def _corpus(folder: Path, fingerprint: str) -> Check[None]:
         file = folder / shard.file
         size = file.stat().st_size
         if size != shard.bytes:
-            yield f"{file}: {size:,} bytes; by its manifest it has {shard.bytes:,}"
+            yield f"{file}: {size:,} bytes, but the manifest says {shard.bytes:,}"
             whole = False
         elif sha256_of(file) != shard.sha256:
-            yield f"{file}: its content is not what was written (SHA-256 differs)"
+            yield f"{file}: the content has changed since it was written (SHA-256 differs)"
             whole = False
     if sha256_of(folder / TOKENIZER_FILE) != manifest.tokenizer.sha256:
-        yield f"{folder / TOKENIZER_FILE}: its content is not what was written (SHA-256 differs)"
+        yield f"{folder / TOKENIZER_FILE}: the content has changed since it was written (SHA-256 differs)"
     if whole:
         open_data(folder, fingerprint)
 
@@ -142,12 +142,12 @@ def _strangers(plan: Plan) -> Check[None]:
             yield damaged(folder / STAGE_FILE, error)
             continue
         if key != name:
-            yield f"{folder / STAGE_FILE}: describes the stage {key}; the folder's name says {name}"
+            yield f"{folder / STAGE_FILE}: describes the stage {key}, but the folder is named {name}"
 
 
 def _bytes(folder: Path) -> int:
     size = 0
     for file in folder.glob("*"):
-        with suppress(FileNotFoundError):  # removed by a live stage
+        with suppress(FileNotFoundError):  # removed by a running stage
             size += file.stat().st_size
     return size

@@ -1,4 +1,4 @@
-"""Verification of a stage's folder, by itself and against its parent's folder."""
+"""Verification of a stage's folder, alone and against the parent's folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from tfscale.verify.metrics import verify_metrics
 
 
 def verify_stage(stage: Stage) -> list[str]:
-    """Return the faults in a stage's folder and in its agreement with its parent's folder, one sentence per fault."""
+    """Return the faults in a stage's folder, and the conflicts with the parent's folder, one sentence per fault."""
     return list(guarded(stage.path, _stage(stage)))
 
 
@@ -43,7 +43,8 @@ def _stage(stage: Stage) -> Check[None]:
 
 
 def _blocks(this: StageFolder) -> Check[None]:
-    """Check that the blocks in heldout.json add up to the final evaluation; stages of older versions have none."""
+    """Check that the blocks in heldout.json add up to the final evaluation. Stages of older versions have no such
+    file."""
     if this.result is not None:
         read_blocks(this.path, this.result.step, this.result.evaluation.loss)
     yield from ()
@@ -58,19 +59,19 @@ def _spec(stage: Stage) -> Check[StageSpec]:
         return stage.spec
     key = key_of(spec)
     if key != stage.key:
-        yield f"{stage.path / STAGE_FILE}: describes the stage {key}; the folder's name and the plan say {stage.key}"
+        yield f"{stage.path / STAGE_FILE}: describes the stage {key}, but the folder and the plan say {stage.key}"
         return stage.spec
     return spec
 
 
 def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
-    """Return the spec with the number of tokens at which its ending rule, if any, ends it by the evaluations."""
+    """Return the spec with the number of tokens at which the ending rule, if any, ends the stage by the evaluations."""
     if spec.ending is None:
         return spec
     losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
     last = end_of(spec, losses)
     if last is None:
-        yield f"{path / METRICS_FILE}: by its evaluations the rule {spec.ending.rule} has not ended it, but it is done"
+        yield f"{path / METRICS_FILE}: the stage is done, but the rule {spec.ending.rule} has not ended it"
         return spec
     return replace(spec, tokens=last * spec.batch_tokens)
 
@@ -81,22 +82,22 @@ def _result(path: Path, spec: StageSpec) -> Check[Result]:
               "checkpoint": checkpoint.folder_name(spec.steps)}  # fmt: skip
     for name, value in wanted.items():
         if getattr(result, name) != value:
-            yield f"{file}: {name} is {getattr(result, name)}; by {STAGE_FILE} it is {value}"
+            yield f"{file}: {name} is {getattr(result, name)}, but {STAGE_FILE} says {value}"
     yield from costs_of(f"{file}: totals", result.totals, result.before, spec, spec.steps)
     return result
 
 
 def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
-    assert spec.parent_dir is not None, "a stage with a parent says where it is"
+    assert spec.parent_dir is not None, "the spec of a stage with a parent has parent_dir"
     folder = (path / spec.parent_dir).resolve()
     try:
         parent = Parent(read_spec(folder), read_result(folder))
     except DAMAGE as error:
-        yield f"{path} grows out of {spec.parent}, which is not a finished stage: {damaged(folder, error)}"
+        yield f"{path} grows from {spec.parent}, which is not a finished stage: {damaged(folder, error)}"
         return None
     key = key_of(parent.spec)
     if key != spec.parent:
-        yield f"{path / STAGE_FILE}: parent_dir leads to {folder}, the stage {key}; the parent is {spec.parent}"
+        yield f"{path / STAGE_FILE}: parent_dir leads to the stage {key} in {folder}, but the parent is {spec.parent}"
         return None
     return parent
 
@@ -106,6 +107,6 @@ def _before(path: Path, spec: StageSpec, parent: Parent | None, result: Result |
         return result.before if result else None
     before = parent.result.totals if parent else Totals()
     if result and result.before != before:
-        origin = f"its parent {spec.parent} ended at" if parent else "a stage without a parent begins at"
-        yield f"{path / DONE_FILE}: begins at {words(result.before)}; {origin} {words(before)}"
+        origin = f"the parent {spec.parent} ended at" if parent else "a stage without a parent begins at"
+        yield f"{path / DONE_FILE}: begins at {words(result.before)}, but {origin} {words(before)}"
     return before

@@ -1,4 +1,4 @@
-"""Launchers, which run stages as processes of this machine or as jobs of a cluster."""
+"""Launchers, which run stages as processes on this machine or as jobs of a cluster."""
 
 from tfscale.config.machines import LauncherPart
 from tfscale.orchestrate.launchers import machine, slurm
@@ -8,7 +8,7 @@ from tfscale.orchestrate.launchers.inherited import started_as_ranks
 
 
 def launcher_of(part: LauncherPart) -> Launcher:
-    """Return the launcher that `launcher=` names."""
+    """Return the launcher that the settings name."""
     return slurm.Slurm(part) if part.kind == "slurm" else machine.ThisMachine(part)
 
 

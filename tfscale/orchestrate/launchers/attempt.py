@@ -1,4 +1,4 @@
-"""The interface between the orchestrator and its launchers."""
+"""The interface between the orchestrator and the launchers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ Phase = Literal["growing", "training"]
 
 
 class LaunchFailed(Exception):
-    """Raised when stages could not be started; the message says why."""
+    """Error raised when stages could not be started. The message states the reason."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Result of an attempt."""
+    """Result of an attempt to run a stage."""
 
     kind: Literal["finished", "stopped", "died", "refused"]
-    """Kind of end: `stopped`, on request or because another process holds the stage; `refused`, for a reason in the
-    user's settings or choice, so another attempt would not help."""
+    """Kind of result. `stopped`: on request, or because another process works on the stage. `refused`: because of the
+    settings or an action of the user, so that another attempt would not help."""
     how: str
-    """Description of the end, such as `exit code 1`."""
+    """Description of the result, such as `exit code 1`."""
 
 
 class Attempt(Protocol):
-    """An attempt at a stage."""
+    """Interface of an attempt to run a stage."""
 
     @property
     def phase(self) -> Phase:
@@ -38,20 +38,20 @@ class Attempt(Protocol):
 
     @property
     def job(self) -> str | None:
-        """ID of the attempt's job in a cluster's queue; None if there is no job."""
+        """ID of the job in the queue of a cluster, or None if the attempt is not a job."""
 
     def poll(self) -> Ending | None:
-        """Return the result of the attempt; None while it runs."""
+        """Return the result of the attempt, or None while the attempt is running."""
 
     def is_running(self) -> bool:
-        """Return True if the attempt runs and so touches its heartbeat file; a job that waits in a queue does not."""
+        """Return True if the attempt is running and updates the heartbeat file, unlike a job that waits in a queue."""
 
     def stop(self) -> None:
-        """Ask the attempt to save and end; on a second call, end it at once."""
+        """Ask the attempt to save a checkpoint and end. A second call ends the attempt immediately."""
 
 
 class Launcher(Protocol):
-    """A way to run stages."""
+    """Interface of a launcher, which runs stages."""
 
     places: int
     """Number of stages that may run at the same time."""
@@ -62,14 +62,14 @@ class Launcher(Protocol):
         """Sleep until the next poll."""
 
     def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """Start an attempt at each stage, whose folder must have been prepared.
+        """Start an attempt to run each stage. The folders of the stages must have been prepared.
 
         Raises:
             LaunchFailed: no attempt was started.
         """
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return the attempt at the stage that another tfscale process left running, or None if there is none."""
+        """Return an attempt that another tfscale process started and that is still running, or None."""
 
-    def parting(self, attempts: Sequence[Attempt]) -> str:
-        """Describe what happens to the attempts when the user wants to stop."""
+    def describe_stop(self, attempts: Sequence[Attempt]) -> str:
+        """Return a message that tells the user what happens to the attempts after a request to stop."""

@@ -1,4 +1,4 @@
-"""Launcher of stages as processes of this machine: one per stage, or several that torchrun starts and watches."""
+"""Launcher that runs a stage on this machine as one process, or as several processes that torchrun starts."""
 
 import os
 import signal
@@ -20,11 +20,11 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import is_grown
 
 PAUSE = 0.1
-"""Seconds between two polls of the processes."""
+"""Time in seconds between two polls of the processes."""
 
 
 class ThisMachine:
-    """A launcher that runs stages as processes of this machine, which end with this process."""
+    """A launcher that runs stages as processes on this machine, which end with this process."""
 
     outlives = False
 
@@ -40,7 +40,7 @@ class ThisMachine:
         time.sleep(PAUSE)
 
     def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """Start an attempt at each stage, on separate devices if there are enough."""
+        """Start an attempt to run each stage, on separate devices if there are enough."""
         return [self._start(stage) for stage in stages]
 
     def _start(self, stage: Stage) -> Attempt:
@@ -62,17 +62,17 @@ class ThisMachine:
         return [*torchrun, *command[1:]]
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return None, because stages end with the process that started them."""
+        """Return None, because stages end with the tfscale process that started them."""
         return None
 
-    def parting(self, attempts: Sequence[Attempt]) -> str:
-        """Describe what happens when the user wants to stop."""
-        return "stopping: stages save their checkpoints"
+    def describe_stop(self, attempts: Sequence[Attempt]) -> str:
+        """Return a message that tells the user what happens after a request to stop."""
+        return "Stopping. Running stages save a checkpoint."
 
 
 @dataclass
 class ProcessAttempt:
-    """An attempt that is a process of this machine, with its child processes."""
+    """An attempt that is a process on this machine, with child processes."""
 
     process: Popen[bytes]
     phase: Phase
@@ -81,7 +81,7 @@ class ProcessAttempt:
     _asked: bool = False
 
     def poll(self) -> Ending | None:
-        """Return the result of the attempt; None while it runs."""
+        """Return the result of the attempt, or None while the attempt is running."""
         code = self.process.poll()
         if code is None:
             return None
@@ -96,10 +96,10 @@ class ProcessAttempt:
         return True
 
     def stop(self) -> None:
-        """Ask the process to save and end; on a second call, kill it with all its child processes."""
+        """Ask the process to save a checkpoint and end. A second call kills the process and all child processes."""
         if not self._asked:
             self._asked = True
-            # torchrun would pass a signal on and then wait for 30 seconds only; a closed input reaches the ranks.
+            # torchrun would forward a signal and then wait for only 30 seconds. A closed input reaches the ranks.
             self._close_input() if self.phase == "training" else self.process.terminate()
             return
         with suppress(psutil.NoSuchProcess):
@@ -120,7 +120,7 @@ def phase_of(stage: Stage) -> Phase:
 
 
 def visible_devices(part: LauncherPart) -> tuple[str, ...]:
-    """Return the CUDA devices that stages may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the CUDA devices that stages may use, in the notation of CUDA_VISIBLE_DEVICES."""
     if part.device == "cpu" or not built_for_devices():
         return ()
     import torch
@@ -131,26 +131,27 @@ def visible_devices(part: LauncherPart) -> tuple[str, ...]:
 
 
 def processes_of(part: LauncherPart, devices: Sequence[str]) -> int:
-    """Return the number of processes per stage; `launcher.processes=auto` divides the devices among parallel stages."""
+    """Return the number of processes per stage. `launcher.processes=auto` divides the devices among parallel stages."""
     if part.kind == "local":
         return 1
     return part.processes or max(1, len(devices) // part.parallel)
 
 
 def devices_of(slot: int, processes: int, devices: Sequence[str]) -> tuple[str, ...]:
-    """Return the devices of the stage in a slot: separate ones if there are enough, otherwise shared in turn."""
+    """Return the devices of the stage in a slot, which are shared with other stages if there are too few devices."""
     if not devices:
         return ()
     return tuple(dict.fromkeys(devices[(slot * processes + i) % len(devices)] for i in range(processes)))
 
 
 def missing_devices(part: LauncherPart) -> list[str]:
-    """Return a fault if several processes of a stage would have to share a device."""
+    """Return a list with a fault if several processes would share a device, otherwise an empty list."""
     devices = visible_devices(part)
     processes = processes_of(part, devices)
     if part.kind == "local" or not devices or part.parallel * processes <= len(devices):
         return []
     return [
-        f"launcher.processes={processes}: {part.parallel} stages side by side (launcher.parallel) need "
-        f"{part.parallel * processes} CUDA devices, and {len(devices)} are visible; lower one of them"
+        f"launcher.processes={processes}: must be smaller, because {part.parallel} parallel stages need "
+        f"{part.parallel * processes} CUDA devices and {len(devices)} are visible; try a smaller launcher.processes "
+        "or launcher.parallel"
     ]

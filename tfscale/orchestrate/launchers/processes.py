@@ -1,4 +1,4 @@
-"""Commands of a stage's processes, and a function that starts them."""
+"""Commands of the processes of a stage, and a function that starts a process."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,13 +13,13 @@ from tfscale.training.allocator import HUGE_PAGES, allocator
 
 
 def training_command(stage_dir: Path) -> list[str]:
-    """Return the command of a process that trains a stage and stops when its standard input ends."""
+    """Return the command of a process that trains a stage. The process stops when its standard input is closed."""
     return children.python("tfscale.training", str(stage_dir), "--supervised", *extension_arguments())
 
 
 def growing_command(stage_dir: Path) -> list[str]:
-    """Return the command of a process that grows a stage's first checkpoint from its parent's last one, and stops when
-    its standard input ends."""
+    """Return the command of a process that grows the last checkpoint of the parent into the first checkpoint of a
+    stage. The process is killed when its standard input is closed."""
     return children.python("tfscale.growth", str(stage_dir), "--supervised", *extension_arguments())
 
 
@@ -29,8 +29,8 @@ def launch(
     """Start a process of a stage, which ends with this process.
 
     Args:
-        phase: phase that the process runs; growing uses other settings of the memory allocator.
-        log: file for the output of the process; None to use the output of this process.
+        phase: phase that the process runs. Growing uses other settings of the memory allocator.
+        log: file for the output of the process, or None to use the output of this process.
         told: additional environment variables.
     """
     defaults = allocator() | (HUGE_PAGES if phase == "growing" else {})

@@ -1,5 +1,5 @@
-"""Launcher of stages as jobs of a Slurm cluster, submitted with submitit. The jobs do not depend on this process: it
-may end at any time, and another process can follow the same jobs."""
+"""Launcher that runs stages as jobs of a Slurm cluster, submitted with submitit. The jobs do not depend on this
+process, which may end at any time, and another process can follow the same jobs."""
 
 import importlib.util
 import re
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from submitit import SlurmExecutor
 
 JOB_FILE = "slurm.json"
-"""Name of the file in a stage's folder that records the last job submitted for the stage."""
+"""Name of the file in the folder of a stage that records the last job submitted for the stage."""
 JOBS_FOLDER = "slurm"
 """Name of the folder in the runs folder for the files that submitit writes."""
 JOB_NAME = "tfscale"
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 SHORTEST_LOOK, LONGEST_LOOK = 2.0, 30.0
-"""Shortest and longest time in seconds between two queries of the queue; it increases with the jobs' running time."""
+"""Shortest and longest time in seconds between two queries of the queue, which increases with the run time of jobs."""
 
 
 class Slurm:
-    """A launcher that runs each stage as a job of a cluster. Stages that are ready together form a job array."""
+    """A launcher that runs each stage as a Slurm job. Stages that are ready at the same time form one job array."""
 
     places = 10_000  # the queue decides which run at the same time
     outlives = True
@@ -51,7 +51,7 @@ class Slurm:
         """Submit a job for each stage.
 
         Raises:
-            LaunchFailed: sbatch refused the jobs.
+            LaunchFailed: sbatch rejected the jobs.
         """
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -64,7 +64,7 @@ class Slurm:
                 extensions = [extension.module for extension in loaded_extensions()]
                 jobs = [executor.submit(StageJob(str(stage.path.resolve()), extensions)) for stage in stages]
         except (FailedJobError, FailedSubmissionError, OSError) as error:
-            raise LaunchFailed(f"sbatch did not take the jobs: {error}") from error
+            raise LaunchFailed(f"sbatch rejected the jobs: {error}") from error
         self._queue.expire()
         for stage, job in zip(stages, jobs, strict=True):
             write_json(stage.path / JOB_FILE, {"job": job.job_id, "submitted": time.time()})
@@ -95,20 +95,20 @@ class Slurm:
         return executor
 
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return the job that was submitted for the stage earlier, if it is still in the queue."""
+        """Return the job that was submitted for the stage earlier, or None if it is no longer in the queue."""
         job = _job_of(stage)
         if job is None or self._queue.state(job) is None:
             return None
         return JobAttempt(stage, job, self._queue)
 
-    def parting(self, attempts: Sequence[Attempt]) -> str:
-        """Describe what happens to the jobs when the user wants to stop."""
+    def describe_stop(self, attempts: Sequence[Attempt]) -> str:
+        """Return a message that tells the user what happens to the jobs after a request to stop."""
         jobs = sorted({str(attempt.job).partition("_")[0] for attempt in attempts}, key=int)
         if not jobs:
-            return "leaving; no job is in the queue"
+            return "Leaving. There are no jobs in the queue."
         return (
-            f"leaving; the jobs go on by themselves. The same command follows them again; `scancel {' '.join(jobs)}` "
-            "ends them, with their checkpoints"
+            "Leaving. The jobs continue to run. Run the same command to follow them again, or "
+            f"`scancel {' '.join(jobs)}` to end them with a checkpoint."
         )
 
 
@@ -122,7 +122,7 @@ class JobAttempt:
 
     @property
     def phase(self) -> Phase:
-        """Current phase of the stage; the job first grows the stage if it has to grow."""
+        """Current phase of the stage. The job grows the stage first, if necessary."""
         return phase_of(self.stage)
 
     @property
@@ -131,27 +131,27 @@ class JobAttempt:
         return self.stage.path / f"{self.phase}.log"
 
     def poll(self) -> Ending | None:
-        """Return the result of the attempt; None while the job is in the queue."""
+        """Return the result of the attempt, or None while the job is in the queue."""
         if is_done(self.stage):
             return Ending("finished", f"job {self.job}")
         if self.queue.state(self.job) is not None:
             return None
         state = _last_state(self.job)
         own = _jobs_folder(self.stage) / f"{self.job}_0_log.err"
-        how = f"job {self.job} ended as {state}; what Slurm and submitit say of it: {own}"
+        how = f"job {self.job} ended with state {state}; see the log of Slurm and submitit: {own}"
         return Ending("refused" if state.startswith("CANCELLED by") else "died", how)
 
     def is_running(self) -> bool:
-        """Return True if the job runs on its nodes."""
+        """Return True if the job is running, not waiting in the queue."""
         return self.queue.state(self.job) == "RUNNING"
 
     def stop(self) -> None:
-        """Cancel the job; Slurm gives the stage some time to save."""
+        """Cancel the job. Slurm gives the stage some time to save a checkpoint."""
         _ask("scancel", self.job)
 
 
 class Queue:
-    """States of this user's jobs, queried from squeue at intervals."""
+    """States of the jobs of this user, which are queried from squeue at intervals."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] | None = None
@@ -162,7 +162,7 @@ class Queue:
         self._states, self._asked, self._since = None, float("-inf"), time.monotonic()
 
     def state(self, job: str) -> str | None:
-        """Return the state of a job, such as PENDING or RUNNING; None if the job is no longer in the queue."""
+        """Return the state of a job, such as PENDING or RUNNING, or None if the job is no longer in the queue."""
         now = time.monotonic()
         pause = min(LONGEST_LOOK, max(SHORTEST_LOOK, (now - self._since) / 4))
         if now - self._asked >= pause:
@@ -178,14 +178,14 @@ class Queue:
 
 
 def missing_tools() -> list[str]:
-    """Return a fault for each requirement of Slurm jobs that this machine lacks."""
+    """Return a fault for each requirement of Slurm jobs that this machine does not meet."""
     faults = []
     if importlib.util.find_spec("submitit") is None:
-        faults.append("launcher=slurm: needs submitit; pip install 'tfscale[slurm]'")
+        faults.append("launcher=slurm: requires submitit; try pip install 'tfscale[slurm]'")
     absent = [command for command in COMMANDS if shutil.which(command) is None]
     if absent:
         faults.append(
-            f"launcher=slurm: {', '.join(absent)} not found; run this on a login node of the cluster, or use "
+            f"launcher=slurm: requires the commands {', '.join(absent)}; try a login node of the cluster, or "
             "launcher=torchrun on one machine"
         )
     return faults
@@ -208,7 +208,7 @@ def _job_of(stage: Stage) -> str | None:
 
 
 def _last_state(job: str) -> str:
-    """Return the state that sacct reports for a job that has left the queue; some clusters keep no such record."""
+    """Return the state that sacct reports for a job that has left the queue. Some clusters do not record this state."""
     from submitit.slurm.slurm import SlurmInfoWatcher
 
     watcher = SlurmInfoWatcher()

@@ -1,4 +1,4 @@
-"""Code that runs in each task of a Slurm job, one per process of the stage, and handles the signals before its end."""
+"""Code that runs in each task of a Slurm job, with one task per process of a stage, and handles signals of Slurm."""
 
 import signal
 import sys
@@ -33,7 +33,7 @@ class StageJob:
         """Grow the stage if necessary, and train it.
 
         Raises:
-            SystemExit: the stage has not finished; the job has been queued again if its time was up.
+            SystemExit: the stage has not finished. If the job reached the time limit, it has been queued again.
         """
         from submitit.helpers import TorchDistributedEnvironment
 
@@ -87,7 +87,7 @@ class _Task:
             time.sleep(LOOK_SECONDS)
 
     def _log(self, phase: str) -> Path | None:
-        """Return the stage's log file in the leading task; None in the others, whose output is in Slurm's files."""
+        """Return the log file of the stage in the leading task, or None in other tasks, whose output Slurm stores."""
         return self._stage_dir / f"{phase}.log" if self._rank == 0 else None
 
     def _wait(self, child: Popen[bytes], stop: Callable[[], None]) -> int:

@@ -1,1 +1,1 @@
-"""MLflow as a tracker. Nothing outside this package imports MLflow."""
+"""Tracker for MLflow. Only this package imports MLflow."""

@@ -1,7 +1,7 @@
-"""Conversion of points to MLflow metrics, with names of characters that MLflow allows and integer steps.
+"""Conversion of points to MLflow metrics, which have restricted names and integer steps.
 
-The step is the lineage's tokens for a metric over tokens, and the lineage's model GFLOPs for a metric over compute,
-which MLflow's charts can also show on a logarithmic axis.
+The step is the lineage's number of tokens for a metric over tokens, and its number of model GFLOPs for a metric over
+compute. The charts of MLflow can show steps on a logarithmic axis.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ CURVE, ENDPOINTS = f"{PERPLEXITY}{_BY_GFLOP}", f"{FINAL_PERPLEXITY}{_BY_GFLOP}"
 
 
 def key_and_step(point: Point) -> tuple[str, int]:
-    """Return the metric's name and step."""
+    """Return the name and step of the MLflow metric for a point."""
     name = sub(r"[^\w./ -]", "_", point.name)
     return (name, int(point.at)) if point.over == "tokens" else (f"{name}{_BY_GFLOP}", int(point.at / 1e9))
 
 
 def metrics(points: Sequence[Point], model_id: str | None = None) -> "list[Metric]":
-    """Return points as metrics of a run or of one of its models."""
+    """Return the MLflow metrics for points of a run or, with `model_id`, of a model of the run."""
     from mlflow.entities import Metric
 
     made = []

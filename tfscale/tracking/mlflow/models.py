@@ -1,4 +1,4 @@
-"""MLflow LoggedModels, one per finished stage, each with the name of its checkpoint. No weights are copied."""
+"""Creation of MLflow LoggedModels. Each finished stage has one, with the name of its checkpoint but without weights."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 _EXTERNAL = {"mlflow.model.isExternal": "true"}
-"""Tag with which MLflow's page shows that the weights are stored elsewhere."""
+"""Tag for models whose weights are stored outside MLflow."""
 
 
 def send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequence[Point]) -> None:
-    """Send the missing parts of a run's model, and link it to the run. A stage that several arms share has one model,
-    whose measurements are sent with the first of the runs.
+    """Send the missing parts of a run's model, and link the model to the run. If several arms share a stage, they share
+    one model, whose measurements are sent with the first run.
 
     Args:
-        points: measurements of the model, which the run already has.
+        points: measurements of the model, which have already been sent for the run.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -37,13 +37,14 @@ def send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequenc
         own = metrics(points, stored.model_id)
         missing = [metric for metric in own if (metric.key, metric.step, metric.timestamp) not in held]
         if missing:
-            # This logs them to the run again, which keeps equal values only once.
+            # This also logs the metrics to the run again, but the run stores equal values only once.
             client.log_batch(run_id, metrics=missing, synchronous=True)
     if stored.status != LoggedModelStatus.READY:
         client.finalize_logged_model(stored.model_id, LoggedModelStatus.READY)
 
 
 def _find(client: "MlflowClient", run: "Run", model: Model) -> "LoggedModel | None":
-    """Return the stored model of the same stage, always the same one if there are two; None if there is none."""
+    """Return the stored model of the same stage, or None if there is none. If there are several, the choice is always
+    the same."""
     found = client.search_logged_models([run.info.experiment_id], f"tags.`{KEY}` = '{model.tags[KEY]}'")
     return min(found, key=lambda each: each.model_id, default=None)

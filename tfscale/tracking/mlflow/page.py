@@ -1,17 +1,18 @@
-"""Command and environment for MLflow's own web page."""
+"""Command and environment for MLflow's web interface."""
 
 from tfscale import children
 from tfscale.tracking.mlflow.tracker import MlflowTracker, quiet_environment
 
 
 def ui_command(tracker: MlflowTracker, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """Return the command that serves MLflow's page for a store, to be run with `ui_environment` until interrupted.
+    """Return the command that serves MLflow's web interface for a store. Run it with the environment from
+    `ui_environment`.
 
     Raises:
-        ValueError: the store is a server, which has its own page.
+        ValueError: the store is an MLflow server, which has a web interface of its own.
     """
     if tracker.artifacts is None:
-        raise ValueError(f"tracking.uri={tracker.shown} is an MLflow server: open it in a browser")
+        raise ValueError(f"tracking.uri={tracker.shown}: the store is an MLflow server; open this URI in a browser")
     return [
         *children.python("mlflow", "server"),
         *("--backend-store-uri", tracker.uri),
@@ -21,13 +22,15 @@ def ui_command(tracker: MlflowTracker, host: str = "127.0.0.1", port: int = 5000
 
 
 def ui_environment() -> dict[str, str]:
-    """Return the environment of `ui_command`: that of this process, with telemetry and background jobs disabled."""
+    """Return the environment for `ui_command`, which is that of this process with telemetry and background jobs
+    disabled."""
     defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return children.environment(defaults=defaults, mlflow=True)
 
 
 def experiment_id(tracker: MlflowTracker, name: str) -> str | None:
-    """Return the ID of an experiment; None if a SQLite store does not have it, or if the store is of another kind."""
+    """Return the ID of an experiment, or None if a SQLite store does not have the experiment or the store is of another
+    kind."""
     if tracker.database is None or not tracker.exists() or tracker.unreachable():
         return None
     found = tracker.client().get_experiment_by_name(name)

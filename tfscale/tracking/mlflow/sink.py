@@ -1,4 +1,4 @@
-"""Connection to one MLflow experiment."""
+"""Connection to an experiment of an MLflow store."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 _RUNS_AT_MOST = 50_000
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
 _LONGEST_PARAM, _LONGEST_NOTE = 6000, 7500
-"""Limits of MLflow, in characters."""
+"""Maximum lengths of parameters and notes in MLflow, in characters."""
 _NAME, _PARENT, _COLOUR = "mlflow.runName", "mlflow.parentRunId", "mlflow.runColor"
 
 T = TypeVar("T")
 
 
 class MlflowSink(Sink):
-    """A connection to one experiment, which is created if missing and restored if deleted.
+    """Connection to an MLflow experiment, which is created if missing and restored if deleted.
 
     Args:
-        artifacts: URI under which a new experiment keeps its artifacts; None if the server decides.
+        artifacts: URI for the artifacts of a new experiment, or None if the server decides.
     """
 
     def __init__(self, client: "MlflowClient", experiment: str, artifacts: str | None) -> None:
@@ -46,7 +46,7 @@ class MlflowSink(Sink):
     def open(self, about: About, contents: Contents, parent: str | None) -> str:
         tags = _tags(about, parent)
         if about.identity not in self._found:
-            self._found = self._search()  # another process may have created it by now
+            self._found = self._search()  # another process may have created the run since the last search
         if about.identity not in self._found:
             self._found[about.identity] = self._client.create_run(self._experiment_id, contents.start, tags)
         run_id = str(self._found[about.identity].info.run_id)
@@ -90,8 +90,8 @@ class MlflowSink(Sink):
             self._client.set_terminated(run_id, status, contents.end)
 
     def _search(self) -> dict[str, "Run"]:
-        """Return the experiment's runs by identity, including deleted ones. Of two runs with the same identity, always
-        return the same one."""
+        """Return the runs of the experiment by identity, including deleted runs. If several runs have the same
+        identity, the choice is always the same."""
         from mlflow.entities import ViewType
 
         found = list(self._client.search_runs([self._experiment_id], "", ViewType.ALL, _RUNS_AT_MOST))
@@ -104,10 +104,10 @@ class MlflowSink(Sink):
         stored = run.data.tags
         changed = {name: value for name, value in tags.items() if stored.get(name) != value}
         if _COLOUR in stored:
-            changed.pop(_COLOUR, None)  # users may choose another one
+            changed.pop(_COLOUR, None)  # users may choose another colour
         if changed:
             self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in changed.items()], synchronous=True)
-        # A parameter can be written only once. A key's parameters never change, so existing ones are not sent again.
+        # A parameter can be written only once. Since the parameters of a key never change, only missing ones are sent.
         missing = [Param(name, value[:_LONGEST_PARAM]) for name, value in params.items() if name not in run.data.params]
         for batch in _batches(missing, _PARAMS_PER_BATCH):
             self._client.log_batch(run.info.run_id, params=batch, synchronous=True)
@@ -127,9 +127,9 @@ def _experiment_id(client: "MlflowClient", name: str, artifacts: str | None) -> 
     if experiment is None:
         return str(client.create_experiment(name, artifacts, experiment_tags()))
     if experiment.lifecycle_stage == "deleted":
-        client.restore_experiment(experiment.experiment_id)  # its name remains taken, so a new one cannot be created
+        client.restore_experiment(experiment.experiment_id)  # its name cannot be used for a new experiment
     for tag, value in experiment_tags().items():
-        if tag not in experiment.tags:  # changes by users are kept
+        if tag not in experiment.tags:  # changes by users are preserved
             client.set_experiment_tag(experiment.experiment_id, tag, value)
     return str(experiment.experiment_id)
 
@@ -145,7 +145,8 @@ def _tags(about: About, parent: str | None) -> dict[str, str]:
 
 
 def _place(key: str, step: int, time: int) -> Hashable:
-    """Return the identity of a value. Evaluations within one GFLOP, as in tiny runs, share a place over compute."""
+    """Return the place of a value. Evaluations of tiny runs that differ by less than one GFLOP share a place over
+    compute."""
     return key, step, time if is_evaluation(key) else 0
 
 

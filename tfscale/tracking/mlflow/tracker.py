@@ -1,4 +1,4 @@
-"""Location of the MLflow store, and quiet access to it without long waits."""
+"""MLflow tracking store: location, schema, and client without log output or long waits."""
 
 import os
 import sqlite3
@@ -16,19 +16,20 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REACH_SECONDS = 5.0
-"""Longest time to wait for a response when checking whether a server is reachable."""
+"""Maximum time in seconds to wait for the response of a server when checking whether it is reachable."""
 
 
 class MlflowTracker(Tracker):
-    """An MLflow tracking store: by default `mlflow.db` in the runs folder, with the artifacts in `mlartifacts`.
+    """MLflow tracking store. By default, the store is `mlflow.db` in the runs folder, and artifacts are in
+    `mlartifacts`.
 
     Args:
         uri: any MLflow tracking URI except that of a file store. A relative SQLite path is relative to the current
             folder, and `~` is the home folder.
 
     Raises:
-        ValueError: the URI is malformed or a file store's, its database driver is not installed, or MLflow cannot keep
-            artifacts under the path.
+        ValueError: the URI is malformed or that of a file store, its database driver is not installed, or MLflow cannot
+            store artifacts under the path.
     """
 
     title = "MLflow"
@@ -36,9 +37,9 @@ class MlflowTracker(Tracker):
     def __init__(self, runs: Path, uri: str | None = None) -> None:
         runs = runs.resolve()
         self.database: Path | None = None
-        """File of a SQLite store; None for any other store."""
+        """File of a SQLite store, or None for other stores."""
         self.artifacts: str | None = None
-        """URI under which new experiments keep their artifacts; None if the server decides."""
+        """URI for the artifacts of new experiments, or None if the server decides."""
         if uri is None or uri.partition(":")[0] in ("sqlite", "sqlite+pysqlite"):
             self.database, query = sqlite_file(uri) if uri else (runs / "mlflow.db", {})
             self.artifacts = _artifacts(self.database.parent)
@@ -58,8 +59,8 @@ class MlflowTracker(Tracker):
         return MlflowSink(self.client(), experiment, self.artifacts)
 
     def client(self) -> "MlflowClient":
-        """Return a client of the store, whose schema is created if missing. Only explicit IDs are used, so
-        MLFLOW_RUN_ID, MLFLOW_EXPERIMENT_ID and MLFLOW_TRACKING_URI have no effect."""
+        """Return an MLflow client for the store, whose schema is created if missing. The client uses only explicit IDs,
+        so MLFLOW_RUN_ID, MLFLOW_EXPERIMENT_ID and MLFLOW_TRACKING_URI have no effect."""
         for name, value in quiet_environment().items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
@@ -75,19 +76,20 @@ class MlflowTracker(Tracker):
         return self.database is None or self.database.exists()
 
     def lacks(self, run_ids: set[str]) -> bool:
-        """Return `Tracker.lacks` of a SQLite file, queried without MLflow in milliseconds; False for other stores."""
+        """Return whether a SQLite store lacks any of the given runs, and False for other stores. The query does not
+        import MLflow and takes milliseconds."""
         if self.database is None:
             return False
         try:
             with closing(read_only(self.database)) as connection:
                 found = connection.execute("SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'")
                 return not run_ids <= {run_id for (run_id,) in found}
-        except sqlite3.Error:  # the file is missing, or MLflow will report its fault
+        except sqlite3.Error:  # the file is missing, or MLflow will report the error
             return bool(run_ids)
 
     def unreachable(self) -> str | None:
-        """Return why the store cannot be reached, without importing MLflow; see `Tracker.unreachable`. A missing SQLite
-        file is not a fault, and a database server is not contacted."""
+        """Return the reason why the store cannot be reached, or None. This method does not import MLflow. A missing
+        SQLite file is not an error, and database servers are not contacted."""
         try:
             if self.database is not None and self.database.exists():
                 _try_sqlite(self.database)
@@ -99,14 +101,15 @@ class MlflowTracker(Tracker):
 
 
 def quiet_environment() -> dict[str, str]:
-    """Return environment variables for a process that imports MLflow; the caller's environment can override each."""
+    """Return default environment variables for a process that imports MLflow, which disable telemetry, log output and
+    retries."""
     return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        # The mirror retries by itself, and checks before it creates a run; if MLflow repeated a request whose response
-        # was lost, the run would be created twice.
+        # The mirror itself retries, and checks whether a run exists before creating it. If MLflow repeated a request
+        # whose response was lost, the run would be created twice.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         # A pooled connection continues to write to a SQLite file that has been deleted.
@@ -115,15 +118,15 @@ def quiet_environment() -> dict[str, str]:
 
 
 def _artifacts(folder: Path) -> str:
-    """Return the URI of the artifacts in a folder.
+    """Return the URI for the artifacts in a folder.
 
     Raises:
-        ValueError: the path is not UTF-8, as which MLflow reads such URIs, so it would write to another folder.
+        ValueError: the path is not valid UTF-8. MLflow would write to a different folder.
     """
     try:
         os.fsencode(folder).decode("utf-8")
     except UnicodeDecodeError:
-        rule = "MLflow cannot keep artifacts under a path that is not UTF-8"
+        rule = "must be a path in UTF-8, because MLflow cannot store artifacts elsewhere"
         hint = "another folder, or tracking=none"
         raise InvalidInput(Fault("runs", repr(os.fsencode(folder)), rule, hint)) from None
     return (folder / "mlartifacts").as_uri()
@@ -134,25 +137,25 @@ def _create_schema(database: Path, artifacts: str | None) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     database.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes that create the store at the same time would break it, so the second waits for the first.
+    # Two processes that create the store at the same time would corrupt it, so the second process waits.
     with locked(database.with_name(f"{database.name}.lock")):
         if not database.exists() or database.stat().st_size == 0:
-            # A kill would leave tables that MLflow can neither use nor recreate, so they are created in another file.
+            # A killed process would leave tables that MLflow can neither use nor recreate, so a temporary file is used.
             aside = database.with_name(f".{database.name}.making")
-            for left in aside.parent.glob(f"{aside.name}*"):  # a leftover journal would be applied to the new file
+            for left in aside.parent.glob(f"{aside.name}*"):  # an old journal would be applied to the new file
                 left.unlink()
             SqlAlchemyStore(sqlite_url(aside), artifacts)  # type: ignore[no-untyped-call]
             aside.rename(database)
 
 
 def _try_sqlite(database: Path) -> None:
-    """Read from a SQLite file first, because MLflow retries for minutes if it cannot be opened."""
+    """Check that a SQLite file can be opened, because otherwise MLflow would retry for minutes."""
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _try_server(uri: str) -> None:
-    """Connect to a database server first, because MLflow retries for hours if it does not answer."""
+    """Check that a database server responds, because otherwise MLflow would retry for hours."""
     from sqlalchemy import create_engine
 
     engine = create_engine(uri)

@@ -1,7 +1,7 @@
-"""MLflow tracking URIs: checks of URIs, and conversion between file paths and URIs.
+"""Validation of MLflow tracking URIs, and conversion between file paths and SQLite URIs.
 
-The same file must be found by SQLAlchemy 2.0, which uses the path in a URL literally, by 2.1, which unquotes it, and
-by MLflow, which creates folders for the part after `sqlite:///` without unquoting it.
+Three programs must find the same file: SQLAlchemy 2.0, which uses the path in a URL literally; SQLAlchemy 2.1, which
+unquotes the path; and MLflow, which creates folders for the part after `sqlite:///` without unquoting the path.
 """
 
 import re
@@ -14,13 +14,13 @@ from tfscale.faults import Fault, InvalidInput
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PLAIN = re.compile(r"[\w/ .,:@+=~-]*")
-"""Pattern of paths that need no quoting, so that all three read them in the same way."""
+"""Pattern of paths that need no quoting and are therefore read in the same way by all programs."""
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Packages of database drivers whose names differ from the module's name."""
+"""Packages of database drivers, by module name, if the package has a different name than the module."""
 
 
 def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
-    """Return the tracking URI of an absolute path, which may have any characters.
+    """Return the tracking URI of a SQLite file with an absolute path, which may contain any characters.
 
     Args:
         query: connection settings for SQLAlchemy, such as a timeout.
@@ -40,10 +40,10 @@ def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
 
 
 def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
-    """Return the absolute path that a SQLite URI names, and its query.
+    """Return the absolute path and the query of a SQLite URI.
 
     Raises:
-        ValueError: the URI names no file.
+        ValueError: the URI does not name a file.
     """
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
@@ -61,15 +61,15 @@ def sqlite_file(uri: str) -> tuple[Path, dict[str, str]]:
 
 
 def read_only(file: Path) -> sqlite3.Connection:
-    """Open a SQLite file for reading; a missing file is not created."""
+    """Open a SQLite file for reading only, without creating a missing file."""
     return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
 
 
 def is_server(uri: str) -> bool:
-    """Return True if the URI is that of an MLflow server, which decides where artifacts are stored.
+    """Return whether a URI is that of an MLflow server, which itself decides where artifacts are stored.
 
     Raises:
-        ValueError: the URI is neither that of a server nor of a database, or its port is not a number.
+        ValueError: the URI is neither that of a server nor that of a database, or its port is not a number.
     """
     scheme = uri.partition(":")[0]
     if scheme in ("http", "https"):
@@ -82,7 +82,7 @@ def is_server(uri: str) -> bool:
 
 
 def _check_server(uri: str) -> None:
-    """Raise an error if part of the password would be read as the host, which messages show."""
+    """Check that no part of a password would be read as the host, which is shown in messages."""
     try:
         parts = urlsplit(uri)
         clear = "@" not in parts.path and (parts.port is None or parts.port > 0)
@@ -93,10 +93,10 @@ def _check_server(uri: str) -> None:
 
 
 def check_driver(uri: str) -> None:
-    """Check that the driver of a database is installed.
+    """Check that the database driver for a URI is installed.
 
     Raises:
-        ValueError: the driver is missing; the message names the package to install.
+        ValueError: the driver is not installed; the message names the package to install.
     """
     from sqlalchemy import make_url
     from sqlalchemy.exc import SQLAlchemyError
@@ -106,14 +106,14 @@ def check_driver(uri: str) -> None:
         url.get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
         package = _PACKAGES.get(error.name or "", error.name)
-        raise _invalid(uri, f"needs the package {package}", f"pip install '{package}'") from None
+        raise _invalid(uri, f"must have a driver, but {package} is not installed", f"pip install '{package}'") from None
     except (SQLAlchemyError, ValueError) as error:
         raise _invalid(uri, str(error)) from None
 
 
 def _malformed(uri: str) -> InvalidInput:
-    rule = "must be sqlite:///FILE, http(s)://HOST or a database's URI; MLflow's file store is no longer maintained"
-    return _invalid(uri, rule, "it without tracking.uri, for mlflow.db in the runs folder")
+    rule = "must be sqlite:///FILE, http(s)://HOST or a database's URI; MLflow no longer maintains its file store"
+    return _invalid(uri, rule, "to omit tracking.uri, which selects mlflow.db in the runs folder")
 
 
 def _invalid(uri: str, rule: str, hint: str = "") -> InvalidInput:

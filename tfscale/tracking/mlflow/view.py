@@ -1,6 +1,6 @@
-"""Description of an experiment on MLflow's page, and a view of it with perplexity over compute.
+"""Description of an experiment in MLflow's web interface, and a shared view with charts of perplexity over compute.
 
-MLflow's page keeps shared views as JSON in the experiment's tags. This view opens with
+MLflow stores shared views as JSON in the tags of an experiment. The URL of this view is
 `/#/experiments/ID/runs?viewStateShareKey=tfscale&compareRunsMode=CHART`.
 """
 
@@ -11,26 +11,26 @@ from tfscale.tracking.mlflow.metrics import CURVE, ENDPOINTS
 
 SHARED = "tfscale"
 NOTE = "mlflow.note.content"
-"""Tag whose value is shown above a run or an experiment, as Markdown."""
+"""Tag whose value is shown as Markdown above a run or an experiment."""
 _KIND = "mlflow.experimentKind"
-"""Tag without which MLflow shows its page for language-model applications."""
+"""Tag for the kind of an experiment. Without this tag, MLflow shows its page for language-model applications."""
 _SECTION = "perplexity-over-compute"
 _COLUMNS = ("tags.`tfscale.growth`", "metrics.`final/perplexity`", "metrics.`final/flops`", "metrics.`final/tokens`",
             "params.`parameters`")  # fmt: skip
 
 
 def experiment_tags() -> dict[str, str]:
-    """Return the tags that every experiment has."""
+    """Return the MLflow tags of an experiment, which are the same for all experiments."""
     note = (
-        "One run for each arm, and below it one for each of its stages. In the charts "
-        f"`{ENDPOINTS}` and `{CURVE}` the step is the model GFLOPs spent up to there, parents included: lower and "
-        "further left is better. The run called comparison has the figure, the tables and the verdicts."
+        "This experiment has one run per arm, with a child run for each stage of the arm. In the charts "
+        f"`{ENDPOINTS}` and `{CURVE}`, the step is the cumulative model GFLOPs, including those of parent stages. "
+        "Lower and further left is better. The run of the comparison contains the figure, the tables and the verdicts."
     )
     return {NOTE: note, _KIND: "custom_model_development", f"mlflow.sharedViewState.{SHARED}": json.dumps(_view())}
 
 
 def view_url(page: str, experiment_id: str) -> str:
-    """Return the URL of the view on a page such as http://127.0.0.1:5000."""
+    """Return the URL of the shared view of an experiment on a web interface such as http://127.0.0.1:5000."""
     return f"{page}/#/experiments/{experiment_id}/runs?viewStateShareKey={SHARED}&compareRunsMode=CHART"
 
 

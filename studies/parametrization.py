@@ -1,0 +1,230 @@
+"""How the size of updates depends on the number of parameter tokens, and how large the first update after a growth is.
+
+    python -m studies.parametrization docs/measurements/parametrization
+
+The first table is a coordinate check in the style of muP (arXiv 2203.03466): the RMS change of the outputs of the last
+feed-forward layer over the first steps, for models with 16 to 960 parameter tokens. The second table compares the first
+update after a growth from 16 to 60 tokens with the last update before it, by the RMS change of the logits. Takes about
+two minutes on one core.
+"""
+
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+from torch import Tensor
+
+from tfscale.config.compose import compose
+from tfscale.growth.tokenformer_recipe import GrowthRecipe
+from tfscale.models.init import build_model
+from tfscale.models.language_model import LanguageModel
+from tfscale.models.parameter_tokens import TokenGroup, default_tau
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.optimizers.adamw import AdamW
+from tfscale.optimizers.base import Optimizer
+from tfscale.optimizers.muon import Muon
+from tfscale.training.optimizer import ModelOptimizer
+
+WIDTH, CONTEXT, SEQUENCES = 32, 64, 8
+TOKENS = (16, 60, 240, 960)
+STEPS = 4
+SEEDS = (0, 1, 2)
+COMMON = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
+ADAMW = AdamW(lr=5e-3, **COMMON)  # type: ignore[arg-type]
+MUON = Muon(lr=0.02, embedding_ratio=0.1, **COMMON)  # type: ignore[arg-type]
+WORDS = ("small", "models", "grow", "by", "adding", "tokens", "to", "their", "keys", "and", "values")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An optimizer with a parametrization."""
+
+    title: str
+    optimizer: Optimizer
+    base_fan_in: int | None
+
+
+ARMS = (
+    Arm("AdamW, standard", ADAMW, None),
+    Arm("AdamW, fan_in", ADAMW, WIDTH),
+    Arm("Muon, standard", MUON, None),
+    Arm("Muon, fan_in", MUON, WIDTH),
+)
+
+
+def model_config(n: int, base_fan_in: int | None) -> TokenFormerConfig:
+    """Return the config of a TokenFormer with `n` parameter tokens per projection and 4n in the feed-forward layers."""
+    qkv, out, ffn = ((TokenGroup(tokens, default_tau("l2_norm_gelu", tokens)),) for tokens in (n, n, 4 * n))
+    return TokenFormerConfig(2, WIDTH, 4, 257, CONTEXT, qkv, out, ffn, init="scaled", base_fan_in=base_fan_in)
+
+
+def batch(seed: int) -> tuple[Tensor, Tensor]:
+    """Return the inputs and targets [sequences, context] of a batch of random words, as bytes."""
+    draw = random.Random(seed)  # noqa: S311
+    lines = [" ".join(draw.choices(WORDS, k=CONTEXT)).encode()[: CONTEXT + 1] for _ in range(SEQUENCES)]
+    tokens = torch.tensor([list(line) for line in lines])
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def train(model: LanguageModel, updates: ModelOptimizer, batches: range) -> None:
+    """Train a model by one step per batch."""
+    for number in batches:
+        updates.zero_grad()
+        model.loss(*batch(number)).backward()
+        updates.step()
+
+
+def change_of_outputs(arm: Arm, n: int, seed: int) -> float:
+    """Return the RMS change of the last feed-forward layer's outputs on one batch over the first `STEPS` steps."""
+    config = model_config(n, arm.base_fan_in)
+    model = build_model(config, seed)
+    outputs: list[Tensor] = []
+
+    def look() -> Tensor:
+        handle = model.blocks[-1].ffn.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        with torch.no_grad():
+            model(batch(seed)[0])
+        handle.remove()
+        return outputs.pop()
+
+    before = look()
+    train(model, ModelOptimizer(model, arm.optimizer, config), range(seed * 100, seed * 100 + STEPS))
+    return _rms(look() - before)
+
+
+@dataclass(frozen=True)
+class FirstUpdate:
+    """RMS change of the logits in the first update after a growth, relative to the last update before it."""
+
+    all_rows: float
+    old_rows: float
+    """Change if only the old rows and the weights that do not grow are updated."""
+    new_rows: float
+    """Change if only the new rows are updated."""
+
+
+def first_update(arm: Arm, growth: str, seed: int, steps: int = 300) -> FirstUpdate:
+    """Train a model with 16 parameter tokens at a constant learning rate, grow it to 60, and update it once."""
+    config = model_config(16, arm.base_fan_in)
+    parent = build_model(config, seed)
+    updates = ModelOptimizer(parent, arm.optimizer, config)
+    probe = batch(10**6)[0]
+    train(parent, updates, range(steps - 1))
+    last = _change(parent, probe, lambda: train(parent, updates, range(steps - 1, steps)))
+    child, updates = _grown(parent, updates, arm, growth, seed, steps)
+    first = {name: weight.detach().clone() for name, weight in child.named_parameters()}
+    train(child, updates, range(steps, steps + 1))
+    then = {name: weight.detach().clone() for name, weight in child.named_parameters()}
+    old = {name: len(weight) for name, weight in parent.named_parameters()}
+
+    def change(*, of_old: bool, of_new: bool) -> float:
+        _set(child, first)
+        moved = {
+            name: torch.cat([(then if of_old else first)[name][:rows], (then if of_new else first)[name][rows:]])
+            for name, rows in old.items()
+        }
+        return _change(child, probe, lambda: _set(child, moved)) / last
+
+    return FirstUpdate(
+        change(of_old=True, of_new=True), change(of_old=True, of_new=False), change(of_old=False, of_new=True)
+    )
+
+
+@torch.no_grad()
+def _grown(
+    parent: LanguageModel, updates: ModelOptimizer, arm: Arm, growth: str, seed: int, steps: int
+) -> tuple[LanguageModel, ModelOptimizer]:
+    recipe, config = compose([f"growth={growth}"]).growth, parent.config
+    assert isinstance(recipe, GrowthRecipe)
+    target = recipe.grown_config(config, model_config(60, arm.base_fan_in))
+    child = build_model(target)
+    optimizer = ModelOptimizer(child, arm.optimizer, target)
+    optimizer.reset(steps)
+    weights, slots = dict(parent.named_parameters()), updates.state()
+    for name, weight in child.named_parameters():
+        weight.copy_(recipe.grow_tensor(name, 0, weights[name], config, target, seed))
+    degrees = {slot.name: slot.degree for dimensions in (1, 2) for name in ("blocks.0.ffn.keys", "embedding")
+               for slot in arm.optimizer.slots(name, dimensions)}  # fmt: skip
+    for path, tensor in optimizer.state().items():
+        slot, name = path.split("/", 1)
+        tensor.copy_(recipe.grow_tensor(name, degrees[slot], slots[path], config, target, seed))
+    return child, optimizer
+
+
+@torch.no_grad()
+def _set(model: LanguageModel, weights: dict[str, Tensor]) -> None:
+    for name, weight in model.named_parameters():
+        weight.copy_(weights[name])
+
+
+def _change(model: LanguageModel, tokens: Tensor, update: Callable[[], None]) -> float:
+    with torch.no_grad():
+        before = model(tokens)
+    update()
+    with torch.no_grad():
+        return _rms(model(tokens) - before)
+
+
+def _rms(tensor: Tensor) -> float:
+    return tensor.square().mean().sqrt().item()
+
+
+def report() -> str:
+    """Return both tables in Markdown; numbers are means over seeds, with the smallest and the largest in brackets."""
+    lines = [
+        f"RMS change of the last feed-forward layer's outputs over {STEPS} steps, {len(SEEDS)} seeds",
+        "",
+        f"| | {' | '.join(f'n = {n}' for n in TOKENS)} | last / first |",
+        "|---|" + "---|" * (len(TOKENS) + 1),
+    ]
+    for arm in ARMS:
+        found = [[change_of_outputs(arm, n, seed) for seed in SEEDS] for n in TOKENS]
+        lines.append(f"| {arm.title} | {' | '.join(map(_cell, found))} | {mean(found[-1]) / mean(found[0]):.1f} |")
+    lines += [
+        "",
+        f"First update after growing from 16 to 60 tokens, relative to the last one before, {len(SEEDS)} seeds",
+        "",
+        "| | growth | all rows | old rows and other weights | new rows |",
+        "|---|---|---|---|---|",
+    ]
+    for growth in ("grouped", "exact"):
+        for arm in ARMS:
+            updates = [first_update(arm, growth, seed) for seed in SEEDS]
+            cells = ([getattr(update, name) for update in updates] for name in ("all_rows", "old_rows", "new_rows"))
+            lines.append(f"| {arm.title} | {growth} | {' | '.join(map(_cell, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(path: Path) -> None:
+    """Draw the coordinate check."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for arm in ARMS:
+        changes = [mean(change_of_outputs(arm, n, seed) for seed in SEEDS) for n in TOKENS]
+        style = "-" if arm.base_fan_in else "--"
+        axes.loglog(TOKENS, changes, style, marker="o", label=arm.title)
+    axes.set_xlabel("parameter tokens per projection")
+    axes.set_ylabel(f"RMS change of outputs over {STEPS} steps")
+    axes.set_xticks(TOKENS, [str(n) for n in TOKENS])
+    axes.minorticks_off()
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def _cell(values: list[float]) -> str:
+    return f"{mean(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    text = report()
+    (folder / "tables.md").write_text(text, encoding="utf-8")
+    draw(folder / "coordinates.png")
+    print(text)
