@@ -18,7 +18,7 @@ def unreached_words(found: Sequence[Unreached]) -> list[str]:
     lines = [f"  {each.folder.name}: {_fields(each)}" for each in found[:MOST_LINES]]
     if len(found) > MOST_LINES:
         lines.append(f"  and {len(found) - MOST_LINES} more; --json lists all")
-    return [f"{_number(found)} not part of the plan, although similar stages still have to be trained:", *lines]
+    return [f"{_number(found)} not part of the plan, which trains similar stages with other settings:", *lines]
 
 
 def unreached_line(found: Sequence[Unreached]) -> str:

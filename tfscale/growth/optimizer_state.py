@@ -1,8 +1,9 @@
 """Initial optimizer state of a grown stage: either all slots continue those of the parent, or all slots start empty.
 
-All weights share one number of updates, which AdamW uses for its bias correction. If a stage has another optimizer than
-its parent, the parent's number would be wrong for every slot that starts empty. In this case no slots are carried over,
-not even those of weights that both optimizers update in the same way, such as the embedding with Muon and AdamW.
+All weights share one number of updates, which AdamW uses for its bias correction. If the optimizer changes between a
+parent and its child, the parent's number would be wrong for every slot that starts empty. In this case no slots are
+carried over, not even those of weights that both optimizers update in the same way, such as the embedding with Muon and
+AdamW.
 """
 
 from collections.abc import Sequence

@@ -33,8 +33,8 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     The required memory is about the size of one weights file.
 
     Raises:
-        UserFault: `out` exists, the checkpoint is incomplete or contains the state of another optimizer than the
-            stage's, or the tokenizer or an ancestor is missing.
+        UserFault: `out` exists, the checkpoint is incomplete or contains the state of a different optimizer than
+            the stage's, or the tokenizer or an ancestor is missing.
         OSError: the folder cannot be written. No partial files are left.
     """
     if out.exists():
@@ -93,7 +93,9 @@ def _write_weights(stage: Finished, folder: Path, shard_bytes: int) -> None:
     checkpoint.verify(stage.checkpoint)
     there = checkpoint.shapes(stage.checkpoint)
     _, counters = checkpoint.read_state(stage.checkpoint)
-    check_slots(stage.checkpoint, there, stage.spec.optimizer, counters.optimizer_step)  # lineage.json names it
+    check_slots(
+        stage.checkpoint, there, stage.spec.optimizer, counters.optimizer_step
+    )  # lineage.json names the optimizer
     shapes = {name: shape for name, shape in there.items() if name.startswith("model/")}
     shards = list(_shards(shapes, shard_bytes))
     placed: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """Finished stages in the runs folder that are no longer part of a plan, and the fields that differ.
 
 When defaults change, the keys of stages change, and stages that were trained before are trained again. A finished stage
-is a former version of an unfinished stage of the plan if both have the same label, seed and label of the parent, and
-only few fields of their keys differ.
+is a former version of an unfinished stage of the plan if both have the same label and seed, their parents have the same
+label, and their keys differ in only a few fields.
 """
 
 import json
@@ -101,7 +101,7 @@ def _kind(spec: StageSpec) -> tuple[object, ...]:
 
 def differences(finished: StageSpec, planned: StageSpec) -> tuple[Difference, ...]:
     """Return the fields in which the keys of two stages differ. Fields that follow from the parent are omitted. If only
-    such fields differ, return the parent."""
+    such fields differ, only the parent is returned."""
     found = list(_differences((), _readable(finished), _readable(planned)))
     own = [each for path, each in found if planned.parent is None or path not in _BY_THE_PARENT]
     return tuple(own or [each for path, each in found if path == ("parent",)])
@@ -117,7 +117,7 @@ def _readable(spec: StageSpec) -> dict[str, Any]:
     }
     values |= {name: value for name, value in what_of(spec).items() if name not in values}
     if spec.ending is not None:
-        del values["tokens"]  # the rule decides
+        del values["tokens"]  # set by the rule that ends the stage
     return values
 
 
