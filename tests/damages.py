@@ -182,6 +182,11 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
         "done.json",
         "1 FLOPs",
     ),
+    "done.json has other FLOPs of the optimizer": (
+        lambda it: edit(it.child / "done.json", lambda end: end["totals"].update(optimizer_flops=1)),
+        "done.json",
+        "1 optimizer FLOPs",
+    ),
     "done.json begins where its parent did not end": (
         lambda it: edit(it.child / "done.json", lambda end: end["before"].update(seconds=0.0)),
         "done.json",
@@ -277,6 +282,11 @@ DAMAGES: dict[str, tuple[Callable[[Ledger], object], str, str]] = {
         lambda it: edit_event(it.child, "train", 2, total_flops=10**15),
         "metrics.jsonl",
         "1,000,000,000,000,000 FLOPs",
+    ),
+    "an event lacks an update's FLOPs": (
+        lambda it: edit_event(it.child, "train", 2, total_optimizer_flops=0),
+        "metrics.jsonl",
+        "0 optimizer FLOPs",
     ),
     "an event goes back in time": (
         lambda it: edit_event(it.child, "train", 2, total_seconds=0.0),

@@ -22,6 +22,7 @@ from tfscale.untrusted import from_known
 MODEL = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=16, context=8, d_ff=32)
 BATCH = 8
 FLOPS_A_TOKEN = 1000
+OPTIMIZER_FLOPS_A_TOKEN = 20
 TOKENS_A_SECOND = 100.0
 
 
@@ -65,10 +66,10 @@ def write_stage(
     log = EventLog(stage.path)
     log.write("start", step=0)
     steps = tokens // BATCH
-    total = Cost(0, 0, 0, 0)
+    total = NOTHING
     for index, perplexity in enumerate(perplexities):
         step = round(steps * index / (len(perplexities) - 1))
-        total = spent(before + step * BATCH)
+        total = totals_after(before + step * BATCH)
         totals = {f"total_{name}": value for name, value in vars(total).items()}
         log.write("eval", step=step, tokens=step * BATCH, **reading(perplexity), **totals)
     log.close()
@@ -77,14 +78,18 @@ def write_stage(
     return stage
 
 
-def spent(tokens: int) -> Cost:
+def totals_after(tokens: int) -> Totals:
     seconds = tokens / TOKENS_A_SECOND
-    return Cost(tokens=tokens, flops=FLOPS_A_TOKEN * tokens, seconds=seconds, device_seconds=2 * seconds)
+    return Totals(tokens, FLOPS_A_TOKEN * tokens, seconds, 2 * seconds, None, OPTIMIZER_FLOPS_A_TOKEN * tokens)
 
 
-def result(key: str, steps: int, tokens: int, total: Cost, perplexity: float) -> Result:
+def spent(tokens: int) -> Cost:
+    return Cost.of_totals(totals_after(tokens))
+
+
+def result(key: str, steps: int, tokens: int, total: Totals, perplexity: float) -> Result:
     evaluation = from_known(FinalEvaluation, reading(perplexity))
-    return Result(key, steps, tokens, NOTHING, Totals(**vars(total)), evaluation, folder_name(steps))
+    return Result(key, steps, tokens, NOTHING, total, evaluation, folder_name(steps))
 
 
 def reading(perplexity: float) -> dict[str, float]:
@@ -167,7 +172,7 @@ def test_an_evaluation_made_again_after_a_resume_counts_once(tmp_path: Path) -> 
     written = write_stage(tmp_path, "c1", "S", [16, 10, 8], 800)
     log = EventLog(written.path)
     log.write("start", step=50)
-    totals = {f"total_{name}": value for name, value in vars(spent(400)).items()}
+    totals = {f"total_{name}": value for name, value in vars(totals_after(400)).items()}
     log.write("eval", step=50, tokens=400, **reading(10.5), **totals)
     log.close()
     assert [(e.step, e.perplexity) for e in read_stage(written).evaluations] == [(0, 16), (50, 10.5), (100, 8)]

@@ -18,7 +18,7 @@ from tfscale.bench.rows import Note, Row, from_line, to_line
 from tfscale.bench.run import measure, run
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import PROGRESSIVE_1
-from tfscale.bench.trained import OURS, TRANSFORMER, Entry
+from tfscale.bench.trained import OURS, OURS_MUON, TRANSFORMER, TRANSFORMER_MUON, Entry
 from tfscale.models.init import build_model
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +92,9 @@ def test_the_command_writes_the_whole_result(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert {row["name"] for row in result["rows"]} == {OURS.name, TRANSFORMER.name, MATRIX_PRODUCT}
+    models = [entry.name for entry in (OURS, TRANSFORMER, OURS_MUON, TRANSFORMER_MUON)]
+    assert {row["name"] for row in result["rows"]} == {*models, MATRIX_PRODUCT}
+    assert all(row["figures"]["update_share"] > 0 for row in result["rows"] if row["name"] in models)
     assert {"median", "quartiles", "seconds", "figures"} <= result["rows"][0].keys()
     assert {"device", "processor", "cores", "threads", "load", "packages"} <= result["machine"].keys()
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md"]

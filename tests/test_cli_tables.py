@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def measured() -> Table:
 
 def _row(values: dict[str, Any]) -> Row:
     totals: dict[str, Any] = {
-        cost: Cost(**{unit: values[f"{cost}_{unit}"] for unit in ("tokens", "flops", "seconds", "device_seconds")})
+        cost: Cost(**{item.name: values.get(f"{cost}_{item.name}", math.nan) for item in fields(Cost)})
         for cost in ("cumulative", "marginal", "family")
     }
     equal = None

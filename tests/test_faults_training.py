@@ -19,6 +19,7 @@ from tfscale.stage.status import status_of
 from tfscale.training.journal import spike_score
 from tfscale.training.loop import Trainer
 from tfscale.training.non_finite import NonFinite
+from tfscale.verify import verify_stage
 
 
 def spoil(trainer: Trainer, *steps: int) -> Trainer:
@@ -52,6 +53,9 @@ def test_skip_leaves_the_update_out_and_counts_it(small: list[str]) -> None:
     _, counters = checkpoint.read_state(stage.path / "checkpoints" / read_result(stage.path).checkpoint)
     assert counters.step - counters.optimizer_step == 2
     assert counters.totals.tokens == stage.spec.tokens
+    updates = counters.step - 2
+    assert counters.totals.optimizer_flops == updates * stage.spec.optimizer.update_flops(stage.spec.model)
+    assert verify_stage(stage) == []
     assert all(tensor.isfinite().all() for tensor in outcome(stage)[0].values())
 
 

@@ -1,11 +1,13 @@
 """A chain that begins from released weights in place of training its first stage."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from damages import edit, final, sign
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tfscale import checkpoint
@@ -13,6 +15,7 @@ from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
 from tfscale.growth.grow_stage import grow_stage
+from tfscale.growth.imported_weights import weights_digest
 from tfscale.interop.adopt import adopt
 from tfscale.interop.official import read_official
 from tfscale.models.counts import flops
@@ -61,7 +64,7 @@ def plan_of(overrides: list[str], tmp_path: Path) -> Plan:
 def test_the_base_is_taken_over_evaluated_grown_and_paid_for(
     imported: Path, overrides: list[str], tmp_path: Path
 ) -> None:
-    overrides = [*overrides, f"init_from={imported}"]
+    overrides = [*overrides, f"init_from={imported}", "growth.moments=carry"]
     answer = CliRunner().invoke(app, ["run", *overrides, "--config-dir", str(tmp_path / "conf")])
     assert answer.exit_code == 0, (answer.output, answer.exception)
     plan = plan_of(overrides, tmp_path)
@@ -76,6 +79,11 @@ def test_the_base_is_taken_over_evaluated_grown_and_paid_for(
     growth, end = read_growth(grown.path), read_result(grown.path)
     assert growth is not None
     assert growth["parent"] == base.key
+    note = (
+        "the parent's checkpoint contains no optimizer state, so all slots of adamw (exp_avg, exp_avg_sq) start empty"
+    )
+    assert note in growth["optimizer"]["note"]
+    assert note in answer.output
     assert end.before.flops == done.totals.flops, "the base's cost is on the chain's ledger"
     assert verify_plan(plan) == []
     model = checkpoint.load_model(base.path / "checkpoints" / done.checkpoint)
@@ -137,5 +145,18 @@ def test_weights_that_changed_since_the_plan_are_not_taken(
     spec = json.loads((stage.path / "stage.yaml").read_text())
     (stage.path / "stage.yaml").write_text(json.dumps({**spec, "init_from": "0" * 64}))
     with pytest.raises(ValueError, match="a different model than when this stage was planned"):
+        grow_stage(stage.path)
+    assert not is_grown(stage.path)
+
+
+def test_optimizer_state_beside_the_weights_is_not_taken(imported: Path, overrides: list[str], tmp_path: Path) -> None:
+    forged = tmp_path / "forged"
+    shutil.copytree(imported, forged)
+    save_file({"exp_avg/embedding": torch.zeros(512, 64)}, final(forged) / "slot.safetensors")
+    sign(final(forged))
+    edit(forged / "stage.yaml", lambda spec: spec.update(init_from=weights_digest(final(forged))))
+    stage = plan_of([*overrides, f"init_from={forged}"], tmp_path).chain.stages[0]
+    prepare_folder(stage)
+    with pytest.raises(ValueError, match="must contain only weights, but it contains the optimizer state exp_avg"):
         grow_stage(stage.path)
     assert not is_grown(stage.path)

@@ -27,7 +27,7 @@ OLD: dict[str, Any] = {
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     evaluation = FinalEvaluation(math.inf, math.inf, math.inf, 512, 2048.0)
-    totals = Totals(1024, 10**25, 2.5, 5.0, joules=70.0)
+    totals = Totals(1024, 10**25, 2.5, 5.0, joules=70.0, optimizer_flops=10**24)
     written = Result("key", 4, 1024, NOTHING, totals, evaluation, "step-4", 1, 10, 20, StageSpeed(99, 1e12))
     write_result(tmp_path, written)
     assert read_result(tmp_path) == written
@@ -37,9 +37,17 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_result_of_an_older_version_is_read(tmp_path: Path) -> None:
     write_json(tmp_path / DONE_FILE, {**OLD, "of_a_newer_version": True})
     result = read_result(tmp_path)
-    assert result.totals == Totals(1024, 9000, 2.5, 5.0, joules=None)
+    assert result.totals == Totals(1024, 9000, 2.5, 5.0, joules=None, optimizer_flops=None)
     assert (result.evaluation.loss, result.evaluation.heldout_tokens) == (2.0, None)
     assert (result.non_finite, result.peak_memory, result.speed) == (0, None, None)
+
+
+def test_the_optimizers_flops_of_a_lineage_are_unknown_as_soon_as_one_part_is() -> None:
+    known, unknown = Totals(tokens=2, optimizer_flops=6), Totals(tokens=1)
+    assert (known + known).optimizer_flops == 12
+    assert (NOTHING + known).optimizer_flops == (known - NOTHING).optimizer_flops == 6
+    assert (known + unknown).optimizer_flops is None
+    assert (known - unknown).optimizer_flops is None
 
 
 @pytest.mark.parametrize(

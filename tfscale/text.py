@@ -25,6 +25,13 @@ def scientific(value: float | None) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def share(value: float) -> str:
+    """Return a fraction as text, such as 23%, 4.1% or below 0.1%."""
+    if 0 < value < 0.0005:
+        return "below 0.1%"
+    return f"{value:.1%}" if value < 0.0995 else f"{value:.0%}"
+
+
 def gigabytes(size: float) -> str:
     """Return a size in bytes as text, such as 1.4 GB, 34 MB or 210 KB."""
     if size >= 1e9:

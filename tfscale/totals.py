@@ -16,6 +16,14 @@ class Totals:
     """`seconds` times the number of devices."""
     joules: float | None = None
     """Energy in joules during `seconds`, as measured by the devices; None if any part is unknown."""
+    optimizer_flops: int | None = field(default=None, metadata={"largest": 10**30})
+    """FLOPs of optimizer updates, which are not included in `flops`. None if any part is unknown, because a stage was
+    imported or recorded by a version that did not count these FLOPs."""
+
+    @property
+    def spent_on_updates(self) -> int | None:
+        """FLOPs of optimizer updates, which are 0 if there are no tokens; None if any part is unknown."""
+        return self.optimizer_flops if self.tokens else 0
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
@@ -24,6 +32,9 @@ class Totals:
             self.seconds + other.seconds,
             self.device_seconds + other.device_seconds,
             None if self.joules is None or other.joules is None else self.joules + other.joules,
+            None
+            if self.spent_on_updates is None or other.spent_on_updates is None
+            else self.spent_on_updates + other.spent_on_updates,
         )
 
     def __sub__(self, other: "Totals") -> "Totals":
@@ -33,6 +44,9 @@ class Totals:
             self.seconds - other.seconds,
             self.device_seconds - other.device_seconds,
             None if self.joules is None or other.joules is None else self.joules - other.joules,
+            None
+            if self.spent_on_updates is None or other.spent_on_updates is None
+            else self.spent_on_updates - other.spent_on_updates,
         )
 
 

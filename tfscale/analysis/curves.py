@@ -16,8 +16,8 @@ from tfscale.stage.heldout import BlockLosses, read_blocks
 from tfscale.stage.result import DONE_FILE, is_finished, read_result
 from tfscale.totals import Totals
 
-Measure = Literal["flops", "tokens", "device_seconds"]
-"""Measure of compute: model FLOPs, tokens or device-seconds."""
+Measure = Literal["flops", "flops_with_optimizer", "tokens", "device_seconds"]
+"""Measure of compute: model FLOPs without or with those of the optimizer, tokens, or device-seconds."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Cost:
     tokens: float
     flops: float
     """Number of model FLOPs."""
+    flops_with_optimizer: float
+    """Number of model FLOPs and FLOPs of optimizer updates; NaN if the FLOPs of any update were not recorded."""
     seconds: float
     """Time of training steps in seconds, without evaluations and checkpoints."""
     device_seconds: float
@@ -35,7 +37,13 @@ class Cost:
     @staticmethod
     def of_totals(totals: Totals) -> "Cost":
         """Return the cost from the totals that a stage recorded."""
-        return Cost(totals.tokens, totals.flops, totals.seconds, totals.device_seconds)
+        of_updates = math.nan if totals.spent_on_updates is None else totals.spent_on_updates
+        return Cost(totals.tokens, totals.flops, totals.flops + of_updates, totals.seconds, totals.device_seconds)
+
+    @property
+    def optimizer_share(self) -> float:
+        """Optimizer's share of all FLOPs; NaN if it is unknown or if there are no FLOPs."""
+        return 1 - self.flops / self.flops_with_optimizer if self.flops_with_optimizer else math.nan
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
@@ -48,7 +56,7 @@ class Cost:
         return value
 
 
-NOTHING = Cost(0, 0, 0, 0)
+NOTHING = Cost(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)

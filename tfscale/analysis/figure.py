@@ -40,6 +40,7 @@ from tfscale.text import count, join
 
 AXIS: dict[Measure, str] = {
     "flops": "cumulative compute including the base (model FLOPs)",
+    "flops_with_optimizer": "cumulative compute including the base (FLOPs of model and optimizer)",
     "tokens": "cumulative training tokens including the base",
     "device_seconds": "cumulative device-seconds including the base",
 }

@@ -113,7 +113,7 @@ def to_csv(table: Table) -> str:
 
 def record(row: Row) -> dict[str, str | int | float | bool | None]:
     """Return a row of the table as a flat dictionary in full precision. Keys and seeds are separated by spaces."""
-    compute, perplexity = row.equal_compute, row.equal_perplexity
+    compute, perplexity, included = row.equal_compute, row.equal_perplexity, row.with_optimizer
     costs = {
         f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Cost)
     }
@@ -152,6 +152,10 @@ def record(row: Row) -> dict[str, str | int | float | bool | None]:
         "comparison_over": " ".join(perplexity.over) or None if perplexity else None,
         "excess": perplexity and perplexity.excess,
         "outcome": perplexity and perplexity.outcome,
+        "optimizer_share": row.optimizer_share,
+        "saving_with_optimizer": included and included.saving,
+        **_ends("saving_with_optimizer", included.interval if included else None),
+        "outcome_with_optimizer": included and included.outcome,
         "cost_ratio": row.cost_ratio,
     }
     known: dict[str, str | int | float | bool | None] = _known(values)

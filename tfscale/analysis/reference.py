@@ -86,6 +86,7 @@ def _evaluation(
         totals=Cost(
             tokens=tokens,
             flops=math.nan if flops is None else start.flops + flops * (tokens - start.tokens),
+            flops_with_optimizer=math.nan,
             seconds=math.nan,
             device_seconds=3600 * device_hours,
         ),

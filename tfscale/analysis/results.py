@@ -14,7 +14,7 @@ RESULTS = [
 ]
 COST_MEANING = (
     "*Cumulative*: including the base. *Marginal*: this run only, without its parent. *Family*: all runs of the arm up "
-    "to this size. FLOPs are model FLOPs."
+    "to this size. *FLOPs*: model FLOPs. *FLOPs with optimizer*: model FLOPs and FLOPs of optimizer updates."
 )
 
 

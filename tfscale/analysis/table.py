@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -57,11 +57,20 @@ class Row:
     cost_ratio: float | None
     """Ratio of the arm's cumulative cost to the chain's, regardless of their perplexities. The ratio is a speed-up only
     if the perplexities are equal."""
+    with_optimizer: EqualPerplexity | None = None
+    """Comparison of the arm with the chain at the arm's final perplexity, with the optimizer's FLOPs included. It
+    is None if these FLOPs are unknown for the arm or the chain, or if the table's measure is not model FLOPs."""
 
     @property
     def shared(self) -> bool:
         """True if the runs of this row are also those of the chain."""
         return self.keys == self.chain_keys
+
+    @property
+    def optimizer_share(self) -> float | None:
+        """Optimizer's share of the FLOPs of the runs of this row, without their parents; None if it is unknown."""
+        share = self.marginal.optimizer_share if self.marginal else math.nan
+        return None if math.isnan(share) else share
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,8 @@ def compare(
     assumed_noise: float | None = None,
     tuning_flops: float | None = None,
 ) -> Table:
-    """Compare all arms with the first chain among them.
+    """Compare all arms with the first chain among them. If the measure is model FLOPs, also compare them with
+    the optimizer's FLOPs included.
 
     Args:
         assumed_noise: noise floor in nats, used if it cannot be measured because no run has several seeds; None if
@@ -112,18 +122,25 @@ def compare(
     chain = the_chain(arms)
     sizes = tuple(dict.fromkeys(size for arm in (chain, *arms) for size in arm.sizes))
     pairs = [(arm, size) for size in sizes for arm in arms if size in arm.sizes]
-    samples = {(arm.name, size): sample(arm.replicates(size), measure) for arm, size in pairs}
+    samples = _samples(pairs, measure)
+    with_optimizer = _samples(pairs, "flops_with_optimizer") if measure == "flops" else {}
     floor = noise_floor((each for each in samples.values() if each), assumed_noise)
     parents = {stage.key: stage.parent for arm in arms for stage in arm.stages}
 
     def row(arm: ArmCurve, size: str) -> Row:
-        other = None if arm is chain else chain.replicates(size)
-        mine, theirs = samples[arm.name, size], samples.get((chain.name, size))
-        return _row(arm, size, mine, other or (), theirs if other else None, floor, parents, measure)
+        other = () if arm is chain else chain.replicates(size)
+        mine, theirs = (arm.name, size), (chain.name, size)
+        found = _row(arm, size, samples[mine], other, samples[theirs] if other else None, floor, parents, measure)
+        included = at_equal_perplexity(with_optimizer.get(theirs), with_optimizer.get(mine), floor)
+        return replace(found, with_optimizer=included if other else None)
 
     heldout = {stage.heldout_tokens for arm in arms for stage in arm.stages}
     rows = tuple(row(arm, size) for arm, size in pairs)
     return Table(measure, chain.name, heldout.pop() if len(heldout) == 1 else None, floor, rows, tuning_flops)
+
+
+def _samples(runs: Sequence[tuple[ArmCurve, str]], measure: Measure) -> dict[tuple[str, str], Sample | None]:
+    return {(arm.name, size): sample(arm.replicates(size), measure) for arm, size in runs}
 
 
 def the_chain(arms: Sequence[ArmCurve]) -> ArmCurve:

@@ -1,20 +1,26 @@
 """Text of a comparison: verdicts as sentences, explanations of noise, and formatted numbers with intervals."""
 
 import math
+from collections.abc import Sequence
 
 from tfscale.analysis.bootstrap import Source
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.table import Row, Table
-from tfscale.text import count, join, scientific
+from tfscale.text import count, join, scientific, share
 
-UNITS: dict[Measure, str] = {"flops": "FLOPs", "tokens": "tokens", "device_seconds": "device-seconds"}
+UNITS: dict[Measure, str] = {
+    "flops": "FLOPs",
+    "flops_with_optimizer": "FLOPs with optimizer",
+    "tokens": "tokens",
+    "device_seconds": "device-seconds",
+}
 
 
 def verdicts(table: Table) -> tuple[str, ...]:
     """Return one verdict per size, which states whether the chain's perplexity is below or above that of the other arms
-    at equal cost, and whether the chain saves compute."""
+    at equal cost, whether the chain saves compute, and whether this changes if the optimizer's FLOPs are included."""
     return tuple(f"{size}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
 
 
@@ -38,9 +44,28 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
     if outcomes:
         text = f"{'; '.join(outcomes)}."
         sentences.append(text[0].upper() + text[1:] if clauses else text)
+        if table.measure == "flops":
+            sentences.append(_with_optimizer([row for row in compared if row.equal_perplexity]))
     if open_ends:
         sentences.append(f"{'Not' if sentences else 'not'} compared at equal cost with {join(open_ends)}.")
     return " ".join(sentences) or "there is no other arm."
+
+
+def _with_optimizer(rows: Sequence[Row]) -> str:
+    """Return a sentence that states which outcomes of the rows change if the optimizer's FLOPs are included."""
+    unknown = [row.title for row in rows if row.with_optimizer is None]
+    differing = [
+        f"{outcome(row.with_optimizer)} compared with {row.title} (without them, {outcome(row.equal_perplexity)})"
+        for row in rows
+        if row.with_optimizer and row.equal_perplexity and row.with_optimizer.outcome != row.equal_perplexity.outcome
+    ]
+    if len(unknown) == len(rows):
+        return "The verdict with the optimizer's FLOPs included is unknown because they were not recorded."
+    missing = [f"the verdict for {join(unknown)} is unknown because they were not recorded"]
+    clauses = differing + (missing if unknown else [])
+    if len(differing) + len(unknown) < len(rows):
+        clauses.append("otherwise, the verdict is the same" if clauses else "the verdict is the same")
+    return f"With the optimizer's FLOPs included, {'; '.join(clauses)}."
 
 
 def _clause(title: str, perplexities: EqualCompute) -> str:
@@ -82,7 +107,8 @@ def outcome(value: EqualPerplexity) -> str:
 
 
 def basis(table: Table) -> tuple[str, ...]:
-    """Return sentences that explain the intervals, the noise floor and the cost of tuning."""
+    """Return sentences that explain the intervals, the noise floor, the optimizer's share of FLOPs and the cost of
+    tuning."""
     sentences = []
     if any(row.equal_perplexity and row.equal_perplexity.interval for row in table.rows):
         over = {row.equal_perplexity.over for row in table.rows if row.equal_perplexity}
@@ -93,7 +119,7 @@ def basis(table: Table) -> tuple[str, ...]:
         sentences.append("One seed each: the variation over seeds is unknown, and no interval includes it.")
     elif single:
         sentences.append(f"One seed: {join(single)}. The variation over seeds is unknown for these arms.")
-    return (*sentences, _noise(table), _tuning(table))
+    return (*sentences, _noise(table), *_shares(table), _tuning(table))
 
 
 OVER: dict[Source, str] = {"seeds": "seeds", "documents": "validation documents"}
@@ -108,6 +134,27 @@ def _noise(table: Table) -> str:
         f"Noise floor, {source}: single runs count as equal if their final losses differ by at most "
         f"{noise.nats:.3f} nats ({math.expm1(noise.nats):.1%} of perplexity)."
     )
+
+
+def _shares(table: Table) -> tuple[str, ...]:
+    """Return a sentence with the smallest and the largest share of the optimizer in the FLOPs of a run for each arm,
+    and a sentence that lists the arms with unknown shares. A sentence without arms is omitted."""
+    finished = [row for row in table.rows if row.marginal is not None]
+    arms = [[row for row in finished if row.title == title] for title in dict.fromkeys(row.title for row in finished)]
+    shares = {rows[0].title: [row.optimizer_share for row in rows if row.optimizer_share is not None] for rows in arms}
+    known = [f"{title} {_span(of_arm)}" for title, of_arm in shares.items() if of_arm]
+    unknown = [rows[0].title for rows in arms if any(row.optimizer_share is None for row in rows)]
+    sentences = []
+    if known:
+        sentences.append(f"The optimizer's share of a run's FLOPs: {join(known)}.")
+    if unknown:
+        sentences.append(f"The optimizer's FLOPs were not recorded for at least one run of {join(unknown)}.")
+    return tuple(sentences)
+
+
+def _span(shares: Sequence[float]) -> str:
+    least, most = share(min(shares)), share(max(shares))
+    return least if least == most else f"{least} to {most}"
 
 
 def _tuning(table: Table) -> str:
@@ -159,4 +206,4 @@ def with_interval(value: float | None, interval: Interval | None, form: str) -> 
 def amount(value: float | None, measure: Measure) -> str:
     """Return a cost as text, with FLOPs in the form 7.96e11 and other measures as formatted by `count`. The text is
     empty if the cost is unknown."""
-    return scientific(value) if measure == "flops" else count(value)
+    return scientific(value) if measure in ("flops", "flops_with_optimizer") else count(value)

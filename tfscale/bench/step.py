@@ -1,4 +1,5 @@
-"""Benchmark of a training step of a whole model: tokens per second, share of the matrix-product peak, and memory.
+"""Benchmark of a training step of a whole model with AdamW and with Muon: tokens per second, share of the
+matrix-product peak, fraction of the time spent in the update, and memory.
 
 A step consists of the loss, the backward pass, gradient clipping and the update for one batch. On a CPU the models take
 turns; on CUDA they are measured one after the other, compiled and in bf16. The share of the peak is based on the model
@@ -17,11 +18,11 @@ from tfscale.bench.contest import Contestant, measure_case
 from tfscale.bench.rows import Found, Note
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import ON_CPU, ON_CUDA, PROGRESSIVE_1, Size
-from tfscale.bench.trained import OURS, TRANSFORMER, Entry, TrainedModel
+from tfscale.bench.trained import OURS, OURS_MUON, TRANSFORMER, TRANSFORMER_MUON, Entry, TrainedModel
 from tfscale.models.counts import parameters
 
 PART = "step"
-ENTRIES = (OURS, TRANSFORMER)
+ENTRIES = (OURS, TRANSFORMER, OURS_MUON, TRANSFORMER_MUON)
 Start = Callable[[Entry, Size, Settings], Contestant]
 
 
@@ -69,7 +70,7 @@ def _measure_group(settings: Settings, size: Size, entries: Sequence[Entry], sta
 
 
 def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) -> dict[str, float]:
-    count = {"parameters": parameters(entry.config(size))}
+    count = {"parameters": parameters(entry.config(size)), "update_share": model.measure_update_share()}
     if not settings.on_cuda:
         return {**count, **measure_memory_apart(entry, size, settings)}
     torch.cuda.reset_peak_memory_stats()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,12 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.models.init import build_model
 from tfscale.optimizers.adamw import AdamW
+from tfscale.optimizers.base import Optimizer
+from tfscale.optimizers.muon import Muon
 from tfscale.training.optimizer import ModelOptimizer, clip_gradients
 
 OPTIMIZER = AdamW(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
+MUON = Muon(lr=1e-3, embedding_ratio=0.1, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Type of a function that returns the mean loss for inputs and targets."""
 
@@ -32,14 +36,27 @@ class TrainedModel:
 
     def step(self) -> float:
         """Run a training step and return the loss of the batch."""
+        loss = self.compute_gradients()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss
+
+    def compute_gradients(self) -> float:
+        """Compute and clip the gradients of the batch, and return its loss."""
         with self.settings.autocast():
             loss = self.loss(*self.batch)
         loss.backward()
         norm = clip_gradients(self.model, OPTIMIZER.clip)
         assert math.isfinite(norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
         return loss.item()
+
+    def measure_update_share(self) -> float:
+        """Return the fraction of the time of a training step that is spent in the update of the weights."""
+        step = self.settings.take_turn(self.step)
+        self.compute_gradients()
+        update = self.settings.take_turn(self.optimizer.step)
+        self.optimizer.zero_grad()
+        return update / step
 
 
 @dataclass(frozen=True)
@@ -72,14 +89,18 @@ def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Te
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
-def make_product_model(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
-    """Return a new model of this package, compiled on CUDA."""
+def make_product_model(
+    config: ModelConfig, size: Size, settings: Settings, optimizer: Optimizer = OPTIMIZER
+) -> TrainedModel:
+    """Return a new model of this package with an optimizer, compiled on CUDA."""
     model = build_model(config, seed=0, device=settings.device)
     if settings.on_cuda:
         model.compile_parts()
     batch = make_batch(config, size, settings.device)
-    return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER, config), batch, settings)
+    return TrainedModel(model, model.loss, ModelOptimizer(model, optimizer, config), batch, settings)
 
 
 OURS = Entry("ours", "tokenformer", make_product_model)
 TRANSFORMER = Entry("Transformer", "transformer", make_product_model)
+OURS_MUON = Entry("ours, Muon", "tokenformer", partial(make_product_model, optimizer=MUON))
+TRANSFORMER_MUON = Entry("Transformer, Muon", "transformer", partial(make_product_model, optimizer=MUON))

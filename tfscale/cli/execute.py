@@ -7,6 +7,7 @@ from types import FrameType
 
 from tfscale.cli.console import console, say
 from tfscale.cli.data import PreparationView
+from tfscale.cli.unreached import unreached_line
 from tfscale.cli.view import make_view
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
@@ -16,6 +17,7 @@ from tfscale.orchestrate.orchestrator import Orchestrator, StageFailed
 from tfscale.plan.corpus import left_out_notes, listing_of, prepare_corpus, unknown_notes
 from tfscale.plan.experiments import Recorded, experiment_of, record
 from tfscale.plan.plan import Plan, make_plan
+from tfscale.plan.unreached import unreached_stages
 from tfscale.predict import planned_machine, preflight, remarks
 from tfscale.stage.folder import Stage, is_done
 from tfscale.tracking.mirror import Mirror
@@ -43,6 +45,8 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
         return 0, plan
     if len(left) < len(plan.stages):
         say(f"{len(plan.stages) - len(left)} of {len(plan.stages)} stages are already done.")
+    if unreached := unreached_stages(plan):
+        say(f"note: {unreached_line(unreached)}")
     prepare(plan)
     while True:
         known, stages = plan.known, plan.decided

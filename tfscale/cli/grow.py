@@ -1,6 +1,7 @@
 """The command `tfscale grow`, which grows the checkpoint of one stage."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
@@ -11,6 +12,9 @@ from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.folder import find_stage
 from tfscale.stage.spec import read_spec
 from tfscale.text import count
+
+if TYPE_CHECKING:
+    from tfscale.growth.optimizer_state import OptimizerState
 
 
 def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> int:
@@ -29,15 +33,22 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
         config = recipe.grown_config(model, model.with_tokens(tokens))
         if to.exists():
             raise ValueError(f"--to {to}: must not exist yet; name another folder")
-        result = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)
+        result, state = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)
     if common.as_json:
         shape = {"parameters_before": parameters(model), "parameters": parameters(config), "recipe": recipe.name}
-        answer({"stage": stage_dir.name, **shape, **vars(result), "folder": to})
+        answer({"stage": stage_dir.name, **shape, **vars(result), "optimizer": state, "folder": to})
         return 0
     say(
         f"{stage_dir.name}: {count(parameters(model))} to {count(parameters(config))} parameters with "
         f"growth={recipe.name}\nloss on {result.tokens} validation tokens: {result.loss_before:.6f} before, "
         f"{result.loss_after:.6f} after; largest logit difference {result.max_logit_difference:.3g} "
-        f"({result.precision})\n{to}"
+        f"({result.precision})\n{_state_words(state)}\n{to}"
     )
     return 0
+
+
+def _state_words(state: "OptimizerState") -> str:
+    if state.note:
+        return f"note: {state.note}"
+    origin = f"carried over, {state.updates:,} updates" if state.carried else "starts empty, as set by the recipe"
+    return f"state of optimizer.name={state.child} ({', '.join(state.slots)}): {origin}"

@@ -50,6 +50,7 @@ def import_(
         say("note: the training cost of the model is unknown and counts as 0; set it with, for example, --tokens 300B")
     else:
         say(f"trained on {count(found.totals.tokens)} tokens, {scientific(found.totals.flops)} FLOPs")
+    say("note: only weights are imported; the optimizer state of a stage that grows from them starts empty")
     say(str(to))
     return 0
 

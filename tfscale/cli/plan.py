@@ -7,16 +7,18 @@ from typing import Any
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.table import FittedTable, table
+from tfscale.cli.unreached import unreached_json, unreached_words
 from tfscale.faults import UserFault
 from tfscale.models.families import to_dict
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.arms import Arm
 from tfscale.plan.checks import check_sharing
 from tfscale.plan.plan import Plan
+from tfscale.plan.unreached import unreached_stages
 from tfscale.predict import Family, Machine, Prediction, families, planned_machine, predict, remarks, shortage
 from tfscale.stage.folder import Stage
 from tfscale.stage.status import status_of
-from tfscale.text import count, duration, gigabytes, scientific
+from tfscale.text import count, duration, gigabytes, scientific, share
 
 COLUMNS = 5
 """Maximum number of stages per table."""
@@ -38,8 +40,9 @@ def plan(common: Common) -> int:
     predictions = {stage.key: predict(stage.spec, machine, speeds) for stage in planned.stages}
     totals = families(planned, lambda spec: predict(spec, machine, speeds))
     notes = _notes(planned, machine, predictions)
+    unreached = unreached_stages(planned)
     if common.as_json:
-        answer(_json(planned, machine, predictions, totals, notes))
+        answer(_json(planned, machine, predictions, totals, notes) | {"unreached": unreached_json(unreached)})
         return 0
     for arm in planned.arms:
         for each in _arm_tables(arm, predictions):
@@ -48,6 +51,8 @@ def plan(common: Common) -> int:
     say(_reckoned(machine, list(predictions.values())))
     for note in notes:
         say(f"note: {note}")
+    for line in unreached_words(unreached):
+        say(line)
     return 0
 
 
@@ -79,6 +84,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     row("tokens", lambda p: count(p.tokens))
     row("steps", lambda p: f"{p.steps:,}")
     row("FLOPs", lambda p: scientific(p.flops))
+    row("optimizer share", lambda p: share(p.optimizer_share))
     rows.add_row("state", *(_states([each for each in arm.stages if each.size == stage.size]) for stage in stages))
     rows.add_section()
     row("sharding", lambda p: SHARDINGS[p.layout.sharding] if p.machine.devices > 1 else "")
@@ -244,6 +250,8 @@ def _stage_json(stage: Stage, prediction: Prediction) -> dict[str, Any]:
         "tokens": prediction.tokens,
         "steps": prediction.steps,
         "flops": prediction.flops,
+        "optimizer_flops": prediction.optimizer_flops,
+        "optimizer_share": prediction.optimizer_share,
         "sharding": layout.sharding,
         "recompute": layout.recompute,
         "micro_batch": layout.micro_batch,

@@ -18,6 +18,7 @@ from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.plan import Plan
 from tfscale.stage.events import Event
 from tfscale.stage.folder import Stage
+from tfscale.stage.growth_record import optimizer_note
 from tfscale.text import count
 
 LOOK_SECONDS = 1.0
@@ -92,6 +93,8 @@ class PlainView:
             self.tell(stage, self._evaluated(stage, event))
         elif event["event"] == "start" and event["step"]:
             self.tell(stage, f"continues at {count(event['step'] * stage.spec.batch_tokens)} tokens")
+        elif event["event"] == "start" and (note := optimizer_note(stage.path)):
+            self.tell(stage, note)
         elif event["event"] == "end" and event["reason"] == "preempted":
             self.tell(stage, f"stopped at {count(event['step'] * stage.spec.batch_tokens)} tokens, with a checkpoint")
         elif event["event"] == "ending":

@@ -8,17 +8,25 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters
+from tfscale.checkpoint.slots import check_slots
 from tfscale.checkpoint.stored import Stored
 from tfscale.growth.operator import Growth
+from tfscale.growth.optimizer_state import OptimizerState, state_after
 from tfscale.models.config import ModelConfig
 from tfscale.models.init import build_model
 from tfscale.optimizers.base import Optimizer, Slot
 
 
 def grow_checkpoint(
-    parent: Path, child: Path, config: ModelConfig, growth: Growth, optimizer: Optimizer, seed: int
-) -> None:
-    """Write the checkpoint at step 0 of a stage that grows from `parent`.
+    parent: Path,
+    child: Path,
+    config: ModelConfig,
+    growth: Growth,
+    optimizer: Optimizer,
+    seed: int,
+    trained_with: Optimizer | None = None,
+) -> OptimizerState:
+    """Write the checkpoint at step 0 of a stage that grows from `parent`, and return its optimizer state.
 
     The totals of the child continue those of its parent; the step count starts at 0. Peak memory is a few times the
     size of the largest tensor, because each tensor is written while the next one is computed.
@@ -27,10 +35,12 @@ def grow_checkpoint(
         parent: folder of a complete checkpoint.
         child: folder to write.
         config: config of the child, from `growth.grown_config`.
-        optimizer: optimizer of the child, whose slots are also grown.
+        optimizer: optimizer of the child.
+        trained_with: optimizer of the parent, or None if it is that of the child. If `growth` carries the state over
+            and both optimizers have the same name, the slots are grown like the weights.
 
     Raises:
-        BrokenCheckpoint: the parent cannot be read.
+        BrokenCheckpoint: the parent cannot be read, or its slots are not those of its optimizer.
         ValueError: the growth operator cannot turn this parent into this child.
         OSError: the child cannot be written; no partial folder is left behind.
     """
@@ -43,17 +53,18 @@ def grow_checkpoint(
         raise ValueError(f"{parent}: growth={growth.name} must turn {old_config} into {config}, but it makes {made}")
     stored = Stored(parent)
     shapes = stored.shapes()
+    check_slots(parent, shapes, trained_with or optimizer, old.optimizer_step)
+    state = state_after(growth, trained_with or optimizer, optimizer, shapes, old.optimizer_step)
 
     def grown() -> Iterator[tuple[str, Tensor]]:
         for name, weight in build_model(config, device="meta").named_parameters():
-            slots = optimizer.slots(name, weight.dim()) if growth.carries else ()
+            slots = optimizer.slots(name, weight.dim()) if state.carried else ()
             source = growth.source_of(name, old_config)
             for slot in (Slot("model", 0), *slots):
-                if f"{slot.name}/{source}" not in shapes and slot.degree > 0:
-                    continue  # imported weights have no optimizer state
                 tensor = torch.empty(shapes[f"{slot.name}/{source}"])
                 stored.read({f"{slot.name}/{source}": tensor})
                 yield f"{slot.name}/{name}", growth.grow_tensor(name, slot.degree, tensor, old_config, config, seed)
 
-    counters = Counters(0, old.optimizer_step if growth.carries else 0, before=old.totals, totals=old.totals)
+    counters = Counters(0, state.updates, before=old.totals, totals=old.totals)
     checkpoint.write_aside(child, config, counters, lambda aside: checkpoint.write_each(aside, grown()))
+    return state

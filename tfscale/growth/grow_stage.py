@@ -15,6 +15,7 @@ from tfscale.growth.grow_checkpoint import grow_checkpoint
 from tfscale.growth.imported_weights import take_over
 from tfscale.growth.logits_check import LogitsComparison, NotPreserved, compare_logits
 from tfscale.growth.operator import Growth, from_dict
+from tfscale.growth.optimizer_state import OptimizerState
 from tfscale.host import process_peak_memory
 from tfscale.models.config import ModelConfig
 from tfscale.stage.growth_record import is_grown, write_growth
@@ -55,10 +56,11 @@ def grow_stage(stage_dir: Path) -> None:
         shutil.rmtree(child, ignore_errors=True)  # left by a process that was killed before the comparison
         started = time.perf_counter()
         checkpoint.verify(parent)
-        grow_checkpoint(parent, child, spec.model, growth, spec.optimizer, spec.seed)
+        before = read_spec(parent_dir).optimizer
+        state = grow_checkpoint(parent, child, spec.model, growth, spec.optimizer, spec.seed, trained_with=before)
         seconds = time.perf_counter() - started
         result = _compare(stage_dir, spec, parent, child, growth.rounds)
-        report = _report(spec, parent, growth, result, seconds)
+        report = _report(spec, parent, growth, state, result, seconds)
         if report["preserving"] and result.max_logit_difference > result.tolerance:
             shutil.rmtree(child)
             raise NotPreserved(
@@ -66,6 +68,8 @@ def grow_stage(stage_dir: Path) -> None:
                 f"{result.max_logit_difference:.3g} (rounding explains {result.tolerance:.3g}); no checkpoint was kept"
             )
         write_growth(stage_dir, report)
+        if state.note:
+            print(f"note: {state.note}")
 
 
 def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
@@ -76,9 +80,11 @@ def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
         raise ValueError(f"{stage_dir / STAGE_FILE}: growth: {error}") from error
 
 
-def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int) -> LogitsComparison:
-    """Grow the checkpoint of a finished stage, write the result to the folder `to`, and return the comparison of both
-    checkpoints.
+def grow_by_hand(
+    stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int
+) -> tuple[LogitsComparison, OptimizerState]:
+    """Grow the checkpoint of a finished stage with its own optimizer, and write the result to the folder `to`. Return
+    the comparison of both checkpoints, and the optimizer state of the result.
 
     Raises:
         ValueError: the stage is not finished, its checkpoint is damaged, or `to` cannot be written.
@@ -87,10 +93,10 @@ def grow_by_hand(stage_dir: Path, to: Path, config: ModelConfig, growth: Growth,
     parent = stage_dir / CHECKPOINTS / read_result(stage_dir).checkpoint
     try:
         checkpoint.verify(parent)
-        grow_checkpoint(parent, to, config, growth, spec.optimizer, seed)
+        state = grow_checkpoint(parent, to, config, growth, spec.optimizer, seed)
     except (BrokenCheckpoint, OSError) as error:
         raise ValueError(str(error)) from error
-    return _compare(stage_dir, spec, parent, to, growth.rounds)
+    return _compare(stage_dir, spec, parent, to, growth.rounds), state
 
 
 def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounded: bool) -> LogitsComparison:
@@ -102,13 +108,16 @@ def _compare(stage_dir: Path, spec: StageSpec, parent: Path, child: Path, rounde
     return compare_logits(parent, child, inputs, targets, rounded)
 
 
-def _report(spec: StageSpec, parent: Path, growth: Growth, result: LogitsComparison, seconds: float) -> dict[str, Any]:
+def _report(
+    spec: StageSpec, parent: Path, growth: Growth, state: OptimizerState, result: LogitsComparison, seconds: float
+) -> dict[str, Any]:
     old, _ = checkpoint.read_state(parent)
     return {
         "recipe": spec.growth,
         "parent": spec.parent,
         "parent_checkpoint": parent.name,
         **growth.facts(old, spec.model),
+        "optimizer": asdict(state),
         "comparison": asdict(result),
         "seconds": seconds,
         "peak_memory": process_peak_memory(),

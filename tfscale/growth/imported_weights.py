@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Totals
+from tfscale.checkpoint.slots import kinds, slots_in
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.stage.growth_record import IMPORT_FILE, read_import, write_import
@@ -34,7 +35,8 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     """Write import.json and the final checkpoint of a stage, copied from the imported stage that its spec names.
 
     Raises:
-        ValueError: the source is not an imported stage, or its model or weights have changed since planning.
+        ValueError: the source is not an imported stage, its model or weights have changed since planning, or it
+            contains optimizer state.
         BrokenCheckpoint: the source's checkpoint is damaged or its import.json is missing.
         OSError: the checkpoint cannot be written.
     """
@@ -46,6 +48,11 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     if config != spec.model or weights_digest(folder) != spec.init_from or read_spec(source).init_from is None:
         raise ValueError(
             f"{source}: contains a different model than when this stage was planned; run the schedule again"
+        )
+    if slots := slots_in(checkpoint.shapes(folder)):
+        raise ValueError(
+            f"{source}: must contain only weights, but it contains the optimizer state {', '.join(kinds(slots))}; "
+            "create the stage with `tfscale import`"
         )
     files = sorted(folder.glob("*.safetensors"))
     target = stage_dir / CHECKPOINTS / checkpoint.folder_name(spec.steps)

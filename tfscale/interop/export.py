@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint
+from tfscale.checkpoint.slots import check_slots
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault, user_faults
@@ -26,12 +27,14 @@ SHARD_BYTES = 4 * 10**9
 
 
 def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write the weights, config, tokenizer, code, model card and lineage of a stage to the folder `out`.
+    """Write the weights, config, tokenizer, code, model card and lineage of a stage to the folder `out`. The optimizer
+    state is not exported.
 
     The required memory is about the size of one weights file.
 
     Raises:
-        UserFault: `out` exists, the checkpoint is incomplete, or the tokenizer or an ancestor is missing.
+        UserFault: `out` exists, the checkpoint is incomplete or contains the state of a different optimizer than
+            the stage's, or the tokenizer or an ancestor is missing.
         OSError: the folder cannot be written. No partial files are left.
     """
     if out.exists():
@@ -88,7 +91,12 @@ def _settings(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict[str, A
 
 def _write_weights(stage: Finished, folder: Path, shard_bytes: int) -> None:
     checkpoint.verify(stage.checkpoint)
-    shapes = {name: shape for name, shape in checkpoint.shapes(stage.checkpoint).items() if name.startswith("model/")}
+    there = checkpoint.shapes(stage.checkpoint)
+    _, counters = checkpoint.read_state(stage.checkpoint)
+    check_slots(
+        stage.checkpoint, there, stage.spec.optimizer, counters.optimizer_step
+    )  # lineage.json names the optimizer
+    shapes = {name: shape for name, shape in there.items() if name.startswith("model/")}
     shards = list(_shards(shapes, shard_bytes))
     placed: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):

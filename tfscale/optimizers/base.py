@@ -33,6 +33,17 @@ class Slot:
     slot by this power."""
 
 
+@dataclass(frozen=True)
+class WholeUpdate:
+    """Cost of the update of a weight as a whole matrix, which one rank computes for all ranks."""
+
+    size: int
+    """Number of values of the weight. The rank gathers them if the weight is sharded, and sends as many values of the
+    update to the other ranks."""
+    flops: int
+    """FLOPs that only this rank computes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
     """Settings of an optimizer. Subclasses are frozen dataclasses that add settings of their own."""
@@ -78,6 +89,11 @@ class Optimizer(ABC):
     @abstractmethod
     def update_flops(self, model: ModelConfig) -> int:
         """Return the FLOPs of one update of all weights of a model."""
+
+    def whole_updates(self, model: ModelConfig) -> Sequence[WholeUpdate]:
+        """Return the updates of whole matrices, which are assigned to the ranks in turn. `update_flops` includes their
+        FLOPs. Every rank updates its own shards of all other weights."""
+        return ()
 
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional
         """Exclude the first rows of a weight from the next update of the others; their own update is undone afterwards.

@@ -9,7 +9,7 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
 from tfscale.models.matrices import Matrix, is_block_matrix
 from tfscale.optimizers.adamw import AdamW
-from tfscale.optimizers.base import Slot
+from tfscale.optimizers.base import Slot, WholeUpdate
 from tfscale.ranges import Count, Momentum
 
 if TYPE_CHECKING:
@@ -69,13 +69,15 @@ class Muon(AdamW):
         return 8.0 - 4.0 * model.n_layer * model.block_matrices / parameters(model)
 
     def update_flops(self, model: ModelConfig) -> int:
-        matrices = model.block_weights.values()
-        products = sum(
-            newton_schulz_flops(rows, matrix.size // sum(self.parts(matrix)), self.ns_steps)
-            for matrix in matrices
-            for rows in self.parts(matrix)
-        )
-        return model.n_layer * products + super().update_flops(model)
+        return sum(each.flops for each in self.whole_updates(model)) + super().update_flops(model)
+
+    def whole_updates(self, model: ModelConfig) -> Sequence[WholeUpdate]:
+        return model.n_layer * [self._whole_update(matrix) for matrix in model.block_weights.values()]
+
+    def _whole_update(self, matrix: Matrix) -> WholeUpdate:
+        parts = self.parts(matrix)
+        columns = matrix.size // sum(parts)
+        return WholeUpdate(matrix.size, sum(newton_schulz_flops(rows, columns, self.ns_steps) for rows in parts))
 
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:
         from tfscale.optimizers.orthogonal_momentum import OrthogonalMomentum

@@ -23,6 +23,8 @@ class Speed:
     devices: int
     flops_per_second: float
     """Model FLOP/s of all devices together."""
+    optimizer_ratio: float = 0.0
+    """FLOPs of optimizer updates per model FLOP; 0 if they were not recorded."""
 
     @property
     def mfu(self) -> float | None:
@@ -47,6 +49,7 @@ def stage_speed(stage_dir: Path) -> Speed | None:
         precision=environment.precision,
         devices=max(1, round(spent.device_seconds / spent.seconds)),
         flops_per_second=result.speed.flops_per_second,
+        optimizer_ratio=(spent.optimizer_flops or 0) / spent.flops if spent.flops else 0.0,
     )
 
 

@@ -2,8 +2,11 @@
 
 The time of a step is the longer of arithmetic and communication, which overlap, plus the weight update, which waits for
 both. Arithmetic: model FLOPs, with recomputation, divided by the measured or assumed share of the peak. Communication:
-bytes divided by the full speed of the slowest link on the path, a lower bound. Update: the optimizer reads weight,
-gradient and optimizer state, and writes weight and optimizer state.
+bytes divided by the full speed of the slowest link on the path, a lower bound. Update: the sum of the times of memory
+traffic, the optimizer's FLOPs at the speed of arithmetic, and communication between ranks. In memory, the optimizer
+reads weight, gradient and optimizer state, and writes weight and optimizer state. The times are added because Muon's
+matrix products start after its momentum is in memory, and their results are sent after they are computed. AdamW's FLOPs
+overlap with its memory traffic, but are so few that adding their time makes little difference.
 """
 
 import socket
@@ -41,6 +44,8 @@ class Prediction:
     batch_tokens: int
     flops_per_token: int
     """Model FLOPs of training per token."""
+    update_flops: int
+    """FLOPs of one optimizer update on all devices together."""
     layout: Layout
     accumulation: int
     """Number of micro-batches per batch on each device."""
@@ -62,6 +67,16 @@ class Prediction:
     def flops(self) -> int:
         """Model FLOPs of the whole stage."""
         return self.tokens * self.flops_per_token
+
+    @property
+    def optimizer_flops(self) -> int:
+        """FLOPs of all optimizer updates of the stage."""
+        return self.steps * self.update_flops
+
+    @property
+    def optimizer_share(self) -> float:
+        """Optimizer's share of the FLOPs of a step."""
+        return self.update_flops / (self.batch_tokens * self.flops_per_token + self.update_flops)
 
     @property
     def fits(self) -> bool:
@@ -117,6 +132,7 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
         tokens=spec.tokens,
         batch_tokens=spec.batch_tokens,
         flops_per_token=flops(spec.model).training,
+        update_flops=spec.optimizer.update_flops(spec.model),
         layout=chosen,
         accumulation=chosen.accumulation(machine.rows(spec)),
         memory=memory_of(spec, chosen, machine),
@@ -128,11 +144,12 @@ def predict(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> Predictio
 
 
 def measured_rate(spec: StageSpec, machine: Machine, speeds: list[Speed]) -> float | None:
-    """Return the median model FLOP/s per device of similar finished stages: of the same family and precision, half to
-    twice the size, on the same device (on a CPU: the same host). Return None if there are none."""
+    """Return the median FLOP/s per device of similar finished stages: of the same family and precision, half to twice
+    the size, on the same device (on a CPU: the same host). Return None if there are none. The FLOPs include those
+    of the optimizer, because the measured time includes the updates."""
     count = parameters(spec.model)
     rates = sorted(
-        speed.flops_per_second / speed.devices
+        speed.flops_per_second * (1 + speed.optimizer_ratio) / speed.devices
         for speed in speeds
         if speed.family == spec.model.family
         and 0.5 <= speed.parameters / count <= 2
@@ -150,14 +167,35 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
     if rate is None:
         rate = machine.facts.mfu * machine.peak
         work += spec.batch_tokens * _twice(spec, chosen.recompute)
-    bandwidth = machine.facts.bandwidth
-    held = parameters(spec.model) / machine.shards(chosen.sharding)
-    moved = 3 * 4 + 2 * spec.optimizer.bytes_per_weight(spec.model)  # weight and gradient are float32
     return Step(
         compute=work / (rate * machine.devices),
         communication=_communication(spec, machine, chosen),
-        update=held * moved / (bandwidth * GIGA) if bandwidth else 0.0,
+        update=_update(spec, machine, chosen, rate),
     )
+
+
+def _update(spec: StageSpec, machine: Machine, chosen: Layout, rate: float) -> float:
+    """Return the time of the weight update in seconds."""
+    optimizer, bandwidth, shards = spec.optimizer, machine.facts.bandwidth, machine.shards(chosen.sharding)
+    moved = 3 * 4 + 2 * optimizer.bytes_per_weight(spec.model)  # weight and gradient are float32
+    memory = parameters(spec.model) / shards * moved / (bandwidth * GIGA) if bandwidth else 0.0
+    whole = optimizer.whole_updates(spec.model)
+    of_held = (optimizer.update_flops(spec.model) - sum(each.flops for each in whole)) / shards
+    busiest = max(sum(each.flops for each in whole[rank :: machine.devices]) for rank in range(machine.devices))
+    return memory + (of_held + busiest) / rate + _exchange(4 * sum(each.size for each in whole), machine, chosen)
+
+
+def _exchange(matrices: int, machine: Machine, chosen: Layout) -> float:
+    """Return the time in seconds in which ranks gather sharded matrices and send all updates to each other.
+
+    Args:
+        matrices: size of all matrices that are updated as a whole, in bytes; their updates have the same size.
+    """
+    if machine.devices == 1:
+        return 0.0
+    hosts = 1 if chosen.sharding == "hybrid" else machine.hosts
+    gathered = _ring(matrices, machine.shards(chosen.sharding)) / _bus(machine, hosts)
+    return gathered + matrices / _bus(machine, machine.hosts)
 
 
 def _twice(spec: StageSpec, recompute: Recompute) -> int:

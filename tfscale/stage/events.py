@@ -21,8 +21,9 @@ Each line is one event:
 
 `step` and `tokens` count within the stage. The totals are cumulative over the lineage, including parents:
 total_tokens, total_flops (model FLOPs), total_seconds (in training steps; without evaluation and checkpoints),
-total_device_seconds (total_seconds times the number of devices), and total_joules if every device of the lineage has
-measured its energy. Losses are in nats per token.
+total_device_seconds (total_seconds times the number of devices), total_joules if every device of the lineage has
+measured its energy, and total_optimizer_flops (optimizer updates) if these FLOPs were recorded for the whole lineage.
+Losses are in nats per token.
 
 If there are several processes, the leading one writes the events. It writes the `end` event before any process exits,
 regardless of which process has failed. If a process is killed or stops by an error in tfscale, there is no `end` event.
@@ -112,7 +113,7 @@ def totals_of(event: Event) -> Totals:
     """Return the totals of a `train` or `eval` event.
 
     Raises:
-        KeyError: the event lacks a total other than the energy.
+        KeyError: the event lacks a total other than the energy or the optimizer's FLOPs.
     """
     return Totals(
         event["total_tokens"],
@@ -120,6 +121,7 @@ def totals_of(event: Event) -> Totals:
         event["total_seconds"],
         event["total_device_seconds"],
         event.get("total_joules"),
+        event.get("total_optimizer_flops"),
     )
 
 

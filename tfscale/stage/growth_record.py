@@ -1,7 +1,8 @@
 """growth.json and import.json: the origin of the initial weights of a stage that did not begin from scratch.
 
-growth.json contains the parent, the recipe and the sizes (documented in `tfscale.growth`), the change of the logits,
-and the cost of the growth. import.json contains the names and hashes of the files that the weights were imported from.
+growth.json contains the parent, the recipe and the sizes (documented in `tfscale.growth`), the initial optimizer state,
+the change of the logits, and the cost of the growth. import.json contains the names and hashes of the files that the
+weights were imported from.
 """
 
 from pathlib import Path
@@ -32,6 +33,17 @@ def read_growth(stage_dir: Path) -> dict[str, Any] | None:
         ValueError: the file is not a JSON object. The message names the file.
     """
     return read_object(stage_dir / GROWTH_FILE) if (stage_dir / GROWTH_FILE).exists() else None
+
+
+def optimizer_note(stage_dir: Path) -> str | None:
+    """Return the message in growth.json that the optimizer's slots start empty although the recipe carries them over.
+    Return None if there is no message, or if growth.json is damaged or from an older version."""
+    try:
+        state = (read_growth(stage_dir) or {}).get("optimizer")
+    except ValueError:
+        return None
+    note = state.get("note") if isinstance(state, dict) else None
+    return None if note is None else str(note)
 
 
 def write_import(stage_dir: Path, record: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""Measurement of the tokens, FLOPs, seconds and energy of training steps, which are added to a stage's totals."""
+"""Measurement of the tokens, FLOPs of model and optimizer, seconds and energy of training steps, which are added to a
+stage's totals."""
 
 import time
 from dataclasses import replace
@@ -18,6 +19,7 @@ class Costs:
     def __init__(self, spec: StageSpec, energy: EnergyMeter, world: World) -> None:
         self._world, self._tokens = world, spec.batch_tokens
         self._flops = spec.batch_tokens * flops(spec.model).training
+        self._update_flops = spec.optimizer.update_flops(spec.model)
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
         self._seconds = self._joules = 0.0
 
@@ -43,12 +45,16 @@ class Costs:
         used = before.joules if before.tokens else 0.0  # a lineage starts without energy use
         if self._energy_known and used is not None:
             used += self._world.sum(joules)[0]
+        of_updates = before.spent_on_updates
+        if of_updates is not None:
+            of_updates += self._update_flops * updated
         totals = Totals(
             tokens=before.tokens + self._tokens,
             flops=before.flops + self._flops,
             seconds=before.seconds + seconds,
             device_seconds=before.device_seconds + seconds * self._world.size,
             joules=used if self._energy_known else None,
+            optimizer_flops=of_updates,
         )
         return replace(
             counters, step=counters.step + 1, optimizer_step=counters.optimizer_step + updated, totals=totals

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tfscale import checkpoint
 from tfscale.checkpoint import BrokenCheckpoint, Counters, Part
+from tfscale.checkpoint.slots import check_slots
 from tfscale.models.init import build_model, init_weights
 from tfscale.stage.layout import Layout
 from tfscale.stage.spec import StageSpec
@@ -50,7 +51,8 @@ class StageState:
         """Load the state from a checkpoint.
 
         Raises:
-            BrokenCheckpoint: the checkpoint belongs to another stage or is incomplete.
+            BrokenCheckpoint: the checkpoint belongs to another stage, contains the state of another optimizer, or is
+                incomplete.
         """
         from tfscale.checkpoint.stored import Stored  # slow to import, and not needed for a stage from scratch
 
@@ -62,10 +64,11 @@ class StageState:
                 f"{folder}: the checkpoint is of step {counters.step}, but the stage has {self._spec.steps} steps"
             )
         stored = Stored(folder)
+        there = stored.shapes()
+        check_slots(folder, there, self._spec.optimizer, counters.optimizer_step)
         stored.read(self._weights())
         self.optimizer.reset(counters.optimizer_step)
         stored.read(self.optimizer.state())
-        there = stored.shapes()
         random = {name: state for name, state in checkpoint.rng_tensors().items() if name in there}
         if random:  # growth writes no generator states; a grown stage starts from its seed
             stored.read(random)

@@ -1,10 +1,13 @@
-"""Verification of a stage's checkpoints, which must be complete and have the right model and totals."""
+"""Verification of a stage's checkpoints, which must be complete and have the right tensors and totals."""
 
 from pathlib import Path
 
 from tfscale import checkpoint
 from tfscale.checkpoint import MANIFEST_FILE, STATE_FILE, Counters
+from tfscale.checkpoint.slots import slots_fault, slots_in
 from tfscale.models.init import build_model
+from tfscale.stage.events import read_events
+from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import DONE_FILE
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec
 from tfscale.verify.folder import Check, StageFolder, costs_of, guarded, words
@@ -12,7 +15,7 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, guarded, words
 
 def verify_checkpoints(this: StageFolder) -> Check[None]:
     """Check that the final checkpoint exists, and that each checkpoint matches its manifest and contains the stage's
-    model in the right shapes, with the totals of its step."""
+    model in the right shapes and the slots of its optimizer, with the totals of its step."""
     folders = sorted((this.path / CHECKPOINTS).glob("step-*"))
     final = this.path / CHECKPOINTS / checkpoint.folder_name(this.spec.steps)
     if this.finished and final not in folders:
@@ -35,19 +38,50 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
     if this.before is not None:
         if counters.before != this.before:
             yield f"{state}: begins at {words(counters.before)}, but the parents ended at {words(this.before)}"
-        yield from costs_of(f"{state}: totals", counters.totals, this.before, this.spec, counters.step)
+        yield from costs_of(f"{state}: totals", counters.totals, this.before, this.spec, counters.step, this.bad_steps)
     if this.result is not None and counters.step == this.result.step and counters.totals != this.result.totals:
         yield f"{state}: ends at {words(counters.totals)}, but {DONE_FILE} says {words(this.result.totals)}"
+    yield from _updates(this, folder, counters)
     yield from _tensors(this.spec, folder, counters)
 
 
 def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
-    wanted: dict[str, tuple[int, ...]] = {}
-    for name, weight in build_model(spec.model, device="meta").named_parameters():
-        slots = spec.optimizer.slots(name, weight.dim()) if counters.optimizer_step else ()
-        wanted |= {f"{kind}/{name}": tuple(weight.shape) for kind in ("model", *(slot.name for slot in slots))}
+    """Check that the tensors are the weights of the model and the slots of the optimizer, or no slots before the first
+    update."""
     there = {name: tuple(shape) for name, shape in checkpoint.shapes(folder).items() if not name.startswith("rng/")}
+    weights = {name: tuple(weight.shape) for name, weight in build_model(spec.model, device="meta").named_parameters()}
+    wanted = {f"model/{name}": shape for name, shape in weights.items()}
+    slots = slots_in(there)
+    if fault := slots_fault(there, spec.optimizer, counters.optimizer_step):
+        yield f"{folder}: {fault}"
+        there = {name: shape for name, shape in there.items() if name not in slots}
+    else:
+        wanted |= {name: weights[weight] for name in slots if (weight := name.partition("/")[2]) in weights}
     for name in sorted(wanted.keys() | there.keys()):
         if there.get(name) != wanted.get(name):
             has, needs = there.get(name, "missing"), wanted.get(name, "no such tensor")
             yield f"{folder}: {name} is {has}, but the stage's model has {needs}"
+
+
+def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]:
+    """Check that the optimizer has counted one update per step of the stage, apart from non-finite steps."""
+    first = _first_update(this)
+    if first is None:
+        return
+    trained = 0 if this.spec.init_from is not None else counters.step
+    skipped = sum(event["event"] == "non_finite" for event in read_events(this.path))
+    most = first + trained
+    if not most - skipped <= counters.optimizer_step <= most:
+        counted = f"{folder / STATE_FILE}: the optimizer has counted {counters.optimizer_step:,} updates"
+        steps = f"{trained:,} steps" + (f" ({skipped:,} non-finite)" if skipped else "")
+        allowed = f"{most - skipped:,} to {most:,}" if skipped else f"{most:,}"
+        yield f"{counted}, but after {first:,} updates of the parents and {steps} it must be {allowed}"
+
+
+def _first_update(this: StageFolder) -> int | None:
+    """Return the number of updates that the optimizer had counted at the start of the stage, or None if growth.json is
+    from an older version, which did not record it."""
+    if this.spec.growth is None:
+        return 0
+    state = (read_growth(this.path) or {}).get("optimizer")
+    return None if state is None else int(state["updates"])

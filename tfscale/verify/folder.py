@@ -1,6 +1,6 @@
 """Common parts of all checks: findings, the contents of a stage's folder, and the cost of steps."""
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -58,6 +58,8 @@ class StageFolder:
     result: Result | None
     busy: bool
     """True while a live process works on the stage."""
+    bad_steps: frozenset[int]
+    """Numbers of the steps that had a non-finite loss or gradient."""
 
 
 def begun(path: Path) -> bool:
@@ -71,8 +73,14 @@ def begun(path: Path) -> bool:
         return True  # the reading functions report the problem
 
 
-def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int) -> Check[None]:
-    """Check that the tokens and FLOPs in `totals` are those of `step` steps, and that the times have not decreased."""
+def costs_of(
+    what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad_steps: Collection[int]
+) -> Check[None]:
+    """Check that the tokens and FLOPs in `totals` are those of `step` steps, and that the times have not decreased.
+
+    Args:
+        bad_steps: numbers of the steps that had a non-finite loss or gradient.
+    """
     tokens = step * spec.batch_tokens
     work = tokens * flops(spec.model).training
     for name, there, wanted in (
@@ -81,10 +89,29 @@ def costs_of(what: str, totals: Totals, before: Totals, spec: StageSpec, step: i
     ):
         if there != wanted:
             yield f"{what}: {there:,} {name}, but {step:,} steps of this stage and its parents make {wanted:,}"
+    yield from _updates(what, totals, before, spec, step, sum(bad <= step for bad in bad_steps))
     if totals.seconds < before.seconds or totals.device_seconds < before.device_seconds:
         yield f"{what}: {words(totals)}, less than the parents' {words(before)}"
 
 
+def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad: int) -> Check[None]:
+    """Check that the optimizer's FLOPs are those of one update per step, where the update of a bad step may be missing.
+
+    Args:
+        bad: number of bad steps up to `step`.
+    """
+    there, at_first = totals.spent_on_updates, before.spent_on_updates
+    if there is None or at_first is None:
+        return  # a part of the lineage was imported, or recorded by a version without this count
+    update = spec.optimizer.update_flops(spec.model)
+    if there not in (at_first + updates * update for updates in range(step - bad, step + 1)):
+        made = f"{step:,} updates of this stage" + (f" ({bad:,} of which may have been skipped)" if bad else "")
+        yield f"{what}: {there:,} optimizer FLOPs, but {made} and its parents make {at_first + step * update:,}"
+
+
 def words(totals: Totals) -> str:
     """Return totals as text for a finding."""
-    return f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs, {totals.seconds} s, {totals.device_seconds} device-s"
+    known = "" if totals.optimizer_flops is None else f", {totals.optimizer_flops:,} optimizer FLOPs"
+    return (
+        f"{totals.tokens:,} tokens, {totals.flops:,} FLOPs{known}, {totals.seconds} s, {totals.device_seconds} device-s"
+    )

@@ -23,10 +23,27 @@ def verify_growth(this: StageFolder) -> Check[None]:
     for name, wanted in _grown(spec, this.parent).items():
         if growth[name] != wanted:
             yield f"{file}: {name} is {growth[name]}, but by {STAGE_FILE} and the parent it must be {wanted}"
+    yield from _optimizer(this, growth.get("optimizer"))
     comparison = growth["comparison"]
     moved, tolerance = comparison["max_logit_difference"], comparison["tolerance"]
     if growth["preserving"] and not moved <= tolerance:
         yield f"{file}: the growth changed the logits by {moved:.3g}, but the recipe allows at most {tolerance:.3g}"
+
+
+def _optimizer(this: StageFolder, state: dict[str, Any] | None) -> Check[None]:
+    """Check that the optimizers match the specs, and that state was carried over only between equal optimizers. Records
+    of older versions have no optimizers."""
+    if state is None:
+        return
+    file, child = this.path / GROWTH_FILE, this.spec.optimizer.name
+    if state["child"] != child:
+        yield f"{file}: the optimizer is {state['child']}, but {STAGE_FILE} says {child}"
+    parent = this.parent.spec.optimizer.name if this.parent else state["parent"]
+    if state["parent"] not in (None, parent):
+        yield f"{file}: the parent's optimizer is {state['parent']}, but its {STAGE_FILE} says {parent}"
+    if state["carried"] and state["parent"] != state["child"]:
+        carried = f"the state of {state['parent']} was carried over to {state['child']}"
+        yield f"{file}: {carried}, but it must start empty if the optimizer changes"
 
 
 def _grown(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
         if event["tokens"] != step * this.spec.batch_tokens:
             yield f"{what}: {event['tokens']:,} tokens, but {step} steps make {step * this.spec.batch_tokens:,}"
         if this.before is not None:
-            yield from costs_of(what, totals, this.before, this.spec, step)
+            yield from costs_of(what, totals, this.before, this.spec, step, this.bad_steps)
         if any(now < then for now, then in _known(totals, last)):
             yield f"{what}: {words(totals)}, less than the previous {words(last)}"
         steps[kind], last = step, totals

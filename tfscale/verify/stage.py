@@ -32,10 +32,11 @@ def _stage(stage: Stage) -> Check[None]:
     spec = yield from _spec(stage)
     if finished:
         spec = (yield from guarded(path / METRICS_FILE, _by_its_rule(path, spec))) or spec
-    result = (yield from guarded(path / DONE_FILE, _result(path, spec))) if finished else None
+    bad_steps = (yield from guarded(path / METRICS_FILE, _bad_steps(path))) or frozenset()
+    result = (yield from guarded(path / DONE_FILE, _result(path, spec, bad_steps))) if finished else None
     parent = (yield from guarded(path / STAGE_FILE, _parent(path, spec))) if spec.parent else None
     before = yield from _before(path, spec, parent, result)
-    this = StageFolder(path, spec, parent, before, finished, result, busy)
+    this = StageFolder(path, spec, parent, before, finished, result, busy, bad_steps)
     yield from guarded(path / GROWTH_FILE, verify_growth(this))
     yield from guarded(path / METRICS_FILE, verify_metrics(this))
     yield from guarded(path / HELDOUT_FILE, _blocks(this))
@@ -76,14 +77,20 @@ def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
     return replace(spec, tokens=last * spec.batch_tokens)
 
 
-def _result(path: Path, spec: StageSpec) -> Check[Result]:
+def _bad_steps(path: Path) -> Check[frozenset[int]]:
+    """Return the numbers of the steps with a non-finite loss or gradient, from the events of the stage."""
+    yield from ()
+    return frozenset(event["step"] for event in read_events(path) if event["event"] == "non_finite")
+
+
+def _result(path: Path, spec: StageSpec, bad_steps: frozenset[int]) -> Check[Result]:
     file, result = path / DONE_FILE, read_result(path)
     wanted = {"key": key_of(spec), "step": spec.steps, "tokens": spec.tokens,
               "checkpoint": checkpoint.folder_name(spec.steps)}  # fmt: skip
     for name, value in wanted.items():
         if getattr(result, name) != value:
             yield f"{file}: {name} is {getattr(result, name)}, but {STAGE_FILE} says {value}"
-    yield from costs_of(f"{file}: totals", result.totals, result.before, spec, spec.steps)
+    yield from costs_of(f"{file}: totals", result.totals, result.before, spec, spec.steps, bad_steps)
     return result
 
 

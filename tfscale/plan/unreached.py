@@ -1,0 +1,143 @@
+"""Finished stages in the runs folder that are no longer part of a plan, and the fields that differ.
+
+When defaults change, the keys of stages change, and stages that were trained before are trained again. A finished stage
+is a former version of an unfinished stage of the plan if both have the same label and seed, their parents have the same
+label, and their keys differ in only a few fields.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from tfscale.plan.plan import Plan
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.result import DONE_FILE
+from tfscale.stage.spec import StageSpec, read_spec, what_of
+
+MOST_FIELDS = 8
+"""Maximum number of fields in which a stage and its former version may differ."""
+_CLASSES = ("name", "family", "kind")
+"""Fields that name the class to which the other fields of the same mapping belong."""
+_BY_THE_PARENT = (("data", "start"), ("schedule", "warmup_from"), ("parent",))
+"""Fields of a grown stage that follow from its parent, as paths."""
+_LONGEST = 24
+"""Maximum number of characters of a displayed value."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Field of the key in which a finished stage differs from a stage of the plan."""
+
+    field: str
+    """Name of the field in `stage.yaml`, such as optimizer.lr."""
+    finished: Any
+    """Value of the finished stage, or None if it has no such field."""
+    planned: Any
+    """Value of the stage of the plan, or None if it has no such field."""
+
+    def __str__(self) -> str:
+        values = [_short(self.finished), _short(self.planned)]
+        return self.field if max(map(len, values)) > _LONGEST else f"{self.field} {values[0]} -> {values[1]}"
+
+
+@dataclass(frozen=True)
+class Unreached:
+    """Finished stage that is not part of the plan."""
+
+    folder: Path
+    planned: Stage
+    """Stage of the plan that differs from the finished stage in the fewest fields."""
+    differences: tuple[Difference, ...]
+
+
+def unreached_stages(plan: Plan) -> list[Unreached]:
+    """Return the nearest former version of each unfinished stage of a plan, if there is one, in the plan's order."""
+    if plan.corpus.missing:
+        return []  # the keys depend on the corpus
+    nearest: dict[str, Unreached] = {}
+    for found in _candidates(plan):
+        known = nearest.get(found.planned.key)
+        if known is None or len(found.differences) < len(known.differences):
+            nearest[found.planned.key] = found
+    return [nearest[stage.key] for stage in plan.stages if stage.key in nearest]
+
+
+def _candidates(plan: Plan) -> Iterator[Unreached]:
+    """Yield all former versions of the unfinished stages of a plan."""
+    left: defaultdict[tuple[object, ...], list[Stage]] = defaultdict(list)
+    for stage in plan.stages:
+        if not is_done(stage):
+            left[_kind(stage.spec)].append(stage)
+    labels = {stage.spec.label for stages in left.values() for stage in stages}
+    reached = {stage.path.name for stage in plan.stages}
+    for folder in _finished(plan.runs / "stages", labels, reached):
+        try:
+            spec = read_spec(folder)
+        except ValueError:
+            continue  # the file is damaged, or needs an extension that is not loaded
+        pairs = [Unreached(folder, stage, differences(spec, stage.spec)) for stage in left[_kind(spec)]]
+        near = [pair for pair in pairs if len(pair.differences) <= MOST_FIELDS]
+        if near:
+            yield min(near, key=lambda pair: len(pair.differences))
+
+
+def _finished(stages: Path, labels: Iterable[str], reached: Iterable[str]) -> Iterator[Path]:
+    """Yield the folders of finished stages with one of these labels, except the names in `reached`."""
+    for done in sorted(stages.glob(f"*/{DONE_FILE}")):
+        name = done.parent.name
+        if name.rpartition("-")[0] in labels and name not in reached:
+            yield done.parent
+
+
+def _kind(spec: StageSpec) -> tuple[object, ...]:
+    """Return the properties that a stage and its former version share: label (family and parameters), seed, whether the
+    weights are imported, and label of the parent."""
+    parent = PurePath(spec.parent_dir).name.rpartition("-")[0] if spec.parent_dir else None
+    return spec.label, spec.seed, spec.init_from is not None, parent
+
+
+def differences(finished: StageSpec, planned: StageSpec) -> tuple[Difference, ...]:
+    """Return the fields in which the keys of two stages differ. Fields that follow from the parent are omitted. If only
+    such fields differ, only the parent is returned."""
+    found = list(_differences((), _readable(finished), _readable(planned)))
+    own = [each for path, each in found if planned.parent is None or path not in _BY_THE_PARENT]
+    return tuple(own or [each for path, each in found if path == ("parent",)])
+
+
+def _readable(spec: StageSpec) -> dict[str, Any]:
+    """Return the fields of a stage's key, including those that `stage.yaml` omits at their defaults. The fields of the
+    optimizer are first."""
+    values = {
+        "optimizer": {"name": spec.optimizer.name} | asdict(spec.optimizer),
+        "model": {"family": spec.model.family} | asdict(spec.model),
+        "growth": None if spec.growth is None else {key: value for key, value in spec.growth.items() if key != "name"},
+    }
+    values |= {name: value for name, value in what_of(spec).items() if name not in values}
+    if spec.ending is not None:
+        del values["tokens"]  # set by the rule that ends the stage
+    return values
+
+
+def _differences(path: tuple[str, ...], one: Any, other: Any) -> Iterator[tuple[tuple[str, ...], Difference]]:
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        if one != other and _plain(one) != _plain(other):
+            yield path, Difference(".".join(path), one, other)
+        return
+    same_class = all(one.get(name) == other.get(name) for name in _CLASSES)
+    for name in dict.fromkeys((*one, *other)):
+        if same_class or (name in one and name in other) or name in _CLASSES:
+            yield from _differences((*path, name), one.get(name), other.get(name))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value after a round trip through JSON, which converts tuples to lists."""
+    return json.loads(json.dumps(value))
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
