@@ -45,7 +45,7 @@ reproduce-figure: $(READY) ## Compare the chain with its baselines: figure, tabl
 
 test: $(READY) ## Run the tests; DEPS=latest, DEPS=lowest: with the newest or oldest dependencies
 	$(BIN)/python requirements/versions.py
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 N ?= 20
 torture: $(READY) ## Kill a running chain N times and check that nothing is lost: make torture N=200
@@ -65,7 +65,7 @@ check: $(READY) ## Check format, lint, types and import layers, and run the test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 docs: $(READY) ## Build the documentation into build/docs; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -E docs build/docs

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from tfscale.children import QUIET
-from tfscale.cli import completion, errors, streams
+from tfscale.cli import completion, data_app, errors, streams
 from tfscale.cli.common import STAGE, Baseline, Common, Out, Stage, Stages, command
 
 # Libraries that commands import later must not send telemetry.
@@ -24,8 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Prepare and list corpora.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(data, name="data")
+app.add_typer(data_app.app, name="data")
 
 
 @command(app)
@@ -212,22 +211,6 @@ def import_(
     from tfscale.cli.import_ import import_
 
     return import_(common, source, to, config, tokenizer, data, tokens)
-
-
-@command(data)
-def prepare(common: Common) -> int:
-    """Download a corpus if it is on the hub, and tokenize it. A stopped preparation is resumed."""
-    from tfscale.cli.data import prepare
-
-    return prepare(common)
-
-
-@command(data, "list")
-def list_corpora(common: Common) -> int:
-    """List the prepared and the unfinished corpora."""
-    from tfscale.cli.data import show
-
-    return show(common)
 
 
 @command(app)
