@@ -176,6 +176,8 @@ def _rms(tensor: Tensor) -> float:
 def report() -> str:
     """Return both tables in Markdown; numbers are means over seeds, with the smallest and the largest in brackets."""
     lines = [
+        "# Parametrization",
+        "",
         f"RMS change of the last feed-forward layer's outputs over {STEPS} steps, {len(SEEDS)} seeds",
         "",
         f"| | {' | '.join(f'n = {n}' for n in TOKENS)} | last / first |",
@@ -225,6 +227,6 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     text = report()
-    (folder / "tables.md").write_text(text, encoding="utf-8")
+    (folder / "table.md").write_text(text, encoding="utf-8")
     draw(folder / "coordinates.png")
     print(text)
