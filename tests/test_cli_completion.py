@@ -59,7 +59,7 @@ def test_ones_own_files_stages_and_verbs(ask: Ask, tmp_path: Path, monkeypatch: 
     (tmp_path / "conf" / "optim").mkdir(parents=True)
     (tmp_path / "conf" / "optim" / "mine.yaml").write_text("lr: 1e-3\n")
     (tmp_path / "runs" / "stages" / "tokenformer-24.7K-abc").mkdir(parents=True)
-    assert ask("run", "optim", "=", "m") == ["mine"]
+    assert ask("run", "optim", "=", "m") == ["mine", "muon"]
     assert ask("generate", "tok") == ["tokenformer-24.7K-abc"]
     assert ask("eval", "tokenformer-24.7K-abc,ch") == ["tokenformer-24.7K-abc,chain"]
     assert "scratch" in ask("compare", "--baseline", "scr")

@@ -57,6 +57,11 @@ def state_of(folder: Path) -> tuple[frozenset[str], int]:
     return slots_in(checkpoint.shapes(folder)), checkpoint.read_state(folder)[1].optimizer_step
 
 
+def without_toys(error: Exception) -> str:
+    """Return the message without the optimizer that tests/extensions may have registered in this process."""
+    return str(error).replace(" or mixed", "")
+
+
 @each_optimizer
 def test_a_stage_does_not_go_on_with_the_state_of_another_optimizer(small: list[str], name: str) -> None:
     stage = stages_with(small, name)[0]
@@ -64,7 +69,7 @@ def test_a_stage_does_not_go_on_with_the_state_of_another_optimizer(small: list[
     edited = replace(stage, spec=replace(stage.spec, optimizer=OPTIMIZERS[OTHER[name]]))
     with pytest.raises(BrokenCheckpoint) as refusal:
         train(edited)
-    assert f"contains the state of {STATES[name]}" in str(refusal.value)
+    assert f"contains the state of {STATES[name]}" in without_toys(refusal.value)
     assert f"stage.yaml says {STATES[OTHER[name]]}" in str(refusal.value)
     assert f"change stage.yaml back to {name}" in str(refusal.value)
     assert train(stage), "nothing was lost"
