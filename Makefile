@@ -12,7 +12,7 @@ TORCH ?= $(TORCH_$(DEPS))
 ENVIRONMENT := .venv$(if $(filter-out locked,$(DEPS)),-$(DEPS))
 BIN := $(ENVIRONMENT)/bin
 READY := $(ENVIRONMENT)/.ready
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV := $(BIN)/uv pip compile --quiet --config-file requirements/uv.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
 
