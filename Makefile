@@ -17,7 +17,7 @@ UV := $(BIN)/uv pip compile --quiet --config-file requirements/uv.toml --univers
 	--generate-hashes --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
 
 # The user's Python settings must not affect the environment.
-unexport PYTHONPATH PYTHONHOME
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 
 # An environment is kept until a dependency changes. It is recreated if PYTHON or TORCH is set to another value than the
 # one that it was created with, and it is updated each time if DEPS=latest.
