@@ -37,7 +37,7 @@ class Sweep:
     reduction: int = 3
     """Factor between two rungs, by which the number of candidates falls and the number of tokens rises."""
     refine: bool = False
-    """Whether to try the rates that differ from the best one by a factor of sqrt(2), with all tokens."""
+    """True to also try the rates that differ from the best one by a factor of sqrt(2), with all tokens."""
     ratios: tuple[float, ...] = ()
     """Candidates for optim.embedding_ratio, ascending; empty: it is not tuned."""
 

@@ -61,7 +61,7 @@ class Finding:
     choice: Choice | None
     """Chosen value; None while trials are unfinished."""
     again: bool = False
-    """Whether this is the second sweep of a learning rate, after a change of the ratio."""
+    """True for the second sweep of a learning rate, after a change of the ratio."""
 
     @property
     def values(self) -> tuple[float, ...]:
