@@ -18,6 +18,7 @@ from tfscale.models.matrices import Matrix
 from tfscale.models.parameter_tokens import TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig
+from tfscale.optimizers import orthogonal_momentum
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import from_dict, to_dict
 from tfscale.optimizers.muon import Muon, newton_schulz_flops, update_scale
@@ -82,6 +83,21 @@ def test_a_whole_matrix_is_updated_as_torch_does() -> None:
         reference.step()
     moved, expected = ours.detach() - first, theirs.detach() - first
     assert (moved - expected).norm() < 0.02 * expected.norm()  # torch's iteration is in bf16
+
+
+def test_updating_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> list[Tensor]:
+        model = build_model(tokenformer(16, 32), seed=0)
+        updates = ModelOptimizer(model, MUON, model.config)
+        for number, weight in enumerate(model.parameters()):
+            weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number))
+        updates.step()
+        return list(model.parameters())
+
+    together = trained()
+    monkeypatch.setattr(orthogonal_momentum, "HELD", 1)
+    for weight, alone in zip(together, trained(), strict=True):
+        torch.testing.assert_close(weight, alone)
 
 
 def test_fused_projections_are_orthogonalised_one_by_one() -> None:

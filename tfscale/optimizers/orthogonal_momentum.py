@@ -20,6 +20,10 @@ STACKED = 1 << 20
 """Largest number of values of matrices that are orthogonalised in one batch of equal shapes. Larger matrices keep a
 device busy one by one, and stacking would copy them."""
 
+HELD = 1 << 24
+"""Number of values of whole matrices from which on no further weight joins a chunk. Each chunk is updated before the
+next one is gathered, so the matrices of the whole model are never held at the same time."""
+
 
 @dataclass(frozen=True)
 class Update:
@@ -49,12 +53,13 @@ class OrthogonalMomentum(torch.optim.Muon):
         assert closure is None
         active = [(each, group) for each, group in zip(self._updates, self.param_groups, strict=True)
                   if each.weight.grad is not None]  # fmt: skip
-        directions = self._orthogonal([(each, self._direction(each.weight, group)) for each, group in active])
-        for (each, group), direction in zip(active, directions, strict=True):
-            rows = local(each.weight)
-            first = first_row(each.weight)
-            rows.mul_(1 - group["lr"] * group["weight_decay"])
-            rows.add_(direction[first : first + len(rows)], alpha=-group["lr"] * each.scale)
+        for chunk in _chunks(active):
+            directions = self._orthogonal([(each, self._direction(each.weight, group)) for each, group in chunk])
+            for (each, group), direction in zip(chunk, directions, strict=True):
+                rows = local(each.weight)
+                first = first_row(each.weight)
+                rows.mul_(1 - group["lr"] * group["weight_decay"])
+                rows.add_(direction[first : first + len(rows)], alpha=-group["lr"] * each.scale)
 
     def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
         """Update the momentum of a weight and return the whole matrix to orthogonalise, with Nesterov's momentum."""
@@ -68,7 +73,7 @@ class OrthogonalMomentum(torch.optim.Muon):
 
     def _orthogonal(self, given: list[tuple[Update, Tensor]]) -> list[Tensor]:
         """Return the orthogonalised matrices of all weights, each computed on one rank."""
-        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, ranks = _place()
         mine = [index for index in range(len(given)) if index % ranks == rank]
         done = dict(zip(mine, self._orthogonal_here([given[index] for index in mine]), strict=True))
         results = []
@@ -99,6 +104,24 @@ class OrthogonalMomentum(torch.optim.Muon):
             for (_, result), each_found in zip(batch, found, strict=True):
                 result.copy_(each_found)
         return results
+
+
+def _place() -> tuple[int, int]:
+    """Return the rank of this process and the number of ranks."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def _chunks(active: Sequence[tuple[Update, dict[str, Any]]]) -> Iterator[list[tuple[Update, dict[str, Any]]]]:
+    """Yield the weights in chunks of about `HELD` values, with at least one weight for each rank."""
+    _, ranks = _place()
+    chunk: list[tuple[Update, dict[str, Any]]] = []
+    for each in active:
+        chunk.append(each)
+        if len(chunk) >= ranks and sum(update.weight.numel() for update, _ in chunk) >= HELD:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
