@@ -163,7 +163,8 @@ def test_a_piece_that_was_cut_short_or_changed_is_made_again(
     assert files_of(next(root.iterdir())) == expected
 
 
-def test_a_killed_process_is_told_and_what_is_done_stays(text: Path, tmp_path: Path, small: None) -> None:
+@pytest.mark.parametrize("noticed", ["during a phase", "between two phases"])
+def test_a_killed_process_is_told_and_what_is_done_stays(text: Path, tmp_path: Path, small: None, noticed: str) -> None:
     killed: list[psutil.Process] = []
 
     def kill_one(report: Report) -> None:
@@ -171,6 +172,8 @@ def test_a_killed_process_is_told_and_what_is_done_stays(text: Path, tmp_path: P
             ours = psutil.Process().children(recursive=True)
             killed.extend(each for each in ours if "spawn_main" in " ".join(each.cmdline()))
             killed[0].kill()
+            if noticed == "between two phases":
+                psutil.wait_procs(killed, timeout=60)  # the executor ends the other processes when it finds one dead
 
     with pytest.raises(DataError, match="was killed, possibly because memory ran out"):
         prepare(spec_of(text), tmp_path, kill_one, workers=2)

@@ -111,21 +111,21 @@ class _Pool:
         self._executor = ProcessPoolExecutor(processes, spawn, _begin, (self._counts, theirs))
 
     def map(self, work: Callable[..., Result], tasks: Sequence[Task], watch: Watch) -> list[Result]:
-        self._counts[:] = [0] * 4
-        results = [self._executor.submit(work, *task) for task in tasks]
-        pending = set(results)
+        self._counts.get_obj()[:] = [0] * 4  # without the lock, which a killed process may hold
         try:
+            results = [self._executor.submit(work, *task) for task in tasks]
+            pending = set(results)
             while pending:
                 done, pending = wait(pending, POLL_SECONDS, FIRST_EXCEPTION)
                 for each in done:
                     each.result()
-                watch(Counts(*self._counts.get_obj()))  # without the lock, which a killed process may hold
+                watch(Counts(*self._counts.get_obj()))
+            return [each.result() for each in results]
         except BrokenProcessPool as error:
             raise Unfinished(
                 "A process of the preparation was killed, possibly because memory ran out. Run the command again to "
                 "resume. To use less memory, set fewer processes: data.workers=..."
             ) from error
-        return [each.result() for each in results]
 
     def end(self) -> None:
         """End the processes immediately. The next preparation repeats unfinished tasks."""
