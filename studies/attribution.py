@@ -1,0 +1,226 @@
+"""Ablations that attribute the difference between a TokenFormer and a Transformer of the same size.
+
+    python -m studies.attribution docs/measurements/attribution [KEY=VALUE ...]
+
+Models of the first and last size of `progressive_tiny_muon` are trained from scratch with as many tokens as the
+TokenFormer of that size, at several learning rates each. Each row after the first two changes one thing: block norms
+with gains; a fixed scale in place of the L2 norm across the parameter tokens; the initial scale of the embedding;
+projections of rank n >= d_model at the first size; or the width of the residual stream, which is 32 in every
+TokenFormer of the schedule, whereas the Transformer of the last size has 96. Takes about half an hour on one core;
+finished models are not trained again.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tfscale.config.compose import compose
+from tfscale.data.prepared import open_data
+from tfscale.data.progress import silent
+from tfscale.models.block import Block
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import parameters
+from tfscale.models.families import FAMILIES
+from tfscale.models.matrices import is_block_matrix
+from tfscale.models.parameter_tokens import total
+from tfscale.models.pattention import Pattention, QKVPattention
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.models.transformer import TransformerConfig
+from tfscale.orchestrate.orchestrator import prepare_folder
+from tfscale.plan.corpus import prepare_corpus
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.plan.specs import Specs
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.result import read_result
+from tfscale.training.device import resolve
+from tfscale.training.loop import Trainer
+from tfscale.training.preemption import Preemption
+from tfscale.training.world import World
+
+FACTORS = (0.707, 1.0, 1.414)
+"""Learning rates of every variant, relative to that of the scratch arm."""
+
+Config = TypeVar("Config", bound=ModelConfig)
+
+
+@FAMILIES.register("tokenformer_gains")
+@dataclass(frozen=True)
+class WithGains(TokenFormerConfig):
+    """TokenFormer whose block norms have gains."""
+
+    family: ClassVar[str] = "tokenformer_gains"
+    title: ClassVar[str] = "TokenFormer, block norms with gains"
+
+    def build_block(self) -> nn.Module:
+        block = super().build_block()
+        assert isinstance(block, Block)
+        return Block(self.d_model, self.n_head, block.attention.qkv, block.attention.output, block.ffn, norm_gains=True)
+
+    @property
+    def block_vectors(self) -> int:
+        return 2 * self.d_model
+
+
+@FAMILIES.register("tokenformer_fixed_scale")
+@dataclass(frozen=True)
+class WithFixedScale(TokenFormerConfig):
+    """TokenFormer without the L2 norm across parameter tokens. Scores are divided by their RMS at initialisation."""
+
+    family: ClassVar[str] = "tokenformer_fixed_scale"
+    title: ClassVar[str] = "TokenFormer, fixed scale instead of the L2 norm"
+
+    def build_block(self) -> nn.Module:
+        block = super().build_block()
+        assert isinstance(block, Block)
+        scale = 1 / (self.init_std("keys.keys") * self.d_model**0.5)
+        qkv, output, ffn = block.attention.qkv, block.attention.output, block.ffn
+        assert isinstance(qkv, QKVPattention)
+        parts = [FixedScale(part, scale) for part in (qkv.query, qkv.key, qkv.value, output, ffn)]
+        return Block(self.d_model, self.n_head, Stacked(*parts[:3]), parts[3], parts[4], norm_gains=False)
+
+
+@FAMILIES.register("tokenformer_large_embedding")
+@dataclass(frozen=True)
+class WithLargeEmbedding(TokenFormerConfig):
+    """TokenFormer whose embedding has the initial scale of the Transformer's, instead of 0.02."""
+
+    family: ClassVar[str] = "tokenformer_large_embedding"
+    title: ClassVar[str] = "TokenFormer, embedding initialised as the Transformer's"
+
+    def init_std(self, name: str) -> float:
+        return super().init_std(name) if is_block_matrix(name, 2) else (2 / (5 * self.d_model)) ** 0.5
+
+
+class FixedScale(nn.Module):
+    """Pattention with the weights GELU(scale * x K^T) in place of Eq. 4."""
+
+    def __init__(self, part: nn.Module, scale: float) -> None:
+        super().__init__()
+        assert isinstance(part, Pattention)
+        self.scale, self.keys, self.values = scale, part.keys, part.values
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.scale * (x @ self.keys.T)) @ self.values
+
+
+class Stacked(nn.Module):
+    """Query, key and value projections, whose outputs are stacked [..., 3, d_model]."""
+
+    def __init__(self, query: nn.Module, key: nn.Module, value: nn.Module) -> None:
+        super().__init__()
+        self.query, self.key, self.value = query, key, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.query(x), self.key(x), self.value(x)], dim=-2)
+
+
+def variants(plan: Plan) -> Iterator[tuple[str, Stage]]:
+    """Yield the models to train, with titles, each as a stage at the learning rate of its scratch arm."""
+    arms = {arm.name: arm.stages for arm in plan.arms}
+    for place in (0, -1):
+        token, linear = arms["tokenformer_scratch"][place], arms["transformer_scratch"][place]
+        ours, theirs = token.spec.model, linear.spec.model
+        assert isinstance(ours, TokenFormerConfig)
+        assert isinstance(theirs, TransformerConfig)
+        linear = _changed(plan, linear, theirs, token.spec.tokens)
+        yield "Transformer", linear
+        yield "TokenFormer", token
+        yield WithGains.title, _changed(plan, token, _as(ours, WithGains))
+        yield WithFixedScale.title, _changed(plan, token, _as(ours, WithFixedScale))
+        yield WithLargeEmbedding.title, _changed(plan, token, _as(ours, WithLargeEmbedding))
+        if total(ours.qkv) < ours.d_model:
+            full = ours.with_tokens((ours.d_model, ours.d_model, ours.tokens[2]))
+            yield f"TokenFormer, {ours.d_model} tokens per attention projection", _changed(plan, token, full)
+        if theirs.d_model > ours.d_model:
+            d = ours.d_model
+            d_ff = round((ours.block_matrices - 4 * d * d) / (2 * d))
+            narrow = replace(theirs, d_model=d, n_head=ours.n_head, d_ff=d_ff)
+            yield f"Transformer, width {d} and feed-forward width {d_ff}", _changed(plan, linear, narrow)
+            n = round(theirs.block_matrices / (16 * theirs.d_model))
+            wide = replace(ours, d_model=theirs.d_model, n_head=theirs.n_head).with_tokens((n, n, 4 * n))
+            yield f"TokenFormer, width {theirs.d_model} and {n} tokens", _changed(plan, token, wide)
+
+
+def _as(config: TokenFormerConfig, kind: type[TokenFormerConfig]) -> TokenFormerConfig:
+    return kind(**vars(config))
+
+
+def _changed(plan: Plan, stage: Stage, model: ModelConfig, tokens: int | None = None) -> Stage:
+    spec = replace(stage.spec, model=model, label=model.family)
+    return Specs(plan.experiment, plan.corpus).stage(stage.size, replace(spec, tokens=tokens or spec.tokens))
+
+
+def at(plan: Plan, stage: Stage, factor: float) -> Stage:
+    """Return the stage at `factor` times its learning rate."""
+    rate = float(f"{stage.spec.optimizer.lr * factor:.2g}")
+    spec = replace(stage.spec, optimizer=replace(stage.spec.optimizer, lr=rate))
+    return Specs(plan.experiment, plan.corpus).stage(stage.size, spec)
+
+
+def loss_of(stage: Stage) -> float:
+    """Return the validation loss of a stage, which is trained if it is not finished."""
+    if not is_done(stage):
+        prepare_folder(stage)
+        data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
+        Trainer(stage.path, stage.spec, data, resolve(stage.spec.run), World(), Preemption()).run()
+    return read_result(stage.path).evaluation.loss
+
+
+@dataclass(frozen=True)
+class Row:
+    """Losses of a variant by learning rate."""
+
+    size: str
+    title: str
+    parameters: int
+    losses: dict[float, float]
+
+    @property
+    def best(self) -> float:
+        """Learning rate of the lowest loss."""
+        return min(self.losses, key=lambda rate: self.losses[rate])
+
+
+def report(rows: list[Row]) -> str:
+    """Return a table in Markdown with the lowest loss of each variant."""
+    head = ["Size", "Model", "Parameters", "Learning rate", "Loss", "Above the Transformer"]
+    lines = [head, ["---", "---", "---:", "---:", "---:", "---:"]]
+    for row in rows:
+        base = next(each for each in rows if each.size == row.size)
+        loss = row.losses[row.best]
+        difference = f"{loss - base.losses[base.best]:+.3f}"
+        lines.append([row.size, row.title, f"{row.parameters:,}", f"{row.best:g}", f"{loss:.4f}", difference])
+    note = (
+        f"Validation loss in nats per token at equal tokens, at the best of {len(FACTORS)} learning rates. One seed; "
+        "differences below about 0.02 are noise. The JSON file beside this table has the losses at all rates."
+    )
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"# TokenFormer and Transformer, one difference at a time\n\n{table}\n\n{note}\n"
+
+
+def main(folder: Path, overrides: list[str]) -> None:
+    """Train all variants, write the table and the losses to `folder`, and print the table."""
+    torch.set_num_threads(1)
+    plan = make_plan(compose(["schedule=progressive_tiny_muon", "baseline=scratch", "tracking=none", *overrides]))
+    prepare_corpus(plan.experiment, plan.corpus, silent)
+    rows = []
+    for title, stage in variants(plan):
+        losses = {trial.spec.optimizer.lr: loss_of(trial) for trial in (at(plan, stage, each) for each in FACTORS)}
+        rows.append(Row(stage.size, title, parameters(stage.spec.model), losses))
+        print(rows[-1], flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = [{**vars(row), "losses": {f"{rate:g}": loss for rate, loss in row.losses.items()}} for row in rows]
+    (folder / "losses.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    (folder / "table.md").write_text(report(rows), encoding="utf-8")
+    print(report(rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
