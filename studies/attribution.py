@@ -2,7 +2,7 @@
 
     python -m studies.attribution docs/measurements/attribution [KEY=VALUE ...]
 
-Models of the first and last size of `progressive_tiny_muon` are trained from scratch with as many tokens as the
+Models of the first and last size of `progressive_tiny` are trained from scratch with as many tokens as the
 TokenFormer of that size, at several learning rates each. Each row after the first two changes one thing: block norms
 with gains; a fixed scale in place of the L2 norm across the parameter tokens; the initial scale of the embedding;
 projections of rank n >= d_model at the first size; or the width of the residual stream, which is 32 in every
@@ -208,7 +208,7 @@ def report(rows: list[Row]) -> str:
 def main(folder: Path, overrides: list[str]) -> None:
     """Train all variants, write the table and the losses to `folder`, and print the table."""
     torch.set_num_threads(1)
-    plan = make_plan(compose(["schedule=progressive_tiny_muon", "baseline=scratch", "tracking=none", *overrides]))
+    plan = make_plan(compose(["schedule=progressive_tiny", "baseline=scratch", "tracking=none", *overrides]))
     prepare_corpus(plan.experiment, plan.corpus, silent)
     rows = []
     for title, stage in variants(plan):

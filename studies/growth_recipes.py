@@ -5,7 +5,7 @@
     python studies/growth_recipes.py again     one of those once more: the same to the last digit
 
 With --elsewhere the same on a corpus and a shape that nothing was chosen on: the winner, what it comes of, and the
-paper's recipe. Each cell is a chain of `progressive_tiny`, elsewhere of `progressive_small`, with some settings
+paper's recipe. Each cell is a chain of `progressive_tiny_adamw`, elsewhere of `progressive_small`, with some settings
 changed; its stages are ordinary ones, so what has been trained is not trained again, and a cell can be looked at with
 `tfscale status`. Tables go to docs/measurements/study.
 """
@@ -67,7 +67,7 @@ class Place:
     """How many are ranked, beside the paper's."""
 
 
-HERE = Place("", "progressive_tiny", {name: peaks for name, (_, peaks) in RECIPES.items()}, finalists=3)
+HERE = Place("", "progressive_tiny_adamw", {name: peaks for name, (_, peaks) in RECIPES.items()}, finalists=3)
 ELSEWHERE = Place(
     "elsewhere_",
     "progressive_small",
@@ -104,7 +104,7 @@ class Cell:
 
 def cell(place: Place, recipe: str, peak: float, seed: int, more: Sequence[str] = ()) -> Cell:
     """The chain of a recipe; replicates differ in weights and in the order of the text."""
-    where = [f"schedule={place.schedule}", f"seed={seed}", f"data.order_seed={seed}", "tracking=none"]
+    where = [f"schedule={place.schedule}", f"seed={seed}", f"data.shuffle_seed={seed}", "tracking=none"]
     return Cell(recipe, peak, seed, make_plan(compose([*where, *RECIPES[recipe][0], f"growth.peak={peak}", *more])))
 
 
@@ -127,7 +127,7 @@ def train_plans(plans: Sequence[Plan], wanted: Sequence[Stage], parallel: int) -
 
 def tune(place: Place, parallel: int) -> None:
     """Every recipe at every rate."""
-    apart = ("data.heldout_start=65536",)  # behind the text that everything else is evaluated on
+    apart = ("data.validation_start=65536",)  # behind the text that everything else is evaluated on
     cells = [cell(place, name, peak, TUNING_SEED, apart) for name, peaks in place.peaks.items() for peak in peaks]
     train(cells, parallel)
     write(place, "tune", [each.row() for each in cells])

@@ -3,8 +3,8 @@ out.
 
     python studies/when_to_grow.py
 
-Chains of `progressive_tiny` with WSD, whose learning rates and recipe stay as they are. Some have budgets, which span
-what a chain may cost; in the others a rule ends each stage. What a rule's last loss is worth is read between the
+Chains of `progressive_tiny_adamw` with WSD, whose learning rates and recipe stay as they are. Some have budgets, which
+span what a chain may cost; in the others a rule ends each stage. What a rule's last loss is worth is read between the
 budgets: the loss that they reach for the same FLOPs. Tables go to docs/measurements/study.
 """
 
@@ -46,7 +46,8 @@ class Row:
 
 def plan_of(when: str, overrides: Sequence[str], seed: int) -> tuple[str, int, Plan]:
     """A chain, replicates of which differ in weights and in the order of the text."""
-    usual = ["optim.schedule=wsd", f"seed={seed}", f"data.order_seed={seed}", "tracking=none"]
+    usual = ["schedule=progressive_tiny_adamw", "optim.lr_schedule=wsd", "tracking=none"]
+    usual += [f"seed={seed}", f"data.shuffle_seed={seed}"]
     return when, seed, make_plan(compose([*usual, *overrides]))
 
 
@@ -58,7 +59,7 @@ def chains() -> list[tuple[str, int, Plan]]:
             budget = [f"schedule.stages.stage1.tokens={base}", f"schedule.growth_tokens={growth}"]
             found.append(plan_of(f"{base}, then {growth}", budget, seed))
         for rule, least in RULES:
-            ruled = [*MOST, f"schedule.grow_when.rule={rule}", f"schedule.grow_when.least={least}"]
+            ruled = [*MOST, f"schedule.grow_when.rule={rule}", f"schedule.grow_when.min_delta={least}"]
             found.append(plan_of(f"{rule}, {least:g}", ruled, seed))
     return found
 
