@@ -21,9 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tfscale.config.compose import compose
-from tfscale.data.prepared import open_data
-from tfscale.data.progress import silent
+from studies.training import loss_of, planned, train_all
 from tfscale.models.block import Block
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import parameters
@@ -33,16 +31,9 @@ from tfscale.models.parameter_tokens import total
 from tfscale.models.pattention import Pattention, QKVPattention
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig
-from tfscale.orchestrate.orchestrator import prepare_folder
-from tfscale.plan.corpus import prepare_corpus
-from tfscale.plan.plan import Plan, make_plan
+from tfscale.plan.plan import Plan
 from tfscale.plan.specs import Specs
-from tfscale.stage.folder import Stage, is_done
-from tfscale.stage.result import read_result
-from tfscale.training.device import resolve
-from tfscale.training.loop import Trainer
-from tfscale.training.preemption import Preemption
-from tfscale.training.world import World
+from tfscale.stage.folder import Stage
 
 FACTORS = (0.707, 1.0, 1.414)
 """Learning rates of every variant, relative to that of the scratch arm."""
@@ -164,15 +155,6 @@ def at(plan: Plan, stage: Stage, factor: float) -> Stage:
     return Specs(plan.experiment, plan.corpus).stage(stage.size, spec)
 
 
-def loss_of(stage: Stage) -> float:
-    """Return the validation loss of a stage, which is trained if it is not finished."""
-    if not is_done(stage):
-        prepare_folder(stage)
-        data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
-        Trainer(stage.path, stage.spec, data, resolve(stage.spec.run), World(), Preemption()).run()
-    return read_result(stage.path).evaluation.loss
-
-
 @dataclass(frozen=True)
 class Row:
     """Losses of a variant by learning rate."""
@@ -207,14 +189,13 @@ def report(rows: list[Row]) -> str:
 
 def main(folder: Path, overrides: list[str]) -> None:
     """Train all variants, write the table and the losses to `folder`, and print the table."""
-    torch.set_num_threads(1)
-    plan = make_plan(compose(["schedule=progressive_tiny", "baseline=scratch", "tracking=none", *overrides]))
-    prepare_corpus(plan.experiment, plan.corpus, silent)
-    rows = []
-    for title, stage in variants(plan):
-        losses = {trial.spec.optimizer.lr: loss_of(trial) for trial in (at(plan, stage, each) for each in FACTORS)}
-        rows.append(Row(stage.size, title, parameters(stage.spec.model), losses))
-        print(rows[-1], flush=True)
+    plan = planned(["schedule=progressive_tiny", "baseline=scratch", *overrides])
+    trials = {(title, stage.size): [at(plan, stage, each) for each in FACTORS] for title, stage in variants(plan)}
+    train_all([(stage,) for stages in trials.values() for stage in stages])
+    rows = [
+        Row(size, title, parameters(stages[0].spec.model), {each.spec.optimizer.lr: loss_of(each) for each in stages})
+        for (title, size), stages in trials.items()
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     values = [{**vars(row), "losses": {f"{rate:g}": loss for rate, loss in row.losses.items()}} for row in rows]
     (folder / "losses.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,51 @@
+"""Training of stages within a study's own processes, which also know the model families that the study registers."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+
+from tfscale.config.compose import compose
+from tfscale.data.prepared import open_data
+from tfscale.data.progress import silent
+from tfscale.growth.grow_stage import grow_stage
+from tfscale.orchestrate.orchestrator import prepare_folder
+from tfscale.plan.corpus import prepare_corpus
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.result import read_result
+from tfscale.training.device import resolve
+from tfscale.training.loop import Trainer
+from tfscale.training.preemption import Preemption
+from tfscale.training.world import World
+
+
+def planned(overrides: Iterable[str]) -> Plan:
+    """Return the plan of a configuration without tracking, with its corpus prepared."""
+    plan = make_plan(compose(["tracking=none", *overrides]))
+    prepare_corpus(plan.experiment, plan.corpus, silent)
+    return plan
+
+
+def train_all(chains: Sequence[tuple[Stage, ...]], processes: int = 2) -> None:
+    """Train the unfinished stages of chains, each a sequence in which parents precede children, with one thread per
+    process. All chains advance by one stage at a time."""
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        for depth in range(max(map(len, chains))):
+            stages = {chain[depth].key: chain[depth] for chain in chains if len(chain) > depth}
+            list(pool.map(train, (stage for stage in stages.values() if not is_done(stage))))
+
+
+def train(stage: Stage) -> None:
+    """Train one stage, whose parent is finished."""
+    prepare_folder(stage)
+    if stage.spec.parent is not None:
+        grow_stage(stage.path)
+    data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
+    Trainer(stage.path, stage.spec, data, resolve(stage.spec.run), World(), Preemption()).run()
+
+
+def loss_of(stage: Stage) -> float:
+    """Return the last validation loss of a finished stage, in nats per token."""
+    return read_result(stage.path).evaluation.loss
