@@ -6,33 +6,18 @@ from pathlib import Path
 
 import pytest
 from stages import StopAt, train
+from sweeps import configured, finish, overrides_of, planned
 
 from tfscale.cli.common import Common
 from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
-from tfscale.data.prepare import prepare
 from tfscale.plan.plan import Plan, make_plan
-from tfscale.stage.folder import Stage
-from tfscale.tune.cost import grid_flops, grid_flops_of, planned_flops, spent
+from tfscale.tune.cost import flops_with_optimizer, grid_flops, grid_flops_of, planned_flops, spent
 from tfscale.tune.record import write_record
 from tfscale.tune.sweep import Sweep
 from tfscale.tune.tunables import RATIO
 from tfscale.tune.tuning import Tuning, chosen, stages_left
 
-SCHEDULE = """# @package _global_
-defaults:
-  - /model: tokenformer_tiny
-  - /data: text
-  - /optim: tiny
-  - /growth: tuned
-
-schedule:
-  name: pair
-  growth_tokens: 4608
-  stages:
-    small: {size: S, qkv: 4}
-    large: {size: L, qkv: 8, transformer: {n_layer: 1, d_model: 16, n_head: 2, d_ff: 32}}
-"""
 NINE = tuple(4.0**power for power in range(-4, 5))
 """Multiples so far apart that the best rate is clear."""
 OPTIMIZERS = {
@@ -44,42 +29,21 @@ OPTIMIZERS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a chain of two sizes is configured and run."""
-    folder = tmp_path_factory.mktemp("halving")
-    (folder / "conf" / "schedule").mkdir(parents=True)
-    (folder / "conf" / "schedule" / "pair.yaml").write_text(SCHEDULE, encoding="utf-8")
-    return folder
+    return configured(tmp_path_factory.mktemp("halving"))
 
 
 @pytest.fixture(scope="module")
 def overrides(folder: Path, corpus: Path) -> list[str]:
-    return [
-        "schedule=pair", f"runs={folder / 'runs'}", f"data.path={corpus}", "data.vocab_size=257",
-        "data.validation_tokens=512", "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
-        "optim.batch_tokens=128", "optim.lr=4e-3", "launcher.threads=1", "tracking=none", "baseline=scratch",
+    return overrides_of(
+        folder, corpus, "growth=tuned", "optim.lr=4e-3", "schedule.growth_tokens=4608",
+        "schedule.stages.small.tokens=null", "schedule.stages.large.transformer.lr=null",
         "baseline.arms.transformer_scratch.sizes=last",
-    ]  # fmt: skip
-
-
-def planned(folder: Path, overrides: list[str]) -> Plan:
-    plan = make_plan(compose(overrides, folder / "conf"))
-    prepare(plan.corpus.spec, plan.runs / "data")
-    return plan
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def plan(folder: Path, overrides: list[str]) -> Plan:
     return planned(folder, overrides)
-
-
-def finish(tuning: Tuning) -> list[Stage]:
-    """Train what a tuning lacks, and return it."""
-    trained = []
-    while left := stages_left(tuning.findings()):
-        for stage in left:
-            assert train(stage)
-        trained += left
-    return trained
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +87,10 @@ def test_halving_chooses_as_the_full_grid_at_a_third_of_its_cost(halved: Tuning,
     findings = halved.findings()
     assert [Counter(trial.rung for trial in finding.trials) for finding in findings] == [{0: 9, 1: 3, 2: 1}]
     assert planned_flops(halved) == pytest.approx(grid_flops(halved) / 3)
-    assert spent(findings).flops == pytest.approx(planned_flops(halved))
+    cost = spent(findings)
+    assert cost.flops == pytest.approx(planned_flops(halved))
+    assert cost.optimizer_flops is not None
+    assert cost.flops + cost.optimizer_flops == pytest.approx(planned_flops(halved, flops_with_optimizer))
     full = of_base(plan, Sweep(NINE, further=2, seeds=1))
     finish(full)
     assert chosen(full.findings()) == chosen(findings)
@@ -197,6 +164,7 @@ def test_the_command_states_the_cost_before_and_after_and_writes_the_ratio(
     shown = " ".join(capsys.readouterr().out.split())
     for told in (
         "with 1/2 and all of the tokens",
+        "with the optimizer, ",
         "% of a full grid (",
         "times the FLOPs of the plan",
         "optim.embedding_ratio=",

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from stages import StopAt, train
+from sweeps import configured, finish, overrides_of, planned
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import leave_stdout
 from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
 from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
-from tfscale.data.prepare import prepare
 from tfscale.faults import UserFault
 from tfscale.models.counts import flops
 from tfscale.plan.plan import Plan, make_plan
@@ -25,52 +25,22 @@ from tfscale.tune.cost import spent
 from tfscale.tune.sweep import Sweep
 from tfscale.tune.tuning import Tuning, chosen, diverged, stages_left
 
-SCHEDULE = """# @package _global_
-defaults:
-  - /model: tokenformer_tiny
-  - /data: text
-  - /optim: tiny
-  - /growth: grouped
-
-schedule:
-  name: pair
-  growth_tokens: 1024
-  stages:
-    small: {size: S, qkv: 4, tokens: 2048, transformer: {n_layer: 1, d_model: 16, n_head: 2, d_ff: 32}}
-    large: {size: L, qkv: 8, transformer: {n_layer: 1, d_model: 16, n_head: 2, d_ff: 32, lr: 2e-6}}
-"""
 ALL_ARMS = ("progressive", "transformer_scratch", "tokenformer_scratch", "trained_on")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a chain of two sizes is configured and run."""
-    folder = tmp_path_factory.mktemp("tuning")
-    (folder / "conf" / "schedule").mkdir(parents=True)
-    (folder / "conf" / "schedule" / "pair.yaml").write_text(SCHEDULE, encoding="utf-8")
-    return folder
+    return configured(tmp_path_factory.mktemp("tuning"))
 
 
 @pytest.fixture(scope="module")
 def overrides(folder: Path, corpus: Path) -> list[str]:
-    return [
-        "schedule=pair", f"runs={folder / 'runs'}", f"data.path={corpus}", "data.vocab_size=257",
-        "data.validation_tokens=512", "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
-        "optim.batch_tokens=128", "optim.lr=1e-6", "launcher.threads=1", "tracking=none", "baseline=scratch",
-    ]  # fmt: skip
+    return overrides_of(folder, corpus, "optim.lr=1e-6")
 
 
 @pytest.fixture(scope="module")
 def plan(folder: Path, overrides: list[str]) -> Plan:
-    plan = make_plan(compose(overrides, folder / "conf"))
-    prepare(plan.corpus.spec, plan.runs / "data")
-    return plan
-
-
-def finish(tuning: Tuning) -> None:
-    while left := stages_left(tuning.findings()):
-        for stage in left:
-            assert train(stage)
+    return planned(folder, overrides)
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +168,8 @@ def test_a_stopped_tuning_goes_on_survives_divergence_and_trains_nothing_twice(
     """By the command itself, with real processes."""
     own = [*overrides, "baseline=transformer", "baseline.arms.transformer_scratch.sizes=last", "seed=5",
            "schedule.stages.large.transformer.lr=1e29", "launcher.parallel=2"]  # fmt: skip
-    planned = make_plan(compose(own, folder / "conf"))
-    tuning = Tuning(planned, ("transformer_scratch",), Sweep((1e-31, 1.0), further=0, seeds=1))
+    sweep = Sweep((1e-31, 1.0), further=0, seeds=1)
+    tuning = Tuning(make_plan(compose(own, folder / "conf")), ("transformer_scratch",), sweep)
     stopped, hopeless = (trial.stages[0] for trial in tuning.findings()[0].trials)
     assert not train(stopped, StopAt(9))
     asked = Asked(("transformer_scratch",), "1e-31,1", 0, 1, None)
@@ -213,11 +183,11 @@ def test_a_stopped_tuning_goes_on_survives_divergence_and_trains_nothing_twice(
     assert diverged(hopeless)
     assert [trial["loss"] is None for trial in record["rates"][0]["trials"]] == [False, True]
     assert record["chosen"] == ["schedule.stages.large.transformer.lr=0.01"]
-    written = {file: file.stat().st_mtime_ns for file in planned.runs.glob("stages/*/*.json*")}
+    written = {file: file.stat().st_mtime_ns for file in tuning.plan.runs.glob("stages/*/*.json*")}
     assert tune(Common(own, folder / "conf", as_json=True), asked) == 0
     assert json.loads(capsys.readouterr().out) == record
     leave_stdout(False)
-    assert written == {file: file.stat().st_mtime_ns for file in planned.runs.glob("stages/*/*.json*")}
+    assert written == {file: file.stat().st_mtime_ns for file in tuning.plan.runs.glob("stages/*/*.json*")}
 
 
 def test_where_every_candidate_diverges_nothing_is_chosen_and_what_grows_out_waits(plan: Plan) -> None:
@@ -242,6 +212,7 @@ def test_what_tuning_cost_is_what_its_runs_cost_without_what_they_grew_out_of(tu
     cost = spent(findings)
     assert cost.tokens == sum(stage.spec.tokens for stage in stages)
     assert cost.flops == sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
+    assert cost.optimizer_flops == sum(s.spec.steps * s.spec.optimizer.update_flops(s.spec.model) for s in stages)
     seconds = sum(read_result(stage.path).totals.seconds for stage in stages if stage.spec.parent is None)
     assert seconds < cost.seconds < seconds + sum(read_result(stage.path).totals.seconds for stage in stages)
 

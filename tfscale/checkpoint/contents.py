@@ -37,6 +37,8 @@ class Counters:
     """Current cost of the lineage."""
     recent_losses: tuple[float, ...] = ()
     """Training losses of the last steps, for detecting spikes."""
+    optimizer: str | None = None
+    """Name of the stage's optimizer, or None if weights were imported or the checkpoint is from an older version."""
 
 
 def folder_name(step: int) -> str:

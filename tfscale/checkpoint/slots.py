@@ -1,7 +1,7 @@
 """Comparison of the optimizer state in a checkpoint with the slots of an optimizer.
 
-A checkpoint contains exactly the slots of its stage's optimizer, or none before the first update. Checkpoints do not
-name the optimizer, so it is identified by its slots.
+A checkpoint contains exactly the slots of its stage's optimizer, or none before the first update. Checkpoints from older
+versions do not name the optimizer, so it is identified by its slots.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from tfscale.checkpoint.contents import BrokenCheckpoint
+from tfscale.checkpoint.contents import BrokenCheckpoint, Counters
 from tfscale.optimizers.base import OPTIMIZERS, Optimizer, from_settings
 
 Shapes = Mapping[str, Sequence[int]]
@@ -36,28 +36,29 @@ def kinds(slots: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted({name.partition("/")[0] for name in slots}))
 
 
-def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, updates: int) -> None:
-    """Check that the slots in a checkpoint are those of an optimizer after `updates` updates.
+def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, counters: Counters) -> None:
+    """Check that the slots in a checkpoint with the given counters are those of an optimizer.
 
     Raises:
         BrokenCheckpoint: the slots differ.
     """
-    if fault := slots_fault(shapes, optimizer, updates):
+    if fault := slots_fault(shapes, optimizer, counters):
         raise BrokenCheckpoint(f"{folder}: {fault}")
 
 
-def slots_fault(shapes: Shapes, optimizer: Optimizer, updates: int) -> str | None:
-    """Return a message that describes how the slots in a checkpoint differ from those of an optimizer after `updates`
-    updates, with the fix. Return None if the checkpoint contains exactly the optimizer's slots or, before the first
+def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str | None:
+    """Return a message that describes how the slots in a checkpoint with the given counters differ from those of an
+    optimizer, with the fix. Return None if the checkpoint contains exactly the optimizer's slots or, before the first
     update, no slots."""
-    there, kept = slots_in(shapes), slots_of(optimizer, shapes)
-    if there == (kept if updates else frozenset()):
+    there, kept, updates = slots_in(shapes), slots_of(optimizer, shapes), counters.optimizer_step
+    if there == (kept if updates else frozenset()) and (not there or counters.optimizer in (None, optimizer.name)):
         return None
     needed = f"stage.yaml says {_words(optimizer.name, kept)}"
-    if there and there != kept and (others := list(_keepers(there, shapes, optimizer))):
+    owners = [counters.optimizer] if counters.optimizer else list(_keepers(there, shapes, optimizer))
+    if there and owners and optimizer.name not in owners:
         return (
-            f"contains the state of {_words(' or '.join(others), there)}, but {needed}; change stage.yaml back to "
-            f"{others[0]}, or train a separate stage with `tfscale run optim.name={optimizer.name}`"
+            f"contains the state of {_words(' or '.join(owners), there)}, but {needed}; change stage.yaml back to "
+            f"{owners[0]}, or train a separate stage with `tfscale run optim.name={optimizer.name}`"
         )
     if not there or not updates:
         amount = f"{updates:,}" if updates else "no"
@@ -70,10 +71,10 @@ def slots_fault(shapes: Shapes, optimizer: Optimizer, updates: int) -> str | Non
 
 
 def _keepers(slots: frozenset[str], shapes: Shapes, optimizer: Optimizer) -> Iterator[str]:
-    """Yield the names of the other optimizers that have exactly these slots."""
+    """Yield the names of all optimizers that have exactly these slots."""
     for name in OPTIMIZERS.names:
         with suppress(ValueError):  # an extension's optimizer may require settings that `optimizer` does not have
-            if name != optimizer.name and slots_of(from_settings(name, asdict(optimizer), {}), shapes) == slots:
+            if slots_of(from_settings(name, asdict(optimizer), {}), shapes) == slots:
                 yield name
 
 

@@ -14,7 +14,7 @@ from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write
 from tfscale.config.schema import MOST_SEEDS
 from tfscale.faults import Fault, UserFault, user_faults
 from tfscale.text import scientific
-from tfscale.tune.cost import grid_flops, planned_flops, spent
+from tfscale.tune.cost import flops_with_optimizer, grid_flops, planned_flops, spent
 from tfscale.tune.record import write_record
 from tfscale.tune.sweep import Sweep, candidates, is_rate, numbers_of, sweep_faults
 from tfscale.tune.tunables import MOST_RATIO, RATIO
@@ -161,8 +161,9 @@ def _outlook(tuning: Tuning) -> str:
     ratios = f", then {len(sweep.ratios)} values of {RATIO}" if sweep.ratios else ""
     return (
         f"{tuning.experiment.schedule.name}: {len(tuning.tunables)} learning rates with {len(sweep.factors)} "
-        f"candidates each{ratios}, {tokens}: {scientific(planned)} FLOPs, {planned / grid:.0%} of a full grid "
-        f"({scientific(grid)} FLOPs), and up to {sweep.further} more candidates per rung at an edge"
+        f"candidates each{ratios}, {tokens}: {scientific(planned)} FLOPs, or "
+        f"{scientific(planned_flops(tuning, flops_with_optimizer))} with the optimizer, {planned / grid:.0%} of a full "
+        f"grid ({scientific(grid)} FLOPs), and up to {sweep.further} more candidates per rung at an edge"
     )
 
 

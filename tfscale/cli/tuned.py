@@ -26,9 +26,12 @@ def show(tuning: Tuning, findings: Sequence[Finding], record: dict[str, Any], pa
         f"the values were chosen on validation tokens from position {record['text']['heldout_start']:,}, and with "
         "other seeds; the plan uses neither"
     )
+    updates = cost["optimizer_flops"]
+    both = "an unknown number" if updates is None else scientific(cost["flops"] + updates)
     say(
-        f"tuning used {scientific(cost['flops'])} FLOPs and {duration(cost['seconds'])} of training, "
-        f"{cost['of_the_plan']:.1f} times the FLOPs of the plan and {cost['of_a_full_grid']:.0%} of a full grid"
+        f"tuning used {scientific(cost['flops'])} FLOPs, {both} with the optimizer, and {duration(cost['seconds'])} of "
+        f"training, {cost['of_the_plan']:.1f} times the FLOPs of the plan and {cost['of_a_full_grid']:.0%} of a "
+        "full grid"
     )
     say(str(path))
     say("\n".join(record["chosen"]))

@@ -53,7 +53,7 @@ def grow_checkpoint(
         raise ValueError(f"{parent}: growth={growth.name} must turn {old_config} into {config}, but it makes {made}")
     stored = Stored(parent)
     shapes = stored.shapes()
-    check_slots(parent, shapes, trained_with or optimizer, old.optimizer_step)
+    check_slots(parent, shapes, trained_with or optimizer, old)
     state = state_after(growth, trained_with or optimizer, optimizer, shapes, old.optimizer_step)
 
     def grown() -> Iterator[tuple[str, Tensor]]:
@@ -65,6 +65,6 @@ def grow_checkpoint(
                 stored.read({f"{slot.name}/{source}": tensor})
                 yield f"{slot.name}/{name}", growth.grow_tensor(name, slot.degree, tensor, old_config, config, seed)
 
-    counters = Counters(0, state.updates, before=old.totals, totals=old.totals)
+    counters = Counters(0, state.updates, before=old.totals, totals=old.totals, optimizer=optimizer.name)
     checkpoint.write_aside(child, config, counters, lambda aside: checkpoint.write_each(aside, grown()))
     return state

@@ -93,9 +93,7 @@ def _write_weights(stage: Finished, folder: Path, shard_bytes: int) -> None:
     checkpoint.verify(stage.checkpoint)
     there = checkpoint.shapes(stage.checkpoint)
     _, counters = checkpoint.read_state(stage.checkpoint)
-    check_slots(
-        stage.checkpoint, there, stage.spec.optimizer, counters.optimizer_step
-    )  # lineage.json names the optimizer
+    check_slots(stage.checkpoint, there, stage.spec.optimizer, counters)  # lineage.json names the optimizer
     shapes = {name: shape for name, shape in there.items() if name.startswith("model/")}
     shards = list(_shards(shapes, shard_bytes))
     placed: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """Training state of a stage between two steps, which checkpoints store completely."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ class StageState:
         torch.manual_seed(self._spec.seed)
         (initialise_shares if self._sharded else init_weights)(self.model, self._spec.seed)
         self.optimizer.reset(0)
-        self.counters = Counters()
+        self.counters = Counters(optimizer=self._spec.optimizer.name)
 
     def tensors(self) -> dict[str, Tensor | Part]:
         """Return the tensors that this rank writes to a checkpoint, by name. Only the leading rank writes the states of
@@ -65,7 +66,7 @@ class StageState:
             )
         stored = Stored(folder)
         there = stored.shapes()
-        check_slots(folder, there, self._spec.optimizer, counters.optimizer_step)
+        check_slots(folder, there, self._spec.optimizer, counters)
         stored.read(self._weights())
         self.optimizer.reset(counters.optimizer_step)
         stored.read(self.optimizer.state())
@@ -73,7 +74,7 @@ class StageState:
         if random:  # growth writes no generator states; a grown stage starts from its seed
             stored.read(random)
             checkpoint.set_rng(random)
-        self.counters = counters
+        self.counters = replace(counters, optimizer=self._spec.optimizer.name)
 
     def _weights(self) -> dict[str, Tensor]:
         return {f"model/{name}": parameter.detach() for name, parameter in self.model.named_parameters()}

@@ -1,12 +1,13 @@
 """Planned and actual cost of a tuning, and the cost of a full grid for comparison."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from tfscale.models.counts import flops
 from tfscale.stage.events import last_event, read_events, totals_of
 from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.result import read_result
+from tfscale.stage.spec import StageSpec
 from tfscale.totals import Totals
 from tfscale.tune.tunables import Tunable, trained_by
 from tfscale.tune.tuning import Finding, Tuning
@@ -18,13 +19,23 @@ def spent(findings: Iterable[Finding]) -> Totals:
     return sum(map(_cost, stages.values()), Totals(joules=0.0))
 
 
-def planned_flops(tuning: Tuning) -> float:
+def model_flops(spec: StageSpec) -> int:
+    """Return the FLOPs of training a stage, without optimizer updates."""
+    return spec.tokens * flops(spec.model).training
+
+
+def flops_with_optimizer(spec: StageSpec) -> int:
+    """Return the FLOPs of training a stage, including optimizer updates."""
+    return model_flops(spec) + spec.steps * spec.optimizer.update_flops(spec.model)
+
+
+def planned_flops(tuning: Tuning, flops_of: Callable[[StageSpec], int] = model_flops) -> float:
     """Return the FLOPs of a tuning without extensions. If the ratio is tuned, the rates are counted twice."""
     sweep, ratios = tuning.sweep, len(tuning.sweep.ratios)
-    rates = sweep.trainings(len(sweep.factors)) * _rates_flops(tuning)
+    rates = sweep.trainings(len(sweep.factors)) * _rates_flops(tuning, flops_of)
     if not ratios:
         return rates
-    return 2 * rates + replace(sweep, refine=False).trainings(ratios) * training_flops(tuning, tuning.ratio)
+    return 2 * rates + replace(sweep, refine=False).trainings(ratios) * training_flops(tuning, tuning.ratio, flops_of)
 
 
 def grid_flops(tuning: Tuning) -> float:
@@ -43,14 +54,13 @@ def grid_flops_of(tuning: Tuning, findings: Sequence[Finding]) -> float:
     )
 
 
-def training_flops(tuning: Tuning, tunable: Tunable) -> int:
+def training_flops(tuning: Tuning, tunable: Tunable, flops_of: Callable[[StageSpec], int] = model_flops) -> int:
     """Return the FLOPs of training one candidate of a tunable with all tokens, for all seeds."""
-    stages = trained_by(tunable, tuning.planned).values()
-    return sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
+    return sum(flops_of(stage.spec) for stage in trained_by(tunable, tuning.planned).values())
 
 
-def _rates_flops(tuning: Tuning) -> int:
-    return sum(training_flops(tuning, tunable) for tunable in tuning.tunables)
+def _rates_flops(tuning: Tuning, flops_of: Callable[[StageSpec], int] = model_flops) -> int:
+    return sum(training_flops(tuning, tunable, flops_of) for tunable in tuning.tunables)
 
 
 def _cost(stage: Stage) -> Totals:

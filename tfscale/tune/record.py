@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.files import write_json
-from tfscale.models.counts import flops
-from tfscale.tune.cost import grid_flops_of, spent
+from tfscale.tune.cost import grid_flops_of, model_flops, spent
 from tfscale.tune.tuning import Finding, Trial, Tuning, chosen, last_loss
 
 
@@ -22,7 +21,7 @@ def write_record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequenc
 
 def _record(tuning: Tuning, findings: Sequence[Finding], overrides: Sequence[str]) -> dict[str, Any]:
     experiment, cost = tuning.experiment, spent(findings)
-    planned = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in tuning.plan.stages)
+    planned = sum(model_flops(stage.spec) for stage in tuning.plan.stages)
     return {
         "schedule": tuning.plan.experiment.schedule.name,
         "key": tuning.key,

@@ -52,7 +52,7 @@ def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
     weights = {name: tuple(weight.shape) for name, weight in build_model(spec.model, device="meta").named_parameters()}
     wanted = {f"model/{name}": shape for name, shape in weights.items()}
     slots = slots_in(there)
-    if fault := slots_fault(there, spec.optimizer, counters.optimizer_step):
+    if fault := slots_fault(there, spec.optimizer, counters):
         yield f"{folder}: {fault}"
         there = {name: shape for name, shape in there.items() if name not in slots}
     else:
