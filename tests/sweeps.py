@@ -14,7 +14,7 @@ SCHEDULE = """# @package _global_
 defaults:
   - /model: tokenformer_tiny
   - /data: text
-  - /optim: tiny
+  - /optim: tiny_adamw
   - /growth: grouped
 
 schedule:

@@ -1,5 +1,6 @@
 """Tuning by successive halving, with real trainings: what it chooses, what it costs, and what it trains again."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from tfscale.cli.tune import Asked, tune
 from tfscale.config.compose import compose
 from tfscale.plan.plan import Plan, make_plan
 from tfscale.tune.cost import flops_with_optimizer, grid_flops, grid_flops_of, planned_flops, spent
+from tfscale.tune.halving import search
 from tfscale.tune.record import write_record
-from tfscale.tune.sweep import Sweep
+from tfscale.tune.sweep import Sweep, candidates
 from tfscale.tune.tunables import RATIO
 from tfscale.tune.tuning import Tuning, chosen, stages_left
 
@@ -112,6 +114,19 @@ def test_refinement_adds_two_trainings_and_reuses_the_rest(halved: Tuning, plan:
     coarse = chosen(halved.findings())[tuning.tunables[0].key]
     assert sorted(stage.spec.optimizer.lr / coarse for stage in trained) == pytest.approx([0.707, 1.414], rel=0.01)
     assert {stage.spec.steps for stage in trained} == {36}
+
+
+@pytest.mark.parametrize("optimum", [0.02, 0.5, 0.7])
+def test_refinement_finds_the_best_rate_although_short_rungs_prefer_lower_ones(optimum: float) -> None:
+    sweep = Sweep((0.25, 0.5, 1, 2, 4), further=6, seeds=1, rungs=3, refine=True)
+
+    def loss_of(rate: float, rung: int) -> float:
+        return abs(math.log(rate / (optimum if rung == 2 else optimum / 16)))
+
+    found = search(candidates(optimum / 8, sweep.factors), sweep, loss_of)
+    assert found is not None
+    assert found.place == "interior"
+    assert optimum / 1.2 < found.value < optimum * 1.2
 
 
 def test_a_stopped_halving_goes_on_and_trains_nothing_twice(plan: Plan) -> None:

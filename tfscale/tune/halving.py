@@ -57,14 +57,22 @@ def _climb(
 
 
 def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossOf) -> Choice | None:
-    """Return the result of a search in smaller steps around the best value, with all tokens, or None if a requested
-    loss is not known."""
+    """Return the result of a search around the best value with all tokens, or None if a requested loss is not known.
+
+    The neighbours of the best value differ from it by a factor of sqrt(2). While the best value is at an edge, the
+    range is extended by factors of 2, because rungs with few tokens can prefer rates that are much too low or too high.
+    """
     losses = {best.value: best.loss}
     while True:
         best = choose(losses)
-        steps = [_almost(best.value * step, (*tried, *losses)) for step in (1 / FINE_STEP, FINE_STEP)]
-        new = [value for value in steps if value not in losses and is_rate(value)]
-        if not new or len(losses) + len(new) > 3 + sweep.further:
+        if len(losses) == 1 or best.place == "interior":
+            steps = [1 / FINE_STEP, FINE_STEP]
+        elif len(losses) < 3 + sweep.further:
+            steps = [0.5 if best.place == "lowest" else 2.0]
+        else:
+            return best
+        new = [value for step in steps if (value := _almost(best.value * step, (*tried, *losses))) not in losses]
+        if not all(map(is_rate, new)) or not new:
             return best
         more = _ask(new, sweep.rungs - 1, loss_of)
         if more is None:
