@@ -18,9 +18,9 @@ final loss is applied to the whole curve.
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Literal, Optional
 
 import numpy as np
 
@@ -47,6 +47,9 @@ class Sample:
     finished: bool
     seeds: tuple[int, ...] = ()
     """Seed of each replicate, or an empty tuple if the seeds are unknown."""
+    decayed: Optional["Sample"] = None
+    """Curves over the ends of the replicates' runs at all budgets, whose learning rates had been decayed, preceded by
+    the evaluations during the run at the first budget. None if a replicate has a run at one budget only."""
 
     @property
     def size(self) -> int:
@@ -111,7 +114,14 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
         step=max(steps, default=0.0),
         finished=bool(finished),
         seeds=tuple(stage.seed for stage in chosen if stage.seed is not None),
+        decayed=sample(list(map(_over_readings, chosen)), measure) if all(s.readings for s in chosen) else None,
     )
+
+
+def _over_readings(stage: StageCurve) -> StageCurve:
+    first, *others = stage.readings
+    ends = (each.end for each in others if each.end is not None)
+    return replace(stage, evaluations=(*first.evaluations, *ends), readings=())
 
 
 def draw_together(*runs: Sample) -> Drawn:

@@ -125,6 +125,18 @@ class GrowWhenPart:
 
 
 @dataclass(frozen=True)
+class BranchesPart:
+    """Branches of a trunk, which keeps one learning rate through all growths (`tfscale.plan.branches`)."""
+
+    fraction: Share = 0.2
+    """Number of tokens of a branch as a fraction of those of its trunk's stage. The learning rate falls linearly to 0
+    over these tokens."""
+    readings: Literal["own", "all"] = "own"
+    """Budgets at which runs from scratch have a branch. `own`: the budget of the size. `all`: the budget of every size
+    of the chain, as branches of one trunk, so that costs at equal perplexity are read from decayed models."""
+
+
+@dataclass(frozen=True)
 class SchedulePart:
     """Schedule of the chain of stages."""
 
@@ -136,6 +148,9 @@ class SchedulePart:
     """Number of training tokens of every stage that does not set `tokens`."""
     grow_when: GrowWhenPart = field(default_factory=GrowWhenPart)
     """Rule that ends every stage except the last."""
+    branches: BranchesPart | None = None
+    """Branches of all runs, whose ends are the models that are compared. The stages are then a trunk, whose learning
+    rate is that of the first stage. None: the stages themselves end with the models that are compared."""
     trained_on_lr: Rate | None = None
     """Peak learning rate of continued training of the small model. None: optim.lr."""
     rehearse: bool = False

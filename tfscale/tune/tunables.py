@@ -83,12 +83,14 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     usual = experiment.optim.lr
     for number, (name, part) in enumerate(experiment.schedule.stages.items()):
         stage = f"schedule.stages.{name}"
-        yield f"{stage}.lr", part.lr or usual
+        if not number or experiment.schedule.branches is None:  # a trunk has the rate of the first stage
+            yield f"{stage}.lr", part.lr or usual
         if number:  # the first stage is always trained from scratch
             yield f"{stage}.scratch_lr", part.scratch_lr or usual
         if part.transformer is not None:
             yield f"{stage}.transformer.lr", part.transformer.lr or usual
-    yield "schedule.trained_on_lr", experiment.schedule.trained_on_lr or usual
+    if experiment.schedule.branches is None:
+        yield "schedule.trained_on_lr", experiment.schedule.trained_on_lr or usual
 
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
