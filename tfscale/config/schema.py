@@ -4,6 +4,7 @@ the setting."""
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from tfscale.config.branches import BranchesPart
 from tfscale.config.by_kind import ByKind
 from tfscale.config.machines import DevicePart, LauncherPart
 from tfscale.config.types import PathText
@@ -122,18 +123,6 @@ class GrowWhenPart:
     patience: Count = 4
     """Number of evaluations over which the improvement is measured (plateau), or smallest number of evaluations that
     the curve is fitted to, at least four (predicted_gain)."""
-
-
-@dataclass(frozen=True)
-class BranchesPart:
-    """Branches of a trunk, which keeps one learning rate through all growths (`tfscale.plan.branches`)."""
-
-    fraction: Share = 0.2
-    """Number of tokens of a branch as a fraction of those of its trunk's stage. The learning rate falls linearly to 0
-    over these tokens."""
-    readings: Literal["own", "all"] = "own"
-    """Budgets at which runs from scratch have a branch. `own`: the budget of the size. `all`: the budget of every size
-    of the chain, as branches of one trunk, so that costs at equal perplexity are read from decayed models."""
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,7 @@ def trunk_through(first: Stage, ends: Sequence[int], specs: Specs) -> tuple[Stag
 def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
     """Return the spec of a stage that continues the training of `parent` with an unchanged learning rate."""
     schedule = replace(parent.spec.lr_schedule, warmup_tokens=0)
-    spec = replace(
-        parent.spec, tokens=tokens, lr_schedule=schedule, rates=_settled(parent.spec.rates), ending=None
-    )
+    spec = replace(parent.spec, tokens=tokens, lr_schedule=schedule, rates=_settled(parent.spec.rates), ending=None)
     return specs.child_of(parent, spec, CONTINUED)
 
 
