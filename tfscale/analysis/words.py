@@ -98,11 +98,11 @@ def outcome(value: EqualPerplexity) -> str:
         return f"there is no difference within noise{_brackets(value.interval, '.1%')}"
     if value.outcome == "saves":
         assert value.saving is not None, "the outcome `saves` requires that the target was reached"
-        return f"it saves {_least(value)}{value.saving:.1%}{_brackets(value.interval, '.1%')}"
+        return f"it saves {_bound(value)}{value.saving:.1%}{_brackets(value.interval, '.1%')}"
     if value.outcome == "costs more":
         interval = value.interval and Interval(-value.interval.high, -value.interval.low)
         away = "" if value.chain is not None else f" and ends {value.gap:.2f} above the final perplexity"
-        return f"it costs {value.excess:.1%}{_brackets(interval, '.1%')} more{away}"
+        return f"it costs {_bound_of_excess(value)}{value.excess:.1%}{_brackets(interval, '.1%')} more{away}"
     return f"it does not reach the final perplexity and ends {value.gap:.2f} above it"
 
 
@@ -175,7 +175,7 @@ def speed_up(value: EqualPerplexity | None) -> str:
         return ""
     if value.speed_up is None:
         return f"not reached ({value.gap:.2f} above)"
-    return f"{_least(value)}{value.speed_up:+.1%}{_brackets(value.speed_up_interval, '+.1%')}"
+    return f"{_bound(value)}{value.speed_up:+.1%}{_brackets(value.speed_up_interval, '+.1%')}"
 
 
 def saving(value: EqualPerplexity | None) -> str:
@@ -185,11 +185,19 @@ def saving(value: EqualPerplexity | None) -> str:
         return ""
     if value.saving is None:
         return "not reached"
-    return f"{_least(value)}{value.saving:+.1%}{_brackets(value.interval, '+.1%')}"
+    return f"{_bound(value)}{value.saving:+.1%}{_brackets(value.interval, '+.1%')}"
 
 
-def _least(value: EqualPerplexity) -> str:
-    return "at least " if value.state == "at least" else ""
+def _bound(value: EqualPerplexity) -> str:
+    """Return the words before a saving or a speed-up, which is a bound if a cost was read during training."""
+    return "" if value.exact else "at most " if value.state == "at most" else "at least "
+
+
+def _bound_of_excess(value: EqualPerplexity) -> str:
+    """Return the words before an excess cost. A chain that reached the arm's final perplexity during training would
+    have cost less in a run planned for it; an arm that reached the chain's would have."""
+    read_in_chain = value.state in ("reached", "at least")
+    return "" if value.exact else "at most " if read_in_chain else "at least "
 
 
 def _brackets(interval: Interval | None, form: str) -> str:
