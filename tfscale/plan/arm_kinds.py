@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 from tfscale.config.schema import Experiment, StagePart
 from tfscale.faults import Fault, InvalidInput
@@ -53,7 +54,8 @@ class Scratch(ArmKind):
         budgets = sorted(chain.spent(target) for _, target in chain.sizes)
         for size, target in chain.sizes if part.sizes == "all" else chain.sizes[-1:]:
             through = self._through(budgets, chain, size, target)
-            ends = [branch(stage, chain.specs) for stage in through]
+            before = accumulate((stage.spec.tokens for stage in through), initial=0)
+            ends = [branch(stage, chain.specs, tokens) for stage, tokens in zip(through, before, strict=False)]
             stages.append(ends.pop(budgets.index(chain.spent(target))))
             trunk += through
             readings += ends

@@ -12,7 +12,7 @@ from tfscale.growth.continued import CONTINUED
 from tfscale.plan.arms import Arm
 from tfscale.plan.specs import Specs
 from tfscale.stage.folder import Stage
-from tfscale.stage.spec import LearningRateSchedule, RateSpec, StageSpec, steps_of
+from tfscale.stage.spec import LearningRateSchedule, RateSpec, StageSpec
 
 TO_ZERO = LearningRateSchedule("wsd", warmup_tokens=0, warmup_from=0.0, floor=0.0, decay=1.0)
 """Learning rate that falls linearly from its peak to 0 over the whole stage."""
@@ -25,22 +25,35 @@ def branched(arm: Arm, specs: Specs) -> Arm:
     return replace(arm, stages=tuple(branch(stage, specs) for stage in arm.stages), trunk=arm.stages)
 
 
-def branch(trunk: Stage, specs: Specs) -> Stage:
-    """Return the branch of a stage of a trunk."""
+def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
+    """Return the branch of a stage of a trunk.
+
+    Args:
+        before: tokens of the trunk before this stage at the same size, of which the branch has a fraction too.
+    """
     part = specs.experiment.schedule.branches
     assert part is not None, "a branch requires schedule.branches"
-    tokens = steps_of(round(part.fraction * trunk.spec.tokens), trunk.spec) * trunk.spec.batch_tokens
+    batch = trunk.spec.batch_tokens
+    tokens = _branch_steps((before + trunk.spec.tokens) // batch, part.fraction) * batch
     return specs.stage(trunk.size, replace(continued(trunk, tokens, specs), lr_schedule=TO_ZERO))
 
 
 def trunk_tokens(tokens: int, specs: Specs) -> int:
-    """Return the number of tokens of a trunk that together with its branch has `tokens` tokens, in whole steps. Without
-    `schedule.branches`, these are all tokens."""
+    """Return the number of tokens of a trunk that together with its branch has `tokens` tokens, within one step.
+    Without `schedule.branches`, these are all tokens."""
     part, batch = specs.experiment.schedule.branches, specs.experiment.optim.batch_tokens
     if part is None:
         return tokens
-    steps = max(2, round(tokens / batch))
-    return (steps - max(1, round(steps * part.fraction / (1 + part.fraction)))) * batch
+    near = round(tokens / batch / (1 + part.fraction))
+    missed = {
+        abs((steps + _branch_steps(steps, part.fraction)) * batch - tokens): steps
+        for steps in range(max(1, near - 2), near + 3)  # of two that miss by as much, the longer one
+    }
+    return missed[min(missed)] * batch
+
+
+def _branch_steps(trunk_steps: int, fraction: float) -> int:
+    return max(1, round(fraction * trunk_steps))
 
 
 def trunk_through(first: Stage, ends: Sequence[int], specs: Specs) -> tuple[Stage, ...]:
