@@ -102,15 +102,15 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
         return None
     arm = arm.decayed or arm
     of_chain, of_arm = chain.mean, arm.mean
-    (ratio,), (reached,) = log_cost_ratios(of_chain, of_arm)
+    (ratio,), (there,) = log_cost_ratios(of_chain, of_arm)
     _, (bound,) = first_reaches(of_chain.log_compute, of_chain.losses, of_arm.losses[:, -1])
     target, cost = float(of_arm.losses[0, -1]), float(np.exp(of_arm.log_compute[0, -1]))
+    reached, exact = bool(there), False
     state: Reach = "not reached" if not reached else "at least" if bound else "reached"
-    exact = False
     if arm.ends > 1 and not reached:
         best = int(of_chain.losses.argmin())
         target, at = float(of_chain.losses[0, best]), float(of_chain.log_compute[0, best] - ratio)
-        exact = at >= of_arm.log_compute[0, -arm.ends]
+        exact = at >= float(of_arm.log_compute[0, -arm.ends])
         cost, reached, state = math.exp(at), True, "reached" if exact else "at most"
     drawn = draw_together(chain, arm)
     ratios = log_cost_ratios(*drawn.curves) if drawn.over else None
@@ -118,18 +118,18 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
     if "seeds" not in drawn.over and floor is not None:
         variations.append(_within(floor, of_chain, of_arm))
     if arm.ends > 1:
-        variations = [(each, np.ones_like(there)) for each, there in variations]
+        variations = [(each, np.ones_like(mask)) for each, mask in variations]
     return EqualPerplexity(
         state=state,
         target=math.exp(target),
         arm=cost,
         chain=cost * math.exp(ratio) if reached else None,
         gap=max(0.0, math.exp(of_chain.losses.min()) - math.exp(target)),
-        outcome=decide_outcome(float(ratio), bool(reached), variations),
+        outcome=decide_outcome(float(ratio), reached, variations),
         excess=math.expm1(ratio),
         interval=None if ratios is None else interval_of(-np.expm1(ratios[0])),
         over=drawn.over,
-        exact=bool(exact),
+        exact=exact,
     )
 
 

@@ -50,7 +50,9 @@ class Scratch(ArmKind):
         own_only = branches is None or branches.readings == "own"
         if own_only or part.budget != "cumulative_compute" or part.shape == "compute_optimal":
             return super().arm(name, chain)
-        stages, trunk, readings = [], [], []
+        stages: list[Stage] = []
+        trunk: list[Stage] = []
+        readings: list[Stage] = []
         budgets = sorted(chain.spent(target) for _, target in chain.sizes)
         for size, target in chain.sizes if part.sizes == "all" else chain.sizes[-1:]:
             through = self._through(budgets, chain, size, target)
