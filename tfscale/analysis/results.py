@@ -26,10 +26,9 @@ def meaning(table: Table) -> str:
         f"the cumulative {unit} of the chain's model of this size; negative values favour the chain; `~`: interpolated "
         "between two evaluations, before the decay of the arm's learning rate, which favours the chain. *Speed-up* "
         f"(arm's cost / chain's cost - 1) and *saving* (1 - chain's cost / arm's cost): cumulative {unit} "
-        "to reach the arm's final perplexity; `at least`: the chain's cost was read during training, or its stage "
-        "started below this perplexity; `not reached`: the chain ended above it. If an arm has branches at several "
-        "budgets, the perplexity is that of the last, or the chain's final one if the chain ended above it; `at most`: "
-        "the arm's cost was read during training."
+        "to reach the arm's final perplexity; `at least`: the chain's stage started below this perplexity; "
+        "`not reached`: the chain ended above it. If an arm has branches at several budgets, the perplexity is that of "
+        "the last, or the chain's final one if the chain ended above it; `at most`: the arm got there earlier."
     )
 
 
