@@ -18,9 +18,9 @@ final loss is applied to the whole curve.
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Literal, Optional
 
 import numpy as np
 
@@ -47,6 +47,11 @@ class Sample:
     finished: bool
     seeds: tuple[int, ...] = ()
     """Seed of each replicate, or an empty tuple if the seeds are unknown."""
+    ends: int = 1
+    """Number of points, the last ones of the curves, that are ends of runs."""
+    decayed: Optional["Sample"] = None
+    """Curves over the ends of the replicates' runs at all budgets, whose learning rates had been decayed, preceded by
+    the evaluations during the run at the first budget. None if a replicate has a run at one budget only."""
 
     @property
     def size(self) -> int:
@@ -111,7 +116,18 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
         step=max(steps, default=0.0),
         finished=bool(finished),
         seeds=tuple(stage.seed for stage in chosen if stage.seed is not None),
+        decayed=_over_readings(chosen, measure) if all(stage.readings for stage in chosen) else None,
     )
+
+
+def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
+    curves = []
+    for stage in stages:
+        first, *others = stage.readings
+        ends = (each.end for each in others if each.end is not None)
+        curves.append(replace(stage, evaluations=(*first.evaluations, *ends), readings=()))
+    found = sample(curves, measure)
+    return found and replace(found, ends=len(stages[0].readings))
 
 
 def draw_together(*runs: Sample) -> Drawn:

@@ -27,11 +27,12 @@ def family(stages: Sequence[StageCurve], size: str) -> Cost | None:
     """Return the family cost, which is the cost of an arm's stages of one seed up to and including `size` and of the
     models from which they started, each counted once.
 
-    The family cost of a chain is its cumulative cost, and that of runs from scratch is the sum of their costs. The
-    result is None if a stage has not finished.
+    The family cost of a chain is its cumulative cost, or with branches the cost of the trunk and of all branches. That
+    of runs from scratch is the sum of their costs. The result is None if a stage has not finished.
     """
     sizes = [stage.size for stage in stages]
-    wanted = {stage.key: stage for stage in stages[: sizes.index(size) + 1]}
+    runs = stages[: sizes.index(size) + 1]
+    wanted = {stage.key: stage for run in runs for stage in run.stages}
     inherited = {stage.parent: stage.start or NOTHING for stage in wanted.values() if stage.parent not in wanted}
     costs = [marginal(stage) for stage in wanted.values()]
     finished = [cost for cost in costs if cost is not None]

@@ -5,7 +5,7 @@ No other module of this package reads measurements.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from tfscale.models.counts import flops, parameters
@@ -81,7 +81,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class StageCurve:
-    """Measurements of a stage, which is one size of an arm with one seed."""
+    """Measurements of a stage, or of a branch and the stages of its trunk at the same size, which are one run of
+    training. The run is one size of an arm with one seed."""
 
     size: str
     key: str
@@ -109,6 +110,15 @@ class StageCurve:
     """Name of the stage's folder, or None for a published stage."""
     blocks: BlockLosses | None = None
     """Losses of the final evaluation by blocks of the validation text, or None if they were not measured."""
+    parts: tuple["StageCurve", ...] = ()
+    """Stages of the run if it is a branch of a trunk, ordered from the oldest; otherwise empty."""
+    readings: tuple["StageCurve", ...] = ()
+    """Runs of this model at all budgets, including this one, in order of compute; empty if this is the only one."""
+
+    @property
+    def stages(self) -> tuple["StageCurve", ...]:
+        """Stages of the run, each of which was trained once."""
+        return self.parts or (self,)
 
     @property
     def end(self) -> Evaluation | None:
@@ -136,6 +146,7 @@ class ArmCurve:
     title: str
     kind: str
     stages: tuple[StageCurve, ...]
+    trunk: tuple[StageCurve, ...] = ()
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -166,7 +177,41 @@ def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
     for arm in arms:
         runs = [(stage.size, stage.spec.seed) for stage in arm.stages]
         assert len(set(runs)) == len(runs), f"arm {arm.name} has two stages of the same size and seed"
-    return tuple(ArmCurve(arm.name, arm.title, arm.kind, tuple(map(read_stage, arm.stages))) for arm in arms)
+    return tuple(map(_read_arm, arms))
+
+
+def _read_arm(arm: Arm) -> ArmCurve:
+    curves = {stage.key: read_stage(stage) for stage in arm.all_stages}
+    if not arm.trunk:
+        return ArmCurve(arm.name, arm.title, arm.kind, tuple(curves.values()))
+
+    def run(stage: Stage) -> StageCurve:
+        return joined([curves[part.key] for part in arm.run_of(stage)])
+
+    def with_readings(stage: Stage) -> StageCurve:
+        others = [run(each) for each in arm.readings if (each.size, each.spec.seed) == (stage.size, stage.spec.seed)]
+        own = run(stage)
+        ended = [(each.end.totals.flops, each) for each in (own, *others) if each.end is not None]
+        readings = tuple(each for _, each in sorted(ended, key=lambda pair: pair[0]))
+        return replace(own, readings=readings if others and len(ended) > len(others) else ())
+
+    trunk = tuple(curves[stage.key] for stage in arm.trunk)
+    return ArmCurve(arm.name, arm.title, arm.kind, tuple(map(with_readings, arm.stages)), trunk)
+
+
+def joined(parts: Sequence[StageCurve]) -> StageCurve:
+    """Return the measurements of stages that train one model one after another, as those of one run."""
+    first, last = parts[0], parts[-1]
+    evaluations: list[Evaluation] = []
+    for part in parts:
+        step, tokens = (evaluations[-1].step, evaluations[-1].tokens) if evaluations else (0, 0.0)
+        evaluations += [
+            replace(each, step=step + each.step, tokens=tokens + each.tokens)
+            for each in part.evaluations
+            if each.step or not evaluations  # before its first step, a part is the end of the part before
+        ]
+    inherited = {name: getattr(first, name) for name in ("parent", "grown", "start", "recipe")}
+    return replace(last, evaluations=tuple(evaluations), parts=tuple(parts), **inherited)
 
 
 def read_stage(stage: Stage) -> StageCurve:
@@ -232,7 +277,7 @@ def _start(stage: Stage) -> Cost:
 def _check_same_text(arms: Sequence[Arm]) -> None:
     first: tuple[str, str, int, int] | None = None
     for arm in arms:
-        for stage in arm.stages:
+        for stage in arm.all_stages:
             data = stage.spec.data
             if first is None:
                 first = (f"{arm.name} {stage.size}", data.fingerprint, data.heldout_tokens, data.heldout_start)

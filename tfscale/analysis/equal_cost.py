@@ -15,25 +15,32 @@ from numpy.typing import NDArray
 from tfscale.analysis.bootstrap import Curves, NoiseFloor, Sample, Source, draw_together
 from tfscale.analysis.intervals import Array, Interval, interval_of, surely
 
-Reach = Literal["reached", "at least", "not reached"]
+Reach = Literal["reached", "at least", "at most", "not reached"]
 Outcome = Literal["saves", "no difference", "costs more", "not reached"]
 
 
 @dataclass(frozen=True)
 class EqualPerplexity:
-    """Costs at which an arm and the chain reached the arm's final perplexity at one size, averaged over seeds.
+    """Costs at which an arm and the chain reached the same perplexity at one size, averaged over seeds.
 
-    The evaluations of the chain during training are used directly, although the learning rate had not been decayed. A
-    chain planned to end at this point would not reach the perplexity later, so the speed-up is not overestimated.
+    This is the arm's final perplexity. The evaluations of the chain during training are used directly, although the
+    learning rate had not been decayed. A chain planned to end at this point would not reach the perplexity later, so
+    the speed-up is not overestimated.
+
+    If the arm has runs at several budgets, its final perplexity is that of the last budget. If the chain did not reach
+    it, the perplexity is the chain's final one, and the arm's cost is read between the ends of its runs. Both learning
+    rates had then been decayed, unless the arm reached the perplexity during its run at the first budget, whose cost
+    is then an upper bound.
     """
 
     state: Reach
     """State of the chain. `reached`: it reached the target. `at least`: its stage started below the target, so speed-up
-    and saving are lower bounds. `not reached`: it did not reach the target."""
+    and saving are lower bounds. `at most`: the arm reached the target during its run at the first budget, so speed-up
+    and saving are upper bounds. `not reached`: it did not reach the target."""
     target: float
-    """Final perplexity of the arm."""
+    """Perplexity that both reached, or the arm's final perplexity if the chain did not reach it."""
     arm: float
-    """Cumulative cost of the arm at its final perplexity."""
+    """Cumulative cost of the arm at this perplexity."""
     chain: float | None
     """Cumulative cost of the chain when its stage of this size first reached the target, or None if it did not."""
     gap: float
@@ -50,6 +57,9 @@ class EqualPerplexity:
     """Confidence interval of the saving (the negative excess), or None if it is unknown."""
     over: tuple[Source, ...]
     """Sources of variation that the confidence interval covers."""
+    exact: bool = False
+    """True if both learning rates had been decayed at these costs. Otherwise, one cost was read during training, where
+    a planned run would have been cheaper."""
 
     @property
     def speed_up(self) -> float | None:
@@ -90,25 +100,36 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
     not finished or the chain has no measurement."""
     if chain is None or arm is None or not arm.finished:
         return None
+    arm = arm.decayed or arm
     of_chain, of_arm = chain.mean, arm.mean
-    (ratio,), (reached,) = log_cost_ratios(of_chain, of_arm)
+    (ratio,), (there,) = log_cost_ratios(of_chain, of_arm)
     _, (bound,) = first_reaches(of_chain.log_compute, of_chain.losses, of_arm.losses[:, -1])
     target, cost = float(of_arm.losses[0, -1]), float(np.exp(of_arm.log_compute[0, -1]))
+    reached, exact = bool(there), False
+    state: Reach = "not reached" if not reached else "at least" if bound else "reached"
+    if arm.ends > 1 and not reached:
+        best = int(of_chain.losses.argmin())
+        target, at = float(of_chain.losses[0, best]), float(of_chain.log_compute[0, best] - ratio)
+        exact = at >= float(of_arm.log_compute[0, -arm.ends])
+        cost, reached, state = math.exp(at), True, "reached" if exact else "at most"
     drawn = draw_together(chain, arm)
     ratios = log_cost_ratios(*drawn.curves) if drawn.over else None
     variations = [] if ratios is None else [ratios]
     if "seeds" not in drawn.over and floor is not None:
         variations.append(_within(floor, of_chain, of_arm))
+    if arm.ends > 1:
+        variations = [(each, np.ones_like(mask)) for each, mask in variations]
     return EqualPerplexity(
-        state="not reached" if not reached else "at least" if bound else "reached",
+        state=state,
         target=math.exp(target),
         arm=cost,
         chain=cost * math.exp(ratio) if reached else None,
         gap=max(0.0, math.exp(of_chain.losses.min()) - math.exp(target)),
-        outcome=decide_outcome(float(ratio), bool(reached), variations),
+        outcome=decide_outcome(float(ratio), reached, variations),
         excess=math.expm1(ratio),
         interval=None if ratios is None else interval_of(-np.expm1(ratios[0])),
         over=drawn.over,
+        exact=exact,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import ArmCurve, Cost
+from tfscale.analysis.curves import ArmCurve, Cost, StageCurve
 from tfscale.analysis.growths import GrowthEvent
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.scaling_law import ScalingLaw
@@ -36,12 +36,25 @@ def to_document(comparison: Comparison) -> dict[str, Any]:
         "rows": [record(row) for row in table.rows],
         "verdicts": verdicts(table),
         "basis": basis(table),
+        "readings": [_reading(arm, run) for arm in comparison.arms for own in arm.stages for run in own.readings],
         "growths": [_growth(event) for event in comparison.growths],
         "scaling_laws": [_law(law) for law in comparison.laws],
         "published": [_published(arm) for arm in comparison.published],
     }
     known: dict[str, Any] = _known(document)
     return known
+
+
+def _reading(arm: ArmCurve, run: StageCurve) -> dict[str, Any]:
+    assert run.end is not None, "only finished runs are readings"
+    return {
+        "arm": arm.name,
+        "size": run.size,
+        "seed": run.seed,
+        "key": run.key,
+        "flops": run.end.totals.flops,
+        "loss": run.end.loss,
+    }
 
 
 def _growth(event: GrowthEvent) -> dict[str, Any]:

@@ -35,8 +35,10 @@ def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:
         ValueError: a file cannot be read.
     """
     arms = tuple(arms)
-    stages = {stage.key: stage for arm in arms for stage in arm.stages}
-    places = {key: tuple(f"{a.title}, {s.size}" for a in arms for s in a.stages if s.key == key) for key in stages}
+    stages = {stage.key: stage for arm in arms for stage in arm.all_stages}
+    places = {
+        key: tuple(f"{a.title}, {a.label(s)}" for a in arms for s in a.all_stages if s.key == key) for key in stages
+    }
     return tuple(
         StageRecord(
             key,

@@ -27,7 +27,8 @@ def meaning(table: Table) -> str:
         "between two evaluations, before the decay of the arm's learning rate, which favours the chain. *Speed-up* "
         f"(arm's cost / chain's cost - 1) and *saving* (1 - chain's cost / arm's cost): cumulative {unit} "
         "to reach the arm's final perplexity; `at least`: the chain's stage started below this perplexity; "
-        "`not reached`: the chain ended above it."
+        "`not reached`: the chain ended above it. If an arm has branches at several budgets, the perplexity is that of "
+        "the last, or the chain's final one if the chain ended above it; `at most`: the arm got there earlier."
     )
 
 

@@ -125,7 +125,8 @@ def compare(
     samples = _samples(pairs, measure)
     with_optimizer = _samples(pairs, "flops_with_optimizer") if measure == "flops" else {}
     floor = noise_floor((each for each in samples.values() if each), assumed_noise)
-    parents = {stage.key: stage.parent for arm in arms for stage in arm.stages}
+    runs = [run for arm in arms for stage in arm.stages for run in (stage, *stage.readings)]
+    parents = {stage.key: stage.parent for run in runs for stage in run.stages}
 
     def row(arm: ArmCurve, size: str) -> Row:
         other = () if arm is chain else chain.replicates(size)
@@ -171,6 +172,7 @@ def _row(
     ends = [run.end for run in runs if run.end]
     loss = float(np.mean([end.loss for end in ends])) if ends else None
     own_family = [stage.key for s in arm.sizes[: arm.sizes.index(size) + 1] for stage in arm.replicates(s)]
+    own_family += [reading.key for run in runs for reading in run.readings]
     drawn = draw_together(mine) if mine and mine.finished else None
     cost, chain_cost = mean([cumulative(run) for run in runs]), mean([cumulative(run) for run in chain])
     return Row(

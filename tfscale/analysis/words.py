@@ -98,11 +98,11 @@ def outcome(value: EqualPerplexity) -> str:
         return f"there is no difference within noise{_brackets(value.interval, '.1%')}"
     if value.outcome == "saves":
         assert value.saving is not None, "the outcome `saves` requires that the target was reached"
-        return f"it saves {_least(value)}{value.saving:.1%}{_brackets(value.interval, '.1%')}"
+        return f"it saves {'' if value.exact else 'at least '}{value.saving:.1%}{_brackets(value.interval, '.1%')}"
     if value.outcome == "costs more":
         interval = value.interval and Interval(-value.interval.high, -value.interval.low)
         away = "" if value.chain is not None else f" and ends {value.gap:.2f} above the final perplexity"
-        return f"it costs {value.excess:.1%}{_brackets(interval, '.1%')} more{away}"
+        return f"it costs {_bound_of_excess(value)}{value.excess:.1%}{_brackets(interval, '.1%')} more{away}"
     return f"it does not reach the final perplexity and ends {value.gap:.2f} above it"
 
 
@@ -119,20 +119,23 @@ def basis(table: Table) -> tuple[str, ...]:
         sentences.append("One seed each: the variation over seeds is unknown, and no interval includes it.")
     elif single:
         sentences.append(f"One seed: {join(single)}. The variation over seeds is unknown for these arms.")
-    return (*sentences, _noise(table), *_shares(table), _tuning(table))
+    return (*sentences, *_noise(table), *_shares(table), _tuning(table))
 
 
 OVER: dict[Source, str] = {"seeds": "seeds", "documents": "validation documents"}
 
 
-def _noise(table: Table) -> str:
-    noise = table.noise
+def _noise(table: Table) -> tuple[str, ...]:
+    """Return a sentence about the noise floor, or nothing if all comparisons are of several seeds and do not use it."""
+    noise, compared = table.noise, [row.equal_perplexity for row in table.rows if row.equal_perplexity]
+    if compared and all("seeds" in each.over for each in compared):
+        return ()
     if noise is None:
-        return "No noise floor is set (analysis.noise_floor), so no difference counts as noise."
+        return ("No noise floor is set (analysis.noise_floor), so no difference counts as noise.",)
     source = "measured over seeds" if noise.source == "seeds" else "assumed (analysis.noise_floor)"
     return (
         f"Noise floor, {source}: single runs count as equal if their final losses differ by at most "
-        f"{noise.nats:.3f} nats ({math.expm1(noise.nats):.1%} of perplexity)."
+        f"{noise.nats:.3f} nats ({math.expm1(noise.nats):.1%} of perplexity).",
     )
 
 
@@ -175,7 +178,7 @@ def speed_up(value: EqualPerplexity | None) -> str:
         return ""
     if value.speed_up is None:
         return f"not reached ({value.gap:.2f} above)"
-    return f"{_least(value)}{value.speed_up:+.1%}{_brackets(value.speed_up_interval, '+.1%')}"
+    return f"{_censored(value)}{value.speed_up:+.1%}{_brackets(value.speed_up_interval, '+.1%')}"
 
 
 def saving(value: EqualPerplexity | None) -> str:
@@ -185,11 +188,18 @@ def saving(value: EqualPerplexity | None) -> str:
         return ""
     if value.saving is None:
         return "not reached"
-    return f"{_least(value)}{value.saving:+.1%}{_brackets(value.interval, '+.1%')}"
+    return f"{_censored(value)}{value.saving:+.1%}{_brackets(value.interval, '+.1%')}"
 
 
-def _least(value: EqualPerplexity) -> str:
-    return "at least " if value.state == "at least" else ""
+def _censored(value: EqualPerplexity) -> str:
+    return f"{value.state} " if value.state in ("at least", "at most") else ""
+
+
+def _bound_of_excess(value: EqualPerplexity) -> str:
+    """Return the words before an excess cost. A chain that reached the arm's final perplexity during training would
+    have cost less in a run planned for it; an arm that reached the chain's would have."""
+    read_in_chain = value.state in ("reached", "at least")
+    return "" if value.exact else "at most " if read_in_chain else "at least "
 
 
 def _brackets(interval: Interval | None, form: str) -> str:

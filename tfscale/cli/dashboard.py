@@ -49,7 +49,7 @@ class Dashboard:
 
     def _lineages(self, console: Console, width: int) -> Iterator[RenderableType]:
         titled = [
-            (arm.title if len(arm.seeds) == 1 else f"{arm.title}, seed {seed}", arm.of_seed(seed).stages)
+            (arm.title if len(arm.seeds) == 1 else f"{arm.title}, seed {seed}", arm.of_seed(seed).all_stages)
             for arm in self.plan.arms
             for seed in arm.seeds
         ]
@@ -131,7 +131,7 @@ class Dashboard:
         """Return the lineage, oldest first, of the stage whose loss is shown: the first running stage, or otherwise the
         last stage of the chain that has begun."""
         running = [look for look in self.looks.values() if look.losses and look.status.state == "running"]
-        chain = [look for stage in self.plan.arms[0].stages if (look := self.looks[stage.key]).losses]
+        chain = [look for stage in self.plan.arms[0].all_stages if (look := self.looks[stage.key]).losses]
         focus = running[0] if running else chain[-1] if chain else None
         if focus is None:
             return []
@@ -151,8 +151,8 @@ class Dashboard:
 
 def name_of(plan: Plan, stage: Stage) -> str:
     """Return the arm and size of a stage, such as `progressive 354M`, and the seed if the arm has several."""
-    arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.stages))
-    return f"{arm.name} {stage.size}" + (f" seed {stage.spec.seed}" if len(arm.seeds) > 1 else "")
+    arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.all_stages))
+    return f"{arm.name} {arm.label(stage)}" + (f" seed {stage.spec.seed}" if len(arm.seeds) > 1 else "")
 
 
 def speed_words(look: Progress) -> Iterator[str]:

@@ -71,7 +71,7 @@ def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
     if tracker is None:
         return
     for each in recorded(runs_dir(experiment)):
-        if any(stage.path.resolve() in folders for arm in each.arms for stage in arm.stages):
+        if any(stage.path.resolve() in folders for arm in each.arms for stage in arm.all_stages):
             mirror(each, tracker)
 
 

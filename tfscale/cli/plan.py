@@ -58,7 +58,7 @@ def plan(common: Common) -> int:
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
     """Return tables of the stages of one seed, each with as many stages as fit the width, at most `COLUMNS`."""
-    stages = arm.of_seed(arm.seeds[0]).stages
+    stages = arm.of_seed(arm.seeds[0]).all_stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
         tables = [_arm_table(arm, group, predictions) for group in groups]
@@ -71,7 +71,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     """Return a table of stages of one seed with rows for the work, the layout and memory per device, and the cost."""
     found = [predictions[stage.key] for stage in stages]
     times = f", x {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
-    rows = table(arm.title + times, [""], [stage.size for stage in stages], spare=[])
+    rows = table(arm.title + times, [""], [arm.label(stage) for stage in stages], spare=[])
 
     def row(name: str, cell: Callable[[Prediction], str]) -> None:
         cells = [cell(prediction) for prediction in found]
@@ -85,7 +85,8 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     row("steps", lambda p: f"{p.steps:,}")
     row("FLOPs", lambda p: scientific(p.flops))
     row("optimizer share", lambda p: share(p.optimizer_share))
-    rows.add_row("state", *(_states([each for each in arm.stages if each.size == stage.size]) for stage in stages))
+    replicates = list(zip(*(arm.of_seed(seed).all_stages for seed in arm.seeds), strict=True))
+    rows.add_row("state", *(_states(next(each for each in replicates if stage in each)) for stage in stages))
     rows.add_section()
     row("sharding", lambda p: SHARDINGS[p.layout.sharding] if p.machine.devices > 1 else "")
     row("checkpointing", lambda p: p.layout.recompute)
@@ -147,7 +148,7 @@ def _families_table(planned: Plan, totals: Sequence[Family]) -> FittedTable:
     chain = totals[0]
     last = f"{planned.chain.stages[-1].size} / chain"
     rows = table(
-        f"all {len(chain.runs)} sizes together, trained one after another",
+        f"all {len(planned.chain.stages)} sizes together, trained one after another",
         ["arm", "budget"],
         ["FLOPs", "/ chain", last, "time", "device-h", "energy", "cost"],
         spare=["energy", "device-h", last, "cost", "/ chain", "budget", "time"],
@@ -168,7 +169,7 @@ def _families_table(planned: Plan, totals: Sequence[Family]) -> FittedTable:
 
 
 def _budget(planned: Plan, family: Family) -> str:
-    base = count(planned.chain.stages[0].spec.tokens)
+    base = count(sum(stage.spec.tokens for stage in planned.chain.run_of(planned.chain.stages[0])))
     words = {"chain": "stage tokens", "base_tokens": base, "cumulative_compute": "equal compute"}
     return words.get(family.budget, f"{len(family.runs)} stages")
 
@@ -225,7 +226,9 @@ def _json(
                 "name": arm.name,
                 "title": arm.title,
                 "kind": arm.kind,
-                "stages": [_stage_json(stage, predictions[stage.key]) for stage in arm.stages],
+                "stages": [
+                    {"role": arm.role(stage), **_stage_json(stage, predictions[stage.key])} for stage in arm.all_stages
+                ],
             }
             for arm in planned.arms
         ],

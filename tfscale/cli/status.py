@@ -40,7 +40,11 @@ def states(plan: Plan) -> dict[str, Any]:
         "done": all(look.status.state == "done" for look in looks.values()),
         "overview": overview(plan, looks, finished_speeds(plan.runs)),
         "arms": [
-            {"name": arm.name, "title": arm.title, "stages": [_state(looks[stage.key]) for stage in arm.stages]}
+            {
+                "name": arm.name,
+                "title": arm.title,
+                "stages": [{"role": arm.role(stage), **_state(looks[stage.key])} for stage in arm.all_stages],
+            }
             for arm in plan.arms
         ],
     }
@@ -68,7 +72,7 @@ def _state(look: Progress) -> dict[str, Any]:
 
 def _show(plan: Plan) -> None:
     for arm in plan.arms:
-        speeds = {stage.key: stage_speed(stage.path) for stage in arm.stages}
+        speeds = {stage.key: stage_speed(stage.path) for stage in arm.all_stages}
         used = {key: speed.mfu for key, speed in speeds.items() if speed is not None and speed.mfu is not None}
         mfu = ["MFU"] if used else []
         seed = ["seed"] if len(arm.seeds) > 1 else []
@@ -79,10 +83,10 @@ def _show(plan: Plan) -> None:
             spare=[*mfu, "budget", "tokens", "stage"],
         )
         details = []
-        for stage in arm.stages:
+        for stage in arm.all_stages:
             state = status_of(stage)
             rows.add_row(
-                stage.size,
+                arm.label(stage),
                 *([str(stage.spec.seed)] if seed else []),
                 f"{signs(console)[state.state]} {state.state}",
                 stage.path.name,
@@ -91,7 +95,7 @@ def _show(plan: Plan) -> None:
                 f"{state.last_eval['perplexity']:.3f}" if state.last_eval else "",
                 *([f"{used[stage.key]:.0%}" if stage.key in used else ""] if mfu else []),
             )
-            details += [f"{stage.size} {state.state}: {state.detail}"] if state.detail else []
+            details += [f"{arm.label(stage)} {state.state}: {state.detail}"] if state.detail else []
         console.print(rows)
         for detail in details:
             say(detail)

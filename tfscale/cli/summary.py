@@ -27,13 +27,14 @@ def chain_table(plan: Plan) -> FittedTable:
     )
     for replicates in zip(*(replicate.chain.stages for replicate in plan.replicates), strict=True):
         results = [read_result(stage.path) for stage in replicates]
+        runs = [each.chain.run_of(stage) for each, stage in zip(plan.replicates, replicates, strict=True)]
         rows.add_row(
             replicates[0].size,
             count(parameters(replicates[0].spec.model)),
-            count(replicates[0].spec.tokens),
+            count(sum(stage.spec.tokens for stage in runs[0])),
             _perplexity([each.evaluation.loss for each in results]),
             f"{mean(each.evaluation.bits_per_byte for each in results):.3f}",
-            _jump(replicates),
+            _jump([stages[0] for stages in runs]),
             scientific(mean(each.totals.flops for each in results)),
             duration(mean(each.totals.seconds for each in results)),
         )

@@ -46,7 +46,7 @@ def sync(common: Common, uri: str) -> int:
 
 
 def _send(tracker: Tracker, experiment: Recorded) -> dict[str, Any]:
-    stages = {stage.key: stage for arm in experiment.arms for stage in arm.stages}
+    stages = {stage.key: stage for arm in experiment.arms for stage in arm.all_stages}
     states = [status_of(stage).state for stage in stages.values()]
     counts = {"stages": len(states), "done": states.count("done"), "not_begun": states.count("waiting")}
     values, fault = 0, None

@@ -104,6 +104,9 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     if plan.experiment.schedule.grow_when.rule != "budget":
         rule = "must be budget, because rates are compared at equal budgets"
         faults.append(Fault("schedule.grow_when.rule", plan.experiment.schedule.grow_when.rule, rule, "rule=budget"))
+    if plan.experiment.schedule.branches is not None and sweep.rungs > 1:
+        rule = "must be 1 with schedule.branches, because a shorter branch starts from the whole trunk"
+        faults.append(Fault("--rungs", sweep.rungs, rule, "--rungs 1"))
     names = [arm.name for arm in plan.arms]
     faults += [_unknown(name, names) for name in asked.arms if name not in (ALL, *names)]
     if faults:

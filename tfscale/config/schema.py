@@ -4,6 +4,7 @@ the setting."""
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from tfscale.config.branches import BranchesPart
 from tfscale.config.by_kind import ByKind
 from tfscale.config.machines import DevicePart, LauncherPart
 from tfscale.config.types import PathText
@@ -136,6 +137,9 @@ class SchedulePart:
     """Number of training tokens of every stage that does not set `tokens`."""
     grow_when: GrowWhenPart = field(default_factory=GrowWhenPart)
     """Rule that ends every stage except the last."""
+    branches: BranchesPart | None = None
+    """Branches of all runs, whose ends are the models that are compared. The stages are then a trunk, whose learning
+    rate is that of the first stage. None: the stages themselves end with the models that are compared."""
     trained_on_lr: Rate | None = None
     """Peak learning rate of continued training of the small model. None: optim.lr."""
     rehearse: bool = False

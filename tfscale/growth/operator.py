@@ -142,6 +142,7 @@ GROWTHS: Registry[type[Growth]] = Registry(
     {
         "tokens": "tfscale.growth.tokenformer_recipe:GrowthRecipe",
         "transformer": "tfscale.growth.transformer_recipe:TransformerGrowth",
+        "continued": "tfscale.growth.continued:Continued",
     },
 )
 SHIPPED = {"tokenformer": "tokens", "transformer": "transformer"}

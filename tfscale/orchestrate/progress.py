@@ -206,6 +206,6 @@ def overview(plan: Plan, looks: Mapping[str, Progress], known: Sequence[Speed]) 
     return Overview(
         sum(look.worked for look in looks.values()),
         sum(look.work for look in looks.values()),
-        seconds_left([looks[stage.key] for stage in plan.arms[0].stages], known, parallel),
+        seconds_left([looks[stage.key] for stage in plan.arms[0].all_stages], known, parallel),
         seconds_left(list(looks.values()), known, parallel),
     )

@@ -14,6 +14,7 @@ from typing import ClassVar
 from tfscale.config.schema import ArmPart, Experiment
 from tfscale.faults import Fault, InvalidInput
 from tfscale.plan.arms import Arm
+from tfscale.plan.branches import branched
 from tfscale.plan.chain import Chain
 from tfscale.registry import Registry
 from tfscale.stage.folder import Stage
@@ -46,7 +47,12 @@ class ArmKind(ABC):
 
     @abstractmethod
     def stages(self, chain: Chain) -> Sequence[Stage]:
-        """Return the stages of the arm, parents before children."""
+        """Return the stages of the arm, parents before children. With `schedule.branches`, these are its trunk."""
+
+    def arm(self, name: str, chain: Chain) -> Arm:
+        """Return the arm with its branches, if there are any."""
+        arm = Arm(name, self.part.title, self.part.kind, tuple(self.stages(chain)))
+        return branched(arm, chain.specs)
 
 
 ARM_KINDS: Registry[type[ArmKind]] = Registry(
@@ -67,7 +73,7 @@ def arm_kind(name: str) -> type[ArmKind]:
 
 def plan_arm(name: str, part: ArmPart, chain: Chain) -> Arm:
     """Return the arm that a part of the configuration describes. Check the part with `check_arms` first."""
-    return Arm(name, part.title, part.kind, tuple(ARM_KINDS.get(part.kind)(part).stages(chain)))
+    return ARM_KINDS.get(part.kind)(part).arm(name, chain)
 
 
 def check_arms(experiment: Experiment) -> Iterator[Fault | str]:

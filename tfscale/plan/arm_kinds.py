@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 from tfscale.config.schema import Experiment, StagePart
 from tfscale.faults import Fault, InvalidInput
@@ -11,6 +12,8 @@ from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.models.families import FAMILIES
 from tfscale.plan.arm_kind import ArmKind
+from tfscale.plan.arms import Arm
+from tfscale.plan.branches import branch, trunk_through, trunk_tokens
 from tfscale.plan.chain import Chain
 from tfscale.plan.compute_optimal import compute_optimal
 from tfscale.plan.specs import shaped, tokenformer, transformer
@@ -42,6 +45,34 @@ class Scratch(ArmKind):
         sizes = chain.sizes if self.part.sizes == "all" else chain.sizes[-1:]
         return [chain.specs.stage(size.size, self._spec(chain, size, target)) for size, target in sizes]
 
+    def arm(self, name: str, chain: Chain) -> Arm:
+        branches, part = chain.experiment.schedule.branches, self.part
+        own_only = branches is None or branches.readings == "own"
+        if own_only or part.budget != "cumulative_compute" or part.shape == "compute_optimal":
+            return super().arm(name, chain)
+        stages: list[Stage] = []
+        trunk: list[Stage] = []
+        readings: list[Stage] = []
+        budgets = sorted(chain.spent(target) for _, target in chain.sizes)
+        for size, target in chain.sizes if part.sizes == "all" else chain.sizes[-1:]:
+            through = self._through(budgets, chain, size, target)
+            before = accumulate((stage.spec.tokens for stage in through), initial=0)
+            ends = [branch(stage, chain.specs, tokens) for stage, tokens in zip(through, before, strict=False)]
+            stages.append(ends.pop(budgets.index(chain.spent(target))))
+            trunk += through
+            readings += ends
+        return Arm(name, part.title, part.kind, tuple(stages), tuple(trunk), tuple(readings))
+
+    def _through(self, budgets: Sequence[int], chain: Chain, size: StagePart, target: Stage) -> Sequence[Stage]:
+        """Return a trunk of the model of one size with a stage for each budget, from the end of the one before. The
+        warm-up is that of a run with the size's own budget."""
+        spec = self._spec(chain, size, target)
+        ends = [trunk_tokens(budget // flops(spec.model).training, chain.specs) for budget in budgets]
+        if spec.tokens != ends[0]:
+            schedule = replace(spec.lr_schedule, warmup_tokens=min(ends[0], spec.lr_schedule.warmup_tokens))
+            spec = replace(spec, tokens=ends[0], lr_schedule=schedule, ending=None)
+        return trunk_through(chain.specs.stage(size.size, spec), ends, chain.specs)
+
     def _spec(self, chain: Chain, size: StagePart, target: Stage) -> StageSpec:
         if self.part.family == "tokenformer" and target == chain.base:
             return chain.base.spec  # the chain's base is this arm's first run
@@ -49,7 +80,7 @@ class Scratch(ArmKind):
         tokens = {
             "stage_tokens": target.spec.tokens,
             "base_tokens": chain.base.spec.tokens,
-            "cumulative_compute": chain.spent(target) // flops(model).training,
+            "cumulative_compute": trunk_tokens(chain.spent(target) // flops(model).training, chain.specs),
         }
         return chain.specs.scratch(model, tokens[self.part.budget], self.part.lr or rate)
 
@@ -85,8 +116,9 @@ class TrainedOn(ArmKind):
 
     def _stage(self, chain: Chain, size: StagePart, target: Stage) -> Stage:
         model = chain.base.spec.model
-        tokens = chain.spent_after_base(target) // flops(model).training
-        spec = chain.specs.scratch(model, tokens, self.part.lr or chain.experiment.schedule.trained_on_lr)
+        tokens = trunk_tokens(chain.spent_after_base(target) // flops(model).training, chain.specs)
+        rate = self.part.lr or chain.rate(chain.experiment.schedule.trained_on_lr)
+        spec = chain.specs.scratch(model, tokens, rate)
         growth = without_new_tokens(chain.experiment.growth)
         return chain.specs.stage(size.size, chain.specs.child_of(chain.base, spec, growth))
 
@@ -105,8 +137,9 @@ class OneJump(ArmKind):
 
     def _stage(self, chain: Chain, size: StagePart, target: Stage) -> Stage:
         growth = self.part.growth or chain.experiment.growth
-        tokens = chain.spent_after_base(target) // flops(target.spec.model).training
-        spec = chain.specs.grown(chain.base, target.spec.model, tokens, growth, self.part.lr or size.lr)
+        tokens = trunk_tokens(chain.spent_after_base(target) // flops(target.spec.model).training, chain.specs)
+        rate = self.part.lr or chain.rate(size.lr)
+        spec = chain.specs.grown(chain.base, target.spec.model, tokens, growth, rate)
         return chain.specs.stage(size.size, spec)
 
 
@@ -142,7 +175,8 @@ class OtherChain(ArmKind):
         for size, target in chain.sizes[1:]:
             tokens = target.spec.tokens if target.spec.ending else chain.specs.tokens(size)
             tokens = round(self.part.growth_tokens * tokens)
-            spec = chain.specs.grown(stages[-1], target.spec.model, tokens, growth, self.part.lr or size.lr)
+            rate = self.part.lr or chain.rate(size.lr)
+            spec = chain.specs.grown(stages[-1], target.spec.model, tokens, growth, rate)
             stages.append(chain.specs.stage(size.size, spec))
         return stages
 
@@ -153,13 +187,14 @@ class OtherChain(ArmKind):
         first, base = chain.sizes[0]
         assert first.transformer is not None
         model: ModelConfig = transformer(chain.experiment, first.transformer, specs.corpus)
-        spec = specs.scratch(model, chain.spent(base) // flops(model).training, first.transformer.lr)
+        tokens = trunk_tokens(chain.spent(base) // flops(model).training, specs)
+        spec = specs.scratch(model, tokens, first.transformer.lr)
         stages = [specs.stage(first.size, spec)]
         for size, target in chain.sizes[1:]:
             rate = self.part.lr or (size.transformer.lr if size.transformer is not None else None)
             model = growth.grown_config(model, target.spec.model)
             spent = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
-            tokens = (chain.spent(target) - spent) // flops(model).training
+            tokens = trunk_tokens((chain.spent(target) - spent) // flops(model).training, specs)
             spec = specs.grown(stages[-1], target.spec.model, tokens, growth, rate)
             stages.append(specs.stage(size.size, spec))
         return stages

@@ -101,9 +101,32 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
         rule = "must be budget with optim.lr_schedule=cosine, whose length must be known in advance"
         reads = ("optim.lr_schedule",)
         yield Fault("schedule.grow_when.rule", when, rule, "optim.lr_schedule=wsd or constant", reads)
+    yield from _branches(experiment)
     sizes = [part.size for part in schedule.stages.values()]
     if len(set(sizes)) < len(sizes):
         yield Fault("schedule.stages", None, f"must not repeat a size: {', '.join(sizes)}", "different sizes")
+
+
+def _branches(experiment: Experiment) -> Iterator[Fault]:
+    """Yield the settings that would change the learning rate of a trunk after its first stage."""
+    schedule, optim = experiment.schedule, experiment.optim
+    if schedule.branches is None:
+        return
+    reads = ("schedule.branches",)
+    if optim.lr_schedule != "constant":
+        rule = "must be constant with schedule.branches, which decay the learning rate"
+        yield Fault("optim.lr_schedule", optim.lr_schedule, rule, "constant", reads)
+    if experiment.growth.lr != "continue":
+        rule = "must be continue with schedule.branches, whose trunk is warmed up once"
+        yield Fault("growth.lr", experiment.growth.lr, rule, "continue", reads)
+    later = {f"schedule.stages.{name}.lr": part.lr for name, part in list(schedule.stages.items())[1:]}
+    for key, rate in {**later, "schedule.trained_on_lr": schedule.trained_on_lr}.items():
+        if rate is not None:
+            rule = "must be null with schedule.branches, whose trunk has the learning rate of the first stage"
+            yield Fault(key, rate, rule, "null", reads)
+    if experiment.init_from is not None:
+        rule = "must be null with schedule.branches, because imported weights have no learning rate to continue"
+        yield Fault("init_from", repr(experiment.init_from), rule, "null", reads)
 
 
 def _launcher(experiment: Experiment) -> Iterator[Fault]:

@@ -17,6 +17,8 @@ from tfscale.stage.spec import key_of, spec_from_dict, spec_to_dict
 from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
+_GROUPS = ("stages", "trunk", "readings")
+"""Fields of an arm that contain stages. A field without stages is omitted."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,13 @@ def _identity(arm: Arm) -> tuple[str, str]:
 
 
 def _to_dict(arm: Arm) -> dict[str, Any]:
-    stages = [{"size": stage.size, "spec": spec_to_dict(stage.spec)} for stage in arm.stages]
-    return {"name": arm.name, "title": arm.title, "kind": arm.kind, "stages": stages}
+    groups = {name: getattr(arm, name) for name in _GROUPS}
+    stages = {
+        name: [{"size": stage.size, "spec": spec_to_dict(stage.spec)} for stage in group]
+        for name, group in groups.items()
+        if group
+    }
+    return {"name": arm.name, "title": arm.title, "kind": arm.kind, **stages}
 
 
 def _read(runs: Path, path: Path) -> Recorded:
@@ -95,8 +102,8 @@ def _read(runs: Path, path: Path) -> Recorded:
 
 
 def _arm(runs: Path, values: dict[str, Any]) -> Arm:
-    stages = tuple(_stage(runs, stage) for stage in values["stages"])
-    return Arm(str(values["name"]), str(values["title"]), str(values["kind"]), stages)
+    groups = {name: tuple(_stage(runs, stage) for stage in values[name]) for name in _GROUPS if name in values}
+    return Arm(str(values["name"]), str(values["title"]), str(values["kind"]), **groups)
 
 
 def _stage(runs: Path, values: dict[str, Any]) -> Stage:

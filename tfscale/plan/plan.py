@@ -33,14 +33,14 @@ class Replicate:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """All stages, each once, parents before children."""
-        return tuple({stage.key: stage for arm in self.arms for stage in arm.stages}.values())
+        return tuple({stage.key: stage for arm in self.arms for stage in arm.all_stages}.values())
 
     @property
     def decided(self) -> tuple[Stage, ...]:
         """Stages that can be trained now: all stages, or the chain up to the first stage with an undecided ending."""
-        for number, stage in enumerate(self.chain.stages, start=1):
+        for number, stage in enumerate(self.chain.all_stages, start=1):
             if is_open(stage):
-                return self.chain.stages[:number]
+                return self.chain.all_stages[:number]
         return self.stages
 
 
@@ -83,7 +83,7 @@ class Plan:
     def known(self) -> "Plan":
         """Plan without the parts that are not known yet. The baselines are unknown while the ending of a stage of the
         chain is undecided, because the budgets of the baselines depend on the cost of the chain."""
-        if not any(is_open(stage) for replicate in self.replicates for stage in replicate.chain.stages):
+        if not any(is_open(stage) for replicate in self.replicates for stage in replicate.chain.all_stages):
             return self
         return replace(self, replicates=tuple(replace(each, baselines=()) for each in self.replicates))
 

@@ -34,6 +34,7 @@ def rehearsal(experiment: Experiment) -> Experiment:
             stages=stages,
             growth_tokens=tokens,
             grow_when=GrowWhenPart(),
+            branches=None,
         ),
         data=replace(EMBEDDED, validation_tokens=2 * context),
         launcher=replace(

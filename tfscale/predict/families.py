@@ -64,9 +64,9 @@ def families(plan: Plan, reckon: Callable[[StageSpec], Prediction]) -> list[Fami
         reckon: function that predicts the cost of one stage.
     """
     chain = plan.chain.stages
-    found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in chain))]
+    base = sum(stage.spec.tokens for stage in plan.chain.lineage(chain[0]))
+    found = [Family("the chain", "chain", tuple(reckon(stage.spec) for stage in plan.chain.all_stages))]
     for title, models in _models(plan):
-        base = chain[0].spec.tokens
         full = [_scratch(stage.spec, model, base) for stage, model in zip(chain, models, strict=True)]
         found.append(Family(title, "base_tokens", tuple(map(reckon, full))))
         equal = [

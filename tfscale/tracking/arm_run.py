@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import Event
-from tfscale.stage.folder import is_done
+from tfscale.stage.folder import Stage, is_done
 from tfscale.tracking.points import curve_points, end_points, milliseconds
 from tfscale.tracking.runs import ARM, ARM_KEY, ROLE, About, Contents, Status
 from tfscale.tracking.stage_run import StageRun, status_of
@@ -42,26 +42,30 @@ class ArmRun:
         begun = [(run, done, events) for run, done, events in self._read() if events]
         if not begun:
             return None
-        points = [point for run, done, events in begun if done for point in end_points(events, run.evaluations())]
+        ended = [each for each in begun if each[1] and each[0].stage in self.arm.stages]
+        points = [point for run, _, events in ended for point in end_points(events, run.evaluations())]
         points.sort(key=lambda point: point.time)  # a stage that ends later must not precede one that has been sent
         if self._is_one_lineage():
-            points += [point for _, _, events in begun for point in curve_points(events)]
+            points += [point for run, _, events in begun if run.stage in self._line for point in curve_points(events)]
         statuses = [status_of(done, events) for _, done, events in begun]
-        status = _joint(statuses, unbegun=len(begun) < len(self.arm.stages))
+        status = _joint(statuses, unbegun=len(begun) < len(self.arm.all_stages))
         times = [milliseconds(event["time"]) for _, _, events in begun for event in events]
         return Contents(status, min(times), max(times), points)
 
     def stage_runs(self) -> list[StageRun]:
         """Return the runs of the arm's stages."""
-        return [StageRun(self.arm, stage, self.colour) for stage in self.arm.stages]
+        return [StageRun(self.arm, stage, self.colour) for stage in self.arm.all_stages]
 
     def _read(self) -> list[tuple[StageRun, bool, list[Event]]]:
         return [(run, is_done(run.stage), run.events()) for run in self.stage_runs()]
 
     def _is_one_lineage(self) -> bool:
         """Return whether each stage continues the previous stage. Independent stages have no common curve."""
-        stages = self.arm.stages
-        return all(child.spec.parent == parent.key for parent, child in pairwise(stages))
+        return all(child.spec.parent == parent.key for parent, child in pairwise(self._line))
+
+    @property
+    def _line(self) -> tuple[Stage, ...]:
+        return self.arm.trunk or self.arm.stages
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:

@@ -38,7 +38,7 @@ class StageRun:
 
     def about(self) -> About:
         tags = {ROLE: "stage", ARM: self.arm.name, ARM_KEY: self.arm.key, **self._own_tags()}
-        return About(f"{self.stage.size} {self.arm.title}", tags, self.colour)
+        return About(f"{self.arm.label(self.stage)} {self.arm.title}", tags, self.colour)
 
     def sources(self) -> list[Path]:
         metrics = self.stage.path / METRICS_FILE

@@ -83,22 +83,25 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     usual = experiment.optim.lr
     for number, (name, part) in enumerate(experiment.schedule.stages.items()):
         stage = f"schedule.stages.{name}"
-        yield f"{stage}.lr", part.lr or usual
+        if not number or experiment.schedule.branches is None:  # a trunk has the rate of the first stage
+            yield f"{stage}.lr", part.lr or usual
         if number:  # the first stage is always trained from scratch
             yield f"{stage}.scratch_lr", part.scratch_lr or usual
         if part.transformer is not None:
             yield f"{stage}.transformer.lr", part.transformer.lr or usual
-    yield "schedule.trained_on_lr", experiment.schedule.trained_on_lr or usual
+    if experiment.schedule.branches is None:
+        yield "schedule.trained_on_lr", experiment.schedule.trained_on_lr or usual
 
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
     """Yield the key and the value of each arm's own rate: for arms that set one, and for arms of a kind with
     `own_rate`, which would otherwise share the rates of the chain or of Transformers from scratch. The default is the
-    rate of the last size."""
-    last = list(experiment.schedule.stages.values())[-1]
+    rate of the last size, or that of the first stage for the trunk of a chain."""
+    sizes = list(experiment.schedule.stages.values())
+    last, grown = sizes[-1], sizes[-1 if experiment.schedule.branches is None else 0]
     for name, arm in experiment.baseline.arms.items():
         if arm.lr is not None or arm_kind(arm.kind).own_rate:
-            schedules = last.transformer.lr if arm.transformer_growth is not None and last.transformer else last.lr
+            schedules = last.transformer.lr if arm.transformer_growth is not None and last.transformer else grown.lr
             yield f"baseline.arms.{name}.lr", arm.lr or schedules or experiment.optim.lr
 
 

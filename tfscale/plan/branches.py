@@ -1,0 +1,87 @@
+"""Trunks and branches (`schedule.branches`).
+
+A trunk trains with one learning rate through all of its stages. A branch continues a stage of the trunk while the
+learning rate falls linearly to 0, and ends with the model that is compared. The trunk continues from its own stage, so
+a later model pays for the trunk but not for the branches of earlier models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tfscale.growth.continued import CONTINUED
+from tfscale.plan.arms import Arm
+from tfscale.plan.specs import Specs
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import LearningRateSchedule, RateSpec, StageSpec
+
+TO_ZERO = LearningRateSchedule("wsd", warmup_tokens=0, warmup_from=0.0, floor=0.0, decay=1.0)
+"""Learning rate that falls linearly from its peak to 0 over the whole stage."""
+
+
+def branched(arm: Arm, specs: Specs) -> Arm:
+    """Return an arm whose models are branches of the stages of `arm`, or `arm` itself without `schedule.branches`."""
+    if specs.experiment.schedule.branches is None:
+        return arm
+    return replace(arm, stages=tuple(branch(stage, specs) for stage in arm.stages), trunk=arm.stages)
+
+
+def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
+    """Return the branch of a stage of a trunk.
+
+    Args:
+        before: tokens of the trunk before this stage at the same size, of which the branch has a fraction too.
+    """
+    part = specs.experiment.schedule.branches
+    assert part is not None, "a branch requires schedule.branches"
+    batch = trunk.spec.batch_tokens
+    tokens = _branch_steps((before + trunk.spec.tokens) // batch, part.fraction) * batch
+    return specs.stage(trunk.size, replace(continued(trunk, tokens, specs), lr_schedule=TO_ZERO))
+
+
+def trunk_tokens(tokens: int, specs: Specs) -> int:
+    """Return the number of tokens of a trunk that together with its branch has `tokens` tokens, within one step.
+    Without `schedule.branches`, these are all tokens."""
+    part, batch = specs.experiment.schedule.branches, specs.experiment.optim.batch_tokens
+    if part is None:
+        return tokens
+    near = round(tokens / batch / (1 + part.fraction))
+    missed = {
+        abs((steps + _branch_steps(steps, part.fraction)) * batch - tokens): steps
+        for steps in range(max(1, near - 2), near + 3)  # of two that miss by as much, the longer one
+    }
+    return missed[min(missed)] * batch
+
+
+def _branch_steps(trunk_steps: int, fraction: float) -> int:
+    return max(1, round(fraction * trunk_steps))
+
+
+def trunk_through(first: Stage, ends: Sequence[int], specs: Specs) -> tuple[Stage, ...]:
+    """Return a trunk of one model that has a stage from each number of tokens in `ends` to the next.
+
+    Args:
+        first: stage of the trunk up to the first number of tokens.
+        ends: numbers of tokens since the start of the trunk, in increasing order.
+    """
+    stages, reached = [first], first.spec.tokens
+    for end in ends[1:]:
+        tokens = max(first.spec.batch_tokens, end - reached)
+        stages.append(specs.stage(first.size, continued(stages[-1], tokens, specs)))
+        reached += tokens
+    return tuple(stages)
+
+
+def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
+    """Return the spec of a stage that continues the training of `parent` with an unchanged learning rate."""
+    schedule = replace(parent.spec.lr_schedule, warmup_tokens=0)
+    spec = replace(parent.spec, tokens=tokens, lr_schedule=schedule, rates=_settled(parent.spec.rates), ending=None)
+    return specs.child_of(parent, spec, CONTINUED)
+
+
+def _settled(rates: RateSpec | None) -> RateSpec | None:
+    """Return the learning rates of old and new rows as they are at the end of a stage."""
+    if rates is None:
+        return None
+    old = 1.0 if rates.old_ramp_tokens else rates.old
+    settled = replace(rates, old=old, old_ramp_tokens=0, frozen_tokens=0, per_row_bias=False, new_second_moment=False)
+    return None if (settled.old, settled.new) == (1.0, 1.0) else settled
