@@ -2,6 +2,8 @@
 
 Each line is one event:
 
+    {"event": "compiled", "seconds": ...}
+                                     a process has compiled its training step, before the first step is timed
     {"event": "start", "step": 0, "time": ..., "host": ..., "pid": ..., "device": ..., "processes": ...,
      "sharding": ..., "recompute": ..., "micro_batch": ..., "micro_batch_by": ..., "evaluation_batch": ...}
                                      training begins or resumes at this step; `pid` is the leading process, and the

@@ -32,6 +32,7 @@ from tfscale.training.probe import probe_micro_batch
 from tfscale.training.saver import Saver
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update
+from tfscale.training.warm_up import warm_up
 from tfscale.training.world import World, split_rows
 
 
@@ -51,10 +52,13 @@ class Trainer:
         self.state = StageState(spec, device, world, layout)
         self.objective = self.state.objective
         self.layout = probe_micro_batch(layout, self.objective, spec, device, world)
+        compile_seconds = warm_up(self.objective, self.layout, self.rows, spec, device)
         self.update = build_update(self.state, world, spec)
         self.batches = Batches(data.train, spec.model.context, spec.data.order_seed)
         self.costs = Costs(spec, EnergyMeter(device), world)
         self.journal = Journal(stage_dir, spec, device, world)
+        if device.compiled:
+            self.journal.write("compiled", seconds=compile_seconds)
         self.saver = Saver(stage_dir, spec, self.journal.log, world, device.saves_beside_training)
         self.alive = Heartbeat(stage_dir)
         self.evaluations: dict[int, Evaluation] = {}
