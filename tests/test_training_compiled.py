@@ -7,9 +7,15 @@ import pytest
 import torch
 from stages import elsewhere, planned, train, trainer_of
 
+from tfscale.bench.sizes import tokenformer
+from tfscale.models.init import build_model
 from tfscale.stage.events import read_events
-from tfscale.stage.layout import EVALUATION_TOKENS
+from tfscale.stage.folder import Stage
+from tfscale.stage.layout import EVALUATION_TOKENS, Layout
 from tfscale.training.costs import Costs
+from tfscale.training.device import Device
+from tfscale.training.parallel import parallelize
+from tfscale.training.world import World
 
 
 class Compiler:
@@ -64,5 +70,27 @@ def test_a_grown_stage_compiles_four_graphs_and_none_while_it_is_timed(
         assert event == pytest.approx(same, rel=1e-4)
 
 
-def evaluations(stage: Any) -> list[float]:
+def test_data_parallelism_leaves_a_block_in_one_piece(compiler: Compiler) -> None:
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    class TwoRanks(World):
+        """Rank 0 of two, of which the other is not there."""
+
+        def __init__(self) -> None:
+            self.rank, self.size, self.local_size = 0, 2, 2
+            torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+
+    world, model = TwoRanks(), build_model(tokenformer(1024, 1, 256, 2, 16, 67), seed=0)  # more than a first bucket
+    try:
+        layout = Layout("none", "none", micro_batch=2, evaluation_batch=2, micro_batch_by="set")
+        objective = parallelize(model, world, Device("cpu", bf16=False, compiled=True), layout)
+        tokens = torch.zeros(2, 16, dtype=torch.long)
+        objective(tokens, tokens)
+        del objective
+    finally:
+        world.close()
+    assert compiler.graphs == 2, "the block and the loss"
+
+
+def evaluations(stage: Stage) -> list[float]:
     return [event["loss"] for event in read_events(stage.path) if event["event"] == "eval"]

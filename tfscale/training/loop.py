@@ -126,6 +126,7 @@ class Trainer:
         counters = self.costs.count(self.state.counters, updated and bad is None)
         if bad is None:
             if self.calendar.logs(counters.step):
+                counters = self.costs.add_energy(counters)
                 self.journal.trained(counters, loss, norm, rate)
             counters = with_loss(counters, loss)
         self.state.counters = counters
@@ -155,6 +156,7 @@ class Trainer:
             self.alive()
             return self.preempted()
 
+        self.state.counters = self.costs.add_energy(self.state.counters)
         text, shape = self.spec.data, (self.layout.evaluation_batch, self.spec.model.context)
         result = evaluate(
             self.objective, self.data, text.heldout_tokens, shape, self.device, self.world, asked_to_stop,
@@ -176,11 +178,13 @@ class Trainer:
         return self.calendar.decide({step: done.loss for step, done in self.evaluations.items() if step <= self.step})
 
     def _save(self) -> None:
+        self.state.counters = self.costs.add_energy(self.state.counters)
         self.saver.save(self.state.counters, self.state.tensors())
 
     def _restore(self) -> None:
         """Load the newest complete checkpoint, or reset the stage to its beginning if there is none."""
         self.saver.wait()
+        self.costs.drop_energy()
         newest = None
         if self.world.leads:
             checkpoint.sweep(self.saver.folder)
