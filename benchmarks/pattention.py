@@ -70,6 +70,7 @@ def measure(settings: Settings) -> Iterator[Found]:
     tokens = (256 if settings.quick else 1024) * (8 if settings.on_cuda else 1)
     for n in SHAPES:
         if settings.wants(case := f"n = {n}"):
+            settings.forget_compiled()
             yield from measure_case(PART, case, _make_all(settings, n, tokens), settings, seconds=8.0, least=5)
 
 
@@ -99,7 +100,7 @@ def prepare_official(settings: Settings, n: int, tokens: int) -> Turn:
 def make_implementations(settings: Settings, n: int) -> dict[str, Forward]:
     """Make the forward function of every contestant."""
     groups = (TokenGroup(n, math.sqrt(n)),)
-    compiled = torch.compile if settings.on_cuda else lambda function: function
+    compiled = partial(torch.compile, dynamic=False) if settings.on_cuda else lambda function: function
     return {
         OURS: compiled(lambda x, k, v: pattention(x, k, v, groups, "l2_norm_gelu")),
         "recomputing": compiled(lambda x, k, v: pattention(x, k, v, groups, "l2_norm_gelu", recompute=True)),

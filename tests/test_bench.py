@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +15,12 @@ from benchmarks.chart import draw_chart, has_chart
 from benchmarks.pattention import AS_USED, PRODUCTS, make_implementations, official, run_both_passes
 from benchmarks.step import ENTRIES, GPT2, plain, write_out
 from benchmarks.targets import Verdict, judge
-from tfscale.bench.contest import MATRIX_PRODUCT
+from tfscale.bench import step
+from tfscale.bench.contest import MATRIX_PRODUCT, Contestant
 from tfscale.bench.rows import Note, Row, from_line, to_line
 from tfscale.bench.run import measure, run
 from tfscale.bench.settings import Settings
-from tfscale.bench.sizes import PROGRESSIVE_1
+from tfscale.bench.sizes import ON_CUDA, PROGRESSIVE_1, Size
 from tfscale.bench.trained import OURS, OURS_MUON, TRANSFORMER, TRANSFORMER_MUON, Entry
 from tfscale.models.init import build_model
 
@@ -47,6 +50,26 @@ def test_every_part_measures_at_its_smallest(part: str, case: str) -> None:
     assert all(FIGURES[part, case] <= row.figures.keys() for row in contestants)
     assert all(from_line(to_line(each)) == each for each in found)
     assert all(verdict.part == part.rpartition(".")[2] for verdict in judge(rows, on_cuda=False))
+
+
+def test_every_size_is_compiled_for_its_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[torch.Size] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        compiled.append(inputs[0].shape)  # with a symbolic shape, the first input is a number
+        return graph.forward
+
+    double = torch.compile(lambda x: 2 * x, backend=compiler)
+
+    def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
+        double(torch.ones(size.tokens))
+        return Contestant(entry.name, lambda: 1.0, 1.0, size.tokens)
+
+    monkeypatch.setattr(step, "measure_case", lambda *_, **__: [])
+    before = torch.get_float32_matmul_precision()
+    list(step.measure(Settings("cuda", quick=True, threads=1), [OURS], start))
+    torch.set_float32_matmul_precision(before)
+    assert compiled == [(size.tokens,) for size in ON_CUDA]
 
 
 @pytest.mark.parametrize("name", ["ours", "recomputing", "official"])

@@ -273,6 +273,7 @@ def test_a_cluster_whose_devices_are_not_named_is_planned_without_memory_and_tim
     [
         (["device=v100_32gb"], "launcher.precision=fp32"),
         (["device=h100_sxm", "launcher.device=cpu"], "device=auto"),
+        (["launcher.device=cpu", "launcher.precision=tf32"], "launcher.precision=tf32: must be fp32 or bf16 on a CPU"),
         (["device=h100_sxm", "launcher.kind=torchrun"], "launcher.processes=auto: must be a number"),
     ],
 )
@@ -282,10 +283,12 @@ def test_a_device_that_cannot_be_reckoned_with_is_told(overrides: list[str], wor
 
 
 def test_the_precision_of_the_run_is_the_precision_of_its_memory_and_its_peak() -> None:
-    whole, half = (largest(*PAPER, "device=h100_sxm", f"launcher.precision={name}") for name in ("fp32", "bf16"))
-    assert (whole[1].peak, half[1].peak) == (494.7e12, 989.4e12)
-    one = [replace(spec, run=replace(spec.run, micro_batch=1)) for spec, _ in (whole, half)]
-    assert predict(one[0], whole[1], []).memory.activations > 1.5 * predict(one[1], half[1], []).memory.activations
+    names = ("fp32", "tf32", "bf16")
+    given = [largest(*PAPER, "device=h100_sxm", f"launcher.precision={name}") for name in names]
+    assert [machine.peak for _, machine in given] == [66.9e12, 494.7e12, 989.4e12]
+    one = [(replace(spec, run=replace(spec.run, micro_batch=1)), machine) for spec, machine in given]
+    whole, products, half = (predict(spec, machine, []).memory.activations for spec, machine in one)
+    assert whole == products > 1.5 * half
 
 
 @pytest.mark.parametrize("fact", ["device.memory=0", "device.price=-1", "device.peak.bf16=0", "device.mfu=1.5"])
@@ -322,7 +325,8 @@ def test_no_two_devices_share_a_name() -> None:
 def test_peaks_are_by_exact_name_and_dtype_and_dense() -> None:
     assert peak("NVIDIA H100 80GB HBM3", "bf16") == 989.4e12  # 1,978.9 with sparsity
     assert peak("NVIDIA A100-SXM4-80GB", "bf16") == 312e12
-    assert peak("NVIDIA A100-SXM4-80GB", "fp32") == 156e12  # TF32, as training multiplies
+    assert peak("NVIDIA A100-SXM4-80GB", "tf32") == 156e12
+    assert peak("NVIDIA A100-SXM4-80GB", "fp32") == 19.5e12
     assert peak("Tesla V100-SXM2-32GB", "fp32") == 15.7e12
     assert peak("Tesla V100-SXM2-32GB", "bf16") is None
     assert peak("NVIDIA H100", "bf16") is None

@@ -1,5 +1,9 @@
 """Energy on the ledger: added up along the lineage where devices measure it, left out where they do not."""
 
+import math
+
+import pytest
+import torch
 from stages import planned, train, trainer_of
 
 from tfscale import checkpoint
@@ -26,6 +30,22 @@ class Counter(EnergyMeter):
         return self._joules
 
 
+class Watched(EnergyMeter):
+    """A device's counter that goes on by 1 J in a training step, and by 1,000 J in a batch of an evaluation."""
+
+    works = True
+
+    def __init__(self) -> None:
+        self._joules, self.readings = 1e6, 0
+
+    def work(self, *_: object) -> None:
+        self._joules += 1.0 if torch.is_grad_enabled() else 1000.0
+
+    def joules(self) -> float:
+        self.readings += 1
+        return self._joules
+
+
 def train_metered(stage: Stage) -> float | None:
     trainer = trainer_of(stage)
     trainer.costs = Costs(stage.spec, Counter(), World())
@@ -45,6 +65,32 @@ def test_joules_add_up_along_the_lineage_and_the_ledger_is_true(small: list[str]
     first = next(event for event in read_events(child.path) if event["event"] == "eval")
     assert first["total_joules"] == 5.0 * parent.spec.steps
     assert findings(parent, child) == []
+
+
+def test_the_counter_is_read_around_what_is_logged_and_energy_of_evaluations_is_left_out(small: list[str]) -> None:
+    stage = planned([*small, "launcher.log_tokens=512", "launcher.checkpoint_tokens=256"])[0]
+    trainer = trainer_of(stage)
+    trainer.costs = Costs(stage.spec, meter := Watched(), World())
+    trainer.objective.register_forward_pre_hook(meter.work)
+    assert trainer.run()
+    assert read_result(stage.path).totals.joules == stage.spec.steps == 16
+    events = [event for event in read_events(stage.path) if event["event"] in ("train", "eval")]
+    assert [event["total_joules"] for event in events] == [event["step"] for event in events]
+    points = {event["step"] for event in read_events(stage.path) if event["event"] in ("train", "eval", "checkpoint")}
+    assert meter.readings == 2 * len(points)
+
+
+def test_energy_of_steps_that_are_repeated_is_not_counted(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["launcher.non_finite=rollback", "launcher.checkpoint_tokens=256", "launcher.log_tokens=2048"]
+    stage = planned([*small, *options])[0]
+    trainer = trainer_of(stage)
+    trainer.costs = Costs(stage.spec, meter := Watched(), World())
+    trainer.objective.register_forward_pre_hook(meter.work)
+    norm = trainer.update.grad_norm
+    bad = iter([False] * 4 + [False, True])  # a step after the checkpoint of step 4
+    monkeypatch.setattr(trainer.update, "grad_norm", lambda: math.nan if next(bad, False) else norm())
+    assert trainer.run()
+    assert read_result(stage.path).totals.joules == stage.spec.steps - 1, "the bad batch is passed over"
 
 
 def test_a_lineage_with_an_unmeasured_part_has_no_figure(small: list[str]) -> None:

@@ -41,6 +41,13 @@ def test_batches_side_by_side_are_the_same_batches(trainer: Trainer) -> None:
         assert evaluated(trainer, lanes) == one, "to the last bit, the short last batch too"
 
 
+def test_a_last_batch_that_is_padded_for_compiled_code_has_the_same_losses(trainer: Trainer) -> None:
+    seen: list[int] = []
+    trainer.objective.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    assert evaluated(trainer, 1, replace(ALONE, compiled=True)) == evaluated(trainer, 1), "to the last bit"
+    assert seen == [3] * 7 + [3] * 6 + [2]
+
+
 def test_batches_side_by_side_make_no_gradients_and_have_the_stage_s_precision(trainer: Trainer) -> None:
     seen: list[tuple[bool, bool]] = []
     both = threading.Barrier(2, timeout=60)

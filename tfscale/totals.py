@@ -11,7 +11,7 @@ class Totals:
     flops: int = field(default=0, metadata={"largest": 10**30})  # the FLOPs of a 1.4B chain exceed 64 bits
     """Model FLOPs of forward and backward passes, as counted by `tfscale.models.counts`."""
     seconds: float = 0.0
-    """Time in training steps in seconds, without evaluation, checkpoints and growth."""
+    """Time in training steps in seconds, without compilation, evaluation, checkpoints and growth."""
     device_seconds: float = 0.0
     """`seconds` times the number of devices."""
     joules: float | None = None

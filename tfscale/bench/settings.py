@@ -48,6 +48,12 @@ class Settings:
         if self.on_cuda:
             torch.set_float32_matmul_precision("high")
 
+    def forget_compiled(self) -> None:
+        """Discard compiled code on CUDA. The next case is then compiled for its own shapes, as in a training process;
+        otherwise torch.compile would use symbolic shapes, which are slower."""
+        if self.on_cuda:
+            torch.compiler.reset()
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context manager that runs forward passes in the precision of training."""
         return torch.autocast("cuda", torch.bfloat16) if self.on_cuda else contextlib.nullcontext()

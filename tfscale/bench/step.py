@@ -58,6 +58,7 @@ def measure(settings: Settings, entries: Sequence[Entry] = ENTRIES, start: Start
 
 
 def _measure_group(settings: Settings, size: Size, entries: Sequence[Entry], start: Start) -> Iterator[Found]:
+    settings.forget_compiled()
     ready = []
     for entry in entries:
         try:

@@ -103,7 +103,8 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
 
 def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], stride: int) -> list[dict[str, Any]]:
     made = []
-    rows = table(stage.folder.name, ["text"], ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"])
+    headings = ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"]
+    rows = table(stage.folder.name, ["text"], headings, caption="computed in float32")
     for text in texts:
         with console.status(f"{stage.folder.name}: {text.path}"):
             score = score_text(text, model, stride)
@@ -146,7 +147,12 @@ def _tasks(
         ) from error
     names = harness.PAPER if tasks == PAPER else tuple(tasks.split(","))
     made = []
-    rows = table(stage.folder.name, ["task", "metric"], ["value", "± stderr", "samples"], caption="zero-shot")
+    rows = table(
+        stage.folder.name,
+        ["task", "metric"],
+        ["value", "± stderr", "samples"],
+        caption="zero-shot, computed in float32",
+    )
     for result in harness.run_tasks(model, tokenizer_of(stage), names, task_path, limit):
         measured = {"samples": result.samples, "shots": 0, "metrics": result.metrics}
         about = {"version": result.version, "harness": harness.harness_version()}

@@ -171,7 +171,7 @@ def generate(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Use this random seed for sampling", min=0, max=2**63 - 1)] = 0,
 ) -> int:
-    """Generate text with one or several finished stages."""
+    """Generate text with one or several finished stages, in float32, on a GPU if there is one."""
     from tfscale.cli.generate import generate
 
     return generate(common, stage, prompt, tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)

@@ -129,4 +129,11 @@ def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @functools.cache
 def _fused_softmax() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-    return torch.compile(_softmax)
+    compiled = torch.compile(_softmax, dynamic=False)
+
+    def fused(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        for rows in (logits, target):  # one compilation for all tiles, which differ in size
+            torch._dynamo.maybe_mark_dynamic(rows, 0)
+        return compiled(logits, target)
+
+    return fused

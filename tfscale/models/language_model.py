@@ -42,9 +42,10 @@ class LanguageModel(nn.Module):
 
     def compile_parts(self) -> None:
         """Compile each block separately, so that all blocks share one compilation, and fuse the element-wise operations
-        of the loss."""
+        of the loss. Each batch shape has its own compilation, because with symbolic shapes, kernels would be slower and
+        would depend on the order in which shapes occurred."""
         for block in self.blocks:
-            block.compile()
+            block.compile(dynamic=False)
         self._fused_loss = True
 
     def hidden(self, tokens: Tensor, past: Past | None = None, positions: Tensor | None = None) -> Tensor:

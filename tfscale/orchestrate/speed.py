@@ -19,7 +19,7 @@ class Speed:
     device: str
     """Name of the device as returned by torch.cuda.get_device_name, or the architecture of the CPU."""
     precision: str
-    """Training precision: bf16 (autocast) or fp32."""
+    """Training precision: bf16 (autocast), tf32 or fp32."""
     devices: int
     flops_per_second: float
     """Model FLOP/s of all devices together."""

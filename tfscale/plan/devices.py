@@ -19,10 +19,9 @@ def peak_of(device: DevicePart, precision: str) -> float | None:
     device does not support it.
 
     Args:
-        precision: `bf16` (autocast) or `fp32`, as in environment.json. In fp32, matrices are multiplied as TF32 if
-            the device supports it.
+        precision: `bf16` (autocast), `tf32` or `fp32`, as in environment.json.
     """
-    rate = device.peak.bf16 if precision == "bf16" else device.peak.tf32 or device.peak.fp32
+    rate = vars(device.peak).get(precision)
     return None if rate is None else rate * TERA
 
 

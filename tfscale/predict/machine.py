@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
-from tfscale.config.machines import DevicePart, LauncherPart, PeakPart
+from tfscale.config.machines import DevicePart, PeakPart
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault
 from tfscale.orchestrate.launchers.machine import processes_of, visible_devices
@@ -86,7 +86,7 @@ def _named(experiment: Experiment) -> Machine:
         faults.append(Fault("launcher.processes", "auto", rule, "launcher.processes=8"))
     if not part.memory:
         faults.append(Fault("device.memory", None, "must be set, in GB", "device.memory=80"))
-    precision = _precision(launcher, "cuda")
+    precision = launcher.precision_on("cuda")
     peak = peak_of(part, precision)
     if peak is None:
         rule = f"must be supported by {part.names[0]}, which has no peak for {precision} (device.peak)"
@@ -118,7 +118,7 @@ def _unknown(experiment: Experiment) -> Machine:
         name="an unknown device",
         memory=None,
         peak=None,
-        precision=_precision(launcher, kind),
+        precision=launcher.precision_on(kind),
         devices=launcher.ranks,
         per_host=launcher.ranks // launcher.nodes,
         most=MANY,
@@ -145,8 +145,10 @@ def _here(experiment: Experiment, timed: bool) -> Machine:
                 )
             ]
         )
-    precision, devices = _precision(launcher, kind), processes_of(launcher, visible_devices(launcher))
+    precision, devices = launcher.precision_on(kind), processes_of(launcher, visible_devices(launcher))
     if kind == "cpu":
+        if precision == "tf32":
+            raise UserFault([Fault("launcher.precision", "tf32", "must be fp32 or bf16 on a CPU", "fp32")])
         return Machine(
             device=kind,
             name=f"CPU, {os.cpu_count()} cores",
@@ -189,16 +191,12 @@ def _filled(part: DevicePart, known: DevicePart | None) -> DevicePart:
     return part if known is None else replace(part, **{name: getattr(known, name) for name in empty})
 
 
-def _precision(launcher: LauncherPart, kind: str) -> Literal["fp32", "bf16"]:
-    return "bf16" if launcher.precision == "bf16" or (launcher.precision == "auto" and kind == "cuda") else "fp32"
-
-
 def _measured_peak(size: int, kind: str, precision: str) -> float:
     import torch
 
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if kind == "cuda" else before)  # as training sets it
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")  # as training sets it
     try:
         return _matmul_rate(torch.randn(size, size, device=kind, dtype=dtype))
     finally:

@@ -17,11 +17,13 @@ class Environment:
     device: str = ""
     """Name of the device as returned by torch.cuda.get_device_name, or the architecture of the CPU."""
     precision: str = ""
-    """Precision of forward passes: bf16 (autocast) or fp32."""
+    """Precision of forward passes: bf16 (autocast), tf32 or fp32. Earlier versions recorded tf32 as fp32."""
     python: str = ""
     packages: dict[str, str | None] = field(default_factory=dict)
     platform: str = ""
     compiled: bool = False
+    deterministic: bool = False
+    """True if only deterministic algorithms were allowed (`launcher.deterministic`)."""
     threads: int = 0
     cores: int | None = None
     commit: str | None = None

@@ -2,6 +2,8 @@
 
 Each line is one event:
 
+    {"event": "compiled", "seconds": ...}
+                                     a process has compiled its training step, before the first step is timed
     {"event": "start", "step": 0, "time": ..., "host": ..., "pid": ..., "device": ..., "processes": ...,
      "sharding": ..., "recompute": ..., "micro_batch": ..., "micro_batch_by": ..., "evaluation_batch": ...}
                                      training begins or resumes at this step; `pid` is the leading process, and the
@@ -20,9 +22,10 @@ Each line is one event:
     {"event": "end", "reason": "failed" | "out_of_memory", "message": ...}
 
 `step` and `tokens` count within the stage. The totals are cumulative over the lineage, including parents:
-total_tokens, total_flops (model FLOPs), total_seconds (in training steps; without evaluation and checkpoints),
-total_device_seconds (total_seconds times the number of devices), total_joules if every device of the lineage has
-measured its energy, and total_optimizer_flops (optimizer updates) if these FLOPs were recorded for the whole lineage.
+total_tokens, total_flops (model FLOPs), total_seconds (in training steps; without compilation, evaluation and
+checkpoints), total_device_seconds (total_seconds times the number of devices), total_joules if every device of the
+lineage has measured its energy, and total_optimizer_flops (optimizer updates) if these FLOPs were recorded for the
+whole lineage.
 Losses are in nats per token.
 
 If there are several processes, the leading one writes the events. It writes the `end` event before any process exits,

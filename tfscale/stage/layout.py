@@ -12,7 +12,7 @@ from tfscale.faults import Fault
 from tfscale.models.counts import MEMORY_SHARE, Memory, memory
 from tfscale.models.execution import Execution, Recompute
 from tfscale.optimizers.base import Optimizer
-from tfscale.stage.run_options import RunOptions
+from tfscale.stage.run_options import Precision, RunOptions
 from tfscale.stage.spec import StageSpec
 from tfscale.untrusted import check_fields
 
@@ -32,7 +32,7 @@ class Hardware:
     device: Literal["cpu", "cuda"]
     memory: int | None
     """Memory in bytes that a device has for the stage, or None if unknown."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     devices: int = 1
     """Number of devices of all hosts together."""
     per_host: int = 1

@@ -5,6 +5,10 @@ from typing import Literal
 
 from tfscale.ranges import Amount, AutoCount, Count, Natural, NonNegative
 
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Precision of matrix products. tf32: products of float32 matrices whose mantissas are rounded to 10 bits. bf16: bf16
+autocast."""
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -12,11 +16,16 @@ class RunOptions:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device that the stage is trained on. auto: CUDA if available, otherwise the CPU."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Precision of forward and backward passes; weights and moments are always fp32. auto: bf16 autocast on CUDA, fp32
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Precision of forward and backward passes; weights and moments are always fp32. fp32: all in float32. tf32: as
+    fp32, but matrices are multiplied as TF32, which only CUDA devices do. bf16: bf16 autocast. auto: bf16 on CUDA, fp32
     on the CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Use of torch.compile. auto: on with CUDA, off on the CPU."""
+    deterministic: bool = False
+    """True to use only deterministic algorithms on CUDA, so that a stage that is resumed or repeated on the same kind
+    of device gives the same numbers bit for bit. With false, they agree to rounding. Training on a CPU is always
+    deterministic. The default is false because the cost has not been measured yet."""
     threads: Natural = 0
     """Number of CPU threads of each process; 0: an equal share of the machine's cores, or slurm.cpus."""
     micro_batch: AutoCount = 0
@@ -53,3 +62,7 @@ class RunOptions:
     non_finite_cap: Count = 10
     """Maximum number of steps with a non-finite loss or gradient. A stage with more such steps fails under any
     policy."""
+
+    def precision_on(self, device: str) -> Precision:
+        """Return the precision on a torch device type."""
+        return self.precision if self.precision != "auto" else "bf16" if device == "cuda" else "fp32"

@@ -21,30 +21,45 @@ class Costs:
         self._flops = spec.batch_tokens * flops(spec.model).training
         self._update_flops = spec.optimizer.update_flops(spec.model)
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
-        self._seconds = self._joules = 0.0
+        self._seconds = 0.0
+        self._joules: float | None = None
+        """Energy counter at the first step since the last call of `add_energy` or `drop_energy`."""
 
     def begin(self) -> None:
         """Start the measurement of a step."""
-        self._seconds, self._joules = -time.perf_counter(), -self._energy.joules()
+        if self._joules is None:
+            self._joules = self._energy.joules()
+        self._seconds = -time.perf_counter()
 
     def end(self) -> None:
         """Finish the measurement started by `begin`."""
         self._seconds += time.perf_counter()
-        self._joules += self._energy.joules()
 
     def count(self, counters: Counters, updated: bool) -> Counters:
-        """Return the counters after the measured step. This is a collective call."""
-        return self._after(counters, self._seconds, self._joules, updated)
+        """Return the counters after the measured step, without its energy."""
+        return self._after(counters, self._seconds, updated)
 
     def count_passed_over(self, counters: Counters) -> Counters:
-        """Return the counters after a skipped step. This is a collective call."""
-        return self._after(counters, 0.0, 0.0, updated=False)
+        """Return the counters after a skipped step."""
+        return self._after(counters, 0.0, updated=False)
 
-    def _after(self, counters: Counters, seconds: float, joules: float, updated: bool) -> Counters:
+    def add_energy(self, counters: Counters) -> Counters:
+        """Return the counters with the energy of the steps since the last call. Call it after the last step before
+        counters are recorded, and before other work than training. This is a collective call."""
+        before = counters.totals.joules
+        if self._joules is None or before is None:
+            return counters
+        [used] = self._world.sum(self._energy.joules() - self._joules)
+        self.drop_energy()
+        return replace(counters, totals=replace(counters.totals, joules=before + used))
+
+    def drop_energy(self) -> None:
+        """Leave the energy of the steps since the last call of `add_energy` uncounted, because they are repeated."""
+        self._joules = None
+
+    def _after(self, counters: Counters, seconds: float, updated: bool) -> Counters:
         before = counters.totals
         used = before.joules if before.tokens else 0.0  # a lineage starts without energy use
-        if self._energy_known and used is not None:
-            used += self._world.sum(joules)[0]
         of_updates = before.spent_on_updates
         if of_updates is not None:
             of_updates += self._update_flops * updated

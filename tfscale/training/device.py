@@ -16,6 +16,7 @@ from tfscale import children
 from tfscale.host import process_peak_memory
 from tfscale.stage.environment import Environment
 from tfscale.stage.layout import Hardware
+from tfscale.stage.run_options import Precision
 from tfscale.stage.spec import RunSpec
 from tfscale.training.place import read_place
 from tfscale.training.world import World
@@ -34,6 +35,13 @@ class Device:
         """True if a thread writes checkpoints during training. This is the case on CUDA; on a CPU, the thread would
         take cores from training."""
         return self.kind == "cuda"
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of matrix products."""
+        if self.bf16:
+            return "bf16"
+        return "tf32" if self.kind == "cuda" and torch.get_float32_matmul_precision() == "high" else "fp32"
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context manager that sets the precision of forward passes."""
@@ -55,22 +63,32 @@ def resolve(run: RunSpec) -> Device:
     """Return the device of this machine that is selected by the `run` section of a stage's spec, and set it up.
 
     Raises:
-        ValueError: the section requires CUDA, but torch finds no CUDA device.
+        ValueError: the section requires CUDA or TF32, but torch finds no CUDA device.
     """
     if run.threads:
         torch.set_num_threads(run.threads)
     kind = run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError("launcher.device=cuda: must be auto or cpu, because torch finds no CUDA device")
-    on_cuda = kind == "cuda"
+    precision, on_cuda = run.precision_on(kind), kind == "cuda"
+    if precision == "tf32" and not on_cuda:
+        raise ValueError("launcher.precision=tf32: must be fp32 or bf16 on a CPU; try launcher.precision=fp32")
+    compiled = run.compile == "on" or (run.compile == "auto" and on_cuda)
     if on_cuda:
-        torch.cuda.set_device(read_place().local_rank)
-        torch.set_float32_matmul_precision("high")
-    return Device(
-        kind=kind,
-        bf16=run.precision == "bf16" or (run.precision == "auto" and on_cuda),
-        compiled=run.compile == "on" or (run.compile == "auto" and on_cuda),
-    )
+        # Some clusters show each process only its own device, whatever its rank on the host.
+        torch.cuda.set_device(read_place().local_rank % torch.cuda.device_count())
+        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+        if run.deterministic:
+            _forbid_nondeterminism(compiled)
+    return Device(kind=kind, bf16=precision == "bf16", compiled=compiled)
+
+
+def _forbid_nondeterminism(compiled: bool) -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # slow, and nothing is read before it is written
+    if compiled:
+        torch._inductor.config.deterministic = True  # otherwise kernels are chosen by their measured time
 
 
 def hardware_of(device: Device, world: World) -> Hardware:
@@ -79,7 +97,7 @@ def hardware_of(device: Device, world: World) -> Hardware:
     return Hardware(
         device=device.kind,
         memory=world.share(free_memory(device, world.local_size)),
-        precision="bf16" if device.bf16 else "fp32",
+        precision=device.precision,
         devices=world.size,
         per_host=world.local_size,
     )
@@ -105,11 +123,12 @@ def environment(device: Device) -> Environment:
     return Environment(
         host=socket.gethostname(),
         device=torch.cuda.get_device_name() if device.kind == "cuda" else platform.processor() or platform.machine(),
-        precision="bf16" if device.bf16 else "fp32",
+        precision=device.precision,
         python=platform.python_version(),
         packages={name: _version(name) for name in ("tfscale", "torch", "numpy", "safetensors")},
         platform=platform.platform(),
         compiled=device.compiled,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
         commit=_commit(),

@@ -10,6 +10,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import PreparedData
@@ -71,9 +72,10 @@ def evaluate(
     Returns:
         The evaluation, or None if `stop` returned True on any rank.
     """
-    rows, context = shape
-    batches = heldout_batches(data.heldout, context, tokens, rows, start)
+    context = shape[1]
     sequences = tokens // context
+    rows = min(shape[0], sequences)
+    batches = heldout_batches(data.heldout, context, tokens, rows, start)
     block_of = [sequence * min(BLOCKS, sequences) // sequences for sequence in range(sequences)]
     losses = [0.0] * min(BLOCKS, sequences)
     first, at_once = 0, world.size * lanes
@@ -82,7 +84,9 @@ def evaluate(
             if world.any(stop())[0]:
                 return None
             mine = range(world.rank, len(turns), world.size)
-            found = list(each_of(partial(_losses, objective, device), [turns[turn] for turn in mine] or turns[-1:]))
+            found = list(
+                each_of(partial(_losses, objective, device, rows), [turns[turn] for turn in mine] or turns[-1:])
+            )
             for turn, batch_losses in zip(mine, found, strict=False):
                 place = first + turn * rows
                 for block, loss in zip(block_of[place : place + rows], batch_losses, strict=True):
@@ -108,9 +112,11 @@ def _side_by_side(lanes: int) -> Iterator[_EachOf]:
         yield pool.map
 
 
-def _losses(objective: nn.Module, device: Device, batch: _Batch) -> list[float]:
+def _losses(objective: nn.Module, device: Device, rows: int, batch: _Batch) -> list[float]:
     # no_grad and autocast only apply to the current thread.
     with torch.no_grad(), device.autocast():
-        inputs, targets = (part.to(device.kind) for part in batch)
-        losses: list[float] = objective(inputs, targets, each=True).tolist()
+        count = len(batch[0])
+        missing = rows - count if device.compiled else 0  # another shape would be another compilation
+        inputs, targets = (F.pad(part, (0, 0, 0, missing)).to(device.kind) for part in batch)
+        losses: list[float] = objective(inputs, targets, each=True)[:count].tolist()
         return losses

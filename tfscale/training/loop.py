@@ -32,6 +32,7 @@ from tfscale.training.probe import probe_micro_batch
 from tfscale.training.saver import Saver
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update
+from tfscale.training.warm_up import warm_up
 from tfscale.training.world import World, split_rows
 
 
@@ -51,10 +52,13 @@ class Trainer:
         self.state = StageState(spec, device, world, layout)
         self.objective = self.state.objective
         self.layout = probe_micro_batch(layout, self.objective, spec, device, world)
+        compile_seconds = warm_up(self.objective, self.layout, self.rows, spec, device)
         self.update = build_update(self.state, world, spec)
         self.batches = Batches(data.train, spec.model.context, spec.data.order_seed)
         self.costs = Costs(spec, EnergyMeter(device), world)
         self.journal = Journal(stage_dir, spec, device, world)
+        if device.compiled:
+            self.journal.write("compiled", seconds=compile_seconds)
         self.saver = Saver(stage_dir, spec, self.journal.log, world, device.saves_beside_training)
         self.alive = Heartbeat(stage_dir)
         self.evaluations: dict[int, Evaluation] = {}
@@ -122,6 +126,7 @@ class Trainer:
         counters = self.costs.count(self.state.counters, updated and bad is None)
         if bad is None:
             if self.calendar.logs(counters.step):
+                counters = self.costs.add_energy(counters)
                 self.journal.trained(counters, loss, norm, rate)
             counters = with_loss(counters, loss)
         self.state.counters = counters
@@ -151,6 +156,7 @@ class Trainer:
             self.alive()
             return self.preempted()
 
+        self.state.counters = self.costs.add_energy(self.state.counters)
         text, shape = self.spec.data, (self.layout.evaluation_batch, self.spec.model.context)
         result = evaluate(
             self.objective, self.data, text.heldout_tokens, shape, self.device, self.world, asked_to_stop,
@@ -172,11 +178,13 @@ class Trainer:
         return self.calendar.decide({step: done.loss for step, done in self.evaluations.items() if step <= self.step})
 
     def _save(self) -> None:
+        self.state.counters = self.costs.add_energy(self.state.counters)
         self.saver.save(self.state.counters, self.state.tensors())
 
     def _restore(self) -> None:
         """Load the newest complete checkpoint, or reset the stage to its beginning if there is none."""
         self.saver.wait()
+        self.costs.drop_energy()
         newest = None
         if self.world.leads:
             checkpoint.sweep(self.saver.folder)

@@ -48,6 +48,9 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
     if layout.sharding != "none":
         shard(objective, model.blocks, world, device, hybrid=layout.sharding == "hybrid")
     elif world.size > 1:
+        if device.compiled:
+            # DDP would split the graph of each block, so that communication overlaps; separate blocks do that already.
+            torch._dynamo.config.optimize_ddp = False
         return DistributedDataParallel(objective, gradient_as_bucket_view=True)
     return objective
 

@@ -12,7 +12,7 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, words
 
 MOST = 5
 """Maximum number of findings reported per file, because a wrong total is wrong in every line."""
-_TAKEN_UP = ("start", "broken_checkpoint", "end")
+_TAKEN_UP = ("compiled", "start", "broken_checkpoint", "end")
 """Events that a process may write first, after an incomplete line of a killed process."""
 
 
