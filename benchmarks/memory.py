@@ -98,14 +98,14 @@ def _train(case: Case) -> None:
     device, world = resolve(settings), World()
     state = StageState(spec, device, world, Layout("none", run.recompute, run.sequences, 1, "set"))
     state.reset()
-    update = build_update(state, world, spec)
+    update = build_update(state, spec, late=False)
     for _ in range(spec.steps):
+        total = torch.zeros(())
         for _ in range(micro_batches):
             tokens = torch.randint(case.config.vocab_size, (run.sequences, case.config.context))
             with device.autocast():
                 loss = state.objective(tokens, tokens.roll(-1, 1)) / spec.batch_tokens
             update.backward(loss)
+            total += loss.detach()
             del loss
-        update.grad_norm()
-        update.apply()
-        update.clear()
+        update.finish(total)

@@ -19,7 +19,7 @@ from tfscale.plan.plan import make_plan
 from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.result import read_result
-from tfscale.training.device import resolve
+from tfscale.training.device import Device, resolve
 from tfscale.training.loop import Trainer
 from tfscale.training.preemption import Preemption
 from tfscale.training.world import World
@@ -48,13 +48,13 @@ class StopAt(Preemption):
         return self.polls <= 0
 
 
-def trainer_of(stage: Stage, preempted: Preemption | None = None) -> Trainer:
+def trainer_of(stage: Stage, preempted: Preemption | None = None, device: Device | None = None) -> Trainer:
     prepare_folder(stage)
     spec, folder = stage.spec, stage.path
     if spec.parent is not None and not (folder / "growth.json").exists():
         grow_stage(folder)
     data = open_data(folder / spec.run.data_dir, spec.data.fingerprint)
-    trainer = Trainer(folder, spec, data, resolve(spec.run), World(), preempted or Preemption())
+    trainer = Trainer(folder, spec, data, device or resolve(spec.run), World(), preempted or Preemption())
     if isinstance(preempted, StopAt):
         preempted.trainer = trainer
     return trainer

@@ -1,12 +1,15 @@
 """The chunked cross-entropy against the plain one."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor.utils import run_and_get_code
 from torch.nn import functional as F
 
+from tfscale.models import cross_entropy as module
 from tfscale.models import tiles
 from tfscale.models.cross_entropy import Reduction, cross_entropy
 from tfscale.models.init import build_model
@@ -134,6 +137,23 @@ def test_tiles_are_even_and_bounded(tokens: int, monkeypatch: pytest.MonkeyPatch
     assert rows <= 512
     assert count == -(-tokens // 512)
     assert count * rows - tokens < count
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_fusable_softmax_is_the_other_one_to_the_last_bit(gradient: bool) -> None:
+    logits = torch.randn(40, VOCAB, generator=torch.Generator().manual_seed(0)).bfloat16()
+    target = torch.arange(40)[:, None]
+    fusable = module._fusable_softmax(logits, target, gradient)
+    for mine, other in zip(fusable, module._softmax(logits, target, gradient), strict=True):
+        assert (mine is None and other is None) or (mine is not None and other is not None and torch.equal(mine, other))
+
+
+def test_compiled_softmax_stores_no_logits_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.ir.is_cpu", lambda value: False)  # on a CPU, it stores all exponentials
+    logits, target = torch.randn(16, 300).bfloat16(), torch.zeros(16, 1, dtype=torch.int64)
+    with torch._inductor.config.patch(fx_graph_cache=False):
+        _, [code] = run_and_get_code(torch.compile(module._fusable_softmax), logits, target, True)
+    assert re.findall(r"empty_strided_cpu\(\(16, 300\), .*(torch\.\w+)\)", code) == ["torch.bfloat16"]
 
 
 def test_compiled_parts_learn_the_same() -> None:

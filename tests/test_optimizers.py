@@ -85,7 +85,10 @@ def test_a_whole_matrix_is_updated_as_torch_does() -> None:
     assert (moved - expected).norm() < 0.02 * expected.norm()  # torch's iteration is in bf16
 
 
-def test_updating_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "value"), [("HELD", 1), ("STACKED", {"cpu": 1})])
+def test_updating_matrices_one_by_one_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: object
+) -> None:
     def trained() -> list[Tensor]:
         model = build_model(tokenformer(16, 32), seed=0)
         updates = ModelOptimizer(model, MUON, model.config)
@@ -95,7 +98,7 @@ def test_updating_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         return list(model.parameters())
 
     together = trained()
-    monkeypatch.setattr(orthogonal_momentum, "HELD", 1)
+    monkeypatch.setattr(orthogonal_momentum, limit, value)
     for weight, alone in zip(together, trained(), strict=True):
         torch.testing.assert_close(weight, alone)
 

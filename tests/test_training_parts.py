@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import torch
 from tfscale.models.init import build_model
 from tfscale.models.transformer import TransformerConfig
 from tfscale.optimizers.adamw import AdamW
+from tfscale.optimizers.base import Optimizer
+from tfscale.optimizers.muon import Muon
 from tfscale.stage.events import EventLog, EventTail, read_events
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.lock import StageHeld, StageLock, held
@@ -28,7 +30,7 @@ from tfscale.stage.spec import (
 )
 from tfscale.training.allocator import allocator
 from tfscale.training.calendar import evaluations_of
-from tfscale.training.optimizer import ModelOptimizer, clip_gradients
+from tfscale.training.optimizer import ModelOptimizer, clip_gradients, gradient_norms
 
 SPEC = StageSpec(
     label="any",
@@ -99,23 +101,39 @@ def with_gradients(factor: float) -> torch.nn.Module:
 
 @pytest.mark.parametrize("factor", [1e-6, 1e-2, 1.0])
 @pytest.mark.parametrize("limit", [0.5, math.inf])
-def test_gradients_are_clipped_bit_for_bit_as_torch_clips_them(factor: float, limit: float) -> None:
+@pytest.mark.parametrize("read", [True, False])
+def test_gradients_are_clipped_bit_for_bit_as_torch_clips_them(factor: float, limit: float, read: bool) -> None:
     ours, theirs = with_gradients(factor), with_gradients(factor)
     norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), limit)
-    assert clip_gradients(ours, limit) == norm.item()
+    weights = dict(ours.named_parameters())
+    norms = gradient_norms(weights)
+    assert torch.equal(norms.total, norm)
+    clip_gradients(weights, limit, norms.total, read)
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert mine.grad is not None
         assert other.grad is not None
         assert torch.equal(mine.grad, other.grad)
 
 
-def test_of_gradients_one_of_which_is_no_number_the_others_are_kept() -> None:
-    model = with_gradients(1.0)
-    bad, *good = (parameter.grad for parameter in model.parameters())
-    assert bad is not None
-    bad[0] = math.nan
-    assert math.isnan(clip_gradients(model, 0.5))
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in good)
+@pytest.mark.parametrize("optimizer", [SPEC.optimizer, Muon(**asdict(SPEC.optimizer))])
+def test_a_device_that_skips_an_update_keeps_weights_and_slots_to_the_last_bit(optimizer: Optimizer) -> None:
+    models = [with_gradients(1.0) for _ in range(2)]
+    updates = [ModelOptimizer(model, optimizer, SPEC.model) for model in models]
+    for update, skipped in zip(updates, (None, torch.tensor(False)), strict=True):
+        assert update.skips
+        update.step(skipped=skipped)
+    for parameter in models[1].parameters():
+        assert parameter.grad is not None
+        parameter.grad[0] = math.nan
+    updates[1].step(skipped=torch.tensor(True))
+    for model, update in zip(models, updates, strict=True):
+        for number, parameter in enumerate(model.parameters()):
+            parameter.grad = torch.full_like(parameter, 1e-3 * number)
+        update.step(skipped=torch.tensor(False))
+    for one, other in zip(*(list(model.parameters()) for model in models), strict=True):
+        assert torch.equal(one, other)
+    for name, slot in updates[0].state().items():
+        assert torch.equal(slot, updates[1].state()[name])
 
 
 @pytest.mark.parametrize(

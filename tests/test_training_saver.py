@@ -1,18 +1,14 @@
 """Checkpoints that are written beside training: by a thread, one at a time, and never unheard of."""
 
 import pytest
-from stages import StopAt, elsewhere, outcome, planned, prepare_folder, same
-from stages import trainer_of as plain_trainer_of
+from stages import StopAt, elsewhere, outcome, planned, prepare_folder, same, trainer_of
 
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters, Totals
-from tfscale.data.prepared import open_data
 from tfscale.models.init import build_model
 from tfscale.stage.events import EventLog, read_events
 from tfscale.stage.folder import Stage
 from tfscale.training.device import Device
-from tfscale.training.loop import Trainer
-from tfscale.training.preemption import Preemption
 from tfscale.training.saver import Saver
 from tfscale.training.world import World
 
@@ -23,24 +19,17 @@ class Beside(Device):
     saves_beside_training = True
 
 
-def trainer_of(stage: Stage, preempted: Preemption | None = None) -> Trainer:
-    prepare_folder(stage)
-    data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
-    device = Beside("cpu", bf16=False, compiled=False)
-    trainer = Trainer(stage.path, stage.spec, data, device, World(), preempted or Preemption())
-    if isinstance(preempted, StopAt):
-        preempted.trainer = trainer
-    return trainer
+BESIDE = Beside("cpu", bf16=False, compiled=False)
 
 
 def test_a_stage_that_saves_beside_training_is_the_same(small: list[str]) -> None:
     stage = planned([*small, "launcher.checkpoint_tokens=256", "launcher.keep=9"])[0]
-    assert plain_trainer_of(stage).run()
+    assert trainer_of(stage).run()
     beside = elsewhere(stage, "beside")
-    assert not trainer_of(beside, StopAt(5)).run()
+    assert not trainer_of(beside, StopAt(5), BESIDE).run()
     names = [event["name"] for event in read_events(beside.path) if event["event"] == "checkpoint"]
     assert names == [folder.name for folder in sorted((beside.path / "checkpoints").iterdir())]
-    assert trainer_of(beside).run()
+    assert trainer_of(beside, device=BESIDE).run()
     assert same(outcome(stage), outcome(beside))
 
 

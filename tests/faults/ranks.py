@@ -2,7 +2,8 @@
 
 The stages are trained one after the other. The last rank alone is asked to stop a stage when STOP_AT steps are done;
 -1: never. FAULT is what the last rank meets in the second step of the one stage that is named: `none`, `out_of_memory`,
-or `non_finite`, an infinite gradient in its share of one weight.
+or `non_finite`, an infinite gradient in its share of one weight. With `late` there is none, but all ranks read losses
+late, as on CUDA devices.
 """
 
 import os
@@ -15,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 import tfscale.training.__main__ as entry
 from tfscale.faults import PREEMPTED
+from tfscale.training.device import Device
 from tfscale.training.loop import Trainer
 from tfscale.training.preemption import Preemption
 from tfscale.training.world import World
@@ -56,7 +58,9 @@ def failing(self: Trainer, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 Trainer._train_step = counting  # type: ignore[method-assign]
-if fault != "none":
+if fault == "late":
+    Device.queues = True  # type: ignore[assignment, method-assign]
+elif fault != "none":
     Trainer._gradients = failing  # type: ignore[method-assign]
     sys.exit(entry._train(Path(stages[0]), Asked(-1)))
 world = World()

@@ -1,6 +1,5 @@
 """Models for training benchmarks, with the same training step as a training process."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from tfscale.models.init import build_model
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.muon import Muon
-from tfscale.training.optimizer import ModelOptimizer, clip_gradients
+from tfscale.training.optimizer import ModelOptimizer, clip_gradients, gradient_norms
 
 OPTIMIZER = AdamW(lr=1e-4, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
 MUON = Muon(lr=1e-3, embedding_ratio=0.1, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0)
@@ -46,8 +45,10 @@ class TrainedModel:
         with self.settings.autocast():
             loss = self.loss(*self.batch)
         loss.backward()
-        norm = clip_gradients(self.model, OPTIMIZER.clip)
-        assert math.isfinite(norm)
+        weights = dict(self.model.named_parameters())
+        norm = gradient_norms(weights).total
+        clip_gradients(weights, OPTIMIZER.clip, norm)
+        assert norm.isfinite()
         return loss.item()
 
     def measure_update_share(self) -> float:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tfscale.data.errors import DataError
 from tfscale.data.permutation import mix, permute
@@ -38,8 +37,8 @@ class Batches:
         self.windows = len(tokens) // context
         """Number of sequences per epoch."""
 
-    def sequences(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs and targets, int64 [count, context], of the sequences `first` to `first + count - 1`. Each
+    def sequences(self, first: int, count: int) -> torch.Tensor:
+        """Return inputs and targets, int64 [2, count, context], of the sequences `first` to `first + count - 1`. Each
         target is the token after its input."""
         rows = np.empty((count, self._context + 1), np.int64)
         for row, start in zip(rows, self._starts(first, count), strict=True):
@@ -47,7 +46,7 @@ class Batches:
             row[: len(piece)] = piece
             if len(piece) < len(row):
                 row[len(piece) :] = self._tokens[: len(row) - len(piece)]
-        return _inputs_and_targets(rows)
+        return torch.from_numpy(np.stack((rows[:, :-1], rows[:, 1:])))
 
     def _starts(self, first: int, count: int) -> Iterator[int]:
         """Yield the position in the split at which each sequence begins."""
@@ -91,8 +90,3 @@ def _heldout(tokens: Tokens, context: int, places: range, batch: int) -> Iterato
         stop = min(start + batch * context, places.stop)
         span = tokens[start : stop + 1].astype(np.int64)
         yield torch.from_numpy(span[:-1]).view(-1, context), torch.from_numpy(span[1:]).view(-1, context)
-
-
-def _inputs_and_targets(rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    sequences = torch.from_numpy(rows)
-    return sequences[:, :-1].contiguous(), sequences[:, 1:].contiguous()

@@ -97,25 +97,30 @@ def _by_chunks(
     rows = logit_rows(len(hidden), len(embedding), hidden.device.type)
     buffer = hidden.new_empty(rows, len(embedding), dtype=dtype)
     loss = hidden.new_zeros((), dtype=wide(dtype))
-    softmax = _fused_softmax() if fused else _softmax
+    softmax: _Softmax = _fused_softmax() if fused else _softmax
     with without_autocast(hidden):
         for start in range(0, len(hidden), rows):
             chunk = slice(start, start + rows)
             states = hidden[chunk].to(dtype)
             logits = torch.mm(states, weight.T, out=buffer[: len(states)])
-            chunk_losses, d_logits, total = softmax(logits, targets[chunk])
+            chunk_losses, d_logits, total = softmax(logits, targets[chunk], gradients is not None)
             loss += chunk_losses.sum()
             if losses is not None:
                 losses[chunk] = chunk_losses[:, 0]
             if gradients is not None:
+                assert d_logits is not None
                 d_hidden, d_embedding = gradients
                 d_hidden[chunk] = d_logits @ weight / total
                 add_product(d_embedding, d_logits.T, (states / total).to(dtype), first=start == 0)
     return loss
 
 
-def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+_Softmax = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None, Tensor]]
+
+
+def _softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return the losses [tokens, 1], the gradient of the logits times `total`, and `total`. The logits are overwritten.
+    Without `gradient`, the second value is None.
 
     `total` [tokens, 1] is the denominator of the softmax. The caller divides by it after reducing the gradient to
     d_model values per token, which takes fewer divisions.
@@ -124,16 +129,31 @@ def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scores -= scores.amax(-1, keepdim=True)
     at_target = scores.gather(1, target)
     total = scores.exp_().sum(-1, keepdim=True)
-    return total.log() - at_target, scores.scatter_add_(1, target, -total).to(logits.dtype), total
+    losses = total.log() - at_target
+    return losses, scores.scatter_add_(1, target, -total).to(logits.dtype) if gradient else None, total
+
+
+def _fusable_softmax(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return the same values as `_softmax`. torch.compile fuses these operations into passes over the logits that store
+    nothing else; it would store the operand of `scatter_add_` in the wider dtype."""
+    scores = logits.to(wide(logits.dtype))
+    scores = scores - scores.amax(-1, keepdim=True)
+    exponentials = scores.exp()
+    total = exponentials.sum(-1, keepdim=True)
+    losses = total.log() - scores.gather(1, target)
+    if not gradient:
+        return losses, None, total
+    is_target = torch.arange(logits.shape[1], device=logits.device) == target
+    return losses, torch.where(is_target, exponentials - total, exponentials).to(logits.dtype), total
 
 
 @functools.cache
-def _fused_softmax() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-    compiled = torch.compile(_softmax, dynamic=False)
+def _fused_softmax() -> _Softmax:
+    compiled = torch.compile(_fusable_softmax, dynamic=False)
 
-    def fused(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def fused(logits: Tensor, target: Tensor, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor]:
         for rows in (logits, target):  # one compilation for all tiles, which differ in size
             torch._dynamo.maybe_mark_dynamic(rows, 0)
-        return compiled(logits, target)
+        return compiled(logits, target, gradient)
 
     return fused

@@ -21,40 +21,39 @@ class Costs:
         self._flops = spec.batch_tokens * flops(spec.model).training
         self._update_flops = spec.optimizer.update_flops(spec.model)
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
-        self._seconds = 0.0
+        self._since = 0.0
         self._joules: float | None = None
-        """Energy counter at the first step since the last call of `add_energy` or `drop_energy`."""
+        """Energy counter up to which energy has been counted; None between `drop_energy` and the next step."""
 
     def begin(self) -> None:
-        """Start the measurement of a step."""
+        """Start to measure."""
         if self._joules is None:
             self._joules = self._energy.joules()
-        self._seconds = -time.perf_counter()
-
-    def end(self) -> None:
-        """Finish the measurement started by `begin`."""
-        self._seconds += time.perf_counter()
+        self._since = time.perf_counter()
 
     def count(self, counters: Counters, updated: bool) -> Counters:
-        """Return the counters after the measured step, without its energy."""
-        return self._after(counters, self._seconds, updated)
+        """Return the counters after a step, without its energy. All time since the last count or `begin` is attributed
+        to the step."""
+        since, self._since = self._since, time.perf_counter()
+        return self._after(counters, self._since - since, updated)
 
     def count_passed_over(self, counters: Counters) -> Counters:
         """Return the counters after a skipped step."""
         return self._after(counters, 0.0, updated=False)
 
     def add_energy(self, counters: Counters) -> Counters:
-        """Return the counters with the energy of the steps since the last call. Call it after the last step before
-        counters are recorded, and before other work than training. This is a collective call."""
+        """Return the counters with the energy since the last call or the first step after it. Call it before counters
+        are recorded, and `drop_energy` before other work than training. This is a collective call."""
         before = counters.totals.joules
         if self._joules is None or before is None:
             return counters
-        [used] = self._world.sum(self._energy.joules() - self._joules)
-        self.drop_energy()
+        joules = self._energy.joules()
+        [used] = self._world.sum(joules - self._joules)
+        self._joules = joules
         return replace(counters, totals=replace(counters.totals, joules=before + used))
 
     def drop_energy(self) -> None:
-        """Leave the energy of the steps since the last call of `add_energy` uncounted, because they are repeated."""
+        """Leave the energy since the last call of `add_energy` uncounted, until the next step."""
         self._joules = None
 
     def _after(self, counters: Counters, seconds: float, updated: bool) -> Counters:

@@ -31,6 +31,12 @@ class Device:
     compiled: bool
 
     @property
+    def queues(self) -> bool:
+        """True if the device works through a queue, so that the host can prepare the next step during the current one.
+        A CPU has no such queue, and a thread would take cores from training."""
+        return self.kind == "cuda"
+
+    @property
     def saves_beside_training(self) -> bool:
         """True if a thread writes checkpoints during training. This is the case on CUDA; on a CPU, the thread would
         take cores from training."""

@@ -1,6 +1,7 @@
 """Training loop of a stage."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,17 +24,29 @@ from tfscale.training.costs import Costs
 from tfscale.training.device import Device, hardware_of
 from tfscale.training.energy import EnergyMeter
 from tfscale.training.evaluation import Evaluation, evaluate
+from tfscale.training.feed import Feed
 from tfscale.training.heartbeat import Heartbeat
 from tfscale.training.journal import Journal, with_loss
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
 from tfscale.training.parallel import gathering
 from tfscale.training.preemption import Preemption
 from tfscale.training.probe import probe_micro_batch
+from tfscale.training.reading import Reading
 from tfscale.training.saver import Saver
 from tfscale.training.state import StageState
-from tfscale.training.update import build_update
+from tfscale.training.update import build_update, reads_late
 from tfscale.training.warm_up import warm_up
 from tfscale.training.world import World, split_rows
+
+
+@dataclass(frozen=True)
+class _Started:
+    """Step that the device may still be working on."""
+
+    rate: float
+    names: tuple[str, ...]
+    reading: Reading
+    """Loss, gradient norm, and norms of the gradients of the named weights on this rank."""
 
 
 class Trainer:
@@ -53,8 +66,10 @@ class Trainer:
         self.objective = self.state.objective
         self.layout = probe_micro_batch(layout, self.objective, spec, device, world)
         compile_seconds = warm_up(self.objective, self.layout, self.rows, spec, device)
-        self.update = build_update(self.state, world, spec)
+        self.late = reads_late(self.state, spec, device)
+        self.update = build_update(self.state, spec, self.late)
         self.batches = Batches(data.train, spec.model.context, spec.data.order_seed)
+        self.feed = Feed(self.batches, self.rows, spec.sequences, device)
         self.costs = Costs(spec, EnergyMeter(device), world)
         self.journal = Journal(stage_dir, spec, device, world)
         if device.compiled:
@@ -65,11 +80,12 @@ class Trainer:
         self.calendar = Calendar(spec)
         past = [event for event in events.read_events(stage_dir) if event["event"] == "non_finite"]
         self.non_finite = NonFinitePolicy(stage_dir.name, spec, world.share(past))
+        self._under_way: _Started | None = None
 
     @property
     def step(self) -> int:
-        """Number of completed steps of the stage."""
-        return self.state.counters.step
+        """Number of steps of the stage, including the one that is under way."""
+        return self.state.counters.step + (self._under_way is not None)
 
     def run(self) -> bool:
         """Train the stage. Return True if the stage is finished, and False if training was stopped on request, after
@@ -85,7 +101,10 @@ class Trainer:
             self.alive()
             due = self.world.leads and self.saver.due(self.step, self.calendar.checkpoints(self.step))
             stop, save = self.world.any(self.preempted(), due)
-            if stop or (self.calendar.evaluates(self.step, self.evaluations) and not self._evaluate()):
+            evaluates, ends = self.calendar.evaluates(self.step, self.evaluations), self.step == self.calendar.steps
+            if (stop or save or evaluates or ends) and not self._settle():
+                continue
+            if stop or (evaluates and not self._evaluate()):
                 break
             if self.step == self.calendar.steps:
                 self._finish()
@@ -101,35 +120,55 @@ class Trainer:
         return False
 
     def _train_step(self) -> None:
-        spec, step = self.spec, self.step
-        if self.non_finite.passes_over(step + 1):
-            self.state.counters = self.costs.count_passed_over(self.state.counters)
+        """Train on the next batch. If losses are read late, read that of the previous step while the device works."""
+        if self.non_finite.passes_over(self.step + 1):
+            if self._settle():
+                self.state.counters = self.costs.count_passed_over(self.state.counters)
             return
-        self.costs.begin()
+        if self._under_way is None:
+            self.costs.begin()
+        started = self._start_step()
+        if self._settle():  # otherwise the stage has been rolled back, and the step is dropped
+            self._under_way = started
+        if not self.late:
+            self._settle()
+
+    def _start_step(self) -> _Started:
+        spec, step = self.spec, self.step
         tokens = self.calendar.steps * spec.batch_tokens
         rate = learning_rate(spec.lr_schedule, spec.optimizer.lr, step * spec.batch_tokens, tokens)
         self.state.optimizer.set_learning_rate(rate)
         self.update.row_rates.begin(step * spec.batch_tokens, step + 1, self.state.counters.optimizer_step + 1)
         first = spec.data.start // spec.model.context + step * spec.sequences + self.world.rank * self.rows
-        [loss] = self.world.sum(self._gradients(*self.batches.sequences(first, self.rows)).item())
-        norm = self.update.grad_norm()
-        bad = None
-        if math.isfinite(loss) and math.isfinite(norm):
-            self.update.apply()
-        else:
-            bad = BadStep(step + 1, loss, norm, self.update.bad_gradients())
-        updated = self.update.clear()
-        self.costs.end()
-        if bad is not None and self.non_finite.follow(bad, updated, self.journal) == "rollback":
-            self._restore()
-            return
-        counters = self.costs.count(self.state.counters, updated and bad is None)
-        if bad is None:
+        inputs, targets = self.feed.batch(first)
+        loss = self.world.sum_of(self._gradients(inputs, targets))
+        norms = self.update.finish(loss)
+        values = torch.cat([torch.stack([loss, norms.total.double()]), norms.each.double()])
+        return _Started(rate, norms.names, Reading(values))
+
+    def _settle(self) -> bool:
+        """Wait for the step that is under way, if there is one, and count and record it. Return False if the stage has
+        been rolled back to a checkpoint. This is a collective call."""
+        started, self._under_way = self._under_way, None
+        if started is None:
+            return True
+        loss, norm, *norms = started.reading.values()
+        good = math.isfinite(loss) and math.isfinite(norm)
+        if not good:
+            flags = self.world.any(*(not math.isfinite(each) for each in norms))
+            where = tuple(name for name, flag in zip(started.names, flags, strict=True) if flag)
+            bad = BadStep(self.step + 1, loss, norm, where)
+            if self.non_finite.follow(bad, self.journal) == "rollback":
+                self._restore()
+                return False
+        counters = self.costs.count(self.state.counters, updated=good)
+        if good:
             if self.calendar.logs(counters.step):
                 counters = self.costs.add_energy(counters)
-                self.journal.trained(counters, loss, norm, rate)
+                self.journal.trained(counters, loss, norm, started.rate)
             counters = with_loss(counters, loss)
         self.state.counters = counters
+        return True
 
     def _gradients(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Accumulate the gradients of the mean loss over the whole batch, one micro-batch at a time.
@@ -146,7 +185,7 @@ class Trainer:
         for number, (x, y) in enumerate(parts):
             with gathering(self.objective, last=number == len(parts) - 1):
                 with self.device.autocast():
-                    loss = self.objective(x.to(self.device.kind), y.to(self.device.kind)) / self.spec.batch_tokens
+                    loss = self.objective(x, y) / self.spec.batch_tokens
                 self.update.backward(loss * self.world.size)  # ranks average gradients, but the sum is needed
             total += loss.detach()
         return total
@@ -157,6 +196,7 @@ class Trainer:
             return self.preempted()
 
         self.state.counters = self.costs.add_energy(self.state.counters)
+        self.costs.drop_energy()
         text, shape = self.spec.data, (self.layout.evaluation_batch, self.spec.model.context)
         result = evaluate(
             self.objective, self.data, text.heldout_tokens, shape, self.device, self.world, asked_to_stop,
@@ -179,6 +219,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.state.counters = self.costs.add_energy(self.state.counters)
+        self.costs.drop_energy()
         self.saver.save(self.state.counters, self.state.tensors())
 
     def _restore(self) -> None:

@@ -21,7 +21,7 @@ class BadStep:
     loss: float
     grad_norm: float
     where: tuple[str, ...]
-    """Names of the weights with non-finite gradients."""
+    """Names of the weights with non-finite gradients, as their norms show."""
 
     def __str__(self) -> str:
         more = f" and {len(self.where) - 3} others" if len(self.where) > 3 else ""
@@ -53,11 +53,8 @@ class NonFinitePolicy:
         """Return whether to skip a step because it was non-finite before a rollback."""
         return step in self._passed_over
 
-    def follow(self, bad: BadStep, spoilt: bool, journal: Journal) -> Literal["skip", "rollback"]:
+    def follow(self, bad: BadStep, journal: Journal) -> Literal["skip", "rollback"]:
         """Record a non-finite step, and return how to continue.
-
-        Args:
-            spoilt: True if some weights have already been updated.
 
         Raises:
             NonFinite: the policy is `raise`, or there are more non-finite steps than allowed.
@@ -67,7 +64,7 @@ class NonFinitePolicy:
         values = {**asdict(bad), "loss": str(bad.loss), "grad_norm": str(bad.grad_norm)}
         journal.write("non_finite", **values, policy=policy, count=self.count)
         kept = f"The weights of step {bad.step - 1} were kept"
-        if spoilt:
+        if self._run.update == "in_backward" and bad.where:
             kept = "Some weights were already updated, so the stage continues from its last checkpoint"
         fix = f"{kept}. Decrease optim.lr or increase optim.warmup"
         if policy == "raise":

@@ -1,13 +1,15 @@
 """Optimizer for all weights of a model, and gradient clipping."""
 
 import math
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tfscale.models.config import ModelConfig
 from tfscale.optimizers.base import Optimizer
-from tfscale.optimizers.sharded import whole
+from tfscale.optimizers.sharded import local, whole
 
 CLIP_MARGIN = 1e-5
 """Margin below the clipping limit. For smaller gradient norms, torch clamps the clipping factor, limit / (norm + 1e-6),
@@ -31,6 +33,8 @@ class ModelOptimizer:
         self._parts = [part for weights in together for part in settings.build(weights, config)]
         groups = [(part, group) for part in self._parts for group in part.param_groups]
         self._multiples = [(group, group["lr"] / settings.lr) for _, group in groups]
+        self.skips = all(getattr(part, "_step_supports_amp_scaling", False) for part in self._parts)
+        """True if the device can decide about skipping an update (the argument `skipped` of `step`)."""
         self._part_of = {weight: part for part, group in groups for weight in group["params"]}
         self._group_of = {weight: group for _, group in groups for weight in group["params"]}
 
@@ -48,9 +52,16 @@ class ModelOptimizer:
         """Exclude the first rows of a weight from the next update of the others (`Optimizer.freeze`)."""
         self._settings.freeze(self._part_of[weight], weight, rows)
 
-    def step(self, weight: Tensor | None = None) -> None:
-        """Update all weights, or only `weight`, which requires `one_per_weight`."""
+    def step(self, weight: Tensor | None = None, skipped: Tensor | None = None) -> None:
+        """Update all weights, or only `weight`, which requires `one_per_weight`.
+
+        Args:
+            skipped: scalar on the device; if it is true there, weights and slots are not changed. The host does not
+                read it, but `skips` must be True.
+        """
         for part in self._parts if weight is None else [self._part_of[weight]]:
+            if skipped is not None:
+                part.found_inf = skipped.float()  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it
             part.step()
 
     def zero_grad(self) -> None:
@@ -77,17 +88,31 @@ class ModelOptimizer:
             self._part_of[weight].state[weight] = self._settings.first_state(name, weight, updates)
 
 
-def clip_gradients(model: nn.Module, limit: float) -> float:
-    """Scale the gradients to a norm of `limit` if their norm is larger and finite. This is a collective call that
-    synchronizes with the device.
+class GradientNorms(NamedTuple):
+    """Norms of the gradients of a step, which the device may not have computed yet."""
 
-    Returns:
-        The gradient norm before clipping, over all ranks.
+    total: Tensor
+    """Norm of all gradients over all ranks."""
+    each: Tensor
+    """Norms [weights] of the gradients on this rank."""
+    names: tuple[str, ...]
+    """Names of the weights."""
+
+
+def gradient_norms(weights: Mapping[str, Tensor]) -> GradientNorms:
+    """Return the norms of the gradients of weights. This is a collective call."""
+    gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+    each = torch.stack(torch._foreach_norm(list(gradients.values())))
+    return GradientNorms(whole(torch.linalg.vector_norm(each)), local(each), tuple(gradients))
+
+
+def clip_gradients(weights: Mapping[str, Tensor], limit: float, norm: Tensor, read: bool = True) -> None:
+    """Scale the gradients to a norm of `limit` if their norm is larger.
+
+    Args:
+        norm: norm of all gradients, over all ranks.
+        read: False to multiply by a factor that the device computes, so that the host does not wait for the norm.
     """
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    value = float(whole(norm).item())
-    # torch would multiply all gradients even if the factor were one.
-    if math.isfinite(value) and value > limit - CLIP_MARGIN:
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm, foreach=True)
-    return value
+    # torch multiplies all gradients even if the factor is one.
+    if limit < math.inf and (not read or norm > limit - CLIP_MARGIN):
+        torch.nn.utils.clip_grads_with_norm_(weights.values(), limit, norm, foreach=True)

@@ -44,7 +44,8 @@ class StageState:
     def tensors(self) -> dict[str, Tensor | Part]:
         """Return the tensors that this rank writes to a checkpoint, by name. Only the leading rank writes the states of
         the random generators, which no training step uses."""
-        whole = self._weights() | self.optimizer.state() | checkpoint.rng_tensors()
+        slots = self.optimizer.state() if self.counters.optimizer_step else {}  # a skipped first update allocates them
+        whole = self._weights() | slots | checkpoint.rng_tensors()
         parts = {name: part_of(tensor, self._world) for name, tensor in whole.items()}
         return {name: part for name, part in parts.items() if part is not None}
 

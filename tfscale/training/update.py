@@ -6,12 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tfscale.optimizers.sharded import local
 from tfscale.stage.spec import StageSpec
-from tfscale.training.optimizer import clip_gradients
+from tfscale.training.device import Device
+from tfscale.training.optimizer import GradientNorms, clip_gradients, gradient_norms
 from tfscale.training.rates import RowRates
 from tfscale.training.state import StageState
-from tfscale.training.world import Ranks
 
 
 class Update(Protocol):
@@ -23,71 +22,74 @@ class Update(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a micro-batch."""
 
-    def grad_norm(self) -> float:
-        """Clip the gradients, if clipping is enabled, and return the gradient norm of the whole batch over all ranks
-        before clipping. This is a collective call."""
+    def finish(self, loss: Tensor) -> GradientNorms:
+        """Clip the gradients, if clipping is enabled, update the weights, unless the backward pass has already updated
+        them, and discard the gradients. This is a collective call.
 
-    def bad_gradients(self) -> tuple[str, ...]:
-        """Return the names of weights with non-finite gradients. This is a collective call."""
+        Args:
+            loss: mean loss of the whole batch over all ranks. If it or the gradient norm is non-finite, the weights are
+                not updated.
 
-    def apply(self) -> None:
-        """Update the weights, unless the backward pass has already updated them."""
-
-    def clear(self) -> bool:
-        """Discard the gradients, and return whether any weights have been updated in this step."""
+        Returns:
+            The norms before clipping.
+        """
 
 
-def build_update(state: StageState, world: Ranks, spec: StageSpec) -> Update:
-    """Return the update method that a stage's settings select. `InBackward` adds hooks to the model."""
+def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
+    """Return whether the host may queue a step before it has read the loss of the previous one. The device must then be
+    able to skip an update, and no value of the host may depend on whether it did."""
+    per_row_bias = spec.rates is not None and spec.rates.per_row_bias
+    return device.queues and state.optimizer.skips and not per_row_bias
+
+
+def build_update(state: StageState, spec: StageSpec, late: bool) -> Update:
+    """Return the update method that a stage's settings select. `InBackward` adds hooks to the model.
+
+    Args:
+        late: True to let the device decide whether to skip an update, so that the host does not wait for it.
+    """
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
         return InBackward(state, row_rates)
-    return Whole(state, world, spec.optimizer.clip, row_rates)
+    return Whole(state, spec.optimizer.clip, row_rates, late)
 
 
 class Whole:
     """Update of all weights after all gradients have been computed, so that a non-finite step can be skipped."""
 
-    def __init__(self, state: StageState, world: Ranks, clip: float, row_rates: RowRates) -> None:
+    def __init__(self, state: StageState, clip: float, row_rates: RowRates, late: bool) -> None:
         self.row_rates = row_rates
-        self._model, self._optimizer, self._world = state.model, state.optimizer, world
+        self._optimizer, self._late = state.optimizer, late
+        self._weights = dict(state.model.named_parameters())
         self._limit = clip or torch.inf
-        self._applied = False
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
-    def grad_norm(self) -> float:
-        return clip_gradients(self._model, self._limit)
-
-    def bad_gradients(self) -> tuple[str, ...]:
-        gradients = {name: parameter.grad for name, parameter in self._model.named_parameters()}
-        bad = [gradient is not None and not local(gradient).isfinite().all() for gradient in gradients.values()]
-        return tuple(name for name, flag in zip(gradients, self._world.any(*map(bool, bad)), strict=True) if flag)
-
-    def apply(self) -> None:
-        with self.row_rates(self._model.parameters()):
-            self._optimizer.step()
-        self._applied = True
-
-    def clear(self) -> bool:
+    def finish(self, loss: Tensor) -> GradientNorms:
+        norms = gradient_norms(self._weights)
+        finite = (loss + norms.total).isfinite()
+        if self._late or finite:
+            clip_gradients(self._weights, self._limit, norms.total, read=not self._late)
+            with self.row_rates(self._weights.values()):
+                self._optimizer.step(skipped=~finite if self._late else None)
         self._optimizer.zero_grad()
-        applied, self._applied = self._applied, False
-        return applied
+        return norms
 
 
 class InBackward:
     """Update of each weight as soon as the backward pass has computed its gradient, which is then freed.
 
-    Only the gradients of one layer exist at a time. A non-finite loss is detected before any update. A non-finite
-    gradient corrupts the weights, which must then be restored from a checkpoint.
+    Only the gradients of one layer exist at a time. A non-finite loss is detected before any update, for which the host
+    waits for the forward pass. A non-finite gradient corrupts the weights, which must then be restored from a
+    checkpoint.
     """
 
     def __init__(self, state: StageState, row_rates: RowRates) -> None:
         self.row_rates = row_rates
         self._optimizer = state.optimizer
         self._norms: dict[str, Tensor] = {}
-        self._names = [name for name, _ in state.model.named_parameters()]
+        self._names = tuple(name for name, _ in state.model.named_parameters())
         for name, parameter in state.model.named_parameters():
             parameter.register_post_accumulate_grad_hook(partial(self._step, name))
 
@@ -103,19 +105,9 @@ class InBackward:
         if loss.isfinite():
             loss.backward()
 
-    def grad_norm(self) -> float:
+    def finish(self, loss: Tensor) -> GradientNorms:
         if not self._norms:
-            return torch.nan
-        norms = torch.stack([self._norms[name] for name in self._names])
-        return float(torch.linalg.vector_norm(norms).item())
-
-    def bad_gradients(self) -> tuple[str, ...]:
-        return tuple(name for name in self._names if name in self._norms and not self._norms[name].isfinite())
-
-    def apply(self) -> None:
-        """Do nothing, because the backward pass has updated the weights."""
-
-    def clear(self) -> bool:
-        applied = bool(self._norms)
+            return GradientNorms(loss.new_tensor(torch.nan), loss.new_empty(0), ())
+        each = torch.stack([self._norms[name] for name in self._names])
         self._norms.clear()
-        return applied
+        return GradientNorms(torch.linalg.vector_norm(each), each, self._names)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from tfscale.training.place import read_place
 
@@ -29,6 +30,13 @@ class Ranks:
         total = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(total, group=self._group)
         return [float(value) for value in total]
+
+    def sum_of(self, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over all ranks, in float64, without waiting for the device."""
+        total = tensor.double()
+        if self.size > 1:
+            dist.all_reduce(total, group=self._group)
+        return total
 
     def any(self, *flags: bool) -> list[bool]:
         """Return, for each flag, whether the flag is set on any rank."""
