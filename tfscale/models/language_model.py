@@ -40,6 +40,12 @@ class LanguageModel(nn.Module):
             if isinstance(module, Pattention):
                 module.recompute = what == "pattention"
 
+    def use_kernels(self) -> None:
+        """Compute the norm and GELU of every Pattention with this package's Triton kernels."""
+        for module in self.modules():
+            if isinstance(module, Pattention):
+                module.kernels = True
+
     def compile_parts(self) -> None:
         """Compile each block separately, so that all blocks share one compilation, and fuse the element-wise operations
         of the loss."""
