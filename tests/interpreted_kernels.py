@@ -33,7 +33,7 @@ def errors(dtype: torch.dtype, groups: Groups, projections: int) -> list[float]:
     ours = joined_pattention(x, pairs, groups, "l2_norm_gelu", kernels=True)
     defined = torch.stack([plain_pattention(x, *pair, groups, "l2_norm_gelu") for pair in pairs], dim=-2)
     found, expected = ([out, *torch.autograd.grad(out, (x, *weights), gradient)] for out in (ours, defined))
-    return [float((a - b).double().norm() / b.double().norm()) for a, b in zip(found, expected, strict=True)]
+    return [((a - b).double().norm() / b.double().norm()).item() for a, b in zip(found, expected, strict=True)]
 
 
 if __name__ == "__main__":
