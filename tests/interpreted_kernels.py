@@ -12,14 +12,18 @@ from tfscale.models.parameter_tokens import Groups, TokenGroup
 from tfscale.models.pattention import plain_pattention
 
 TOKENS, IN, OUT = 3, 6, 4
-GROUPS: tuple[Groups, ...] = ((TokenGroup(33, 5.7),), (TokenGroup(20, 3.0), TokenGroup(50, 7.1)))
+SHAPES: tuple[tuple[Groups, int], ...] = (
+    ((TokenGroup(33, 5.7),), 1),
+    ((TokenGroup(20, 3.0), TokenGroup(50, 7.1)), 3),
+)
+"""Groups and numbers of projections."""
 
 
 def main() -> None:
     """Print a line of JSON with the errors of the output and all gradients, by case."""
     norm_gelu_kernels.LARGEST_BLOCK = 32  # several blocks in a row of scores
-    cases = product((torch.float64, torch.float32, torch.bfloat16), GROUPS, (1, 3))
-    print(json.dumps([(str(dtype), errors(dtype, groups, projections)) for dtype, groups, projections in cases]))
+    cases = product((torch.float64, torch.float32, torch.bfloat16), SHAPES)
+    print(json.dumps([(str(dtype), errors(dtype, *shape)) for dtype, shape in cases]))
 
 
 def errors(dtype: torch.dtype, groups: Groups, projections: int) -> list[float]:

@@ -34,7 +34,11 @@ def bounded(machine: dict[str, str]) -> Iterator[Requirement]:
     environment = default_environment() | machine
     for listed in project().values():
         for one in listed:
-            if one.name not in UNLOCKED and one.name != "tfscale" and (not one.marker or one.marker.evaluate(environment)):
+            if (
+                one.name not in UNLOCKED
+                and one.name != "tfscale"
+                and (not one.marker or one.marker.evaluate(environment))
+            ):
                 yield one
 
 

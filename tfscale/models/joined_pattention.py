@@ -4,6 +4,9 @@ A GPU's matrix products are fast if rows have a multiple of 64 values. The numbe
 (2,140, 4,850, 8,620) are none, so weights are padded with zero rows where they are cast. This is exact: a zero key has
 a score of zero, which adds nothing to a norm; GELU keeps it at zero; and so it adds nothing to the output. Parameters,
 checkpoints and tau are unchanged. Softmax gives zero scores a weight, so it is not padded.
+
+The backward pass casts the weights again, because a copy of all weights would otherwise be kept until then, also of
+weights that are sharded.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tfscale.models.checkpointing import checkpointed
 from tfscale.models.norm_activation import weigh
 from tfscale.models.parameter_tokens import Groups, NormActivation
 from tfscale.models.precision import product_dtype
@@ -32,7 +36,7 @@ def joined_pattention(
             that torch.compile turns into kernels.
     """
     dtype, multiple = product_dtype(x), ALIGNMENT if _ignores_zero_scores(kind) else 1
-    keys, values = (_join(half, dtype, multiple) for half in zip(*projections, strict=True))
+    keys, values = (checkpointed(_join, half, dtype, multiple) for half in zip(*projections, strict=True))
     rows = x.reshape(-1, x.shape[-1]).to(dtype)
     if kernels and kind == "l2_norm_gelu":
         from tfscale.models.norm_gelu_kernels import kernel_pattention  # needs Triton

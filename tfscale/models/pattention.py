@@ -1,19 +1,16 @@
 """Pattention, the attention between tokens and parameter tokens that replaces linear projections in a TokenFormer."""
 
 from collections.abc import Callable
-from typing import ParamSpec
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from tfscale.models.checkpointing import P, checkpointed
 from tfscale.models.joined_pattention import joined_pattention
 from tfscale.models.norm_activation import weigh
 from tfscale.models.parameter_tokens import Groups, NormActivation, total
 from tfscale.models.precision import product_dtype
 from tfscale.models.tiled_pattention import Projections, tiled_pattention
-
-P = ParamSpec("P")
 
 
 def pattention(
@@ -50,20 +47,18 @@ def pattentions(
     """
     compiling = torch.compiler.is_compiling()
     if kernels or (compiling and product_dtype(x).itemsize == 2):
-        return _remembered(recompute, joined_pattention, x, projections, groups, kind, kernels)
+        return _perhaps_checkpointed(recompute, joined_pattention, x, projections, groups, kind, kernels)
     # Tiles were faster at every measured shape on a CPU. torch.compile fuses norm and GELU of the plain function.
     if kind == "l2_norm_gelu" and not compiling:
         return tiled_pattention(x, projections, groups, recompute)
-    outputs = [_remembered(recompute, plain_pattention, x, *each, groups, kind) for each in projections]
+    outputs = [_perhaps_checkpointed(recompute, plain_pattention, x, *each, groups, kind) for each in projections]
     return torch.stack(outputs, dim=-2)
 
 
-def _remembered(recompute: bool, function: Callable[P, Tensor], *inputs: P.args, **named: P.kwargs) -> Tensor:
-    """Return the output of a function, whose backward pass computes it again if `recompute` is True."""
-    if not (recompute and torch.is_grad_enabled()):
-        return function(*inputs, **named)
-    out: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
-    return out
+def _perhaps_checkpointed(recompute: bool, function: Callable[P, Tensor], *inputs: P.args, **named: P.kwargs) -> Tensor:
+    if recompute and torch.is_grad_enabled():
+        return checkpointed(function, *inputs, **named)
+    return function(*inputs, **named)
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
