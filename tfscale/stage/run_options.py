@@ -26,6 +26,10 @@ class RunOptions:
     """True to use only deterministic algorithms on CUDA, so that a stage that is resumed or repeated on the same kind
     of device gives the same numbers bit for bit. With false, they agree to rounding. Training on a CPU is always
     deterministic. The default is false because the cost has not been measured yet."""
+    kernels: Literal["compiled", "triton"] = "compiled"
+    """Kernels of the norm and GELU in Pattention on CUDA. compiled: those that torch.compile makes. triton: those of
+    tfscale, which keep one value per score for the backward pass instead of two. They apply to
+    norm_activation=l2_norm_gelu and have not been measured on CUDA yet."""
     threads: Natural = 0
     """Number of CPU threads of each process; 0: an equal share of the machine's cores, or slurm.cpus."""
     micro_batch: AutoCount = 0

@@ -7,6 +7,7 @@ import socket
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,8 @@ class Device:
     kind: Literal["cpu", "cuda"]
     bf16: bool
     compiled: bool
+    kernels: bool = False
+    """True if Pattention uses this package's Triton kernels."""
 
     @property
     def queues(self) -> bool:
@@ -69,7 +72,8 @@ def resolve(run: RunSpec) -> Device:
     """Return the device of this machine that is selected by the `run` section of a stage's spec, and set it up.
 
     Raises:
-        ValueError: the section requires CUDA or TF32, but torch finds no CUDA device.
+        ValueError: the section requires CUDA or TF32, but torch finds no CUDA device; or it requires Triton, which is
+            missing.
     """
     if run.threads:
         torch.set_num_threads(run.threads)
@@ -79,6 +83,10 @@ def resolve(run: RunSpec) -> Device:
     precision, on_cuda = run.precision_on(kind), kind == "cuda"
     if precision == "tf32" and not on_cuda:
         raise ValueError("launcher.precision=tf32: must be fp32 or bf16 on a CPU; try launcher.precision=fp32")
+    kernels = run.kernels == "triton"
+    if kernels and not (on_cuda and find_spec("triton")):
+        reason = "without Triton" if on_cuda else "on a CPU"
+        raise ValueError(f"launcher.kernels=triton: must be compiled {reason}; try launcher.kernels=compiled")
     compiled = run.compile == "on" or (run.compile == "auto" and on_cuda)
     if on_cuda:
         # Some clusters show each process only its own device, whatever its rank on the host.
@@ -86,7 +94,7 @@ def resolve(run: RunSpec) -> Device:
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
         if run.deterministic:
             _forbid_nondeterminism(compiled)
-    return Device(kind=kind, bf16=precision == "bf16", compiled=compiled)
+    return Device(kind=kind, bf16=precision == "bf16", compiled=compiled, kernels=kernels)
 
 
 def _forbid_nondeterminism(compiled: bool) -> None:
