@@ -22,11 +22,12 @@ class Compiler:
     """A compiler that compiles nothing, but counts."""
 
     def __init__(self) -> None:
-        self.graphs = self.while_timed = 0
+        self.graphs = self.symbolic = self.while_timed = 0
         self.timed = False
 
-    def __call__(self, graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         self.graphs += 1
+        self.symbolic += any(isinstance(each, torch.SymInt) for each in inputs)
         self.while_timed += self.timed
         return graph.forward
 
@@ -64,6 +65,7 @@ def test_a_grown_stage_compiles_four_graphs_and_none_while_it_is_timed(
     trainer = trainer_of(compiled)
     assert trainer.run(), "it evaluates first, then trains, evaluates again, and so on"
     assert compiler.graphs == 4, "a micro-batch, the rest of a batch, an evaluation, and the loss"
+    assert compiler.symbolic == 1, "the loss, whose tiles differ in size"
     assert compiler.while_timed == 0
     assert [event["seconds"] > 0 for event in read_events(compiled.path) if event["event"] == "compiled"] == [True]
     for event, same in zip(evaluations(compiled), evaluations(eager), strict=True):

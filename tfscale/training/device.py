@@ -100,7 +100,8 @@ def resolve(run: RunSpec) -> Device:
 def _forbid_nondeterminism(compiled: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # slow, and nothing is read before it is written
+    # Filling is slow, and no memory is read before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if compiled:
         torch._inductor.config.deterministic = True  # otherwise kernels are chosen by their measured time
 
