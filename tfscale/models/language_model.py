@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from tfscale.models.block import LAYER_NORM_EPS
 from tfscale.models.cache import Past
+from tfscale.models.checkpointing import checkpointed
 from tfscale.models.config import ModelConfig
 from tfscale.models.cross_entropy import Reduction, cross_entropy, token_losses
 from tfscale.models.execution import Recompute
@@ -40,6 +40,12 @@ class LanguageModel(nn.Module):
             if isinstance(module, Pattention):
                 module.recompute = what == "pattention"
 
+    def use_kernels(self) -> None:
+        """Compute the norm and GELU of every Pattention with this package's Triton kernels."""
+        for module in self.modules():
+            if isinstance(module, Pattention):
+                module.kernels = True
+
     def compile_parts(self) -> None:
         """Compile each block separately, so that all blocks share one compilation, and fuse the element-wise operations
         of the loss."""
@@ -64,7 +70,7 @@ class LanguageModel(nn.Module):
         layers = past.layers if past else [None] * len(self.blocks)
         again = self._recompute == "blocks" and torch.is_grad_enabled()
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = _checkpointed(block, x, rotation, layer) if again else block(x, rotation, layer)
+            x = checkpointed(block, x, rotation, layer) if again else block(x, rotation, layer)
         normed: Tensor = self.final_norm(x)
         return normed
 
@@ -81,8 +87,3 @@ class LanguageModel(nn.Module):
     def sequence_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy [batch] of each sequence in nats, summed over its tokens, without gradients."""
         return token_losses(self.hidden(tokens), self.embedding, targets, self._fused_loss).sum(-1)
-
-
-def _checkpointed(block: nn.Module, *inputs: object) -> Tensor:
-    out: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
-    return out

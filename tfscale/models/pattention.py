@@ -1,35 +1,16 @@
 """Pattention, the attention between tokens and parameter tokens that replaces linear projections in a TokenFormer."""
 
-from typing import assert_never
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from tfscale.models.checkpointing import checkpointed
+from tfscale.models.joined_pattention import joined_pattention
+from tfscale.models.norm_activation import weigh
 from tfscale.models.parameter_tokens import Groups, NormActivation, total
-from tfscale.models.tiled_pattention import NORM_EPS, Projections, tiled_pattention
-
-
-def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
-    """Return the weights [..., n] of the values of one group, which are Theta (Eq. 4) of its scores [..., n]."""
-    if kind == "l2_norm_gelu":
-        return F.gelu(scores * _scale(scores, tau))
-    if kind == "l1_norm_gelu":
-        return F.gelu(scores / (scores.abs().sum(-1, keepdim=True) / tau + NORM_EPS))
-    if kind == "gelu_l2_norm":
-        scores = F.gelu(scores)
-        return scores * _scale(scores, tau)
-    if kind == "softmax":
-        return torch.softmax(scores, dim=-1) * tau
-    assert_never(kind)
-
-
-def _scale(scores: Tensor, tau: float) -> Tensor:
-    """Return tau divided by the L2 norm of the scores."""
-    # Squares are summed in at least float32, because n is in the thousands and bf16 has only 8 bits of precision.
-    wide = scores if scores.dtype == torch.float64 else scores.float()
-    return torch.rsqrt(wide.square().sum(-1, keepdim=True) / tau**2 + NORM_EPS).to(scores.dtype)
+from tfscale.models.precision import product_dtype
+from tfscale.models.tiled_pattention import Projections, tiled_pattention
 
 
 def pattention(
@@ -47,44 +28,40 @@ def pattention(
     Returns:
         [..., d_out].
     """
-    if _in_tiles(kind):
-        return tiled_pattention(x, [(keys, values)], groups, recompute).squeeze(-2)
-    return _defined(x, keys, values, groups, kind, recompute)
+    return pattentions(x, [(keys, values)], groups, kind, recompute).squeeze(-2)
 
 
 def pattentions(
-    x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, recompute: bool = False
+    x: Tensor,
+    projections: Projections,
+    groups: Groups,
+    kind: NormActivation,
+    recompute: bool = False,
+    kernels: bool = False,
 ) -> Tensor:
     """Return the outputs [..., projections, d_out] of several Pattention projections of the same shape for the same
-    input x [..., d_in]."""
-    if _in_tiles(kind):
+    input x [..., d_in].
+
+    Args:
+        kernels: True to use this package's kernels for a GPU.
+    """
+    compiling = torch.compiler.is_compiling()
+    if kernels or (compiling and product_dtype(x).itemsize == 2):
+        return _perhaps_checkpointed(recompute, joined_pattention, x, projections, groups, kind, kernels)
+    # Tiles were faster at every measured shape on a CPU. torch.compile fuses norm and GELU of the plain function.
+    if kind == "l2_norm_gelu" and not compiling:
         return tiled_pattention(x, projections, groups, recompute)
-    return torch.stack([_defined(x, *each, groups, kind, recompute) for each in projections], dim=-2)
+    outputs = [_perhaps_checkpointed(recompute, plain_pattention, x, *each, groups, kind) for each in projections]
+    return torch.stack(outputs, dim=-2)
 
 
-def _in_tiles(kind: NormActivation) -> bool:
-    """Return whether a kind is computed in tiles, which were faster at every measured shape. Only the paper's kind has
-    a tiled implementation. torch.compile gets the plain implementation, in which it fuses norm and GELU."""
-    return kind == "l2_norm_gelu" and not torch.compiler.is_compiling()
-
-
-def _defined(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation, recompute: bool) -> Tensor:
-    if recompute and torch.is_grad_enabled():
-        out: Tensor = checkpoint(
-            plain_pattention, x, keys, values, groups, kind, use_reentrant=False, preserve_rng_state=False
-        )
-        return out
-    return plain_pattention(x, keys, values, groups, kind)
+def _perhaps_checkpointed(recompute: bool, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+    return checkpointed(function, *inputs) if recompute and torch.is_grad_enabled() else function(*inputs)
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
     """Return the output of `pattention`, computed by the definition and differentiated by autograd."""
-    scores = x @ keys.T
-    if len(groups) == 1:
-        return norm_activation(scores, groups[0].tau, kind) @ values
-    parts = scores.split([group.n for group in groups], dim=-1)
-    weights = [norm_activation(part, group.tau, kind) for part, group in zip(parts, groups, strict=True)]
-    return torch.cat(weights, dim=-1) @ values
+    return weigh(x @ keys.T, groups, kind) @ values
 
 
 class Pattention(nn.Module):
@@ -92,6 +69,8 @@ class Pattention(nn.Module):
 
     recompute = False
     """True if the backward pass recomputes the scores (activation checkpointing)."""
+    kernels = False
+    """True to use this package's kernels for a GPU."""
 
     def __init__(self, d_in: int, d_out: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()
@@ -100,7 +79,8 @@ class Pattention(nn.Module):
         self.values = nn.Parameter(torch.empty(total(groups), d_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        return pattention(x, self.keys, self.values, self.groups, self.kind, self.recompute)
+        projections = [(self.keys, self.values)]
+        return pattentions(x, projections, self.groups, self.kind, self.recompute, self.kernels).squeeze(-2)
 
 
 class QKVPattention(nn.Module):
@@ -115,6 +95,6 @@ class QKVPattention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the queries, keys and values [..., 3, d_model] of inputs x [..., d_model]."""
-        parts = (self.query, self.key, self.value)
-        projections = [(part.keys, part.values) for part in parts]
-        return pattentions(x, projections, self.query.groups, self.query.kind, self.query.recompute)
+        first = self.query
+        projections = [(part.keys, part.values) for part in (first, self.key, self.value)]
+        return pattentions(x, projections, first.groups, first.kind, first.recompute, first.kernels)

@@ -17,6 +17,10 @@ class RunOptions:
     on the CPU."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Use of torch.compile. auto: on with CUDA, off on the CPU."""
+    kernels: Literal["compiled", "triton"] = "compiled"
+    """Kernels of the norm and GELU in Pattention on CUDA. compiled: those that torch.compile makes. triton: those of
+    tfscale, which keep one value per score for the backward pass instead of two. They apply to
+    norm_activation=l2_norm_gelu and have not been measured on CUDA yet."""
     threads: Natural = 0
     """Number of CPU threads of each process; 0: an equal share of the machine's cores, or slurm.cpus."""
     micro_batch: AutoCount = 0

@@ -182,6 +182,8 @@ def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     values = _renamed({**asdict(spec), **parts, "run": _renamed(asdict(spec.run), _FILE_NAMES)}, _FILE_NAMES)
     if not spec.extensions:
         del values["extensions"]  # as in files from before the field existed
+    if spec.run.kernels == "compiled":
+        del values["run"]["kernels"]  # for the same reason
     return values
 
 

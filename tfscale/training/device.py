@@ -7,6 +7,7 @@ import socket
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ class Device:
     kind: Literal["cpu", "cuda"]
     bf16: bool
     compiled: bool
+    kernels: bool = False
+    """True if Pattention uses this package's Triton kernels."""
 
     @property
     def saves_beside_training(self) -> bool:
@@ -55,7 +58,7 @@ def resolve(run: RunSpec) -> Device:
     """Return the device of this machine that is selected by the `run` section of a stage's spec, and set it up.
 
     Raises:
-        ValueError: the section requires CUDA, but torch finds no CUDA device.
+        ValueError: the section requires CUDA, but torch finds no CUDA device; or it requires Triton, which is missing.
     """
     if run.threads:
         torch.set_num_threads(run.threads)
@@ -70,7 +73,15 @@ def resolve(run: RunSpec) -> Device:
         kind=kind,
         bf16=run.precision == "bf16" or (run.precision == "auto" and on_cuda),
         compiled=run.compile == "on" or (run.compile == "auto" and on_cuda),
+        kernels=_uses_kernels(run, on_cuda),
     )
+
+
+def _uses_kernels(run: RunSpec, on_cuda: bool) -> bool:
+    if run.kernels == "triton" and not (on_cuda and find_spec("triton")):
+        reason = "without Triton" if on_cuda else "on a CPU"
+        raise ValueError(f"launcher.kernels=triton: must be compiled {reason}; try launcher.kernels=compiled")
+    return run.kernels == "triton"
 
 
 def hardware_of(device: Device, world: World) -> Hardware:

@@ -42,6 +42,8 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
         A wrapped `Objective`, whose backward passes compute the mean of the gradients over the ranks.
     """
     model.recompute = layout.recompute
+    if device.kernels:
+        model.use_kernels()
     if device.compiled:
         model.compile_parts()
     objective = Objective(model)

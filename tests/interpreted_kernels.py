@@ -1,0 +1,44 @@
+"""Prints the relative errors of the Triton kernels against the definition; with TRITON_INTERPRET=1 they run on a
+CPU."""
+
+import json
+from itertools import product
+
+import torch
+
+from tfscale.models import norm_gelu_kernels
+from tfscale.models.joined_pattention import joined_pattention
+from tfscale.models.parameter_tokens import Groups, TokenGroup
+from tfscale.models.pattention import plain_pattention
+
+TOKENS, IN, OUT = 3, 6, 4
+SHAPES: tuple[tuple[Groups, int], ...] = (
+    ((TokenGroup(33, 5.7),), 1),
+    ((TokenGroup(20, 3.0), TokenGroup(50, 7.1)), 3),
+)
+"""Groups and numbers of projections."""
+
+
+def main() -> None:
+    """Print a line of JSON with the errors of the output and all gradients, by case."""
+    norm_gelu_kernels.LARGEST_BLOCK = 32  # several blocks in a row of scores
+    cases = product((torch.float64, torch.float32, torch.bfloat16), SHAPES)
+    print(json.dumps([(str(dtype), errors(dtype, *shape)) for dtype, shape in cases]))
+
+
+def errors(dtype: torch.dtype, groups: Groups, projections: int) -> list[float]:
+    """Return the relative errors of the output and of the gradients of the input, keys and values."""
+    generator = torch.Generator().manual_seed(0)
+    n = sum(group.n for group in groups)
+    shapes = [(TOKENS, IN), *[(n, IN), (n, OUT)] * projections]
+    x, *weights = (torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes)
+    pairs = [*zip(weights[::2], weights[1::2], strict=True)]
+    gradient = torch.randn(TOKENS, projections, OUT, generator=generator).to(dtype)
+    ours = joined_pattention(x, pairs, groups, "l2_norm_gelu", kernels=True)
+    defined = torch.stack([plain_pattention(x, *pair, groups, "l2_norm_gelu") for pair in pairs], dim=-2)
+    found, expected = ([out, *torch.autograd.grad(out, (x, *weights), gradient)] for out in (ours, defined))
+    return [((a - b).double().norm() / b.double().norm()).item() for a, b in zip(found, expected, strict=True)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""Activation checkpointing of a function."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def checkpointed(function: Callable[..., Tensor], *inputs: object) -> Tensor:
+    """Return the output of a function. The backward pass calls the function again instead of storing its
+    activations."""
+    out: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return out

@@ -1,0 +1,62 @@
+"""Pattention for a GPU: aligned weights, and one matrix product for the scores of all projections of an input.
+
+A GPU's matrix products are fast if rows have a multiple of 64 values. The numbers of parameter tokens in the paper
+(2,140, 4,850, 8,620) are none, so weights are padded with zero rows where they are cast. This is exact: a zero key has
+a score of zero, which adds nothing to a norm; GELU keeps it at zero; and so it adds nothing to the output. Parameters,
+checkpoints and tau are unchanged. Softmax gives zero scores a weight, so it is not padded.
+
+The backward pass casts the weights again, because a copy of all weights would otherwise be kept until then, also of
+weights that are sharded.
+"""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tfscale.models.checkpointing import checkpointed
+from tfscale.models.norm_activation import weigh
+from tfscale.models.parameter_tokens import Groups, NormActivation
+from tfscale.models.precision import product_dtype
+from tfscale.models.tiled_pattention import Projections
+
+ALIGNMENT = 64
+"""Number of parameter tokens to a multiple of which weights are padded: 128 bytes in bf16."""
+
+
+def joined_pattention(
+    x: Tensor, projections: Projections, groups: Groups, kind: NormActivation, kernels: bool
+) -> Tensor:
+    """Return the outputs [..., projections, d_out] of several projections of x [..., d_in].
+
+    Args:
+        kernels: True to use the kernels of `norm_gelu_kernels`, which exist for `l2_norm_gelu`; False for functions
+            that torch.compile turns into kernels.
+    """
+    dtype, multiple = product_dtype(x), ALIGNMENT if _ignores_zero_scores(kind) else 1
+    keys, values = (checkpointed(_join, half, dtype, multiple) for half in zip(*projections, strict=True))
+    rows = x.reshape(-1, x.shape[-1]).to(dtype)
+    if kernels and kind == "l2_norm_gelu":
+        from tfscale.models.norm_gelu_kernels import kernel_pattention  # needs Triton
+
+        out = kernel_pattention(rows, keys, values, groups)
+    else:
+        scores = (rows @ keys.flatten(0, 1).T).unflatten(-1, keys.shape[:2])
+        out = torch.bmm(weigh(scores, groups, kind).transpose(0, 1), values).transpose(0, 1)
+    return out.view(*x.shape[:-1], *out.shape[1:])
+
+
+def _join(weights: Sequence[Tensor], dtype: torch.dtype, multiple: int) -> Tensor:
+    """Return the weights [projections, n, d] of all projections, with n padded to a multiple."""
+    missing = -len(weights[0]) % multiple
+    return torch.stack([F.pad(weight.to(dtype), (0, 0, 0, missing)) for weight in weights])
+
+
+def _ignores_zero_scores(kind: NormActivation) -> bool:
+    if kind == "softmax":
+        return False
+    if kind == "l2_norm_gelu" or kind == "l1_norm_gelu" or kind == "gelu_l2_norm":
+        return True
+    assert_never(kind)

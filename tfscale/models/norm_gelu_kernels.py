@@ -1,0 +1,174 @@
+"""Triton kernels of norm and GELU, and a Pattention with them that keeps one value per score.
+
+The formulas are those of `tiled_pattention`. A program processes one row of scores: first a sum over the row, then the
+row again, which it then finds in a cache. So the forward pass reads and writes each score once, and the backward pass
+reads scores and gradients and writes the gradients of the scores along with the weights, which are not kept. All
+arithmetic is in at least float32.
+
+Not yet measured on CUDA. The tests run the kernels in Triton's interpreter.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.library import triton_op, wrap_triton
+
+from tfscale.models.parameter_tokens import Groups
+from tfscale.models.precision import wide
+from tfscale.models.tiled_pattention import NORM_EPS
+
+LARGEST_BLOCK = 4096
+"""Number of scores that a program processes at once."""
+_ROOT_HALF = tl.constexpr(math.sqrt(0.5))
+_ROOT_TWO_PI = tl.constexpr(math.sqrt(2 * math.pi))
+
+
+def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
+    """Return GELU(norm(x K^T)) V for each projection, differentiable once.
+
+    Args:
+        x: [tokens, d_in].
+        keys: [projections, n, d_in], of the dtype of x, where n may be more than the groups have. Rows after the last
+            group must be zero.
+        values: [projections, n, d_out].
+
+    Returns:
+        [tokens, projections, d_out].
+    """
+    out: Tensor = _KernelPattention.apply(x, keys, values, groups)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _KernelPattention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
+        ends, taus = [*accumulate(group.n for group in groups)], [group.tau for group in groups]
+        ends[-1] = keys.shape[1]
+        scores = (x @ keys.flatten(0, 1).T).unflatten(1, keys.shape[:2])
+        weights, scales = norm_gelu(scores, ends, taus)
+        ctx.save_for_backward(x, keys, values, scores, scales)
+        ctx.ends, ctx.taus = ends, taus
+        return torch.bmm(weights.transpose(0, 1), values).transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, keys, values, scores, scales = ctx.saved_tensors
+        d_weights = torch.bmm(d_out.transpose(0, 1), values.transpose(1, 2))
+        d_scores, weights = norm_gelu_backward(d_weights.transpose(0, 1), scores, scales, ctx.ends, ctx.taus)
+        d_values = torch.bmm(weights.permute(1, 2, 0), d_out.transpose(0, 1))
+        d_rows = d_scores.flatten(1)
+        return d_rows @ keys.flatten(0, 1), (d_rows.T @ x).view_as(keys), d_values, None
+
+
+@triton_op("tfscale::norm_gelu", mutates_args=())
+def norm_gelu(scores: Tensor, ends: Sequence[int], taus: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return GELU of the scaled scores, and the scales [tokens, projections, groups].
+
+    Args:
+        scores: [tokens, projections, n], contiguous.
+        ends: end of each group in a row of scores.
+        taus: tau of each group.
+    """
+    tokens, projections, n = scores.shape
+    weights = torch.empty_like(scores)
+    scales = torch.empty(tokens, projections, len(ends), dtype=wide(scores.dtype), device=scores.device)
+    for group, start, stop, tau, sizes in _launches(ends, taus):
+        wrap_triton(_norm_gelu)[(tokens * projections,)](
+            scores, weights, scales, n, start, stop, group, len(ends), TAU=tau, EPS=NORM_EPS, **sizes
+        )
+    return weights, scales
+
+
+@triton_op("tfscale::norm_gelu_backward", mutates_args=())
+def norm_gelu_backward(
+    d_weights: Tensor, scores: Tensor, scales: Tensor, ends: Sequence[int], taus: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the scores, and the weights again.
+
+    Args:
+        d_weights: [tokens, projections, n], contiguous in n.
+    """
+    tokens, projections, n = scores.shape
+    d_scores, weights = torch.empty_like(scores), torch.empty_like(scores)
+    by_token, by_projection, _ = d_weights.stride()
+    for group, start, stop, tau, sizes in _launches(ends, taus):
+        wrap_triton(_norm_gelu_backward)[(tokens, projections)](
+            d_weights, scores, scales, d_scores, weights, by_token, by_projection, n, start, stop, group, len(ends),
+            TAU=tau, **sizes,
+        )  # fmt: skip
+    return d_scores, weights
+
+
+def _launches(ends: Sequence[int], taus: Sequence[float]) -> Iterator[tuple[int, int, int, float, dict[str, int]]]:
+    """Yield number, start, end and tau of each group, and the sizes of a program."""
+    for group, (start, stop, tau) in enumerate(zip([0, *ends], ends, taus, strict=False)):
+        block = min(LARGEST_BLOCK, triton.next_power_of_2(stop - start))
+        yield group, start, stop, tau, {"BLOCK": block, "num_warps": max(1, min(8, block // 256))}
+
+
+@triton.jit
+def _norm_gelu(  # type: ignore[no-untyped-def]
+    scores, weights, scales, n, start, stop, group, groups,
+    TAU: tl.constexpr, EPS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    wide = scales.dtype.element_ty
+    squares = tl.zeros([BLOCK], wide)
+    for first in range(start, stop, BLOCK):
+        columns = first + tl.arange(0, BLOCK)
+        score = tl.load(scores + row * n + columns, mask=columns < stop, other=0).to(wide)
+        squares += score * score
+    scale = tl.rsqrt(tl.sum(squares) / (TAU * TAU) + EPS)
+    tl.store(scales + row * groups + group, scale)
+    for first in range(start, stop, BLOCK):
+        columns = first + tl.arange(0, BLOCK)
+        z = scale * tl.load(scores + row * n + columns, mask=columns < stop, other=0).to(wide)
+        weight = z * _share_below(z)
+        tl.store(weights + row * n + columns, weight.to(weights.dtype.element_ty), mask=columns < stop)
+
+
+@triton.jit
+def _norm_gelu_backward(  # type: ignore[no-untyped-def]
+    d_weights, scores, scales, d_scores, weights, by_token, by_projection, n, start, stop, group, groups,
+    TAU: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    token, projection = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    row = token * tl.num_programs(1) + projection
+    d_weights += token * by_token + projection * by_projection
+    scale = tl.load(scales + row * groups + group)
+    wide = scales.dtype.element_ty
+    along = tl.zeros([BLOCK], wide)
+    for first in range(start, stop, BLOCK):
+        columns = first + tl.arange(0, BLOCK)
+        z = scale * tl.load(scores + row * n + columns, mask=columns < stop, other=0).to(wide)
+        d_z = tl.load(d_weights + columns, mask=columns < stop, other=0).to(wide) * _slope(z)
+        along += d_z * z
+    mean = tl.sum(along) / (TAU * TAU)
+    for first in range(start, stop, BLOCK):
+        columns = first + tl.arange(0, BLOCK)
+        z = scale * tl.load(scores + row * n + columns, mask=columns < stop, other=0).to(wide)
+        d_z = tl.load(d_weights + columns, mask=columns < stop, other=0).to(wide) * _slope(z)
+        d_score = scale * (d_z - z * mean)
+        weight = z * _share_below(z)
+        tl.store(d_scores + row * n + columns, d_score.to(d_scores.dtype.element_ty), mask=columns < stop)
+        tl.store(weights + row * n + columns, weight.to(weights.dtype.element_ty), mask=columns < stop)
+
+
+@triton.jit
+def _share_below(z):  # type: ignore[no-untyped-def]
+    """The normal distribution function, which is GELU(z) / z."""
+    return 0.5 + 0.5 * tl.erf(z * _ROOT_HALF)
+
+
+@triton.jit
+def _slope(z):  # type: ignore[no-untyped-def]
+    """The derivative of GELU."""
+    return _share_below(z) + z * tl.exp(-0.5 * z * z) / _ROOT_TWO_PI
