@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.chart import draw_chart, has_chart
+from benchmarks.gram import gram_pattention
 from benchmarks.pattention import AS_USED, PRODUCTS, make_implementations, official, run_both_passes
 from benchmarks.step import ENTRIES, GPT2, plain, write_out
 from benchmarks.targets import Verdict, judge
@@ -20,6 +21,8 @@ from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import PROGRESSIVE_1
 from tfscale.bench.trained import OURS, OURS_MUON, TRANSFORMER, TRANSFORMER_MUON, Entry
 from tfscale.models.init import build_model
+from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.pattention import plain_pattention
 
 ROOT = Path(__file__).parents[1]
 STEP = {"tokens_per_second", "share_of_peak", "peak_bytes"}
@@ -62,6 +65,17 @@ def test_pattentions_that_are_compared_compute_the_same(name: str) -> None:
     ours, theirs = (torch.autograd.grad(each(*given), given, gradient) for each in (one, other))
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
     run_both_passes(settings, one, x, keys, values, gradient)
+
+
+def test_the_norm_from_the_gram_matrix_is_the_norm_of_the_scores() -> None:
+    x, keys, values, gradient = (
+        torch.randn(shape, 8, dtype=torch.float64, requires_grad=True) for shape in (5, 24, 24, 5)
+    )
+    given, groups = (x, keys, values), (TokenGroup(24, 3.0),)
+    ours = gram_pattention(x, [(keys, values)], 3.0).squeeze(1)
+    both = [ours, plain_pattention(x, keys, values, groups, "l2_norm_gelu")]
+    torch.testing.assert_close(*both)
+    torch.testing.assert_close(*(torch.autograd.grad(out, given, gradient) for out in both))
 
 
 @pytest.mark.parametrize("projection", [official, plain])

@@ -30,18 +30,22 @@ class Case:
     bf16: bool
     compiled: bool
     recompute: Recompute = "none"
+    kernels: bool = False
+    """True for launcher.kernels=triton, which needs CUDA."""
 
     def __str__(self) -> str:
-        way = f"{'bf16' if self.bf16 else 'fp32'} {'compiled' if self.compiled else 'eager'}"
+        way = f"{'bf16' if self.bf16 else 'fp32'} {'compiled' if self.compiled else 'eager'}{', Triton' * self.kernels}"
         return way if self.recompute == "none" else f"{way}, recompute={self.recompute}"
 
 
 KEEPING = (Case(False, False), Case(True, False), Case(True, True), Case(False, True))
+TRITON = (Case(True, True, kernels=True), Case(False, True, kernels=True))
 RECOMPUTING = (
     Case(False, False, "pattention"),
     Case(True, False, "pattention"),
     Case(True, True, "pattention"),
     Case(True, True, "blocks"),
+    Case(True, True, "pattention", kernels=True),
 )
 
 
@@ -59,14 +63,14 @@ class Reference:
 
 def check_tokenformer(check: Check) -> None:
     """The TokenFormer of the published proportions, with every way of recomputing."""
-    _compare(check, "tokenformer", (*KEEPING, *RECOMPUTING))
+    _compare(check, "tokenformer", (*KEEPING, *TRITON, *RECOMPUTING))
 
 
 def check_other_models(check: Check) -> None:
     """The Transformer, and TokenFormers with misaligned rows and with groups."""
     _compare(check, "transformer", (*KEEPING, Case(True, True, "blocks")))
-    _compare(check, "misaligned", KEEPING)
-    _compare(check, "grouped", KEEPING)
+    _compare(check, "misaligned", (*KEEPING, *TRITON))
+    _compare(check, "grouped", (*KEEPING, *TRITON))
 
 
 def _config(name: str, tiny: bool) -> ModelConfig:
@@ -98,6 +102,8 @@ def _reference(config: ModelConfig) -> Reference:
 def _compare(check: Check, name: str, cases: tuple[Case, ...]) -> None:
     reference = _reference(_config(name, check.tiny))
     for case in cases:
+        if case.kernels and not check.on_cuda:
+            continue
         label = f"{name} {case}"
         found = check.record.attempt(label, partial(_errors, check, reference, case))
         if found:
@@ -112,6 +118,8 @@ def _errors(check: Check, reference: Reference, case: Case) -> Mapping[str, Any]
     torch.set_float32_matmul_precision("highest")
     model = build_model(reference.config, seed=0, device=check.device)
     model.recompute = case.recompute
+    if case.kernels:
+        model.use_kernels()
     if case.compiled:
         check.compile_parts(model)
     inputs, targets = reference.inputs.to(check.device), reference.targets.to(check.device)

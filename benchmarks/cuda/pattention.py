@@ -1,74 +1,103 @@
-"""Part `pattention`: one Pattention, forward and backward, at the published shapes."""
+"""Part `pattention`: one Pattention, or the three for queries, keys and values, at the published shapes.
+
+ours           what the models use by default: aligned weights, and one product for the scores of all projections
+Triton         the same with launcher.kernels=triton
+Gram           norms from the Gram matrix of the keys, before the scores
+definition     the definition, compiled: weights as they are, and projections one by one
+"""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from benchmarks.cuda.check import Check
+from benchmarks.gram import gram_pattention
 from benchmarks.pattention import (
     OFFICIAL,
     PRODUCTS,
     WIDTH,
-    Forward,
     make_implementations,
     make_operands,
-    run_both_passes,
     run_products,
 )
-from benchmarks.step import plain
-from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.parameter_tokens import NormActivation, TokenGroup
+from tfscale.models.pattention import pattentions, plain_pattention
 
-OURS, MLP, PADDED, COMPILED_OFFICIAL = "ours", "MLP", "ours, padded", "official, compiled"
-SHAPES = {
-    8560: (MLP, OURS, OFFICIAL, PRODUCTS, "recomputing", COMPILED_OFFICIAL, "plain"),
-    2140: (OURS, PADDED, MLP, OFFICIAL, PRODUCTS),
-    34480: (MLP, OURS, OFFICIAL, PRODUCTS),
-    576: (MLP, OURS, OFFICIAL, PRODUCTS),
-    8620: (OURS, PADDED, OFFICIAL, PRODUCTS),
+Function = Callable[..., Tensor]
+"""Computes the outputs from x [tokens, WIDTH] and, in turn, keys and values [n, WIDTH] of each projection."""
+
+OURS, TRITON, GRAM, DEFINITION = "ours", "Triton", "Gram", "definition"
+WAYS = (OURS, TRITON, GRAM, DEFINITION)
+MLP, RECOMPUTING, COMPILED_OFFICIAL = "MLP", "recomputing", "official, compiled"
+SHAPES: dict[tuple[int, int], tuple[str, ...]] = {
+    (1, 8560): (*WAYS, MLP, OFFICIAL, PRODUCTS),
+    (3, 2140): WAYS,
+    (3, 576): WAYS,
+    (1, 34480): (OURS, TRITON, GRAM, MLP, PRODUCTS),
+    (1, 2140): (OURS, TRITON, DEFINITION, PRODUCTS),
+    (1, 2304): (OURS, TRITON, GRAM, MLP),
+    (3, 8620): (OURS, TRITON, DEFINITION),
+    (1, 8620): (OURS, RECOMPUTING, OFFICIAL, COMPILED_OFFICIAL),
 }
-"""Parameter tokens, the most telling shape first, and the implementations that are measured."""
-ALIGNED = 64
-"""Rows that padding fills up to a multiple of."""
+"""Implementations that are measured for projections and parameter tokens, the most telling shape first."""
 
 
 def pattention(check: Check) -> None:
     """Measure every shape."""
-    for n, names in SHAPES.items():
+    for (projections, n), names in SHAPES.items():
         rows = n // 20 if check.tiny else n
         for name in names:
-            check.record.attempt(f"n={rows}, {name}", partial(_measure, check, rows, name))
+            if name == TRITON and not check.on_cuda:
+                continue  # its kernels are for GPUs
+            label = f"n={'3x' * (projections == 3)}{rows}, {name}"
+            check.record.attempt(label, partial(_measure, check, projections, rows, name))
 
 
-def _measure(check: Check, n: int, name: str) -> Mapping[str, Any]:
+def _measure(check: Check, projections: int, n: int, name: str) -> Mapping[str, Any]:
     check.fresh()
     tokens = 256 if check.tiny else 8192
-    run = _run(check, n, tokens, name)
+    run = _run(check, projections, n, tokens, name)
     seconds = check.seconds(run)
-    tflops = 12 * tokens * n * WIDTH / seconds / 1e12
+    tflops = 12 * tokens * projections * n * WIDTH / seconds / 1e12
     return {"milliseconds": 1e3 * seconds, "tflops": tflops, "peak_bytes": check.peak()}
 
 
-def _run(check: Check, n: int, tokens: int, name: str) -> Callable[[], object]:
-    given = make_operands(check.settings, n, tokens)
+def _run(check: Check, projections: int, n: int, tokens: int, name: str) -> Callable[[], object]:
+    given = [make_operands(check.settings, n, tokens) for _ in range(projections)]
+    x, weights = given[0][0], [each for _, *pair, _ in given for each in pair]
     if name == PRODUCTS:
         dtype = torch.bfloat16 if check.on_cuda else torch.float32
-        return partial(run_products, *(each.detach().to(dtype) for each in given))
-    made = make_implementations(check.settings, n)
-    others: dict[str, Forward] = {
-        COMPILED_OFFICIAL: made[OFFICIAL],
-        PADDED: lambda x, keys, values: _padded(n, x, keys, values),
+        return partial(run_products, *(each.detach().to(dtype) for each in given[0]))
+    function = _function(check, n, name)
+    gradient = torch.randn(tokens, projections, WIDTH, device=check.device, dtype=x.dtype)
+
+    def run() -> None:
+        with check.settings.autocast():
+            out = function(x, *weights)
+        torch.autograd.grad(out, (x, *weights), gradient.view_as(out))
+
+    return run
+
+
+def _function(check: Check, n: int, name: str) -> Function:
+    groups = (TokenGroup(n, math.sqrt(n)),)
+    kind: NormActivation = "l2_norm_gelu"
+    ways: dict[str, Function] = {
+        OURS: lambda x, *w: pattentions(x, [*_pairs(w)], groups, kind),
+        TRITON: lambda x, *w: pattentions(x, [*_pairs(w)], groups, kind, kernels=True),
+        GRAM: lambda x, *w: gram_pattention(x, [*_pairs(w)], groups[0].tau),
+        DEFINITION: lambda x, *w: torch.stack([plain_pattention(x, *pair, groups, kind) for pair in _pairs(w)], dim=-2),
     }
-    if check.on_cuda:
-        others = {each: torch.compile(forward) for each, forward in others.items()}
-    return partial(run_both_passes, check.settings, {**made, **others}[name], *given)
+    made = make_implementations(check.settings, n)
+    if name not in ways and name != COMPILED_OFFICIAL:
+        return made[name]
+    function = ways.get(name, made[OFFICIAL])
+    return torch.compile(function) if check.on_cuda else function
 
 
-def _padded(n: int, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Pattention with rows filled up to a multiple; zero keys and values add nothing to its norm or its output."""
-    pad = (0, 0, 0, -n % ALIGNED)
-    return plain(x, F.pad(keys, pad), F.pad(values, pad), (TokenGroup(n, math.sqrt(n)),))
+def _pairs(weights: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(weights[::2], weights[1::2], strict=True)

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,8 @@ from tfscale.training.optimizer import ModelOptimizer
 
 SEQUENCES = {"124M": 32, "354M": 16, "757M": 8, "1.4B": 8}
 KERNELS_SHOWN = 25
+TRITON = replace(OURS, name="ours, Triton")
+"""Ours with launcher.kernels=triton, which needs CUDA."""
 H100_PEAK = 989.4e12
 """Dense bf16 FLOPs per second in the data sheet of H100 and H200, from which published shares count."""
 
@@ -34,10 +37,10 @@ def step(name: str, with_official: bool, check: Check) -> None:
     pair = (tokenformer(24, 2, 64, 4, 64, 512), transformer(2, 64, 4, 64, 512)) if check.tiny else PAPER[name]
     size = Size(name, *pair, 4 if check.tiny else SEQUENCES[name], pair[0].context)
     peak_flops = _peak_flops(check)
-    for who in (OURS, TRANSFORMER, *([OFFICIAL] if with_official else [])):
+    for who in (OURS, TRANSFORMER, *([TRITON] if check.on_cuda else []), *([OFFICIAL] if with_official else [])):
         measure = _measure_if_it_fits if who == OFFICIAL else _measure
         found = check.record.attempt(who.name, partial(measure, check, size, who, peak_flops))
-        if found and who != OFFICIAL:  # the official order keeps whole logits, which no plan knows
+        if found and who in (OURS, TRANSFORMER):  # the official order keeps whole logits, which no plan knows
             bound_peak(check.record, who.name, found["peak_bytes"], found["planned_bytes"])
         gc.collect()
 
@@ -116,6 +119,8 @@ def _contestant(check: Check, size: Size, who: Entry) -> TrainedModel:
         return TrainedModel(written, written.loss, ModelOptimizer(written, OPTIMIZER, config), batch, settings)
     model = build_model(config, device=check.device)
     _draw(model)
+    if who == TRITON:
+        model.use_kernels()
     check.compile_parts(model)
     return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER, config), batch, settings)
 
