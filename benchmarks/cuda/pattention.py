@@ -24,7 +24,7 @@ from benchmarks.pattention import (
     make_operands,
     run_products,
 )
-from tfscale.models.parameter_tokens import TokenGroup
+from tfscale.models.parameter_tokens import NormActivation, TokenGroup
 from tfscale.models.pattention import pattentions, plain_pattention
 
 Function = Callable[..., Tensor]
@@ -84,7 +84,8 @@ def _run(check: Check, projections: int, n: int, tokens: int, name: str) -> Call
 
 
 def _function(check: Check, n: int, name: str) -> Function:
-    groups, kind = (TokenGroup(n, math.sqrt(n)),), "l2_norm_gelu"
+    groups = (TokenGroup(n, math.sqrt(n)),)
+    kind: NormActivation = "l2_norm_gelu"
     ways: dict[str, Function] = {
         OURS: lambda x, *w: pattentions(x, [*_pairs(w)], groups, kind),
         TRITON: lambda x, *w: pattentions(x, [*_pairs(w)], groups, kind, kernels=True),

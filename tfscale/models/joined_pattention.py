@@ -44,14 +44,8 @@ def joined_pattention(
         out = kernel_pattention(rows, keys, values, groups)
     else:
         scores = (rows @ keys.flatten(0, 1).T).unflatten(-1, keys.shape[:2])
-        out = combine(weigh(scores, groups, kind), values)
+        out = torch.bmm(weigh(scores, groups, kind).transpose(0, 1), values).transpose(0, 1)
     return out.view(*x.shape[:-1], *out.shape[1:])
-
-
-def combine(weights: Tensor, values: Tensor) -> Tensor:
-    """Return the sums [tokens, projections, d_out] of values [projections, n, d_out] with weights [tokens, projections,
-    n]."""
-    return torch.bmm(weights.transpose(0, 1), values).transpose(0, 1)
 
 
 def _join(weights: Sequence[Tensor], dtype: torch.dtype, multiple: int) -> Tensor:

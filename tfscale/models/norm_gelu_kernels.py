@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.library import triton_op, wrap_triton
 
-from tfscale.models.joined_pattention import combine
 from tfscale.models.parameter_tokens import Groups
 from tfscale.models.precision import wide
 from tfscale.models.tiled_pattention import NORM_EPS
@@ -56,7 +55,7 @@ class _KernelPattention(torch.autograd.Function):
         weights, scales = norm_gelu(scores, ends, taus)
         ctx.save_for_backward(x, keys, values, scores, scales)
         ctx.ends, ctx.taus = ends, taus
-        return combine(weights, values)
+        return torch.bmm(weights.transpose(0, 1), values).transpose(0, 1)
 
     @staticmethod
     @once_differentiable
@@ -116,10 +115,10 @@ def _launches(ends: Sequence[int], taus: Sequence[float]) -> Iterator[tuple[int,
 
 
 @triton.jit
-def _norm_gelu(
+def _norm_gelu(  # type: ignore[no-untyped-def]
     scores, weights, scales, n, start, stop, group, groups,
     TAU: tl.constexpr, EPS: tl.constexpr, BLOCK: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     wide = scales.dtype.element_ty
     squares = tl.zeros([BLOCK], wide)
@@ -137,10 +136,10 @@ def _norm_gelu(
 
 
 @triton.jit
-def _norm_gelu_backward(
+def _norm_gelu_backward(  # type: ignore[no-untyped-def]
     d_weights, scores, scales, d_scores, weights, by_token, by_projection, n, start, stop, group, groups,
     TAU: tl.constexpr, BLOCK: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     token, projection = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     row = token * tl.num_programs(1) + projection
     d_weights += token * by_token + projection * by_projection

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tfscale.models.checkpointing import P, checkpointed
+from tfscale.models.checkpointing import checkpointed
 from tfscale.models.joined_pattention import joined_pattention
 from tfscale.models.norm_activation import weigh
 from tfscale.models.parameter_tokens import Groups, NormActivation, total
@@ -55,10 +55,8 @@ def pattentions(
     return torch.stack(outputs, dim=-2)
 
 
-def _perhaps_checkpointed(recompute: bool, function: Callable[P, Tensor], *inputs: P.args, **named: P.kwargs) -> Tensor:
-    if recompute and torch.is_grad_enabled():
-        return checkpointed(function, *inputs, **named)
-    return function(*inputs, **named)
+def _perhaps_checkpointed(recompute: bool, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+    return checkpointed(function, *inputs) if recompute and torch.is_grad_enabled() else function(*inputs)
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:

@@ -184,6 +184,8 @@ def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
         del values["extensions"]  # as in files from before the field existed
     if not spec.run.deterministic:
         del values["run"]["deterministic"]  # for the same reason
+    if spec.run.kernels == "compiled":
+        del values["run"]["kernels"]  # for the same reason
     return values
 
 

@@ -83,10 +83,6 @@ def resolve(run: RunSpec) -> Device:
     precision, on_cuda = run.precision_on(kind), kind == "cuda"
     if precision == "tf32" and not on_cuda:
         raise ValueError("launcher.precision=tf32: must be fp32 or bf16 on a CPU; try launcher.precision=fp32")
-    kernels = run.kernels == "triton"
-    if kernels and not (on_cuda and find_spec("triton")):
-        reason = "without Triton" if on_cuda else "on a CPU"
-        raise ValueError(f"launcher.kernels=triton: must be compiled {reason}; try launcher.kernels=compiled")
     compiled = run.compile == "on" or (run.compile == "auto" and on_cuda)
     if on_cuda:
         # Some clusters show each process only its own device, whatever its rank on the host.
@@ -94,7 +90,7 @@ def resolve(run: RunSpec) -> Device:
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
         if run.deterministic:
             _forbid_nondeterminism(compiled)
-    return Device(kind=kind, bf16=precision == "bf16", compiled=compiled, kernels=kernels)
+    return Device(kind=kind, bf16=precision == "bf16", compiled=compiled, kernels=_uses_kernels(run, on_cuda))
 
 
 def _forbid_nondeterminism(compiled: bool) -> None:
@@ -104,6 +100,13 @@ def _forbid_nondeterminism(compiled: bool) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if compiled:
         torch._inductor.config.deterministic = True  # otherwise kernels are chosen by their measured time
+
+
+def _uses_kernels(run: RunSpec, on_cuda: bool) -> bool:
+    if run.kernels == "triton" and not (on_cuda and find_spec("triton")):
+        reason = "without Triton" if on_cuda else "on a CPU"
+        raise ValueError(f"launcher.kernels=triton: must be compiled {reason}; try launcher.kernels=compiled")
+    return run.kernels == "triton"
 
 
 def hardware_of(device: Device, world: World) -> Hardware:
