@@ -151,8 +151,8 @@ def test_a_trunk_is_tuned_whole(short: list[str]) -> None:
 
 
 def test_a_chain_is_trained_compared_and_shown(short: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = [*short, *BRANCHES, "schedule.branches.readings=all", "baseline=[transformer,trained_on]"]
-    plan = prepared(overrides)
+    overrides = [*short, *BRANCHES, "schedule.branches.readings=all", "baseline.arms.transformer_scratch.sizes=last"]
+    plan = prepared([*overrides, "baseline=transformer"])
     trunk, small, grown, large = plan.chain.all_stages
     for stage in plan.stages:
         assert train(stage)
@@ -164,10 +164,10 @@ def test_a_chain_is_trained_compared_and_shown(short: list[str], capsys: pytest.
     assert 0 < _trained_at(large)[-1] == pytest.approx(large.spec.optimizer.lr / large.spec.steps)
     ends = [[e["loss"] for e in read_events(stage.path) if e["event"] == "eval"] for stage in (trunk, small)]
     assert ends[0][-1] == pytest.approx(ends[1][0], abs=1e-6), "a branch starts with the model of its trunk"
-    assert compare(Common(overrides[:-1]), "transformer,trained_on") == 0
+    assert compare(Common(overrides), "transformer") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "unfinished" not in printed
-    assert status(Common(overrides)) == 0
+    assert status(Common([*overrides, "baseline=transformer"])) == 0
     shown = capsys.readouterr().out
     assert "25K trunk" in shown
     assert "70K reading" in shown

@@ -75,7 +75,8 @@ def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
     """Return the spec of a stage that continues the training of `parent` with an unchanged learning rate."""
     schedule = replace(parent.spec.lr_schedule, warmup_tokens=0)
     spec = replace(parent.spec, tokens=tokens, lr_schedule=schedule, rates=_settled(parent.spec.rates), ending=None)
-    return specs.child_of(parent, spec, CONTINUED)
+    by_a_rule = parent.spec.ending is not None or parent.spec.parent_ending
+    return replace(specs.child_of(parent, spec, CONTINUED), parent_ending=by_a_rule)
 
 
 def _settled(rates: RateSpec | None) -> RateSpec | None:

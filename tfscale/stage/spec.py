@@ -132,8 +132,9 @@ class StageSpec:
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     parent_ending: bool = False
-    """True if a rule decided the end of the parent. The last position and the last learning rate of the parent
-    then follow from the key of the parent and are not part of the key of this stage."""
+    """True if a rule decided the end of the parent, or for a branch that of an earlier ancestor. The last position and
+    the last learning rate of the parent then follow from the key of the parent and are not part of the key of this
+    stage."""
     init_from: str | None = None
     """SHA-256 of imported weights, or None. A stage with imported weights was trained elsewhere and is only evaluated
     here, and `tokens` is 0 if the number of training tokens is unknown."""

@@ -22,7 +22,7 @@ class ArmRun:
 
     def about(self) -> About:
         stages = self.arm.stages
-        recipes = dict.fromkeys(str(stage.spec.growth["name"]) for stage in stages if stage.spec.growth is not None)
+        recipes = dict.fromkeys(str(stage.spec.growth["name"]) for stage in self._line if stage.spec.growth is not None)
         tags = {
             ROLE: "arm",
             ARM: self.arm.name,
