@@ -21,18 +21,20 @@ class Costs:
         self._flops = spec.batch_tokens * flops(spec.model).training
         self._update_flops = spec.optimizer.update_flops(spec.model)
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
-        self.begin()
+        self._seconds = self._joules = 0.0
 
     def begin(self) -> None:
-        """Start to measure."""
-        self._since, self._joules_before = time.perf_counter(), self._energy.joules()
+        """Start the measurement of a step."""
+        self._seconds, self._joules = -time.perf_counter(), -self._energy.joules()
+
+    def end(self) -> None:
+        """Finish the measurement started by `begin`."""
+        self._seconds += time.perf_counter()
+        self._joules += self._energy.joules()
 
     def count(self, counters: Counters, updated: bool) -> Counters:
-        """Return the counters after a step, to which everything since the last count or `begin` is attributed. This is
-        a collective call."""
-        since, joules_before = self._since, self._joules_before
-        self.begin()
-        return self._after(counters, self._since - since, self._joules_before - joules_before, updated)
+        """Return the counters after the measured step. This is a collective call."""
+        return self._after(counters, self._seconds, self._joules, updated)
 
     def count_passed_over(self, counters: Counters) -> Counters:
         """Return the counters after a skipped step. This is a collective call."""
