@@ -21,21 +21,23 @@ class Costs:
         self._flops = spec.batch_tokens * flops(spec.model).training
         self._update_flops = spec.optimizer.update_flops(spec.model)
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
-        self._since = 0.0
+        self._seconds = 0.0
         self._joules: float | None = None
         """Energy counter up to which energy has been counted; None between `drop_energy` and the next step."""
 
     def begin(self) -> None:
-        """Start to measure."""
+        """Start the measurement of a step."""
         if self._joules is None:
             self._joules = self._energy.joules()
-        self._since = time.perf_counter()
+        self._seconds = -time.perf_counter()
+
+    def end(self) -> None:
+        """Finish the measurement started by `begin`."""
+        self._seconds += time.perf_counter()
 
     def count(self, counters: Counters, updated: bool) -> Counters:
-        """Return the counters after a step, without its energy. All time since the last count or `begin` is attributed
-        to the step."""
-        since, self._since = self._since, time.perf_counter()
-        return self._after(counters, self._since - since, updated)
+        """Return the counters after the measured step, without its energy."""
+        return self._after(counters, self._seconds, updated)
 
     def count_passed_over(self, counters: Counters) -> Counters:
         """Return the counters after a skipped step."""

@@ -128,8 +128,11 @@ class Trainer:
         if self._under_way is None:
             self.costs.begin()
         started = self._start_step()
-        if self._settle():  # otherwise the stage has been rolled back, and the step is dropped
-            self._under_way = started
+        if self._under_way is not None:
+            if not self._settle():
+                return  # the stage has been rolled back, so the step is dropped
+            self.costs.begin()
+        self._under_way = started
         if not self.late:
             self._settle()
 
@@ -153,6 +156,7 @@ class Trainer:
         if started is None:
             return True
         loss, norm, *norms = started.reading.values()
+        self.costs.end()
         good = math.isfinite(loss) and math.isfinite(norm)
         if not good:
             flags = self.world.any(*(not math.isfinite(each) for each in norms))
