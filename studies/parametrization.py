@@ -10,7 +10,8 @@ two minutes on one core.
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -28,6 +29,7 @@ from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.muon import Muon
 from tfscale.training.optimizer import ModelOptimizer
+from tfscale.training.rates import RowRates
 
 WIDTH, CONTEXT, SEQUENCES = 32, 64, 8
 TOKENS = (16, 60, 240, 960)
@@ -70,12 +72,13 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
     return tokens[:, :-1], tokens[:, 1:]
 
 
-def train(model: LanguageModel, updates: ModelOptimizer, batches: range) -> None:
-    """Train a model by one step per batch."""
+def train(model: LanguageModel, updates: ModelOptimizer, batches: range, rates: RowRates | None = None) -> None:
+    """Train a model by one step per batch, with separate learning rates for old and new rows if `rates` is given."""
     for number in batches:
         updates.zero_grad()
         model.loss(*batch(number)).backward()
-        updates.step()
+        with nullcontext() if rates is None else rates(model.parameters()):
+            updates.step()
 
 
 def change_of_outputs(arm: Arm, n: int, seed: int) -> float:
@@ -107,17 +110,25 @@ class FirstUpdate:
     """Change if only the new rows are updated."""
 
 
-def first_update(arm: Arm, growth: str, seed: int, steps: int = 300) -> FirstUpdate:
-    """Train a model with 16 parameter tokens at a constant learning rate, grow it to 60, and update it once."""
+def first_update(arm: Arm, growth: Sequence[str], seed: int, steps: int = 300) -> FirstUpdate:
+    """Train a model with 16 parameter tokens at a constant learning rate, grow it to 60, and update it once.
+
+    Args:
+        growth: overrides that select the growth.
+    """
     config = model_config(16, arm.base_fan_in)
     parent = build_model(config, seed)
     updates = ModelOptimizer(parent, arm.optimizer, config)
     probe = batch(10**6)[0]
     train(parent, updates, range(steps - 1))
     last = _change(parent, probe, lambda: train(parent, updates, range(steps - 1, steps)))
-    child, updates = _grown(parent, updates, arm, growth, seed, steps)
+    recipe = compose(growth).growth
+    assert isinstance(recipe, GrowthRecipe)
+    child, updates = _grown(parent, updates, arm, recipe, seed, steps)
+    rates = RowRates(child, recipe.rates_of(config, child.config, 0), arm.optimizer, updates)
+    rates.begin(tokens=0, steps=1, updates=steps + 1)
     first = {name: weight.detach().clone() for name, weight in child.named_parameters()}
-    train(child, updates, range(steps, steps + 1))
+    train(child, updates, range(steps, steps + 1), rates)
     then = {name: weight.detach().clone() for name, weight in child.named_parameters()}
     old = {name: len(weight) for name, weight in parent.named_parameters()}
 
@@ -136,10 +147,9 @@ def first_update(arm: Arm, growth: str, seed: int, steps: int = 300) -> FirstUpd
 
 @torch.no_grad()
 def _grown(
-    parent: LanguageModel, updates: ModelOptimizer, arm: Arm, growth: str, seed: int, steps: int
+    parent: LanguageModel, updates: ModelOptimizer, arm: Arm, recipe: GrowthRecipe, seed: int, steps: int
 ) -> tuple[LanguageModel, ModelOptimizer]:
-    recipe, config = compose([f"growth={growth}"]).growth, parent.config
-    assert isinstance(recipe, GrowthRecipe)
+    config = parent.config
     target = recipe.grown_config(config, model_config(60, arm.base_fan_in))
     child = build_model(target)
     optimizer = ModelOptimizer(child, arm.optimizer, target)
@@ -195,7 +205,7 @@ def report() -> str:
     ]
     for growth in ("grouped", "exact"):
         for arm in ARMS:
-            updates = [first_update(arm, growth, seed) for seed in SEEDS]
+            updates = [first_update(arm, [f"growth={growth}"], seed) for seed in SEEDS]
             cells = ([getattr(update, name) for update in updates] for name in ("all_rows", "old_rows", "new_rows"))
             lines.append(f"| {arm.title} | {growth} | {' | '.join(map(_cell, cells))} |")
     return "\n".join(lines) + "\n"

@@ -24,6 +24,9 @@ from tfscale.training.loop import Trainer
 from tfscale.training.preemption import Preemption
 from tfscale.training.world import World
 
+ADAMW: tuple[str, ...] = ()
+MUON = ("optim.name=muon", "optim.parametrization=fan_in", "optim.embedding_ratio=0.5")
+
 TIMES = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "peak_memory", "pid")
 
 

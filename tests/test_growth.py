@@ -9,6 +9,7 @@ import torch
 
 from tfscale import checkpoint
 from tfscale.checkpoint import Counters, Totals
+from tfscale.checkpoint.slots import slots_in, slots_of
 from tfscale.growth.grow_checkpoint import grow_checkpoint
 from tfscale.growth.logits_check import compare_logits
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
@@ -17,13 +18,16 @@ from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import NormActivation, TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.optimizers.adamw import AdamW
+from tfscale.optimizers.base import Optimizer
+from tfscale.optimizers.muon import Muon
 
 PAPER = GrowthRecipe("paper", "random", "random", "recompute", moments="drop", data="restart")
 EXACT = GrowthRecipe("exact", "zero", "random", "keep")
 GROUPED = GrowthRecipe("grouped", "random", "zero", "group")
 SPLIT = GrowthRecipe("split", "split", "split", "split")
-ADAMW = AdamW(lr=1.0, clip=0.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.0)
-PRESERVING = [EXACT, GROUPED, SPLIT]
+ADAMW, MUON = (kind(lr=1.0, clip=0.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.0) for kind in (AdamW, Muon))
+MATCHED_VALUES = replace(EXACT, name="matched values", new_values="matched")
+PRESERVING = [EXACT, MATCHED_VALUES, GROUPED, SPLIT]
 
 
 def model_of(kind: NormActivation = "l2_norm_gelu", seed: int = 0) -> LanguageModel:
@@ -131,11 +135,13 @@ def test_noise_on_old_rows_is_a_fraction_of_their_own_spread() -> None:
     assert not replace(GROUPED, noise=0.1).preserves(model.config, noisy.config)  # type: ignore[arg-type]
 
 
-def test_matched_keys_are_as_large_as_the_old_ones() -> None:
-    model = model_of()
-    keys = grown(model, (8, 7, 60), replace(GROUPED, new_keys="matched")).get_parameter("blocks.1.ffn.keys")
-    assert keys[20:].std().item() == pytest.approx(keys[:20].std().item(), rel=0.1)
-    assert not torch.equal(keys[20:40], keys[:20])
+@pytest.mark.parametrize(
+    ("name", "recipe"), [("keys", replace(GROUPED, new_keys="matched")), ("values", MATCHED_VALUES)]
+)
+def test_matched_rows_are_as_large_as_the_old_ones(name: str, recipe: GrowthRecipe) -> None:
+    rows = grown(model_of(), (8, 7, 60), recipe).get_parameter(f"blocks.1.ffn.{name}")
+    assert rows[20:].std().item() == pytest.approx(rows[:20].std().item(), rel=0.1)
+    assert not torch.equal(rows[20:40], rows[:20])
 
 
 def test_an_asymmetric_reset_empties_the_moments_of_copies_alone() -> None:
@@ -220,26 +226,28 @@ def test_new_rows_take_a_gentle_first_step_with_carried_moments() -> None:
     assert mean.mean() < 0.25 * zero.mean()  # a tenth of a full step, at the scale of the old rows' gradients
 
 
-@pytest.fixture
-def parent(tmp_path: Path) -> Path:
-    """A checkpoint with moments, 7 steps old."""
+def parent_in(tmp_path: Path, optimizer: Optimizer) -> Path:
+    """A checkpoint with slots, 7 steps old."""
     model = model_of().float()
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    for moment in ("exp_avg", "exp_avg_sq"):
-        tensors |= {f"{moment}/{name}": torch.rand_like(tensor) for name, tensor in model.state_dict().items()}
+    for name, tensor in model.state_dict().items():
+        for slot in optimizer.slots(name, tensor.dim()):
+            tensors[f"{slot.name}/{name}"] = torch.rand_like(tensor)
     totals = Totals(tokens=700, flops=9000, seconds=3.0, device_seconds=3.0)
     folder = tmp_path / "parent" / checkpoint.folder_name(7)
     checkpoint.write(folder, model.config, Counters(7, 7, Totals(), totals), tensors)
     return folder
 
 
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=lambda optimizer: optimizer.name)
 @pytest.mark.parametrize("recipe", [PAPER, EXACT, GROUPED, SPLIT], ids=lambda recipe: recipe.name)
-def test_a_grown_checkpoint_is_the_grown_model(parent: Path, tmp_path: Path, recipe: GrowthRecipe) -> None:
+def test_a_grown_checkpoint_is_the_grown_model(tmp_path: Path, recipe: GrowthRecipe, optimizer: Optimizer) -> None:
+    parent = parent_in(tmp_path, optimizer)
     old_config, _ = checkpoint.read_state(parent)
     assert isinstance(old_config, TokenFormerConfig)
     config = recipe.grown_config(old_config, old_config.with_tokens((12, 11, 50)))
     folder = tmp_path / "child" / checkpoint.folder_name(0)
-    grow_checkpoint(parent, folder, config, recipe, ADAMW, seed=1)
+    grow_checkpoint(parent, folder, config, recipe, optimizer, seed=1)
     checkpoint.verify(folder)
     found, counters = checkpoint.read_state(folder)
     assert found == config
@@ -249,12 +257,13 @@ def test_a_grown_checkpoint_is_the_grown_model(parent: Path, tmp_path: Path, rec
     expected = grown(checkpoint.load_model(parent).double(), (12, 11, 50), recipe).float()
     for name, tensor in checkpoint.load_model(folder).state_dict().items():
         assert torch.equal(tensor, expected.state_dict()[name]), name
-    moments = [name for name in checkpoint.shapes(folder) if name.startswith("exp_avg")]
-    assert bool(moments) == (recipe.moments == "carry")
+    shapes = checkpoint.shapes(folder)
+    assert slots_in(shapes) == (slots_of(optimizer, shapes) if recipe.moments == "carry" else frozenset())
     assert json.loads((folder / "state.json").read_text())["model"]["family"] == "tokenformer"
 
 
-def test_the_verification_sees_a_change_and_its_absence(parent: Path, tmp_path: Path) -> None:
+def test_the_verification_sees_a_change_and_its_absence(tmp_path: Path) -> None:
+    parent = parent_in(tmp_path, ADAMW)
     old_config, _ = checkpoint.read_state(parent)
     assert isinstance(old_config, TokenFormerConfig)
     tokens = torch.arange(16).view(2, 8)

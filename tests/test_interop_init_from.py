@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from damages import edit, final, sign
+from edits import edit, final, sign
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 

@@ -23,18 +23,24 @@ CLUSTER = [
     "model.context=64",
 ]  # of no weight, and so of no interest here
 PER_HOST = 8
-Case = tuple[str, int, str]
+Case = tuple[str, int, str, str]
 CASES: list[Case] = [
-    ("tokenformer", 64, "full"),
-    ("tokenformer", 64, "hybrid"),
-    ("tokenformer", 512, "full"),
-    ("transformer", 512, "full"),
+    ("tokenformer", 64, "full", "adamw"),
+    ("tokenformer", 64, "full", "muon"),
+    ("tokenformer", 64, "hybrid", "adamw"),
+    ("tokenformer", 512, "full", "adamw"),
+    ("transformer", 512, "full", "adamw"),
 ]
 
 
-def planned(family: str, devices: int, sharding: str) -> tuple[StageSpec, Prediction]:
+def planned(family: str, devices: int, sharding: str, optimizer: str) -> tuple[StageSpec, Prediction]:
     """The largest stage of a family, and its planned layout."""
-    overrides = [*CLUSTER, f"launcher.nodes={devices // PER_HOST}", f"launcher.sharding={sharding}"]
+    overrides = [
+        *CLUSTER,
+        f"optim.name={optimizer}",
+        f"launcher.nodes={devices // PER_HOST}",
+        f"launcher.sharding={sharding}",
+    ]
     plan = make_plan(compose([*overrides, "launcher.activation_checkpointing=none"]))
     spec = next(arm.stages[-1].spec for arm in plan.arms if arm.stages[-1].spec.model.family == family)
     return spec, predict(spec, planned_machine(plan.experiment), [])
@@ -65,20 +71,20 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
         assert all(isinstance(tensor, DTensor) for tensor in tensors)
         return sum(tensor.to_local().nbytes for tensor in tensors if isinstance(tensor, DTensor))
 
-    def step(family: str, devices: int, sharding: str) -> dict[str, int]:
-        spec, found = planned(family, devices, sharding)
+    def step(family: str, devices: int, sharding: str, optimizer: str) -> dict[str, int]:
+        spec, found = planned(family, devices, sharding, optimizer)
         one = replace(found.layout, micro_batch=1, evaluation_batch=1)
         model, world = build_model(spec.model, device="meta"), Mesh(devices)
         objective = parallelize(model, world, Device("cpu", bf16=False, compiled=False), one)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device="cpu")
-            optimizer = ModelOptimizer(model, spec.optimizer, spec.model)
+            updates = ModelOptimizer(model, spec.optimizer, spec.model)
             tokens = torch.zeros(1, spec.model.context, dtype=torch.long)
             objective(tokens, tokens).backward()
             gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
             held = {"weights": own(list(model.parameters())), "gradients": own(gradients)}
-            optimizer.step()
-            held["moments"] = own(list(optimizer.state().values()))
+            updates.step()
+            held["moments"] = own(list(updates.state().values()))
         world.close()
         return held
 
@@ -109,7 +115,8 @@ def test_a_device_holds_what_the_plan_says_up_to_a_row_of_each_tensor(
     # FSDP2 divides a tensor into whole rows, so its first ranks hold up to a row of each more than the even share that
     # the plan counts with, and its last ones less.
     assert held[case]["weights"] == sum(math.ceil(rows / shards) * width for rows, width in weights)
-    for part, times in (("weights", 1), ("gradients", 1), ("moments", 2)):
+    slots = 2 if case[3] == "adamw" else 1
+    for part, times in (("weights", 1), ("gradients", 1), ("moments", slots)):
         more = held[case][part] - getattr(found.memory, part)
         assert 0 <= more < times * sum(width for _, width in weights), part
         assert held[case][part] == pytest.approx(getattr(found.memory, part), rel=0.011)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from damages import edit, edit_state, edit_tensors, final
+from edits import edit, edit_state, edit_tensors, final
 from stages import StopAt, planned, train, trainer_of
 from typer.testing import CliRunner
 
@@ -129,8 +129,8 @@ def drop_one(tensors: dict[str, torch.Tensor]) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Stage], object], str]] = {
     "its stage.yaml names another optimizer": (
-        lambda stage: write_spec(stage.path, replace(stage.spec, optimizer=OPTIMIZERS["muon"])),
-        f"contains the state of {STATES['adamw']}, but stage.yaml says {STATES['muon']}",
+        lambda stage: write_spec(stage.path, with_optimizer(stage, OTHER[stage.spec.optimizer.name]).spec),
+        "contains the state of {state}, but stage.yaml says {other}",
     ),
     "it has lost its slots": (
         lambda stage: edit_tensors(final(stage.path), drop_slots),
@@ -147,13 +147,15 @@ DAMAGES: dict[str, tuple[Callable[[Stage], object], str]] = {
 }
 
 
+@each_optimizer
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_parent_with_other_slots_than_its_optimizers_is_refused_by_growth_and_export_and_found_by_verify(
-    small: list[str], damage: str, tmp_path: Path
+    small: list[str], damage: str, name: str, tmp_path: Path
 ) -> None:
-    parent, child = stages_with(small, "adamw")
+    parent, child = stages_with(small, name)
     assert train(parent)
-    change, fault = DAMAGES[damage]
+    change, words = DAMAGES[damage]
+    fault = words.format(state=STATES[name], other=STATES[OTHER[name]])
     change(parent)
     prepare_folder(child)
     with pytest.raises(BrokenCheckpoint, match=re.escape(fault)):
@@ -167,14 +169,15 @@ def test_a_parent_with_other_slots_than_its_optimizers_is_refused_by_growth_and_
         assert isinstance(answer.exception, UserFault)
         assert fault in str(answer.exception)
         assert not (tmp_path / "out").exists()
-    known = parent if "stage.yaml" not in damage else with_optimizer(parent, "muon")
+    known = parent if "stage.yaml" not in damage else with_optimizer(parent, OTHER[name])
     findings = verify_stage(replace(known, path=parent.path))
     assert sum(fault in finding for finding in findings) == 1
     assert not any("the stage's model has" in finding for finding in findings), "the slots are not listed one by one"
 
 
-def test_verify_counts_the_updates_and_compares_the_record_of_a_growth(small: list[str]) -> None:
-    parent, child = stages_with(small, "adamw")
+@each_optimizer
+def test_verify_counts_the_updates_and_compares_the_record_of_a_growth(small: list[str], name: str) -> None:
+    parent, child = stages_with(small, name)
     assert train(parent)
     assert train(child)
     edit_state(final(child.path), lambda state: state["counters"].update(optimizer_step=5))
@@ -182,12 +185,12 @@ def test_verify_counts_the_updates_and_compares_the_record_of_a_growth(small: li
     assert "5 updates, but after 16 updates of the parents and 8 steps it must be 24" in finding
 
     def forge(growth: Any) -> None:
-        growth["optimizer"].update(parent="muon", updates=-3)
+        growth["optimizer"].update(parent=OTHER[name], updates=-3)
 
     edit(child.path / "growth.json", forge)
     findings = " ".join(verify_stage(child))
-    assert "the parent's optimizer is muon, but its stage.yaml says adamw" in findings
-    assert "the state of muon was carried over to adamw" in findings
+    assert f"the parent's optimizer is {OTHER[name]}, but its stage.yaml says {name}" in findings
+    assert f"the state of {OTHER[name]} was carried over to {name}" in findings
 
 
 def test_a_growth_record_without_the_optimizer_is_still_read(small: list[str]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from damages import DAMAGES, Ledger, edit_lines, final, flip_bit, weights
+from damages import DAMAGES, Ledger
+from edits import edit_lines, final, flip_bit, weights
 from stages import StopAt, train
 from typer.testing import CliRunner
 

@@ -4,8 +4,8 @@ import json
 import math
 
 import pytest
-from damages import edit, edit_state, final
-from stages import StopAt, planned, train
+from edits import edit, edit_state, final
+from stages import ADAMW, MUON, StopAt, planned, train
 
 from tfscale import checkpoint
 from tfscale.analysis.curves import read_stage
@@ -14,7 +14,6 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.result import DONE_FILE, read_result
 from tfscale.verify import verify_stage
 
-MUON = ("optim.name=muon", "optim.parametrization=fan_in", "optim.embedding_ratio=0.5")
 TOTALS = ("before", "totals")
 
 
@@ -34,7 +33,7 @@ def forget(stage: Stage) -> None:
         edit(stage.path / DONE_FILE, lambda end: [end[name].pop("optimizer_flops") for name in TOTALS])
 
 
-@pytest.mark.parametrize("optimizer", [(), MUON], ids=["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
 def test_every_update_of_a_lineage_is_counted_once(small: list[str], optimizer: tuple[str, ...]) -> None:
     base, grown = planned([*small, *optimizer, "growth=exact"])[:2]
     assert train(base)

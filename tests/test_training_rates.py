@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stages import StopAt, elsewhere, outcome, planned, same, train, trainer_of
+from stages import ADAMW, MUON, StopAt, elsewhere, outcome, planned, same, train, trainer_of
 from torch import Tensor
 
 from tfscale.config.compose import compose
@@ -146,8 +146,10 @@ def test_updates_in_the_backward_pass_are_the_same(small: list[str]) -> None:
     assert same(outcome(child), outcome(inside))
 
 
-def test_a_frozen_parent_is_found_again_in_its_child(small: list[str]) -> None:
-    child = grown(small, "growth.rates.frozen=1", "growth.rates.old=1", "growth.rates.old_ramp=0")
+@pytest.mark.parametrize("optimizer", [ADAMW, (*MUON, "growth.rates.per_row_bias=false")], ids=["adamw", "muon"])
+def test_a_frozen_parent_is_found_again_in_its_child(small: list[str], optimizer: tuple[str, ...]) -> None:
+    rates = ("growth.rates.frozen=1", "growth.rates.old=1", "growth.rates.old_ramp=0")
+    child = grown(small, *rates, *optimizer)
     trainer = trainer_of(child)
     trainer._restore()
     before = copy.deepcopy(trainer.state.model.state_dict())

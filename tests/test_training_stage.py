@@ -4,7 +4,19 @@ import signal
 
 import pytest
 import torch
-from stages import StopAt, elsewhere, outcome, planned, process, same, train, trainer_of, wait_for
+from stages import (
+    ADAMW,
+    MUON,
+    StopAt,
+    elsewhere,
+    outcome,
+    planned,
+    process,
+    same,
+    train,
+    trainer_of,
+    wait_for,
+)
 
 from tfscale.faults import PREEMPTED
 from tfscale.growth.logits_check import NotPreserved
@@ -15,13 +27,28 @@ from tfscale.stage.growth_record import read_growth
 from tfscale.stage.result import read_result
 from tfscale.stage.status import status_of
 from tfscale.training.non_finite import NonFinite
+from tfscale.verify import verify_stage
+
+each_optimizer = pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
 
 
-@pytest.mark.parametrize("arm", ["progressive", "transformer_scratch"])
-@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
-def test_a_stopped_stage_goes_on_bit_for_bit(small: list[str], arm: str, schedule: str) -> None:
-    stage = planned([*small, f"optim.lr_schedule={schedule}", "launcher.micro_batch=3"], arm)[0]
+@pytest.mark.parametrize(
+    ("arm", "schedule", "optimizer"),
+    [
+        ("progressive", "cosine", ADAMW),
+        ("progressive", "wsd", MUON),
+        ("progressive", "constant", ADAMW),
+        ("transformer_scratch", "cosine", MUON),
+        ("transformer_scratch", "wsd", ADAMW),
+        ("transformer_scratch", "constant", MUON),
+    ],
+)
+def test_a_stopped_stage_goes_on_bit_for_bit(
+    small: list[str], arm: str, schedule: str, optimizer: tuple[str, ...]
+) -> None:
+    stage = planned([*small, *optimizer, f"optim.lr_schedule={schedule}", "launcher.micro_batch=3"], arm)[0]
     assert train(stage)
+    assert verify_stage(stage) == []
     halved = elsewhere(stage, "halved")
     for step in (1, 7, 8):
         assert not train(halved, StopAt(step))
@@ -58,9 +85,10 @@ def test_values_divided_among_three_copies_preserve_as_far_as_float32_can(small:
     assert 0 < report["comparison"]["max_logit_difference"] <= report["comparison"]["tolerance"] < 1e-3
 
 
+@each_optimizer
 @pytest.mark.parametrize("growth", ["paper", "exact", "grouped", "split"])
-def test_a_growth_boundary_is_crossed_bit_for_bit(small: list[str], growth: str) -> None:
-    parent, child = planned([*small, f"growth={growth}"])[:2]
+def test_a_growth_boundary_is_crossed_bit_for_bit(small: list[str], growth: str, optimizer: tuple[str, ...]) -> None:
+    parent, child = planned([*small, *optimizer, f"growth={growth}"])[:2]
     train(parent)
     train(child)
     straight = outcome(child)
@@ -129,9 +157,11 @@ def test_a_bad_number_stops_before_it_spoils_the_weights(small: list[str]) -> No
         assert name == spoilt or torch.equal(trainer.state.model.get_parameter(name), parameter)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(small: list[str], number: int) -> None:
-    stage = planned([*small, "schedule.stages.stage1.tokens=1M"])[0]
+@pytest.mark.parametrize(("number", "optimizer"), [(signal.SIGTERM, MUON), (signal.SIGINT, ADAMW)])
+def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(
+    small: list[str], number: int, optimizer: tuple[str, ...]
+) -> None:
+    stage = planned([*small, *optimizer, "schedule.stages.stage1.tokens=1M"])[0]
     child = process(stage)
     wait_for(lambda: len(read_events(stage.path)) > 2)
     assert status_of(stage).state == "running"
@@ -147,8 +177,9 @@ def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(small: list[st
     assert [event["step"] for event in read_events(stage.path) if event["event"] == "start"] == [0, step]
 
 
-def test_a_killed_stage_goes_on_from_its_checkpoint_bit_for_bit(small: list[str]) -> None:
-    settings = [*small, "schedule.stages.stage1.tokens=64K", "launcher.checkpoint_tokens=4096"]
+@each_optimizer
+def test_a_killed_stage_goes_on_from_its_checkpoint_bit_for_bit(small: list[str], optimizer: tuple[str, ...]) -> None:
+    settings = [*small, *optimizer, "schedule.stages.stage1.tokens=64K", "launcher.checkpoint_tokens=4096"]
     stage = planned(settings)[0]
     assert train(stage)
     killed = elsewhere(stage, "killed")

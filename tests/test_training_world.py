@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stages import elsewhere, outcome, planned, train, wait_for
+from stages import ADAMW, MUON, elsewhere, outcome, planned, train, wait_for
 
 from tfscale import checkpoint
 from tfscale.children import RANK_VARIABLES
@@ -28,8 +28,6 @@ from tfscale.training.world import World, split_rows
 
 RENDEZVOUS = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-ADAMW: tuple[str, ...] = ()
-MUON = ("optim.name=muon", "optim.parametrization=fan_in")
 RANKS = str(Path(__file__).parent / "faults" / "ranks.py")
 
 
@@ -87,35 +85,39 @@ def test_two_ranks_equal_one_within_rounding_whole_and_sharded(small: list[str])
 
 def test_shards_are_saved_on_four_ranks_and_taken_up_by_two_and_by_one_and_grown(small: list[str]) -> None:
     settings = [*small, "launcher.micro_batch=1", "growth=grouped"]
-    stage, child = planned(settings)[:2]
+    chains = [planned([*settings, *optimizer])[:2] for optimizer in (ADAMW, MUON)]
     transformer = planned([*settings, *MUON], "transformer_scratch")[0]
     assert train(transformer)
-    changing = with_sharding(stage, "full")
-    hosts = [with_sharding(transformer, "hybrid"), replace(stage, spec=with_sharding(stage, "hybrid").spec)]
-    train_on(4, (hosts[0], -1), (hosts[1], -1), (changing, 6), a_host=2)
-    close(transformer, hosts[0])
-    half = changing.path / "checkpoints" / checkpoint.folder_name(6)
-    sizes = [file.stat().st_size for file in half.glob("*.safetensors")]
-    assert len(sizes) == 4, "each rank writes its own"
-    assert max(sizes) < 0.4 * sum(sizes)
+    hybrid = with_sharding(transformer, "hybrid")
+    wholes = [replace(stage, spec=with_sharding(stage, "hybrid").spec) for stage, _ in chains]
+    changed = [with_sharding(stage, "full") for stage, _ in chains]
+    train_on(4, (hybrid, -1), *((whole, -1) for whole in wholes), *((stage, 6) for stage in changed), a_host=2)
+    close(transformer, hybrid)
 
-    prepare_folder(child)
-    grow_stage(child.path)
-    grown = replace(with_sharding(child, "full"), path=child.path)
-    train_on(2, (changing, 11), (grown, -1))
-    assert train(changing)
-    assert [(e["step"], e["processes"], e["sharding"]) for e in starts(changing)] == [
-        (0, 4, "full"),
-        (6, 2, "full"),
-        (11, 1, "none"),
-    ]
-    close(stage, changing)
-    alone = elsewhere(child, "alone")
-    assert train(alone)
-    close(alone, grown)
-    first = next(event for event in read_events(alone.path) if event["event"] == "eval")
-    assert first["step"] == 0
-    assert first["loss"] == pytest.approx(read_result(stage.path).evaluation.loss, abs=1e-5)
+    grown = []
+    for _, child in chains:
+        prepare_folder(child)
+        grow_stage(child.path)
+        grown.append(replace(with_sharding(child, "full"), path=child.path))
+    train_on(2, *((stage, 11) for stage in changed), *((child, -1) for child in grown))
+    for (stage, child), changing in zip(chains, changed, strict=True):
+        half = changing.path / "checkpoints" / checkpoint.folder_name(6)
+        sizes = [file.stat().st_size for file in half.glob("*.safetensors")]
+        assert len(sizes) == 4, "each rank writes its own"
+        assert max(sizes) < 0.4 * sum(sizes)
+        assert train(changing)
+        assert [(e["step"], e["processes"], e["sharding"]) for e in starts(changing)] == [
+            (0, 4, "full"),
+            (6, 2, "full"),
+            (11, 1, "none"),
+        ]
+        close(stage, changing)
+        alone = elsewhere(child, "alone")
+        assert train(alone)
+        close(alone, child)
+        first = next(event for event in read_events(alone.path) if event["event"] == "eval")
+        assert first["step"] == 0
+        assert first["loss"] == pytest.approx(read_result(stage.path).evaluation.loss, abs=1e-5)
 
 
 @pytest.mark.parametrize(

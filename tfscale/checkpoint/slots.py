@@ -1,7 +1,7 @@
 """Comparison of the optimizer state in a checkpoint with the slots of an optimizer.
 
-A checkpoint contains exactly the slots of its stage's optimizer, or none before the first update. Checkpoints from older
-versions do not name the optimizer, so it is identified by its slots.
+A checkpoint contains exactly the slots of its stage's optimizer, or none before the first update. A checkpoint from
+an older version does not name the optimizer, which is then identified by its slots.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -65,9 +65,10 @@ class GrowthRecipe(Growth):
     """Keys of new tokens. `random`: as at initialisation (official code). `matched`: random, with the current standard
     deviation of the layer's old keys. `zero`: zeros, so new tokens have no effect until trained (paper, Appendix B).
     `split`: every old token is copied as often as possible, and the remaining tokens get zero keys."""
-    new_values: Literal["zero", "random", "split"]
-    """Values of new tokens. `zero`: zeros. `random`: as at initialisation. `split`: old values are divided among the
-    copies, and the remaining tokens get random values."""
+    new_values: Literal["zero", "random", "matched", "split"]
+    """Values of new tokens. `zero`: zeros. `random`: as at initialisation. `matched`: random, with the current standard
+    deviation of the layer's old values. `split`: old values are divided among the copies, and the remaining tokens get
+    random values."""
     tau: Literal["keep", "recompute", "group", "split"]
     """Tau after the growth. `keep`: the layer's tau is unchanged. `recompute`: square root of the new number of tokens
     (official code). `group`: the new tokens get their own norm and tau. `split`: tau is multiplied by the square root
