@@ -18,7 +18,7 @@ from tfscale.models.matrices import Matrix
 from tfscale.models.parameter_tokens import TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig
-from tfscale.optimizers import orthogonal_momentum
+from tfscale.optimizers import chunks
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import from_dict, to_dict
 from tfscale.optimizers.muon import Muon, newton_schulz_flops, update_scale
@@ -95,7 +95,7 @@ def test_updating_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         return list(model.parameters())
 
     together = trained()
-    monkeypatch.setattr(orthogonal_momentum, "HELD", 1)
+    monkeypatch.setattr(chunks, "HELD", 1)
     for weight, alone in zip(together, trained(), strict=True):
         torch.testing.assert_close(weight, alone)
 

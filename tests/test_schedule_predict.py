@@ -284,8 +284,20 @@ def test_a_device_that_cannot_be_reckoned_with_is_told(overrides: list[str], wor
 def test_the_precision_of_the_run_is_the_precision_of_its_memory_and_its_peak() -> None:
     whole, half = (largest(*PAPER, "device=h100_sxm", f"launcher.precision={name}") for name in ("fp32", "bf16"))
     assert (whole[1].peak, half[1].peak) == (494.7e12, 989.4e12)
-    one = [replace(spec, run=replace(spec.run, micro_batch=1)) for spec, _ in (whole, half)]
+    one = [replace(spec, run=replace(spec.run, micro_batch=8)) for spec, _ in (whole, half)]
     assert predict(one[0], whole[1], []).memory.activations > 1.5 * predict(one[1], half[1], []).memory.activations
+
+
+def test_compiled_code_keeps_one_more_value_per_score_and_all_matrices_in_bf16() -> None:
+    settings = [*CLUSTER, "launcher.nodes=8", "launcher.activation_checkpointing=none", "launcher.micro_batch=8"]
+    compiled, eager = (predicted(*settings, f"launcher.compile={how}").memory.activations for how in ("auto", "off"))
+    scores, matrices = 12 * 68_960, 1_271_070_720
+    assert compiled - eager == pytest.approx(2 * (8 * 1024 * scores + matrices), rel=0.05)
+
+
+def test_ddp_has_buckets_beside_the_gradients_that_several_micro_batches_add_up() -> None:
+    one, several = (predicted(*CLUSTER, "launcher.nodes=8", f"launcher.micro_batch={size}").memory for size in (8, 4))
+    assert (one.gradients, several.gradients) == (4 * PARAMETERS, 8 * PARAMETERS)
 
 
 @pytest.mark.parametrize("fact", ["device.memory=0", "device.price=-1", "device.peak.bf16=0", "device.mfu=1.5"])

@@ -53,3 +53,7 @@ class RunOptions:
     non_finite_cap: Count = 10
     """Maximum number of steps with a non-finite loss or gradient. A stage with more such steps fails under any
     policy."""
+
+    def compiles(self, device: str) -> bool:
+        """Return whether torch.compile is used on a torch device type."""
+        return self.compile == "on" or (self.compile == "auto" and device == "cuda")

@@ -45,6 +45,11 @@ class Device:
             return torch.cuda.max_memory_allocated()
         return process_peak_memory()
 
+    def reset_peak_memory(self) -> None:
+        """On CUDA, count the peak memory from now on. The peak of a process on a CPU cannot be reset."""
+        if self.kind == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
     def reserved_memory(self) -> int | None:
         """Return the peak memory in bytes that the CUDA allocator has reserved so far, including gaps, or None on a
         CPU."""
@@ -69,7 +74,7 @@ def resolve(run: RunSpec) -> Device:
     return Device(
         kind=kind,
         bf16=run.precision == "bf16" or (run.precision == "auto" and on_cuda),
-        compiled=run.compile == "on" or (run.compile == "auto" and on_cuda),
+        compiled=run.compiles(kind),
     )
 
 
