@@ -1,7 +1,5 @@
 """The memory model of compiled blocks against what torch's partitioner keeps, by the means of benchmarks.partition."""
 
-from dataclasses import replace
-
 import pytest
 
 from benchmarks.partition import Case, kept_bytes, planned_bytes
@@ -15,7 +13,6 @@ TRANSFORMER = transformer(n_layer=1, d=64, heads=2, context=64)
     "case",
     [
         Case(TOKENFORMER, bf16=True),
-        Case(replace(TOKENFORMER, norm_activation="softmax"), bf16=True),
         Case(TOKENFORMER, bf16=True, recompute="pattention"),
         Case(TOKENFORMER, bf16=False),
         Case(TRANSFORMER, bf16=True),
