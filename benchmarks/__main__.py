@@ -18,7 +18,7 @@ from tfscale.bench.tables import to_markdown, write_files
 
 PARTS = ("pattention", "step", "growth", "data", "overhead", "orchestration")
 """The parts in the order in which they are measured."""
-OTHERS = ("memory",)
+OTHERS = ("memory", "partition")
 """Parts that are measured only if they are named."""
 REMARK = "On the CPU, GPT-2, official and plain eager in `step` have glibc's own allocator settings."
 
@@ -26,7 +26,9 @@ REMARK = "On the CPU, GPT-2, official and plain eager in `step` have glibc's own
 def main() -> int:
     """Measure parts, print Markdown, write files if asked to, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all); {OTHERS[0]}")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all); {', '.join(OTHERS)}"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds, to see that everything works")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores)")

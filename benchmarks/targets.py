@@ -120,8 +120,8 @@ def judge(rows: Sequence[Row], on_cuda: bool) -> list[Verdict]:
             targets.append(
                 Target("data", row.case, "loader over the step's need", SPEED, 20.0, True, "loader", "the step's need")
             )
-        if row.part == "memory":
-            targets.append(Target("memory", row.case, "share that the model is off", "share_off", 0.1, False, row.name))
+        if row.part in ("memory", "partition"):
+            targets.append(Target(row.part, row.case, "share that the model is off", "share_off", 0.1, False, row.name))
     return [verdict for target in targets if (verdict := target.judge(found))]
 
 

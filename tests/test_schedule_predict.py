@@ -283,6 +283,18 @@ def test_the_precision_of_the_run_is_the_precision_of_its_memory_and_its_peak() 
     assert whole == products > 1.5 * half
 
 
+def test_compiled_code_keeps_one_more_value_per_score_and_all_matrices_in_bf16() -> None:
+    settings = [*CLUSTER, "launcher.nodes=8", "launcher.activation_checkpointing=none", "launcher.micro_batch=8"]
+    compiled, eager = (predicted(*settings, f"launcher.compile={how}").memory.activations for how in ("auto", "off"))
+    scores, matrices = 12 * 68_960, 1_271_070_720
+    assert compiled - eager == pytest.approx(2 * (8 * 1024 * scores + matrices), rel=0.05)
+
+
+def test_ddp_has_buckets_beside_the_gradients_that_several_micro_batches_add_up() -> None:
+    one, several = (predicted(*CLUSTER, "launcher.nodes=8", f"launcher.micro_batch={size}").memory for size in (8, 4))
+    assert (one.gradients, several.gradients) == (4 * PARAMETERS, 8 * PARAMETERS)
+
+
 def plan_command(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tfscale.cli", "plan", *overrides]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd)

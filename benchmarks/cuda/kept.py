@@ -59,13 +59,13 @@ def _measure(check: Check, config: ModelConfig, bf16: bool, recompute: Recompute
     largest = sorted(found.values(), reverse=True)[:LARGEST_SHOWN]
     return {
         "bytes_per_token": sum(size for size, _ in found.values()) / tokens,
-        "planned_bytes_per_token": _planned(config, bf16, recompute, check.device) / tokens,
+        "planned_bytes_per_token": _planned(config, bf16, recompute, compiled and check.on_cuda, check.device) / tokens,
         "largest": [f"{size} {shape}" for size, shape in largest],
     }
 
 
-def _planned(config: ModelConfig, bf16: bool, recompute: Recompute, device: str) -> int:
+def _planned(config: ModelConfig, bf16: bool, recompute: Recompute, compiled: bool, device: str) -> int:
     """The bytes that the memory model adds for one more block."""
-    execution = Execution(SEQUENCES, 2 if bf16 else 4, recompute, device=device)
+    execution = Execution(SEQUENCES, 2 if bf16 else 4, recompute, device=device, compiled=compiled)
     one, two = (memory(replace(config, n_layer=layers), execution).activations for layers in (1, 2))
     return two - one

@@ -9,8 +9,9 @@ from tfscale.models.execution import Execution, Recompute
 
 def planned_bytes(config: ModelConfig, sequences: int, device: str, recompute: Recompute = "none") -> int:
     """The bytes that the product plans for a training step of so many sequences at once."""
-    width = 2 if device == "cuda" else 4
-    return memory(config, Execution(sequences, width, recompute, device=device)).total
+    on_cuda = device == "cuda"
+    width = 2 if on_cuda else 4
+    return memory(config, Execution(sequences, width, recompute, device=device, compiled=on_cuda)).total
 
 
 def bound_peak(record: Recorder, name: str, peak: int | None, planned: int) -> None:

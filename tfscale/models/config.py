@@ -44,8 +44,6 @@ class ModelConfig(ABC):
     """Display name of the family."""
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "blocks")
     """Modes of activation checkpointing that this family supports, from the cheapest to the most expensive."""
-    keeps_casts: ClassVar[bool] = True
-    """True if autocast keeps bf16 copies of a block's matrices for the backward pass."""
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "d_model", "n_head", "vocab_size", "context"):
@@ -108,6 +106,10 @@ class ModelConfig(ABC):
     @abstractmethod
     def block_activations(self, execution: Execution) -> int:
         """Return the number of bytes per token that a block keeps for its backward pass."""
+
+    def keeps_casts(self, execution: Execution) -> bool:
+        """Return whether a block keeps the bf16 copies of its matrices, which autocast makes, for its backward pass."""
+        return True
 
     @abstractmethod
     def layer_temporaries(self, execution: Execution) -> int:

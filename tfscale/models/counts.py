@@ -70,7 +70,7 @@ class Memory:
     weights: int
     gradients: int
     """Bytes of the gradients of all weights, or only of the embedding if the other weights are updated during the
-    backward pass."""
+    backward pass; and of DDP's buckets, if they exist beside all gradients."""
     moments: int
     """Bytes of the tensors that the optimizer keeps per weight."""
     activations: int
@@ -79,8 +79,9 @@ class Memory:
     """Bytes of the gradients of the final hidden states and of the embedding, which the loss computes along with the
     logits."""
     temporary: int
-    """Bytes of the largest temporary allocation: either a tile of logits, or the tiles of a layer's scores, the
-    gradients of its weights and, if they are recomputed, the activations of its block."""
+    """Bytes of the largest temporary allocation: a tile of logits; or the tiles of a layer's scores, the gradients of
+    its weights and, if they are recomputed, the activations of its block; or, as far as it exceeds the activations,
+    what an update of the weights allocates."""
     gathered: int
     """Bytes of the weights gathered from shards: the embedding, the current block and the next block."""
 
@@ -96,35 +97,33 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context
-    made_again = execution.recompute == "blocks"
-    activations = tokens * (_kept_by_blocks(config, execution) + 4 * 2 * config.d_model) + _casts(config, execution)
+    kept, remade = tokens * 4 * config.d_model, _kept_by_block(config, execution)  # a block's input; all that it keeps
+    if execution.recompute != "blocks":
+        kept, remade = remade, 0
+    activations = config.n_layer * kept + tokens * 4 * 2 * config.d_model
+    logits = 4 * tokens * config.d_model + (0 if execution.in_backward else embedding)
     return Memory(
         weights=held,
-        gradients=embedding if execution.in_backward else held,
+        gradients=embedding if execution.in_backward else held * (2 if execution.buckets else 1),
         moments=round(execution.state_bytes * parameters(config)) // execution.shards,
         activations=activations,
-        logits=4 * tokens * config.d_model + (0 if execution.in_backward else embedding),
+        logits=logits,
         temporary=max(
             _logits_tile(config, execution),
-            config.layer_temporaries(execution) + (tokens * config.block_activations(execution) if made_again else 0),
+            config.layer_temporaries(execution) + remade,
+            execution.update_bytes - activations - logits,
         ),
         gathered=_gathered(config, execution) if execution.shards > 1 else 0,
     )
 
 
-def _kept_by_blocks(config: ModelConfig, execution: Execution) -> int:
-    """Return the number of bytes per token that all blocks keep for the backward pass."""
-    if execution.recompute == "blocks":
-        return config.n_layer * 4 * config.d_model  # the blocks' inputs
-    return config.n_layer * config.block_activations(execution)
-
-
-def _casts(config: ModelConfig, execution: Execution) -> int:
-    """Return the size in bytes of the bf16 weights that autocast keeps for the backward pass of linear layers."""
-    whole = execution.recompute != "blocks" and execution.shards == 1
-    if not config.keeps_casts or execution.activation_bytes == 4 or not whole:
-        return 0
-    return execution.activation_bytes * config.n_layer * config.block_matrices
+def _kept_by_block(config: ModelConfig, execution: Execution) -> int:
+    """Return the number of bytes that a block keeps for its backward pass, unless it is recomputed."""
+    kept = execution.sequences * config.context * config.block_activations(execution)
+    # Sharded weights are gathered in bf16, so that autocast has nothing to cast.
+    if config.keeps_casts(execution) and execution.activation_bytes == 2 and execution.shards == 1:
+        kept += 2 * config.block_matrices
+    return kept
 
 
 def _logits_tile(config: ModelConfig, execution: Execution) -> int:

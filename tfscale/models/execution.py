@@ -26,3 +26,11 @@ class Execution:
     """Torch device type. Tiles are larger on a GPU than on a CPU."""
     state_bytes: float = 8.0
     """Number of bytes of optimizer state per weight: 8 for the two moments of AdamW."""
+    update_bytes: int = 0
+    """Number of bytes that an update of the weights allocates besides the optimizer state."""
+    buckets: bool = False
+    """True if gradients of several micro-batches are summed before they are copied into DDP's buckets. With a single
+    micro-batch, each gradient is copied as soon as it is computed, and then freed."""
+    compiled: bool = False
+    """True if torch.compile compiles the blocks. Its partitioner then chooses what a block keeps for the backward
+    pass."""

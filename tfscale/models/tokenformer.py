@@ -32,7 +32,6 @@ class TokenFormerConfig(ModelConfig):
     family: ClassVar[str] = "tokenformer"
     title: ClassVar[str] = "TokenFormer (arXiv 2410.23168)"
     recomputes: ClassVar[tuple[Recompute, ...]] = ("none", "pattention", "blocks")
-    keeps_casts: ClassVar[bool] = False  # a Pattention casts its weights again in the backward pass
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,26 +102,36 @@ class TokenFormerConfig(ModelConfig):
         return 3 * self.block_tokens  # square, sum and scale of each score
 
     def block_activations(self, execution: Execution) -> int:
+        d, width, again = self.d_model, execution.activation_bytes, execution.recompute == "pattention"
+        scores = 0 if again else self.block_tokens
+        if execution.compiled:
+            # The block's input in float32; the values, the rotated queries and keys, and the attention output; the
+            # block's other inputs of Pattention and the output of the first, as far as they are not computed again; and
+            # for each score, itself and its weight. `python -m benchmarks partition` compares this with the
+            # partitioner.
+            others = 1 if width == 4 else 0 if again else 3
+            return 4 * d + width * ((4 + others) * d + 2 * scores)
         # The inputs and outputs of two norms in float32; the values, the rotated queries and keys, and the attention
         # output; and the scores, for each of which autograd keeps three values.
-        d, width = self.d_model, execution.activation_bytes
-        scores = 0 if execution.recompute == "pattention" else self.block_tokens
-        values_per_score = 1 if self._tiled else 3
+        values_per_score = 1 if self._in_tiles(execution) else 3
         return 4 * 4 * d + width * (4 * d + scores * values_per_score)
+
+    def keeps_casts(self, execution: Execution) -> bool:
+        # In tiles, and where scores are computed again, the backward pass casts the weights again.
+        return not self._in_tiles(execution) and execution.recompute != "pattention"
 
     def layer_temporaries(self, execution: Execution) -> int:
         tokens, width = execution.sequences * self.context, execution.activation_bytes
         again = execution.recompute == "pattention"
-        if not self._tiled:
+        if not self._in_tiles(execution):
             n = max(self.tokens)
             return (5 if again else 2) * width * tokens * n + 4 * 2 * n * self.d_model
         n = max(3 * self.tokens[0], *self.tokens)  # queries, keys and values are computed together
         gradients = 4 * 2 * n * self.d_model
         return (3 if again else 2) * width * score_rows(tokens, n, execution.device, again) * n + gradients
 
-    @property
-    def _tiled(self) -> bool:
-        return self.norm_activation == "l2_norm_gelu"
+    def _in_tiles(self, execution: Execution) -> bool:
+        return self.norm_activation == "l2_norm_gelu" and not execution.compiled
 
     def init_std(self, name: str) -> float:
         """Return the standard deviation of the initial values of a matrix: 0.02 for embeddings and keys (`init_method:

@@ -95,6 +95,10 @@ class Optimizer(ABC):
         FLOPs. Every rank updates its own shards of all other weights."""
         return ()
 
+    def update_bytes(self, model: ModelConfig, ranks: int) -> int:
+        """Return the number of bytes that an update allocates besides the slots: none if it is in place."""
+        return 0
+
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional
         """Exclude the first rows of a weight from the next update of the others; their own update is undone afterwards.
         Nothing has to be done if the update of a row depends on no other row.

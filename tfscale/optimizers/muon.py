@@ -10,6 +10,7 @@ from tfscale.models.counts import parameters
 from tfscale.models.matrices import Matrix, is_block_matrix
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import Slot, WholeUpdate
+from tfscale.optimizers.chunks import HELD, chunks
 from tfscale.ranges import Count, Momentum
 
 if TYPE_CHECKING:
@@ -73,6 +74,13 @@ class Muon(AdamW):
 
     def whole_updates(self, model: ModelConfig) -> Sequence[WholeUpdate]:
         return model.n_layer * [self._whole_update(matrix) for matrix in model.block_weights.values()]
+
+    def update_bytes(self, model: ModelConfig, ranks: int) -> int:
+        sizes = [each.size for each in self.whole_updates(model)]
+        chunk = max(sum(sizes[weights]) for weights in chunks(sizes, ranks))
+        # The gathered matrices of a chunk, its updates and those of the chunk before; and while a batch of the chunk is
+        # orthogonalised, its copy, two iterates and their Gram matrices, in at most float32.
+        return 4 * 3 * chunk + 4 * 4 * min(chunk, max(HELD, *sizes))
 
     def _whole_update(self, matrix: Matrix) -> WholeUpdate:
         parts = self.parts(matrix)

@@ -14,16 +14,13 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from tfscale.optimizers.chunks import chunks
 from tfscale.optimizers.sharded import first_row, local, whole
 
 STACKED = {"cpu": 1 << 20, "cuda": 1 << 24}
 """Largest number of values of matrices that are orthogonalised in one batch of equal shapes, by device type. Larger
 matrices keep a device busy one by one, and stacking would copy them. One matrix of width 768 occupies less than half of
 a large GPU."""
-
-HELD = 1 << 24
-"""Number of values of whole matrices from which on no further weight joins a chunk. Each chunk is updated before the
-next one is gathered, so the matrices of the whole model are never held at the same time."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,8 @@ class OrthogonalMomentum(torch.optim.Muon):
         assert closure is None
         active = [(each, group) for each, group in zip(self._updates, self.param_groups, strict=True)
                   if each.weight.grad is not None]  # fmt: skip
-        for chunk in _chunks(active):
+        for place in chunks([each.weight.numel() for each, _ in active], _place()[1]):
+            chunk = active[place]
             directions = self._orthogonal([(each, self._direction(each.weight, group)) for each, group in chunk])
             for (each, group), direction in zip(chunk, directions, strict=True):
                 rows = local(each.weight)
@@ -123,19 +121,6 @@ class OrthogonalMomentum(torch.optim.Muon):
 def _place() -> tuple[int, int]:
     """Return the rank of this process and the number of ranks."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def _chunks(active: Sequence[tuple[Update, dict[str, Any]]]) -> Iterator[list[tuple[Update, dict[str, Any]]]]:
-    """Yield the weights in chunks of about `HELD` values, with at least one weight for each rank."""
-    _, ranks = _place()
-    chunk: list[tuple[Update, dict[str, Any]]] = []
-    for each in active:
-        chunk.append(each)
-        if len(chunk) >= ranks and sum(update.weight.numel() for update, _ in chunk) >= HELD:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:

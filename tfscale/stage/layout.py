@@ -187,6 +187,9 @@ def _memory(spec: StageSpec, hardware: Hardware, sharding: Sharding, recompute: 
         shards=hardware.shards(sharding),
         device=hardware.device,
         state_bytes=spec.optimizer.bytes_per_weight(spec.model),
+        update_bytes=spec.optimizer.update_bytes(spec.model, hardware.devices),
+        buckets=sharding == "none" and hardware.devices > 1 and sequences < hardware.rows(spec),
+        compiled=spec.run.compiles(hardware.device),
     )
     return memory(spec.model, execution)
 

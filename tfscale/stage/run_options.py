@@ -70,3 +70,7 @@ class RunOptions:
     def precision_on(self, device: str) -> Precision:
         """Return the precision on a torch device type."""
         return self.precision if self.precision != "auto" else "bf16" if device == "cuda" else "fp32"
+
+    def compiles(self, device: str) -> bool:
+        """Return whether torch.compile is used on a torch device type."""
+        return self.compile == "on" or (self.compile == "auto" and device == "cuda")

@@ -74,6 +74,7 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
     from tfscale.checkpoint import BrokenCheckpoint
     from tfscale.stage.lock import StageHeld
     from tfscale.training.non_finite import NonFinite
+    from tfscale.training.out_of_memory import is_out_of_memory
 
     try:
         return 0 if _stage(stage_dir, preempted, world) else PREEMPTED
@@ -91,7 +92,7 @@ def _guarded(stage_dir: Path, preempted: Preemption, world: "World", alarm: "Ala
         alarm.ring("failed", str(fault))
         code = 1
     except (RuntimeError, MemoryError) as fault:
-        if _is_out_of_memory(fault):
+        if is_out_of_memory(fault):
             print(fault, file=sys.stderr)
             alarm.ring("out_of_memory", str(fault))
         elif world.size == 1:
@@ -134,14 +135,6 @@ def _record_end(stage_dir: Path, reason: str, message: str) -> None:
     log = EventLog(stage_dir)
     log.write("end", reason=reason, message=message, time=time.time())
     log.close()
-
-
-def _is_out_of_memory(fault: Exception) -> bool:
-    import torch
-
-    # The CPU allocator has no exception of its own.
-    cpu = isinstance(fault, RuntimeError) and "DefaultCPUAllocator" in str(fault)
-    return cpu or isinstance(fault, torch.OutOfMemoryError | MemoryError)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,11 @@ class Device:
             return torch.cuda.max_memory_allocated()
         return process_peak_memory()
 
+    def reset_peak_memory(self) -> None:
+        """On CUDA, count the peak memory from now on. The peak of a process on a CPU cannot be reset."""
+        if self.kind == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
     def reserved_memory(self) -> int | None:
         """Return the peak memory in bytes that the CUDA allocator has reserved so far, including gaps, or None on a
         CPU."""
@@ -83,7 +88,7 @@ def resolve(run: RunSpec) -> Device:
     precision, on_cuda = run.precision_on(kind), kind == "cuda"
     if precision == "tf32" and not on_cuda:
         raise ValueError("launcher.precision=tf32: must be fp32 or bf16 on a CPU; try launcher.precision=fp32")
-    compiled = run.compile == "on" or (run.compile == "auto" and on_cuda)
+    compiled = run.compiles(kind)
     if on_cuda:
         # Some clusters show each process only its own device, whatever its rank on the host.
         torch.cuda.set_device(read_place().local_rank % torch.cuda.device_count())

@@ -11,7 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tfscale.stage.layout import Layout, halved
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
-from tfscale.training.world import Ranks
+from tfscale.training.out_of_memory import is_out_of_memory
+from tfscale.training.world import Ranks, split_rows
 
 MEASURED_SHARE = 0.92
 """Fraction of a device's memory that a measured step may take. The rest is for the gaps of the allocator."""
@@ -27,14 +28,16 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout
+    rows = split_rows(spec.sequences, world)
     kept = spec.optimizer.bytes_per_weight(spec.model) * sum(weight.numel() for weight in objective.parameters())
 
     def fits(sequences: int) -> bool:
-        torch.cuda.reset_peak_memory_stats()
         peak: float = torch.inf
-        with contextlib.suppress(torch.OutOfMemoryError):
-            dry_step(objective, sequences, spec, device)
-            peak = torch.cuda.max_memory_allocated() + kept
+        try:
+            peak = measure_peak(objective, sequences, rows, spec, device) + kept
+        except RuntimeError as fault:
+            if not is_out_of_memory(fault):
+                raise
         gc.collect()
         torch.cuda.empty_cache()
         usable = MEASURED_SHARE * (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved())
@@ -43,16 +46,36 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
     return replace(layout, micro_batch=halved(layout.micro_batch, fits), micro_batch_by="dry step")
 
 
-def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device) -> None:
-    """Run a forward and a backward pass on synthetic tokens, and discard the gradients."""
+def measure_peak(objective: nn.Module, sequences: int, rows: int, spec: StageSpec, device: Device) -> int:
+    """Return the peak memory in bytes of the forward and backward passes of a step that accumulates gradients over
+    micro-batches of a batch of `rows` sequences. A first dry step is not measured, because it may compile, which takes
+    memory to compare kernels while all activations exist."""
+    dry_step(objective, sequences, spec, device)
+    return dry_step(objective, sequences, spec, device, micro_batches=2 if sequences < rows else 1)
+
+
+def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device, micro_batches: int = 1) -> int:
+    """Run forward and backward passes on synthetic tokens, and discard the gradients.
+
+    Args:
+        micro_batches: number of passes over which gradients accumulate. The peak of the second one includes the
+            gradients of the first; a third one has the same peak.
+
+    Returns:
+        The peak memory in bytes. On CUDA, the peak memory of the process counts from the end of this function on.
+    """
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)
     alone = objective.no_sync() if isinstance(objective, DistributedDataParallel) else contextlib.nullcontext()
     devices = [torch.cuda.current_device()] if device.kind == "cuda" else []
     with torch.random.fork_rng(devices), alone:
         try:
-            with device.autocast():
-                loss = objective(tokens, tokens)
-            loss.backward()
+            for _ in range(micro_batches):
+                with device.autocast():
+                    loss = objective(tokens, tokens)
+                loss.backward()
+                del loss
+            return device.peak_memory()
         finally:
             objective.zero_grad(set_to_none=True)
+            device.reset_peak_memory()

@@ -1,0 +1,84 @@
+"""What the memory model counts for a compiled block beside what torch's partitioner keeps for its backward pass.
+
+All tensors are fake, so the published sizes need neither their memory nor a GPU. The partitioner is the same on all
+devices.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+
+from tfscale.bench.rows import Found, Row
+from tfscale.bench.settings import Settings
+from tfscale.bench.sizes import PAPER
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import memory
+from tfscale.models.execution import Execution, Recompute
+from tfscale.models.init import build_model
+from tfscale.models.rotary import rotary_table
+
+PART = "partition"
+SEQUENCES = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A block, and how it is run."""
+
+    config: ModelConfig
+    bf16: bool
+    recompute: Recompute = "none"
+
+    @property
+    def name(self) -> str:
+        """Family, precision and activation checkpointing."""
+        again = f", recompute={self.recompute}" if self.recompute != "none" else ""
+        return f"{self.config.family}, {'bf16' if self.bf16 else 'fp32'}{again}"
+
+
+def measure(settings: Settings) -> Iterator[Found]:
+    """Measure a block of each family at every published size, in both precisions."""
+    for size, pair in PAPER.items():
+        for config, bf16 in product(pair, (True, False)):
+            for case in (Case(config, bf16, each) for each in config.recomputes if each != "blocks"):
+                if settings.wants(size):
+                    kept, planned = kept_bytes(case), planned_bytes(case)
+                    figures = {"kept_bytes": kept, "planned_bytes": planned, "share_off": abs(planned / kept - 1)}
+                    yield Row(PART, size, case.name, (), figures)
+
+
+def kept_bytes(case: Case) -> int:
+    """Return the number of bytes that a compiled block keeps for its backward pass, its input included and its weights
+    not."""
+    torch._dynamo.reset()
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor  # held, so that no address is used twice
+        return tensor
+
+    config = replace(case.config, n_layer=1, vocab_size=1)
+    autocast = torch.autocast("cpu", torch.bfloat16) if case.bf16 else contextlib.nullcontext()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = build_model(config)
+        model.recompute = case.recompute
+        model.blocks[0].compile(backend="aot_eager_decomp_partition", dynamic=False)
+        x = torch.empty(SEQUENCES, config.context, config.d_model, requires_grad=True)
+        rotation = rotary_table(config, torch.arange(config.context), x.dtype)
+        with saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+            model.blocks[0](x, rotation)
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+
+
+def planned_bytes(case: Case) -> int:
+    """Return the number of bytes that the memory model adds for one more block."""
+    execution = Execution(SEQUENCES, 2 if case.bf16 else 4, case.recompute, compiled=True)
+    one, two = (memory(replace(case.config, n_layer=layers), execution).activations for layers in (1, 2))
+    return two - one
