@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import Family, Size
 from tfscale.models.config import ModelConfig
-from tfscale.models.counts import flops
+from tfscale.models.counts import flops, memory
+from tfscale.models.execution import Execution, Recompute
 from tfscale.models.init import build_model
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import Optimizer
@@ -81,6 +82,12 @@ class Entry:
         counted = flops(config)
         attention = counted.attention * size.time // config.context
         return 3.0 * size.tokens * (counted.forward - counted.attention + attention)
+
+
+def planned_memory(config: ModelConfig, sequences: int, device: str, recompute: Recompute = "none") -> int:
+    """Return the number of bytes planned for a training step with this number of sequences at once."""
+    width = 2 if device == "cuda" else 4
+    return memory(config, Execution(sequences, width, recompute, device=device)).total
 
 
 def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Tensor]:
