@@ -23,8 +23,6 @@ from tfscale.import_path import python_path
 from tfscale.stage.environment import read_environment
 from tfscale.stage.lock import LOCK_FILE
 
-SCREEN = "screen.txt"
-"""What the command has shown, with the codes that redraw it."""
 EVENTS_BEFORE_KILL = 2
 CODES = re.compile(r"\x1b\[[?\d;]*[A-Za-z]")
 """Codes that colour, move and clear on a terminal."""
@@ -59,7 +57,6 @@ def _run(check: Check) -> Mapping[str, Any]:
         killed = _kill_first(runs / "stages", lambda: process.poll() is None)
         code = process.wait()
         reader.join()
-        (check.out / SCREEN).write_bytes(shown)
         text = shown.decode(errors="replace")
         if code:
             end = CODES.sub("", text)[-LOG_CHARACTERS:]
@@ -106,7 +103,7 @@ def _holder(folder: Path) -> int | None:
 
 
 def _read(terminal: int, shown: bytearray) -> None:
-    """Read until the other side of a terminal is closed, which Linux reports as an error."""
+    """Read and repeat what is shown until the other side of a terminal is closed, which Linux reports as an error."""
     with open(terminal, "rb", buffering=0) as file:
         while True:
             try:
