@@ -1,59 +1,97 @@
 """Checks the CUDA path: correctness, memory and speed, from a bare checkout.
 
-    python benchmarks/cuda_check.py all OUT [--deadline SECONDS]    every part, each in a process of its own
-    python benchmarks/cuda_check.py PART OUT                        one part, in this process
-    python benchmarks/cuda_check.py summary OUT                     the table of what OUT/results.jsonl holds
+    python benchmarks/cuda_check.py check OUT                     correctness and speed, 6 minutes
+    python benchmarks/cuda_check.py compute OUT --files DIR       a chain that needs a GPU, with baselines, 4 minutes
+    python benchmarks/cuda_check.py cli OUT --files DIR           `tfscale run` of a short chain, 1 minute
+    python benchmarks/cuda_check.py PART OUT                      one part of `check`
+    python benchmarks/cuda_check.py prepare DIR [KEY=VALUE ...]   the folder for --files, on a machine with internet
+    python benchmarks/cuda_check.py summary OUT                   the table of what OUT/results.jsonl holds
+    python benchmarks/cuda_check.py page OUT                      the page docs/measurements/cuda_<device>.md
 
-Needs torch, numpy and safetensors. `--tiny --cpu` runs the smallest sizes on a CPU, to see that everything works.
-Exit codes: 0 every part ran, nothing failed and all bounds are held; 1 otherwise; 2 wrong usage.
+Needs torch, numpy and safetensors; `prepare` needs the whole of tfscale. `--tiny --cpu` runs the smallest sizes on a
+CPU, to see that everything works. Exit codes: 0 every part ran, nothing failed and all bounds are held; 1 otherwise; 2
+wrong usage.
 """
 
 import argparse
+import math
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 # The checkout in place of this folder, where a package of the name `cuda` would stand before others of that name.
 sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent)]
 
-from benchmarks.cuda.findings import RESULTS, Recorder  # noqa: E402
-from benchmarks.cuda.parts import GROUPS, PARTS, Part  # noqa: E402
-from benchmarks.cuda.runner import run_groups  # noqa: E402
+from benchmarks.checkout import import_from_checkout  # noqa: E402
+from benchmarks.cuda.findings import RESULTS, Recorder, read  # noqa: E402
+from benchmarks.cuda.parts import COMMANDS, PARTS, Part, command_of  # noqa: E402
+from benchmarks.cuda.runner import run_groups, run_here  # noqa: E402
 from benchmarks.cuda.summary import summarize  # noqa: E402
 from tfscale.leash import end_with_input  # noqa: E402
 
-DEADLINE_SECONDS = 530.0
+ON_FILES = ("compute", "cli")
+"""Parts that read the folder that `prepare` makes."""
 
 
 def main() -> int:
     """Run what the command line asks for; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["all", *PARTS, "summary"], metavar="all|PART|summary", help=", ".join(PARTS))
-    parser.add_argument("out", type=Path, help="folder for results.jsonl, summary.md and logs")
-    parser.add_argument("--deadline", type=float, default=DEADLINE_SECONDS, help="seconds for all parts together")
-    parser.add_argument("--tiny", action="store_true", help="smallest sizes")
+    names = [*dict.fromkeys([*COMMANDS, *PARTS]), "prepare", "summary", "page"]
+    parser.add_argument("what", choices=names, metavar="COMMAND", help=", ".join(names))
+    parser.add_argument("out", type=Path, help="folder for results.jsonl, summary.md and logs, or to prepare")
+    parser.add_argument("overrides", nargs="*", help="settings of the chain that `prepare` plans")
+    parser.add_argument("--files", type=Path, help="folder that `prepare` made")
+    parser.add_argument("--deadline", type=float, help="seconds for all parts together")
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes; the parts of `check` in one process")
     parser.add_argument("--cpu", action="store_true", help="on the CPU, eager")
-    parser.add_argument("--supervised", action="store_true", help="end when standard input does")
-    arguments = parser.parse_args()
+    parser.add_argument("--without-packages", action="store_true", help="prepare: packages are installed there")
+    parser.add_argument("--supervised", action="store_true", help="in this process, which ends with standard input")
+    arguments = parser.parse_intermixed_args()
+    os.environ.update(import_from_checkout())
     out: Path = arguments.out.resolve()
-    if arguments.what == "summary":
+    if arguments.what == "prepare":
+        return _prepare(out, arguments.overrides, packages=not arguments.without_packages)
+    if arguments.what in ("summary", "page"):
         if not (out / RESULTS).exists():
-            parser.error(f"{out / RESULTS}: does not exist; run `all` first")
-        return _tell(out)
+            parser.error(f"{out / RESULTS}: does not exist; run `check` first")
+        return _summarize(out) if arguments.what == "summary" else _write_page(out)
     if not arguments.cpu and not _finds_cuda():
         parser.error("torch finds no CUDA device; --tiny --cpu runs the smallest sizes on the CPU")
+    if arguments.what in ON_FILES and not arguments.files:
+        parser.error("--files: must be the folder that `prepare` made")
+    files = (arguments.files or Path()).resolve()
     out.mkdir(parents=True, exist_ok=True)
     if arguments.supervised:
         end_with_input()
-    if arguments.what in PARTS:
-        _run(PARTS[arguments.what], out, arguments.tiny, arguments.cpu)
+        _run(PARTS[arguments.what], out, files, arguments)
         return 0
-    if (out / RESULTS).exists():
-        parser.error(f"{out}: holds the results of another check; give an empty folder")
-    options = [f"--{name}" for name in ("tiny", "cpu") if getattr(arguments, name)]
-    run_groups(GROUPS, lambda part: _command(part, out, options), out, arguments.deadline)
-    return _tell(out)
+    command = command_of(arguments.what)
+    if (out / RESULTS).exists() and {finding.part for finding in read(out)} & set(command.parts):
+        parser.error(f"{out}: holds the results of another {arguments.what}; give an empty folder")
+    seconds = command.seconds if arguments.deadline is None else arguments.deadline
+    flags = [f"--{name}" for name in ("tiny", "cpu") if getattr(arguments, name)]
+    options = ["--files", str(files), "--deadline", str(seconds), *flags]
+    groups = [replace(group, seconds=seconds) for group in command.groups] if arguments.tiny else command.groups
+    if arguments.tiny and arguments.what == "check":
+        run_here(groups, lambda part: _run(part, out, files, arguments), out)
+    else:
+        run_groups(groups, lambda part: _command(part, out, options), out, seconds)
+    return _tell(out, command.parts)
+
+
+def _prepare(folder: Path, overrides: Sequence[str], packages: bool) -> int:
+    from benchmarks.cuda.carried import bring_packages, prepare
+
+    prepare(folder, overrides)
+    if packages:
+        bring_packages(folder)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"{folder}: {size / 1e6:.1f} MB")
+    return 0
 
 
 def _finds_cuda() -> bool:
@@ -62,20 +100,35 @@ def _finds_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-def _tell(out: Path) -> int:
-    text, good = summarize(out, list(PARTS))
+def _summarize(out: Path) -> int:
+    found = {finding.part for finding in read(out)}
+    begun = (command.parts for command in COMMANDS.values() if found & set(command.parts))
+    return _tell(out, [part for parts in begun for part in parts])
+
+
+def _tell(out: Path, expected: Sequence[str]) -> int:
+    text, good = summarize(out, expected)
     print(text)
     return 0 if good else 1
+
+
+def _write_page(out: Path) -> int:
+    from benchmarks.cuda.page import write_page
+
+    print(write_page(out, ROOT / "docs" / "measurements"))
+    return 0
 
 
 def _command(part: Part, out: Path, options: Sequence[str]) -> list[str]:
     return [sys.executable, str(Path(__file__).resolve()), part.name, str(out), "--supervised", *options]
 
 
-def _run(part: Part, out: Path, tiny: bool, cpu: bool) -> None:
+def _run(part: Part, out: Path, files: Path, arguments: argparse.Namespace) -> None:
     from benchmarks.cuda.check import Check
 
-    check = Check(out, Recorder(out, part.name), "cpu" if cpu else "cuda", tiny)
+    device: Literal["cpu", "cuda"] = "cpu" if arguments.cpu else "cuda"
+    seconds = math.inf if arguments.deadline is None else arguments.deadline
+    check = Check(out, Recorder(out, part.name), device, arguments.tiny, files, seconds)
     check.settings.apply()
     part.run(check)
 

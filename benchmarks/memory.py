@@ -10,8 +10,8 @@ from functools import partial
 
 import torch
 
-from benchmarks.cuda.stages import stage
 from tfscale.bench.apart import KNOWN, measure_peak, run_apart
+from tfscale.bench.made_up import stage
 from tfscale.bench.rows import Found, Note, Row
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import tokenformer, transformer

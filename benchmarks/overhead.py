@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from time import time
 
-from benchmarks.cuda.stages import stage, write_stage
+from tfscale.bench.made_up import stage, write_stage
 from tfscale.bench.rows import Found, Note, Row
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import ON_CUDA, PROGRESSIVE_1, TINY_4, Size

@@ -12,6 +12,8 @@ import typer
 from finished import finished, overrides_of
 from typer.testing import CliRunner
 
+from tfscale.bench import device_check
+from tfscale.bench.device_check import Outcome
 from tfscale.cli.console import console
 from tfscale.cli.main import app
 from tfscale.config.folders import conf_dir, group_options
@@ -139,6 +141,18 @@ def test_the_doctor_finds_this_machine_usable(made: tuple[list[str], Plan]) -> N
     assert found["device"]["state"] == "good"
     assert plan.corpus.fingerprint in found["corpus"]["what"]
     assert found["progressive_tiny"]["state"] == "good"
+
+
+def test_the_doctor_computes_on_a_device_and_tells_what_is_wrong_there(
+    made: tuple[list[str], Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_device(device: str) -> list[Outcome]:
+        return [Outcome("resume", True, f"the same bits on {device}"), Outcome("memory", False, "3 GB, planned 2 GB")]
+
+    monkeypatch.setattr(device_check, "check_device", check_device)
+    found = {each["name"]: each for each in answer("doctor", "--device", "cpu", *made[0], code=1)["findings"]}
+    assert (found["resume"]["state"], found["resume"]["what"]) == ("good", "the same bits on cpu")
+    assert (found["memory"]["state"], found["memory"]["what"]) == ("broken", "3 GB, planned 2 GB")
 
 
 def test_the_doctor_says_what_is_broken_and_how_to_mend_it(tmp_path: Path) -> None:

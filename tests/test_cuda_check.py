@@ -5,9 +5,12 @@ import ast
 import json
 import math
 import os
+import re
 import signal
 import sys
+import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,21 +21,41 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
 from benchmarks.cuda import compiler  # noqa: E402
-from benchmarks.cuda.bounds import GRADIENTS, GROWTH_NATS, OUTPUTS, PEAK_SHARE, TWIN_NATS  # noqa: E402
-from benchmarks.cuda.check import Check, worst  # noqa: E402
+from benchmarks.cuda.carried import NEEDED, _pinned, read_order  # noqa: E402
+from benchmarks.cuda.check import Check  # noqa: E402
+from benchmarks.cuda.cli import TINY  # noqa: E402
+from benchmarks.cuda.compute import RECORDS, compute  # noqa: E402
 from benchmarks.cuda.failures import NotMeasured  # noqa: E402
-from benchmarks.cuda.findings import KERNELS, RESULTS, Bounded, Ended, Failed, Recorder, read, write  # noqa: E402
-from benchmarks.cuda.parts import GROUPS, PARTS, Group, Part  # noqa: E402
+from benchmarks.cuda.findings import (  # noqa: E402
+    KERNELS,
+    MACHINE,
+    RESULTS,
+    Bounded,
+    Ended,
+    Failed,
+    Measured,
+    Recorder,
+    read,
+    write,
+)
+from benchmarks.cuda.page import write_page  # noqa: E402
+from benchmarks.cuda.parts import COMMANDS, GROUPS, Group, Part  # noqa: E402
+from benchmarks.cuda.room import GROWTH_NATS  # noqa: E402
 from benchmarks.cuda.runner import run_groups  # noqa: E402
 from benchmarks.cuda.summary import SUMMARY, summarize  # noqa: E402
 from tfscale import children  # noqa: E402
+from tfscale.bench.agreement import GRADIENTS, OUTPUTS, PEAK_SHARE, TWIN_NATS, Errors, worst  # noqa: E402
+from tfscale.bench.device_check import _agreement  # noqa: E402
 from tfscale.bench.sizes import tokenformer  # noqa: E402
 from tfscale.models.init import build_model  # noqa: E402
+from tfscale.stage.result import is_finished  # noqa: E402
+from tfscale.stage.spec import CHECKPOINTS  # noqa: E402
 
 SCRIPT = ROOT / "benchmarks" / "cuda_check.py"
 ABSENT = ("hydra", "omegaconf", "mlflow", "pydantic", "typer", "rich", "yaml", "matplotlib", "scipy", "tokenizers",
           "psutil", "transformers")  # fmt: skip
 """Libraries that a bare GPU machine does not have."""
+SMALL = ("--tiny", "--cpu", "--deadline", "600")
 HIDE = f"""
 import sys
 
@@ -55,10 +78,10 @@ def check(*arguments: str, **told: str) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
-    """Exit code, output and folder of a whole check."""
+    """Exit code, output and folder of the command `check`."""
     folder = tmp_path_factory.mktemp("check")
     (folder / "sitecustomize.py").write_text(HIDE, "utf-8")
-    code, output = check("all", str(folder / "out"), "--tiny", "--cpu", "--deadline", "600", PYTHONPATH=str(folder))
+    code, output = check("check", str(folder / "out"), "--tiny", "--cpu", PYTHONPATH=str(folder))
     return code, output, folder / "out"
 
 
@@ -66,8 +89,9 @@ def test_every_part_runs_without_the_libraries_of_the_orchestrator(finished: tup
     code, output, out = finished
     assert code == 0, output
     findings = read(out)
-    assert {finding.part for finding in findings if isinstance(finding, Ended) and finding.ok} == PARTS.keys()
-    assert {finding.part for finding in findings if not isinstance(finding, Ended)} == PARTS.keys()
+    parts = set(COMMANDS["check"].parts)
+    assert {finding.part for finding in findings if isinstance(finding, Ended) and finding.ok} == parts
+    assert {finding.part for finding in findings if not isinstance(finding, Ended)} == parts
     assert not [finding for finding in findings if isinstance(finding, Failed)]
 
 
@@ -94,7 +118,7 @@ def test_a_broken_bound_is_told_by_name(finished: tuple[int, str, Path], tmp_pat
     planted = next(line for line in lines if line["kind"] == "bound")
     planted["value"] = value
     (tmp_path / RESULTS).write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    text, good = summarize(tmp_path, list(PARTS))
+    text, good = summarize(tmp_path, COMMANDS["check"].parts)
     assert not good
     assert "1 of" in text.splitlines()[2]
     [row] = [line for line in text.splitlines() if "**BROKEN**" in line]
@@ -114,17 +138,23 @@ def test_summarizing_broken_results_exits_with_1(finished: tuple[int, str, Path]
 
 def test_results_of_another_check_are_not_mixed_in(finished: tuple[int, str, Path]) -> None:
     before = (finished[2] / RESULTS).read_bytes()
-    code, output = check("all", str(finished[2]), "--tiny", "--cpu")
+    code, output = check("golden", str(finished[2]), "--tiny", "--cpu")
     assert code == 2
     assert "give an empty folder" in output
     assert (finished[2] / RESULTS).read_bytes() == before
 
 
 def test_a_machine_without_a_gpu_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    code, output = check("all", str(tmp_path / "out"), CUDA_VISIBLE_DEVICES="")
+    code, output = check("check", str(tmp_path / "out"), CUDA_VISIBLE_DEVICES="")
     assert code == 2
     assert "torch finds no CUDA device" in output
     assert not (tmp_path / "out").exists()
+
+
+def test_commands_on_carried_files_say_when_none_are_given(tmp_path: Path) -> None:
+    code, output = check("compute", str(tmp_path / "out"), "--tiny", "--cpu")
+    assert code == 2
+    assert "--files: must be the folder that `prepare` made" in output
 
 
 def test_a_measurement_that_raises_is_recorded_and_the_next_one_is_made(tmp_path: Path) -> None:
@@ -167,6 +197,79 @@ def test_no_module_of_the_check_starts_processes_by_itself() -> None:
     assert not [file.name for file in files if any(starts(ast.parse(file.read_text("utf-8"))))]
 
 
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """The folder that `prepare` makes, without packages, for a chain of two tiny stages."""
+    folder = tmp_path_factory.mktemp("carried") / "files"
+    overrides = [*TINY, "schedule=gpu_short", "baseline=tokenformer", "data=text", f"data.path={corpus}"]
+    code, output = check("prepare", str(folder), "--without-packages", "data.vocab_size=257", *overrides)
+    assert code == 0, output
+    return folder
+
+
+def test_the_baselines_of_the_last_size_are_trained_first_and_records_come_back(carried: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HIDE, "utf-8")
+    told = {"PYTHONPATH": str(tmp_path)}
+    code, output = check("compute", str(tmp_path / "out"), "--files", str(carried), *SMALL, **told)
+    assert code == 0, output
+    order, _ = read_order(carried)
+    assert [*order.values()] == ["TokenFormer from scratch, 21M", "progressive (tuned), 9M", "progressive (tuned), 21M"]
+    measured = {each.name for each in read(tmp_path / "out") if isinstance(each, Measured)}
+    assert measured == {*order.values()}
+    with tarfile.open(tmp_path / "out" / RECORDS) as archive:
+        archive.extractall(tmp_path, filter="data")
+    assert all(is_finished(tmp_path / "stages" / name) for name in order)
+    assert not [*tmp_path.glob(f"stages/*/{CHECKPOINTS}")]
+
+
+def test_stages_for_which_no_time_is_left_are_told(carried: Path, tmp_path: Path) -> None:
+    compute(Check(tmp_path, Recorder(tmp_path, "compute"), "cpu", tiny=True, files=carried, limit=0.0))
+    failed = [each.name for each in read(tmp_path) if isinstance(each, Failed)]
+    assert failed == [*read_order(carried)[0].values()]
+
+
+def test_the_command_line_trains_a_chain_on_a_terminal_though_a_process_is_killed(
+    carried: Path, tmp_path: Path
+) -> None:
+    code, output = check("cli", str(tmp_path / "out"), "--files", str(carried), *SMALL)
+    assert code == 0, output
+    [run] = [each for each in read(tmp_path / "out") if isinstance(each, Measured)]
+    assert run.figures["stages"] == 2
+
+
+def test_a_page_tells_the_figure_for_the_plan_and_has_the_longest_kernels(tmp_path: Path) -> None:
+    record = Recorder(tmp_path, "facts")
+    versions = {"commit": "abc", "torch": "2.11", "cuda": "13.0", "cudnn": 9, "python": "3.12"}
+    record.measured(MACHINE, {"device": "NVIDIA H200", "sizes": "full", **versions})
+    peak = 989.4
+    for size, share in (("124M", 0.2), ("1.4B", 0.4)):
+        figures = {"peak_bytes": 2**34, "planned_bytes": 2**34, KERNELS: [("gemm|kernel", 3, 1.25)]}
+        step = Recorder(tmp_path, f"step_{size}")
+        step.measured("ours", {"tokens_per_second": 90.0, "tflops": share * peak, **figures})
+        step.measured("Transformer", {"tokens_per_second": 100.0, "tflops": share * peak, **figures})
+        step.measured("official", {"fits": False})
+    record.bounded("logits", value=2.0, bound=1.0)
+    path = write_page(tmp_path, tmp_path)
+    page = path.read_text("utf-8")
+    assert path.name == "cuda_nvidia_h200.md"
+    assert "Set `mfu: 0.27` in conf/device/h200.yaml" in page  # the harmonic mean of 0.2 and 0.4
+    assert re.search(r"\| 1.4B +\| TokenFormer +\| 90 +\| 0.90 +\| 40.0% +\|", page)
+    assert "does not fit" in page
+    assert "| `gemm/kernel` |" in page
+    assert "0 of 1 bounds are held" in page
+
+
+def test_sizes_that_measure_nothing_make_no_page(finished: tuple[int, str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="in full sizes"):
+        write_page(finished[2], tmp_path)
+
+
+def test_every_package_that_is_brought_has_one_locked_version() -> None:
+    pinned = [*_pinned((ROOT / "requirements" / "locked.txt").read_text("utf-8"))]
+    assert [entry.partition("==")[0] for entry in pinned] == [*NEEDED]
+    assert all("--hash=sha256:" in entry for entry in pinned)
+
+
 def test_a_part_that_was_cut_off_leaves_no_process(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     program = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
@@ -204,6 +307,19 @@ def test_a_gradient_that_is_not_a_number_is_the_worst_and_none_may_be_missing() 
     assert worst({**values, "b": torch.ones(2)}, expected) == (2.0, "a")
     with pytest.raises(AssertionError, match="only on one side"):
         worst({"a": torch.ones(2)}, expected)
+
+
+def test_both_families_agree_with_float64_on_the_cpu() -> None:
+    found = [*_agreement("cpu")]
+    assert [each.name for each in found] == ["tokenformer"] * 2 + ["transformer"] * 2
+    assert all(each.ok for each in found)
+
+
+def test_errors_over_a_bound_or_that_are_no_number_are_not_within_it() -> None:
+    found = Errors(losses=1e-6, loss_off=0.0, gradients=1e-6, worst_gradient="", unequal=())
+    assert found.within("fp32")
+    assert not replace(found, losses=2e-5).within("fp32")
+    assert not replace(found, gradients=math.nan).within("bf16")
 
 
 def test_gradients_that_are_too_good_for_bf16_are_not_taken_for_it(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ ONLY_READ = {
     r"compare\b|report\b": "trains, or draws every figure; that of the small chain is run below",
     r"tune\b": "trains",
     r"bench\b": "takes minutes",
+    r"doctor --device cuda": "needs a GPU",
     r"data prepare data=(hub|openwebtext|openwebtext2|fineweb_edu)\b": "needs the network",
     r"eval\b.*--tasks": "fetches the tasks' data; tests/test_interop_eval.py has local ones",
     r"import (CKPT|pytorch_model.bin)": "needs released weights; tests/test_interop_import.py makes some",

@@ -19,7 +19,7 @@ from tfscale.models.matrices import Matrix
 from tfscale.models.parameter_tokens import TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.models.transformer import TransformerConfig
-from tfscale.optimizers import chunks
+from tfscale.optimizers import chunks, orthogonal_momentum
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import from_dict, to_dict
 from tfscale.optimizers.muon import Muon, newton_schulz_flops, update_scale

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from benchmarks.cuda import compiler
 from benchmarks.cuda.failures import NotMeasured
@@ -36,6 +35,10 @@ class Check:
     device: Literal["cpu", "cuda"]
     tiny: bool
     """Smallest sizes: shows that everything runs, and measures nothing worth keeping."""
+    files: Path = Path()
+    """The folder that `prepare` made."""
+    limit: float = math.inf
+    """The time after which the part is cut off."""
 
     @property
     def on_cuda(self) -> bool:
@@ -113,18 +116,3 @@ class Check:
     def peak(self) -> int | None:
         """Most bytes that the allocator has handed out since its statistics were reset; None on the CPU."""
         return torch.cuda.max_memory_allocated() if self.on_cuda else None
-
-
-def relative(value: Tensor, expected: Tensor) -> float:
-    """The norm of the difference over the norm of what is expected."""
-    found, wanted = value.detach().double().cpu(), expected.detach().double().cpu()
-    assert found.shape == wanted.shape, f"{tuple(found.shape)} is not {tuple(wanted.shape)}"
-    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
-
-
-def worst(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, str]:
-    """The largest relative error of tensors with the same names, and where it is. NaN is larger than every number."""
-    assert values.keys() == expected.keys(), f"only on one side: {sorted(values.keys() ^ expected.keys())}"
-    errors = {name: relative(values[name], expected[name]) for name in expected}
-    name = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))
-    return errors[name], name

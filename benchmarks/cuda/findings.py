@@ -134,6 +134,10 @@ class Recorder:
         """Record a value that has a bound."""
         write(self.out, Bounded(self.part, name, value, bound))
 
+    def failed(self, name: str, error: str, where: str = "") -> None:
+        """Record that something could not be measured."""
+        write(self.out, Failed(self.part, name, error, where))
+
     def attempt(self, name: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """Record what `measure` returns, or the error that it raises, and go on.
 
@@ -145,7 +149,7 @@ class Recorder:
             figures = measure()
         except Exception as error:
             kept = f"{type(error).__name__}: {str(error)[:ERROR_CHARACTERS]}"
-            write(self.out, Failed(self.part, name, kept, format_exc()[-2 * ERROR_CHARACTERS :]))
+            self.failed(name, kept, format_exc()[-2 * ERROR_CHARACTERS :])
             return {}
         self.measured(name, figures, perf_counter() - started)
         return figures

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.cuda.bounds import GRADIENTS, OUTPUTS, Precision
-from benchmarks.cuda.check import ROOT, Check, relative, worst
+from benchmarks.cuda.check import ROOT, Check
+from tfscale.bench.agreement import GRADIENTS, OUTPUTS, Precision, gradients, relative, worst
 from tfscale.interop.official import our_name
 from tfscale.models.generation import Reader
 from tfscale.models.init import build_model
@@ -78,13 +78,6 @@ def _errors(check: Check, case: Case) -> Mapping[str, Any]:
     check.confirm(case.compiled, case.precision == "bf16", error)
     off = abs(loss.item() - expected["loss"].item())
     return {"logits": logits, "loss_off": off, "gradients": error, "worst_gradient": where}
-
-
-def gradients(model: LanguageModel) -> dict[str, torch.Tensor]:
-    """The gradients of a model after a backward pass, by the names of its parameters."""
-    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert len(found) == len(list(model.parameters())), "every parameter has a gradient"
-    return found
 
 
 def _official_model(check: Check, grown: bool) -> LanguageModel:

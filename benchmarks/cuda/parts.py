@@ -1,4 +1,4 @@
-"""The parts of the check, the most valuable first, and the seconds that each may take."""
+"""The commands of `benchmarks/cuda_check.py`, and their parts: the most valuable first, each with a time limit."""
 
 import importlib
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def _alone(seconds: float, name: str, module: str, function: str, *arguments: ob
 
 
 CORRECTNESS = Group(
-    135,
+    110,
     (
         Part("golden", "golden", "golden"),
         Part("tokenformer", "models", "check_tokenformer"),
@@ -49,16 +49,47 @@ CORRECTNESS = Group(
     ),
 )
 """Side by side: they compile for most of their time, and measure no speed."""
-GROUPS = (
-    _alone(40, "facts", "facts", "facts"),
-    CORRECTNESS,
-    _alone(60, "training", "training", "training"),
-    _alone(60, "step_124M", "steps", "step", "124M", True),
-    _alone(80, "step_1.4B", "steps", "step", "1.4B", True),
-    _alone(80, "pattention", "pattention", "pattention"),
-    _alone(50, "step_354M", "steps", "step", "354M", False),
-    _alone(50, "step_757M", "steps", "step", "757M", False),
-    _alone(25, "small_models", "steps", "small_models"),
-    _alone(40, "kept", "kept", "kept"),
-)
+
+
+@dataclass(frozen=True)
+class Command:
+    """Groups that run one after another, and the seconds that all of them may take."""
+
+    seconds: float
+    groups: tuple[Group, ...]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts."""
+        return tuple(part.name for group in self.groups for part in group.parts)
+
+
+COMMANDS = {
+    "check": Command(
+        360,
+        (
+            _alone(30, "facts", "facts", "facts"),
+            CORRECTNESS,
+            _alone(50, "step_124M", "steps", "step", "124M"),
+            _alone(70, "step_1.4B", "steps", "step", "1.4B"),
+            _alone(45, "training", "training", "training"),
+            _alone(50, "step_354M", "steps", "step", "354M"),
+            _alone(50, "step_757M", "steps", "step", "757M"),
+            _alone(80, "pattention", "pattention", "pattention"),
+            _alone(25, "small_models", "steps", "small_models"),
+            _alone(40, "kept", "kept", "kept"),
+        ),
+    ),
+    "compute": Command(240, (_alone(240, "compute", "compute", "compute"),)),
+    "cli": Command(60, (_alone(60, "cli", "cli", "cli"),)),
+}
+GROUPS = tuple(group for command in COMMANDS.values() for group in command.groups)
 PARTS = {part.name: part for group in GROUPS for part in group.parts}
+
+
+def command_of(name: str) -> Command:
+    """The command of a name, or one that runs the part of that name alone."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    seconds = next(group.seconds for group in GROUPS if PARTS[name] in group.parts)
+    return Command(seconds, (Group(seconds, (PARTS[name],)),))

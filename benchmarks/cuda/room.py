@@ -1,32 +1,29 @@
 """Part `room`: real stages, trained, repeated, stopped and resumed, and grown, by the product's own processes."""
 
 import shutil
-import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from time import sleep
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
-from benchmarks.cuda.bounds import GROWTH_NATS, TWIN_NATS
-from benchmarks.cuda.check import Check, worst
+from benchmarks.cuda.check import Check
 from benchmarks.cuda.failures import NotMeasured
-from benchmarks.cuda.processes import StageProcess, events_of, start_growing, start_training
-from benchmarks.cuda.stages import grown_stage, small_stage, write_corpus, write_stage
-from tfscale import checkpoint
-from tfscale.faults import PREEMPTED
+from tfscale.bench.agreement import TWIN_NATS, worst
+from tfscale.bench.device_check import measure_resume, weights
+from tfscale.bench.made_up import small_stage, write_corpus, write_stage
+from tfscale.bench.stage_processes import StageProcess, events_of, start_growing, start_training
+from tfscale.growth.tokenformer_recipe import GrowthRecipe
+from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.environment import read_environment
-from tfscale.stage.result import DONE_FILE, read_result
-from tfscale.stage.spec import CHECKPOINTS, RunSpec, StageSpec
+from tfscale.stage.spec import RateSpec, RunSpec, StageSpec, key_of
 
-EVENTS_BEFORE_STOP = 3
-POLL_SECONDS = 0.002
-STOPS = 5
-"""Attempts to stop a stage before it is done, which a busy machine may miss."""
+GROWTH_NATS = 1e-3
+"""Bound on the difference between a child's held-out loss at step 0 and its parent's last one."""
+RECIPE = GrowthRecipe("tuned", new_keys="random", new_values="zero", tau="group")
+GROWN_ROWS = 44
 LAYOUT = ("micro_batch", "micro_batch_by", "recompute", "evaluation_batch", "device")
 
 
@@ -56,8 +53,8 @@ def room(check: Check) -> None:
     attempt = check.record.attempt
     if not attempt("base stage", partial(_base, made, check.on_cuda)):
         return
-    twins = _start_twins(made)
-    _compare(check, "stopped and resumed", partial(_stopped, made))
+    twins = _start_twins(made, check.tiny)
+    _compare(check, "stopped and resumed", lambda: asdict(measure_resume(check.device)))
     for name, process in twins.items():
         _compare(check, f"{name}, against the base stage", partial(_against_base, made, process))
     grown = attempt("grown stage", partial(_grown, made, grown_steps))
@@ -88,37 +85,23 @@ def _base(made: Room, on_cuda: bool) -> Mapping[str, Any]:
     }
 
 
-def _start_twins(made: Room) -> dict[str, StageProcess]:
-    """Stages that compute the same in other ways, side by side: their speed is not looked at."""
+def _start_twins(made: Room, tiny: bool) -> dict[str, StageProcess]:
+    """Start stages that compute the same in other ways, side by side, because their speed is not looked at."""
     unclipped = replace(made.base, optimizer=replace(made.base.optimizer, clip=0.0))
     folders = {
-        "again": made.write("again"),
-        "fp32, eager": made.write("fp32", precision="fp32", compile="off"),
-        "update=in_backward": made.write("in_backward", unclipped, update="in_backward"),
         "micro_batch=3": made.write("micro", micro_batch=3),
     }
+    if not tiny:
+        folders["again"] = made.write("again")
+        folders["fp32, eager"] = made.write("fp32", precision="fp32", compile="off")
+        folders["update=in_backward"] = made.write("in_backward", unclipped, update="in_backward")
     return {name: start_training(folder) for name, folder in folders.items()}
-
-
-def _stopped(made: Room) -> Mapping[str, Any]:
-    for attempt in range(STOPS):
-        stage = made.write(f"stopped_{attempt}")
-        process = start_training(stage)
-        while process.process.poll() is None and len(events_of(stage, "train")) < EVENTS_BEFORE_STOP:
-            sleep(POLL_SECONDS)
-        process.process.send_signal(signal.SIGTERM)
-        process.process.wait()
-        if not (stage / DONE_FILE).exists():
-            process.finish(PREEMPTED)
-            step = events_of(stage, "end")[-1]["step"]
-            return {"stopped_at_step": step, **_against_base(made, start_training(stage))}
-    raise NotMeasured(f"in {STOPS} attempts the stage was done before it could be stopped")
 
 
 def _against_base(made: Room, process: StageProcess) -> Mapping[str, Any]:
     """The distance of a finished twin's weights from the base stage's."""
     process.finish()
-    ours, base = _weights(process.folder), _weights(made.folder / "base")
+    ours, base = weights(process.folder), weights(made.folder / "base")
     loss, base_loss = (events_of(folder, "eval")[-1]["loss"] for folder in (process.folder, made.folder / "base"))
     return {
         "bit_equal": all(torch.equal(ours[name], base[name]) for name in base),
@@ -129,16 +112,8 @@ def _against_base(made: Room, process: StageProcess) -> Mapping[str, Any]:
     }
 
 
-def _weights(stage: Path) -> dict[str, Tensor]:
-    last = stage / CHECKPOINTS / read_result(stage).checkpoint
-    names = {name: shape for name, shape in checkpoint.shapes(last).items() if name.startswith("model/")}
-    tensors = {name: torch.empty(shape) for name, shape in names.items()}
-    checkpoint.read(last, tensors)
-    return tensors
-
-
 def _grown(made: Room, steps: int) -> Mapping[str, Any]:
-    stage = made.write("grown", grown_stage(made.base, "../base", steps))
+    stage = made.write("grown", _grown_stage(made.base, "../base", steps))
     start_growing(stage).finish()
     start_training(stage).finish()
     losses = [event["loss"] for event in events_of(stage, "eval")]
@@ -148,3 +123,20 @@ def _grown(made: Room, steps: int) -> Mapping[str, Any]:
         "last_loss": losses[-1],
         "checkpoint_seconds": events_of(stage, "checkpoint")[-1]["seconds"],
     }
+
+
+def _grown_stage(parent: StageSpec, parent_dir: str, steps: int) -> StageSpec:
+    """Return the stage that grows out of a small one by a recipe that preserves its function."""
+    assert isinstance(parent.model, TokenFormerConfig)
+    target = parent.model.with_tokens((GROWN_ROWS, GROWN_ROWS, 4 * GROWN_ROWS))
+    return replace(
+        parent,
+        model=RECIPE.grown_config(parent.model, target),
+        data=replace(parent.data, start=parent.tokens),
+        tokens=steps * parent.batch_tokens,
+        optimizer=replace(parent.optimizer, lr=0.001),
+        parent=key_of(parent),
+        parent_dir=parent_dir,
+        growth=RECIPE.key_settings(),
+        rates=RateSpec(parent.model.tokens, 1.0, 0, 0, new=3.0, per_row_bias=False, new_second_moment=False),
+    )

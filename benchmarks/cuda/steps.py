@@ -15,12 +15,12 @@ from benchmarks.cuda import compiler
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.failures import NotMeasured
 from benchmarks.cuda.findings import KERNELS
-from benchmarks.cuda.memory import bound_peak, planned_bytes
+from benchmarks.cuda.memory import bound_peak
 from benchmarks.pattention import official
 from benchmarks.step import OFFICIAL, WrittenOut
 from tfscale.bench.contest import make_matrix_product
 from tfscale.bench.sizes import PAPER, PROGRESSIVE_4, TINY_4, Size, tokenformer, transformer
-from tfscale.bench.trained import OPTIMIZER, OURS, TRANSFORMER, Entry, TrainedModel, make_batch
+from tfscale.bench.trained import OPTIMIZER, OURS, TRANSFORMER, Entry, TrainedModel, make_batch, planned_memory
 from tfscale.models.init import build_model
 from tfscale.training.optimizer import ModelOptimizer
 
@@ -32,12 +32,12 @@ H100_PEAK = 989.4e12
 """Dense bf16 FLOPs per second in the data sheet of H100 and H200, from which published shares count."""
 
 
-def step(name: str, with_official: bool, check: Check) -> None:
+def step(name: str, check: Check) -> None:
     """Measure the steps of one of the published sizes."""
     pair = (tokenformer(24, 2, 64, 4, 64, 512), transformer(2, 64, 4, 64, 512)) if check.tiny else PAPER[name]
     size = Size(name, *pair, 4 if check.tiny else SEQUENCES[name], pair[0].context)
     peak_flops = _peak_flops(check)
-    for who in (OURS, TRANSFORMER, *([TRITON] if check.on_cuda else []), *([OFFICIAL] if with_official else [])):
+    for who in (OURS, TRANSFORMER, *([TRITON] if check.on_cuda else []), OFFICIAL):
         measure = _measure_if_it_fits if who == OFFICIAL else _measure
         found = check.record.attempt(who.name, partial(measure, check, size, who, peak_flops))
         if found and who in (OURS, TRANSFORMER):  # the official order keeps whole logits, which no plan knows
@@ -80,9 +80,9 @@ def _measure(check: Check, size: Size, who: Entry, peak_flops: float | None) -> 
         "mfu": flops / H100_PEAK if h100 else None,
         "share_of_matrix_product": flops / peak_flops if peak_flops else None,
         "peak_bytes": peak,
-        "planned_bytes": planned_bytes(who.config(size), size.sequences, check.device),
+        "planned_bytes": planned_memory(who.config(size), size.sequences, check.device),
         "seconds_of_first_step": seconds_of_first,
-        **(_kernels(made) if check.on_cuda and who != OFFICIAL else {}),
+        **(_kernels(made) if check.on_cuda else {}),
     }
 
 

@@ -52,25 +52,25 @@ def _faults(
 
 
 def _sections(findings: Sequence[Finding], ended: dict[str, Ended], missing: Sequence[str]) -> Iterator[str]:
-    yield from _table("Parts", ("part", "end", "seconds"), [
+    yield from table("Parts", ("part", "end", "seconds"), [
         *([part, _marked(end.ok, end.how, end.how), f"{end.seconds:.1f}"] for part, end in ended.items()),
         *([part, _marked(False, "", "never started"), ""] for part in missing),
     ])  # fmt: skip
-    yield from _table("Bounds", ("part", "value", "found", "bound", ""), [
+    yield from table("Bounds", ("part", "value", "found", "bound", ""), [
         [each.part, each.name, f"{each.value:.3g}", f"{each.bound:.3g}", _marked(each.ok, "held", "broken")]
         for each in findings if isinstance(each, Bounded)
     ])  # fmt: skip
     failed = [[each.part, each.name, each.error] for each in findings if isinstance(each, Failed)]
     stopped = [[end.part, end.how, end.log] for end in ended.values() if not end.ok]
     if failed or stopped:
-        yield from _table("Failures", ("part", "measurement", "error"), [*failed, *stopped])
-    yield from _table("Measurements", ("part", "measurement", "figures"), [
+        yield from table("Failures", ("part", "measurement", "error"), [*failed, *stopped])
+    yield from table("Measurements", ("part", "measurement", "figures"), [
         [each.part, each.name, _figures(each.figures)] for each in findings if isinstance(each, Measured)
     ])  # fmt: skip
     for each in findings:
         if isinstance(each, Measured) and KERNELS in each.figures:
             rows = [[str(calls), f"{milliseconds:.2f}", name] for name, calls, milliseconds in each.figures[KERNELS]]
-            yield from _table(f"Kernels of {each.part}, {each.name}", ("calls", "milliseconds", "kernel"), rows)
+            yield from table(f"Kernels of {each.part}, {each.name}", ("calls", "milliseconds", "kernel"), rows)
 
 
 def _marked(ok: bool, good: str, bad: str) -> str:
@@ -88,7 +88,7 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A Markdown table whose columns are aligned, but for the last one, which may be long."""
     cells = [[" ".join(cell.replace("|", "/").split()) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)] + [len(head[-1])]

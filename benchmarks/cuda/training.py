@@ -8,10 +8,11 @@ from statistics import median
 from typing import Any
 
 from benchmarks.cuda.check import Check
-from benchmarks.cuda.memory import bound_peak, planned_bytes
-from benchmarks.cuda.processes import events_of, start_training
-from benchmarks.cuda.stages import stage, write_corpus, write_stage
+from benchmarks.cuda.memory import bound_peak
+from tfscale.bench.made_up import stage, write_corpus, write_stage
 from tfscale.bench.sizes import PAPER, tokenformer
+from tfscale.bench.stage_processes import events_of, start_training
+from tfscale.bench.trained import planned_memory
 from tfscale.stage.spec import RunSpec, StageSpec
 
 WARM_UP_EVENTS = 5
@@ -31,7 +32,7 @@ def training(check: Check) -> None:
     found = check.record.attempt("124M stage", partial(_train, folder / "stage", spec))
     if found:
         peak = found["peak_bytes"] if check.on_cuda else None  # on the CPU, of the whole process
-        planned = planned_bytes(model, micro_batch, check.device, found["recompute"])
+        planned = planned_memory(model, micro_batch, check.device, found["recompute"])
         bound_peak(check.record, "124M stage", peak, planned)
     shutil.rmtree(folder)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import Family, Size
 from tfscale.models.config import ModelConfig
-from tfscale.models.counts import flops
+from tfscale.models.counts import flops, memory
+from tfscale.models.execution import Execution, Recompute
 from tfscale.models.init import build_model
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import Optimizer
@@ -82,6 +83,13 @@ class Entry:
         counted = flops(config)
         attention = counted.attention * size.time // config.context
         return 3.0 * size.tokens * (counted.forward - counted.attention + attention)
+
+
+def planned_memory(config: ModelConfig, sequences: int, device: str, recompute: Recompute = "none") -> int:
+    """Return the number of bytes planned for a training step with this number of sequences at once."""
+    on_cuda = device == "cuda"
+    execution = Execution(sequences, 2 if on_cuda else 4, recompute, device=device, compiled=on_cuda)
+    return memory(config, execution).total
 
 
 def make_batch(config: ModelConfig, size: Size, device: str) -> tuple[Tensor, Tensor]:

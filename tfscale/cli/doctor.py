@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console, prose_width
+from tfscale.cli.console import answer, console, prose_width, say
 from tfscale.cli.execute import tracker_of
 from tfscale.config.compose import runs_dir
 from tfscale.config.folders import group_options
@@ -44,8 +44,12 @@ class Finding:
     mend: str = ""
 
 
-def doctor(common: Common) -> int:
-    """Print the results of all checks and return the exit code, which is 1 if a finding is `broken`."""
+def doctor(common: Common, device: Literal["cpu", "cuda"] | None) -> int:
+    """Print the results of all checks and return the exit code, which is 1 if a finding is `broken`.
+
+    Args:
+        device: device to check by computing and training on it, or None.
+    """
     experiment = common.compose()
     findings = [
         *_software(),
@@ -55,6 +59,7 @@ def doctor(common: Common) -> int:
         _tracking(experiment),
         _corpus(experiment),
         *_schedules(common),
+        *(_computations(device) if device else ()),
     ]
     broken = any(finding.state == "broken" for finding in findings)
     if common.as_json:
@@ -141,6 +146,22 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
     else:
         mend = "end other busy processes, which slow down training" if busy > cores + asked else ""
         yield Finding("threads", "note" if mend else "good", what, mend)
+
+
+def _computations(device: Literal["cpu", "cuda"]) -> Iterator[Finding]:
+    """Yield a finding for each part of the check of a device."""
+    import torch
+
+    from tfscale.bench.device_check import check_device
+
+    if device == "cuda" and not torch.cuda.is_available():
+        mend = "check nvidia-smi, the driver version and CUDA_VISIBLE_DEVICES"
+        yield Finding("device", "broken", "torch finds no CUDA device", mend)
+        return
+    say(f"computing and training on {device}, which may take two minutes")
+    for outcome in check_device(device):
+        mend = "" if outcome.ok else "report this as a bug, with the output of this command"
+        yield Finding(outcome.name, "good" if outcome.ok else "broken", outcome.words, mend)
 
 
 def _disk(experiment: Experiment) -> Finding:

@@ -299,11 +299,20 @@ def list_options(
 
 
 @command(app)
-def doctor(common: Common) -> int:
+def doctor(
+    common: Common,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None,
+        typer.Option(
+            help="Also compute and train on this device for up to two minutes, and check losses, gradients, resuming "
+            "and memory [default: not checked]"
+        ),
+    ] = None,
+) -> int:
     """Check what this machine can run, and suggest fixes for problems."""
     from tfscale.cli.doctor import doctor
 
-    return doctor(common)
+    return doctor(common, device)
 
 
 @command(app, takes=("overrides", "config_dir"))

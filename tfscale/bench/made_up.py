@@ -1,4 +1,5 @@
-"""Stages and a made-up corpus, as the orchestrator and `tfscale data prepare` would have written them."""
+"""Small stages and a made-up corpus, written as the orchestrator and `tfscale data prepare` write them, without their
+libraries."""
 
 import hashlib
 from dataclasses import replace
@@ -11,34 +12,29 @@ from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
 from tfscale.files import write_json
-from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.config import ModelConfig
-from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.optimizers.adamw import AdamW
 from tfscale.stage.spec import (
     STAGE_FILE,
     DataSpec,
     LearningRateSchedule,
-    RateSpec,
     RunSpec,
     StageSpec,
-    key_of,
     spec_to_dict,
 )
 
 FINGERPRINT = "0" * 16
 TOKENIZER = hashlib.sha256(b"no tokenizer").hexdigest()
 SUCCESSORS = 4
-"""Tokens that may follow a token, of which one follows seven times in ten: this is what a model can learn."""
+"""Number of tokens that may follow a token. One of them follows in seven of ten cases, which a model can learn."""
 SHARES = (0.7, 0.1, 0.1, 0.1)
-ROWS, GROWN_ROWS = 16, 44
-"""Parameter tokens of each projection before and after growth; the feed-forward layer has four times as many."""
+ROWS = 16
+"""Number of parameter tokens of each projection. The feed-forward layer has four times as many."""
 UNREACHED_NORM = 1e6
-RECIPE = GrowthRecipe("tuned", new_keys="random", new_values="zero", tau="group")
 
 
 def write_corpus(folder: Path, vocabulary: int, train_tokens: int, heldout_tokens: int) -> None:
-    """Write a prepared corpus of made-up tokens, the same ones each time."""
+    """Write a prepared corpus of made-up tokens, which are always the same."""
     folder.mkdir(parents=True)
     tokens = _tokens(vocabulary, train_tokens + heldout_tokens)
     write_manifest(
@@ -85,15 +81,15 @@ def write_stage(folder: Path, spec: StageSpec) -> None:
 
 
 def small_stage(run: RunSpec, steps: int) -> StageSpec:
-    """A small TokenFormer from scratch. Its gradients are clipped to a norm that they do not reach, so that it computes
-    the same without clipping."""
+    """Return a stage of a small TokenFormer from scratch. Its gradients do not reach the norm at which they are
+    clipped, so it computes the same without clipping."""
     model = tokenformer(ROWS, n_layer=2, d=32, heads=2, context=64, vocabulary=257)
     made = stage(replace(model, init="scaled"), run, steps, sequences=8, lr=0.01)
     return replace(made, optimizer=replace(made.optimizer, clip=UNREACHED_NORM))
 
 
 def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: float) -> StageSpec:
-    """A stage from scratch."""
+    """Return a stage from scratch."""
     batch = sequences * model.context
     return StageSpec(
         label="check",
@@ -105,21 +101,4 @@ def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: floa
         lr_schedule=LearningRateSchedule("cosine", warmup_tokens=4 * batch, warmup_from=0.0, floor=0.1, decay=0.2),
         seed=0,
         run=run,
-    )
-
-
-def grown_stage(parent: StageSpec, parent_dir: str, steps: int) -> StageSpec:
-    """The stage that grows out of a small one by a recipe that preserves its function."""
-    assert isinstance(parent.model, TokenFormerConfig)
-    target = parent.model.with_tokens((GROWN_ROWS, GROWN_ROWS, 4 * GROWN_ROWS))
-    return replace(
-        parent,
-        model=RECIPE.grown_config(parent.model, target),
-        data=replace(parent.data, start=parent.tokens),
-        tokens=steps * parent.batch_tokens,
-        optimizer=replace(parent.optimizer, lr=0.001),
-        parent=key_of(parent),
-        parent_dir=parent_dir,
-        growth=RECIPE.key_settings(),
-        rates=RateSpec(parent.model.tokens, 1.0, 0, 0, new=3.0, per_row_bias=False, new_second_moment=False),
     )

@@ -1,0 +1,150 @@
+"""Agreement of losses and gradients on a device with float64 on the CPU, and the bounds of a correct device."""
+
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tfscale.models.config import ModelConfig
+from tfscale.models.execution import Recompute
+from tfscale.models.init import build_model
+from tfscale.models.language_model import LanguageModel
+from tfscale.stage.run_options import Precision
+
+
+OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
+"""Bound on the relative error of logits and of losses per sequence: the norm of the difference over the norm."""
+GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
+"""Bound on the relative error of gradients, for the tensor with the largest error."""
+TWIN_NATS = 5e-2
+"""Bound on the difference between the last validation losses of two stages that compute the same in different ways.
+Rounding explains one or two hundredths."""
+PEAK_SHARE = 0.10
+"""Bound on the difference between the peak memory of a step and the plan, as a fraction of the plan."""
+SEQUENCES = 3
+
+
+@dataclass(frozen=True)
+class Way:
+    """Way of computing a step."""
+
+    bf16: bool
+    compiled: bool
+    """True to compile on CUDA. On a CPU the model is always eager, because compiling takes minutes there."""
+    recompute: Recompute = "none"
+    kernels: bool = False
+    """True for launcher.kernels=triton, which needs CUDA."""
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of matrix products."""
+        return "bf16" if self.bf16 else "fp32"
+
+    def __str__(self) -> str:
+        way = f"{self.precision} {'compiled' if self.compiled else 'eager'}{', Triton' * self.kernels}"
+        return way if self.recompute == "none" else f"{way}, recompute={self.recompute}"
+
+
+WAYS = (Way(False, False), Way(True, False), Way(True, True), Way(False, True))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Batch with the losses and gradients that float64 on the CPU gives for it."""
+
+    config: ModelConfig
+    inputs: Tensor
+    targets: Tensor
+    loss: float
+    gradients: dict[str, Tensor]
+    sequence_losses: Tensor
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Relative errors of a step."""
+
+    losses: float
+    """Relative error of the losses per sequence."""
+    loss_off: float
+    """Difference between the mean losses in nats."""
+    gradients: float
+    worst_gradient: str
+    """Name of the parameter whose gradient has the largest error."""
+    unequal: tuple[str, ...]
+    """Names of the parameters whose gradients differ when the step is repeated, and `loss` if the loss differs."""
+
+    def within(self, precision: Precision) -> bool:
+        """Return True if the bounds for a precision hold. NaN exceeds every bound."""
+        return self.losses <= OUTPUTS[precision] and self.gradients <= GRADIENTS[precision]
+
+
+def make_reference(config: ModelConfig) -> Reference:
+    """Return a random batch and its losses and gradients in float64."""
+    shape = (SEQUENCES, config.context + 1)
+    tokens = torch.randint(config.vocab_size, shape, generator=torch.Generator().manual_seed(1))
+    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    model = build_model(config, seed=0).double()
+    loss = model.loss(inputs, targets)
+    loss.backward()
+    each = model.sequence_losses(inputs, targets)
+    return Reference(config, inputs, targets, loss.item(), gradients(model), each)
+
+
+def measure_errors(reference: Reference, way: Way, device: Literal["cpu", "cuda"]) -> Errors:
+    """Return the errors of a step on a device. The step runs twice, to see whether it repeats its bits."""
+    torch.set_float32_matmul_precision("highest")
+    model = build_model(reference.config, seed=0, device=device)
+    model.recompute = way.recompute
+    if way.kernels:
+        model.use_kernels()
+    if way.compiled and device == "cuda":
+        model.compile_parts()
+    inputs, targets = reference.inputs.to(device), reference.targets.to(device)
+    autocast = torch.autocast(device, torch.bfloat16) if way.bf16 else contextlib.nullcontext()
+
+    def step() -> tuple[float, dict[str, Tensor]]:
+        model.zero_grad(set_to_none=True)
+        with autocast:
+            loss = model.loss(inputs, targets)
+        loss.backward()
+        return loss.item(), gradients(model)
+
+    (loss, first), (loss_again, second) = step(), step()
+    with autocast:
+        each = model.sequence_losses(inputs, targets)
+    error, where = worst(first, reference.gradients)
+    unequal = [name for name, gradient in first.items() if not torch.equal(gradient, second[name])]
+    return Errors(
+        losses=relative(each, reference.sequence_losses),
+        loss_off=abs(loss - reference.loss),
+        gradients=error,
+        worst_gradient=where,
+        unequal=(*unequal, *(["loss"] if loss != loss_again else [])),
+    )
+
+
+def gradients(model: LanguageModel) -> dict[str, Tensor]:
+    """Return the gradients of a model after a backward pass, by the names of the parameters."""
+    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert len(found) == len(list(model.parameters())), "every parameter has a gradient"
+    return found
+
+
+def relative(value: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference between two tensors over the norm of the expected one."""
+    found, wanted = value.detach().double().cpu(), expected.detach().double().cpu()
+    assert found.shape == wanted.shape, f"{tuple(found.shape)} is not {tuple(wanted.shape)}"
+    return float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
+
+
+def worst(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, str]:
+    """Return the largest relative error of tensors with the same names, and its name. NaN is larger than any number."""
+    assert values.keys() == expected.keys(), f"only on one side: {sorted(values.keys() ^ expected.keys())}"
+    errors = {name: relative(values[name], expected[name]) for name in expected}
+    name = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))
+    return errors[name], name

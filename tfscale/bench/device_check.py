@@ -1,0 +1,149 @@
+"""Check of a device: agreement with float64, resume, and peak memory against the plan."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import sleep
+from typing import Literal
+
+import torch
+
+from tfscale import checkpoint
+from tfscale.bench.agreement import PEAK_SHARE, TWIN_NATS, WAYS, make_reference, measure_errors
+from tfscale.bench.made_up import small_stage, write_corpus, write_stage
+from tfscale.bench.settings import resolve_settings
+from tfscale.bench.sizes import Size, tokenformer, transformer
+from tfscale.bench.stage_processes import StageFailed, events_of, start_training
+from tfscale.bench.trained import OURS, planned_memory
+from tfscale.faults import PREEMPTED
+from tfscale.stage.result import read_result
+from tfscale.stage.spec import CHECKPOINTS, RunSpec, StageSpec
+from tfscale.text import gigabytes
+
+STEPS = {"cpu": 60, "cuda": 400}
+EVENTS_BEFORE_STOP = 3
+STOPS = 5
+POLL_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one part of the check."""
+
+    name: str
+    ok: bool
+    words: str
+
+
+def check_device(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
+    """Yield the outcome of each part as soon as it is known. On a CPU, models are smaller and nothing is compiled."""
+    yield from _agreement(device)
+    yield _resume(device)
+    if device == "cuda":  # the memory of a CPU process is not counted exactly
+        yield _memory()
+
+
+def _agreement(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
+    n, shape = (576, (2, 768, 12, 256, 50_304)) if device == "cuda" else (72, (2, 64, 4, 32, 512))
+    for name, config in {"tokenformer": tokenformer(n, *shape), "transformer": transformer(*shape)}.items():
+        reference = make_reference(config)
+        for way in WAYS:
+            if way.compiled and device == "cpu":
+                continue
+            try:
+                found = measure_errors(reference, way, device)
+            except Exception as error:  # a compiler or a driver may raise anything, and the other ways are checked too
+                yield Outcome(name, False, f"{way}: {type(error).__name__}: {str(error)[:300]}")
+                continue
+            bits = "repeats bit for bit" if not found.unequal else "repeats to rounding"
+            words = f"{way}: relative error of losses {found.losses:.1g}, of gradients {found.gradients:.1g}; {bits}"
+            yield Outcome(name, found.within(way.precision), words)
+
+
+def _resume(device: Literal["cpu", "cuda"]) -> Outcome:
+    try:
+        found = measure_resume(device)
+    except StageFailed as error:
+        return Outcome("resume", False, str(error))
+    how = "to the same bits" if found.bit_equal else f"to rounding, {found.loss_off:.1g} nats apart"
+    words = f"a stage that was stopped continues as one that was not, {how}"
+    return Outcome("resume", found.loss_off <= TWIN_NATS, words)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Comparison of a stage that was stopped and resumed with one that was not."""
+
+    stopped_at_step: int
+    bit_equal: bool
+    """True if the final weights are the same bits."""
+    loss_off: float
+    """Difference between the last validation losses in nats."""
+
+
+def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
+    """Train a small stage twice, once with a stop in the middle, in processes like those of `tfscale run`.
+
+    Raises:
+        StageFailed: a process failed, or the stage was done before it could be stopped.
+    """
+    spec = small_stage(RunSpec(data_dir="../data", device=device, threads=1), STEPS[device])
+    with TemporaryDirectory() as name:
+        whole, stopped = Path(name) / "whole", Path(name) / "stopped"
+        write_corpus(Path(name) / "data", spec.model.vocab_size, spec.tokens + spec.model.context, 4096)
+        write_stage(whole, spec)
+        first = start_training(whole)
+        _train_until_stopped(stopped, spec)
+        step = events_of(stopped, "end")[-1]["step"]
+        start_training(stopped).finish()
+        first.finish()
+        ours, base = weights(stopped), weights(whole)
+        losses = [events_of(folder, "eval")[-1]["loss"] for folder in (whole, stopped)]
+    equal = all(torch.equal(ours[each], base[each]) for each in base)
+    return Resumed(step, equal, abs(losses[0] - losses[1]))
+
+
+def _train_until_stopped(stage: Path, spec: StageSpec) -> None:
+    """Train a stage and stop it after some steps.
+
+    Raises:
+        StageFailed: the stage failed, or was done before it could be stopped, which a busy machine may cause.
+    """
+    for _ in range(STOPS):
+        shutil.rmtree(stage, ignore_errors=True)
+        write_stage(stage, spec)
+        process = start_training(stage)
+        while process.process.poll() is None and len(events_of(stage, "train")) < EVENTS_BEFORE_STOP:
+            sleep(POLL_SECONDS)
+        process.process.send_signal(signal.SIGTERM)
+        if process.process.wait():
+            process.finish(PREEMPTED)
+            return
+    raise StageFailed(f"in {STOPS} attempts the stage was done before it could be stopped")
+
+
+def weights(stage: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a finished stage."""
+    last = stage / CHECKPOINTS / read_result(stage).checkpoint
+    shapes = {name: shape for name, shape in checkpoint.shapes(last).items() if name.startswith("model/")}
+    tensors = {name: torch.empty(shape) for name, shape in shapes.items()}
+    checkpoint.read(last, tensors)
+    return tensors
+
+
+def _memory() -> Outcome:
+    """Compare the peak memory of a step with the plan, with the gradients of an earlier micro-batch."""
+    config = tokenformer(576)
+    size = Size("124M", config, transformer(), sequences=8, time=config.context)
+    made = OURS.build(size, resolve_settings("cuda", quick=False, threads=0))
+    made.step()
+    torch.cuda.reset_peak_memory_stats()
+    made.compute_gradients()
+    made.step()
+    peak = torch.cuda.max_memory_allocated()
+    planned = planned_memory(config, size.sequences, "cuda")
+    words = f"peak of a step with 124M parameters {gigabytes(peak)}, planned {gigabytes(planned)}"
+    return Outcome("memory", abs(peak / planned - 1) <= PEAK_SHARE, words)

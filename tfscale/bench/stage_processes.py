@@ -1,0 +1,63 @@
+"""Processes that train and grow stages, started with the commands of `tfscale.orchestrate.launchers` but without the
+libraries that the launchers need."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+
+from tfscale import children
+from tfscale.stage.events import Event, read_events
+from tfscale.training.allocator import allocator
+
+LOG_CHARACTERS = 600
+
+
+class StageFailed(Exception):
+    """Error raised when the process of a stage has ended with an unexpected exit code."""
+
+
+@dataclass(frozen=True)
+class StageProcess:
+    """Process and the stage that it works on."""
+
+    folder: Path
+    process: Popen[bytes]
+    grows: bool = False
+    """True if the process makes the first checkpoint of a grown stage, False if it trains."""
+
+    def finish(self, expected: int = 0) -> None:
+        """Wait until the process has ended.
+
+        Raises:
+            StageFailed: the exit code is not the expected one.
+        """
+        code = self.process.wait()
+        if code != expected:
+            end = _log(self.folder).read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:]
+            raise StageFailed(f"{self.folder.name}: exit code {code}, expected {expected}: {end}")
+
+
+def start_training(folder: Path) -> StageProcess:
+    """Start the training of a stage."""
+    return _start("tfscale.training", folder, grows=False)
+
+
+def start_growing(folder: Path) -> StageProcess:
+    """Start the growth of the first checkpoint of a stage."""
+    return _start("tfscale.growth", folder, grows=True)
+
+
+def _start(module: str, folder: Path, grows: bool) -> StageProcess:
+    command = children.python(module, str(folder), "--supervised")
+    environment = children.environment(defaults=allocator())
+    with _log(folder).open("ab") as output:
+        return StageProcess(folder, children.start(command, environment, stdout=output, stderr=output), grows)
+
+
+def _log(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.log")
+
+
+def events_of(folder: Path, kind: str) -> list[Event]:
+    """Return the events of one kind in the history of a stage."""
+    return [event for event in read_events(folder) if event["event"] == kind]
