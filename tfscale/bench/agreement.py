@@ -15,7 +15,6 @@ from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.stage.run_options import Precision
 
-
 OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
 """Bound on the relative error of logits and of losses per sequence: the norm of the difference over the norm."""
 GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
