@@ -1,13 +1,14 @@
-"""Cost of using the learning rate that was tuned at the first size for the other sizes.
+"""Cost of using the learning rate of the first size for the other sizes.
 
     python -m studies.transfer docs/measurements/transfer [KEY=VALUE ...]
 
-Trains the TokenFormer from scratch at every size of the small chain, and the chain itself, with three seeds: at the
-learning rates that `tfscale tune` chose for each size, and at the one that it chose for the first size. Grown stages
-use this rate or half of it. Both with Muon and rates by fan-in, and with AdamW and one rate for all weights. Takes an
-hour on two cores; finished stages are not trained again.
+Trains the TokenFormer from scratch at every size of the small chain, and the grown stages of the chain, with three
+seeds: at the learning rates of `progressive_tiny`, which are that of the first size for all models from scratch and a
+quarter of it for all grown stages, and at half and at twice these rates. A second table summarises the recorded sweeps
+with AdamW and one rate for all weights. Takes half an hour on two cores; finished stages are not trained again.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,84 +20,103 @@ from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
 
 SEEDS = 3
+FACTORS = (0.5, 1.0, 2.0)
 SCRATCH, CHAIN = "tokenformer_scratch", "progressive"
+SWEEPS = Path(__file__).parent.parent / "docs" / "measurements" / "study"
+ADAMW = {
+    "tokenformer_scratch": "progressive_tiny-1a61a5af884d.json",
+    "progressive": "progressive_tiny-8dc00e12f851.json",
+}
+"""Records of `tfscale tune` with AdamW and one rate for all weights, by arm."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """An optimizer, with the schedule that has its tuned learning rates."""
+    """An arm whose learning rates after the first size are multiplied."""
 
-    title: str
-    schedule: str
-
-
-SETTINGS = (Setting("Muon, fan_in", "progressive_tiny"), Setting("AdamW, standard", "progressive_tiny_adamw"))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Plan at the tuned learning rates, and a plan in which an arm has the learning rate of the first size."""
-
-    optimizer: str
     arm: str
     title: str
-    tuned: Plan
-    transferred: Plan
+    plans: dict[float, Plan]
+    """Plans by factor."""
 
     def rows(self) -> Iterator[str]:
         """Yield one row of the table per size after the first."""
         for place in range(1, 4):
-            tuned, transferred = (_losses(plan, self.arm, place) for plan in (self.tuned, self.transferred))
-            costs = [one - other for one, other in zip(transferred, tuned, strict=True)]
-            size = self.tuned.chain.stages[place].size
-            cost = f"{mean(costs):+.3f} [{min(costs):+.3f}, {max(costs):+.3f}]"
-            yield f"| {self.optimizer} | {self.title} | {size} | {mean(tuned):.4f} | {mean(transferred):.4f} | {cost} |"
+            losses = {factor: [loss_of(each[place]) for each in self.chains(factor)] for factor in FACTORS}
+            best = min(FACTORS, key=lambda factor: mean(losses[factor]))
+            costs = [one - other for one, other in zip(losses[1.0], losses[best], strict=True)]
+            stage = self.chains(1.0)[0][place]
+            cells = [f"{mean(losses[factor]):.4f}" for factor in FACTORS]
+            cost = f"{mean(costs):+.3f} [{min(costs):+.3f}, {max(costs):+.3f}]" if best != 1 else "0 (the best)"
+            yield f"| {self.title} | {stage.size} | {stage.spec.optimizer.lr:g} | {' | '.join(cells)} | {cost} |"
+
+    def chains(self, factor: float) -> list[tuple[Stage, ...]]:
+        """Return the stages of the arm at a factor, one tuple per seed."""
+        return [
+            arm.of_seed(seed).stages for arm in self.plans[factor].arms if arm.name == self.arm for seed in arm.seeds
+        ]
 
 
-def _losses(plan: Plan, arm: str, place: int) -> list[float]:
-    return [loss_of(chain[place]) for chain in _chains(plan, arm)]
+def settings(overrides: list[str]) -> Iterator[Setting]:
+    """Yield both arms with Muon and rates by fan-in."""
+    common = ["schedule=progressive_tiny", "baseline=scratch", f"seeds={SEEDS}", *overrides]
+    first = planned(common).experiment.schedule.stages
+    for arm, title, key in ((SCRATCH, "TokenFormer from scratch", "scratch_lr"), (CHAIN, "chain", "lr")):
+        plans = {
+            factor: planned([
+                *common,
+                *(f"schedule.stages.{name}.{key}={factor * getattr(first[name], key):g}" for name in list(first)[1:]),
+            ])
+            for factor in FACTORS
+        }  # fmt: skip
+        yield Setting(arm, title, plans)
 
 
-def _chains(plan: Plan, arm: str) -> list[tuple[Stage, ...]]:
-    """Return the stages of an arm, one tuple per seed."""
-    return [each.of_seed(seed).stages for each in plan.arms if each.name == arm for seed in each.seeds]
+def adamw_rows() -> Iterator[str]:
+    """Yield one row per arm and size after the first, with the excess loss at the tried rate that is nearest to the one
+    chosen for 25K."""
+    for arm, file in ADAMW.items():
+        first, *others = json.loads((SWEEPS / file).read_text(encoding="utf-8"))["rates"]
+        for sweep in others:
+            losses = {trial["lr"]: trial["loss"] for trial in sweep["trials"]}
+            nearest = max(losses)
+            assert nearest <= first["chosen"]
+            title, size = "TokenFormer from scratch" if arm == SCRATCH else "chain", sweep["trains"][0]["size"]
+            excess = losses[nearest] - losses[sweep["chosen"]]
+            yield f"| {title} | {size} | {sweep['chosen']:g} | {nearest:g} | {excess:+.3f} |"
 
 
-def comparisons(overrides: list[str]) -> Iterator[Comparison]:
-    """Yield the comparisons of every optimizer."""
-    for setting in SETTINGS:
-        common = [f"schedule={setting.schedule}", "baseline=scratch", f"seeds={SEEDS}", *overrides]
-        tuned = planned(common)
-        rate = tuned.chain.stages[0].spec.optimizer.lr
-
-        def at(key: str, value: float, common: list[str] = common) -> Plan:
-            return planned([*common, *(f"schedule.stages.stage{number}.{key}={value:g}" for number in (2, 3, 4))])
-
-        yield Comparison(setting.title, SCRATCH, "TokenFormer from scratch", tuned, at("scratch_lr", rate))
-        yield Comparison(setting.title, CHAIN, "chain, grown stages at the rate", tuned, at("lr", rate))
-        yield Comparison(setting.title, CHAIN, "chain, grown stages at half the rate", tuned, at("lr", rate / 2))
-
-
-def report(found: list[Comparison]) -> str:
-    """Return the table in Markdown."""
+def report(found: list[Setting]) -> str:
+    """Return both tables in Markdown."""
     lines = [
-        "| Optimizer | Arm | Size | Loss, tuned per size | Loss, rate of 25K | Cost of transfer |",
-        "|---|---|---:|---:|---:|---:|",
+        "# Transfer of the learning rate",
+        "",
+        "Muon, rates by fan-in",
+        "",
+        "| Arm | Size | Learning rate | Loss at half of it | Loss at it | Loss at twice it | Cost against the best |",
+        "|---|---:|---:|---:|---:|---:|---:|",
         *(row for each in found for row in each.rows()),
+        "",
+        f"Validation losses in nats per token, means of {SEEDS} seeds. The cost is the mean difference per seed, with "
+        "the smallest and the largest in brackets. A chain has the same factor in all grown stages.",
+        "",
+        "AdamW, one rate for all weights: recorded sweeps",
+        "",
+        "| Arm | Size | Best rate | Highest rate tried, at most that of 25K | Excess loss there |",
+        "|---|---:|---:|---:|---:|",
+        *adamw_rows(),
+        "",
+        "One seed, on other validation text. The rate of 25K is 0.01; the excess at it is at least as large.",
     ]
-    note = (
-        f"Validation losses in nats per token, means of {SEEDS} seeds. The cost of transfer is the mean difference per "
-        "seed, with the smallest and the largest in brackets. The rates were tuned with another seed on other text."
-    )
-    return "# Transfer of the learning rate\n\n" + "\n".join(lines) + f"\n\n{note}\n"
+    return "\n".join(lines) + "\n"
 
 
 def main(folder: Path, overrides: list[str]) -> None:
-    """Train everything, write the table to `folder`, and print it."""
-    found = list(comparisons(overrides))
-    plans = [(plan, each.arm) for each in found for plan in (each.tuned, each.transferred)]
-    scratch = [(stage,) for plan, arm in plans if arm == SCRATCH for chain in _chains(plan, arm) for stage in chain]
-    train_all([*scratch, *(chain for plan, arm in plans if arm == CHAIN for chain in _chains(plan, arm))])
+    """Train everything, write the tables to `folder`, and print them."""
+    found = list(settings(overrides))
+    chains = [(each.arm, chain) for each in found for factor in FACTORS for chain in each.chains(factor)]
+    scratch = [(stage,) for arm, chain in chains if arm == SCRATCH for stage in chain]
+    train_all([*scratch, *(chain for arm, chain in chains if arm == CHAIN)])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text(report(found), encoding="utf-8")
     print(report(found))

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.cuda.check import ROOT, Check
-from tfscale.bench.agreement import GRADIENTS, OUTPUTS, Precision, gradients, relative, worst
+from tfscale.bench.agreement import GRADIENTS, OUTPUTS, gradients, relative, worst
 from tfscale.interop.official import our_name
 from tfscale.models.generation import Reader
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
+from tfscale.stage.run_options import Precision
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig
 
