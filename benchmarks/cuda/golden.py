@@ -14,9 +14,9 @@ from tfscale.interop.official import our_name
 from tfscale.models.generation import Reader
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
-from tfscale.stage.run_options import Precision
 from tfscale.models.parameter_tokens import TokenGroup, default_tau
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.stage.run_options import Precision
 
 GOLDEN = ROOT / "tests" / "golden" / "official_tiny"
 PROMPT, CONTINUATION = 9, 4

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -111,6 +111,13 @@ Out = Annotated[
     typer.Option(
         help="Write to this folder, and only read the runs folder [default: comparisons/ in the runs folder]",
         metavar="DIR",
+    ),
+]
+CheckedDevice = Annotated[
+    Literal["cpu", "cuda"] | None,
+    typer.Option(
+        help="Also compute and train on this device for up to two minutes, and check losses, gradients, resuming "
+        "and memory [default: not checked]"
     ),
 ]
 

@@ -10,7 +10,7 @@ import typer
 
 from tfscale.children import QUIET
 from tfscale.cli import completion, data_app, errors, streams
-from tfscale.cli.common import STAGE, Baseline, Common, Out, Stage, Stages, command
+from tfscale.cli.common import STAGE, Baseline, CheckedDevice, Common, Out, Stage, Stages, command
 
 # Libraries that commands import later must not send telemetry.
 os.environ.update({**QUIET, **os.environ})
@@ -301,13 +301,7 @@ def list_options(
 @command(app)
 def doctor(
     common: Common,
-    device: Annotated[
-        Literal["cpu", "cuda"] | None,
-        typer.Option(
-            help="Also compute and train on this device for up to two minutes, and check losses, gradients, resuming "
-            "and memory [default: not checked]"
-        ),
-    ] = None,
+    device: CheckedDevice = None,
 ) -> int:
     """Check what this machine can run, and suggest fixes for problems."""
     from tfscale.cli.doctor import doctor
