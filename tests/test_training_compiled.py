@@ -52,7 +52,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
     torch.compiler.reset()
 
 
-def test_a_grown_stage_compiles_four_graphs_and_none_while_it_is_timed(
+def test_a_grown_stage_compiles_five_graphs_and_none_while_it_is_timed(
     small: list[str], compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EVALUATION_TOKENS, "cpu", 8 * 32)
@@ -64,7 +64,7 @@ def test_a_grown_stage_compiles_four_graphs_and_none_while_it_is_timed(
     compiled = elsewhere(planned([*small, *uneven, "launcher.compile=on"])[1], "compiled")
     trainer = trainer_of(compiled)
     assert trainer.run(), "it evaluates first, then trains, evaluates again, and so on"
-    assert compiler.graphs == 4, "a micro-batch, the rest of a batch, an evaluation, and the loss"
+    assert compiler.graphs == 5, "a micro-batch, the rest of a batch, an evaluation, and the losses of both kinds"
     assert compiler.symbolic == 1, "the loss, whose tiles differ in size"
     assert compiler.while_timed == 0
     assert [event["seconds"] > 0 for event in read_events(compiled.path) if event["event"] == "compiled"] == [True]
