@@ -203,8 +203,9 @@ def _bound_of_excess(value: EqualPerplexity) -> str:
 
 
 def _brackets(interval: Interval | None, form: str) -> str:
-    """Return an interval as the text ` [low, high]`, or an empty text if there is no interval."""
-    return f" [{interval.low:{form}}, {interval.high:{form}}]" if interval else ""
+    """Return an interval as the text ` [low, high]`, or an empty text if there is no interval or if all draws are
+    equal, as those of a bound can be."""
+    return f" [{interval.low:{form}}, {interval.high:{form}}]" if interval and interval.low < interval.high else ""
 
 
 def with_interval(value: float | None, interval: Interval | None, form: str) -> str:
