@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tfscale.models.joined_pattention import ALIGNMENT
+from tfscale.models.parameter_tokens import ALIGNMENT
 from tfscale.models.precision import product_dtype
 from tfscale.models.tiled_pattention import NORM_EPS
 

@@ -1,13 +1,15 @@
 """What the memory model counts for a compiled block beside what torch's partitioner keeps for its backward pass.
 
 All tensors are fake, so the published sizes need neither their memory nor a GPU. The partitioner is the same on all
-devices.
+devices. So that Triton's kernels can be traced, Triton is told that there is a GPU.
 """
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import product
+from unittest.mock import Mock, patch
 
 import torch
 from torch import Tensor
@@ -34,23 +36,40 @@ class Case:
     config: ModelConfig
     bf16: bool
     recompute: Recompute = "none"
+    kernels: bool = False
 
     @property
     def name(self) -> str:
-        """Family, precision and activation checkpointing."""
+        """Family, precision, activation checkpointing and kernels."""
         again = f", recompute={self.recompute}" if self.recompute != "none" else ""
-        return f"{self.config.family}, {'bf16' if self.bf16 else 'fp32'}{again}"
+        return f"{self.config.family}, {'bf16' if self.bf16 else 'fp32'}{again}{', Triton' if self.kernels else ''}"
 
 
 def measure(settings: Settings) -> Iterator[Found]:
     """Measure a block of each family at every published size, in both precisions."""
     for size, pair in PAPER.items():
-        for config, bf16 in product(pair, (True, False)):
-            for case in (Case(config, bf16, each) for each in config.recomputes if each != "blocks"):
-                if settings.wants(size):
-                    kept, planned = kept_bytes(case), planned_bytes(case)
-                    figures = {"kept_bytes": kept, "planned_bytes": planned, "share_off": abs(planned / kept - 1)}
-                    yield Row(PART, size, case.name, (), figures)
+        for case in (case for config in pair for case in _cases(config) if settings.wants(size)):
+            kept, planned = kept_bytes(case), planned_bytes(case)
+            figures = {"kept_bytes": kept, "planned_bytes": planned, "share_off": abs(planned / kept - 1)}
+            yield Row(PART, size, case.name, (), figures)
+
+
+def _cases(config: ModelConfig) -> Iterator[Case]:
+    kernels = (False, True) if config.family == "tokenformer" and find_spec("triton") else (False,)
+    for bf16, recompute, triton in product((True, False), config.recomputes, kernels):
+        if recompute != "blocks":
+            yield Case(config, bf16, recompute, triton)
+
+
+@contextlib.contextmanager
+def pretended_gpu() -> Iterator[None]:
+    """Have Triton's front end, which finds out what a kernel writes, work without a GPU."""
+    from triton import runtime
+    from triton.backends.compiler import GPUTarget
+
+    driver = Mock(get_current_target=lambda: GPUTarget("cuda", 90, 32))
+    with patch.object(runtime.driver, "_active", driver):
+        yield
 
 
 def kept_bytes(case: Case) -> int:
@@ -65,9 +84,12 @@ def kept_bytes(case: Case) -> int:
 
     config = replace(case.config, n_layer=1, vocab_size=1)
     autocast = torch.autocast("cpu", torch.bfloat16) if case.bf16 else contextlib.nullcontext()
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    gpu = pretended_gpu() if case.kernels else contextlib.nullcontext()
+    with gpu, FakeTensorMode(allow_non_fake_inputs=True):
         model = build_model(config)
         model.recompute = case.recompute
+        if case.kernels:
+            model.use_kernels()
         model.blocks[0].compile(backend="aot_eager_decomp_partition", dynamic=False)
         x = torch.empty(SEQUENCES, config.context, config.d_model, requires_grad=True)
         rotation = rotary_table(config, torch.arange(config.context), x.dtype)
@@ -79,6 +101,6 @@ def kept_bytes(case: Case) -> int:
 
 def planned_bytes(case: Case) -> int:
     """Return the number of bytes that the memory model adds for one more block."""
-    execution = Execution(SEQUENCES, 2 if case.bf16 else 4, case.recompute, compiled=True)
+    execution = Execution(SEQUENCES, 2 if case.bf16 else 4, case.recompute, compiled=True, kernels=case.kernels)
     one, two = (memory(replace(case.config, n_layer=layers), execution).activations for layers in (1, 2))
     return two - one

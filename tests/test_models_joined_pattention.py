@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from test_models_pattention import CONFIGS, IN, KINDS, OUT, assert_close, groups, operands
 from torch import Tensor
 
+from benchmarks.partition import pretended_gpu
 from tfscale.models.init import build_model
-from tfscale.models.joined_pattention import ALIGNMENT, joined_pattention
+from tfscale.models.joined_pattention import joined_pattention
 from tfscale.models.parameter_tokens import NormActivation
 from tfscale.models.pattention import Pattention, QKVPattention, plain_pattention
 from tfscale.stage.layout import Layout
@@ -45,17 +47,17 @@ def test_aligned_and_joined_weights_change_nothing(sizes: tuple[int, ...], kind:
 
 @pytest.mark.parametrize(("kernels", "recompute", "expected"), [(False, False, 2), (True, False, 1), (True, True, 0)])
 def test_compiled_code_keeps_aligned_scores_and_no_copies_of_weights(
-    kernels: bool, recompute: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+    kernels: bool, recompute: bool, expected: int
 ) -> None:
     if kernels:
-        _pretend_gpu(monkeypatch)
+        pytest.importorskip("triton")
     layer = QKVPattention(IN, groups(*SIZES), "l2_norm_gelu")
     layer.query.kernels, layer.query.recompute = kernels, recompute
-    kept = _kept_by_compiled(layer, torch.randn(TOKENS, IN, requires_grad=True))
-    n = -(-sum(SIZES) // ALIGNMENT) * ALIGNMENT
+    with pretended_gpu() if kernels else nullcontext():
+        kept = _kept_by_compiled(layer, torch.randn(TOKENS, IN, requires_grad=True))
     sizes = [each.numel() for each in kept if each.dtype == torch.bfloat16]
-    assert sizes.count(TOKENS * 3 * n) == expected
-    assert 3 * n * IN not in sizes
+    assert sizes.count(TOKENS * 3 * 128) == expected  # SIZES, padded
+    assert 3 * 128 * IN not in sizes
 
 
 def _kept_by_compiled(layer: torch.nn.Module, x: Tensor) -> list[Tensor]:
@@ -84,18 +86,6 @@ def _kept_by_compiled(layer: torch.nn.Module, x: Tensor) -> list[Tensor]:
         torch.compile(layer, backend=backend, fullgraph=True)(x)
     assert kept
     return kept
-
-
-def _pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have Triton's front end, which finds out what a kernel writes, work without a GPU."""
-    triton = pytest.importorskip("triton")
-    from triton.backends.compiler import GPUTarget
-
-    class Driver:
-        def get_current_target(self) -> object:
-            return GPUTarget("cuda", 90, 32)
-
-    monkeypatch.setattr(triton.runtime.driver, "_active", Driver())
 
 
 def test_interpreted_kernels_equal_the_definition() -> None:

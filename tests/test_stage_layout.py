@@ -51,8 +51,8 @@ def test_what_one_sequence_needs_is_recomputed() -> None:
 
 
 def test_a_model_is_divided_where_it_does_not_fit_whole() -> None:
-    assert chosen(LARGE, needed(sequences=1), (4, 2)).sharding == "none"
-    assert chosen(LARGE, needed(sequences=1) - 2, (4, 2)).sharding == "full"
+    assert chosen(LARGE, needed(sequences=1, buckets=True), (4, 2)).sharding == "none"
+    assert chosen(LARGE, needed(sequences=1, buckets=True) - 2, (4, 2)).sharding == "full"
     assert chosen(LARGE, 1).sharding == "none", "one process has nobody to share with"
     assert chosen(running(sharding="hybrid"), 1, (4, 2)).sharding == "hybrid"
     assert chosen(running(sharding="hybrid"), 1, (4, 4)).sharding == "full"

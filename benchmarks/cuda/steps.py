@@ -80,7 +80,7 @@ def _measure(check: Check, size: Size, who: Entry, peak_flops: float | None) -> 
         "mfu": flops / H100_PEAK if h100 else None,
         "share_of_matrix_product": flops / peak_flops if peak_flops else None,
         "peak_bytes": peak,
-        "planned_bytes": planned_memory(who.config(size), size.sequences, check.device),
+        "planned_bytes": planned_memory(who.config(size), size.sequences, check.device, kernels=who == TRITON),
         "seconds_of_first_step": seconds_of_first,
         **(_kernels(made) if check.on_cuda else {}),
     }

@@ -85,10 +85,12 @@ class Entry:
         return 3.0 * size.tokens * (counted.forward - counted.attention + attention)
 
 
-def planned_memory(config: ModelConfig, sequences: int, device: str, recompute: Recompute = "none") -> int:
+def planned_memory(
+    config: ModelConfig, sequences: int, device: str, recompute: Recompute = "none", kernels: bool = False
+) -> int:
     """Return the number of bytes planned for a training step with this number of sequences at once."""
     on_cuda = device == "cuda"
-    execution = Execution(sequences, 2 if on_cuda else 4, recompute, device=device, compiled=on_cuda)
+    execution = Execution(sequences, 2 if on_cuda else 4, recompute, device=device, compiled=on_cuda, kernels=kernels)
     return memory(config, execution).total
 
 

@@ -34,3 +34,5 @@ class Execution:
     compiled: bool = False
     """True if torch.compile compiles the blocks. Its partitioner then chooses what a block keeps for the backward
     pass."""
+    kernels: bool = False
+    """True if Pattention uses this package's Triton kernels."""

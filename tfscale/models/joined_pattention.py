@@ -10,7 +10,6 @@ weights that are sharded.
 """
 
 from collections.abc import Sequence
-from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -18,12 +17,9 @@ from torch.nn import functional as F
 
 from tfscale.models.checkpointing import checkpointed
 from tfscale.models.norm_activation import weigh
-from tfscale.models.parameter_tokens import Groups, NormActivation
+from tfscale.models.parameter_tokens import Groups, NormActivation, aligned, total
 from tfscale.models.precision import product_dtype
 from tfscale.models.tiled_pattention import Projections
-
-ALIGNMENT = 64
-"""Number of parameter tokens to a multiple of which weights are padded: 128 bytes in bf16."""
 
 
 def joined_pattention(
@@ -35,8 +31,8 @@ def joined_pattention(
         kernels: True to use the kernels of `norm_gelu_kernels`, which exist for `l2_norm_gelu`; False for functions
             that torch.compile turns into kernels.
     """
-    dtype, multiple = product_dtype(x), ALIGNMENT if _ignores_zero_scores(kind) else 1
-    keys, values = (checkpointed(_join, half, dtype, multiple) for half in zip(*projections, strict=True))
+    dtype, n = product_dtype(x), aligned(total(groups), kind)
+    keys, values = (checkpointed(_join, half, dtype, n) for half in zip(*projections, strict=True))
     rows = x.reshape(-1, x.shape[-1]).to(dtype)
     if kernels and kind == "l2_norm_gelu":
         from tfscale.models.norm_gelu_kernels import kernel_pattention  # needs Triton
@@ -48,15 +44,6 @@ def joined_pattention(
     return out.view(*x.shape[:-1], *out.shape[1:])
 
 
-def _join(weights: Sequence[Tensor], dtype: torch.dtype, multiple: int) -> Tensor:
-    """Return the weights [projections, n, d] of all projections, with n padded to a multiple."""
-    missing = -len(weights[0]) % multiple
-    return torch.stack([F.pad(weight.to(dtype), (0, 0, 0, missing)) for weight in weights])
-
-
-def _ignores_zero_scores(kind: NormActivation) -> bool:
-    if kind == "softmax":
-        return False
-    if kind == "l2_norm_gelu" or kind == "l1_norm_gelu" or kind == "gelu_l2_norm":
-        return True
-    assert_never(kind)
+def _join(weights: Sequence[Tensor], dtype: torch.dtype, n: int) -> Tensor:
+    """Return the weights [projections, n, d] of all projections, padded to n rows."""
+    return torch.stack([F.pad(weight.to(dtype), (0, 0, 0, n - len(weight))) for weight in weights])

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 NormActivation = Literal["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softmax"]
 """Function Theta of Pattention. `l2_norm_gelu` is the paper's Eq. 16 (norm, then GELU). `l1_norm_gelu` and `softmax`
@@ -33,6 +33,20 @@ Groups = tuple[TokenGroup, ...]
 def total(groups: Groups) -> int:
     """Return the total number of parameter tokens in the groups of a layer."""
     return sum(group.n for group in groups)
+
+
+ALIGNMENT = 64
+"""Number of parameter tokens to a multiple of which weights are padded for a GPU: 128 bytes in bf16."""
+
+
+def aligned(n: int, norm_activation: NormActivation) -> int:
+    """Return the number of rows of `n` parameter tokens that are padded with zero rows as far as these change nothing.
+    Softmax gives zero scores a weight, so it is not padded."""
+    if norm_activation == "softmax":
+        return n
+    if norm_activation == "l2_norm_gelu" or norm_activation == "l1_norm_gelu" or norm_activation == "gelu_l2_norm":
+        return -(-n // ALIGNMENT) * ALIGNMENT
+    assert_never(norm_activation)
 
 
 def layer_of(name: str) -> Literal["qkv", "out", "ffn"] | None:

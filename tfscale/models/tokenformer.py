@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 from tfscale.models.config import ModelConfig
 from tfscale.models.execution import Execution, Recompute
 from tfscale.models.matrices import Matrix
-from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, default_tau, total
+from tfscale.models.parameter_tokens import Groups, NormActivation, TokenGroup, aligned, default_tau, total
 from tfscale.models.tiles import score_rows
 
 if TYPE_CHECKING:
@@ -103,35 +103,57 @@ class TokenFormerConfig(ModelConfig):
 
     def block_activations(self, execution: Execution) -> int:
         d, width, again = self.d_model, execution.activation_bytes, execution.recompute == "pattention"
-        scores = 0 if again else self.block_tokens
+        scores = 0 if again else self._score_bytes(execution)
         if execution.compiled:
-            # The block's input in float32; the values, the rotated queries and keys, and the attention output; the
-            # block's other inputs of Pattention and the output of the first, as far as they are not computed again; and
-            # for each score, itself and its weight. `python -m benchmarks partition` compares this with the
-            # partitioner.
+            # The block's input in float32; the rotated queries and keys, and the attention output; the values, or all
+            # that a joined projection returns, which they are a view of; and the block's other inputs of Pattention and
+            # the output of the first, as far as they are not computed again. `python -m benchmarks partition` compares
+            # this with the partitioner.
+            values = 3 if _joins(execution) else 1
             others = 1 if width == 4 else 0 if again else 3
-            return 4 * d + width * ((4 + others) * d + 2 * scores)
+            return 4 * d + width * (3 + values + others) * d + scores
         # The inputs and outputs of two norms in float32; the values, the rotated queries and keys, and the attention
-        # output; and the scores, for each of which autograd keeps three values.
-        values_per_score = 1 if self._in_tiles(execution) else 3
-        return 4 * 4 * d + width * (4 * d + scores * values_per_score)
+        # output.
+        return 4 * 4 * d + width * 4 * d + scores
+
+    def _score_bytes(self, execution: Execution) -> int:
+        """Return the number of bytes per token that are kept for scores, and for the float32 scale of each group."""
+        if execution.compiled and not self._uses_kernels(execution):
+            values = 2  # the score and its weight
+        else:
+            values = 1 if self.norm_activation == "l2_norm_gelu" else 3
+        scales = 3 * len(self.qkv) + len(self.out) + len(self.ffn)
+        return execution.activation_bytes * values * sum(self._scores(execution)) + 4 * scales
 
     def keeps_casts(self, execution: Execution) -> bool:
-        # In tiles, and where scores are computed again, the backward pass casts the weights again.
-        return not self._in_tiles(execution) and execution.recompute != "pattention"
+        # In tiles, in compiled code, and where scores are computed again, the backward pass casts the weights again.
+        return not (self._in_tiles(execution) or execution.compiled or execution.recompute == "pattention")
 
     def layer_temporaries(self, execution: Execution) -> int:
-        tokens, width = execution.sequences * self.context, execution.activation_bytes
-        again = execution.recompute == "pattention"
-        if not self._in_tiles(execution):
-            n = max(self.tokens)
-            return (5 if again else 2) * width * tokens * n + 4 * 2 * n * self.d_model
-        n = max(3 * self.tokens[0], *self.tokens)  # queries, keys and values are computed together
-        gradients = 4 * 2 * n * self.d_model
-        return (3 if again else 2) * width * score_rows(tokens, n, execution.device, again) * n + gradients
+        rows, again = execution.sequences * self.context, execution.recompute == "pattention"
+        width, n = execution.activation_bytes, max(self._scores(execution))
+        if self._in_tiles(execution):
+            rows, values = score_rows(rows, n, execution.device, again), 3 if again else 2
+        elif self._uses_kernels(execution):
+            values = 4 if again else 3  # the gradients of scores and weights, and the weights again
+        else:
+            values = 5 if again else 2
+        # Joined weights and their gradients have the precision of the forward pass; all gradients end in float32.
+        per_weight = 4 + (2 * width if _joins(execution) else 0)
+        return values * width * rows * n + per_weight * 2 * n * self.d_model
+
+    def _scores(self, execution: Execution) -> tuple[int, int, int]:
+        """Return the numbers of scores per token of the queries, keys and values together, the output projection, and
+        the feed-forward layer. Joined weights are padded."""
+        joined = _joins(execution)
+        qkv, out, ffn = (aligned(n, self.norm_activation) if joined else n for n in self.tokens)
+        return 3 * qkv, out, ffn
 
     def _in_tiles(self, execution: Execution) -> bool:
-        return self.norm_activation == "l2_norm_gelu" and not execution.compiled
+        return self.norm_activation == "l2_norm_gelu" and not (execution.compiled or execution.kernels)
+
+    def _uses_kernels(self, execution: Execution) -> bool:
+        return self.norm_activation == "l2_norm_gelu" and execution.kernels
 
     def init_std(self, name: str) -> float:
         """Return the standard deviation of the initial values of a matrix: 0.02 for embeddings and keys (`init_method:
@@ -152,3 +174,8 @@ class TokenFormerConfig(ModelConfig):
     def details(self) -> str:
         qkv, out, ffn = self.tokens
         return f"{qkv} parameter tokens for each of query, key and value, {out} for output, {ffn} for feed-forward"
+
+
+def _joins(execution: Execution) -> bool:
+    """Return whether Pattention is `joined_pattention`."""
+    return execution.kernels or (execution.compiled and execution.activation_bytes == 2)

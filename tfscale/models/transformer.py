@@ -54,8 +54,11 @@ class TransformerConfig(ModelConfig):
 
     def block_activations(self, execution: Execution) -> int:
         # The inputs of two norms in float32; the outputs of the norms, the values, the rotated queries and keys, and
-        # the attention output; and the input and output of the GELU.
-        return 4 * 2 * self.d_model + execution.activation_bytes * (6 * self.d_model + 2 * self.d_ff)
+        # the attention output; and the input and output of the GELU. Compiled code keeps the output of the attention's
+        # projection instead of the input of the second norm.
+        d, width = self.d_model, execution.activation_bytes
+        second = width if execution.compiled else 4
+        return (4 + second) * d + width * (6 * d + 2 * self.d_ff)
 
     def layer_temporaries(self, execution: Execution) -> int:
         tokens = execution.sequences * self.context

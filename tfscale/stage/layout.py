@@ -190,6 +190,7 @@ def _memory(spec: StageSpec, hardware: Hardware, sharding: Sharding, recompute: 
         update_bytes=spec.optimizer.update_bytes(spec.model, hardware.devices),
         buckets=sharding == "none" and hardware.devices > 1 and sequences < hardware.rows(spec),
         compiled=spec.run.compiles(hardware.device),
+        kernels=spec.run.kernels == "triton",
     )
     return memory(spec.model, execution)
 
