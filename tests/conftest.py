@@ -49,6 +49,7 @@ def small(corpus: Path, tmp_path: Path) -> list[str]:
         "optim.lr=1e-2",
         "launcher.threads=1",
         "tracking=none",
+        "optim=tiny_adamw",
         "schedule.growth_tokens=1024",
         "schedule.stages.stage1.tokens=2048",
         *(f"schedule.stages.stage{i}.qkv={n}" for i, n in enumerate((4, 8, 18, 32), start=1)),
