@@ -59,6 +59,16 @@ schedule:
     stage2: {size: 8K, qkv: 8, transformer: {n_layer: 2, d_model: 16, n_head: 2, d_ff: 48}}
     stage4: {size: 12K, qkv: 16, transformer: {n_layer: 2, d_model: 16, n_head: 2, d_ff: 96}}
 """,
+    "schedule/progressive_tiny_adamw": """# @package _global_
+defaults: [progressive_tiny, override /optim: tiny_adamw]
+schedule: {name: progressive_tiny_adamw}
+""",
+    "schedule/progressive_tiny_trunk": """# @package _global_
+defaults: [progressive_tiny]
+optim: {lr_schedule: constant}
+growth: {lr: continue}
+schedule: {name: progressive_tiny_trunk, branches: {fraction: 0.2}}
+""",
     "data/wiki": "{source: text, path: my_texts, tokenizer: bpe, vocab_size: 300, validation_tokens: 1024}",
     "tracking/mlflow": "enabled: false",
 }

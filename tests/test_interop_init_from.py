@@ -30,7 +30,7 @@ from tfscale.verify import verify_plan
 GOLDEN = Path(__file__).parent / "golden" / "official_tiny"
 SCHEDULE = """
 # @package _global_
-defaults: [/model: tokenformer_tiny, /data: text, /optim: tiny, /growth: paper]
+defaults: [/model: tokenformer_tiny, /data: text, /optim: tiny_adamw, /growth: paper]
 model: {n_layer: 2, d_model: 64, n_head: 4, context: 64, vocab_size: 512}
 schedule:
   name: released

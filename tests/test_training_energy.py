@@ -13,6 +13,7 @@ from tfscale.stage.result import read_result
 from tfscale.training.costs import Costs
 from tfscale.training.device import Device
 from tfscale.training.energy import EnergyMeter
+from tfscale.training.optimizer import GradientNorms
 from tfscale.training.world import World
 from tfscale.verify import verify_stage
 
@@ -86,9 +87,17 @@ def test_energy_of_steps_that_are_repeated_is_not_counted(small: list[str], monk
     trainer = trainer_of(stage)
     trainer.costs = Costs(stage.spec, meter := Watched(), World())
     trainer.objective.register_forward_pre_hook(meter.work)
-    norm = trainer.update.grad_norm
+    finish = trainer.update.finish
     bad = iter([False] * 4 + [False, True])  # a step after the checkpoint of step 4
-    monkeypatch.setattr(trainer.update, "grad_norm", lambda: math.nan if next(bad, False) else norm())
+
+    def finish_or_spoil(loss: torch.Tensor) -> GradientNorms:
+        if next(bad, False):
+            embedding = next(trainer.state.model.parameters())
+            assert embedding.grad is not None
+            embedding.grad.fill_(math.nan)
+        return finish(loss)
+
+    monkeypatch.setattr(trainer.update, "finish", finish_or_spoil)
     assert trainer.run()
     assert read_result(stage.path).totals.joules == stage.spec.steps - 1, "the bad batch is passed over"
 

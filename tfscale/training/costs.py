@@ -23,7 +23,7 @@ class Costs:
         self._energy, self._energy_known = energy, not world.any(not energy.works)[0]
         self._seconds = 0.0
         self._joules: float | None = None
-        """Energy counter up to which energy has been counted; None between `drop_energy` and the next step."""
+        """Energy counter at the first step since the last call of `add_energy` or `drop_energy`."""
 
     def begin(self) -> None:
         """Start the measurement of a step."""
@@ -44,18 +44,17 @@ class Costs:
         return self._after(counters, 0.0, updated=False)
 
     def add_energy(self, counters: Counters) -> Counters:
-        """Return the counters with the energy since the last call or the first step after it. Call it before counters
-        are recorded, and `drop_energy` before other work than training. This is a collective call."""
+        """Return the counters with the energy of the steps since the last call. Call it after the last step before
+        counters are recorded, and before other work than training. This is a collective call."""
         before = counters.totals.joules
         if self._joules is None or before is None:
             return counters
-        joules = self._energy.joules()
-        [used] = self._world.sum(joules - self._joules)
-        self._joules = joules
+        [used] = self._world.sum(self._energy.joules() - self._joules)
+        self.drop_energy()
         return replace(counters, totals=replace(counters.totals, joules=before + used))
 
     def drop_energy(self) -> None:
-        """Leave the energy since the last call of `add_energy` uncounted, until the next step."""
+        """Leave the energy of the steps since the last call of `add_energy` uncounted, because they are repeated."""
         self._joules = None
 
     def _after(self, counters: Counters, seconds: float, updated: bool) -> Counters:

@@ -200,7 +200,6 @@ class Trainer:
             return self.preempted()
 
         self.state.counters = self.costs.add_energy(self.state.counters)
-        self.costs.drop_energy()
         text, shape = self.spec.data, (self.layout.evaluation_batch, self.spec.model.context)
         result = evaluate(
             self.objective, self.data, text.heldout_tokens, shape, self.device, self.world, asked_to_stop,
@@ -223,7 +222,6 @@ class Trainer:
 
     def _save(self) -> None:
         self.state.counters = self.costs.add_energy(self.state.counters)
-        self.costs.drop_energy()
         self.saver.save(self.state.counters, self.state.tensors())
 
     def _restore(self) -> None:

@@ -60,7 +60,8 @@ def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossO
     """Return the result of a search around the best value with all tokens, or None if a requested loss is not known.
 
     The neighbours of the best value differ from it by a factor of sqrt(2). While the best value is at an edge, the
-    range is extended by factors of 2, because rungs with few tokens can prefer rates that are much too low or too high.
+    range is extended, after the first time by factors of 2, because rungs with few tokens can prefer rates that are
+    much too low or too high.
     """
     losses = {best.value: best.loss}
     while True:
@@ -68,7 +69,8 @@ def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossO
         if len(losses) == 1 or best.place == "interior":
             steps = [1 / FINE_STEP, FINE_STEP]
         elif len(losses) < 3 + sweep.further:
-            steps = [0.5 if best.place == "lowest" else 2.0]
+            further = FINE_STEP if len(losses) == 3 else 2.0
+            steps = [1 / further if best.place == "lowest" else further]
         else:
             return best
         new = [value for step in steps if (value := _almost(best.value * step, (*tried, *losses))) not in losses]
