@@ -162,8 +162,8 @@ def report(rows: list[Row]) -> str:
             f"| {row.size} | {row.title} | {row.parameters:,} | {row.loss:.4f} | {row.loss - base.loss:+.3f} |"
         )
     note = (
-        "Validation loss in nats per token at equal tokens, at the learning rate of the schedule. One seed; differences "
-        "below about 0.02 are noise."
+        "Validation loss in nats per token at equal tokens, at the learning rate of the schedule. One seed; "
+        "differences below about 0.02 are noise."
     )
     return "# TokenFormer and Transformer, one difference at a time\n\n" + "\n".join(lines) + f"\n\n{note}\n"
 
