@@ -3,29 +3,24 @@ every part finds something, and nothing that is broken goes unnoticed."""
 
 import ast
 import json
-import math
 import os
 import re
 import signal
 import sys
 import tarfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from test_children import starts
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.cuda import compiler  # noqa: E402
 from benchmarks.cuda.carried import NEEDED, _pinned, read_order  # noqa: E402
 from benchmarks.cuda.check import Check  # noqa: E402
 from benchmarks.cuda.cli import TINY  # noqa: E402
 from benchmarks.cuda.compute import RECORDS, compute  # noqa: E402
-from benchmarks.cuda.failures import NotMeasured  # noqa: E402
 from benchmarks.cuda.findings import (  # noqa: E402
     KERNELS,
     MACHINE,
@@ -44,10 +39,7 @@ from benchmarks.cuda.room import GROWTH_NATS  # noqa: E402
 from benchmarks.cuda.runner import run_groups  # noqa: E402
 from benchmarks.cuda.summary import SUMMARY, summarize  # noqa: E402
 from tfscale import children  # noqa: E402
-from tfscale.bench.agreement import GRADIENTS, OUTPUTS, PEAK_SHARE, TWIN_NATS, Errors, worst  # noqa: E402
-from tfscale.bench.device_check import _agreement  # noqa: E402
-from tfscale.bench.sizes import tokenformer  # noqa: E402
-from tfscale.models.init import build_model  # noqa: E402
+from tfscale.bench.agreement import GRADIENTS, OUTPUTS, PEAK_SHARE, TWIN_NATS  # noqa: E402
 from tfscale.stage.result import is_finished  # noqa: E402
 from tfscale.stage.spec import CHECKPOINTS  # noqa: E402
 
@@ -296,64 +288,6 @@ def test_the_page_names_every_part_with_its_seconds_and_every_bound() -> None:
     for bound in (*OUTPUTS.values(), *GRADIENTS.values(), GROWTH_NATS, TWIN_NATS):
         assert f"| {bound:g} |" in page.replace("1e-5", "1e-05")
     assert f"| {PEAK_SHARE:.0%} |" in page
-
-
-def test_a_gradient_that_is_not_a_number_is_the_worst_and_none_may_be_missing() -> None:
-    expected = {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(2)}
-    values = {"a": torch.full((2,), 3.0), "b": torch.tensor([1.0, torch.nan]), "c": torch.ones(2)}
-    error, where = worst(values, expected)
-    assert math.isnan(error)
-    assert where == "b"
-    assert worst({**values, "b": torch.ones(2)}, expected) == (2.0, "a")
-    with pytest.raises(AssertionError, match="only on one side"):
-        worst({"a": torch.ones(2)}, expected)
-
-
-def test_both_families_agree_with_float64_on_the_cpu() -> None:
-    found = [*_agreement("cpu")]
-    assert [each.name for each in found] == ["tokenformer"] * 2 + ["transformer"] * 2
-    assert all(each.ok for each in found)
-
-
-def test_errors_over_a_bound_or_that_are_no_number_are_not_within_it() -> None:
-    found = Errors(losses=1e-6, loss_off=0.0, gradients=1e-6, worst_gradient="", unequal=())
-    assert found.within("fp32")
-    assert not replace(found, losses=2e-5).within("fp32")
-    assert not replace(found, gradients=math.nan).within("bf16")
-
-
-def test_gradients_that_are_too_good_for_bf16_are_not_taken_for_it(tmp_path: Path) -> None:
-    check = Check(tmp_path, Recorder(tmp_path, "golden"), "cpu", tiny=True)
-    check.confirm(compiled=False, bf16=True, error=0.01)
-    with pytest.raises(NotMeasured, match="autocast"):
-        check.confirm(compiled=False, bf16=True, error=1e-6)
-
-
-def test_code_that_was_to_be_compiled_and_was_not_is_no_measurement_of_it() -> None:
-    model = build_model(tokenformer(8, 1, 16, 2, 8, 32), seed=0)
-    tokens = torch.arange(8).view(1, 8)
-    compiler.forget()
-    model.loss(tokens, tokens)
-    compiler.confirm(compiled=False)
-    with pytest.raises(NotMeasured, match="0 graphs"):
-        compiler.confirm(compiled=True)
-    model.blocks[0].compile(backend="eager")
-    model.loss(tokens, tokens)
-    compiler.confirm(compiled=True)
-    with pytest.raises(NotMeasured, match="1 graphs"):
-        compiler.confirm(compiled=False)
-
-
-def test_compiled_code_in_pieces_is_no_measurement() -> None:
-    def in_pieces(x: torch.Tensor) -> torch.Tensor:
-        x = x + 1
-        torch._dynamo.graph_break()
-        return x + 1
-
-    compiler.forget()
-    torch.compile(in_pieces, backend="eager")(torch.ones(1))
-    with pytest.raises(NotMeasured, match="pieces"):
-        compiler.confirm(compiled=True)
 
 
 def test_half_a_line_of_the_results_is_told_and_loses_nothing_else(tmp_path: Path) -> None:
