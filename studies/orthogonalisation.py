@@ -2,7 +2,7 @@
 
     python -m studies.orthogonalisation docs/measurements/orthogonalisation
 
-Bases of `progressive_tiny_muon` (25K parameters, 1M tokens) grow to 70K and are trained on 200K tokens, in ways that
+Bases of `progressive_tiny` (25K parameters, 1M tokens) grow to 70K and are trained on 200K tokens, in ways that
 differ in the growth and in the unit that is orthogonalised. The first update after the growth is that of
 `studies.parametrization`. What has been trained is not trained again. Takes about three minutes on one core.
 """
@@ -16,26 +16,15 @@ from statistics import mean
 import torch
 
 from studies.parametrization import MUON, WIDTH, Arm, first_update
-from tfscale.config.compose import compose
-from tfscale.data.prepared import open_data
-from tfscale.data.progress import silent
-from tfscale.growth.grow_stage import grow_stage
+from studies.training import loss_of, planned, train
 from tfscale.models.matrices import Matrix
 from tfscale.optimizers.muon import Muon
-from tfscale.orchestrate.orchestrator import prepare_folder
-from tfscale.plan.corpus import prepare_corpus
-from tfscale.plan.plan import make_plan
-from tfscale.stage.folder import Stage, is_done
-from tfscale.stage.result import read_result
-from tfscale.training.device import resolve
-from tfscale.training.loop import Trainer
-from tfscale.training.preemption import Preemption
-from tfscale.training.world import World
+from tfscale.stage.folder import is_done
 
 SEEDS = (0, 1)
 SIZES = (16, 60)
 """Parameter tokens per projection of a base and after its growth; feed-forward layers have four times as many."""
-SHORT = ("schedule=progressive_tiny_muon", "tracking=none", "schedule.stages.stage1.tokens=1M",
+SHORT = ("schedule=progressive_tiny", "schedule.stages.stage1.tokens=1M", "schedule.stages.stage2.lr=0.005",
          "schedule.growth_tokens=200K")  # fmt: skip
 
 
@@ -72,26 +61,15 @@ CHOICES = (
 
 def loss(choice: Choice, seed: int) -> float:
     """Return the final loss of a choice, after training what is not finished."""
-    plan = make_plan(compose([*SHORT, f"seed={seed}", f"data.shuffle_seed={seed}", *choice.overrides]))
-    prepare_corpus(plan.experiment, plan.corpus, silent)
+    plan = planned([*SHORT, f"seed={seed}", f"data.shuffle_seed={seed}", *choice.overrides])
     base, stage = plan.chain.stages[:2]
-    train(base)
     if choice.muon is not Muon:
         spec = replace(stage.spec, optimizer=choice.muon(**asdict(stage.spec.optimizer)))
         stage = replace(stage, spec=spec, path=stage.path.with_name(f"{choice.muon.__name__}-{stage.key}"))
-    train(stage)
-    return read_result(stage.path).evaluation.loss
-
-
-def train(stage: Stage) -> None:
-    """Train a stage in this process, unless it is finished."""
-    if is_done(stage):
-        return
-    prepare_folder(stage)
-    if stage.spec.growth is not None:
-        grow_stage(stage.path)
-    data = open_data(stage.path / stage.spec.run.data_dir, stage.spec.data.fingerprint)
-    Trainer(stage.path, stage.spec, data, resolve(stage.spec.run), World(), Preemption()).run()
+    for each in (base, stage):
+        if not is_done(each):
+            train(each)
+    return loss_of(stage)
 
 
 def report() -> str:
