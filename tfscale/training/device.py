@@ -108,8 +108,8 @@ def _forbid_nondeterminism(compiled: bool) -> None:
 
 
 def _uses_kernels(run: RunSpec, on_cuda: bool) -> bool:
-    if run.kernels == "triton" and not (on_cuda and find_spec("triton")):
-        reason = "without Triton" if on_cuda else "on a CPU"
+    if run.kernels == "triton" and not (on_cuda and find_spec("triton") and run.compiles("cuda")):
+        reason = "on a CPU" if not on_cuda else "with launcher.compile=off" if find_spec("triton") else "without Triton"
         raise ValueError(f"launcher.kernels=triton: must be compiled {reason}; try launcher.kernels=compiled")
     return run.kernels == "triton"
 
