@@ -1,4 +1,4 @@
-"""What the memory model counts for a compiled block beside what torch's partitioner keeps for its backward pass.
+"""Bytes that the memory model counts for a compiled block, beside those that torch's partitioner keeps.
 
 All tensors are fake, so the published sizes need neither their memory nor a GPU. The partitioner is the same on all
 devices. So that Triton's kernels can be traced, Triton is told that there is a GPU.

@@ -1,4 +1,4 @@
-"""What Muon orthogonalises, and how new rows begin: the ablation behind docs/optimizers.md.
+"""Ablation of the matrices that Muon orthogonalises, and of how new rows begin (docs/optimizers.md).
 
     python -m studies.orthogonalisation docs/measurements/orthogonalisation
 

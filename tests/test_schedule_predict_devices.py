@@ -1,4 +1,4 @@
-"""What is known of devices: their datasheets, the speed of finished stages, and this machine."""
+"""Facts about devices: their datasheets, the speed of finished stages, and this machine."""
 
 import shutil
 import subprocess

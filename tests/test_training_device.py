@@ -1,4 +1,4 @@
-"""What a process sets on its CUDA device, with torch's CUDA functions stood in for."""
+"""Settings of a process on its CUDA device, with stand-ins for torch's CUDA functions."""
 
 import os
 from collections.abc import Iterator

@@ -22,7 +22,7 @@ NEEDED = (
     "packaging", "psutil", "pydantic", "pydantic-core", "pygments", "pyyaml", "rich", "shellingham", "tokenizers",
     "typer", "typing-extensions", "typing-inspection",
 )  # fmt: skip
-"""What `tfscale run tracking=none` imports besides torch, numpy and safetensors."""
+"""Packages that `tfscale run tracking=none` imports besides torch, numpy and safetensors."""
 
 
 def prepare(folder: Path, overrides: Sequence[str]) -> None:
