@@ -11,7 +11,7 @@ def product_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype of a matrix product with `x`: the dtype of autocast if autocast is enabled and `x` is not
     float64, and otherwise the dtype of `x`."""
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+    if _is_autocast_enabled(kind) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(kind)
     return x.dtype
 
@@ -19,9 +19,15 @@ def product_dtype(x: Tensor) -> torch.dtype:
 def without_autocast(x: Tensor) -> AbstractContextManager[None]:
     """Return a context manager that disables autocast on the device of `x`."""
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if _is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()
+
+
+def _is_autocast_enabled(kind: str) -> bool:
+    """Return whether autocast is enabled on a type of device. `torch.amp.is_autocast_available` would say that the
+    meta device has no autocast, but torch 2.11 cannot compile it."""
+    return kind != "meta" and torch.is_autocast_enabled(kind)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
