@@ -12,11 +12,11 @@ from tfscale.models.parameter_tokens import Groups, TokenGroup
 from tfscale.models.pattention import plain_pattention
 
 TOKENS, IN, OUT = 3, 6, 4
-SHAPES: tuple[tuple[Groups, int], ...] = (
-    ((TokenGroup(33, 5.7),), 1),
-    ((TokenGroup(20, 3.0), TokenGroup(50, 7.1)), 3),
+SHAPES: tuple[tuple[Groups, int, bool], ...] = (
+    ((TokenGroup(33, 5.7),), 1, True),
+    ((TokenGroup(20, 3.0), TokenGroup(50, 7.1)), 3, False),
 )
-"""Groups and numbers of projections."""
+"""Groups, number of projections, and whether the backward pass recomputes the scores."""
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     print(json.dumps([(str(dtype), errors(dtype, *shape)) for dtype, shape in cases]))
 
 
-def errors(dtype: torch.dtype, groups: Groups, projections: int) -> list[float]:
+def errors(dtype: torch.dtype, groups: Groups, projections: int, recompute: bool) -> list[float]:
     """Return the relative errors of the output and of the gradients of the input, keys and values."""
     generator = torch.Generator().manual_seed(0)
     n = sum(group.n for group in groups)
@@ -34,7 +34,7 @@ def errors(dtype: torch.dtype, groups: Groups, projections: int) -> list[float]:
     x, *weights = (torch.randn(shape, generator=generator).to(dtype).requires_grad_() for shape in shapes)
     pairs = [*zip(weights[::2], weights[1::2], strict=True)]
     gradient = torch.randn(TOKENS, projections, OUT, generator=generator).to(dtype)
-    ours = joined_pattention(x, pairs, groups, "l2_norm_gelu", kernels=True)
+    ours = joined_pattention(x, pairs, groups, "l2_norm_gelu", recompute, kernels=True)
     defined = torch.stack([plain_pattention(x, *pair, groups, "l2_norm_gelu") for pair in pairs], dim=-2)
     found, expected = ([out, *torch.autograd.grad(out, (x, *weights), gradient)] for out in (ours, defined))
     return [((a - b).double().norm() / b.double().norm()).item() for a, b in zip(found, expected, strict=True)]

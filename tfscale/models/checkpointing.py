@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -11,3 +12,8 @@ def checkpointed(function: Callable[..., Tensor], *inputs: object) -> Tensor:
     activations."""
     out: Tensor = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
     return out
+
+
+def perhaps_checkpointed(recompute: bool, function: Callable[..., Tensor], *inputs: object) -> Tensor:
+    """Return the output of a function, with activation checkpointing if `recompute` is true."""
+    return checkpointed(function, *inputs) if recompute and torch.is_grad_enabled() else function(*inputs)

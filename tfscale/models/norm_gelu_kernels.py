@@ -1,4 +1,4 @@
-"""Triton kernels of norm and GELU, and a Pattention with them that keeps one value per score.
+"""Triton kernels of norm and GELU, and a Pattention with them that keeps at most one value per score.
 
 The formulas are those of `tiled_pattention`. A program processes one row of scores: first a sum over the row, then the
 row again, which it then finds in a cache. So the forward pass reads and writes each score once, and the backward pass
@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.library import triton_op, wrap_triton
+from torch.library import custom_op, triton_op, wrap_triton
 
 from tfscale.models.parameter_tokens import Groups
 from tfscale.models.precision import wide
@@ -30,7 +30,7 @@ _ROOT_HALF = tl.constexpr(math.sqrt(0.5))
 _ROOT_TWO_PI = tl.constexpr(math.sqrt(2 * math.pi))
 
 
-def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
+def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, recompute: bool = False) -> Tensor:
     """Return GELU(norm(x K^T)) V for each projection, differentiable once.
 
     Args:
@@ -38,34 +38,54 @@ def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -
         keys: [projections, n, d_in], of the dtype of x, where n may be more than the groups have. Rows after the last
             group must be zero.
         values: [projections, n, d_out].
+        recompute: True to recompute the scores in the backward pass instead of storing them. (Under torch's own
+            activation checkpointing, torch 2.11 stores the scores of a function like this one.)
 
     Returns:
         [tokens, projections, d_out].
     """
-    out: Tensor = _KernelPattention.apply(x, keys, values, groups)  # type: ignore[no-untyped-call]
+    out: Tensor = _KernelPattention.apply(x, keys, values, groups, recompute)  # type: ignore[no-untyped-call]
     return out
 
 
 class _KernelPattention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
+    def forward(ctx: Any, x: Tensor, keys: Tensor, values: Tensor, groups: Groups, recompute: bool) -> Tensor:
         ends, taus = [*accumulate(group.n for group in groups)], [group.tau for group in groups]
         ends[-1] = keys.shape[1]
-        scores = (x @ keys.flatten(0, 1).T).unflatten(1, keys.shape[:2])
+        scores = _scores(x, keys)
         weights, scales = norm_gelu(scores, ends, taus)
-        ctx.save_for_backward(x, keys, values, scores, scales)
+        ctx.save_for_backward(x, keys, values, scales, *([] if recompute else [scores]))
         ctx.ends, ctx.taus = ends, taus
         return torch.bmm(weights.transpose(0, 1), values).transpose(0, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, keys, values, scores, scales = ctx.saved_tensors
+        x, keys, values, scales, *kept = ctx.saved_tensors
+        scores = kept[0] if kept else scores_again(x, keys, d_out)
         d_weights = torch.bmm(d_out.transpose(0, 1), values.transpose(1, 2))
         d_scores, weights = norm_gelu_backward(d_weights.transpose(0, 1), scores, scales, ctx.ends, ctx.taus)
         d_values = torch.bmm(weights.permute(1, 2, 0), d_out.transpose(0, 1))
         d_rows = d_scores.flatten(1)
-        return d_rows @ keys.flatten(0, 1), (d_rows.T @ x).view_as(keys), d_values, None
+        return d_rows @ keys.flatten(0, 1), (d_rows.T @ x).view_as(keys), d_values, None, None
+
+
+def _scores(x: Tensor, keys: Tensor) -> Tensor:
+    """Return the scores [tokens, projections, n]."""
+    return (x @ keys.flatten(0, 1).T).unflatten(1, keys.shape[:2])
+
+
+@custom_op("tfscale::scores_again", mutates_args=())
+def scores_again(x: Tensor, keys: Tensor, gradient: Tensor) -> Tensor:
+    """Return the scores [tokens, projections, n]. Since the operator takes a gradient, which it does not read, the
+    compiler can neither move it into the forward pass nor replace it by the scores from there."""
+    return _scores(x, keys)
+
+
+@scores_again.register_fake
+def _(x: Tensor, keys: Tensor, gradient: Tensor) -> Tensor:
+    return _scores(x, keys)
 
 
 @triton_op("tfscale::norm_gelu", mutates_args=())

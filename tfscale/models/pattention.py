@@ -1,11 +1,9 @@
 """Pattention, the attention between tokens and parameter tokens that replaces linear projections in a TokenFormer."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from tfscale.models.checkpointing import checkpointed
+from tfscale.models.checkpointing import perhaps_checkpointed
 from tfscale.models.joined_pattention import joined_pattention
 from tfscale.models.norm_activation import weigh
 from tfscale.models.parameter_tokens import Groups, NormActivation, total
@@ -47,16 +45,12 @@ def pattentions(
     """
     compiling = torch.compiler.is_compiling()
     if kernels or (compiling and product_dtype(x).itemsize == 2):
-        return _perhaps_checkpointed(recompute, joined_pattention, x, projections, groups, kind, kernels)
+        return joined_pattention(x, projections, groups, kind, recompute, kernels)
     # Tiles were faster at every measured shape on a CPU. torch.compile fuses norm and GELU of the plain function.
     if kind == "l2_norm_gelu" and not compiling:
         return tiled_pattention(x, projections, groups, recompute)
-    outputs = [_perhaps_checkpointed(recompute, plain_pattention, x, *each, groups, kind) for each in projections]
+    outputs = [perhaps_checkpointed(recompute, plain_pattention, x, *each, groups, kind) for each in projections]
     return torch.stack(outputs, dim=-2)
-
-
-def _perhaps_checkpointed(recompute: bool, function: Callable[..., Tensor], *inputs: object) -> Tensor:
-    return checkpointed(function, *inputs) if recompute and torch.is_grad_enabled() else function(*inputs)
 
 
 def plain_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
