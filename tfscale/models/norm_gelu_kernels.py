@@ -73,7 +73,7 @@ class _KernelPattention(torch.autograd.Function):
 
 def _scores(x: Tensor, keys: Tensor) -> Tensor:
     """Return the scores [tokens, projections, n]."""
-    return (x @ keys.flatten(0, 1).T).unflatten(1, keys.shape[:2])
+    return (x @ keys.flatten(0, 1).T).view(len(x), *keys.shape[:2])
 
 
 @custom_op("tfscale::scores_again", mutates_args=())
