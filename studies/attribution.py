@@ -2,11 +2,11 @@
 
     python -m studies.attribution docs/measurements/attribution [KEY=VALUE ...]
 
-Models of the first and last size of `progressive_tiny` are trained from scratch with as many tokens as the TokenFormer
-of that size. Each row after the first two changes one thing: block norms with gains; a fixed scale in place of the L2
-norm across the parameter tokens; the initial scale of the embedding; projections of rank n >= d_model at the first
-size; or the width of the residual stream, which is 32 in every TokenFormer of the schedule, whereas the Transformer of
-the last size has 96. Takes ten minutes on two cores; finished models are not trained again.
+Models of every size of `progressive_tiny` are trained from scratch with as many tokens as the TokenFormer of that size.
+Each row after the first two changes one thing: block norms with gains; a fixed scale in place of the L2 norm across the
+parameter tokens; the initial scale of the embedding; projections of rank n >= d_model at the first size; or the width
+of the residual stream, which is 32 in every TokenFormer of the schedule, whereas the Transformers have up to 96. Takes
+a quarter of an hour on two cores; finished models are not trained again.
 """
 
 import sys
@@ -110,7 +110,7 @@ class Stacked(nn.Module):
 def variants(plan: Plan) -> Iterator[tuple[str, Stage]]:
     """Yield the models to train, with titles, each as a stage at the learning rate of its scratch arm."""
     arms = {arm.name: arm.stages for arm in plan.arms}
-    for place in (0, -1):
+    for place in range(len(arms["tokenformer_scratch"])):
         token, linear = arms["tokenformer_scratch"][place], arms["transformer_scratch"][place]
         ours, theirs = token.spec.model, linear.spec.model
         assert isinstance(ours, TokenFormerConfig)

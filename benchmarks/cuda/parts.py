@@ -75,6 +75,7 @@ COMMANDS = {
             _alone(45, "training", "training", "training"),
             _alone(50, "step_354M", "steps", "step", "354M"),
             _alone(50, "step_757M", "steps", "step", "757M"),
+            _alone(40, "deterministic", "steps", "deterministic"),
             _alone(80, "pattention", "pattention", "pattention"),
             _alone(25, "small_models", "steps", "small_models"),
             _alone(40, "kept", "kept", "kept"),

@@ -56,7 +56,8 @@ def room(check: Check) -> None:
     twins = _start_twins(made, check.tiny)
     _compare(check, "stopped and resumed", lambda: asdict(measure_resume(check.device)))
     for name, process in twins.items():
-        _compare(check, f"{name}, against the base stage", partial(_against_base, made, process))
+        _compare(check, f"{name}, against the base stage", partial(_against, made.folder / "base", process))
+    _repeat_deterministically(check, made)
     grown = attempt("grown stage", partial(_grown, made, grown_steps))
     if grown:
         off = abs(grown["loss_at_step_0"] - grown["parent_loss"])
@@ -98,16 +99,31 @@ def _start_twins(made: Room, tiny: bool) -> dict[str, StageProcess]:
     return {name: start_training(folder) for name, folder in folders.items()}
 
 
-def _against_base(made: Room, process: StageProcess) -> Mapping[str, Any]:
-    """The distance of a finished twin's weights from the base stage's."""
+def _repeat_deterministically(check: Check, made: Room) -> None:
+    """Train a stage twice with deterministic algorithms, side by side. All bits must be equal."""
+    names = ("deterministic", "deterministic_again")
+    first, second = (start_training(made.write(name, deterministic=True)) for name in names)
+
+    def repeat() -> Mapping[str, Any]:
+        first.finish()
+        return _against(first.folder, second)
+
+    found = check.record.attempt("deterministic, repeated", repeat)
+    if found:
+        difference = found["largest_relative_difference"]
+        check.record.bounded("deterministic, repeated: relative difference of weights", difference, 0.0)
+
+
+def _against(other: Path, process: StageProcess) -> Mapping[str, Any]:
+    """Finish a stage, and return the distance of its weights from those of another stage."""
     process.finish()
-    ours, base = weights(process.folder), weights(made.folder / "base")
-    loss, base_loss = (events_of(folder, "eval")[-1]["loss"] for folder in (process.folder, made.folder / "base"))
+    ours, theirs = weights(process.folder), weights(other)
+    loss, other_loss = (events_of(folder, "eval")[-1]["loss"] for folder in (process.folder, other))
     return {
-        "bit_equal": all(torch.equal(ours[name], base[name]) for name in base),
-        "largest_relative_difference": worst(ours, base)[0],
+        "bit_equal": all(torch.equal(ours[name], theirs[name]) for name in theirs),
+        "largest_relative_difference": worst(ours, theirs)[0],
         "loss": loss,
-        "loss_off": abs(loss - base_loss),
+        "loss_off": abs(loss - other_loss),
         "micro_batch_by": events_of(process.folder, "start")[-1]["micro_batch_by"],
     }
 

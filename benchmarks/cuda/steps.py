@@ -1,4 +1,5 @@
-"""Parts `step_*` and `small_models`: whole training steps of ours, the Transformer and the official order."""
+"""Parts `step_*`, `deterministic` and `small_models`: whole training steps of ours, the Transformer and the official
+order."""
 
 import gc
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from tfscale.bench.contest import make_matrix_product
 from tfscale.bench.sizes import PAPER, PROGRESSIVE_4, TINY_4, Size, tokenformer, transformer
 from tfscale.bench.trained import OPTIMIZER, OURS, TRANSFORMER, Entry, TrainedModel, make_batch, planned_memory
 from tfscale.models.init import build_model
+from tfscale.stage.spec import RunSpec
+from tfscale.training.device import resolve
 from tfscale.training.optimizer import ModelOptimizer
 
 SEQUENCES = {"124M": 32, "354M": 16, "757M": 8, "1.4B": 8}
@@ -34,8 +37,7 @@ H100_PEAK = 989.4e12
 
 def step(name: str, check: Check) -> None:
     """Measure the steps of one of the published sizes."""
-    pair = (tokenformer(24, 2, 64, 4, 64, 512), transformer(2, 64, 4, 64, 512)) if check.tiny else PAPER[name]
-    size = Size(name, *pair, 4 if check.tiny else SEQUENCES[name], pair[0].context)
+    size = _size(check, name)
     peak_flops = _peak_flops(check)
     for who in (OURS, TRANSFORMER, *([TRITON] if check.on_cuda else []), OFFICIAL):
         measure = _measure_if_it_fits if who == OFFICIAL else _measure
@@ -49,6 +51,21 @@ def small_models(check: Check) -> None:
     """Measure whether a GPU is of use for the small chains."""
     for size in (PROGRESSIVE_4,) if check.tiny else (TINY_4, PROGRESSIVE_4):
         check.record.attempt(size.name, partial(_measure, check, size, OURS, None))
+
+
+def deterministic(check: Check) -> None:
+    """Measure the cost of `launcher.deterministic` with 124M parameters."""
+    size = _size(check, "124M")
+    resolve(RunSpec(data_dir="", device=check.device, threads=check.threads, deterministic=True))
+    check.record.attempt("ours, deterministic", partial(_measure, check, size, OURS, None))
+    torch.use_deterministic_algorithms(False)
+    torch._inductor.config.deterministic = False
+    check.record.attempt("ours", partial(_measure, check, size, OURS, None))
+
+
+def _size(check: Check, name: str) -> Size:
+    pair = (tokenformer(24, 2, 64, 4, 64, 512), transformer(2, 64, 4, 64, 512)) if check.tiny else PAPER[name]
+    return Size(name, *pair, 4 if check.tiny else SEQUENCES[name], pair[0].context)
 
 
 def _peak_flops(check: Check) -> float | None:
