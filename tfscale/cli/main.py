@@ -36,8 +36,21 @@ def run(common: Common) -> int:
 
 
 @command(app)
-def plan(common: Common) -> int:
+def plan(
+    common: Common,
+    why: Annotated[
+        str | None,
+        typer.Option(
+            help="Only show why this stage is trained, and which finished stages are similar; its size, key or folder",
+            metavar="STAGE",
+        ),
+    ] = None,
+) -> int:
     """Show the stages of a plan and the predicted memory, time, energy and price, without writing any file."""
+    if why is not None:
+        from tfscale.cli.why import why as explain
+
+        return explain(common, why)
     from tfscale.cli.plan import plan
 
     return plan(common)
