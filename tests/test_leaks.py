@@ -128,7 +128,7 @@ def chain(private: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def compared(private: Path, chain: list[str]) -> Path:
     """The folder of the chain's comparison, with its report."""
-    call("compare", "--baseline", "tokenformer", *chain)
+    call("compare", "--baseline", "tokenformer", "--submit", private / NAME / "submission", "--checkpoints", *chain)
     call("report", "--baseline", "tokenformer", *chain)
     (report,) = (private / "runs" / "comparisons").rglob("report.html")
     return report.parent
@@ -174,6 +174,16 @@ def test_a_comparison_and_its_report_say_nothing_of_the_machine(compared: Path) 
     page = (compared / "report.html").read_text()
     assert "data.path=corpus" in page, "what is in the working folder is named from there"
     assert "init_from=released" in page, "anything else by its last name"
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_submission_says_nothing_of_the_machine_and_is_verified_elsewhere(private: Path, tmp_path: Path) -> None:
+    shutil.copytree(private / NAME / "submission", tmp_path / "elsewhere")
+    assert leaks(tmp_path) == []
+    assert "no problems found" in call("verify", tmp_path / "elsewhere")
+    command = json.loads((tmp_path / "elsewhere" / "submission.json").read_text())["command"]
+    assert "data.path=corpus" in command
+    assert list(tmp_path.rglob("step-*/manifest.json")), "--checkpoints"
 
 
 @pytest.mark.usefixtures("compared")
