@@ -74,7 +74,7 @@ def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
         if spec.model.family == planned.spec.model.family and (spec.growth is None) == (planned.spec.growth is None):
             ancestors = lineage(spec, lambda child: finished.get(child.parent or "", (None, None))[1])[::-1]
             near = _compared(folder, list(zip(line, ancestors, strict=False)), plan.experiment)
-            count = len(near.differences) + len(near.inherited)
+            count = sum(each.field != "parent" for each in (*near.differences, *near.inherited))
             ranked.append((spec.label != planned.spec.label, count, folder.name, near))
     nearest = [near for *_, near in sorted(ranked, key=lambda each: each[:-1])[:MOST_NEAR]]
     return [near if _reaches(near, replan) else replace(near, overrides=()) for near in nearest]
