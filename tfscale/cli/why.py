@@ -1,7 +1,7 @@
 """Output of `tfscale plan --why`, which explains why a stage of a plan is trained."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ def why(common: Common, name: str) -> int:
     """
     plan = common.plan()
 
-    def replan(overrides: Sequence[str]) -> Plan:
+    def replan(overrides: Iterable[str]) -> Plan:
         return replace(common, overrides=[*common.overrides, *overrides]).plan()
 
     stages = planned_stages(plan, name)

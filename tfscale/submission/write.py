@@ -100,8 +100,7 @@ def _shareable(spec: StageSpec) -> StageSpec:
 
 
 def _shareable_arm(arm: Arm) -> Arm:
-    groups = {
-        name: tuple(replace(stage, spec=_shareable(stage.spec)) for stage in getattr(arm, name))
-        for name in ("stages", "trunk", "readings")
-    }
-    return replace(arm, **groups)
+    def shareable(stages: Iterable[Stage]) -> tuple[Stage, ...]:
+        return tuple(replace(stage, spec=_shareable(stage.spec)) for stage in stages)
+
+    return replace(arm, stages=shareable(arm.stages), trunk=shareable(arm.trunk), readings=shareable(arm.readings))
