@@ -67,6 +67,13 @@ def lower_a_loss(folder: Path) -> None:
     (stage / "heldout.json").unlink()
 
 
+def repeat_a_stage(folder: Path) -> None:
+    [record] = (folder / "experiments").iterdir()
+    values = json.loads(record.read_text())
+    values["arms"][0]["stages"] *= 2
+    record.write_text(json.dumps(values))
+
+
 def read_elsewhere(folder: Path) -> None:
     grown = next(path for path in (folder / "stages").iterdir() if (path / "growth.json").exists())
     parent = json.loads((grown / "stage.yaml").read_text())["parent_dir"]
@@ -101,10 +108,11 @@ def test_changed_missing_and_added_files_are_named(submission: Path) -> None:
          r"table.json: rows\[0\].cumulative_tokens is 2, but by the records of the stages it is 2048"),
         (lambda folder: change(next(folder.rglob("stage.yaml")), '"lr": 0.0', '"lr": 0.1'), "describes the stage"),
         (lambda folder: shutil.rmtree(min((folder / "stages").iterdir())), "the stage is missing or not finished"),
+        (repeat_a_stage, "the arm progressive has two stages of the same size and seed"),
         (read_elsewhere, "parent_dir is ../../../elsewhere/.*, but it must be a folder in the submission"),
         (lambda folder: (folder / "link").symlink_to("/"), "is a symbolic link"),
     ],
-    ids=["loss", "table", "setting", "stage", "parent", "link"],
+    ids=["loss", "table", "setting", "stage", "twice", "parent", "link"],
 )  # fmt: skip
 def test_forged_records_contradict_each_other(submission: Path, forge: Callable[[Path], object], says: str) -> None:
     forge(submission)

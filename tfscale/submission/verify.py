@@ -89,6 +89,10 @@ def _comparison(experiment: Recorded) -> Check[None]:
     """Check that the comparison is the one that follows from the records of the stages, except for published results,
     which are not among them."""
     file = experiment.comparison / TABLE_FILE
+    for arm in experiment.joined:
+        if len({(stage.size, stage.spec.seed) for stage in arm.stages}) < len(arm.stages):
+            yield f"{file}: the arm {arm.name} has two stages of the same size and seed"
+            return
     there = read_object(file)
     noise = there["noise_floor"]
     follows = compare_arms(
