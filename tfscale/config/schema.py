@@ -284,10 +284,10 @@ class TrackingPart:
     enabled: bool = True
     """True to track experiments."""
     kind: str = "mlflow"
-    """Kind of tracker: mlflow, or one that an extension registers."""
+    """Kind of tracker: mlflow, wandb, or one that an extension registers."""
     uri: str | None = None
     """URI of the tracker, such as any tracking URI of MLflow. None: the tracker's default, which for MLflow is a SQLite
-    store in the runs folder."""
+    store, and for wandb a folder, in the runs folder."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The arms of an experiment, each a list of stages on disk."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -97,3 +97,12 @@ def over_seeds(replicates: Sequence[Arm]) -> Arm:
         tuple(stage for arm in replicates for stage in getattr(arm, group)) for group in ("stages", "trunk", "readings")
     )
     return replace(replicates[0], stages=stages, trunk=trunk, readings=readings)
+
+
+def rejoined(arms: Iterable[Arm]) -> tuple[Arm, ...]:
+    """Return arms that `Arm.by_seed` separated, each with the stages of all seeds. If several arms have the same name,
+    only the first is used."""
+    groups: dict[str, dict[str, Arm]] = {}
+    for arm in arms:
+        groups.setdefault(arm.name.partition(" seed ")[0], {}).setdefault(arm.name, arm)
+    return tuple(over_seeds(list(group.values())) for group in groups.values())

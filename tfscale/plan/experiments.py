@@ -10,7 +10,7 @@ from typing import Any
 
 from tfscale.faults import Fault, UserFault
 from tfscale.files import read_object, write_json
-from tfscale.plan.arms import Arm
+from tfscale.plan.arms import Arm, rejoined
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import key_of, spec_from_dict, spec_to_dict
@@ -31,6 +31,12 @@ class Recorded:
     """All arms, the chain first. Each further seed is a separate arm."""
     comparison: Path
     """Folder of the comparison of the arms, which may not exist."""
+
+    @property
+    def joined(self) -> tuple[Arm, ...]:
+        """Arms with the stages of all seeds, the chain first. Of arms that were planned again with other settings, only
+        the latest is included."""
+        return rejoined(self.arms)
 
 
 def experiment_of(plan: Plan) -> Recorded:
@@ -53,7 +59,13 @@ def record(plan: Plan) -> None:
     before = _read(plan.runs, path).arms if path.exists() else ()
     arms = (*planned.arms, *(arm for arm in before if _identity(arm) not in new))
     if arms != before:
-        write_json(path, {"format": FORMAT, "name": planned.name, "arms": [_to_dict(arm) for arm in arms]})
+        write_record(plan.runs, Recorded(planned.name, arms, planned.comparison))
+
+
+def write_record(runs: Path, experiment: Recorded) -> None:
+    """Write the record of an experiment to a runs folder. It has the name of the folder of the comparison."""
+    path = runs / "experiments" / f"{experiment.comparison.name}.json"
+    write_json(path, {"format": FORMAT, "name": experiment.name, "arms": [_to_dict(arm) for arm in experiment.arms]})
 
 
 def recorded(runs: Path) -> list[Recorded]:

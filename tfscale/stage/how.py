@@ -1,7 +1,7 @@
 """The single list of fields that describe how or where a stage was run, rather than what the stage computes.
 
-The key of a stage excludes these fields, as does everything that is meant to be shared: exports, reports, and the
-MLflow mirror.
+The key of a stage excludes these fields, as does everything that is meant to be shared: exports, reports,
+submissions, and the mirrors in trackers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,8 @@ STAGE = ("label", "run", "parent_dir", "init_dir")
 """Fields of `stage.yaml`."""
 ENVIRONMENT = ("host", "argv")
 """Fields of `environment.json`."""
+EVENT = ("host", "pid", "message")
+"""Fields of the events in `metrics.jsonl`. A message may contain a path."""
 EXPERIMENT = ("runs", "tracking", "launcher.slurm")
 """Settings of the composed configuration."""
 

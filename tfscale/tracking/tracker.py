@@ -21,7 +21,11 @@ from tfscale.tracking.points import Point, is_evaluation
 from tfscale.tracking.runs import About, Artifact, Contents
 
 TRACKERS: Registry[type["Tracker"]] = Registry(
-    "tracking.kind", {"mlflow": "tfscale.tracking.mlflow.tracker:MlflowTracker"}
+    "tracking.kind",
+    {
+        "mlflow": "tfscale.tracking.mlflow.tracker:MlflowTracker",
+        "wandb": "tfscale.tracking.wandb.tracker:WandbTracker",
+    },
 )
 
 

@@ -3,7 +3,7 @@
 An error in reading a damaged file is also reported. No file is written, and stages in training can be verified.
 """
 
-from tfscale.verify.plan import Amount, amount, set_aside, verify_plan
+from tfscale.verify.plan import Amount, amount, set_aside, verify_lineages, verify_plan
 from tfscale.verify.stage import verify_stage
 
-__all__ = ["Amount", "amount", "set_aside", "verify_plan", "verify_stage"]
+__all__ = ["Amount", "amount", "set_aside", "verify_lineages", "verify_plan", "verify_stage"]

@@ -1,6 +1,7 @@
 """Verification of a whole plan: stages, cumulative costs, corpora, and other folders next to the stages."""
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ def verify_plan(plan: Plan) -> list[str]:
     A stage that has not begun or not ended is not a fault.
     """
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
-    for check in (_lineages(plan), _data(plan), _strangers(plan)):
+    findings += verify_lineages(plan.stages)
+    for check in (_data(plan), _strangers(plan)):
         findings += guarded(plan.runs / "stages", check)
     return list(dict.fromkeys(findings))
 
@@ -65,17 +67,18 @@ def amount(plan: Plan) -> Amount:
     )
 
 
-def _lineages(plan: Plan) -> Check[None]:
-    done = [stage for stage in plan.stages if is_done(stage)]
+def verify_lineages(stages: Sequence[Stage]) -> list[str]:
+    """Return the faults in the totals of finished stages, which must be the sums over the stages that led to them. All
+    parents of the stages must be among them."""
+    known = {stage.key: stage for stage in stages}
+    done = [stage for stage in stages if is_done(stage)]
     parents = {stage.spec.parent for stage in done}
-    for last in done:
-        if last.key not in parents:
-            yield from guarded(last.path / DONE_FILE, _sums(plan, last))
+    last = [stage for stage in done if stage.key not in parents]
+    return [finding for stage in last for finding in guarded(stage.path / DONE_FILE, _sums(known, stage))]
 
 
-def _sums(plan: Plan, last: Stage) -> Check[None]:
+def _sums(stages: Mapping[str, Stage], last: Stage) -> Check[None]:
     """Check that the costs of the stages that led to `last` add up to its totals."""
-    stages = {stage.key: stage for stage in plan.stages}
     descent = lineage(last, lambda stage: stages[stage.spec.parent] if stage.spec.parent else None)
     results = [read_result(stage.path) for stage in descent]
     tokens = sum(stage.spec.tokens for stage in descent)

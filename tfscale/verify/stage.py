@@ -19,12 +19,16 @@ from tfscale.verify.growth import verify_growth
 from tfscale.verify.metrics import verify_metrics
 
 
-def verify_stage(stage: Stage) -> list[str]:
-    """Return the faults in a stage's folder, and the conflicts with the parent's folder, one sentence per fault."""
-    return list(guarded(stage.path, _stage(stage)))
+def verify_stage(stage: Stage, checkpoints: bool = True) -> list[str]:
+    """Return the faults in a stage's folder, and the conflicts with the parent's folder, one sentence per fault.
+
+    Args:
+        checkpoints: False to verify a folder that contains no checkpoints.
+    """
+    return list(guarded(stage.path, _stage(stage, checkpoints)))
 
 
-def _stage(stage: Stage) -> Check[None]:
+def _stage(stage: Stage, checkpoints: bool) -> Check[None]:
     path = stage.path
     if not begun(path):
         return
@@ -40,7 +44,8 @@ def _stage(stage: Stage) -> Check[None]:
     yield from guarded(path / GROWTH_FILE, verify_growth(this))
     yield from guarded(path / METRICS_FILE, verify_metrics(this))
     yield from guarded(path / HELDOUT_FILE, _blocks(this))
-    yield from guarded(path / CHECKPOINTS, verify_checkpoints(this))
+    if checkpoints:
+        yield from guarded(path / CHECKPOINTS, verify_checkpoints(this))
 
 
 def _blocks(this: StageFolder) -> Check[None]:

@@ -1,0 +1,31 @@
+"""The command `tfscale verify`, which verifies a folder of results from another person."""
+
+from pathlib import Path
+
+from tfscale.cli.common import Common
+from tfscale.cli.console import answer, console, say
+from tfscale.faults import Fault, UserFault
+
+
+def verify(common: Common, folder: Path) -> int:
+    """Print the problems found in a submission, and return 1 if there are any, otherwise 0.
+
+    Raises:
+        UserFault: the folder is not a submission.
+    """
+    from tfscale.submission.verify import verify_submission  # imports torch
+    from tfscale.submission.write import SUBMISSION_FILE
+
+    if not (folder / SUBMISSION_FILE).is_file():
+        rule = f"must be a folder with a {SUBMISSION_FILE}"
+        raise UserFault([Fault("DIR", folder, rule, "a folder that `tfscale compare --submit DIR` wrote")])
+    with console.status("verifying files"):
+        findings = verify_submission(folder)
+    if common.as_json:
+        answer({"sound": not findings, "findings": findings})
+    elif findings:
+        for line in (*findings, f"problems found in {folder}: {len(findings)}"):
+            say(line)
+    else:
+        say(f"no problems found in {folder}: the files are unchanged, and the comparison follows from their records")
+    return 1 if findings else 0

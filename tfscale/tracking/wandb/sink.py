@@ -1,0 +1,126 @@
+"""Connection to a project of Weights & Biases, whose runs are written offline."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfscale.tracking.points import Over, Point
+from tfscale.tracking.runs import ARM, ROLE, About, Artifact, Contents
+from tfscale.tracking.tracker import Sink
+from tfscale.tracking.wandb.log import logs, rows
+
+if TYPE_CHECKING:
+    import wandb
+
+OVER_FLOPS = "by_flops/"
+"""Prefix of metrics over FLOPs. W&B allows one axis per metric, which is tokens for all others."""
+_PARTS = ("train", "heldout", "total", "system", "final", "eval")
+"""First parts of the names of metrics (`tfscale.tracking.points`)."""
+_FLUSH_SECONDS = 0.05
+_LONGEST_WAIT = 30.0
+_OPEN: dict[str, tuple[Path, "wandb.Run"]] = {}
+"""Folders and runs by ID that this process writes. A process can open an ID once, so all connections share the runs."""
+
+
+class WandbSink(Sink):
+    """Connection that appends to the runs of a project. The log of a run is created with its first value or file.
+
+    Each row of a history has a step of its own, which continues in later logs of the run, and the position over tokens
+    or FLOPs as a value. Values are known to have arrived when they can be read from the log.
+    """
+
+    def __init__(self, folder: Path, project: str) -> None:
+        self._folder, self._project = folder, project
+        self._known: dict[str, tuple[About, Contents]] = {}
+        self._rows: Counter[str] = Counter()
+
+    def run_ids(self) -> set[str]:
+        return {log.stem.removeprefix("run-") for log in logs(self._folder)}
+
+    def open(self, about: About, contents: Contents, parent: str | None) -> str:
+        run_id = sha256(f"{self._project}\n{about.identity}".encode()).hexdigest()[:16]
+        self._known[run_id] = about, contents
+        return run_id
+
+    def held(self, run_id: str) -> Counter[Hashable]:
+        there = [row for log in logs(self._folder, run_id) for row in rows(log)]
+        self._rows[run_id] = len(there)
+        return Counter(self.place(point) for row in there for point in _points(row))
+
+    def send(self, run_id: str, points: Sequence[Point]) -> None:
+        grouped: defaultdict[tuple[Over, float, int], dict[str, float]] = defaultdict(dict)
+        for point in points:
+            grouped[point.over, point.at, point.time][_name(point)] = point.value
+        for (over, at, milliseconds), values in grouped.items():
+            row = {over: at, "_timestamp": milliseconds / 1000, **values}
+            self._run(run_id).log(row, step=self._rows[run_id], commit=True)
+            self._rows[run_id] += 1
+        if grouped:
+            self._wait(run_id)
+
+    def send_file(self, run_id: str, file: Artifact) -> None:
+        folder = Path(self._run(run_id).dir)
+        (folder / file.path.name).write_bytes(file.content())
+        self._run(run_id).save(folder / file.path.name, base_path=folder, policy="now")
+
+    def finish(self, run_id: str, contents: Contents) -> None:
+        """Set the status in the summary of a run that is open. The log ends with the process, because files follow."""
+        folder, run = _OPEN.get(run_id, (None, None))
+        if run is not None and folder == self._folder:
+            run.summary["status"] = contents.status
+
+    def _run(self, run_id: str) -> "wandb.Run":
+        if run_id in _OPEN and _OPEN[run_id][0] != self._folder:
+            _OPEN.pop(run_id)[1].finish()
+        if run_id not in _OPEN:
+            _OPEN[run_id] = self._folder, self._begin(run_id, *self._known[run_id])
+        return _OPEN[run_id][1]
+
+    def _begin(self, run_id: str, about: About, contents: Contents) -> "wandb.Run":
+        import wandb
+
+        corpus = {"corpus": contents.corpus.fingerprint} if contents.corpus else {}
+        settings = wandb.Settings(
+            silent=True, console="off", disable_git=True, disable_code=True, host="", x_save_requirements=False,
+            x_disable_meta=True, x_disable_machine_info=True, x_disable_stats=True,
+            x_transaction_log_flush_interval=_FLUSH_SECONDS,
+        )  # fmt: skip
+        run = wandb.init(
+            mode="offline", dir=self._folder, project=self._project, id=run_id, name=about.name, notes=about.note,
+            group=about.tags.get(ARM), job_type=about.tags[ROLE], config={**about.tags, **contents.params, **corpus},
+            reinit="create_new", settings=settings,
+        )  # fmt: skip
+        for over in ("tokens", "flops"):
+            run.define_metric(over, hidden=True)
+        run.define_metric(f"{OVER_FLOPS}*", step_metric="flops")
+        for part in _PARTS:
+            run.define_metric(f"{part}/*", step_metric="tokens")
+        return run
+
+    def _wait(self, run_id: str) -> None:
+        """Wait until all rows of a run can be read from its logs.
+
+        Raises:
+            TimeoutError: rows are missing. The log has been closed, so that no row arrives later.
+        """
+        deadline = time.monotonic() + _LONGEST_WAIT
+        while sum(1 for log in logs(self._folder, run_id) for _ in rows(log)) < self._rows[run_id]:
+            if time.monotonic() > deadline:
+                _OPEN.pop(run_id)[1].finish()
+                raise TimeoutError(f"run {run_id}: rows have not been written after {_LONGEST_WAIT:g} s")
+            time.sleep(_FLUSH_SECONDS)
+
+
+def _name(point: Point) -> str:
+    return (OVER_FLOPS if point.over == "flops" else "") + point.name
+
+
+def _points(row: dict[str, Any]) -> list[Point]:
+    """Return the values of a row of a history."""
+    over: Over = "flops" if "flops" in row else "tokens"
+    time = round(row["_timestamp"] * 1000)
+    names = [name for name in row if name != over and not name.startswith("_")]
+    return [Point(name.removeprefix(OVER_FLOPS), over, row[over], row[name], time) for name in names]
