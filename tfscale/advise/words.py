@@ -1,0 +1,131 @@
+"""Advice in sentences."""
+
+import numpy as np
+
+from tfscale.advise.advice import Advice, Answer
+from tfscale.advise.law import FAR, LEVEL, REFITS, Law, interval
+from tfscale.advise.laws import Laws
+from tfscale.advise.options import Option
+from tfscale.advise.question import Question, Unit
+from tfscale.advise.runs import Found
+from tfscale.analysis.intervals import Array
+from tfscale.text import count, join, scientific
+
+
+def amount(value: float, unit: Unit) -> str:
+    """Return an amount of a budget as text."""
+    if unit == "FLOPs":
+        return f"{scientific(value)} FLOPs"
+    return f"${value:,.2f}" if unit == "dollars" else f"{value:,.3g} device-hours"
+
+
+def recommendation(question: Question, advice: Advice) -> str:
+    """Return the decision and its budgets as a sentence."""
+    best = advice.grown if advice.decision == "grow" else advice.scratch
+    plan = _budgets(question, best)
+    if advice.decision == "grow":
+        return f"Grow from {best.base}: {plan}."
+    if advice.decision == "from scratch":
+        return f"Do not grow: train a {best.title}: {plan}."
+    other = f"growth from {advice.grown.base} ({_budgets(question, advice.grown)})"
+    return f"No difference beyond the uncertainty between a {best.title} ({plan}) and {other}."
+
+
+def _budgets(question: Question, option: Option) -> str:
+    targets = [
+        f"{count(tokens)} tokens of {target.size}"
+        for target, tokens in zip(question.targets, option.tokens, strict=True)
+    ]
+    return (
+        f"{count(option.base_tokens)} tokens of {option.base}, then {join(targets)}" if option.base else join(targets)
+    )
+
+
+def difference(question: Question, advice: Advice) -> str:
+    """Return the expected difference in loss and saving of growth as sentences."""
+    middle, saved = float(np.median(advice.difference)), float(np.median(advice.saving))
+    below = "below" if middle > 0 else "above"
+    draws = advice.difference if middle > 0 else -advice.difference
+    nats = f"{abs(middle):.3f} {_bounds(draws, '.3f')} nats {below} the {advice.scratch.title}"
+    return f"With the same {question.budget.unit}, growth is expected to end {nats}. {_saving(question, advice, saved)}"
+
+
+def _saving(question: Question, advice: Advice, saved: float) -> str:
+    unit = question.budget.unit
+    if saved >= 0:
+        return f"To reach its loss, it needs {saved:.0%} {_bounds(advice.saving, '.0%')} less {unit}."
+    costs = 1 / (1 - advice.saving)
+    needed = f"{np.median(costs):.0%} {_bounds(costs, '.0%')} of the {unit}"
+    return f"A {advice.scratch.title} needs {needed} for the loss that growth reaches."
+
+
+def _bounds(draws: Array, form: str) -> str:
+    bounds = interval(draws)
+    return f"[{bounds.low:{form}}, {bounds.high:{form}}]"
+
+
+def warning(advice: Advice) -> str:
+    """Return the warning about an answer that is far outside the measured runs."""
+    return (
+        f"warning: this is {advice.beyond:.3g} times outside the measured runs. Beyond {FAR:g} times, the form of the "
+        "laws is not trusted: the intervals also cover laws without an irreducible loss, and no improvement at all "
+        "beyond the measured runs. Measure at larger budgets before you rely on it."
+    )
+
+
+def lacking(question: Question, laws: Laws) -> list[str]:
+    """Return the laws that cannot be fitted yet, and the runs that they have, as phrases."""
+    found = [
+        f"the law of {lack.law} needs {lack.needed} different runs of this recipe, and there are {lack.runs or 'none'}"
+        for lack in laws.lacking
+    ]
+    if laws.growth and not laws.lacking:
+        found.append("the growth factors of the targets were not measured")
+    return found
+
+
+def basis(question: Question, found: Found, answered: Answer) -> list[str]:
+    """Return what the answer assumes and how far it extrapolates, as sentences."""
+    laws, advice = answered.laws, answered.advice
+    growth = {f"growth from {base}": law for base, law in laws.growth.items()}
+    scratch = {
+        f"{target.size} {family} from scratch": law
+        for family, fitted in laws.scratch.items()
+        for target, law in zip(question.targets, fitted, strict=True)
+    }
+    lines = [f"{name}: {_quality(law)}" for name, law in (scratch | growth).items()]
+    if advice:
+        outside = f"{advice.beyond:.3g} times outside" if advice.beyond > 1 else "inside"
+        lines.append(f"the budgets of the compared options are {outside} the measured runs")
+        lines.append(
+            f"intervals hold {LEVEL:.0%}, from {REFITS} refits to resampled runs"
+            + ("" if _several_seeds([*scratch.values(), *growth.values()]) else "; one seed, so seeds are not in them")
+        )
+    lines.append("runs have the recipe, learning rates and data of these settings; rates are not tuned for each budget")
+    if len(question.targets) > 1:
+        lines.append("targets have equal shares of the budget, and share one base")
+    lines += [f"not used, because there are too few runs: {lack.law}" for lack in laws.lacking]
+    for each in answered.observed:
+        values = [point.multiplier for point in each.multipliers]
+        if values:
+            between = f"{min(values):.2f} to {max(values):.2f}"
+            lines.append(f"measured compute multiplier of growth from {each.base} to {each.target}: {between}")
+        met = [f"{count(mixing.tokens)} after {count(mixing.base_tokens)}" for mixing in each.mixing if mixing.tokens]
+        if met:
+            lines.append(f"measured mixing time of {each.target} in tokens, after tokens of {each.base}: {join(met)}")
+    if found.unreadable:
+        lines.append(f"{len(found.unreadable)} stages cannot be read and are not used")
+    return lines
+
+
+def _quality(law: Law) -> str:
+    measured = law.measured
+    ranges = [
+        f"{name} {count(column.min())} to {count(column.max())}"
+        for name, column in zip(measured.names, measured.values.T, strict=True)
+    ]
+    return f"{len(measured.losses)} runs, {join(ranges)}; runs scatter by {law.noise:.2%} of the loss"
+
+
+def _several_seeds(laws: list[Law]) -> bool:
+    return any(len(set(law.measured.seeds)) > 1 for law in laws)
