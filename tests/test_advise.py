@@ -16,6 +16,7 @@ from tfscale.advise.question import ask
 from tfscale.advise.runs import growth_factor, read_runs
 from tfscale.cli.main import app
 from tfscale.config.compose import compose
+from tfscale.faults import UserFault
 from tfscale.models.counts import flops
 from tfscale.plan.plan import make_plan
 from tfscale.predict import planned_machine, predict
@@ -50,7 +51,7 @@ def plant(pilot: Pilot, losses: Losses) -> None:
         lineage = [stage]
         while (parent := lineage[0].spec.parent) is not None:
             lineage.insert(0, stages[parent])
-        stage.path.mkdir(parents=True)
+        stage.path.mkdir(parents=True, exist_ok=True)
         write_spec(stage.path, stage.spec)
         spent = [Totals(each.spec.tokens, compute(each), 1.0, 1.0, None, 0) for each in lineage]
         total = sum(spent[1:], spent[0])
@@ -67,7 +68,7 @@ def compute(stage: Stage) -> int:
 def planted(lineage: list[Stage], advantage: float) -> float:
     """A law from scratch, and one for growth that is lower by `advantage` at equal compute in this regime."""
     spent = sum(map(compute, lineage))
-    wobble = 1 + 0.001 * math.sin(spent)
+    wobble = 1 + 0.002 * math.sin(spent)
     if len(lineage) == 1:
         return wobble * (1.5 + 1.5 * (spent / 1e10) ** -0.2)
     base, grown = (stage.spec for stage in lineage)
@@ -81,11 +82,76 @@ def advise(overrides: list[str], *more: str) -> Any:
     return json.loads(result.stdout)
 
 
-def test_x(overrides: list[str]) -> None:
+@pytest.fixture(scope="module")
+def pilot(overrides: list[str]) -> Pilot:
+    """Pilot runs of a question, planned and not trained."""
     first = advise(overrides, "--flops", f"{BUDGET:g}")
-    pilot = pilot_of(overrides)
-    plant(pilot, lambda l: planted(l, 0.3))
-    print([ (s.spec.label, s.spec.tokens) for s,_ in pilot.left])
-    print(json.dumps(advise(overrides, "--flops", f"{BUDGET:g}"), indent=1))
-    print(CliRunner().invoke(app, ["advise", *overrides, "--size", "254K", "--flops", "1e10"], catch_exceptions=False).output)
-    print(CliRunner().invoke(app, ["advise", *overrides, "--size", "254K", "--flops", "1e13"], catch_exceptions=False).output)
+    found = pilot_of(overrides)
+    assert not first["enough_data"]
+    assert {stage["key"] for stage in first["pilot"]["stages"]} == {stage.key for stage, _ in found.left}
+    return found
+
+
+def test_too_few_runs_are_reported_with_the_stages_to_run(overrides: list[str], pilot: Pilot) -> None:
+    told = CliRunner().invoke(app, ["advise", *overrides, "--size", "254K", "--flops", "1e11"], catch_exceptions=False)
+    assert "the law of growth from 147K needs 7 different runs of this recipe, and there are none" in told.output
+    assert "% of the budget" in told.output
+    assert "--size 254K --flops 1e+11 --run-missing" in told.output
+    spent = sum(compute(stage) for stage, _ in pilot.left)
+    assert spent < 0.8 * BUDGET
+
+
+@pytest.mark.parametrize(("advantage", "decision"), [(0.3, "grow"), (-0.3, "from scratch")])
+def test_planted_laws_decide(overrides: list[str], pilot: Pilot, advantage: float, decision: str) -> None:
+    plant(pilot, lambda lineage: planted(lineage, advantage))
+    found = advise(overrides, "--flops", f"{BUDGET:g}")
+    assert found["decision"] == decision
+    assert found["warning"] is None
+    assert 1 < found["beyond"] <= 10
+    for option in found["options"]:
+        (loss,) = option["losses"]
+        assert option["flops"] == pytest.approx(BUDGET)
+        assert loss["low"] < expected(option, advantage) < loss["high"]
+    grown = next(option for option in found["options"] if option["base"])
+    cost = 1e10 * ((expected(grown, advantage) - 1.5) / 1.5) ** -5  # of the same loss from scratch
+    assert found["saving"]["low"] < 1 - BUDGET / cost < found["saving"]["high"]
+
+
+def expected(option: dict[str, Any], advantage: float) -> float:
+    if not option["base"]:
+        return 1.5 + 1.5 * (BUDGET / 1e10) ** -0.2
+    (tokens,) = option["tokens"]
+    return 1.5 - advantage + 1.5 * (option["base_tokens"] / 1e5) ** -0.1 * (tokens / 1e5) ** -0.1
+
+
+def test_far_outside_the_runs_the_answer_has_a_warning_and_wide_intervals(overrides: list[str], pilot: Pilot) -> None:
+    plant(pilot, lambda lineage: planted(lineage, 0.3))
+    near, far = (advise(overrides, "--flops", f"{budget:g}") for budget in (BUDGET, 100 * BUDGET))
+    assert far["warning"].startswith("warning: this is ")
+    losses = [option["losses"][0] for answer in (near, far) for option in answer["options"]]
+    narrow, wide = losses[:3], losses[3:]
+    assert min(each["high"] - each["low"] for each in wide) > 3 * max(each["high"] - each["low"] for each in narrow)
+
+
+def test_runs_of_another_recipe_are_not_used(overrides: list[str], pilot: Pilot) -> None:
+    plant(pilot, lambda lineage: planted(lineage, 0.3))
+    assert not advise([*overrides, "optim.weight_decay=0.2"], "--flops", f"{BUDGET:g}")["enough_data"]
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        (
+            ["--flops", "1e9", "--hours", "2", "--size", "25K"],
+            ["--size=25K: must be one of 70K, 147K, 254K", "budget=--flops --hours: must be given exactly once"],
+        ),
+        (["--dollars", "nan"], ["--dollars=nan: must be a finite number above 0"]),
+        (["--dollars", "5"], ["--dollars: device.price must be set"]),
+    ],
+)
+def test_faults_in_the_question_are_explained(overrides: list[str], options: list[str], messages: list[str]) -> None:
+    with pytest.raises(UserFault) as fault:
+        CliRunner().invoke(app, ["advise", *overrides, *options], catch_exceptions=False)
+    assert len(fault.value.messages) == len(messages)
+    for message, told in zip(messages, fault.value.messages, strict=True):
+        assert told.startswith(message)

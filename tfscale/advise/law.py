@@ -91,7 +91,7 @@ class Law:
 
     def loss(self, values: Array) -> Array:
         """Return the loss [places] at values of the variables [places, variables], in nats per token."""
-        return np.exp(_log_losses(self.parameters[None], self._terms(values))[0])
+        return np.asarray(np.exp(_log_losses(self.parameters[None], self._terms(values))[0]))
 
     def draws(self, values: Array) -> Array:
         """Return the loss of each refit at one place, values of the variables [variables], as [refits].
@@ -189,7 +189,7 @@ def _least_squares(terms: Array, logs: Array, start: Array) -> Array:
     from scipy.optimize import least_squares
 
     def residuals(parameters: Array) -> Array:
-        return _log_losses(parameters[None], terms)[0] - logs
+        return np.asarray(_log_losses(parameters[None], terms)[0] - logs)
 
     def slopes(parameters: Array) -> Array:
         reducible = np.exp(terms @ parameters[1:] - _log_losses(parameters[None], terms)[0])[:, None]
@@ -220,4 +220,5 @@ def _seed_shifts(measured: Measured, stream: np.random.Generator, refits: int, o
     variance = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / free
     names = sorted(set(measured.seeds))
     shifts = np.sqrt(max(0.0, variance - of_points)) * stream.standard_normal((refits, len(names)))
-    return (_student(stream, refits, free)[:, None] * shifts)[:, [names.index(seed) for seed in measured.seeds]]
+    of_runs = [names.index(seed) for seed in measured.seeds]
+    return np.asarray((_student(stream, refits, free)[:, None] * shifts)[:, of_runs])

@@ -48,4 +48,4 @@ def _frontier(points: Array) -> Array:
     """Return the points with a lower loss than all others at the same or less compute, in order of compute."""
     ordered = points[np.lexsort((points[:, 1], points[:, 0]))]
     best = np.minimum.accumulate(ordered[:, 1])
-    return ordered[np.concatenate([[True], ordered[1:, 1] < best[:-1]])]
+    return np.asarray(ordered[np.concatenate([[True], ordered[1:, 1] < best[:-1]])])

@@ -17,6 +17,8 @@ from tfscale.plan.plan import Plan, make_plan
 from tfscale.predict import Prediction
 from tfscale.stage.folder import Stage, is_done
 
+LARGEST = 0.9 * FAR
+"""Budget of the question as a multiple of the largest budget of a pilot."""
 LEVELS = 3
 RANGE = 36.0
 """Ratio of the largest to the smallest budget."""
@@ -34,8 +36,8 @@ class Pilot:
 
 
 def plan_pilot(question: Question, plan: Plan, runs: Sequence[Run]) -> Pilot:
-    """Return the pilot runs of a question. Their largest budget is the question's divided by `FAR`, so that advice from
-    them is not far outside the measured runs.
+    """Return the pilot runs of a question. Their largest budget is the question's divided by `LARGEST`, so that advice
+    from them is not far outside the measured runs.
 
     Args:
         plan: plan of the experiment, with the arms from scratch as baselines.
@@ -49,7 +51,7 @@ def plan_pilot(question: Question, plan: Plan, runs: Sequence[Run]) -> Pilot:
 
 def _cells(question: Question, plan: Plan, base: StagePart, target: StagePart) -> Iterator[Plan]:
     recipe, batch = question.recipe, plan.experiment.optim.batch_tokens
-    most = question.budget.amount / FAR / 2
+    most = question.budget.amount / LARGEST / 2
     before = _levels(most / question.price(recipe.scratch(base)).amount, batch)
     after = _levels(most / len(question.targets) / question.price(recipe.grown(base, target)).amount, batch)
     for number, base_tokens in enumerate(before):

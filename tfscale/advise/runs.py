@@ -121,7 +121,8 @@ def recipe_of(spec: StageSpec) -> str:
     """Return everything that determines what a stage computes, except its model, tokens, seed and parent. Only runs
     with the same recipe have a common law."""
     what = what_of(spec)
-    kept = {name: what[name] for name in ("batch_tokens", "optimizer", "extensions") if name in what}
+    names = ("batch_tokens", "optimizer", "extensions")
+    kept: dict[str, object] = {name: what[name] for name in names if name in what}
     kept["data"] = _without(what["data"], ("start", "order_seed"))
     kept["schedule"] = _without(what["schedule"], ("warmup_tokens", "warmup_from"))
     kept["growth"] = what["growth"] and _without(what["growth"], ("name",))

@@ -11,6 +11,9 @@ from tfscale.advise.runs import Found
 from tfscale.analysis.intervals import Array
 from tfscale.text import count, join, scientific
 
+ROUNDED = 1.05
+"""Factor outside the measured runs that is not mentioned."""
+
 
 def amount(value: float, unit: Unit) -> str:
     """Return an amount of a budget as text."""
@@ -52,11 +55,14 @@ def difference(question: Question, advice: Advice) -> str:
 
 def _saving(question: Question, advice: Advice, saved: float) -> str:
     unit = question.budget.unit
+    if saved == 1:
+        return "Training from scratch is not expected to reach this loss at any cost."
     if saved >= 0:
-        return f"To reach its loss, it needs {saved:.0%} {_bounds(advice.saving, '.0%')} less {unit}."
+        return (
+            f"It needs {saved:.0%} {_bounds(advice.saving, '.0%')} less {unit} than training from scratch to this loss."
+        )
     costs = 1 / (1 - advice.saving)
-    needed = f"{np.median(costs):.0%} {_bounds(costs, '.0%')} of the {unit}"
-    return f"A {advice.scratch.title} needs {needed} for the loss that growth reaches."
+    return f"Training from scratch to its loss needs {np.median(costs):.0%} {_bounds(costs, '.0%')} of the {unit}."
 
 
 def _bounds(draws: Array, form: str) -> str:
@@ -64,11 +70,16 @@ def _bounds(draws: Array, form: str) -> str:
     return f"[{bounds.low:{form}}, {bounds.high:{form}}]"
 
 
+def outside(beyond: float) -> str:
+    """Return how far budgets are outside the measured runs, as text."""
+    return "inside" if beyond < ROUNDED else f"{count(beyond)} times outside"
+
+
 def warning(advice: Advice) -> str:
     """Return the warning about an answer that is far outside the measured runs."""
     return (
-        f"warning: this is {advice.beyond:.3g} times outside the measured runs. Beyond {FAR:g} times, the form of the "
-        "laws is not trusted: the intervals also cover laws without an irreducible loss, and no improvement at all "
+        f"warning: this is {count(advice.beyond)} times outside the measured runs. Beyond {FAR:g} times, the form of "
+        "the laws is not trusted: the intervals also cover laws without an irreducible loss, and no improvement at all "
         "beyond the measured runs. Measure at larger budgets before you rely on it."
     )
 
@@ -95,8 +106,7 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
     }
     lines = [f"{name}: {_quality(law)}" for name, law in (scratch | growth).items()]
     if advice:
-        outside = f"{advice.beyond:.3g} times outside" if advice.beyond > 1 else "inside"
-        lines.append(f"the budgets of the compared options are {outside} the measured runs")
+        lines.append(f"the budgets of the compared options are {outside(advice.beyond)} the measured runs")
         lines.append(
             f"intervals hold {LEVEL:.0%}, from {REFITS} refits to resampled runs"
             + ("" if _several_seeds([*scratch.values(), *growth.values()]) else "; one seed, so seeds are not in them")
@@ -104,12 +114,13 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
     lines.append("runs have the recipe, learning rates and data of these settings; rates are not tuned for each budget")
     if len(question.targets) > 1:
         lines.append("targets have equal shares of the budget, and share one base")
-    lines += [f"not used, because there are too few runs: {lack.law}" for lack in laws.lacking]
+    if laws.lacking:
+        lines.append(f"not considered, because there are too few runs: {join([lack.law for lack in laws.lacking])}")
     for each in answered.observed:
-        values = [point.multiplier for point in each.multipliers]
-        if values:
-            between = f"{min(values):.2f} to {max(values):.2f}"
-            lines.append(f"measured compute multiplier of growth from {each.base} to {each.target}: {between}")
+        if each.multipliers:
+            last = each.multipliers[-1]
+            measured = f"{last.multiplier:.2f} at a loss of {last.loss:.3f}, the lowest that both reached"
+            lines.append(f"measured compute multiplier of growth from {each.base} to {each.target}: {measured}")
         met = [f"{count(mixing.tokens)} after {count(mixing.base_tokens)}" for mixing in each.mixing if mixing.tokens]
         if met:
             lines.append(f"measured mixing time of {each.target} in tokens, after tokens of {each.base}: {join(met)}")
@@ -121,10 +132,15 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
 def _quality(law: Law) -> str:
     measured = law.measured
     ranges = [
-        f"{name} {count(column.min())} to {count(column.max())}"
+        _range(name, *np.unique(column)[[0, -1]])
         for name, column in zip(measured.names, measured.values.T, strict=True)
     ]
     return f"{len(measured.losses)} runs, {join(ranges)}; runs scatter by {law.noise:.2%} of the loss"
+
+
+def _range(name: str, low: float, high: float) -> str:
+    form = scientific if name == "compute" else count
+    return f"{name} {form(low)}" + (f" to {form(high)}" if high > low else "")
 
 
 def _several_seeds(laws: list[Law]) -> bool:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tfscale.advise.advice import Advice, Answer, Option, answer_to
+from tfscale.advise.advice import Advice, Answer, answer_to
 from tfscale.advise.evidence import Recipe
 from tfscale.advise.law import interval
+from tfscale.advise.options import Option
 from tfscale.advise.pilot import Pilot, plan_pilot
 from tfscale.advise.question import Question, ask
 from tfscale.advise.runs import Found, is_continued, read_runs
-from tfscale.advise.words import amount, basis, difference, lacking, recommendation, warning
+from tfscale.advise.words import amount, basis, difference, lacking, outside, recommendation, warning
 from tfscale.analysis.intervals import Array
 from tfscale.cli.common import Common
 from tfscale.cli.compare import plan_with
@@ -81,25 +82,25 @@ def _options(question: Question, advice: Advice) -> FittedTable:
     rows = table(
         f"{sizes} with {amount(question.budget.amount, question.budget.unit)}",
         ["option"],
-        ["base tokens", *(f"tokens {target.size}" for target in question.targets), "FLOPs", "loss", "outside runs"],
+        ["base tokens", *(f"tokens {target.size}" for target in question.targets), "FLOPs", "loss", "measured runs"],
         caption="loss: expected validation loss in nats per token, with the 90% interval of a single run",
-        spare=["FLOPs", "outside runs"],
+        spare=["FLOPs", "measured runs"],
     )
     for option in advice.options:
-        low, high = interval(option.runs.mean(axis=1)).low, interval(option.runs.mean(axis=1)).high
+        around = interval(option.runs.mean(axis=1))
         rows.add_row(
             option.title,
             count(option.base_tokens) if option.base else "",
             *map(count, option.tokens),
             scientific(option.flops),
-            f"{option.loss:.3f} [{low:.3f}, {high:.3f}]",
-            f"x {option.beyond:.3g}" if option.beyond > 1 else "no",
+            f"{option.loss:.3f} [{around.low:.3f}, {around.high:.3f}]",
+            outside(option.beyond),
         )
     return rows
 
 
 def _lacks(question: Question, answered: Answer) -> str:
-    return "not enough data: " + "; ".join(lacking(question, answered.laws))
+    return "\n- ".join(["not enough data:", *lacking(question, answered.laws)])
 
 
 def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot, common: Common) -> None:
