@@ -1,6 +1,7 @@
 """Finished runs in a runs folder, each the training of one model from scratch or from the growth of another run."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from tfscale.analysis.curves import StageCurve, joined, read_stage
 from tfscale.growth.continued import Continued
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import non_embedding_parameters
-from tfscale.stage.folder import Stage
+from tfscale.stage.folder import Stage, as_it_ended
 from tfscale.stage.result import DONE_FILE, Result, read_result
 from tfscale.stage.spec import StageSpec, read_spec, what_of
 
@@ -78,23 +79,27 @@ class Found:
     """Runs in a runs folder."""
 
     runs: tuple[Run, ...]
-    unreadable: tuple[str, ...]
-    """Names of the folders of finished stages that cannot be read, such as those of an extension."""
+    unused: tuple[str, ...]
+    """Names of the folders of finished stages that diverged or cannot be read, such as those of an extension."""
 
 
 def read_runs(runs: Path) -> Found:
-    """Return all runs that end at a finished stage of a runs folder, except those with imported weights."""
+    """Return all runs that end at a finished stage of a runs folder, except those with imported weights and those that
+    diverged."""
     stages: dict[str, Stage] = {}
-    unreadable = []
+    unused = []
     for done in sorted((runs / "stages").glob(f"[!.]*/{DONE_FILE}")):
         try:
-            spec, key = read_spec(done.parent), read_result(done.parent).key
+            spec, result = read_spec(done.parent), read_result(done.parent)
         except ValueError:
-            unreadable.append(done.parent.name)
+            unused.append(done.parent.name)
             continue
-        stages[key] = Stage(spec.label, key, done.parent, spec)
+        if result.eval is not None and not math.isfinite(result.eval.loss):
+            unused.append(done.parent.name)
+            continue
+        stages[result.key] = Stage(spec.label, result.key, done.parent, as_it_ended(spec, done.parent))
     found = (_run(stage, stages) for stage in stages.values())
-    return Found(tuple(run for run in found if run is not None), tuple(unreadable))
+    return Found(tuple(run for run in found if run is not None), tuple(unused))
 
 
 def _run(last: Stage, stages: dict[str, Stage]) -> Run | None:

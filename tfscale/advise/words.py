@@ -124,8 +124,8 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
         met = [f"{count(mixing.tokens)} after {count(mixing.base_tokens)}" for mixing in each.mixing if mixing.tokens]
         if met:
             lines.append(f"measured mixing time of {each.target} in tokens, after tokens of {each.base}: {join(met)}")
-    if found.unreadable:
-        lines.append(f"{len(found.unreadable)} stages cannot be read and are not used")
+    if found.unused:
+        lines.append(f"{len(found.unused)} finished stages diverged or cannot be read, and are not used")
     return lines
 
 

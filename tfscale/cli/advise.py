@@ -111,8 +111,8 @@ def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot
     share = cost / question.budget.amount
     say(f"They cost {amount(cost, question.budget.unit)}, {share:.0%} of the budget{time}. To train them:")
     say(f"  {_command(question, common)}")
-    for name in found.unreadable:
-        say(f"note: {name} cannot be read and is not used")
+    for name in found.unused:
+        say(f"note: {name} diverged or cannot be read, and is not used")
 
 
 def _pilot_stages(pilot: Pilot) -> FittedTable:
@@ -159,7 +159,7 @@ def _json(question: Question, found: Found, answered: Answer, pilot: Pilot | Non
         "laws": _laws_json(question, answered),
         "lacking": [asdict(lack) for lack in answered.laws.lacking],
         "observed": [asdict(each) for each in answered.observed],
-        "unreadable": list(found.unreadable),
+        "unused": list(found.unused),
         "assumptions": basis(question, found, answered),
     }
     if advice:
