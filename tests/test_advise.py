@@ -94,7 +94,7 @@ def pilot(overrides: list[str]) -> Pilot:
 
 def test_too_few_runs_are_reported_with_the_stages_to_run(overrides: list[str], pilot: Pilot) -> None:
     told = CliRunner().invoke(app, ["advise", *overrides, "--size", "254K", "--flops", "1e11"], catch_exceptions=False)
-    assert "the law of growth from 147K needs 7 different runs of this recipe, and there are none" in told.output
+    assert "the law of growth from 147K needs runs of this recipe at 7 budgets, and has none" in told.output
     assert "% of the budget" in told.output
     assert "--size 254K --flops 1e+11 --run-missing" in told.output
     spent = sum(compute(stage) for stage, _ in pilot.left)

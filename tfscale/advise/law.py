@@ -54,6 +54,11 @@ class Measured:
         return int(2 + self.varied.sum() + self.interaction)
 
     @property
+    def different(self) -> int:
+        """Number of runs with different values."""
+        return len(np.unique(self.values, axis=0))
+
+    @property
     def needed(self) -> int:
         """Minimum number of runs with different values for a fit."""
         return self.parameters + SPARE
@@ -64,7 +69,7 @@ class Measured:
         if not len(self.losses):
             return False
         levels = [len(np.unique(column)) for column in self.values.T[:2]]
-        return len(np.unique(self.values, axis=0)) >= self.needed and min(levels) >= 3
+        return self.different >= self.needed and min(levels) >= 3
 
 
 @dataclass(frozen=True, eq=False)

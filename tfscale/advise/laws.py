@@ -25,10 +25,10 @@ class Lack:
 
     law: str
     """Name of the law."""
-    runs: int
-    """Number of finished runs that belong to it."""
+    budgets: int
+    """Number of different budgets among the finished runs that belong to it."""
     needed: int
-    """Minimum number of runs with different budgets."""
+    """Minimum number of different budgets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def fit_laws(question: Question, runs: Sequence[Run]) -> Laws:
     def fitted(name: str, measured: Measured) -> Law | None:
         if measured.suffices:
             return fit(measured)
-        lacking.append(Lack(name, len(measured.losses), measured.needed))
+        lacking.append(Lack(name, measured.different, measured.needed))
         return None
 
     scratch: dict[Family, list[Law]] = {}

@@ -93,7 +93,9 @@ UNITS: dict[str, Unit] = {"--flops": "FLOPs", "--hours": "device-hours", "--doll
 
 
 def _size_faults(recipe: Recipe, sizes: Sequence[str]) -> list[Fault]:
-    names = [part.size for part in recipe.sizes]
+    names, imported = [part.size for part in recipe.sizes], recipe.chain.experiment.init_from
+    if imported:
+        return [Fault("init_from", imported, "must be null, because the tokens of imported weights cannot be chosen")]
     if len(names) < 2:
         return [Fault("schedule.stages", None, "must have at least two sizes, the smaller of which can be grown")]
     allowed = f"must be one of {', '.join(names[1:])}, which a smaller size of the schedule can grow to"

@@ -87,7 +87,7 @@ def warning(advice: Advice) -> str:
 def lacking(question: Question, laws: Laws) -> list[str]:
     """Return the laws that cannot be fitted yet, and the runs that they have, as phrases."""
     found = [
-        f"the law of {lack.law} needs {lack.needed} different runs of this recipe, and there are {lack.runs or 'none'}"
+        f"the law of {lack.law} needs runs of this recipe at {lack.needed} budgets, and has {lack.budgets or 'none'}"
         for lack in laws.lacking
     ]
     if laws.growth and not laws.lacking:
@@ -124,9 +124,14 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
         met = [f"{count(mixing.tokens)} after {count(mixing.base_tokens)}" for mixing in each.mixing if mixing.tokens]
         if met:
             lines.append(f"measured mixing time of {each.target} in tokens, after tokens of {each.base}: {join(met)}")
-    if found.unused:
-        lines.append(f"{len(found.unused)} finished stages diverged or cannot be read, and are not used")
-    return lines
+    return [*lines, *unused(found)]
+
+
+def unused(found: Found) -> list[str]:
+    """Return a sentence about the stages that are not used, if there are any."""
+    number = len(found.unused)
+    names = ", ".join(found.unused[:2]) + (", ..." if number > 2 else "")
+    return [f"finished stages that diverged or cannot be read are not used: {number} ({names})"] if number else []
 
 
 def _quality(law: Law) -> str:

@@ -12,7 +12,7 @@ from tfscale.advise.options import Option
 from tfscale.advise.pilot import Pilot, plan_pilot
 from tfscale.advise.question import Question, ask
 from tfscale.advise.runs import Found, is_continued, read_runs
-from tfscale.advise.words import amount, basis, difference, lacking, outside, recommendation, warning
+from tfscale.advise.words import amount, basis, difference, lacking, outside, recommendation, unused, warning
 from tfscale.analysis.intervals import Array
 from tfscale.cli.common import Common
 from tfscale.cli.compare import plan_with
@@ -111,8 +111,8 @@ def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot
     share = cost / question.budget.amount
     say(f"They cost {amount(cost, question.budget.unit)}, {share:.0%} of the budget{time}. To train them:")
     say(f"  {_command(question, common)}")
-    for name in found.unused:
-        say(f"note: {name} diverged or cannot be read, and is not used")
+    for line in unused(found):
+        say(f"note: {line}")
 
 
 def _pilot_stages(pilot: Pilot) -> FittedTable:
