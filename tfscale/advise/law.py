@@ -220,10 +220,10 @@ def _seed_shifts(measured: Measured, stream: np.random.Generator, refits: int, o
     _, cell = np.unique(measured.values, axis=0, return_inverse=True)
     groups = [np.log(measured.losses[cell == each]) for each in range(cell.max() + 1)]
     free = sum(len(group) - 1 for group in groups)
-    if not free:
+    names = sorted(set(measured.seeds))
+    if not free or len(names) < 2:
         return np.zeros((refits, len(cell)))
     variance = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / free
-    names = sorted(set(measured.seeds))
     shifts = np.sqrt(max(0.0, variance - of_points)) * stream.standard_normal((refits, len(names)))
     of_runs = [names.index(seed) for seed in measured.seeds]
-    return np.asarray((_student(stream, refits, free)[:, None] * shifts)[:, of_runs])
+    return np.asarray((_student(stream, refits, len(names) - 1)[:, None] * shifts)[:, of_runs])
