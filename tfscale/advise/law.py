@@ -217,7 +217,7 @@ def _student(stream: np.random.Generator, draws: int, freedom: int) -> Array:
 def _seed_shifts(measured: Measured, stream: np.random.Generator, refits: int, of_points: float) -> Array:
     """Return a shift of log L for each refit and run [refits, runs], common to the runs of a seed, from the variance
     between runs that differ only in their seed, beyond the variance of points. It is 0 if there are no such runs."""
-    _, cell = np.unique(measured.values, axis=0, return_inverse=True)
+    cell = np.unique(measured.values, axis=0, return_inverse=True)[1].ravel()  # numpy 2.0 returns a column
     groups = [np.log(measured.losses[cell == each]) for each in range(cell.max() + 1)]
     free = sum(len(group) - 1 for group in groups)
     names = sorted(set(measured.seeds))

@@ -90,7 +90,7 @@ def lacking(question: Question, laws: Laws) -> list[str]:
         f"the law of {lack.law} needs runs of this recipe at {lack.needed} budgets, and has {lack.budgets or 'none'}"
         for lack in laws.lacking
     ]
-    if laws.growth and not laws.lacking:
+    if laws.scratch and laws.growth:
         found.append("the growth factors of the targets were not measured")
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfscale.advise.advice import Advice, Answer, answer_to
 from tfscale.advise.evidence import Recipe
-from tfscale.advise.law import interval
+from tfscale.advise.law import LEVEL, interval
 from tfscale.advise.options import Option
 from tfscale.advise.pilot import Pilot, plan_pilot
 from tfscale.advise.question import Question, ask
@@ -50,12 +50,12 @@ def advise(common: Common, asked: Asked) -> int:
             if code:
                 return code
         found = read_runs(plan.runs)
-        answered = answer_to(question, found.runs)
+        answered, pilot = answer_to(question, found.runs), None
     if common.as_json:
         answer(_json(question, found, answered, pilot))
     elif answered.advice:
         _show(question, found, answered, answered.advice)
-    elif pilot and not asked.run_missing:
+    elif pilot:
         _show_pilot(question, found, answered, pilot, common)
     else:
         say("still " + _lacks(question, answered))
@@ -83,7 +83,7 @@ def _options(question: Question, advice: Advice) -> FittedTable:
         f"{sizes} with {amount(question.budget.amount, question.budget.unit)}",
         ["option"],
         ["base tokens", *(f"tokens {target.size}" for target in question.targets), "FLOPs", "loss", "measured runs"],
-        caption="loss: expected validation loss in nats per token, with the 90% interval of a single run",
+        caption=f"loss: expected validation loss in nats per token, with the {LEVEL:.0%} interval of a single run",
         spare=["FLOPs", "measured runs"],
     )
     for option in advice.options:
