@@ -25,7 +25,7 @@ from tfscale.stage.result import FinalEvaluation, Result, write_result
 from tfscale.stage.spec import write_spec
 from tfscale.totals import Totals
 
-BUDGET = 1e11
+BUDGET = 1e12
 Losses = Callable[[list[Stage]], float]
 """Function from the lineage of a stage to its final loss."""
 
@@ -70,10 +70,10 @@ def planted(lineage: list[Stage], advantage: float) -> float:
     spent = sum(map(compute, lineage))
     wobble = 1 + 0.002 * math.sin(spent)
     if len(lineage) == 1:
-        return wobble * (1.5 + 1.5 * (spent / 1e10) ** -0.2)
+        return wobble * (1.5 + 1.5 * (spent / 1e11) ** -0.2)
     base, grown = (stage.spec for stage in lineage)
     assert growth_factor(base.model, grown.model) > 1
-    return wobble * (1.5 - advantage + 1.5 * (base.tokens / 1e5) ** -0.1 * (grown.tokens / 1e5) ** -0.1)
+    return wobble * (1.5 - advantage + 1.5 * (base.tokens / 1e6) ** -0.1 * (grown.tokens / 1e6) ** -0.1)
 
 
 def advise(overrides: list[str], *more: str) -> Any:
@@ -93,10 +93,12 @@ def pilot(overrides: list[str]) -> Pilot:
 
 
 def test_too_few_runs_are_reported_with_the_stages_to_run(overrides: list[str], pilot: Pilot) -> None:
-    told = CliRunner().invoke(app, ["advise", *overrides, "--size", "254K", "--flops", "1e11"], catch_exceptions=False)
+    told = CliRunner().invoke(
+        app, ["advise", *overrides, "--size", "254K", "--flops", f"{BUDGET:g}"], catch_exceptions=False
+    )
     assert "the law of growth from 147K needs runs of this recipe at 7 budgets, and has none" in told.output
     assert "% of the budget" in told.output
-    assert "--size 254K --flops 1e+11 --run-missing" in told.output
+    assert "--size 254K --flops 1e+12 --run-missing" in told.output
     spent = sum(compute(stage) for stage, _ in pilot.left)
     assert spent < 0.8 * BUDGET
 
@@ -112,15 +114,15 @@ def test_planted_laws_decide(overrides: list[str], pilot: Pilot, advantage: floa
         assert option["flops"] == pytest.approx(BUDGET)
         assert loss["low"] < expected(option, advantage) < loss["high"] < loss["low"] + 0.3
     grown = next(option for option in found["options"] if option["base"])
-    cost = 1e10 * ((expected(grown, advantage) - 1.5) / 1.5) ** -5  # of the same loss from scratch
+    cost = 1e11 * ((expected(grown, advantage) - 1.5) / 1.5) ** -5  # of the same loss from scratch
     assert found["saving"]["low"] < 1 - BUDGET / cost < found["saving"]["high"]
 
 
 def expected(option: dict[str, Any], advantage: float) -> float:
     if not option["base"]:
-        return 1.5 + 1.5 * (BUDGET / 1e10) ** -0.2
+        return 1.5 + 1.5 * (BUDGET / 1e11) ** -0.2
     (tokens,) = option["tokens"]
-    return 1.5 - advantage + 1.5 * (option["base_tokens"] / 1e5) ** -0.1 * (tokens / 1e5) ** -0.1
+    return 1.5 - advantage + 1.5 * (option["base_tokens"] / 1e6) ** -0.1 * (tokens / 1e6) ** -0.1
 
 
 def test_far_outside_the_runs_the_answer_has_a_warning_and_wide_intervals(overrides: list[str], pilot: Pilot) -> None:

@@ -37,7 +37,7 @@ def test_exact_laws_are_found() -> None:
     assert law.irreducible == pytest.approx(1.3, abs=1e-4)
     assert law.parameters[2] == pytest.approx(-0.2, abs=1e-4)
     law = fitted(GRID, growth(GRID), interaction=True)
-    assert law.loss(GRID * 2) == pytest.approx(growth(GRID * 2), rel=1e-5)
+    assert law.loss(GRID / 2) == pytest.approx(growth(GRID / 2), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,15 @@ def test_far_outside_the_runs_the_interval_covers_other_forms() -> None:
     assert interval(near).high - interval(near).low < 1e-3
     assert around.high == pytest.approx(scratch(np.array([[1e13]]))[0], abs=1e-3)
     assert around.low < scratch(np.array([[1e14]]))[0] - 0.01
+
+
+def test_more_tokens_than_measured_do_not_raise_the_loss() -> None:
+    few = GRID[(GRID[:, 0] < 1e7) & (GRID[:, 1] < 1e7)]
+    before, after, _ = np.log(few / [1e6, 1e6, 1]).T
+    rising = fitted(few, 1.3 + np.exp(-0.6 - 0.1 * before - 0.1 * after + 0.1 * before * after), interaction=True)
+    edge = few.max(axis=0)
+    assert (rising.draws(edge * [5, 5, 1]) <= rising.draws(edge)).all()
+    assert rising.loss(edge[None] * [5, 5, 1]) <= rising.loss(edge[None])
 
 
 def test_the_compute_of_a_loss_is_the_inverse_of_the_law_and_infinite_below_its_floor() -> None:

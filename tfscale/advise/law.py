@@ -96,7 +96,7 @@ class Law:
 
     def loss(self, values: Array) -> Array:
         """Return the loss [places] at values of the variables [places, variables], in nats per token."""
-        return np.asarray(np.exp(_log_losses(self.parameters[None], self._terms(values))[0]))
+        return np.asarray(self._losses(self.parameters[None], values)[0])
 
     def draws(self, values: Array) -> Array:
         """Return the loss of each refit at one place, values of the variables [variables], as [refits].
@@ -104,16 +104,14 @@ class Law:
         Beyond `FAR` times the measured runs, a third of the refits has no irreducible loss, and a third does not
         improve beyond the measured runs.
         """
-        far = self.beyond(values) > FAR
-        parameters, stopped = self._variants(far)
-        low, high = self.measured.values.min(axis=0), self.measured.values.max(axis=0)
-        inside = np.clip(values, low, high)
-        at, at_edge = (_log_losses(parameters, self._terms(place[None]))[:, 0] for place in (values, inside))
-        return np.exp(np.where(stopped, at_edge, at))
+        parameters, stopped = self._variants(self.beyond(values) > FAR)
+        inside = np.clip(values, *self._range)
+        at, at_edge = (self._losses(parameters, place[None])[:, 0] for place in (values, inside))
+        return np.where(stopped, at_edge, at)
 
     def run_draws(self, losses: Array) -> Array:
         """Return losses [refits] with the scatter of a single run about the law."""
-        stream = seeded("run", *self.measured.names, f"{self.measured.losses.sum():.9f}")
+        stream = self._stream("run")
         factors = _student(stream, len(losses), len(self.scatter) - len(self.parameters))
         return losses * np.exp(self.noise * factors * stream.standard_normal(len(losses)))
 
@@ -129,7 +127,7 @@ class Law:
 
     def beyond(self, values: Array) -> float:
         """Return the factor by which values of the variables [variables] are outside the measured runs; 1: inside."""
-        low, high = self.measured.values.min(axis=0), self.measured.values.max(axis=0)
+        low, high = self._range
         return float(max(1.0, (values / high).max(), (low / values).max()))
 
     def _inverse(self, parameters: Array, losses: Array) -> Array:
@@ -141,14 +139,29 @@ class Law:
 
     def _variants(self, far: bool) -> tuple[Array, NDArray[np.bool_]]:
         """Return the parameters of the draws, and a mask of those that do not improve beyond the measured runs."""
-        third = np.arange(len(self.refits)) % 3
         if not far:
             return self.refits, np.zeros(len(self.refits), dtype=bool)
+        third = self._stream("forms").permutation(np.arange(len(self.refits)) % 3)  # independent for each law
         terms = self._terms(self.measured.values)
         floorless = np.linalg.lstsq(terms, np.log(self.measured.losses), rcond=None)[0]
         parameters = self.refits.copy()
         parameters[third == 1] = [-np.inf, *floorless]
         return parameters, third == 2
+
+    def _stream(self, name: str) -> np.random.Generator:
+        return seeded(name, *self.measured.names, f"{self.measured.losses.sum():.9f}")
+
+    @property
+    def _range(self) -> tuple[Array, Array]:
+        return self.measured.values.min(axis=0), self.measured.values.max(axis=0)
+
+    def _losses(self, parameters: Array, values: Array) -> Array:
+        """Return the loss [fits, places] at values [places, variables]. Values above the measured ones do not raise the
+        loss, although the interaction could."""
+        at, below = (
+            _log_losses(parameters, self._terms(place)) for place in (values, np.minimum(values, self._range[1]))
+        )
+        return np.exp(np.minimum(at, below))
 
     def _terms(self, values: Array) -> Array:
         return _terms_of(self.measured, values)

@@ -22,8 +22,8 @@ LARGEST = 0.9 * FAR
 LEVELS = 3
 RANGE = 36.0
 """Ratio of the largest to the smallest budget."""
-FEWEST_STEPS = 20
-"""Minimum number of steps of a stage."""
+FEWEST_STEPS = 100
+"""Minimum number of steps of a stage. The laws do not hold at the very beginning of training."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def difference(question: Question, advice: Advice) -> str:
     middle, saved = float(np.median(advice.difference)), float(np.median(advice.saving))
     below = "below" if middle > 0 else "above"
     draws = advice.difference if middle > 0 else -advice.difference
-    nats = f"{abs(middle):.3f} {_bounds(draws, '.3f')} nats {below} the {advice.scratch.title}"
+    nats = f"{_spread(draws, '{:.3f}')} nats {below} the {advice.scratch.title}"
     return f"With the same {question.budget.unit}, growth is expected to end {nats}. {_saving(question, advice, saved)}"
 
 
@@ -58,16 +58,21 @@ def _saving(question: Question, advice: Advice, saved: float) -> str:
     if saved == 1:
         return "Training from scratch is not expected to reach this loss at any cost."
     if saved >= 0:
-        return (
-            f"It needs {saved:.0%} {_bounds(advice.saving, '.0%')} less {unit} than training from scratch to this loss."
-        )
-    costs = 1 / (1 - advice.saving)
-    return f"Training from scratch to its loss needs {np.median(costs):.0%} {_bounds(costs, '.0%')} of the {unit}."
+        spread = _spread(advice.saving, "{:.0%}")
+        return f"It needs {spread} less {unit} than training from scratch to this loss."
+    with np.errstate(divide="ignore"):
+        costs = 1 / (1 - advice.saving)  # infinite in draws that do not reach the loss from scratch
+    return f"Training from scratch to its loss needs {_spread(costs, '{:.0%}')} of the {unit}."
 
 
-def _bounds(draws: Array, form: str) -> str:
+def _spread(draws: Array, form: str) -> str:
+    """Return the median of draws and their interval."""
     bounds = interval(draws)
-    return f"[{bounds.low:{form}}, {bounds.high:{form}}]"
+    low, middle, high = (
+        form.format(value) if np.isfinite(value) else "no limit"
+        for value in (bounds.low, np.median(draws), bounds.high)
+    )
+    return f"{middle} [{low}, {high}]"
 
 
 def outside(beyond: float) -> str:
