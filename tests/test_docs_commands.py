@@ -28,13 +28,14 @@ from tfscale.plan.plan import make_plan
 
 EXAMPLES = documented.ROOT / "examples"
 
-RUN = ("plan", "status", "list", "doctor", "generate", "eval", "export", "import", "grow", "data list")
+RUN = ("plan", "status", "list", "doctor", "generate", "eval", "export", "import", "grow", "advise", "data list")
 """Commands that are run, in the order of the pages, in a folder with a finished chain of tiny stages."""
 
 ONLY_READ = {
     r"run\b": "trains; tests/test_schedule.py runs chains",
     r"compare\b|report\b": "trains, or draws every figure; that of the small chain is run below",
     r"tune\b": "trains",
+    r"advise\b.*--run-missing": "trains",
     r"bench\b": "takes minutes",
     r"doctor --device cuda": "needs a GPU",
     r"data prepare data=(hub|openwebtext|openwebtext2|fineweb_edu)\b": "needs the network",

@@ -105,6 +105,30 @@ def report(common: Common, baseline: Baseline = "scratch", out: Out = None) -> i
 
 
 @command(app)
+def advise(
+    common: Common,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Reach this size of the schedule; may be repeated, and the sizes then share the budget [default: the "
+            "last size]",
+            metavar="SIZE",
+        ),
+    ] = None,
+    flops: Annotated[float | None, typer.Option(help="Spend this number of model FLOPs, such as 1e13")] = None,
+    hours: Annotated[float | None, typer.Option(help="Spend this number of device-hours")] = None,
+    dollars: Annotated[float | None, typer.Option(help="Spend this amount at device.price per device-hour")] = None,
+    run_missing: Annotated[
+        bool, typer.Option("--run-missing", help="If there are not enough runs, train those that are missing")
+    ] = False,
+) -> int:
+    """Advise whether to grow to a size or train it from scratch with a budget, by laws fitted to the finished runs."""
+    from tfscale.cli.advise import Asked, advise
+
+    return advise(common, Asked(size or [], flops, hours, dollars, run_missing))
+
+
+@command(app)
 def tune(
     common: Common,
     arm: Annotated[

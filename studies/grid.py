@@ -1,0 +1,172 @@
+"""Grid of small chains from which `tfscale advise` fits its laws (docs/advise.md).
+
+    python -m studies.grid [KEY=VALUE ...]                 # what it trains, in pieces, and what they cost
+    python -m studies.grid [KEY=VALUE ...] --train 1 2     # trains these pieces
+
+On the corpus and shape of `progressive_tiny_trunk`, one trunk of 25K parameters has branches at four budgets from 5 to
+2,400 tokens per parameter. From each of these, models grow by factors of 2, 3.75 and 8 in parameter tokens, each with
+branches at four budgets. A trunk from scratch of each size has branches at six budgets. Four cells have two more
+seeds, and a grid of two by two budgets is trained on a second corpus and shape. Trunks are shared by all budgets. A
+piece takes at most `LONGEST` at the assumed speeds. Finished stages are not trained again.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+from studies.training import train_all
+from tfscale.config.compose import compose
+from tfscale.config.schema import StagePart
+from tfscale.data.progress import silent
+from tfscale.models.counts import flops, parameters
+from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.plan.branches import branch, trunk_through
+from tfscale.plan.corpus import prepare_corpus
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.plan.specs import Specs, tokenformer
+from tfscale.stage.folder import Stage, is_done
+from tfscale.text import count, duration, scientific
+
+LONGEST = 40 * 60.0
+"""Maximum time of a piece in seconds."""
+SPEEDS = {24_700: 140e3, 69_700: 75e3, 146_500: 43e3, 254_000: 26e3}
+"""Tokens per second of one core, by number of parameters, with batches of 2,048 tokens."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Part of the study on one corpus and shape."""
+
+    schedule: tuple[str, ...]
+    """Overrides that select the corpus, the shape and the optimizer."""
+    base: int
+    """Parameter tokens of each of the base's query, key and value projections."""
+    targets: tuple[int, ...]
+    """The same of the grown models."""
+    before: tuple[int, ...]
+    """Budgets of the base in tokens."""
+    after: tuple[int, ...]
+    """Budgets of the grown models in tokens."""
+    seed: int = 0
+    scratch: int = 6
+    """Number of budgets from scratch."""
+
+
+COMMON = ("optim.batch_tokens=2048",)
+TINY = ("schedule=progressive_tiny_trunk", *COMMON)
+SMALL = ("schedule=progressive_tiny_trunk", "model=tokenformer_small", "data=docs", "data.vocab_size=257", *COMMON)
+BEFORE = (123_000, 1_000_000, 7_400_000, 59_000_000)
+AFTER = (400_000, 1_600_000, 6_400_000, 25_600_000)
+GRIDS = (
+    Grid(TINY, 16, (32, 60, 128), BEFORE, AFTER),
+    *(Grid(TINY, 16, (60,), BEFORE[1::2], AFTER[1::2], seed=seed, scratch=0) for seed in (1, 2)),
+    Grid(SMALL, 16, (60,), (1_000_000, 8_000_000), (800_000, 6_400_000), scratch=5),
+)
+
+
+def trunks(grid: Grid, overrides: Sequence[str]) -> Iterator[tuple[Stage, ...]]:
+    """Yield the trunks of a grid with their branches: that of the base, then those that depend on it alone."""
+    plan = plan_of(grid, overrides)
+    specs = Specs(plan.experiment, plan.corpus)
+    base, *targets = (_model(specs, tokens) for tokens in (grid.base, *grid.targets))
+    first = specs.stage("base", specs.scratch(base, grid.before[0], None))
+    before = trunk_through(first, grid.before, specs)
+    yield with_branches(before, specs)
+    for target in targets:
+        for parent in before:
+            grown = specs.grown(parent, target, grid.after[0], plan.experiment.growth, None)
+            yield with_branches(trunk_through(specs.stage("grown", grown), grid.after, specs), specs)
+        if grid.scratch:
+            budgets = _budgets(grid, flops(base).training / flops(target).training)
+            start = specs.stage("scratch", specs.scratch(target, budgets[0], None))
+            yield with_branches(trunk_through(start, budgets, specs), specs)
+
+
+def plan_of(grid: Grid, overrides: Sequence[str]) -> Plan:
+    """Return the plan whose corpus and recipe the grid has."""
+    seeds = f"seed={grid.seed}", f"data.shuffle_seed={grid.seed}"
+    return make_plan(compose(["tracking=none", *grid.schedule, *seeds, *overrides]))
+
+
+def with_branches(trunk: Sequence[Stage], specs: Specs) -> tuple[Stage, ...]:
+    """Return a trunk, with a branch after each of its stages."""
+    before = accumulate((stage.spec.tokens for stage in trunk), initial=0)
+    return tuple(
+        each for stage, tokens in zip(trunk, before, strict=False) for each in (stage, branch(stage, specs, tokens))
+    )
+
+
+def _model(specs: Specs, tokens: int) -> TokenFormerConfig:
+    return tokenformer(specs.experiment, StagePart("", tokens), specs.corpus)
+
+
+def _budgets(grid: Grid, ratio: float) -> list[int]:
+    """Return budgets of a target from scratch in tokens, over the range of the compute of its chains.
+
+    Args:
+        ratio: cost of a token of the base, divided by that of the target.
+    """
+    low, high = (ratio * grid.before[end] + grid.after[end] for end in (0, -1))
+    return [round(tokens) for tokens in np.geomspace(low, high, grid.scratch)]
+
+
+def pieces(found: Sequence[Sequence[tuple[Stage, ...]]]) -> list[list[tuple[Stage, ...]]]:
+    """Return the trunks of several grids in pieces of at most `LONGEST`: first those of all bases, in separate
+    pieces, which the others need."""
+    parts: list[list[tuple[Stage, ...]]] = []
+    for group in ([each[0] for each in found], [trunk for each in found for trunk in each[1:]]):
+        parts.append([])
+        for trunk in group:
+            if parts[-1] and seconds([*parts[-1], trunk]) > LONGEST:
+                parts.append([])
+            parts[-1].append(trunk)
+    return parts
+
+
+def seconds(piece: Sequence[tuple[Stage, ...]]) -> float:
+    """Return the assumed training time of trunks on one core."""
+    sizes, rates = np.log(list(SPEEDS)), np.log(list(SPEEDS.values()))
+    return float(
+        sum(
+            stage.spec.tokens / np.exp(np.interp(np.log(parameters(stage.spec.model)), sizes, rates))
+            for trunk in piece
+            for stage in trunk
+        )
+    )
+
+
+def cost(piece: Sequence[tuple[Stage, ...]]) -> str:
+    """Return the state and the cost of trunks as text."""
+    stages = [stage for trunk in piece for stage in trunk]
+    spent = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
+    tokens = count(sum(stage.spec.tokens for stage in stages))
+    done = sum(map(is_done, stages))
+    return (
+        f"{len(piece)} trunks, {len(stages)} stages of which {done} are done, {tokens} tokens, "
+        f"{scientific(spent)} FLOPs, {duration(seconds(piece))} of one core"
+    )
+
+
+def main(train: Sequence[int], processes: int, overrides: Sequence[str]) -> None:
+    """Print the pieces of the study and their cost, then train some of them."""
+    parts = pieces([list(trunks(grid, overrides)) for grid in GRIDS])
+    for number, piece in enumerate(parts, start=1):
+        print(f"piece {number}: {cost(piece)}")
+    print(f"all: {cost([trunk for piece in parts for trunk in piece])}")
+    for plan in {each.corpus.fingerprint: each for each in (plan_of(grid, overrides) for grid in GRIDS)}.values():
+        if train and not plan.corpus.prepared:
+            prepare_corpus(plan.experiment, plan.corpus, silent)
+    for number in train:
+        train_all(parts[number - 1], processes)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, such as runs=FOLDER")
+    parser.add_argument("--train", type=int, nargs="+", default=[], metavar="PIECE", help="pieces to train")
+    parser.add_argument("--processes", type=int, default=2, help="stages that are trained at the same time")
+    given = parser.parse_args()
+    main(given.train, given.processes, given.overrides)

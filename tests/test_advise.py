@@ -1,0 +1,161 @@
+"""Advice from runs with planted losses, and from too few runs."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished import overrides_of
+from typer.testing import CliRunner
+
+from tfscale.advise.evidence import Recipe
+from tfscale.advise.pilot import Pilot, plan_pilot
+from tfscale.advise.question import ask
+from tfscale.advise.runs import growth_factor, read_runs
+from tfscale.cli.main import app
+from tfscale.config.compose import compose
+from tfscale.faults import UserFault
+from tfscale.models.counts import flops
+from tfscale.plan.plan import make_plan
+from tfscale.predict import planned_machine, predict
+from tfscale.stage.folder import Stage
+from tfscale.stage.result import FinalEvaluation, Result, write_result
+from tfscale.stage.spec import write_spec
+from tfscale.totals import Totals
+
+BUDGET = 1e12
+Losses = Callable[[list[Stage]], float]
+"""Function from the lineage of a stage to its final loss."""
+
+
+@pytest.fixture(scope="module")
+def overrides(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    runs = tmp_path_factory.mktemp("advise")
+    return [*overrides_of(corpus, runs), "launcher.device=cpu"]
+
+
+def pilot_of(overrides: list[str]) -> Pilot:
+    plan = make_plan(compose([*overrides, "baseline=[tokenformer,transformer]"]))
+    machine = planned_machine(plan.experiment)
+    amounts = {"--flops": BUDGET, "--hours": None, "--dollars": None}
+    question = ask(Recipe.of_plan(plan), ["254K"], amounts, lambda spec: predict(spec, machine, []))
+    return plan_pilot(question, plan, read_runs(plan.runs).runs)
+
+
+def plant(pilot: Pilot, losses: Losses) -> None:
+    """Write the stages of a pilot as finished ones with planted losses."""
+    stages = {stage.key: stage for stage, _ in pilot.left}
+    for stage in stages.values():
+        lineage = [stage]
+        while (parent := lineage[0].spec.parent) is not None:
+            lineage.insert(0, stages[parent])
+        stage.path.mkdir(parents=True, exist_ok=True)
+        write_spec(stage.path, stage.spec)
+        spent = [Totals(each.spec.tokens, compute(each), 1.0, 1.0, None, 0) for each in lineage]
+        total = sum(spent[1:], spent[0])
+        loss = losses(lineage)
+        last = FinalEvaluation(loss, math.exp(loss), loss)
+        before = total - spent[-1]
+        write_result(stage.path, Result(stage.key, stage.spec.steps, stage.spec.tokens, before, total, last, "step-1"))
+
+
+def compute(stage: Stage) -> int:
+    return stage.spec.tokens * flops(stage.spec.model).training
+
+
+def planted(lineage: list[Stage], advantage: float) -> float:
+    """A law from scratch, and one for growth that is lower by `advantage` at equal compute in this regime."""
+    spent = sum(map(compute, lineage))
+    wobble = 1 + 0.002 * math.sin(spent)
+    if len(lineage) == 1:
+        return wobble * (1.5 + 1.5 * (spent / 1e11) ** -0.2)
+    base, grown = (stage.spec for stage in lineage)
+    assert growth_factor(base.model, grown.model) > 1
+    return wobble * (1.5 - advantage + 1.5 * (base.tokens / 1e6) ** -0.1 * (grown.tokens / 1e6) ** -0.1)
+
+
+def advise(overrides: list[str], *more: str) -> Any:
+    result = CliRunner().invoke(app, ["advise", *overrides, "--size", "254K", *more, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def pilot(overrides: list[str]) -> Pilot:
+    """Pilot runs of a question, planned and not trained."""
+    first = advise(overrides, "--flops", f"{BUDGET:g}")
+    found = pilot_of(overrides)
+    assert not first["enough_data"]
+    assert {stage["key"] for stage in first["pilot"]["stages"]} == {stage.key for stage, _ in found.left}
+    return found
+
+
+def test_too_few_runs_are_reported_with_the_stages_to_run(overrides: list[str], pilot: Pilot) -> None:
+    told = CliRunner().invoke(
+        app, ["advise", *overrides, "--size", "254K", "--flops", f"{BUDGET:g}"], catch_exceptions=False
+    )
+    assert "the law of growth from 147K needs runs of this recipe at 7 budgets, and has none" in told.output
+    assert "% of the budget" in told.output
+    assert "--size 254K --flops 1e+12 --run-missing" in told.output
+    spent = sum(compute(stage) for stage, _ in pilot.left)
+    assert spent < 0.8 * BUDGET
+
+
+@pytest.mark.parametrize(("advantage", "decision"), [(0.3, "grow"), (-0.3, "from scratch")])
+def test_planted_laws_decide(overrides: list[str], pilot: Pilot, advantage: float, decision: str) -> None:
+    plant(pilot, lambda lineage: planted(lineage, advantage))
+    found = advise(overrides, "--flops", f"{BUDGET:g}")
+    assert (found["decision"], found["warning"]) == (decision, None)
+    assert 1 < found["beyond"] <= 10
+    for option in found["options"]:
+        (loss,) = option["losses"]
+        assert option["flops"] == pytest.approx(BUDGET)
+        assert loss["low"] < expected(option, advantage) < loss["high"] < loss["low"] + 0.3
+    grown = next(option for option in found["options"] if option["base"])
+    cost = 1e11 * ((expected(grown, advantage) - 1.5) / 1.5) ** -5  # of the same loss from scratch
+    assert found["saving"]["low"] < 1 - BUDGET / cost < found["saving"]["high"]
+
+
+def expected(option: dict[str, Any], advantage: float) -> float:
+    if not option["base"]:
+        return 1.5 + 1.5 * (BUDGET / 1e11) ** -0.2
+    (tokens,) = option["tokens"]
+    return 1.5 - advantage + 1.5 * (option["base_tokens"] / 1e6) ** -0.1 * (tokens / 1e6) ** -0.1
+
+
+def test_far_outside_the_runs_the_answer_has_a_warning_and_wide_intervals(overrides: list[str], pilot: Pilot) -> None:
+    plant(pilot, lambda lineage: planted(lineage, 0.3))
+    far = advise(overrides, "--flops", f"{100 * BUDGET:g}")
+    assert far["warning"].startswith("warning: this is ")
+    assert far["decision"] == "no difference"
+    assert all(loss["high"] > loss["low"] + 1 for option in far["options"] for loss in option["losses"])
+
+
+def test_runs_of_another_recipe_and_diverged_ones_are_not_used(overrides: list[str], pilot: Pilot) -> None:
+    plant(pilot, lambda lineage: planted(lineage, 0.3))
+    assert not advise([*overrides, "optim.weight_decay=0.2"], "--flops", f"{BUDGET:g}")["enough_data"]
+    plant(pilot, lambda lineage: math.nan if len(lineage) == 1 else 3.0)
+    diverged = advise(overrides, "--flops", f"{BUDGET:g}")
+    assert not diverged["enough_data"]
+    assert len(diverged["unused"]) == sum(stage.spec.parent is None for stage, _ in pilot.left)
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        (
+            ["--flops", "1e9", "--hours", "2", "--size", "25K"],
+            ["--size=25K: must be one of 70K, 147K, 254K", "budget=--flops --hours: must be given exactly once"],
+        ),
+        (["--dollars", "nan"], ["--dollars=nan: must be a finite number above 0"]),
+        (["--dollars", "5"], ["--dollars: device.price must be set"]),
+    ],
+)
+def test_faults_in_the_question_are_explained(overrides: list[str], options: list[str], messages: list[str]) -> None:
+    with pytest.raises(UserFault) as fault:
+        CliRunner().invoke(app, ["advise", *overrides, *options], catch_exceptions=False)
+    assert len(fault.value.messages) == len(messages)
+    for message, told in zip(messages, fault.value.messages, strict=True):
+        assert told.startswith(message)

@@ -1,0 +1,103 @@
+"""Runs of an experiment's recipe, from which laws are fitted.
+
+A run belongs to the recipe if it has the same data, batch, optimizer, learning rate, schedule and growth recipe as a
+stage that the experiment would plan. Its tokens and seed may differ. Models that grew from a base belong to the law of
+this base, whatever their size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tfscale.advise.law import Measured
+from tfscale.advise.runs import Run, recipe_of
+from tfscale.config.schema import StagePart
+from tfscale.plan.chain import Chain
+from tfscale.plan.plan import Plan
+from tfscale.plan.specs import Specs, tokenformer, transformer
+from tfscale.stage.spec import StageSpec
+
+Family = Literal["tokenformer", "transformer"]
+COMPUTE = ("compute",)
+GROWTH = ("base tokens", "stage tokens", "growth factor")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages that an experiment would plan for a size from scratch or by growth, with any number of tokens."""
+
+    chain: Chain
+
+    @staticmethod
+    def of_plan(plan: Plan) -> "Recipe":
+        return Recipe(Chain(Specs(plan.experiment, plan.corpus)))
+
+    @property
+    def sizes(self) -> tuple[StagePart, ...]:
+        """Sizes of the schedule, smallest first."""
+        return tuple(part for part, _ in self.chain.sizes)
+
+    def scratch(self, size: StagePart, family: Family = "tokenformer") -> StageSpec:
+        """Return the stage that trains a size from scratch."""
+        specs, tokens = self.chain.specs, self.chain.base.spec.tokens
+        if family == "transformer":
+            assert size.transformer is not None, "the size has no Transformer"
+            shape = transformer(self.chain.experiment, size.transformer, specs.corpus)
+            return specs.scratch(shape, tokens, size.transformer.lr)
+        rate = size.lr if size == self.sizes[0] else size.scratch_lr
+        return specs.scratch(tokenformer(self.chain.experiment, size, specs.corpus), tokens, rate)
+
+    def grown(self, base: StagePart, target: StagePart) -> StageSpec:
+        """Return the stage that grows a base to a target size."""
+        specs, experiment = self.chain.specs, self.chain.experiment
+        parent = specs.stage(base.size, self.scratch(base))
+        model = tokenformer(experiment, target, specs.corpus)
+        return specs.grown(parent, model, parent.spec.tokens, experiment.growth, self.chain.rate(target.lr))
+
+
+def scratch_runs(
+    recipe: Recipe, runs: Sequence[Run], size: StagePart, family: Family, decayed: bool = True
+) -> list[Run]:
+    """Return the runs of a size from scratch, whose learning rate has decayed or not."""
+    planned = recipe.scratch(size, family)
+    alike = recipe_of(planned)
+    return [
+        run
+        for run in runs
+        if run.decayed == decayed
+        and run.origin is None
+        and run.model == planned.model
+        and recipe_of(run.first) == alike
+    ]
+
+
+def grown_runs(recipe: Recipe, runs: Sequence[Run], base: StagePart, decayed: bool = True) -> list[Run]:
+    """Return the runs that have grown once, from a base that was trained from scratch, and whose learning rate has
+    decayed or not."""
+    start = recipe.scratch(base)
+    later = recipe.sizes[recipe.sizes.index(base) + 1 :]
+    alike = {recipe_of(recipe.grown(base, target)) for target in later}
+    return [run for run in runs if run.decayed == decayed and _has_grown(run, start, alike)]
+
+
+def _has_grown(run: Run, start: StageSpec, alike: set[str]) -> bool:
+    origin = run.origin
+    if origin is None or origin.origin is not None or origin.model != start.model or run.model == origin.model:
+        return False
+    return recipe_of(origin.first) == recipe_of(start) and recipe_of(run.first) in alike
+
+
+def measured_from_scratch(runs: Sequence[Run]) -> Measured:
+    """Return the points of the law L(C) of one size."""
+    values = np.array([[run.flops] for run in runs], dtype=float).reshape(-1, 1)
+    return Measured(COMPUTE, values, np.array([run.loss for run in runs]), tuple(run.first.seed for run in runs))
+
+
+def measured_by_growth(runs: Sequence[Run]) -> Measured:
+    """Return the points of the law L(D_base, D_stage, growth factor) of one base."""
+    rows = [(run.origin.tokens, run.tokens, run.factor) for run in runs if run.origin is not None]
+    values = np.array(rows, dtype=float).reshape(-1, len(GROWTH))
+    losses = np.array([run.loss for run in runs])
+    return Measured(GROWTH, values, losses, tuple(run.first.seed for run in runs), interaction=True)

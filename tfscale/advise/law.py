@@ -1,0 +1,242 @@
+"""Laws of the loss at the end of a run, L = E + exp(b0 + b1 z1 + b2 z2 + ...), with intervals from resampled runs.
+
+z are logarithms of what a run was given, minus their means over the measured runs. With one variable, the compute, the
+law is L(C) = E + A C^-alpha (arXiv 2203.15556). With the tokens before and after growth and their product, it is
+L(D1, D2) = E + A D1^-a1 D2^-(a2 - a3 ln D1), the form of arXiv 2502.03009 for a model that starts from a trained one.
+
+A law is fitted to log L by least squares. Its uncertainty is that of refits to resampled runs: to the fitted losses
+plus residuals drawn with replacement, scaled to account for the degrees of freedom, plus a shift of each seed if runs
+differ only in their seed.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfscale.analysis.bootstrap import seeded
+from tfscale.analysis.intervals import Array, Interval
+
+LEVEL: Final = 0.9
+"""Confidence level of all intervals in advice."""
+REFITS = 199
+FAR = 10.0
+"""Factor beyond the measured runs from which the form of the law is no longer trusted."""
+SPARE = 2
+"""Minimum number of points in addition to the number of parameters."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Ends of runs to which a law is fitted."""
+
+    names: tuple[str, ...]
+    """Names of the variables."""
+    values: Array
+    """Values of the variables [runs, variables]. A variable that has one value only is not a term of the law."""
+    losses: Array
+    """Validation losses [runs] in nats per token."""
+    seeds: tuple[int, ...]
+    """Seed of each run."""
+    interaction: bool = False
+    """True if the product of the first two variables is a term of the law."""
+
+    @property
+    def varied(self) -> NDArray[np.bool_]:
+        """Variables [variables] with several values, which are terms of the law; the first two always are."""
+        several = np.array([len(np.unique(column)) > 1 for column in self.values.T])
+        return several | (np.arange(len(several)) < 2)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of the law."""
+        return int(2 + self.varied.sum() + self.interaction)
+
+    @property
+    def different(self) -> int:
+        """Number of runs with different values."""
+        return len(np.unique(self.values, axis=0))
+
+    @property
+    def needed(self) -> int:
+        """Minimum number of runs with different values for a fit."""
+        return self.parameters + SPARE
+
+    @property
+    def suffices(self) -> bool:
+        """True if there are enough different values of every variable, and enough different runs, for a fit."""
+        if not len(self.losses):
+            return False
+        levels = [len(np.unique(column)) for column in self.values.T[:2]]
+        return self.different >= self.needed and min(levels) >= 3
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """Fitted law."""
+
+    measured: Measured
+    parameters: Array
+    """log E and b0, b1, ... [parameters]."""
+    refits: Array
+    """Parameters of each refit [refits, parameters]."""
+    scatter: Array
+    """Residuals of log L [runs], scaled to account for the degrees of freedom."""
+
+    @property
+    def irreducible(self) -> float:
+        """Irreducible loss E, in nats per token."""
+        return float(np.exp(self.parameters[0]))
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a run about the law, as a fraction of the loss."""
+        return float(np.sqrt(np.mean(self.scatter**2)))
+
+    def loss(self, values: Array) -> Array:
+        """Return the loss [places] at values of the variables [places, variables], in nats per token."""
+        return np.asarray(self._losses(self.parameters[None], values)[0])
+
+    def draws(self, values: Array) -> Array:
+        """Return the loss of each refit at one place, values of the variables [variables], as [refits].
+
+        Beyond `FAR` times the measured runs, a third of the refits has no irreducible loss, and a third does not
+        improve beyond the measured runs.
+        """
+        parameters, stopped = self._variants(self.beyond(values) > FAR)
+        inside = np.clip(values, *self._range)
+        at, at_edge = (self._losses(parameters, place[None])[:, 0] for place in (values, inside))
+        return np.where(stopped, at_edge, at)
+
+    def run_draws(self, losses: Array) -> Array:
+        """Return losses [refits] with the scatter of a single run about the law."""
+        stream = self._stream("run")
+        factors = _student(stream, len(losses), len(self.scatter) - len(self.parameters))
+        return losses * np.exp(self.noise * factors * stream.standard_normal(len(losses)))
+
+    def first_at(self, losses: Array) -> Array:
+        """Return the value of the only variable at which each refit reaches a loss [refits], or infinity if it does
+        not. `FAR` applies as in `draws`."""
+        assert len(self.measured.names) == 1
+        near = self._inverse(self.refits, losses)
+        high = float(self.measured.values.max())
+        parameters, stopped = self._variants(bool(np.median(near) > FAR * high))
+        found = self._inverse(parameters, losses)
+        return np.where(stopped & (found > high), np.inf, found)
+
+    def beyond(self, values: Array) -> float:
+        """Return the factor by which values of the variables [variables] are outside the measured runs; 1: inside."""
+        low, high = self._range
+        return float(max(1.0, (values / high).max(), (low / values).max()))
+
+    def _inverse(self, parameters: Array, losses: Array) -> Array:
+        log_e, level, slope = parameters.T
+        reducible = losses - np.exp(log_e)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            found = np.exp((np.log(reducible) - level) / slope + np.log(self.measured.values).mean())
+        return np.where((reducible > 0) & (slope < 0), found, np.inf)
+
+    def _variants(self, far: bool) -> tuple[Array, NDArray[np.bool_]]:
+        """Return the parameters of the draws, and a mask of those that do not improve beyond the measured runs."""
+        if not far:
+            return self.refits, np.zeros(len(self.refits), dtype=bool)
+        third = self._stream("forms").permutation(np.arange(len(self.refits)) % 3)  # independent for each law
+        terms = self._terms(self.measured.values)
+        floorless = np.linalg.lstsq(terms, np.log(self.measured.losses), rcond=None)[0]
+        parameters = self.refits.copy()
+        parameters[third == 1] = [-np.inf, *floorless]
+        return parameters, third == 2
+
+    def _stream(self, name: str) -> np.random.Generator:
+        return seeded(name, *self.measured.names, f"{self.measured.losses.sum():.9f}")
+
+    @property
+    def _range(self) -> tuple[Array, Array]:
+        return self.measured.values.min(axis=0), self.measured.values.max(axis=0)
+
+    def _losses(self, parameters: Array, values: Array) -> Array:
+        """Return the loss [fits, places] at values [places, variables]. Values above the measured ones do not raise the
+        loss, although the interaction could."""
+        at, below = (
+            _log_losses(parameters, self._terms(place)) for place in (values, np.minimum(values, self._range[1]))
+        )
+        return np.exp(np.minimum(at, below))
+
+    def _terms(self, values: Array) -> Array:
+        return _terms_of(self.measured, values)
+
+
+def fit(measured: Measured, refits: int = REFITS) -> Law:
+    """Return the law fitted to runs, of which there must be enough (`Measured.suffices`)."""
+    terms, logs = _terms_of(measured, measured.values), np.log(measured.losses)
+    starts = [_start(terms, measured.losses, share) for share in (0.3, 0.6, 0.8, 0.95)]
+    found = [_least_squares(terms, logs, start) for start in starts]
+    best = min(found, key=lambda each: float(((_log_losses(each[None], terms)[0] - logs) ** 2).sum()))
+    fitted = _log_losses(best[None], terms)[0]
+    free = len(logs) - len(best)
+    scatter = (logs - fitted) * np.sqrt(len(logs) / free)
+    stream = seeded("refits", *measured.names, f"{measured.losses.sum():.9f}")
+    samples = fitted + _student(stream, refits, free)[:, None] * stream.choice(scatter, (refits, len(logs)))
+    samples += _seed_shifts(measured, stream, refits, float(np.mean(scatter**2)))
+    return Law(measured, best, np.array([_least_squares(terms, sample, best) for sample in samples]), scatter)
+
+
+def interval(draws: Array) -> Interval:
+    """Return the central interval that contains the share `LEVEL` of draws, which may be infinite."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
+    return Interval(float(low), float(high))
+
+
+def _terms_of(measured: Measured, values: Array) -> Array:
+    """Return the terms 1, z1, z2, ... [places, terms] at values of the variables [places, variables]."""
+    z = (np.log(values) - np.log(measured.values).mean(axis=0))[:, measured.varied]
+    columns = [np.ones(len(z)), *z.T, *([z[:, 0] * z[:, 1]] if measured.interaction else [])]
+    return np.stack(columns, axis=1)
+
+
+def _start(terms: Array, losses: Array, share: float) -> Array:
+    """Return initial parameters with E as a share of the lowest loss."""
+    irreducible = share * losses.min()
+    slopes = np.linalg.lstsq(terms, np.log(losses - irreducible), rcond=None)[0]
+    return np.array([np.log(irreducible), *slopes])
+
+
+def _least_squares(terms: Array, logs: Array, start: Array) -> Array:
+    from scipy.optimize import least_squares
+
+    def residuals(parameters: Array) -> Array:
+        return np.asarray(_log_losses(parameters[None], terms)[0] - logs)
+
+    def slopes(parameters: Array) -> Array:
+        reducible = np.exp(terms @ parameters[1:] - _log_losses(parameters[None], terms)[0])[:, None]
+        return np.hstack([1 - reducible, reducible * terms])
+
+    found: Array = least_squares(residuals, start, slopes, method="lm", max_nfev=200).x
+    return found
+
+
+def _log_losses(parameters: Array, terms: Array) -> Array:
+    """Return the logarithm of the loss [fits, places] for parameters [fits, parameters] and terms [places, terms]."""
+    return np.asarray(np.logaddexp(parameters[:, :1], parameters[:, 1:] @ terms.T), dtype=float)
+
+
+def _student(stream: np.random.Generator, draws: int, freedom: int) -> Array:
+    """Return factors [draws] that turn normal draws into draws of Student's t distribution."""
+    return np.sqrt(freedom / stream.chisquare(freedom, draws))
+
+
+def _seed_shifts(measured: Measured, stream: np.random.Generator, refits: int, of_points: float) -> Array:
+    """Return a shift of log L for each refit and run [refits, runs], common to the runs of a seed, from the variance
+    between runs that differ only in their seed, beyond the variance of points. It is 0 if there are no such runs."""
+    cell = np.unique(measured.values, axis=0, return_inverse=True)[1].ravel()  # numpy 2.0 returns a column
+    groups = [np.log(measured.losses[cell == each]) for each in range(cell.max() + 1)]
+    free = sum(len(group) - 1 for group in groups)
+    names = sorted(set(measured.seeds))
+    if not free or len(names) < 2:
+        return np.zeros((refits, len(cell)))
+    variance = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / free
+    shifts = np.sqrt(max(0.0, variance - of_points)) * stream.standard_normal((refits, len(names)))
+    of_runs = [names.index(seed) for seed in measured.seeds]
+    return np.asarray((_student(stream, refits, len(names) - 1)[:, None] * shifts)[:, of_runs])

@@ -1,0 +1,82 @@
+"""Short runs that provide the laws that advice needs.
+
+A base is trained at three budgets and grown to each target at three budgets, and the target is trained from scratch at
+five of the resulting budgets."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tfscale.advise.evidence import Recipe, grown_runs
+from tfscale.advise.law import FAR
+from tfscale.advise.question import Question
+from tfscale.advise.runs import Run
+from tfscale.config.schema import BaselinePart, StagePart
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.predict import Prediction
+from tfscale.stage.folder import Stage, is_done
+
+LARGEST = 0.9 * FAR
+"""Budget of the question as a multiple of the largest budget of a pilot."""
+LEVELS = 3
+RANGE = 36.0
+"""Ratio of the largest to the smallest budget."""
+FEWEST_STEPS = 100
+"""Minimum number of steps of a stage. The laws do not hold at the very beginning of training."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """Plans of pilot runs, which can be trained one after another."""
+
+    plans: tuple[Plan, ...]
+    left: tuple[tuple[Stage, Prediction], ...]
+    """Unfinished stages, each once, with their predicted cost."""
+
+
+def plan_pilot(question: Question, plan: Plan, runs: Sequence[Run]) -> Pilot:
+    """Return the pilot runs of a question. Their largest budget is the question's divided by `LARGEST`, so that advice
+    from them is not far outside the measured runs.
+
+    Args:
+        plan: plan of the experiment, with the arms from scratch as baselines.
+        runs: finished runs. Those from the base with the most of them are supplemented, or else from the largest base.
+    """
+    base = max(reversed(question.bases), key=lambda each: len(grown_runs(question.recipe, runs, each)))
+    plans = tuple(each for target in question.targets for each in _cells(question, plan, base, target))
+    stages = {stage.key: stage for each in plans for stage in each.stages if not is_done(stage)}
+    return Pilot(plans, tuple((stage, question.predict(stage.spec)) for stage in stages.values()))
+
+
+def _cells(question: Question, plan: Plan, base: StagePart, target: StagePart) -> Iterator[Plan]:
+    recipe, batch = question.recipe, plan.experiment.optim.batch_tokens
+    most = question.budget.amount / LARGEST / 2
+    before = _levels(most / question.price(recipe.scratch(base)).amount, batch)
+    after = _levels(most / len(question.targets) / question.price(recipe.grown(base, target)).amount, batch)
+    for number, base_tokens in enumerate(before):
+        for place, tokens in enumerate(after):
+            sizes = (
+                replace(base, tokens=base_tokens, lr=_rate(recipe, base), scratch_lr=None),
+                replace(target, tokens=tokens),
+            )
+            yield _two_sizes(plan, sizes, with_scratch=place in (number, number + 1))
+
+
+def _levels(most: float, batch: int) -> list[int]:
+    """Return `LEVELS` numbers of tokens in whole steps, at most `most` if that is enough for different budgets."""
+    least = FEWEST_STEPS * batch
+    most = max(most, 4.0 ** (LEVELS - 1) * least)
+    return [round(tokens / batch) * batch for tokens in np.geomspace(max(most / RANGE, least), most, LEVELS)]
+
+
+def _rate(recipe: Recipe, base: StagePart) -> float | None:
+    return base.lr if base == recipe.sizes[0] else base.scratch_lr
+
+
+def _two_sizes(plan: Plan, sizes: tuple[StagePart, StagePart], with_scratch: bool) -> Plan:
+    experiment = plan.experiment
+    schedule = replace(experiment.schedule, stages={"base": sizes[0], "target": sizes[1]})
+    arms = {name: replace(arm, sizes="last") for name, arm in experiment.baseline.arms.items()}
+    baseline = BaselinePart(arms if with_scratch else {})
+    return make_plan(replace(experiment, schedule=schedule, baseline=baseline))

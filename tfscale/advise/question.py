@@ -1,0 +1,124 @@
+"""The question that advice answers: which sizes to reach with which budget."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from tfscale.advise.evidence import Recipe
+from tfscale.config.schema import StagePart
+from tfscale.faults import Fault, UserFault
+from tfscale.predict import Prediction
+from tfscale.stage.spec import StageSpec
+
+Unit = Literal["FLOPs", "device-hours", "dollars"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Budget for all target sizes together."""
+
+    amount: float
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class Price:
+    """Cost of a model per token."""
+
+    flops: float
+    """Model FLOPs of training."""
+    amount: float
+    """Cost in the unit of the budget."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Target sizes, the sizes that they may grow from, and the budget."""
+
+    recipe: Recipe
+    targets: tuple[StagePart, ...]
+    """Sizes to reach, which share the budget equally."""
+    bases: tuple[StagePart, ...]
+    """Sizes that are smaller than all targets, smallest first."""
+    budget: Budget
+    predict: Callable[[StageSpec], Prediction]
+    """Function that predicts the cost of a stage."""
+
+    @property
+    def share(self) -> float:
+        """Budget of one target from scratch."""
+        return self.budget.amount / len(self.targets)
+
+    def price(self, spec: StageSpec) -> Price:
+        """Return the cost of a stage per token.
+
+        Raises:
+            UserFault: the cost in the unit of the budget is unknown.
+        """
+        prediction = self.predict(spec)
+        amount = _amount(prediction, self.budget.unit)
+        if amount is None:
+            known = (
+                "device.price must be set" if self.budget.unit == "dollars" else "the speed of the device is unknown"
+            )
+            option = "--dollars" if self.budget.unit == "dollars" else "--hours"
+            raise UserFault([Fault(option, None, f"{known}; try --flops, or device=h100_sxm launcher.processes=1")])
+        return Price(prediction.flops_per_token, amount / prediction.tokens)
+
+
+def ask(
+    recipe: Recipe, sizes: Sequence[str], amounts: dict[str, float | None], predict: Callable[[StageSpec], Prediction]
+) -> Question:
+    """Return the question of a user.
+
+    Args:
+        sizes: names of target sizes; empty: the last size of the schedule.
+        amounts: the budget as the options `--flops`, `--hours` and `--dollars`, of which one is set.
+
+    Raises:
+        UserFault: a size is unknown or cannot be grown, or there is not exactly one budget. The error lists all faults.
+    """
+    faults = [*_size_faults(recipe, sizes), *_budget_faults(amounts)]
+    if faults:
+        raise UserFault(faults)
+    wanted = set(sizes) or {recipe.sizes[-1].size}
+    targets = tuple(part for part in recipe.sizes if part.size in wanted)
+    bases = recipe.sizes[: recipe.sizes.index(targets[0])]
+    (budget,) = (Budget(amount, UNITS[name]) for name, amount in amounts.items() if amount is not None)
+    return Question(recipe, targets, bases, budget, predict)
+
+
+UNITS: dict[str, Unit] = {"--flops": "FLOPs", "--hours": "device-hours", "--dollars": "dollars"}
+
+
+def _size_faults(recipe: Recipe, sizes: Sequence[str]) -> list[Fault]:
+    names, imported = [part.size for part in recipe.sizes], recipe.chain.experiment.init_from
+    if imported:
+        return [Fault("init_from", imported, "must be null, because the tokens of imported weights cannot be chosen")]
+    if len(names) < 2:
+        return [Fault("schedule.stages", None, "must have at least two sizes, the smaller of which can be grown")]
+    allowed = f"must be one of {', '.join(names[1:])}, which a smaller size of the schedule can grow to"
+    return [Fault("--size", size, allowed, f"--size {names[-1]}") for size in sizes if size not in names[1:]]
+
+
+def _budget_faults(amounts: dict[str, float | None]) -> list[Fault]:
+    given = {name: amount for name, amount in amounts.items() if amount is not None}
+    if len(given) != 1:
+        rule = f"must be given exactly once, as one of {', '.join(amounts)}"
+        return [Fault("budget", " ".join(given) or None, rule, "--flops 1e13")]
+    return [
+        Fault(name, amount, "must be a finite number above 0", f"{name} 10")
+        for name, amount in given.items()
+        if not (amount > 0 and math.isfinite(amount))
+    ]
+
+
+def _amount(prediction: Prediction, unit: Unit) -> float | None:
+    if unit == "FLOPs":
+        return prediction.flops
+    if unit == "device-hours":
+        return prediction.device_hours
+    if unit == "dollars":
+        return prediction.dollars
+    assert_never(unit)

@@ -1,0 +1,138 @@
+"""Finished runs in a runs folder, each the training of one model from scratch or from the growth of another run."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tfscale.analysis.curves import StageCurve, joined, read_stage
+from tfscale.growth.continued import Continued
+from tfscale.models.config import ModelConfig
+from tfscale.models.counts import non_embedding_parameters
+from tfscale.stage.folder import Stage, as_it_ended
+from tfscale.stage.result import DONE_FILE, Result, read_result
+from tfscale.stage.spec import StageSpec, read_spec, what_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """Training of one model to the end of a finished stage. With a trunk and branches, it has several stages."""
+
+    stages: tuple[Stage, ...]
+    """Stages at the size of the model, from the first to the one that ends the run."""
+    origin: "Run | None"
+    """Run from which the model has grown, or None if it was trained from scratch."""
+
+    @cached_property
+    def result(self) -> Result:
+        return read_result(self.stages[-1].path)
+
+    @cached_property
+    def curve(self) -> StageCurve:
+        """Evaluations of all stages of the run."""
+        return joined([read_stage(stage) for stage in self.stages])
+
+    @property
+    def first(self) -> StageSpec:
+        return self.stages[0].spec
+
+    @property
+    def model(self) -> ModelConfig:
+        return self.first.model
+
+    @property
+    def decayed(self) -> bool:
+        """True if the learning rate had decayed at the end of the run."""
+        return self.stages[-1].spec.lr_schedule.kind != "constant"
+
+    @property
+    def tokens(self) -> int:
+        """Number of training tokens at the size of the model."""
+        return sum(stage.spec.tokens for stage in self.stages)
+
+    @property
+    def flops(self) -> float:
+        """Model FLOPs of the whole lineage."""
+        return self.result.totals.flops
+
+    @property
+    def loss(self) -> float:
+        """Final validation loss in nats per token."""
+        return self.result.evaluation.loss
+
+    @property
+    def factor(self) -> float:
+        """Factor by which growth multiplied the parameters outside the embedding."""
+        assert self.origin is not None, "a run from scratch has not grown"
+        return growth_factor(self.origin.model, self.model)
+
+
+def growth_factor(small: ModelConfig, large: ModelConfig) -> float:
+    """Return the ratio of the numbers of parameters outside the embedding."""
+    return non_embedding_parameters(large) / non_embedding_parameters(small)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Runs in a runs folder."""
+
+    runs: tuple[Run, ...]
+    unused: tuple[str, ...]
+    """Names of the folders of finished stages that diverged or cannot be read, such as those of an extension."""
+
+
+def read_runs(runs: Path) -> Found:
+    """Return all runs that end at a finished stage of a runs folder, except those with imported weights and those that
+    diverged."""
+    stages: dict[str, Stage] = {}
+    unused = []
+    for done in sorted((runs / "stages").glob(f"[!.]*/{DONE_FILE}")):
+        try:
+            spec, result = read_spec(done.parent), read_result(done.parent)
+        except ValueError:
+            unused.append(done.parent.name)
+            continue
+        if result.eval is not None and not math.isfinite(result.eval.loss):
+            unused.append(done.parent.name)
+            continue
+        stages[result.key] = Stage(spec.label, result.key, done.parent, as_it_ended(spec, done.parent))
+    found = (_run(stage, stages) for stage in stages.values())
+    return Found(tuple(run for run in found if run is not None), tuple(unused))
+
+
+def _run(last: Stage, stages: dict[str, Stage]) -> Run | None:
+    """Return the run that ends with a stage, or None if a stage of its lineage is missing or imported."""
+    part = [last]
+    while (parent := part[0].spec.parent) is not None and is_continued(part[0].spec):
+        if parent not in stages:
+            return None
+        part.insert(0, stages[parent])
+    if part[0].spec.init_from is not None:
+        return None
+    if parent is None:
+        return Run(tuple(part), None)
+    origin = _run(stages[parent], stages) if parent in stages else None
+    return origin and Run(tuple(part), origin)
+
+
+def is_continued(spec: StageSpec) -> bool:
+    """Return whether a stage continues the training of its parent as if it had not ended."""
+    return spec.growth is not None and spec.growth.get("kind") == Continued.kind
+
+
+def recipe_of(spec: StageSpec) -> str:
+    """Return everything that determines what a stage computes, except its model, tokens, seed and parent. Only runs
+    with the same recipe have a common law."""
+    what = what_of(spec)
+    names = ("batch_tokens", "optimizer", "extensions")
+    kept: dict[str, object] = {name: what[name] for name in names if name in what}
+    kept["data"] = _without(what["data"], ("start", "order_seed"))
+    kept["schedule"] = _without(what["schedule"], ("warmup_tokens", "warmup_from"))
+    kept["growth"] = what["growth"] and _without(what["growth"], ("name",))
+    return json.dumps(kept, sort_keys=True)
+
+
+def _without(values: dict[str, object], names: Iterable[str]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if name not in names}

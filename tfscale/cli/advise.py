@@ -1,0 +1,212 @@
+"""The command `tfscale advise`, which says whether to grow, from which size, and with which budgets."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tfscale.advise.advice import Advice, Answer, answer_to
+from tfscale.advise.evidence import Recipe
+from tfscale.advise.law import LEVEL, interval
+from tfscale.advise.options import Option
+from tfscale.advise.pilot import Pilot, plan_pilot
+from tfscale.advise.question import Question, ask
+from tfscale.advise.runs import Found, is_continued, read_runs
+from tfscale.advise.words import amount, basis, difference, lacking, outside, recommendation, unused, warning
+from tfscale.analysis.intervals import Array
+from tfscale.cli.common import Common
+from tfscale.cli.compare import plan_with
+from tfscale.cli.console import answer, console, say
+from tfscale.cli.execute import run_plan
+from tfscale.cli.table import FittedTable, table
+from tfscale.orchestrate.speed import finished_speeds
+from tfscale.plan.plan import Plan
+from tfscale.predict import Prediction, planned_machine, predict
+from tfscale.stage.folder import Stage
+from tfscale.text import count, duration, scientific
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Options of the command."""
+
+    sizes: Sequence[str]
+    flops: float | None
+    hours: float | None
+    dollars: float | None
+    run_missing: bool
+
+
+def advise(common: Common, asked: Asked) -> int:
+    """Print advice, or the runs that it lacks, and return the exit code."""
+    plan = plan_with(common, "tokenformer")
+    question = _question(plan, asked)
+    found = read_runs(plan.runs)
+    answered = answer_to(question, found.runs)
+    pilot = None if answered.advice else _pilot(question, found, common)
+    if pilot and asked.run_missing:
+        for each in pilot.plans:
+            code, _ = run_plan(each)
+            if code:
+                return code
+        found = read_runs(plan.runs)
+        answered, pilot = answer_to(question, found.runs), None
+    if common.as_json:
+        answer(_json(question, found, answered, pilot))
+    elif answered.advice:
+        _show(question, found, answered, answered.advice)
+    elif pilot:
+        _show_pilot(question, found, answered, pilot, common)
+    else:
+        say("still " + _lacks(question, answered))
+    return 0
+
+
+def _question(plan: Plan, asked: Asked) -> Question:
+    machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
+    amounts = {"--flops": asked.flops, "--hours": asked.hours, "--dollars": asked.dollars}
+    return ask(Recipe.of_plan(plan), asked.sizes, amounts, lambda spec: predict(spec, machine, speeds))
+
+
+def _show(question: Question, found: Found, answered: Answer, advice: Advice) -> None:
+    console.print(_options(question, advice))
+    say(f"{recommendation(question, advice)} {difference(question, advice)}")
+    if advice.far:
+        say(warning(advice))
+    for line in basis(question, found, answered):
+        say(f"- {line}")
+
+
+def _options(question: Question, advice: Advice) -> FittedTable:
+    sizes = ", ".join(target.size for target in question.targets)
+    rows = table(
+        f"{sizes} with {amount(question.budget.amount, question.budget.unit)}",
+        ["option"],
+        ["base tokens", *(f"tokens {target.size}" for target in question.targets), "FLOPs", "loss", "measured runs"],
+        caption=f"loss: expected validation loss in nats per token, with the {LEVEL:.0%} interval of a single run",
+        spare=["FLOPs", "measured runs"],
+    )
+    for option in advice.options:
+        around = interval(option.runs.mean(axis=1))
+        rows.add_row(
+            option.title,
+            count(option.base_tokens) if option.base else "",
+            *map(count, option.tokens),
+            scientific(option.flops),
+            f"{option.loss:.3f} [{around.low:.3f}, {around.high:.3f}]",
+            outside(option.beyond),
+        )
+    return rows
+
+
+def _lacks(question: Question, answered: Answer) -> str:
+    return "\n- ".join(["not enough data:", *lacking(question, answered.laws)])
+
+
+def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot, common: Common) -> None:
+    say(_lacks(question, answered))
+    console.print(_pilot_stages(pilot))
+    cost, speeds = _pilot_cost(question, pilot), [prediction.seconds for _, prediction in pilot.left]
+    time = f", and take {duration(sum(filter(None, speeds)))} one after another" if None not in speeds else ""
+    share = cost / question.budget.amount
+    say(f"They cost {amount(cost, question.budget.unit)}, {share:.0%} of the budget{time}. To train them:")
+    say(f"  {_command(question, common)}")
+    for line in unused(found):
+        say(f"note: {line}")
+
+
+def _pilot_stages(pilot: Pilot) -> FittedTable:
+    rows = table(f"{len(pilot.left)} stages to run", ["model", "stage"], ["number", "tokens", "FLOPs"], spare=["FLOPs"])
+    groups: dict[tuple[str, str], list[Prediction]] = {}
+    for stage, prediction in pilot.left:
+        groups.setdefault((stage.spec.label, _kind(stage)), []).append(prediction)
+    for names, group in groups.items():
+        tokens = sorted(each.tokens for each in group)
+        span = f"{count(tokens[0])} to {count(tokens[-1])}"
+        rows.add_row(*names, str(len(group)), span, scientific(sum(each.flops for each in group)))
+    return rows
+
+
+def _kind(stage: Stage) -> str:
+    if stage.spec.growth is None:
+        return "from scratch"
+    return "branch" if is_continued(stage.spec) else "grown"
+
+
+def _pilot(question: Question, found: Found, common: Common) -> Pilot:
+    shaped = all(size.transformer is not None for size in question.recipe.sizes)
+    return plan_pilot(question, plan_with(common, "tokenformer,transformer" if shaped else "tokenformer"), found.runs)
+
+
+def _command(question: Question, common: Common) -> str:
+    option = {"FLOPs": "--flops", "device-hours": "--hours", "dollars": "--dollars"}[question.budget.unit]
+    sizes = [word for target in question.targets for word in ("--size", target.size)]
+    place = ["--config-dir", str(common.config_dir)] if common.config_dir else []
+    budget = [option, f"{question.budget.amount:g}"]
+    return shlex.join(["tfscale", "advise", *common.overrides, *sizes, *budget, *place, "--run-missing"])
+
+
+def _pilot_cost(question: Question, pilot: Pilot) -> float:
+    return sum(question.price(stage.spec).amount * stage.spec.tokens for stage, _ in pilot.left)
+
+
+def _json(question: Question, found: Found, answered: Answer, pilot: Pilot | None) -> dict[str, Any]:
+    advice = answered.advice
+    document: dict[str, Any] = {
+        "targets": [target.size for target in question.targets],
+        "budget": asdict(question.budget),
+        "enough_data": advice is not None,
+        "laws": _laws_json(question, answered),
+        "lacking": [asdict(lack) for lack in answered.laws.lacking],
+        "observed": [asdict(each) for each in answered.observed],
+        "unused": list(found.unused),
+        "assumptions": basis(question, found, answered),
+    }
+    if advice:
+        document |= {
+            "decision": advice.decision,
+            "difference": _spread(advice.difference),
+            "saving": _spread(advice.saving),
+            "beyond": advice.beyond,
+            "warning": warning(advice) if advice.far else None,
+            "options": [_option_json(option) for option in advice.options],
+        }
+    if pilot:
+        stages = [
+            {"key": stage.key, "label": stage.spec.label, "tokens": stage.spec.tokens, "flops": prediction.flops}
+            for stage, prediction in pilot.left
+        ]
+        document["pilot"] = {"stages": stages, "cost": _pilot_cost(question, pilot)}
+    return document
+
+
+def _option_json(option: Option) -> dict[str, Any]:
+    names = ("title", "base", "base_tokens", "tokens", "flops", "beyond")
+    losses = [_spread(option.runs[:, place]) for place in range(option.runs.shape[1])]
+    return {name: getattr(option, name) for name in names} | {"losses": losses}
+
+
+def _laws_json(question: Question, answered: Answer) -> list[dict[str, Any]]:
+    laws = answered.laws
+    named = [
+        (f"{target.size}, {family} from scratch", law)
+        for family, fitted in laws.scratch.items()
+        for target, law in zip(question.targets, fitted, strict=True)
+    ] + [(f"growth from {base}", law) for base, law in laws.growth.items()]
+    return [
+        {
+            "name": name,
+            "variables": list(law.measured.names),
+            "runs": len(law.measured.losses),
+            "irreducible": law.irreducible,
+            "coefficients": law.parameters[1:].tolist(),
+            "noise": law.noise,
+        }
+        for name, law in named
+    ]
+
+
+def _spread(draws: Array) -> dict[str, float]:
+    import numpy as np
+
+    return {"median": float(np.median(draws)), **asdict(interval(draws))}
