@@ -19,16 +19,17 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Literal, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfscale.analysis.curves import Measure, StageCurve
 from tfscale.analysis.intervals import LEVEL, Array
 from tfscale.stage.heldout import BlockLosses
 
-DRAWS = 4000
+DRAWS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,19 +133,31 @@ def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> Sample | N
 
 def draw_together(*runs: Sample) -> Drawn:
     """Draw DRAWS curves per run. The result is deterministic for given runs."""
-    seeds = all(run.size > 1 for run in runs)
-    documents = _document_weights(runs)
-    known: dict[Source, bool] = {"seeds": seeds, "documents": documents is not None}
-    over = tuple(source for source, is_known in known.items() if is_known)
-    first = runs[0]
+    over, first = sources(*runs), runs[0]
+    documents = None
+    if first.blocks is not None and "documents" in over:
+        keys = tuple(key for run in runs for key in run.keys)
+        documents = _block_weights(DRAWS, len(first.blocks[0].tokens), keys)
+    seeds = "seeds" in over
     return Drawn(tuple(_draw(run, first if _go_together(run, first) else run, seeds, documents) for run in runs), over)
+
+
+def sources(*runs: Sample) -> tuple[Source, ...]:
+    """Return the sources of variation that can be drawn for all runs together. Documents can be drawn if all runs were
+    evaluated in the same blocks."""
+    blocks = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
+    known: dict[Source, bool] = {
+        "seeds": all(run.size > 1 for run in runs),
+        "documents": len(blocks) == 1 and all(run.blocks is not None for run in runs),
+    }
+    return tuple(source for source, is_known in known.items() if is_known)
 
 
 def _go_together(run: Sample, other: Sample) -> bool:
     return run.size == other.size == len(run.seeds) and run.seeds == other.seeds
 
 
-def _draw(run: Sample, like: Sample, seeds: bool, documents: Array | None) -> Curves:
+def _draw(run: Sample, like: Sample, seeds: bool, documents: NDArray[np.uint16] | None) -> Curves:
     curves = run.mean
     if seeds:
         weights = seed_weights(run.size, seeded(*like.keys))
@@ -164,24 +177,17 @@ def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
     return normal / np.sqrt(replicates * stream.chisquare(replicates - 1, (DRAWS, 1)))
 
 
-def _document_weights(runs: Sequence[Sample]) -> Array | None:
-    """Return the number of times that each draw contains each block of the validation text [DRAWS, blocks].
+@lru_cache(maxsize=32)
+def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np.uint16]:
+    """Return the number of times that each draw contains each block of the validation text [draws, blocks].
 
-    The numbers are the same for all runs, because the losses of different runs on a document are correlated. The result
-    is None unless all runs were evaluated in the same blocks.
+    The numbers are the same for all runs that are drawn together, because the losses of different runs on a document
+    are correlated. Other runs have other draws, so that all intervals of a comparison do not share one random error.
     """
-    tokens = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
-    if len(tokens) != 1 or any(run.blocks is None for run in runs):
-        return None
-    return _block_weights(len(tokens.pop()))
+    return seeded("documents", *keys).multinomial(blocks, [1 / blocks] * blocks, draws).astype(np.uint16)
 
 
-@cache
-def _block_weights(blocks: int) -> Array:
-    return seeded("documents", str(blocks)).multinomial(blocks, [1 / blocks] * blocks, DRAWS).astype(float)
-
-
-def document_shifts(run: Sample, weights: Array) -> Array:
+def document_shifts(run: Sample, weights: NDArray[np.uint16]) -> Array:
     """Return the change of a run's final loss in each draw of documents [DRAWS], averaged over the replicates."""
     assert run.blocks is not None, "documents are drawn only if every replicate has blocks"
     drawn = [(weights @ each.losses) / (weights @ each.tokens) for each in run.blocks]

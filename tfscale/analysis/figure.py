@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import Sample, draw_together, sample
+from tfscale.analysis.bootstrap import Sample, draw_together, sample, sources
 from tfscale.analysis.curves import ArmCurve, Measure, curve
 from tfscale.analysis.figure_growths import draw_growths
 from tfscale.analysis.growths import GrowthEvent, growths
@@ -306,7 +306,7 @@ def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measur
 
 
 def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]) -> list[str]:
-    over = {source for run in samples.values() if run for source in draw_together(run).over}
+    over = {source for run in samples.values() if run for source in sources(run)}
     notes = [f"Bands: {LEVEL:.0%} intervals over {join(sorted(over))}."] if over else []
     if laws:
         notes.append(

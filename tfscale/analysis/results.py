@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tfscale.analysis.costs import COSTS
 from tfscale.analysis.curves import ArmCurve, Cost, Evaluation, StageCurve
+from tfscale.analysis.intervals import LEVEL
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interval
 from tfscale.text import count
@@ -26,7 +27,8 @@ def meaning(table: Table) -> str:
         f"the cumulative {unit} of the chain's model of this size; negative values favour the chain; `~`: interpolated "
         "between two evaluations, before the decay of the arm's learning rate, which favours the chain. *Speed-up* "
         f"(arm's cost / chain's cost - 1) and *saving* (1 - chain's cost / arm's cost): cumulative {unit} "
-        "to reach the arm's final perplexity; `at least`: the chain's stage started below this perplexity; "
+        "to reach the arm's final perplexity; `at least`: the chain reached it during training, before the decay of "
+        f"its learning rate, or before its stage; ({LEVEL:.0%}: bound): the same with {LEVEL:.0%} confidence; "
         "`not reached`: the chain ended above it. If an arm has branches at several budgets, the perplexity is that of "
         "the last, or the chain's final one if the chain ended above it; `at most`: the arm got there earlier."
     )

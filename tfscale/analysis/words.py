@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tfscale.analysis.bootstrap import Source
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity
-from tfscale.analysis.intervals import LEVEL, Interval
+from tfscale.analysis.intervals import LEVEL, Bound, Interval
 from tfscale.analysis.table import Row, Table
 from tfscale.text import count, join, scientific, share
 
@@ -92,18 +92,44 @@ def _why_not(row: Row) -> str:
 
 
 def outcome(value: EqualPerplexity) -> str:
-    """Return a clause such as `it saves 31.0% [25.2%, 36.1%]`, `there is no difference within noise`, `it costs 12.0%
-    more` or `it does not reach the final perplexity and ends 0.14 above it`."""
+    """Return a clause such as `it saves 31.0% [25.2%, 36.1%]`, `it costs at least 12.0% more (with 95% confidence at
+    least 8.1%)`, `there is no difference within noise` or `it does not reach the final perplexity and ends 0.14 above
+    it`."""
     if value.outcome == "no difference":
         return f"there is no difference within noise{_brackets(value.interval, '.1%')}"
     if value.outcome == "saves":
         assert value.saving is not None, "the outcome `saves` requires that the target was reached"
-        return f"it saves {'' if value.exact else 'at least '}{value.saving:.1%}{_brackets(value.interval, '.1%')}"
+        return f"it saves {_bound(value.bound)}{value.saving:.1%}{_confidence(value, value.interval, value.bound)}"
     if value.outcome == "costs more":
         interval = value.interval and Interval(-value.interval.high, -value.interval.low)
         away = "" if value.chain is not None else f" and ends {value.gap:.2f} above the final perplexity"
-        return f"it costs {_bound_of_excess(value)}{value.excess:.1%}{_brackets(interval, '.1%')} more{away}"
+        bound = _OPPOSITE[value.bound] if value.bound else None
+        return f"it costs {_bound(bound)}{value.excess:.1%} more{_confidence(value, interval, bound)}{away}"
     return f"it does not reach the final perplexity and ends {value.gap:.2f} above it"
+
+
+_OPPOSITE: dict[Bound, Bound] = {"at least": "at most", "at most": "at least"}
+
+
+def _bound(bound: Bound | None) -> str:
+    return f"{bound} " if bound else ""
+
+
+def _confidence(value: EqualPerplexity, interval: Interval | None, bound: Bound | None) -> str:
+    """Return the confidence interval of a saving or an excess as text: ` [low, high]`, or for a bound ` (with 95%
+    confidence at least low)`, with the source of variation if seeds are not included. The text is empty if the interval
+    is unknown."""
+    end = _known_end(interval)
+    if bound is None or end is None:
+        return _brackets(interval, ".1%")
+    alone = "" if "seeds" in value.over else f" over {join([OVER[source] for source in value.over])} alone"
+    return f" (with {LEVEL:.0%} confidence{alone} {bound} {end:.1%})"
+
+
+def _known_end(interval: Interval | None) -> float | None:
+    """Return the finite end of a one-sided interval, or None if there is none."""
+    ends = (interval.low, interval.high) if interval else ()
+    return next((end for end in ends if math.isfinite(end)), None)
 
 
 def basis(table: Table) -> tuple[str, ...]:
@@ -178,7 +204,7 @@ def speed_up(value: EqualPerplexity | None) -> str:
         return ""
     if value.speed_up is None:
         return f"not reached ({value.gap:.2f} above)"
-    return f"{_censored(value)}{value.speed_up:+.1%}{_brackets(value.speed_up_interval, '+.1%')}"
+    return _reading(value, value.speed_up, value.speed_up_interval)
 
 
 def saving(value: EqualPerplexity | None) -> str:
@@ -188,24 +214,25 @@ def saving(value: EqualPerplexity | None) -> str:
         return ""
     if value.saving is None:
         return "not reached"
-    return f"{_censored(value)}{value.saving:+.1%}{_brackets(value.interval, '+.1%')}"
+    return _reading(value, value.saving, value.interval)
 
 
-def _censored(value: EqualPerplexity) -> str:
-    return f"{value.state} " if value.state in ("at least", "at most") else ""
-
-
-def _bound_of_excess(value: EqualPerplexity) -> str:
-    """Return the words before an excess cost. A chain that reached the arm's final perplexity during training would
-    have cost less in a run planned for it; an arm that reached the chain's would have."""
-    read_in_chain = value.state in ("reached", "at least")
-    return "" if value.exact else "at most " if read_in_chain else "at least "
+def _reading(value: EqualPerplexity, read: float, interval: Interval | None) -> str:
+    if value.outcome == "no difference":
+        return f"{_bound(value.bound)}{read:+.1%}{_brackets(interval, '+.1%')}"
+    if value.bound is None:
+        return f"{read:+.1%}{_brackets(interval, '+.1%')}"
+    end = _known_end(interval)
+    return f"{value.bound} {read:+.1%}{'' if end is None else f' ({LEVEL:.0%}: {end:+.1%})'}"
 
 
 def _brackets(interval: Interval | None, form: str) -> str:
-    """Return an interval as the text ` [low, high]`, or an empty text if there is no interval or if all draws are
-    equal, as those of a bound can be."""
-    return f" [{interval.low:{form}}, {interval.high:{form}}]" if interval and interval.low < interval.high else ""
+    """Return an interval as the text ` [low, high]`, in which an infinite end is `unknown`, or an empty text if there
+    is no interval or neither end is known."""
+    if _known_end(interval) is None or interval is None:
+        return ""
+    low, high = (f"{end:{form}}" if math.isfinite(end) else "unknown" for end in (interval.low, interval.high))
+    return f" [{low}, {high}]"
 
 
 def with_interval(value: float | None, interval: Interval | None, form: str) -> str:
