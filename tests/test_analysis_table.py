@@ -13,7 +13,7 @@ from test_analysis_curves import spent, write_arms, write_seeds, write_stage
 from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.documents import to_latex, to_markdown
-from tfscale.analysis.formats import to_csv, to_json
+from tfscale.analysis.formats import record, to_csv, to_json
 from tfscale.analysis.table import Row, Table, compare
 from tfscale.analysis.words import basis, verdicts
 from tfscale.plan.arms import Arm
@@ -76,10 +76,10 @@ def test_several_seeds_make_one_row_with_means_and_intervals(tmp_path: Path) -> 
     assert math.log(interval.high / interval.low) == pytest.approx(2 * 4.303 * 0.02 / math.sqrt(3), rel=0.15)
     assert scratch.equal_perplexity is not None
     assert scratch.equal_perplexity.over == ("seeds",)
-    assert table.noise is not None
-    assert table.noise.source == "seeds"
+    assert scratch.equal_perplexity.noise is None
     assert "[" in verdicts(table)[1]
     assert basis(table)[0] == "[low, high]: 95% intervals over seeds."
+    assert not any("floor" in sentence for sentence in basis(table))
 
 
 def test_a_size_whose_other_seeds_are_missing_is_unfinished_and_has_no_costs(tmp_path: Path) -> None:
@@ -100,6 +100,10 @@ def test_an_arm_of_one_seed_beside_a_chain_of_three_has_no_interval(tmp_path: Pa
     assert beside.equal_perplexity is not None
     assert (beside.equal_perplexity.interval, beside.equal_perplexity.over) == (None, ())
     assert "One seed: from scratch." in " ".join(basis(table))
+    assert beside.equal_perplexity.noise is not None
+    told = "measured over the seeds of the other side: from scratch at S (0."
+    assert told in " ".join(basis(table))
+    assert record(beside)["noise_floor_source"] == "seeds"
 
 
 def test_the_chain_is_not_compared_with_itself(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ final loss is applied to the whole curve.
 """
 
 import hashlib
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, Optional
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfscale.analysis.curves import Measure, StageCurve
-from tfscale.analysis.intervals import LEVEL, Array
+from tfscale.analysis.intervals import Array
 from tfscale.stage.heldout import BlockLosses
 
 DRAWS = 20_000
@@ -199,33 +198,3 @@ def seeded(*names: str) -> np.random.Generator:
     """Return a random generator seeded with names, such as the keys of the runs, so that adding an arm to the
     comparison does not change the results of other arms."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big"))
-
-
-@dataclass(frozen=True)
-class NoiseFloor:
-    """Noise floor, the difference in final loss below which two runs count as equal."""
-
-    nats: float
-    """Noise floor in nats per token."""
-    source: Literal["seeds", "assumed"]
-    """Source of the noise floor. `seeds`: measured on runs that differ only in their seed. `assumed`: set in the
-    configuration."""
-
-
-def noise_floor(samples: Iterable[Sample], assumed: float | None) -> NoiseFloor | None:
-    """Return the noise floor, pooled over all runs with several seeds. If there are no such runs, return the assumed
-    noise floor, or None if there is none.
-
-    With probability LEVEL, the final losses of two runs that differ only in their seed differ by less than the noise
-    floor. It is the pooled standard deviation of the final losses times sqrt(2) times the quantile of Student's t
-    distribution.
-    """
-    from scipy.special import stdtrit
-
-    several = {run.keys: run.losses[:, -1] for run in samples if run.finished and run.size > 1}
-    freedom = sum(len(losses) - 1 for losses in several.values())
-    if not freedom:
-        return None if assumed is None else NoiseFloor(assumed, "assumed")
-    variance = sum(float(((losses - losses.mean()) ** 2).sum()) for losses in several.values()) / freedom
-    quantile = float(stdtrit(freedom, 1 - (1 - LEVEL) / 2))
-    return NoiseFloor(float(np.sqrt(variance)) * math.sqrt(2) * quantile, "seeds")

@@ -50,8 +50,7 @@ def compare_arms(
 
     Args:
         title: title that names the schedule and the corpus.
-        assumed_noise: noise floor in nats, used if it cannot be measured because no run has several seeds; None if
-            unknown.
+        assumed_noise: noise floor in nats of comparisons in which both sides have one seed; None if unknown.
         tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
         reference: published points in the form of a file in `conf/reference/`.
 

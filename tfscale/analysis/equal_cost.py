@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.analysis.bootstrap import Curves, NoiseFloor, Sample, Source, draw_together
+from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together
 from tfscale.analysis.intervals import Array, Bound, Interval, bound_of, interval_of, surely
+from tfscale.analysis.noise import NoiseFloor, noise_floor
 
 Reach = Literal["reached", "at least", "at most", "not reached"]
 Outcome = Literal["saves", "no difference", "costs more", "not reached"]
@@ -58,6 +59,8 @@ class EqualPerplexity:
     is a bound, unless the outcome is `no difference`. An end beyond which costs were not measured is infinite."""
     over: tuple[Source, ...]
     """Sources of variation that the confidence interval covers."""
+    noise: NoiseFloor | None = None
+    """Noise floor that the verdict uses because a side has a single seed, or None."""
     exact: bool = False
     """True if both learning rates had been decayed at these costs. Otherwise, one cost was read during training, where
     a planned run would have been cheaper."""
@@ -109,9 +112,13 @@ class EqualCompute:
         return self.chain - self.arm
 
 
-def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFloor | None) -> EqualPerplexity | None:
+def at_equal_perplexity(chain: Sample | None, arm: Sample | None, assumed: float | None) -> EqualPerplexity | None:
     """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
-    not finished or the chain has no measurement."""
+    not finished or the chain has no measurement.
+
+    Args:
+        assumed: noise floor in nats if both have one seed, or None if it is unknown.
+    """
     if chain is None or arm is None or not arm.finished:
         return None
     arm = arm.decayed or arm
@@ -128,7 +135,8 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
     drawn = draw_together(chain, arm)
     ratios = log_cost_ratios(*drawn.curves) if drawn.over else None
     variations = [] if ratios is None else [ratios]
-    if "seeds" not in drawn.over and floor is not None:
+    floor = None if "seeds" in drawn.over else noise_floor(chain, arm, assumed)
+    if floor is not None:
         variations += _within(floor, of_chain, of_arm)
     if arm.ends > 1:
         variations = [replace(each, reached=np.ones_like(each.reached)) for each in variations]
@@ -142,6 +150,7 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
         excess=math.expm1(ratio),
         interval=None,
         over=drawn.over,
+        noise=floor,
         exact=exact,
     )
     if ratios is None:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from tfscale.analysis.comparison import Comparison
@@ -31,7 +31,6 @@ def to_document(comparison: Comparison) -> dict[str, Any]:
         "measure": table.measure,
         "heldout_tokens": table.heldout_tokens,
         "confidence": LEVEL,
-        "noise_floor": table.noise and asdict(table.noise),
         "tuning_flops": table.tuning_flops,
         "rows": [record(row) for row in table.rows],
         "verdicts": verdicts(table),
@@ -127,6 +126,7 @@ def to_csv(table: Table) -> str:
 def record(row: Row) -> dict[str, str | int | float | bool | None]:
     """Return a row of the table as a flat dictionary in full precision. Keys and seeds are separated by spaces."""
     compute, perplexity, included = row.equal_compute, row.equal_perplexity, row.with_optimizer
+    noise = perplexity.noise if perplexity else None
     costs = {
         f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Cost)
     }
@@ -163,8 +163,11 @@ def record(row: Row) -> dict[str, str | int | float | bool | None]:
         "saving": perplexity and perplexity.saving,
         **_ends("saving", perplexity.interval if perplexity else None),
         "comparison_over": " ".join(perplexity.over) or None if perplexity else None,
+        "saving_bound": perplexity and perplexity.bound,
         "excess": perplexity and perplexity.excess,
         "outcome": perplexity and perplexity.outcome,
+        "noise_floor": noise and noise.nats,
+        "noise_floor_source": noise and noise.source,
         "optimizer_share": row.optimizer_share,
         "saving_with_optimizer": included and included.saving,
         **_ends("saving_with_optimizer", included.interval if included else None),

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import NoiseFloor, Sample, Source, draw_together, noise_floor, sample
+from tfscale.analysis.bootstrap import Sample, Source, draw_together, sample
 from tfscale.analysis.costs import cumulative, family, marginal, mean
 from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
@@ -82,8 +82,6 @@ class Table:
     chain: str
     """Name of the arm with which all others are compared."""
     heldout_tokens: int | None
-    noise: NoiseFloor | None
-    """Noise floor, or None if it is unknown."""
     rows: tuple[Row, ...]
     """Rows in the chain's order of sizes and, for each size, in the order of the arms."""
     tuning_flops: float | None = None
@@ -112,8 +110,7 @@ def compare(
     the optimizer's FLOPs included.
 
     Args:
-        assumed_noise: noise floor in nats, used if it cannot be measured because no run has several seeds; None if
-            unknown.
+        assumed_noise: noise floor in nats of comparisons in which both sides have one seed; None if unknown.
         tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
 
     Raises:
@@ -124,20 +121,20 @@ def compare(
     pairs = [(arm, size) for size in sizes for arm in arms if size in arm.sizes]
     samples = _samples(pairs, measure)
     with_optimizer = _samples(pairs, "flops_with_optimizer") if measure == "flops" else {}
-    floor = noise_floor((each for each in samples.values() if each), assumed_noise)
     runs = [run for arm in arms for stage in arm.stages for run in (stage, *stage.readings)]
     parents = {stage.key: stage.parent for run in runs for stage in run.stages}
 
     def row(arm: ArmCurve, size: str) -> Row:
         other = () if arm is chain else chain.replicates(size)
         mine, theirs = (arm.name, size), (chain.name, size)
-        found = _row(arm, size, samples[mine], other, samples[theirs] if other else None, floor, parents, measure)
-        included = at_equal_perplexity(with_optimizer.get(theirs), with_optimizer.get(mine), floor)
+        of_chain = samples[theirs] if other else None
+        found = _row(arm, size, samples[mine], other, of_chain, assumed_noise, parents, measure)
+        included = at_equal_perplexity(with_optimizer.get(theirs), with_optimizer.get(mine), assumed_noise)
         return replace(found, with_optimizer=included if other else None)
 
     heldout = {stage.heldout_tokens for arm in arms for stage in arm.stages}
     rows = tuple(row(arm, size) for arm, size in pairs)
-    return Table(measure, chain.name, heldout.pop() if len(heldout) == 1 else None, floor, rows, tuning_flops)
+    return Table(measure, chain.name, heldout.pop() if len(heldout) == 1 else None, rows, tuning_flops)
 
 
 def _samples(runs: Sequence[tuple[ArmCurve, str]], measure: Measure) -> dict[tuple[str, str], Sample | None]:
@@ -164,7 +161,7 @@ def _row(
     mine: Sample | None,
     chain: Sequence[StageCurve],
     theirs: Sample | None,
-    floor: NoiseFloor | None,
+    assumed_noise: float | None,
     parents: dict[str, str | None],
     measure: Measure,
 ) -> Row:
@@ -195,7 +192,7 @@ def _row(
         marginal=mean([marginal(run) for run in runs]),
         family=mean([family(arm.of_seed(run.seed), size) for run in runs]),
         equal_compute=at_equal_compute(theirs, mine),
-        equal_perplexity=at_equal_perplexity(theirs, mine, floor),
+        equal_perplexity=at_equal_perplexity(theirs, mine, assumed_noise),
         cost_ratio=cost.of(measure) / chain_cost.of(measure) if cost and chain_cost else None,
     )
 

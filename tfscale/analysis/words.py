@@ -96,7 +96,7 @@ def outcome(value: EqualPerplexity) -> str:
     least 8.1%)`, `there is no difference within noise` or `it does not reach the final perplexity and ends 0.14 above
     it`."""
     if value.outcome == "no difference":
-        return f"there is no difference within noise{_brackets(value.interval, '.1%')}"
+        return _no_difference(value)
     if value.outcome == "saves":
         assert value.saving is not None, "the outcome `saves` requires that the target was reached"
         return f"it saves {_bound(value.bound)}{value.saving:.1%}{_confidence(value, value.interval, value.bound)}"
@@ -106,6 +106,17 @@ def outcome(value: EqualPerplexity) -> str:
         bound = _OPPOSITE[value.bound] if value.bound else None
         return f"it costs {_bound(bound)}{value.excess:.1%} more{_confidence(value, interval, bound)}{away}"
     return f"it does not reach the final perplexity and ends {value.gap:.2f} above it"
+
+
+def _no_difference(value: EqualPerplexity) -> str:
+    """Return a clause that explains why there is no difference although the interval may exclude zero."""
+    interval = _brackets(value.interval, ".1%")
+    if value.interval is None or 0 in value.interval:
+        return f"there is no difference within noise{interval}"
+    if value.noise is None:
+        return f"whether it reaches the final perplexity is within noise (saving at equal perplexity{interval})"
+    over = join([OVER[source] for source in value.over])
+    return f"there is no difference within the noise floor of {value.noise.nats:.3f} nats (over {over} alone{interval})"
 
 
 _OPPOSITE: dict[Bound, Bound] = {"at least": "at most", "at most": "at least"}
@@ -152,17 +163,22 @@ OVER: dict[Source, str] = {"seeds": "seeds", "documents": "validation documents"
 
 
 def _noise(table: Table) -> tuple[str, ...]:
-    """Return a sentence about the noise floor, or nothing if all comparisons are of several seeds and do not use it."""
-    noise, compared = table.noise, [row.equal_perplexity for row in table.rows if row.equal_perplexity]
-    if compared and all("seeds" in each.over for each in compared):
-        return ()
-    if noise is None:
-        return ("No noise floor is set (analysis.noise_floor), so no difference counts as noise.",)
-    source = "measured over seeds" if noise.source == "seeds" else "assumed (analysis.noise_floor)"
-    return (
-        f"Noise floor, {source}: single runs count as equal if their final losses differ by at most "
-        f"{noise.nats:.3f} nats ({math.expm1(noise.nats):.1%} of perplexity).",
-    )
+    """Return sentences about the noise floors that verdicts use, and about comparisons that need one and have none."""
+    compared = [(row, row.equal_perplexity) for row in table.rows if row.equal_perplexity]
+    single = [(row, value.noise) for row, value in compared if "seeds" not in value.over]
+    assumed = {noise.nats for _, noise in single if noise and noise.source == "assumed"}
+    measured = [f"{row.title} at {row.size} ({noise.nats:.3f} nats)"
+                for row, noise in single if noise and noise.source == "seeds"]  # fmt: skip
+    sentences = [
+        f"Noise floor, assumed (analysis.noise_floor): single runs count as equal if their final losses differ by at "
+        f"most {nats:.3f} nats ({math.expm1(nats):.1%} of perplexity)."
+        for nats in assumed
+    ]
+    if measured:
+        sentences.append(f"Noise floor, measured over the seeds of the other side: {join(measured)}.")
+    if any(noise is None for _, noise in single):
+        sentences.append("No noise floor is set (analysis.noise_floor), so no difference of single runs is noise.")
+    return tuple(sentences)
 
 
 def _shares(table: Table) -> tuple[str, ...]:

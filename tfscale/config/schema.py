@@ -295,8 +295,8 @@ class AnalysisPart:
     """Values for comparisons that the runs do not contain."""
 
     noise_floor: NoiseFloor | None = None
-    """Difference of final losses, in nats, below which two runs count as equal if no run has several seeds to measure
-    the noise. None: unknown, so every difference counts."""
+    """Difference of final losses, in nats, below which two runs with one seed each count as equal. None: unknown, so
+    every difference counts."""
     tuning_flops: NonNegative | None = None
     """FLOPs used to choose the arms' learning rates, as recorded by `tfscale tune --write` and excluded from the costs
     in comparisons. None: unknown."""
