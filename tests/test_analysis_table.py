@@ -103,7 +103,7 @@ def test_an_arm_of_one_seed_beside_a_chain_of_three_has_no_interval(tmp_path: Pa
     assert beside.equal_perplexity.noise is not None
     told = "measured over the seeds of the other side: from scratch at S (0."
     assert told in " ".join(basis(table))
-    assert record(beside)["noise_floor_source"] == "seeds"
+    assert record(beside, table)["noise_floor_source"] == "seeds"
 
 
 def test_the_chain_is_not_compared_with_itself(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ class EqualCompute:
     seeds."""
 
     compute: float
+    """Cumulative cost of the chain, or of the arm if it is lower."""
     chain: float
     arm: float
     interpolated: bool

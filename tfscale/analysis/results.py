@@ -36,7 +36,7 @@ def meaning(table: Table) -> str:
 
 def results(table: Table) -> list[list[str]]:
     """Return the rows of the table of results, whose header is `RESULTS`."""
-    return [_result_cells(row) for row in table.rows]
+    return [_result_cells(row, table) for row in table.rows]
 
 
 def costs(table: Table) -> list[list[str]]:
@@ -64,11 +64,11 @@ def _published_cells(arm: ArmCurve, stage: StageCurve, point: Evaluation) -> lis
     return [stage.size, arm.title, *numbers, read.get("perplexity", ""), read.get("device_hours", "")]
 
 
-def _result_cells(row: Row) -> list[str]:
+def _result_cells(row: Row, table: Table) -> list[str]:
     perplexity = with_interval(row.perplexity, row.perplexity_interval, ".3f")
     return [
         row.size,
-        row.title,
+        f"{row.title} (primary)" if table.rank(row) == "primary" else row.title,
         count(row.parameters),
         count(row.marginal.tokens if row.marginal else None),
         perplexity or row.status,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from tfscale.analysis.any_size import BestOfAnySize
 from tfscale.analysis.bootstrap import Source
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity
@@ -21,7 +22,15 @@ UNITS: dict[Measure, str] = {
 def verdicts(table: Table) -> tuple[str, ...]:
     """Return one verdict per size, which states whether the chain's perplexity is below or above that of the other arms
     at equal cost, whether the chain saves compute, and whether this changes if the optimizer's FLOPs are included."""
-    return tuple(f"{size}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
+    return tuple(f"{size}{_rank(table, size)}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
+
+
+def _rank(table: Table, size: str) -> str:
+    """Return the rank of the comparisons of a size in parentheses, or nothing if no primary comparison is declared."""
+    if table.primary is None:
+        return ""
+    ranks = {table.rank(row): row.title for row in table.of_size(size)}
+    return f" (primary: {ranks['primary']})" if "primary" in ranks else " (secondary)" if "secondary" in ranks else ""
 
 
 def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
@@ -41,6 +50,8 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
     if clauses:
         cost = f"{amount(chain.cumulative.of(table.measure), table.measure)} cumulative {UNITS[table.measure]}"
         sentences.append(f"at {cost}, the chain ({chain.perplexity:.2f} perplexity) is {join(clauses)}.")
+    if chain.any_size and chain.any_size.size != chain.size:
+        sentences.append(_best_of_any_size(table, chain.any_size))
     if outcomes:
         text = f"{'; '.join(outcomes)}."
         sentences.append(text[0].upper() + text[1:] if clauses else text)
@@ -49,6 +60,14 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
     if open_ends:
         sentences.append(f"{'Not' if sentences else 'not'} compared at equal cost with {join(open_ends)}.")
     return " ".join(sentences) or "there is no other arm."
+
+
+def _best_of_any_size(table: Table, best: BestOfAnySize) -> str:
+    """Return a sentence about the best model from scratch of any size at the chain's compute."""
+    title = next(row.title for row in table.of_size(best.size) if row.arm == best.arm)
+    cost = f"{amount(best.comparison.compute, table.measure)} {UNITS[table.measure]}"
+    than = _clause(f"{title} of {best.size}", best.comparison)
+    return f"The best model from scratch at this compute has another size: the chain is {than}, which took {cost}."
 
 
 def _with_optimizer(rows: Sequence[Row]) -> str:
@@ -156,7 +175,27 @@ def basis(table: Table) -> tuple[str, ...]:
         sentences.append("One seed each: the variation over seeds is unknown, and no interval includes it.")
     elif single:
         sentences.append(f"One seed: {join(single)}. The variation over seeds is unknown for these arms.")
-    return (*sentences, *_noise(table), *_shares(table), _tuning(table))
+    return (*_primary(table), *sentences, *_noise(table), *_shares(table), _tuning(table))
+
+
+def _primary(table: Table) -> tuple[str, ...]:
+    """Return a sentence about the primary comparison, or nothing if none is declared."""
+    if table.primary is None:
+        return ()
+    ranks = [table.rank(row) for row in table.rows]
+    size, name = table.primary
+    if "primary" not in ranks:
+        return (
+            f"The primary comparison (analysis.primary: {name} at {size}) is not among these, which are secondary.",
+        )
+    title = next(row.title for row in table.of_size(size) if row.arm == name)
+    secondary = ranks.count("secondary")
+    if not secondary:
+        return (f"Primary comparison: {title} at {size}.",)
+    return (
+        f"Primary comparison: {title} at {size}. The other {secondary} are secondary: each has a confidence of "
+        f"{LEVEL:.0%} on its own, so one in {1 / (1 - LEVEL):.0f} is expected to be wrong by chance.",
+    )
 
 
 OVER: dict[Source, str] = {"seeds": "seeds", "documents": "validation documents"}
