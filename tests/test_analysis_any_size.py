@@ -31,7 +31,8 @@ def test_a_smaller_model_that_is_better_for_no_more_compute_is_in_the_verdict_an
     assert small.any_size is not None
     assert (small.any_size.arm, small.any_size.size) == ("scratch", "S"), "the other cost more"
     values = record(large, table)
-    assert (values["any_size_arm"], values["any_size_size"], values["any_size_cost"]) == ("well", "S", 1e6)
+    assert (values["any_size_arm"], values["any_size_size"]) == ("well", "S")
+    assert values["any_size_cost"] == pytest.approx(1e6)
     assert values["chain_minus_any_size"] == pytest.approx(0.5)
     told = (
         "The best model from scratch at this compute has another size: the chain is above well trained of S (4.50) by "

@@ -99,13 +99,13 @@ def test_bounds_hold_a_planted_saving_on_their_side_at_the_stated_rate(head_star
     assert np.isinf(ends).all(), "a bound has no other end"
 
 
-@pytest.mark.parametrize("head_start", [2.2, 1.8])
+@pytest.mark.parametrize("head_start", [2.2, 1.95])
 def test_a_chain_that_was_there_before_its_stage_has_a_lower_bound_that_holds_the_planted_saving(
     head_start: float,
 ) -> None:
     def once(draw: np.random.Generator) -> EqualPerplexity | None:
         # The chain's stage begins at half of the arm's cost: it reached the target about there, or before.
-        chain, arm = paired(draw, 0.0, 0.01, head_start)
+        chain, arm = paired(draw, 0.0, 0.005, head_start)
         compute = np.geomspace(BUDGET / 2, BUDGET, 11)
         losses = loss(compute, head_start) + (chain.losses - loss(np.exp(chain.log_compute[0]), head_start))
         return at_equal_perplexity(
@@ -117,7 +117,7 @@ def test_a_chain_that_was_there_before_its_stage_has_a_lower_bound_that_holds_th
     assert bounds(saves) == {"at least"}
     assert coverage(saves, 1 - 1 / head_start) >= LEVEL - TOLERANCE
     censored = [each for each in saves if each.state == "at least"]
-    assert len(censored) > 0.3 * REPETITIONS
+    assert len(censored) > 0.2 * REPETITIONS
     assert all(each.saving == pytest.approx(0.5) for each in censored), "set by the schedule, not measured"
     assert all(each.interval is not None and each.interval.high == math.inf for each in censored)
 

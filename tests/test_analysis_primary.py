@@ -12,6 +12,7 @@ from tfscale.analysis.formats import to_json
 from tfscale.analysis.words import basis, verdicts
 from tfscale.config.compose import compose
 from tfscale.faults import UserFault
+from tfscale.plan.plan import make_plan
 
 
 def compared(runs: Path, primary: tuple[str, str] | None) -> Comparison:
@@ -44,6 +45,6 @@ def test_without_one_nothing_is_ranked_in_words(tmp_path: Path) -> None:
 
 
 def test_its_size_must_be_one_of_the_schedule() -> None:
-    assert compose(["analysis.primary.size=70K"]).analysis.primary.size == "70K"
+    assert make_plan(compose(["analysis.primary.size=70K"])).experiment.analysis.primary.size == "70K"
     with pytest.raises(UserFault, match=r"analysis\.primary\.size=71K: must be a size of the schedule; try one of 25K"):
-        compose(["analysis.primary.size=71K"])
+        make_plan(compose(["analysis.primary.size=71K"]))

@@ -259,7 +259,7 @@ def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[Arm
     notes = [f"Bands: {LEVEL:.0%} intervals over {join(sorted(over))}."] if over else []
     if laws:
         notes.append(
-            "Dotted: law E + A/C^α fitted to the arm's lowest evaluations (not measured), with the range of "
+            "Dotted: law E + A/C^α fitted to the ends of the arm's runs (not measured), with the range of "
             f"{LEVEL:.0%} of points under this law."
         )
     if published:
