@@ -167,7 +167,7 @@ def test_seeds_are_bands_about_the_mean_curve(tmp_path: Path) -> None:
     figure = comparison_figure(read_arms(write_seeds(tmp_path)), "title")
     assert list(lines(figure)["progressive"].get_ydata()) == pytest.approx([8, 5], rel=1e-3)
     assert len(main_axes(figure).collections) == 4  # one a size of each arm
-    assert "Bands: 95% intervals over seeds." in " ".join(figure.get_supxlabel().split())
+    assert "Bands: 95% intervals over seeds (0, 1, 2)." in " ".join(figure.get_supxlabel().split())
     single = comparison_figure(read_arms(write_arms(tmp_path / "single")), "title")
     assert len(main_axes(single).collections) == 0
     assert "Bands" not in single.get_supxlabel()

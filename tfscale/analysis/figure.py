@@ -256,7 +256,12 @@ def _label_sizes(
 
 def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]) -> list[str]:
     over = {source for run in samples.values() if run for source in sources(run)}
-    notes = [f"Bands: {LEVEL:.0%} intervals over {join(sorted(over))}."] if over else []
+    seeds = sorted({seed for run in samples.values() if run and run.size > 1 for seed in run.seeds})
+    named = {
+        "seeds": f"seeds ({', '.join(map(str, seeds))})" if seeds else "seeds",
+        "documents": "validation documents" if "seeds" in over else "validation documents only (one seed)",
+    }
+    notes = [f"Bands: {LEVEL:.0%} intervals over {join([named[each] for each in sorted(over)])}."] if over else []
     if laws:
         notes.append(
             "Dotted: law E + A/C^α fitted to the ends of the arm's runs (not measured), with the range of "
