@@ -136,7 +136,7 @@ def draw_together(*runs: Sample) -> Drawn:
     documents = None
     if first.blocks is not None and "documents" in over:
         keys = tuple(key for run in runs for key in run.keys)
-        documents = _block_weights(DRAWS, len(first.blocks[0].tokens), keys)
+        documents = _block_weights(DRAWS, len(first.blocks[0].tokens), keys).astype(float)
     seeds = "seeds" in over
     return Drawn(tuple(_draw(run, first if _go_together(run, first) else run, seeds, documents) for run in runs), over)
 
@@ -156,7 +156,7 @@ def _go_together(run: Sample, other: Sample) -> bool:
     return run.size == other.size == len(run.seeds) and run.seeds == other.seeds
 
 
-def _draw(run: Sample, like: Sample, seeds: bool, documents: NDArray[np.uint16] | None) -> Curves:
+def _draw(run: Sample, like: Sample, seeds: bool, documents: Array | None) -> Curves:
     curves = run.mean
     if seeds:
         weights = seed_weights(run.size, seeded(*like.keys))
@@ -186,12 +186,11 @@ def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np
     return seeded("documents", *keys).multinomial(blocks, [1 / blocks] * blocks, draws).astype(np.uint16)
 
 
-def document_shifts(run: Sample, weights: NDArray[np.uint16]) -> Array:
+def document_shifts(run: Sample, weights: Array) -> Array:
     """Return the change of a run's final loss in each draw of documents [DRAWS], averaged over the replicates."""
     assert run.blocks is not None, "documents are drawn only if every replicate has blocks"
-    drawn = [(weights @ each.losses) / (weights @ each.tokens) for each in run.blocks]
-    whole = [each.losses.sum() / each.tokens.sum() for each in run.blocks]
-    return np.asarray(np.mean(drawn, axis=0) - np.mean(whole), dtype=float)
+    tokens, losses = run.blocks[0].tokens, np.mean([each.losses for each in run.blocks], axis=0)
+    return np.asarray((weights @ losses) / (weights @ tokens) - losses.sum() / tokens.sum(), dtype=float)
 
 
 def seeded(*names: str) -> np.random.Generator:
