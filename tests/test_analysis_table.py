@@ -179,7 +179,10 @@ def test_a_verdict_says_when_the_chain_loses_draws_or_cannot_be_judged(tmp_path:
     short = Arm("s", "short", "scratch", (write_stage(tmp_path, "s", "L", [16, 9, 8], 400),))
     shared = Arm("sh", "shared", "scratch", (chain.stages[0], write_stage(tmp_path, "n", "L", [], 1200)))
     small, large = verdicts(compare(read_arms([chain, better, equal, short, shared])))
-    assert small == "S: not compared at equal cost with shared (the same run)."
+    assert small == (
+        "S: The best model from scratch at this compute has another size: the chain is equal to short of L (8.00), which "
+        "took 4.00e5 FLOPs. Not compared at equal cost with shared (the same run)."
+    )
     assert "above better (4.50) by 0.50" in large
     assert "equal to equal (5.00)" in large
     assert "Not compared at equal cost with short (measured only at other costs) and shared (missing)." in large
@@ -227,7 +230,7 @@ def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path
     for size, title in (("S", "progressive"), ("L", "from scratch"), ("L", "new arm")):
         assert sum(line.startswith(f"| {size} | {title} |") for line in lines) == 2
     assert len({line.count("|") for line in lines if line.startswith("| L | from")}) == 2
-    assert "| L | from scratch | 928 | 1.20K | 6.000 | 0.646 | -1.000 | +12.8% | +11.3% |" in lines
+    assert "| L | from scratch | 928 | 1.20K | 6.000 | 0.646 | -1.000 | at least +12.8% | at least +11.3% |" in lines
     assert "| L | new arm | 928 |  | missing |  |  |  |  |" in lines
     assert all(f"- {verdict}" in lines for verdict in verdicts(table))
 
@@ -235,7 +238,7 @@ def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path
 def test_latex_holds_every_row_escaped(tmp_path: Path) -> None:
     text = to_latex(compare_arms(with_missing(tmp_path), "tiny_chain, 5% of text"))
     assert r"\caption{tiny\_chain, 5\% of text, 64 validation tokens." in text
-    assert r"L & from scratch & 928 & 1.20K & 6.000 & 0.646 & -1.000 & +12.8\% & +11.3\% \\" in text
+    assert r"L & from scratch & 928 & 1.20K & 6.000 & 0.646 & -1.000 & at least +12.8\% & at least +11.3\% \\" in text
     body = text[text.index("\\midrule") : text.index("\\bottomrule")]
     assert body.count(" & ") == 8 * len(comparison(with_missing(tmp_path / "again")).table.rows)
     assert text.count("\\midrule") == 2

@@ -54,7 +54,7 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
         sentences.append(_best_of_any_size(table, chain.any_size))
     if outcomes:
         text = f"{'; '.join(outcomes)}."
-        sentences.append(text[0].upper() + text[1:] if clauses else text)
+        sentences.append(text[0].upper() + text[1:] if sentences else text)
         if table.measure == "flops":
             sentences.append(_with_optimizer([row for row in compared if row.equal_perplexity]))
     if open_ends:
