@@ -180,8 +180,8 @@ def test_a_verdict_says_when_the_chain_loses_draws_or_cannot_be_judged(tmp_path:
     shared = Arm("sh", "shared", "scratch", (chain.stages[0], write_stage(tmp_path, "n", "L", [], 1200)))
     small, large = verdicts(compare(read_arms([chain, better, equal, short, shared])))
     assert small == (
-        "S: The best model from scratch at this compute has another size: the chain is equal to short of L (8.00), which "
-        "took 4.00e5 FLOPs. Not compared at equal cost with shared (the same run)."
+        "S: The best model from scratch at this compute has another size: the chain is equal to short of L (8.00), "
+        "which took 4.00e5 FLOPs. Not compared at equal cost with shared (the same run)."
     )
     assert "above better (4.50) by 0.50" in large
     assert "equal to equal (5.00)" in large
