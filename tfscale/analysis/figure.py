@@ -101,7 +101,7 @@ def comparison_figure(
         _label_sizes(axes, arms, chain, samples, looks)
         notes = [
             *mark_growths(axes, events, frame.y[1], measure),
-            *_notes(samples, laws, published),
+            *_notes(arms, samples, laws, published),
             *_unfinished(arms),
         ]
         _entitle(figure, axes, title)
@@ -254,7 +254,9 @@ def _label_sizes(
                 annotate(axes, size, end, (OFFSET, up), color=looks[arm.name].colour)
 
 
-def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]) -> list[str]:
+def _notes(
+    arms: Sequence[ArmCurve], samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]
+) -> list[str]:
     over = {source for run in samples.values() if run for source in sources(run)}
     seeds = sorted({seed for run in samples.values() if run and run.size > 1 for seed in run.seeds})
     named = {
@@ -262,6 +264,11 @@ def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[Arm
         "documents": "validation documents" if "seeds" in over else "validation documents only (one seed)",
     }
     notes = [f"Bands: {LEVEL:.0%} intervals over {join([named[each] for each in sorted(over)])}."] if over else []
+    single = [
+        arm.title for arm in arms if any((run := samples[arm.name, each]) and run.size == 1 for each in arm.sizes)
+    ]
+    if "seeds" in over and single:
+        notes.append(f"One seed, so no interval over seeds: {join(single)}.")
     if laws:
         notes.append(
             "Dotted: law E + A/C^α fitted to the ends of the arm's runs (not measured), with the range of "
