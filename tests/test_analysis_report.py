@@ -205,7 +205,7 @@ def test_published_points_without_a_cost_in_the_measure_are_not_drawn(tmp_path: 
 def test_fits_are_named_as_such(tmp_path: Path) -> None:
     scratch = [
         write_stage(tmp_path, f"f{n}", f"S{n}", [20, *(9 - 0.5 * n - 0.4 * i for i in range(6))], 800 * 2**n)
-        for n in range(4)
+        for n in range(6)
     ]
     compared = compare_arms([write_arms(tmp_path)[0], Arm("f", "flat", "scratch", tuple(scratch))], "t")
     (law,) = compared.laws
