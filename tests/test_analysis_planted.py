@@ -283,6 +283,16 @@ def test_differences_at_equal_compute_are_held_too() -> None:
     assert np.mean(hits) >= LEVEL - TOLERANCE
 
 
+def test_two_seeds_far_apart_have_an_interval() -> None:
+    draw = np.random.default_rng(0)
+    shared = draw.normal(0, 60, (2, 1))  # some draws are beyond the range of exp, for both runs together
+    runs = (planted(name, draw, 2, 0.1) for name in ("chain", "arm"))
+    found = at_equal_compute(*(replace(run, losses=run.losses + shared, seeds=(0, 1)) for run in runs))
+    assert found is not None
+    assert found.interval is not None
+    assert found.difference in found.interval
+
+
 @pytest.mark.parametrize("seeds", [2, 4])
 def test_the_noise_floor_is_what_a_single_run_and_several_stay_within_at_the_stated_rate(seeds: int) -> None:
     within = []

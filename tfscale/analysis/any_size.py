@@ -8,9 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from tfscale.analysis.bootstrap import Sample, draw_together
+from tfscale.analysis.bootstrap import Sample, draw_together, perplexities
 from tfscale.analysis.equal_cost import EqualCompute
 from tfscale.analysis.intervals import interval_of
 
@@ -76,7 +74,7 @@ def best_of_any_size(chain: Sample | None, scratch: Mapping[Place, Sample | None
         return None
     drawn, interval = draw_together(chain, best.run), None
     if drawn.over:
-        of_chain, of_best = (np.exp(curves.losses) for curves in drawn.curves)
+        of_chain, of_best = (perplexities(curves.losses) for curves in drawn.curves)
         interval = interval_of(of_chain[:, -1] - of_best[:, best.point])
     perplexity = math.exp(chain.mean.losses[0, -1])
     comparison = EqualCompute(best.compute, perplexity, math.exp(best.loss), False, interval, drawn.over)

@@ -193,6 +193,12 @@ def document_shifts(run: Sample, weights: Array) -> Array:
     return np.asarray((weights @ losses) / (weights @ tokens) - losses.sum() / tokens.sum(), dtype=float)
 
 
+def perplexities(losses: Array) -> Array:
+    """Return the perplexities of drawn losses. Draws over two seeds have heavy tails, which are clipped to finite
+    perplexities so that these can be subtracted."""
+    return np.asarray(np.exp(np.minimum(losses, 700.0)), dtype=float)
+
+
 def seeded(*names: str) -> np.random.Generator:
     """Return a random generator seeded with names, such as the keys of the runs, so that adding an arm to the
     comparison does not change the results of other arms."""

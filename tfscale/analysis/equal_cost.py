@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together
+from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together, perplexities
 from tfscale.analysis.intervals import Array, Bound, Interval, bound_of, interval_of, surely
 from tfscale.analysis.noise import NoiseFloor, noise_floor
 
@@ -189,7 +189,7 @@ def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute |
     drawn = draw_together(chain, arm)
     interval = None
     if drawn.over and (draws := _log_differences(drawn.curves[0], drawn.curves[1], interpolated)) is not None:
-        interval = interval_of(np.exp(draws[0]) - np.exp(draws[1]))
+        interval = interval_of(perplexities(draws[0]) - perplexities(draws[1]))
     return EqualCompute(float(compute), math.exp(chain_loss), math.exp(arm_loss), interpolated, interval, drawn.over)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from tfscale.analysis.any_size import BestOfAnySize, best_of_any_size
-from tfscale.analysis.bootstrap import Sample, Source, draw_together, sample
+from tfscale.analysis.bootstrap import Sample, Source, draw_together, perplexities, sample
 from tfscale.analysis.costs import cumulative, family, marginal, mean
 from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
@@ -201,7 +201,7 @@ def _row(
         parameters=runs[0].parameters,
         loss=loss,
         perplexity=None if loss is None else math.exp(loss),
-        perplexity_interval=interval_of(np.exp(drawn.curves[0].losses[:, -1])) if drawn and drawn.over else None,
+        perplexity_interval=interval_of(perplexities(drawn.curves[0].losses[:, -1])) if drawn and drawn.over else None,
         perplexity_over=drawn.over if drawn else (),
         bits_per_byte=float(np.mean([end.bits_per_byte for end in ends])) if ends else None,
         cumulative=cost,
