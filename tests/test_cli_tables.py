@@ -40,7 +40,7 @@ def measured() -> Table:
     """The comparison that docs/measurements keeps, as far as the console shows it."""
     document = json.loads(MEASURED.read_text(encoding="utf-8"))
     rows = tuple(_row(values) for values in document["rows"])
-    return Table("flops", "progressive", document["heldout_tokens"], None, rows)
+    return Table("flops", "progressive", document["heldout_tokens"], rows)
 
 
 def _row(values: dict[str, Any]) -> Row:

@@ -44,15 +44,16 @@ def compare_arms(
     measure: Measure = "flops",
     assumed_noise: float | None = None,
     tuning_flops: float | None = None,
+    primary: tuple[str, str] | None = None,
     reference: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Compare the measurements in the stage folders of the arms.
 
     Args:
         title: title that names the schedule and the corpus.
-        assumed_noise: noise floor in nats, used if it cannot be measured because no run has several seeds; None if
-            unknown.
+        assumed_noise: noise floor in nats of comparisons in which both sides have one seed; None if unknown.
         tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
+        primary: size and name of the arm of the primary comparison, or None if none is declared.
         reference: published points in the form of a file in `conf/reference/`.
 
     Raises:
@@ -62,7 +63,7 @@ def compare_arms(
     return Comparison(
         title,
         curves,
-        table=compare(curves, measure, assumed_noise, tuning_flops),
+        table=compare(curves, measure, assumed_noise, tuning_flops, primary),
         growths=growths(the_chain(curves)),
         laws=scaling_laws(curves, measure),
         published=published_arms(reference or {}, curves),
