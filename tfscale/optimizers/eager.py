@@ -18,4 +18,4 @@ class EagerOptimizer(torch.optim.Optimizer):
 class EagerAdamW(EagerOptimizer, torch.optim.AdamW):
     """torch.optim.AdamW without gradients through its updates (`differentiable`)."""
 
-    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))  # type: ignore[assignment]
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
