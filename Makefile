@@ -12,7 +12,8 @@ TORCH ?= $(TORCH_$(DEPS))
 ENVIRONMENT := .venv$(if $(filter-out locked,$(DEPS)),-$(DEPS))
 BIN := $(ENVIRONMENT)/bin
 READY := $(ENVIRONMENT)/.ready
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Modules are compiled when they are first imported. Compiling all of them here takes half a minute.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 UV := $(BIN)/uv pip compile --quiet --config-file requirements/uv.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-package torch --custom-compile-command "make lock" $(UPGRADE)
 

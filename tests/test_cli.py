@@ -82,26 +82,30 @@ def test_plan_prints_the_papers_sizes_and_writes_nothing(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_stage_writes_grows_and_shows_its_status(short: list[str], tmp_path: Path) -> None:
+def test_a_finished_stage_writes_grows_and_shows_its_status(
+    short: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for stage in planned(short):
         assert train(stage)
     plan = make_plan(compose(short))
     stage = plan.chain.stages[0]
-    first = tfscale("generate", stage.key, "the model", f"runs={plan.runs}", "--tokens", "40", "--seed", "3")
+
+    def here(*arguments: str) -> tuple[int, str, str]:
+        code = in_words(lambda: app(arguments, prog_name="tfscale"))
+        return code, *capfd.readouterr()
+
+    generate = ("generate", stage.key, "the model", f"runs={plan.runs}", "--tokens", "40", "--seed", "3")
+    first = tfscale(*generate)
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("the model")
-    assert (
-        first.stdout
-        == tfscale("generate", stage.key, "the model", f"runs={plan.runs}", "--tokens", "40", "--seed", "3").stdout
-    )
-    grown = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *short, "growth=exact")
-    assert grown.returncode == 0, grown.stderr
+    assert here(*generate)[1] == first.stdout
+    grow = ("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *short, "growth=exact")
+    assert here(*grow)[0] == 0
     assert (tmp_path / "grown" / "manifest.json").exists()
-    again = tfscale("grow", stage.key, "--qkv", "12", "--to", str(tmp_path / "grown"), *short)
-    assert again.returncode == 2
-    assert "must not exist yet" in again.stderr
-    shown = tfscale("status", *short)
-    assert shown.stdout.count("done") == 2
+    code, _, told = here(*grow)
+    assert code == 2
+    assert "must not exist yet" in told
+    assert here("status", *short)[1].count("done") == 2
 
 
 def test_it_runs_from_any_folder_with_conf_inside_the_wheel(tmp_path: Path) -> None:

@@ -10,5 +10,6 @@ from torture import torture, write_corpus
 
 def test_a_chain_that_is_killed_equals_one_that_is_not(tmp_path: Path, two_stages: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus")
-    count = torture(3, seed=1, corpus=corpus, folder=tmp_path, say=lambda text: None, stages_a_chain=2)
+    # This seed draws a checkpoint, a growth and a step, and each victim once; the last one leaves the chain to finish.
+    count = torture(3, seed=46, corpus=corpus, folder=tmp_path, say=lambda text: None, stages_a_chain=2)
     assert count.total >= 3

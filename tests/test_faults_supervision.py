@@ -20,9 +20,9 @@ from tfscale.stage.status import status_of
 
 ONE_STAGE = """
 defaults: [/model: tokenformer_tiny, /data: text, /optim: tiny, /growth: exact]
-schedule: {name: one, stages: {only: {size: S, qkv: 4, tokens: 40K}}}
+schedule: {name: one, stages: {only: {size: S, qkv: 4, tokens: 24K}}}
 """
-LONG = ("schedule.stages.stage1.tokens=200K", "launcher.checkpoint_tokens=8192")
+LONG = ("schedule.stages.only.tokens=64K", "launcher.checkpoint_tokens=8192")
 
 
 def run(overrides: list[str]) -> psutil.Popen:
@@ -31,13 +31,18 @@ def run(overrides: list[str]) -> psutil.Popen:
 
 
 @pytest.fixture
-def two_ranks(small: list[str], tmp_path: Path) -> list[str]:
-    """Arguments of a chain of one stage that two processes train together."""
+def one_stage(small: list[str], tmp_path: Path) -> list[str]:
+    """Arguments of a chain of one stage."""
     (tmp_path / "conf" / "schedule").mkdir(parents=True)
     (tmp_path / "conf" / "schedule" / "one.yaml").write_text("# @package _global_" + ONE_STAGE)
     ours = [each for each in small if not each.startswith("schedule.")]
-    ranks = ["launcher=torchrun", "launcher.processes=2", "launcher.checkpoint_tokens=2048"]
-    return ["--config-dir", str(tmp_path / "conf"), "schedule=one", *ours, *ranks]
+    return ["--config-dir", str(tmp_path / "conf"), "schedule=one", *ours]
+
+
+@pytest.fixture
+def two_ranks(one_stage: list[str]) -> list[str]:
+    """Arguments of a chain of one stage that two processes train together."""
+    return [*one_stage, "launcher=torchrun", "launcher.processes=2", "launcher.checkpoint_tokens=2048"]
 
 
 def only_stage(arguments: list[str]) -> Stage:
@@ -58,9 +63,9 @@ def trainer_of(process: psutil.Popen, stage: Stage) -> psutil.Process:
     return psutil.Process([event["pid"] for event in read_events(stage.path) if event["event"] == "start"][-1])
 
 
-def test_a_trainer_that_is_killed_is_started_again(short: list[str]) -> None:
-    overrides = [*short, *LONG]
-    stage = planned(overrides)[0]
+def test_a_trainer_that_is_killed_is_started_again(one_stage: list[str]) -> None:
+    overrides = [*one_stage, *LONG]
+    stage = only_stage(overrides)
     process = run(overrides)
     trainer_of(process, stage).kill()
     output, _ = process.communicate()
@@ -70,9 +75,9 @@ def test_a_trainer_that_is_killed_is_started_again(short: list[str]) -> None:
     assert is_done(stage)
 
 
-def test_a_trainer_that_dies_too_often_ends_the_run(short: list[str]) -> None:
-    overrides = [*short, *LONG, "launcher.retries=1"]
-    stage = planned(overrides)[0]
+def test_a_trainer_that_dies_too_often_ends_the_run(one_stage: list[str]) -> None:
+    overrides = [*one_stage, *LONG, "launcher.retries=1"]
+    stage = only_stage(overrides)
     process = run(overrides)
     first = trainer_of(process, stage)
     first.kill()
@@ -84,9 +89,9 @@ def test_a_trainer_that_dies_too_often_ends_the_run(short: list[str]) -> None:
     assert "The end of" in output
 
 
-def test_a_trainer_without_a_sign_of_life_is_ended_and_started_again(short: list[str]) -> None:
-    overrides = [*short, *LONG, "launcher.hang_minutes=0.1"]
-    stage = planned(overrides)[0]
+def test_a_trainer_without_a_sign_of_life_is_ended_and_started_again(one_stage: list[str]) -> None:
+    overrides = [*one_stage, *LONG, "launcher.hang_minutes=0.1"]
+    stage = only_stage(overrides)
     process = run(overrides)
     trainer_of(process, stage).send_signal(signal.SIGSTOP)
     output, _ = process.communicate()
@@ -111,7 +116,7 @@ def test_a_second_signal_ends_at_once_and_without_damage(short: list[str]) -> No
 
 
 def run_in_little_memory(overrides: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run the first stage with 1.85 GB of address space in addition to what the imports take."""
+    """Run the first stage with 0.7 GB of address space in addition to what the imports take."""
     probe = "import psutil, tfscale.training.state; print(psutil.Process().memory_info().vms)"
     imported = int(subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True).stdout)
     code = f"""
@@ -122,7 +127,7 @@ from tfscale.cli.view import PlainView
 from tfscale.cli.console import console
 from tfscale.orchestrate.orchestrator import Orchestrator
 from tfscale.plan.plan import make_plan
-resource.setrlimit(resource.RLIMIT_AS, ({imported} + 1_850_000_000,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, ({imported} + 700_000_000,) * 2)
 plan = make_plan(compose({overrides!r}))
 launcher = replace(plan.experiment.launcher, retries=4, threads=1)
 Orchestrator(plan.stages[:1], launcher, PlainView(plan, console)).run()
@@ -131,9 +136,9 @@ Orchestrator(plan.stages[:1], launcher, PlainView(plan, console)).run()
 
 
 LARGE_BATCH = (
-    "optim.batch_tokens=1048576",
-    "schedule.growth_tokens=1048576",
-    "schedule.stages.stage1.tokens=1048576",
+    "optim.batch_tokens=131072",
+    "schedule.growth_tokens=131072",
+    "schedule.stages.stage1.tokens=131072",
     "model.d_model=64",
 )
 

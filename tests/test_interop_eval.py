@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from finished import finished, overrides_of
-from task_files import WRITTEN, write_tasks
+from task_files import write_task, write_tasks
 from texts import MARK, PACK
 from tokenizers import Tokenizer as Library
 from tokenizers import models, pre_tokenizers
@@ -181,8 +181,11 @@ def test_the_harness_can_let_the_model_write(model: LanguageModel, tokenizer: To
     assert stopped == written[: written.find(written[3:6])]
     first = written.lstrip().split(" ")[0]
     lead = len(written) - len(written.lstrip())
-    (tasks / "written.jsonl").write_text(json.dumps({"text": "the model" + written[:lead], "made": first}))
-    (tasks / "written.yaml").write_text(WRITTEN.format(folder=tasks))
+    write_task(
+        tasks, "written", [{"text": "the model" + written[:lead], "made": first}], "generate_until",
+        doc_to_text="{{text}}", doc_to_target="{{made}}", metric_list=[{"metric": "exact_match"}],
+        generation_kwargs={"until": [" "], "max_gen_toks": 12},
+    )  # fmt: skip
     [result] = run_tasks(model, tokenizer, ["written"], tasks, limit=None)
     assert set(result.metrics) >= {"exact_match"}
 

@@ -1,6 +1,8 @@
 """Muon, learning rates and initial values by fan-in, and what both mean for growth."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -245,3 +247,16 @@ def test_growth_preserves_the_logits_and_begins_new_rows_with_empty_momentum(sma
 def test_what_muon_cannot_do_is_refused(small: list[str], overrides: tuple[str, ...], fault: str) -> None:
     [found] = check_experiment(compose([*small, "optim.name=muon", *overrides]))
     assert str(found).startswith(fault)
+
+
+def test_updates_do_not_import_torchs_compiler() -> None:
+    """torch.optim imports it to keep it out, which takes a second in each process that trains."""
+    code = (
+        "import sys, torch; from tfscale.optimizers.eager import EagerAdamW;"
+        "from tfscale.optimizers.orthogonal_momentum import OrthogonalMomentum, Update;"
+        "weight = torch.ones(2, 2, requires_grad=True); weight.sum().backward();"
+        "EagerAdamW([weight], fused=True).step();"
+        "OrthogonalMomentum([Update(weight, 1.0, (2,))], 0.1, 0.0, 0.9, 5).step();"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

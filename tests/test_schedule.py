@@ -175,7 +175,7 @@ def test_a_chain_is_run_compared_and_never_run_again(short: list[str]) -> None:
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(short: list[str]) -> None:
-    slow = [*short, "schedule.stages.stage1.tokens=200K"]
+    slow = [*short, "schedule.stages.stage1.tokens=64K"]
     stage = make_plan(compose(slow)).chain.stages[0]
     command = [sys.executable, "-m", "tfscale.cli", "run", *slow]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -30,7 +30,7 @@ schedule:
   name: two
   growth_tokens: 1024
   stages:
-    stage1: {size: S, qkv: 4, tokens: 100K, transformer: {n_layer: 1, d_model: 16, n_head: 2, d_ff: 32}}
+    stage1: {size: S, qkv: 4, tokens: 64K, transformer: {n_layer: 1, d_model: 16, n_head: 2, d_ff: 32}}
     stage2: {size: M, qkv: 8, transformer: {n_layer: 1, d_model: 16, n_head: 2, d_ff: 64}}
 """
 JOBS = ["launcher=slurm", "launcher.slurm.gpus=0", "launcher.slurm.minutes=120", "launcher.slurm.signal_seconds=600"]

@@ -177,12 +177,12 @@ def test_a_chain_is_decided_stage_by_stage_and_its_cost_is_the_baselines_budget(
     short: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = [*short, *SOON]
-    assert plan_verb(Common([*overrides, "baseline=scratch"])) == 0
+    assert plan_verb(Common([*overrides, "baseline=transformer"])) == 0
     assert "upper bounds" in " ".join(capsys.readouterr().out.split())
-    assert compare(Common(overrides), "scratch", run_missing=True) == 0
+    assert compare(Common(overrides), "transformer", run_missing=True) == 0
     printed = capsys.readouterr().out
     assert "by the rule schedule.grow_when" in printed
-    plan = make_plan(compose([*overrides, "baseline=scratch"]))
+    plan = make_plan(compose([*overrides, "baseline=transformer"]))
     assert all(is_done(stage) for stage in plan.stages)
     assert verify_plan(plan) == []
     chain, transformer = plan.chain, next(arm for arm in plan.arms if arm.name == "transformer_scratch")

@@ -45,7 +45,7 @@ def room(check: Check) -> None:
     """Train a small stage, then its twins and its child."""
     folder = check.out / "room"
     shutil.rmtree(folder, ignore_errors=True)
-    steps, grown_steps = (60, 8) if check.tiny else (391, 125)
+    steps, grown_steps = (16, 4) if check.tiny else (391, 125)
     precision: Literal["auto", "bf16"] = "auto" if check.on_cuda else "bf16"
     base = small_stage(RunSpec(data_dir="../data", device=check.device, precision=precision, threads=1), steps)
     write_corpus(folder / "data", base.model.vocab_size, base.tokens + grown_steps * base.batch_tokens, 4096)

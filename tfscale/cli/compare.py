@@ -141,6 +141,7 @@ def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]
     """
     folder = out or comparison_folder(plan)
     try:
+        folder.mkdir(parents=True, exist_ok=True)  # fails before figures are drawn
         with user_faults():
             written = write(folder)
             if out is None:

@@ -2,7 +2,6 @@
 torch nor MLflow."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ import typer
 from tfscale.children import QUIET
 from tfscale.cli import completion, data_app, errors, streams
 from tfscale.cli.common import STAGE, Baseline, CheckedDevice, Common, Out, Stage, Stages, command
+from tfscale.exit import leave
 
 # Libraries that commands import later must not send telemetry.
 os.environ.update({**QUIET, **os.environ})
@@ -406,4 +406,4 @@ def main() -> None:
     """Run the command line and report errors as messages."""
     completion.skip_equals_sign()
     streams.open_streams()
-    sys.exit(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))
+    leave(streams.exit_code(errors.in_words(lambda: app(prog_name="tfscale"))))

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tfscale.checkpoint import BrokenCheckpoint
+from tfscale.exit import leave
 from tfscale.extensions import add_extension_argument, load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.growth.grow_stage import grow_stage
@@ -38,4 +39,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -33,7 +33,7 @@ class AdamW(Optimizer):
     bias_corrected: ClassVar[bool] = True
 
     def build(self, weights: Mapping[str, "Tensor"], model: ModelConfig) -> Sequence["torch.optim.Optimizer"]:
-        import torch
+        from tfscale.optimizers.eager import EagerAdamW
 
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, weight in weights.items():
@@ -45,7 +45,7 @@ class AdamW(Optimizer):
         parts = [
             {"params": part, "lr": self.lr * rate, "weight_decay": decay} for (rate, decay), part in groups.items()
         ]
-        return [torch.optim.AdamW(parts, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)]
+        return [EagerAdamW(parts, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)]
 
     def slots(self, name: str, dimensions: int) -> tuple[Slot, ...]:
         return Slot("exp_avg", 1), Slot("exp_avg_sq", 2)

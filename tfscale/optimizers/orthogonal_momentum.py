@@ -15,6 +15,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from tfscale.optimizers.chunks import chunks
+from tfscale.optimizers.eager import EagerOptimizer
 from tfscale.optimizers.sharded import first_row, local, whole
 
 STACKED = {"cpu": 1 << 20, "cuda": 1 << 24}
@@ -34,7 +35,7 @@ class Update:
     """Numbers of rows of the matrices that are orthogonalised separately; they sum to the rows of the weight."""
 
 
-class OrthogonalMomentum(torch.optim.Muon):
+class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
     """Muon with one parameter group per weight. With several ranks, each of them orthogonalises some of the weights and
     sends the result to all others, so the ranks' weights stay equal bit for bit.
 

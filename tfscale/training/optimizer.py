@@ -66,8 +66,8 @@ class ModelOptimizer:
 
     def zero_grad(self) -> None:
         """Set all gradients to None."""
-        for part in self._parts:
-            part.zero_grad(set_to_none=True)
+        for weight in self._weights.values():
+            weight.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Return the slots of all weights by name, `<slot>/<weight>`. The dictionary is empty before the first
