@@ -18,7 +18,7 @@ from benchmarks.cuda.failures import NotMeasured
 from benchmarks.cuda.findings import KERNELS
 from benchmarks.cuda.memory import bound_peak
 from benchmarks.pattention import official
-from benchmarks.step import OFFICIAL, WrittenOut
+from benchmarks.step import OFFICIAL, ReferenceModel
 from tfscale.bench.contest import make_matrix_product
 from tfscale.bench.sizes import PAPER, PROGRESSIVE_4, TINY_4, Size, tokenformer, transformer
 from tfscale.bench.trained import OPTIMIZER, OURS, TRANSFORMER, Entry, TrainedModel, make_batch, planned_memory
@@ -132,9 +132,9 @@ def _contestant(check: Check, size: Size, who: Entry) -> TrainedModel:
     batch = make_batch(config, size, check.device)
     if who == OFFICIAL:
         with torch.device(check.device):
-            written = WrittenOut(size.tokenformer, official)
-        _initialize(written)
-        return TrainedModel(written, written.loss, ModelOptimizer(written, OPTIMIZER, config), batch, settings)
+            reference = ReferenceModel(size.tokenformer, official)
+        _initialize(reference)
+        return TrainedModel(reference, reference.loss, ModelOptimizer(reference, OPTIMIZER, config), batch, settings)
     model = build_model(config, device=check.device)
     _initialize(model)
     if who == TRITON:
