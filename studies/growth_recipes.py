@@ -47,8 +47,8 @@ RECIPES: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
     "grouped, slow old rows, ramp": ((GROUPED, "growth.rates.old=0.1", "growth.rates.old_ramp=0.5"), (1, 2)),
     "grouped, old rows frozen": ((GROUPED, "growth.rates.frozen=0.2"), (1,)),
 }
-"""Settings of each recipe, and the factors by which the learning rates of the schedule, which were tuned for `grouped`,
-are multiplied in its grown stages."""
+"""Settings of each recipe, and the factors to try for the learning rates of its grown stages. A factor of 1 is the rate
+of the schedule, which was tuned for `grouped`."""
 
 TUNING_SEED = 0
 SEEDS = (1, 2, 3)

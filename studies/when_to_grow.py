@@ -1,5 +1,4 @@
-"""Compare rules that decide by the validation loss when to grow with fixed token budgets. docs/study.md presents the
-results.
+"""Compare growth rules based on the validation loss with fixed token budgets. docs/study.md presents the results.
 
     python studies/when_to_grow.py
 

@@ -20,7 +20,7 @@ from tfscale.training.energy import EnergyMeter
 
 WIDTH = 768
 ROWS = (576, 2140, 2144, 2176, 8560, 4850, 4864, 8620, 8640, 34480)
-"""Numbers of parameter tokens in the published chain, each unaligned one with aligned neighbours."""
+"""Numbers of parameter tokens in the published chain. An unaligned number is followed by similar aligned numbers."""
 BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 ENERGY_READINGS = 50
 

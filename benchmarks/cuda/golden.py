@@ -20,7 +20,7 @@ from tfscale.stage.run_options import Precision
 
 GOLDEN = ROOT / "tests" / "golden" / "official_tiny"
 PROMPT, CONTINUATION = 9, 4
-"""Numbers of tokens that are read at once, and then one by one."""
+"""Numbers of prompt tokens, read at once, and of following tokens, read one by one."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Part `pattention`, which measures one Pattention, and the three of queries, keys and values, at the published shapes.
+"""Part `pattention`, which measures a single Pattention projection, and the joint projection to queries, keys and
+values, at the published shapes.
 
 ours           default of the models: aligned weights, and one product for the scores of all projections
 Triton         as `ours`, with launcher.kernels=triton
