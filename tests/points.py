@@ -18,7 +18,8 @@ def perplexity_at(points: Points, compute: float) -> float | None:
 
 
 def first_reach(points: Points, target: float) -> tuple[Reach, float | None]:
-    """Return whether the curve reaches the perplexity `target`, and the compute at which it first does."""
+    """Return the status of the perplexity `target` (`reached`, `at least` or `not reached`), and the compute at which
+    the curve first reaches it."""
     log_compute, losses = np.log(np.array(points).T)
     (at,), (bound,) = first_reaches(log_compute[None], losses[None], np.log([target]))
     return ("not reached", None) if np.isinf(at) else ("at least" if bound else "reached", float(np.exp(at)))

@@ -260,8 +260,8 @@ FAMILY = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 
 
 
 def family(command: list[str], generations: int) -> list[psutil.Process]:
-    """Start a process that starts the command as tfscale does, wait until this many processes run below it, and return
-    all of them."""
+    """Start a process that starts `command` as tfscale does. Return it with all processes below it when there are
+    `generations` of them."""
     parent = psutil.Popen([sys.executable, "-c", PARENT, *command])
     wait_for(lambda: len(parent.children(recursive=True)) == generations)
     return [parent, *parent.children(recursive=True)]

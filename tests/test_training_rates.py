@@ -92,7 +92,7 @@ def test_the_old_rate_rises_linearly_to_the_stages_own() -> None:
 
 
 def test_rows_count_their_own_steps_for_the_bias_correction() -> None:
-    """The reference is AdamW itself, for rows with empty moments whose step count is 1 where the others' is 51."""
+    """The reference is AdamW. New rows have empty moments and a step count of 1, and old rows a step count of 51."""
     step, betas = 50, (OPTIMIZER.beta1, OPTIMIZER.beta2)
     gradient = torch.randn(6, 4)
     fresh, aged = torch.zeros(6, 4, requires_grad=True), torch.zeros(6, 4, requires_grad=True)
