@@ -49,7 +49,7 @@ test: $(READY) ## Run the tests; DEPS=latest, DEPS=lowest: with the newest or ol
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 N ?= 20
-torture: $(READY) ## Kill a running chain N times and check that nothing is lost: make torture N=200
+torture: $(READY) ## Kill a running chain N times (default 20) and check that nothing is lost: make torture N=200
 	$(BIN)/python tests/faults/torture.py $(N)
 
 # Context, batch and update are set for a CPU with 24 GiB of memory; sizes, growth and checkpoints are those of a real run.
@@ -75,7 +75,7 @@ format: $(READY) ## Format the code and apply lint fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: $(READY) ## Resolve requirements/*.txt from pyproject.toml; UPGRADE=--upgrade uses the newest versions
+lock: $(READY) ## Write requirements/*.txt from pyproject.toml; UPGRADE=--upgrade uses the newest versions
 	$(UV) requirements/build.in -o requirements/build.txt
 	$(UV) --extra corpus --extra dev pyproject.toml -o requirements/locked.txt
 	$(UV) --extra corpus --extra dev --resolution lowest-direct pyproject.toml -o requirements/lowest.txt

@@ -1,1 +1,1 @@
-"""Checks and measurements that run from a checkout, beside the package."""
+"""Checks and benchmarks that run from a checkout and are not part of the package."""

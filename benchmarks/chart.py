@@ -1,4 +1,4 @@
-"""Draws the results of a benchmark."""
+"""Chart of the results of a benchmark."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,16 +23,16 @@ from tfscale.bench.contest import MATRIX_PRODUCT
 from tfscale.bench.rows import Row
 
 BAR_HEIGHT, PANEL_HEIGHT = 0.16, 2.1
-"""Heights in inches: of the line of a verdict, and of a panel."""
+"""Heights in inches of the line of a verdict and of a panel."""
 FARTHEST = 10.0
-"""The largest factor between value and target that is drawn."""
+"""Largest factor between value and target that is drawn."""
 LABEL = 12
-"""The number of letters of a case's name that fit below its bars."""
+"""Number of letters of a case's name that fit below its bars."""
 MARKS = (0.1, 0.2, 0.35, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10)
 
 
 def has_chart(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> bool:
-    """Return whether there is anything to draw."""
+    """Return True if there are verdicts or measurements to draw."""
     return bool(verdicts or _panels(rows))
 
 
@@ -42,7 +42,8 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def draw_chart(device: str, rows: Sequence[Row], verdicts: Sequence[Verdict], kind: FigureKind) -> bytes:
-    """Draw times of every shape, speeds of every size, and the distance from each target; return a file's content."""
+    """Draw times for every shape, speeds for every size, and the distance from each target, and return the content of
+    the image file."""
     panels = _panels(rows)
     heights = [PANEL_HEIGHT] * len(panels) + [0.5 + BAR_HEIGHT * len(verdicts)] * bool(verdicts)
     with drawing():
@@ -57,7 +58,8 @@ def draw_chart(device: str, rows: Sequence[Row], verdicts: Sequence[Verdict], ki
 
 
 def _contestants(axes: Any, rows: Sequence[Row], ceiling: str | None) -> None:
-    """Draw times over those of the ceiling or, without one, speeds over those of the first contestant."""
+    """Draw the times relative to those of the ceiling or, without a ceiling, the speeds relative to those of the first
+    contestant."""
     cases = list(dict.fromkeys(row.case for row in rows))
     names = [name for name in dict.fromkeys(row.name for row in rows) if name not in (MATRIX_PRODUCT, ceiling)]
     styles = dict(zip(names, (CHAIN, *OTHERS), strict=False))
@@ -73,7 +75,7 @@ def _contestants(axes: Any, rows: Sequence[Row], ceiling: str | None) -> None:
     axes.set_xticks(
         range(len(cases)), [case.replace(" ", "\n") if len(case) > LABEL else case for case in cases], fontsize=SMALL
     )
-    axes.set_ylabel("time / its matrix products" if ceiling else "speed / ours", fontsize=SMALL)
+    axes.set_ylabel("time / matrix products" if ceiling else "speed / ours", fontsize=SMALL)
     axes.axhline(1, color=INK, linewidth=0.8)
     axes.legend(fontsize=SMALL, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     tidy(axes)
@@ -97,5 +99,5 @@ def _targets(axes: Any, verdicts: Sequence[Verdict]) -> None:
     axes.set_xticks(here, [f"{mark:g}" for mark in here])
     axes.set_xticks([], minor=True)
     axes.axvline(1, color=INK, linewidth=0.8)
-    axes.set_xlabel("times better than its target (right of 1: reached)", fontsize=SMALL)
+    axes.set_xlabel("factor by which the value is better than its target (reached at 1 or more)", fontsize=SMALL)
     tidy(axes)

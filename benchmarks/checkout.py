@@ -1,4 +1,4 @@
-"""The checkout that these benchmarks are part of."""
+"""Checkout that contains these benchmarks."""
 
 import os
 from collections.abc import Mapping
@@ -10,5 +10,5 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def import_from_checkout() -> Mapping[str, str]:
-    """Return variables that make a child process import this checkout, whatever is installed."""
+    """Return environment variables with which a child process imports this checkout instead of an installed package."""
     return {"PYTHONPATH": os.pathsep.join(each for each in (str(ROOT), python_path()) if each)}

@@ -1,5 +1,5 @@
-"""The preparation of a corpus, in tokens per second of processor time beside the tokenizer alone, and the loader. The
-text is Wikipedia introductions, numbered and repeated; nothing is downloaded."""
+"""Benchmark of the preparation of a corpus, compared with the tokenizer alone in tokens per second of processor time,
+and of the loader. The text consists of numbered and repeated Wikipedia introductions. Nothing is downloaded."""
 
 import json
 import multiprocessing
@@ -30,7 +30,7 @@ FILE_DOCUMENTS, BATCH_DOCUMENTS = 25_000, 500
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measure tokenizer, preparation and loader."""
+    """Measure the tokenizer, the preparation and the loader."""
     documents, workers = (1000, 1) if settings.quick else (60_000, settings.threads)
     with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
         folder = Path(name)
@@ -38,7 +38,7 @@ def measure(settings: Settings) -> Iterator[Found]:
         try:
             tokenizer.write_bytes(Tokenizer.train(islice(_documents(), min(documents, 10_000)), VOCABULARY).content)
         except DataError as error:
-            yield Note(PART, f"left out: {error}")
+            yield Note(PART, f"skipped: {error}")
             return
         write_text(text, documents)
         alone = _speed_of_tokenizer(sorted(text.iterdir()), tokenizer, workers)
@@ -58,7 +58,7 @@ def _documents() -> Iterator[str]:
 
 
 def write_text(folder: Path, documents: int) -> None:
-    """Write so many documents."""
+    """Write a number of documents as JSON Lines files into a new folder."""
     folder.mkdir()
     texts = islice(_documents(), documents)
     for number in range(-(-documents // FILE_DOCUMENTS)):
@@ -67,14 +67,14 @@ def write_text(folder: Path, documents: int) -> None:
 
 
 def _speed_of_tokenizer(files: Sequence[Path], tokenizer: Path, workers: int) -> float:
-    """Return the tokens per second of processor time of processes that only encode text which is in memory."""
+    """Return the tokens per second of processor time of worker processes that only encode text in memory."""
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         shares = pool.starmap(encode, [(files[number::workers], tokenizer) for number in range(workers)])
     return sum(tokens for tokens, _ in shares) / sum(seconds for _, seconds in shares)
 
 
 def encode(files: Sequence[Path], tokenizer: Path) -> tuple[int, float]:
-    """Encodes files; returns tokens and seconds of processor time."""
+    """Encode files and return the number of tokens and the processor time in seconds."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     loaded = load_tokenizer(tokenizer)
     parts = chain.from_iterable(TextSource(file).parts() for file in files)
@@ -86,7 +86,7 @@ def encode(files: Sequence[Path], tokenizer: Path) -> tuple[int, float]:
 
 
 def measure_preparation(text: Path, root: Path, tokenizer: Path, workers: int) -> dict[str, float]:
-    """Prepare a corpus; measure its speed, and the peak memory of the leading process and of the others."""
+    """Prepare a corpus and return its speed, and the peak memory of this process and of its workers."""
     began = time.perf_counter()
     spec = CorpusSpec("text", TokenizerSpec("file", path=str(tokenizer)), path=str(text), heldout_fraction=0.005)
     manifest = prepare(spec, root, workers=workers).manifest

@@ -1,9 +1,9 @@
-"""Pattention with its norm before its scores, from the Gram matrix of the keys.
+"""Pattention with the norm of the scores computed from the Gram matrix of the keys.
 
-The norm of the scores s = K x needs no scores: |s|^2 = x^T (K^T K) x. The input is therefore scaled first, and what
-remains is a GELU network without biases, whose element-wise operations are fused by torch.compile like those of any
-other. The price is a product of K^T with K, once per batch, and one of d x d values per token: d / (3 n) of the FLOPs
-of a forward and a backward pass.
+The norm of the scores s = K x can be computed without the scores, because |s|^2 = x^T (K^T K) x. The input is therefore
+scaled first, and the rest is a GELU network without biases, whose element-wise operations torch.compile fuses. The
+additional cost is the product K^T K, once per batch, and a product with a d x d matrix per token, which is d / (3 n) of
+the FLOPs of a forward and a backward pass.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from tfscale.models.tiled_pattention import NORM_EPS
 
 
 def gram_pattention(x: Tensor, projections: Sequence[tuple[Tensor, Tensor]], tau: float) -> Tensor:
-    """Return the outputs [tokens, projections, d_out] of Pattentions with `l2_norm_gelu` and one group.
+    """Return the outputs [tokens, projections, d_out] of Pattention projections with `l2_norm_gelu` and one group.
 
     Args:
         x: [tokens, d_in].
-        projections: keys [n, d_in] and values [n, d_out] of each.
+        projections: keys [n, d_in] and values [n, d_out] of each projection.
     """
     return torch.stack([_one(x, keys, values, tau) for keys, values in projections], dim=1)
 
@@ -35,7 +35,8 @@ def _one(x: Tensor, keys: Tensor, values: Tensor, tau: float) -> Tensor:
 
 
 def _scale(x: Tensor, keys: Tensor, tau: float) -> Tensor:
-    """Return tau over the norm of the scores [tokens, 1], in at least float32, for keys of the scores' precision."""
+    """Return tau divided by the norm of the scores [tokens, 1], computed in at least float32 from keys in the precision
+    of the scores."""
     with torch.autocast(x.device.type, enabled=False):
         wide = torch.promote_types(x.dtype, torch.float32)
         keys, x = keys.to(wide), x.to(wide)

@@ -1,5 +1,5 @@
-"""Growth of the paper's chain from checkpoint to checkpoint, of weights without moments, beside a plain copy of the
-grown checkpoint's files. Both sync what they write."""
+"""Benchmark of the growth steps of the paper's chain, from checkpoint to checkpoint and without optimizer moments,
+against a plain copy of the files of the grown checkpoint. Both sync the files that they write."""
 
 import os
 import shutil
@@ -28,18 +28,19 @@ RECIPE = GrowthRecipe("exact", new_keys="zero", new_values="random", tau="keep",
 QUICK = {name: tokenformer(n, n_layer=2, d=64, heads=2, vocabulary=257) for name, n in (("small", 16), ("large", 64))}
 OPTIMIZER = AdamW(lr=1e-3, clip=1.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
 ROUNDS = 3
-"""Rounds of a growth and a copy. Each replaces its last files: freshly freed memory takes files faster."""
+"""Number of rounds, each with a growth and a copy. Both delete the files of the last round first, because files are
+written faster into freshly freed memory."""
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measure each growth of the chain."""
+    """Measure every growth of the chain."""
     os.environ.update(HUGE_PAGES)  # as in a growing process
     chain = QUICK if settings.quick else {name: config for name, (config, _) in PAPER.items()}
     with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
         folder = Path(name)
         needed = 3 * _bytes(list(chain.values())[-1])
         if shutil.disk_usage(folder).free < needed:
-            words = f"left out: {folder.parent} has less than {needed / 1e9:.1f} GB free; TMPDIR names another folder"
+            words = f"skipped: {folder.parent} has less than {needed / 1e9:.1f} GB free; set TMPDIR to another folder"
             yield Note(PART, words)
             return
         (parent, config), *grown = chain.items()
@@ -56,7 +57,7 @@ def _bytes(config: TokenFormerConfig) -> int:
 
 
 def write_first(folder: Path, config: TokenFormerConfig) -> None:
-    """Write a checkpoint to grow from."""
+    """Write the checkpoint of the first model."""
     weights = build_model(config, seed=0).named_parameters()
     checkpoint.write(folder, config, Counters(), {f"model/{name}": weight.detach() for name, weight in weights})
 
@@ -74,7 +75,7 @@ def _growth(folder: Path, parent: str, size: str, config: TokenFormerConfig) -> 
 
 
 def grow(parent: Path, child: Path, config: TokenFormerConfig) -> float:
-    """Grow a checkpoint; return seconds."""
+    """Grow a checkpoint and return the time in seconds."""
     shutil.rmtree(child, ignore_errors=True)
     started = perf_counter()
     grow_checkpoint(parent, child, config, RECIPE, OPTIMIZER, seed=0)
@@ -82,13 +83,13 @@ def grow(parent: Path, child: Path, config: TokenFormerConfig) -> float:
 
 
 def measure_growth_peak(parent: Path, child: Path, config: TokenFormerConfig) -> int:
-    """Grow a checkpoint; return its peak memory."""
+    """Grow a checkpoint and return the peak memory in bytes."""
     shutil.rmtree(child)
     return measure_peak(partial(grow_checkpoint, parent, child, config, RECIPE, OPTIMIZER, seed=0))
 
 
 def copy(source: Path, to: Path) -> float:
-    """Copies a folder's files and syncs them; returns seconds."""
+    """Copy and sync the files of a folder, and return the time in seconds."""
     shutil.rmtree(to, ignore_errors=True)
     started = perf_counter()
     shutil.copytree(source, to)

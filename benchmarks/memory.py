@@ -1,7 +1,7 @@
-"""The memory model (`tfscale.models.counts.memory`) beside the peak memory of real training steps (Linux).
+"""Comparison of the memory model (`tfscale.models.counts.memory`) with the peak memory of real training steps on Linux.
 
-Each case is a process of its own, which makes the state and the updates of a training stage. A step has two
-micro-batches, or one if weights are updated in the backward pass. The second step has moments.
+Each case runs in a process of its own, with the state and the updates of a training stage. A step has two
+micro-batches, or one if weights are updated in the backward pass. In the second step, the optimizer has its moments.
 """
 
 from collections.abc import Iterator
@@ -30,14 +30,14 @@ PART = "memory"
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement."""
+    """Model to measure, and its execution."""
 
     config: ModelConfig
     execution: Execution
 
     @property
     def name(self) -> str:
-        """Family, parameters, micro-batch, context and how it is run."""
+        """Name with family, parameters, micro-batch, context and execution."""
         run = self.execution
         how = [run.recompute] * (run.recompute != "none") + ["in_backward"] * run.in_backward
         how += ["bf16"] * (run.activation_bytes == 2)
@@ -69,7 +69,7 @@ LARGE = (
 def measure(settings: Settings) -> Iterator[Found]:
     """Measure every case on the CPU."""
     if not KNOWN:
-        yield Note(PART, "left out: the peak memory of a process is known on Linux only")
+        yield Note(PART, "skipped: the peak memory of a process can only be measured on Linux")
         return
     for case in SMALL if settings.quick else SMALL + LARGE:
         if settings.wants(case.name):
@@ -79,7 +79,7 @@ def measure(settings: Settings) -> Iterator[Found]:
 
 
 def measure_training_peak(case: Case) -> int:
-    """Return the peak memory of training in this process."""
+    """Return the peak memory in bytes of training in this process."""
     torch.set_num_threads(1)
     tiny = Case(replace(case.config, n_layer=1, vocab_size=257), replace(case.execution, sequences=1))
     return measure_peak(partial(_train, case), partial(_train, tiny))

@@ -1,4 +1,5 @@
-"""The time around the training of a chain: the command's start, and the whole chain without its training."""
+"""Benchmark of the time besides training: the start of the command, and the duration of a chain compared with the
+training time of its stages."""
 
 import sys
 import tempfile
@@ -27,7 +28,7 @@ SHORT = ["schedule.stages.stage1.tokens=4096", "schedule.growth_tokens=1024", "d
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measure starts, then the chain."""
+    """Measure the start of the command, then the chain."""
     if settings.wants(START):
         turns = {name: partial(settings.time, partial(_run, command)) for name, command in COMMANDS.items()}
         for name, seconds in take_turns(turns, 0.0, 2 if settings.quick else 7).items():

@@ -1,6 +1,6 @@
-"""The work around a training step: events, the MLflow mirror, and checkpoints.
+"""Benchmark of the work besides the training step: events, the MLflow mirror, and checkpoints.
 
-The model's step takes about 100 ms: on the CPU that of the small chain, on CUDA one of 124M parameters.
+The reference is a training step of 100 ms, as of the small chain on a CPU and of 124M parameters on CUDA.
 """
 
 import tempfile
@@ -29,13 +29,14 @@ from tfscale.training.world import World
 PART, CASE = "overhead", "a step"
 STEP_SECONDS = 0.1
 STEPS_PER_EVENT = 8
-"""An event is written a hundred times per stage. The shortest stages, of progressive_tiny, have 780 steps."""
+"""Number of training steps per event. A stage writes a hundred events, and the shortest stages, those of
+progressive_tiny, have 780 steps."""
 EVENTS_PER_SYNC = 6
-"""The mirror syncs every 5 seconds."""
+"""Number of events per sync of the mirror, which happens every 5 seconds."""
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measure each kind of work, and all of it as a share of a step."""
+    """Measure each kind of work, and the sum as a share of a step."""
     size = PROGRESSIVE_1 if settings.quick else ON_CUDA[0] if settings.on_cuda else TINY_4
     with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
         folder = Path(name) / "stage"
@@ -49,7 +50,7 @@ def measure(settings: Settings) -> Iterator[Found]:
         try:
             session = Session(MlflowTracker(Path(name)), "bench")
         except ImportError as error:
-            yield Note(PART, f"the mirror was left out: {error.name} is not installed")
+            yield Note(PART, f"the mirror was skipped: {error.name} is not installed")
             return
         times = _times(partial(_sync, session, Stage("size", "key", folder, spec), log, steps), settings, 20)
         mirrored = Row(PART, CASE, "events mirrored to MLflow", times, {"events": EVENTS_PER_SYNC})
@@ -76,7 +77,7 @@ def _sync(session: Session, stage: Stage, log: EventLog, steps: Iterator[int]) -
 
 
 def _checkpoints(size: Size, settings: Settings, folder: Path, spec: StageSpec, log: EventLog) -> tuple[float, ...]:
-    """Saves checkpoints; returns the seconds for which training waits for each."""
+    """Save checkpoints and return the seconds that training waits for each."""
     saver = Saver(folder, spec, log, World(), beside_training=settings.on_cuda)
     trained = OURS.build(size, settings)
     assert isinstance(trained.optimizer, ModelOptimizer)
@@ -85,5 +86,5 @@ def _checkpoints(size: Size, settings: Settings, folder: Path, spec: StageSpec, 
     tensors, times = weights | trained.optimizer.state(), []
     for step in range(1, 6):
         times.append(settings.time(partial(saver.save, Counters(step=step), tensors)))
-        saver.wait()  # a stage takes minutes until the next one
+        saver.wait()  # in a stage, the next checkpoint follows minutes later
     return tuple(times)

@@ -1,7 +1,7 @@
-"""Bytes that the memory model counts for a compiled block, beside those that torch's partitioner keeps.
+"""Comparison of the memory model of a compiled block with the bytes that torch's partitioner saves.
 
-All tensors are fake, so the published sizes need neither their memory nor a GPU. The partitioner is the same on all
-devices. So that Triton's kernels can be traced, Triton is told that there is a GPU.
+All tensors are fake, so the published sizes need neither memory nor a GPU. The partitioner is the same on all devices.
+To trace Triton kernels without a GPU, the module replaces Triton's driver by a mock.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ SEQUENCES = 4
 
 @dataclass(frozen=True)
 class Case:
-    """A block, and how it is run."""
+    """Block to measure, with its precision, activation checkpointing and kernels."""
 
     config: ModelConfig
     bf16: bool
@@ -40,13 +40,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Family, precision, activation checkpointing and kernels."""
-        again = f", recompute={self.recompute}" if self.recompute != "none" else ""
-        return f"{self.config.family}, {'bf16' if self.bf16 else 'fp32'}{again}{', Triton' if self.kernels else ''}"
+        """Name with family, precision, activation checkpointing and kernels."""
+        mode = f", recompute={self.recompute}" if self.recompute != "none" else ""
+        return f"{self.config.family}, {'bf16' if self.bf16 else 'fp32'}{mode}{', Triton' if self.kernels else ''}"
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measure a block of each family at every published size, in both precisions."""
+    """Measure a block of each family, at every published size and in both precisions."""
     for size, pair in PAPER.items():
         for case in (case for config in pair for case in _cases(config) if settings.wants(size)):
             kept, planned = kept_bytes(case), planned_bytes(case)
@@ -62,8 +62,8 @@ def _cases(config: ModelConfig) -> Iterator[Case]:
 
 
 @contextlib.contextmanager
-def pretended_gpu() -> Iterator[None]:
-    """Have Triton's front end, which finds out what a kernel writes, work without a GPU."""
+def mock_gpu() -> Iterator[None]:
+    """Enable the analysis of Triton kernels on a machine without a GPU, by a mock of Triton's driver."""
     from triton import runtime
     from triton.backends.compiler import GPUTarget
 
@@ -73,18 +73,18 @@ def pretended_gpu() -> Iterator[None]:
 
 
 def kept_bytes(case: Case) -> int:
-    """Return the number of bytes that a compiled block keeps for its backward pass, its input included and its weights
-    not."""
+    """Return the number of bytes that a compiled block saves for its backward pass, including its input and excluding
+    its weights."""
     torch._dynamo.reset()
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor  # held, so that no address is used twice
+        kept[tensor.untyped_storage()._cdata] = tensor  # keep the tensor alive, so that no address is reused
         return tensor
 
     config = replace(case.config, n_layer=1, vocab_size=1)
     autocast = torch.autocast("cpu", torch.bfloat16) if case.bf16 else contextlib.nullcontext()
-    gpu = pretended_gpu() if case.kernels else contextlib.nullcontext()
+    gpu = mock_gpu() if case.kernels else contextlib.nullcontext()
     with gpu, FakeTensorMode(allow_non_fake_inputs=True):
         model = build_model(config)
         model.recompute = case.recompute
@@ -100,7 +100,7 @@ def kept_bytes(case: Case) -> int:
 
 
 def planned_bytes(case: Case) -> int:
-    """Return the number of bytes that the memory model adds for one more block."""
+    """Return the bytes of activations that the memory model adds for one more block."""
     execution = Execution(SEQUENCES, 2 if case.bf16 else 4, case.recompute, compiled=True, kernels=case.kernels)
     one, two = (memory(replace(case.config, n_layer=layers), execution).activations for layers in (1, 2))
     return two - one

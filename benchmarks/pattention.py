@@ -1,12 +1,12 @@
-"""Pattention, forward and backward, at the published shapes: time and memory.
+"""Benchmark of time and memory of Pattention, forward and backward, at the published shapes.
 
-ours           the function that the models use; compiled on CUDA, as there
-recomputing    the same with recompute=pattention, which computes scores again in the backward pass
-plain          the definition, with autograd's backward pass
-official       the official code's order of operations
-MLP            a GELU network of equal size, of linear layers without biases; compiled on CUDA
-six products   the matrix products that it needs, and nothing else
-official, glibc's own    on the CPU: the official order without our allocator settings
+ours           the function that the models use, compiled on CUDA
+recomputing    as `ours`, with recompute=pattention, which recomputes the scores in the backward pass
+plain          the definition, differentiated by autograd
+official       the order of operations of the official code
+MLP            a GELU network of equal size with linear layers without biases, compiled on CUDA
+six products   only the matrix products that Pattention needs
+official, glibc's own    on the CPU, the official order with the default allocator settings
 """
 
 import math
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.elsewhere import Elsewhere, Turn
+from benchmarks.turn_process import Turn, TurnProcess
 from tfscale.bench.apart import KNOWN, measure_peak, run_apart
 from tfscale.bench.contest import Contestant, measure_case
 from tfscale.bench.rows import Found
@@ -29,17 +29,20 @@ from tfscale.models.pattention import pattention, plain_pattention
 PART = "pattention"
 WIDTH = 768
 SHAPES = (576, 2140, 8620, 8560, 34480)
-"""Parameter tokens in the paper's chain: projections of three sizes, two feed-forward layers."""
+"""Numbers of parameter tokens in the paper's chain, for the projections of three sizes and two feed-forward layers."""
 OURS, OFFICIAL = "ours", "official"
 PRODUCTS, AS_USED = "six products", "official, glibc's own"
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Computes y [tokens, WIDTH] from x [tokens, WIDTH], keys [n, WIDTH] and values [n, WIDTH]."""
+"""Function that returns y [tokens, WIDTH] for x [tokens, WIDTH], keys [n, WIDTH] and values [n, WIDTH]."""
 
 
 def official(x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
-    """Pattention in the order of operations of the official GPU code (Haiyang-W/TokenFormer,
-    `megatron/model/transformer.py`): scores times a scale of 1 and a matrix of ones, over their norm, times sqrt(n),
-    GELU, dropout with probability 0."""
+    """Compute Pattention in the order of operations of the official GPU code (Haiyang-W/TokenFormer,
+    `megatron/model/transformer.py`).
+
+    The scores are multiplied by a scale of 1 and a matrix of ones, divided by their norm and multiplied by sqrt(n),
+    followed by GELU and dropout with probability 0.
+    """
     [group] = groups
     scale = 1
     ones = torch.ones(*x.shape[:-1], len(keys), dtype=x.dtype, device=x.device)
@@ -51,7 +54,7 @@ def official(x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
 
 
 def make_contestants(settings: Settings, n: int, tokens: int) -> list[Contestant]:
-    """Make the contestants of a shape."""
+    """Return the contestants for one shape."""
     operands = make_operands(settings, n, tokens)
     return [
         Contestant(
@@ -66,7 +69,7 @@ def make_contestants(settings: Settings, n: int, tokens: int) -> list[Contestant
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measure every shape."""
+    """Measure all contestants at every shape."""
     tokens = (256 if settings.quick else 1024) * (8 if settings.on_cuda else 1)
     for n in SHAPES:
         if settings.wants(case := f"n = {n}"):
@@ -80,7 +83,7 @@ def _make_all(settings: Settings, n: int, tokens: int) -> list[Contestant]:
     turn = partial(settings.take_turn, partial(run_products, *bare))
     made = [*usual, replace(usual[0], name=PRODUCTS, turn=turn, figures=dict)]
     if not settings.on_cuda:
-        process = Elsewhere(prepare_official, settings, n, tokens)
+        process = TurnProcess(prepare_official, settings, n, tokens)
         made.append(replace(usual[0], name=AS_USED, turn=process.turn, figures=dict, close=process.close))
     return made
 
@@ -92,13 +95,13 @@ def run_products(x: Tensor, keys: Tensor, values: Tensor, gradient: Tensor) -> N
 
 
 def prepare_official(settings: Settings, n: int, tokens: int) -> Turn:
-    """Make a turn of the official order in this process."""
+    """Create the contestant `official` in this process and return the function that takes a turn."""
     settings.apply()
     return next(each.turn for each in make_contestants(settings, n, tokens) if each.name == OFFICIAL)
 
 
 def make_implementations(settings: Settings, n: int) -> dict[str, Forward]:
-    """Make the forward function of every contestant."""
+    """Return the forward functions of the contestants by name."""
     groups = (TokenGroup(n, math.sqrt(n)),)
     compiled = partial(torch.compile, dynamic=False) if settings.on_cuda else lambda function: function
     return {
@@ -111,7 +114,7 @@ def make_implementations(settings: Settings, n: int) -> dict[str, Forward]:
 
 
 def make_operands(settings: Settings, n: int, tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw x, keys, values and the gradient of the output. Weights are float32; activations have the precision of
+    """Return random x, keys, values and output gradient. Weights are float32; activations have the precision of
     training."""
     device = settings.device
     x = torch.randn(tokens, WIDTH, device=device, dtype=settings.dtype).requires_grad_()
@@ -122,7 +125,7 @@ def make_operands(settings: Settings, n: int, tokens: int) -> tuple[Tensor, Tens
 def run_both_passes(
     settings: Settings, forward: Forward, x: Tensor, keys: Tensor, values: Tensor, gradient: Tensor
 ) -> None:
-    """Run the forward and the backward pass."""
+    """Compute a forward and a backward pass."""
     with settings.autocast():
         out = forward(x, keys, values)
     torch.autograd.grad(out, (x, keys, values), gradient)
@@ -135,8 +138,8 @@ def _memory(settings: Settings, n: int, tokens: int, name: str) -> dict[str, flo
 
 
 def measure_memory(settings: Settings, n: int, tokens: int, name: str) -> int:
-    """Return the peak memory of both passes, without the gradients of the weights: on the CPU of this process, on CUDA
-    of the allocator."""
+    """Return the peak memory of both passes in bytes, without the gradients of the weights. It is that of this process
+    on the CPU, and that of the allocator on CUDA."""
     settings.apply()
     x, keys, values, gradient = make_operands(settings, n, tokens)
     forward = make_implementations(settings, n)[name]

@@ -1,8 +1,8 @@
-"""A training step as in `tfscale bench`, beside other implementations of the models.
+"""Benchmark of a training step, as in `tfscale bench`, with these additional implementations of the models.
 
-GPT-2 (transformers)    Hugging Face's GPT-2 in the Transformer's shape
-official                the TokenFormer with the official order of operations and whole logits
-plain eager             the TokenFormer as one would write it down, whole logits, and AdamW with torch's defaults
+GPT-2 (transformers)    GPT-2 of Hugging Face with the shape of the Transformer
+official                TokenFormer with the official order of operations and whole logits
+plain eager             TokenFormer by its definition, with whole logits and AdamW with the defaults of torch
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.elsewhere import Elsewhere, Turn
 from benchmarks.pattention import official
+from benchmarks.turn_process import Turn, TurnProcess
 from tfscale.bench import step
 from tfscale.bench.contest import Contestant
 from tfscale.bench.rows import Found
@@ -31,36 +31,36 @@ from tfscale.models.transformer import TransformerConfig
 from tfscale.training.optimizer import ModelOptimizer
 
 Projection = Callable[[Tensor, Tensor, Tensor, Groups], Tensor]
-"""Computes y [..., d_out] from x [..., d_in], keys [n, d_in], values [n, d_out] and the groups."""
+"""Function that returns y [..., d_out] for x [..., d_in], keys [n, d_in], values [n, d_out] and the groups."""
 
 
 def measure(settings: Settings) -> Iterator[Found]:
-    """Measure all sizes of the device."""
+    """Measure all sizes that are defined for the device."""
     return step.measure(settings, ENTRIES, _start)
 
 
 def _start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Start a contestant; other implementations run, on the CPU, as their users run them."""
+    """Return a contestant. On the CPU, other implementations run in a process with the default allocator settings."""
     if settings.on_cuda or entry in step.ENTRIES:
         return step.start(entry, size, settings)
-    process = Elsewhere(prepare_turn, entry, size, settings)
+    process = TurnProcess(prepare_turn, entry, size, settings)
     figures = partial(step.measure_memory_apart, entry, size, settings)
     return Contestant(entry.name, process.turn, entry.step_flops(size), size.tokens, figures, process.close)
 
 
 def prepare_turn(entry: Entry, size: Size, settings: Settings) -> Turn:
-    """Make a model in this process."""
+    """Create the contestant in this process and return the function that takes a turn."""
     settings.apply()
     return step.start(entry, size, settings).turn
 
 
 def plain(x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
-    """Pattention by its definition, with autograd's backward pass."""
+    """Return the output of Pattention, computed by the definition and differentiated by autograd."""
     return plain_pattention(x, keys, values, groups, "l2_norm_gelu")
 
 
-class WrittenOut(LanguageModel):
-    """A TokenFormer with another function for its projections and with whole logits."""
+class ReferenceModel(LanguageModel):
+    """TokenFormer with another function for its projections, and with whole logits."""
 
     def __init__(self, config: TokenFormerConfig, projection: Projection) -> None:
         super().__init__(config)
@@ -72,7 +72,7 @@ class WrittenOut(LanguageModel):
                     setattr(parent, name, _Projection(child, projection))
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Compute the same as `LanguageModel.loss`."""
+        """Return the same loss as `LanguageModel.loss`."""
         return F.cross_entropy(self(tokens).flatten(0, 1).float(), targets.flatten(), reduction=reduction)
 
 
@@ -95,35 +95,35 @@ class _Projections(nn.Module):
         return torch.stack([self.query(x), self.key(x), self.value(x)], dim=-2)
 
 
-def write_out(config: ModelConfig, projection: Projection, device: str) -> WrittenOut:
-    """Make such a TokenFormer with the first weights of ours."""
+def build_reference(config: ModelConfig, projection: Projection, device: str) -> ReferenceModel:
+    """Build a reference model with the same initial weights as `build_model(config, seed=0)`."""
     assert isinstance(config, TokenFormerConfig)
     with torch.device(device):
-        model = WrittenOut(config, projection)
+        model = ReferenceModel(config, projection)
     init_weights(model, seed=0)
     return model
 
 
 def make_official(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
-    """Make the model `official`."""
-    model = write_out(config, official, settings.device)
+    """Build the model `official` with its optimizer."""
+    model = build_reference(config, official, settings.device)
     batch = make_batch(config, size, settings.device)
     return TrainedModel(model, model.loss, ModelOptimizer(model, OPTIMIZER, config), batch, settings)
 
 
 def make_plain(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
-    """Make the model `plain eager`."""
-    model = write_out(config, plain, settings.device)
+    """Build the model `plain eager` with its optimizer."""
+    model = build_reference(config, plain, settings.device)
     optimizer = torch.optim.AdamW(model.parameters(), OPTIMIZER.lr)
     return TrainedModel(model, model.loss, optimizer, make_batch(config, size, settings.device), settings)
 
 
 def make_gpt2(config: ModelConfig, size: Size, settings: Settings) -> TrainedModel:
-    """Make the model `GPT-2 (transformers)`; compiled on CUDA."""
+    """Build the model `GPT-2 (transformers)` with its optimizer. It is compiled on CUDA."""
     from transformers import GPT2Config, GPT2LMHeadModel, logging
 
     assert isinstance(config, TransformerConfig)
-    logging.set_verbosity_error()  # it warns about special tokens, of which there are none
+    logging.set_verbosity_error()  # GPT-2 warns about special tokens, which are not used here
     shape = {"n_layer": config.n_layer, "n_embd": config.d_model, "n_head": config.n_head, "n_inner": config.d_ff}
     no_dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
     length = {"vocab_size": config.vocab_size, "n_positions": config.context}
@@ -134,7 +134,7 @@ def make_gpt2(config: ModelConfig, size: Size, settings: Settings) -> TrainedMod
         model.compile()
 
     def loss(inputs: Tensor, targets: Tensor) -> Tensor:
-        value: Tensor = model(input_ids=inputs, labels=inputs).loss  # it shifts its labels by itself
+        value: Tensor = model(input_ids=inputs, labels=inputs).loss  # GPT-2 shifts the labels itself
         return value
 
     betas = (OPTIMIZER.beta1, OPTIMIZER.beta2)

@@ -1,4 +1,4 @@
-"""The targets of the measurements, and whether they are reached."""
+"""Targets of the measurements, and verdicts on them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,19 +18,19 @@ from tfscale.bench.trained import OURS, TRANSFORMER
 SECONDS, SPEED, MEMORY, SHARE = "seconds", "tokens_per_second", "peak_bytes", "share_of_peak"
 
 Figures = dict[tuple[str, str, str, str], float]
-"""Figures by part, case, contestant and name."""
+"""Figures by part, case, contestant and name of the figure."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A measured value beside its target."""
+    """Measured value and its target."""
 
     part: str
     name: str
     value: float
     target: float
     at_least: bool
-    """True if larger values are better."""
+    """True if the target is a lower bound, and False if it is an upper bound."""
 
     @property
     def reached(self) -> bool:
@@ -38,26 +38,26 @@ class Verdict:
         return self.value >= self.target if self.at_least else self.value <= self.target
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the fields and the verdict as JSON values."""
         return {**asdict(self), "reached": self.reached}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A bound on a figure of one contestant, or on its ratio to that of another one."""
+    """Bound on a figure of one contestant, or on the ratio of the figures of two contestants."""
 
     part: str
     case: str
     words: str
     figure: str
-    """`seconds` is the median time."""
+    """Name of the figure, where `seconds` stands for the median time."""
     bound: float
     at_least: bool
     one: str
     other: str | None = None
 
     def judge(self, found: Figures) -> Verdict | None:
-        """Judge this target; None if something was not measured."""
+        """Return the verdict on this target, or None if a figure was not measured."""
         value = found.get((self.part, self.case, self.one, self.figure))
         below = 1.0 if self.other is None else found.get((self.part, self.case, self.other, self.figure))
         if value is None or below is None:
@@ -101,11 +101,11 @@ def _on_cuda() -> Iterator[Target]:
         yield Target("step", size.name, "memory over the Transformer's", MEMORY, 1.1, False, *to_transformer)
     if torch.cuda.is_available() and "H100" in torch.cuda.get_device_name():
         for case, mfu in (("124M", 0.40), ("1.4B", 0.48)):
-            yield Target("step", case, "Transformer's MFU of the data sheet", "mfu", mfu, True, TRANSFORMER.name)
+            yield Target("step", case, "Transformer's MFU by the datasheet", "mfu", mfu, True, TRANSFORMER.name)
 
 
 def judge(rows: Sequence[Row], on_cuda: bool) -> list[Verdict]:
-    """Judge all targets for which something was measured."""
+    """Return the verdicts on all targets whose figures were measured."""
     found: Figures = {}
     for row in rows:
         figures = {**row.figures, **({SECONDS: row.median} if row.seconds else {})}
@@ -121,12 +121,12 @@ def judge(rows: Sequence[Row], on_cuda: bool) -> list[Verdict]:
                 Target("data", row.case, "loader over the step's need", SPEED, 20.0, True, "loader", "the step's need")
             )
         if row.part in ("memory", "partition"):
-            targets.append(Target(row.part, row.case, "share that the model is off", "share_off", 0.1, False, row.name))
+            targets.append(Target(row.part, row.case, "relative error of the model", "share_off", 0.1, False, row.name))
     return [verdict for target in targets if (verdict := target.judge(found))]
 
 
 def targets_sheet(verdicts: Sequence[Verdict]) -> Sheet:
-    """Make a table of verdicts."""
+    """Return a table of the verdicts."""
     rows: list[tuple[str, ...]] = [
         (
             verdict.part,
@@ -137,4 +137,4 @@ def targets_sheet(verdicts: Sequence[Verdict]) -> Sheet:
         )
         for verdict in verdicts
     ]
-    return Sheet("targets", ("part", "what", "", "here", "target"), rows, left=3)
+    return Sheet("targets", ("part", "measurement", "result", "value", "target"), rows, left=3)

@@ -1,4 +1,4 @@
-"""Grows a model in memory and looks at what that did to its logits: `python examples/grow_in_python.py`."""
+"""Grow a model in memory and compare its logits before and after: `python examples/grow_in_python.py`."""
 
 import torch
 
@@ -13,15 +13,15 @@ PAPER = GrowthRecipe("paper", new_keys="random", new_values="random", tau="recom
 
 
 def small_model() -> LanguageModel:
-    """Two layers of width 32, with 16 parameter tokens in each of q, k, v and the output, and 64 in the feed-forward
-    layer. For a trained one: `tfscale.checkpoint.load_model(folder)`."""
+    """Build a model of two layers of width 32, with 16 parameter tokens in each of q, k, v and the output projection,
+    and 64 in the feed-forward layer. `tfscale.checkpoint.load_model(folder)` loads a trained model instead."""
     qkv, out, ffn = ((TokenGroup(n, default_tau("l2_norm_gelu", n)),) for n in (16, 16, 64))
     config = TokenFormerConfig(n_layer=2, d_model=32, n_head=2, vocab_size=257, context=64, qkv=qkv, out=out, ffn=ffn)
     return build_model(config, seed=0).double()
 
 
 def grow(model: LanguageModel, tokens: tuple[int, int, int], recipe: GrowthRecipe) -> LanguageModel:
-    """The model with `tokens` parameter tokens in (each of q, k, v; output; feed-forward)."""
+    """Return a grown copy of the model, with `tokens` parameter tokens in (each of q, k, v; output; feed-forward)."""
     parent = model.config
     assert isinstance(parent, TokenFormerConfig)
     child = recipe.grown_config(parent, parent.with_tokens(tokens))
@@ -32,7 +32,7 @@ def grow(model: LanguageModel, tokens: tuple[int, int, int], recipe: GrowthRecip
 
 
 def main() -> None:
-    """Prints the largest difference of a logit, for a recipe that keeps the function and for one that does not."""
+    """Print the largest difference between logits for a function-preserving recipe and for another one."""
     model, text = small_model(), torch.arange(128).view(2, 64)
     for recipe in (EXACT, PAPER):
         grown = grow(model, (60, 60, 240), recipe)

@@ -1,4 +1,4 @@
-"""A growth operator of your own: each new key lies between two old ones. `python examples/own_growth.py` tries it."""
+"""Grow a model with a custom rule that places each new key between two old ones: `python examples/own_growth.py`."""
 
 import torch
 from grow_in_python import grow, small_model
@@ -11,14 +11,14 @@ GROUPED = GrowthRecipe("grouped", new_keys="random", new_values="zero", tau="gro
 
 
 def place_between(name: str, old: Tensor, rows: Tensor, seed: int) -> None:
-    """Put the new keys of a grown weight `rows` [n', d] into the middle of pairs of the keys of `old` [n, d]."""
+    """Set each new key of the grown weight `rows` [n', d] to the mean of two random keys of `old` [n, d]."""
     if name.endswith(".keys"):
         pairs = torch.randint(len(old), (2, len(rows) - len(old)), generator=stream(seed, name))
         rows[len(old) :] = old[pairs].mean(0)
 
 
 def main() -> None:
-    """Print what the growth changed, and the gradients from which the new tokens learn."""
+    """Print the largest difference between logits, and the norms of the gradients of new and old values."""
     model, text = small_model(), torch.arange(128).view(2, 64)
     grown = grow(model, (60, 60, 240), GROUPED)
     for name, old in model.state_dict().items():

@@ -1,6 +1,6 @@
-"""Reads a finished chain's ledger and draws its curve: `python examples/read_ledger.py curve.png schedule=...`.
+"""Print the costs of a finished chain and draw its curve: `python examples/read_ledger.py curve.png schedule=...`.
 
-Nothing but the stages' folders is read. What `tfscale run` was told comes after the name of the picture.
+The script reads only the folders of the stages. After the name of the picture, pass the settings of `tfscale run`.
 """
 
 import sys
@@ -16,13 +16,13 @@ from tfscale.stage.result import read_result
 
 
 def main(picture: Path, overrides: list[str]) -> None:
-    """Prints a line a finished stage, and draws held-out perplexity over cumulative compute."""
+    """Print the perplexity and cost of each finished stage, and draw validation perplexity over cumulative compute."""
     figure, axes = plt.subplots(figsize=(6, 4))
     for stage in make_plan(compose(overrides)).chain.stages:
         if not (stage.path / "done.json").exists():
             continue
         result, growth = read_result(stage.path), read_growth(stage.path)
-        cost = f"{result.totals.flops:.3g} FLOPs and {result.totals.device_seconds:.0f} device-seconds in all"
+        cost = f"{result.totals.flops:.3g} FLOPs and {result.totals.device_seconds:.0f} device-seconds in total"
         print(f"{stage.size}: perplexity {result.evaluation.perplexity:.3f} at {cost}")
         if growth and growth["comparison"]:
             losses = growth["comparison"]
@@ -35,7 +35,7 @@ def main(picture: Path, overrides: list[str]) -> None:
             label=stage.size,
         )
     axes.set_xlabel("cumulative FLOPs including the base")
-    axes.set_ylabel("held-out perplexity")
+    axes.set_ylabel("validation perplexity")
     axes.legend()
     figure.savefig(picture)
 

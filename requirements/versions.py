@@ -1,4 +1,4 @@
-"""Prints the installed version of every library that pyproject.toml bounds, beside what it allows."""
+"""Print the installed version of every library in pyproject.toml, and the versions that it allows."""
 
 import platform
 import tomllib
@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 
 
 def main() -> None:
-    """Prints a line per library."""
+    """Print a line per library."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
     print(f"Python {platform.python_version()} on {platform.system()}")

@@ -1,14 +1,14 @@
-"""The study of growth recipes: which one gets furthest for the same compute? docs/study.md reads it out.
+"""Compare growth recipes by their loss at equal compute. docs/study.md presents the results.
 
-    python studies/growth_recipes.py tune      every recipe at several learning rates, seed 0
-    python studies/growth_recipes.py rank      the best of them at their best rate, and the paper's, seeds 1 to 3
-    python studies/growth_recipes.py again     one of those once more: the same to the last digit
+    python studies/growth_recipes.py tune      trains every recipe at several learning rates, seed 0
+    python studies/growth_recipes.py rank      trains the best ones at their best rate, and the paper's, seeds 1 to 3
+    python studies/growth_recipes.py again     repeats one chain of `rank` and expects identical results
 
-With --elsewhere the same on a corpus and a shape that nothing was chosen on: the winner, what it comes of, and the
-paper's recipe. Each cell is a chain of `progressive_tiny_adamw`, elsewhere of `progressive_small`, with some settings
-changed; its stages are ordinary ones, so what has been trained is not trained again, and a cell can be looked at with
-`tfscale status`. All cells are evaluated on validation text that no comparison reports. Tables go to
-docs/measurements/study.
+--elsewhere compares the best recipe, the recipe from which it derives, and the paper's recipe on another corpus and
+shape, which were not used to choose anything. Each cell is a chain of `progressive_tiny_adamw`, or of
+`progressive_small` with --elsewhere, with some settings changed. Finished stages are not trained again, and `tfscale
+status` shows the state of a cell. All cells are evaluated on validation text that no comparison reports. The tables are
+written to docs/measurements/study.
 """
 
 import argparse
@@ -48,30 +48,30 @@ RECIPES: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
     "grouped, slow old rows, ramp": ((GROUPED, "growth.rates.old=0.1", "growth.rates.old_ramp=0.5"), (1, 2)),
     "grouped, old rows frozen": ((GROUPED, "growth.rates.frozen=0.2"), (1,)),
 }
-"""Of each recipe: what it changes, and the learning rates of grown stages that it is tried at, as factors of the
-schedule's own, which were tuned for `grouped`."""
+"""Settings of each recipe, and the factors to try for the learning rates of its grown stages. A factor of 1 is the rate
+of the schedule, which was tuned for `grouped`."""
 
-BEHIND = 65_536
-"""Position of the validation text of all cells, behind the text on which comparisons are evaluated."""
+OTHER_TEXT = 65_536
+"""Position of the validation text of all cells, after the text on which comparisons are evaluated."""
 TUNING_SEED = 0
 SEEDS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where recipes are tried."""
+class Setup:
+    """Schedule and recipes of a comparison."""
 
     tables: str
-    """What the names of its tables begin with."""
+    """Prefix of the file names of the tables."""
     schedule: str
     peaks: dict[str, tuple[float, ...]]
-    """The recipes, each with the rates that it is tried at."""
+    """Factors of the learning rate to try, by recipe."""
     finalists: int
-    """How many are ranked, beside the paper's."""
+    """Number of recipes that `rank` trains in addition to the paper's."""
 
 
-HERE = Place("", "progressive_tiny_adamw", {name: peaks for name, (_, peaks) in RECIPES.items()}, finalists=3)
-ELSEWHERE = Place(
+HERE = Setup("", "progressive_tiny_adamw", {name: peaks for name, (_, peaks) in RECIPES.items()}, finalists=3)
+ELSEWHERE = Setup(
     "elsewhere_",
     "progressive_small",
     {"grouped, fast new rows": (0.25, 0.5, 1, 2), "grouped": (0.5, 1, 2), "paper": (1, 2, 4, 8)},
@@ -81,7 +81,7 @@ ELSEWHERE = Place(
 
 @dataclass(frozen=True)
 class Cell:
-    """One chain."""
+    """Chain with one recipe, learning rate and seed."""
 
     recipe: str
     peak: float
@@ -90,7 +90,7 @@ class Cell:
     validation_start: int
 
     def row(self) -> dict[str, Any]:
-        """What it measured, stage by stage, with the keys under which that is found."""
+        """Return the measurements of the finished chain, with one value per stage, and the keys of its stages."""
         stages = self.plan.chain.stages
         results = [read_result(stage.path) for stage in stages]
         growths = [growth for stage in stages[1:] if (growth := read_growth(stage.path))]
@@ -107,83 +107,84 @@ class Cell:
         }
 
 
-def cell(
-    place: Place, recipe: str, peak: float, seed: int, more: Sequence[str] = (), validation_start: int = BEHIND
+def make_cell(
+    setup: Setup, recipe: str, peak: float, seed: int, more: Sequence[str] = (), validation_start: int = OTHER_TEXT
 ) -> Cell:
-    """The chain of a recipe; replicates differ in weights and in the order of the text."""
-    where = [f"schedule={place.schedule}", f"seed={seed}", f"data.shuffle_seed={seed}", "tracking=none"]
-    where.append(f"data.validation_start={validation_start}")
-    plan = make_plan(compose([*where, *RECIPES[recipe][0], f"growth.peak={peak}", *more]))
+    """Plan the chain of a recipe. Seeds differ in the initial weights and in the order of the text."""
+    base = [f"schedule={setup.schedule}", f"seed={seed}", f"data.shuffle_seed={seed}", "tracking=none"]
+    base.append(f"data.validation_start={validation_start}")
+    plan = make_plan(compose([*base, *RECIPES[recipe][0], f"growth.peak={peak}", *more]))
     return Cell(recipe, peak, seed, plan, validation_start)
 
 
 def train(cells: Sequence[Cell], parallel: int) -> None:
-    """Trains what is not finished, `parallel` stages side by side."""
+    """Train all unfinished stages of the cells, `parallel` stages at a time."""
     plans = [each.plan for each in cells]
     train_plans(plans, [stage for plan in plans for stage in plan.chain.stages], parallel)
 
 
 def train_plans(plans: Sequence[Plan], wanted: Sequence[Stage], parallel: int) -> None:
-    """Trains those stages of plans that are not finished; bases and others that plans share, once."""
+    """Train the wanted stages that are not finished. Stages that several plans share are trained once."""
     for plan in {plan.corpus.fingerprint: plan for plan in plans}.values():
         prepare_corpus(plan.experiment, plan.corpus, silent)
-    whole = {stage.key: stage for stage in wanted}
-    stages = [stage for stage in whole.values() if not is_done(stage)]
+    unique = {stage.key: stage for stage in wanted}
+    stages = [stage for stage in unique.values() if not is_done(stage)]
     launcher = replace(plans[0].experiment.launcher, parallel=parallel)
-    if not Orchestrator(stages, launcher, Told(len(stages))).run():
+    if not Orchestrator(stages, launcher, Progress(len(stages))).run():
         raise SystemExit(75)
 
 
-def tune(place: Place, parallel: int) -> None:
-    """Every recipe at every rate."""
-    cells = [cell(place, name, peak, TUNING_SEED) for name, peaks in place.peaks.items() for peak in peaks]
+def tune(setup: Setup, parallel: int) -> None:
+    """Train every recipe with every learning rate, and write the table `tune`."""
+    cells = [make_cell(setup, name, peak, TUNING_SEED) for name, peaks in setup.peaks.items() for peak in peaks]
     train(cells, parallel)
-    write(place, "tune", [each.row() for each in cells])
+    write(setup, "tune", [each.row() for each in cells])
 
 
-def finalists(place: Place) -> dict[str, float]:
-    """The best recipes by the loss after the last stage, and the paper's, each with its best rate."""
-    ranked = sorted(read(place, "tune"), key=lambda row: row["losses"][-1])
+def finalists(setup: Setup) -> dict[str, float]:
+    """Return the best recipes by the loss of the last stage, and the paper's recipe, each with its best rate."""
+    ranked = sorted(read(setup, "tune"), key=lambda row: row["losses"][-1])
     best: dict[str, float] = {}
     for row in ranked:
         best.setdefault(row["recipe"], row["peak"])
     return {
-        name: peak for number, (name, peak) in enumerate(best.items()) if number < place.finalists or name == "paper"
+        name: peak for number, (name, peak) in enumerate(best.items()) if number < setup.finalists or name == "paper"
     }
 
 
-def rank(place: Place, parallel: int) -> None:
-    """The finalists with seeds that they were not chosen on."""
-    cells = [cell(place, recipe, peak, seed) for seed in SEEDS for recipe, peak in finalists(place).items()]
+def rank(setup: Setup, parallel: int) -> None:
+    """Train the finalists with seeds that were not used to choose them, and write the table `rank`."""
+    cells = [make_cell(setup, recipe, peak, seed) for seed in SEEDS for recipe, peak in finalists(setup).items()]
     train(cells, parallel)
-    write(place, "rank", [each.row() for each in cells])
+    write(setup, "rank", [each.row() for each in cells])
 
 
-def again(place: Place, parallel: int) -> None:
-    """Trains a cell of the ranking once more, in a folder of its own, and holds it against what was recorded."""
-    recorded = read(place, "rank")[0]
+def again(setup: Setup, parallel: int) -> None:
+    """Train the first chain of the table `rank` again in a temporary folder, and exit with an error if any result
+    differs."""
+    recorded = read(setup, "rank")[0]
     with TemporaryDirectory() as folder:
-        # The recorded ranking was made on the text of the comparisons, before its tables said on which.
+        # The recorded ranking was made on the text of the comparisons, and its tables do not state the text.
         recorded = {"validation_start": 0} | recorded
         start = recorded["validation_start"]
-        made = cell(place, recorded["recipe"], recorded["peak"], recorded["seed"], (f"runs={folder}",), start)
+        made = make_cell(setup, recorded["recipe"], recorded["peak"], recorded["seed"], (f"runs={folder}",), start)
         train([made], parallel)
         row = made.row()
     if row != recorded:
-        raise SystemExit(f"not the same: {row}\nrecorded: {recorded}")
-    print(f"{row['recipe']}, seed {row['seed']}: the same keys and losses to the last digit, {row['losses']}")
+        raise SystemExit(f"results differ: {row}\nrecorded: {recorded}")
+    print(f"{row['recipe']}, seed {row['seed']}: keys and losses are identical, {row['losses']}")
 
 
-def read(place: Place, name: str) -> list[dict[str, Any]]:
-    """The rows of a table."""
-    rows: list[dict[str, Any]] = json.loads((TABLES / f"{place.tables}{name}.json").read_text(encoding="utf-8"))
+def read(setup: Setup, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a table."""
+    rows: list[dict[str, Any]] = json.loads((TABLES / f"{setup.tables}{name}.json").read_text(encoding="utf-8"))
     return rows
 
 
-def write(place: Place, name: str, rows: list[dict[str, Any]]) -> None:
-    """The rows as JSON, and their means over seeds as a Markdown table, best first."""
+def write(setup: Setup, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write the rows as JSON, and the means over seeds as a Markdown table sorted by the last loss."""
     TABLES.mkdir(parents=True, exist_ok=True)
-    name = f"{place.tables}{name}"
+    name = f"{setup.tables}{name}"
     (TABLES / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     sizes = rows[0]["sizes"]
     groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
@@ -198,9 +199,9 @@ def write(place: Place, name: str, rows: list[dict[str, Any]]) -> None:
         lines.append([recipe, f"{peak:g}", *losses, *jumps, str(len(of_seeds))])
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     note = (
-        "Held-out loss in nats at the end of each stage (mean ± standard deviation of seeds); jump: loss right after "
+        "Validation loss in nats at the end of each stage (mean ± standard deviation over seeds). A jump is the loss "
+        "after growth minus the loss before. The JSON file of the same name has the keys of all stages."
     )
-    note += "growth less the loss before. Keys of all stages: the JSON file beside this one."
     (TABLES / f"{name}.md").write_text(f"# {name}\n\n{text}\n\n{note}\n", encoding="utf-8")
     print(text)
 
@@ -209,18 +210,18 @@ def _spread(losses: list[float]) -> str:
     return f"{mean(losses):.4f}" + (f" ± {stdev(losses):.4f}" if len(losses) > 1 else "")
 
 
-class Told:
-    """Prints a line when a stage is done."""
+class Progress:
+    """Progress report with a line for each finished stage."""
 
     def __init__(self, stages: int) -> None:
         self.left = stages
 
     def finished(self, stage: Stage) -> None:
         self.left -= 1
-        print(f"{stage.path.name} is done, {self.left} to go", flush=True)
+        print(f"{stage.path.name} is finished, {self.left} remaining", flush=True)
 
     def retrying(self, stage: Stage, reason: str) -> None:
-        print(f"{stage.path.name} again: {reason}", flush=True)
+        print(f"{stage.path.name} is restarted: {reason}", flush=True)
 
     def started(self, *_: object) -> None: ...
     def queued(self, *_: object) -> None: ...
@@ -232,8 +233,8 @@ class Told:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phase", choices=["tune", "rank", "again"])
-    parser.add_argument("--parallel", type=int, default=2, help="stages side by side")
-    parser.add_argument("--elsewhere", action="store_true", help="on another corpus and shape: progressive_small")
+    parser.add_argument("--parallel", type=int, default=2, help="number of stages to train in parallel")
+    parser.add_argument("--elsewhere", action="store_true", help="use another corpus and shape (progressive_small)")
     arguments = parser.parse_args()
-    place = ELSEWHERE if arguments.elsewhere else HERE
-    {"tune": tune, "rank": rank, "again": again}[arguments.phase](place, arguments.parallel)
+    setup = ELSEWHERE if arguments.elsewhere else HERE
+    {"tune": tune, "rank": rank, "again": again}[arguments.phase](setup, arguments.parallel)

@@ -1,11 +1,11 @@
-"""The study of when to grow: does a rule that looks at the held-out loss beat budgets in tokens? docs/study.md reads it
-out.
+"""Compare growth rules based on the validation loss with fixed token budgets. docs/study.md presents the results.
 
     python studies/when_to_grow.py
 
-Chains of `progressive_tiny_adamw` with WSD, whose learning rates and recipe stay as they are. Some have budgets, which
-span what a chain may cost; in the others a rule ends each stage. What a rule's last loss is worth is read between the
-budgets: the loss that they reach for the same FLOPs. Tables go to docs/measurements/study.
+The study trains chains of `progressive_tiny_adamw` with a WSD learning-rate schedule and without other changes. Some
+chains have token budgets, which cover a range of costs; in the others, a rule ends each stage. The last loss of a rule
+is compared with the loss of the budgets at the same FLOPs, by interpolation. The tables are written to
+docs/measurements/study.
 """
 
 import argparse
@@ -31,40 +31,42 @@ SEEDS = (1, 2)
 
 @dataclass(frozen=True)
 class Row:
-    """One chain."""
+    """Measurements of one chain."""
 
     when: str
+    """Rule or token budget."""
     seed: int
     keys: list[str]
     tokens: list[int]
-    """Of each stage."""
+    """Training tokens of each stage."""
     flops: list[int]
-    """Cumulative."""
+    """Cumulative FLOPs at the end of each stage."""
     losses: list[float]
-    """Last held-out loss of each stage."""
+    """Last validation loss of each stage."""
 
 
-def plan_of(when: str, overrides: Sequence[str], seed: int) -> tuple[str, int, Plan]:
-    """A chain, replicates of which differ in weights and in the order of the text."""
-    usual = ["schedule=progressive_tiny_adamw", "optim.lr_schedule=wsd", "tracking=none"]
-    usual += [f"seed={seed}", f"data.shuffle_seed={seed}"]
-    return when, seed, make_plan(compose([*usual, *overrides]))
+def plan_chain(when: str, overrides: Sequence[str], seed: int) -> tuple[str, int, Plan]:
+    """Plan a chain. Seeds differ in the initial weights and in the order of the text."""
+    base = ["schedule=progressive_tiny_adamw", "optim.lr_schedule=wsd", "tracking=none"]
+    base += [f"seed={seed}", f"data.shuffle_seed={seed}"]
+    return when, seed, make_plan(compose([*base, *overrides]))
 
 
 def chains() -> list[tuple[str, int, Plan]]:
-    """All chains, with what their rules have decided so far."""
+    """Plan all chains, with the stages that their rules have decided so far."""
     found = []
     for seed in SEEDS:
         for base, growth in BUDGETS:
             budget = [f"schedule.stages.stage1.tokens={base}", f"schedule.growth_tokens={growth}"]
-            found.append(plan_of(f"{base}, then {growth}", budget, seed))
+            found.append(plan_chain(f"{base}, then {growth}", budget, seed))
         for rule, least in RULES:
             ruled = [*MOST, f"schedule.grow_when.rule={rule}", f"schedule.grow_when.min_delta={least}"]
-            found.append(plan_of(f"{rule}, {least:g}", ruled, seed))
+            found.append(plan_chain(f"{rule}, {least:g}", ruled, seed))
     return found
 
 
-def row_of(when: str, seed: int, plan: Plan) -> Row:
+def measure(when: str, seed: int, plan: Plan) -> Row:
+    """Return the measurements of a finished chain."""
     stages = plan.chain.stages
     results = [read_result(stage.path) for stage in stages]
     return Row(
@@ -77,9 +79,11 @@ def row_of(when: str, seed: int, plan: Plan) -> Row:
     )
 
 
-def beside_budgets(row: Row, rows: Sequence[Row]) -> float | None:
-    """The last loss less that of the budgets of the same seed at the same FLOPs, on a straight line over log FLOPs
-    through those that no other budget is better and cheaper than; None outside their range."""
+def compare_with_budgets(row: Row, rows: Sequence[Row]) -> float | None:
+    """Return the last loss minus that of the budgets with the same seed at the same FLOPs, or None outside their range.
+
+    The loss of the budgets is interpolated linearly in log FLOPs, between budgets for which no cheaper one is better.
+    """
     budgets = sorted(
         (each.flops[-1], each.losses[-1]) for each in rows if each.seed == row.seed and "then" in each.when
     )
@@ -92,14 +96,14 @@ def beside_budgets(row: Row, rows: Sequence[Row]) -> float | None:
 
 
 def write(rows: Sequence[Row], sizes: Sequence[str]) -> None:
-    """The rows as JSON, and their means over seeds as a Markdown table, the cheapest first."""
+    """Write the rows as JSON, and the means over seeds as a Markdown table sorted by cost."""
     (TABLES / "when.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
     head = [
         "When",
         *(f"tokens {size}" for size in sizes),
         "FLOPs",
         *(f"loss {size}" for size in sizes),
-        "beside budgets",
+        "loss - budgets",
     ]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     names = dict.fromkeys(row.when for row in sorted(rows, key=lambda row: row.flops[-1]))
@@ -107,30 +111,30 @@ def write(rows: Sequence[Row], sizes: Sequence[str]) -> None:
         same = [row for row in rows if row.when == name]
         tokens = [f"{mean(row.tokens[n] for row in same) / 1e3:,.0f}K" for n in range(len(sizes))]
         losses = [f"{mean(row.losses[n] for row in same):.4f}" for n in range(len(sizes))]
-        apart = [beside_budgets(row, rows) for row in same] if "then" not in name else []
-        beside = ", ".join("outside" if value is None else f"{value:+.4f}" for value in apart)
-        lines.append([name, *tokens, f"{mean(row.flops[-1] for row in same):.2e}", *losses, beside])
+        values = [compare_with_budgets(row, rows) for row in same] if "then" not in name else []
+        differences = ", ".join("outside" if value is None else f"{value:+.4f}" for value in values)
+        lines.append([name, *tokens, f"{mean(row.flops[-1] for row in same):.2e}", *losses, differences])
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     note = (
-        f"Means over {len({row.seed for row in rows})} seeds; held-out losses in nats at the end of each stage. "
-        "FLOPs: of the whole chain. Beside budgets: the last loss less that of the budgets at the same FLOPs, seed by "
-        "seed. Keys of all stages: the JSON file beside this one."
+        f"Means over {len({row.seed for row in rows})} seeds; validation losses in nats at the end of each stage. "
+        "FLOPs are those of the whole chain. The last column is the last loss minus that of the budgets at the same "
+        "FLOPs, by seed. The JSON file of the same name has the keys of all stages."
     )
     (TABLES / "when.md").write_text(f"# when\n\n{text}\n\n{note}\n", encoding="utf-8")
     print(text)
 
 
 def main(parallel: int) -> None:
-    """Trains the chains, as far as is decided again and again, and writes the tables."""
+    """Train all decided stages until the rules have decided every stage, and write the tables."""
     decided: list[Stage] = []
     while not decided or not all(is_done(stage) for *_, plan in chains() for stage in plan.stages):
         plans = [plan for *_, plan in chains()]
         decided = [stage for plan in plans for stage in plan.decided]
         train_plans(plans, decided, parallel)
-    write([row_of(*each) for each in chains()], [stage.size for stage in chains()[0][2].chain.stages])
+    write([measure(*each) for each in chains()], [stage.size for stage in chains()[0][2].chain.stages])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parallel", type=int, default=2, help="stages side by side")
+    parser.add_argument("--parallel", type=int, default=2, help="number of stages to train in parallel")
     main(parser.parse_args().parallel)

@@ -1,4 +1,5 @@
-"""A headless Chromium, spoken to over two pipes in its DevTools protocol: no driver and no package beside it."""
+"""Client of a headless Chromium, which communicates over two pipes by the DevTools protocol, without a driver or a
+package."""
 
 import base64
 import json
@@ -21,23 +22,23 @@ NAMES = (
 FLAGS = (
     "--headless",
     "--remote-debugging-pipe",
-    "--no-sandbox",  # it opens one file that the test wrote, and containers rarely allow a sandbox
+    "--no-sandbox",  # the browser opens only files written by tests, and containers rarely allow a sandbox
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--no-first-run",
     "--disable-background-networking",
-    # Nothing is fetched from elsewhere, whatever a page asks for.
+    # Requests of the page to other hosts fail.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
 
 def find_browser() -> str | None:
-    """The browser of TFSCALE_BROWSER, or one that is installed."""
+    """Return the browser of TFSCALE_BROWSER, or an installed one, or None."""
     return os.environ.get("TFSCALE_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:
-    """One page in one browser."""
+    """Browser with one page."""
 
     def __init__(self, executable: str) -> None:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -47,7 +48,8 @@ class Browser:
             executable,
             [executable, *FLAGS, f"--user-data-dir={self._profile.name}", "about:blank"],
             os.environ,
-            # The browser reads descriptor 3 and writes 4. Copied high first, lest one overwrites the other.
+            # The browser reads descriptor 3 and writes 4. They are first copied to higher numbers, so that neither
+            # overwrites the other.
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, from_us, 103),
                 (os.POSIX_SPAWN_DUP2, to_us, 104),
@@ -61,7 +63,7 @@ class Browser:
         self._in, self._out = os.fdopen(from_browser, "rb"), os.fdopen(to_browser, "wb")
         self._number, self._session, self._left = 0, None, b""
         self.events: list[dict[str, Any]] = []
-        """All that the page said, in the protocol's own words."""
+        """All events of the page, as messages of the protocol."""
 
     def __enter__(self) -> "Browser":
         pages = self.call("Target.getTargets")["targetInfos"]
@@ -81,7 +83,7 @@ class Browser:
         self._profile.cleanup()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """What the browser answers to a command of the protocol."""
+        """Send a command of the protocol and return the result."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -96,32 +98,32 @@ class Browser:
                 return result
 
     def open(self, page: Path | str) -> None:
-        """Opens a file or a URL of this machine, and returns when all of it has been loaded."""
+        """Open a file or a URL of this machine and wait until it is loaded."""
         self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self._next()
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression in the page; a promise is waited for."""
+        """Return the value of a JavaScript expression in the page, after waiting for it if it is a promise."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def screenshot(self, width: int, height: int, whole: bool = False) -> bytes:
-        """PNG of what a window of that size shows; `whole`: of the page, however long."""
+        """Return a PNG of a window of this size, or of the whole page if `whole` is true."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         return base64.b64decode(answer["data"])
 
     def complaints(self) -> list[dict[str, Any]]:
-        """Errors and warnings on the console, exceptions, and requests that went beyond the file itself."""
+        """Return errors and warnings on the console, exceptions, and requests to other addresses."""
         self.run("new Promise(requestAnimationFrame)")
         return [event for event in self.events if _complains(event)]
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._left:
             part = os.read(self._in.fileno(), 1 << 16)
-            assert part, "the browser has gone"
+            assert part, "the browser closed the pipe"
             self._left += part
         message, _, self._left = self._left.partition(b"\0")
         answer: dict[str, Any] = json.loads(message)

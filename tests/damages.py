@@ -1,4 +1,4 @@
-"""A ledger, and the ways in which it can be damaged; each names the file and some words of what is found."""
+"""Damages to the files of finished runs, each with the file and the words that the finding must contain."""
 
 import json
 import shutil
@@ -17,11 +17,11 @@ from tfscale.verify import verify_plan
 
 @dataclass(frozen=True)
 class Ledger:
-    """Runs folder with a copy of what was written, to be damaged."""
+    """Runs folder whose files can be damaged, with a copy of them."""
 
     plan: Plan
     unfinished: Plan
-    """Whose last stage was stopped."""
+    """Plan whose last stage was stopped."""
 
     @property
     def kept(self) -> Path:
@@ -68,7 +68,7 @@ def repeat(lines: list[str]) -> None:
 
 
 def slow_down(end: dict[str, Any]) -> None:
-    """Adds seconds to what a stage's parents had cost and to nothing else."""
+    """Add seconds to the cost of the parents of a stage, and a different number to its own total."""
     end["before"]["seconds"] += 0.5
     end["totals"]["seconds"] += 1.0
 

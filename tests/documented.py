@@ -1,4 +1,4 @@
-"""What the documentation tells people to type: its commands, its Python, and the files that it has them write."""
+"""Commands, Python blocks and files that the documentation asks users to type or write."""
 
 import re
 import shlex
@@ -15,20 +15,21 @@ _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 @dataclass(frozen=True)
 class Command:
-    """One line that begins with `tfscale` or `make`, without its comment."""
+    """Line that begins with `tfscale` or `make`, without its comment."""
 
     page: str
     words: tuple[str, ...]
     named: bool
-    """It stands in the text and has no arguments but options: a name, not something to type as it is."""
+    """True if the command stands in the text with options only, and so is a name that is not meant to be typed as it
+    is."""
 
     def __str__(self) -> str:
         return shlex.join(self.words)
 
 
 def commands() -> list[Command]:
-    """Every command once, in the order of the pages, from blocks without a language and from code in the text. `...`
-    stands for what does not matter; at the beginning, for the command before it."""
+    """Return every command once, in the order of the pages, from blocks without a language and from code in the text.
+    `...` stands for parts that do not matter or, at the beginning, for the command before it."""
     found: dict[tuple[str, ...], Command] = {}
     for page in PAGES:
         last: tuple[str, ...] = ()
@@ -49,8 +50,8 @@ def commands() -> list[Command]:
 
 
 def _lines(text: str) -> Iterator[tuple[str, bool]]:
-    """Lines of blocks, continued ones in one piece, and pieces of code outside blocks, as they stand on the page; and
-    whether they stand in the text."""
+    """Yield the lines of blocks, with continued lines joined, and pieces of code outside blocks, each with True if it
+    stands in the text."""
     place = 0
     for block in _FENCE.finditer(text):
         yield from ((code, True) for code in _CODE.findall(text[place : block.start()]))
@@ -61,7 +62,7 @@ def _lines(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _words(line: str) -> tuple[str, ...]:
-    """The words of a line that is typed as it stands; none of another."""
+    """Return the words of a command, or nothing for another line."""
     if not re.match(r"(\.venv/bin/)?(tfscale|make) |\.\.\. ", line):
         return ()
     first, *others = shlex.split(line, comments=True)
@@ -69,13 +70,13 @@ def _words(line: str) -> tuple[str, ...]:
 
 
 def _again(last: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
-    """The last command with these words added or in the place of its own for the same keys."""
+    """Return the last command with these words added. They replace words with the same key."""
     keys = {word.partition("=")[0] for word in words}
     return (*(word for word in last if word.partition("=")[0] not in keys), *words)
 
 
 def python() -> list[tuple[str, str]]:
-    """Every block of Python, with its page."""
+    """Return every Python block with its page."""
     return [
         (str(page.relative_to(ROOT)), block[2])
         for page in PAGES
@@ -85,7 +86,7 @@ def python() -> list[tuple[str, str]]:
 
 
 def files() -> dict[str, str]:
-    """Files that a reader is told to write: blocks of YAML with their path in a comment."""
+    """Return the files that readers are asked to write, from YAML blocks with a path in a comment."""
     blocks = [block for page in PAGES for block in _FENCE.findall(page.read_text(encoding="utf-8"))]
     found = {}
     for language, text in blocks:

@@ -1,4 +1,4 @@
-"""Changes of the files of a stage, behind the back of the program."""
+"""Edits of the files of a stage, for tests of damaged files."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def edit_lines(file: Path, change: Callable[[list[str]], object]) -> None:
 
 
 def edit_event(stage: Path, kind: str, number: int, **values: object) -> None:
-    """Changes an event of a kind: the first, the second, ..., or -1 for the last."""
+    """Edit an event of a kind, where `number` is 0 for the first and -1 for the last."""
 
     def change(lines: list[str]) -> None:
         index = [n for n, line in enumerate(lines) if json.loads(line)["event"] == kind][number]
@@ -41,7 +41,7 @@ def edit_event(stage: Path, kind: str, number: int, **values: object) -> None:
 
 
 def sign(checkpoint: Path) -> None:
-    """Makes the manifest agree with what is there."""
+    """Update the manifest to match the files."""
     files = [file for file in checkpoint.iterdir() if file.name != "manifest.json"]
     signed = {
         file.name: {"bytes": file.stat().st_size, "sha256": sha256(file.read_bytes()).hexdigest()} for file in files

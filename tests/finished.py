@@ -1,4 +1,4 @@
-"""The first stages of a chain, finished, for the tests of what is done with finished stages."""
+"""Finished first stages of a chain, for tests of finished stages."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tfscale.plan.plan import Plan, make_plan
 
 
 def overrides_of(corpus: Path, runs: Path) -> list[str]:
-    """A chain that trains in seconds, and Transformers beside it."""
+    """Return the settings of a chain that trains in seconds, with shapes of Transformers for its baselines."""
     shape = "{n_layer: 2, d_model: 16, n_head: 2, d_ff: 32}"
     stages = [
         f"schedule.stages.stage{number}.{key}={value}"
@@ -26,7 +26,7 @@ def overrides_of(corpus: Path, runs: Path) -> list[str]:
 
 
 def finished(overrides: list[str]) -> Plan:
-    """Trains the chain's first two stages, and the first of the Transformers."""
+    """Train the first two stages of the chain and the first Transformer, and return the plan."""
     plan = make_plan(compose([*overrides, "baseline=transformer"]))
     prepare(plan.corpus.spec, plan.runs / "data")
     for stage in (*plan.chain.stages[:2], plan.baselines[0].stages[0]):

@@ -1,5 +1,5 @@
-"""How the fuzz tests draw what they feed in. The same few inputs each time, unless TFSCALE_FUZZ_EXAMPLES asks for so
-many new ones a property."""
+"""Shared strategies and settings of the fuzz tests. The inputs are few and fixed, unless TFSCALE_FUZZ_EXAMPLES sets a
+number of random inputs per property."""
 
 import copy
 import os
@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 EXAMPLES = int(os.environ.get("TFSCALE_FUZZ_EXAMPLES", "0"))
 
 LONGEST_MESSAGE = 4000
-"""Characters of a message that people still read."""
+"""Maximum number of characters of a readable message."""
 
 
 def fuzz(few: int) -> settings:
-    """Settings of a property that CI tries on `few` inputs."""
+    """Return settings with which a property is tested on `few` inputs by default."""
     return settings(
         max_examples=EXAMPLES or few,
         derandomize=not EXAMPLES,
@@ -38,7 +38,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)),
     max_leaves=5,
 )
-"""Anything that JSON can say, Python's NaN and infinities included."""
+"""Strategy for any JSON value, including the NaN and the infinities of Python."""
 
 
 def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -48,7 +48,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def edited(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any] = VALUES) -> Any:
-    """A JSON document after up to three edits: a value replaced, left out, or added."""
+    """Draw a JSON document with up to three values replaced, deleted or added."""
     found = copy.deepcopy(document)
     for _ in range(draw(st.integers(1, 3))):
         *way, last = draw(st.sampled_from([place for place in _places(found) if place] or [(None,)]))
@@ -68,8 +68,8 @@ def edited(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any] = VALU
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, content: bytes) -> bytes:
-    """Bytes after some were flipped, cut off, taken out or put in; never the same as before."""
+def corrupted(draw: st.DrawFn, content: bytes) -> bytes:
+    """Draw a changed version of the bytes, with some flipped, removed, inserted or cut off."""
     length = len(content)
     at = draw(st.integers(0, max(0, length - 1)))
     match draw(st.sampled_from(["flip", "flip", "flip", "cut", "take", "put", "empty"])):
@@ -88,8 +88,8 @@ def spoilt(draw: st.DrawFn, content: bytes) -> bytes:
             return b""
 
 
-def told(message: object, name: str = "") -> None:
-    """Asserts that a message can be read, and names what it is about."""
+def assert_readable(message: object, name: str = "") -> None:
+    """Assert that a message is readable and contains the name."""
     text = str(message)
     assert text.strip()
     assert len(text) <= LONGEST_MESSAGE
@@ -97,5 +97,5 @@ def told(message: object, name: str = "") -> None:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Names and contents of all files below a folder."""
+    """Return the names and contents of all files below a folder."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

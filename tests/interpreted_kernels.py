@@ -1,4 +1,4 @@
-"""Prints the relative errors of the Triton kernels against the definition; with TRITON_INTERPRET=1 they run on a
+"""Print the relative errors of the Triton kernels against the definition. With TRITON_INTERPRET=1, the kernels run on a
 CPU."""
 
 import json
@@ -16,11 +16,11 @@ SHAPES: tuple[tuple[Groups, int, bool], ...] = (
     ((TokenGroup(33, 5.7),), 1, True),
     ((TokenGroup(20, 3.0), TokenGroup(50, 7.1)), 3, False),
 )
-"""Groups, number of projections, and whether the backward pass recomputes the scores."""
+"""Token groups, number of projections, and True if the backward pass recomputes the scores."""
 
 
 def main() -> None:
-    """Print a line of JSON with the errors of the output and all gradients, by case."""
+    """Print a line of JSON with the errors of the output and of all gradients by case."""
     norm_gelu_kernels.LARGEST_BLOCK = 32  # several blocks in a row of scores
     cases = product((torch.float64, torch.float32, torch.bfloat16), SHAPES)
     print(json.dumps([(str(dtype), errors(dtype, *shape)) for dtype, shape in cases]))

@@ -1,8 +1,9 @@
-"""Pictures of MLflow's page on a runs folder, from a real server in a real browser, as the documentation shows them:
+"""Take screenshots of MLflow's page for the documentation, with a real server and a real browser.
 
     python tests/mlflow_page.py [RUNS [FOLDER]]
 
-RUNS holds finished experiments, such as those of `make reproduce-figure`; the pictures go to docs/images.
+RUNS contains finished experiments, such as those of `make reproduce-figure`. The pictures are written to docs/images or
+FOLDER.
 """
 
 import sys
@@ -21,14 +22,14 @@ QUIET = """
 localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
 localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
 """
-"""Run before the page's own scripts: its assistant stays closed."""
+"""Script that runs before the scripts of the page and keeps its assistant closed."""
 CURVES = "document.querySelectorAll('.scatterlayer .trace').length"
 IN_THE_WAY = ("Hide banner", "Toggle sidebar")
-"""Labels of buttons that make room for the charts."""
+"""Labels of buttons that hide parts of the page to make room for the charts."""
 
 
 def open_compute_chart(page: str, experiment_id: str, browser: Browser) -> None:
-    """Returns when the page has drawn an experiment's perplexity over compute."""
+    """Open the page of an experiment, and wait until its chart of perplexity over compute is drawn."""
     browser.screenshot(WIDTH, HEIGHT)  # so that the page is laid out for this size
     browser.call("Page.addScriptToEvaluateOnNewDocument", source=QUIET)
     browser.open(view_url(page, experiment_id))
@@ -36,17 +37,17 @@ def open_compute_chart(page: str, experiment_id: str, browser: Browser) -> None:
 
 
 def picture_of(browser: Browser) -> bytes:
-    """PNG of the page with room for its charts."""
+    """Return a PNG of the page, after hiding parts that cover the charts."""
     for label in IN_THE_WAY:
         browser.run(f"document.querySelector('button[aria-label=\"{label}\"]')?.click()")
-    browser.run("new Promise(done => setTimeout(done, 3000))")  # the charts are drawn anew for the room that there is
+    browser.run("new Promise(done => setTimeout(done, 3000))")  # the charts are redrawn for the new size
     wait_for(lambda: browser.run(CURVES))
     return browser.screenshot(WIDTH, HEIGHT)
 
 
 def main(runs: Path, folder: Path) -> None:
     executable = find_browser()
-    assert executable, "no browser; TFSCALE_BROWSER names one"
+    assert executable, "no browser was found; set TFSCALE_BROWSER"
     with tempfile.TemporaryDirectory() as scratch:
         store, port = MlflowTracker(runs, f"sqlite:///{scratch}/mlflow.db"), free_port()
         for experiment in recorded(runs):

@@ -1,4 +1,4 @@
-"""A working folder whose files must not be run."""
+"""Working folder whose Python files must not be run."""
 
 import sys
 from importlib.metadata import packages_distributions
@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 class Shadows:
-    """A folder with a file in the name of every module of the standard library and of every installed package. Each of
-    them leaves a mark when it is run."""
+    """Folder with a file named after every module of the standard library and every installed package. Each file
+    records that it was run."""
 
     def __init__(self, folder: Path, names: set[str] | None = None) -> None:
         """
@@ -24,5 +24,5 @@ class Shadows:
             (self.folder / f"{name}.py").write_text(f"{leave_mark}\nraise SystemExit({name!r})\n")
 
     def run(self) -> list[str]:
-        """The modules whose files have been run."""
+        """Return the modules whose files were run."""
         return sorted(mark.name for mark in self._marks.iterdir())

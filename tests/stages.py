@@ -1,4 +1,4 @@
-"""Stages trained for real, for the tests that stop, kill and starve them."""
+"""Real training of stages, for tests that stop, kill and repeat them."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def planned(overrides: list[str], arm: str = "progressive") -> tuple[Stage, ...]
 
 
 class StopAt(Preemption):
-    """Asks to stop before a step, or in the middle of the evaluation there."""
+    """Request to stop before a step, or in the middle of the evaluation at that step."""
 
     def __init__(self, step: int, polls: int = 1) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def train(stage: Stage, preempted: Preemption | None = None) -> bool:
 
 
 def outcome(stage: Stage) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]], dict[str, Any]]:
-    """Weights and moments, measurements, and totals: all that must not depend on how often a stage was stopped."""
+    """Return weights and moments, measurements, and totals, which must not depend on how often a stage was stopped."""
     folder = stage.path / "checkpoints" / read_result(stage.path).checkpoint
     tensors = {name: torch.empty(shape) for name, shape in checkpoint.shapes(folder).items() if "rng" not in name}
     checkpoint.read(folder, tensors)
@@ -100,4 +100,4 @@ def wait_for(condition: Callable[[], bool]) -> None:
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError("what was waited for did not come")
+    raise AssertionError("the condition was not met within two minutes")

@@ -1,4 +1,4 @@
-"""A chain of two sizes, and the training of what a tuning of it lacks."""
+"""Chain of two sizes, and training of all stages that a tuning of it needs."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ schedule:
 
 
 def configured(folder: Path) -> Path:
-    """The folder, where the chain is configured."""
+    """Write the configuration of the chain into the folder, and return the folder."""
     (folder / "conf" / "schedule").mkdir(parents=True)
     (folder / "conf" / "schedule" / "pair.yaml").write_text(SCHEDULE, encoding="utf-8")
     return folder
@@ -48,7 +48,7 @@ def planned(folder: Path, overrides: list[str]) -> Plan:
 
 
 def finish(tuning: Tuning) -> list[Stage]:
-    """Train what a tuning lacks, and return it."""
+    """Train all stages that a tuning needs, and return them."""
     trained = []
     while left := stages_left(tuning.findings()):
         for stage in left:

@@ -1,4 +1,4 @@
-"""The paper's tasks by their names, as small files in the harness' own forms."""
+"""Small files in the formats of the evaluation harness, under the names of the paper's tasks."""
 
 import json
 import random
@@ -20,7 +20,7 @@ def write_task(folder: Path, name: str, documents: list[dict[str, Any]], output_
 
 
 def write_tasks(folder: Path) -> Path:
-    """Writes the tasks with their texts, and gives the folder."""
+    """Write the tasks with their texts into the folder, and return it."""
     draw = random.Random(0)  # noqa: S311
     folder.mkdir()
     texts = [" ".join(draw.choices(WORDS, k=draw.choice([3, 8, 60]))) for _ in range(12)]  # some beyond the context

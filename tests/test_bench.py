@@ -1,4 +1,4 @@
-"""The benchmark: every part runs, the references compute what ours does, and a result is told in full."""
+"""Tests of the benchmarks: every part runs, reference implementations compute the same, and results are complete."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import torch
 from benchmarks.chart import draw_chart, has_chart
 from benchmarks.gram import gram_pattention
 from benchmarks.pattention import AS_USED, PRODUCTS, make_implementations, official, run_both_passes
-from benchmarks.step import ENTRIES, GPT2, plain, write_out
+from benchmarks.step import ENTRIES, GPT2, build_reference, plain
 from benchmarks.targets import Verdict, judge
 from tfscale.bench import step
 from tfscale.bench.contest import MATRIX_PRODUCT, Contestant
@@ -38,12 +38,12 @@ FIGURES = {
     ("benchmarks.orchestration", "progressive_tiny"): set(),
     ("benchmarks.memory", "transformer 18M 8x256 bf16"): {"peak_bytes", "planned_bytes"},
 }
-"""The figures of every contestant of a part, in one of its cases."""
+"""Figures of every contestant of a part, in one of its cases."""
 
 
 @pytest.mark.usefixtures("two_stages")
 @pytest.mark.parametrize(("part", "case"), FIGURES)
-def test_every_part_measures_at_its_smallest(part: str, case: str) -> None:
+def test_every_part_measures_its_smallest_case(part: str, case: str) -> None:
     settings = Settings("cpu", quick=True, threads=1, case=case)
     found = list(measure(part, settings))
     rows = [each for each in found if isinstance(each, Row)]
@@ -104,7 +104,7 @@ def test_the_norm_from_the_gram_matrix_is_the_norm_of_the_scores() -> None:
 @pytest.mark.parametrize("projection", [official, plain])
 def test_models_that_are_compared_compute_the_same(projection: object) -> None:
     config = PROGRESSIVE_1.tokenformer
-    ours, theirs = build_model(config, seed=0), write_out(config, projection, "cpu")  # type: ignore[arg-type]
+    ours, theirs = build_model(config, seed=0), build_reference(config, projection, "cpu")  # type: ignore[arg-type]
     tokens = torch.randint(config.vocab_size, (2, 16))
     losses = [model.loss(tokens, tokens.roll(-1, 1)) for model in (ours, theirs)]
     torch.testing.assert_close(*losses)
@@ -160,7 +160,7 @@ def test_the_benchmarks_of_the_checkout_write_the_whole_result(tmp_path: Path) -
     assert "small to large | growth" in done.stdout
 
 
-def test_a_part_that_fails_is_told_and_the_others_are_measured(tmp_path: Path) -> None:
+def test_a_part_that_fails_is_reported_and_the_others_are_measured(tmp_path: Path) -> None:
     (tmp_path / "fails.py").write_text("def measure(settings): 1 / 0")
     (tmp_path / "works.py").write_text(
         "from tfscale.bench.rows import Note\ndef measure(settings): yield Note('works', 'done')"

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or not there."""
+"""Tests of checkpoints on disk, which are complete or absent."""
 
 import gc
 import pickle
@@ -97,7 +97,7 @@ def test_all_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: 
     assert len(written) > 4, "several files of tensors, state and manifest"
     assert sorted(path.name for path in synced[:-2]) == written
     assert {path.parent for path in synced[:-2]} == {aside}
-    assert synced[-2:] == [aside, tmp_path], "the names, then the new name"
+    assert synced[-2:] == [aside, tmp_path], "first the folder, then its new name"
 
 
 def test_a_file_that_the_manifest_would_not_name_is_never_given_out(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_tensors_are_written_as_they_come_and_two_at_most_are_held(tmp_path: Pat
     def made() -> Iterator[tuple[str, torch.Tensor]]:
         for number in range(5):
             gc.collect()
-            assert torch.get_num_threads() == 1, "the others are for writing and hashing"
+            assert torch.get_num_threads() == 1, "other threads write and hash"
             assert sum(each() is not None for each in alive) <= 2
             tensor = torch.full((3,), float(number))
             alive.append(weakref.ref(tensor))
@@ -188,7 +188,7 @@ def test_files_are_ended_when_they_are_large(tmp_path: Path, monkeypatch: pytest
 
 
 class Together:
-    """Ranks that are threads."""
+    """Stand-in for a world whose ranks are threads."""
 
     def __init__(self, rank: int, met: Barrier, said: dict[int, tuple[float, ...]]) -> None:
         self.rank, self.size, self._met, self._said = rank, met.parties, met, said
@@ -208,7 +208,7 @@ WHOLE = torch.arange(35.0).view(7, 5)
 
 
 def write_together(folder: Path, offsets: list[int]) -> None:
-    """Writes WHOLE on as many ranks as there are offsets, each from its offset on."""
+    """Write WHOLE with as many ranks as there are offsets, each starting at its offset."""
     met, said = Barrier(len(offsets)), dict[int, tuple[float, ...]]()
 
     def rank(number: int) -> None:

@@ -1,5 +1,5 @@
-"""The processes that tfscale starts: one place decides what they inherit, nothing of the working folder is run in them,
-and they end with the process that started them."""
+"""Tests of the processes that tfscale starts: they are started in one module, run no files of the working folder, and
+end with the process that started them."""
 
 import ast
 import os
@@ -26,16 +26,16 @@ from tfscale.orchestrate.launchers.processes import growing_command
 
 PACKAGE = Path(tfscale.__file__).parent
 STARTERS = {"children.py", "leash.py"}
-"""The module that starts processes, and a child of its that passes on what it has inherited."""
+"""Modules that may start processes: the one that starts all of them, and a child that passes on its environment."""
 POOLS = {"bench/apart.py", "data/workers.py"}
-"""Pools of Python's own, whose processes inherit what this one has."""
+"""Modules with process pools of Python, whose processes inherit the environment."""
 WORDS = {"PIPE", "DEVNULL", "Popen", "CompletedProcess", "TimeoutExpired", "CalledProcessError"}
 """Names that other modules may import from subprocess: streams, types and errors."""
 OS_STARTERS = ("os.exec", "os.spawn", "os.posix_spawn", "os.fork", "os.system", "os.popen", "os.startfile")
 
 
 def starts(tree: ast.Module) -> Iterator[str]:
-    """Lists the calls in a module that could start a process."""
+    """Yield the calls in a module that can start a process."""
     for node in ast.walk(tree):
         names = {name.name for name in node.names} if isinstance(node, ast.Import | ast.ImportFrom) else set()
         if isinstance(node, ast.ImportFrom):
@@ -95,7 +95,7 @@ def test_a_child_inherits_all_but_what_is_meant_for_this_process(variables: dict
         assert not [name for name in child if name.startswith(("TORCHELASTIC_", "PET_", "MLFLOW_T"))]
         for name in ("SLURM_JOB_ID", "OMP_NUM_THREADS", "A", "PATH"):
             assert child.get(name) == os.environ.get(name)
-        assert children.environment({"RANK": "3", "A": "x"}).items() >= {("RANK", "3"), ("A", "x")}, "what it is told"
+        assert children.environment({"RANK": "3", "A": "x"}).items() >= {("RANK", "3"), ("A", "x")}, "they are set"
         assert children.environment(defaults={"A": "x"})["A"] == variables.get("A", "x")
         told = {name for name in variables if name.startswith("MLFLOW_")}
         assert told <= children.environment(mlflow=True).keys()
@@ -159,7 +159,8 @@ def test_a_source_tree_that_is_run_in_place_is_run_by_its_children_too(
 
 @pytest.fixture
 def in_shadows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The working folder is one whose files must not be run, and PYTHONPATH has an empty entry, which means it."""
+    """Run the test in a working folder whose files must not be run, with an empty entry in PYTHONPATH, which stands for
+    that folder."""
     shadows = Shadows(tmp_path)
     monkeypatch.chdir(shadows.folder)
     monkeypatch.setenv("PYTHONPATH", ":")
@@ -207,7 +208,7 @@ def test_workers_of_a_preparation_do_not_run_files_of_the_working_folder(tmp_pat
 
 @pytest.fixture(scope="module")
 def chain(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], str]:
-    """Overrides of a chain, and the name of a stage of it that is finished."""
+    """Overrides of a chain, and the name of one of its stages, which is finished."""
     overrides = overrides_of(corpus, tmp_path_factory.mktemp("chain") / "runs")
     stage = planned(overrides)[0]
     assert train(stage)
@@ -215,7 +216,7 @@ def chain(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[
 
 
 AFTER_STARTING = {"random", "statistics", "tempfile", "queue", "hashlib", "torch", "numpy", "yaml", "typer"}
-"""Modules that Python has not imported by itself when it begins to run a module."""
+"""Modules that Python has not yet imported when it starts to run a module."""
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,8 @@ FAMILY = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 
 
 
 def family(command: list[str], generations: int) -> list[psutil.Process]:
-    """A process that starts another one as tfscale does, and all below it, once there are so many."""
+    """Start a process that starts `command` as tfscale does. Return it with all processes below it when there are
+    `generations` of them."""
     parent = psutil.Popen([sys.executable, "-c", PARENT, *command])
     wait_for(lambda: len(parent.children(recursive=True)) == generations)
     return [parent, *parent.children(recursive=True)]
@@ -298,7 +300,7 @@ def test_a_command_on_a_leash_is_interrupted_before_it_is_killed() -> None:
 
 
 def test_a_growth_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "stage.yaml")  # whoever reads it waits
+    os.mkfifo(tmp_path / "stage.yaml")  # reading it would block
     parent, growth = family(growing_command(tmp_path), 1)
     parent.kill()
     parent.wait()

@@ -1,4 +1,4 @@
-"""The command line as people meet it."""
+"""Tests of the command line from a user's point of view."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tfscale.cli.main import app
 from tfscale.config.compose import compose
 from tfscale.plan.plan import make_plan
 
-without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="is no fault where there is a CUDA device")
+without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="requires a machine without CUDA")
 
 
 def tfscale(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -109,7 +109,7 @@ def test_a_finished_stage_writes_grows_and_shows_its_status(
 
 
 def test_it_runs_from_any_folder_with_conf_inside_the_wheel(tmp_path: Path) -> None:
-    """The wheel carries conf/: what is built from this tree composes where there is no source tree."""
+    """The wheel contains conf/, so a wheel built from this tree composes without a source tree."""
     root = Path(__file__).parents[1]
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(root)],

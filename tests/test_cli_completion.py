@@ -1,4 +1,4 @@
-"""What the shell completes, asked as bash asks it."""
+"""Tests of shell completion, with requests as bash makes them."""
 
 import os
 import re
@@ -17,7 +17,7 @@ Ask = Callable[..., list[str]]
 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """The completions of the last of the words that bash has made of a line."""
+    """Return the completions of the last of the words into which bash has split a line."""
 
     def asked(*words: str) -> list[str]:
         monkeypatch.setenv("_TFSCALE_COMPLETE", "complete_bash")
@@ -36,7 +36,7 @@ def test_groups_and_their_names(ask: Ask) -> None:
     assert "growth=" in ask("run", "gro")
     assert {"exact", "grouped", "paper", "split"} <= set(ask("run", "growth", "="))
     assert ask("run", "growth", "=", "ex") == ["exact"]
-    assert ask("run", "growth=ex") == ["growth=exact"]  # as shells ask that do not divide words at =
+    assert ask("run", "growth=ex") == ["growth=exact"]  # request of a shell that does not split words at =
 
 
 def test_keys_as_far_as_the_next_dot_and_the_last_with_its_values(ask: Ask) -> None:

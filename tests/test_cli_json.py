@@ -1,4 +1,4 @@
-"""--json of every verb, and what is only printed for people."""
+"""Tests of --json for every command, and of output that is only printed for people."""
 
 import json
 import sqlite3
@@ -20,7 +20,7 @@ from tfscale.config.folders import conf_dir, group_options
 from tfscale.plan.plan import Plan
 
 SERVES = {"ui"}
-"""Verbs that answer to a browser."""
+"""Commands that serve a browser."""
 
 
 def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
@@ -42,7 +42,7 @@ def test_every_verb_that_prints_has_json() -> None:
 
 @pytest.fixture(scope="module")
 def made(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Plan]:
-    """Overrides and plan of a chain whose first two stages are done."""
+    """Overrides and plan of a chain whose first two stages are finished."""
     overrides = overrides_of(corpus, tmp_path_factory.mktemp("json"))
     return overrides, finished(overrides)
 
@@ -96,7 +96,7 @@ def test_a_run_answers_with_the_state_of_its_stages(made: tuple[list[str], Plan]
     overrides, plan = made
     shipped = (conf_dir() / "schedule" / "progressive_tiny.yaml").read_text()
     (tmp_path / "schedule").mkdir()
-    (tmp_path / "schedule" / "two.yaml").write_text(shipped.partition("    stage3:")[0])  # both are done already
+    (tmp_path / "schedule" / "two.yaml").write_text(shipped.partition("    stage3:")[0])  # both stages are finished
     two = [text for text in overrides if "stage3" not in text and "stage4" not in text]
     states = answer("run", "schedule=two", "--config-dir", str(tmp_path), *two)
     assert states["done"]

@@ -1,5 +1,5 @@
-"""Output that cannot be written: a full disk, a closed or broken pipe, a terminal that is gone, an encoding that lacks
-what is said. Nothing of it decides whether anything is trained."""
+"""Tests of output that cannot be written: a full disk, a closed or broken pipe, a closed terminal, an encoding without
+some characters. Training must never depend on it."""
 
 import errno
 import io
@@ -45,7 +45,7 @@ def shell(line: str, arguments: list[str], **environment: str) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def two_stages(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A chain of two stages of which nothing is trained."""
+    """Overrides of a chain of two stages, neither of which is trained."""
     folder = tmp_path_factory.mktemp("output")
     shipped = (conf_dir() / "schedule" / "progressive_tiny.yaml").read_text()
     (folder / "schedule").mkdir()
@@ -58,7 +58,7 @@ def two_stages(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[s
 
 @pytest.fixture(scope="module")
 def trained(two_stages: list[str]) -> tuple[list[str], subprocess.CompletedProcess[str]]:
-    """The chain's overrides, and how it was trained with a full disk for its output."""
+    """Overrides of the chain, and the result of training it with a full disk for its output."""
     return two_stages, shell('"$@" > /dev/full', ["run", *two_stages])
 
 
@@ -74,7 +74,7 @@ def elsewhere(arguments: list[str], runs: Path) -> list[str]:
 def test_a_run_whose_output_finds_no_room_trains_everything(
     trained: tuple[list[str], subprocess.CompletedProcess[str]],
 ) -> None:
-    """The corpus is prepared on the way, and is not what is blamed."""
+    """The run also prepares the corpus, and the message must not blame the corpus."""
     arguments, answer = trained
     assert all(is_done(stage) for stage in plan_of(arguments).stages)
     assert answer.returncode == 1
@@ -183,7 +183,7 @@ def test_an_error_that_may_be_ours_keeps_its_traceback() -> None:
 
 @contextmanager
 def gone() -> Iterator[int]:
-    """The number of a terminal whose other end is closed."""
+    """Yield the file descriptor of a terminal whose other end is closed."""
     master, slave = pty.openpty()
     os.close(master)
     yield slave
@@ -198,7 +198,7 @@ def full() -> Iterator[int]:
 
 @contextmanager
 def unread() -> Iterator[int]:
-    """A pipe that nobody reads."""
+    """Yield the file descriptor of a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     yield writer

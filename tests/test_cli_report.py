@@ -1,4 +1,4 @@
-"""`tfscale report` and `tfscale compare` from the folders of a chain to files, and the page in a real browser."""
+"""Tests of `tfscale report` and `tfscale compare` from stage folders to files, and of the page in a real browser."""
 
 import ctypes
 import json
@@ -32,7 +32,7 @@ from tfscale.stage.spec import STAGE_FILE, spec_to_dict
 
 
 def fill(stage: Stage, before: int, perplexities: list[float]) -> None:
-    """What training leaves in a stage's folder, but for its checkpoints."""
+    """Write the folder of a finished stage, without its checkpoints."""
     stage.path.mkdir(parents=True)
     (stage.path / STAGE_FILE).write_text(json.dumps(spec_to_dict(stage.spec)))
     (stage.path / ENVIRONMENT_FILE).write_text(json.dumps({"python": "3.11.7", "packages": {"torch": "2.13"}}))
@@ -73,7 +73,7 @@ def test_report_writes_one_page_beside_the_comparison(
     text = path.read_text(encoding="utf-8")
     assert "tfscale compare --baseline scratch --run-missing" in text
     assert "seed: 0" in text
-    assert str(plan.runs) not in text, "nothing says where it was run"
+    assert str(plan.runs) not in text, "the report does not name the runs folder"
     for stage in plan.stages:
         assert f'id="stage-{stage.key}"' in text
 
@@ -131,12 +131,12 @@ def test_a_folder_that_cannot_be_written_to_is_told_with_the_way_around_it(
 
 CAPABILITIES_VERSION = 0x20080522
 OVERRIDING = 1 << 1 | 1 << 2
-"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, by which permissions do not bind root."""
+"""Capabilities CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, with which root ignores permissions."""
 
 
 @contextmanager
 def bound_by_permissions() -> Iterator[None]:
-    """Makes permissions bind this thread, even if it is root's."""
+    """Make permissions apply to this thread, even if it runs as root."""
     if os.geteuid() != 0:
         yield
         return
@@ -155,7 +155,7 @@ def bound_by_permissions() -> Iterator[None]:
 
 @contextmanager
 def without_permissions(folder: Path) -> Iterator[None]:
-    """A folder as somebody sees it who may read all of it and write nothing."""
+    """Make a folder read-only, also for root."""
     paths = [folder, *folder.rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -190,7 +190,7 @@ TITLE, ARM = "tiny <chain> & text", "from <b>scratch</b> & more"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a chain and its scratch arm with three seeds, whose titles are not HTML."""
+    """Report of a chain and its scratch arm with three seeds, whose titles contain HTML characters."""
     folder = tmp_path_factory.mktemp("page")
     chain, scratch = write_seeds(folder / "runs")
     arms = [chain, replace(scratch, title=ARM)]
@@ -202,7 +202,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Balanced(HTMLParser):
-    """Notes elements that are closed in the wrong order, and what is fetched from elsewhere."""
+    """Parser that fails on elements closed in the wrong order, and collects all sources and links."""
 
     VOID = ("meta", "img", "br", "link")
 
@@ -234,7 +234,7 @@ def browser(made: Path) -> Iterator[Browser]:
     executable = find_browser()
     if executable is None:
         missing = "no Chromium: install chromium-headless-shell (Debian), or name one in TFSCALE_BROWSER"
-        # A check that must not pass unseen says so; anyone else's tests go on without a browser.
+        # With TFSCALE_REQUIRE_BROWSER, a missing browser is a failure; otherwise the test is skipped.
         (pytest.fail if os.environ.get("TFSCALE_REQUIRE_BROWSER") else pytest.skip)(missing)
     with Browser(executable) as opened:
         opened.open(made)
@@ -268,7 +268,7 @@ def test_the_figures_are_drawn_and_lie_inside_the_page(browser: Browser) -> None
     drawn = browser.run("[...document.images].map((image) => image.complete && image.naturalWidth > 0)")
     assert drawn == [True] * 4
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
-    browser.screenshot(390, 800)  # a telephone: wide tables scroll by themselves
+    browser.screenshot(390, 800)  # size of a phone: wide tables scroll on their own
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
 
 
@@ -285,7 +285,7 @@ def test_columns_sort_up_and_down_by_value(browser: Browser) -> None:
 
 def test_what_is_not_known_sorts_last_both_ways(browser: Browser) -> None:
     for _ in range(2):
-        sort_by(browser, "results", 8)  # the chain's own rows have no saving
+        sort_by(browser, "results", 8)  # rows of the chain have no saving
         savings = column(browser, "results", 8)
         assert all(savings[:2])
         assert savings[2:] == ["", ""]

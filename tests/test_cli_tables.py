@@ -1,4 +1,4 @@
-"""Every table at any width: no cell is cut, and what is left out is said."""
+"""Tests of all tables at any width: no cell is cut, and omitted parts are mentioned."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def printed(rows: FittedTable, width: int, encoding: str = "utf-8") -> str:
 
 
 def measured() -> Table:
-    """The comparison that docs/measurements keeps, as far as the console shows it."""
+    """The comparison in docs/measurements, as the console shows it."""
     document = json.loads(MEASURED.read_text(encoding="utf-8"))
     rows = tuple(_row(values) for values in document["rows"])
     return Table("flops", "progressive", document["heldout_tokens"], rows)

@@ -1,4 +1,4 @@
-"""What a run shows, from the folders of stages: on a terminal of any size, in a log, in another shell."""
+"""Tests of the live view of a run, from stage folders: on a terminal of any size, in a log, in another shell."""
 
 import io
 import json
@@ -35,12 +35,13 @@ def experiment(corpus: Path) -> Experiment:
 
 @pytest.fixture
 def plan(experiment: Experiment, tmp_path: Path) -> Plan:
-    """A chain and Transformers of which nothing is there."""
+    """Plan of a chain and Transformers without any stage folder."""
     return make_plan(replace(experiment, runs=str(tmp_path)))
 
 
 def write(stage: Stage, steps: int, before: int = 0, seconds: float = 1.0) -> None:
-    """What a stage leaves that has taken so many steps of one to two seconds each, and been evaluated after half."""
+    """Write the folder of a stage after a number of steps, each of which took `seconds`, with an evaluation after half
+    of them."""
     stage.path.mkdir(parents=True, exist_ok=True)
     log, batch = EventLog(stage.path), stage.spec.batch_tokens
     log.write("start", step=0, host="elsewhere", pid=1, device="cuda", processes=2)
@@ -201,7 +202,7 @@ def test_watching_ends_when_all_is_done(plan: Plan, terminal: bool) -> None:
 
 
 def test_ctrl_c_leaves_the_watch_without_a_traceback(plan: Plan) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
     try:
         threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         watch(plan, Console(file=io.StringIO()))

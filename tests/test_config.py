@@ -1,4 +1,4 @@
-"""What a user may say, and what is answered when it cannot be."""
+"""Tests of valid settings, and of the messages for invalid ones."""
 
 from pathlib import Path
 

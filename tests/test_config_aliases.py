@@ -1,4 +1,4 @@
-"""Former names of settings."""
+"""Tests of former names of settings."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where a faulty value stands: the file and the line."""
+"""Tests of the location of an invalid value: its file and line."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def faults(overrides: list[str], config_dir: Path | None = None) -> list[str]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A schedule and an optimizer with a fault each."""
+    """Configuration folder with a schedule and an optimizer, each with an invalid value."""
     for group in ("schedule", "optim"):
         (tmp_path / group).mkdir()
     shipped = (conf_dir() / "schedule" / "progressive_tiny.yaml").read_text()

@@ -1,4 +1,5 @@
-"""Overrides with any characters, paths, other projects' configuration, and faults told together."""
+"""Tests of overrides with any characters, paths, configurations of other projects, and the report of all faults at
+once."""
 
 import os
 import shlex
@@ -98,7 +99,7 @@ def test_every_path_expands_the_home_folder(key: str, tmp_path: Path, monkeypatc
 
 
 def test_every_text_that_names_a_file_is_a_path() -> None:
-    """A new setting of the kind has to be declared as one."""
+    """Every new setting that names a file must be declared as a path."""
     named = {
         key for key in TEXT_KEYS if key.rpartition(".")[2].endswith(("path", "file", "dir", "folder", "from", "runs"))
     }
@@ -195,14 +196,14 @@ def test_any_faulty_values_are_all_told_and_each_once(keys: list[str]) -> None:
     told = faults(*(f"{key}={SINGLE[key]}" for key in keys))
     for key in keys:
         if key == "growth.noise" and "growth" in keys:
-            continue  # a rule of the recipe that could not be read
+            continue  # this rule needs the recipe, which could not be read
         assert sum(f"{key}={SINGLE[key]}" in line for line in told) == 1, (key, told)
     assert len(told) == len(set(told))
 
 
 @pytest.fixture
 def other_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with another project's conf/."""
+    """The current folder, which contains the conf/ folder of another project."""
     shutil.copytree(OTHER, tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Agreement of a device with float64: errors, their bounds, and measurements that were not made as named."""
+"""Tests of the comparison of a device with float64: errors, bounds, and measurements that were not made as named."""
 
 import math
 import sys
@@ -23,7 +23,7 @@ from tfscale.bench.sizes import tokenformer  # noqa: E402
 from tfscale.models.init import build_model  # noqa: E402
 
 
-def test_a_gradient_that_is_not_a_number_is_the_worst_and_none_may_be_missing() -> None:
+def test_a_nan_gradient_is_the_worst_and_no_gradient_may_be_missing() -> None:
     expected = {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(2)}
     values = {"a": torch.full((2,), 3.0), "b": torch.tensor([1.0, torch.nan]), "c": torch.ones(2)}
     error, where = worst(values, expected)
@@ -40,24 +40,24 @@ def test_both_families_agree_with_float64_on_the_cpu() -> None:
     assert all(each.ok for each in found)
 
 
-def test_errors_over_a_bound_or_that_are_no_number_are_not_within_it() -> None:
+def test_nan_and_errors_over_a_bound_are_not_within_it() -> None:
     found = Errors(losses=1e-6, loss_off=0.0, gradients=1e-6, worst_gradient="", unequal=())
     assert found.within("fp32")
     assert not replace(found, losses=2e-5).within("fp32")
     assert not replace(found, gradients=math.nan).within("bf16")
 
 
-def test_gradients_that_are_too_good_for_bf16_are_not_taken_for_it(tmp_path: Path) -> None:
+def test_gradients_that_are_too_accurate_for_bf16_are_rejected(tmp_path: Path) -> None:
     check = Check(tmp_path, Recorder(tmp_path, "golden"), "cpu", tiny=True)
     check.confirm(compiled=False, bf16=True, error=0.01)
     with pytest.raises(NotMeasured, match="autocast"):
         check.confirm(compiled=False, bf16=True, error=1e-6)
 
 
-def test_code_that_was_to_be_compiled_and_was_not_is_no_measurement_of_it() -> None:
+def test_a_measurement_of_compiled_code_fails_if_nothing_was_compiled() -> None:
     model = build_model(tokenformer(8, 1, 16, 2, 8, 32), seed=0)
     tokens = torch.arange(8).view(1, 8)
-    compiler.forget()
+    compiler.reset()
     model.loss(tokens, tokens)
     compiler.confirm(compiled=False)
     with pytest.raises(NotMeasured, match="0 graphs"):
@@ -69,13 +69,13 @@ def test_code_that_was_to_be_compiled_and_was_not_is_no_measurement_of_it() -> N
         compiler.confirm(compiled=False)
 
 
-def test_compiled_code_in_pieces_is_no_measurement() -> None:
-    def in_pieces(x: torch.Tensor) -> torch.Tensor:
+def test_a_measurement_of_compiled_code_with_graph_breaks_fails() -> None:
+    def with_graph_break(x: torch.Tensor) -> torch.Tensor:
         x = x + 1
         torch._dynamo.graph_break()
         return x + 1
 
-    compiler.forget()
-    torch.compile(in_pieces, backend="eager")(torch.ones(1))
-    with pytest.raises(NotMeasured, match="pieces"):
+    compiler.reset()
+    torch.compile(with_graph_break, backend="eager")(torch.ones(1))
+    with pytest.raises(NotMeasured, match="graph breaks"):
         compiler.confirm(compiled=True)

@@ -1,5 +1,5 @@
-"""The check of a CUDA machine, rehearsed on the CPU: it runs from the checkout with torch, numpy and safetensors alone,
-every part finds something, and nothing that is broken goes unnoticed."""
+"""Tests of the CUDA check, on the CPU. It needs only a checkout, torch, numpy and safetensors; every part records
+findings, and every failure is reported."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ from test_children import starts
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks.cuda.carried import NEEDED, _pinned, read_order  # noqa: E402
+
 from benchmarks.cuda.check import Check  # noqa: E402
 from benchmarks.cuda.cli import TINY  # noqa: E402
 from benchmarks.cuda.compute import RECORDS, compute  # noqa: E402
@@ -35,6 +35,7 @@ from benchmarks.cuda.findings import (  # noqa: E402
 )
 from benchmarks.cuda.page import write_page  # noqa: E402
 from benchmarks.cuda.parts import COMMANDS, GROUPS, Group, Part  # noqa: E402
+from benchmarks.cuda.prepared import NEEDED, _pinned, read_order  # noqa: E402
 from benchmarks.cuda.room import GROWTH_NATS  # noqa: E402
 from benchmarks.cuda.runner import run_groups  # noqa: E402
 from benchmarks.cuda.summary import SUMMARY, summarize  # noqa: E402
@@ -46,7 +47,7 @@ from tfscale.stage.spec import CHECKPOINTS  # noqa: E402
 SCRIPT = ROOT / "benchmarks" / "cuda_check.py"
 ABSENT = ("hydra", "omegaconf", "mlflow", "pydantic", "typer", "rich", "yaml", "matplotlib", "scipy", "tokenizers",
           "psutil", "transformers")  # fmt: skip
-"""Libraries that a bare GPU machine does not have."""
+"""Libraries that are not installed on a bare GPU machine."""
 SMALL = ("--tiny", "--cpu", "--deadline", "600")
 HIDE = f"""
 import sys
@@ -60,17 +61,17 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def check(*arguments: str, **told: str) -> tuple[int, str]:
-    """Exit code and output of the command, whose environment is told these variables."""
+def check(*arguments: str, **variables: str) -> tuple[int, str]:
+    """Run the command with these environment variables, and return its exit code and output."""
     command = [sys.executable, str(SCRIPT), *arguments]
     with (log := Path(arguments[1]).with_suffix(".log")).open("wb") as output:
-        process = children.start(command, children.environment(told), stdout=output, stderr=output)
+        process = children.start(command, children.environment(variables), stdout=output, stderr=output)
     return process.wait(), log.read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, Path]:
-    """Exit code, output and folder of the command `check`."""
+    """Exit code, output and folder of a run of the command `check`."""
     folder = tmp_path_factory.mktemp("check")
     (folder / "sitecustomize.py").write_text(HIDE, "utf-8")
     code, output = check("check", str(folder / "out"), "--tiny", "--cpu", PYTHONPATH=str(folder))
@@ -97,7 +98,7 @@ def test_the_summary_names_every_bound_and_is_printed(finished: tuple[int, str, 
         assert f" {bound.name} " in text
 
 
-def test_lines_of_the_results_say_value_bound_and_verdict(finished: tuple[int, str, Path]) -> None:
+def test_lines_of_the_results_have_value_bound_and_result(finished: tuple[int, str, Path]) -> None:
     lines = [json.loads(line) for line in (finished[2] / RESULTS).read_text("utf-8").splitlines()]
     bounds = [line for line in lines if line["kind"] == "bound"]
     assert bounds
@@ -105,7 +106,9 @@ def test_lines_of_the_results_say_value_bound_and_verdict(finished: tuple[int, s
 
 
 @pytest.mark.parametrize("value", [1.0, "nan", "inf"])
-def test_a_broken_bound_is_told_by_name(finished: tuple[int, str, Path], tmp_path: Path, value: float | str) -> None:
+def test_a_broken_bound_is_reported_by_name(
+    finished: tuple[int, str, Path], tmp_path: Path, value: float | str
+) -> None:
     lines = [json.loads(line) for line in (finished[2] / RESULTS).read_text("utf-8").splitlines()]
     planted = next(line for line in lines if line["kind"] == "bound")
     planted["value"] = value
@@ -132,7 +135,7 @@ def test_results_of_another_check_are_not_mixed_in(finished: tuple[int, str, Pat
     before = (finished[2] / RESULTS).read_bytes()
     code, output = check("golden", str(finished[2]), "--tiny", "--cpu")
     assert code == 2
-    assert "give an empty folder" in output
+    assert "choose an empty folder" in output
     assert (finished[2] / RESULTS).read_bytes() == before
 
 
@@ -143,10 +146,10 @@ def test_a_machine_without_a_gpu_is_refused_before_anything_is_written(tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-def test_commands_on_carried_files_say_when_none_are_given(tmp_path: Path) -> None:
+def test_commands_that_need_prepared_files_report_when_none_are_given(tmp_path: Path) -> None:
     code, output = check("compute", str(tmp_path / "out"), "--tiny", "--cpu")
     assert code == 2
-    assert "--files: must be the folder that `prepare` made" in output
+    assert "--files: must be a folder written by `prepare`" in output
 
 
 def test_a_measurement_that_raises_is_recorded_and_the_next_one_is_made(tmp_path: Path) -> None:
@@ -160,7 +163,7 @@ def test_a_measurement_that_raises_is_recorded_and_the_next_one_is_made(tmp_path
     assert "quotient inf" in text
 
 
-def test_parts_that_hang_crash_or_have_no_time_left_are_told_by_name(tmp_path: Path) -> None:
+def test_parts_that_hang_crash_or_have_no_time_left_are_reported_by_name(tmp_path: Path) -> None:
     programs = {
         "fine": "pass",
         "hangs": "import time; print('waiting for the device', flush=True); time.sleep(600)",
@@ -180,8 +183,8 @@ def test_parts_that_hang_crash_or_have_no_time_left_are_told_by_name(tmp_path: P
     }  # fmt: skip
     text, good = summarize(tmp_path, [*programs, "forgotten"])
     assert not good
-    for told in ("waiting for the device", "no kernel image", "forgotten"):
-        assert told in text
+    for expected in ("waiting for the device", "no kernel image", "forgotten"):
+        assert expected in text
 
 
 def test_no_module_of_the_check_starts_processes_by_itself() -> None:
@@ -190,21 +193,23 @@ def test_no_module_of_the_check_starts_processes_by_itself() -> None:
 
 
 @pytest.fixture(scope="module")
-def carried(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    """The folder that `prepare` makes, without packages, for a chain of two tiny stages."""
-    folder = tmp_path_factory.mktemp("carried") / "files"
+def prepared(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """Folder written by `prepare`, without packages, for a chain of two tiny stages."""
+    folder = tmp_path_factory.mktemp("prepared") / "files"
     overrides = [*TINY, "schedule=gpu_short", "baseline=tokenformer", "data=text", f"data.path={corpus}"]
     code, output = check("prepare", str(folder), "--without-packages", "data.vocab_size=257", *overrides)
     assert code == 0, output
     return folder
 
 
-def test_the_baselines_of_the_last_size_are_trained_first_and_records_come_back(carried: Path, tmp_path: Path) -> None:
+def test_the_baselines_of_the_last_size_are_trained_first_and_records_are_packed(
+    prepared: Path, tmp_path: Path
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(HIDE, "utf-8")
-    told = {"PYTHONPATH": str(tmp_path)}
-    code, output = check("compute", str(tmp_path / "out"), "--files", str(carried), *SMALL, **told)
+    variables = {"PYTHONPATH": str(tmp_path)}
+    code, output = check("compute", str(tmp_path / "out"), "--files", str(prepared), *SMALL, **variables)
     assert code == 0, output
-    order, _ = read_order(carried)
+    order, _ = read_order(prepared)
     assert [*order.values()] == ["TokenFormer from scratch, 21M", "progressive (tuned), 9M", "progressive (tuned), 21M"]
     measured = {each.name for each in read(tmp_path / "out") if isinstance(each, Measured)}
     assert measured == {*order.values()}
@@ -214,22 +219,22 @@ def test_the_baselines_of_the_last_size_are_trained_first_and_records_come_back(
     assert not [*tmp_path.glob(f"stages/*/{CHECKPOINTS}")]
 
 
-def test_stages_for_which_no_time_is_left_are_told(carried: Path, tmp_path: Path) -> None:
-    compute(Check(tmp_path, Recorder(tmp_path, "compute"), "cpu", tiny=True, files=carried, limit=0.0))
+def test_stages_for_which_no_time_is_left_are_reported(prepared: Path, tmp_path: Path) -> None:
+    compute(Check(tmp_path, Recorder(tmp_path, "compute"), "cpu", tiny=True, files=prepared, limit=0.0))
     failed = [each.name for each in read(tmp_path) if isinstance(each, Failed)]
-    assert failed == [*read_order(carried)[0].values()]
+    assert failed == [*read_order(prepared)[0].values()]
 
 
 def test_the_command_line_trains_a_chain_on_a_terminal_though_a_process_is_killed(
-    carried: Path, tmp_path: Path
+    prepared: Path, tmp_path: Path
 ) -> None:
-    code, output = check("cli", str(tmp_path / "out"), "--files", str(carried), *SMALL)
+    code, output = check("cli", str(tmp_path / "out"), "--files", str(prepared), *SMALL)
     assert code == 0, output
     [run] = [each for each in read(tmp_path / "out") if isinstance(each, Measured)]
     assert run.figures["stages"] == 2
 
 
-def test_a_page_tells_the_figure_for_the_plan_and_has_the_longest_kernels(tmp_path: Path) -> None:
+def test_a_page_has_the_mfu_for_the_plan_and_the_longest_kernels(tmp_path: Path) -> None:
     record = Recorder(tmp_path, "facts")
     versions = {"commit": "abc", "torch": "2.11", "cuda": "13.0", "cudnn": 9, "python": "3.12"}
     record.measured(MACHINE, {"device": "NVIDIA H200", "sizes": "full", **versions})
@@ -248,15 +253,15 @@ def test_a_page_tells_the_figure_for_the_plan_and_has_the_longest_kernels(tmp_pa
     assert re.search(r"\| 1.4B +\| TokenFormer +\| 90 +\| 0.90 +\| 40.0% +\|", page)
     assert "does not fit" in page
     assert "| `gemm/kernel` |" in page
-    assert "0 of 1 bounds are held" in page
+    assert "0 of 1 bounds are met" in page
 
 
-def test_sizes_that_measure_nothing_make_no_page(finished: tuple[int, str, Path], tmp_path: Path) -> None:
+def test_tiny_sizes_make_no_page(finished: tuple[int, str, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="in full sizes"):
         write_page(finished[2], tmp_path)
 
 
-def test_every_package_that_is_brought_has_one_locked_version() -> None:
+def test_every_needed_package_has_one_locked_version() -> None:
     pinned = [*_pinned((ROOT / "requirements" / "locked.txt").read_text("utf-8"))]
     assert [entry.partition("==")[0] for entry in pinned] == [*NEEDED]
     assert all("--hash=sha256:" in entry for entry in pinned)
@@ -290,7 +295,7 @@ def test_the_page_names_every_part_with_its_seconds_and_every_bound() -> None:
     assert f"| {PEAK_SHARE:.0%} |" in page
 
 
-def test_half_a_line_of_the_results_is_told_and_loses_nothing_else(tmp_path: Path) -> None:
+def test_half_a_line_of_the_results_is_reported_and_loses_nothing_else(tmp_path: Path) -> None:
     record = Recorder(tmp_path, "golden")
     record.measured("kernels", {KERNELS: [("gemm_kernel", 3, 1.25)]})
     with (tmp_path / RESULTS).open("a", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The order of training sequences, and the fixed evaluation set."""
+"""Tests of the order of training sequences, and of the fixed validation set."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ CONTEXT = 8
 
 
 def counting(length: int) -> Tokens:
-    """Tokens 0, 1, 2, ... in three shards, so that a token is its own position."""
+    """Shards with the tokens 0, 1, 2, ..., so that each token is equal to its position."""
     return Tokens(np.array_split(np.arange(length, dtype=np.uint16), 3))
 
 

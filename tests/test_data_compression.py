@@ -1,4 +1,4 @@
-"""Compressed files are known by their content; one that is not whole is refused, whatever its name."""
+"""Tests of compressed files, which are recognised by their content and rejected if they are incomplete."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzzing import fuzz, told
+from fuzzing import assert_readable, fuzz
 from hypothesis import example, given
 from hypothesis import strategies as st
 from texts import MARK, PACK, array, lines, read_texts
@@ -34,7 +34,7 @@ def test_a_text_is_the_same_in_any_packing_under_any_name_with_a_mark_or_without
     content = (MARK if marked else b"") + text.encode()
     file = tmp_path_factory.mktemp("text") / case(f"a.txt{named if packing else ''}")
     file.write_bytes(PACK[packing](content))
-    expected = content.removeprefix(MARK).decode()  # of two marks one is the file's
+    expected = content.removeprefix(MARK).decode()  # only the first of two marks belongs to the file
     assert read_texts(file) == read_texts(file.parent) == [expected]
 
 
@@ -67,7 +67,7 @@ def test_documents_are_the_same_in_any_json_in_any_packing_with_a_mark_or_withou
 def test_packed_lines_are_never_cut_and_plain_ones_are(
     packing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under the name of an uncompressed file too."""
+    """This also holds for a compressed file with the name of an uncompressed one."""
     monkeypatch.setattr(readers, "UNIT_BYTES", 500)
     (tmp_path / "a.jsonl").write_bytes(PACK[packing](lines(DOCUMENTS)))
     parts = TextSource(tmp_path).parts()
@@ -77,7 +77,7 @@ def test_packed_lines_are_never_cut_and_plain_ones_are(
 
 @pytest.mark.parametrize("unit", [5, 100, 10**9])
 def test_a_mark_before_any_line_is_left_out(unit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that were put together have some in the middle."""
+    """Concatenated files can contain byte-order marks in the middle."""
     monkeypatch.setattr(readers, "UNIT_BYTES", unit)
     (tmp_path / "a.jsonl").write_bytes((MARK + lines(["one", "two"])) * 3 + MARK)
     assert read_texts(tmp_path) == ["one", "two"] * 3
@@ -150,11 +150,11 @@ def test_a_checksummed_file_of_which_bytes_were_changed_is_refused_or_the_same(
     try:
         assert read_texts(file) == DOCUMENTS[:9]
     except DataError as error:
-        told(error, file.name)
+        assert_readable(error, file.name)
 
 
 def test_the_fingerprint_of_an_ordinary_folder_is_the_one_that_earlier_versions_gave_it(tmp_path: Path) -> None:
-    """Recorded with the version before this reader; a .txt with a mark was then read with it."""
+    """The fingerprint was recorded before this reader was added, when a .txt file was read with its byte-order mark."""
     (tmp_path / "below").mkdir()
     (tmp_path / "a.txt").write_bytes("Zoë\r\nends".encode())
     (tmp_path / "empty.txt").write_bytes(b"")
@@ -167,7 +167,7 @@ def test_the_fingerprint_of_an_ordinary_folder_is_the_one_that_earlier_versions_
     spec = CorpusSpec("text", TokenizerSpec("bpe", 257), path=str(tmp_path))
     assert fingerprint(spec) == "5cb01b80a663804a"
     (tmp_path / "a.txt").write_bytes(MARK + "Zoë\r\nends".encode())
-    assert fingerprint(spec) != "034b85d90e5a2f85", "its tokens are others"
+    assert fingerprint(spec) != "034b85d90e5a2f85", "its tokens differ"
 
 
 @pytest.mark.parametrize("packing", PACK)

@@ -1,4 +1,4 @@
-"""Data sets and tokenizers of the hub: a server here that speaks as it does, then nothing but what was fetched."""
+"""Tests of datasets and tokenizers of the hub, with a local server that implements its interface, and then offline."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ REPOSITORIES = {"datasets/someone/corpus": DATASET, "someone/tokenizer": TOKENIZ
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub's interface as its client asks for."""
+    """Server with the part of the hub's interface that its client uses."""
 
     asked: list[str]
 
@@ -114,7 +114,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[tuple[str, list[str]]]:
-    """Its address, and what it was asked."""
+    """Address of the server, and its list of requests."""
     handler = type("Handler", (Hub,), {"asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -172,7 +172,7 @@ def test_a_data_set_is_fetched_once_and_then_nobody_is_asked(hub: tuple[str, lis
     spec = CorpusSpec(
         "text", TokenizerSpec("file", path=str(tmp_path / "t.json")), path=str(local), heldout_fraction=0.2
     )
-    assert fingerprint(spec) == folder.name, "the same files at hand are the same corpus"
+    assert fingerprint(spec) == folder.name, "the same local files have the same fingerprint"
 
 
 def test_a_cache_that_was_filled_elsewhere_is_enough(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_cache_with_some_of_the_files_is_not(tmp_path: Path) -> None:
 
 
 def cached(folder: Path, files: dict[str, bytes]) -> None:
-    """Lays files out as the hub's client keeps them."""
+    """Write files in the layout of the hub client's cache."""
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text(COMMIT)
     (folder / "blobs").mkdir()

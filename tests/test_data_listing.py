@@ -1,4 +1,4 @@
-"""Every file of a folder is read, or named with the reason why it is not."""
+"""Tests that every file of a folder is read, or named with the reason why not."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_every_file_of_a_folder_is_read_or_named(tmp_path_factory: pytest.TempPa
     assert [file.name for file in listing.files] == sorted(read)
     hub = choose(["README.md", *names, "always.txt"], {}, "data/set", None, "train")
     beside = {name for name in read if name.lower().endswith(".json")}
-    assert set(hub) == read - beside, "a data set of the hub is read from the same files"
+    assert set(hub) == read - beside, "a dataset of the hub has the same files"
 
 
 def test_hidden_files_and_metadata_are_left_out_and_named(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_link_that_leads_nowhere_is_refused_where_it_should_be_text(target: st
     (tmp_path / "good.txt").write_text("text")
     (tmp_path / "a.jsonl").symlink_to(target)
     if target == "b.jsonl":
-        (tmp_path / "b.jsonl").symlink_to("a.jsonl")  # a circle
+        (tmp_path / "b.jsonl").symlink_to("a.jsonl")  # a cycle
     (fault, *more) = find_missing(CorpusSpec("text", TokenizerSpec("bpe", 257), path=str(tmp_path)))
     assert f"a.jsonl: the target {target} of the symbolic link cannot be read" in fault
     assert len(more) == (target == "b.jsonl")
@@ -166,7 +166,7 @@ def test_faults_of_many_files_are_told_together_and_counted(tmp_path: Path) -> N
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here one whose path is too long, which is so for root too."""
+    """The path of the folder is too long, so that root cannot read it either."""
     (tmp_path / "a.txt").write_text("text")
     monkeypatch.chdir(tmp_path)
     for _ in range(20):

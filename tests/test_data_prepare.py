@@ -1,4 +1,4 @@
-"""A corpus prepared once, found again, and opened for training."""
+"""Tests of the preparation of a corpus, its reuse, and its use in training."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Documents out of files of every kind, whole and in parts."""
+"""Tests of reading documents from files of every kind, whole and in parts."""
 
 import gzip
 import json

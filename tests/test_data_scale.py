@@ -1,4 +1,4 @@
-"""Preparations in parts: by several processes, killed and gone on with, and looked at without being read again."""
+"""Tests of preparation in parts: with several processes, killed and resumed, and with metadata from stored results."""
 
 import json
 import os
@@ -25,12 +25,12 @@ from tfscale.data.stored import stored, unfinished
 from tfscale.data.tokenizer import TokenizerSpec
 
 SMALL = {"UNIT_BYTES": 3000, "SHARD_TOKENS": 900, "RANGE_DOCUMENTS": 64, "POOL_BYTES": 1}
-"""So that a few kilobytes are many parts, shards and ranges."""
+"""Sizes with which a few kilobytes of text make many parts, shards and ranges."""
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """600 documents in three files, a hundred of them twice, some empty."""
+    """Folder with 600 documents in three files, of which a hundred are duplicates and some are empty."""
     folder = tmp_path_factory.mktemp("text")
     draw = random.Random(0)  # noqa: S311
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "☃"]
@@ -57,7 +57,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def expected(text: Path, tmp_path: Path, small: None) -> dict[str, bytes]:
-    """Files of the corpus, made at once by one process."""
+    """Files of the corpus after a preparation by one process without interruption."""
     return files_of(prepare(spec_of(text), tmp_path / "expected", workers=1).folder)
 
 

@@ -1,4 +1,4 @@
-"""Token shards on disk."""
+"""Tests of token shards on disk."""
 
 from pathlib import Path
 

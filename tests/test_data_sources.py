@@ -1,4 +1,4 @@
-"""Where text comes from, and what identifies it."""
+"""Tests of corpus sources and their identity."""
 
 import hashlib
 import importlib.util
@@ -32,7 +32,7 @@ def write_lines(path: Path, *entries: object) -> Path:
 
 @pytest.fixture
 def summaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WikiSource:
-    """A package laid out as the real one, which breaks when it is imported."""
+    """Package with the layout of the real one, which raises an error when it is imported."""
     package = tmp_path / "few_summaries"
     (package / "data").mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
@@ -87,7 +87,7 @@ def test_docstrings_are_cleaned_and_short_ones_dropped() -> None:
     import joblib
 
     assert any(text.startswith("Helper class for readable parallel mapping") for text in documents)
-    assert not any(joblib.Parallel.__doc__ == text for text in documents), "indentation is taken off"
+    assert not any(joblib.Parallel.__doc__ == text for text in documents), "indentation is removed"
     assert documents == read_all(DocstringSource(("joblib",), min_characters=300))
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers: trained on the corpus, or read from a file."""
+"""Tests of tokenizers that are trained on the corpus or read from a file."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_saved_tokenizer_reads_back_the_same(tmp_path: Path) -> None:
 
 
 def edited(tmp_path: Path, **changes: object) -> Path:
-    """A tokenizer.json with some of its fields replaced, and `</s>` for its end of text."""
+    """Write a tokenizer.json with some fields replaced, and with `</s>` as its end of text."""
     content = Tokenizer.train(TEXTS, 300).content.decode().replace("<|endoftext|>", "</s>")
     path = tmp_path / "edited.json"
     path.write_text(json.dumps({**json.loads(content), **changes}))

@@ -1,4 +1,5 @@
-"""Text that a tokenizer does not know is counted, told, and refused where it is too much."""
+"""Tests of text that a tokenizer cannot represent: it is counted and reported, and rejected if there is too much of
+it."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""No fault stands in docs/reliability.md without its test."""
+"""Tests that every fault in docs/reliability.md has a test."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The documentation builds without a warning, asks nothing of the network, and leaves nothing of the reference out."""
+"""Tests that the documentation builds without warnings, needs no network, and contains the whole reference."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Classes by name, and modules that register some of their own."""
+"""Tests of classes registered by name, and of modules that register them."""
 
 import sys
 from pathlib import Path
@@ -19,9 +19,9 @@ class Pink: ...
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that modules can be imported from."""
+    """Folder from which modules can be imported."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("tfscale.extensions._loaded", {})  # child processes of later tests would be given them
+    monkeypatch.setattr("tfscale.extensions._loaded", {})  # otherwise child processes of later tests would load them
     monkeypatch.setitem(sys.modules, "tests.test_extensions", sys.modules[__name__])
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""Whatever a checkpoint's files hold: what was written is read, or BrokenCheckpoint says what is wrong."""
+"""Fuzz tests of checkpoint files: they are read as written, or BrokenCheckpoint names the fault."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from fuzzing import PATHS, edited, files_below, fuzz, spoilt, told
+from fuzzing import PATHS, assert_readable, corrupted, edited, files_below, fuzz
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -40,7 +40,7 @@ Change = Callable[[Path], None]
 
 @pytest.fixture
 def changed(whole: Path, tmp_path: Path) -> Callable[[Change], Path]:
-    """Makes a copy and changes it."""
+    """Function that copies the checkpoint and applies a change to the copy."""
 
     def copy(change: Change) -> Path:
         shutil.rmtree(tmp_path, ignore_errors=True)
@@ -53,7 +53,7 @@ def changed(whole: Path, tmp_path: Path) -> Callable[[Change], Path]:
 
 
 def sign(folder: Path) -> None:
-    """Makes the manifest true again: what a person can do who means harm."""
+    """Update the manifest to match the files, as an attacker could."""
     files = [file for file in sorted(folder.iterdir()) if file.name != "manifest.json"]
     manifest = {
         file.name: {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
@@ -66,13 +66,14 @@ def is_whole(folder: Path) -> bool:
     try:
         checkpoint.verify(folder)
     except BrokenCheckpoint as fault:
-        told(fault)
+        assert_readable(fault)
         return False
     return True
 
 
-def used_or_told(folder: Path) -> bool:
-    """Whether the checkpoint could be loaded and its model used; every fault must be told, and nothing written."""
+def is_usable(folder: Path) -> bool:
+    """Return True if the checkpoint could be loaded and used, and False after a readable error. Assert that no file
+    changed."""
     before = files_below(folder.parent)
     random = torch.get_rng_state()
     used = True
@@ -84,7 +85,7 @@ def used_or_told(folder: Path) -> bool:
         checkpoint.set_rng(rng)
         model(TOKENS % model.config.vocab_size)
     except BrokenCheckpoint as fault:
-        told(fault)
+        assert_readable(fault)
         used = False
     finally:
         torch.set_rng_state(random)
@@ -99,7 +100,7 @@ def test_any_damage_to_any_file_is_found_and_the_checkpoint_set_aside(
 ) -> None:
     name = data.draw(st.sampled_from(sorted(file.name for file in whole.iterdir())))
     original = (whole / name).read_bytes()
-    content = data.draw(st.one_of(st.none(), spoilt(original)))
+    content = data.draw(st.one_of(st.none(), corrupted(original)))
 
     def change(folder: Path) -> None:
         (folder / name).unlink()
@@ -107,13 +108,13 @@ def test_any_damage_to_any_file_is_found_and_the_checkpoint_set_aside(
             (folder / name).write_bytes(content)
 
     folder = changed(change)
-    used_or_told(folder)
+    is_usable(folder)
     if not is_whole(folder):
         reports: list[str] = []
         assert checkpoint.latest(folder.parent, reports.append) is None
         assert len(reports) == 1
         assert (folder.parent / f"broken-{folder.name}").is_dir()
-    else:  # only a change that JSON does not see, such as a space
+    else:  # a change without effect on the JSON value, such as a space
         assert name == "manifest.json" or content == original
         assert json.loads((folder / name).read_bytes()) == json.loads(original)
 
@@ -129,7 +130,7 @@ def test_any_state_is_read_or_told(whole: Path, changed: Callable[[Change], Path
 
     folder = changed(change)
     assert is_whole(folder)
-    event("used" if used_or_told(folder) else "told")
+    event("used" if is_usable(folder) else "rejected")
 
 
 @fuzz(60)
@@ -172,7 +173,7 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8
 
 @st.composite
 def other_tensors(draw: st.DrawFn) -> dict[str, torch.Tensor]:
-    """The tensors of the checkpoint, some of other shapes, types and names, or missing, or new."""
+    """Draw the tensors of the checkpoint, with some reshaped, converted, renamed, removed or added."""
     tensors = {**WEIGHTS, **checkpoint.rng_tensors()}
     for _ in range(draw(st.integers(1, 3))):
         name = draw(st.sampled_from(sorted(tensors)))
@@ -199,7 +200,7 @@ def other_tensors(draw: st.DrawFn) -> dict[str, torch.Tensor]:
 
 
 def offsets(names: list[str], values: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
-    """What torch writes into a header to say where a part of a tensor belongs, and what it never would."""
+    """Draw the metadata with which torch records the position of a part of a tensor, and invalid versions of it."""
     parts = st.fixed_dictionaries({name: st.fixed_dictionaries({"saved_offsets": values}) for name in names})
     return st.one_of(parts.map(json.dumps), st.text(max_size=9), st.sampled_from(["[]", "3", "{}", "null", "[" * 9999]))
 
@@ -218,15 +219,15 @@ def test_any_tensors_are_loaded_or_told(whole: Path, changed: Callable[[Change],
         sign(folder)
 
     folder = changed(change)
-    event("used" if used_or_told(folder) else "told")
+    event("used" if is_usable(folder) else "rejected")
     try:
         assert all(shape.numel() < 2**20 for shape in checkpoint.shapes(folder).values())
     except BrokenCheckpoint as fault:
-        told(fault)
+        assert_readable(fault)
 
 
 def test_the_copy_that_the_changes_start_from_is_whole(whole: Path) -> None:
     assert is_whole(whole)
-    assert used_or_told(whole)
+    assert is_usable(whole)
     file = next(whole.glob("*.safetensors"))
     assert set(load_file(file)) == {*WEIGHTS, *checkpoint.rng_tensors()}

@@ -1,4 +1,4 @@
-"""Whatever a prepared corpus' files hold: every token that is read is one of its vocabulary, or the fault is told."""
+"""Fuzz tests of the files of a prepared corpus: every token read is in the vocabulary, or an error names the fault."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzzing import PATHS, edited, files_below, fuzz, spoilt, told
+from fuzzing import PATHS, assert_readable, corrupted, edited, files_below, fuzz
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
@@ -24,14 +24,14 @@ CONTEXT = 16
 
 @pytest.fixture(scope="module")
 def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared folder that nobody touches."""
+    """Prepared corpus, which must not be changed."""
     spec = CorpusSpec("text", TokenizerSpec("bpe", 300), path=str(corpus))
     return prepare(spec, tmp_path_factory.mktemp("data")).folder
 
 
 @pytest.fixture
 def damaged(whole: Path, tmp_path: Path) -> Callable[[str, bytes | None], Path]:
-    """Makes a copy of which one file is another, or missing."""
+    """Function that copies the corpus with one file replaced or deleted."""
 
     def copy(name: str, content: bytes | None) -> Path:
         folder = tmp_path / "copy"
@@ -58,14 +58,14 @@ def read_all(data: PreparedData) -> None:
     assert data.heldout_bytes_per_token > 0
 
 
-def used_or_told(folder: Path) -> bool:
-    """Whether the corpus could be used; every fault must be told."""
+def is_usable(folder: Path) -> bool:
+    """Return True if the corpus could be read, and False after a readable error. Assert that no file changed."""
     before = files_below(folder)
     try:
         read_all(open_data(folder))
         used = True
     except DataError as error:
-        told(error)
+        assert_readable(error)
         used = False
     assert files_below(folder) == before
     return used
@@ -75,7 +75,7 @@ def is_whole(folder: Path) -> bool:
     try:
         verify_data(open_data(folder))
     except DataError as error:
-        told(error)
+        assert_readable(error)
         return False
     return True
 
@@ -86,9 +86,9 @@ def test_any_bytes_of_any_file_are_used_or_told_and_never_pass_for_whole(
     whole: Path, damaged: Callable[[str, bytes | None], Path], data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(FILES))
-    content = data.draw(st.one_of(st.none(), spoilt((whole / name).read_bytes())))
+    content = data.draw(st.one_of(st.none(), corrupted((whole / name).read_bytes())))
     folder = damaged(name, content)
-    event("used" if used_or_told(folder) else "told")
+    event("used" if is_usable(folder) else "rejected")
     if name != MANIFEST_FILE and content != (whole / name).read_bytes():
         assert not is_whole(folder)
 
@@ -101,7 +101,7 @@ def test_any_manifest_is_used_or_told(
     document = data.draw(edited(json.loads((whole / MANIFEST_FILE).read_bytes())))
     content = json.dumps(document).encode("utf-8", "surrogatepass")
     folder = damaged(MANIFEST_FILE, content)
-    event("used" if used_or_told(folder) else "told")
+    event("used" if is_usable(folder) else "rejected")
     is_whole(folder)
 
 
@@ -116,7 +116,7 @@ def test_any_header_of_a_shard_is_used_or_told(
     header = json.dumps(data.draw(edited(json.loads(raw[8 : 8 + length])))).encode()
     told_length = data.draw(st.sampled_from([len(header), len(header), len(header), 0, 1, 2**20, 2**63, 2**64 - 1]))
     folder = damaged(name, told_length.to_bytes(8, "little") + header + raw[8 + length :])
-    event("used" if used_or_told(folder) else "told")
+    event("used" if is_usable(folder) else "rejected")
 
 
 @fuzz(10)

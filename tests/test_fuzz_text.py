@@ -1,4 +1,4 @@
-"""Whatever a tokenizer.json or a corpus holds: tokens that spell the text, or DataError."""
+"""Fuzz tests of tokenizer.json and corpus files: the tokens spell the text, or DataError is raised."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import edited, files_below, fuzz, spoilt, told
+from fuzzing import assert_readable, corrupted, edited, files_below, fuzz
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ from tfscale.data.sources import CorpusSpec
 from tfscale.data.tokenizer import PIECE_CHARACTERS, Tokenizer, TokenizerSpec, load_tokenizer, pieces
 
 MEGABYTES = float(os.environ.get("TFSCALE_FUZZ_MEGABYTES", "2"))
-"""Of the longest line; 100 for the full form."""
+"""Length of the longest line in megabytes. The full test uses 100."""
 
 TEXTS = ["the model grows from small to large ☃ 12", "Zoë\r\n\x00\tend", "</s> <|endoftext|>", "", "a" * 300]
 GOOD = json.loads(Tokenizer.train(["low lower lowest newer wider " * 9], 262).content)
@@ -48,8 +48,8 @@ def encode_or_told(path: Path) -> None:
         encoded = tokenizer.encode_batch(TEXTS)
         tokenizer.decode([token for tokens in encoded for token in tokens])
     except DataError as error:
-        event("told")
-        told(error, path.name)
+        event("rejected")
+        assert_readable(error, path.name)
         return
     event("used")
     assert all(0 <= token < tokenizer.vocab_size for tokens in encoded for token in tokens)
@@ -78,7 +78,7 @@ def test_any_json_is_a_tokenizer_or_told(file: Path, document: Any) -> None:
 
 
 @fuzz(60)
-@given(st.one_of(st.binary(max_size=60), spoilt(json.dumps(GOOD).encode())))
+@given(st.one_of(st.binary(max_size=60), corrupted(json.dumps(GOOD).encode())))
 @example(b"")
 @example(b"[" * 100_000)
 def test_any_bytes_are_a_tokenizer_or_told(file: Path, content: bytes) -> None:
@@ -108,8 +108,8 @@ TEXT = st.one_of(
 DOCUMENTS = b"".join(json.dumps({"text": f"document {n}"}).encode() + b"\n" for n in range(20))
 
 
-def corpus_or_told(folder: Path, files: dict[str, bytes], vocab_size: int = 257) -> list[str] | None:
-    """The documents of a corpus of these files, as its tokens spell them; None if its fault was told."""
+def prepare_documents(folder: Path, files: dict[str, bytes], vocab_size: int = 257) -> list[str] | None:
+    """Prepare a corpus of these files and return its documents as decoded tokens, or None after a readable error."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "text").mkdir(parents=True)
     for name, content in files.items():
@@ -118,7 +118,7 @@ def corpus_or_told(folder: Path, files: dict[str, bytes], vocab_size: int = 257)
     try:
         data = prepare(spec, folder / "data")
     except DataError as error:
-        told(error)
+        assert_readable(error)
         assert not files_below(folder / "data")
         return None
     tokenizer, end = load_tokenizer(data.folder / "tokenizer.json"), data.manifest.tokenizer.end_of_text_id
@@ -138,8 +138,8 @@ def test_any_corpus_is_prepared_or_told(
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "any"
     files = {**files, "lines.jsonl": lines, **({"more.jsonl": DOCUMENTS} if padded else {})}
-    documents = corpus_or_told(folder, files)
-    event("told" if documents is None else "prepared")
+    documents = prepare_documents(folder, files)
+    event("rejected" if documents is None else "prepared")
     if documents is not None:
         whole = {files[name].decode("utf-8-sig") for name in files if name.endswith(".txt")}
         for line in files["lines.jsonl"].split(b"\n") + files.get("more.jsonl", b"").split(b"\n"):
@@ -156,7 +156,7 @@ def test_one_long_line_is_prepared(tmp_path: Path, unit: str, vocab_size: int) -
         json.dumps({"text": f"{n} lower lowest newer widest number {n}"}).encode() + b"\n" for n in range(60)
     )
     files = {"long.jsonl": json.dumps({"text": line}).encode() + b"\n", "more.jsonl": words}
-    documents = corpus_or_told(tmp_path, files, vocab_size)
+    documents = prepare_documents(tmp_path, files, vocab_size)
     assert documents is not None
     assert line in documents
 

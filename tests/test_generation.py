@@ -1,4 +1,4 @@
-"""Sampling: what is kept of what was read, the window, and the draws."""
+"""Tests of sampling: the cache, the context window, and the random choices."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ CONFIGS: list[ModelConfig] = [
 
 def a_model(config: ModelConfig) -> LanguageModel:
     model = build_model(config, seed=1)
-    with torch.no_grad():  # first values are so small that any two models agree
+    with torch.no_grad():  # initial values are so small that any two models agree
         for name, parameter in model.named_parameters():
             if "norm" not in name:
                 parameter.mul_(3)

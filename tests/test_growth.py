@@ -1,4 +1,4 @@
-"""Growth of configs, tensors and checkpoints."""
+"""Tests of the growth of configs, tensors and checkpoints."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ PRESERVING = [EXACT, MATCHED_VALUES, GROUPED, SPLIT]
 
 
 def model_of(kind: NormActivation = "l2_norm_gelu", seed: int = 0) -> LanguageModel:
-    """A model whose keys are large enough for its outputs to matter."""
+    """Return a model with keys large enough to affect its outputs."""
     qkv, out, ffn = ((TokenGroup(n, default_tau(kind, n)),) for n in (6, 5, 20))
     config = TokenFormerConfig(2, 16, 2, 40, 8, qkv, out, ffn, norm_activation=kind)
     model = build_model(config, seed=seed).double()
@@ -157,7 +157,7 @@ def test_an_asymmetric_reset_empties_the_moments_of_copies_alone() -> None:
 
 
 def test_copies_of_a_split_see_the_gradients_that_their_moments_say() -> None:
-    """Carried moments of copies are the old ones, shared as the gradients really are."""
+    """The carried moments of copies are the old moments, divided as the gradients are."""
     model = model_of()
     child = grown(model, (12, 10, 40), SPLIT)
     tokens = torch.arange(16).view(2, 8)
@@ -197,7 +197,8 @@ def test_a_shrinking_count_is_refused_by_name() -> None:
 
 
 def test_new_rows_take_a_gentle_first_step_with_carried_moments() -> None:
-    """The Adam trap: an old step count gives fresh zero moments no bias correction."""
+    """With a large step count, AdamW does not correct the bias of fresh zero moments, so the first step would be too
+    large."""
     old = torch.nn.Parameter(torch.randn(6, 4))
     optimizer = torch.optim.AdamW([old], lr=1.0, betas=(0.9, 0.95), weight_decay=0.0)
     for _ in range(200):
@@ -222,12 +223,12 @@ def test_new_rows_take_a_gentle_first_step_with_carried_moments() -> None:
         return new.detach()[6:].abs()
 
     zero, mean = first_step("zero"), first_step("mean")
-    assert zero.mean() == pytest.approx(0.1 / 0.05**0.5, rel=1e-3)  # the same for any gradient: an accident
+    assert zero.mean() == pytest.approx(0.1 / 0.05**0.5, rel=1e-3)  # independent of the gradient
     assert mean.mean() < 0.25 * zero.mean()  # a tenth of a full step, at the scale of the old rows' gradients
 
 
 def parent_in(tmp_path: Path, optimizer: Optimizer) -> Path:
-    """A checkpoint with slots, 7 steps old."""
+    """Write a checkpoint of 7 steps with optimizer slots, and return its folder."""
     model = model_of().float()
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, tensor in model.state_dict().items():

@@ -1,4 +1,4 @@
-"""Growth of Transformers: what it does to shapes, functions, moments and checkpoints."""
+"""Tests of the growth of Transformers: shapes, preserved functions, moments and checkpoints."""
 
 import json
 from dataclasses import replace
@@ -35,7 +35,7 @@ TOKENS = torch.arange(16).view(2, 8)
 
 
 def model_of(config: TransformerConfig = SMALL, seed: int = 0) -> LanguageModel:
-    """A model whose norms, and everything else, are away from where they begin."""
+    """Return a model in which all parameters, including norms, differ from their initial values."""
     model = build_model(config, seed=seed).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -81,7 +81,7 @@ def test_growth_to_a_multiple_of_the_width_preserves_every_logit(
     model = model_of(replace(SMALL, rotary=rotary))
     child = widened(model.config, heads)  # type: ignore[arg-type]
     assert growth.preserves(model.config, child)  # type: ignore[arg-type]
-    # The noise is drawn in float32, and cancels as well as that has it.
+    # The noise is drawn in float32 and cancels to that precision.
     assert change(model, grown(model, child, growth)) < (1e-5 if growth.noise else 1e-11)
 
 
@@ -197,7 +197,7 @@ ARMS = ["net2net", "hypercloning", "g_stack"]
 
 @pytest.fixture(scope="module")
 def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """A chain of two sizes, a base Transformer beside it, and what it grows to by each method, all trained."""
+    """Chain of two sizes, a base Transformer, and its grown versions by each method, all trained."""
     torch.set_num_threads(1)
     shape = "{n_layer: 1, d_model: 16, n_head: 2, d_ff: 32}"
     overrides = [
@@ -220,7 +220,7 @@ def test_real_checkpoints_keep_their_logits_where_the_method_says_so(trained: Pl
     said = []
     for arm in trained.baselines:
         base, stage = arm.stages
-        assert base == trained.baselines[0].stages[0], "one base for all methods"
+        assert base == trained.baselines[0].stages[0], "all methods share the base"
         assert parameters(stage.spec.model) > 2 * parameters(base.spec.model)
         growth = read_growth(stage.path)
         assert growth is not None

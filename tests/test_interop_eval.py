@@ -1,4 +1,5 @@
-"""Finished stages measured: perplexity in windows, and zero-shot tasks through the harness itself."""
+"""Tests of the evaluation of finished stages: perplexity in windows, and zero-shot tasks with the evaluation
+harness."""
 
 import json
 import math
@@ -63,7 +64,8 @@ def tfscale(*arguments: object) -> str:
 
 
 def log_probability(model: LanguageModel, before: list[int], after: list[int]) -> float:
-    """Each token by a pass of its own, from at most one context before it."""
+    """Return the log-probability of tokens, computed with a separate pass per token and at most one context before
+    it."""
     seen, total = [*before], 0.0
     with torch.inference_mode():
         for token in after:
@@ -89,7 +91,7 @@ def test_sliding_windows_count_every_token_once_with_what_is_before_it(
     tokens = np.array(random.Random(length).choices(range(300), k=length))  # noqa: S311
     expected = 0.0
     for target in range(1, length):
-        # The window that the token first stands in ends at the first multiple of the stride that reaches it.
+        # The first window with the token ends at the first multiple of the stride at or after it.
         end = min(length - 1, 32 if target <= 32 else 32 + math.ceil((target - 32) / stride) * stride)
         begin = max(0, end - 32)
         logits = model(torch.from_numpy(tokens[None, begin:target]))[0, -1]
@@ -121,7 +123,7 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_papers_six_tasks_give_what_a_token_by_token_recompute_gives(
     stage: Finished, model: LanguageModel, tokenizer: Tokenizer, tasks: Path
 ) -> None:
-    """Through the command line; local task files, no network."""
+    """The test uses the command line and local task files, without a network."""
     shown = tfscale("eval", stage.folder, "--tasks", "paper", "--task-path", tasks)
     found = {entry["name"]: entry for entry in read_evaluations(stage.folder) if entry["kind"] == "task"}
     assert found.keys() == set(PAPER)
@@ -144,7 +146,7 @@ def test_the_papers_six_tasks_give_what_a_token_by_token_recompute_gives(
         before, word = text.rsplit(" ", 1)
         start = tokenizer.encode_batch([before])[0]
         rest = tokenizer.encode_batch([f"{before} {word}"])[0][len(start) :]
-        # The harness drops the beginning once, before the whole of the last word.
+        # The harness cuts the beginning once, before all tokens of the last word.
         kept = [*start, *rest][-33:][: -len(rest)]
         logs.append(log_probability(model, kept, rest))
     assert found["lambada_openai"]["metrics"]["perplexity"] == pytest.approx(math.exp(-np.mean(logs)), rel=1e-4)
@@ -154,7 +156,7 @@ def test_a_text_beyond_the_context_loses_its_beginning_and_no_more(model: Langua
     tokens = torch.randint(1, 300, (60,), generator=torch.Generator().manual_seed(0))
     requests = [(("", ""), tokens[:start].tolist(), tokens[start:].tolist()) for start in (58, 30, 5)]
     with torch.inference_mode():
-        logits = model(tokens[None, -33:-1])[0].log_softmax(-1)  # all of the context goes into the first prediction
+        logits = model(tokens[None, -33:-1])[0].log_softmax(-1)  # the first prediction uses the whole context
     chosen = logits.gather(-1, tokens[-32:, None])[:, 0]
     found = HarnessModel(model, tokenizer)._loglikelihood_tokens(requests)
     for (score, likeliest), counted in zip(found, (2, 30, 32), strict=True):
@@ -204,7 +206,7 @@ def test_evaluations_are_kept_once_beside_the_costs(stage: Finished, plan: Plan,
     assert all(entry["perplexity"] == pytest.approx(math.exp(entry["loss"])) for entry in entries)
     written = json.loads((stage.folder / "evaluations.json").read_text())
     assert written["totals"] == asdict(stage.result.totals)
-    assert not list(stage.folder.glob(".*")), "nothing half-written"
+    assert not list(stage.folder.glob(".*")), "no partial file is left"
 
 
 def test_a_text_is_measured_the_same_with_a_mark_and_in_any_packing(stage: Finished, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Finished stages that write, at the command line."""
+"""Tests of text generation by finished stages on the command line."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Out to Hugging Face's libraries and back, with transformers itself."""
+"""Tests of export to Hugging Face's libraries and import from them, with transformers."""
 
 import json
 import os
@@ -137,7 +137,7 @@ def test_the_tokenizer_gives_the_same_tokens_and_text(stage: Finished, folder: P
 
 
 def test_the_folder_alone_is_enough_where_there_is_no_tfscale(plan: Plan, tmp_path: Path) -> None:
-    """A process in which tfscale cannot be imported, with the code that the folder carries; and what it saves."""
+    """A process that cannot import tfscale loads and saves the model with the code in the folder."""
     stages = [open_finished(stage.path) for stage in (plan.chain.stages[1], plan.baselines[0].stages[0])]
     for number, stage in enumerate(stages):
         export(stage, tmp_path / f"model-{number}.0")
@@ -145,7 +145,7 @@ def test_the_folder_alone_is_enough_where_there_is_no_tfscale(plan: Plan, tmp_pa
     torch.save(tokens, tmp_path / "tokens.pt")
     script = """
 import sys, torch
-sys.modules["tfscale"] = None  # importing it is an ImportError
+sys.modules["tfscale"] = None  # its import raises ImportError
 from transformers import AutoModelForCausalLM
 tokens, answers = torch.load("tokens.pt", weights_only=True), []
 padded = torch.nn.functional.pad(tokens, (3, 0))

@@ -1,4 +1,4 @@
-"""Calls of an exported model as transformers and its users make them: caches, padding, packing, beams, outputs."""
+"""Tests of an exported model as transformers and its users call it: caches, padding, packing, beams, outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ CLOSE = 1e-5
 def models(
     request: pytest.FixtureRequest, corpus: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[LanguageModel, hf.TfscaleForCausalLM]:
-    """A grown TokenFormer, and a Transformer: ours, and what transformers loads of its exported folder."""
+    """A grown TokenFormer and a Transformer, each as our model and as loaded by transformers from its exported
+    folder."""
     torch.set_num_threads(1)
     plan = finished(overrides_of(corpus, tmp_path_factory.mktemp("runs")))
     which = plan.chain.stages[1] if request.param == "tokenformer" else plan.baselines[0].stages[0]
@@ -56,7 +57,7 @@ def apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def padded(rows: list[torch.Tensor], width: int, left: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows in one batch, each after so many tokens of padding, and the mask of the batch."""
+    """Return the rows as one batch, each after `left` tokens of padding, and the mask of the batch."""
     tokens, mask = torch.zeros(len(rows), width, dtype=torch.int64), torch.zeros(len(rows), width, dtype=torch.int64)
     for number, (row, start) in enumerate(zip(rows, left, strict=True)):
         tokens[number, start : start + len(row)] = row
@@ -93,7 +94,7 @@ def test_a_text_that_is_read_in_parts_through_either_name_of_the_cache_is_the_te
     with torch.inference_mode():
         for start, end in zip([0, *ends], ends, strict=False):
             answer = theirs(tokens[:, start:end], **{name: cache})
-            assert answer[CACHE_NAME] is cache, "returned under the name that the installed transformers has"
+            assert answer[CACHE_NAME] is cache, "the cache has the name of the installed transformers"
             logits.append(answer.logits)
         assert apart(torch.cat(logits, dim=1), theirs(tokens, use_cache=False).logits) < CLOSE
 
@@ -167,7 +168,7 @@ def test_generation_with_a_cache_is_generation_with_a_full_recompute(
 
 
 def test_speculation_from_the_prompt_writes_what_is_written_without_it(theirs: hf.TfscaleForCausalLM) -> None:
-    """It crops the cache where it had guessed wrong."""
+    """Speculative decoding crops the cache after a wrong guess."""
     for seed in range(4):
         tokens = some_tokens(1, 4, seed).repeat(1, 3)
         plain = theirs.generate(tokens, max_new_tokens=16, do_sample=False, use_cache=False)
@@ -195,7 +196,7 @@ def test_the_logits_of_generation_are_those_of_a_full_recompute(theirs: hf.Tfsca
 def test_padding_on_any_side_changes_no_real_tokens_logits(
     theirs: hf.TfscaleForCausalLM, lengths: list[int], lefts: list[int], cached: bool, positions: bool, new: int
 ) -> None:
-    """Read at once, or but for the last `new` columns and these through the cache."""
+    """The text is read at once, or with its last `new` columns through the cache."""
     rows = [some_tokens(1, length, seed)[0] for seed, length in enumerate(lengths)]
     lefts = lefts[: len(rows)]
     width = max(left + len(row) for left, row in zip(lefts, rows, strict=True))
@@ -239,12 +240,12 @@ def test_positions_are_those_that_are_given_and_count_on_from_the_cache(theirs: 
     with torch.inference_mode():
         plain = theirs(tokens).logits
         moved = torch.arange(5, 13).expand(2, 8)
-        assert apart(theirs(tokens, position_ids=moved).logits, plain) < CLOSE, "attention knows only of distances"
+        assert apart(theirs(tokens, position_ids=moved).logits, plain) < CLOSE, "attention depends only on distances"
         cache = theirs(tokens[:, :5])[CACHE_NAME]
         last = theirs(tokens[:, 5:], position_ids=torch.arange(5, 8)[None], **{CACHE_NAME: cache}).logits
         assert apart(last, plain[:, 5:]) < CLOSE
         far = theirs(tokens, torch.ones(2, 8), torch.arange(0, 24, 3).expand(2, 8)).logits
-        assert apart(far, plain) > CLOSE, "other distances"
+        assert apart(far, plain) > CLOSE, "the distances changed"
 
 
 @given(lengths=st.lists(st.integers(1, 8), min_size=1, max_size=4))

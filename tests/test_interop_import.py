@@ -1,4 +1,4 @@
-"""Released TokenFormer weights in: the official format, read without running code, and what becomes of it."""
+"""Tests of the import of released TokenFormer weights from the official format, without running code."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ INPUTS = EXPECTED["input_ids"].long()
 
 
 def tfscale(*arguments: object) -> str:
-    """What a command prints; a fault of the user is raised."""
+    """Run a command and return its output. Raise its exception if it failed."""
     answer = CliRunner().invoke(app, list(map(str, arguments)))
     if answer.exception is not None:
         raise answer.exception
@@ -68,7 +68,7 @@ def test_deepspeeds_files_of_a_layer_each_are_the_same_model(tmp_path: Path) -> 
     for name, tensor in golden().items():
         _, number, rest = name.split(".", 2)
         layers.setdefault(int(number), {})[rest] = tensor.half()
-    layers[2]["attention.rotary_emb.inv_freq"] = torch.tensor([1.0, 0.01]).half()  # an older version's buffer
+    layers[2]["attention.rotary_emb.inv_freq"] = torch.tensor([1.0, 0.01]).half()  # a buffer of an older version
     for number, tensors in layers.items():
         torch.save(tensors, tmp_path / f"layer_{number:02d}-model_00-model_states.pt")
     found = read_official(tmp_path, GOLDEN / "config.yml")
@@ -147,7 +147,8 @@ def test_an_option_that_the_model_does_not_have_is_named(line: str, fault: str, 
 
 
 def test_the_released_150m_shape_is_taken_over_tensor_by_tensor(tmp_path: Path) -> None:
-    """conf: 12 layers of 768, 768/768/3072 tokens, 50,304 entries, in half precision, with the official file's form."""
+    """The shape has 12 layers of width 768, 768/768/3072 tokens and 50,304 entries, in half precision and in the
+    official file format."""
     values = torch.randn(3072 * 768).half()
     shapes = {"sequential.0.word_embeddings.weight": (50_304, 768), "sequential.15.norm.weight": (768,),
               "sequential.15.norm.bias": (768,)}  # fmt: skip

@@ -1,4 +1,4 @@
-"""A chain that begins from released weights in place of training its first stage."""
+"""Tests of a chain that starts from released weights instead of training its first stage."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What is made to be given away says nothing of the machine on which it was made: no folder, user or host."""
+"""Tests that files meant for sharing do not name folders, users or hosts of the machine on which they were made."""
 
 import base64
 import gzip
@@ -28,11 +28,11 @@ from tfscale.interop.official import read_official
 from tfscale.submission.write import write_submission
 
 NAME = "Zq7private"
-"""In the names of the working folder, of what is in it, of the user and of the host."""
+"""Part of the names of the working folder, its contents, the user and the host."""
 
 
 def contents(raw: bytes) -> Iterator[bytes]:
-    """The bytes of a file, and of what is packed or written in another way in them."""
+    """Yield the bytes of a file, and the contents that are compressed or encoded in it."""
     yield raw
     with suppress(OSError, EOFError, zlib.error):
         yield gzip.decompress(raw)
@@ -51,7 +51,7 @@ def contents(raw: bytes) -> Iterator[bytes]:
 
 
 def leaks(folder: Path) -> list[str]:
-    """Find the files below a folder in which the name is, with what is around it."""
+    """Return the files below a folder that contain the name, each with the surrounding text."""
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         for content in contents(path.read_bytes()):
@@ -92,7 +92,7 @@ def call(*arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Path]:
-    """A working folder, by a user with a name of its own, with a finished chain: imported weights, grown once."""
+    """Working folder of a user with a recognisable name, with a finished chain from imported weights."""
     folder = tmp_path_factory.mktemp("home") / f"{NAME}-place"
     (folder / "conf" / "schedule").mkdir(parents=True)
     (folder / "conf" / "schedule" / "released.yaml").write_text(SCHEDULE.strip())
@@ -106,13 +106,13 @@ def private(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[
             patch.setenv(variable, f"{NAME}-user")
         call("run", *overrides(folder))
         host = json.dumps(socket.gethostname()).encode()
-        for path in (folder / "runs" / "stages").rglob("*.json*"):  # stands in for the host, which cannot be renamed
+        for path in (folder / "runs" / "stages").rglob("*.json*"):  # replaces the host name, which cannot be changed
             path.write_bytes(path.read_bytes().replace(host, f'"{NAME}-host"'.encode()))
         yield folder
 
 
 def released(folder: Path) -> Path:
-    """The imported weights, outside of the working folder."""
+    """Return the folder of the imported weights, which is outside the working folder."""
     return folder.with_name(f"{NAME}-imports") / "released"
 
 
@@ -131,7 +131,7 @@ def chain(private: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def compared(private: Path, chain: list[str]) -> Path:
-    """The folder of the chain's comparison, with its report."""
+    """Folder of the chain's comparison, with its report."""
     call("compare", "--baseline", "tokenformer", *chain)
     call("report", "--baseline", "tokenformer", *chain)
     (report,) = (private / "runs" / "comparisons").rglob("report.html")
@@ -143,7 +143,7 @@ def stage_folders(private: Path) -> list[Path]:
 
 
 def test_the_stages_themselves_say_where_they_were_run(private: Path) -> None:
-    """Else the tests below would find nothing whatever the product did."""
+    """Otherwise, the tests below could not find any leak."""
     said = "\n".join(leaks(private / "runs" / "stages"))
     assert "stage.yaml" in said
     assert "environment.json" in said

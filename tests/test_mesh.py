@@ -1,5 +1,5 @@
-"""What a plan says of 64 and 512 devices against what FSDP2 does there: the real 1.4B models on a mesh of a fake
-process group, a training step of fake tensors; no memory and no network is needed."""
+"""Tests of plans for 64 and 512 devices against FSDP2, with the real 1.4B models on a mesh of a fake process group and
+a training step of fake tensors, without memory or a network."""
 
 import math
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +21,7 @@ CLUSTER = [
     "launcher.kind=slurm",
     "device=h100_sxm",
     "model.context=64",
-]  # of no weight, and so of no interest here
+]  # irrelevant here
 PER_HOST = 8
 Case = tuple[str, int, str, str]
 CASES: list[Case] = [
@@ -34,7 +34,7 @@ CASES: list[Case] = [
 
 
 def planned(family: str, devices: int, sharding: str, optimizer: str) -> tuple[StageSpec, Prediction]:
-    """The largest stage of a family, and its planned layout."""
+    """Return the spec of the largest stage of a family, and its predicted layout."""
     overrides = [
         *CLUSTER,
         f"optim.name={optimizer}",
@@ -47,7 +47,7 @@ def planned(family: str, devices: int, sharding: str, optimizer: str) -> tuple[S
 
 
 def steps_of_rank_0() -> dict[Case, dict[str, int]]:
-    """Bytes of rank 0's own weights, gradients and moments after a step as the training room makes it."""
+    """Return the bytes of the weights, gradients and moments on rank 0 after a training step, by case."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed.tensor import DTensor
@@ -60,7 +60,7 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
     from tfscale.training.world import World
 
     class Mesh(World):
-        """Rank 0 of many that are not there."""
+        """Rank 0 of a world whose other ranks do not exist."""
 
         def __init__(self, size: int) -> None:
             self.rank, self.size, self.local_size = 0, size, PER_HOST
@@ -93,12 +93,12 @@ def steps_of_rank_0() -> dict[Case, dict[str, int]]:
 
 @pytest.fixture(scope="module")
 def held() -> dict[Case, dict[str, int]]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:  # process groups stay out of this process
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:  # keeps process groups out of this process
         return alone.submit(steps_of_rank_0).result()
 
 
 def rows_and_widths(model: ModelConfig) -> list[tuple[int, int]]:
-    """Of every weight: its first dimension, and the bytes of one of its rows."""
+    """Return the first dimension of every weight, and the bytes of one of its rows."""
     from tfscale.models.init import build_model
 
     shapes = [tuple(parameter.shape) for parameter in build_model(model, device="meta").parameters()]
@@ -112,8 +112,8 @@ def test_a_device_holds_what_the_plan_says_up_to_a_row_of_each_tensor(
     spec, found = planned(*case)
     shards = found.machine.shards(found.layout.sharding)
     weights = rows_and_widths(spec.model)
-    # FSDP2 divides a tensor into whole rows, so its first ranks hold up to a row of each more than the even share that
-    # the plan counts with, and its last ones less.
+    # FSDP2 divides a tensor by rows, so its first ranks hold up to one row more than the equal share in the plan, and
+    # its last ranks less.
     assert held[case]["weights"] == sum(math.ceil(rows / shards) * width for rows, width in weights)
     slots = 2 if case[3] == "adamw" else 1
     for part, times in (("weights", 1), ("gradients", 1), ("moments", slots)):

@@ -1,4 +1,4 @@
-"""What Pattention and the two families compute."""
+"""Tests of the results of Pattention and of both model families."""
 
 import math
 from dataclasses import replace
@@ -132,7 +132,7 @@ def test_heads_rotated_in_place_are_the_rotated_ones_with_their_gradients(dtype:
     assert table is not None
     assert exact is not None
     qkv, gradients = torch.randn(2, 16, 3, 4, 8).to(dtype).requires_grad_(), torch.randn(3, 2, 16, 4, 8).to(dtype)
-    ours = rotated_heads(qkv * 1, table)  # a leaf may not be overwritten
+    ours = rotated_heads(qkv * 1, table)  # a leaf must not be overwritten
     q, k, v = qkv.double().unbind(2)
     expected = rotate(q, exact), rotate(k, exact), v
     for mine, theirs in zip(ours, expected, strict=True):
@@ -144,7 +144,7 @@ def test_heads_rotated_in_place_are_the_rotated_ones_with_their_gradients(dtype:
 
 def test_what_was_overwritten_by_rotation_cannot_be_used_unnoticed() -> None:
     table = rotary_table(tokenformer(), torch.arange(16), torch.float32)
-    qkv = torch.randn(2, 16, 3, 4, 8, requires_grad=True).exp()  # exp needs its output to go back
+    qkv = torch.randn(2, 16, 3, 4, 8, requires_grad=True).exp()  # exp needs its output in the backward pass
     q, _, _ = rotated_heads(qkv, table)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         q.sum().backward()
@@ -172,7 +172,7 @@ def test_scaled_first_values_follow_width_and_depth() -> None:
     assert small.init_std(values) == pytest.approx(1 / math.sqrt(2 * 2 * 32))
     assert small.init_std("embedding") == official.init_std("embedding")
     assert init_tensor(keys, (4000, 32), small, seed=0).std().item() == pytest.approx(small.init_std(keys), rel=0.02)
-    assert "init" not in to_dict(official)  # keys and checkpoints from before stay what they were
+    assert "init" not in to_dict(official)  # existing keys and checkpoints do not change
     assert from_dict(to_dict(small)) == small
 
 

@@ -1,4 +1,4 @@
-"""Counts from the config against counts from the module."""
+"""Tests of counts from the config against counts from the module."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_flops_are_those_of_the_flop_counter(config: ModelConfig) -> None:
     expected, count = flops(config), tokens.numel()
     with FlopCounterMode(display=False) as forward, torch.no_grad():
         model.loss(tokens, tokens)
-    # The counter sees matrix products alone; Pattention's norm is element-wise and counted beside them.
+    # The counter sees only matrix products; the norm of Pattention is element-wise and counted separately.
     assert forward.get_total_flops() == count * (expected.forward - expected.norm)
     with FlopCounterMode(display=False) as training:
         model.loss(tokens, tokens).backward()
@@ -57,7 +57,7 @@ def test_flops_are_those_of_the_flop_counter(config: ModelConfig) -> None:
 
 def test_the_norm_of_pattention_is_counted() -> None:
     config = tokenformer(2, 64, 4, 512, 64, 48)
-    assert flops(config).norm == 2 * 3 * (3 * 48 + 48 + 192)  # layers, operations a score, scores
+    assert flops(config).norm == 2 * 3 * (3 * 48 + 48 + 192)  # layers, operations per score, scores
     assert flops(TransformerConfig(2, 64, 4, 512, 64, 256)).norm == 0
 
 
@@ -72,7 +72,7 @@ def test_activation_memory_is_what_autograd_keeps(config: ModelConfig, execution
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # keep the tensor alive, so that no address is reused
         return tensor
 
     low = torch.autocast("cpu", torch.bfloat16, enabled=execution.activation_bytes == 2)

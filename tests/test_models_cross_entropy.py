@@ -1,4 +1,4 @@
-"""The chunked cross-entropy against the plain one."""
+"""Tests of the chunked cross-entropy against the plain one."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tfscale.models.transformer import TransformerConfig
 
 VOCAB, WIDTH = 61, 32
 TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 1e-2}
-"""Relative, of the norm of each gradient: some tens of roundings."""
+"""Relative tolerance for the norm of each gradient, of some tens of rounding errors."""
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +164,7 @@ def test_compiled_parts_learn_the_same() -> None:
         model = build_model(config, seed=0).double()
         if compiled:
             model.compile_parts()
-        with torch.compiler.set_stance("force_eager"):  # what is compiled is in question here, not the compiler
+        with torch.compiler.set_stance("force_eager"):  # tests the code to be compiled, not the compiler
             model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     for ours, theirs in zip(*gradients, strict=True):

@@ -1,4 +1,4 @@
-"""Our arithmetic against stored values of the official code's (tests/golden/official_tiny)."""
+"""Tests of our models against stored values of the official code (tests/golden/official_tiny)."""
 
 from pathlib import Path
 

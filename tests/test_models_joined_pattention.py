@@ -1,5 +1,5 @@
-"""Pattention for a GPU, with weights that are aligned and joined and with Triton's kernels, as far as a CPU can hold
-it."""
+"""Tests of Pattention for a GPU, with aligned and joined weights and Triton kernels, as far as they can run on a
+CPU."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import torch
 from test_models_pattention import CONFIGS, IN, KINDS, OUT, assert_close, groups, operands
 from torch import Tensor
 
-from benchmarks.partition import pretended_gpu
+from benchmarks.partition import mock_gpu
 from tfscale.models.init import build_model
 from tfscale.models.joined_pattention import joined_pattention
 from tfscale.models.parameter_tokens import NormActivation
@@ -53,7 +53,7 @@ def test_compiled_code_keeps_aligned_scores_and_no_copies_of_weights(
         pytest.importorskip("triton")
     layer = QKVPattention(IN, groups(*SIZES), "l2_norm_gelu")
     layer.query.kernels, layer.query.recompute = kernels, recompute
-    with pretended_gpu() if kernels else nullcontext():
+    with mock_gpu() if kernels else nullcontext():
         kept = _kept_by_compiled(layer, torch.randn(TOKENS, IN, requires_grad=True))
     sizes = [each.numel() for each in kept if each.dtype == torch.bfloat16]
     assert sizes.count(TOKENS * 3 * 128) == expected  # SIZES, padded
@@ -61,7 +61,8 @@ def test_compiled_code_keeps_aligned_scores_and_no_copies_of_weights(
 
 
 def _kept_by_compiled(layer: torch.nn.Module, x: Tensor) -> list[Tensor]:
-    """Tensors that the compiled forward pass under bf16 autocast keeps for the backward pass. Neither pass runs."""
+    """Return the tensors that the compiled forward pass under bf16 autocast saves for the backward pass, without
+    running either pass."""
     from torch._dynamo.backends.common import aot_autograd
     from torch._functorch.partitioners import min_cut_rematerialization_partition
 

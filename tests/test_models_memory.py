@@ -1,4 +1,4 @@
-"""The memory model against the resident memory of real training steps, by the means of benchmarks.memory."""
+"""Tests of the memory model against the resident memory of real training steps, with benchmarks.memory."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The memory model of compiled blocks against what torch's partitioner keeps, by the means of benchmarks.partition."""
+"""Tests of the memory model of compiled blocks against torch's partitioner, with benchmarks.partition."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The ways to compute Pattention against its definition."""
+"""Tests of the implementations of Pattention against its definition."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from tfscale.models.transformer import TransformerConfig
 
 IN, OUT = 24, 20
 LIMIT = {torch.float64: 1e-14, torch.float32: 2e-6, torch.bfloat16: 1e-2}
-"""Relative, of the norm of a result: a few roundings."""
+"""Relative tolerance for the norm of a result, of a few rounding errors."""
 
 KINDS: list[NormActivation] = ["l2_norm_gelu", "l1_norm_gelu", "gelu_l2_norm", "softmax"]
 
@@ -68,7 +68,7 @@ def test_projections_made_together_are_each_ones_own(
     parts, (x, *weights) = groups(*sizes, kind=kind), operands(33, torch.float64)
     weights += [torch.randn_like(weight).requires_grad_() for weight in weights]
     pairs = list(zip(weights[::2], weights[1::2], strict=True))
-    pairs.append((weights[2], weights[1]))  # two may share their keys
+    pairs.append((weights[2], weights[1]))  # two projections may share their keys
     ours = pattentions(x, pairs, parts, kind, recompute)
     theirs = torch.stack([plain_pattention(x, *pair, parts, kind) for pair in pairs], dim=-2)
     assert ours.shape == (5, 8, 3, OUT)
@@ -123,7 +123,7 @@ def test_operands_and_gradients_may_lie_in_memory_as_they_like(recompute: bool) 
 
 
 def kept_bytes(recompute: bool, tokens: int, n: int) -> int:
-    """What the backward pass is kept, apart from the operands."""
+    """Return the bytes saved for the backward pass, without the operands."""
     x, keys, values = (torch.randn(rows, 16, requires_grad=True) for rows in (tokens, n, n))
     own, kept = {each.data_ptr() for each in (x, keys, values)}, 0
 

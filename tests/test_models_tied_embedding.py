@@ -1,4 +1,4 @@
-"""The embedding's two uses share one gradient, which is the one that autograd would have made of two."""
+"""Tests that both uses of the embedding share one gradient, which equals the sum that autograd would compute."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,5 @@
-"""Checkpoints whose optimizer state is not that of the stage's optimizer: converted with a message, or refused."""
+"""Tests of checkpoints whose optimizer state does not match the stage's optimizer: converted with a message, or
+rejected."""
 
 import json
 import re
@@ -46,14 +47,14 @@ def stages_with(small: list[str], name: str) -> tuple[Stage, Stage]:
 
 
 def with_optimizer(stage: Stage, name: str) -> Stage:
-    """The stage with another optimizer, in a folder of its own."""
+    """Return the stage with another optimizer, in a folder of its own."""
     spec = replace(stage.spec, optimizer=OPTIMIZERS[name])
     key = key_of(spec)
     return replace(stage, spec=spec, key=key, path=stage.path.with_name(f"{spec.label}-{key}"))
 
 
 def state_of(folder: Path) -> tuple[frozenset[str], int]:
-    """The slots in a checkpoint, and the number of updates that its optimizer has counted."""
+    """Return the slots in a checkpoint, and the number of updates recorded in it."""
     return slots_in(checkpoint.shapes(folder)), checkpoint.read_state(folder)[1].optimizer_step
 
 

@@ -1,4 +1,4 @@
-"""Muon, learning rates and initial values by fan-in, and what both mean for growth."""
+"""Tests of Muon, of learning rates and initial values by fan-in, and of both under growth."""
 
 import math
 import subprocess
@@ -84,7 +84,7 @@ def test_a_whole_matrix_is_updated_as_torch_does() -> None:
         optimizer.step()
         reference.step()
     moved, expected = ours.detach() - first, theirs.detach() - first
-    assert (moved - expected).norm() < 0.02 * expected.norm()  # torch's iteration is in bf16
+    assert (moved - expected).norm() < 0.02 * expected.norm()  # the iteration of torch uses bf16
 
 
 @pytest.mark.parametrize(("limit", "value"), [("HELD", 1), ("STACKED", {"cpu": 1})])
@@ -223,13 +223,13 @@ def test_settings_survive_a_file() -> None:
 def test_growth_preserves_the_logits_and_begins_new_rows_with_empty_momentum(small: list[str], growth: str) -> None:
     parent, child = planned([*small, *MUON_SETTINGS, f"growth={growth}"])[:2]
     assert train(parent)
-    trained = trainer_of(child)  # which compares the logits
+    trained = trainer_of(child)  # creating the trainer compares the logits
     trained.state.load(child.path / "checkpoints" / "step-000000000000")
     name = "momentum_buffer/blocks.0.ffn.keys"
     before, after = outcome(parent)[0][name], trained.state.tensors()[name]
     assert isinstance(after, Tensor)
     assert after[: len(before)].any()
-    if growth != "split":  # whose copies carry theirs
+    if growth != "split":  # copies of a split keep their moments
         assert torch.equal(after[: len(before)], before)
         assert not after[len(before) :].any()
     assert trained.run()

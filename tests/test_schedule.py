@@ -1,4 +1,4 @@
-"""Plans, their identities, and chains run by real processes."""
+"""Tests of plans, their keys, and chains run by real processes."""
 
 import json
 import os

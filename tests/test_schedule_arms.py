@@ -1,4 +1,4 @@
-"""Arms beside a chain: what each file of conf/baseline plans, alone and together."""
+"""Tests of the arms that the files of conf/baseline plan, alone and together."""
 
 import math
 from dataclasses import replace
@@ -33,13 +33,13 @@ def everything(schedule: str = "progressive_tiny") -> Plan:
 
 
 def arms(*names: str, schedule: str = "progressive_tiny") -> list[Arm]:
-    """The chain, and these arms beside it."""
+    """Return the chain and the named arms."""
     every = {arm.name: arm for arm in everything(schedule).arms}
     return [every["progressive"], *(every[name] for name in names)]
 
 
 def spent(arm: Arm, size: str) -> int:
-    """FLOPs of an arm's stage of one size and of all that it came from."""
+    """Return the FLOPs of an arm's stage of this size, including all its ancestors."""
     stages = {stage.key: stage for stage in arm.stages}
     stage = next(stage for stage in reversed(arm.stages) if stage.size == size)
     total = 0
@@ -78,7 +78,7 @@ def test_an_arm_has_spent_the_chains_compute_at_each_size(schedule: str, name: s
 def test_one_jump_goes_from_the_base_to_each_size_by_the_chains_recipe() -> None:
     chain, arm = arms("one_jump")
     assert arm.stages[0] == chain.stages[0]
-    assert arm.stages[1].key == chain.stages[1].key, "the first growth is a jump of one"
+    assert arm.stages[1].key == chain.stages[1].key, "the jump to the second size equals the first growth"
     for stage, target in zip(arm.stages[2:], chain.stages[2:], strict=True):
         assert stage.spec.parent == chain.stages[0].key
         assert stage.spec.model.tokens == target.spec.model.tokens  # type: ignore[union-attr]
@@ -130,7 +130,7 @@ def test_the_compute_optimal_shape_is_the_nearest_shape_widened() -> None:
         return 20 * parameters(model) * flops(model).training
 
     for index, model in enumerate(models):
-        assert compute_optimal(budget(model), models) == (index, model), "what is optimal already stays"
+        assert compute_optimal(budget(model), models) == (index, model), "an optimal shape does not change"
     index, wider = compute_optimal(4 * budget(models[1]), models)
     assert (index, wider.n_layer, wider.n_head) == (1, 12, 12)
     assert wider.d_ff / wider.d_model == pytest.approx(2000 / 768, rel=1e-3)

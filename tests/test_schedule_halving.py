@@ -1,4 +1,4 @@
-"""Tuning by successive halving, with real trainings: what it chooses, what it costs, and what it trains again."""
+"""Tests of tuning by successive halving with real training: its choice, its cost, and the reuse of stages."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ from tfscale.tune.tunables import RATIO
 from tfscale.tune.tuning import Tuning, chosen, stages_left
 
 NINE = tuple(4.0**power for power in range(-4, 5))
-"""Multiples so far apart that the best rate is clear."""
+"""Factors so far apart that the best rate is clear."""
 OPTIMIZERS = {
     "adamw": [],
     "adamw by fan-in": ["optim.parametrization=fan_in"],
@@ -56,7 +56,7 @@ def halved(plan: Plan) -> Tuning:
 
 
 def test_a_rung_is_a_stage_of_its_own_with_its_whole_schedule(plan: Plan) -> None:
-    """So it is what a plan with fewer tokens would train."""
+    """A plan with fewer tokens would train the same stage."""
     tuning = Tuning(plan, ("progressive",), Sweep((0.5, 1), further=0, seeds=1, rungs=3))
     stage = next(trial for trial in tuning.findings()[0].trials if trial.value == 4e-3).stages[0]
     experiment = tuning.experiment
@@ -78,7 +78,7 @@ def test_stages_that_grow_start_from_the_whole_parent_in_every_rung(halved: Tuni
 
 
 def of_base(plan: Plan, sweep: Sweep) -> Tuning:
-    """A tuning of the first size alone."""
+    """Return a tuning of the first size alone."""
     tuning = Tuning(plan, ("progressive",), sweep)
     tuning.tunables = tuning.tunables[:1]
     return tuning
@@ -170,7 +170,7 @@ def test_the_ratio_is_swept_at_the_best_rates_and_these_again_at_another_ratio(
 def test_the_command_states_the_cost_before_and_after_and_writes_the_ratio(
     folder: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Over finished runs: nothing is trained."""
+    """All stages are finished, so nothing is trained."""
     own = [*overrides, "schedule.growth_tokens=1536"]
     sweep = Sweep((0.25, 1), further=0, seeds=1, rungs=2, reduction=2, ratios=(0.1, 1))
     finish(Tuning(planned(folder, own), ("progressive",), sweep))

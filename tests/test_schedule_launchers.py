@@ -1,4 +1,4 @@
-"""Settings of launchers: what is refused, and who gets which devices and cores."""
+"""Tests of launcher settings: invalid ones, and the distribution of devices and cores."""
 
 import subprocess
 import sys
@@ -89,8 +89,8 @@ def test_what_torch_is_built_for_is_known_without_importing_it() -> None:
     code = (
         "import sys; from tfscale.orchestrate.launchers.processes import built_for_devices; told = built_for_devices();"
         "assert 'torch' not in sys.modules; import torch;"
-        "assert told or not (torch.version.cuda or torch.version.hip), 'a build with devices is never passed over';"
-        "assert told == (not torch.__version__.endswith('+cpu')), 'the second that it saves'"
+        "assert told or not (torch.version.cuda or torch.version.hip), 'a build for devices is recognised';"
+        "assert told == (not torch.__version__.endswith('+cpu')), 'a build for the CPU is recognised';"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,5 +1,5 @@
-"""Stages as jobs of a cluster. The cluster is this machine: `tests/slurm` holds stand-ins for Slurm's commands that run
-jobs for real, with their signals and limits; submitit and tfscale are the real ones."""
+"""Tests of stages as Slurm jobs. The cluster is this machine: `tests/slurm` has stand-ins for Slurm's commands, which
+run real jobs with signals and time limits; submitit and tfscale are the real ones."""
 
 import json
 import os
@@ -38,7 +38,7 @@ JOBS = ["launcher=slurm", "launcher.slurm.gpus=0", "launcher.slurm.minutes=120",
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cluster of its own, whose minutes last a second."""
+    """Folder of a new cluster whose minutes last a second."""
     root = tmp_path / "cluster"
     root.mkdir()
     monkeypatch.setenv("SLURM_STANDIN", str(root))
@@ -51,7 +51,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def chain(small: list[str], tmp_path: Path) -> list[str]:
-    """Arguments of a chain of two sizes; schedule=one has the first of them alone."""
+    """Arguments of a chain of two sizes. With schedule=one, the chain has only the first size."""
     (tmp_path / "conf" / "schedule").mkdir(parents=True)
     (tmp_path / "conf" / "schedule" / "two.yaml").write_text("# @package _global_" + CHAIN)
     (tmp_path / "conf" / "schedule" / "one.yaml").write_text("# @package _global_" + CHAIN.partition("    stage2:")[0])
@@ -87,7 +87,7 @@ def state_of(cluster: Path, job: str) -> str:
 
 
 def let_time_run_out(stage: Stage) -> None:
-    """Lowers the time limit of the stage's job to the seconds that it has for saving."""
+    """Reduce the time limit of the stage's job to the time that is reserved for saving."""
     subprocess.run(["scontrol", "update", f"JobId={job_of(stage)}", "TimeLimit=0:10"], check=True)
 
 

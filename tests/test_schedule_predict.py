@@ -1,4 +1,4 @@
-"""Predictions against what is worked out by hand here, from the paper's sizes and the devices' datasheets."""
+"""Tests of predictions against calculations by hand, from the paper's sizes and the devices' datasheets."""
 
 import json
 import subprocess
@@ -30,7 +30,8 @@ CLUSTER = [*PAPER, "launcher.kind=slurm", "device=h100_sxm"]
 # The paper's largest stage (Table 9), by the formula of its Table 3, with the tied embedding and the final norm.
 PARAMETERS = 2 * 12 * 768 * (3 * 8620 + 8620 + 34480) + 50304 * 768 + 2 * 768
 STEPS = 57_220  # 30e9 tokens in batches of 512 x 1024, to the nearest
-# Forward pass of a token: projections, attention, logits; Pattention's norm, three operations a score, is ours.
+# Forward pass per token: projections, attention, logits, and the norm of Pattention with three operations per score,
+# which is our addition.
 FORWARD = 2 * 1_271_070_720 + 4 * 12 * 768 * 1024 + 2 * 768 * 50304 + 3 * 12 * 68_960
 BATCH_FLOPS = 3 * FORWARD * 524_288
 
@@ -54,7 +55,7 @@ def test_parameters_steps_and_flops_are_the_papers() -> None:
     assert PARAMETERS == 1_309_705_728
     assert (found.parameters, found.steps, found.tokens) == (PARAMETERS, STEPS, STEPS * 524_288)
     assert found.flops == STEPS * BATCH_FLOPS == pytest.approx(2.394e20, rel=1e-3)
-    # 6N a token and a little for attention and logits, which 6N of the non-embedding parameters leaves out.
+    # 6N per token, and a small part for attention and logits, which 6N of the non-embedding parameters omits.
     assert found.flops / found.tokens == pytest.approx(6 * 1_271_070_720, rel=0.05)
 
 
@@ -70,7 +71,7 @@ def test_a_device_of_64_holds_all_weights_with_ddp_and_a_64th_with_fsdp() -> Non
 def test_time_energy_and_cost_of_64_devices_are_those_worked_out_by_hand() -> None:
     found = predicted(*CLUSTER, "launcher.nodes=8", "launcher.sharding=none", "launcher.activation_checkpointing=none")
     compute = BATCH_FLOPS / (0.35 * 989.4e12 * 64)  # assumed MFU, dense bf16 peak
-    reduce = 2 * (63 / 64) * 4 * PARAMETERS / 400e9  # a ring over eight 50 GB/s adapters a host
+    reduce = 2 * (63 / 64) * 4 * PARAMETERS / 400e9  # a ring over eight 50 GB/s adapters per host
     update = 7 * 4 * PARAMETERS / 3.35e12  # AdamW: four values read, three written
     update += 14 * PARAMETERS / (0.35 * 989.4e12)
     seconds = STEPS * (max(compute, reduce) + update)
@@ -152,7 +153,7 @@ def test_the_family_of_sizes_costs_what_its_runs_cost_together() -> None:
     machine = planned_machine(plan.experiment)
     found = {(each.title, each.budget): each for each in families(plan, lambda spec: predict(spec, machine, []))}
     chain, paper = found["the chain", "chain"], found["Transformer", "base_tokens"]
-    # The paper's own headline by the same formula: 300B tokens of the 1.4B Transformer against the whole chain.
+    # The main result of the paper by the same formula: 300B tokens of the 1.4B Transformer against the whole chain.
     assert paper.runs[-1].flops / chain.flops == pytest.approx(3.6, rel=0.02)
     assert {run.tokens for run in paper.runs} == {chain.runs[0].tokens}
     equal = found["TokenFormer", "cumulative_compute"]

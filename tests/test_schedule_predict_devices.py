@@ -1,4 +1,4 @@
-"""Facts about devices: their datasheets, the speed of finished stages, and this machine."""
+"""Tests of device facts: datasheets, the speed of finished stages, and this machine."""
 
 import shutil
 import subprocess

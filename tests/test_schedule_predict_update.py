@@ -1,4 +1,4 @@
-"""Predicted cost of the weight update, compared with calculations by hand."""
+"""Tests of the predicted cost of the weight update against calculations by hand."""
 
 import pytest
 from test_schedule_predict import BATCH_FLOPS, CLUSTER, PAPER, PARAMETERS, predicted

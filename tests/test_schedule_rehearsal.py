@@ -1,4 +1,5 @@
-"""A rehearsal runs every stage and every growth with a few steps, says what it measured, and leaves no checkpoint."""
+"""Tests of rehearsals, which run every stage and every growth for a few steps, report measurements, and leave no
+checkpoint."""
 
 import json
 from pathlib import Path
@@ -49,4 +50,4 @@ def test_a_rehearsal_grows_verifies_reports_and_cleans_up(short: list[str], tmp_
     assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     again = {path: path.stat().st_mtime_ns for path in folder.glob("stages/*/done.json")}
     assert again.keys() == before.keys()
-    assert all(again[path] > before[path] for path in before), "a rehearsal is done anew each time"
+    assert all(again[path] > before[path] for path in before), "every rehearsal trains again"

@@ -1,4 +1,4 @@
-"""Replicates: what `seeds=` plans, runs, shows and compares."""
+"""Tests of replicates: planning, running, display and comparison with `seeds=`."""
 
 import re
 from dataclasses import replace

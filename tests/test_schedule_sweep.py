@@ -1,4 +1,4 @@
-"""Choosing a value from losses: the least one, both edges, how a range is widened, and successive halving."""
+"""Tests of the choice of a value by its loss: minimum, edges of the range, its extension, and successive halving."""
 
 import math
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def test_numbers_of_a_sweep_are_bounded(sweep: Sweep, faults: int) -> None:
 def searched(
     first: tuple[float, ...], sweep: Sweep, loss: Callable[[float, int], float], most: float = math.inf
 ) -> tuple[Choice, dict[tuple[float, int], float], int]:
-    """The choice, all losses that were asked for, and the number of rounds that could not go on without new losses."""
+    """Run a search. Return its choice, all losses that it used, and the number of rounds that needed new losses."""
     known: dict[tuple[float, int], float] = {}
     asked: list[tuple[float, int]] = []
 
@@ -90,7 +90,7 @@ def searched(
 
 
 def distance(best: float) -> Callable[[float, int], float]:
-    """Losses that rise with the distance from a best value, in every rung."""
+    """Return a loss function that increases with the distance from the best value in every rung."""
     return lambda value, rung: abs(math.log(value / best)) - rung
 
 

@@ -1,4 +1,4 @@
-"""Tuning: which rates a plan has, on which text and seeds they are chosen, and that nothing is trained twice."""
+"""Tests of tuning: the rates of a plan, the text and seeds of the trials, and the reuse of finished stages."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def plan(folder: Path, overrides: list[str]) -> Plan:
 
 @pytest.fixture(scope="module")
 def tuned(plan: Plan) -> Tuning:
-    """Everything tuned; the present rates are as good as no training."""
+    """Finished tuning of all rates. Its second factor makes training useless, so the present rates are chosen."""
     tuning = Tuning(plan, ALL_ARMS, Sweep((1.0, 1e4), further=0, seeds=1))
     finish(tuning)
     return tuning
@@ -78,7 +78,7 @@ def test_one_arm_is_tuned_by_itself(plan: Plan) -> None:
 
 
 def test_what_grows_beside_the_chain_is_tuned_at_a_rate_of_its_own(folder: Path, overrides: list[str]) -> None:
-    """Else one rate would have to suit both, and choosing it for one would change the other."""
+    """With a shared rate, a choice for one arm would change the other."""
     plan = make_plan(compose([*overrides, "baseline=one_jump"], folder / "conf"))
     tunables = {each.key: each for each in Tuning(plan, ("progressive", "one_jump"), Sweep((1, 2), 0, 1)).tunables}
     assert tunables["schedule.stages.large.lr"].trains == (("progressive", "L"),)
@@ -106,7 +106,7 @@ def test_evaluating_from_the_start_of_the_heldout_text_is_the_stage_it_always_wa
 
 
 def test_the_heldout_text_of_tuning_is_other_text(tuned: Tuning, plan: Plan) -> None:
-    """The same weights have another loss there; and the growth is looked at on it too."""
+    """The same weights have another loss on that text. The growth check also uses it."""
     trial = tuned.findings()[0].trials[-1].stages[0]
     spec = replace(trial.spec, data=replace(trial.spec.data, heldout_start=0))
     usual = replace(trial, key="usual", path=trial.path.with_name("tokenformer-usual"), spec=spec)
@@ -165,7 +165,7 @@ def test_the_range_is_widened_while_the_best_is_at_its_edge_and_no_further_than_
 def test_a_stopped_tuning_goes_on_survives_divergence_and_trains_nothing_twice(
     plan: Plan, folder: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the command itself, with real processes."""
+    """The test runs the command with real processes."""
     own = [*overrides, "baseline=transformer", "baseline.arms.transformer_scratch.sizes=last", "seed=5",
            "schedule.stages.large.transformer.lr=1e29", "launcher.parallel=2"]  # fmt: skip
     sweep = Sweep((1e-31, 1.0), further=0, seeds=1)
@@ -220,7 +220,7 @@ def test_what_tuning_cost_is_what_its_runs_cost_without_what_they_grew_out_of(tu
 def test_the_command_shows_records_and_writes_what_was_chosen(
     tuned: Tuning, folder: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Over finished runs: nothing is trained."""
+    """All stages are finished, so nothing is trained."""
     asked = Asked(("all",), "1,10000", 0, 1, "pair_tuned")
     assert tune(Common(overrides, folder / "conf"), asked) == 0
     shown = capsys.readouterr().out

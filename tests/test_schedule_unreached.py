@@ -1,4 +1,4 @@
-"""Finished stages that are no longer part of a plan, and the fields that differ."""
+"""Tests of finished stages that are no longer part of a plan, and of the settings that differ."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def plan_of(overrides: list[str], *more: str) -> Plan:
 
 
 def finish(*stages: Stage) -> None:
-    """Writes the files that make a stage look finished."""
+    """Write the files that mark a stage as finished."""
     for stage in stages:
         tokens = stage.spec.tokens
         totals = Totals(tokens, tokens * flops(stage.spec.model).training, 1.0, 1.0)
@@ -47,7 +47,7 @@ def test_a_changed_default_names_the_stages_it_leaves_and_the_fields(small: list
         first.path.name: ["optimizer.name adamw -> muon", "optimizer.lr 0.01 -> 0.02"],
         second.path.name: ["optimizer.name adamw -> muon"],
     }, "what follows from the parent is left out, and so are settings that AdamW does not have"
-    assert found(before) == {}, "its finished stages are reached"
+    assert found(before) == {}, "the plan contains its finished stages"
     finish(*after.chain.stages)
     assert found(after) == {}, "nothing is left to train"
 
@@ -79,7 +79,7 @@ def test_stages_of_other_seeds_sizes_parents_or_many_changes_are_not_named(small
         finish(plan_of(small, *more).chain.stages[0])
     jump = plan_of(small, "baseline=one_jump", "optim.lr=3e-2").baselines[0].stages[-1]
     finish(jump)
-    assert found(plan_of(small)) == {}, "the last size of the chain does not grow out of its base"
+    assert found(plan_of(small)) == {}, "the last size of the chain does not grow from its base"
     assert jump.path.name in found(plan_of(small, "baseline=one_jump"))
 
 
@@ -116,4 +116,4 @@ def test_a_run_says_it_in_one_line(small: list[str]) -> None:
     assert line.startswith("1 finished stage in the runs folder is not part of the plan (optimizer.")
     assert line.endswith("; `tfscale plan` lists the fields that differ")
     assert unreached_words([]) == []
-    assert len(unreached_words(unreached * 9)) == 6, "a heading, four stages, and how many more"
+    assert len(unreached_words(unreached * 9)) == 6, "a heading, four stages, and the number of others"

@@ -1,4 +1,4 @@
-"""A ledger that is true has no findings; one that is damaged has a finding that names the file."""
+"""Tests of `verify`: undamaged runs have no findings, and each damage has a finding that names the file."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from tfscale.verify import amount, set_aside, verify_stage
 
 STOPPED_AT = 5
 LONGER = "schedule.stages.stage4.tokens=1536"
-"""Makes another last stage, which the fixture leaves unfinished."""
+"""Setting of another last stage, which the fixture does not finish."""
 
 
 def overrides(corpus: Path, runs: Path) -> list[str]:
@@ -52,7 +52,7 @@ def overrides(corpus: Path, runs: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def written(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Ledger:
-    """A chain of four stages, its base trained on, and another last stage that was stopped."""
+    """Runs of a chain of four stages, its base with continued training, and another last stage that was stopped."""
     torch.set_num_threads(1)
     settings = overrides(corpus, tmp_path_factory.mktemp("verify") / "runs")
     made = Ledger(make_plan(compose(settings)), make_plan(compose([*settings, LONGER])))

@@ -1,4 +1,4 @@
-"""What docs/security.md says, held against the code and against a run of it."""
+"""Tests of the statements in docs/security.md, against the code and against a run."""
 
 import ast
 import os
@@ -38,13 +38,13 @@ def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
 
 
 def is_weights_alone(name: str, call: ast.Call, file: str) -> bool:
-    """The one reader of other people's weights, which makes tensors and plain containers and calls nothing else."""
+    """Return True for the one allowed reader of foreign weights, which only creates tensors and plain containers."""
     told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
     return name == "torch.load" and file == "interop/official.py" and told.get("weights_only") == "True"
 
 
 def test_nothing_that_is_read_can_carry_code() -> None:
-    """No file, that is: a pool of processes pickles what it sends to its own children, which this does not look at."""
+    """The test covers files only. Process pools pickle the data that they send to their own children."""
     for file, tree in SOURCES.items():
         assert not CODE_CARRIERS & {name.partition(".")[0] for name in imported(tree)}, file
         for name, call in calls(tree):
@@ -54,8 +54,8 @@ def test_nothing_that_is_read_can_carry_code() -> None:
 
 
 def test_processes_are_started_from_lists_and_nothing_opens_a_connection() -> None:
-    """Nothing but `tfscale doctor`, which asks the tracking server that the user has named whether it is there.
-    `tfscale ui` looks for a free port, and connects to none."""
+    """The only exception is `tfscale doctor`, which checks the tracking server named by the user. `tfscale ui` looks
+    for a free port without connecting."""
     for file, tree in SOURCES.items():
         opened = NETWORK & set(imported(tree))
         assert opened <= ({"urllib.request"} if file == "tracking/mlflow/tracker.py" else set()), file
@@ -76,7 +76,7 @@ def test_the_page_listens_on_this_machine_alone(tmp_path: Path) -> None:
     assert command[command.index("--host") + 1] == "127.0.0.1"
     callers = [call for tree in SOURCES.values() for name, call in calls(tree) if name == "ui_command"]
     assert callers
-    assert not any(keyword.arg == "host" for call in callers for keyword in call.keywords), "no option opens it"
+    assert not any(keyword.arg == "host" for call in callers for keyword in call.keywords), "no option changes the host"
 
 
 WATCH = """
@@ -98,7 +98,8 @@ schedule: {name: one, stages: {only: {size: S, qkv: 4, tokens: 512}}}
 
 
 def test_a_whole_run_unpickles_nothing_and_speaks_to_nobody(corpus: Path, tmp_path: Path) -> None:
-    """Python itself reports every connection, process and unpickled name, in `tfscale` and in the stage it starts."""
+    """Python's audit events report every connection, process and unpickled name, in `tfscale` and in the stage that it
+    starts."""
     (tmp_path / "watch").mkdir()
     (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH)
     (tmp_path / "conf" / "schedule").mkdir(parents=True)

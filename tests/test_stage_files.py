@@ -1,4 +1,5 @@
-"""The files of a stage's folder: each has one reader and one writer, and those of older versions stay readable."""
+"""Tests of the files in a stage folder. Each has one reader and one writer, and files of older versions stay
+readable."""
 
 import json
 import math
@@ -22,7 +23,7 @@ OLD: dict[str, Any] = {
     "eval": {"loss": 2.0, "perplexity": 7.4, "bits_per_byte": 1.1},
     "checkpoint": "step-000000000004",
 }
-"""A done.json as the first version wrote it, without energy, memory, speed and the size of the evaluation."""
+"""Content of a done.json of the first version, without energy, memory, speed and the size of the evaluation."""
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:

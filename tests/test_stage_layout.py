@@ -1,4 +1,4 @@
-"""The layout that `auto` settings lead to: by the memory model, by an earlier layout, and on unknown devices."""
+"""Tests of the layout for `auto` settings: by the memory model, by an earlier layout, and on unknown devices."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ BEFORE = Layout("full", "blocks", micro_batch=2, evaluation_batch=3, micro_batch
 
 
 def needed(**execution: object) -> int:
-    """Free memory that just holds a step."""
+    """Return the smallest free memory that fits a step."""
     return int(memory(LARGE.model, Execution(**execution)).total / MEMORY_SHARE) + 1  # type: ignore[arg-type]
 
 
@@ -77,7 +77,7 @@ def test_a_resume_keeps_what_was_chosen_and_a_setting_overrules_it() -> None:
 def test_the_layout_of_a_start_event_is_read_back_and_one_that_is_none_is_chosen_anew() -> None:
     event = {"event": "start", "step": 3, "device": "cpu", **vars(BEFORE)}
     assert layout_of(event) == BEFORE
-    del event["lanes"]  # as in events from before it was there
+    del event["lanes"]  # older events do not have it
     assert layout_of(event) == BEFORE
     for wrong in ({}, {"micro_batch": 2}, {**event, "micro_batch": "2"}, {**event, "sharding": "some"}):
         assert layout_of(wrong) is None

@@ -1,4 +1,4 @@
-"""Numbers and lists as people read them."""
+"""Tests of the format of numbers and lists in messages."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Compiled stages: how often they compile, and when."""
+"""Tests of compiled stages: the number of compilations and their time."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +19,7 @@ from tfscale.training.world import World
 
 
 class Compiler:
-    """A compiler that compiles nothing, but counts."""
+    """Compiler that counts graphs without compiling them."""
 
     def __init__(self) -> None:
         self.graphs = self.symbolic = self.while_timed = 0
@@ -76,13 +76,16 @@ def test_data_parallelism_leaves_a_block_in_one_piece(compiler: Compiler) -> Non
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     class TwoRanks(World):
-        """Rank 0 of two, of which the other is not there."""
+        """Rank 0 of two, where the other rank does not exist."""
 
         def __init__(self) -> None:
             self.rank, self.size, self.local_size = 0, 2, 2
             torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
 
-    world, model = TwoRanks(), build_model(tokenformer(1024, 1, 256, 2, 16, 67), seed=0)  # more than a first bucket
+    world, model = (
+        TwoRanks(),
+        build_model(tokenformer(1024, 1, 256, 2, 16, 67), seed=0),
+    )  # exceeds the first bucket
     try:
         layout = Layout("none", "none", micro_batch=2, evaluation_batch=2, micro_batch_by="set")
         objective = parallelize(model, world, Device("cpu", bf16=False, compiled=True), layout)

@@ -1,4 +1,4 @@
-"""Settings of a process on its CUDA device, with stand-ins for torch's CUDA functions."""
+"""Tests of the settings of a process for its CUDA device, with stand-ins for torch's CUDA functions."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 @pytest.fixture
 def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Indices of the devices that are chosen; torch sees one."""
+    """Indices of the devices that were selected. Torch reports one device."""
     numbers: list[int] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

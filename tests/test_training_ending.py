@@ -1,4 +1,4 @@
-"""When a stage ends by a rule, and what becomes of the chain that waits for it."""
+"""Tests of rules that end a stage, and of the chain that waits for it."""
 
 import json
 import math
@@ -31,7 +31,7 @@ from tfscale.verify import verify_plan
 WSD = ["optim.lr_schedule=wsd", "optim.decay_fraction=0.25", "optim.warmup=0"]
 SOON = [*WSD, "schedule.grow_when.rule=plateau", "schedule.grow_when.eval_every=256", "schedule.grow_when.min_delta=9",
         "schedule.grow_when.patience=2"]  # fmt: skip
-"""Nine nats are never gained within two looks: the third look ends a stage."""
+"""Settings that end a stage at its third evaluation, because it cannot gain nine nats within two evaluations."""
 
 
 def falling(step: int) -> float:
@@ -142,7 +142,7 @@ def test_keys_of_a_chain_do_not_depend_on_what_is_decided(small: list[str]) -> N
     assert before[1].spec.data.start != after[1].spec.data.start == after[0].spec.tokens
     assert before[0].spec.tokens > after[0].spec.tokens == read_result(after[0].path).tokens
     assert all(key_of(stage.spec) == stage.key for stage in after)
-    assert after[-1].spec.ending is None, "nothing grows out of the last stage"
+    assert after[-1].spec.ending is None, "no stage grows from the last one"
 
 
 def test_tracking_takes_what_a_rule_decides_for_no_parameter(small: list[str]) -> None:

@@ -1,4 +1,5 @@
-"""Energy on the ledger: added up along the lineage where devices measure it, left out where they do not."""
+"""Tests of energy in the cost record: summed along the lineage where devices measure it, and omitted where they do
+not."""
 
 import math
 
@@ -19,7 +20,7 @@ from tfscale.verify import verify_stage
 
 
 class Counter(EnergyMeter):
-    """A device's counter that has gone on by 5 J at each look."""
+    """Energy counter of a device that increases by 5 J per reading."""
 
     works = True
 
@@ -32,7 +33,7 @@ class Counter(EnergyMeter):
 
 
 class Watched(EnergyMeter):
-    """A device's counter that goes on by 1 J in a training step, and by 1,000 J in a batch of an evaluation."""
+    """Energy counter that increases by 1 J per training step and by 1,000 J per batch of an evaluation."""
 
     works = True
 

@@ -1,4 +1,4 @@
-"""Held-out loss: what it does not depend on."""
+"""Tests of the evaluation of the validation loss: parallel batches, padding, precision, and stopping."""
 
 import threading
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_batches_side_by_side_make_no_gradients_and_have_the_stage_s_precision(t
     def look(*_: object) -> None:
         seen.append((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
         if len(seen) <= 2:
-            both.wait()  # passed only if two batches are under way
+            both.wait()  # returns only if two batches run at the same time
 
     trainer.objective.register_forward_pre_hook(look)
     evaluated(trainer, 2, replace(ALONE, bf16=True))

@@ -1,4 +1,4 @@
-"""A stage's key: recorded ones stay as they are, and nothing of how or where a stage is run is in them."""
+"""Tests of stage keys: recorded keys stay the same, and settings of how and where a stage runs do not change them."""
 
 import json
 from dataclasses import fields, replace

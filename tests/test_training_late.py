@@ -1,5 +1,5 @@
-"""Devices that work through a queue: the host starts a step before it has read the loss of the last one. A CPU stands
-in for such a device; the numbers must be those of a host that reads each loss at once."""
+"""Tests of devices with a queue, for which the host starts a step before it reads the previous loss. A CPU stands in
+for the device; the results must equal those of reading each loss at once."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ MUON = ("optim.name=muon", "optim.parametrization=fan_in", "optim.embedding_rati
 
 
 class Queue(Device):
-    """A CPU that is fed as CUDA devices are."""
+    """CPU device that is treated like a CUDA device with a queue."""
 
     queues = True
 
@@ -74,7 +74,7 @@ def test_rates_of_rows_do_not_depend_on_when_a_bad_step_is_noticed(small: list[s
 
 
 class Reads(TorchDispatchMode):
-    """Values that the host reads from tensors."""
+    """Counter of the values that the host reads from tensors."""
 
     count = 0
 
@@ -100,5 +100,5 @@ def test_the_host_reads_no_value_to_start_a_step(
 def test_batches_are_those_of_the_steps_in_any_order(device: Device) -> None:
     batches = Batches(Tokens([np.arange(100, dtype=np.uint16)]), 8, order_seed=1)
     feed = Feed(batches, rows=2, stride=4, device=device)
-    for first in (0, 4, 8, 4, 8, 40, 44, 44):  # a rollback, a batch that is passed over
+    for first in (0, 4, 8, 4, 8, 40, 44, 44):  # with a rollback and a skipped batch
         assert torch.equal(feed.batch(first), batches.sequences(first, 2))

@@ -1,4 +1,4 @@
-"""Memory of a step beside activations: what an update allocates, and the gradients under DDP."""
+"""Tests of the memory of a step besides activations: allocations of an update, and the gradients under DDP."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +29,7 @@ MUON = Muon(lr=0.02, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of the tensors that exist, of those that were made in this context."""
+    """Counter of the bytes of existing tensors that were created in this context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def group() -> Iterator[None]:
 
 def test_with_ddp_buckets_exist_beside_the_gradients_of_earlier_micro_batches(group: None) -> None:
     world = World()
-    world.size = 2  # as far as the model is concerned
+    world.size = 2  # only the model sees two ranks
     model = build_model(CONFIG, seed=0)
     objective = parallelize(model, world, Device("cpu", False, False), Layout("none", "none", 1, 1, "set"))
     assert isinstance(objective, DistributedDataParallel)

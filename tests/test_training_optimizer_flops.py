@@ -1,4 +1,4 @@
-"""FLOPs of optimizer updates in the cost ledger of a lineage."""
+"""Tests of the FLOPs of optimizer updates in the cost record of a lineage."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The pure parts of training: learning rate, events, specs, optimizer."""
+"""Tests of the pure parts of training: learning rate, events, specs, optimizer."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The dry step that probes a micro-batch, and the memory that is counted on."""
+"""Tests of the trial step that probes a micro-batch, and of the memory that it relies on."""
 
 from collections.abc import Callable
 from inspect import currentframe
@@ -26,7 +26,7 @@ def test_a_dry_step_leaves_nothing_behind(small: list[str], fault: bool) -> None
 
     def look(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         passes.append(tuple(inputs[0].shape))
-        torch.rand(3)  # as something in a model might
+        torch.rand(3)  # a model might draw random numbers
         if fault:
             raise torch.OutOfMemoryError("as a device would")
 
@@ -45,7 +45,7 @@ def test_a_dry_step_leaves_nothing_behind(small: list[str], fault: bool) -> None
 
 
 class Counting(Device):
-    """A device whose peak memory is the number of forward passes since it was reset."""
+    """Device whose peak memory is the number of forward passes since the last reset."""
 
     passes = 0
 

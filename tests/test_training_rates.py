@@ -1,4 +1,4 @@
-"""Old and new parameter tokens with learning rates of their own."""
+"""Tests of separate learning rates for old and new parameter tokens."""
 
 import copy
 from dataclasses import replace
@@ -26,13 +26,14 @@ EVEN = RateSpec((4, 4, 16), old=1.0, old_ramp_tokens=0, frozen_tokens=0, new=1.0
 
 
 def model() -> LanguageModel:
-    """Six tokens a projection, of which four are old; 24 in the feed-forward layer, 16 old."""
+    """Return a model with six tokens per projection, of which four are old, and 24 in the feed-forward layer, 16 of
+    them old."""
     qkv, out, ffn = ((TokenGroup(n, 1.0),) for n in (6, 6, 24))
     return build_model(TokenFormerConfig(2, 16, 2, 40, 8, qkv, out, ffn), seed=0)
 
 
 def old_and_new(before: dict[str, Tensor], after: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """How far old weights and new rows have moved."""
+    """Return the changes of old weights and of new rows."""
     old, new = [], []
     for name, tensor in after.items():
         moved = tensor - before[name]
@@ -43,7 +44,7 @@ def old_and_new(before: dict[str, Tensor], after: dict[str, Tensor]) -> tuple[li
 
 
 def update(rates: RateSpec | None, tokens: int = 0, steps: int = 1, updates: int = 1) -> tuple[list[Tensor], ...]:
-    """One AdamW step of all weights on a fixed gradient."""
+    """Return the changes of old weights and of new rows after one AdamW step on a fixed gradient."""
     trained = model()
     before = copy.deepcopy(trained.state_dict())
     optimizer = ModelOptimizer(trained, OPTIMIZER, trained.config)
@@ -91,7 +92,7 @@ def test_the_old_rate_rises_linearly_to_the_stages_own() -> None:
 
 
 def test_rows_count_their_own_steps_for_the_bias_correction() -> None:
-    """Against AdamW itself: rows with empty moments, whose step count is 1 while the others' is 51."""
+    """The reference is AdamW. New rows have empty moments and a step count of 1, and old rows a step count of 51."""
     step, betas = 50, (OPTIMIZER.beta1, OPTIMIZER.beta2)
     gradient = torch.randn(6, 4)
     fresh, aged = torch.zeros(6, 4, requires_grad=True), torch.zeros(6, 4, requires_grad=True)

@@ -1,4 +1,4 @@
-"""Checkpoints that are written beside training: by a thread, one at a time, and never unheard of."""
+"""Tests of checkpoints that a thread writes during training, one at a time and with every error reported."""
 
 import pytest
 from stages import StopAt, elsewhere, outcome, planned, prepare_folder, same, trainer_of
@@ -14,7 +14,7 @@ from tfscale.training.world import World
 
 
 class Beside(Device):
-    """A CPU that writes beside training, as CUDA devices do."""
+    """CPU device that saves during training, as CUDA devices do."""
 
     saves_beside_training = True
 
@@ -43,7 +43,7 @@ def save(saver: Saver, stage: Stage, step: int) -> None:
     tensors = {f"model/{name}": parameter.detach() for name, parameter in model.named_parameters()}
     saver.save(Counters(step, 0, Totals(), Totals()), tensors)
     for parameter in model.parameters():
-        parameter.data.fill_(0.0)  # training goes on at once
+        parameter.data.fill_(0.0)  # training continues immediately
 
 
 def written(stage: Stage) -> list[int]:
@@ -55,7 +55,7 @@ def test_writes_follow_each_other_and_hold_what_was_there_when_they_were_asked_f
     saver = saver_of(stage)
     for step in range(1, 6):
         save(saver, stage, step)
-        assert written(stage)[: step - 1] == list(range(1, step)), "the one before is done when the next begins"
+        assert written(stage)[: step - 1] == list(range(1, step)), "a write starts after the end of the previous one"
     saver.wait()
     assert written(stage) == [1, 2, 3, 4, 5]
     for event in read_events(stage.path):

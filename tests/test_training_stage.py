@@ -1,4 +1,5 @@
-"""One stage, trained for real: straight, stopped, killed, with accumulation, with bad numbers."""
+"""Tests of the real training of a stage: uninterrupted, stopped, killed, with gradient accumulation, and with
+non-finite values."""
 
 import signal
 
@@ -69,7 +70,7 @@ def test_a_stage_stopped_in_an_evaluation_evaluates_again(small: list[str]) -> N
     stage = planned([*small, "launcher.eval_tokens=512"])[0]
     assert train(stage)
     halved = elsewhere(stage, "halved")
-    assert not train(halved, StopAt(4, polls=1))  # steps 4, 8, ... are evaluated; asked in the middle of the first
+    assert not train(halved, StopAt(4, polls=1))  # during the evaluation of step 4
     assert not [event for event in read_events(halved.path) if event["event"] == "eval"]
     assert train(halved)
     assert same(outcome(stage), outcome(halved))

@@ -1,4 +1,5 @@
-"""Weights that are updated inside the backward pass: the numbers of the usual way, and what does not go with it."""
+"""Tests of weight updates inside the backward pass: the results equal those of whole updates, and invalid combinations
+are rejected."""
 
 from dataclasses import replace
 
@@ -56,7 +57,7 @@ def test_no_gradient_stays(small: list[str]) -> None:
 
 
 def spoil_gradient(trainer: Trainer, step: int) -> Trainer:
-    """Makes one weight's gradient infinite, whenever the step's batch is met."""
+    """Make the gradient of one weight infinite whenever the batch of this step is used."""
     count = trainer.spec.sequences
     bad = trainer.batches.sequences((step - 1) * count, count)[0]
     met = [False]

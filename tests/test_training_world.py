@@ -1,4 +1,5 @@
-"""Several processes that train one stage: the same data and, within rounding, the same numbers as one."""
+"""Tests of several processes that train one stage, with the same data and, up to rounding, the same results as one
+process."""
 
 import os
 import re
@@ -32,10 +33,10 @@ RANKS = str(Path(__file__).parent / "faults" / "ranks.py")
 
 
 def train_on(ranks: int, *stages: tuple[Stage, int], a_host: int | None = None, fault: str = "none") -> str:
-    """Trains stages with torchrun, each until so many steps are done (-1: all), and gives what the ranks said.
+    """Train stages with torchrun, each up to a number of steps (-1: all), and return the standard error output.
 
     Args:
-        a_host: ranks of a host, as the stages are told.
+        a_host: ranks per host, as reported to the stages.
     """
     arguments = [str(a_host or ranks), fault]
     for stage, stop_at in stages:
@@ -103,7 +104,7 @@ def test_shards_are_saved_on_four_ranks_and_taken_up_by_two_and_by_one_and_grown
     for (stage, child), changing in zip(chains, changed, strict=True):
         half = changing.path / "checkpoints" / checkpoint.folder_name(6)
         sizes = [file.stat().st_size for file in half.glob("*.safetensors")]
-        assert len(sizes) == 4, "each rank writes its own"
+        assert len(sizes) == 4, "each rank writes its own part"
         assert max(sizes) < 0.4 * sum(sizes)
         assert train(changing)
         assert [(e["step"], e["processes"], e["sharding"]) for e in starts(changing)] == [
@@ -216,7 +217,7 @@ def test_any_variables_name_a_rank_or_are_told(variables: dict[str, str]) -> Non
 
 def test_the_rank_on_a_host_alone_names_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "3")
-    assert read_place() == Place(), "nor does it choose a device"
+    assert read_place() == Place(), "and no device is selected"
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Text files as users have them: compressed in any way, under any name, with a byte-order mark or without."""
+"""Text files as users may have them, with any compression and name, with and without a byte-order mark."""
 
 import bz2
 import gzip
@@ -20,20 +20,20 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.compress,
     ".bz2": bz2.compress,
 }
-"""Compressions by the extension that they are known by."""
+"""Compression functions by file extension."""
 assert PACK.keys() == {"", *PACKED}
 
 
 def lines(texts: Sequence[str]) -> bytes:
-    """JSON lines."""
+    """Return the texts as JSON Lines."""
     return b"".join(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n" for text in texts)
 
 
 def array(texts: Sequence[str]) -> bytes:
-    """A JSON array of objects, over several lines."""
+    """Return the texts as an indented JSON array of objects."""
     return json.dumps([{"text": text} for text in texts], ensure_ascii=False, indent=1).encode()
 
 
 def read_texts(path: Path, text_key: str = "text") -> list[str]:
-    """The documents of a file or folder."""
+    """Return the documents of a file or folder."""
     return [text for part in TextSource(path, text_key).parts() for text in part.documents()]

@@ -1,4 +1,5 @@
-"""For the tests of the mirror: stage folders written as training writes them, and what a real store then holds."""
+"""Stage folders in the form in which training writes them, and readers of a real tracking store, for tests of the
+mirror."""
 
 import json
 import os
@@ -72,7 +73,8 @@ def scratch(folder: Path) -> Arm:
 
 
 def train(part: Stage, steps: range, after: int = 0, noise: float = 0.0) -> None:
-    """Steps of a stage whose lineage had made `after` steps before; an evaluation at every second one."""
+    """Write the events of training steps, with an evaluation at every second one, for a stage whose lineage had `after`
+    steps before."""
     log = EventLog(part.path)
     log.write("start", step=steps.start - 1, time=at(after, steps.start - 1) + noise)
     for step in steps:
@@ -111,7 +113,8 @@ def finished_chain(folder: Path) -> Arm:
 
 
 def evaluate(part: Stage, second: int = 0, **measured: float) -> None:
-    """What `tfscale eval` has written of a finished stage: its held-out text, and a task where `measured` says so."""
+    """Write the evaluations of a finished stage, as `tfscale eval` does: of a text, and of a task if `measured` is
+    given."""
     time = f"2026-01-02T03:04:{second:02d}+00:00"
     text = {"kind": "text", "name": "my text.txt", "sha256": "f", "loss": 1.0, "perplexity": 2.75, "bits_per_byte": 0.5}
     task = {"kind": "task", "name": "lambada", "version": 1, "samples": 9, "metrics": measured}
@@ -128,7 +131,7 @@ def loss(step: int) -> float:
 
 
 def sync(tracker: Tracker, experiment: str, arms: Iterable[Arm], comparison: Path | None = None) -> int:
-    """One sync by a process that remembers nothing."""
+    """Sync once, as a process without earlier state."""
     return Session(tracker, experiment).sync(arms, comparison)
 
 
@@ -148,7 +151,7 @@ def runs(store: MlflowTracker, name: str = "tiny") -> "list[Run]":
 
 
 def run(store: MlflowTracker, size: str | None = None, arm: str = "progressive", name: str = "tiny") -> "Run":
-    """The one run of a stage, or of the arm itself."""
+    """Return the only run of a stage, or of the arm itself."""
     tags = {"tfscale.arm": arm, "tfscale.size": size}
     (found,) = [r for r in runs(store, name) if all(r.data.tags.get(tag) == value for tag, value in tags.items())]
     return found
@@ -160,7 +163,7 @@ def values(store: MlflowTracker, run: "Run", metric: str) -> list[tuple[int, flo
 
 
 def models(store: MlflowTracker, name: str = "tiny") -> "dict[str, LoggedModel]":
-    """By the key of their stage, each of which has one."""
+    """Return the only model of each stage, by the key of the stage."""
     found = list(client(store).search_logged_models([experiment(store, name).experiment_id]))
     by_key = {model.tags["tfscale.key"]: model for model in found}
     assert len(by_key) == len(found)
@@ -168,7 +171,8 @@ def models(store: MlflowTracker, name: str = "tiny") -> "dict[str, LoggedModel]"
 
 
 def contents(store: MlflowTracker, name: str = "tiny") -> Counter[tuple[Any, ...]]:
-    """Every point of an experiment: whose, which metric, step, value; every link from a run to a model or data set."""
+    """Return the counts of all points (owner, metric, step, value) and all links of runs to models and datasets in an
+    experiment."""
     owned: Counter[tuple[Any, ...]] = Counter()
     for found in runs(store, name):
         owner = f"{found.data.tags.get('tfscale.arm')} {found.data.tags.get('tfscale.size')}"
@@ -181,7 +185,7 @@ def contents(store: MlflowTracker, name: str = "tiny") -> Counter[tuple[Any, ...
 
 
 def points(store: MlflowTracker, name: str = "tiny") -> int:
-    """Values that its runs hold."""
+    """Return the number of recorded values of all runs."""
     return sum(len(values(store, found, metric)) for found in runs(store, name) for metric in found.data.metrics)
 
 
@@ -191,7 +195,7 @@ def cursor_file(store: MlflowTracker) -> Path:
 
 
 def start_python(*lines: str) -> "subprocess.Popen[str]":
-    """Another process that knows this module."""
+    """Start a Python process that runs these lines after importing this module."""
     code = "\n".join(("import sys", "from tracked import *", *lines))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     return subprocess.Popen(
@@ -207,7 +211,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(store: MlflowTracker, port: int) -> Iterator[None]:
-    """MLflow's own server on a store, for as long as it is entered; it answers some seconds later."""
+    """Run MLflow's server on a store within the context. It answers after some seconds."""
     server = subprocess.Popen(ui_command(store, port=port), env=ui_environment(), start_new_session=True)
     try:
         yield
@@ -217,7 +221,7 @@ def serving(store: MlflowTracker, port: int) -> Iterator[None]:
 
 
 def fetch(port: int) -> str | None:
-    """The server's front page; None while it does not answer."""
+    """Return the front page of the server, or None while it does not answer."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     with closing(connection), suppress(OSError):
         connection.request("GET", "/")

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/cuda_check.py`."""
+"""Parts of `benchmarks/cuda_check.py`."""

@@ -1,4 +1,4 @@
-"""The settings of a check, and what its parts share."""
+"""Settings and helper functions that all parts of the check use."""
 
 import contextlib
 import math
@@ -18,71 +18,72 @@ from tfscale.bench.settings import Settings, resolve_settings
 from tfscale.models.language_model import LanguageModel
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The checkout."""
+"""Root folder of the checkout."""
 MOST_ROUNDS = 400
 LEAST_BF16_ERROR = 1e-4
-"""Relative error of gradients that rounding to bf16 cannot stay below."""
+"""Smallest relative error that gradients in bf16 can have."""
 ROUND_SECONDS = 5e-3
-"""A round repeats shorter work for so long, or waiting for the device would be what is timed."""
+"""Minimum duration of a timed round. Shorter work is repeated, because otherwise the wait for the device would dominate
+the measured time."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """The settings and the recorder of one part."""
+    """Settings and recorder of one part."""
 
     out: Path
     record: Recorder
     device: Literal["cpu", "cuda"]
     tiny: bool
-    """Smallest sizes: shows that everything runs, and measures nothing worth keeping."""
+    """True for the smallest sizes, which test that every part works. The figures are then not meaningful."""
     files: Path = Path()
-    """The folder that `prepare` made."""
+    """Folder written by `prepare`."""
     limit: float = math.inf
-    """The time after which the part is cut off."""
+    """Time limit of the part, in seconds."""
 
     @property
     def on_cuda(self) -> bool:
-        """True on a GPU, whose allocator reports how much memory a step has taken."""
+        """True if the device is a GPU."""
         return self.device == "cuda"
 
     @property
     def settings(self) -> Settings:
-        """The settings for functions of `tfscale.bench`."""
+        """Settings for the functions of `tfscale.bench`."""
         return resolve_settings(self.device, self.tiny, self.threads)
 
     @property
     def threads(self) -> int:
-        """CPU threads; 0: one per core. Tiny operations are only slower on several."""
+        """Number of CPU threads, where 0 means one per core. Tiny operations are slower with several threads."""
         return 1 if self.tiny else 0
 
     def compile_parts(self, model: LanguageModel) -> None:
-        """Compiles a model as training does on CUDA. On the CPU it stays eager, for a compiler there takes minutes and
-        is not what is checked."""
+        """Compile a model as in training on CUDA. On the CPU the model stays eager, because compiling there takes
+        minutes and is not part of the check."""
         if self.on_cuda:
             model.compile_parts()
 
     def confirm(self, compiled: bool, bf16: bool, error: float) -> None:
-        """Make sure that work since `fresh` was compiled or eager, and in bf16, as it was meant to be.
+        """Check that the computation since `reset` was compiled or eager, and in bf16, as stated by the arguments.
 
         Args:
-            error: of the gradients; in bf16 it cannot be small.
+            error: relative error of the gradients, which cannot be very small in bf16.
 
         Raises:
-            NotMeasured: it was not.
+            NotMeasured: the computation differed from the arguments.
         """
         if self.on_cuda:
             compiler.confirm(compiled)
         if bf16 and error < LEAST_BF16_ERROR:
-            raise NotMeasured(f"gradients are only {error:.1g} off: autocast to bf16 was not on")
+            raise NotMeasured(f"a gradient error of {error:.1g} is too small for bf16: autocast was not active")
 
     def autocast(self, bf16: bool) -> AbstractContextManager[Any]:
-        """bf16 autocast on the device, or none."""
+        """Return a context with bf16 autocast on the device, or one without effect."""
         return torch.autocast(self.device, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     def seconds(
         self, run: Callable[[], object], at_least: int = 8, for_seconds: float = 0.25, warm_up: int = 2
     ) -> float:
-        """The median time of a run, the device's work included."""
+        """Return the median time of a call of `run`, in seconds, including the work of the device."""
         settings = self.settings
         rounds, total = (1, 0.0) if self.tiny else (at_least, for_seconds)
         for _ in range(1 if self.tiny else warm_up):
@@ -100,19 +101,21 @@ class Check:
             times.append(settings.time(repeat))
         return median(times) / repeats
 
-    def fresh(self) -> None:
-        """Forgets what has been compiled, so that no shape becomes symbolic because another came before it, which does
-        not happen in training either; and what the allocator has seen."""
+    def reset(self) -> None:
+        """Delete compiled code, and reset the memory allocator and its statistics.
+
+        Without compiled code for other shapes, torch.compile keeps all shapes static, as in training.
+        """
         if self.on_cuda:
-            compiler.forget()
+            compiler.reset()
             torch.cuda.empty_cache()
             self.reset_peak()
 
     def reset_peak(self) -> None:
-        """Has `peak` count from now on."""
+        """Reset the peak memory that `peak` returns."""
         if self.on_cuda:
             torch.cuda.reset_peak_memory_stats()
 
     def peak(self) -> int | None:
-        """Most bytes that the allocator has handed out since its statistics were reset; None on the CPU."""
+        """Return the peak memory in bytes since `reset_peak`, or None on the CPU."""
         return torch.cuda.max_memory_allocated() if self.on_cuda else None

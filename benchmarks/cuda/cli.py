@@ -1,4 +1,4 @@
-"""Command `cli`: `tfscale run` of a short chain on a terminal, whose first training process is killed once."""
+"""Command `cli`, which runs `tfscale run` with a short chain on a terminal and kills a training process once."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from threading import Thread
 from typing import Any
 
 from benchmarks.checkout import ROOT
-from benchmarks.cuda.carried import CONFIG, PACKAGES, read_order
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.failures import NotMeasured
+from benchmarks.cuda.prepared import CONFIG, PACKAGES, read_order
 from tfscale import children
 from tfscale.bench.stage_processes import events_of
 from tfscale.import_path import python_path
@@ -25,7 +25,7 @@ from tfscale.stage.lock import LOCK_FILE
 
 EVENTS_BEFORE_KILL = 2
 CODES = re.compile(r"\x1b\[[?\d;]*[A-Za-z]")
-"""Codes that colour, move and clear on a terminal."""
+"""Pattern of the control sequences of a terminal."""
 LOG_CHARACTERS = 400
 POLL_SECONDS = 0.02
 TINY = (
@@ -37,7 +37,7 @@ SIZE = {"COLUMNS": "100", "LINES": "30", "TERM": "xterm"}
 
 
 def cli(check: Check) -> None:
-    """Run the first two stages of the chain, a few steps each."""
+    """Run `tfscale run` with a chain of two stages of a few steps each."""
     check.record.attempt("tfscale run", partial(_run, check))
 
 
@@ -46,10 +46,10 @@ def _run(check: Check) -> Mapping[str, Any]:
         runs = Path(name)
         command = children.python("tfscale.cli", "run", "--config-dir", str(CONFIG), *_overrides(check, runs))
         path = [str(ROOT), str((check.files / PACKAGES).resolve()), python_path()]
-        told = {"PYTHONPATH": os.pathsep.join(each for each in path if each), **SIZE}
+        variables = {"PYTHONPATH": os.pathsep.join(each for each in path if each), **SIZE}
         ours, theirs = os.openpty()
         started = time.monotonic()
-        process = children.start(command, children.environment(told), stdout=theirs, stderr=theirs)
+        process = children.start(command, children.environment(variables), stdout=theirs, stderr=theirs)
         os.close(theirs)
         shown = bytearray()
         reader = Thread(target=_read, args=(ours, shown))
@@ -72,7 +72,7 @@ def _run(check: Check) -> Mapping[str, Any]:
             "redrawn": CODES.search(text) is not None,
         }
         if not (killed and found["resumed"] and found["redrawn"]):
-            raise NotMeasured(f"a killed process that resumes, and a live view, were to be seen: {found}")
+            raise NotMeasured(f"expected a killed process, a resumed stage and a live view: {found}")
         return found
 
 
@@ -85,7 +85,7 @@ def _overrides(check: Check, runs: Path) -> list[str]:
 
 
 def _kill_first(stages: Path, alive: Callable[[], bool]) -> bool:
-    """Kill the first process that trains, after a few of its steps; return whether there was one."""
+    """Kill the first training process after a few steps. Return False if the run ended before."""
     while alive():
         for folder in stages.glob("*/"):
             if len(events_of(folder, "train")) >= EVENTS_BEFORE_KILL and (pid := _holder(folder)):
@@ -103,7 +103,8 @@ def _holder(folder: Path) -> int | None:
 
 
 def _read(terminal: int, shown: bytearray) -> None:
-    """Read and repeat what is shown until the other side of a terminal is closed, which Linux reports as an error."""
+    """Copy the output of a terminal to standard output and to `shown` until the other side is closed, which Linux
+    reports as an error."""
     with open(terminal, "rb", buffering=0) as file:
         while True:
             try:

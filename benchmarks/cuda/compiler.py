@@ -1,5 +1,5 @@
-"""Counts of what torch.compile has done since a measurement began. Its modules take seconds to import, so they are
-imported when a measurement begins."""
+"""Counts of the graphs that torch.compile has compiled since the start of a measurement. The modules of the compiler
+are imported on use, because this takes seconds."""
 
 from collections import Counter
 
@@ -7,9 +7,9 @@ from benchmarks.cuda.failures import NotMeasured
 from tfscale.models import cross_entropy
 
 
-def forget() -> None:
-    """Forgets what has been compiled. From now on a function that is compiled too often raises an error, rather than
-    running uncompiled."""
+def reset() -> None:
+    """Delete compiled code and reset the counts. From then on, a function that exceeds the recompile limit raises an
+    error instead of running uncompiled."""
     import torch._dynamo
 
     torch._dynamo.reset()
@@ -20,20 +20,23 @@ def forget() -> None:
 
 
 def graphs() -> int:
-    """Graphs that were compiled since `forget`."""
+    """Return the number of graphs that were compiled since `reset`."""
     return _counters("stats")["unique_graphs"]
 
 
 def confirm(compiled: bool) -> None:
-    """Make sure that something was compiled since `forget`, in whole graphs; or that nothing was.
+    """Check that code was compiled since `reset` without graph breaks, or that nothing was compiled.
+
+    Args:
+        compiled: True if code must have been compiled.
 
     Raises:
-        NotMeasured: it was otherwise.
+        NotMeasured: the check failed.
     """
     if compiled != bool(graphs()):
         raise NotMeasured(f"{graphs()} graphs were compiled")
     if breaks := dict(_counters("graph_break")):
-        raise NotMeasured(f"compiled code is in pieces: {breaks}")
+        raise NotMeasured(f"compiled code has graph breaks: {breaks}")
 
 
 def _counters(kind: str) -> Counter[str]:

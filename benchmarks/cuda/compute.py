@@ -1,4 +1,4 @@
-"""Command `compute`: a chain that is too large for a CPU, and its baselines, from the stages of the carried folder."""
+"""Command `compute`, which trains a chain that is too large for a CPU, and its baselines, from a prepared folder."""
 
 import shutil
 import signal
@@ -11,23 +11,23 @@ from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 from typing import Any
 
-from benchmarks.cuda.carried import read_order
 from benchmarks.cuda.check import Check
+from benchmarks.cuda.prepared import read_order
 from tfscale.bench.stage_processes import StageProcess, start_growing, start_training
 from tfscale.stage.result import is_finished, read_result
 from tfscale.stage.spec import CHECKPOINTS, read_spec, write_spec
 
 RECORDS = "records.tar.gz"
 PACKING_SECONDS = 25.0
-"""Training stops so long before the part is cut off, to save checkpoints and pack the records."""
+"""Time that is reserved at the end of the part, in seconds, for saving checkpoints and packing the records."""
 PARALLEL = 3
-"""Stages that are trained at once: while one compiles, the others use the device."""
+"""Number of stages that train in parallel, so that some use the device while another compiles."""
 POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage to train."""
+    """Stage to train."""
 
     title: str
     folder: Path
@@ -35,7 +35,7 @@ class Planned:
 
 
 def compute(check: Check) -> None:
-    """Train the stages in order, parents before children, and bring back what they recorded."""
+    """Train the stages in order, parents before children, and pack their records into an archive."""
     order, corpus = read_order(check.files)
     with TemporaryDirectory() as name:
         runs = Path(name)
@@ -50,7 +50,7 @@ def compute(check: Check) -> None:
             _pack(runs / "stages", check.out / RECORDS)
         _pack(runs / "stages", check.out / RECORDS)
         for stage in left:
-            check.record.failed(stage.title, "was not trained to its end in the time that was left")
+            check.record.failed(stage.title, "training was not finished within the time limit")
 
 
 def _planned(check: Check, folder: Path, title: str) -> Planned:
@@ -60,7 +60,8 @@ def _planned(check: Check, folder: Path, title: str) -> Planned:
 
 
 def _train(stages: list[Planned], until: float) -> Iterator[tuple[Planned, StageProcess]]:
-    """Yield each stage with its last process, when that has ended. Stop those that run when time is up."""
+    """Train the stages and yield each one with its last process when that has ended. At the deadline `until`, stop the
+    processes that are still running."""
     pending, running = list(stages), dict[Planned, StageProcess]()
     while pending or running:
         for stage, process in list(running.items()):
@@ -98,7 +99,7 @@ def _finish(stage: Planned, process: StageProcess) -> Mapping[str, Any]:
 
 
 def _pack(stages: Path, to: Path) -> None:
-    """Write an archive of what the stages recorded, without weights."""
+    """Write an archive of the stage folders without their checkpoints."""
     part = to.with_suffix(".part")
     with tarfile.open(part, "w:gz") as archive:
         archive.add(stages, "stages", filter=lambda each: None if Path(each.name).name == CHECKPOINTS else each)

@@ -1,4 +1,4 @@
-"""Part `facts`: versions, and the speed of the machine's own operations at the shapes that matter."""
+"""Part `facts`, which records versions and measures the speed of torch operations at the shapes of the models."""
 
 import os
 import sys
@@ -20,13 +20,13 @@ from tfscale.training.energy import EnergyMeter
 
 WIDTH = 768
 ROWS = (576, 2140, 2144, 2176, 8560, 4850, 4864, 8620, 8640, 34480)
-"""Parameter tokens of the published chain, with aligned neighbours of those that are no multiple of 8."""
+"""Numbers of parameter tokens in the published chain. An unaligned number is followed by similar aligned numbers."""
 BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 ENERGY_READINGS = 50
 
 
 def facts(check: Check) -> None:
-    """Measure the machine."""
+    """Record versions and measure matrix products, copies, the energy counter and attention."""
     check.record.measured(MACHINE, _machine(check))
     attempt = check.record.attempt
     side, tokens = (128, 16) if check.tiny else (8192, 16384)
@@ -67,7 +67,7 @@ def _transposed_product(check: Check, tokens: int, n: int) -> Mapping[str, Any]:
 
 
 def _copies(check: Check) -> Mapping[str, Any]:
-    """Gigabytes per second between device and host."""
+    """Measure copies within the device and between device and host, in gigabytes per second."""
     size = 2**20 if check.tiny else 2**28
     on_device, other = (torch.empty(size, dtype=torch.uint8, device=check.device) for _ in range(2))
     pageable, pinned = (torch.empty(size, dtype=torch.uint8, pin_memory=pin and check.on_cuda) for pin in (False, True))
@@ -90,7 +90,8 @@ def _energy(check: Check) -> Mapping[str, Any]:
 
 
 def _attention(check: Check) -> Mapping[str, Any]:
-    """Milliseconds of a forward and backward pass of each back end, and whether two of them give the same bits."""
+    """Measure a forward and backward pass of each attention backend, in milliseconds, and check whether two passes
+    give bit-equal results."""
     shape = (2, 64, 4, 32) if check.tiny else (8, 1024, 12, 64)
     inputs = [torch.randn(shape, device=check.device, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
 

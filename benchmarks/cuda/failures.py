@@ -1,5 +1,5 @@
-"""Reasons why a measurement does not count."""
+"""Exceptions of measurements."""
 
 
 class NotMeasured(Exception):
-    """A measurement was not made in the way that its name says."""
+    """Measurement that was not made as named, for example in another precision."""

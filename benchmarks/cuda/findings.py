@@ -1,4 +1,4 @@
-"""Findings of a check: one line of JSON each, on disk as soon as it is known, so that a cut-off loses nothing."""
+"""Findings of the check, written to disk as lines of JSON immediately, so that a killed part loses none."""
 
 import json
 import math
@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 RESULTS = "results.jsonl"
 MACHINE = "machine"
-"""The measurement that names the device, the versions and the commit."""
+"""Name of the measurement with the device, the versions and the commit."""
 KERNELS = "kernels"
-"""The figure that lists the kernels of a step: name, calls, milliseconds."""
+"""Name of the figure with the kernels of a step, as lists of name, calls and milliseconds."""
 How = Literal["finished", "crashed", "cut off", "left out"]
 ERROR_CHARACTERS = 600
-"""Kept of an error's message; of where it was raised, twice as many."""
+"""Maximum length of a recorded error message. The recorded traceback is up to twice as long."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Measured:
     name: str
     figures: dict[str, Any]
     seconds: float = 0.0
-    """The time that measuring took."""
+    """Duration of the measurement."""
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """A value and the most that it may be."""
+    """Value with an upper bound."""
 
     part: str
     name: str
@@ -42,13 +42,13 @@ class Bounded:
 
     @property
     def ok(self) -> bool:
-        """True if the bound is held. A value that is not a number breaks it."""
+        """True if the bound is met. NaN does not meet it."""
         return self.value <= self.bound
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A measurement that raised an error; its part went on."""
+    """Measurement that raised an error. Its part continued."""
 
     part: str
     name: str
@@ -58,17 +58,17 @@ class Failed:
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a part's process."""
+    """End of the process of a part."""
 
     part: str
     how: How
     seconds: float
     log: str = ""
-    """The last lines of its output, unless it finished."""
+    """End of the output, empty if the part finished."""
 
     @property
     def ok(self) -> bool:
-        """True if the part ran to its end."""
+        """True if the part finished."""
         return self.how == "finished"
 
 
@@ -77,17 +77,17 @@ KINDS: dict[str, type[Finding]] = {"measured": Measured, "bound": Bounded, "fail
 
 
 def write(out: Path, finding: Finding) -> None:
-    """Appends a finding to OUT/results.jsonl and returns when it is on disk."""
+    """Append a finding to OUT/results.jsonl and sync the file."""
     kind = next(name for name, each in KINDS.items() if isinstance(finding, each))
     ok = {"ok": finding.ok} if isinstance(finding, Bounded | Ended) else {}
     line = json.dumps(_plain({"kind": kind, **asdict(finding), **ok, "time": round(time(), 1)}), allow_nan=False)
-    with (out / RESULTS).open("ab", buffering=0) as file:  # one write, for parts that run side by side
+    with (out / RESULTS).open("ab", buffering=0) as file:  # one write per line, because parts run in parallel
         file.write(line.encode() + b"\n")
         os.fsync(file.fileno())
 
 
 def _plain(value: Any) -> Any:
-    """The value for JSON, which has no number for infinity."""
+    """Return the value as types that JSON can represent. Non-finite numbers become strings."""
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -98,10 +98,10 @@ def _plain(value: Any) -> Any:
 
 
 def read(out: Path) -> list[Finding]:
-    """All findings so far, in order; a line that is not one, such as half a line, counts as a failed measurement.
+    """Return all findings in the order of the file. An invalid line becomes a failed measurement.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: no finding has been written.
     """
     lines = (out / RESULTS).read_text(encoding="utf-8", errors="replace").splitlines()
     return [_finding(number, line) for number, line in enumerate(lines, start=1)]
@@ -113,7 +113,7 @@ def _finding(number: int, line: str) -> Finding:
         kind = KINDS[values["kind"]]
         known = {field.name: values[field.name] for field in fields(kind)}
     except (ValueError, TypeError, KeyError):
-        return Failed("results", f"line {number}", f"is not a finding: {line[:80]}")
+        return Failed("results", f"line {number}", f"not a valid finding: {line[:80]}")
     if kind is Bounded:
         known = {**known, "value": float(known["value"]), "bound": float(known["bound"])}
     return kind(**known)
@@ -121,28 +121,28 @@ def _finding(number: int, line: str) -> Finding:
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes the findings of one part."""
+    """Writer of the findings of one part."""
 
     out: Path
     part: str
 
     def measured(self, name: str, figures: Mapping[str, Any], seconds: float = 0.0) -> None:
-        """Record figures."""
+        """Record figures without a bound."""
         write(self.out, Measured(self.part, name, dict(figures), round(seconds, 2)))
 
     def bounded(self, name: str, value: float, bound: float) -> None:
-        """Record a value that has a bound."""
+        """Record a value with an upper bound."""
         write(self.out, Bounded(self.part, name, value, bound))
 
     def failed(self, name: str, error: str, where: str = "") -> None:
-        """Record that something could not be measured."""
+        """Record a failed measurement."""
         write(self.out, Failed(self.part, name, error, where))
 
     def attempt(self, name: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Record what `measure` returns, or the error that it raises, and go on.
+        """Record the figures that `measure` returns, or the exception that it raises.
 
         Returns:
-            The figures; none after an error.
+            The figures, or an empty mapping after an exception.
         """
         started = perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""Part `golden`: logits and gradients against stored values of the official code, in every precision."""
+"""Part `golden`, which compares logits and gradients with stored values of the official code in every precision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ from tfscale.stage.run_options import Precision
 
 GOLDEN = ROOT / "tests" / "golden" / "official_tiny"
 PROMPT, CONTINUATION = 9, 4
-"""Tokens that are read at once, and then one by one."""
+"""Numbers of prompt tokens, read at once, and of following tokens, read one by one."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One way of computing the stored values."""
+    """Precision and mode in which the stored values are recomputed."""
 
     precision: Precision
     compiled: bool = False
     grown: bool = False
-    """The official model after a growth, of which logits alone are stored."""
+    """True for the official model after a growth, for which only logits are stored."""
 
     def __str__(self) -> str:
         return f"{'grown ' * self.grown}{self.precision} {'compiled' if self.compiled else 'eager'}"
@@ -47,7 +47,7 @@ CASES = (
 
 
 def golden(check: Check) -> None:
-    """Compare our arithmetic on the device with the stored values."""
+    """Compare results on the device with the stored values."""
     for case in CASES:
         found = check.record.attempt(str(case), partial(_errors, check, case))
         if found:
@@ -60,7 +60,7 @@ def golden(check: Check) -> None:
 
 
 def _errors(check: Check, case: Case) -> Mapping[str, Any]:
-    check.fresh()
+    check.reset()
     model = _official_model(check, case.grown)
     if case.compiled:
         check.compile_parts(model)
@@ -92,7 +92,7 @@ def _official_model(check: Check, grown: bool) -> LanguageModel:
 
 
 def _generation(check: Check) -> Mapping[str, Any]:
-    """The error of logits that are read token by token, with a cache, against those of one forward pass."""
+    """Compare logits computed token by token with a cache to those of one forward pass."""
     torch.set_float32_matmul_precision("highest")
     model = _official_model(check, grown=False)
     tokens = [*range(PROMPT + CONTINUATION)]

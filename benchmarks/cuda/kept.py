@@ -1,4 +1,4 @@
-"""Part `kept`: the bytes per token that a block keeps for its backward pass, beside the memory model's."""
+"""Part `kept`, which compares the bytes per token that a block saves for its backward pass with the memory model."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ LARGEST_SHOWN = 14
 
 
 def kept(check: Check) -> None:
-    """Measure both families, eager and compiled, in both precisions."""
+    """Measure blocks of both families, eager and compiled, in both precisions."""
     d, context, rows = (64, 32, (48,)) if check.tiny else (768, 128, (576, 2140))
     shape = {"n_layer": 1, "d": d, "heads": 4, "context": context, "vocabulary": 512}
     models: dict[str, tuple[ModelConfig, tuple[Recompute, ...]]] = {
@@ -37,7 +37,7 @@ def kept(check: Check) -> None:
 
 
 def _measure(check: Check, config: ModelConfig, bf16: bool, recompute: Recompute, compiled: bool) -> Mapping[str, Any]:
-    check.fresh()
+    check.reset()
     model = build_model(config, seed=0, device=check.device)
     model.recompute = recompute
     if compiled:
@@ -47,13 +47,13 @@ def _measure(check: Check, config: ModelConfig, bf16: bool, recompute: Recompute
     rotation = rotary_table(config, torch.arange(config.context, device=check.device), x.dtype)
     found: dict[int, tuple[int, str]] = {}
 
-    def see(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
             found[storage.data_ptr()] = storage.nbytes(), f"{tuple(tensor.shape)} {tensor.dtype}"
         return tensor
 
-    with saved_tensors_hooks(see, lambda tensor: tensor), check.autocast(bf16):
+    with saved_tensors_hooks(record, lambda tensor: tensor), check.autocast(bf16):
         model.blocks[0](x, rotation)
     tokens = SEQUENCES * config.context
     largest = sorted(found.values(), reverse=True)[:LARGEST_SHOWN]
@@ -65,7 +65,7 @@ def _measure(check: Check, config: ModelConfig, bf16: bool, recompute: Recompute
 
 
 def _planned(config: ModelConfig, bf16: bool, recompute: Recompute, compiled: bool, device: str) -> int:
-    """The bytes that the memory model adds for one more block."""
+    """Return the bytes of activations that the memory model adds for one more block."""
     execution = Execution(SEQUENCES, 2 if bf16 else 4, recompute, device=device, compiled=compiled)
     one, two = (memory(replace(config, n_layer=layers), execution).activations for layers in (1, 2))
     return two - one

@@ -1,4 +1,5 @@
-"""Parts `tokenformer` and `other_models`: loss and gradients of both families against float64 on the CPU."""
+"""Parts `tokenformer` and `other_models`, which compare losses and gradients of both families with float64 on the
+CPU."""
 
 import math
 from collections.abc import Mapping
@@ -24,12 +25,12 @@ RECOMPUTING = (
 
 
 def check_tokenformer(check: Check) -> None:
-    """The TokenFormer of the published proportions, with every way of recomputing."""
+    """Check the TokenFormer with the published proportions, with every mode of activation checkpointing."""
     _compare(check, "tokenformer", (*WAYS, *TRITON, *RECOMPUTING))
 
 
 def check_other_models(check: Check) -> None:
-    """The Transformer, and TokenFormers with misaligned rows and with groups."""
+    """Check the Transformer, and TokenFormers with misaligned rows and with groups."""
     _compare(check, "transformer", (*WAYS, Way(True, True, "blocks")))
     _compare(check, "misaligned", (*WAYS, *TRITON))
     _compare(check, "grouped", (*WAYS, *TRITON))
@@ -63,8 +64,7 @@ def _compare(check: Check, name: str, ways: tuple[Way, ...]) -> None:
 
 
 def _errors(check: Check, reference: Reference, way: Way) -> Mapping[str, Any]:
-    """Relative errors of a step."""
-    check.fresh()
+    check.reset()
     found = measure_errors(reference, way, check.device)
     check.confirm(way.compiled, way.bf16, found.gradients)
     return {

@@ -1,4 +1,4 @@
-"""The page of a device, made from the findings of a check on it."""
+"""Documentation page with the findings of a check on one device."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,16 +25,16 @@ PRECISION = "bf16"
 
 
 def write_page(out: Path, folder: Path) -> Path:
-    """Write FOLDER/cuda_<device>.md, and return its path.
+    """Write FOLDER/cuda_<device>.md and return its path.
 
     Raises:
-        ValueError: the findings are not those of a whole check on a GPU.
+        ValueError: the findings are not from a check on a GPU in full sizes.
     """
     findings = read(out)
     measured = {(each.part, each.name): each for each in findings if isinstance(each, Measured)}
     machine = next((each.figures for each in measured.values() if each.name == MACHINE), None)
     if machine is None or machine["sizes"] != "full" or machine["device"] == "cpu":
-        raise ValueError(f"{out}: must hold the findings of `check` on a GPU, in full sizes")
+        raise ValueError(f"{out}: must contain the findings of `check` on a GPU in full sizes")
     device = str(machine["device"])
     steps = [
         (size, who, measured[f"step_{size}", who].figures)
@@ -51,7 +51,7 @@ def write_page(out: Path, folder: Path) -> Path:
 
 
 Step = tuple[str, str, dict[str, float]]
-"""A size, a contestant, and its figures."""
+"""Size, implementation, and its figures."""
 
 
 def _steps(device: str, steps: Sequence[Step]) -> Iterator[str]:
@@ -82,8 +82,8 @@ def _mfu_of(device: str, figures: dict[str, float]) -> float | None:
 
 
 def _mfu(device: str, steps: Sequence[Step]) -> Iterator[str]:
-    """Yield the figure to set in conf/device. The stages of the published chain take similar numbers of FLOPs, so their
-    time follows from the harmonic mean of their MFU."""
+    """Yield the figure to set in conf/device. The stages of the published chain need similar numbers of FLOPs, so their
+    total time follows from the harmonic mean of their MFU."""
     shares = [
         share
         for _, who, figures in steps
@@ -91,12 +91,12 @@ def _mfu(device: str, steps: Sequence[Step]) -> Iterator[str]:
     ]
     known = facts(device)
     if known is None or not shares:
-        yield from (f"conf/device names no {device}: add a file with its peaks, and make this page again.", "")
+        yield from (f"No file in conf/device names {device}. Add one with its peaks, and write this page again.", "")
         return
     files = (conf_dir() / "device").glob("*.yaml")
     file = next(file.name for file in files if device in file.read_text(encoding="utf-8"))
-    yield f"Set `mfu: {harmonic_mean(shares):.2f}` in conf/device/{file}, which has {known.mfu:g}: the harmonic mean of"
-    yield from ("the TokenFormer's MFU above. Then recompute docs/full_size.md.", "")
+    yield f"Set `mfu: {harmonic_mean(shares):.2f}` in conf/device/{file}, which now has {known.mfu:g}. This is the"
+    yield from ("harmonic mean of the TokenFormer's MFU above. Then recompute docs/full_size.md.", "")
 
 
 def _chain(measured: dict[tuple[str, str], Measured]) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _chain(measured: dict[tuple[str, str], Measured]) -> Iterator[str]:
         if part == "compute"
     ]  # fmt: skip
     if rows:
-        yield from table("A chain to 59M parameters", ("stage", "perplexity", "FLOPs of its lineage", "tokens/s"), rows)
+        yield from table("A chain to 59M parameters", ("stage", "perplexity", "cumulative FLOPs", "tokens/s"), rows)
 
 
 def _faults(findings: Sequence[Finding]) -> Iterator[str]:
@@ -115,8 +115,8 @@ def _faults(findings: Sequence[Finding]) -> Iterator[str]:
     rows = [[each.part, each.name, f"{each.value:.3g}, bound {each.bound:.3g}"] for each in bounds if not each.ok]
     rows += [[each.part, each.name, each.error] for each in findings if isinstance(each, Failed)]
     if rows:
-        yield from table("Broken bounds and failures", ("part", "measurement", "found"), rows)
-    yield from (f"{sum(each.ok for each in bounds)} of {len(bounds)} bounds are held.", "")
+        yield from table("Broken bounds and failures", ("part", "measurement", "result"), rows)
+    yield from (f"{sum(each.ok for each in bounds)} of {len(bounds)} bounds are met.", "")
 
 
 def _kernels(steps: Sequence[Step]) -> Iterator[str]:

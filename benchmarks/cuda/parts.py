@@ -1,4 +1,4 @@
-"""The commands of `benchmarks/cuda_check.py`, and their parts: the most valuable first, each with a time limit."""
+"""Commands of `benchmarks/cuda_check.py`, and their parts with time limits, the most valuable parts first."""
 
 import importlib
 from collections.abc import Callable
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """A process of the check."""
+    """Part of the check, which runs in a process of its own."""
 
     name: str
     module: str
-    """Module of `benchmarks.cuda` that holds its function."""
+    """Module of `benchmarks.cuda` that contains the function."""
     function: str
     arguments: tuple[object, ...] = ()
 
@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Group:
-    """Parts that run side by side, and the seconds that they may take."""
+    """Parts that run in parallel, with one time limit in seconds."""
 
     seconds: float
     parts: tuple[Part, ...]
@@ -48,19 +48,19 @@ CORRECTNESS = Group(
         Part("room", "room", "room"),
     ),
 )
-"""Side by side: they compile for most of their time, and measure no speed."""
+"""Parts that check correctness. They run in parallel, because they mostly compile and do not measure speed."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Groups that run one after another, and the seconds that all of them may take."""
+    """Groups that run one after another, with a time limit in seconds for all of them."""
 
     seconds: float
     groups: tuple[Group, ...]
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names of the parts."""
+        """Names of all parts."""
         return tuple(part.name for group in self.groups for part in group.parts)
 
 
@@ -89,7 +89,7 @@ PARTS = {part.name: part for group in GROUPS for part in group.parts}
 
 
 def command_of(name: str) -> Command:
-    """The command of a name, or one that runs the part of that name alone."""
+    """Return the command with this name, or a command that runs only the part with this name."""
     if name in COMMANDS:
         return COMMANDS[name]
     seconds = next(group.seconds for group in GROUPS if PARTS[name] in group.parts)

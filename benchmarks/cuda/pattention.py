@@ -1,9 +1,10 @@
-"""Part `pattention`: one Pattention, or the three for queries, keys and values, at the published shapes.
+"""Part `pattention`, which measures a single Pattention projection, and the joint projection to queries, keys and
+values, at the published shapes.
 
-ours           what the models use by default: aligned weights, and one product for the scores of all projections
-Triton         the same with launcher.kernels=triton
-Gram           norms from the Gram matrix of the keys, before the scores
-definition     the definition, compiled: weights as they are, and projections one by one
+ours           default of the models: aligned weights, and one product for the scores of all projections
+Triton         as `ours`, with launcher.kernels=triton
+Gram           norms computed from the Gram matrix of the keys, before the scores
+definition     the definition, compiled, with unaligned weights and one projection after another
 """
 
 import math
@@ -28,7 +29,8 @@ from tfscale.models.parameter_tokens import NormActivation, TokenGroup
 from tfscale.models.pattention import pattentions, plain_pattention
 
 Function = Callable[..., Tensor]
-"""Computes the outputs from x [tokens, WIDTH] and, in turn, keys and values [n, WIDTH] of each projection."""
+"""Function that returns the outputs for x [tokens, WIDTH] and the keys and values [n, WIDTH] of each projection in
+turn."""
 
 OURS, TRITON, GRAM, DEFINITION = "ours", "Triton", "Gram", "definition"
 WAYS = (OURS, TRITON, GRAM, DEFINITION)
@@ -43,22 +45,23 @@ SHAPES: dict[tuple[int, int], tuple[str, ...]] = {
     (3, 8620): (OURS, TRITON, DEFINITION),
     (1, 8620): (OURS, RECOMPUTING, OFFICIAL, COMPILED_OFFICIAL),
 }
-"""Implementations that are measured for projections and parameter tokens, the most telling shape first."""
+"""Implementations to measure for each number of projections and of parameter tokens, the most informative shape
+first."""
 
 
 def pattention(check: Check) -> None:
-    """Measure every shape."""
+    """Measure all implementations at every shape."""
     for (projections, n), names in SHAPES.items():
         rows = n // 20 if check.tiny else n
         for name in names:
             if name == TRITON and not check.on_cuda:
-                continue  # its kernels are for GPUs
+                continue  # the kernels need a GPU
             label = f"n={'3x' * (projections == 3)}{rows}, {name}"
             check.record.attempt(label, partial(_measure, check, projections, rows, name))
 
 
 def _measure(check: Check, projections: int, n: int, name: str) -> Mapping[str, Any]:
-    check.fresh()
+    check.reset()
     tokens = 256 if check.tiny else 8192
     run = _run(check, projections, n, tokens, name)
     seconds = check.seconds(run)

@@ -1,4 +1,4 @@
-"""Part `room`: real stages, trained, repeated, stopped and resumed, and grown, by the product's own processes."""
+"""Part `room`, which trains, repeats, resumes and grows small stages with the processes of `tfscale run`."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -21,41 +21,46 @@ from tfscale.stage.environment import read_environment
 from tfscale.stage.spec import RateSpec, RunSpec, StageSpec, key_of
 
 GROWTH_NATS = 1e-3
-"""Bound on the difference between a child's held-out loss at step 0 and its parent's last one."""
+"""Bound on the difference between the validation loss of a grown stage at step 0 and the last one of its parent."""
 RECIPE = GrowthRecipe("tuned", new_keys="random", new_values="zero", tau="group")
 GROWN_ROWS = 44
 LAYOUT = ("micro_batch", "micro_batch_by", "recompute", "evaluation_batch", "device")
 
 
 @dataclass(frozen=True)
-class Room:
-    """The folder that the stages lie in."""
+class Workspace:
+    """Folder of the stages, with the spec from which all of them derive."""
 
     folder: Path
     base: StageSpec
 
     def write(self, name: str, spec: StageSpec | None = None, **run: Any) -> Path:
-        """Write a stage that has not begun: the base stage unless told otherwise, with changed run settings."""
+        """Write a new stage and return its folder.
+
+        Args:
+            spec: spec of the stage, by default that of the base stage.
+            run: run settings to change.
+        """
         spec = spec or self.base
         write_stage(self.folder / name, replace(spec, run=replace(spec.run, **run)))
         return self.folder / name
 
 
 def room(check: Check) -> None:
-    """Train a small stage, then its twins and its child."""
+    """Train a small stage, then variants that must agree with it, then a grown stage."""
     folder = check.out / "room"
     shutil.rmtree(folder, ignore_errors=True)
     steps, grown_steps = (16, 4) if check.tiny else (391, 125)
     precision: Literal["auto", "bf16"] = "auto" if check.on_cuda else "bf16"
     base = small_stage(RunSpec(data_dir="../data", device=check.device, precision=precision, threads=1), steps)
     write_corpus(folder / "data", base.model.vocab_size, base.tokens + grown_steps * base.batch_tokens, 4096)
-    made = Room(folder, base)
+    made = Workspace(folder, base)
     attempt = check.record.attempt
     if not attempt("base stage", partial(_base, made, check.on_cuda)):
         return
-    twins = _start_twins(made, check.tiny)
+    variants = _start_variants(made, check.tiny)
     _compare(check, "stopped and resumed", lambda: asdict(measure_resume(check.device)))
-    for name, process in twins.items():
+    for name, process in variants.items():
         _compare(check, f"{name}, against the base stage", partial(_against, made.folder / "base", process))
     _repeat_deterministically(check, made)
     grown = attempt("grown stage", partial(_grown, made, grown_steps))
@@ -71,14 +76,14 @@ def _compare(check: Check, name: str, measure: Callable[[], Mapping[str, Any]]) 
         check.record.bounded(f"{name}: last loss, nats", found["loss_off"], TWIN_NATS)
 
 
-def _base(made: Room, on_cuda: bool) -> Mapping[str, Any]:
+def _base(made: Workspace, on_cuda: bool) -> Mapping[str, Any]:
     stage = made.write("base")
     start_training(stage).finish()
     start = events_of(stage, "start")[-1]
     environment = read_environment(stage)
     ways = (start["device"], environment.precision, environment.compiled)
     if on_cuda and ways != ("cuda", "bf16", True):
-        raise NotMeasured(f"the stage was trained with device, precision, compiled = {ways}")
+        raise NotMeasured(f"the stage was trained with (device, precision, compiled) = {ways}")
     return {
         "layout": {name: start[name] for name in LAYOUT},
         "loss": events_of(stage, "eval")[-1]["loss"],
@@ -86,8 +91,8 @@ def _base(made: Room, on_cuda: bool) -> Mapping[str, Any]:
     }
 
 
-def _start_twins(made: Room, tiny: bool) -> dict[str, StageProcess]:
-    """Start stages that compute the same in other ways, side by side, because their speed is not looked at."""
+def _start_variants(made: Workspace, tiny: bool) -> dict[str, StageProcess]:
+    """Start the same stage with other run settings, in parallel, because the speed is not measured."""
     unclipped = replace(made.base, optimizer=replace(made.base.optimizer, clip=0.0))
     folders = {
         "micro_batch=3": made.write("micro", micro_batch=3),
@@ -99,8 +104,8 @@ def _start_twins(made: Room, tiny: bool) -> dict[str, StageProcess]:
     return {name: start_training(folder) for name, folder in folders.items()}
 
 
-def _repeat_deterministically(check: Check, made: Room) -> None:
-    """Train a stage twice with deterministic algorithms, side by side. All bits must be equal."""
+def _repeat_deterministically(check: Check, made: Workspace) -> None:
+    """Train a stage twice in parallel with deterministic algorithms. The weights must be bit-equal."""
     names = ("deterministic", "deterministic_again")
     first, second = (start_training(made.write(name, deterministic=True)) for name in names)
 
@@ -115,7 +120,7 @@ def _repeat_deterministically(check: Check, made: Room) -> None:
 
 
 def _against(other: Path, process: StageProcess) -> Mapping[str, Any]:
-    """Finish a stage, and return the distance of its weights from those of another stage."""
+    """Wait for the end of a stage, and compare its weights and last loss with those of another stage."""
     process.finish()
     ours, theirs = weights(process.folder), weights(other)
     loss, other_loss = (events_of(folder, "eval")[-1]["loss"] for folder in (process.folder, other))
@@ -128,7 +133,7 @@ def _against(other: Path, process: StageProcess) -> Mapping[str, Any]:
     }
 
 
-def _grown(made: Room, steps: int) -> Mapping[str, Any]:
+def _grown(made: Workspace, steps: int) -> Mapping[str, Any]:
     stage = made.write("grown", _grown_stage(made.base, "../base", steps))
     start_growing(stage).finish()
     start_training(stage).finish()
@@ -142,7 +147,7 @@ def _grown(made: Room, steps: int) -> Mapping[str, Any]:
 
 
 def _grown_stage(parent: StageSpec, parent_dir: str, steps: int) -> StageSpec:
-    """Return the stage that grows out of a small one by a recipe that preserves its function."""
+    """Return the spec of a stage that grows from `parent` with a function-preserving recipe."""
     assert isinstance(parent.model, TokenFormerConfig)
     target = parent.model.with_tokens((GROWN_ROWS, GROWN_ROWS, 4 * GROWN_ROWS))
     return replace(

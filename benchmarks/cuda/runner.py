@@ -1,4 +1,4 @@
-"""Runs the parts, each in a process of its own with a time limit."""
+"""Execution of the parts, each in its own process with a time limit."""
 
 import os
 import signal
@@ -14,10 +14,10 @@ from benchmarks.cuda.parts import Group, Part
 from tfscale import children
 
 LEAST_SECONDS = 20.0
-"""A part that has less than this is left out."""
+"""Remaining time in seconds below which a part is not started."""
 LOG_CHARACTERS = 800
 COMPILERS = {"TORCHINDUCTOR_COMPILE_THREADS": "8"}
-"""Parts that run side by side share the cores."""
+"""Number of compile threads of a part, limited because parts that run in parallel share the cores."""
 Command = Callable[[Part], Sequence[str]]
 
 
@@ -30,18 +30,18 @@ class _Running:
 
 
 def run_groups(groups: Sequence[Group], command: Command, out: Path, deadline: float) -> None:
-    """Run one group of parts after the other and record how each part ended.
+    """Run the groups one after another and record the end of each part.
 
     Args:
-        command: the command that runs a part.
-        deadline: seconds for all of them together.
+        command: function that returns the command line of a part.
+        deadline: time limit for all groups together, in seconds.
     """
     until = monotonic() + deadline
     for group in groups:
         left = until - monotonic()
         if left < min(LEAST_SECONDS, group.seconds):
             for part in group.parts:
-                write(out, Ended(part.name, "left out", 0.0, f"{max(0.0, left):.0f} s were left"))
+                write(out, Ended(part.name, "left out", 0.0, f"only {max(0.0, left):.0f} s remained"))
             continue
         end = monotonic() + min(group.seconds, left)
         for running in [_start(part, command(part), out) for part in group.parts]:
@@ -51,7 +51,7 @@ def run_groups(groups: Sequence[Group], command: Command, out: Path, deadline: f
 
 
 def run_here(groups: Sequence[Group], run: Callable[[Part], None], out: Path) -> None:
-    """Run the parts one after another in this process, without time limits, and record their ends."""
+    """Run the parts one after another in this process without time limits, and record the end of each part."""
     for part in (part for group in groups for part in group.parts):
         started = monotonic()
         run(part)

@@ -1,5 +1,5 @@
-"""Parts `step_*`, `deterministic` and `small_models`: whole training steps of ours, the Transformer and the official
-order."""
+"""Parts `step_*`, `deterministic` and `small_models`, which measure training steps of the TokenFormer, of the
+Transformer, and of the official order of operations."""
 
 import gc
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from benchmarks.cuda.failures import NotMeasured
 from benchmarks.cuda.findings import KERNELS
 from benchmarks.cuda.memory import bound_peak
 from benchmarks.pattention import official
-from benchmarks.step import OFFICIAL, WrittenOut
+from benchmarks.step import OFFICIAL, ReferenceModel
 from tfscale.bench.contest import make_matrix_product
 from tfscale.bench.sizes import PAPER, PROGRESSIVE_4, TINY_4, Size, tokenformer, transformer
 from tfscale.bench.trained import OPTIMIZER, OURS, TRANSFORMER, Entry, TrainedModel, make_batch, planned_memory
@@ -30,25 +30,25 @@ from tfscale.training.optimizer import ModelOptimizer
 SEQUENCES = {"124M": 32, "354M": 16, "757M": 8, "1.4B": 8}
 KERNELS_SHOWN = 25
 TRITON = replace(OURS, name="ours, Triton")
-"""Ours with launcher.kernels=triton, which needs CUDA."""
+"""TokenFormer with launcher.kernels=triton, which needs CUDA."""
 H100_PEAK = 989.4e12
-"""Dense bf16 FLOPs per second in the data sheet of H100 and H200, from which published shares count."""
+"""Dense bf16 FLOPs per second in the datasheets of H100 and H200, to which MFU refers."""
 
 
 def step(name: str, check: Check) -> None:
-    """Measure the steps of one of the published sizes."""
+    """Measure training steps at one of the published sizes."""
     size = _size(check, name)
     peak_flops = _peak_flops(check)
     for who in (OURS, TRANSFORMER, *([TRITON] if check.on_cuda else []), OFFICIAL):
         measure = _measure_if_it_fits if who == OFFICIAL else _measure
         found = check.record.attempt(who.name, partial(measure, check, size, who, peak_flops))
-        if found and who in (OURS, TRANSFORMER):  # the official order keeps whole logits, which no plan knows
+        if found and who in (OURS, TRANSFORMER):  # the plan does not model the official order's whole logits
             bound_peak(check.record, who.name, found["peak_bytes"], found["planned_bytes"])
         gc.collect()
 
 
 def small_models(check: Check) -> None:
-    """Measure whether a GPU is of use for the small chains."""
+    """Measure training steps of the small chains, to see whether a GPU is useful for them."""
     for size in (PROGRESSIVE_4,) if check.tiny else (TINY_4, PROGRESSIVE_4):
         check.record.attempt(size.name, partial(_measure, check, size, OURS, None))
 
@@ -83,7 +83,7 @@ def _measure_if_it_fits(check: Check, size: Size, who: Entry, peak_flops: float 
 
 
 def _measure(check: Check, size: Size, who: Entry, peak_flops: float | None) -> Mapping[str, Any]:
-    check.fresh()
+    check.reset()
     made = _contestant(check, size, who)
     seconds_of_first = check.settings.time(made.step)
     seconds = _seconds(check, made, 0.8 if who == OFFICIAL else 1.5)
@@ -104,17 +104,18 @@ def _measure(check: Check, size: Size, who: Entry, peak_flops: float | None) -> 
 
 
 def _seconds(check: Check, made: TrainedModel, for_seconds: float) -> float:
-    """The seconds of a step, none of which compiles."""
+    """Return the time of a step in seconds, and check that no timed step compiled."""
     made.step()
     before = compiler.graphs() if check.on_cuda else 0
     seconds = check.seconds(made.step, 8, for_seconds)
     if check.on_cuda and compiler.graphs() != before:
-        raise NotMeasured("steps compiled anew while they were timed")
+        raise NotMeasured("steps recompiled while they were timed")
     return seconds
 
 
 def _peak_of_two_micro_batches(check: Check, made: TrainedModel) -> int | None:
-    """The peak of a step that holds the gradients of its first micro-batch in its second, which is what is planned."""
+    """Return the peak memory of a step with two micro-batches. As in the plan, gradients of the first micro-batch exist
+    during the second one."""
     check.reset_peak()
     with made.settings.autocast():
         loss = made.loss(*made.batch)
@@ -125,17 +126,17 @@ def _peak_of_two_micro_batches(check: Check, made: TrainedModel) -> int | None:
 
 
 def _contestant(check: Check, size: Size, who: Entry) -> TrainedModel:
-    """The benchmarks' contestant, with weights drawn on the device: drawing those of a large model as the product does
-    takes ten seconds on the CPU, and the speed does not depend on them."""
+    """Return a model and its optimizer for timing. The weights are random and created on the device, because the usual
+    initialisation of a large model takes ten seconds on the CPU and does not affect the speed."""
     config, settings = who.config(size), check.settings
     batch = make_batch(config, size, check.device)
     if who == OFFICIAL:
         with torch.device(check.device):
-            written = WrittenOut(size.tokenformer, official)
-        _draw(written)
-        return TrainedModel(written, written.loss, ModelOptimizer(written, OPTIMIZER, config), batch, settings)
+            reference = ReferenceModel(size.tokenformer, official)
+        _initialize(reference)
+        return TrainedModel(reference, reference.loss, ModelOptimizer(reference, OPTIMIZER, config), batch, settings)
     model = build_model(config, device=check.device)
-    _draw(model)
+    _initialize(model)
     if who == TRITON:
         model.use_kernels()
     check.compile_parts(model)
@@ -143,7 +144,7 @@ def _contestant(check: Check, size: Size, who: Entry) -> TrainedModel:
 
 
 @torch.no_grad()
-def _draw(model: nn.Module) -> None:
+def _initialize(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("norm.weight"):
             parameter.fill_(1.0)
@@ -154,7 +155,8 @@ def _draw(model: nn.Module) -> None:
 
 
 def _kernels(made: TrainedModel) -> Mapping[str, Any]:
-    """The kernels of a step that take longest: name, calls, milliseconds."""
+    """Profile a step, and return the total time of its kernels and the kernels that take longest, as name, calls and
+    milliseconds."""
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
         made.step()
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""The table at the end of a check."""
+"""Summary of the findings."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ def summarize(out: Path, parts: Sequence[str]) -> tuple[str, bool]:
     """Write OUT/summary.md.
 
     Args:
-        parts: names of the parts that should have run.
+        parts: names of the parts that are expected to have run.
 
     Returns:
-        The summary, and whether every part ran to its end, nothing failed and all bounds are held.
+        The summary, and True if every part finished, no measurement failed and all bounds are met.
     """
     findings = sorted(read(out), key=lambda finding: _place(finding.part, parts))
     ended = {finding.part: finding for finding in findings if isinstance(finding, Ended)}
@@ -24,7 +24,7 @@ def summarize(out: Path, parts: Sequence[str]) -> tuple[str, bool]:
     bounds = [finding for finding in findings if isinstance(finding, Bounded)]
     failures = [finding for finding in findings if isinstance(finding, Failed)]
     good = not missing and not failures and all(end.ok for end in ended.values()) and all(bound.ok for bound in bounds)
-    verdict = "All bounds are held and every part ran." if good else _faults(ended, missing, bounds, failures)
+    verdict = "Every part finished, and all bounds are met." if good else _faults(ended, missing, bounds, failures)
     text = "\n".join(["# CUDA check", "", verdict, "", *_machine(findings), *_sections(findings, ended, missing), ""])
     (out / SUMMARY).write_text(text, encoding="utf-8")
     return text, good
@@ -46,8 +46,8 @@ def _faults(
     broken = sum(not bound.ok for bound in bounds)
     stopped = sum(not end.ok for end in ended.values()) + len(missing)
     return (
-        f"NOT GOOD: {broken} of {len(bounds)} bounds broken, {len(failures)} measurements failed, "
-        f"{stopped} of {len(ended) + len(missing)} parts did not run to their end."
+        f"FAILED: {broken} of {len(bounds)} bounds are not met, {len(failures)} measurements failed, "
+        f"{stopped} of {len(ended) + len(missing)} parts did not finish."
     )
 
 
@@ -56,8 +56,8 @@ def _sections(findings: Sequence[Finding], ended: dict[str, Ended], missing: Seq
         *([part, _marked(end.ok, end.how, end.how), f"{end.seconds:.1f}"] for part, end in ended.items()),
         *([part, _marked(False, "", "never started"), ""] for part in missing),
     ])  # fmt: skip
-    yield from table("Bounds", ("part", "value", "found", "bound", ""), [
-        [each.part, each.name, f"{each.value:.3g}", f"{each.bound:.3g}", _marked(each.ok, "held", "broken")]
+    yield from table("Bounds", ("part", "measurement", "value", "bound", "result"), [
+        [each.part, each.name, f"{each.value:.3g}", f"{each.bound:.3g}", _marked(each.ok, "met", "broken")]
         for each in findings if isinstance(each, Bounded)
     ])  # fmt: skip
     failed = [[each.part, each.name, each.error] for each in findings if isinstance(each, Failed)]
@@ -89,7 +89,8 @@ def _short(value: Any) -> str:
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A Markdown table whose columns are aligned, but for the last one, which may be long."""
+    """Return the lines of a Markdown table. All columns are padded to equal width, except the last one, which may be
+    long."""
     cells = [[" ".join(cell.replace("|", "/").split()) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)] + [len(head[-1])]
     lines = [

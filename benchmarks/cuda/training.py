@@ -1,4 +1,4 @@
-"""Part `training`: a real stage of 124M parameters, from its data to its checkpoint."""
+"""Part `training`, which trains a real stage of 124M parameters, from its data to its checkpoint."""
 
 import shutil
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from tfscale.bench.trained import planned_memory
 from tfscale.stage.spec import RunSpec, StageSpec
 
 WARM_UP_EVENTS = 5
-"""Training events, one per step, before the steps that are timed: they compile."""
+"""Number of training events, one per step, that are not timed because the first steps compile."""
 
 
 def training(check: Check) -> None:
-    """Train the stage and compare its peak memory with the plan's."""
+    """Train the stage and compare its peak memory with the plan."""
     steps, sequences = (8, 4) if check.tiny else (30, 32)
     model = tokenformer(24, 2, 64, 4, 64, 512) if check.tiny else PAPER["124M"][0]
-    micro_batch = sequences // 2  # the second one finds the gradients of the first, as the plan says
+    micro_batch = sequences // 2  # the plan assumes that gradients of an earlier micro-batch exist
     run = RunSpec(data_dir="../data", device=check.device, threads=check.threads, micro_batch=micro_batch, log_tokens=1)
     spec = stage(model, run, steps, sequences, lr=1e-4)
     folder = check.out / "training"
@@ -31,7 +31,7 @@ def training(check: Check) -> None:
     write_corpus(folder / "data", model.vocab_size, spec.tokens + model.context, 33 * model.context)
     found = check.record.attempt("124M stage", partial(_train, folder / "stage", spec))
     if found:
-        peak = found["peak_bytes"] if check.on_cuda else None  # on the CPU, of the whole process
+        peak = found["peak_bytes"] if check.on_cuda else None  # on the CPU, it includes the whole process
         planned = planned_memory(model, micro_batch, check.device, found["recompute"])
         bound_peak(check.record, "124M stage", peak, planned)
     shutil.rmtree(folder)

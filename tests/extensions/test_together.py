@@ -1,4 +1,4 @@
-"""One chain with all toys at once: the package knows none of them, and the child processes find them all."""
+"""Tests of one chain with all toy extensions, which the package does not know and child processes find."""
 
 import json
 import os
@@ -38,7 +38,7 @@ WORDS = ("schedule=together", "tracking.kind=jsonl")
 
 
 def tfscale(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder, with the toys on PYTHONPATH."""
+    """Run a command in a folder, with the toy extensions on PYTHONPATH."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     command = [sys.executable, "-P", "-m", "tfscale.cli", *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -46,7 +46,7 @@ def tfscale(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with configuration of the user's own, in which the chain and its arms have been trained."""
+    """Folder with a user's configuration, in which the chain and its arms were trained."""
     folder = tmp_path_factory.mktemp("own")
     for name, text in (("schedule/together", SCHEDULE), ("growth/mean_keys", GROWTH), ("baseline/toys", BASELINE)):
         path = folder / "conf" / f"{name}.yaml"

@@ -1,4 +1,4 @@
-"""A model family from outside of the package is counted, planned, trained and read like a shipped one."""
+"""Tests that a model family from outside the package is counted, planned, trained and read like a built-in one."""
 
 import re
 

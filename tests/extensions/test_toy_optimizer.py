@@ -1,4 +1,5 @@
-"""An optimizer from outside of the package trains, stops, goes on, grows and is verified like the shipped one."""
+"""Tests that an optimizer from outside the package trains, stops, resumes, grows and is verified like a built-in
+one."""
 
 import re
 

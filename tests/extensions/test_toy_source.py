@@ -1,4 +1,4 @@
-"""A corpus source from outside of the package is configured, checked and prepared like a shipped one."""
+"""Tests that a corpus source from outside the package is configured, checked and prepared like a built-in one."""
 
 from pathlib import Path
 

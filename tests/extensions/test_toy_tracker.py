@@ -1,4 +1,5 @@
-"""A tracker from outside of the package gets every value once, and says so wherever tracking is spoken of."""
+"""Tests that a tracker from outside the package receives every value once and is named in all messages about
+tracking."""
 
 import json
 from pathlib import Path
@@ -15,7 +16,7 @@ from tfscale.tracking.tracker import TrackingError, tracker_at
 
 
 def stored(tracker: JsonLinesTracker) -> dict[str, list[Point]]:
-    """Values by the name of their run."""
+    """Return the values by the name of their run."""
     runs = {}
     for folder in (Path(tracker.uri) / "tiny").iterdir():
         lines = (folder / "values.jsonl").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""A kind of arm: a model of the last size from scratch, on a share of what the chain has cost."""
+"""Kind of arm that trains a model of the last size from scratch with a share of the chain's cost."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""A model family: a Transformer whose feed-forward network is gated (SwiGLU, arXiv 2002.05202)."""
+"""Model family of Transformers with a gated feed-forward network (SwiGLU, arXiv 2002.05202)."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A growth operator: new keys start at the mean of the old ones, and new values at zero, with a norm of their own."""
+"""Growth operator that starts new keys at the mean of the old ones and new values at zero, with a separate norm."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar

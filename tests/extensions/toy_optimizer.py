@@ -1,4 +1,4 @@
-"""An optimizer: SGD with momentum for matrices, AdamW for all else."""
+"""Optimizer that uses SGD with momentum for matrices and AdamW for all other weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

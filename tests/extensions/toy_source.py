@@ -1,4 +1,4 @@
-"""A corpus source: sentences of words that are drawn from a seed."""
+"""Corpus source of random sentences that are determined by a seed."""
 
 import random
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""A tracker: a folder for each run, with one JSON object per line for each value."""
+"""Tracker that writes a folder per run, with one JSON object per line for each value."""
 
 import json
 from collections import Counter

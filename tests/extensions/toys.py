@@ -1,4 +1,4 @@
-"""The extension that brings all toys: `extensions=[extensions.toys]`."""
+"""Extension that imports all toys: `extensions=[extensions.toys]`."""
 
 from extensions import toy_arm, toy_family, toy_growth, toy_optimizer, toy_source, toy_tracker
 

@@ -1,9 +1,9 @@
-"""One rank of some stages, started by torchrun: ranks.py RANKS_A_HOST FAULT (STAGE_DIR STOP_AT)...
+"""Train some stages as one rank that torchrun has started: ranks.py RANKS_A_HOST FAULT (STAGE_DIR STOP_AT)...
 
-The stages are trained one after the other. The last rank alone is asked to stop a stage when STOP_AT steps are done;
--1: never. FAULT is what the last rank meets in the second step of the one stage that is named: `none`, `out_of_memory`,
-or `non_finite`, an infinite gradient in its share of one weight. With `late` there is none, but all ranks read losses
-late, as on CUDA devices.
+The stages are trained one after another. Only the last rank is asked to stop a stage, after STOP_AT steps (-1: never).
+FAULT is the fault of the last rank in the second step of the only stage: `none`, `out_of_memory`, or `non_finite`, an
+infinite gradient in its share of one weight. With `late` there is no fault, but all ranks read losses late, as on CUDA
+devices.
 """
 
 import os
@@ -27,7 +27,7 @@ train_step, gradients = Trainer._train_step, Trainer._gradients
 
 
 class Asked(Preemption):
-    """Asked to stop when so many steps are done."""
+    """Request to stop after a number of steps."""
 
     steps = 0
 

@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md, read and run: each fault with the tests that inject it."""
+"""Reader of the table in docs/reliability.md, which can run the tests of every fault."""
 
 import os
 import re
@@ -14,7 +14,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the table."""
+    """Row of the table."""
 
     name: str
     tests: tuple[str, ...]
@@ -22,7 +22,7 @@ class Fault:
 
 
 def faults() -> list[Fault]:
-    """The rows of the table."""
+    """Return the rows of the table."""
     table = PAGE.read_text(encoding="utf-8").partition("## Fault by fault")[2]
     rows = re.findall(r"^\| (?!fault|---)(.+?) \| .+ \| (.+) \|$", table, re.MULTILINE)
     return [Fault(name, _tests(cell)) for name, cell in rows]
@@ -40,11 +40,11 @@ def _tests(cell: str) -> tuple[str, ...]:
 
 @dataclass
 class Tally:
-    """A pytest plugin that counts what a run of the tests has tried."""
+    """Pytest plugin that counts the tests and inputs of a run."""
 
     tests: int = 0
     inputs: int = 0
-    """Inputs of properties, as hypothesis counts them."""
+    """Number of inputs to properties, as counted by hypothesis."""
     failed: list[str] = field(default_factory=list)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -58,7 +58,7 @@ class Tally:
 
 
 def inject_all(examples: int) -> Tally:
-    """Runs every test of the table, properties with `examples` new inputs each."""
+    """Run every test of the table, with `examples` new inputs per property."""
     os.environ["TFSCALE_FUZZ_EXAMPLES"] = str(examples)
     tally = Tally()
     nodes = dict.fromkeys(str(ROOT / test) for fault in faults() for test in fault.tests)

@@ -1,11 +1,12 @@
-"""Kills a running chain again and again, and checks that nothing is lost; then injects every fault of
-docs/reliability.md: `make torture N=200`.
+"""Kill a running chain repeatedly and check that nothing is lost, then inject every fault of docs/reliability.md.
 
-A small chain is run once undisturbed. Then it is run in new folders, and its trainer, its orchestrator or both are
-killed with SIGKILL at chosen and at random moments, until N kills are done; the same command is started again each
-time. Every chain that is finished this way has to equal the undisturbed one bit for bit: weights, moments,
-measurements, totals, and what MLflow holds; and no process and no lock may be left. After that the tests of the
-page's table are run, each property on N new inputs.
+`make torture N=200` runs this script.
+
+A small chain is first run without interruption. It is then run in new folders, where its trainer, its orchestrator or
+both are killed with SIGKILL at chosen and at random moments, until N kills are done. After each kill, the same command
+is started again. Every finished chain must equal the uninterrupted one bit for bit in weights, moments, measurements,
+totals and the contents of MLflow, and leave no process and no lock. Afterwards, the tests in the table of the page are
+run, with N new inputs per property.
 """
 
 import argparse
@@ -38,7 +39,7 @@ VICTIMS = ("trainer", "orchestrator", "both")
 NOT_COMPARED = ("time", "seconds", "total_seconds", "total_device_seconds", "tokens_per_second", "peak_memory", "pid")
 
 Moment = Callable[[Path], bool]
-"""Whether the moment is now, in a runs folder."""
+"""Function that returns True at the chosen moment, given the runs folder."""
 
 
 def _writing(runs: Path, pattern: str) -> bool:
@@ -50,7 +51,7 @@ def _lines(runs: Path) -> int:
 
 
 def moments() -> dict[str, Callable[[Path], Moment]]:
-    """Makers of moments: each is given the runs folder as it is when the process starts."""
+    """Return functions by name that create a `Moment` from the runs folder at the start of a process."""
 
     def after(change: Callable[[Path], int]) -> Callable[[Path], Moment]:
         def make(runs: Path) -> Moment:
@@ -78,13 +79,13 @@ def moments() -> dict[str, Callable[[Path], Moment]]:
 
 @dataclass
 class Count:
-    """What has been done to the chain."""
+    """Counts of kills and finished chains."""
 
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     victims: collections.Counter[str] = field(default_factory=collections.Counter)
     chains: int = 0
     bits: int = 0
-    """Of weights and moments, compared and found equal."""
+    """Number of bits of weights and moments that were compared and found equal."""
 
     @property
     def total(self) -> int:
@@ -92,7 +93,7 @@ class Count:
 
 
 def settings(corpus: Path, runs: Path, stages: int) -> list[str]:
-    """A chain that takes some ten seconds undisturbed; it has as many stages as its schedule."""
+    """Return the settings of a chain that takes about ten seconds without interruption."""
     return [
         f"runs={runs}", "data=text", f"data.path={corpus}", "data.vocab_size=257", "data.validation_tokens=4096",
         "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
@@ -103,13 +104,13 @@ def settings(corpus: Path, runs: Path, stages: int) -> list[str]:
 
 
 def start(overrides: Sequence[str], log: Path) -> psutil.Popen:
-    """The command that a person would type."""
+    """Start the command that a user would type."""
     with log.open("ab") as output:
         return psutil.Popen([sys.executable, "-m", "tfscale.cli", "run", *overrides], stdout=output, stderr=output)
 
 
 def disturb(overrides: Sequence[str], runs: Path, log: Path, draw: random.Random, count: Count) -> bool:
-    """Runs the command until a drawn moment and kills a drawn victim; True when it was finished before."""
+    """Run the command until a random moment and kill a random victim. Return True if the chain finished before."""
     makers = moments()
     name = draw.choice([*makers, "at any time", "at any time"])
     victim = draw.choice(VICTIMS)
@@ -133,7 +134,7 @@ def disturb(overrides: Sequence[str], runs: Path, log: Path, draw: random.Random
 
 
 def kill(process: psutil.Popen, victim: str) -> bool:
-    """Sends SIGKILL; False where the victim was not there."""
+    """Send SIGKILL. Return False if the victim did not exist."""
     try:
         children = process.children()
         victims = ([process] if victim != "trainer" else []) + (children if victim != "orchestrator" else [])
@@ -145,7 +146,7 @@ def kill(process: psutil.Popen, victim: str) -> bool:
 
 
 def wait_for_children(runs: Path) -> None:
-    """A stage whose orchestrator was killed saves and ends by itself; a retried trainer may be at work."""
+    """Wait for the children of a killed orchestrator: a stage that saves and ends, and a restarted trainer."""
     began = time.monotonic()
     while left := [process.pid for process in of_folder(runs)]:
         if time.monotonic() - began > PATIENCE_SECONDS:
@@ -154,7 +155,7 @@ def wait_for_children(runs: Path) -> None:
 
 
 def of_folder(runs: Path) -> Iterator[psutil.Process]:
-    """Processes that name the runs folder on their command line."""
+    """Yield the processes whose command line names the runs folder."""
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or [])
         if str(runs) in line and "-m tfscale" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
@@ -162,7 +163,7 @@ def of_folder(runs: Path) -> Iterator[psutil.Process]:
 
 
 def outcome(stages: Sequence[Stage]) -> dict[str, Any]:
-    """All that must not depend on how often the chain was killed, by stage."""
+    """Return all results that must not depend on the number of kills, by stage."""
     found = {}
     for stage in stages:
         done = json.loads((stage.path / "done.json").read_text())
@@ -180,7 +181,7 @@ def outcome(stages: Sequence[Stage]) -> dict[str, Any]:
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """What differs between two outcomes, in words."""
+    """Return the differences between two outcomes in words."""
     faults = []
     for key, want in expected.items():
         got = found[key]
@@ -194,14 +195,14 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 
 def left_behind(stages: Sequence[Stage], runs: Path) -> list[str]:
-    """Processes, locks and half-written files that should not be there."""
+    """Return processes, locks and partial files that should not exist."""
     faults = [f"process {process.pid} is still there" for process in of_folder(runs)]
     faults += [f"{stage.path.name} is locked: {holder}" for stage in stages if (holder := held(stage.path))]
     return faults + [f"{path} was left" for path in runs.glob("stages/*/checkpoints/broken-*")]
 
 
 def mlflow_differences(stages: Sequence[Stage], runs: Path) -> list[str]:
-    """Losses that MLflow lacks or has twice."""
+    """Return losses that are missing from MLflow or recorded twice."""
     client = MlflowTracker(runs).client()
     experiment = client.get_experiment_by_name("progressive_tiny")
     found = {
@@ -220,10 +221,10 @@ def mlflow_differences(stages: Sequence[Stage], runs: Path) -> list[str]:
 def torture(
     kills: int, seed: int, corpus: Path, folder: Path, say: Callable[[str], None], stages_a_chain: int = 4
 ) -> Count:
-    """Runs chains until at least `kills` kills are done and the last chain is finished.
+    """Run chains until at least `kills` kills are done and the last chain is finished.
 
     Raises:
-        AssertionError: something was lost, doubled or left behind.
+        AssertionError: something was lost, duplicated or left behind.
     """
     draw, count = random.Random(seed), Count()  # noqa: S311
     straight = [*settings(corpus, folder / "straight", stages_a_chain), "tracking=none"]
@@ -233,7 +234,7 @@ def torture(
         runs, log = folder / f"chain{count.chains}", folder / f"chain{count.chains}.log"
         overrides = settings(corpus, runs, stages_a_chain)
         began = count.total
-        # A chain is let go when it has been killed often enough for the next one to get its share of beginnings.
+        # After 25 kills, a chain is left to finish, so that the beginnings of further chains are tested too.
         limit = min(kills, began + 25)
         while not disturb(overrides, runs, log, draw, count):
             if count.total >= limit:
@@ -256,7 +257,7 @@ def _stages(overrides: Sequence[str]) -> tuple[Stage, ...]:
 
 
 def write_corpus(folder: Path) -> Path:
-    """Made-up sentences, the same every time."""
+    """Write a corpus of artificial sentences, which is always the same."""
     draw = random.Random(0)  # noqa: S311
     words = ("the", "chain", "is", "killed", "and", "goes", "on", "as", "if", "nothing", "had", "happened")
     lines = [json.dumps({"text": " ".join(draw.choices(words, k=draw.randint(20, 60)))}) for _ in range(800)]
@@ -275,7 +276,7 @@ def main() -> None:
         arguments.kills, arguments.seed, write_corpus(folder / "corpus"), folder, lambda text: print(text, flush=True)
     )
     shutil.rmtree(folder)
-    print("\nevery fault of docs/reliability.md:", flush=True)
+    print("\ntests of every fault in docs/reliability.md:", flush=True)
     tally = inject_all(examples=arguments.kills)
     print(f"\nkills survived    {count.total} in {count.chains} chains (seed {arguments.seed})")
     print(f"bits equal        {count.bits:,} of weights and moments, and every measurement and total")

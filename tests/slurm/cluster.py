@@ -1,9 +1,9 @@
-"""A cluster of this machine: what the stand-ins for Slurm's commands share. Jobs are real processes, with real signals
-and time limits; a minute of the cluster lasts as long as SLURM_STANDIN_MINUTE says.
+"""Shared functions of the stand-ins for Slurm's commands. The cluster is this machine: jobs are real processes with
+real signals and time limits, and a minute of the cluster lasts SLURM_STANDIN_MINUTE seconds.
 
-The state is a folder, SLURM_STANDIN: a file for each job, written by the job's keeper alone, and files with requests
-that the keeper finds. SLURM_STANDIN_TRACKING says whom a signal to a job reaches: `tasks`, as where Slurm tracks
-processes by cgroup, or `all` of its processes.
+The state is in the folder SLURM_STANDIN, with a file per job, which only the keeper of the job writes, and files with
+requests to the keeper. SLURM_STANDIN_TRACKING selects the receivers of a signal to a job: `tasks`, as in Slurm with
+cgroup tracking, or `all` processes of the job.
 """
 
 import json
@@ -22,7 +22,7 @@ ROOT = Path(os.environ["SLURM_STANDIN"])
 MINUTE = float(os.environ.get("SLURM_STANDIN_MINUTE", "60"))
 TRACKING = os.environ.get("SLURM_STANDIN_TRACKING", "tasks")
 KILL_WAIT = 5.0
-"""Seconds between the SIGTERM and the SIGKILL of a job that has to end."""
+"""Time between the SIGTERM and the SIGKILL of a job that has to end, in seconds."""
 LIVE = ("PENDING", "RUNNING", "COMPLETING")
 
 
@@ -33,23 +33,23 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 
 def jobs() -> Iterator[dict[str, Any]]:
-    """All jobs that there have been."""
+    """Yield all jobs, including finished ones."""
     for path in sorted(ROOT.glob("job-*.json")):
         yield json.loads(path.read_text())
 
 
 def named(name: str) -> list[str]:
-    """The jobs that a user means by 12 or 12_0."""
+    """Return the IDs of the jobs that a name such as 12 or 12_0 stands for."""
     return [job["id"] for job in jobs() if name in (job["id"], job["id"].partition("_")[0])]
 
 
 def ask(job: str, **request: Any) -> None:
-    """Leaves a request for the job's keeper."""
+    """Write a request to the keeper of a job."""
     write(ROOT / f"request-{job}-{time.time_ns()}.json", request)
 
 
 def children(pid: int) -> Iterator[int]:
-    """Every process below one."""
+    """Yield all processes below a process."""
     for file in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(file.read_text().rpartition(")")[2].split()[1])
@@ -67,7 +67,7 @@ def send(pid: int, number: int) -> None:
 
 
 class Keeper:
-    """Runs one job from its submission to its end."""
+    """Process that runs one job from its submission to its end."""
 
     def __init__(self, job: dict[str, Any]) -> None:
         self.job, self.name = job, job["id"]
@@ -95,7 +95,7 @@ class Keeper:
         self.state(end)
 
     def run(self) -> str:
-        """One run of the script; how it ended."""
+        """Run the script once and return how it ended."""
         task = self.name.partition("_")[2]
         environment = {
             **os.environ,
@@ -133,7 +133,7 @@ class Keeper:
                 self.end()
                 return end
             time.sleep(0.05)
-        # A request that came with the script's end, such as a job's own to be queued again.
+        # A request may arrive when the script ends, for example when the job requeues itself.
         end = next((request["end"] for request in self.requests() if "end" in request), end)
         return end or ("COMPLETED" if self.script.returncode == 0 else "FAILED")
 
@@ -167,14 +167,14 @@ def is_srun(pid: int) -> bool:
 
 
 def parse_script(path: str) -> dict[str, str]:
-    """The #SBATCH lines of a script."""
+    """Return the #SBATCH options of a script."""
     lines = Path(path).read_text().splitlines()
     found = (re.match(r"#SBATCH --([a-z-]+)(?:=(.*))?$", line) for line in lines)
     return {match[1]: (match[2] or "").strip("'") for match in found if match}
 
 
 def clear() -> None:
-    """Ends every job of the cluster."""
+    """End every job of the cluster."""
     for job in jobs():
         if job["state"] in LIVE and "keeper" in job:
             for pid in [*children(job["keeper"]), job["keeper"]]:

@@ -1,4 +1,4 @@
-"""Contestants that run as their users run them: in a process without our allocator settings."""
+"""Process for contestants that must run with the default allocator settings, as their users run them."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +13,12 @@ P = ParamSpec("P")
 Turn = Callable[[], float]
 
 
-class Elsewhere:
-    """A process that takes turns.
+class TurnProcess:
+    """Process that takes turns of a contestant, without tfscale's allocator settings.
 
     Args:
-        prepare: makes the function of a turn in the process; it is defined at the top level of a module.
+        prepare: function that is called in the process and returns the function of a turn. It must be defined at the
+            top level of a module.
     """
 
     def __init__(self, prepare: Callable[P, Turn], *given: P.args, **named: P.kwargs) -> None:
@@ -27,7 +28,7 @@ class Elsewhere:
         prepared.result()
 
     def turn(self) -> float:
-        """Take a turn and return its seconds."""
+        """Take a turn and return its time in seconds."""
         return self._pool.submit(_take_turn).result()
 
     def close(self) -> None:
@@ -36,7 +37,7 @@ class Elsewhere:
 
 
 _turns: list[Turn] = []
-"""In the process: the function of its turn."""
+"""Function of a turn, set in the child process only."""
 
 
 def _prepare(prepare: Callable[P, Turn], /, *given: P.args, **named: P.kwargs) -> None:

@@ -1,6 +1,6 @@
-"""The folder that travels to a machine without internet: a corpus, the stages of a chain, and packages.
+"""Preparation of a folder for a machine without internet, with a corpus, the stages of a chain, and packages.
 
-It is a runs folder, so `tfscale compare` reads the records that come back in the place where they were planned.
+The folder is a runs folder, so that `tfscale compare` can read the trained stages after they were copied back into it.
 """
 
 import re
@@ -13,10 +13,10 @@ from tfscale import children
 from tfscale.files import read_object, write_json
 
 CONFIG = Path(__file__).parent / "conf"
-"""Configuration folder of the chain."""
+"""Folder with the configuration of the chain."""
 STAGES, PACKAGES = "order.json", "packages"
 PYTHON, PLATFORMS = "3.12", ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-"""The interpreter and the systems that packages are brought for."""
+"""Python version and platforms for which packages are downloaded."""
 NEEDED = (
     "annotated-doc", "annotated-types", "antlr4-python3-runtime", "hydra-core", "markdown-it-py", "mdurl", "omegaconf",
     "packaging", "psutil", "pydantic", "pydantic-core", "pygments", "pyyaml", "rich", "shellingham", "tokenizers",
@@ -26,10 +26,10 @@ NEEDED = (
 
 
 def prepare(folder: Path, overrides: Sequence[str]) -> None:
-    """Prepare the corpus and plan the stages, in the order in which they are to be trained.
+    """Prepare the corpus, and the stages in the order of training.
 
     Args:
-        overrides: settings that differ from those of the chain.
+        overrides: settings that override those of the chain.
     """
     from tfscale.config.compose import compose
     from tfscale.data.prepare import prepare as prepare_tokens
@@ -51,7 +51,7 @@ def prepare(folder: Path, overrides: Sequence[str]) -> None:
 
 
 def read_order(folder: Path) -> tuple[dict[str, str], Path]:
-    """The titles of the stages by the names of their folders, the most valuable first; and the folder of the corpus.
+    """Return the titles of the stages by folder name, in the order of training, and the folder of the corpus.
 
     Raises:
         FileNotFoundError: the folder was not prepared.
@@ -60,11 +60,11 @@ def read_order(folder: Path) -> tuple[dict[str, str], Path]:
     return planned["stages"], folder / "data" / planned["data"]
 
 
-def bring_packages(folder: Path) -> None:
-    """Install the packages that a bare machine lacks into a folder, in the locked versions.
+def install_packages(folder: Path) -> None:
+    """Install the locked versions of `NEEDED` into the folder.
 
     Raises:
-        subprocess.CalledProcessError: pip failed; its message is on standard error.
+        subprocess.CalledProcessError: pip failed, and wrote its message to standard error.
     """
     wanted = folder / "packages.txt"
     wanted.write_text("".join(_pinned((ROOT / "requirements" / "locked.txt").read_text("utf-8"))), "utf-8")
@@ -76,7 +76,7 @@ def bring_packages(folder: Path) -> None:
 
 
 def _pinned(locked: str) -> Iterator[str]:
-    """The entries of a lock file that are needed, with their hashes."""
+    """Yield the entries of a lock file for the packages in `NEEDED`, with their hashes."""
     for entry in re.split(r"^(?=[\w.-]+==)", locked, flags=re.MULTILINE):
         name, _, _ = entry.partition("==")
         if name in NEEDED:
