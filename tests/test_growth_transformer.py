@@ -30,6 +30,7 @@ NET2NET = TransformerGrowth("net2net", "net2net")
 CLONING = TransformerGrowth("hypercloning", "hypercloning")
 NOISY_CLONING = replace(CLONING, noise=0.3)
 STACK = TransformerGrowth("g_stack", "g_stack")
+MIDDLE = TransformerGrowth("middle", "middle")
 SMALL = TransformerConfig(2, 24, 3, 40, 8, 60, rotary=0.5)
 TOKENS = torch.arange(16).view(2, 8)
 
@@ -53,7 +54,7 @@ def grow(
 ) -> dict[str, Tensor]:
     names = [name for name, _ in build_model(child, device="meta").named_parameters()]
     return {
-        name: growth.grow_tensor(name, degree, tensors[growth.source_of(name, SMALL)], SMALL, child, 1)
+        name: growth.grow_tensor(name, degree, tensors[growth.source_of(name, SMALL, child)], SMALL, child, 1)
         for name in names
     }
 
@@ -141,7 +142,18 @@ def test_stacked_layers_come_again_in_their_order() -> None:
         assert torch.equal(weights[f"blocks.{layer}.ffn.up.weight"], weights[f"blocks.{layer % 2}.ffn.up.weight"])
 
 
-@pytest.mark.parametrize("growth", [NET2NET, NOISY_CLONING, STACK], ids=lambda growth: growth.name)
+def test_the_middle_layers_come_again_between_the_first_and_the_last() -> None:
+    parent = replace(SMALL, n_layer=4)
+    child = MIDDLE.nearest_shape(parent, parameters(replace(SMALL, n_layer=8)))
+    assert child == replace(SMALL, n_layer=8)
+    names = [MIDDLE.source_of(f"blocks.{layer}.ffn.up.weight", parent, child) for layer in range(8)]
+    assert names == [f"blocks.{layer}.ffn.up.weight" for layer in (0, 1, 2, 1, 2, 1, 2, 3)]
+    assert MIDDLE.source_of("final_norm.weight", parent, child) == "final_norm.weight"
+    assert MIDDLE.nearest_shape(parent, 1) == parent
+    assert MIDDLE.nearest_shape(SMALL, parameters(replace(SMALL, n_layer=6))).n_layer == 6, "two layers have no middle"
+
+
+@pytest.mark.parametrize("growth", [NET2NET, NOISY_CLONING, STACK, MIDDLE], ids=lambda growth: growth.name)
 def test_a_growth_to_the_same_shape_changes_nothing(growth: TransformerGrowth) -> None:
     model = model_of()
     assert growth.preserves(SMALL, SMALL)
@@ -177,9 +189,10 @@ def test_shapes_come_nearest_to_the_wanted_size_by_the_means_of_each_method() ->
         (NET2NET, replace(SMALL, n_layer=4)),
         (CLONING, widened(SMALL, 4)),
         (STACK, replace(SMALL, n_layer=3)),
+        (MIDDLE, replace(SMALL, n_layer=3)),
         (STACK, widened(SMALL, 6)),
     ],
-    ids=["wider heads", "fewer heads", "deeper", "no multiple", "half a stack", "wider"],
+    ids=["wider heads", "fewer heads", "deeper", "no multiple", "half a stack", "half the middle", "wider"],
 )
 def test_a_shape_that_a_method_cannot_make_is_none_of_its(growth: TransformerGrowth, child: TransformerConfig) -> None:
     assert growth.grown_config(SMALL, child) != child

@@ -126,6 +126,33 @@ def test_new_rows_keep_their_rate_in_a_branch_and_old_ones_the_rate_that_they_ha
     first, grown = plan.chain.stages[0], plan.chain.stages[1]
     assert first.spec.rates is None
     assert grown.spec.rates == RateSpec((16, 16, 64), 1.0, 0, 0, 3.0, False, False)
+    rewarmed = plan_of("growth=rewarmed").chain
+    ramps = [stage.spec.rates.new_ramp_tokens for stage in rewarmed.trunk if stage.spec.rates is not None]
+    assert len(ramps) == len(rewarmed.trunk) - 1
+    assert all(ramp * 2 < stage.spec.tokens for ramp, stage in zip(ramps, rewarmed.trunk[1:], strict=True))
+    assert all(stage.spec.rates is None for stage in rewarmed.stages), "the ramp is over before a branch"
+
+
+def test_a_transformer_grows_in_depth_along_a_trunk_at_one_rate() -> None:
+    later = "schedule.stages.stage3.transformer.lr=0.02"
+    plan = plan_of("baseline=depth_growth", later)
+    [arm] = plan.baselines
+    assert [stage.size for stage in arm.trunk] == [stage.size for stage in plan.chain.trunk]
+    assert {rate for stage in arm.trunk[1:] for rate in rates(stage)} == {arm.trunk[0].spec.optimizer.lr}
+    layers = [stage.spec.model.n_layer for stage in arm.trunk]
+    assert layers == sorted(set(layers))
+    assert len({stage.spec.model.d_model for stage in arm.trunk}) == 1
+    for own, chains in zip(arm.stages, plan.chain.stages, strict=True):
+        step = own.spec.batch_tokens * flops(own.spec.model).training
+        assert abs(cumulative_flops(arm, own) - cumulative_flops(plan.chain, chains)) <= step
+
+
+def test_four_growths_by_two_take_the_compute_of_three_by_the_papers_factors() -> None:
+    spent = []
+    for schedule in ("progressive_tiny_trunk", "progressive_tiny_doubling"):
+        chain = make_plan(compose([f"schedule={schedule}"])).chain
+        spent.append(cumulative_flops(chain, chain.stages[-1]))
+    assert spent[1] == pytest.approx(spent[0], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,16 @@ def test_the_old_rate_rises_linearly_to_the_stages_own() -> None:
     assert olds == pytest.approx([0.2, 0.6, 1.0, 1.0])
 
 
+def test_the_rate_of_new_rows_rises_from_that_of_the_others_and_falls_back() -> None:
+    rates = replace(EVEN, new=1.3, new_ramp_tokens=1000)
+    news = [factors(rates, OPTIMIZER, tokens, 1, 1).new for tokens in (0, 500, 1000, 1500, 2000, 5000)]
+    assert news == pytest.approx([1.0, 1.15, 1.3, 1.15, 1.0, 1.0])
+    assert (news[0], news[-1]) == (1.0, 1.0), "exactly, so that nothing is rounded there"
+    plain, apart = update(None), update(rates, tokens=1000)
+    assert all(torch.equal(a, b) for a, b in zip(plain[0], apart[0], strict=True)), "old rows keep the stage's rate"
+    assert close(apart[1], scaled(plain[1], 1.3))
+
+
 def test_rows_count_their_own_steps_for_the_bias_correction() -> None:
     """The reference is AdamW. New rows have empty moments and a step count of 1, and old rows a step count of 51."""
     step, betas = 50, (OPTIMIZER.beta1, OPTIMIZER.beta2)
@@ -139,6 +149,19 @@ def test_a_stopped_stage_goes_on_bit_for_bit(small: list[str]) -> None:
     assert same(outcome(child), outcome(halved))
 
 
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON], ids=["adamw", "muon"])
+def test_a_stage_that_was_stopped_within_the_ramp_of_new_rows_goes_on_bit_for_bit(
+    small: list[str], optimizer: tuple[str, ...]
+) -> None:
+    parent, child = planned([*small, *optimizer, "growth=rewarmed", "growth.rates.new_ramp=0.5"])[:2]
+    assert train(parent)
+    assert train(child)
+    halved = elsewhere(child, "halved")
+    assert not train(halved, StopAt(3))
+    assert train(halved)
+    assert same(outcome(child), outcome(halved))
+
+
 def test_updates_in_the_backward_pass_are_the_same(small: list[str]) -> None:
     child = grown(small, "optim.clip=0")
     assert train(child)
@@ -177,6 +200,8 @@ def test_rates_are_part_of_the_stages_identity_and_plain_ones_are_not(small: lis
         ("growth.rates.old=-1", "growth.rates.old=-1.0: must be a factor from 0 to 10; try 1"),
         ("growth.rates.frozen=2", "growth.rates.frozen=2.0: must be a fraction from 0 to 1"),
         ("growth.rates.old_ramp=0.5", "the factor is already 1"),
+        ("growth.rates.new_ramp=0.5", "the factor is already 1"),
+        ("growth.rates={new: 3, new_ramp: 0.6}", "growth.rates.new_ramp=0.6: must be a fraction from 0 to 0.5"),
         ("growth.peak=0", "growth.peak=0.0: must be above 0"),
         ("growth.moments=asymmetric", "must be used with growth by split"),
     ],

@@ -59,7 +59,7 @@ def grow_checkpoint(
     def grown() -> Iterator[tuple[str, Tensor]]:
         for name, weight in build_model(config, device="meta").named_parameters():
             slots = optimizer.slots(name, weight.dim()) if state.carried else ()
-            source = growth.source_of(name, old_config)
+            source = growth.source_of(name, old_config, config)
             for slot in (Slot("model", 0), *slots):
                 tensor = torch.empty(shapes[f"{slot.name}/{source}"])
                 stored.read({f"{slot.name}/{source}": tensor})

@@ -92,7 +92,7 @@ class Growth(ABC):
         """Return whether this growth preserves all logits up to rounding. If so, the logits are compared after the
         growth."""
 
-    def source_of(self, name: str, parent: ModelConfig) -> str:
+    def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
         """Return the name of the parent's weight from which the child's weight `name` is made."""
         return name
 

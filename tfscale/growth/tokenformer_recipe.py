@@ -32,6 +32,9 @@ class RateSettings:
     TokenFormer, training the old weights as well is slightly better but less stable (issue 15 of their repository)."""
     new: float = 1.0
     """Learning-rate factor of the new parameter tokens."""
+    new_ramp: float = 0.0
+    """Fraction of the stage during which the factor of the new parameter tokens rises linearly from 1 to `new`, before
+    it falls back to 1 in the same time, or 0 for a constant factor."""
     per_row_bias: bool = False
     """True if the bias correction of AdamW counts the steps of new rows from the growth, and False if new rows share
     the step count of the old rows, which makes their first updates small."""
@@ -43,13 +46,16 @@ class RateSettings:
                 ("old", self.old, "must be a factor from 0 to 10", "1", 0 <= self.old <= 10),
                 ("new", self.new, "must be a factor above 0 and at most 100", "1", 0 < self.new <= 100),
                 ("old_ramp", self.old_ramp, "must be a fraction from 0 to 1", "0", 0 <= self.old_ramp <= 1),
+                ("new_ramp", self.new_ramp, "must be a fraction from 0 to 0.5", "0.25", 0 <= self.new_ramp <= 0.5),
                 ("frozen", self.frozen, "must be a fraction from 0 to 1", "0", 0 <= self.frozen <= 1),
             )
             if not good
         ]
-        if self.old_ramp > 0 and self.old == 1:
-            rule = "must be 0 with growth.rates.old=1, because the factor is already 1"
-            faults.append(Fault("rates.old_ramp", self.old_ramp, rule, reads=("rates.old",)))
+        for rows in ("old", "new"):
+            ramp = getattr(self, f"{rows}_ramp")
+            if ramp > 0 and getattr(self, rows) == 1:
+                rule = f"must be 0 with growth.rates.{rows}=1, because the factor is already 1"
+                faults.append(Fault(f"rates.{rows}_ramp", ramp, rule, reads=(f"rates.{rows}",)))
         if faults:
             raise InvalidInput(*faults)
 
@@ -84,7 +90,8 @@ class GrowthRecipe(Growth):
     new_second_moment: Literal["mean", "zero"] = "mean"
     """Second moment of new rows if moments are carried. `zero`: zeros; because the bias correction uses the old step
     count, the first update is (1 - beta1) / sqrt(1 - beta2) of a full update, regardless of the gradient. `mean`: the
-    mean of the old rows in each column, so that the first updates are small and have the scale of the layer."""
+    mean of the old rows in each column, so that the first updates are small and have the scale of the layer. Without
+    effect with Muon, whose matrices have only a momentum, which is zero for new rows."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
 
     def faults(self) -> Iterator[Fault | str]:
@@ -232,6 +239,7 @@ class GrowthRecipe(Growth):
             old_ramp_tokens=round(rates.old_ramp * tokens),
             frozen_tokens=round(rates.frozen * tokens),
             new=rates.new,
+            new_ramp_tokens=round(rates.new_ramp * tokens),
             per_row_bias=rates.per_row_bias,
             new_second_moment=self.new_second_moment == "zero",
         )

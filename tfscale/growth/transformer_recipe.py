@@ -27,14 +27,16 @@ class TransformerGrowth(Growth):
 
     kind: ClassVar[str] = "transformer"
 
-    method: Literal["net2net", "hypercloning", "g_stack"]
+    method: Literal["net2net", "hypercloning", "g_stack", "middle"]
     """Growth method. `net2net`: add copies of heads and hidden units, and divide the outgoing weights among the copies
     (arXiv 1511.05641). `hypercloning`: double the width in the same way, with noise that cancels (arXiv 2409.12903).
-    `g_stack`: stack copies of all layers, which changes the function (arXiv 2405.15319)."""
+    `g_stack`: stack copies of all layers, which changes the function (arXiv 2405.15319). `middle`: stack copies of all
+    layers except the first and the last, as in arXiv 2609.19107, or of all layers if there are at most two."""
     noise: float = 0.0
     """Standard deviation of the noise that distinguishes copies, as a fraction of the standard deviation of the
     weights. `net2net`: noise is added to copies, which changes the function. `hypercloning`: noise is added to all
-    weights and sums to zero over the copies of an input, which preserves the function. `g_stack`: must be 0."""
+    weights and sums to zero over the copies of an input, which preserves the function. `g_stack`, `middle`: must be
+    0."""
     moments: Literal["carry", "drop"] = "drop"
     """Optimizer state of the child. `drop`: the state starts empty, as in the code of HyperCloning and G_stack.
     `carry`: each copy gets the state of its original, scaled like the gradient."""
@@ -44,9 +46,14 @@ class TransformerGrowth(Growth):
         if not 0 <= self.noise <= 10:
             rule = "must be a fraction of the weights' standard deviation from 0 to 10"
             yield Fault("transformer_growth.noise", self.noise, rule, "0.01")
-        if self.noise and self.method == "g_stack":
-            rule = "must be 0 with method=g_stack, where copies are in different layers"
+        if self.noise and self.deepens:
+            rule = f"must be 0 with method={self.method}, where copies are in different layers"
             yield Fault("transformer_growth.noise", self.noise, rule)
+
+    @property
+    def deepens(self) -> bool:
+        """True if the method adds layers instead of widening the existing ones."""
+        return self.method in ("g_stack", "middle")
 
     @property
     def rounds(self) -> bool:
@@ -69,12 +76,13 @@ class TransformerGrowth(Growth):
 
         Width grows by whole heads: by any number of heads with `net2net`, and by doubling with `hypercloning`. The head
         size does not change, because rotary position embeddings depend on it, and d_ff grows along with d_model.
-        `g_stack` multiplies the number of layers.
+        `g_stack` multiplies the number of layers, and `middle` that of the layers between the first and the last.
         """
+        copied = len(self._copied(parent))
 
         def of(step: int) -> TransformerConfig:
-            if self.method == "g_stack":
-                return replace(parent, n_layer=parent.n_layer * step)
+            if self.method == "g_stack" or self.method == "middle":
+                return replace(parent, n_layer=parent.n_layer + copied * (step - 1))
             if self.method == "hypercloning":
                 heads = parent.n_head * 2 ** (step - 1)
             elif self.method == "net2net":
@@ -95,14 +103,30 @@ class TransformerGrowth(Growth):
         """
         if child == parent:
             return True
-        if self.method == "g_stack" or child.d_model % parent.d_model:
+        if self.deepens or child.d_model % parent.d_model:
             return False
         return self.method == "hypercloning" or self.noise == 0
 
-    def source_of(self, name: str, parent: ModelConfig) -> str:
-        """Return the name of the parent's weight from which the child's weight `name` is copied. The stack of layers is
-        repeated in order (arXiv 2405.15319, G_stack)."""
-        return _LAYER.sub(lambda layer: str(int(layer[0]) % parent.n_layer), name)
+    def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
+        """Return the name of the parent's weight from which the child's weight `name` is copied. The copied layers are
+        repeated as a stack, in order."""
+        copied = self._copied(parent)
+
+        def original(layer: int) -> int:
+            if layer < copied.start:
+                return layer
+            from_end = child.n_layer - layer
+            kept_at_end = parent.n_layer - copied.stop
+            return (
+                parent.n_layer - from_end if from_end <= kept_at_end else copied[(layer - copied.start) % len(copied)]
+            )
+
+        return _LAYER.sub(lambda layer: str(original(int(layer[0]))), name)
+
+    def _copied(self, parent: ModelConfig) -> range:
+        """Return the layers of the parent that a growth in depth copies."""
+        edge = 1 if self.method == "middle" and parent.n_layer > 2 else 0
+        return range(edge, parent.n_layer - edge)
 
     def grow_tensor(
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int

@@ -182,7 +182,8 @@ class OtherChain(ArmKind):
 
     def _transformers(self, chain: Chain, growth: Growth) -> Sequence[Stage]:
         """Return the stages of a chain that starts with the first size's Transformer, grows towards the parameters of
-        each size and trains up to the chain's cumulative compute."""
+        each size and trains up to the chain's cumulative compute. If the learning rate continues through the growths of
+        a trunk, it is that of the first size."""
         specs = chain.specs
         first, base = chain.sizes[0]
         assert first.transformer is not None
@@ -190,8 +191,10 @@ class OtherChain(ArmKind):
         tokens = trunk_tokens(chain.spent(base) // flops(model).training, specs)
         spec = specs.scratch(model, tokens, first.transformer.lr)
         stages = [specs.stage(first.size, spec)]
+        one_rate = chain.experiment.schedule.branches is not None and growth.lr == "continue"
         for size, target in chain.sizes[1:]:
-            rate = self.part.lr or (size.transformer.lr if size.transformer is not None else None)
+            shape = first.transformer if one_rate else size.transformer
+            rate = self.part.lr or (shape.lr if shape is not None else None)
             model = growth.grown_config(model, target.spec.model)
             spent = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in stages)
             tokens = trunk_tokens((chain.spent(target) - spent) // flops(model).training, specs)

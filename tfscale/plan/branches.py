@@ -84,5 +84,5 @@ def _settled(rates: RateSpec | None) -> RateSpec | None:
     if rates is None:
         return None
     old = 1.0 if rates.old_ramp_tokens else rates.old
-    settled = replace(rates, old=old, old_ramp_tokens=0, frozen_tokens=0, per_row_bias=False, new_second_moment=False)
-    return None if (settled.old, settled.new) == (1.0, 1.0) else settled
+    new = 1.0 if rates.new_ramp_tokens else rates.new
+    return None if (old, new) == (1.0, 1.0) else RateSpec(rates.rows, old, 0, 0, new, False, False)

@@ -76,6 +76,9 @@ class RateSpec:
     """True if the bias correction of AdamW counts the steps of new rows from the growth onwards."""
     new_second_moment: bool
     """True if the bias correction of new rows also applies to the second moment, which starts at 0 for new rows."""
+    new_ramp_tokens: Natural = 0
+    """Number of tokens over which the factor of new rows rises linearly from 1 to `new`, and then over which it falls
+    back to 1; 0: `new` does not change."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,8 @@ def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
         del values["extensions"]  # as in files from before the field existed
     if not spec.run.deterministic:
         del values["run"]["deterministic"]  # for the same reason
+    if spec.rates is not None and not spec.rates.new_ramp_tokens:
+        del values["rates"]["new_ramp_tokens"]  # for the same reason
     if spec.run.kernels == "compiled":
         del values["run"]["kernels"]  # for the same reason
     return values

@@ -38,7 +38,11 @@ def _shorter(spec: StageSpec, fraction: float) -> StageSpec:
     tokens = steps_of(round(fraction * spec.tokens), spec) * spec.batch_tokens
     share, schedule, rates = tokens / spec.tokens, spec.lr_schedule, spec.rates
     if rates is not None:
-        ramp, frozen = round(share * rates.old_ramp_tokens), round(share * rates.frozen_tokens)
-        rates = replace(rates, old_ramp_tokens=ramp, frozen_tokens=frozen)
+        rates = replace(
+            rates,
+            old_ramp_tokens=round(share * rates.old_ramp_tokens),
+            frozen_tokens=round(share * rates.frozen_tokens),
+            new_ramp_tokens=round(share * rates.new_ramp_tokens),
+        )
     schedule = replace(schedule, warmup_tokens=round(share * schedule.warmup_tokens))
     return replace(spec, tokens=tokens, lr_schedule=schedule, rates=rates)
