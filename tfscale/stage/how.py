@@ -11,7 +11,7 @@ STAGE = ("label", "run", "parent_dir", "init_dir")
 """Fields of `stage.yaml`."""
 ENVIRONMENT = ("host", "argv")
 """Fields of `environment.json`."""
-EXPERIMENT = ("runs", "tracking", "launcher.slurm")
+EXPERIMENT = ("runs", "store", "tracking", "launcher.slurm")
 """Settings of the composed configuration."""
 
 
