@@ -70,7 +70,10 @@ class Pusher:
 
     def _push(self) -> bool:
         """Upload everything that is new. An error in one stage does not prevent the upload of others."""
-        faults = [fault for fault in map(self._push_one, self._new()) if fault]
+        try:
+            faults = [fault for fault in map(self._push_one, self._new()) if fault]
+        except OSError as error:  # the runs folder cannot be read
+            faults = [str(error)]
         fault = faults[0] if faults else None
         if fault and fault != self.fault:
             self._say(f"warning: the stage store is not up to date, and is tried again: {fault}")
