@@ -35,7 +35,10 @@ def list_store(common: Common) -> int:
     if common.as_json:
         answer({"store": store.shown, "items": [_document(snapshot) for snapshot in found]})
         return 0
-    rows = table(f"in {store.shown}", ["stage or corpus", "state"], ["files", "size"])
+    if not found:
+        say(f"{store.shown}: contains no stage and no corpus")
+        return 0
+    rows = table(f"stages and corpora in {store.shown}", ["stage or corpus", "state"], ["files", "size"])
     for snapshot in found:
         rows.add_row(_name(snapshot), snapshot.name, str(len(snapshot.files) - 1), gigabytes(snapshot.bytes))
     console.print(rows)

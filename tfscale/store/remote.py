@@ -40,7 +40,7 @@ class Store:
         """
         protocol = fsspec.core.split_protocol(uri)[0] or "file"
         try:
-            self._files, self._root = fsspec.url_to_fs(uri)
+            self._files, self._root = fsspec.url_to_fs(uri, skip_instance_cache=True)
         except ImportError as error:
             hint = f"pip install '{EXTRAS[protocol]}'" if protocol in EXTRAS else str(error)
             raise InvalidInput(Fault("store", uri, f"must have a driver for {protocol}://", hint)) from error

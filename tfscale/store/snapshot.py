@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from tfscale.files import sha256_of, sync
 from tfscale.ranges import Natural
@@ -42,22 +43,28 @@ class Manifest:
         return sum(entry.bytes for entry in self.files)
 
 
-def push(store: Store, snapshot: str, files: Mapping[str, Path]) -> None:
+def push(
+    store: Store, snapshot: str, files: Mapping[str, Path], recorded: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Upload files, and then their manifest. Files that an interrupted upload has left are not uploaded again. A
     snapshot that already has a manifest is not changed.
 
     Args:
         snapshot: folder of the snapshot in the store.
         files: files of this machine, which must not change, by path in the snapshot.
+        recorded: SHA-256 that files must have, by path in the snapshot, for files that have a record of it.
 
     Raises:
         StoreError: the store cannot be written to; the next call resumes.
         OSError: a file cannot be read.
+        ValueError: a file differs from its record.
     """
     there = store.files(snapshot)
     if MANIFEST_FILE in there:
         return
     entries = tuple(Entry(path, file.stat().st_size, sha256_of(file)) for path, file in sorted(files.items()))
+    if damaged := [entry.path for entry in entries if recorded.get(entry.path, entry.sha256) != entry.sha256]:
+        raise ValueError(f"{snapshot}: {', '.join(damaged)} on this machine differs from its checksum")
     for entry in entries:
         if there.get(entry.sha256) != entry.bytes:
             store.put(files[entry.path], f"{snapshot}/{entry.sha256}")

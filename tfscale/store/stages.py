@@ -2,11 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from tfscale.files import read_object
 from tfscale.stage.environment import ENVIRONMENT_FILE
 from tfscale.stage.events import METRICS_FILE
 from tfscale.stage.growth_record import GROWTH_FILE, IMPORT_FILE
@@ -49,7 +50,7 @@ def push_stage(store: Store, stage_dir: Path) -> None:
     best = newest(found)
     if best is None or progress(best.name) < progress(state):
         with _frozen(stage_dir, state) as files:
-            push(store, f"{item}/{state}", files)
+            push(store, f"{item}/{state}", files, _recorded(files))
         found = snapshots(store, item)
     for old in superseded(found):
         remove(store, old)
@@ -73,6 +74,13 @@ def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
             yield {str(file.relative_to(aside)): file for file in aside.rglob("*") if file.is_file()}
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _recorded(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file of the checkpoint, as the manifest of the checkpoint has them."""
+    (manifest,) = (Path(path) for path in files if path.endswith("/manifest.json"))
+    entries = read_object(files[str(manifest)])
+    return {str(manifest.with_name(name)): str(entry["sha256"]) for name, entry in entries.items()}
 
 
 def _link(file: Path, to: Path) -> None:
