@@ -163,13 +163,13 @@ def test_an_upload_that_is_killed_shows_nothing_and_is_resumed(
 
 
 def test_a_download_that_is_killed_shows_nothing_and_is_resumed(
-    store: Store, stage: Stage, elsewhere: Stage, monkeypatch: pytest.MonkeyPatch
+    files: Store, stage: Stage, elsewhere: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    push_stage(store, stage.path)
-    killed("pull", store, elsewhere.path, whole=3)
+    push_stage(files, stage.path)
+    killed("pull", files, elsewhere.path, whole=3)
     assert not elsewhere.path.exists()
-    fetched = counted(store, "get_file", monkeypatch)
-    assert pull_stage(store, elsewhere.path) == DONE
+    fetched = counted(files, "get_file", monkeypatch)
+    assert pull_stage(files, elsewhere.path) == DONE
     assert len(fetched) == len(contents(stage.path)) - 3, "what had arrived is not fetched again"
     assert contents(elsewhere.path) == contents(stage.path)
 

@@ -4,13 +4,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from s3 import SECRET, s3_server
-from stages import outcome, planned, same, train, wait_for
+from stages import outcome, planned, same, train
 
 from tfscale.cli.common import Common
 from tfscale.cli.run import run
@@ -34,7 +35,8 @@ def killed_after_a_checkpoint(overrides: list[str], store: Store, stage: str) ->
     """A whole machine that goes away: `tfscale run` and all its children are killed (SIGKILL), after a checkpoint of a
     stage has reached the store."""
     machine = subprocess.Popen([sys.executable, "-m", "tfscale.cli", "run", *overrides])
-    wait_for(lambda: state_in(store, stage) > "step-000000000000" or machine.poll() is not None)
+    while state_in(store, stage) <= "step-000000000000" and machine.poll() is None:
+        time.sleep(0.3)
     everything = [machine, *psutil.Process(machine.pid).children(recursive=True)]
     for process in everything:
         process.send_signal(signal.SIGKILL)
