@@ -161,7 +161,8 @@ def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T
 
 def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], str]) -> int:
     """Act on every item, print the results, and return the exit code, which is 1 if an item failed."""
-    results, faults = {}, []
+    results: dict[str, str] = {}
+    faults: list[str] = []
     for name, item in items.items():
         try:
             with console.status(name):
