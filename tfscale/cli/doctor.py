@@ -29,7 +29,7 @@ from tfscale.text import gigabytes
 LITTLE_DISK = 10e9
 """Free disk space in bytes below which a note is shown, because larger chains need more."""
 _STYLES = {"good": "green", "note": "yellow", "broken": "bold red"}
-_PEOPLES_EXTRAS = ("corpus", "gpu", "data", "slurm", "hf", "eval")
+_PEOPLES_EXTRAS = ("corpus", "gpu", "data", "slurm", "s3", "hf", "eval")
 
 
 @dataclass(frozen=True)

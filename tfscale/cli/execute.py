@@ -7,6 +7,7 @@ from types import FrameType
 
 from tfscale.cli.console import console, say
 from tfscale.cli.data import PreparationView
+from tfscale.cli.stored import is_behind, pulled, start_pusher, store_of, take_corpus
 from tfscale.cli.unreached import unreached_line
 from tfscale.cli.view import make_view
 from tfscale.config.compose import runs_dir
@@ -20,6 +21,7 @@ from tfscale.plan.plan import Plan, make_plan
 from tfscale.plan.unreached import unreached_stages
 from tfscale.predict import planned_machine, preflight, remarks
 from tfscale.stage.folder import Stage, is_done
+from tfscale.store.remote import Store
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.sync import Session
 from tfscale.tracking.tracker import Tracker, TrackingError, tracker_at
@@ -35,26 +37,27 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
     Raises:
         UserFault: the plan cannot be run here; nothing has been written.
     """
-    tracker = tracker_of(plan.experiment)
+    tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
+    plan = pulled(plan, store)
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
         record(plan)
         catch_up(plan, tracker)
         say(f"{plan.experiment.schedule.name}: all {len(plan.stages)} stages are done; nothing to train.")
-        return 0, plan
+        return 1 if store and is_behind(start_pusher(plan, store, say)) else 0, plan
     if len(left) < len(plan.stages):
         say(f"{len(plan.stages) - len(left)} of {len(plan.stages)} stages are already done.")
     if unreached := unreached_stages(plan):
         say(f"note: {unreached_line(unreached)}")
-    prepare(plan)
+    prepare(plan, store)
     while True:
         known, stages = plan.known, plan.decided
         record(known)
-        code = train(known, stages, tracker)
+        code = train(known, stages, tracker, store)
         if code or stages == plan.stages:
             return code, plan
-        plan = make_plan(plan.experiment)  # the cost of the chain is the budget of the other arms
+        plan = pulled(make_plan(plan.experiment), store)  # the cost of the chain is the budget of the other arms
 
 
 def check(plan: Plan) -> None:
@@ -86,8 +89,10 @@ def tracker_of(experiment: Experiment) -> Tracker | None:
         return tracker_at(tracking.kind, runs_dir(experiment), tracking.uri)
 
 
-def prepare(plan: Plan) -> None:
-    """Prepare the corpus of a plan unless it is prepared already."""
+def prepare(plan: Plan, store: Store | None = None) -> None:
+    """Prepare the corpus of a plan unless it is prepared already, or in the store."""
+    if store is not None:
+        take_corpus(plan, store)
     with PreparationView() as view:
         data = prepare_corpus(plan.experiment, plan.corpus, view)
     notes = [] if plan.corpus.prepared else left_out_notes(listing_of(plan.experiment, plan.corpus))
@@ -95,8 +100,9 @@ def prepare(plan: Plan) -> None:
         say(f"warning: {note}")
 
 
-def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None) -> int:
-    """Train the given stages of a plan, show progress, and return the exit code."""
+def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None, store: Store | None = None) -> int:
+    """Train the given stages of a plan, show progress, and return the exit code. Everything that is finished or saved
+    is uploaded to the store meanwhile."""
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
         orchestrator = Orchestrator(stages, plan.experiment.launcher, view)
@@ -107,6 +113,7 @@ def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None) -> int:
         previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         if mirror:
             mirror.start()
+        pusher = start_pusher(plan, store, view.say) if store else None
         try:
             finished = orchestrator.run()
         except StageFailed as failure:
@@ -116,10 +123,11 @@ def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None) -> int:
             for number, handler in previous.items():
                 signal.signal(number, handler)
             _stop(mirror)
+            behind = pusher is not None and is_behind(pusher)
     if not finished:
         say("stopped; run the same command again to continue.")
         return PREEMPTED
-    return 0
+    return 1 if behind else 0
 
 
 def _stop(mirror: Mirror | None) -> None:

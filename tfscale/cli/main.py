@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tfscale.children import QUIET
-from tfscale.cli import completion, data_app, errors, streams
+from tfscale.cli import completion, data_app, errors, store_app, streams
 from tfscale.cli.common import STAGE, Baseline, CheckedDevice, Common, Out, Stage, Stages, command
 from tfscale.exit import leave
 
@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app.app, name="data")
+app.add_typer(store_app.app, name="store")
 
 
 @command(app)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
+from tfscale.cli.stored import store_of, take_stages
 from tfscale.cli.streams import tell_error
 from tfscale.cli.tuned import show
 from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
@@ -136,12 +137,14 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 
 def _run(tuning: Tuning) -> int:
     """Train until every learning rate is chosen, and return the exit code."""
-    tracker = tracker_of(tuning.experiment)
+    tracker, store = tracker_of(tuning.experiment), store_of(tuning.experiment)
     check(tuning.planned)
-    prepare(tuning.planned)
+    prepare(tuning.planned, store)
     say(_outlook(tuning))
     while left := stages_left(findings := _findings(tuning)):
-        code = train(tuning.plan_of(findings), left, tracker)
+        if store and take_stages(left, store):
+            continue
+        code = train(tuning.plan_of(findings), left, tracker, store)
         gone = [stage for stage in left if diverged(stage)]
         for stage in gone:
             say(f"{stage.path.name} diverged at lr {stage.spec.optimizer.lr:g}; this candidate is ranked last")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from tfscale.config.branches import BranchesPart
 from tfscale.config.by_kind import ByKind
 from tfscale.config.machines import DevicePart, LauncherPart
-from tfscale.config.types import PathText
+from tfscale.config.types import PathText, StoreUri
 from tfscale.growth.operator import Growth
 from tfscale.growth.transformer_recipe import TransformerGrowth
 from tfscale.models.config import Init
@@ -352,5 +352,9 @@ class Experiment:
     init_from: PathText | None = None
     """Folder of an imported stage whose weights replace the training of the first stage, with the shape of the first
     stage. None: the first stage is trained from scratch."""
+    store: StoreUri | None = None
+    """URI of a store that machines share, such as s3://BUCKET/FOLDER or a folder. Finished stages and corpora are taken
+    from it instead of being computed, and finished stages, checkpoints of running ones and corpora are copied to it
+    (docs/store.md). None: no store."""
     analysis: AnalysisPart = field(default_factory=AnalysisPart)
     reference: ReferencePart = field(default_factory=ReferencePart)

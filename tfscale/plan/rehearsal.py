@@ -42,6 +42,7 @@ def rehearsal(experiment: Experiment) -> Experiment:
         ),
         tracking=replace(experiment.tracking, enabled=False),
         runs=f"{experiment.runs}/rehearsal",
+        store=None,
         seeds=1,
     )
 

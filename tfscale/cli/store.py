@@ -1,0 +1,178 @@
+"""The commands `tfscale store ls`, `push`, `pull`, `verify` and `gc`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+from tfscale.cli.common import Common
+from tfscale.cli.console import answer, console, say
+from tfscale.cli.stored import store_of
+from tfscale.cli.streams import tell_error
+from tfscale.cli.table import table
+from tfscale.config.compose import runs_dir
+from tfscale.data.stored import stored
+from tfscale.faults import Fault, UserFault
+from tfscale.stage.lock import StageHeld
+from tfscale.stage.spec import STAGE_FILE
+from tfscale.store.contents import DATA, Snapshot, newest, snapshots
+from tfscale.store.corpora import pull_corpus, push_corpus
+from tfscale.store.remote import Store, StoreError
+from tfscale.store.stages import pull_stage, push_stage, state_of
+from tfscale.store.upkeep import find_waste
+from tfscale.store.upkeep import verify as verify_snapshots
+from tfscale.text import gigabytes
+
+T = TypeVar("T")
+
+
+def list_store(common: Common) -> int:
+    """Print what a store contains and return the exit code."""
+    store, _ = _opened(common)
+    with _told(store):
+        found = _newest(store)
+    if common.as_json:
+        answer({"store": store.shown, "items": [_document(snapshot) for snapshot in found]})
+        return 0
+    if not found:
+        say(f"{store.shown}: contains no stage and no corpus")
+        return 0
+    rows = table(f"stages and corpora in {store.shown}", ["stage or corpus", "state"], ["files", "size"])
+    for snapshot in found:
+        rows.add_row(_name(snapshot), snapshot.name, str(len(snapshot.files) - 1), gigabytes(snapshot.bytes))
+    console.print(rows)
+    return 0
+
+
+def push(common: Common, only: Sequence[str]) -> int:
+    """Upload the stages and corpora of the runs folder, and return the exit code."""
+    store, runs = _opened(common)
+    stages = [file.parent for file in sorted((runs / "stages").glob(f"*/{STAGE_FILE}")) if state_of(file.parent)]
+    corpora = [folder.path for folder in stored(runs / "data")]
+    chosen = _chosen({folder.name: folder for folder in (*stages, *corpora)}, only, str(runs))
+
+    def upload(folder: Path) -> str:
+        push_corpus(store, folder) if folder in corpora else push_stage(store, folder)
+        return "in the store"
+
+    return _each(common, store, chosen, upload)
+
+
+def pull(common: Common, only: Sequence[str]) -> int:
+    """Download stages and corpora into the runs folder, and return the exit code."""
+    store, runs = _opened(common)
+    with _told(store):
+        found = {_name(snapshot): snapshot for snapshot in _newest(store)}
+
+    def download(snapshot: Snapshot) -> str:
+        folder = runs / snapshot.item
+        new = pull_corpus(store, folder) if snapshot.item.startswith(DATA) else pull_stage(store, folder)
+        return f"taken from the store ({snapshot.name})" if new else "already here"
+
+    return _each(common, store, _chosen(found, only, store.shown), download)
+
+
+def verify(common: Common, only: Sequence[str]) -> int:
+    """Verify the files in a store and return the exit code, which is 1 if there are problems."""
+    store, _ = _opened(common)
+    problems: list[str] = []
+    with _told(store), console.status(f"reading {store.shown}"):
+        complete = {each.path: each for each in snapshots(store) if each.complete}
+        found = list(_chosen(complete, only, store.shown).values())
+        for _, amiss in verify_snapshots(store, found):
+            problems += amiss
+    read = {"snapshots": len(found), "bytes": sum(each.bytes for each in found)}
+    if common.as_json:
+        answer({"store": store.shown, "sound": not problems, "problems": problems, "read": read})
+        return 1 if problems else 0
+    for problem in problems:
+        say(problem)
+    say(f"{len(problems) or 'no'} problems found in {len(found)} snapshots, {gigabytes(read['bytes'])}")
+    return 1 if problems else 0
+
+
+def gc(common: Common, dry_run: bool) -> int:
+    """Remove what a store no longer needs, or only list it, and return the exit code."""
+    store, _ = _opened(common)
+    with _told(store):
+        waste = find_waste(store)
+        if not dry_run:
+            store.remove(each.path for each in waste)
+    size = sum(each.bytes for each in waste)
+    if common.as_json:
+        answer({"store": store.shown, "removed": not dry_run, "files": waste, "bytes": size})
+        return 0
+    for folder, files in groupby(waste, lambda each: (each.path.rpartition("/")[0], each.reason)):
+        counted = list(files)
+        say(f"{folder[0]}: {len(counted)} files, {gigabytes(sum(each.bytes for each in counted))}; {folder[1]}")
+    say(f"{len(waste)} files, {gigabytes(size)}: {'would be removed' if dry_run else 'removed'}")
+    return 0
+
+
+def _opened(common: Common) -> tuple[Store, Path]:
+    """Return the store that the overrides name, and the runs folder."""
+    experiment = common.compose()
+    store = store_of(experiment)
+    if store is None:
+        raise UserFault([Fault("store", "null", "must name a store", "store=s3://BUCKET/FOLDER, or a folder")])
+    return store, runs_dir(experiment)
+
+
+@contextmanager
+def _told(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except StoreError as fault:
+        raise UserFault([Fault("store", store.shown, f"must be usable ({fault})")]) from fault
+
+
+def _newest(store: Store) -> list[Snapshot]:
+    by_item = groupby(snapshots(store), lambda snapshot: snapshot.item)
+    return [best for _, found in by_item if (best := newest(found)) is not None]
+
+
+def _name(snapshot: Snapshot) -> str:
+    return snapshot.item.partition("/")[2]
+
+
+def _document(snapshot: Snapshot) -> dict[str, object]:
+    kind = "corpus" if snapshot.item.startswith(DATA) else "stage"
+    return {"kind": kind, "name": _name(snapshot), "state": snapshot.name, "bytes": snapshot.bytes}
+
+
+def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T]:
+    """Return the items whose name is one of `only`, or whose key begins with one of them; without `only`, all items.
+    The name of an item is the second part of a path.
+
+    Raises:
+        UserFault: no item has one of the names.
+    """
+
+    def fits(item: str, name: str) -> bool:
+        stage = item.split("/")[1] if "/" in item else item
+        return stage == name or stage.rpartition("-")[2].startswith(name)
+
+    if unknown := [name for name in only if not any(fits(item, name) for item in items)]:
+        rule = f"must be in {where}, which has {', '.join(items) or 'nothing'}"
+        raise UserFault([Fault("--only", name, rule) for name in unknown])
+    return {item: value for item, value in items.items() if not only or any(fits(item, name) for name in only)}
+
+
+def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], str]) -> int:
+    """Act on every item, print the results, and return the exit code, which is 1 if an item failed."""
+    results: dict[str, str] = {}
+    faults: list[str] = []
+    for name, item in items.items():
+        try:
+            with console.status(name):
+                results[name] = act(item)
+        except (StoreError, StageHeld, OSError, ValueError) as fault:
+            faults.append(f"{name}: {fault}")
+        else:
+            say(f"{name}: {results[name]}")
+    for line in faults:
+        tell_error(f"{line}\nRun the same command again to resume.")
+    if common.as_json:
+        answer({"store": store.shown, "items": results, "faults": faults})
+    return 1 if faults else 0

@@ -1,0 +1,97 @@
+"""Steps of commands that train: taking stages and the corpus from a stage store, and uploading them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from tfscale.cli.console import say
+from tfscale.cli.streams import tell_error
+from tfscale.config.schema import Experiment
+from tfscale.faults import Fault, UserFault, user_faults
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.folder import Stage
+from tfscale.stage.lock import StageHeld
+from tfscale.store.contents import DONE
+from tfscale.store.corpora import pull_corpus
+from tfscale.store.pusher import Pusher
+from tfscale.store.remote import Damaged, Store, StoreError
+from tfscale.store.stages import pull_stage
+
+
+def store_of(experiment: Experiment) -> Store | None:
+    """Return the stage store of an experiment, or None if there is none.
+
+    Raises:
+        UserFault: the kind of store is unknown, or its driver is not installed.
+    """
+    with user_faults():
+        return Store(experiment.store) if experiment.store else None
+
+
+def pulled(plan: Plan, store: Store | None) -> Plan:
+    """Return a plan after its stages have been downloaded as far as the store has them. If a rule has ended a stage in
+    the store, the plan is made again.
+
+    Raises:
+        UserFault: the store cannot be read.
+    """
+    if store is None or not take_stages(plan.decided, store) or plan.decided == plan.stages:
+        return plan
+    return pulled(make_plan(plan.experiment), store)
+
+
+def take_stages(stages: Sequence[Stage], store: Store) -> bool:
+    """Download stages as far as the store has them. Return whether one of them is finished by that.
+
+    Raises:
+        UserFault: the store cannot be read.
+    """
+    return DONE in [
+        _take(store, stage.path.name, partial(pull_stage, store, stage.path, stage.spec)) for stage in stages
+    ]
+
+
+def take_corpus(plan: Plan, store: Store) -> None:
+    """Download the corpus of a plan if the store has it and this machine does not.
+
+    Raises:
+        UserFault: the store cannot be read.
+    """
+    folder = _corpus_folder(plan)
+    if folder is not None:
+        _take(store, f"corpus {folder.name}", lambda: DONE if pull_corpus(store, folder) else None)
+
+
+def _take(store: Store, name: str, download: Callable[[], str | None]) -> str | None:
+    """Download a stage or corpus, and return the name of the snapshot, or None if nothing was downloaded. If the files
+    in the store are damaged or the stage is in use, only a warning is printed."""
+    try:
+        state = download()
+    except (Damaged, StageHeld) as fault:
+        say(f"warning: {name} is not taken from the store: {fault}")
+        return None
+    except StoreError as fault:
+        raise UserFault([Fault("store", store.shown, f"must be readable ({fault})", "again, or omit store")]) from fault
+    if state is not None:
+        say(f"{name}: taken from the store{'' if state == DONE else f', at {state}'}")
+    return state
+
+
+def _corpus_folder(plan: Plan) -> Path | None:
+    """Return the folder of a plan's corpus in the runs folder, or None if the corpus is elsewhere."""
+    return plan.runs / "data" / plan.corpus.fingerprint if plan.corpus.spec.tokenizer else None
+
+
+def start_pusher(plan: Plan, store: Store, tell: Callable[[str], None]) -> Pusher:
+    """Start to upload the stages and the corpus of a plan in the background."""
+    pusher = Pusher(store, [stage.path for stage in plan.stages], _corpus_folder(plan), tell)
+    pusher.start()
+    return pusher
+
+
+def is_behind(pusher: Pusher) -> bool:
+    """Wait until everything is uploaded. If that fails, print an error and return True."""
+    fault = pusher.finish()
+    if fault is not None:
+        tell_error(f"the stage store is not up to date: {fault}\nRun the same command again to upload the rest.")
+    return fault is not None

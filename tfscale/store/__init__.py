@@ -1,0 +1,9 @@
+"""Stage store: finished stages, checkpoints of running stages and prepared corpora in a place that machines share.
+
+    URI/stages/<stage>/done/         a finished stage
+    URI/stages/<stage>/step-*/       an unfinished stage with one checkpoint
+    URI/data/<fingerprint>/done/     a prepared corpus
+
+Each of these folders is a snapshot (`tfscale.store.snapshot`): files that are named by the SHA-256 of their content,
+and a manifest with their paths, which is written last. A snapshot never changes once it has a manifest.
+"""

@@ -1,0 +1,83 @@
+"""Listing of the stages and corpora in a store."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from tfscale.store.remote import Store
+from tfscale.store.snapshot import MANIFEST_FILE
+
+STAGES = "stages"
+DATA = "data"
+DONE = "done"
+"""Name of the snapshot of a finished stage or of a corpus. The snapshot of an unfinished stage has the name of its
+checkpoint, `step-*`."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Snapshot in a store."""
+
+    item: str
+    """Stage or corpus, as `stages/<name>` or `data/<fingerprint>`."""
+    name: str
+    """`done` or `step-*`."""
+    files: dict[str, int]
+    """Size of each file in bytes, by name."""
+
+    @property
+    def path(self) -> str:
+        """Folder of the snapshot in the store."""
+        return f"{self.item}/{self.name}"
+
+    @property
+    def complete(self) -> bool:
+        """True if the snapshot has its manifest, and therefore all files."""
+        return MANIFEST_FILE in self.files
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files in bytes."""
+        return sum(self.files.values())
+
+
+def snapshots(store: Store, folder: str = "") -> list[Snapshot]:
+    """Return the snapshots in a store, or in one of its folders, in the order of their paths.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    found = sorted(store.files(folder).items())
+    parts = [(tuple(f"{folder}/{path}".lstrip("/").split("/")), size) for path, size in found]
+    ours = [each for each in parts if len(each[0]) == 4 and each[0][0] in (STAGES, DATA)]
+    return [
+        Snapshot(f"{kind}/{name}", snapshot, {path[3]: size for path, size in files})
+        for (kind, name, snapshot), files in groupby(ours, lambda each: each[0][:3])
+    ]
+
+
+def progress(name: str) -> tuple[bool, str]:
+    """Return a key that orders the names of snapshots by how far the stage has come."""
+    return name == DONE, name
+
+
+def newest(found: Iterable[Snapshot]) -> Snapshot | None:
+    """Return the complete snapshot of a stage or corpus that has come furthest, or None if there is none."""
+    complete = [snapshot for snapshot in found if snapshot.complete]
+    return max(complete, key=lambda snapshot: progress(snapshot.name), default=None)
+
+
+def superseded(found: Iterable[Snapshot]) -> list[Snapshot]:
+    """Return the complete snapshots of a stage that are older than the newest one."""
+    complete = sorted((snapshot for snapshot in found if snapshot.complete), key=lambda each: progress(each.name))
+    return complete[:-1]
+
+
+def remove(store: Store, snapshot: Snapshot) -> None:
+    """Remove a snapshot, the manifest first, so that a partially removed snapshot never appears to be complete.
+
+    Raises:
+        StoreError: a file cannot be removed.
+    """
+    names = sorted(snapshot.files, key=lambda name: name != MANIFEST_FILE)
+    store.remove(f"{snapshot.path}/{name}" for name in names)

@@ -1,0 +1,99 @@
+"""Background thread that uploads stages while they are trained."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Event, Thread
+
+from tfscale.stage.lock import StageHeld
+from tfscale.store.corpora import push_corpus
+from tfscale.store.remote import Store, StoreError
+from tfscale.store.stages import push_stage, state_of
+
+LOOK_SECONDS = 1.0
+"""Time between two looks for new checkpoints."""
+LONGEST_WAIT = 300.0
+LAST_WAITS = (0, 1, 2, 4)
+"""Waits before the attempts to upload what is left at the end, as multiples of the time between two looks."""
+
+
+class Pusher:
+    """Background thread that uploads finished stages, every new checkpoint of unfinished ones, and the corpus.
+
+    The thread reads the folders of the stages and is not part of the processes that train. Errors are reported once and
+    the upload is tried again at increasing intervals.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        stages: Sequence[Path],
+        corpus: Path | None,
+        say: Callable[[str], None],
+        seconds: float = LOOK_SECONDS,
+    ) -> None:
+        """Create the pusher without starting the thread.
+
+        Args:
+            stages: folders of the stages, which may not exist yet.
+            corpus: folder of the prepared corpus; None: no corpus is uploaded.
+        """
+        self.fault: str | None = None
+        """Reason why the store is not up to date, or None."""
+        self._store, self._stages, self._corpus, self._say, self._seconds = store, stages, corpus, say, seconds
+        self._pushed: dict[Path, str] = {}
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="stage store", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread and return immediately."""
+        self._thread.start()
+
+    def finish(self) -> str | None:
+        """Wait until everything has been uploaded.
+
+        Returns:
+            None if the store is up to date, and otherwise the reason why it is not.
+        """
+        self._stopping.set()
+        self._thread.join()
+        return self.fault
+
+    def _run(self) -> None:
+        wait = 0.0
+        while not self._stopping.wait(wait):
+            wait = self._seconds if self._push() else min(2 * max(wait, self._seconds), LONGEST_WAIT)
+        for wait in LAST_WAITS:
+            time.sleep(wait * self._seconds)
+            if self._push():
+                return
+
+    def _push(self) -> bool:
+        """Upload everything that is new. An error in one stage does not prevent the upload of others."""
+        try:
+            faults = [fault for fault in map(self._push_one, self._new()) if fault]
+        except OSError as error:  # the runs folder cannot be read
+            faults = [str(error)]
+        fault = faults[0] if faults else None
+        if fault and fault != self.fault:
+            self._say(f"warning: the stage store is not up to date, and is tried again: {fault}")
+        self.fault = fault
+        return fault is None
+
+    def _new(self) -> list[tuple[Path, str]]:
+        states = [(stage, state) for stage in self._stages if (state := state_of(stage)) is not None]
+        corpus = [(self._corpus, "done")] if self._corpus is not None and self._corpus.exists() else []
+        return [(folder, state) for folder, state in (*states, *corpus) if self._pushed.get(folder) != state]
+
+    def _push_one(self, new: tuple[Path, str]) -> str | None:
+        folder, state = new
+        try:
+            push_corpus(self._store, folder) if folder == self._corpus else push_stage(self._store, folder)
+        except FileNotFoundError as fault:  # a newer checkpoint has replaced this one meanwhile, or a file is missing
+            return str(fault) if state_of(folder) == state else None
+        except (StoreError, StageHeld, OSError, ValueError) as fault:
+            return str(fault)
+        except Exception as bug:  # training must go on
+            return f"unexpected error: {bug!r}"
+        self._pushed[folder] = state
+        return None

@@ -1,0 +1,173 @@
+"""Files in a store, at any URI that fsspec supports."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from tfscale.faults import Fault, InvalidInput, without_password
+
+ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf"})
+"""Protocols of object stores, in which a file appears only when it is complete. In other stores a file is written under
+another name and renamed."""
+READ_BYTES = 2**24
+"""Number of bytes of a file that are read at once."""
+EXTRAS = {"s3": "tfscale[s3]", "s3a": "tfscale[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+"""Packages of drivers, by protocol."""
+
+
+class StoreError(Exception):
+    """Error raised when a store cannot be used. The message contains no password."""
+
+
+class Damaged(StoreError):
+    """Error raised when files of a store are not what they should be."""
+
+
+class Store:
+    """Folder of files at a URI. Paths are relative to the folder, with `/` between their parts."""
+
+    def __init__(self, uri: str) -> None:
+        """Open a store without connecting to it. Credentials come from where the driver looks for them.
+
+        Raises:
+            InvalidInput: the kind of URI is unknown, or its driver is not installed.
+        """
+        protocol = fsspec.core.split_protocol(uri)[0] or "file"
+        try:
+            self._files, self._root = fsspec.url_to_fs(uri, skip_instance_cache=True)
+        except ImportError as error:
+            hint = f"pip install '{EXTRAS[protocol]}'" if protocol in EXTRAS else str(error)
+            raise InvalidInput(Fault("store", uri, f"must have a driver for {protocol}://", hint)) from error
+        except ValueError as error:
+            raise InvalidInput(Fault("store", uri, f"must be a URI that fsspec supports ({error})")) from error
+        self._root = self._root.rstrip("/")
+        self._atomic = protocol in ATOMIC
+        self.shown = without_password(uri)
+        """URI for messages."""
+
+    def files(self, folder: str = "") -> dict[str, int]:
+        """Return the size in bytes of every file in a folder and in the folders below, by path in this folder. A
+        folder that does not exist is empty.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        root = self._path(folder)
+        with self._faults(folder):
+            self._files.invalidate_cache()
+            found: dict[str, dict[str, Any]] = self._files.find(root, detail=True)
+        return {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
+
+    def modified(self, path: str) -> datetime | None:
+        """Return the time at which a file was written, or None if the store does not record times.
+
+        Raises:
+            StoreError: the file does not exist.
+        """
+        with self._faults(path), suppress(NotImplementedError):
+            found: datetime = self._files.modified(self._path(path))
+            return found
+        return None
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            StoreError: the file does not exist or cannot be read.
+        """
+        with self._faults(path):
+            content: bytes = self._files.cat_file(self._path(path))
+        return content
+
+    def sha256(self, path: str) -> str:
+        """Read a file and return its SHA-256 in hexadecimal.
+
+        Raises:
+            StoreError: the file does not exist or cannot be read.
+        """
+        digest = hashlib.sha256()
+        with self._faults(path), self._files.open(self._path(path), "rb") as content:
+            while block := content.read(READ_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def get(self, path: str, to: Path) -> None:
+        """Copy a file to this machine. A copy that fails may leave a part of the file.
+
+        Raises:
+            StoreError: the file does not exist or cannot be copied.
+        """
+        with self._faults(path):
+            self._files.get_file(self._path(path), str(to))
+
+    def put(self, file: Path, path: str) -> None:
+        """Copy a file from this machine, atomically.
+
+        Raises:
+            StoreError: the file cannot be copied.
+        """
+        with self._faults(path), self._whole(self._path(path)) as target:
+            self._files.put_file(str(file), target)
+
+    def create(self, path: str, content: bytes) -> None:
+        """Write a file atomically. If the store supports conditional writes, the first of several writers wins; in
+        other stores the last one.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        target = self._path(path)
+        with self._faults(path):
+            if self._atomic:
+                try:
+                    self._files.pipe_file(target, content, mode="create")
+                except FileExistsError:
+                    return
+                except Exception:  # some servers do not support the condition; any other error is raised again
+                    self._files.pipe_file(target, content)
+                return
+            with self._whole(target) as aside:
+                self._files.pipe_file(aside, content)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files, in this order. Files that do not exist are ignored.
+
+        Raises:
+            StoreError: a file cannot be removed.
+        """
+        for path in paths:
+            target = self._path(path)
+            with self._faults(path), suppress(FileNotFoundError):
+                self._files.rm_file(target)
+            if not self._atomic:
+                with suppress(Exception):  # only an empty folder can be removed
+                    self._files.rmdir(self._files._parent(target))
+
+    def _path(self, path: str) -> str:
+        return f"{self._root}/{path}".rstrip("/")
+
+    @contextmanager
+    def _whole(self, target: str) -> Iterator[str]:
+        """Yield the path to write to so that `target` appears only when it is complete."""
+        if self._atomic:
+            yield target
+            return
+        aside = f"{target}.{secrets.token_hex(4)}.part"
+        self._files.makedirs(self._files._parent(target), exist_ok=True)
+        yield aside
+        self._files.mv(aside, target)
+
+    @contextmanager
+    def _faults(self, path: str) -> Iterator[None]:
+        """Convert the errors of all drivers, which have no type in common."""
+        try:
+            yield
+        except Exception as error:
+            where = f"{self.shown}/{path}".rstrip("/")
+            raise StoreError(without_password(f"{where}: {error or type(error).__name__}")) from error

@@ -1,0 +1,136 @@
+"""Snapshots: folders of a store that contain the files of a stage or corpus at one time.
+
+Files are named by their SHA-256, so a repeated upload writes the same bytes to the same names, also if two machines
+upload at the same time. manifest.json has the paths of the files and is written last.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+from tfscale.files import sha256_of, sync
+from tfscale.ranges import Natural
+from tfscale.store.remote import Damaged, Store, StoreError
+from tfscale.untrusted import check_fields, check_file_name, from_known
+
+MANIFEST_FILE = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """File of a snapshot."""
+
+    path: str
+    """Path in the folder of the stage or corpus, with `/` between its parts."""
+    bytes: Natural
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Content of manifest.json."""
+
+    format: int
+    files: tuple[Entry, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files in bytes."""
+        return sum(entry.bytes for entry in self.files)
+
+
+def push(
+    store: Store, snapshot: str, files: Mapping[str, Path], recorded: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Upload files, and then their manifest. Files that an interrupted upload has left are not uploaded again. A
+    snapshot that already has a manifest is not changed.
+
+    Args:
+        snapshot: folder of the snapshot in the store.
+        files: files of this machine, which must not change, by path in the snapshot.
+        recorded: SHA-256 that files must have, by path in the snapshot, for files that have a record of it.
+
+    Raises:
+        StoreError: the store cannot be written to; the next call resumes.
+        OSError: a file cannot be read.
+        ValueError: a file differs from its record.
+    """
+    there = store.files(snapshot)
+    if MANIFEST_FILE in there:
+        return
+    entries = tuple(Entry(path, file.stat().st_size, sha256_of(file)) for path, file in sorted(files.items()))
+    if damaged := [entry.path for entry in entries if recorded.get(entry.path, entry.sha256) != entry.sha256]:
+        raise ValueError(f"{snapshot}: {', '.join(damaged)} on this machine differs from its checksum")
+    for entry in entries:
+        if there.get(entry.sha256) != entry.bytes:
+            store.put(files[entry.path], f"{snapshot}/{entry.sha256}")
+    there = store.files(snapshot)
+    for entry in entries:
+        if there.get(entry.sha256) != entry.bytes:
+            raise StoreError(f"{store.shown}/{snapshot}: {entry.path} has not arrived")
+    store.create(f"{snapshot}/{MANIFEST_FILE}", json.dumps(asdict(Manifest(FORMAT, entries))).encode())
+
+
+def pull(store: Store, snapshot: str, to: Path) -> None:
+    """Download a snapshot into a folder, which then contains its files and no others, all on the disk. Files that an
+    interrupted download has left are checked and kept.
+
+    Raises:
+        StoreError: the snapshot cannot be read. `Damaged`: a file differs from its checksum.
+        OSError: a file cannot be written.
+    """
+    manifest = read_manifest(store, snapshot)
+    paths = {to / entry.path for entry in manifest.files}
+    for old in list(to.rglob("*")):
+        if old.is_file() and old not in paths:
+            old.unlink()
+    for entry in manifest.files:
+        if not _is(to / entry.path, entry):
+            _download(store, snapshot, entry, to / entry.path)
+
+
+def _download(store: Store, snapshot: str, entry: Entry, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    store.get(f"{snapshot}/{entry.sha256}", part)
+    if not _is(part, entry):
+        part.unlink()
+        raise Damaged(f"{store.shown}/{snapshot}: {entry.path} differs from its checksum; remove this folder")
+    sync(part)
+    part.replace(path)
+
+
+def _is(path: Path, entry: Entry) -> bool:
+    return path.is_file() and path.stat().st_size == entry.bytes and sha256_of(path) == entry.sha256
+
+
+def read_manifest(store: Store, snapshot: str) -> Manifest:
+    """Return the manifest of a snapshot.
+
+    Raises:
+        StoreError: the manifest cannot be read. `Damaged`: it is invalid.
+    """
+    content = store.read(f"{snapshot}/{MANIFEST_FILE}")
+    try:
+        values = json.loads(content)
+        files = tuple(from_known(Entry, entry) for entry in values.pop("files"))
+        manifest = from_known(Manifest, {**values, "files": files})
+        check_fields(manifest)
+        _check(manifest)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{store.shown}/{snapshot}/{MANIFEST_FILE}: the file is damaged ({error})") from error
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    if manifest.format != FORMAT:
+        raise ValueError(f"the format is {manifest.format}, but this version of tfscale reads {FORMAT}")
+    for entry in manifest.files:
+        for part in PurePosixPath(entry.path).parts or ("",):
+            check_file_name(part)
+        if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):
+            raise ValueError(f"{entry.path}: the SHA-256 must have 64 hexadecimal digits")

@@ -1,0 +1,168 @@
+"""Upload and download of stages."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from tfscale.files import read_object
+from tfscale.stage.environment import ENVIRONMENT_FILE
+from tfscale.stage.events import METRICS_FILE
+from tfscale.stage.growth_record import GROWTH_FILE, IMPORT_FILE
+from tfscale.stage.heldout import HELDOUT_FILE
+from tfscale.stage.lock import StageLock
+from tfscale.stage.result import DONE_FILE, is_finished, read_result
+from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec, write_spec
+from tfscale.store.contents import DONE, STAGES, Snapshot, newest, progress, remove, snapshots, superseded
+from tfscale.store.remote import Damaged, Store, StoreError
+from tfscale.store.snapshot import pull, push
+from tfscale.store.work import work_folder
+
+PUSHED = (STAGE_FILE, GROWTH_FILE, IMPORT_FILE, ENVIRONMENT_FILE, METRICS_FILE, HELDOUT_FILE, DONE_FILE)
+"""Files of a stage that are uploaded, in addition to one checkpoint."""
+
+
+def state_of(stage_dir: Path) -> str | None:
+    """Return the name of the snapshot for a stage as it is now, which is `done` or that of its newest checkpoint.
+    Return None if there is nothing to upload, also if a growth has not been checked yet."""
+    if is_finished(stage_dir):
+        return DONE
+    begun = any((stage_dir / name).exists() for name in (METRICS_FILE, GROWTH_FILE, IMPORT_FILE))
+    complete = sorted((stage_dir / CHECKPOINTS).glob("step-*/manifest.json")) if begun else []
+    return complete[-1].parent.name if complete else None
+
+
+def push_stage(store: Store, stage_dir: Path) -> None:
+    """Upload a finished stage, or an unfinished one with its newest checkpoint, and then remove older snapshots of the
+    stage from the store. A stage that has come at least as far in the store is not uploaded.
+
+    Raises:
+        StoreError: the store cannot be used; the next call resumes.
+        StageHeld: another process uploads the stage.
+        OSError, ValueError: the files of the stage are damaged, or were replaced by a newer checkpoint meanwhile.
+    """
+    state, item = state_of(stage_dir), f"{STAGES}/{stage_dir.name}"
+    if state is None:
+        return
+    found = snapshots(store, item)
+    best = newest(found)
+    if best is None or progress(best.name) < progress(state):
+        with _frozen(stage_dir, state) as files:
+            push(store, f"{item}/{state}", files, _recorded(files))
+        found = snapshots(store, item)
+    for old in superseded(found):
+        remove(store, old)
+
+
+@contextmanager
+def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
+    """Yield the files to upload, by path in the stage's folder, as copies that do not change while training goes on.
+    Checkpoints are copied by hard links, which take no time or space."""
+    checkpoint = Path(CHECKPOINTS, read_result(stage_dir).checkpoint if state == DONE else state)
+    with work_folder(stage_dir.parents[1], "push", stage_dir.name) as aside:
+        shutil.rmtree(aside, ignore_errors=True)
+        (aside / checkpoint).mkdir(parents=True)
+        try:
+            for name in PUSHED:
+                if (stage_dir / name).exists():
+                    shutil.copy(stage_dir / name, aside / name)
+            for file in (stage_dir / checkpoint).iterdir():
+                _link(file, aside / checkpoint / file.name)
+            (aside / checkpoint / "manifest.json").stat()  # the checkpoint has not been removed meanwhile
+            yield {str(file.relative_to(aside)): file for file in aside.rglob("*") if file.is_file()}
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _recorded(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file of the checkpoint, as the manifest of the checkpoint has them."""
+    (manifest,) = (Path(path) for path in files if path.endswith("/manifest.json"))
+    entries = read_object(files[str(manifest)])
+    return {str(manifest.with_name(name)): str(entry["sha256"]) for name, entry in entries.items()}
+
+
+def _link(file: Path, to: Path) -> None:
+    try:
+        os.link(file, to)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without hard links
+        shutil.copy(file, to)
+
+
+def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> str | None:
+    """Download a stage, unless it has come as far on this machine.
+
+    Args:
+        spec: spec of the stage on this machine, whose folders replace those of the machine that uploaded the stage.
+
+    Returns:
+        The name of the snapshot, `done` or `step-*`, or None if nothing was downloaded.
+
+    Raises:
+        StoreError: the store cannot be read; the next call resumes. `Damaged`: the files are not those of the stage.
+        StageHeld: another process works on the stage or downloads it.
+        OSError: the files cannot be written.
+    """
+    if is_finished(stage_dir):
+        return None
+    found = newest(snapshots(store, f"{STAGES}/{stage_dir.name}"))
+    here = state_of(stage_dir)
+    if found is None or (here is not None and progress(found.name) <= progress(here)):
+        return None
+    with (
+        StageLock(stage_dir) if stage_dir.exists() else nullcontext(),
+        work_folder(stage_dir.parents[1], "pull", stage_dir.name) as aside,
+    ):
+        found = _pull_newest(store, found, aside)
+        _check(aside, stage_dir.name, found.name)
+        if spec is not None:
+            pulled = read_spec(aside)
+            run = replace(pulled.run, data_dir=spec.run.data_dir)
+            write_spec(aside, replace(pulled, run=run, parent_dir=spec.parent_dir, init_dir=spec.init_dir))
+        _replace(stage_dir, aside)
+    return found.name
+
+
+def _pull_newest(store: Store, found: Snapshot, to: Path) -> Snapshot:
+    """Download a snapshot, or the one that replaces it meanwhile because another machine trains the stage. Return the
+    downloaded one."""
+    while True:
+        try:
+            pull(store, found.path, to)
+        except StoreError:
+            now = newest(snapshots(store, found.item))
+            if now is None or now.name == found.name:
+                raise
+            found = now
+        else:
+            return found
+
+
+def _check(folder: Path, name: str, state: str) -> None:
+    """Check that downloaded files are those of the stage.
+
+    Raises:
+        Damaged: they are not.
+    """
+    key = name.rpartition("-")[2]
+    try:
+        keys = {key_of(read_spec(folder)), read_result(folder).key if state == DONE else key}
+        checkpoint = read_result(folder).checkpoint if state == DONE else state
+    except ValueError as error:
+        raise Damaged(str(error)) from error
+    if keys != {key} or not (folder / CHECKPOINTS / checkpoint / "manifest.json").is_file():
+        raise Damaged(f"{folder}: the files from the store are not those of the stage {name}")
+
+
+def _replace(stage_dir: Path, aside: Path) -> None:
+    """Move a downloaded folder to its place. A kill in between leaves no folder, and the next download a whole one."""
+    stage_dir.parent.mkdir(parents=True, exist_ok=True)
+    old = aside.with_name("old")
+    shutil.rmtree(old, ignore_errors=True)
+    if stage_dir.exists():
+        stage_dir.rename(old)
+    aside.rename(stage_dir)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,86 @@
+"""Removal of what a store no longer needs, and verification of its files."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+
+from tfscale.store.contents import Snapshot, snapshots, superseded
+from tfscale.store.remote import Damaged, Store
+from tfscale.store.snapshot import MANIFEST_FILE, read_manifest
+
+SPARED = timedelta(days=1)
+"""Minimum age of a file that belongs to no complete snapshot, so that no upload that is under way is disturbed."""
+
+
+@dataclass(frozen=True)
+class Waste:
+    """File that a store no longer needs."""
+
+    path: str
+    bytes: int
+    reason: str
+
+
+def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
+    """Return the files that a store no longer needs, in an order in which they can be removed: older snapshots of
+    stages that have come further, and files of uploads that ended more than a day ago without completing.
+
+    Args:
+        now: current time; None: that of this machine.
+
+    Raises:
+        StoreError: the store cannot be read. `Damaged`: a manifest is invalid.
+    """
+    everything = snapshots(store)
+    by_item = (list(found) for _, found in groupby(everything, lambda snapshot: snapshot.item))
+    old = [snapshot for found in by_item for snapshot in superseded(found)]
+    waste = [
+        Waste(f"{snapshot.path}/{name}", snapshot.files[name], "the stage has come further")
+        for snapshot in old
+        for name in sorted(snapshot.files, key=lambda name: name != MANIFEST_FILE)
+    ]
+    latest = (now or datetime.now(UTC)) - SPARED
+    for snapshot in everything:
+        for path in _unnamed(store, snapshot) if snapshot not in old else ():
+            written = store.modified(path)
+            if written is not None and _utc(written) < latest:
+                waste.append(Waste(path, snapshot.files[path.rpartition("/")[2]], "an upload did not complete"))
+    return waste
+
+
+def _unnamed(store: Store, snapshot: Snapshot) -> list[str]:
+    """Return the paths of the files that the manifest does not name."""
+    named = {MANIFEST_FILE}
+    if snapshot.complete:
+        named |= {entry.sha256 for entry in read_manifest(store, snapshot.path).files}
+    return [f"{snapshot.path}/{name}" for name in snapshot.files if name not in named]
+
+
+def _utc(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def verify(store: Store, found: Sequence[Snapshot]) -> Iterator[tuple[Snapshot, list[str]]]:
+    """Read every file of complete snapshots, and yield each snapshot with a list of its problems.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    for snapshot in found:
+        if snapshot.complete:
+            yield snapshot, list(_problems(store, snapshot))
+
+
+def _problems(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    try:
+        manifest = read_manifest(store, snapshot.path)
+    except Damaged as damage:
+        yield str(damage)
+        return
+    for entry in manifest.files:
+        where = f"{store.shown}/{snapshot.path}: {entry.path}"
+        if entry.sha256 not in snapshot.files:
+            yield f"{where} is missing"
+        elif store.sha256(f"{snapshot.path}/{entry.sha256}") != entry.sha256:
+            yield f"{where} differs from its checksum"
