@@ -7,7 +7,8 @@
 With --elsewhere the same on a corpus and a shape that nothing was chosen on: the winner, what it comes of, and the
 paper's recipe. Each cell is a chain of `progressive_tiny_adamw`, elsewhere of `progressive_small`, with some settings
 changed; its stages are ordinary ones, so what has been trained is not trained again, and a cell can be looked at with
-`tfscale status`. Tables go to docs/measurements/study.
+`tfscale status`. All cells are evaluated on validation text that no comparison reports. Tables go to
+docs/measurements/study.
 """
 
 import argparse
@@ -50,6 +51,8 @@ RECIPES: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
 """Of each recipe: what it changes, and the learning rates of grown stages that it is tried at, as factors of the
 schedule's own, which were tuned for `grouped`."""
 
+BEHIND = 65_536
+"""Position of the validation text of all cells, behind the text on which comparisons are evaluated."""
 TUNING_SEED = 0
 SEEDS = (1, 2, 3)
 
@@ -84,6 +87,7 @@ class Cell:
     peak: float
     seed: int
     plan: Plan
+    validation_start: int
 
     def row(self) -> dict[str, Any]:
         """What it measured, stage by stage, with the keys under which that is found."""
@@ -94,6 +98,7 @@ class Cell:
             "recipe": self.recipe,
             "peak": self.peak,
             "seed": self.seed,
+            "validation_start": self.validation_start,
             "keys": [stage.key for stage in stages],
             "sizes": [stage.size for stage in stages],
             "flops": [each.totals.flops for each in results],
@@ -102,10 +107,14 @@ class Cell:
         }
 
 
-def cell(place: Place, recipe: str, peak: float, seed: int, more: Sequence[str] = ()) -> Cell:
+def cell(
+    place: Place, recipe: str, peak: float, seed: int, more: Sequence[str] = (), validation_start: int = BEHIND
+) -> Cell:
     """The chain of a recipe; replicates differ in weights and in the order of the text."""
     where = [f"schedule={place.schedule}", f"seed={seed}", f"data.shuffle_seed={seed}", "tracking=none"]
-    return Cell(recipe, peak, seed, make_plan(compose([*where, *RECIPES[recipe][0], f"growth.peak={peak}", *more])))
+    where.append(f"data.validation_start={validation_start}")
+    plan = make_plan(compose([*where, *RECIPES[recipe][0], f"growth.peak={peak}", *more]))
+    return Cell(recipe, peak, seed, plan, validation_start)
 
 
 def train(cells: Sequence[Cell], parallel: int) -> None:
@@ -127,8 +136,7 @@ def train_plans(plans: Sequence[Plan], wanted: Sequence[Stage], parallel: int) -
 
 def tune(place: Place, parallel: int) -> None:
     """Every recipe at every rate."""
-    apart = ("data.validation_start=65536",)  # behind the text that everything else is evaluated on
-    cells = [cell(place, name, peak, TUNING_SEED, apart) for name, peaks in place.peaks.items() for peak in peaks]
+    cells = [cell(place, name, peak, TUNING_SEED) for name, peaks in place.peaks.items() for peak in peaks]
     train(cells, parallel)
     write(place, "tune", [each.row() for each in cells])
 
@@ -155,7 +163,10 @@ def again(place: Place, parallel: int) -> None:
     """Trains a cell of the ranking once more, in a folder of its own, and holds it against what was recorded."""
     recorded = read(place, "rank")[0]
     with TemporaryDirectory() as folder:
-        made = cell(place, recorded["recipe"], recorded["peak"], recorded["seed"], (f"runs={folder}",))
+        # The recorded ranking was made on the text of the comparisons, before its tables said on which.
+        recorded = {"validation_start": 0} | recorded
+        start = recorded["validation_start"]
+        made = cell(place, recorded["recipe"], recorded["peak"], recorded["seed"], (f"runs={folder}",), start)
         train([made], parallel)
         row = made.row()
     if row != recorded:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_analysis_curves import FLOPS_A_TOKEN, spent, write_stage
-from test_analysis_planted import BUDGET, TOLERANCE, coverage, loss, planted, repeat
+from test_analysis_planted import BUDGET, TOLERANCE, coverage, few_draws, loss, planted, repeat  # noqa: F401
 
 from tfscale.analysis.bootstrap import Sample, sample
 from tfscale.analysis.costs import cumulative, marginal

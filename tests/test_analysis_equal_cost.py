@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_analysis_curves import write_arms, write_stage
 
-from tfscale.analysis.bootstrap import NoiseFloor, Sample, sample
+from tfscale.analysis.bootstrap import Sample, sample
 from tfscale.analysis.curves import ArmCurve, StageCurve, read_arms, read_stage
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 
@@ -21,7 +21,7 @@ def run(stage: StageCurve) -> Sample | None:
     return sample([stage], "flops")
 
 
-def equal_perplexity(chain: StageCurve, other: StageCurve, floor: NoiseFloor | None = None) -> EqualPerplexity | None:
+def equal_perplexity(chain: StageCurve, other: StageCurve, floor: float | None = None) -> EqualPerplexity | None:
     return at_equal_perplexity(run(chain), run(other), floor)
 
 
@@ -118,7 +118,7 @@ def test_with_one_seed_and_no_documents_there_is_no_interval(tmp_path: Path) -> 
 @pytest.mark.parametrize(("floor", "outcome"), [(0.01, "saves"), (0.15, "saves"), (0.2, "no difference")])
 def test_a_difference_within_the_noise_floor_is_none(tmp_path: Path, floor: float, outcome: str) -> None:
     chain, scratch, _ = arms(tmp_path)  # they end log(6 / 5) = 0.18 nats apart
-    result = equal_perplexity(chain.stages[1], scratch.stages[1], NoiseFloor(floor, "assumed"))
+    result = equal_perplexity(chain.stages[1], scratch.stages[1], floor)
     assert result is not None
     assert result.outcome == outcome
 
@@ -133,7 +133,7 @@ def test_a_chain_above_an_arm_that_was_there_for_less_costs_more(tmp_path: Path)
     assert (result.state, result.outcome) == ("not reached", "costs more")
     assert result.excess == pytest.approx(1200 / at - 1)
     assert (result.saving, result.gap) == (None, pytest.approx(1.0))
-    level = equal_perplexity(chain.stages[1], better, NoiseFloor(0.3, "assumed"))
+    level = equal_perplexity(chain.stages[1], better, 0.3)
     assert level is not None
     assert level.outcome == "no difference"
 

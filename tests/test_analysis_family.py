@@ -11,7 +11,6 @@ from test_analysis_curves import FLOPS_A_TOKEN, write_arms, write_seeds, write_s
 from test_analysis_planted import loss
 
 from tfscale.analysis.answer import answer_of
-from tfscale.analysis.bootstrap import NoiseFloor
 from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.curves import NOTHING, ArmCurve, Cost, Evaluation, StageCurve, read_arms
 from tfscale.analysis.family import EqualFamily, FamilyComparison, compare_families, family_cost
@@ -28,9 +27,9 @@ def scratch_arm(runs: Path, small: list[float], large: list[float]) -> Arm:
     return Arm("scratch", "from scratch", "scratch", stages)
 
 
-def compared(*arms: Arm, floor: NoiseFloor | None = None) -> FamilyComparison:
+def compared(*arms: Arm, noise: float | None = None) -> FamilyComparison:
     chain, arm = read_arms(arms)
-    found = compare_families(chain, arm, "flops", floor)
+    found = compare_families(chain, arm, "flops", noise)
     assert found is not None
     return found
 
@@ -116,7 +115,7 @@ def test_bounds_and_noise_decide_the_verdict(tmp_path: Path) -> None:
     saves = compared(chain, weak).at_chain
     assert (saves.verdict, outcome(saves)) == ("saves", "it saves at least 40.0%")
     assert cell(saves) == "better, saves >= 40.0%"
-    assert compared(chain, weak, floor=NoiseFloor(1.0, "assumed")).at_chain.verdict == "open"
+    assert compared(chain, weak, noise=1.0).at_chain.verdict == "open"
     undecided = compared(chain, scratch_arm(tmp_path / "undecided", [16, 8, 7], [16, 9, 6, 4.9])).at_chain
     assert undecided.verdict == "open"
     assert cell(undecided) == f"open (<= {-undecided.excess.low:.1%} less)"

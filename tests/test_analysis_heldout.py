@@ -10,6 +10,7 @@ import pytest
 from test_analysis_curves import write_arms
 
 from tfscale.analysis.curves import read_arms, read_stage
+from tfscale.analysis.figure import comparison_figure
 from tfscale.analysis.table import compare
 from tfscale.plan.arms import Arm
 from tfscale.stage.folder import Stage
@@ -45,6 +46,11 @@ def test_blocks_give_intervals_over_documents_with_a_single_seed(tmp_path: Path)
     assert row.perplexity_interval is not None
     assert row.perplexity_interval.low < 6 < row.perplexity_interval.high
     assert math.log(row.perplexity_interval.high / 6) == pytest.approx(1.96 * 0.1 / math.sqrt(BLOCKS), rel=0.5)
+
+
+def test_the_caption_of_a_figure_with_one_seed_says_that_bands_are_over_documents_only(tmp_path: Path) -> None:
+    caption = comparison_figure(read_arms(with_blocks(tmp_path)), "title").get_supxlabel()
+    assert "Bands: 95% intervals over validation documents only (one seed)." in " ".join(caption.split())
 
 
 def test_documents_are_the_same_for_both_sides_of_a_comparison(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_verdict_that_the_optimizer_turns_round_is_told_both_ways(tmp_path: Pa
     excess = f"{scratch.with_optimizer.excess:.1%}"
     words = f"it costs at most {excess} more compared with from scratch (without them, it saves at least 11.3%); "
     assert told.startswith(words)
-    assert record(scratch)["outcome_with_optimizer"] == "costs more"
+    assert record(scratch, table)["outcome_with_optimizer"] == "costs more"
 
 
 def test_the_verdicts_that_stay_are_told_beside_those_that_change(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_what_was_not_recorded_is_said_and_not_compared(tmp_path: Path) -> None:
         "verdict is the same."
     ) in large
     assert "The optimizer's FLOPs were not recorded for at least one run of from scratch." in basis(table)
-    assert record(scratch)["cumulative_flops_with_optimizer"] is None
+    assert record(scratch, table)["cumulative_flops_with_optimizer"] is None
 
 
 def test_runs_from_before_they_were_recorded_are_compared_as_ever(tmp_path: Path) -> None:

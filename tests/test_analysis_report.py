@@ -169,7 +169,7 @@ def test_seeds_are_bands_about_the_mean_curve(tmp_path: Path) -> None:
     figure = comparison_figure(read_arms(write_seeds(tmp_path)), "title")
     assert list(lines(figure)["progressive"].get_ydata()) == pytest.approx([8, 5], rel=1e-3)
     assert len(main_axes(figure).collections) == 4  # one a size of each arm
-    assert "Bands: 95% intervals over seeds." in " ".join(figure.get_supxlabel().split())
+    assert "Bands: 95% intervals over seeds (0, 1, 2)." in " ".join(figure.get_supxlabel().split())
     single = comparison_figure(read_arms(write_arms(tmp_path / "single")), "title")
     assert len(main_axes(single).collections) == 0
     assert "Bands" not in single.get_supxlabel()
@@ -207,7 +207,7 @@ def test_published_points_without_a_cost_in_the_measure_are_not_drawn(tmp_path: 
 def test_fits_are_named_as_such(tmp_path: Path) -> None:
     scratch = [
         write_stage(tmp_path, f"f{n}", f"S{n}", [20, *(9 - 0.5 * n - 0.4 * i for i in range(6))], 800 * 2**n)
-        for n in range(4)
+        for n in range(6)
     ]
     compared = compare_arms([write_arms(tmp_path)[0], Arm("f", "flat", "scratch", tuple(scratch))], "t")
     (law,) = compared.laws

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from test_analysis_curves import write_stage
 
+from tfscale.analysis import scaling_law
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.intervals import Array
 from tfscale.analysis.scaling_law import Frontier, fit_law, frontier, scaling_laws
 from tfscale.plan.arms import Arm
+
+
+@pytest.fixture(autouse=True)
+def few_refits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer refits per law, of which the tests make many."""
+    monkeypatch.setattr(scaling_law, "REFITS", 200)
+
 
 COMPUTE = np.geomspace(1e17, 1e20, 24)
 
@@ -19,7 +27,7 @@ def law(compute: Array) -> Array:
 
 
 def points(losses: Array) -> Frontier:
-    return Frontier(("k",), COMPUTE, losses)
+    return Frontier(("k",), COMPUTE, losses, np.arange(len(losses)))
 
 
 def test_an_exact_law_is_found() -> None:
@@ -60,11 +68,12 @@ def test_the_same_points_give_the_same_band() -> None:
     assert np.array_equal(first.refits, second.refits)
 
 
-@pytest.mark.parametrize("chosen", [slice(0, 5), slice(0, 3)])
+@pytest.mark.parametrize("chosen", [slice(0, 4), slice(0, 3)])
 def test_few_points_or_a_short_range_are_not_fitted(chosen: slice) -> None:
-    assert fit_law("arm", Frontier((), COMPUTE[chosen], law(COMPUTE)[chosen])) is None
+    runs = np.arange(24)
+    assert fit_law("arm", Frontier((), COMPUTE[chosen], law(COMPUTE)[chosen], runs[chosen])) is None
     close = np.linspace(1e18, 2e18, 20)
-    assert fit_law("arm", Frontier((), close, law(close))) is None
+    assert fit_law("arm", Frontier((), close, law(close), runs[:20])) is None
 
 
 def test_the_frontier_is_what_nothing_cheaper_was_below(tmp_path: Path) -> None:
@@ -73,7 +82,39 @@ def test_the_frontier_is_what_nothing_cheaper_was_below(tmp_path: Path) -> None:
     chain = write_stage(tmp_path, "c", "S", [16, 5, 4], 800)
     arms = read_arms([Arm("scratch", "scratch", "scratch", (small, large)), Arm("c", "c", "chain", (chain,))])
     found = frontier(arms[0], "tokens")
-    assert found.compute.tolist() == [400, 800, 1200]
-    assert np.exp(found.losses) == pytest.approx([10, 9, 8])
+    assert found.compute.tolist() == [800, 1200], "evaluations during training do not count"
+    assert np.exp(found.losses) == pytest.approx([9, 8])
     assert found.keys == ("s", "l")
+    assert found.runs.tolist() == [0, 1]
     assert scaling_laws(arms, "tokens") == ()
+
+
+def test_seeds_are_averaged_before_the_frontier_is_chosen(tmp_path: Path) -> None:
+    ends = {"S": (800, (8.0, 10.0)), "L": (1200, (9.0, 8.8)), "X": (1600, (7.0, 7.2))}
+    stages = [
+        write_stage(tmp_path, f"{size}{seed}", size, [16, 12, perplexity], tokens, seed=seed)
+        for size, (tokens, perplexities) in ends.items()
+        for seed, perplexity in enumerate(perplexities)
+    ]
+    chain = Arm("c", "c", "chain", (write_stage(tmp_path, "c", "S", [16, 5, 4], 800),))
+    arm, _ = read_arms([Arm("scratch", "scratch", "scratch", tuple(stages)), chain])
+    found = frontier(arm, "tokens")
+    # The lucky seed of S was at 8, below both of L; on average, L is lower.
+    assert np.exp(found.losses) == pytest.approx([80**0.5, 79.2**0.5, 50.4**0.5])
+    assert found.keys == ("S0", "S1", "L0", "L1", "X0", "X1")
+
+
+def test_branches_of_one_run_vary_together_which_widens_the_intervals() -> None:
+    widths, hits = {"together": [], "apart": []}, []  # type: ignore[var-annotated]
+    for number in range(25):
+        runs = np.repeat(np.arange(6), 4)
+        off = np.random.default_rng(number).normal(0, 0.004, 6)[runs]
+        losses = law(COMPUTE) * np.exp(off)
+        for name, groups in (("together", runs), ("apart", np.arange(24))):
+            fit = fit_law("arm", Frontier((), COMPUTE, losses, groups))
+            assert fit is not None
+            widths[name].append(fit.intervals[1].high - fit.intervals[1].low)
+            if name == "together":
+                hits.append(0.25 in fit.intervals[1])
+    assert np.mean(widths["together"]) > 1.4 * np.mean(widths["apart"])
+    assert np.mean(hits) > 0.8

@@ -14,7 +14,7 @@ from tfscale.analysis.answer import answer_of
 from tfscale.analysis.comparison import Comparison, compare_arms
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.documents import to_latex, to_markdown
-from tfscale.analysis.formats import to_csv, to_json
+from tfscale.analysis.formats import record, to_csv, to_json
 from tfscale.analysis.table import Row, Table, compare
 from tfscale.analysis.words import basis, verdicts
 from tfscale.plan.arms import Arm
@@ -79,10 +79,10 @@ def test_several_seeds_make_one_row_with_means_and_intervals(tmp_path: Path) -> 
     assert math.log(interval.high / interval.low) == pytest.approx(2 * 4.303 * 0.02 / math.sqrt(3), rel=0.15)
     assert scratch.equal_perplexity is not None
     assert scratch.equal_perplexity.over == ("seeds",)
-    assert table.noise is not None
-    assert table.noise.source == "seeds"
+    assert scratch.equal_perplexity.noise is None
     assert "[" in verdicts(table)[1]
     assert basis(table)[0] == "[low, high]: 95% intervals over seeds."
+    assert not any("floor" in sentence for sentence in basis(table))
 
 
 def test_a_size_whose_other_seeds_are_missing_is_unfinished_and_has_no_costs(tmp_path: Path) -> None:
@@ -103,6 +103,10 @@ def test_an_arm_of_one_seed_beside_a_chain_of_three_has_no_interval(tmp_path: Pa
     assert beside.equal_perplexity is not None
     assert (beside.equal_perplexity.interval, beside.equal_perplexity.over) == (None, ())
     assert "One seed: from scratch." in " ".join(basis(table))
+    assert beside.equal_perplexity.noise is not None
+    told = "measured over the seeds of the other side: from scratch at S (0."
+    assert told in " ".join(basis(table))
+    assert record(beside, table)["noise_floor_source"] == "seeds"
 
 
 def test_the_chain_is_not_compared_with_itself(tmp_path: Path) -> None:
@@ -178,7 +182,10 @@ def test_a_verdict_says_when_the_chain_loses_draws_or_cannot_be_judged(tmp_path:
     short = Arm("s", "short", "scratch", (write_stage(tmp_path, "s", "L", [16, 9, 8], 400),))
     shared = Arm("sh", "shared", "scratch", (chain.stages[0], write_stage(tmp_path, "n", "L", [], 1200)))
     small, large = verdicts(compare(read_arms([chain, better, equal, short, shared])))
-    assert small == "S: not compared at equal cost with shared (the same run)."
+    assert small == (
+        "S: The best model from scratch at this compute has another size: the chain is equal to short of L (8.00), "
+        "which took 4.00e5 FLOPs. Not compared at equal cost with shared (the same run)."
+    )
     assert "above better (4.50) by 0.50" in large
     assert "equal to equal (5.00)" in large
     assert "Not compared at equal cost with short (measured only at other costs) and shared (missing)." in large
@@ -232,7 +239,7 @@ def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path
         assert sum(line.startswith(f"| {size} | {title} |") for line in lines) == 2
     assert lines.index(answer_of(compared).sentence) < lines.index(f"- {verdicts(table)[0]}")
     assert len({line.count("|") for line in lines if line.startswith("| L | from")}) == 2
-    assert "| L | from scratch | 928 | 1.20K | 6.000 | 0.646 | -1.000 | +12.8% | +11.3% |" in lines
+    assert "| L | from scratch | 928 | 1.20K | 6.000 | 0.646 | -1.000 | at least +12.8% | at least +11.3% |" in lines
     assert "| L | new arm | 928 |  | missing |  |  |  |  |" in lines
     assert all(f"- {verdict}" in lines for verdict in verdicts(table))
 
@@ -240,7 +247,7 @@ def test_markdown_holds_every_row_in_both_tables_and_the_verdicts(tmp_path: Path
 def test_latex_holds_every_row_escaped(tmp_path: Path) -> None:
     text = to_latex(compare_arms(with_missing(tmp_path), "tiny_chain, 5% of text"))
     assert r"\caption{tiny\_chain, 5\% of text, 64 validation tokens." in text
-    assert r"L & from scratch & 928 & 1.20K & 6.000 & 0.646 & -1.000 & +12.8\% & +11.3\% \\" in text
+    assert r"L & from scratch & 928 & 1.20K & 6.000 & 0.646 & -1.000 & at least +12.8\% & at least +11.3\% \\" in text
     body = text[text.index("\\midrule") : text.index("\\bottomrule")]
     assert body.count(" & ") == 8 * len(comparison(with_missing(tmp_path / "again")).table.rows)
     assert text.count("\\midrule") == 2

@@ -41,7 +41,7 @@ def measured() -> Table:
     """The comparison that docs/measurements keeps, as far as the console shows it."""
     document = json.loads(MEASURED.read_text(encoding="utf-8"))
     rows = tuple(_row(values) for values in document["rows"])
-    return Table("flops", "progressive", document["heldout_tokens"], None, rows)
+    return Table("flops", "progressive", document["heldout_tokens"], rows)
 
 
 def _row(values: dict[str, Any]) -> Row:
@@ -60,7 +60,9 @@ def _row(values: dict[str, Any]) -> Row:
             gap=values["equal_perplexity_gap"],
             outcome=values["outcome"],
             excess=values["excess"],
-            interval=Interval(values["saving_low"], values["saving_high"]),
+            interval=Interval(
+                *(values[f"saving_{end}"] or sign * math.inf for end, sign in (("low", -1), ("high", 1)))
+            ),
             over=("documents",),
         )
     return Row(

@@ -5,12 +5,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from tfscale.analysis.bootstrap import NoiseFloor
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.equal_cost import EqualCompute
 from tfscale.analysis.family import EqualFamily
 from tfscale.analysis.family_words import cell, outcome
 from tfscale.analysis.intervals import Interval
+from tfscale.analysis.noise import NoiseFloor
 from tfscale.analysis.table import Row
 from tfscale.analysis.words import UNITS, amount, with_interval
 from tfscale.text import join
@@ -40,7 +40,7 @@ def answer_of(comparison: Comparison) -> Answer:
     rows = [
         (
             size,
-            *(_cell(next((row for row in table.of_size(size) if row.arm == arm), None), table.noise) for arm in arms),
+            *(_cell(next((row for row in table.of_size(size) if row.arm == arm), None)) for arm in arms),
         )
         for size in table.sizes
     ]
@@ -59,20 +59,28 @@ def answer_of(comparison: Comparison) -> Answer:
 
 
 def standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standing:
-    """Return whether the chain is better or worse than an arm at equal compute, or level with it within the noise."""
+    """Return whether the chain is better or worse than an arm at equal compute, or level with it within the noise.
+
+    Args:
+        noise: noise floor of the comparison, or None if it is unknown or not needed.
+    """
     interval = compared.interval or Interval(compared.difference, compared.difference)
-    floor = 0.0 if noise is None or "seeds" in compared.over else noise.nats
+    floor = 0.0 if noise is None else noise.nats
     if 0.0 in interval or abs(math.log(compared.chain / compared.arm)) <= floor:
         return "level"
     return "better" if compared.difference < 0 else "worse"
 
 
-def _cell(row: Row | None, noise: NoiseFloor | None) -> str:
+def _noise(row: Row) -> NoiseFloor | None:
+    return row.equal_perplexity.noise if row.equal_perplexity else None
+
+
+def _cell(row: Row | None) -> str:
     if row is None or row.shared:
         return "" if row is None else "same run"
     if row.equal_compute is None:
         return "" if row.status == "finished" else row.status
-    compared, found = row.equal_compute, standing(row.equal_compute, noise)
+    compared, found = row.equal_compute, standing(row.equal_compute, _noise(row))
     interval = compared.interval
     if found == "better" and interval:
         interval = Interval(-interval.high, -interval.low)
@@ -87,13 +95,13 @@ def _sentence(comparison: Comparison, together: dict[str, EqualFamily]) -> str:
     sizes = [row.size for row in table.rows if row.equal_compute and not row.shared]
     if not sizes:
         return "There is nothing to compare yet."
-    rows = table.of_size(sizes[-1])
-    last = [(row.title, row.equal_compute) for row in rows if row.equal_compute and not row.shared]
+    rows = table.of_size(table.primary[0] if table.primary and table.primary[0] in sizes else sizes[-1])
+    last = [(row, row.equal_compute) for row in rows if row.equal_compute and not row.shared]
     chain = next(row for row in rows if row.arm == table.chain)
     assert chain.cumulative is not None, "a compared chain has finished"
     standings: dict[Standing, list[str]] = {"worse": [], "level": [], "better": []}
-    for title, each in last:
-        standings[standing(each, table.noise)].append(f"{title} ({each.arm:.2f})")
+    for row, each in last:
+        standings[standing(each, _noise(row))].append(f"{row.title} ({each.arm:.2f})")
     clauses = [f"{LINKS[found]} {join(titles)}" for found, titles in standings.items() if titles]
     seeds = max(len(row.keys) for row in rows)
     unit = UNITS[table.measure]

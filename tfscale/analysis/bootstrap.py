@@ -16,19 +16,19 @@ final loss is applied to the whole curve.
 """
 
 import hashlib
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Literal, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfscale.analysis.curves import Measure, StageCurve
-from tfscale.analysis.intervals import LEVEL, Array
+from tfscale.analysis.intervals import Array
 from tfscale.stage.heldout import BlockLosses
 
-DRAWS = 4000
+DRAWS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,12 +132,24 @@ def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> Sample | N
 
 def draw_together(*runs: Sample) -> Drawn:
     """Draw DRAWS curves per run. The result is deterministic for given runs."""
-    seeds = all(run.size > 1 for run in runs)
-    documents = _document_weights(runs)
-    known: dict[Source, bool] = {"seeds": seeds, "documents": documents is not None}
-    over = tuple(source for source, is_known in known.items() if is_known)
-    first = runs[0]
+    over, first = sources(*runs), runs[0]
+    documents = None
+    if first.blocks is not None and "documents" in over:
+        keys = tuple(key for run in runs for key in run.keys)
+        documents = _block_weights(DRAWS, len(first.blocks[0].tokens), keys).astype(float)
+    seeds = "seeds" in over
     return Drawn(tuple(_draw(run, first if _go_together(run, first) else run, seeds, documents) for run in runs), over)
+
+
+def sources(*runs: Sample) -> tuple[Source, ...]:
+    """Return the sources of variation that can be drawn for all runs together. Documents can be drawn if all runs were
+    evaluated in the same blocks."""
+    blocks = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
+    known: dict[Source, bool] = {
+        "seeds": all(run.size > 1 for run in runs),
+        "documents": len(blocks) == 1 and all(run.blocks is not None for run in runs),
+    }
+    return tuple(source for source, is_known in known.items() if is_known)
 
 
 def _go_together(run: Sample, other: Sample) -> bool:
@@ -164,62 +176,30 @@ def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
     return normal / np.sqrt(replicates * stream.chisquare(replicates - 1, (DRAWS, 1)))
 
 
-def _document_weights(runs: Sequence[Sample]) -> Array | None:
-    """Return the number of times that each draw contains each block of the validation text [DRAWS, blocks].
+@lru_cache(maxsize=32)
+def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np.uint16]:
+    """Return the number of times that each draw contains each block of the validation text [draws, blocks].
 
-    The numbers are the same for all runs, because the losses of different runs on a document are correlated. The result
-    is None unless all runs were evaluated in the same blocks.
+    The numbers are the same for all runs that are drawn together, because the losses of different runs on a document
+    are correlated. Other runs have other draws, so that all intervals of a comparison do not share one random error.
     """
-    tokens = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
-    if len(tokens) != 1 or any(run.blocks is None for run in runs):
-        return None
-    return _block_weights(len(tokens.pop()))
-
-
-@cache
-def _block_weights(blocks: int) -> Array:
-    return seeded("documents", str(blocks)).multinomial(blocks, [1 / blocks] * blocks, DRAWS).astype(float)
+    return seeded("documents", *keys).multinomial(blocks, [1 / blocks] * blocks, draws).astype(np.uint16)
 
 
 def document_shifts(run: Sample, weights: Array) -> Array:
     """Return the change of a run's final loss in each draw of documents [DRAWS], averaged over the replicates."""
     assert run.blocks is not None, "documents are drawn only if every replicate has blocks"
-    drawn = [(weights @ each.losses) / (weights @ each.tokens) for each in run.blocks]
-    whole = [each.losses.sum() / each.tokens.sum() for each in run.blocks]
-    return np.asarray(np.mean(drawn, axis=0) - np.mean(whole), dtype=float)
+    tokens, losses = run.blocks[0].tokens, np.mean([each.losses for each in run.blocks], axis=0)
+    return np.asarray((weights @ losses) / (weights @ tokens) - losses.sum() / tokens.sum(), dtype=float)
+
+
+def perplexities(losses: Array) -> Array:
+    """Return the perplexities of drawn losses. Draws over two seeds have heavy tails, which are clipped to finite
+    perplexities so that these can be subtracted."""
+    return np.asarray(np.exp(np.minimum(losses, 700.0)), dtype=float)
 
 
 def seeded(*names: str) -> np.random.Generator:
     """Return a random generator seeded with names, such as the keys of the runs, so that adding an arm to the
     comparison does not change the results of other arms."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big"))
-
-
-@dataclass(frozen=True)
-class NoiseFloor:
-    """Noise floor, the difference in final loss below which two runs count as equal."""
-
-    nats: float
-    """Noise floor in nats per token."""
-    source: Literal["seeds", "assumed"]
-    """Source of the noise floor. `seeds`: measured on runs that differ only in their seed. `assumed`: set in the
-    configuration."""
-
-
-def noise_floor(samples: Iterable[Sample], assumed: float | None) -> NoiseFloor | None:
-    """Return the noise floor, pooled over all runs with several seeds. If there are no such runs, return the assumed
-    noise floor, or None if there is none.
-
-    With probability LEVEL, the final losses of two runs that differ only in their seed differ by less than the noise
-    floor. It is the pooled standard deviation of the final losses times sqrt(2) times the quantile of Student's t
-    distribution.
-    """
-    from scipy.special import stdtrit
-
-    several = {run.keys: run.losses[:, -1] for run in samples if run.finished and run.size > 1}
-    freedom = sum(len(losses) - 1 for losses in several.values())
-    if not freedom:
-        return None if assumed is None else NoiseFloor(assumed, "assumed")
-    variance = sum(float(((losses - losses.mean()) ** 2).sum()) for losses in several.values()) / freedom
-    quantile = float(stdtrit(freedom, 1 - (1 - LEVEL) / 2))
-    return NoiseFloor(float(np.sqrt(variance)) * math.sqrt(2) * quantile, "seeds")

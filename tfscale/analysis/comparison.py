@@ -50,6 +50,7 @@ def compare_arms(
     measure: Measure = "flops",
     assumed_noise: float | None = None,
     tuning_flops: float | None = None,
+    primary: tuple[str, str] | None = None,
     reference: Mapping[str, Any] | None = None,
     price: float | None = None,
 ) -> Comparison:
@@ -57,9 +58,9 @@ def compare_arms(
 
     Args:
         title: title that names the schedule and the corpus.
-        assumed_noise: noise floor in nats, used if it cannot be measured because no run has several seeds; None if
-            unknown.
+        assumed_noise: noise floor in nats of comparisons in which both sides have one seed; None if unknown.
         tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
+        primary: size and name of the arm of the primary comparison, or None if none is declared.
         reference: published points in the form of a file in `conf/reference/`.
         price: price of a device in US dollars per hour, or None if it is unknown.
 
@@ -67,10 +68,10 @@ def compare_arms(
         ValueError: `read_arms` or `published_arms` fails, or there is no chain among the arms.
     """
     curves = read_arms(arms)
-    table, chain = compare(curves, measure, assumed_noise, tuning_flops), the_chain(curves)
+    table, chain = compare(curves, measure, assumed_noise, tuning_flops, primary), the_chain(curves)
     measures = dict.fromkeys([measure, *FAMILY_MEASURES])
     others = [arm for arm in curves if arm is not chain]
-    families = (compare_families(chain, arm, each, table.noise) for arm in others for each in measures)
+    families = (compare_families(chain, arm, each, assumed_noise) for arm in others for each in measures)
     return Comparison(
         title,
         curves,

@@ -246,7 +246,7 @@ def _fits(comparison: Comparison) -> Section:
         rows.append(_cells([title, *texts], [title, *values]))
     note = (
         "loss = E + A (C / unit)^-alpha, fitted to the frontier of each arm. Fits are not measurements and not used "
-        "for other numbers. [low, high]: 95% of refits to resampled residuals, if the form of the law is correct."
+        "for other numbers. [low, high]: 95% of refits to resampled residuals of runs, if the form of the law is right."
     )
     return Section("fits", "Fits", header=["Arm", "E", "A", "Unit of C", "alpha", "Points"], rows=rows, note=note)
 

@@ -6,14 +6,15 @@ perplexities are compared.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.analysis.bootstrap import Curves, NoiseFloor, Sample, Source, draw_together
-from tfscale.analysis.intervals import Array, Interval, interval_of, surely
+from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together, perplexities
+from tfscale.analysis.intervals import Array, Bound, Interval, bound_of, interval_of, surely
+from tfscale.analysis.noise import NoiseFloor, noise_floor
 
 Reach = Literal["reached", "at least", "at most", "not reached"]
 Outcome = Literal["saves", "no difference", "costs more", "not reached"]
@@ -54,12 +55,24 @@ class EqualPerplexity:
     """Excess cost of the chain as a fraction of the arm's cost, at the perplexity that both reached: the arm's final
     perplexity, or the chain's best if that is higher. A saving is negative."""
     interval: Interval | None
-    """Confidence interval of the saving (the negative excess), or None if it is unknown."""
+    """Confidence interval of the saving (the negative excess), or None if it is unknown. It is one-sided if the saving
+    is a bound, unless the outcome is `no difference`. An end beyond which costs were not measured is infinite."""
     over: tuple[Source, ...]
     """Sources of variation that the confidence interval covers."""
+    noise: NoiseFloor | None = None
+    """Noise floor that the verdict uses because a side has a single seed, or None."""
     exact: bool = False
     """True if both learning rates had been decayed at these costs. Otherwise, one cost was read during training, where
     a planned run would have been cheaper."""
+
+    @property
+    def bound(self) -> Bound | None:
+        """Bound on the saving that this reading is, or None if the saving is exact. If the chain's cost was read during
+        training, a run planned to end there would have saved more; if the arm's cost was, the chain would have saved
+        less."""
+        if self.exact:
+            return None
+        return "at least" if self.state in ("reached", "at least") else "at most"
 
     @property
     def speed_up(self) -> float | None:
@@ -71,7 +84,11 @@ class EqualPerplexity:
 
     @property
     def speed_up_interval(self) -> Interval | None:
-        return self.interval and Interval(1 / (1 - self.interval.low) - 1, 1 / (1 - self.interval.high) - 1)
+        return self.interval and Interval(_speed_up(self.interval.low), _speed_up(self.interval.high))
+
+
+def _speed_up(saving: float) -> float:
+    return saving if math.isinf(saving) else 1 / (1 - saving) - 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,7 @@ class EqualCompute:
     seeds."""
 
     compute: float
+    """Cumulative cost of the chain, or of the arm if it is lower."""
     chain: float
     arm: float
     interpolated: bool
@@ -95,18 +113,21 @@ class EqualCompute:
         return self.chain - self.arm
 
 
-def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFloor | None) -> EqualPerplexity | None:
+def at_equal_perplexity(chain: Sample | None, arm: Sample | None, assumed: float | None) -> EqualPerplexity | None:
     """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
-    not finished or the chain has no measurement."""
+    not finished or the chain has no measurement.
+
+    Args:
+        assumed: noise floor in nats if both have one seed, or None if it is unknown.
+    """
     if chain is None or arm is None or not arm.finished:
         return None
     arm = arm.decayed or arm
     of_chain, of_arm = chain.mean, arm.mean
-    (ratio,), (there,) = log_cost_ratios(of_chain, of_arm)
-    _, (bound,) = first_reaches(of_chain.log_compute, of_chain.losses, of_arm.losses[:, -1])
+    found = log_cost_ratios(of_chain, of_arm)
+    ratio, reached, exact = float(found.logarithms[0]), bool(found.reached[0]), False
     target, cost = float(of_arm.losses[0, -1]), float(np.exp(of_arm.log_compute[0, -1]))
-    reached, exact = bool(there), False
-    state: Reach = "not reached" if not reached else "at least" if bound else "reached"
+    state: Reach = "not reached" if not reached else "at least" if found.bounded[0] else "reached"
     if arm.ends > 1 and not reached:
         best = int(of_chain.losses.argmin())
         target, at = float(of_chain.losses[0, best]), float(of_chain.log_compute[0, best] - ratio)
@@ -115,22 +136,41 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, floor: NoiseFl
     drawn = draw_together(chain, arm)
     ratios = log_cost_ratios(*drawn.curves) if drawn.over else None
     variations = [] if ratios is None else [ratios]
-    if "seeds" not in drawn.over and floor is not None:
-        variations.append(_within(floor, of_chain, of_arm))
+    floor = None if "seeds" in drawn.over else noise_floor(chain, arm, assumed)
+    if floor is not None:
+        variations += _within(floor, of_chain, of_arm)
     if arm.ends > 1:
-        variations = [(each, np.ones_like(mask)) for each, mask in variations]
-    return EqualPerplexity(
+        variations = [replace(each, reached=np.ones_like(each.reached)) for each in variations]
+    equal = EqualPerplexity(
         state=state,
         target=math.exp(target),
         arm=cost,
         chain=cost * math.exp(ratio) if reached else None,
         gap=max(0.0, math.exp(of_chain.losses.min()) - math.exp(target)),
-        outcome=decide_outcome(float(ratio), reached, variations),
+        outcome=decide_outcome(ratio, reached, variations),
         excess=math.expm1(ratio),
-        interval=None if ratios is None else interval_of(-np.expm1(ratios[0])),
+        interval=None,
         over=drawn.over,
+        noise=floor,
         exact=exact,
     )
+    if ratios is None:
+        return equal
+    opposite = (ratios.reached != found.reached) & (arm.ends == 1)
+    return replace(equal, interval=_saving_interval(ratios, opposite, equal))
+
+
+def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: EqualPerplexity) -> Interval:
+    """Return the confidence interval of the saving.
+
+    Args:
+        ratios: ratios of costs in each draw.
+        opposite: mask [draws] that is True for draws that bound the saving on the other side.
+    """
+    savings = -np.expm1(ratios.logarithms)
+    if equal.bound is None or equal.outcome == "no difference":
+        return interval_of(np.where(ratios.bounded, np.where(ratios.reached, np.inf, -np.inf), savings))
+    return bound_of(np.where(opposite, -np.inf if equal.bound == "at least" else np.inf, savings), equal.bound)
 
 
 def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute | None:
@@ -149,35 +189,42 @@ def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute |
     drawn = draw_together(chain, arm)
     interval = None
     if drawn.over and (draws := _log_differences(drawn.curves[0], drawn.curves[1], interpolated)) is not None:
-        interval = interval_of(np.exp(draws[0]) - np.exp(draws[1]))
+        interval = interval_of(perplexities(draws[0]) - perplexities(draws[1]))
     return EqualCompute(float(compute), math.exp(chain_loss), math.exp(arm_loss), interpolated, interval, drawn.over)
 
 
-def log_cost_ratios(chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the logarithm of the ratio of the chain's cost to the arm's cost for each curve. The costs are those at
-    the perplexity that both reached: the arm's final perplexity or, if the chain did not reach that, the chain's best.
+@dataclass(frozen=True, eq=False)
+class CostRatios:
+    """Ratios of the chain's cost to the arm's cost for a stack of curves. The costs are those at the perplexity that
+    both reached: the arm's final perplexity or, if the chain did not reach that, the chain's best."""
 
-    Returns:
-        Logarithms [curves], which are negative if the chain's cost is lower, and a mask [curves] that is True if the
-        chain reached the arm's final perplexity.
-    """
+    logarithms: Array
+    """Logarithms of the ratios [curves], which are negative if the chain's cost is lower."""
+    reached: NDArray[np.bool_]
+    """Mask [curves] that is True if the chain reached the arm's final perplexity."""
+    bounded: NDArray[np.bool_]
+    """Mask [curves] that is True if the run whose cost was read during training, which is the chain's if it reached the
+    perplexity and otherwise the arm's, was there at its first evaluation, so that its cost is an upper bound."""
+
+
+def log_cost_ratios(chain: Curves, arm: Curves) -> CostRatios:
+    """Return the ratios of costs for each pair of curves."""
     rows = np.arange(len(chain.losses))
-    there, _ = first_reaches(chain.log_compute, chain.losses, arm.losses[:, -1])
+    there, early = first_reaches(chain.log_compute, chain.losses, arm.losses[:, -1])
     reached = np.isfinite(there)
     best = chain.losses.argmin(axis=1)
-    back, _ = first_reaches(arm.log_compute, arm.losses, chain.losses[rows, best])
+    back, early_back = first_reaches(arm.log_compute, arm.losses, chain.losses[rows, best])
     behind = chain.log_compute[rows, best] - np.where(reached, 0.0, back)
-    return np.where(reached, there - arm.log_compute[:, -1], behind), reached
+    logarithms = np.where(reached, there - arm.log_compute[:, -1], behind)
+    return CostRatios(logarithms, reached, np.where(reached, early, early_back))
 
 
-def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the logarithms of the cost ratios and the mask of reached targets if the noise floor is added to, and
-    subtracted from, the chain's losses."""
-    low, high = (log_cost_ratios(chain.shifted(shift), arm) for shift in (-floor.nats, floor.nats))
-    return np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]])
+def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> list[CostRatios]:
+    """Return the ratios of costs if the noise floor is subtracted from, and added to, the chain's losses."""
+    return [log_cost_ratios(chain.shifted(shift), arm) for shift in (-floor.nats, floor.nats)]
 
 
-def decide_outcome(ratio: float, reached: bool, variations: list[tuple[Array, NDArray[np.bool_]]]) -> Outcome:
+def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) -> Outcome:
     """Return the verdict on the chain's cost at the arm's final perplexity.
 
     `costs more`: all intervals of the cost ratio are above 1. `saves`: all intervals are below 1, and the chain reached
@@ -187,17 +234,16 @@ def decide_outcome(ratio: float, reached: bool, variations: list[tuple[Array, ND
     Args:
         ratio: logarithm of the ratio of the chain's cost to the arm's cost.
         reached: True if the chain reached the arm's final perplexity.
-        variations: logarithms of the ratio, and masks of reached perplexities, for draws of seeds and documents and for
-            losses shifted by the noise floor.
+        variations: ratios for draws of seeds and documents and for losses shifted by the noise floor.
     """
-    intervals = [interval_of(ratios) for ratios, _ in variations] or [Interval(ratio, ratio)]
+    intervals = [interval_of(each.logarithms) for each in variations] or [Interval(ratio, ratio)]
     dearer = all(interval.low > 0 for interval in intervals)
     cheaper = all(interval.high < 0 for interval in intervals)
     if dearer:
         return "costs more"
     if reached:
-        return "saves" if cheaper and all(surely(there) for _, there in variations) else "no difference"
-    return "not reached" if all(surely(~there) for _, there in variations) else "no difference"
+        return "saves" if cheaper and all(surely(each.reached) for each in variations) else "no difference"
+    return "not reached" if all(surely(~each.reached) for each in variations) else "no difference"
 
 
 def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:

@@ -17,11 +17,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.analysis.bootstrap import Curves, NoiseFloor, Sample, Source, draw_together, sample
+from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together, sample
 from tfscale.analysis.costs import cumulative, marginal
 from tfscale.analysis.curves import ArmCurve, Measure, StageCurve
 from tfscale.analysis.equal_cost import first_reaches
 from tfscale.analysis.intervals import Array, Interval, interval_of
+from tfscale.analysis.noise import noise_floor
 from tfscale.stage.folder import lineage
 
 Bound = Literal["exact", "at least", "at most"]
@@ -112,17 +113,22 @@ def family_cost(arm: ArmCurve, chain: ArmCurve, sizes: Sequence[str], measure: M
 
 
 def compare_families(
-    chain: ArmCurve, arm: ArmCurve, measure: Measure, floor: NoiseFloor | None
+    chain: ArmCurve, arm: ArmCurve, measure: Measure, assumed: float | None
 ) -> FamilyComparison | None:
     """Compare the families of the chain's sizes, or return None if the chain or the arm has not finished a size or a
-    cost is unknown."""
+    cost is unknown.
+
+    Args:
+        assumed: noise floor in nats if both have one seed, or None if it is unknown.
+    """
     ours, theirs = _family(chain, chain.sizes, measure), _family(arm, chain.sizes, measure)
     if ours is None or theirs is None:
         return None
     drawn = draw_together(*ours.samples, *theirs.samples)
     mid = len(ours.samples)
     draws = (drawn.curves[:mid], drawn.curves[mid:]) if drawn.over else None
-    nats = 0.0 if floor is None or "seeds" in drawn.over else floor.nats
+    floors = [noise_floor(our.run, their.run, assumed) for our, their in zip(ours.members, theirs.members, strict=True)]
+    nats = 0.0 if "seeds" in drawn.over else max((floor.nats for floor in floors if floor), default=0.0)
     at_chain = _equal(_reader(theirs, ours), draws and draws[::-1], nats, of_chain=False)
     at_arm = _equal(_reader(ours, theirs), draws, nats, of_chain=True)
     return FamilyComparison(arm.name, arm.title, measure, at_chain, at_arm, drawn.over)

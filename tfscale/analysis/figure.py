@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import Sample, draw_together, sample
+from tfscale.analysis.bootstrap import Sample, draw_together, sample, sources
 from tfscale.analysis.caption import regime
 from tfscale.analysis.curves import ArmCurve, Measure, curve
 from tfscale.analysis.figure_growths import draw_growths
-from tfscale.analysis.growths import GrowthEvent, growths
+from tfscale.analysis.figure_marks import annotate, mark_best_of_any_size, mark_growths
+from tfscale.analysis.growths import growths
 from tfscale.analysis.intervals import LEVEL
 from tfscale.analysis.scaling_law import ScalingLaw
 from tfscale.analysis.style import (
-    CHAIN,
     GREY,
-    PALE,
     SMALL,
     WIDTH,
     Style,
@@ -37,7 +36,7 @@ from tfscale.analysis.style import (
 )
 from tfscale.analysis.table import the_chain
 from tfscale.plan.arm_kind import arm_kind
-from tfscale.text import count, join
+from tfscale.text import join
 
 AXIS: dict[Measure, str] = {
     "flops": "cumulative compute including the base (model FLOPs)",
@@ -46,8 +45,6 @@ AXIS: dict[Measure, str] = {
     "device_seconds": "cumulative device-seconds including the base",
 }
 HEIGHT, LEGEND_LINE, CAPTION_LINE = 3.3, 0.155, 0.13  # inches
-LETTER = 7.4
-"""Font size of labels inside the axes, in points."""
 OFFSET = 4
 """Distance from the end of a curve to its label, in points."""
 TITLE_WIDTH, LEGEND_WIDTH, CAPTION_WIDTH = 74, 40, 105  # characters
@@ -82,6 +79,7 @@ def comparison_figure(
     """
     chain, events = the_chain(arms), growths(the_chain(arms))
     looks = styles(arms, chain)
+    from_scratch = {arm.name for arm in arms if arm_kind(arm.kind).from_scratch}
     samples = {(arm.name, size): sample(arm.replicates(size), measure) for arm in arms for size in arm.sizes}
     published = [arm for arm in published if curve(arm.stages, measure)]
     frame = _frame(samples, arms, published, measure)
@@ -99,8 +97,14 @@ def comparison_figure(
             _draw_law(axes, law, arms, looks[law.arm], frame)
         for number_, arm in enumerate(published):
             _draw_published(axes, arm, measure, number_)
+        scratch = {place: run for place, run in samples.items() if place[0] in from_scratch}
+        mark_best_of_any_size(axes, [samples[chain.name, size] for size in chain.sizes], scratch)
         _label_sizes(axes, arms, chain, samples, looks)
-        notes = [*_mark_growths(axes, events, frame, measure), *_notes(samples, laws, published), *_unfinished(arms)]
+        notes = [
+            *mark_growths(axes, events, frame.y[1], measure),
+            *_notes(arms, samples, laws, published),
+            *_unfinished(arms),
+        ]
         _entitle(figure, axes, title)
         if events and with_growths:
             stage = "trunk's stage" if chain.trunk else "stage"
@@ -241,77 +245,34 @@ def _label_sizes(
     not at the chain's compute, on the right, alternately above and below."""
     chain_ends = {size: end for size in chain.sizes if (end := _end(samples[chain.name, size]))}
     for size, end in chain_ends.items():
-        _annotate(axes, size, end, (-OFFSET, -OFFSET), color=looks[chain.name].colour, fontweight="bold")
+        annotate(axes, size, end, (-OFFSET, -OFFSET), color=looks[chain.name].colour, fontweight="bold")
     others = [arm for arm in arms if arm is not chain and not arm_kind(arm.kind).one_model]
     for row, arm in enumerate(others):
         for column, size in enumerate(arm.sizes):
             end, at_chain = _end(samples[arm.name, size]), chain_ends.get(size, (0.0, 0.0))[0]
             if end and not math.isclose(end[0], at_chain, rel_tol=0.03):
                 up = OFFSET if (row + column) % 2 else -OFFSET
-                _annotate(axes, size, end, (OFFSET, up), color=looks[arm.name].colour)
+                annotate(axes, size, end, (OFFSET, up), color=looks[arm.name].colour)
 
 
-def _annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, int], **style: Any) -> None:
-    from matplotlib.patheffects import withStroke
-
-    right, up = offset
-    axes.annotate(
-        text,
-        at,
-        offset,
-        textcoords="offset points",
-        ha="left" if right > 0 else "right",
-        va="center" if up == 0 else "bottom" if up > 0 else "top",
-        fontsize=LETTER,
-        path_effects=[withStroke(linewidth=2.2, foreground="white")],
-        zorder=6,
-        clip_on=False,
-        **style,
-    )
-
-
-def _mark_growths(axes: Any, events: Sequence[GrowthEvent], frame: Frame, measure: Measure) -> list[str]:
-    """Mark each growth of the chain at the perplexity right after the growth, or at the upper edge if the perplexity is
-    above the frame.
-
-    A growth from imported weights is omitted if its cost in this measure is unknown.
-
-    Returns:
-        Sentences for the caption, which may be empty.
-    """
-    events = [event for event in events if event.after.totals.of(measure) > 0]
-    above = False
-    label = "right after growth, untrained"
-    for size in dict.fromkeys(event.size for event in events):
-        after = [event.after for event in events if event.size == size]
-        x = math.exp(np.mean([math.log(e.totals.of(measure)) for e in after]))
-        y = math.exp(np.mean([e.loss for e in after]))
-        axes.axvline(x, color=PALE, linewidth=0.8, zorder=0.5)
-        axes.plot(
-            x,
-            min(y, frame.y[1]),
-            marker="^",
-            markersize=5,
-            linestyle="none",
-            markerfacecolor="white",
-            markeredgecolor=CHAIN.colour,
-            clip_on=False,
-            label=label,
-            zorder=5,
-        )
-        label = "_nolegend_"
-        if y > frame.y[1]:
-            above = True
-            _annotate(axes, count(y), (x, frame.y[1]), (5, 0), color=CHAIN.colour)
-    return ["Numbers at the upper edge: perplexity right after growth, beyond the axis."] if above else []
-
-
-def _notes(samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]) -> list[str]:
-    over = {source for run in samples.values() if run for source in draw_together(run).over}
-    notes = [f"Bands: {LEVEL:.0%} intervals over {join(sorted(over))}."] if over else []
+def _notes(
+    arms: Sequence[ArmCurve], samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]
+) -> list[str]:
+    over = {source for run in samples.values() if run for source in sources(run)}
+    seeds = sorted({seed for run in samples.values() if run and run.size > 1 for seed in run.seeds})
+    named = {
+        "seeds": f"seeds ({', '.join(map(str, seeds))})" if seeds else "seeds",
+        "documents": "validation documents" if "seeds" in over else "validation documents only (one seed)",
+    }
+    notes = [f"Bands: {LEVEL:.0%} intervals over {join([named[each] for each in sorted(over)])}."] if over else []
+    single = [
+        arm.title for arm in arms if any((run := samples[arm.name, each]) and run.size == 1 for each in arm.sizes)
+    ]
+    if "seeds" in over and single:
+        notes.append(f"One seed, so no interval over seeds: {join(single)}.")
     if laws:
         notes.append(
-            "Dotted: law E + A/C^α fitted to the arm's lowest evaluations (not measured), with the range of "
+            "Dotted: law E + A/C^α fitted to the ends of the arm's runs (not measured), with the range of "
             f"{LEVEL:.0%} of points under this law."
         )
     if published:

@@ -35,11 +35,11 @@ def to_document(comparison: Comparison) -> dict[str, Any]:
         "measure": table.measure,
         "heldout_tokens": table.heldout_tokens,
         "confidence": LEVEL,
-        "noise_floor": table.noise and asdict(table.noise),
         "tuning_flops": table.tuning_flops,
+        "primary": table.primary and dict(zip(("size", "arm"), table.primary, strict=True)),
         "answer": asdict(answer_of(comparison)),
         "caption": caption(comparison.arms),
-        "rows": [record(row) for row in table.rows],
+        "rows": [record(row, table) for row in table.rows],
         "verdicts": verdicts(table),
         "families": [_family(each) for each in comparison.families],
         "family_verdicts": family_sentences(comparison.families, comparison.price),
@@ -141,7 +141,7 @@ def _known(value: Any) -> Any:
 
 def to_csv(table: Table) -> str:
     """Return a table as CSV, with one line per row. Unknown values are empty."""
-    records = [record(row) for row in table.rows]
+    records = [record(row, table) for row in table.rows]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(records[0]) if records else [], lineterminator="\n")
     writer.writeheader()
@@ -149,9 +149,10 @@ def to_csv(table: Table) -> str:
     return buffer.getvalue()
 
 
-def record(row: Row) -> dict[str, str | int | float | bool | None]:
+def record(row: Row, table: Table) -> dict[str, str | int | float | bool | None]:
     """Return a row of the table as a flat dictionary in full precision. Keys and seeds are separated by spaces."""
     compute, perplexity, included = row.equal_compute, row.equal_perplexity, row.with_optimizer
+    noise, best = perplexity.noise if perplexity else None, row.any_size
     costs = {
         f"{cost}_{unit.name}": getattr(getattr(row, cost), unit.name, None) for cost in COSTS for unit in fields(Cost)
     }
@@ -165,6 +166,7 @@ def record(row: Row) -> dict[str, str | int | float | bool | None]:
         "rests_on": " ".join(row.rests_on),
         "seeds": " ".join(str(seed) for seed in row.seeds if seed is not None) or None,
         "status": row.status,
+        "rank": table.rank(row),
         "parameters": row.parameters,
         "loss": row.loss,
         "perplexity": row.perplexity,
@@ -190,13 +192,22 @@ def record(row: Row) -> dict[str, str | int | float | bool | None]:
         "saving": perplexity and perplexity.saving,
         **_ends("saving", perplexity.interval if perplexity else None),
         "comparison_over": " ".join(perplexity.over) or None if perplexity else None,
+        "saving_bound": perplexity and perplexity.bound,
         "excess": perplexity and perplexity.excess,
         "outcome": perplexity and perplexity.outcome,
+        "noise_floor": noise and noise.nats,
+        "noise_floor_source": noise and noise.source,
         "optimizer_share": row.optimizer_share,
         "saving_with_optimizer": included and included.saving,
         **_ends("saving_with_optimizer", included.interval if included else None),
         "outcome_with_optimizer": included and included.outcome,
         "cost_ratio": row.cost_ratio,
+        "any_size_arm": best and best.arm,
+        "any_size_size": best and best.size,
+        "any_size_perplexity": best and best.comparison.arm,
+        "any_size_cost": best and best.comparison.compute,
+        "chain_minus_any_size": best and best.comparison.difference,
+        **_ends("chain_minus_any_size", best.comparison.interval if best else None),
     }
     known: dict[str, str | int | float | bool | None] = _known(values)
     return known

@@ -1,6 +1,8 @@
 """Confidence intervals for results of a few runs on a fixed validation text."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,8 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """Central confidence interval with a probability of (1 - LEVEL) / 2 in each tail."""
+    """Confidence interval: central, with a probability of (1 - LEVEL) / 2 in each tail, or one-sided, with one infinite
+    end. An infinite end is unknown."""
 
     low: float
     high: float
@@ -27,6 +30,17 @@ def interval_of(draws: Array) -> Interval:
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
     return Interval(float(low), float(high))
+
+
+Bound = Literal["at least", "at most"]
+
+
+def bound_of(draws: Array, bound: Bound) -> Interval:
+    """Return the one-sided interval that contains the share LEVEL of the draws, from a finite lower end (`at least`) or
+    up to a finite upper end (`at most`). Draws may be infinite but not NaN."""
+    level = 1 - LEVEL if bound == "at least" else LEVEL
+    end = float(np.quantile(draws, level, method="inverted_cdf"))
+    return Interval(end, math.inf) if bound == "at least" else Interval(-math.inf, end)
 
 
 def surely(happened: NDArray[np.bool_]) -> bool:

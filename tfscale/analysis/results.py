@@ -7,6 +7,7 @@ from tfscale.analysis.curves import ArmCurve, Cost, Evaluation, Measure, StageCu
 from tfscale.analysis.family import Bound, FamilyComparison
 from tfscale.analysis.family_words import SIGNS, cell, dollars
 from tfscale.analysis.family_words import cost as family_cost
+from tfscale.analysis.intervals import LEVEL
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interval
 from tfscale.text import count
@@ -31,7 +32,8 @@ def meaning(table: Table) -> str:
         f"the cumulative {unit} of the chain's model of this size; negative values favour the chain; `~`: interpolated "
         "between two evaluations, before the decay of the arm's learning rate, which favours the chain. *Speed-up* "
         f"(arm's cost / chain's cost - 1) and *saving* (1 - chain's cost / arm's cost): cumulative {unit} "
-        "to reach the arm's final perplexity; `at least`: the chain's stage started below this perplexity; "
+        "to reach the arm's final perplexity; `at least`: the chain reached it during training, before the decay of "
+        f"its learning rate, or before its stage; ({LEVEL:.0%}: bound): the same with {LEVEL:.0%} confidence; "
         "`not reached`: the chain ended above it. If an arm has branches at several budgets, the perplexity is that of "
         "the last, or the chain's final one if the chain ended above it; `at most`: the arm got there earlier."
     )
@@ -39,7 +41,7 @@ def meaning(table: Table) -> str:
 
 def results(table: Table) -> list[list[str]]:
     """Return the rows of the table of results, whose header is `RESULTS`."""
-    return [_result_cells(row) for row in table.rows]
+    return [_result_cells(row, table) for row in table.rows]
 
 
 def costs(table: Table) -> list[list[str]]:
@@ -96,11 +98,11 @@ def _published_cells(arm: ArmCurve, stage: StageCurve, point: Evaluation) -> lis
     return [stage.size, arm.title, *numbers, read.get("perplexity", ""), read.get("device_hours", "")]
 
 
-def _result_cells(row: Row) -> list[str]:
+def _result_cells(row: Row, table: Table) -> list[str]:
     perplexity = with_interval(row.perplexity, row.perplexity_interval, ".3f")
     return [
         row.size,
-        row.title,
+        f"{row.title} (primary)" if table.rank(row) == "primary" else row.title,
         count(row.parameters),
         count(row.marginal.tokens if row.marginal else None),
         perplexity or row.status,

@@ -2,15 +2,16 @@
 
 The form and the method are those of arXiv 2203.15556 (Chinchilla) for compute only: the sum of Huber losses of the
 residuals of log L is minimised from several starting points, with E and A fitted as logarithms. The law is fitted to
-the frontier of the arm, which consists of the evaluations of all sizes with a lower loss than all others at the same
-or less compute (the first method of the paper). Evaluations during training precede the decay of the learning rate, so
-the law is above the ends of runs.
+the frontier of the arm, which consists of the ends of runs of all sizes with a lower loss than all others at the same
+or less compute. Losses are first averaged over seeds, so that the frontier does not select lucky seeds. Evaluations
+during training are not used, because they precede the decay of the learning rate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfscale.analysis.bootstrap import seeded
 from tfscale.analysis.curves import ArmCurve, Measure
@@ -24,7 +25,7 @@ STEEPEST = 3.0
 STEPS = 80
 """Number of optimization steps per fit."""
 REFITS = 400
-FEWEST_POINTS, LEAST_RANGE = 6, 3.0
+FEWEST_POINTS, LEAST_RANGE = 5, 3.0
 """Minimum number of points in a frontier, and minimum ratio of the largest to the smallest compute, for a fit."""
 STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha in (0.1, 0.3, 0.6)]
 """Starting points of the fit, each with E as a fraction of the lowest loss, log A at the middle of the range, and
@@ -33,7 +34,7 @@ alpha."""
 
 @dataclass(frozen=True, eq=False)
 class ScalingLaw:
-    """Fitted scaling law, with its uncertainty from refits to residuals drawn with replacement."""
+    """Fitted scaling law, with its uncertainty from refits to residuals of runs, drawn with replacement."""
 
     arm: str
     keys: tuple[str, ...]
@@ -77,28 +78,45 @@ class ScalingLaw:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Evaluations of an arm with a lower loss than all others at the same or less compute, in order of compute."""
+    """Ends of runs of an arm with a lower loss than all others at the same or less compute, in order of compute."""
 
     keys: tuple[str, ...]
     """Keys of the stages that contribute points."""
     compute: Array
     """Cumulative compute [points]."""
     losses: Array
-    """Validation losses [points] in nats per token."""
+    """Validation losses [points] in nats per token, averaged over seeds."""
+    runs: NDArray[np.intp]
+    """Index of the run of each point [points]. Ends of one run at several budgets deviate together."""
 
 
 def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
-    """Return the frontier of an arm over all sizes and seeds."""
-    places = sorted((e.totals.of(measure), e.loss, stage.key) for stage in arm.stages for e in stage.evaluations)
-    kept: list[tuple[float, float, str]] = []
-    for compute, loss, key in places:
-        if compute > 0 and (not kept or loss < kept[-1][1]):
-            kept.append((compute, loss, key))
+    """Return the frontier of an arm over all sizes and budgets."""
+    kept: list[tuple[float, float, int, tuple[str, ...]]] = []
+    for end in sorted(end for number, size in enumerate(arm.sizes) for end in _ends(arm, size, number, measure)):
+        if end[0] > 0 and (not kept or end[1] < kept[-1][1]):
+            kept.append(end)
     return Frontier(
-        keys=tuple(dict.fromkeys(key for *_, key in kept)),
+        keys=tuple(dict.fromkeys(key for *_, keys in kept for key in keys)),
         compute=np.array([compute for compute, *_ in kept], dtype=float),
-        losses=np.array([loss for _, loss, _ in kept], dtype=float),
+        losses=np.array([loss for _, loss, *_ in kept], dtype=float),
+        runs=np.array([number for *_, number, _ in kept], dtype=np.intp),
     )
+
+
+def _ends(
+    arm: ArmCurve, size: str, number: int, measure: Measure
+) -> Iterator[tuple[float, float, int, tuple[str, ...]]]:
+    """Yield compute, loss, the given number, and keys of the ends of an arm's runs of one size at each budget, averaged
+    over seeds. Sizes with unfinished runs have no ends."""
+    runs = arm.replicates(size)
+    budgets = [run.readings for run in runs] if all(run.readings for run in runs) else [(run,) for run in runs]
+    for replicates in zip(*budgets, strict=False):
+        ends = [run.end for run in replicates if run.end]
+        if len(ends) == len(runs):
+            points = [(end.totals.of(measure), end.loss) for end in ends]
+            compute, loss = (float(np.mean(values)) for values in zip(*points, strict=True))
+            yield compute, loss, number, tuple(run.key for run in replicates)
 
 
 def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
@@ -114,12 +132,24 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
     best = fits[values.argmin()]
     fitted = _log_losses(best[None], x)
     scatter = (y - fitted)[0] * np.sqrt(len(x) / (len(x) - 3))
-    again = fitted + seeded("scaling law", name).choice(scatter, (REFITS, len(x)))
+    again = fitted + _resampled(scatter, points.runs, seeded("scaling law", name))
     refits, _ = _minimise(x, again, np.tile(best, (REFITS, 1)))
     e, a, alpha = best
     return ScalingLaw(
         name, points.keys, float(np.exp(e)), float(np.exp(a)), float(alpha), unit, compute, losses, refits, scatter
     )
+
+
+def _resampled(residuals: Array, runs: NDArray[np.intp], stream: np.random.Generator) -> Array:
+    """Return residuals [REFITS, points] drawn with replacement: means of runs, and deviations of points from them.
+    Points of one run have the same mean in each draw. With three parameters, means of few runs vary too little and are
+    increased."""
+    _, place, sizes = np.unique(runs, return_inverse=True, return_counts=True)
+    means = np.bincount(place, residuals) / sizes
+    deviations = residuals - means[place]
+    several = np.sqrt(len(sizes) / max(1, len(sizes) - 3)) if len(sizes) < len(runs) else 1.0
+    drawn = stream.choice(several * means, (REFITS, len(sizes)))[:, place]
+    return np.asarray(drawn + stream.choice(deviations, (REFITS, len(runs))), dtype=float)
 
 
 def scaling_laws(arms: Sequence[ArmCurve], measure: Measure) -> tuple[ScalingLaw, ...]:

@@ -7,12 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import NoiseFloor, Sample, Source, draw_together, noise_floor, sample
+from tfscale.analysis.any_size import BestOfAnySize, best_of_any_size
+from tfscale.analysis.bootstrap import Sample, Source, draw_together, perplexities, sample
 from tfscale.analysis.costs import cumulative, marginal, mean
 from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.family import FamilyCost, family_cost
 from tfscale.analysis.intervals import Interval, interval_of
+from tfscale.plan.arm_kind import arm_kind
 from tfscale.stage.folder import lineage
 
 Status = Literal["finished", "unfinished", "missing"]
@@ -62,6 +64,8 @@ class Row:
     with_optimizer: EqualPerplexity | None = None
     """Comparison of the arm with the chain at the arm's final perplexity, with the optimizer's FLOPs included. It
     is None if these FLOPs are unknown for the arm or the chain, or if the table's measure is not model FLOPs."""
+    any_size: BestOfAnySize | None = None
+    """Comparison of the chain with the best model from scratch of any size, in the chain's rows."""
 
     @property
     def shared(self) -> bool:
@@ -84,12 +88,12 @@ class Table:
     chain: str
     """Name of the arm with which all others are compared."""
     heldout_tokens: int | None
-    noise: NoiseFloor | None
-    """Noise floor, or None if it is unknown."""
     rows: tuple[Row, ...]
     """Rows in the chain's order of sizes and, for each size, in the order of the arms."""
     tuning_flops: float | None = None
     """Cost of tuning the learning rates of the arms, which is not included in any row, or None if it is not stated."""
+    primary: tuple[str, str] | None = None
+    """Size and name of the arm of the primary comparison, or None if none is declared."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -97,6 +101,12 @@ class Table:
 
     def of_size(self, size: str) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.size == size)
+
+    def rank(self, row: Row) -> Literal["primary", "secondary"] | None:
+        """Return the rank of the comparison of a row with the chain, or None if there is no comparison."""
+        if row.arm == self.chain or row.shared:
+            return None
+        return "primary" if (row.size, row.arm) == self.primary else "secondary"
 
     @property
     def unfinished(self) -> tuple[Row, ...]:
@@ -109,14 +119,15 @@ def compare(
     measure: Measure = "flops",
     assumed_noise: float | None = None,
     tuning_flops: float | None = None,
+    primary: tuple[str, str] | None = None,
 ) -> Table:
     """Compare all arms with the first chain among them. If the measure is model FLOPs, also compare them with
     the optimizer's FLOPs included.
 
     Args:
-        assumed_noise: noise floor in nats, used if it cannot be measured because no run has several seeds; None if
-            unknown.
+        assumed_noise: noise floor in nats of comparisons in which both sides have one seed; None if unknown.
         tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
+        primary: size and name of the arm of the primary comparison, or None if none is declared.
 
     Raises:
         ValueError: there is no chain among the arms.
@@ -126,24 +137,26 @@ def compare(
     pairs = [(arm, size) for size in sizes for arm in arms if size in arm.sizes]
     samples = _samples(pairs, measure)
     with_optimizer = _samples(pairs, "flops_with_optimizer") if measure == "flops" else {}
-    floor = noise_floor((each for each in samples.values() if each), assumed_noise)
+    scratch = {(arm.name, size): samples[arm.name, size] for arm, size in pairs if arm_kind(arm.kind).from_scratch}
     runs = [run for arm in arms for stage in arm.stages for run in (stage, *stage.readings)]
     parents = {stage.key: stage.parent for run in runs for stage in run.stages}
 
     def row(arm: ArmCurve, size: str) -> Row:
         other = () if arm is chain else chain.replicates(size)
         mine, theirs = (arm.name, size), (chain.name, size)
-        found = _row(arm, size, samples[mine], other, samples[theirs] if other else None, floor, parents, measure)
-        included = at_equal_perplexity(with_optimizer.get(theirs), with_optimizer.get(mine), floor)
+        of_chain = samples[theirs] if other else None
+        found = _row(arm, size, samples[mine], other, of_chain, assumed_noise, parents, measure)
+        included = at_equal_perplexity(with_optimizer.get(theirs), with_optimizer.get(mine), assumed_noise)
+        any_size = best_of_any_size(samples[mine], scratch) if arm is chain else None
+        found = replace(found, with_optimizer=included if other else None, any_size=any_size)
         up_to = chain.sizes[: chain.sizes.index(size) + 1] if size in chain.sizes else ()
         together = family_cost(arm, chain, up_to, measure) if up_to else None
         of_family = [run.key for each in up_to for run in chain.replicates(each)]
-        rests_on = _with_ancestors([*found.rests_on, *of_family], parents)
-        return replace(found, with_optimizer=included if other else None, family=together, rests_on=rests_on)
+        return replace(found, family=together, rests_on=_with_ancestors([*found.rests_on, *of_family], parents))
 
     heldout = {stage.heldout_tokens for arm in arms for stage in arm.stages}
     rows = tuple(row(arm, size) for arm, size in pairs)
-    return Table(measure, chain.name, heldout.pop() if len(heldout) == 1 else None, floor, rows, tuning_flops)
+    return Table(measure, chain.name, heldout.pop() if len(heldout) == 1 else None, rows, tuning_flops, primary)
 
 
 def _samples(runs: Sequence[tuple[ArmCurve, str]], measure: Measure) -> dict[tuple[str, str], Sample | None]:
@@ -170,7 +183,7 @@ def _row(
     mine: Sample | None,
     chain: Sequence[StageCurve],
     theirs: Sample | None,
-    floor: NoiseFloor | None,
+    assumed_noise: float | None,
     parents: dict[str, str | None],
     measure: Measure,
 ) -> Row:
@@ -194,14 +207,14 @@ def _row(
         parameters=runs[0].parameters,
         loss=loss,
         perplexity=None if loss is None else math.exp(loss),
-        perplexity_interval=interval_of(np.exp(drawn.curves[0].losses[:, -1])) if drawn and drawn.over else None,
+        perplexity_interval=interval_of(perplexities(drawn.curves[0].losses[:, -1])) if drawn and drawn.over else None,
         perplexity_over=drawn.over if drawn else (),
         bits_per_byte=float(np.mean([end.bits_per_byte for end in ends])) if ends else None,
         cumulative=cost,
         marginal=mean([marginal(run) for run in runs]),
         family=None,
         equal_compute=at_equal_compute(theirs, mine),
-        equal_perplexity=at_equal_perplexity(theirs, mine, floor),
+        equal_perplexity=at_equal_perplexity(theirs, mine, assumed_noise),
         cost_ratio=cost.of(measure) / chain_cost.of(measure) if cost and chain_cost else None,
     )
 

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from tfscale.analysis.any_size import BestOfAnySize
 from tfscale.analysis.bootstrap import Source
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity
-from tfscale.analysis.intervals import LEVEL, Interval
+from tfscale.analysis.intervals import LEVEL, Bound, Interval
 from tfscale.analysis.table import Row, Table
 from tfscale.text import count, join, scientific, share
 
@@ -21,7 +22,15 @@ UNITS: dict[Measure, str] = {
 def verdicts(table: Table) -> tuple[str, ...]:
     """Return one verdict per size, which states whether the chain's perplexity is below or above that of the other arms
     at equal cost, whether the chain saves compute, and whether this changes if the optimizer's FLOPs are included."""
-    return tuple(f"{size}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
+    return tuple(f"{size}{_rank(table, size)}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
+
+
+def _rank(table: Table, size: str) -> str:
+    """Return the rank of the comparisons of a size in parentheses, or nothing if no primary comparison is declared."""
+    if table.primary is None:
+        return ""
+    ranks = {table.rank(row): row.title for row in table.of_size(size)}
+    return f" (primary: {ranks['primary']})" if "primary" in ranks else " (secondary)" if "secondary" in ranks else ""
 
 
 def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
@@ -41,14 +50,24 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
     if clauses:
         cost = f"{amount(chain.cumulative.of(table.measure), table.measure)} cumulative {UNITS[table.measure]}"
         sentences.append(f"at {cost}, the chain ({chain.perplexity:.2f} perplexity) is {join(clauses)}.")
+    if chain.any_size and chain.any_size.size != chain.size:
+        sentences.append(_best_of_any_size(table, chain.any_size))
     if outcomes:
         text = f"{'; '.join(outcomes)}."
-        sentences.append(text[0].upper() + text[1:] if clauses else text)
+        sentences.append(text[0].upper() + text[1:] if sentences else text)
         if table.measure == "flops":
             sentences.append(_with_optimizer([row for row in compared if row.equal_perplexity]))
     if open_ends:
         sentences.append(f"{'Not' if sentences else 'not'} compared at equal cost with {join(open_ends)}.")
     return " ".join(sentences) or "there is no other arm."
+
+
+def _best_of_any_size(table: Table, best: BestOfAnySize) -> str:
+    """Return a sentence about the best model from scratch of any size at the chain's compute."""
+    title = next(row.title for row in table.of_size(best.size) if row.arm == best.arm)
+    cost = f"{amount(best.comparison.compute, table.measure)} {UNITS[table.measure]}"
+    than = _clause(f"{title} of {best.size}", best.comparison)
+    return f"The best model from scratch at this compute has another size: the chain is {than}, which took {cost}."
 
 
 def _with_optimizer(rows: Sequence[Row]) -> str:
@@ -92,18 +111,55 @@ def _why_not(row: Row) -> str:
 
 
 def outcome(value: EqualPerplexity) -> str:
-    """Return a clause such as `it saves 31.0% [25.2%, 36.1%]`, `there is no difference within noise`, `it costs 12.0%
-    more` or `it does not reach the final perplexity and ends 0.14 above it`."""
+    """Return a clause such as `it saves 31.0% [25.2%, 36.1%]`, `it costs at least 12.0% more (with 95% confidence at
+    least 8.1%)`, `there is no difference within noise` or `it does not reach the final perplexity and ends 0.14 above
+    it`."""
     if value.outcome == "no difference":
-        return f"there is no difference within noise{_brackets(value.interval, '.1%')}"
+        return _no_difference(value)
     if value.outcome == "saves":
         assert value.saving is not None, "the outcome `saves` requires that the target was reached"
-        return f"it saves {'' if value.exact else 'at least '}{value.saving:.1%}{_brackets(value.interval, '.1%')}"
+        return f"it saves {_bound(value.bound)}{value.saving:.1%}{_confidence(value, value.interval, value.bound)}"
     if value.outcome == "costs more":
         interval = value.interval and Interval(-value.interval.high, -value.interval.low)
         away = "" if value.chain is not None else f" and ends {value.gap:.2f} above the final perplexity"
-        return f"it costs {_bound_of_excess(value)}{value.excess:.1%}{_brackets(interval, '.1%')} more{away}"
+        bound = _OPPOSITE[value.bound] if value.bound else None
+        return f"it costs {_bound(bound)}{value.excess:.1%} more{_confidence(value, interval, bound)}{away}"
     return f"it does not reach the final perplexity and ends {value.gap:.2f} above it"
+
+
+def _no_difference(value: EqualPerplexity) -> str:
+    """Return a clause that explains why there is no difference although the interval may exclude zero."""
+    interval = _brackets(value.interval, ".1%")
+    if value.interval is None or 0 in value.interval:
+        return f"there is no difference within noise{interval}"
+    if value.noise is None:
+        return f"whether it reaches the final perplexity is within noise (saving at equal perplexity{interval})"
+    over = join([OVER[source] for source in value.over])
+    return f"there is no difference within the noise floor of {value.noise.nats:.3f} nats (over {over} alone{interval})"
+
+
+_OPPOSITE: dict[Bound, Bound] = {"at least": "at most", "at most": "at least"}
+
+
+def _bound(bound: Bound | None) -> str:
+    return f"{bound} " if bound else ""
+
+
+def _confidence(value: EqualPerplexity, interval: Interval | None, bound: Bound | None) -> str:
+    """Return the confidence interval of a saving or an excess as text: ` [low, high]`, or for a bound ` (with 95%
+    confidence at least low)`, with the source of variation if seeds are not included. The text is empty if the interval
+    is unknown."""
+    end = _known_end(interval)
+    if bound is None or end is None:
+        return _brackets(interval, ".1%")
+    alone = "" if "seeds" in value.over else f" over {join([OVER[source] for source in value.over])} alone"
+    return f" (with {LEVEL:.0%} confidence{alone} {bound} {end:.1%})"
+
+
+def _known_end(interval: Interval | None) -> float | None:
+    """Return the finite end of a one-sided interval, or None if there is none."""
+    ends = (interval.low, interval.high) if interval else ()
+    return next((end for end in ends if math.isfinite(end)), None)
 
 
 def basis(table: Table) -> tuple[str, ...]:
@@ -119,24 +175,49 @@ def basis(table: Table) -> tuple[str, ...]:
         sentences.append("One seed each: the variation over seeds is unknown, and no interval includes it.")
     elif single:
         sentences.append(f"One seed: {join(single)}. The variation over seeds is unknown for these arms.")
-    return (*sentences, *_noise(table), *_shares(table), _tuning(table))
+    return (*_primary(table), *sentences, *_noise(table), *_shares(table), _tuning(table))
+
+
+def _primary(table: Table) -> tuple[str, ...]:
+    """Return a sentence about the primary comparison, or nothing if none is declared."""
+    if table.primary is None:
+        return ()
+    ranks = [table.rank(row) for row in table.rows]
+    size, name = table.primary
+    if "primary" not in ranks:
+        return (
+            f"The primary comparison (analysis.primary: {name} at {size}) is not among these, which are secondary.",
+        )
+    title = next(row.title for row in table.of_size(size) if row.arm == name)
+    secondary = ranks.count("secondary")
+    if not secondary:
+        return (f"Primary comparison: {title} at {size}.",)
+    return (
+        f"Primary comparison: {title} at {size}. The other {secondary} are secondary: each has a confidence of "
+        f"{LEVEL:.0%} on its own, so one in {1 / (1 - LEVEL):.0f} is expected to be wrong by chance.",
+    )
 
 
 OVER: dict[Source, str] = {"seeds": "seeds", "documents": "validation documents"}
 
 
 def _noise(table: Table) -> tuple[str, ...]:
-    """Return a sentence about the noise floor, or nothing if all comparisons are of several seeds and do not use it."""
-    noise, compared = table.noise, [row.equal_perplexity for row in table.rows if row.equal_perplexity]
-    if compared and all("seeds" in each.over for each in compared):
-        return ()
-    if noise is None:
-        return ("No noise floor is set (analysis.noise_floor), so no difference counts as noise.",)
-    source = "measured over seeds" if noise.source == "seeds" else "assumed (analysis.noise_floor)"
-    return (
-        f"Noise floor, {source}: single runs count as equal if their final losses differ by at most "
-        f"{noise.nats:.3f} nats ({math.expm1(noise.nats):.1%} of perplexity).",
-    )
+    """Return sentences about the noise floors that verdicts use, and about comparisons that need one and have none."""
+    compared = [(row, row.equal_perplexity) for row in table.rows if row.equal_perplexity]
+    single = [(row, value.noise) for row, value in compared if "seeds" not in value.over]
+    assumed = {noise.nats for _, noise in single if noise and noise.source == "assumed"}
+    measured = [f"{row.title} at {row.size} ({noise.nats:.3f} nats)"
+                for row, noise in single if noise and noise.source == "seeds"]  # fmt: skip
+    sentences = [
+        f"Noise floor, assumed (analysis.noise_floor): single runs count as equal if their final losses differ by at "
+        f"most {nats:.3f} nats ({math.expm1(nats):.1%} of perplexity)."
+        for nats in assumed
+    ]
+    if measured:
+        sentences.append(f"Noise floor, measured over the seeds of the other side: {join(measured)}.")
+    if any(noise is None for _, noise in single):
+        sentences.append("No noise floor is set (analysis.noise_floor), so no difference of single runs is noise.")
+    return tuple(sentences)
 
 
 def _shares(table: Table) -> tuple[str, ...]:
@@ -178,7 +259,7 @@ def speed_up(value: EqualPerplexity | None) -> str:
         return ""
     if value.speed_up is None:
         return f"not reached ({value.gap:.2f} above)"
-    return f"{_censored(value)}{value.speed_up:+.1%}{_brackets(value.speed_up_interval, '+.1%')}"
+    return _reading(value, value.speed_up, value.speed_up_interval)
 
 
 def saving(value: EqualPerplexity | None) -> str:
@@ -188,24 +269,25 @@ def saving(value: EqualPerplexity | None) -> str:
         return ""
     if value.saving is None:
         return "not reached"
-    return f"{_censored(value)}{value.saving:+.1%}{_brackets(value.interval, '+.1%')}"
+    return _reading(value, value.saving, value.interval)
 
 
-def _censored(value: EqualPerplexity) -> str:
-    return f"{value.state} " if value.state in ("at least", "at most") else ""
-
-
-def _bound_of_excess(value: EqualPerplexity) -> str:
-    """Return the words before an excess cost. A chain that reached the arm's final perplexity during training would
-    have cost less in a run planned for it; an arm that reached the chain's would have."""
-    read_in_chain = value.state in ("reached", "at least")
-    return "" if value.exact else "at most " if read_in_chain else "at least "
+def _reading(value: EqualPerplexity, read: float, interval: Interval | None) -> str:
+    if value.outcome == "no difference":
+        return f"{_bound(value.bound)}{read:+.1%}{_brackets(interval, '+.1%')}"
+    if value.bound is None:
+        return f"{read:+.1%}{_brackets(interval, '+.1%')}"
+    end = _known_end(interval)
+    return f"{value.bound} {read:+.1%}{'' if end is None else f' ({LEVEL:.0%}: {end:+.1%})'}"
 
 
 def _brackets(interval: Interval | None, form: str) -> str:
-    """Return an interval as the text ` [low, high]`, or an empty text if there is no interval or if all draws are
-    equal, as those of a bound can be."""
-    return f" [{interval.low:{form}}, {interval.high:{form}}]" if interval and interval.low < interval.high else ""
+    """Return an interval as the text ` [low, high]`, in which an infinite end is `unknown`, or an empty text if there
+    is no interval or neither end is known."""
+    if _known_end(interval) is None or interval is None:
+        return ""
+    low, high = (f"{end:{form}}" if math.isfinite(end) else "unknown" for end in (interval.low, interval.high))
+    return f" [{low}, {high}]"
 
 
 def with_interval(value: float | None, interval: Interval | None, form: str) -> str:

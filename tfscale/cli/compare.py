@@ -104,12 +104,15 @@ def compare_plan(plan: Plan) -> Comparison:
     experiment = plan.experiment
     title = f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
     reference = {"arms": experiment.reference.arms}
+    primary = experiment.analysis.primary
+    last = list(experiment.schedule.stages.values())[-1].size
     with user_faults():
         return compare_arms(
             plan.arms,
             title,
             assumed_noise=experiment.analysis.noise_floor,
             tuning_flops=experiment.analysis.tuning_flops,
+            primary=(primary.size or last, primary.arm),
             reference=reference,
             price=experiment.device.price,
         )

@@ -291,12 +291,23 @@ class TrackingPart:
 
 
 @dataclass(frozen=True)
+class PrimaryPart:
+    """Primary comparison, which is declared before the runs. All other comparisons are secondary."""
+
+    size: str | None = None
+    """Size at which the chain is compared. None: the last size of the schedule."""
+    arm: str = "transformer_scratch"
+    """Name of the arm with which the chain is compared."""
+
+
+@dataclass(frozen=True)
 class AnalysisPart:
     """Values for comparisons that the runs do not contain."""
 
     noise_floor: NoiseFloor | None = None
-    """Difference of final losses, in nats, below which two runs count as equal if no run has several seeds to measure
-    the noise. None: unknown, so every difference counts."""
+    """Difference of final losses, in nats, below which two runs with one seed each count as equal. None: unknown, so
+    every difference counts."""
+    primary: PrimaryPart = field(default_factory=PrimaryPart)
     tuning_flops: NonNegative | None = None
     """FLOPs used to choose the arms' learning rates, as recorded by `tfscale tune --write` and excluded from the costs
     in comparisons. None: unknown."""

@@ -103,6 +103,10 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
         yield Fault("schedule.grow_when.rule", when, rule, "optim.lr_schedule=wsd or constant", reads)
     yield from _branches(experiment)
     sizes = [part.size for part in schedule.stages.values()]
+    primary = experiment.analysis.primary.size
+    if primary is not None and primary not in sizes:
+        rule = "must be a size of the schedule"
+        yield Fault("analysis.primary.size", primary, rule, f"one of {', '.join(sizes)}", reads=("schedule.stages",))
     if len(set(sizes)) < len(sizes):
         yield Fault("schedule.stages", None, f"must not repeat a size: {', '.join(sizes)}", "different sizes")
 

@@ -1,0 +1,93 @@
+"""Marks in the main figure: labels, growths, and the best model from scratch of any size."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfscale.analysis.any_size import Place, best_end
+from tfscale.analysis.bootstrap import Sample
+from tfscale.analysis.curves import Measure
+from tfscale.analysis.growths import GrowthEvent
+from tfscale.analysis.style import CHAIN, GREY, PALE
+from tfscale.text import count
+
+LETTER = 7.4
+"""Font size of labels inside the axes, in points."""
+
+
+def annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, int], **style: Any) -> None:
+    """Write a text next to a point, at an offset in points."""
+    from matplotlib.patheffects import withStroke
+
+    right, up = offset
+    axes.annotate(
+        text,
+        at,
+        offset,
+        textcoords="offset points",
+        ha="left" if right > 0 else "right",
+        va="center" if up == 0 else "bottom" if up > 0 else "top",
+        fontsize=LETTER,
+        path_effects=[withStroke(linewidth=2.2, foreground="white")],
+        zorder=6,
+        clip_on=False,
+        **style,
+    )
+
+
+def mark_growths(axes: Any, events: Sequence[GrowthEvent], top: float, measure: Measure) -> list[str]:
+    """Mark each growth of the chain at the perplexity right after the growth, or at the upper edge if the perplexity is
+    above the frame.
+
+    A growth from imported weights is omitted if its cost in this measure is unknown.
+
+    Args:
+        top: perplexity at the upper edge.
+
+    Returns:
+        Sentences for the caption, which may be empty.
+    """
+    events = [event for event in events if event.after.totals.of(measure) > 0]
+    above = False
+    label = "right after growth, untrained"
+    for size in dict.fromkeys(event.size for event in events):
+        after = [event.after for event in events if event.size == size]
+        x = math.exp(np.mean([math.log(e.totals.of(measure)) for e in after]))
+        y = math.exp(np.mean([e.loss for e in after]))
+        axes.axvline(x, color=PALE, linewidth=0.8, zorder=0.5)
+        axes.plot(
+            x,
+            min(y, top),
+            marker="^",
+            markersize=5,
+            linestyle="none",
+            markerfacecolor="white",
+            markeredgecolor=CHAIN.colour,
+            clip_on=False,
+            label=label,
+            zorder=5,
+        )
+        label = "_nolegend_"
+        if y > top:
+            above = True
+            annotate(axes, count(y), (x, top), (5, 0), color=CHAIN.colour)
+    return ["Numbers at the upper edge: perplexity right after growth, beyond the axis."] if above else []
+
+
+def mark_best_of_any_size(axes: Any, runs: Sequence[Sample | None], scratch: Mapping[Place, Sample | None]) -> None:
+    """Mark the perplexity of the best model from scratch of any size at the compute of each of the chain's models."""
+    found = [(run, best) for run in runs if run and (best := best_end(run, scratch))]
+    if found:
+        axes.plot(
+            [math.exp(run.mean.log_compute[0, -1]) for run, _ in found],
+            [math.exp(best.loss) for _, best in found],
+            color=GREY,
+            marker="_",
+            markersize=13,
+            markeredgewidth=1.6,
+            linestyle="none",
+            label="best from scratch of any size",
+            zorder=2.8,
+        )

@@ -1,0 +1,54 @@
+"""Noise floor of a comparison with single runs.
+
+If both sides of a comparison have several seeds, their interval includes the variation over seeds. If one side has a
+single seed, the variation of the other side's seeds is used for both. If both have a single seed, the noise floor is
+that of the configuration.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tfscale.analysis.bootstrap import Sample
+from tfscale.analysis.intervals import LEVEL
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Noise floor, the difference in final loss below which two runs count as equal."""
+
+    nats: float
+    """Noise floor in nats per token."""
+    source: Literal["seeds", "assumed"]
+    """Source of the noise floor. `seeds`: measured on runs that differ only in their seed. `assumed`: set in the
+    configuration."""
+
+
+def noise_floor(chain: Sample, arm: Sample, assumed: float | None) -> NoiseFloor | None:
+    """Return the noise floor of a comparison, or None if it is unknown or not needed because both sides have several
+    seeds.
+
+    With probability LEVEL, the mean final losses of two sides that differ only in their seeds differ by less than the
+    noise floor. It is s sqrt(1/n + 1/m) times the quantile of Student's t distribution with n - 1 degrees of freedom,
+    where s is the standard deviation of the final losses of the side with n seeds, and m = 1.
+
+    Args:
+        assumed: noise floor in nats if both sides have one seed, or None if it is unknown.
+    """
+    several = [run for run in (chain, arm) if run.finished and run.size > 1]
+    if len(several) == 2:
+        return None
+    if not several:
+        return None if assumed is None else NoiseFloor(assumed, "assumed")
+    losses = several[0].losses[:, -1]
+    deviation = float(losses.std(ddof=1)) * math.sqrt(sum(1 / run.size for run in (chain, arm)))
+    return NoiseFloor(deviation * t_quantile(len(losses) - 1), "seeds")
+
+
+def t_quantile(freedom: float) -> float:
+    """Return the quantile of Student's t distribution that bounds a central interval with probability LEVEL."""
+    from scipy.special import stdtrit
+
+    return float(np.asarray(stdtrit(freedom, 1 - (1 - LEVEL) / 2)))
