@@ -9,7 +9,7 @@ from test_analysis_curves import FLOPS_A_TOKEN, spent, write_stage
 from test_analysis_planted import BUDGET, TOLERANCE, coverage, few_draws, loss, planted, repeat  # noqa: F401
 
 from tfscale.analysis.bootstrap import Sample, sample
-from tfscale.analysis.costs import cumulative, family, marginal
+from tfscale.analysis.costs import cumulative, marginal
 from tfscale.analysis.curves import ArmCurve, read_arms
 from tfscale.analysis.equal_cost import EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.growths import growths
@@ -54,18 +54,17 @@ def sample_of(arm: ArmCurve, size: str) -> Sample:
     return found
 
 
-def test_a_later_model_pays_for_the_trunk_and_its_own_branch_and_the_family_for_all(tmp_path: Path) -> None:
+def test_a_later_model_pays_for_the_trunk_and_its_own_branch(tmp_path: Path) -> None:
     [chain] = read(write_chain(tmp_path))
     small, large = chain.stages
-    assert [cumulative(small), marginal(small), family(chain.stages, "S")] == [spent(960)] * 3
+    assert [cumulative(small), marginal(small)] == [spent(960)] * 2
     assert cumulative(large) == spent(800 + 400 + 80)
     assert asdict(marginal(large)) == pytest.approx(asdict(spent(400 + 80)))  # type: ignore[arg-type]
-    assert family(chain.stages, "L") == spent(800 + 160 + 400 + 80)
 
 
 def test_runs_from_scratch_pay_for_their_trunk_up_to_their_budget_and_not_for_readings(tmp_path: Path) -> None:
     [arm] = read(write_scratch(tmp_path, 9, 8, 7))
-    assert [cumulative(arm.stages[0]), marginal(arm.stages[0]), family(arm.stages, "L")] == [spent(1280)] * 3
+    assert [cumulative(arm.stages[0]), marginal(arm.stages[0])] == [spent(1280)] * 2
 
 
 def test_a_model_is_one_run_of_its_trunk_and_its_branch(tmp_path: Path) -> None:
@@ -89,7 +88,13 @@ def test_rows_rest_on_the_trunk_and_on_all_readings(tmp_path: Path) -> None:
     table = compare(read(write_chain(tmp_path), write_scratch(tmp_path, 9, 8, 7)))
     chain, scratch = table.of_size("L")
     assert set(chain.rests_on) == {"t1", "b1", "t2", "b2"}
-    assert set(scratch.rests_on) == {"t1", "t2", "b2", *(f"{kind}{number}" for kind in "sd" for number in range(3))}
+    assert set(scratch.rests_on) == {
+        "t1",
+        "b1",
+        "t2",
+        "b2",
+        *(f"{kind}{number}" for kind in "sd" for number in range(3)),
+    }
 
 
 def test_unfinished_branches_leave_their_model_unfinished_and_its_readings_unused(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from omegaconf import OmegaConf
 from test_analysis_curves import write_arms, write_seeds, write_stage
 
+from tfscale.analysis.caption import caption, regime
 from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.curves import read_arms
 from tfscale.analysis.figure import comparison_figure
-from tfscale.analysis.figures import costs_figure
+from tfscale.analysis.figure_family import family_figure
 from tfscale.analysis.reference import published_arms
 from tfscale.analysis.report import write_comparison
 from tfscale.analysis.style import FIGURE_KINDS, render, styles
@@ -119,6 +120,7 @@ def test_the_same_measurements_give_the_same_bytes(tmp_path: Path) -> None:
 NAMES = {
     *(f"{name}.{kind}" for name in ("figure", "figure_time", "figure_tokens", "costs") for kind in FIGURE_KINDS),
     *(f"table.{kind}" for kind in ("csv", "json", "md", "tex")),
+    "caption.txt",
 }
 
 
@@ -215,8 +217,39 @@ def test_fits_are_named_as_such(tmp_path: Path) -> None:
     assert max(drawn["fit to flat"].get_xdata()) <= law.compute[-1] * 1.001
 
 
-def test_costs_have_a_bar_for_each_run_that_has_finished(tmp_path: Path) -> None:
+def test_all_sizes_together_have_a_bar_for_each_side_and_question(tmp_path: Path) -> None:
     compared = compare_arms(write_arms(tmp_path), "t")
-    figure = costs_figure(compared.table, styles(compared.arms, compared.arms[0]), "tokens")
-    heights = [sorted(bar.get_height() for bar in axes.patches) for axes in figure.axes]
-    assert heights == [[800, 800, 1200, 1200, 1200], [400, 400, 800, 800, 1200], [800, 800, 1200, 1200, 2000]]
+    chain = compared.arms[0]
+    figure = family_figure(compared.families, chain, styles(compared.arms, chain), 3600.0)
+    flops, seconds = ([bar.get_width() for bar in axes.patches] for axes in figure.axes)
+    at_arm = compared.families[0].at_arm.chain.high
+    assert flops == pytest.approx([1.2e6, 2e6, at_arm, 2e6])
+    assert seconds == pytest.approx([value * 2e-5 for value in flops])
+    shown = [text.get_text() for text in figure.axes[1].texts]
+    assert shown[:2] == ["24 ($24.00)", "≥ 40 ($40.00)"]
+    assert shown[2].startswith("≤ ")
+
+
+def test_without_a_family_the_bars_say_so(tmp_path: Path) -> None:
+    compared = compare_arms(write_arms(tmp_path)[:1], "t")
+    figure = family_figure(compared.families, compared.arms[0], {}, None)
+    assert figure.get_suptitle() == "No arm has all sizes of the chain yet."
+
+
+def test_the_caption_says_the_regime_and_what_is_not_shown(tmp_path: Path) -> None:
+    arms = read_arms(write_arms(tmp_path))
+    text = " ".join(caption(arms))
+    assert "a chain that grows from S to L parameters, and from scratch and small model trained on." in text
+    assert "Tokens per parameter: base 0.9 and, at equal compute and L, from scratch 1.3 (in the TokenFormer" in text
+    assert "One seed, 64 validation tokens." in text
+    assert "Not shown: the variation over seeds" in text
+    assert "The regime is not that of the paper" in text
+    drawn = " ".join(comparison_figure(arms, "title").get_supxlabel().split())
+    assert " ".join(regime(arms)) in drawn
+    assert "3 seeds" in " ".join(caption(read_arms(write_seeds(tmp_path / "seeds"))))
+
+
+def test_an_arm_from_scratch_at_another_compute_is_not_in_the_regime(tmp_path: Path) -> None:
+    chain, *_ = write_arms(tmp_path)
+    longer = Arm("x", "longer", "scratch", (write_stage(tmp_path, "x", "L", [16, 6], 2400),))
+    assert "Tokens per parameter: base 0.9 (in the TokenFormer paper 2,430)." in caption(read_arms([chain, longer]))

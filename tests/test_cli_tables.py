@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tfscale.analysis.curves import Cost
 from tfscale.analysis.equal_cost import EqualPerplexity
+from tfscale.analysis.family import FamilyCost
 from tfscale.analysis.intervals import Interval
 from tfscale.analysis.table import Row, Table
 from tfscale.cli.compare import comparison_rows
@@ -46,8 +47,9 @@ def measured() -> Table:
 def _row(values: dict[str, Any]) -> Row:
     totals: dict[str, Any] = {
         cost: Cost(**{item.name: values.get(f"{cost}_{item.name}", math.nan) for item in fields(Cost)})
-        for cost in ("cumulative", "marginal", "family")
+        for cost in ("cumulative", "marginal")
     }
+    family = values.get("family", values.get("family_flops"))
     equal = None
     if values["equal_perplexity"] is not None:
         equal = EqualPerplexity(
@@ -58,7 +60,9 @@ def _row(values: dict[str, Any]) -> Row:
             gap=values["equal_perplexity_gap"],
             outcome=values["outcome"],
             excess=values["excess"],
-            interval=Interval(values["saving_low"], values["saving_high"]),
+            interval=Interval(
+                *(values[f"saving_{end}"] or sign * math.inf for end, sign in (("low", -1), ("high", 1)))
+            ),
             over=("documents",),
         )
     return Row(
@@ -72,6 +76,7 @@ def _row(values: dict[str, Any]) -> Row:
         perplexity_over=("documents",),
         bits_per_byte=values["bits_per_byte"],
         **totals,
+        family=family and FamilyCost(family, family, ()),
         equal_compute=None,
         equal_perplexity=equal,
         cost_ratio=None,

@@ -114,9 +114,8 @@ def costs() -> Figure:
     _span(axes, sum(chain[:-1]) * scale, sum(chain) * scale, 2.95, "marginal")
     _span(axes, 0, sum(chain) * scale, 3.35, "cumulative = family")
     axes.text(2.1 + sum(chain) * scale + 0.15, 1.55, "trained to the same cumulative cost", va="center", color=GREY)
-    axes.text(
-        2.1, 0.02, f"family: {sum(scratch):.1f} × 10¹² FLOPs, the chain's {sum(chain):.1f}", va="center", color=GREY
-    )
+    text = "family: one run per size, each until it has the chain's perplexity (drawn: the chain's cumulative cost)"
+    axes.text(2.1, 0.02, text, va="center", color=GREY)
     return figure
 
 

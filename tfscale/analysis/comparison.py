@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfscale.analysis.curves import ArmCurve, Measure, read_arms
+from tfscale.analysis.family import FAMILY_MEASURES, FamilyComparison, compare_families
 from tfscale.analysis.growths import GrowthEvent, growths
 from tfscale.analysis.reference import published_arms
 from tfscale.analysis.scaling_law import ScalingLaw, scaling_laws
@@ -23,6 +24,11 @@ class Comparison:
     """Growths of the chain."""
     laws: tuple[ScalingLaw, ...]
     """Scaling laws fitted to the arms from scratch."""
+    families: tuple[FamilyComparison, ...]
+    """Comparisons of all sizes together with every arm that has all sizes of the chain, for each measure of cost. The
+    measure of the comparison is the first."""
+    price: float | None
+    """Price of a device in US dollars per hour, or None if it is unknown."""
     published: tuple[ArmCurve, ...]
     """Published measurements, shown next to the arms. They were made on other data and machines, so they are not
     compared numerically."""
@@ -46,6 +52,7 @@ def compare_arms(
     tuning_flops: float | None = None,
     primary: tuple[str, str] | None = None,
     reference: Mapping[str, Any] | None = None,
+    price: float | None = None,
 ) -> Comparison:
     """Compare the measurements in the stage folders of the arms.
 
@@ -55,16 +62,23 @@ def compare_arms(
         tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
         primary: size and name of the arm of the primary comparison, or None if none is declared.
         reference: published points in the form of a file in `conf/reference/`.
+        price: price of a device in US dollars per hour, or None if it is unknown.
 
     Raises:
         ValueError: `read_arms` or `published_arms` fails, or there is no chain among the arms.
     """
     curves = read_arms(arms)
+    table, chain = compare(curves, measure, assumed_noise, tuning_flops, primary), the_chain(curves)
+    measures = dict.fromkeys([measure, *FAMILY_MEASURES])
+    others = [arm for arm in curves if arm is not chain]
+    families = (compare_families(chain, arm, each, assumed_noise) for arm in others for each in measures)
     return Comparison(
         title,
         curves,
-        table=compare(curves, measure, assumed_noise, tuning_flops, primary),
-        growths=growths(the_chain(curves)),
+        table=table,
+        growths=growths(chain),
         laws=scaling_laws(curves, measure),
+        families=tuple(each for each in families if each is not None),
+        price=price,
         published=published_arms(reference or {}, curves),
     )

@@ -12,17 +12,22 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from tfscale.analysis.answer import Answer, answer_of
+from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
 from tfscale.analysis.curves import Cost
+from tfscale.analysis.family_words import family_sentences
 from tfscale.analysis.figures import CAPTIONS, figures
 from tfscale.analysis.records import StageRecord
 from tfscale.analysis.results import (
     COST_MEANING,
+    FAMILIES,
     PUBLISHED,
     RESULTS,
     cost_header,
     costs,
+    family_rows,
     meaning,
     published_rows,
     results,
@@ -66,7 +71,7 @@ LATEX = str.maketrans(
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Return the verdicts, the results and the costs of a comparison as Markdown."""
+    """Return the answer, the results, the costs and the verdicts of a comparison as Markdown."""
     table = comparison.table
     return (
         _environment()
@@ -77,7 +82,9 @@ def to_markdown(comparison: Comparison) -> str:
             several_seeds=any(len(row.keys) > 1 for row in table.rows),
             unit=UNITS[table.measure],
             costs=costs(table),
-            cost_header=cost_header(),
+            cost_header=cost_header(table),
+            family_rows=family_rows(comparison.families, comparison.price),
+            FAMILIES=FAMILIES,
             published=published_rows(comparison.published),
         )
     )
@@ -101,9 +108,11 @@ def to_html(comparison: Comparison, records: Sequence[StageRecord], command: str
         ValueError: nothing has been measured yet.
     """
     sections = [
-        Section("verdicts", "Verdicts", note=" ".join(basis(comparison.table))),
-        Section("figure", "Figure", ["figure"]),
+        _answer(answer_of(comparison)),
+        Section("figure", "Figure", ["figure"], note=" ".join(caption(comparison.arms))),
+        _families(comparison),
         _results(comparison),
+        Section("verdicts", "Verdicts", note=" ".join(basis(comparison.table))),
         _costs(comparison),
         _growths(comparison),
         _fits(comparison),
@@ -144,7 +153,10 @@ def _values(comparison: Comparison) -> dict[str, Any]:
     return {
         "title": comparison.title,
         "heading": comparison.heading,
+        "answer": answer_of(comparison),
+        "caption": " ".join(caption(comparison.arms)),
         "verdicts": verdicts(table),
+        "family_verdicts": family_sentences(comparison.families, comparison.price),
         "basis": " ".join(basis(table)),
         "RESULTS": RESULTS,
         "results": results(table),
@@ -152,6 +164,16 @@ def _values(comparison: Comparison) -> dict[str, Any]:
         "COST_MEANING": COST_MEANING,
         "PUBLISHED": PUBLISHED,
     }
+
+
+def _answer(answer: Answer) -> Section:
+    rows = [_cells(row, row) for row in answer.rows]
+    return Section("answer", "Answer", header=["Size", *answer.arms], rows=rows, note=answer.note)
+
+
+def _families(comparison: Comparison) -> Section:
+    rows = [_cells(row, row) for row in family_rows(comparison.families, comparison.price)]
+    return Section("family", "All sizes together", ["costs"], FAMILIES, rows)
 
 
 def _results(comparison: Comparison) -> Section:
@@ -182,12 +204,14 @@ def _result_values(row: Row) -> list[Any]:
 def _costs(comparison: Comparison) -> Section:
     table = comparison.table
     rows = [_cells(texts, _cost_values(row)) for row, texts in zip(table.rows, costs(table), strict=True)]
-    return Section("costs", "Costs", ["costs"], cost_header(), rows, COST_MEANING.replace("*", ""))
+    note = COST_MEANING.replace("*", "").replace("`", "")
+    return Section("costs", "Costs", header=cost_header(table), rows=rows, note=note)
 
 
 def _cost_values(row: Row) -> list[Any]:
     amounts: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
-    return [row.parameters, row.title, *(total.of(unit) if total else None for unit in UNITS for total in amounts)]
+    own = [total.of(unit) if total else None for unit in UNITS for total in amounts]
+    return [row.parameters, row.title, *own, row.family and row.family.shown]
 
 
 def _growths(comparison: Comparison) -> Section:

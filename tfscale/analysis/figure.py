@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.analysis.bootstrap import Sample, draw_together, sample, sources
+from tfscale.analysis.caption import regime
 from tfscale.analysis.curves import ArmCurve, Measure, curve
 from tfscale.analysis.figure_growths import draw_growths
 from tfscale.analysis.figure_marks import annotate, mark_best_of_any_size, mark_growths
@@ -43,7 +44,7 @@ AXIS: dict[Measure, str] = {
     "tokens": "cumulative training tokens including the base",
     "device_seconds": "cumulative device-seconds including the base",
 }
-HEIGHT, LEGEND_LINE = 3.7, 0.155  # inches
+HEIGHT, LEGEND_LINE, CAPTION_LINE = 3.3, 0.155, 0.13  # inches
 OFFSET = 4
 """Distance from the end of a curve to its label, in points."""
 TITLE_WIDTH, LEGEND_WIDTH, CAPTION_WIDTH = 74, 40, 105  # characters
@@ -106,9 +107,12 @@ def comparison_figure(
         ]
         _entitle(figure, axes, title)
         if events and with_growths:
-            notes = ["Right panel: loss right after growth (triangle) and at the end of the stage (dot).", *notes]
-        caption = " ".join(["Thin lines: evaluations during training.", *notes])
-        figure.supxlabel(textwrap.fill(caption, CAPTION_WIDTH), fontsize=SMALL, color=GREY, x=0.01, ha="left")
+            stage = "trunk's stage" if chain.trunk else "stage"
+            notes = [f"Right panel: loss right after growth (triangle) and at the end of the {stage} (dot).", *notes]
+        text = " ".join([*regime(arms), "Thin lines: evaluations during training.", *notes])
+        lines = textwrap.wrap(text, CAPTION_WIDTH)
+        figure.set_figheight(figure.get_figheight() + CAPTION_LINE * len(lines))
+        figure.supxlabel("\n".join(lines), fontsize=SMALL, color=GREY, x=0.01, ha="left")
     return figure
 
 
@@ -191,10 +195,7 @@ def _draw_band(axes: Any, run: Sample, compute: Sequence[float], style: Style) -
 def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style, frame: Frame) -> None:
     """Draw a scaling law over the range of compute to which it was fitted."""
     compute = np.geomspace(max(law.compute[0], frame.x[0]), min(law.compute[-1], frame.x[1]), 60)
-    low, high = law.band(compute)
-    title = next(arm.title for arm in arms if arm.name == law.arm)
-    axes.fill_between(compute, np.exp(low), np.exp(high), color=style.colour, alpha=0.1, linewidth=0, zorder=0.6)
-    for edge in (low, high):
+    for edge in law.band(compute):
         axes.plot(compute, np.exp(edge), color=style.colour, linestyle=(0, (1, 3)), linewidth=0.6, zorder=0.7)
     axes.plot(
         compute,
@@ -203,7 +204,7 @@ def _draw_law(axes: Any, law: ScalingLaw, arms: Sequence[ArmCurve], style: Style
         linestyle=(0, (1, 1)),
         linewidth=0.9,
         zorder=0.8,
-        label=f"fit to {title}",
+        label=f"fit to {next(arm.title for arm in arms if arm.name == law.arm)}",
     )
 
 

@@ -4,12 +4,16 @@ import csv
 import io
 import json
 import math
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
+from tfscale.analysis.answer import answer_of
+from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.costs import COSTS
 from tfscale.analysis.curves import ArmCurve, Cost, StageCurve
+from tfscale.analysis.family import EqualFamily, FamilyComparison
+from tfscale.analysis.family_words import family_sentences
 from tfscale.analysis.growths import GrowthEvent
 from tfscale.analysis.intervals import LEVEL, Interval
 from tfscale.analysis.scaling_law import ScalingLaw
@@ -33,8 +37,13 @@ def to_document(comparison: Comparison) -> dict[str, Any]:
         "confidence": LEVEL,
         "tuning_flops": table.tuning_flops,
         "primary": table.primary and dict(zip(("size", "arm"), table.primary, strict=True)),
+        "answer": asdict(answer_of(comparison)),
+        "caption": caption(comparison.arms),
         "rows": [record(row, table) for row in table.rows],
         "verdicts": verdicts(table),
+        "families": [_family(each) for each in comparison.families],
+        "family_verdicts": family_sentences(comparison.families, comparison.price),
+        "price": comparison.price,
         "basis": basis(table),
         "readings": [_reading(arm, run) for arm in comparison.arms for own in arm.stages for run in own.readings],
         "growths": [_growth(event) for event in comparison.growths],
@@ -55,6 +64,22 @@ def _reading(arm: ArmCurve, run: StageCurve) -> dict[str, Any]:
         "flops": run.end.totals.flops,
         "loss": run.end.loss,
     }
+
+
+def _family(family: FamilyComparison) -> dict[str, Any]:
+    equal = {"chain": family.at_chain, "arm": family.at_arm}
+    return {
+        "arm": family.arm,
+        "measure": family.measure,
+        "over": family.over,
+        **{f"at_perplexities_of_{side}": _equal_family(each) for side, each in equal.items()},
+    }
+
+
+def _equal_family(equal: EqualFamily) -> dict[str, Any]:
+    costs = {name: {**asdict(cost), "bound": cost.bound} for name, cost in (("chain", equal.chain), ("arm", equal.arm))}
+    bounds, interval = _ends("excess", equal.excess), _ends("excess_interval", equal.interval)
+    return {**costs, **bounds, **interval, "verdict": equal.verdict}
 
 
 def _growth(event: GrowthEvent) -> dict[str, Any]:
@@ -149,6 +174,8 @@ def record(row: Row, table: Table) -> dict[str, str | int | float | bool | None]
         "perplexity_over": " ".join(row.perplexity_over) or None,
         "bits_per_byte": row.bits_per_byte,
         **costs,
+        "family": row.family and row.family.shown,
+        "family_bound": row.family and row.family.bound,
         "equal_compute": compute and compute.compute,
         "equal_compute_perplexity": compute and compute.arm,
         "equal_compute_chain_perplexity": compute and compute.chain,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison
 from tfscale.analysis.documents import to_latex, to_markdown
 from tfscale.analysis.figures import figures
@@ -15,7 +16,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
     atomically.
 
     The tables are `table.csv`, `table.json`, `table.md` and `table.tex`. The figures, each as PNG, SVG and PDF, are
-    `figure` in the measure of the comparison, `figure_time`, `figure_tokens` and `costs`.
+    `figure` in the measure of the comparison, `figure_time`, `figure_tokens` and `costs`. `caption.txt` is the caption
+    of `figure`.
 
     Returns:
         Paths of the files.
@@ -29,6 +31,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
         "table.json": to_json(comparison).encode(),
         "table.md": to_markdown(comparison).encode(),
         "table.tex": to_latex(comparison).encode(),
+        "caption.txt": "\n".join([*caption(comparison.arms), ""]).encode(),
         **{f"{name}.{kind}": render(figure, kind) for name, figure in figures(comparison) for kind in FIGURE_KINDS},
     }
     for name, content in contents.items():

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import ArmCurve, Cost, Evaluation, StageCurve
+from tfscale.analysis.curves import ArmCurve, Cost, Evaluation, Measure, StageCurve
+from tfscale.analysis.family import Bound, FamilyComparison
+from tfscale.analysis.family_words import SIGNS, cell, dollars
+from tfscale.analysis.family_words import cost as family_cost
 from tfscale.analysis.intervals import LEVEL
 from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interval
@@ -14,8 +17,10 @@ RESULTS = [
     *("Bits per byte", "Chain minus arm", "Speed-up", "Saving"),
 ]
 COST_MEANING = (
-    "*Cumulative*: including the base. *Marginal*: this run only, without its parent. *Family*: all runs of the arm up "
-    "to this size. *FLOPs*: model FLOPs. *FLOPs with optimizer*: model FLOPs and FLOPs of optimizer updates."
+    "*Cumulative*: including the base. *Marginal*: this run only, without its parent. *Family*: all sizes of the arm "
+    "up to this one, each at the chain's perplexity; `<=`: at least one was reached during training, where a run "
+    "planned for it would have cost less; `>=`: at least one was not reached, and those reached during training do "
+    "not count. *FLOPs*: model FLOPs. *FLOPs with optimizer*: model FLOPs and FLOPs of optimizer updates."
 )
 
 
@@ -41,11 +46,40 @@ def results(table: Table) -> list[list[str]]:
 
 def costs(table: Table) -> list[list[str]]:
     """Return the rows of the table of costs, whose header is returned by `cost_header`."""
-    return [_cost_cells(row) for row in table.rows]
+    return [_cost_cells(row, table.measure) for row in table.rows]
 
 
-def cost_header() -> list[str]:
-    return ["Size", "Arm", *(f"{cost.capitalize()} {unit}" for unit in UNITS.values() for cost in COSTS)]
+def cost_header(table: Table) -> list[str]:
+    own = [f"{cost.capitalize()} {unit}" for unit in UNITS.values() for cost in COSTS]
+    return ["Size", "Arm", *own, f"Family {UNITS[table.measure]}"]
+
+
+FAMILIES = [
+    *("Perplexities of", "Compared with", "Cost in", "Chain", "Other arm", "Chain is"),
+    *("Reached during training", "Not reached"),
+]
+
+
+BOUNDS: tuple[Bound, ...] = ("at most", "at least")
+"""Bounds of the sizes in the last two columns."""
+
+
+def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:
+    """Return the rows of the table of families, whose header is `FAMILIES`.
+
+    Args:
+        price: price of a device in US dollars per hour, or None if it is unknown.
+    """
+    rows = []
+    for family in families:
+        for side, equal in (("the chain", family.at_chain), (family.title, family.at_arm)):
+            sides = (equal.chain, equal.arm)
+            costs = {UNITS[family.measure]: [family_cost(value, family.measure) for value in sides]}
+            if price is not None and family.measure == "device_seconds":
+                costs["US dollars"] = [f"{SIGNS[value.bound]}{dollars(value, price)}" for value in sides]
+            found = [" ".join(size for value in sides for size in value.sizes(bound)) for bound in BOUNDS]
+            rows += [[side, family.title, unit, *values, cell(equal), *found] for unit, values in costs.items()]
+    return rows
 
 
 PUBLISHED = ["Size", "Arm", "Tokens", "Perplexity", "Device-hours", "Perplexity read from", "Device-hours read from"]
@@ -88,6 +122,7 @@ def _difference(row: Row) -> str:
     return f"{'~' if compute.interpolated else ''}{with_interval(compute.difference, compute.interval, '+.3f')}"
 
 
-def _cost_cells(row: Row) -> list[str]:
+def _cost_cells(row: Row, measure: Measure) -> list[str]:
     costs: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
-    return [row.size, row.title, *(amount(cost.of(unit) if cost else None, unit) for unit in UNITS for cost in costs)]
+    own = [amount(cost.of(unit) if cost else None, unit) for unit in UNITS for cost in costs]
+    return [row.size, row.title, *own, family_cost(row.family, measure) if row.family else ""]

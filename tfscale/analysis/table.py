@@ -9,9 +9,10 @@ import numpy as np
 
 from tfscale.analysis.any_size import BestOfAnySize, best_of_any_size
 from tfscale.analysis.bootstrap import Sample, Source, draw_together, perplexities, sample
-from tfscale.analysis.costs import cumulative, family, marginal, mean
+from tfscale.analysis.costs import cumulative, marginal, mean
 from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
+from tfscale.analysis.family import FamilyCost, family_cost
 from tfscale.analysis.intervals import Interval, interval_of
 from tfscale.plan.arm_kind import arm_kind
 from tfscale.stage.folder import lineage
@@ -50,8 +51,9 @@ class Row:
     bits_per_byte: float | None
     cumulative: Cost | None
     marginal: Cost | None
-    family: Cost | None
-    """Family cost, averaged over seeds like all costs of a row."""
+    family: FamilyCost | None
+    """Cost, in the table's measure, of all sizes of the arm up to this one, each at the chain's final perplexity. It is
+    None if the arm or the chain has not finished one of them."""
     equal_compute: EqualCompute | None
     """Comparison of the arm with the chain at the chain's cumulative cost."""
     equal_perplexity: EqualPerplexity | None
@@ -146,7 +148,11 @@ def compare(
         found = _row(arm, size, samples[mine], other, of_chain, assumed_noise, parents, measure)
         included = at_equal_perplexity(with_optimizer.get(theirs), with_optimizer.get(mine), assumed_noise)
         any_size = best_of_any_size(samples[mine], scratch) if arm is chain else None
-        return replace(found, with_optimizer=included if other else None, any_size=any_size)
+        found = replace(found, with_optimizer=included if other else None, any_size=any_size)
+        up_to = chain.sizes[: chain.sizes.index(size) + 1] if size in chain.sizes else ()
+        together = family_cost(arm, chain, up_to, measure) if up_to else None
+        of_family = [run.key for each in up_to for run in chain.replicates(each)]
+        return replace(found, family=together, rests_on=_with_ancestors([*found.rests_on, *of_family], parents))
 
     heldout = {stage.heldout_tokens for arm in arms for stage in arm.stages}
     rows = tuple(row(arm, size) for arm, size in pairs)
@@ -184,8 +190,8 @@ def _row(
     runs = arm.replicates(size)
     ends = [run.end for run in runs if run.end]
     loss = float(np.mean([end.loss for end in ends])) if ends else None
-    own_family = [stage.key for s in arm.sizes[: arm.sizes.index(size) + 1] for stage in arm.replicates(s)]
-    own_family += [reading.key for run in runs for reading in run.readings]
+    own_family = [stage for s in arm.sizes[: arm.sizes.index(size) + 1] for stage in arm.replicates(s)]
+    own_keys = [each.key for stage in own_family for each in (stage, *stage.readings)]
     drawn = draw_together(mine) if mine and mine.finished else None
     cost, chain_cost = mean([cumulative(run) for run in runs]), mean([cumulative(run) for run in chain])
     return Row(
@@ -195,7 +201,7 @@ def _row(
         kind=arm.kind,
         keys=tuple(run.key for run in runs),
         chain_keys=tuple(run.key for run in chain),
-        rests_on=_with_ancestors([*own_family, *(run.key for run in chain)], parents),
+        rests_on=_with_ancestors([*own_keys, *(run.key for run in chain)], parents),
         seeds=tuple(run.seed for run in runs),
         status=_status(runs),
         parameters=runs[0].parameters,
@@ -206,7 +212,7 @@ def _row(
         bits_per_byte=float(np.mean([end.bits_per_byte for end in ends])) if ends else None,
         cumulative=cost,
         marginal=mean([marginal(run) for run in runs]),
-        family=mean([family(arm.of_seed(run.seed), size) for run in runs]),
+        family=None,
         equal_compute=at_equal_compute(theirs, mine),
         equal_perplexity=at_equal_perplexity(theirs, mine, assumed_noise),
         cost_ratio=cost.of(measure) / chain_cost.of(measure) if cost and chain_cost else None,

@@ -1,13 +1,18 @@
 """The commands `tfscale compare` and `tfscale report`, which compare the chain with its baselines."""
 
 import shlex
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from tfscale.analysis.answer import Answer, answer_of
+from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison, compare_arms
+from tfscale.analysis.family_words import cost as family_cost
+from tfscale.analysis.family_words import family_sentences
 from tfscale.analysis.formats import to_document
 from tfscale.analysis.records import stage_records
 from tfscale.analysis.report import write_comparison
@@ -26,6 +31,9 @@ from tfscale.plan.plan import Plan
 from tfscale.stage.folder import is_done
 from tfscale.submission.write import submission_faults, write_submission
 from tfscale.text import count, scientific
+
+HEADING_WIDTH = 16
+"""Width of the headings in the answer's table, in characters."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,7 @@ def compare_plan(plan: Plan) -> Comparison:
             tuning_flops=experiment.analysis.tuning_flops,
             primary=(primary.size or last, primary.arm),
             reference=reference,
+            price=experiment.device.price,
         )
 
 
@@ -156,11 +165,26 @@ def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]
 
 
 def _show(comparison: Comparison, written: Sequence[Path]) -> None:
-    console.print(comparison_rows(comparison.table, comparison.title))
+    answered = answer_of(comparison)
+    say(answered.sentence)
+    console.print(answer_rows(answered, comparison.title))
+    console.print(comparison_rows(comparison.table, "all arms"))
+    for sentence in family_sentences(comparison.families, comparison.price):
+        say(sentence)
     for sentence in (*verdicts(comparison.table), *basis(comparison.table)):
         say(sentence)
+    say(f"Figure: {' '.join(caption(comparison.arms))}")
     for path in written:
         say(str(path))
+
+
+def answer_rows(answered: Answer, title: str) -> FittedTable:
+    """Return the answer's table, whose headings are narrow so that several arms fit a terminal of 80 columns."""
+    arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
+    rows = table(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
+    for row in answered.rows:
+        rows.add_row(*row)
+    return rows
 
 
 def comparison_rows(compared: Table, title: str) -> FittedTable:
@@ -168,19 +192,21 @@ def comparison_rows(compared: Table, title: str) -> FittedTable:
         title,
         ["size", "arm"],
         ["params", "ppl", "cumulative", "marginal", "family", "speed-up"],
-        caption="costs in FLOPs; speed-up of the chain at the arm's final perplexity (+: the chain is cheaper)",
+        caption="costs in FLOPs; family: all sizes up to this one, each at the chain's perplexity; speed-up of the "
+        "chain at the arm's final perplexity (+: the chain is cheaper)",
         spare=["family", "marginal", "params", "cumulative", "speed-up"],
         elsewhere="all columns are in table.csv and --json",
     )
     for size in compared.sizes:
         for row in compared.of_size(size):
-            rows.add_row(*_cells(row))
+            rows.add_row(*_cells(row, compared))
         rows.add_section()
     return rows
 
 
-def _cells(row: Row) -> list[str]:
-    costs = [scientific(cost.flops) if cost else "" for cost in (row.cumulative, row.marginal, row.family)]
+def _cells(row: Row, compared: Table) -> list[str]:
+    costs = [scientific(cost.flops) if cost else "" for cost in (row.cumulative, row.marginal)]
+    costs.append(family_cost(row.family, compared.measure) if row.family else "")
     return [
         row.size,
         row.title,

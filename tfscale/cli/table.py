@@ -83,7 +83,7 @@ class FittedTable:
         yield from _around(self._title, "table.title")
         yield drawn
         yield from _around(self._caption, "table.caption")
-        left_out = [self._headings[column] for column in wanted if column not in shown]
+        left_out = [" ".join(self._headings[column].split()) for column in wanted if column not in shown]
         if left_out:
             yield from _around(
                 f"columns omitted to fit the width: {', '.join(left_out)}; {self._elsewhere}", "table.caption"

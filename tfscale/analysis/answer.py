@@ -1,0 +1,117 @@
+"""Answer of a comparison: one sentence, and one small table that states for each size and arm whether the chain is
+better, level or worse."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from tfscale.analysis.comparison import Comparison
+from tfscale.analysis.equal_cost import EqualCompute
+from tfscale.analysis.family import EqualFamily
+from tfscale.analysis.family_words import cell, outcome
+from tfscale.analysis.intervals import Interval
+from tfscale.analysis.noise import NoiseFloor
+from tfscale.analysis.table import Row
+from tfscale.analysis.words import UNITS, amount, with_interval
+from tfscale.text import join
+
+Standing = Literal["better", "level", "worse"]
+LINKS: dict[Standing, str] = {"worse": "worse than", "level": "level with", "better": "better than"}
+ALL_SIZES = "all sizes"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer of a comparison as text."""
+
+    sentence: str
+    arms: tuple[str, ...]
+    """Titles of the arms with which the chain is compared, one per column of the table."""
+    rows: tuple[tuple[str, ...], ...]
+    """Rows of the table: a size, or `ALL_SIZES`, and one cell per arm."""
+    note: str
+    """Explanation of the table."""
+
+
+def answer_of(comparison: Comparison) -> Answer:
+    """Return the answer of a comparison."""
+    table = comparison.table
+    arms = {row.arm: row.title for row in table.rows if row.arm != table.chain}
+    rows = [
+        (
+            size,
+            *(_cell(next((row for row in table.of_size(size) if row.arm == arm), None)) for arm in arms),
+        )
+        for size in table.sizes
+    ]
+    together = {each.arm: each.at_chain for each in comparison.families if each.measure == table.measure}
+    if together:
+        rows.append((ALL_SIZES, *(cell(together[arm]) if arm in together else "" for arm in arms)))
+    cells, unit = [text for row in rows for text in row], UNITS[table.measure]
+    notes = [f"Chain compared with each arm, by perplexity at the chain's cumulative {unit}, including the base."]
+    if any(text.startswith("~") for text in cells):
+        notes.append("~: the other arm was read during training, which favours the chain.")
+    if together:
+        notes.append(f"{ALL_SIZES.capitalize()}: cost in {unit} of all of them, each at the chain's perplexity.")
+    if any(text.startswith("open") for text in cells):
+        notes.append("Open: perplexities were reached during training or not at all, and the costs do not decide.")
+    return Answer(_sentence(comparison, together), tuple(arms.values()), tuple(rows), " ".join(notes))
+
+
+def standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standing:
+    """Return whether the chain is better or worse than an arm at equal compute, or level with it within the noise.
+
+    Args:
+        noise: noise floor of the comparison, or None if it is unknown or not needed.
+    """
+    interval = compared.interval or Interval(compared.difference, compared.difference)
+    floor = 0.0 if noise is None else noise.nats
+    if 0.0 in interval or abs(math.log(compared.chain / compared.arm)) <= floor:
+        return "level"
+    return "better" if compared.difference < 0 else "worse"
+
+
+def _noise(row: Row) -> NoiseFloor | None:
+    return row.equal_perplexity.noise if row.equal_perplexity else None
+
+
+def _cell(row: Row | None) -> str:
+    if row is None or row.shared:
+        return "" if row is None else "same run"
+    if row.equal_compute is None:
+        return "" if row.status == "finished" else row.status
+    compared, found = row.equal_compute, standing(row.equal_compute, _noise(row))
+    interval = compared.interval
+    if found == "better" and interval:
+        interval = Interval(-interval.high, -interval.low)
+    size = compared.difference if found == "level" else abs(compared.difference)
+    text = with_interval(size, interval, "+.2f" if found == "level" else ".2f")
+    words = f"{found}, {text}" if found == "level" else f"{found} by {text}"
+    return f"{'~' if compared.interpolated else ''}{words}"
+
+
+def _sentence(comparison: Comparison, together: dict[str, EqualFamily]) -> str:
+    table = comparison.table
+    sizes = [row.size for row in table.rows if row.equal_compute and not row.shared]
+    if not sizes:
+        return "There is nothing to compare yet."
+    rows = table.of_size(table.primary[0] if table.primary and table.primary[0] in sizes else sizes[-1])
+    last = [(row, row.equal_compute) for row in rows if row.equal_compute and not row.shared]
+    chain = next(row for row in rows if row.arm == table.chain)
+    assert chain.cumulative is not None, "a compared chain has finished"
+    standings: dict[Standing, list[str]] = {"worse": [], "level": [], "better": []}
+    for row, each in last:
+        standings[standing(each, _noise(row))].append(f"{row.title} ({each.arm:.2f})")
+    clauses = [f"{LINKS[found]} {join(titles)}" for found, titles in standings.items() if titles]
+    seeds = max(len(row.keys) for row in rows)
+    unit = UNITS[table.measure]
+    sentence = (
+        f"{f'Over {seeds} seeds' if seeds > 1 else 'In one seed'}, at {chain.size} and "
+        f"{amount(chain.cumulative.of(table.measure), table.measure)} cumulative {unit}, the chain "
+        f"({last[0][1].chain:.2f} perplexity) is {join(clauses)}"
+    )
+    titles = {row.arm: row.title for row in table.rows}
+    families = [f"compared with {titles[arm]}, {outcome(equal)}" for arm, equal in together.items()]
+    if families:
+        sentence += f"; for all sizes together, each at the chain's perplexity: {'; '.join(families)}"
+    return f"{sentence}."

@@ -1,0 +1,102 @@
+"""Caption of the main figure: the contents, the regime, and the limits of the comparison."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfscale.analysis.curves import ArmCurve, StageCurve
+from tfscale.analysis.table import the_chain
+from tfscale.plan.arm_kind import arm_kind
+from tfscale.text import join
+
+PAPER_BASE, PAPER_SCRATCH = 2_430, 67
+"""Tokens per parameter in arXiv 2410.23168 of the base (124M, 300B tokens), and of a TokenFormer from scratch with the
+chain's cumulative compute at the last size (1.4B)."""
+SAME_REGIME = 2.0
+"""Largest factor between two numbers of tokens per parameter that counts as the same regime."""
+SAME_COMPUTE = 0.03
+"""Largest relative difference between computes that count as equal."""
+
+
+def caption(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
+    """Return the sentences of the main figure's caption."""
+    chain = the_chain(arms)
+    first, *_, last = [*chain.sizes, chain.sizes[-1]]
+    others = [arm.title for arm in arms if arm is not chain]
+    against = f" and {join(others)}" if others else ""
+    return (
+        f"Validation perplexity over cumulative training compute of {chain.title}, a chain that grows from {first} to "
+        f"{last} parameters,{against}.",
+        f"A large mark is the end of a run{', a branch of its trunk' if chain.trunk else ''}. Of two marks at the same "
+        "compute, the lower one is better.",
+        *regime(arms),
+        *_limits(arms),
+    )
+
+
+def regime(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
+    """Return sentences that state the tokens per parameter of the base and of the arms from scratch that have the
+    chain's compute at the last size, the number of seeds, and the validation text."""
+    chain = the_chain(arms)
+    base = _tokens_per_parameter(chain.replicates(chain.sizes[0]))
+    scratch = _from_scratch(arms, chain)
+    sentences = []
+    if base is not None:
+        seen = join([f"{title} {_rounded(ratio)}" for title, ratio in scratch.items()])
+        at_last = f" and, at equal compute and {chain.sizes[-1]}, {seen}" if seen else ""
+        paper = f"{PAPER_BASE:,}{f' and {PAPER_SCRATCH}' if seen else ''}"
+        sentences.append(f"Tokens per parameter: base {_rounded(base)}{at_last} (in the TokenFormer paper {paper}).")
+    runs = [run for arm in arms for run in arm.stages if run.finished]
+    counts = sorted({len(arm.seeds) for arm in arms})
+    seeds = (
+        "One seed" if counts == [1] else f"{' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} seeds"
+    )
+    tokens = {run.heldout_tokens for run in runs if run.heldout_tokens}
+    blocks = {len(run.blocks.tokens) for run in runs if run.blocks}
+    text = f", {max(tokens):,} validation tokens" if len(tokens) == 1 else ""
+    return (*sentences, f"{seeds}{text}{f' in {max(blocks)} blocks' if len(blocks) == 1 and text else ''}.")
+
+
+def _limits(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
+    chain = the_chain(arms)
+    single = ["the variation over seeds"] if any(len(arm.seeds) == 1 for arm in arms) else []
+    missing = [*single, "the quality and cost of the tuning of learning rates", "other corpora", "larger models"]
+    base = _tokens_per_parameter(chain.replicates(chain.sizes[0]))
+    ratios = [
+        *((base / PAPER_BASE,) if base else ()),
+        *(r / PAPER_SCRATCH for r in _from_scratch(arms, chain).values()),
+    ]
+    other = any(max(ratio, 1 / ratio) > SAME_REGIME for ratio in ratios)
+    return (
+        f"Not shown: {join(missing)}.",
+        *(("The regime is not that of the paper, which is neither confirmed nor refuted.",) if other else ()),
+    )
+
+
+def _from_scratch(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, float]:
+    """Return the tokens per parameter of the arms from scratch whose runs of the chain's last size have the chain's
+    cumulative compute, by title."""
+    size = chain.sizes[-1]
+    spent = _flops(chain.replicates(size))
+    found = {}
+    for arm in arms:
+        runs = arm.replicates(size)
+        ratio, flops = _tokens_per_parameter(runs), _flops(runs)
+        equal = spent and flops and abs(flops / spent - 1) <= SAME_COMPUTE
+        if arm_kind(arm.kind).from_scratch and equal and ratio is not None:
+            found[arm.title] = ratio
+    return found
+
+
+def _tokens_per_parameter(runs: Sequence[StageCurve]) -> float | None:
+    ratios = [run.end.totals.tokens / run.parameters for run in runs if run.end and run.parameters]
+    return float(np.mean(ratios)) if ratios else None
+
+
+def _flops(runs: Sequence[StageCurve]) -> float | None:
+    ends = [run.end.totals.flops for run in runs if run.end]
+    return float(np.mean(ends)) if ends else None
+
+
+def _rounded(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.1f}"

@@ -1,0 +1,296 @@
+"""Costs of all sizes together, for the chain and for another arm, at equal perplexity per size.
+
+These are the costs for someone who needs a model of every size (arXiv 2504.00623 reports a saving of about 25%). From
+scratch, each size costs a run of its own. A chain pays for a stage once, however many sizes grow from it, and with
+branches for the trunk once and for every branch.
+
+Arms rarely end at the same perplexities, so there are two comparisons: every size has the chain's final perplexity, or
+every size has the arm's. The side that sets the perplexities costs what its runs did. The cost of the other side is
+read from its curves, at each size separately.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together, sample
+from tfscale.analysis.costs import cumulative, marginal
+from tfscale.analysis.curves import ArmCurve, Measure, StageCurve
+from tfscale.analysis.equal_cost import first_reaches
+from tfscale.analysis.intervals import Array, Interval, interval_of
+from tfscale.analysis.noise import noise_floor
+from tfscale.stage.folder import lineage
+
+Bound = Literal["exact", "at least", "at most"]
+Verdict = Literal["saves", "no difference", "costs more", "open"]
+FAMILY_MEASURES: tuple[Measure, ...] = ("flops", "flops_with_optimizer", "device_seconds")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Cost at which an arm reached a perplexity at one size."""
+
+    size: str
+    cumulative: float
+    """Cumulative cost, which is that of the whole run if the perplexity was not reached."""
+    bound: Bound
+    """Relation of the cost of a run planned for this perplexity to the number. `at most`: the perplexity was reached
+    during training, before the decay of the learning rate. `at least`: it was not reached."""
+
+
+@dataclass(frozen=True)
+class FamilyCost:
+    """Cost of all sizes of an arm together, which lies between two bounds."""
+
+    low: float
+    """Lower bound, which is the cost of the sizes that were not read during training."""
+    high: float
+    """Upper bound, which is infinite if a perplexity was not reached."""
+    readings: tuple[Reading, ...]
+
+    @property
+    def bound(self) -> Bound:
+        """Relation of the cost to `shown`."""
+        if self.sizes("at least"):
+            return "at least"
+        return "at most" if self.sizes("at most") else "exact"
+
+    @property
+    def shown(self) -> float:
+        """Upper bound, or the lower bound if there is no upper one."""
+        return self.low if self.sizes("at least") else self.high
+
+    def sizes(self, bound: Bound) -> tuple[str, ...]:
+        """Return the sizes whose costs have a bound."""
+        return tuple(reading.size for reading in self.readings if reading.bound == bound)
+
+
+@dataclass(frozen=True)
+class EqualFamily:
+    """Costs of the chain's and of another arm's family at the same perplexities."""
+
+    chain: FamilyCost
+    arm: FamilyCost
+    excess: Interval
+    """Bounds of the excess cost of the chain, as a fraction of the arm's cost. A saving is negative. The bounds are
+    equal if both costs are exact, and -1 or infinite if they are unknown."""
+    interval: Interval | None
+    """Confidence interval of the excess, which contains its bounds, or None if it is unknown."""
+    verdict: Verdict
+    """Verdict on the chain. `open`: a perplexity was not reached, or was reached during training, and the bounds of the
+    costs do not decide."""
+
+    @property
+    def exact(self) -> bool:
+        """True if both costs are exact."""
+        return self.chain.bound == self.arm.bound == "exact"
+
+
+@dataclass(frozen=True)
+class FamilyComparison:
+    """Comparison of the chain's family with that of another arm, in one measure of cost."""
+
+    arm: str
+    title: str
+    measure: Measure
+    at_chain: EqualFamily
+    """Costs at the chain's final perplexities."""
+    at_arm: EqualFamily
+    """Costs at the arm's final perplexities."""
+    over: tuple[Source, ...]
+    """Sources of variation that the confidence intervals cover."""
+
+
+def family_cost(arm: ArmCurve, chain: ArmCurve, sizes: Sequence[str], measure: Measure) -> FamilyCost | None:
+    """Return the cost of all sizes of an arm together, each at the chain's final perplexity of this size, or None if
+    the arm or the chain has not finished a size or a cost is unknown."""
+    reader, setter = _family(arm, sizes, measure), _family(chain, sizes, measure)
+    return None if reader is None or setter is None else _reader(reader, setter).cost
+
+
+def compare_families(
+    chain: ArmCurve, arm: ArmCurve, measure: Measure, assumed: float | None
+) -> FamilyComparison | None:
+    """Compare the families of the chain's sizes, or return None if the chain or the arm has not finished a size or a
+    cost is unknown.
+
+    Args:
+        assumed: noise floor in nats if both have one seed, or None if it is unknown.
+    """
+    ours, theirs = _family(chain, chain.sizes, measure), _family(arm, chain.sizes, measure)
+    if ours is None or theirs is None:
+        return None
+    drawn = draw_together(*ours.samples, *theirs.samples)
+    mid = len(ours.samples)
+    draws = (drawn.curves[:mid], drawn.curves[mid:]) if drawn.over else None
+    floors = [noise_floor(our.run, their.run, assumed) for our, their in zip(ours.members, theirs.members, strict=True)]
+    nats = 0.0 if "seeds" in drawn.over else max((floor.nats for floor in floors if floor), default=0.0)
+    at_chain = _equal(_reader(theirs, ours), draws and draws[::-1], nats, of_chain=False)
+    at_arm = _equal(_reader(ours, theirs), draws, nats, of_chain=True)
+    return FamilyComparison(arm.name, arm.title, measure, at_chain, at_arm, drawn.over)
+
+
+Stack = Sequence[Curves]
+"""Curves of the samples of a family, in the order of `_Family.samples`."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """One size of a family."""
+
+    size: str
+    run: Sample
+    read: Sample
+    """Curves on which costs are read, which are those over decayed ends if there are any."""
+    own_from: float
+    """Cumulative cost at which the stages begin that no other size needs."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Family:
+    """Sizes of an arm, and the cost that they share."""
+
+    arm: ArmCurve
+    measure: Measure
+    members: tuple[_Member, ...]
+    common: float
+    """Cost of the stages that several sizes need, and of the models from which the arm started, each counted once."""
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The run and the curves for reading of each size."""
+        return [each for member in self.members for each in (member.run, member.read)]
+
+    @property
+    def means(self) -> Stack:
+        """Mean curves of the samples."""
+        return [each.mean for each in self.samples]
+
+    def costs(self, at: Sequence[Array]) -> Array:
+        """Return the cost of all sizes together [curves], for the logarithm of each size's cumulative cost [curves]."""
+        own = [np.maximum(np.exp(x) - each.own_from, 0.0) for x, each in zip(at, self.members, strict=True)]
+        return np.asarray(self.common + np.sum(own, axis=0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    """Family whose costs are read at the final perplexities of another family."""
+
+    family: _Family
+    setter: _Family
+    readings: tuple[Reading, ...]
+    rest: _Family | None
+    """Sizes that were not read during training, or None if there are none."""
+
+    @property
+    def cost(self) -> FamilyCost:
+        """Cost on the mean curves."""
+        (low,), (high,) = self.bounds(self.family.means, self.setter.means)
+        return FamilyCost(float(low), float(high), self.readings)
+
+    def bounds(self, reads: Stack, sets: Stack, shift: float = 0.0) -> tuple[Array, Array]:
+        """Return a lower and an upper bound of the cost of all sizes together [curves].
+
+        Args:
+            reads, sets: curves of the family and of that which sets the perplexities.
+            shift: number that is added to the losses to reach.
+        """
+        found = _reach(self.family, self.setter, reads, sets, shift)
+        high = self.family.costs([np.where(reached, at, np.inf) for at, reached in found])
+        kept = [at for reading, (at, _) in zip(self.readings, found, strict=True) if reading.bound != "at most"]
+        return self.rest.costs(kept) if self.rest else np.zeros_like(high), high
+
+
+def _reader(family: _Family, setter: _Family) -> _Reader:
+    """Return the readings of a family at the final perplexities of another."""
+    readings = []
+    found = _reach(family, setter, family.means, setter.means)
+    for member, other, ((at,), (reached,)) in zip(family.members, setter.members, found, strict=True):
+        points = member.read.mean.log_compute[0]
+        decayed = member.run.keys == other.run.keys or at >= points[-member.read.ends] > points[0]
+        bound: Bound = "at least" if not reached else "exact" if decayed else "at most"
+        readings.append(Reading(member.size, float(np.exp(at)), bound))
+    kept = [reading.size for reading in readings if reading.bound != "at most"]
+    return _Reader(family, setter, tuple(readings), _family(family.arm, kept, family.measure) if kept else None)
+
+
+def _reach(
+    family: _Family, setter: _Family, reads: Stack, sets: Stack, shift: float = 0.0
+) -> list[tuple[Array, NDArray[np.bool_]]]:
+    """Return for each size the logarithm of the cumulative cost at which the family reached the final perplexity of the
+    setter [curves], or that of the end if it did not, and a mask [curves] that is True if it did."""
+    found = []
+    for number, (member, other) in enumerate(zip(family.members, setter.members, strict=True)):
+        run, read = reads[2 * number : 2 * number + 2]
+        at, _ = first_reaches(read.log_compute, read.losses, sets[2 * number].losses[:, -1] + shift)
+        if member.run.keys == other.run.keys:  # the same runs reach their own perplexity at their end
+            at = run.log_compute[:, -1]
+        found.append((np.where(np.isinf(at), read.log_compute[:, -1], at), np.isfinite(at)))
+    return found
+
+
+def _equal(reader: _Reader, draws: tuple[Stack, Stack] | None, nats: float, of_chain: bool) -> EqualFamily:
+    """Return the comparison at the setter's final perplexities.
+
+    Args:
+        draws: drawn curves of the reader and of the setter, or None if there is no known variation.
+        nats: noise floor of the reader's losses.
+        of_chain: True if the reader is the chain.
+    """
+    family, setter = reader.family, reader.setter
+
+    def excess(reads: Stack, sets: Stack, shift: float = 0.0) -> Interval:
+        least, most = reader.bounds(reads, sets, shift)
+        trained = setter.costs([curves.log_compute[:, -1] for curves in sets[::2]])
+        with np.errstate(divide="ignore"):
+            low, high = (least / trained, most / trained) if of_chain else (trained / most, trained / least)
+        return Interval(interval_of(low - 1).low, interval_of(high - 1).high)
+
+    measured = excess(family.means, setter.means)
+    interval = excess(*draws) if draws else None
+    shifted = [excess(family.means, setter.means, shift) for shift in (-nats, nats) if nats]
+    costs = (reader.cost, _reader(setter, setter).cost)
+    verdict = _verdict(measured, [interval, *shifted] if interval else shifted or [measured])
+    return EqualFamily(*(costs if of_chain else costs[::-1]), measured, interval, verdict)
+
+
+def _verdict(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
+    """Return the verdict on the chain, for the bounds of its excess cost and their intervals within the noise."""
+    if all(interval.low > 0 for interval in intervals):
+        return "costs more"
+    if all(interval.high < 0 for interval in intervals):
+        return "saves"
+    return "no difference" if excess.low == excess.high else "open"
+
+
+def _family(arm: ArmCurve, sizes: Sequence[str], measure: Measure) -> _Family | None:
+    """Return the family of an arm, with costs averaged over seeds."""
+    replicates = [arm.replicates(size) for size in sizes]
+    if not all(runs and all(run.finished for run in runs) for runs in replicates):
+        return None
+    samples = [found for runs in replicates if (found := sample(runs, measure)) is not None]
+    seeds = dict.fromkeys(run.seed for runs in replicates for run in runs)
+    shared = [_shared(arm, [run for runs in replicates for run in runs if run.seed == seed], measure) for seed in seeds]
+    common, *own_from = np.mean(shared, axis=0).tolist()
+    if len(samples) < len(sizes) or np.isnan(common):
+        return None
+    members = zip(sizes, samples, own_from, strict=True)
+    sized = tuple(_Member(size, run, run.decayed or run, own) for size, run, own in members)
+    return _Family(arm, measure, sized, common)
+
+
+def _shared(arm: ArmCurve, runs: Sequence[StageCurve], measure: Measure) -> list[float]:
+    """Return the cost that runs of an arm share, followed by the cumulative cost of each run at which the stages begin
+    that only this run needs."""
+    stages = {stage.key: stage for run in arm.stages for stage in run.stages}
+    parents = {key: stage.parent for key, stage in stages.items()}
+    lines = [[stages[key] for key in lineage(run.stages[-1].key, parents.get) if key in stages] for run in runs]
+    needed = Counter(stage.key for line in lines for stage in line)
+    spent = {line[0].parent: line[0].start for line in lines}  # models from which the arm started
+    spent |= {key: marginal(stages[key]) for key, times in needed.items() if times > 1}
+    own = (next((each.start for each in line if needed[each.key] == 1), cumulative(line[-1])) for line in lines)
+    return [sum(cost.of(measure) for cost in spent.values() if cost), *(cost.of(measure) for cost in own if cost)]
