@@ -80,7 +80,7 @@ class Results:
     def costs(self) -> pd.DataFrame:
         """One row per size of each arm over all seeds, with final perplexity and cumulative, marginal and family
         cost."""
-        return self._rows.filter(regex=f"^({'|'.join(_OF_COSTS)}|(cumulative|marginal|family)_.*)$")
+        return self._rows.filter(regex=f"^({'|'.join(_OF_COSTS)}|(cumulative|marginal)_.*|family.*)$")
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:

@@ -36,6 +36,7 @@ def to_document(comparison: Comparison) -> dict[str, Any]:
         "heldout_tokens": table.heldout_tokens,
         "confidence": LEVEL,
         "tuning_flops": table.tuning_flops,
+        "assumed_noise_floor": table.assumed_noise,
         "primary": table.primary and dict(zip(("size", "arm"), table.primary, strict=True)),
         "answer": asdict(answer_of(comparison)),
         "caption": caption(comparison.arms),

@@ -94,6 +94,8 @@ class Table:
     """Cost of tuning the learning rates of the arms, which is not included in any row, or None if it is not stated."""
     primary: tuple[str, str] | None = None
     """Size and name of the arm of the primary comparison, or None if none is declared."""
+    assumed_noise: float | None = None
+    """Noise floor in nats of comparisons in which both sides have one seed, or None if it is unknown."""
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -156,7 +158,8 @@ def compare(
 
     heldout = {stage.heldout_tokens for arm in arms for stage in arm.stages}
     rows = tuple(row(arm, size) for arm, size in pairs)
-    return Table(measure, chain.name, heldout.pop() if len(heldout) == 1 else None, rows, tuning_flops, primary)
+    tokens = heldout.pop() if len(heldout) == 1 else None
+    return Table(measure, chain.name, tokens, rows, tuning_flops, primary, assumed_noise)
 
 
 def _samples(runs: Sequence[tuple[ArmCurve, str]], measure: Measure) -> dict[tuple[str, str], Sample | None]:

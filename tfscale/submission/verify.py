@@ -94,13 +94,14 @@ def _comparison(experiment: Recorded) -> Check[None]:
             yield f"{file}: the arm {arm.name} has two stages of the same size and seed"
             return
     there = read_object(file)
-    noise = there["noise_floor"]
     follows = compare_arms(
         experiment.joined,
         there["title"],
         there["measure"],
-        assumed_noise=noise["nats"] if noise and noise["source"] != "seeds" else None,
+        assumed_noise=there["assumed_noise_floor"],
         tuning_flops=there["tuning_flops"],
+        primary=there["primary"] and (there["primary"]["size"], there["primary"]["arm"]),
+        price=there["price"],
     )
     wanted = json.loads(json.dumps(to_document(follows))) | {"published": there["published"]}
     for name, value, computed in _differences("", there, wanted):
