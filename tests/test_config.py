@@ -61,7 +61,7 @@ def test_amounts_are_written_as_people_write_them() -> None:
         ("trian.lr=1", ["trian.lr=1: unknown key", "optim.lr"]),
         ("optim.lrr=1", ["optim.lrr=1: unknown key", "did you mean optim.lr"]),
         ("+optim.momentum=1", ["optim.momentum=1: unknown key"]),
-        ("growth=papr", ["did you mean paper", "Allowed: exact, grouped, paper, split"]),
+        ("growth=papr", ["did you mean paper", "Allowed: exact, grouped, paper, rewarmed, split"]),
         ("optim.lr=fast", ["optim.lr=fast: must be a number"]),
         ("optim.lr_schedule=linear", ["optim.lr_schedule=linear", "'cosine', 'wsd' or 'constant'"]),
         ("schedule.growth_tokens=many", ["schedule.growth_tokens=many", "15B"]),

@@ -172,7 +172,7 @@ def test_a_stage_that_was_imported_says_nothing_of_where_it_was_read(
 
 
 def test_a_comparison_and_its_report_say_nothing_of_the_machine(compared: Path) -> None:
-    kinds = {".html", ".png", ".svg", ".pdf", ".csv", ".json", ".md", ".tex"}
+    kinds = {".html", ".png", ".svg", ".pdf", ".csv", ".json", ".md", ".tex", ".txt"}
     assert {path.suffix for path in compared.iterdir()} == kinds
     assert leaks(compared) == []
     page = (compared / "report.html").read_text()
