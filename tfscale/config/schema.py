@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from tfscale.config.branches import BranchesPart
 from tfscale.config.by_kind import ByKind
+from tfscale.config.comparison import AnalysisPart, ReferencePart
 from tfscale.config.machines import DevicePart, LauncherPart
 from tfscale.config.types import PathText, StoreUri
 from tfscale.growth.operator import Growth
@@ -27,8 +28,6 @@ from tfscale.ranges import (
     Whole,
 )
 
-NoiseFloor = Annotated[float, Range(least=0, below=10, what="nats of loss", such_as="0.005")]
-"""A difference of losses in nats, at least 0 and below 10."""
 AnyGrowth = Annotated[Growth, ByKind("tokens")]
 """Settings of a growth operator."""
 MOST_SEEDS = 1000
@@ -288,41 +287,6 @@ class TrackingPart:
     uri: str | None = None
     """URI of the tracker, such as any tracking URI of MLflow. None: the tracker's default, which for MLflow is a SQLite
     store, and for wandb a folder, in the runs folder."""
-
-
-@dataclass(frozen=True)
-class PrimaryPart:
-    """Primary comparison, which is declared before the runs. All other comparisons are secondary."""
-
-    size: str | None = None
-    """Size at which the chain is compared. None: the last size of the schedule."""
-    arm: str = "transformer_scratch"
-    """Name of the arm with which the chain is compared."""
-
-
-@dataclass(frozen=True)
-class AnalysisPart:
-    """Values for comparisons that the runs do not contain."""
-
-    noise_floor: NoiseFloor | None = None
-    """Difference of final losses, in nats, below which two runs with one seed each count as equal. None: unknown, so
-    every difference counts."""
-    primary: PrimaryPart = field(default_factory=PrimaryPart)
-    tuning_flops: NonNegative | None = None
-    """FLOPs used to choose the arms' learning rates, as recorded by `tfscale tune --write` and excluded from the costs
-    in comparisons. None: unknown."""
-
-
-@dataclass(frozen=True)
-class ReferencePart:
-    """Published results that a comparison shows next to the measured ones."""
-
-    name: str = "none"
-    """Name of the published results."""
-    title: str = ""
-    """Title of the published results."""
-    arms: list[dict[str, Any]] = field(default_factory=list)
-    """Published arms in the format that `tfscale.analysis.reference` reads."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""Definition of the `tfscale` commands that work on single stages. Their code is imported on use, as in
+`tfscale.cli.main`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tfscale.cli import completion
+from tfscale.cli.common import STAGE, Common, Stage, Stages, command
+
+app = typer.Typer()
+
+
+@command(app)
+def grow(
+    common: Common,
+    stage: Stage,
+    to: Annotated[
+        Path, typer.Option(help="Create this folder for the grown checkpoint; it must not exist", metavar="DIR")
+    ],
+    qkv: Annotated[
+        int, typer.Option(help="Set the number of parameter tokens per query, key and value projection", min=1)
+    ],
+    out: Annotated[
+        int | None,
+        typer.Option(help="Set the number of parameter tokens of the output projection [default: qkv]", min=1),
+    ] = None,
+    ffn: Annotated[
+        int | None,
+        typer.Option(help="Set the number of parameter tokens of the feed-forward layer [default: 4 qkv]", min=1),
+    ] = None,
+) -> int:
+    """Grow the checkpoint of one stage and show the loss before and after."""
+    from tfscale.cli.grow import grow
+
+    return grow(common, stage, to, (qkv, out or qkv, ffn or 4 * qkv))
+
+
+@command(app)
+def generate(
+    common: Common,
+    stage: Stages,
+    prompt: Annotated[str, typer.Argument(help="Text to continue")] = "",
+    tokens: Annotated[int, typer.Option(help="Generate at most this many tokens", min=1)] = 200,
+    temperature: Annotated[
+        float, typer.Option(help="Sample at this temperature; 0: always take the most likely token", min=0)
+    ] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Sample from the k most likely tokens; 0: from all", min=0)] = 0,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the most likely tokens with a total probability of p; 1: from all", max=1)
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Use this random seed for sampling", min=0, max=2**63 - 1)] = 0,
+) -> int:
+    """Generate text with one or several finished stages, in float32, on a GPU if there is one."""
+    from tfscale.cli.generate import generate
+
+    return generate(common, stage, prompt, tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+
+
+@command(app, "import", takes=("as_json",))
+def import_(
+    common: Common,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Weights to import: pytorch_model.bin or a folder of layer_*.pt files from the official code, or a "
+            "folder written by `tfscale export`",
+            metavar="CKPT",
+        ),
+    ],
+    to: Annotated[
+        Path, typer.Option(help="Create this folder for the imported stage; it must not exist", metavar="DIR")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Read the model's config from this YAML file of the official code", metavar="CONFIG.yml"),
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Use this tokenizer.json for the model", metavar="FILE")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Use this prepared corpus for evaluation and for checks of growth", metavar="DIR"),
+    ] = None,
+    tokens: Annotated[
+        str,
+        typer.Option(help="Compute the training cost of the model from this number of training tokens, such as 300B"),
+    ] = "",
+) -> int:
+    """Import a model as a stage that can be grown, trained, evaluated or exported."""
+    from tfscale.cli.import_ import import_
+
+    return import_(common, source, to, config, tokenizer, data, tokens)
+
+
+@command(app)
+def export(
+    common: Common,
+    stage: Annotated[
+        str,
+        typer.Argument(
+            help=f"{STAGE}, or `chain` for the last stage of the schedule", autocompletion=completion.stages
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Create this folder for the exported stage; it must not exist", metavar="DIR")
+    ],
+    to: Annotated[
+        Literal["hf"], typer.Option(help="Write this format; hf: a folder for Hugging Face libraries")
+    ] = "hf",
+) -> int:
+    """Export a finished stage to other libraries, with weights, config, tokenizer and model card."""
+    from tfscale.cli.export import export
+
+    return export(common, stage, to, out)
+
+
+@command(app, "eval")
+def evaluate(
+    common: Common,
+    stage: Stages,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Evaluate on this .txt or .jsonl file, or a folder of such files [default: the validation tokens]",
+            metavar="FILE",
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Evaluate this many new tokens per window of the text [default: the context]", min=1),
+    ] = None,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Evaluate on these zero-shot tasks, separated by commas; paper: those of the TokenFormer paper"
+        ),
+    ] = "",
+    task_path: Annotated[
+        Path | None, typer.Option(help="Read further tasks from the YAML files in this folder", metavar="DIR")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Use at most this many samples per task [default: all]", min=1)
+    ] = None,
+) -> int:
+    """Evaluate finished stages on validation tokens, on any text, or on zero-shot tasks."""
+    from tfscale.cli.eval import evaluate
+
+    return evaluate(common, stage, text or [], stride, tasks, task_path, limit)
