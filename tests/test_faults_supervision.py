@@ -116,7 +116,7 @@ def test_a_second_signal_ends_at_once_and_without_damage(short: list[str]) -> No
 
 
 def run_in_little_memory(overrides: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run the first stage with 0.85 GB of address space in addition to what the imports take."""
+    """Run the first stage with 1.2 GB of address space in addition to what the imports take."""
     probe = "import psutil, tfscale.training.state; print(psutil.Process().memory_info().vms)"
     imported = int(subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True).stdout)
     code = f"""
@@ -127,7 +127,7 @@ from tfscale.cli.view import PlainView
 from tfscale.cli.console import console
 from tfscale.orchestrate.orchestrator import Orchestrator
 from tfscale.plan.plan import make_plan
-resource.setrlimit(resource.RLIMIT_AS, ({imported} + 850_000_000,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, ({imported} + 1_200_000_000,) * 2)
 plan = make_plan(compose({overrides!r}))
 launcher = replace(plan.experiment.launcher, retries=4, threads=1)
 Orchestrator(plan.stages[:1], launcher, PlainView(plan, console)).run()
@@ -136,9 +136,9 @@ Orchestrator(plan.stages[:1], launcher, PlainView(plan, console)).run()
 
 
 LARGE_BATCH = (
-    "optim.batch_tokens=131072",
-    "schedule.growth_tokens=131072",
-    "schedule.stages.stage1.tokens=131072",
+    "optim.batch_tokens=262144",
+    "schedule.growth_tokens=262144",
+    "schedule.stages.stage1.tokens=262144",
     "model.d_model=64",
 )
 

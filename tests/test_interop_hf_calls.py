@@ -171,9 +171,9 @@ def test_speculation_from_the_prompt_writes_what_is_written_without_it(theirs: h
     """Speculative decoding crops the cache after a wrong guess."""
     for seed in range(4):
         tokens = some_tokens(1, 4, seed).repeat(1, 3)
-        plain = theirs.generate(tokens, max_new_tokens=16, do_sample=False, use_cache=False)
+        plain = theirs.generate(tokens, max_new_tokens=17, do_sample=False, use_cache=False)
         made = theirs.generate(tokens, max_new_tokens=16, do_sample=False, prompt_lookup_num_tokens=3)
-        assert made.shape[1] >= 12 + 15, "transformers 5.0 may stop one token short"
+        assert abs(made.shape[1] - (12 + 16)) <= 1, "transformers 5.0 may stop one token early or late"
         assert torch.equal(made, plain[:, : made.shape[1]])
 
 
