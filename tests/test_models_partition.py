@@ -15,6 +15,7 @@ TRANSFORMER = transformer(n_layer=1, d=64, heads=2, context=64)
         Case(TOKENFORMER, bf16=True),
         Case(TOKENFORMER, bf16=True, recompute="pattention"),
         Case(TOKENFORMER, bf16=True, kernels=True),
+        Case(TOKENFORMER, bf16=True, recompute="pattention", kernels=True),
         Case(TOKENFORMER, bf16=False),
         Case(TRANSFORMER, bf16=True),
     ],

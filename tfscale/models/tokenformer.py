@@ -107,10 +107,10 @@ class TokenFormerConfig(ModelConfig):
         if execution.compiled:
             # The block's input in float32; the rotated queries and keys, and the attention output; the values, or all
             # that a joined projection returns, which they are a view of; and the block's other inputs of Pattention and
-            # the output of the first, as far as they are not computed again. `python -m benchmarks partition` compares
-            # this with the partitioner.
+            # the output of the first, which kernels keep and checkpointing computes again. `python -m benchmarks
+            # partition` compares this with the partitioner.
             values = 3 if _joins(execution) else 1
-            others = 1 if width == 4 else 0 if again else 3
+            others = 1 if width == 4 else 0 if again and not self._uses_kernels(execution) else 3
             return 4 * d + width * (3 + values + others) * d + scores
         # The inputs and outputs of two norms in float32; the values, the rotated queries and keys, and the attention
         # output.
