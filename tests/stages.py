@@ -85,6 +85,15 @@ def same(a: Any, b: Any) -> bool:
     return a[0].keys() == b[0].keys() and all(torch.equal(a[0][name], b[0][name]) for name in a[0]) and a[1:] == b[1:]
 
 
+def assert_resumes_bit_for_bit(child: Stage) -> None:
+    """Train a grown stage as a whole and, in another folder, with a stop after three steps; expect equal outcomes."""
+    assert train(child)
+    halved = elsewhere(child, "halved")
+    assert not train(halved, StopAt(3))
+    assert train(halved)
+    assert same(outcome(child), outcome(halved))
+
+
 def elsewhere(stage: Stage, name: str) -> Stage:
     return replace(stage, path=stage.path.with_name(f"{name}-{stage.key}"))
 

@@ -1,5 +1,7 @@
-"""The stage store: what arrives is whole and the same, whoever is killed, writes at the same time, or lies."""
+"""Tests of the stage store: downloads are complete and unchanged after kills, with several writers, and with files that
+were tampered with."""
 
+import errno
 import json
 import re
 import shutil
@@ -7,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +30,7 @@ from tfscale.stage.folder import Stage
 from tfscale.store.contents import DONE, newest, snapshots
 from tfscale.store.corpora import pull_corpus, push_corpus
 from tfscale.store.pusher import Pusher
-from tfscale.store.remote import Damaged, Store
+from tfscale.store.remote import Damaged, Store, StoreError
 from tfscale.store.snapshot import MANIFEST_FILE, read_manifest
 from tfscale.store.stages import pull_stage, push_stage, state_of
 from tfscale.store.upkeep import SPARED, find_waste, verify
@@ -195,20 +198,26 @@ def test_two_writers_of_one_key_leave_one_whole_stage(
     assert contents(elsewhere.path) == contents(first)
 
 
-def test_a_server_without_conditional_writes_is_written_to_all_the_same(
-    stage: Stage, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+NO_CONDITIONS = (errno.ENOSYS, "A header you provided implies functionality that is not implemented")
+"""Number and message of the error with which s3fs reports that a server does not support a condition."""
+
+
+@pytest.mark.parametrize(("error", "written"), [(OSError(*NO_CONDITIONS), True), (OSError(errno.EIO, "lost"), False)])
+def test_a_manifest_is_written_without_a_condition_only_if_the_server_has_none(
+    stage: Stage, bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: OSError, written: bool
 ) -> None:
     store = Store(f"{bucket}/{tmp_path.name}")
     real = store._files.pipe_file
 
     def pipe(path: str, content: bytes, mode: str = "overwrite") -> None:
         if mode == "create":
-            raise NotImplementedError("A header you provided implies functionality that is not implemented")
+            raise error
         real(path, content)
 
     monkeypatch.setattr(store._files, "pipe_file", pipe)
-    push_stage(store, stage.path)
-    assert state_in(store, stage) == DONE
+    with nullcontext() if written else pytest.raises(StoreError, match="lost"):
+        push_stage(store, stage.path)
+    assert state_in(store, stage) == (DONE if written else None)
 
 
 def test_a_file_that_was_changed_in_the_store_is_never_installed(

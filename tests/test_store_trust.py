@@ -1,4 +1,4 @@
-"""What a stage store and its URI may not do: name files elsewhere, or carry a password."""
+"""Tests that a stage store cannot name files elsewhere, and that its URI cannot carry a password."""
 
 import json
 import sys

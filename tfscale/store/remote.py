@@ -1,5 +1,6 @@
 """Files in a store, at any URI that fsspec supports."""
 
+import errno
 import hashlib
 import secrets
 from collections.abc import Iterable, Iterator
@@ -129,8 +130,10 @@ class Store:
                     self._files.pipe_file(target, content, mode="create")
                 except FileExistsError:
                     return
-                except Exception:  # some servers do not support the condition; any other error is raised again
-                    self._files.pipe_file(target, content)
+                except (NotImplementedError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno != errno.ENOSYS:
+                        raise
+                    self._files.pipe_file(target, content)  # a server without conditional writes
                 return
             with self._whole(target) as aside:
                 self._files.pipe_file(aside, content)
@@ -146,7 +149,7 @@ class Store:
             with self._faults(path), suppress(FileNotFoundError):
                 self._files.rm_file(target)
             if not self._atomic:
-                with suppress(Exception):  # only an empty folder can be removed
+                with suppress(OSError):  # only an empty folder can be removed
                     self._files.rmdir(self._files._parent(target))
 
     def _path(self, path: str) -> str:
