@@ -76,13 +76,13 @@ class UserFault(Exception):
 
 @contextmanager
 def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
-    """Convert errors of the given types, ValueError by default, to UserFault.
+    """Return a context manager that converts errors of the given types, ValueError by default, to UserFault.
 
     Args:
-        about: file, option or part of the configuration at fault; empty: none.
+        about: file, option or part of the configuration to name in the faults, or empty.
 
     Raises:
-        UserFault: the block raises such an error.
+        UserFault: the block raises one of these errors.
     """
     kinds = kinds or (ValueError,)
     try:

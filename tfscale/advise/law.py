@@ -74,7 +74,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """Fitted law."""
+    """Law fitted to the ends of runs, with the refits from which intervals are computed."""
 
     measured: Measured
     parameters: Array

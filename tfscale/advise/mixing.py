@@ -44,8 +44,10 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
     """Return the mixing time of a growth.
 
     Args:
-        grown: tokens after growth and losses [evaluations, 2], in order of tokens.
-        scratch: tokens and losses of the size from scratch [evaluations, 2].
+        grown: tokens since the growth and loss of each evaluation of the grown run [evaluations, 2].
+        scratch: tokens and loss of each evaluation of the run from scratch [evaluations, 2].
+        base_tokens: tokens before the growth.
+        within: difference of losses in nats that counts as equal.
     """
     both = grown[(grown[:, 0] + base_tokens >= scratch[0, 0]) & (grown[:, 0] + base_tokens <= scratch[-1, 0])]
     if not len(both):
@@ -66,7 +68,7 @@ def is_trunk(run: Run) -> bool:
 
 
 def _longest(runs: Sequence[Run]) -> list[Run]:
-    """Return the longest trunk of each first stage."""
+    """Return, for each first stage, the trunk with the most tokens that starts from it."""
     trunks: dict[str, Run] = {}
     for run in sorted(filter(is_trunk, runs), key=lambda run: run.tokens):
         trunks[run.stages[0].key] = run

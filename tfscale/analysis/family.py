@@ -171,7 +171,8 @@ class _Family:
         return [each.mean for each in self.samples]
 
     def costs(self, at: Sequence[Array]) -> Array:
-        """Return the cost of all sizes together [curves], for the logarithm of each size's cumulative cost [curves]."""
+        """Return the cost of all sizes together [curves], given the logarithm of the cumulative cost of each size
+        [curves]."""
         own = [np.maximum(np.exp(x) - each.own_from, 0.0) for x, each in zip(at, self.members, strict=True)]
         return np.asarray(self.common + np.sum(own, axis=0))
 
@@ -221,8 +222,8 @@ def _reader(family: _Family, setter: _Family) -> _Reader:
 def _reach(
     family: _Family, setter: _Family, reads: Stack, sets: Stack, shift: float = 0.0
 ) -> list[tuple[Array, NDArray[np.bool_]]]:
-    """Return for each size the logarithm of the cumulative cost at which the family reached the final perplexity of the
-    setter [curves], or that of the end if it did not, and a mask [curves] that is True if it did."""
+    """Return two arrays [curves] for each size: the logarithm of the cumulative cost at which `family` reached the
+    final perplexity of `setter`, or of its last evaluation if it did not, and a mask that is True if it did."""
     found = []
     for number, (member, other) in enumerate(zip(family.members, setter.members, strict=True)):
         run, read = reads[2 * number : 2 * number + 2]

@@ -34,7 +34,8 @@ alpha."""
 
 @dataclass(frozen=True, eq=False)
 class ScalingLaw:
-    """Fitted scaling law, with its uncertainty from refits to residuals of runs, drawn with replacement."""
+    """Fitted scaling law. Its uncertainty is estimated by refitting it to the fitted losses plus residuals drawn with
+    replacement."""
 
     arm: str
     keys: tuple[str, ...]

@@ -1,4 +1,5 @@
-"""Agreement of losses and gradients on a device with float64 on the CPU, and the bounds of a correct device."""
+"""Comparison of losses and gradients computed on a device with float64 results from the CPU, and the error bounds that
+a correct device meets."""
 
 import contextlib
 import math

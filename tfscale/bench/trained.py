@@ -63,7 +63,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Entry:
-    """Kind of model that can be built in any size."""
+    """Kind of model in a training benchmark, which can be built in any size of the benchmark."""
 
     name: str
     family: Family

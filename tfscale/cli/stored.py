@@ -83,7 +83,7 @@ def _corpus_folder(plan: Plan) -> Path | None:
 
 
 def start_pusher(plan: Plan, store: Store, tell: Callable[[str], None]) -> Pusher:
-    """Start to upload the stages and the corpus of a plan in the background."""
+    """Start uploading the stages and the corpus of a plan in the background."""
     pusher = Pusher(store, [stage.path for stage in plan.stages], _corpus_folder(plan), tell)
     pusher.start()
     return pusher

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FAILURE = 1
 """Exit code of a command that failed or could not print all of its output."""
 _PLAIN = {"→": "->", "±": "+-", "–": "-", "…": "..."}
-"""Replacements of characters that the encoding of standard output lacks; all others become question marks."""
+"""Replacements of characters that the encoding of standard output does not have; all others become question marks."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:

@@ -34,8 +34,8 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experim
 
 @dataclass(frozen=True)
 class Draft:
-    """Experiment with the faults found so far, whose invalid values are replaced by shipped ones so that checks can
-    continue."""
+    """Experiment that is being checked, with the faults found so far. Invalid values are replaced by the package's
+    defaults, so that the checks can continue."""
 
     experiment: Experiment
     faults: tuple[Fault, ...]

@@ -14,7 +14,8 @@ _PACKAGE = "# @package _global_\n"
 
 
 def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[str, ...]:
-    """Return the names that the overrides, or the defaults of the root file, choose for `group=`.
+    """Return the names of the files of a configuration group that the overrides, or the defaults of the root file,
+    select.
 
     Raises:
         UserFault: the files cannot be composed.

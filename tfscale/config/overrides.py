@@ -76,7 +76,7 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
 
 
 def _is_quoted(value: str) -> bool:
-    """Return whether Hydra's grammar reads a value as a single quoted text."""
+    """Return whether Hydra's grammar reads a value as a single quoted string."""
     return re.fullmatch(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", value, re.DOTALL) is not None
 
 

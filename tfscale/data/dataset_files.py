@@ -98,7 +98,7 @@ def _texts(paths: Any) -> list[str]:
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
-    """Compile a path, a folder, or a glob pattern with *, ?, [...] and ** in the syntax of the Hub."""
+    """Compile a path, a folder or a glob pattern in the Hub's syntax (*, ?, [...] and **) to a regular expression."""
     from fsspec.utils import glob_translate  # a dependency of huggingface_hub
 
     glob = glob.removeprefix("./")

@@ -38,7 +38,7 @@ def cached(repository: str, kind: str, revision: str, name: str) -> Path | None:
 
 @contextmanager
 def reaching(what: str, fix: str, first: Exception | None = None) -> Iterator[None]:
-    """Convert errors of the Hub client, including those of its network libraries, into Unfinished.
+    """Return a context manager that converts errors of the Hub client and its network libraries to Unfinished.
 
     Args:
         first: error to report instead of the one that is raised in the block.

@@ -29,7 +29,7 @@ POOL_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class Counts:
-    """Amounts of documents, bytes and tokens that have been processed."""
+    """Numbers of documents, bytes and tokens that have been processed."""
 
     documents: int = 0
     bytes: int = 0

@@ -47,7 +47,7 @@ def take_over(stage_dir: Path, spec: StageSpec) -> None:
     config, _ = checkpoint.read_state(folder)
     if config != spec.model or weights_digest(folder) != spec.init_from or read_spec(source).init_from is None:
         raise ValueError(
-            f"{source}: contains a different model than when this stage was planned; run the schedule again"
+            f"{source}: its model or weights have changed since this stage was planned; run the same command again"
         )
     if slots := slots_in(checkpoint.shapes(folder)):
         raise ValueError(

@@ -1,4 +1,5 @@
-"""Pure functions for the rows of parameter tokens that a growth adds to a weight or to an optimizer slot."""
+"""Pure functions for the rows that a growth adds to a weight, and the scale of copied rows in weights and optimizer
+slots."""
 
 from functools import partial
 from typing import Literal, assert_never

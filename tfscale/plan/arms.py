@@ -41,9 +41,10 @@ class Arm:
 
     @property
     def key(self) -> str:
-        """Hash of the keys of the stages, 12 hex digits, which identifies what the arm computes. With a trunk, its
-        keys and that of the last model suffice. The keys of other branches change when a rule ends the trunk's
-        stages."""
+        """Hash of the keys of the arm's stages (12 hexadecimal digits), which identifies what the arm computes.
+
+        For an arm with a trunk, only the trunk's stages and the last branch are hashed, because the keys of the other
+        branches change when a rule ends the trunk's stages."""
         stages = (*self.trunk, self.stages[-1]) if self.trunk else self.stages
         return hashlib.sha256(" ".join(stage.key for stage in stages).encode()).hexdigest()[:12]
 

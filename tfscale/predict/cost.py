@@ -235,7 +235,7 @@ def _sharded_bytes(spec: StageSpec, machine: Machine) -> int:
 
 
 def _ring(count: float, members: int) -> float:
-    """Return the number of bytes that each member of a ring sends to gather or to reduce `count` bytes."""
+    """Return the number of bytes that each device sends in a ring all-gather or reduce-scatter of `count` bytes."""
     return count * (members - 1) / members
 
 

@@ -116,7 +116,7 @@ def totals_of(event: Event) -> Totals:
     """Return the totals of a `train` or `eval` event.
 
     Raises:
-        KeyError: the event lacks a total other than the energy or the optimizer's FLOPs.
+        KeyError: the event does not have a total other than the energy or the optimizer's FLOPs.
     """
     return Totals(
         event["total_tokens"],

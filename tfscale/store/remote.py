@@ -27,14 +27,14 @@ class StoreError(Exception):
 
 
 class Damaged(StoreError):
-    """Error raised when files of a store are not what they should be."""
+    """Error raised when files in a store are damaged or belong to another stage or corpus."""
 
 
 class Store:
     """Folder of files at a URI. Paths are relative to the folder, with `/` between their parts."""
 
     def __init__(self, uri: str) -> None:
-        """Open a store without connecting to it. Credentials come from where the driver looks for them.
+        """Open a store without connecting to it. The driver finds the credentials by its own rules.
 
         Raises:
             InvalidInput: the kind of URI is unknown, or its driver is not installed.
@@ -108,7 +108,7 @@ class Store:
             self._files.get_file(self._path(path), str(to))
 
     def put(self, file: Path, path: str) -> None:
-        """Copy a file from this machine, atomically.
+        """Copy a file from this machine to the store, atomically.
 
         Raises:
             StoreError: the file cannot be copied.

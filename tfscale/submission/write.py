@@ -1,4 +1,4 @@
-"""Writing of a submission."""
+"""Writing of a submission, a folder with the records of a comparison."""
 
 import json
 import shutil

@@ -97,7 +97,8 @@ def _measurements(event: Event) -> Iterator[tuple[str, float]]:
 
 
 def _system_points(events: Iterable[Event]) -> Iterator[Point]:
-    """Yield the measurements of the devices. Rates are per device, between two `train` events."""
+    """Yield tokens per second of all devices together, and peak memory, FLOP rate and power of a device. Rates are
+    averages between two consecutive `train` events."""
     logged = [event for event in events if event["event"] == "train"]
     for event in logged:
         if event.get("tokens_per_second") is not None:

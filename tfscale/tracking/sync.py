@@ -133,7 +133,7 @@ class Session:
 
 @dataclass(frozen=True)
 class _Turn:
-    """Run to send to the tracker."""
+    """Run that is due to be sent, with the digest that shows whether it has already been sent."""
 
     run: Run
     about: About

@@ -41,7 +41,7 @@ WATCH_SECONDS = 1.0
 
 
 class Preemption:
-    """Flag that is set by a signal or by the end of the parent process.
+    """Flag that is set by a signal, by the end of standard input, or by the end of the parent process.
 
     If there is only one rank, a second signal ends the process immediately; the last checkpoint remains valid. If there
     are several ranks, a rank may receive the same request twice, from torchrun and from the cluster, so a second signal

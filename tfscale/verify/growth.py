@@ -31,8 +31,8 @@ def verify_growth(this: StageFolder) -> Check[None]:
 
 
 def _optimizer(this: StageFolder, state: dict[str, Any] | None) -> Check[None]:
-    """Check that the optimizers match the specs, and that state was carried over only between equal optimizers. Records
-    of older versions have no optimizers."""
+    """Check that the optimizers match the specs, and that state was carried over only if parent and child have the same
+    optimizer. Records of older versions do not name the optimizers."""
     if state is None:
         return
     file, child = this.path / GROWTH_FILE, this.spec.optimizer.name

@@ -26,10 +26,11 @@ _OPEN: dict[str, tuple[Path, "wandb.Run"]] = {}
 
 
 class WandbSink(Sink):
-    """Connection that appends to the runs of a project. The log of a run is created with its first value or file.
+    """Connection that writes the runs of a W&B project to offline logs. A log is created when its first value or file
+    is written.
 
-    Each row of a history has a step of its own, which continues in later logs of the run, and the position over tokens
-    or FLOPs as a value. Values are known to have arrived when they can be read from the log.
+    Each row has its own step number, which continues across the logs of a run. The position in tokens or FLOPs is one
+    of the row's values. Values count as sent once they can be read back from the log.
     """
 
     def __init__(self, folder: Path, project: str) -> None:
