@@ -150,8 +150,10 @@ def test_a_stage_out_of_memory_goes_on_with_half_the_micro_batch(short: list[str
     assert limited.returncode == 0, limited.stdout + limited.stderr
     assert "sequences at a time" in limited.stdout
     sizes = [event["micro_batch"] for event in read_events(stage.path) if event["event"] == "start"]
-    assert len(sizes) >= 2
-    assert all(later == earlier // 2 for earlier, later in pairwise(sizes))
+    assert sizes[-1] < sizes[0]
+    # OpenMP ends a process in which it cannot start a thread, which can happen with so little memory; that attempt is
+    # repeated with the same size.
+    assert all(later in (earlier, earlier // 2) for earlier, later in pairwise(sizes))
     assert is_done(stage)
 
 
