@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfscale.config.aliases import rename_values, renamed_override
+from tfscale.config.aliases import rename_keys, renamed_override
 from tfscale.config.folders import conf_dir, config_folders, group_options
 from tfscale.config.foreign import foreign_faults
 from tfscale.config.keys import dict_keys, known_keys, nearest, one_line, short
@@ -166,7 +166,7 @@ def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
 
     from tfscale.config.composition import composed
 
-    rename_values(values := _container(composed(groups, folders), resolve=False))
+    rename_keys(values := _container(composed(groups, folders), resolve=False))
     return OmegaConf.create(values)
 
 
@@ -182,7 +182,7 @@ def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str,
             OmegaConf.update(config, override.key, override.value, merge=True)
         except OmegaConfBaseException as error:
             faults.append(Fault(override.key, override.typed, one_line(error)))
-    rename_values(values := _container(config))
+    rename_keys(values := _container(config))
     return values, faults
 
 
