@@ -18,7 +18,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.compare import plan_with
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import run_plan
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.plan import Plan
 from tfscale.predict import Prediction, planned_machine, predict
@@ -79,7 +79,7 @@ def _show(question: Question, found: Found, answered: Answer, advice: Advice) ->
 
 def _options(question: Question, advice: Advice) -> FittedTable:
     sizes = ", ".join(target.size for target in question.targets)
-    rows = table(
+    rows = FittedTable(
         f"{sizes} with {amount(question.budget.amount, question.budget.unit)}",
         ["option"],
         ["base tokens", *(f"tokens {target.size}" for target in question.targets), "FLOPs", "loss", "measured runs"],
@@ -116,7 +116,9 @@ def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot
 
 
 def _pilot_stages(pilot: Pilot) -> FittedTable:
-    rows = table(f"{len(pilot.left)} stages to run", ["model", "stage"], ["number", "tokens", "FLOPs"], spare=["FLOPs"])
+    rows = FittedTable(
+        f"{len(pilot.left)} stages to run", ["model", "stage"], ["number", "tokens", "FLOPs"], spare=["FLOPs"]
+    )
     groups: dict[tuple[str, str], list[Prediction]] = {}
     for stage, prediction in pilot.left:
         groups.setdefault((stage.spec.label, _kind(stage)), []).append(prediction)

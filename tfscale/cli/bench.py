@@ -10,7 +10,7 @@ from tfscale.bench.settings import resolve_settings
 from tfscale.bench.tables import make_sheets, to_markdown, write_files
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.faults import UserFault, user_faults
 
 
@@ -41,7 +41,7 @@ def bench(
 
         result = run({"step": "tfscale.bench.step"}, settings, tell)
     for sheet in make_sheets(result.rows):
-        rows = table(sheet.title, sheet.headings[: sheet.left], sheet.headings[sheet.left :])
+        rows = FittedTable(sheet.title, sheet.headings[: sheet.left], sheet.headings[sheet.left :])
         for cells in sheet.rows:
             rows.add_row(*cells)
         console.print(rows)

@@ -21,7 +21,7 @@ from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import catch_up, run_plan, tracker_of
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.config.folders import group_options
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 from tfscale.faults import UserFault, user_faults
@@ -181,14 +181,14 @@ def _show(comparison: Comparison, written: Sequence[Path]) -> None:
 def answer_rows(answered: Answer, title: str) -> FittedTable:
     """Return the answer's table, whose headings are narrow so that several arms fit a terminal of 80 columns."""
     arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
-    rows = table(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
+    rows = FittedTable(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
     for row in answered.rows:
         rows.add_row(*row)
     return rows
 
 
 def comparison_rows(compared: Table, title: str) -> FittedTable:
-    rows = table(
+    rows = FittedTable(
         title,
         ["size", "arm"],
         ["params", "ppl", "cumulative", "marginal", "family", "speed-up"],

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.files import left_out_table, listing_document, read_table
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import Manifest
 from tfscale.data.prepared import PreparedData
@@ -65,7 +65,7 @@ def show(common: Common) -> int:
             {"folder": root, "corpora": list(_corpora(root)), "unfinished": [left.path for left in unfinished(root)]}
         )
         return 0
-    rows = table(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "validation", "GB"])
+    rows = FittedTable(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "validation", "GB"])
     for folder in stored(root):
         try:
             manifest, size = folder.manifest, folder.size

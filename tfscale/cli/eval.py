@@ -10,7 +10,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import mirror, tracker_of
 from tfscale.cli.stages import stages_of
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault
@@ -104,7 +104,7 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
 def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], stride: int) -> list[dict[str, Any]]:
     made = []
     headings = ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"]
-    rows = table(stage.folder.name, ["text"], headings, caption="computed in float32")
+    rows = FittedTable(stage.folder.name, ["text"], headings, caption="computed in float32")
     for text in texts:
         with console.status(f"{stage.folder.name}: {text.path}"):
             score = score_text(text, model, stride)
@@ -147,7 +147,7 @@ def _tasks(
         ) from error
     names = harness.PAPER if tasks == PAPER else tuple(tasks.split(","))
     made = []
-    rows = table(
+    rows = FittedTable(
         stage.folder.name,
         ["task", "metric"],
         ["value", "± stderr", "samples"],

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.data.compression import PACKED
 from tfscale.data.listing import LeftOut, Listing, TextFile
 
@@ -20,7 +20,7 @@ def read_table(listing: Listing, documents: int) -> FittedTable:
     for file in listing.files:
         kinds[_kind(file)].append(file)
     total = f"{documents:,}"
-    rows = table("files read", ["type"], ["files", "bytes", "documents"], spare=[])
+    rows = FittedTable("files read", ["type"], ["files", "bytes", "documents"], spare=[])
     for kind, files in sorted(kinds.items()):
         rows.add_row(kind, f"{len(files):,}", _bytes(files), total if len(kinds) == 1 else "")
     if len(kinds) > 1:
@@ -33,7 +33,7 @@ def left_out_table(listing: Listing) -> FittedTable:
     reasons: dict[str, list[LeftOut]] = defaultdict(list)
     for each in listing.left_out:
         reasons[each.reason].append(each)
-    rows = table(f"skipped files: {len(listing.left_out):,}", ["name", "reason"], ["bytes"], spare=["bytes"])
+    rows = FittedTable(f"skipped files: {len(listing.left_out):,}", ["name", "reason"], ["bytes"], spare=["bytes"])
     for reason, found in list(reasons.items())[:SHOWN_REASONS]:
         for each in found[:SHOWN_NAMES]:
             rows.add_row(printable(each.name), reason, "" if each.bytes is None else f"{each.bytes:,}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import check, prepare, train
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.files import write_json
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
@@ -52,7 +52,7 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
 
 
 def _table(plan: Plan, rows: list[Rehearsed]) -> FittedTable:
-    made = table(
+    made = FittedTable(
         f"{plan.experiment.schedule.name}, {rows[0].device}",
         ["size", "arm"],
         ["params", "ranks", "micro-batch", "s/step", "tokens/s", "peak memory", "checkpoint", "write time"],

@@ -5,7 +5,7 @@ from typing import Any
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.dashboard import signs
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.cli.view import watch
 from tfscale.faults import UserFault
 from tfscale.orchestrate.progress import Progress, Watch, overview
@@ -76,7 +76,7 @@ def _show(plan: Plan) -> None:
         used = {key: speed.mfu for key, speed in speeds.items() if speed is not None and speed.mfu is not None}
         mfu = ["MFU"] if used else []
         seed = ["seed"] if len(arm.seeds) > 1 else []
-        rows = table(
+        rows = FittedTable(
             arm.title,
             ["size", *seed, "state", "stage"],
             ["tokens", "budget", "perplexity", *mfu],

@@ -10,7 +10,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.stored import store_of
 from tfscale.cli.streams import tell_error
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
 from tfscale.data.stored import stored
 from tfscale.faults import Fault, UserFault
@@ -38,7 +38,7 @@ def list_store(common: Common) -> int:
     if not found:
         say(f"{store.shown}: contains no stage and no corpus")
         return 0
-    rows = table(f"stages and corpora in {store.shown}", ["stage or corpus", "state"], ["files", "size"])
+    rows = FittedTable(f"stages and corpora in {store.shown}", ["stage or corpus", "state"], ["files", "size"])
     for snapshot in found:
         rows.add_row(_name(snapshot), snapshot.name, str(len(snapshot.files) - 1), gigabytes(snapshot.bytes))
     console.print(rows)
