@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -27,11 +26,7 @@ LINE_SECONDS = 10.0
 
 
 def prepare(common: Common) -> int:
-    """Download and prepare the corpus that the overrides describe, and return the exit code.
-
-    Raises:
-        UserFault: settings are invalid, or the source cannot be reached.
-    """
+    """Download and prepare the corpus that the overrides describe, and return the exit code."""
     experiment = common.compose()
     if faults := check_experiment(experiment):
         raise UserFault(faults)
@@ -129,7 +124,7 @@ class PreparationView:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._bar:
             self._bar.stop()
 

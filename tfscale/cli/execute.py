@@ -122,18 +122,13 @@ def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None, store: S
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            _stop(mirror)
+            if mirror and (fault := mirror.stop(MIRROR_SECONDS)):
+                _warn(fault)
             behind = pusher is not None and is_behind(pusher)
     if not finished:
         say("stopped; run the same command again to continue.")
         return PREEMPTED
     return 1 if behind else 0
-
-
-def _stop(mirror: Mirror | None) -> None:
-    fault = mirror.stop(MIRROR_SECONDS) if mirror else None
-    if fault:
-        _warn(fault)
 
 
 def catch_up(plan: Plan, tracker: Tracker | None) -> None:

@@ -1,7 +1,6 @@
 """Tables of the files that a corpus is read from, and of skipped files."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
@@ -56,12 +55,7 @@ def listing_document(listing: Listing) -> dict[str, Any]:
 
 def printable(name: str) -> str:
     """Return a name with unprintable parts escaped: control characters, and bytes that are not UTF-8."""
-    return "".join(_escaped(name))
-
-
-def _escaped(name: str) -> Iterator[str]:
-    for character in name:
-        yield character if character.isprintable() else ascii(character)[1:-1]
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
 def _kind(file: TextFile) -> str:

@@ -38,7 +38,8 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
             if earlier.stage.key not in waiting:
                 release(earlier.stage)
     report = plan.runs / REPORT
-    found = {"schedule": plan.experiment.schedule.name, "stages": [_values(row) for row in rows]}
+    stages = [{"size": row.stage.size, **asdict(row), "stage": row.stage.path.name} for row in rows]
+    found = {"schedule": plan.experiment.schedule.name, "stages": stages}
     write_json(report, found)
     if as_json:
         answer(found)
@@ -85,8 +86,3 @@ def _growth(size: str, growth: dict[str, Any]) -> str:
         f"{math.exp(found['loss_after']):,.3f}, largest logit difference {found['max_logit_difference']:.1e}; "
         f"{effect}; {duration(growth['seconds'])}, peak memory {gigabytes(growth['peak_memory'])}"
     )
-
-
-def _values(row: Rehearsed) -> dict[str, Any]:
-    values = {name: value for name, value in asdict(row).items() if name != "stage"}
-    return {"size": row.stage.size, "stage": row.stage.path.name, **values}

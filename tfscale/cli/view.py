@@ -1,10 +1,9 @@
 """Display of a run as a live dashboard on a terminal and as plain lines elsewhere."""
 
 import time
-from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -12,7 +11,6 @@ from rich.live import Live
 from tfscale.cli.dashboard import Dashboard, name_of, overview_words, speed_words
 from tfscale.cli.streams import tell_loss
 from tfscale.orchestrate.launchers.attempt import Phase
-from tfscale.orchestrate.orchestrator import View
 from tfscale.orchestrate.progress import Progress, Watch, overview
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.plan import Plan
@@ -25,21 +23,7 @@ LOOK_SECONDS = 1.0
 """Number of seconds between two reads of the stages' folders."""
 
 
-class RunView(View, Protocol):
-    """Context manager that shows the progress of a run and prints messages."""
-
-    @abstractmethod
-    def say(self, message: str) -> None:
-        """Print a message."""
-
-    @abstractmethod
-    def __enter__(self) -> Self: ...
-
-    @abstractmethod
-    def __exit__(self, *exception: object) -> None: ...
-
-
-def make_view(plan: Plan, console: Console) -> RunView:
+def make_view(plan: Plan, console: Console) -> "PlainView":
     """Return a live view if the console supports it, or otherwise a plain view."""
     return LiveView(plan, console) if moves(console) else PlainView(plan, console)
 
