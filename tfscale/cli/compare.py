@@ -3,7 +3,7 @@
 import shlex
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
@@ -36,26 +36,23 @@ HEADING_WIDTH = 16
 """Width of the headings in the answer's table, in characters."""
 
 
-@dataclass(frozen=True)
-class Submit:
-    """Folder that the results are written to for another person."""
-
-    folder: Path
-    checkpoints: bool
-    """True to include the final checkpoint of each stage."""
-
-
 def compare(
-    common: Common, baseline: str, run_missing: bool = False, out: Path | None = None, submit: Submit | None = None
+    common: Common,
+    baseline: str,
+    run_missing: bool = False,
+    out: Path | None = None,
+    submit: Path | None = None,
+    checkpoints: bool = False,
 ) -> int:
     """Write the comparison of a chain with its baselines, show it, and return the exit code.
 
     Args:
         out: folder to write to, with the runs folder only read; None: a folder in the runs folder.
-        submit: submission to write as well; None: no submission.
+        submit: folder of a submission to write as well; None: no submission.
+        checkpoints: True to include the final checkpoint of each stage in the submission.
     """
     plan = plan_with(common, baseline)
-    if submit and (faults := submission_faults(() if run_missing else plan.stages, submit.folder)):
+    if submit and (faults := submission_faults(() if run_missing else plan.stages, submit)):
         raise UserFault(faults)
     if run_missing:
         code, plan = run_plan(plan)
@@ -64,9 +61,9 @@ def compare(
     comparison = compare_plan(plan)
     written = _keep(plan, out, lambda folder: write_comparison(comparison, folder))
     if submit:
-        with user_faults(OSError, about=f"--submit {submit.folder}"):
-            write_submission(plan, written, _command(common, baseline), submit.folder, submit.checkpoints)
-        written = (*written, submit.folder)
+        with user_faults(OSError, about=f"--submit {submit}"):
+            write_submission(plan, written, _command(common, baseline), submit, checkpoints)
+        written = (*written, submit)
     answer(to_document(comparison) | {"files": written}) if common.as_json else _show(comparison, written)
     return 0
 
