@@ -98,11 +98,7 @@ def _command(common: Common, baseline: str) -> str:
 
 
 def plan_with(common: Common, baseline: str) -> Plan:
-    """Return the plan of a chain and its baselines.
-
-    Raises:
-        UserFault: the experiment has faults; the error contains all of them.
-    """
+    """Return the plan of a chain and its baselines."""
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
         raise UserFault([f"baseline=...: must be given as the option --baseline; try one of {allowed}"])
@@ -110,11 +106,7 @@ def plan_with(common: Common, baseline: str) -> Plan:
 
 
 def compare_plan(plan: Plan) -> Comparison:
-    """Return the comparison of the finished stages; report missing stages and how to train them.
-
-    Raises:
-        UserFault: no stage of the chain is finished, or a folder is damaged.
-    """
+    """Return the comparison of the finished stages; report missing stages and how to train them."""
     missing = [stage for stage in plan.stages if not is_done(stage)]
     if missing:
         names = ", ".join(stage.path.name for stage in missing)
@@ -140,11 +132,7 @@ def compare_plan(plan: Plan) -> Comparison:
 
 def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
     """Write the files of a comparison and return their paths. If `out` is None, also record the plan in the runs
-    folder and send its new values to the tracker.
-
-    Raises:
-        UserFault: no measurements exist yet, or the folder is not writable.
-    """
+    folder and send its new values to the tracker."""
     folder = out or comparison_folder(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fails before figures are drawn

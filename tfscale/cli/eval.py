@@ -76,11 +76,7 @@ def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
 
 
 def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
-    """Encode the texts for each stage before any model is evaluated. Stages with the same tokenizer share the result.
-
-    Raises:
-        UserFault: texts have faults; the error contains all of them.
-    """
+    """Encode the texts for each stage before any model is evaluated. Stages with the same tokenizer share a result."""
     if not texts:
         return [[] for _ in stages]
     made: dict[str, list[EncodedText]] = {}

@@ -32,11 +32,7 @@ MIRROR_SECONDS = 60.0
 
 def run_plan(plan: Plan) -> tuple[int, Plan]:
     """Train the unfinished stages of a plan. Return the exit code, and the plan updated with the stage ends decided by
-    the rule `schedule.grow_when`.
-
-    Raises:
-        UserFault: the plan cannot be run here; nothing has been written.
-    """
+    the rule `schedule.grow_when`."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pulled(plan, store)
@@ -61,11 +57,7 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
 
 
 def check(plan: Plan) -> None:
-    """Check that a plan can be run here.
-
-    Raises:
-        UserFault: the plan cannot be run; nothing has been written.
-    """
+    """Check that a plan can be run here."""
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)
@@ -77,11 +69,7 @@ def check(plan: Plan) -> None:
 
 
 def tracker_of(experiment: Experiment) -> Tracker | None:
-    """Return the tracker of an experiment, or None if tracking is off.
-
-    Raises:
-        UserFault: the kind of tracker is unknown, or the URI is malformed.
-    """
+    """Return the tracker of an experiment, or None if tracking is off."""
     tracking = experiment.tracking
     if not tracking.enabled:
         return None

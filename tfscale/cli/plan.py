@@ -26,11 +26,7 @@ SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
 def plan(common: Common) -> int:
-    """Print a plan with its predicted cost and return the exit code.
-
-    Raises:
-        UserFault: the requested devices do not exist, or the batches cannot be divided among them.
-    """
+    """Print a plan with its predicted cost and return the exit code."""
     planned = common.plan()
     machine = planned_machine(planned.experiment)
     told = check_sharing(planned.experiment, machine.devices)

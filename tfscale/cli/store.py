@@ -143,11 +143,7 @@ def _document(snapshot: Snapshot) -> dict[str, object]:
 
 def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T]:
     """Return the items whose name is one of `only`, or whose key begins with one of them; without `only`, all items.
-    The name of an item is the second part of a path.
-
-    Raises:
-        UserFault: no item has one of the names.
-    """
+    The name of an item is the second part of a path."""
 
     def fits(item: str, name: str) -> bool:
         stage = item.split("/")[1] if "/" in item else item

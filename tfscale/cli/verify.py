@@ -8,11 +8,7 @@ from tfscale.faults import Fault, UserFault
 
 
 def verify(common: Common, folder: Path) -> int:
-    """Print the problems found in a submission, and return 1 if there are any, otherwise 0.
-
-    Raises:
-        UserFault: the folder is not a submission.
-    """
+    """Print the problems found in a submission, and return 1 if there are any, otherwise 0."""
     from tfscale.submission.verify import verify_submission  # imports torch
     from tfscale.submission.write import SUBMISSION_FILE
 
