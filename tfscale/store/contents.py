@@ -1,6 +1,6 @@
 """Listing of the stages and corpora in a store."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -29,6 +29,12 @@ class Snapshot:
     def path(self) -> str:
         """Folder of the snapshot in the store."""
         return f"{self.item}/{self.name}"
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the files in the store, the manifest first: if the files are removed in this order, a partially
+        removed snapshot never appears to be complete."""
+        return [f"{self.path}/{name}" for name in sorted(self.files, key=lambda name: name != MANIFEST_FILE)]
 
     @property
     def complete(self) -> bool:
@@ -67,17 +73,7 @@ def newest(found: Iterable[Snapshot]) -> Snapshot | None:
     return max(complete, key=lambda snapshot: progress(snapshot.name), default=None)
 
 
-def superseded(found: Iterable[Snapshot]) -> list[Snapshot]:
+def superseded(found: Sequence[Snapshot]) -> list[Snapshot]:
     """Return the complete snapshots of a stage that are older than the newest one."""
-    complete = sorted((snapshot for snapshot in found if snapshot.complete), key=lambda each: progress(each.name))
-    return complete[:-1]
-
-
-def remove(store: Store, snapshot: Snapshot) -> None:
-    """Remove a snapshot, the manifest first, so that a partially removed snapshot never appears to be complete.
-
-    Raises:
-        StoreError: a file cannot be removed.
-    """
-    names = sorted(snapshot.files, key=lambda name: name != MANIFEST_FILE)
-    store.remove(f"{snapshot.path}/{name}" for name in names)
+    best = newest(found)
+    return [snapshot for snapshot in found if snapshot.complete and snapshot != best]

@@ -37,11 +37,6 @@ class Manifest:
     format: int
     files: tuple[Entry, ...]
 
-    @property
-    def bytes(self) -> int:
-        """Size of all files in bytes."""
-        return sum(entry.bytes for entry in self.files)
-
 
 def push(
     store: Store, snapshot: str, files: Mapping[str, Path], recorded: Mapping[str, str] = MappingProxyType({})

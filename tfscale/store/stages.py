@@ -15,7 +15,7 @@ from tfscale.stage.heldout import HELDOUT_FILE
 from tfscale.stage.lock import StageLock
 from tfscale.stage.result import DONE_FILE, is_finished, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec, write_spec
-from tfscale.store.contents import DONE, STAGES, Snapshot, newest, progress, remove, snapshots, superseded
+from tfscale.store.contents import DONE, STAGES, Snapshot, newest, progress, snapshots, superseded
 from tfscale.store.remote import Damaged, Store, StoreError
 from tfscale.store.snapshot import pull, push
 from tfscale.store.work import work_folder
@@ -53,7 +53,7 @@ def push_stage(store: Store, stage_dir: Path) -> None:
             push(store, f"{item}/{state}", files, _recorded(files))
         found = snapshots(store, item)
     for old in superseded(found):
-        remove(store, old)
+        store.remove(old.paths)
 
 
 @contextmanager
