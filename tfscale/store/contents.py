@@ -48,11 +48,7 @@ class Snapshot:
 
 
 def snapshots(store: Store, folder: str = "") -> list[Snapshot]:
-    """Return the snapshots in a store, or in one of its folders, in the order of their paths.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
+    """Return the snapshots in a store, or in one of its folders, in the order of their paths."""
     found = sorted(store.files(folder).items())
     parts = [(tuple(f"{folder}/{path}".lstrip("/").split("/")), size) for path, size in found]
     ours = [each for each in parts if len(each[0]) == 4 and each[0][0] in (STAGES, DATA)]

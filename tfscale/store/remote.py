@@ -31,7 +31,10 @@ class Damaged(StoreError):
 
 
 class Store:
-    """Folder of files at a URI. Paths are relative to the folder, with `/` between their parts."""
+    """Folder of files at a URI. Paths are relative to the folder, with `/` between their parts.
+
+    Every method raises StoreError if a file does not exist or the store cannot be used.
+    """
 
     def __init__(self, uri: str) -> None:
         """Open a store without connecting to it. Credentials come from where the driver looks for them.
@@ -54,11 +57,7 @@ class Store:
 
     def files(self, folder: str = "") -> dict[str, int]:
         """Return the size in bytes of every file in a folder and in the folders below, by path in this folder. A
-        folder that does not exist is empty.
-
-        Raises:
-            StoreError: the folder cannot be read.
-        """
+        folder that does not exist is empty."""
         root = self._path(folder)
         with self._faults(folder):
             self._files.invalidate_cache()
@@ -66,32 +65,20 @@ class Store:
         return {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
 
     def modified(self, path: str) -> datetime | None:
-        """Return the time at which a file was written, or None if the store does not record times.
-
-        Raises:
-            StoreError: the file does not exist.
-        """
+        """Return the time at which a file was written, or None if the store does not record times."""
         with self._faults(path), suppress(NotImplementedError):
             found: datetime = self._files.modified(self._path(path))
             return found
         return None
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file.
-
-        Raises:
-            StoreError: the file does not exist or cannot be read.
-        """
+        """Return the content of a file."""
         with self._faults(path):
             content: bytes = self._files.cat_file(self._path(path))
         return content
 
     def sha256(self, path: str) -> str:
-        """Read a file and return its SHA-256 in hexadecimal.
-
-        Raises:
-            StoreError: the file does not exist or cannot be read.
-        """
+        """Read a file and return its SHA-256 in hexadecimal."""
         digest = hashlib.sha256()
         with self._faults(path), self._files.open(self._path(path), "rb") as content:
             while block := content.read(READ_BYTES):
@@ -99,30 +86,18 @@ class Store:
         return digest.hexdigest()
 
     def get(self, path: str, to: Path) -> None:
-        """Copy a file to this machine. A copy that fails may leave a part of the file.
-
-        Raises:
-            StoreError: the file does not exist or cannot be copied.
-        """
+        """Copy a file to this machine. A copy that fails may leave a part of the file."""
         with self._faults(path):
             self._files.get_file(self._path(path), str(to))
 
     def put(self, file: Path, path: str) -> None:
-        """Copy a file from this machine, atomically.
-
-        Raises:
-            StoreError: the file cannot be copied.
-        """
+        """Copy a file from this machine, atomically."""
         with self._faults(path), self._whole(self._path(path)) as target:
             self._files.put_file(str(file), target)
 
     def create(self, path: str, content: bytes) -> None:
         """Write a file atomically. If the store supports conditional writes, the first of several writers wins; in
-        other stores the last one.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
+        other stores the last one."""
         target = self._path(path)
         with self._faults(path):
             if self._atomic:
@@ -139,11 +114,7 @@ class Store:
                 self._files.pipe_file(aside, content)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files, in this order. Files that do not exist are ignored.
-
-        Raises:
-            StoreError: a file cannot be removed.
-        """
+        """Remove files, in this order. Files that do not exist are ignored."""
         for path in paths:
             target = self._path(path)
             with self._faults(path), suppress(FileNotFoundError):

@@ -50,7 +50,6 @@ def push(
         recorded: SHA-256 that files must have, by path in the snapshot, for files that have a record of it.
 
     Raises:
-        StoreError: the store cannot be written to; the next call resumes.
         OSError: a file cannot be read.
         ValueError: a file differs from its record.
     """
@@ -75,7 +74,7 @@ def pull(store: Store, snapshot: str, to: Path) -> None:
     interrupted download has left are checked and kept.
 
     Raises:
-        StoreError: the snapshot cannot be read. `Damaged`: a file differs from its checksum.
+        Damaged: a file differs from its checksum.
         OSError: a file cannot be written.
     """
     manifest = read_manifest(store, snapshot)
@@ -107,7 +106,7 @@ def read_manifest(store: Store, snapshot: str) -> Manifest:
     """Return the manifest of a snapshot.
 
     Raises:
-        StoreError: the manifest cannot be read. `Damaged`: it is invalid.
+        Damaged: it is invalid.
     """
     content = store.read(f"{snapshot}/{MANIFEST_FILE}")
     try:

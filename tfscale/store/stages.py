@@ -39,7 +39,6 @@ def push_stage(store: Store, stage_dir: Path) -> None:
     stage from the store. A stage that has come at least as far in the store is not uploaded.
 
     Raises:
-        StoreError: the store cannot be used; the next call resumes.
         StageHeld: another process uploads the stage.
         OSError, ValueError: the files of the stage are damaged, or were replaced by a newer checkpoint meanwhile.
     """
@@ -102,7 +101,7 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
         The name of the snapshot, `done` or `step-*`, or None if nothing was downloaded.
 
     Raises:
-        StoreError: the store cannot be read; the next call resumes. `Damaged`: the files are not those of the stage.
+        Damaged: the files are not those of the stage.
         StageHeld: another process works on the stage or downloads it.
         OSError: the files cannot be written.
     """

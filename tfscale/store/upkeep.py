@@ -30,7 +30,7 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
         now: current time; None: that of this machine.
 
     Raises:
-        StoreError: the store cannot be read. `Damaged`: a manifest is invalid.
+        Damaged: a manifest is invalid.
     """
     everything = snapshots(store)
     by_item = (list(found) for _, found in groupby(everything, lambda snapshot: snapshot.item))
