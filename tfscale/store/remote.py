@@ -16,8 +16,6 @@ from tfscale.faults import Fault, InvalidInput, without_password
 ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf"})
 """Protocols of object stores, in which a file appears only when it is complete. In other stores a file is written under
 another name and renamed."""
-READ_BYTES = 2**24
-"""Number of bytes of a file that are read at once."""
 EXTRAS = {"s3": "tfscale[s3]", "s3a": "tfscale[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 """Packages of drivers, by protocol."""
 
@@ -79,10 +77,8 @@ class Store:
 
     def sha256(self, path: str) -> str:
         """Read a file and return its SHA-256 in hexadecimal."""
-        digest = hashlib.sha256()
         with self._faults(path), self._files.open(self._path(path), "rb") as content:
-            while block := content.read(READ_BYTES):
-                digest.update(block)
+            digest = hashlib.file_digest(content, "sha256")
         return digest.hexdigest()
 
     def get(self, path: str, to: Path) -> None:
