@@ -21,10 +21,6 @@ class Contact:
         self._held: dict[str, Counter[Hashable]] = {}
         self._files: dict[tuple[str, Path], Stamp | None] = {}
 
-    def run_ids(self) -> set[str]:
-        """Return the IDs of all runs of the experiment."""
-        return self._sink.run_ids()
-
     def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
         """Send the missing parts of a run, except files. The status is sent last, so that a finished run has all
         values.

@@ -79,10 +79,10 @@ class Session:
 
     def _connect(self) -> Contact:
         with self._faults():
-            contact = Contact(self._tracker.connect(self._experiment))
-            there = contact.run_ids()
+            sink = self._tracker.connect(self._experiment)
+            there = sink.run_ids()
         self._cursor.sent = {identity: run for identity, run in self._cursor.sent.items() if run.run_id in there}
-        return contact
+        return Contact(sink)
 
     def _turns(self, families: Sequence[Family]) -> Iterator["_Turn"]:
         """Yield the runs to send. Each parent precedes its children, because a child run needs the ID of its parent
