@@ -1,7 +1,6 @@
 """Display of a run as a live dashboard on a terminal and as plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self
 
@@ -110,13 +109,13 @@ class PlainView:
         pass
 
 
-class Screen:
-    """Context manager that shows the dashboard of a plan."""
+class LiveView(PlainView):
+    """View of a run that shows the dashboard and prints a line for each event that the dashboard does not show."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self._plan = plan
-        self._watch, self._known = Watch(plan.stages), finished_speeds(plan.runs)
+        super().__init__(plan, console)
         self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._notes: dict[str, str] = {}
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
@@ -125,36 +124,15 @@ class Screen:
 
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
+        super().__exit__()
 
-    def draw(self, notes: Mapping[str, str]) -> dict[str, Progress]:
-        """Read the stages' folders and draw their state."""
+    def draw(self) -> dict[str, Progress]:
+        """Read the stages' folders, draw the dashboard, and return the progress of each stage, by key."""
         looks = self._watch.look()
-        dashboard = Dashboard(self._plan, looks, overview(self._plan, looks, self._known), notes)
+        dashboard = Dashboard(self._plan, looks, overview(self._plan, looks, self._known), self._notes)
         self._live.update(dashboard, refresh=True)
         self._drawn = time.monotonic()
         return looks
-
-    @property
-    def is_old(self) -> bool:
-        """True if the dashboard was drawn at least `LOOK_SECONDS` ago."""
-        return time.monotonic() - self._drawn >= LOOK_SECONDS
-
-
-class LiveView(PlainView):
-    """View of a run that shows the dashboard and prints a line for each event that the dashboard does not show."""
-
-    def __init__(self, plan: Plan, console: Console) -> None:
-        super().__init__(plan, console)
-        self._screen = Screen(plan, console)
-        self._notes: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        self._screen.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._screen.__exit__()
-        super().__exit__()
 
     def started(self, stage: Stage, phase: Phase) -> None:
         self._notes[stage.key] = "growing" if phase == "growing" else "starting"
@@ -176,8 +154,8 @@ class LiveView(PlainView):
         super().finished(stage)
 
     def tick(self) -> None:
-        if self._screen.is_old:
-            self._screen.draw(self._notes)
+        if time.monotonic() - self._drawn >= LOOK_SECONDS:
+            self.draw()
 
 
 def watch(plan: Plan, console: Console) -> None:
@@ -187,8 +165,8 @@ def watch(plan: Plan, console: Console) -> None:
 
 
 def _screen(plan: Plan, console: Console) -> None:
-    with Screen(plan, console) as screen:
-        while not _is_over(screen.draw({})):
+    with LiveView(plan, console) as view:
+        while not _is_over(view.draw()):
             time.sleep(LOOK_SECONDS)
 
 
