@@ -60,16 +60,12 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
     return Mixing(base_tokens, float(np.interp(0, -excess[[before, after]], both[[before, after], 0])), last)
 
 
-def is_trunk(run: Run) -> bool:
-    """Return whether the learning rate of a run and of its origin has not decayed."""
-    return not run.decayed and (run.origin is None or not run.origin.decayed)
-
-
 def _longest(runs: Sequence[Run]) -> list[Run]:
-    """Return the longest trunk of each first stage."""
+    """Return the longest trunk of each first stage. The learning rate of a trunk and of its origin has not decayed."""
     trunks: dict[str, Run] = {}
-    for run in sorted(filter(is_trunk, runs), key=lambda run: run.tokens):
-        trunks[run.stages[0].key] = run
+    for run in sorted(runs, key=lambda run: run.tokens):
+        if not run.decayed and (run.origin is None or not run.origin.decayed):
+            trunks[run.stages[0].key] = run
     return list(trunks.values())
 
 
