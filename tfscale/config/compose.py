@@ -153,7 +153,7 @@ def _known(
         may_add = override.adds and key.rpartition(".")[0] in may_grow
         if override.group:
             continue
-        if key in known or may_add or key.startswith(added or ("\0",)):
+        if key in known or may_add or key.startswith(added):
             single.append(override)
         elif key.partition(".")[0] not in at_fault:
             faults.append(Fault(short(key), override.typed, f"unknown key{nearest(key, known)}"))
