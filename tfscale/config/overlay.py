@@ -14,11 +14,7 @@ _PACKAGE = "# @package _global_\n"
 
 
 def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[str, ...]:
-    """Return the names that the overrides, or the defaults of the root file, choose for `group=`.
-
-    Raises:
-        UserFault: the files cannot be composed.
-    """
+    """Return the names that the overrides, or the defaults of the root file, choose for `group=`."""
     files = files_of(overrides, config_dir)
     return tuple(file.path.stem for file in files if file.named and file.path.parent.name == group)
 
