@@ -23,13 +23,8 @@ class Mixing:
 
 
 def mixing_times(scratch: Sequence[Run], grown: Sequence[Run], within: float) -> tuple[Mixing, ...]:
-    """Return the mixing time of each growth to a size, for trunks of the same seed.
-
-    Args:
-        scratch: runs of the size from scratch.
-        grown: runs that have grown to the size.
-        within: difference of losses in nats that counts as equal.
-    """
+    """Return the mixing time of each growth to a size, for trunks of the same seed, with losses that count as equal
+    `within` a number of nats."""
     found = []
     for run in _longest(grown):
         assert run.origin is not None, "a grown run has an origin"

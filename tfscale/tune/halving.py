@@ -15,12 +15,8 @@ LossOf = Callable[[float, int], float | None]
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
-    """Return the best value, or None while a requested loss is not known.
-
-    Args:
-        first: first candidates.
-        most: maximum value of a candidate.
-    """
+    """Return the best of the candidates `first` and of further ones up to `most`, or None while a requested loss is not
+    known."""
     kept, tried, place = list(first), set(first), choose(dict.fromkeys(first, math.inf)).place
     losses: dict[float, float] = {}
     for rung in range(sweep.rungs):

@@ -77,12 +77,8 @@ class Choice:
 
 
 def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[str]]:
-    """Parse numbers such as `0.5,1,2`, and return the numbers in ascending order and the faults.
-
-    Args:
-        option: name of the option, for the faults.
-        most: maximum value of a number.
-    """
+    """Parse numbers up to `most` such as `0.5,1,2`. Return the numbers in ascending order, and the faults, which name
+    the option."""
     numbers, faults = [], []
     for each in text.split(","):
         try:
