@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfscale.config.aliases import rename_keys, renamed_override
 from tfscale.config.folders import conf_dir, config_folders, group_options
 from tfscale.config.foreign import foreign_faults
-from tfscale.config.keys import dict_keys, known_keys, nearest, one_line, short
+from tfscale.config.keys import is_dict, known_keys, nearest, one_line, short, type_of
 from tfscale.config.origins import with_places
 from tfscale.config.overrides import SEVERAL, Override, parse
 from tfscale.config.schema import Experiment
@@ -144,13 +144,13 @@ def _known(
     overrides: Sequence[Override], base: dict[str, Any], before: Sequence[Fault]
 ) -> tuple[list[Fault], list[Override]]:
     """Return the faults of unknown keys, and the overrides of single values with known keys."""
-    known, may_grow = set(known_keys(base)), set(dict_keys())
+    known = set(known_keys(base))
     added = tuple(f"{override.key}." for override in overrides if override.adds)
     at_fault = {fault.key for fault in before}
     faults, single = [], []
     for override in overrides:
         key = override.key
-        may_add = override.adds and key.rpartition(".")[0] in may_grow
+        may_add = override.adds and is_dict(type_of(key.rpartition(".")[0]))
         if override.group:
             continue
         if key in known or may_add or key.startswith(added):
