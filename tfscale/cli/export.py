@@ -10,12 +10,7 @@ from tfscale.faults import user_faults
 from tfscale.stage.folder import find_stage
 
 
-def export(
-    common: Common,
-    name: str,
-    to: Literal["hf"],
-    out: Path,
-) -> int:
+def export(common: Common, name: str, to: Literal["hf"], out: Path) -> int:
     """Write a finished stage, or the last stage of the chain, in another format, and return the exit code."""
     from tfscale.cli.stages import CHAIN, stages_of
     from tfscale.interop.export import export as write

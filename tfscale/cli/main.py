@@ -225,10 +225,7 @@ def list_options(
 
 
 @command(app)
-def doctor(
-    common: Common,
-    device: CheckedDevice = None,
-) -> int:
+def doctor(common: Common, device: CheckedDevice = None) -> int:
     """Check what this machine can run, and suggest fixes for problems."""
     from tfscale.cli.doctor import doctor
 
