@@ -135,11 +135,11 @@ def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> floa
     If the best value is at an edge, the next value is the nearest one beyond it in `tried`, the values of earlier
     rungs. If there is none, the range is extended by the ratio of the last two values.
     """
-    place = choose(losses).place
-    if place == "interior":
+    best = choose(losses)
+    if best.place == "interior":
         return None
-    values = sorted({*losses, *tried}, reverse=place == "highest")
-    edge = values.index(choose(losses).value)
+    values = sorted({*losses, *tried}, reverse=best.place == "highest")
+    edge = values.index(best.value)
     if edge > 0:
         return values[edge - 1]
     value = values[0] * (values[0] / values[1])
