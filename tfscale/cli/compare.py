@@ -11,6 +11,7 @@ import yaml
 from tfscale.analysis.answer import Answer, answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison, compare_arms
+from tfscale.analysis.documents import to_html
 from tfscale.analysis.family_words import cost as family_cost
 from tfscale.analysis.family_words import family_sentences
 from tfscale.analysis.formats import to_document
@@ -74,8 +75,6 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
     Args:
         out: folder to write to; see `compare`.
     """
-    from tfscale.analysis.documents import to_html
-
     plan = plan_with(common, baseline)
     comparison = compare_plan(plan)
     configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
