@@ -95,15 +95,18 @@ def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
 
 
 def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experiment, list[Fault]]:
-    folders = config_folders(config_dir)
-    faults, folders = foreign_faults(folders)
+    faults, folders = foreign_faults(config_folders(config_dir))
     options = group_options(folders)
     parsed, unread = parse(overrides, options)
-    groups = [override for override in parsed if override.group]
-    unknown = {override.text: found for override in groups if (found := _unknown_names(override, options))}
-    faults += [*unread, *(fault for found in unknown.values() for fault in found)]
+    faults += unread
+    chosen = []
+    for override in parsed:
+        if override.group and (unknown := _unknown_names(override, options)):
+            faults += unknown
+        elif override.group:
+            chosen.append(override.text)
     try:
-        config = _files_say([override.text for override in groups if override.text not in unknown], folders)
+        config = _files_say(chosen, folders)
         faults += _load_extensions(parsed, _container(config))
         keys, single = _known(parsed, _container(config), faults)
         faults += keys
