@@ -15,7 +15,7 @@ from tfscale import children
 from tfscale.config.machines import LauncherPart
 from tfscale.faults import PREEMPTED, USER_FAULT
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, Phase
-from tfscale.orchestrate.launchers.processes import built_for_devices, growing_command, launch, training_command
+from tfscale.orchestrate.launchers.processes import built_for_devices, launch, stage_command
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import is_grown
 
@@ -47,18 +47,14 @@ class ThisMachine:
         devices = devices_of(slot, self._processes, self._devices)
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
         phase = phase_of(stage)
-        command = self._training(stage) if phase == "training" else growing_command(stage.path)
+        command = stage_command(phase, stage.path)
+        if phase == "training" and self._torchrun:
+            torchrun = children.python("torch.distributed.run", "--standalone", f"--nproc-per-node={self._processes}")
+            command = [*torchrun, *command[1:]]
         log = stage.path / f"{phase}.log"
         process = launch(phase, command, log, environment)
         self._slots[slot] = attempt = ProcessAttempt(process, phase, log)
         return attempt
-
-    def _training(self, stage: Stage) -> list[str]:
-        command = training_command(stage.path)
-        if not self._torchrun:
-            return command
-        torchrun = children.python("torch.distributed.run", "--standalone", f"--nproc-per-node={self._processes}")
-        return [*torchrun, *command[1:]]
 
     def follow(self, stage: Stage) -> Attempt | None:
         return None  # stages end with the tfscale process that started them
