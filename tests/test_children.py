@@ -22,7 +22,7 @@ from tfscale.config.machines import LauncherPart
 from tfscale.leash import leashed
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending
 from tfscale.orchestrate.launchers.machine import ThisMachine
-from tfscale.orchestrate.launchers.processes import growing_command
+from tfscale.orchestrate.launchers.processes import stage_command
 
 PACKAGE = Path(tfscale.__file__).parent
 STARTERS = {"children.py", "leash.py"}
@@ -301,7 +301,7 @@ def test_a_command_on_a_leash_is_interrupted_before_it_is_killed() -> None:
 
 def test_a_growth_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "stage.yaml")  # reading it would block
-    parent, growth = family(growing_command(tmp_path), 1)
+    parent, growth = family(stage_command("growing", tmp_path), 1)
     parent.kill()
     parent.wait()
     wait_for(lambda: not alive(growth))

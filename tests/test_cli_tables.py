@@ -21,7 +21,7 @@ from tfscale.analysis.table import Row, Table
 from tfscale.cli.compare import comparison_rows
 from tfscale.cli.console import LOG_WIDTH, console
 from tfscale.cli.plan import _arm_tables, _families_table
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.config.compose import compose
 from tfscale.plan.plan import make_plan
 from tfscale.predict import families, planned_machine, predict
@@ -121,7 +121,7 @@ cells = st.text(letters, max_size=20)
 def test_no_cell_of_any_table_is_cut(data: st.DataObject, width: int) -> None:
     left = data.draw(st.lists(names, min_size=1, max_size=3))
     right = data.draw(st.lists(names, min_size=1, max_size=6))
-    rows = table("title", left, right, spare=[])
+    rows = FittedTable("title", left, right, spare=[])
     contents = data.draw(st.lists(st.lists(cells, min_size=len(left + right), max_size=len(left + right)), max_size=4))
     for content in contents:
         rows.add_row(*content)
@@ -136,7 +136,7 @@ def test_no_cell_of_any_table_is_cut(data: st.DataObject, width: int) -> None:
 @given(st.integers(0, 6), st.integers(20, 200))
 def test_columns_are_left_out_from_the_last_one_on(count: int, width: int) -> None:
     right = [f"figure{number}" for number in range(count + 1)]
-    rows = table("title", ["name"], right)
+    rows = FittedTable("title", ["name"], right)
     rows.add_row("model", *right)
     shown = printed(rows, width)
     heading = shown.splitlines()[1].split()
@@ -147,13 +147,13 @@ def test_columns_are_left_out_from_the_last_one_on(count: int, width: int) -> No
 
 
 def test_a_column_that_says_nothing_is_not_drawn() -> None:
-    rows = table("title", ["name"], ["figure", "price"])
+    rows = FittedTable("title", ["name"], ["figure", "price"])
     rows.add_row("model", "1")
     assert "price" not in printed(rows, 80)
 
 
 def test_what_looks_like_markup_is_text() -> None:
-    rows = table("[b]title[/b]", ["name"], ["figure"])
+    rows = FittedTable("[b]title[/b]", ["name"], ["figure"])
     rows.add_row("[bold]x[/bold]", "[/]")
     shown = printed(rows, 80)
     assert "[b]title[/b]" in shown

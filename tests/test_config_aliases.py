@@ -43,11 +43,3 @@ def test_a_former_key_in_a_file_is_accepted_and_its_faults_have_a_line(
     with pytest.raises(UserFault) as caught:
         compose(["optim=mine"], tmp_path)
     assert caught.value.messages[0].startswith(f"{file}:3: optim.min_lr_ratio=25: must be")
-
-
-def test_a_former_value_is_accepted_with_a_note(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(aliases.VALUES, "optim.lr_schedule", {"cos": "cosine"})
-    assert compose(["optim.schedule=cos"]).optim.lr_schedule == "cosine"
-    assert "optim.lr_schedule=cos is now optim.lr_schedule=cosine" in capsys.readouterr().err

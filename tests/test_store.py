@@ -88,7 +88,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def problems_of(store: Store) -> list[str]:
-    return [problem for _, problems in verify(store, snapshots(store)) for problem in problems]
+    return [problem for each in snapshots(store) if each.complete for problem in verify(store, each)]
 
 
 def state_in(store: Store, stage: Stage) -> str | None:

@@ -46,8 +46,11 @@ class Recipe:
             assert size.transformer is not None, "the size has no Transformer"
             shape = transformer(self.chain.experiment, size.transformer, specs.corpus)
             return specs.scratch(shape, tokens, size.transformer.lr)
-        rate = size.lr if size == self.sizes[0] else size.scratch_lr
-        return specs.scratch(tokenformer(self.chain.experiment, size, specs.corpus), tokens, rate)
+        return specs.scratch(tokenformer(self.chain.experiment, size, specs.corpus), tokens, self.rate(size))
+
+    def rate(self, size: StagePart) -> float | None:
+        """Return the learning rate that the schedule sets for a TokenFormer of a size from scratch."""
+        return size.lr if size == self.sizes[0] else size.scratch_lr
 
     def grown(self, base: StagePart, target: StagePart) -> StageSpec:
         """Return the stage that grows a base to a target size."""

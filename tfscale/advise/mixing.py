@@ -23,13 +23,8 @@ class Mixing:
 
 
 def mixing_times(scratch: Sequence[Run], grown: Sequence[Run], within: float) -> tuple[Mixing, ...]:
-    """Return the mixing time of each growth to a size, for trunks of the same seed.
-
-    Args:
-        scratch: runs of the size from scratch.
-        grown: runs that have grown to the size.
-        within: difference of losses in nats that counts as equal.
-    """
+    """Return the mixing time of each growth to a size, for trunks of the same seed, with losses that count as equal
+    `within` a number of nats."""
     found = []
     for run in _longest(grown):
         assert run.origin is not None, "a grown run has an origin"
@@ -62,16 +57,13 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
     return Mixing(base_tokens, float(np.interp(0, -excess[[before, after]], both[[before, after], 0])), last)
 
 
-def is_trunk(run: Run) -> bool:
-    """Return whether the learning rate of a run and of its origin has not decayed."""
-    return not run.decayed and (run.origin is None or not run.origin.decayed)
-
-
 def _longest(runs: Sequence[Run]) -> list[Run]:
-    """Return, for each first stage, the trunk with the most tokens that starts from it."""
+    """Return, for each first stage, the trunk with the most tokens that starts from it. The learning rate of a trunk and
+    of its origin has not decayed."""
     trunks: dict[str, Run] = {}
-    for run in sorted(filter(is_trunk, runs), key=lambda run: run.tokens):
-        trunks[run.stages[0].key] = run
+    for run in sorted(runs, key=lambda run: run.tokens):
+        if not run.decayed and (run.origin is None or not run.origin.decayed):
+            trunks[run.stages[0].key] = run
     return list(trunks.values())
 
 

@@ -26,7 +26,7 @@ def multipliers(scratch: Sequence[Run], grown: Sequence[Run]) -> tuple[Multiplie
     """Return the compute multiplier at the loss of each run that both frontiers reach, the highest loss first."""
     if not scratch or not grown:
         return ()
-    return multipliers_of(*(_points(runs) for runs in (scratch, grown)))
+    return multipliers_of(*(np.log([(run.flops, run.loss) for run in runs]) for runs in (scratch, grown)))
 
 
 def multipliers_of(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
@@ -38,10 +38,6 @@ def multipliers_of(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
     of_scratch, of_grown = (np.interp(common, front[::-1, 1], front[::-1, 0]) for front in fronts)
     ratios = np.exp(of_scratch - of_grown)
     return tuple(Multiplier(float(np.exp(at)), float(ratio)) for at, ratio in zip(common, ratios, strict=True))
-
-
-def _points(runs: Sequence[Run]) -> Array:
-    return np.log([(run.flops, run.loss) for run in runs])
 
 
 def _frontier(points: Array) -> Array:

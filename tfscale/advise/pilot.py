@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tfscale.advise.evidence import Recipe, grown_runs
+from tfscale.advise.evidence import grown_runs
 from tfscale.advise.law import FAR
 from tfscale.advise.question import Question
 from tfscale.advise.runs import Run
@@ -57,7 +57,7 @@ def _cells(question: Question, plan: Plan, base: StagePart, target: StagePart) -
     for number, base_tokens in enumerate(before):
         for place, tokens in enumerate(after):
             sizes = (
-                replace(base, tokens=base_tokens, lr=_rate(recipe, base), scratch_lr=None),
+                replace(base, tokens=base_tokens, lr=recipe.rate(base), scratch_lr=None),
                 replace(target, tokens=tokens),
             )
             yield _two_sizes(plan, sizes, with_scratch=place in (number, number + 1))
@@ -68,10 +68,6 @@ def _levels(most: float, batch: int) -> list[int]:
     least = FEWEST_STEPS * batch
     most = max(most, 4.0 ** (LEVELS - 1) * least)
     return [round(tokens / batch) * batch for tokens in np.geomspace(max(most / RANGE, least), most, LEVELS)]
-
-
-def _rate(recipe: Recipe, base: StagePart) -> float | None:
-    return base.lr if base == recipe.sizes[0] else base.scratch_lr
 
 
 def _two_sizes(plan: Plan, sizes: tuple[StagePart, StagePart], with_scratch: bool) -> Plan:

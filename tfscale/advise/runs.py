@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from tfscale.analysis.curves import StageCurve, joined, read_stage
 from tfscale.growth.continued import Continued
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import non_embedding_parameters
+from tfscale.stage import how
 from tfscale.stage.folder import Stage, as_it_ended
 from tfscale.stage.result import DONE_FILE, Result, read_result
 from tfscale.stage.spec import StageSpec, read_spec, what_of
@@ -128,11 +128,7 @@ def recipe_of(spec: StageSpec) -> str:
     what = what_of(spec)
     names = ("batch_tokens", "optimizer", "extensions")
     kept: dict[str, object] = {name: what[name] for name in names if name in what}
-    kept["data"] = _without(what["data"], ("start", "order_seed"))
-    kept["schedule"] = _without(what["schedule"], ("warmup_tokens", "warmup_from"))
-    kept["growth"] = what["growth"] and _without(what["growth"], ("name",))
+    kept["data"] = how.without(what["data"], ("start", "order_seed"))
+    kept["schedule"] = how.without(what["schedule"], ("warmup_tokens", "warmup_from"))
+    kept["growth"] = what["growth"] and how.without(what["growth"], ("name",))
     return json.dumps(kept, sort_keys=True)
-
-
-def _without(values: dict[str, object], names: Iterable[str]) -> dict[str, object]:
-    return {name: value for name, value in values.items() if name not in names}

@@ -112,10 +112,9 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
     lines = [f"{name}: {_quality(law)}" for name, law in (scratch | growth).items()]
     if advice:
         lines.append(f"the budgets of the compared options are {outside(advice.beyond)} the measured runs")
-        lines.append(
-            f"intervals hold {LEVEL:.0%}, from {REFITS} refits to resampled runs"
-            + ("" if _several_seeds([*scratch.values(), *growth.values()]) else "; one seed, so seeds are not in them")
-        )
+        several = any(len(set(law.measured.seeds)) > 1 for law in (scratch | growth).values())
+        seeds = "" if several else "; one seed, so seeds are not in them"
+        lines.append(f"intervals hold {LEVEL:.0%}, from {REFITS} refits to resampled runs{seeds}")
     lines.append("runs have the recipe, learning rates and data of these settings; rates are not tuned for each budget")
     if len(question.targets) > 1:
         lines.append("targets have equal shares of the budget, and share one base")
@@ -151,7 +150,3 @@ def _quality(law: Law) -> str:
 def _range(name: str, low: float, high: float) -> str:
     form = scientific if name == "compute" else count
     return f"{name} {form(low)}" + (f" to {form(high)}" if high > low else "")
-
-
-def _several_seeds(laws: list[Law]) -> bool:
-    return any(len(set(law.measured.seeds)) > 1 for law in laws)

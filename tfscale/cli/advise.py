@@ -2,8 +2,10 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from tfscale.advise.advice import Advice, Answer, answer_to
 from tfscale.advise.evidence import Recipe
@@ -18,33 +20,26 @@ from tfscale.cli.common import Common
 from tfscale.cli.compare import plan_with
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import run_plan
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.orchestrate.speed import finished_speeds
-from tfscale.plan.plan import Plan
 from tfscale.predict import Prediction, planned_machine, predict
 from tfscale.stage.folder import Stage
 from tfscale.text import count, duration, scientific
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Options of the command."""
+def advise(common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool) -> int:
+    """Print advice, or the runs that it lacks, and return the exit code.
 
-    sizes: Sequence[str]
-    flops: float | None
-    hours: float | None
-    dollars: float | None
-    run_missing: bool
-
-
-def advise(common: Common, asked: Asked) -> int:
-    """Print advice, or the runs that it lacks, and return the exit code."""
+    Args:
+        amounts: the budget as the options `--flops`, `--hours` and `--dollars`, of which one must be set.
+    """
     plan = plan_with(common, "tokenformer")
-    question = _question(plan, asked)
+    machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
+    question = ask(Recipe.of_plan(plan), sizes, amounts, lambda spec: predict(spec, machine, speeds))
     found = read_runs(plan.runs)
     answered = answer_to(question, found.runs)
     pilot = None if answered.advice else _pilot(question, found, common)
-    if pilot and asked.run_missing:
+    if pilot and run_missing:
         for each in pilot.plans:
             code, _ = run_plan(each)
             if code:
@@ -62,12 +57,6 @@ def advise(common: Common, asked: Asked) -> int:
     return 0
 
 
-def _question(plan: Plan, asked: Asked) -> Question:
-    machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
-    amounts = {"--flops": asked.flops, "--hours": asked.hours, "--dollars": asked.dollars}
-    return ask(Recipe.of_plan(plan), asked.sizes, amounts, lambda spec: predict(spec, machine, speeds))
-
-
 def _show(question: Question, found: Found, answered: Answer, advice: Advice) -> None:
     console.print(_options(question, advice))
     say(f"{recommendation(question, advice)} {difference(question, advice)}")
@@ -79,7 +68,7 @@ def _show(question: Question, found: Found, answered: Answer, advice: Advice) ->
 
 def _options(question: Question, advice: Advice) -> FittedTable:
     sizes = ", ".join(target.size for target in question.targets)
-    rows = table(
+    rows = FittedTable(
         f"{sizes} with {amount(question.budget.amount, question.budget.unit)}",
         ["option"],
         ["base tokens", *(f"tokens {target.size}" for target in question.targets), "FLOPs", "loss", "measured runs"],
@@ -116,7 +105,9 @@ def _show_pilot(question: Question, found: Found, answered: Answer, pilot: Pilot
 
 
 def _pilot_stages(pilot: Pilot) -> FittedTable:
-    rows = table(f"{len(pilot.left)} stages to run", ["model", "stage"], ["number", "tokens", "FLOPs"], spare=["FLOPs"])
+    rows = FittedTable(
+        f"{len(pilot.left)} stages to run", ["model", "stage"], ["number", "tokens", "FLOPs"], spare=["FLOPs"]
+    )
     groups: dict[tuple[str, str], list[Prediction]] = {}
     for stage, prediction in pilot.left:
         groups.setdefault((stage.spec.label, _kind(stage)), []).append(prediction)
@@ -207,6 +198,4 @@ def _laws_json(question: Question, answered: Answer) -> list[dict[str, Any]]:
 
 
 def _spread(draws: Array) -> dict[str, float]:
-    import numpy as np
-
     return {"median": float(np.median(draws)), **asdict(interval(draws))}

@@ -10,7 +10,7 @@ from tfscale.bench.settings import resolve_settings
 from tfscale.bench.tables import make_sheets, to_markdown, write_files
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.faults import UserFault, user_faults
 
 
@@ -23,15 +23,14 @@ def bench(
     out: Path | None,
 ) -> int:
     """Measure training steps, show the results, write them to the folder `out` unless it is None, and return the exit
-    code.
-
-    Raises:
-        UserFault: the device does not exist, or the folder `out` cannot be created.
-    """
+    code."""
     with user_faults():
         settings = resolve_settings(device, quick, threads, case)
     if out is not None:
-        _make_folder(out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserFault([f"--out {out}: cannot be created ({error.strerror}); name another folder"]) from error
     with console.status("measuring") as shown:
 
         def tell(found: Found) -> None:
@@ -41,7 +40,7 @@ def bench(
 
         result = run({"step": "tfscale.bench.step"}, settings, tell)
     for sheet in make_sheets(result.rows):
-        rows = table(sheet.title, sheet.headings[: sheet.left], sheet.headings[sheet.left :])
+        rows = FittedTable(sheet.title, sheet.headings[: sheet.left], sheet.headings[sheet.left :])
         for cells in sheet.rows:
             rows.add_row(*cells)
         console.print(rows)
@@ -53,11 +52,3 @@ def bench(
     if common.as_json:
         answer(result.to_json())
     return 1 if result.failed else 0
-
-
-def _make_folder(out: Path) -> None:
-    """Create the output folder before measurements begin."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserFault([f"--out {out}: cannot be created ({error.strerror}); name another folder"]) from error

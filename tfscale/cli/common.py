@@ -30,11 +30,7 @@ class Common:
     """True if the command prints one JSON document on standard output."""
 
     def compose(self) -> "Experiment":
-        """Return the experiment that the overrides describe.
-
-        Raises:
-            UserFault: the overrides or the files have faults; the error contains all of them.
-        """
+        """Return the experiment that the overrides describe."""
         from tfscale.config.compose import compose
 
         return compose(self.overrides, self.config_dir)
@@ -44,9 +40,6 @@ class Common:
 
         Args:
             ready: function that yields faults that prevent the command from running on this machine.
-
-        Raises:
-            UserFault: the experiment has faults; the error contains all of them.
         """
         from tfscale.config.compose import draft
         from tfscale.config.origins import with_places

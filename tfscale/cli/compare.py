@@ -3,7 +3,7 @@
 import shlex
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
@@ -11,6 +11,7 @@ import yaml
 from tfscale.analysis.answer import Answer, answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison, compare_arms
+from tfscale.analysis.documents import to_html
 from tfscale.analysis.family_words import cost as family_cost
 from tfscale.analysis.family_words import family_sentences
 from tfscale.analysis.formats import to_document
@@ -21,7 +22,7 @@ from tfscale.analysis.words import basis, speed_up, verdicts, with_interval
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import catch_up, run_plan, tracker_of
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.config.folders import group_options
 from tfscale.config.sharing import shareable_overrides, shareable_path, shareable_settings
 from tfscale.faults import UserFault, user_faults
@@ -36,26 +37,23 @@ HEADING_WIDTH = 16
 """Width of the headings in the answer's table, in characters."""
 
 
-@dataclass(frozen=True)
-class Submit:
-    """Folder that the results are written to for another person."""
-
-    folder: Path
-    checkpoints: bool
-    """True to include the final checkpoint of each stage."""
-
-
 def compare(
-    common: Common, baseline: str, run_missing: bool = False, out: Path | None = None, submit: Submit | None = None
+    common: Common,
+    baseline: str,
+    run_missing: bool = False,
+    out: Path | None = None,
+    submit: Path | None = None,
+    checkpoints: bool = False,
 ) -> int:
     """Write the comparison of a chain with its baselines, show it, and return the exit code.
 
     Args:
         out: folder to write to, with the runs folder only read; None: a folder in the runs folder.
-        submit: submission to write as well; None: no submission.
+        submit: folder of a submission to write as well; None: no submission.
+        checkpoints: True to include the final checkpoint of each stage in the submission.
     """
     plan = plan_with(common, baseline)
-    if submit and (faults := submission_faults(() if run_missing else plan.stages, submit.folder)):
+    if submit and (faults := submission_faults(() if run_missing else plan.stages, submit)):
         raise UserFault(faults)
     if run_missing:
         code, plan = run_plan(plan)
@@ -64,9 +62,9 @@ def compare(
     comparison = compare_plan(plan)
     written = _keep(plan, out, lambda folder: write_comparison(comparison, folder))
     if submit:
-        with user_faults(OSError, about=f"--submit {submit.folder}"):
-            write_submission(plan, written, _command(common, baseline), submit.folder, submit.checkpoints)
-        written = (*written, submit.folder)
+        with user_faults(OSError, about=f"--submit {submit}"):
+            write_submission(plan, written, _command(common, baseline), submit, checkpoints)
+        written = (*written, submit)
     answer(to_document(comparison) | {"files": written}) if common.as_json else _show(comparison, written)
     return 0
 
@@ -77,8 +75,6 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
     Args:
         out: folder to write to; see `compare`.
     """
-    from tfscale.analysis.documents import to_html
-
     plan = plan_with(common, baseline)
     comparison = compare_plan(plan)
     configuration = yaml.safe_dump(shareable_settings(asdict(plan.experiment)), sort_keys=False)
@@ -101,11 +97,7 @@ def _command(common: Common, baseline: str) -> str:
 
 
 def plan_with(common: Common, baseline: str) -> Plan:
-    """Return the plan of a chain and its baselines.
-
-    Raises:
-        UserFault: the experiment has faults; the error contains all of them.
-    """
+    """Return the plan of a chain and its baselines."""
     if any(text.startswith("baseline=") for text in common.overrides):
         allowed = ", ".join(group_options()["baseline"])
         raise UserFault([f"baseline=...: must be given as the option --baseline; try one of {allowed}"])
@@ -113,11 +105,7 @@ def plan_with(common: Common, baseline: str) -> Plan:
 
 
 def compare_plan(plan: Plan) -> Comparison:
-    """Return the comparison of the finished stages; report missing stages and how to train them.
-
-    Raises:
-        UserFault: no stage of the chain is finished, or a folder is damaged.
-    """
+    """Return the comparison of the finished stages; report missing stages and how to train them."""
     missing = [stage for stage in plan.stages if not is_done(stage)]
     if missing:
         names = ", ".join(stage.path.name for stage in missing)
@@ -143,11 +131,7 @@ def compare_plan(plan: Plan) -> Comparison:
 
 def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
     """Write the files of a comparison and return their paths. If `out` is None, also record the plan in the runs
-    folder and send its new values to the tracker.
-
-    Raises:
-        UserFault: no measurements exist yet, or the folder is not writable.
-    """
+    folder and send its new values to the tracker."""
     folder = out or comparison_folder(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)  # fails before figures are drawn
@@ -181,14 +165,14 @@ def _show(comparison: Comparison, written: Sequence[Path]) -> None:
 def answer_rows(answered: Answer, title: str) -> FittedTable:
     """Return the answer's table, whose headings are narrow so that several arms fit a terminal of 80 columns."""
     arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
-    rows = table(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
+    rows = FittedTable(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
     for row in answered.rows:
         rows.add_row(*row)
     return rows
 
 
 def comparison_rows(compared: Table, title: str) -> FittedTable:
-    rows = table(
+    rows = FittedTable(
         title,
         ["size", "arm"],
         ["params", "ppl", "cumulative", "marginal", "family", "speed-up"],

@@ -1,11 +1,7 @@
 """Console output as text, tables and JSON."""
 
-import dataclasses
 import json
-import math
 import os
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -39,17 +35,6 @@ def say(text: str) -> None:
 
 def answer(document: object) -> None:
     """Print the JSON document of --json on standard output, with null for non-finite numbers."""
-    print(json.dumps(_plain(document), indent=2, allow_nan=False))
+    from pydantic_core import to_jsonable_python
 
-
-def _plain(value: Any) -> Any:
-    """Return a value in a form that JSON can represent."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
-    if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+    print(json.dumps(to_jsonable_python(document, inf_nan_mode="null"), indent=2, allow_nan=False))

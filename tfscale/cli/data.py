@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -11,7 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.files import left_out_table, listing_document, read_table
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.data.errors import DataError
 from tfscale.data.manifest import Manifest
 from tfscale.data.prepared import PreparedData
@@ -27,11 +26,7 @@ LINE_SECONDS = 10.0
 
 
 def prepare(common: Common) -> int:
-    """Download and prepare the corpus that the overrides describe, and return the exit code.
-
-    Raises:
-        UserFault: settings are invalid, or the source cannot be reached.
-    """
+    """Download and prepare the corpus that the overrides describe, and return the exit code."""
     experiment = common.compose()
     if faults := check_experiment(experiment):
         raise UserFault(faults)
@@ -65,7 +60,7 @@ def show(common: Common) -> int:
             {"folder": root, "corpora": list(_corpora(root)), "unfinished": [left.path for left in unfinished(root)]}
         )
         return 0
-    rows = table(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "validation", "GB"])
+    rows = FittedTable(f"corpora in {root}", ["fingerprint", "source", "tokenizer"], ["training", "validation", "GB"])
     for folder in stored(root):
         try:
             manifest, size = folder.manifest, folder.size
@@ -129,7 +124,7 @@ class PreparationView:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._bar:
             self._bar.stop()
 

@@ -23,7 +23,7 @@ from tfscale.faults import UserFault
 from tfscale.plan.corpus import corpus_of
 from tfscale.plan.plan import make_plan
 from tfscale.plan.specs import threads
-from tfscale.predict import Machine, planned_machine, predict
+from tfscale.predict import planned_machine, predict
 from tfscale.text import gigabytes
 
 LITTLE_DISK = 10e9
@@ -211,18 +211,13 @@ def _schedules(common: Common) -> Iterator[Finding]:
     for name in group_options()["schedule"]:
         try:
             experiment = replace(common, overrides=[f"schedule={name}", *others]).compose()
-            lacking = list(_too_large(experiment, planned_machine(experiment)))
+            machine = planned_machine(experiment)
+            predictions = [(stage.size, predict(stage.spec, machine, [])) for stage in make_plan(experiment).stages]
         except UserFault:
             continue  # the overrides belong to another schedule
+        lacking = [f"{size} ({gigabytes(each.memory.total)})" for size, each in predictions if not each.fits]
         if lacking:
             mend = f"use a larger device, or several: tfscale plan schedule={name} device=h100_sxm"
             yield Finding(name, "note", f"does not fit into memory: {', '.join(lacking)}", mend)
         else:
             yield Finding(name, "good", "all stages fit into memory")
-
-
-def _too_large(experiment: Experiment, machine: Machine) -> Iterator[str]:
-    for stage in make_plan(experiment).stages:
-        prediction = predict(stage.spec, machine, [])
-        if not prediction.fits:
-            yield f"{stage.size} ({gigabytes(prediction.memory.total)})"

@@ -10,7 +10,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import mirror, tracker_of
 from tfscale.cli.stages import stages_of
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault
@@ -76,11 +76,7 @@ def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
 
 
 def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
-    """Encode the texts for each stage before any model is evaluated. Stages with the same tokenizer share the result.
-
-    Raises:
-        UserFault: texts have faults; the error contains all of them.
-    """
+    """Encode the texts for each stage before any model is evaluated. Stages with the same tokenizer share a result."""
     if not texts:
         return [[] for _ in stages]
     made: dict[str, list[EncodedText]] = {}
@@ -104,7 +100,7 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
 def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], stride: int) -> list[dict[str, Any]]:
     made = []
     headings = ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"]
-    rows = table(stage.folder.name, ["text"], headings, caption="computed in float32")
+    rows = FittedTable(stage.folder.name, ["text"], headings, caption="computed in float32")
     for text in texts:
         with console.status(f"{stage.folder.name}: {text.path}"):
             score = score_text(text, model, stride)
@@ -147,7 +143,7 @@ def _tasks(
         ) from error
     names = harness.PAPER if tasks == PAPER else tuple(tasks.split(","))
     made = []
-    rows = table(
+    rows = FittedTable(
         stage.folder.name,
         ["task", "metric"],
         ["value", "± stderr", "samples"],

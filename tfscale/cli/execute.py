@@ -32,11 +32,7 @@ MIRROR_SECONDS = 60.0
 
 def run_plan(plan: Plan) -> tuple[int, Plan]:
     """Train the unfinished stages of a plan. Return the exit code, and the plan updated with the stage ends decided by
-    the rule `schedule.grow_when`.
-
-    Raises:
-        UserFault: the plan cannot be run here; nothing has been written.
-    """
+    the rule `schedule.grow_when`."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pulled(plan, store)
@@ -61,11 +57,7 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
 
 
 def check(plan: Plan) -> None:
-    """Check that a plan can be run here.
-
-    Raises:
-        UserFault: the plan cannot be run; nothing has been written.
-    """
+    """Check that a plan can be run here."""
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)
@@ -77,11 +69,7 @@ def check(plan: Plan) -> None:
 
 
 def tracker_of(experiment: Experiment) -> Tracker | None:
-    """Return the tracker of an experiment, or None if tracking is off.
-
-    Raises:
-        UserFault: the kind of tracker is unknown, or the URI is malformed.
-    """
+    """Return the tracker of an experiment, or None if tracking is off."""
     tracking = experiment.tracking
     if not tracking.enabled:
         return None
@@ -122,18 +110,13 @@ def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None, store: S
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            _stop(mirror)
+            if mirror and (fault := mirror.stop(MIRROR_SECONDS)):
+                _warn(fault)
             behind = pusher is not None and is_behind(pusher)
     if not finished:
         say("stopped; run the same command again to continue.")
         return PREEMPTED
     return 1 if behind else 0
-
-
-def _stop(mirror: Mirror | None) -> None:
-    fault = mirror.stop(MIRROR_SECONDS) if mirror else None
-    if fault:
-        _warn(fault)
 
 
 def catch_up(plan: Plan, tracker: Tracker | None) -> None:

@@ -5,22 +5,16 @@ from typing import Literal
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
+from tfscale.cli.stages import CHAIN, stages_of
 from tfscale.config.compose import runs_dir
 from tfscale.faults import user_faults
+from tfscale.interop.export import export as write
+from tfscale.interop.finished import open_finished
 from tfscale.stage.folder import find_stage
 
 
-def export(
-    common: Common,
-    name: str,
-    to: Literal["hf"],
-    out: Path,
-) -> int:
+def export(common: Common, name: str, to: Literal["hf"], out: Path) -> int:
     """Write a finished stage, or the last stage of the chain, in another format, and return the exit code."""
-    from tfscale.cli.stages import CHAIN, stages_of
-    from tfscale.interop.export import export as write
-    from tfscale.interop.finished import open_finished
-
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
         if name == CHAIN:

@@ -1,11 +1,10 @@
 """Tables of the files that a corpus is read from, and of skipped files."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.data.compression import PACKED
 from tfscale.data.listing import LeftOut, Listing, TextFile
 
@@ -20,7 +19,7 @@ def read_table(listing: Listing, documents: int) -> FittedTable:
     for file in listing.files:
         kinds[_kind(file)].append(file)
     total = f"{documents:,}"
-    rows = table("files read", ["type"], ["files", "bytes", "documents"], spare=[])
+    rows = FittedTable("files read", ["type"], ["files", "bytes", "documents"], spare=[])
     for kind, files in sorted(kinds.items()):
         rows.add_row(kind, f"{len(files):,}", _bytes(files), total if len(kinds) == 1 else "")
     if len(kinds) > 1:
@@ -33,7 +32,7 @@ def left_out_table(listing: Listing) -> FittedTable:
     reasons: dict[str, list[LeftOut]] = defaultdict(list)
     for each in listing.left_out:
         reasons[each.reason].append(each)
-    rows = table(f"skipped files: {len(listing.left_out):,}", ["name", "reason"], ["bytes"], spare=["bytes"])
+    rows = FittedTable(f"skipped files: {len(listing.left_out):,}", ["name", "reason"], ["bytes"], spare=["bytes"])
     for reason, found in list(reasons.items())[:SHOWN_REASONS]:
         for each in found[:SHOWN_NAMES]:
             rows.add_row(printable(each.name), reason, "" if each.bytes is None else f"{each.bytes:,}")
@@ -56,12 +55,7 @@ def listing_document(listing: Listing) -> dict[str, Any]:
 
 def printable(name: str) -> str:
     """Return a name with unprintable parts escaped: control characters, and bytes that are not UTF-8."""
-    return "".join(_escaped(name))
-
-
-def _escaped(name: str) -> Iterator[str]:
-    for character in name:
-        yield character if character.isprintable() else ascii(character)[1:-1]
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
 def _kind(file: TextFile) -> str:

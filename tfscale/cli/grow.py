@@ -1,26 +1,22 @@
 """The command `tfscale grow`, which grows the checkpoint of one stage."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.config.compose import runs_dir
 from tfscale.faults import user_faults
+from tfscale.growth.grow_stage import grow_by_hand
+from tfscale.growth.optimizer_state import OptimizerState
 from tfscale.models.counts import parameters
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.folder import find_stage
 from tfscale.stage.spec import read_spec
 from tfscale.text import count
 
-if TYPE_CHECKING:
-    from tfscale.growth.optimizer_state import OptimizerState
-
 
 def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> int:
     """Grow the checkpoint of a finished stage, write the result to a folder, and return the exit code."""
-    from tfscale.growth.grow_stage import grow_by_hand
-
     experiment = common.compose()
     recipe = experiment.growth
     with user_faults():
@@ -47,7 +43,7 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
     return 0
 
 
-def _state_words(state: "OptimizerState") -> str:
+def _state_words(state: OptimizerState) -> str:
     if state.note:
         return f"note: {state.note}"
     origin = f"carried over, {state.updates:,} updates" if state.carried else "starts empty, as set by the recipe"

@@ -6,6 +6,11 @@ from pathlib import Path
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.faults import UserFault, user_faults
+from tfscale.growth.imported_weights import cost_of
+from tfscale.interop.adopt import adopt
+from tfscale.interop.exported import is_exported, read_exported
+from tfscale.interop.official import read_official
+from tfscale.models.counts import parameters
 from tfscale.ranges import read_amount
 from tfscale.text import count, scientific
 
@@ -20,12 +25,6 @@ def import_(
     cost: str,
 ) -> int:
     """Create a stage folder from released weights or an exported folder, and return the exit code."""
-    from tfscale.growth.imported_weights import cost_of
-    from tfscale.interop.adopt import adopt
-    from tfscale.interop.exported import is_exported, read_exported
-    from tfscale.interop.official import read_official
-    from tfscale.models.counts import parameters
-
     amount = _amount(cost) if cost else None
     if not source.exists():
         raise UserFault([f"{source}: does not exist; name the file or folder of the weights"])

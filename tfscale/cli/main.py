@@ -79,12 +79,12 @@ def compare(
     ] = False,
 ) -> int:
     """Compare the chain with baselines at equal cost, and write figures, a table and verdicts."""
-    from tfscale.cli.compare import Submit, compare
+    from tfscale.cli.compare import compare
     from tfscale.faults import Fault, UserFault
 
     if checkpoints and submit is None:
         raise UserFault([Fault("--checkpoints", None, "must be combined with --submit DIR")])
-    return compare(common, baseline, run_missing, out, Submit(submit, checkpoints) if submit else None)
+    return compare(common, baseline, run_missing, out, submit, checkpoints)
 
 
 @command(app, takes=("as_json",))
@@ -125,9 +125,9 @@ def advise(
     ] = False,
 ) -> int:
     """Advise whether to grow to a size or train it from scratch with a budget, by laws fitted to the finished runs."""
-    from tfscale.cli.advise import Asked, advise
+    from tfscale.cli.advise import advise
 
-    return advise(common, Asked(size or [], flops, hours, dollars, run_missing))
+    return advise(common, size or [], {"--flops": flops, "--hours": hours, "--dollars": dollars}, run_missing)
 
 
 @command(app)
@@ -225,10 +225,7 @@ def list_options(
 
 
 @command(app)
-def doctor(
-    common: Common,
-    device: CheckedDevice = None,
-) -> int:
+def doctor(common: Common, device: CheckedDevice = None) -> int:
     """Check what this machine can run, and suggest fixes for problems."""
     from tfscale.cli.doctor import doctor
 

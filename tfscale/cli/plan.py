@@ -6,7 +6,7 @@ from typing import Any
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.cli.unreached import unreached_json, unreached_words
 from tfscale.faults import UserFault
 from tfscale.models.families import to_dict
@@ -26,11 +26,7 @@ SHARDINGS = {"none": "DDP", "full": "FSDP", "hybrid": "HSDP"}
 
 
 def plan(common: Common) -> int:
-    """Print a plan with its predicted cost and return the exit code.
-
-    Raises:
-        UserFault: the requested devices do not exist, or the batches cannot be divided among them.
-    """
+    """Print a plan with its predicted cost and return the exit code."""
     planned = common.plan()
     machine = planned_machine(planned.experiment)
     told = check_sharing(planned.experiment, machine.devices)
@@ -71,7 +67,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     """Return a table of stages of one seed with rows for the work, the layout and memory per device, and the cost."""
     found = [predictions[stage.key] for stage in stages]
     times = f", x {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
-    rows = table(arm.title + times, [""], [arm.label(stage) for stage in stages], spare=[])
+    rows = FittedTable(arm.title + times, [""], [arm.label(stage) for stage in stages], spare=[])
 
     def row(name: str, cell: Callable[[Prediction], str]) -> None:
         cells = [cell(prediction) for prediction in found]
@@ -147,7 +143,7 @@ def _dollars(value: float | None) -> str:
 def _families_table(planned: Plan, totals: Sequence[Family]) -> FittedTable:
     chain = totals[0]
     last = f"{planned.chain.stages[-1].size} / chain"
-    rows = table(
+    rows = FittedTable(
         f"all {len(planned.chain.stages)} sizes together, trained one after another",
         ["arm", "budget"],
         ["FLOPs", "/ chain", last, "time", "device-h", "energy", "cost"],

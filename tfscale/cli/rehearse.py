@@ -7,7 +7,7 @@ from typing import Any
 
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import check, prepare, train
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.files import write_json
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
@@ -38,7 +38,8 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
             if earlier.stage.key not in waiting:
                 release(earlier.stage)
     report = plan.runs / REPORT
-    found = {"schedule": plan.experiment.schedule.name, "stages": [_values(row) for row in rows]}
+    stages = [{"size": row.stage.size, **asdict(row), "stage": row.stage.path.name} for row in rows]
+    found = {"schedule": plan.experiment.schedule.name, "stages": stages}
     write_json(report, found)
     if as_json:
         answer(found)
@@ -52,7 +53,7 @@ def rehearse(plan: Plan, as_json: bool = False) -> int:
 
 
 def _table(plan: Plan, rows: list[Rehearsed]) -> FittedTable:
-    made = table(
+    made = FittedTable(
         f"{plan.experiment.schedule.name}, {rows[0].device}",
         ["size", "arm"],
         ["params", "ranks", "micro-batch", "s/step", "tokens/s", "peak memory", "checkpoint", "write time"],
@@ -85,8 +86,3 @@ def _growth(size: str, growth: dict[str, Any]) -> str:
         f"{math.exp(found['loss_after']):,.3f}, largest logit difference {found['max_logit_difference']:.1e}; "
         f"{effect}; {duration(growth['seconds'])}, peak memory {gigabytes(growth['peak_memory'])}"
     )
-
-
-def _values(row: Rehearsed) -> dict[str, Any]:
-    values = {name: value for name, value in asdict(row).items() if name != "stage"}
-    return {"size": row.stage.size, "stage": row.stage.path.name, **values}

@@ -3,6 +3,7 @@
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console
 from tfscale.cli.execute import run_plan
+from tfscale.cli.rehearse import rehearse
 from tfscale.cli.status import states
 from tfscale.cli.summary import chain_table
 from tfscale.config.schema import Experiment
@@ -15,8 +16,6 @@ def run(common: Common) -> int:
     """Run a plan and return the exit code."""
     plan = common.plan(_amiss)
     if plan.experiment.schedule.rehearse:
-        from tfscale.cli.rehearse import rehearse
-
         return rehearse(plan, common.as_json)
     code, plan = run_plan(plan)
     if common.as_json:

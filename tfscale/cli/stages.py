@@ -11,11 +11,7 @@ CHAIN = "chain"
 
 
 def stages_of(common: Common, names: str) -> list[Finished]:
-    """Return the finished stages with the given names, separated by commas, or those of the chain for `chain`.
-
-    Raises:
-        UserFault: a stage does not exist or is not finished.
-    """
+    """Return the finished stages with the given names, separated by commas, or those of the chain for `chain`."""
     if names == CHAIN:
         plan = common.plan()
         folders = [stage.path for stage in plan.chain.stages if is_done(stage)]

@@ -5,7 +5,7 @@ from typing import Any
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.dashboard import signs
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.cli.view import watch
 from tfscale.faults import UserFault
 from tfscale.orchestrate.progress import Progress, Watch, overview
@@ -72,19 +72,17 @@ def _state(look: Progress) -> dict[str, Any]:
 
 def _show(plan: Plan) -> None:
     for arm in plan.arms:
-        speeds = {stage.key: stage_speed(stage.path) for stage in arm.all_stages}
-        used = {key: speed.mfu for key, speed in speeds.items() if speed is not None and speed.mfu is not None}
-        mfu = ["MFU"] if used else []
         seed = ["seed"] if len(arm.seeds) > 1 else []
-        rows = table(
+        rows = FittedTable(
             arm.title,
             ["size", *seed, "state", "stage"],
-            ["tokens", "budget", "perplexity", *mfu],
-            spare=[*mfu, "budget", "tokens", "stage"],
+            ["tokens", "budget", "perplexity", "MFU"],
+            spare=["MFU", "budget", "tokens", "stage"],
         )
         details = []
         for stage in arm.all_stages:
-            state = status_of(stage)
+            state, speed = status_of(stage), stage_speed(stage.path)
+            mfu = speed.mfu if speed else None
             rows.add_row(
                 arm.label(stage),
                 *([str(stage.spec.seed)] if seed else []),
@@ -93,7 +91,7 @@ def _show(plan: Plan) -> None:
                 count(state.tokens),
                 count(stage.spec.tokens),
                 f"{state.last_eval['perplexity']:.3f}" if state.last_eval else "",
-                *([f"{used[stage.key]:.0%}" if stage.key in used else ""] if mfu else []),
+                "" if mfu is None else f"{mfu:.0%}",
             )
             details += [f"{arm.label(stage)} {state.state}: {state.detail}"] if state.detail else []
         console.print(rows)

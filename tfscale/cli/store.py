@@ -10,7 +10,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.cli.stored import store_of
 from tfscale.cli.streams import tell_error
-from tfscale.cli.table import table
+from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
 from tfscale.data.stored import stored
 from tfscale.faults import Fault, UserFault
@@ -21,7 +21,7 @@ from tfscale.store.corpora import pull_corpus, push_corpus
 from tfscale.store.remote import Store, StoreError
 from tfscale.store.stages import pull_stage, push_stage, state_of
 from tfscale.store.upkeep import find_waste
-from tfscale.store.upkeep import verify as verify_snapshots
+from tfscale.store.upkeep import verify as verify_snapshot
 from tfscale.text import gigabytes
 
 T = TypeVar("T")
@@ -33,12 +33,21 @@ def list_store(common: Common) -> int:
     with _told(store):
         found = _newest(store)
     if common.as_json:
-        answer({"store": store.shown, "items": [_document(snapshot) for snapshot in found]})
+        items = [
+            {
+                "kind": "corpus" if snapshot.item.startswith(DATA) else "stage",
+                "name": _name(snapshot),
+                "state": snapshot.name,
+                "bytes": snapshot.bytes,
+            }
+            for snapshot in found
+        ]
+        answer({"store": store.shown, "items": items})
         return 0
     if not found:
         say(f"{store.shown}: contains no stage and no corpus")
         return 0
-    rows = table(f"stages and corpora in {store.shown}", ["stage or corpus", "state"], ["files", "size"])
+    rows = FittedTable(f"stages and corpora in {store.shown}", ["stage or corpus", "state"], ["files", "size"])
     for snapshot in found:
         rows.add_row(_name(snapshot), snapshot.name, str(len(snapshot.files) - 1), gigabytes(snapshot.bytes))
     console.print(rows)
@@ -76,12 +85,10 @@ def pull(common: Common, only: Sequence[str]) -> int:
 def verify(common: Common, only: Sequence[str]) -> int:
     """Verify the files in a store and return the exit code, which is 1 if there are problems."""
     store, _ = _opened(common)
-    problems: list[str] = []
     with _told(store), console.status(f"reading {store.shown}"):
         complete = {each.path: each for each in snapshots(store) if each.complete}
         found = list(_chosen(complete, only, store.shown).values())
-        for _, amiss in verify_snapshots(store, found):
-            problems += amiss
+        problems = [problem for snapshot in found for problem in verify_snapshot(store, snapshot)]
     read = {"snapshots": len(found), "bytes": sum(each.bytes for each in found)}
     if common.as_json:
         answer({"store": store.shown, "sound": not problems, "problems": problems, "read": read})
@@ -136,18 +143,9 @@ def _name(snapshot: Snapshot) -> str:
     return snapshot.item.partition("/")[2]
 
 
-def _document(snapshot: Snapshot) -> dict[str, object]:
-    kind = "corpus" if snapshot.item.startswith(DATA) else "stage"
-    return {"kind": kind, "name": _name(snapshot), "state": snapshot.name, "bytes": snapshot.bytes}
-
-
 def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T]:
     """Return the items whose name is one of `only`, or whose key begins with one of them; without `only`, all items.
-    The name of an item is the second part of a path.
-
-    Raises:
-        UserFault: no item has one of the names.
-    """
+    The name of an item is the second part of a path."""
 
     def fits(item: str, name: str) -> bool:
         stage = item.split("/")[1] if "/" in item else item

@@ -19,44 +19,28 @@ from tfscale.store.stages import pull_stage
 
 
 def store_of(experiment: Experiment) -> Store | None:
-    """Return the stage store of an experiment, or None if there is none.
-
-    Raises:
-        UserFault: the kind of store is unknown, or its driver is not installed.
-    """
+    """Return the stage store of an experiment, or None if there is none."""
     with user_faults():
         return Store(experiment.store) if experiment.store else None
 
 
 def pulled(plan: Plan, store: Store | None) -> Plan:
     """Return a plan after its stages have been downloaded as far as the store has them. If a rule has ended a stage in
-    the store, the plan is made again.
-
-    Raises:
-        UserFault: the store cannot be read.
-    """
+    the store, the plan is made again."""
     if store is None or not take_stages(plan.decided, store) or plan.decided == plan.stages:
         return plan
     return pulled(make_plan(plan.experiment), store)
 
 
 def take_stages(stages: Sequence[Stage], store: Store) -> bool:
-    """Download stages as far as the store has them. Return whether one of them is finished by that.
-
-    Raises:
-        UserFault: the store cannot be read.
-    """
+    """Download stages as far as the store has them. Return whether one of them is finished by that."""
     return DONE in [
         _take(store, stage.path.name, partial(pull_stage, store, stage.path, stage.spec)) for stage in stages
     ]
 
 
 def take_corpus(plan: Plan, store: Store) -> None:
-    """Download the corpus of a plan if the store has it and this machine does not.
-
-    Raises:
-        UserFault: the store cannot be read.
-    """
+    """Download the corpus of a plan if the store has it and this machine does not."""
     folder = _corpus_folder(plan)
     if folder is not None:
         _take(store, f"corpus {folder.name}", lambda: DONE if pull_corpus(store, folder) else None)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.models.counts import parameters
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
@@ -17,7 +17,7 @@ def chain_table(plan: Plan) -> FittedTable:
     """Return a table of perplexity and cumulative cost by size, averaged over seeds. All stages must be done."""
     experiment = plan.experiment
     seeds = len(plan.replicates)
-    rows = table(
+    rows = FittedTable(
         f"{experiment.schedule.name}, growth={experiment.growth.name}, {experiment.data.source}"
         + (f", mean of {seeds} seeds" if seeds > 1 else ""),
         ["size"],

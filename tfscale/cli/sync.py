@@ -1,11 +1,11 @@
 """The command `tfscale sync`, which sends the contents of a runs folder to another tracker."""
 
-import sys
 from dataclasses import replace
 from typing import Any
 
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
+from tfscale.cli.streams import tell_error
 from tfscale.config.compose import runs_dir
 from tfscale.faults import InvalidInput, UserFault
 from tfscale.plan.experiments import Recorded, experiment_of, recorded
@@ -36,13 +36,13 @@ def sync(common: Common, uri: str) -> int:
     results = [_send(tracker, experiment) for experiment in experiments]
     if common.as_json:
         answer({"store": tracker.shown, "experiments": results})
-    else:
-        for result in results:
-            _show(result)
-    faults = [result["fault"] for result in results if result["fault"]]
-    for fault in faults:
-        print(f"error: {fault}\nRun the same command again to send the missing values.", file=sys.stderr)
-    return 1 if faults else 0
+    for result in results:
+        if result["fault"]:
+            tell_error(f"{result['fault']}\nRun the same command again to send the missing values.")
+        elif not common.as_json:
+            sent = f"{result['values_sent']:,} measurements sent" if result["values_sent"] else "no new measurements"
+            say(f"{result['experiment']}: {result['done']} of {result['stages']} stages done; {sent}")
+    return 1 if any(result["fault"] for result in results) else 0
 
 
 def _send(tracker: Tracker, experiment: Recorded) -> dict[str, Any]:
@@ -57,10 +57,3 @@ def _send(tracker: Tracker, experiment: Recorded) -> dict[str, Any]:
         fault = str(error)
     return {"experiment": experiment.name, "arms": [arm.name for arm in experiment.arms], **counts,
             "values_sent": values, "fault": fault}  # fmt: skip
-
-
-def _show(result: dict[str, Any]) -> None:
-    if result["fault"]:
-        return
-    sent = f"{result['values_sent']:,} measurements sent" if result["values_sent"] else "no new measurements"
-    say(f"{result['experiment']}: {result['done']} of {result['stages']} stages done; {sent}")

@@ -14,30 +14,17 @@ _BRACKET = re.compile(r" (?=[\[(])")
 """Pattern of positions at which a cell such as `5.98 [5.84, 6.12]` can be broken into two lines."""
 
 
-def table(
-    title: str,
-    left: Sequence[str],
-    right: Sequence[str],
-    caption: str | None = None,
-    spare: Sequence[str] | None = None,
-    elsewhere: str = "all columns are in --json",
-) -> "FittedTable":
-    """Return a table with the first columns aligned left and the others aligned right.
+class FittedTable:
+    """Table that fits any width, with the first columns aligned left and the others aligned right.
+
+    If the table is too wide, text in brackets moves to a second line of the cell. If that is not enough, spare columns
+    are omitted and named in a line below the table. If the key columns alone are too wide, their text is wrapped. A
+    spare column with only empty cells is always omitted.
 
     Args:
         spare: columns that can be omitted if the table is too wide, least important first. The others are key columns.
             None: all columns aligned right except the first, beginning with the last.
         elsewhere: text that states where to find the omitted columns.
-    """
-    return FittedTable(title, left, right, caption, right[:0:-1] if spare is None else spare, elsewhere)
-
-
-class FittedTable:
-    """Table that fits any width.
-
-    If the table is too wide, text in brackets moves to a second line of the cell. If that is not enough, spare columns
-    are omitted and named in a line below the table. If the key columns alone are too wide, their text is wrapped. A
-    spare column with only empty cells is always omitted.
     """
 
     def __init__(
@@ -45,13 +32,13 @@ class FittedTable:
         title: str,
         left: Sequence[str],
         right: Sequence[str],
-        caption: str | None,
-        spare: Sequence[str],
-        elsewhere: str,
+        caption: str | None = None,
+        spare: Sequence[str] | None = None,
+        elsewhere: str = "all columns are in --json",
     ) -> None:
         self._title, self._caption, self._elsewhere = title, caption, elsewhere
         self._headings, self._left = (*left, *right), len(left)
-        self._spare = [self._headings.index(name) for name in spare]
+        self._spare = [self._headings.index(name) for name in (right[:0:-1] if spare is None else spare)]
         self._rows: list[tuple[str, ...]] = []
         self._sections: set[int] = set()
 

@@ -1,6 +1,5 @@
 """The command `tfscale tune`, which chooses the learning rates of a plan's arms by sweeps."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from tfscale.cli.execute import catch_up, check, prepare, tracker_of, train
 from tfscale.cli.stored import store_of, take_stages
 from tfscale.cli.streams import tell_error
 from tfscale.cli.tuned import show
+from tfscale.config.keys import nearest
 from tfscale.config.overlay import chosen_names, overlay_faults, own_file, write_overlay
 from tfscale.config.schema import MOST_SEEDS
 from tfscale.faults import Fault, UserFault, user_faults
@@ -83,11 +83,7 @@ def _taken_over(common: Common) -> dict[str, tuple[str, ...]]:
 
 
 def _tuning(common: Common, asked: Asked) -> Tuning:
-    """Return the tuning that the command line describes.
-
-    Raises:
-        UserFault: the arguments have faults; the error contains all of them.
-    """
+    """Return the tuning that the command line describes; report all faults of the arguments together."""
     factors, wrong = numbers_of("--factors", asked.factors)
     ratios, amiss = numbers_of("--ratios", asked.ratios, MOST_RATIO) if asked.ratios is not None else ((), [])
     sweep = Sweep(factors, asked.further, asked.seeds, asked.rungs, asked.reduction, asked.refine, ratios)
@@ -109,7 +105,12 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
         rule = "must be 1 with schedule.branches, because a shorter branch starts from the whole trunk"
         faults.append(Fault("--rungs", sweep.rungs, rule, "--rungs 1"))
     names = [arm.name for arm in plan.arms]
-    faults += [_unknown(name, names) for name in asked.arms if name not in (ALL, *names)]
+    faults += [
+        f"--arm {name}: unknown arm{nearest(name, names)} Allowed: {', '.join((ALL, *names))}. Add baseline arms with "
+        "baseline=, such as baseline=scratch."
+        for name in asked.arms
+        if name not in (ALL, *names)
+    ]
     if faults:
         raise UserFault(faults)
     tuning = Tuning(plan, [name for name in names if ALL in asked.arms or name in asked.arms], sweep)
@@ -124,15 +125,6 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     if faults:
         raise UserFault(faults)
     return tuning
-
-
-def _unknown(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    meant = f"; did you mean {near[0]}?" if near else "."
-    return (
-        f"--arm {name}: unknown arm{meant} Allowed: {', '.join((ALL, *names))}. Add baseline arms with baseline=, such "
-        "as baseline=scratch."
-    )
 
 
 def _run(tuning: Tuning) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfscale.cli.console import console, say
-from tfscale.cli.table import FittedTable, table
+from tfscale.cli.table import FittedTable
 from tfscale.text import duration, scientific
 from tfscale.tune.tuning import Finding, Tuning
 
@@ -41,7 +41,7 @@ def _table(tuning: Tuning, findings: Sequence[Finding]) -> FittedTable:
     title = f"{tuning.experiment.schedule.name}, final validation loss"
     rungs = [f"{tuning.sweep.label(rung)} of tokens" for rung in range(tuning.sweep.rungs - 1)]
     columns = ["value", *rungs, "loss", "vs best", "current"]
-    rows = table(title, ["setting", "stages"], columns, spare=["current", "stages", *rungs])
+    rows = FittedTable(title, ["setting", "stages"], columns, spare=["current", "stages", *rungs])
     for finding in findings:
         places = [f"{arm} {size}" for arm, size in finding.tunable.trains]
         for number in range(max(len(finding.values), len(places))):

@@ -5,17 +5,12 @@ from pathlib import Path
 from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, say
 from tfscale.faults import Fault, UserFault
+from tfscale.submission.verify import verify_submission
+from tfscale.submission.write import SUBMISSION_FILE
 
 
 def verify(common: Common, folder: Path) -> int:
-    """Print the problems found in a submission, and return 1 if there are any, otherwise 0.
-
-    Raises:
-        UserFault: the folder is not a submission.
-    """
-    from tfscale.submission.verify import verify_submission  # imports torch
-    from tfscale.submission.write import SUBMISSION_FILE
-
+    """Print the problems found in a submission, and return 1 if there are any, otherwise 0."""
     if not (folder / SUBMISSION_FILE).is_file():
         rule = f"must be a folder with a {SUBMISSION_FILE}"
         raise UserFault([Fault("DIR", folder, rule, "a folder that `tfscale compare --submit DIR` wrote")])

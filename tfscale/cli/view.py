@@ -1,10 +1,8 @@
 """Display of a run as a live dashboard on a terminal and as plain lines elsewhere."""
 
 import time
-from abc import abstractmethod
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -12,7 +10,6 @@ from rich.live import Live
 from tfscale.cli.dashboard import Dashboard, name_of, overview_words, speed_words
 from tfscale.cli.streams import tell_loss
 from tfscale.orchestrate.launchers.attempt import Phase
-from tfscale.orchestrate.orchestrator import View
 from tfscale.orchestrate.progress import Progress, Watch, overview
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.plan import Plan
@@ -25,21 +22,7 @@ LOOK_SECONDS = 1.0
 """Number of seconds between two reads of the stages' folders."""
 
 
-class RunView(View, Protocol):
-    """Context manager that shows the progress of a run and prints messages."""
-
-    @abstractmethod
-    def say(self, message: str) -> None:
-        """Print a message."""
-
-    @abstractmethod
-    def __enter__(self) -> Self: ...
-
-    @abstractmethod
-    def __exit__(self, *exception: object) -> None: ...
-
-
-def make_view(plan: Plan, console: Console) -> RunView:
+def make_view(plan: Plan, console: Console) -> "PlainView":
     """Return a live view if the console supports it, or otherwise a plain view."""
     return LiveView(plan, console) if moves(console) else PlainView(plan, console)
 
@@ -126,13 +109,13 @@ class PlainView:
         pass
 
 
-class Screen:
-    """Context manager that shows the dashboard of a plan."""
+class LiveView(PlainView):
+    """View of a run that shows the dashboard and prints a line for each event that the dashboard does not show."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self._plan = plan
-        self._watch, self._known = Watch(plan.stages), finished_speeds(plan.runs)
+        super().__init__(plan, console)
         self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._notes: dict[str, str] = {}
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
@@ -141,36 +124,15 @@ class Screen:
 
     def __exit__(self, *exception: object) -> None:
         self._live.stop()
+        super().__exit__()
 
-    def draw(self, notes: Mapping[str, str]) -> dict[str, Progress]:
-        """Read the stages' folders and draw their state."""
+    def draw(self) -> dict[str, Progress]:
+        """Read the stages' folders, draw the dashboard, and return the progress of each stage, by key."""
         looks = self._watch.look()
-        dashboard = Dashboard(self._plan, looks, overview(self._plan, looks, self._known), notes)
+        dashboard = Dashboard(self._plan, looks, overview(self._plan, looks, self._known), self._notes)
         self._live.update(dashboard, refresh=True)
         self._drawn = time.monotonic()
         return looks
-
-    @property
-    def is_old(self) -> bool:
-        """True if the dashboard was drawn at least `LOOK_SECONDS` ago."""
-        return time.monotonic() - self._drawn >= LOOK_SECONDS
-
-
-class LiveView(PlainView):
-    """View of a run that shows the dashboard and prints a line for each event that the dashboard does not show."""
-
-    def __init__(self, plan: Plan, console: Console) -> None:
-        super().__init__(plan, console)
-        self._screen = Screen(plan, console)
-        self._notes: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        self._screen.__enter__()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._screen.__exit__()
-        super().__exit__()
 
     def started(self, stage: Stage, phase: Phase) -> None:
         self._notes[stage.key] = "growing" if phase == "growing" else "starting"
@@ -192,8 +154,8 @@ class LiveView(PlainView):
         super().finished(stage)
 
     def tick(self) -> None:
-        if self._screen.is_old:
-            self._screen.draw(self._notes)
+        if time.monotonic() - self._drawn >= LOOK_SECONDS:
+            self.draw()
 
 
 def watch(plan: Plan, console: Console) -> None:
@@ -203,8 +165,8 @@ def watch(plan: Plan, console: Console) -> None:
 
 
 def _screen(plan: Plan, console: Console) -> None:
-    with Screen(plan, console) as screen:
-        while not _is_over(screen.draw({})):
+    with LiveView(plan, console) as view:
+        while not _is_over(view.draw()):
             time.sleep(LOOK_SECONDS)
 
 

@@ -16,11 +16,7 @@ from tfscale.stage.status import status_of
 
 def why(common: Common, name: str) -> int:
     """Print, for each stage of the plan with this name, whether it is trained, the most similar finished stages, and
-    the overrides that reuse them; return the exit code.
-
-    Raises:
-        UserFault: the experiment has faults, or no stage has this name.
-    """
+    the overrides that reuse them; return the exit code."""
     plan = common.plan()
 
     def replan(overrides: Iterable[str]) -> Plan:

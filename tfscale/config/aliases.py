@@ -19,32 +19,26 @@ KEYS = {
     "schedule.grow_when.looks": "schedule.grow_when.patience",
 }
 """Current keys by former keys."""
-VALUES: dict[str, dict[str, str]] = {}
-"""Current values by former values, by current key."""
 
 
 def renamed_override(text: str) -> str:
-    """Return an override with a former key or value replaced by the current one."""
+    """Return an override with a former key replaced by the current one."""
     name, equals, value = text.partition("=")
     key = name.lstrip("+")
     if key in KEYS:
         _note(key, KEYS[key])
         name = name.removesuffix(key) + KEYS[key]
-    return f"{name}{equals}{_renamed_value(KEYS.get(key, key), value)}"
+    return f"{name}{equals}{value}"
 
 
-def rename_values(values: dict[str, Any]) -> None:
-    """Replace former keys and values in a composed configuration, in place. Shipped files contain no former keys, so a
-    former key comes from the user and overrides the shipped value."""
+def rename_keys(values: dict[str, Any]) -> None:
+    """Replace former keys in a composed configuration, in place. Shipped files contain no former keys, so a former key
+    comes from the user and overrides the shipped value."""
     for former, present in KEYS.items():
         part, name = _part(values, former)
         if name in part:
             _note(former, present)
             part[present.rpartition(".")[2]] = part.pop(name)
-    for key in VALUES:
-        part, name = _part(values, key)
-        if name in part:
-            part[name] = _renamed_value(key, part[name])
 
 
 def _part(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
@@ -55,14 +49,6 @@ def _part(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
         if not isinstance(values, dict):
             return {}, name
     return values, name
-
-
-def _renamed_value(key: str, value: Any) -> Any:
-    present = VALUES.get(key, {}).get(value) if isinstance(value, str) else None
-    if present is None:
-        return value
-    _note(f"{key}={value}", f"{key}={present}")
-    return present
 
 
 @cache

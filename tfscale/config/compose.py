@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfscale.config.aliases import rename_values, renamed_override
+from tfscale.config.aliases import rename_keys, renamed_override
 from tfscale.config.folders import conf_dir, config_folders, group_options
 from tfscale.config.foreign import foreign_faults
-from tfscale.config.keys import dict_keys, known_keys, nearest, one_line, short
+from tfscale.config.keys import is_dict, known_keys, nearest, one_line, short, type_of
 from tfscale.config.origins import with_places
 from tfscale.config.overrides import SEVERAL, Override, parse
 from tfscale.config.schema import Experiment
@@ -95,15 +95,18 @@ def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
 
 
 def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experiment, list[Fault]]:
-    folders = config_folders(config_dir)
-    faults, folders = foreign_faults(folders)
+    faults, folders = foreign_faults(config_folders(config_dir))
     options = group_options(folders)
     parsed, unread = parse(overrides, options)
-    groups = [override for override in parsed if override.group]
-    unknown = {override.text: found for override in groups if (found := _unknown_names(override, options))}
-    faults += [*unread, *(fault for found in unknown.values() for fault in found)]
+    faults += unread
+    chosen = []
+    for override in parsed:
+        if override.group and (unknown := _unknown_names(override, options)):
+            faults += unknown
+        elif override.group:
+            chosen.append(override.text)
     try:
-        config = _files_say([override.text for override in groups if override.text not in unknown], folders)
+        config = _files_say(chosen, folders)
         faults += _load_extensions(parsed, _container(config))
         keys, single = _known(parsed, _container(config), faults)
         faults += keys
@@ -144,16 +147,16 @@ def _known(
     overrides: Sequence[Override], base: dict[str, Any], before: Sequence[Fault]
 ) -> tuple[list[Fault], list[Override]]:
     """Return the faults of unknown keys, and the overrides of single values with known keys."""
-    known, may_grow = set(known_keys(base)), set(dict_keys())
+    known = set(known_keys(base))
     added = tuple(f"{override.key}." for override in overrides if override.adds)
     at_fault = {fault.key for fault in before}
     faults, single = [], []
     for override in overrides:
         key = override.key
-        may_add = override.adds and key.rpartition(".")[0] in may_grow
+        may_add = override.adds and is_dict(type_of(key.rpartition(".")[0]))
         if override.group:
             continue
-        if key in known or may_add or key.startswith(added or ("\0",)):
+        if key in known or may_add or key.startswith(added):
             single.append(override)
         elif key.partition(".")[0] not in at_fault:
             faults.append(Fault(short(key), override.typed, f"unknown key{nearest(key, known)}"))
@@ -166,7 +169,7 @@ def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
 
     from tfscale.config.composition import composed
 
-    rename_values(values := _container(composed(groups, folders), resolve=False))
+    rename_keys(values := _container(composed(groups, folders), resolve=False))
     return OmegaConf.create(values)
 
 
@@ -182,7 +185,7 @@ def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str,
             OmegaConf.update(config, override.key, override.value, merge=True)
         except OmegaConfBaseException as error:
             faults.append(Fault(override.key, override.typed, one_line(error)))
-    rename_values(values := _container(config))
+    rename_keys(values := _container(config))
     return values, faults
 
 

@@ -1,4 +1,5 @@
-"""Composition of configuration files by Hydra into merged values."""
+"""Composition of configuration files by Hydra into merged values. Functions raise UserFault if the files cannot be
+composed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,11 +40,7 @@ class OwnFolders(SearchPathPlugin):
 
 @contextmanager
 def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
-    """Yield Hydra's loader for folders, of which the last is the shipped one.
-
-    Raises:
-        UserFault: the files cannot be composed.
-    """
+    """Yield Hydra's loader for folders, of which the last is the shipped one."""
     OwnFolders.folders = folders[:-1]
     Plugins.instance().register(OwnFolders)
     GlobalHydra.instance().clear()
@@ -59,20 +56,13 @@ def composed(groups: Sequence[str], folders: Sequence[Path]) -> DictConfig:
 
     Args:
         groups: overrides that choose files, such as `growth=paper`.
-
-    Raises:
-        UserFault: the files cannot be composed.
     """
     with _loader(folders):
         return compose(ROOT, overrides=list(groups))
 
 
 def chosen_files(groups: Sequence[str], folders: Sequence[Path]) -> list[File]:
-    """Return the merged configuration files in order of increasing precedence.
-
-    Raises:
-        UserFault: the files cannot be composed.
-    """
+    """Return the merged configuration files in order of increasing precedence."""
     with _loader(folders) as loader:
         chosen = loader.compute_defaults_list(ROOT, list(groups), RunMode.RUN).defaults
     found = [(find(f"{each.config_path}.yaml", folders), each) for each in chosen]

@@ -44,16 +44,6 @@ def flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
             yield from flat_keys(value, f"{prefix}{name}.")
 
 
-def dict_keys(kind: Any = Experiment, prefix: str = "") -> Iterator[str]:
-    """Yield the keys below which `+` may add new names."""
-    for item in dataclasses.fields(kind):
-        hint = inner_type(typing.get_type_hints(kind)[item.name])
-        if dataclasses.is_dataclass(hint):
-            yield from dict_keys(hint, f"{prefix}{item.name}.")
-        elif typing.get_origin(hint) is dict:
-            yield f"{prefix}{item.name}"
-
-
 def type_of(key: str) -> Any:
     """Return the declared type of a key, such as `int | None`; None for an unknown key."""
     hint: Any = Experiment
@@ -89,6 +79,11 @@ def is_single(hint: Any) -> bool:
     return (
         inner is not None and not dataclasses.is_dataclass(inner) and typing.get_origin(inner) in (None, typing.Literal)
     )
+
+
+def is_dict(hint: Any) -> bool:
+    """Return whether a type is a dictionary, to which `+` may add new names."""
+    return typing.get_origin(inner_type(hint)) is dict
 
 
 def may_be_none(hint: Any) -> bool:

@@ -16,11 +16,7 @@ from tfscale.faults import Fault, UserFault
 
 def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
     """Return the files that Hydra merges for the overrides, in order of increasing precedence. Overrides with
-    unknown names are ignored.
-
-    Raises:
-        UserFault: the files cannot be composed.
-    """
+    unknown names are ignored."""
     from tfscale.config.composition import chosen_files
 
     _, folders = foreign_faults(config_folders(config_dir))

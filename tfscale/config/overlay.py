@@ -15,11 +15,7 @@ _PACKAGE = "# @package _global_\n"
 
 def chosen_names(group: str, overrides: Sequence[str], config_dir: Path | None) -> tuple[str, ...]:
     """Return the names of the files of a configuration group that the overrides, or the defaults of the root file,
-    select.
-
-    Raises:
-        UserFault: the files cannot be composed.
-    """
+    select."""
     files = files_of(overrides, config_dir)
     return tuple(file.path.stem for file in files if file.named and file.path.parent.name == group)
 

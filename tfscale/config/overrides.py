@@ -8,7 +8,7 @@ grammar.
 import re
 import shlex
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tfscale.config.keys import is_single, is_text, may_be_none, short, type_of
@@ -56,22 +56,21 @@ def _parse(text: str, before: str, hydra: Any, groups: Collection[str]) -> Overr
     match = _OVERRIDE.fullmatch(text)
     adds, key, value = match.groups() if match else ("", "", "")
     hint = type_of(key)
-    literal = Override(text, key, value, bool(adds), key in groups)
+    as_typed = Override(text, key, value, bool(adds), key in groups)
     if is_text(hint) and not _is_quoted(value):
-        return Override(text, key, None, bool(adds), False) if value == "null" and may_be_none(hint) else literal
+        return replace(as_typed, value=None) if value == "null" and may_be_none(hint) else as_typed
     try:
         override = hydra.parse_override(text)
     except (HydraException, ValueError):  # ValueError: a number with too many digits
-        if match and (key in groups or is_single(hint)):
-            return literal  # the type check reports the problem
+        if match and (as_typed.group or is_single(hint)):
+            return as_typed  # the type check reports the problem
         return _unreadable(text, hydra) if "=" in text else _no_override(text, before)
+    key = override.key_or_group
     if override.is_sweep_override() or override.is_delete():
-        key = override.key_or_group
         several = short(f"{key}=[{value}]") if key in SEVERAL else ""
         return Fault(
             key, short(value) or None, "must be a single value; sweeps and deletions are not supported", several
         )
-    key = override.key_or_group
     return Override(text, key, override.value(), override.is_add(), key in groups)
 
 

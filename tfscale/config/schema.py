@@ -28,7 +28,7 @@ from tfscale.ranges import (
     Whole,
 )
 
-AnyGrowth = Annotated[Growth, ByKind("tokens")]
+AnyGrowth = Annotated[Growth, ByKind()]
 """Settings of a growth operator."""
 MOST_SEEDS = 1000
 Replicates = Annotated[int, Range(1, MOST_SEEDS, such_as="3")]

@@ -87,12 +87,9 @@ class Orchestrator:
         self._stops = 0
 
     def stop(self) -> str:
-        """Request that no more stages are started. At its next poll, `run` asks stages on this machine to save a
-        checkpoint and end, or after a second call to end immediately. Jobs of a cluster continue to run.
-
-        Returns:
-            A description of what happens to the running stages.
-        """
+        """Request that no more stages are started, and return a message about the running ones. At its next poll, `run`
+        asks stages on this machine to save a checkpoint and end, or after a second call to end immediately. Jobs of a
+        cluster continue to run."""
         self._stops += 1
         return self._launcher.describe_stop([running.attempt for running in self._running])
 
@@ -277,11 +274,8 @@ def _tail(stage: Stage) -> EventTail:
 
 
 def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
-    """Create the folder of a stage and write the spec of the stage with the current run settings.
-
-    Args:
-        micro_batch: micro-batch that overrides the setting, or None.
-    """
+    """Create the folder of a stage and write the spec of the stage with the current run settings, of which
+    `micro_batch` replaces one."""
     spec = stage.spec
     if micro_batch is not None:
         spec = replace(spec, run=replace(spec.run, micro_batch=micro_batch))

@@ -145,11 +145,8 @@ def _tokens_per_second(trained: Sequence[Event]) -> float | None:
 
 def seconds_left(looks: Sequence[Progress], known: Sequence[Speed], parallel: int = 1) -> float | None:
     """Return the seconds until the stages are done if `parallel` of them run at the same time. A stage that has not
-    begun is assumed to be as fast as the most similar stage. Return None if there is no similar stage.
-
-    Args:
-        known: speeds of finished stages, from `finished_speeds`.
-    """
+    begun is assumed to be as fast as the most similar stage, running or finished (`known`). Return None if there is no
+    similar stage."""
     speeds = [(speed.family, speed.parameters, speed.flops_per_second) for speed in known]
     speeds += [
         (look.stage.spec.model.family, parameters(look.stage.spec.model), look.tokens_per_second * look.flops_per_token)
@@ -197,11 +194,7 @@ class Overview:
 
 
 def overview(plan: Plan, looks: Mapping[str, Progress], known: Sequence[Speed]) -> Overview:
-    """Return the progress of a whole plan.
-
-    Args:
-        known: speeds of finished stages, from `finished_speeds`.
-    """
+    """Return the progress of a whole plan, with the `known` speeds of finished stages."""
     parallel = plan.experiment.launcher.parallel
     return Overview(
         sum(look.worked for look in looks.values()),

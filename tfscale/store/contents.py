@@ -1,6 +1,6 @@
 """Listing of the stages and corpora in a store."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -31,6 +31,12 @@ class Snapshot:
         return f"{self.item}/{self.name}"
 
     @property
+    def paths(self) -> list[str]:
+        """Paths of the files in the store, the manifest first: if the files are removed in this order, a partially
+        removed snapshot never appears to be complete."""
+        return [f"{self.path}/{name}" for name in sorted(self.files, key=lambda name: name != MANIFEST_FILE)]
+
+    @property
     def complete(self) -> bool:
         """True if the snapshot has its manifest, and therefore all files."""
         return MANIFEST_FILE in self.files
@@ -42,11 +48,7 @@ class Snapshot:
 
 
 def snapshots(store: Store, folder: str = "") -> list[Snapshot]:
-    """Return the snapshots in a store, or in one of its folders, in the order of their paths.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
+    """Return the snapshots in a store, or in one of its folders, in the order of their paths."""
     found = sorted(store.files(folder).items())
     parts = [(tuple(f"{folder}/{path}".lstrip("/").split("/")), size) for path, size in found]
     ours = [each for each in parts if len(each[0]) == 4 and each[0][0] in (STAGES, DATA)]
@@ -67,17 +69,7 @@ def newest(found: Iterable[Snapshot]) -> Snapshot | None:
     return max(complete, key=lambda snapshot: progress(snapshot.name), default=None)
 
 
-def superseded(found: Iterable[Snapshot]) -> list[Snapshot]:
+def superseded(found: Sequence[Snapshot]) -> list[Snapshot]:
     """Return the complete snapshots of a stage that are older than the newest one."""
-    complete = sorted((snapshot for snapshot in found if snapshot.complete), key=lambda each: progress(each.name))
-    return complete[:-1]
-
-
-def remove(store: Store, snapshot: Snapshot) -> None:
-    """Remove a snapshot, the manifest first, so that a partially removed snapshot never appears to be complete.
-
-    Raises:
-        StoreError: a file cannot be removed.
-    """
-    names = sorted(snapshot.files, key=lambda name: name != MANIFEST_FILE)
-    store.remove(f"{snapshot.path}/{name}" for name in names)
+    best = newest(found)
+    return [snapshot for snapshot in found if snapshot.complete and snapshot != best]

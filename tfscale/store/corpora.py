@@ -13,7 +13,6 @@ def push_corpus(store: Store, folder: Path) -> None:
     """Upload a prepared corpus, unless the store has it.
 
     Raises:
-        StoreError: the store cannot be used; the next call resumes.
         OSError: a file cannot be read.
         ValueError: the folder is not a prepared corpus.
     """
@@ -27,7 +26,7 @@ def pull_corpus(store: Store, folder: Path) -> bool:
     """Download a prepared corpus, unless this machine has it. Return True if it was downloaded.
 
     Raises:
-        StoreError: the store cannot be read; the next call resumes. `Damaged`: the files are not those of the corpus.
+        Damaged: the files are not those of the corpus.
         StageHeld: another process downloads the corpus.
         OSError: the files cannot be written.
     """

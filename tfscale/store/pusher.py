@@ -22,6 +22,10 @@ class Pusher:
 
     The thread reads the folders of the stages and is not part of the processes that train. Errors are reported once and
     the upload is tried again at increasing intervals.
+
+    Args:
+        stages: folders of the stages, which may not exist yet.
+        corpus: folder of the prepared corpus; None: no corpus is uploaded.
     """
 
     def __init__(
@@ -32,12 +36,6 @@ class Pusher:
         say: Callable[[str], None],
         seconds: float = LOOK_SECONDS,
     ) -> None:
-        """Create the pusher without starting the thread.
-
-        Args:
-            stages: folders of the stages, which may not exist yet.
-            corpus: folder of the prepared corpus; None: no corpus is uploaded.
-        """
         self.fault: str | None = None
         """Reason why the store is not up to date, or None."""
         self._store, self._stages, self._corpus, self._say, self._seconds = store, stages, corpus, say, seconds
@@ -46,15 +44,11 @@ class Pusher:
         self._thread = Thread(target=self._run, name="stage store", daemon=True)
 
     def start(self) -> None:
-        """Start the thread and return immediately."""
         self._thread.start()
 
     def finish(self) -> str | None:
-        """Wait until everything has been uploaded.
-
-        Returns:
-            None if the store is up to date, and otherwise the reason why it is not.
-        """
+        """Wait until everything has been uploaded. Return the reason why the store is not up to date, or None if it
+        is."""
         self._stopping.set()
         self._thread.join()
         return self.fault

@@ -16,8 +16,6 @@ from tfscale.faults import Fault, InvalidInput, without_password
 ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf"})
 """Protocols of object stores, in which a file appears only when it is complete. In other stores a file is written under
 another name and renamed."""
-READ_BYTES = 2**24
-"""Number of bytes of a file that are read at once."""
 EXTRAS = {"s3": "tfscale[s3]", "s3a": "tfscale[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 """Packages of drivers, by protocol."""
 
@@ -31,7 +29,10 @@ class Damaged(StoreError):
 
 
 class Store:
-    """Folder of files at a URI. Paths are relative to the folder, with `/` between their parts."""
+    """Folder of files at a URI. Paths are relative to the folder, with `/` between their parts.
+
+    Every method raises StoreError if a file does not exist or the store cannot be used.
+    """
 
     def __init__(self, uri: str) -> None:
         """Open a store without connecting to it. The driver finds the credentials by its own rules.
@@ -54,11 +55,7 @@ class Store:
 
     def files(self, folder: str = "") -> dict[str, int]:
         """Return the size in bytes of every file in a folder and in the folders below, by path in this folder. A
-        folder that does not exist is empty.
-
-        Raises:
-            StoreError: the folder cannot be read.
-        """
+        folder that does not exist is empty."""
         root = self._path(folder)
         with self._faults(folder):
             self._files.invalidate_cache()
@@ -66,63 +63,37 @@ class Store:
         return {path.removeprefix(f"{root}/"): int(info["size"]) for path, info in found.items()}
 
     def modified(self, path: str) -> datetime | None:
-        """Return the time at which a file was written, or None if the store does not record times.
-
-        Raises:
-            StoreError: the file does not exist.
-        """
+        """Return the time at which a file was written, or None if the store does not record times."""
         with self._faults(path), suppress(NotImplementedError):
             found: datetime = self._files.modified(self._path(path))
             return found
         return None
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file.
-
-        Raises:
-            StoreError: the file does not exist or cannot be read.
-        """
+        """Return the content of a file."""
         with self._faults(path):
             content: bytes = self._files.cat_file(self._path(path))
         return content
 
     def sha256(self, path: str) -> str:
-        """Read a file and return its SHA-256 in hexadecimal.
-
-        Raises:
-            StoreError: the file does not exist or cannot be read.
-        """
-        digest = hashlib.sha256()
+        """Read a file and return its SHA-256 in hexadecimal."""
         with self._faults(path), self._files.open(self._path(path), "rb") as content:
-            while block := content.read(READ_BYTES):
-                digest.update(block)
+            digest = hashlib.file_digest(content, "sha256")
         return digest.hexdigest()
 
     def get(self, path: str, to: Path) -> None:
-        """Copy a file to this machine. A copy that fails may leave a part of the file.
-
-        Raises:
-            StoreError: the file does not exist or cannot be copied.
-        """
+        """Copy a file to this machine. A copy that fails may leave a part of the file."""
         with self._faults(path):
             self._files.get_file(self._path(path), str(to))
 
     def put(self, file: Path, path: str) -> None:
-        """Copy a file from this machine to the store, atomically.
-
-        Raises:
-            StoreError: the file cannot be copied.
-        """
+        """Copy a file from this machine to the store, atomically."""
         with self._faults(path), self._whole(self._path(path)) as target:
             self._files.put_file(str(file), target)
 
     def create(self, path: str, content: bytes) -> None:
         """Write a file atomically. If the store supports conditional writes, the first of several writers wins; in
-        other stores the last one.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
+        other stores the last one."""
         target = self._path(path)
         with self._faults(path):
             if self._atomic:
@@ -139,11 +110,7 @@ class Store:
                 self._files.pipe_file(aside, content)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files, in this order. Files that do not exist are ignored.
-
-        Raises:
-            StoreError: a file cannot be removed.
-        """
+        """Remove files, in this order. Files that do not exist are ignored."""
         for path in paths:
             target = self._path(path)
             with self._faults(path), suppress(FileNotFoundError):

@@ -37,11 +37,6 @@ class Manifest:
     format: int
     files: tuple[Entry, ...]
 
-    @property
-    def bytes(self) -> int:
-        """Size of all files in bytes."""
-        return sum(entry.bytes for entry in self.files)
-
 
 def push(
     store: Store, snapshot: str, files: Mapping[str, Path], recorded: Mapping[str, str] = MappingProxyType({})
@@ -55,7 +50,6 @@ def push(
         recorded: SHA-256 that files must have, by path in the snapshot, for files that have a record of it.
 
     Raises:
-        StoreError: the store cannot be written to; the next call resumes.
         OSError: a file cannot be read.
         ValueError: a file differs from its record.
     """
@@ -80,7 +74,7 @@ def pull(store: Store, snapshot: str, to: Path) -> None:
     interrupted download has left are checked and kept.
 
     Raises:
-        StoreError: the snapshot cannot be read. `Damaged`: a file differs from its checksum.
+        Damaged: a file differs from its checksum.
         OSError: a file cannot be written.
     """
     manifest = read_manifest(store, snapshot)
@@ -112,7 +106,7 @@ def read_manifest(store: Store, snapshot: str) -> Manifest:
     """Return the manifest of a snapshot.
 
     Raises:
-        StoreError: the manifest cannot be read. `Damaged`: it is invalid.
+        Damaged: it is invalid.
     """
     content = store.read(f"{snapshot}/{MANIFEST_FILE}")
     try:

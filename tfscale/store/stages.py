@@ -15,7 +15,7 @@ from tfscale.stage.heldout import HELDOUT_FILE
 from tfscale.stage.lock import StageLock
 from tfscale.stage.result import DONE_FILE, is_finished, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec, write_spec
-from tfscale.store.contents import DONE, STAGES, Snapshot, newest, progress, remove, snapshots, superseded
+from tfscale.store.contents import DONE, STAGES, Snapshot, newest, progress, snapshots, superseded
 from tfscale.store.remote import Damaged, Store, StoreError
 from tfscale.store.snapshot import pull, push
 from tfscale.store.work import work_folder
@@ -39,7 +39,6 @@ def push_stage(store: Store, stage_dir: Path) -> None:
     stage from the store. A stage that has come at least as far in the store is not uploaded.
 
     Raises:
-        StoreError: the store cannot be used; the next call resumes.
         StageHeld: another process uploads the stage.
         OSError, ValueError: the files of the stage are damaged, or were replaced by a newer checkpoint meanwhile.
     """
@@ -53,7 +52,7 @@ def push_stage(store: Store, stage_dir: Path) -> None:
             push(store, f"{item}/{state}", files, _recorded(files))
         found = snapshots(store, item)
     for old in superseded(found):
-        remove(store, old)
+        store.remove(old.paths)
 
 
 @contextmanager
@@ -102,7 +101,7 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
         The name of the snapshot, `done` or `step-*`, or None if nothing was downloaded.
 
     Raises:
-        StoreError: the store cannot be read; the next call resumes. `Damaged`: the files are not those of the stage.
+        Damaged: the files are not those of the stage.
         StageHeld: another process works on the stage or downloads it.
         OSError: the files cannot be written.
     """

@@ -1,6 +1,6 @@
 """Removal of what a store no longer needs, and verification of its files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -30,15 +30,15 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
         now: current time; None: that of this machine.
 
     Raises:
-        StoreError: the store cannot be read. `Damaged`: a manifest is invalid.
+        Damaged: a manifest is invalid.
     """
     everything = snapshots(store)
     by_item = (list(found) for _, found in groupby(everything, lambda snapshot: snapshot.item))
     old = [snapshot for found in by_item for snapshot in superseded(found)]
     waste = [
-        Waste(f"{snapshot.path}/{name}", snapshot.files[name], "the stage has come further")
+        Waste(path, snapshot.files[path.rpartition("/")[2]], "the stage has come further")
         for snapshot in old
-        for name in sorted(snapshot.files, key=lambda name: name != MANIFEST_FILE)
+        for path in snapshot.paths
     ]
     latest = (now or datetime.now(UTC)) - SPARED
     for snapshot in everything:
@@ -61,18 +61,8 @@ def _utc(time: datetime) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def verify(store: Store, found: Sequence[Snapshot]) -> Iterator[tuple[Snapshot, list[str]]]:
-    """Read every file of complete snapshots, and yield each snapshot with a list of its problems.
-
-    Raises:
-        StoreError: the store cannot be read.
-    """
-    for snapshot in found:
-        if snapshot.complete:
-            yield snapshot, list(_problems(store, snapshot))
-
-
-def _problems(store: Store, snapshot: Snapshot) -> Iterator[str]:
+def verify(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    """Read every file of a complete snapshot, and yield its problems."""
     try:
         manifest = read_manifest(store, snapshot.path)
     except Damaged as damage:

@@ -43,8 +43,7 @@ def write_submission(plan: Plan, files: Sequence[Path], command: str, out: Path,
     (`tfscale.stage.how`) are omitted.
 
     Args:
-        files: files of the comparison.
-        command: command that repeats the comparison.
+        files: files of the comparison, which `command` repeats.
         checkpoints: True to include the final checkpoint of each stage.
 
     Raises:

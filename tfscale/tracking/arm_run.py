@@ -5,7 +5,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from tfscale.plan.arms import Arm
-from tfscale.stage.events import Event
+from tfscale.stage.evaluations import read_evaluations
+from tfscale.stage.events import read_events
 from tfscale.stage.folder import Stage, is_done
 from tfscale.tracking.points import curve_points, end_points, milliseconds
 from tfscale.tracking.runs import ARM, ARM_KEY, ROLE, About, Contents, Status
@@ -39,14 +40,16 @@ class ArmRun:
 
     def contents(self) -> Contents | None:
         # Completion is checked before the events are read, so that no event of a finished stage is missing.
-        begun = [(run, done, events) for run, done, events in self._read() if events]
+        read = [(stage, is_done(stage), read_events(stage.path)) for stage in self.arm.all_stages]
+        begun = [(stage, done, events) for stage, done, events in read if events]
         if not begun:
             return None
-        ended = [each for each in begun if each[1] and each[0].stage in self.arm.stages]
-        points = [point for run, _, events in ended for point in end_points(events, run.evaluations())]
+        ended = [(stage, events) for stage, done, events in begun if done and stage in self.arm.stages]
+        points = [point for stage, events in ended for point in end_points(events, read_evaluations(stage.path))]
         points.sort(key=lambda point: point.time)  # a stage that ends later must not precede one that has been sent
-        if self._is_one_lineage():
-            points += [point for run, _, events in begun if run.stage in self._line for point in curve_points(events)]
+        if all(child.spec.parent == parent.key for parent, child in pairwise(self._line)):
+            # Each stage continues the previous one. Independent stages have no common curve.
+            points += [point for stage, _, events in begun if stage in self._line for point in curve_points(events)]
         statuses = [status_of(done, events) for _, done, events in begun]
         status = _joint(statuses, unbegun=len(begun) < len(self.arm.all_stages))
         times = [milliseconds(event["time"]) for _, _, events in begun for event in events]
@@ -55,13 +58,6 @@ class ArmRun:
     def stage_runs(self) -> list[StageRun]:
         """Return the runs of the arm's stages."""
         return [StageRun(self.arm, stage, self.colour) for stage in self.arm.all_stages]
-
-    def _read(self) -> list[tuple[StageRun, bool, list[Event]]]:
-        return [(run, is_done(run.stage), run.events()) for run in self.stage_runs()]
-
-    def _is_one_lineage(self) -> bool:
-        """Return whether each stage continues the previous stage. Independent stages have no common curve."""
-        return all(child.spec.parent == parent.key for parent, child in pairwise(self._line))
 
     @property
     def _line(self) -> tuple[Stage, ...]:

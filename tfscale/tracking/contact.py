@@ -21,17 +21,9 @@ class Contact:
         self._held: dict[str, Counter[Hashable]] = {}
         self._files: dict[tuple[str, Path], Stamp | None] = {}
 
-    def run_ids(self) -> set[str]:
-        """Return the IDs of all runs of the experiment."""
-        return self._sink.run_ids()
-
     def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
-        """Send the missing parts of a run, except files. The status is sent last, so that a finished run has all
-        values.
-
-        Returns:
-            ID of the run and number of values sent.
-        """
+        """Send the missing parts of a run, except files, and return the ID of the run and the number of values. The
+        status is sent last, so that a finished run has all values."""
         run_id = self._sink.open(about, contents, parent)
         if run_id not in self._held:
             self._held[run_id] = self._sink.held(run_id)

@@ -13,16 +13,10 @@ _LONGEST_WAIT = 300.0
 class Mirror:
     """Background thread that mirrors arms to a tracker until it is stopped.
 
-    If the tracker is unreachable, the thread retries at increasing intervals. No data is lost.
+    It syncs every `seconds`. If the tracker is unreachable, it retries at increasing intervals. No data is lost.
     """
 
     def __init__(self, tracker: Tracker, experiment: str, arms: Iterable[Arm], seconds: float = 5.0) -> None:
-        """Create the mirror without starting the thread.
-
-        Args:
-            experiment: name of the schedule.
-            seconds: time between two syncs in seconds.
-        """
         self.fault: str | None = None
         """Reason why the tracker is not up to date, or None if it is up to date."""
         self._tracker = tracker
@@ -34,17 +28,11 @@ class Mirror:
         self._thread = Thread(target=self._run, name="tracking mirror", daemon=True)
 
     def start(self) -> None:
-        """Start the thread and return immediately."""
         self._thread.start()
 
     def stop(self, timeout: float) -> str | None:
-        """Run a final sync and stop the thread.
-
-        Args:
-            timeout: maximum time to wait in seconds.
-
-        Returns:
-            None if the tracker is up to date, and otherwise the reason why it is not.
+        """Run a final sync, and stop the thread after at most `timeout` seconds. Return the reason why the tracker is
+        not up to date, or None if it is.
 
         Raises:
             Exception: the thread failed with an unexpected error, which is raised only here so that training continues.

@@ -45,15 +45,13 @@ class StageRun:
         return [metrics, *(file.path for file in self._files())] if metrics.exists() else []
 
     def contents(self) -> Contents | None:
-        done, events = (
-            is_done(self.stage),
-            self.events(),
-        )  # in this order, so no event is missing
+        done = is_done(self.stage)  # before the events are read, so that no event of a finished stage is missing
+        events = read_events(self.stage.path)
         if not events:
             return None
         points = stage_points(events)
         if done:
-            points += model_points(events, self.evaluations())
+            points += model_points(events, read_evaluations(self.stage.path))
         times = [milliseconds(event["time"]) for event in events]
         return Contents(
             status=status_of(done, events),
@@ -65,14 +63,6 @@ class StageRun:
             corpus=corpus_of(self.stage),
             model=self._model(events) if done else None,
         )
-
-    def events(self) -> list[Event]:
-        """Return the events that led to the current weights of the stage. The list is empty before the stage starts."""
-        return read_events(self.stage.path)
-
-    def evaluations(self) -> list[dict[str, Any]]:
-        """Return the evaluations of the stage's model after the end of training."""
-        return read_evaluations(self.stage.path)
 
     def _files(self) -> list[Artifact]:
         artifacts = (Artifact(self.stage.path / name, kept_back) for name, kept_back in _ARTIFACTS.items())

@@ -25,31 +25,24 @@ Family = tuple[Run, Sequence[Run]]
 
 
 class Session:
-    """Synchronization of one experiment with one tracker.
+    """Synchronization of one experiment, named by its schedule, with one tracker. It connects to the tracker only when
+    a sync needs a connection.
 
     Syncs are idempotent, even after a crash or if the cursor or the store has been lost.
     """
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
-        """Create a session, which connects to the tracker only when a sync needs a connection.
-
-        Args:
-            experiment: name of the schedule.
-        """
         self._tracker, self._experiment = tracker, experiment
         self._cursor = Cursor(tracker, experiment)
         self._contact: Contact | None = None
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
-        """Send all data of the arms and their stages that the tracker does not have. Connect to the tracker only if
-        data is missing.
+        """Send all data of the arms and their stages that the tracker does not have, and return the number of values
+        sent.
 
         Args:
             arms: arms of the experiment, starting with the chain.
             comparison: folder of the comparison of the arms, which may not exist yet.
-
-        Returns:
-            Number of values sent.
 
         Raises:
             TrackingError: the tracker cannot be reached or refuses the data. Some data may have been sent; the next
@@ -79,10 +72,10 @@ class Session:
 
     def _connect(self) -> Contact:
         with self._faults():
-            contact = Contact(self._tracker.connect(self._experiment))
-            there = contact.run_ids()
+            sink = self._tracker.connect(self._experiment)
+            there = sink.run_ids()
         self._cursor.sent = {identity: run for identity, run in self._cursor.sent.items() if run.run_id in there}
-        return contact
+        return Contact(sink)
 
     def _turns(self, families: Sequence[Family]) -> Iterator["_Turn"]:
         """Yield the runs to send. Each parent precedes its children, because a child run needs the ID of its parent

@@ -8,21 +8,18 @@ first losses that are not known yet. It therefore also uses losses from earlier 
 import math
 from collections.abc import Callable, Collection, Sequence
 
-from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Sweep, beyond, choose, is_rate, rounded
+from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Place, Sweep, beyond, choose, is_rate, rounded
 
 LossOf = Callable[[float, int], float | None]
 """Function that returns the loss of a value in a rung: inf if its training diverged, None if it is not known yet."""
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
-    """Return the best value, or None while a requested loss is not known.
-
-    Args:
-        first: first candidates.
-        most: maximum value of a candidate.
-    """
-    kept, tried, place = list(first), set(first), choose(dict.fromkeys(first, math.inf)).place
+    """Return the best of the candidates `first` and of further ones up to `most`, or None while a requested loss is not
+    known."""
+    kept, tried = list(first), set(first)
     losses: dict[float, float] = {}
+    place: Place = "lowest"  # of the best value in the last rung with several values
     for rung in range(sweep.rungs):
         found = _climb(kept, tried, rung, sweep, loss_of, most)
         if found is None:

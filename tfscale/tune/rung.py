@@ -14,14 +14,8 @@ from tfscale.stage.spec import StageSpec, steps_of
 
 
 def shortened(stages: Sequence[Stage], fraction: float, specs: Specs) -> tuple[Stage, ...]:
-    """Return shorter versions of the stages.
-
-    Args:
-        stages: stages, parents before children. A child grows from the shorter version of its parent if the parent is
-            among the stages.
-        fraction: number of tokens as a fraction of that of each stage.
-        specs: factory of the shorter stages.
-    """
+    """Return versions of the stages, parents before children, with a fraction of their tokens. A child grows from the
+    shorter version of its parent if the parent is among the stages."""
     if fraction == 1:
         return tuple(stages)
     shorter: dict[str, Stage] = {}

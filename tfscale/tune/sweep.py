@@ -77,12 +77,8 @@ class Choice:
 
 
 def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[str]]:
-    """Parse numbers such as `0.5,1,2`, and return the numbers in ascending order and the faults.
-
-    Args:
-        option: name of the option, for the faults.
-        most: maximum value of a number.
-    """
+    """Parse numbers up to `most` such as `0.5,1,2`. Return the numbers in ascending order, and the faults, which name
+    the option."""
     numbers, faults = [], []
     for each in text.split(","):
         try:
@@ -139,11 +135,11 @@ def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> floa
     If the best value is at an edge, the next value is the nearest one beyond it in `tried`, the values of earlier
     rungs. If there is none, the range is extended by the ratio of the last two values.
     """
-    place = choose(losses).place
-    if place == "interior":
+    best = choose(losses)
+    if best.place == "interior":
         return None
-    values = sorted({*losses, *tried}, reverse=place == "highest")
-    edge = values.index(choose(losses).value)
+    values = sorted({*losses, *tried}, reverse=best.place == "highest")
+    edge = values.index(best.value)
     if edge > 0:
         return values[edge - 1]
     value = values[0] * (values[0] / values[1])

@@ -53,13 +53,8 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
-    """Return optim.embedding_ratio as a tunable.
-
-    Its stages are all stages of the given arms and the stages of the chain that they grow from.
-
-    Args:
-        rates: learning rates of the arms, which are chosen first.
-    """
+    """Return optim.embedding_ratio as a tunable, which is chosen after the learning rates of the arms. Its stages are
+    all stages of the given arms and the stages of the chain that they grow from."""
     every = {stage.key: stage for stage in plan.stages}
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
     needed = {each.key for stage in own for each in lineage(stage, lambda one: every.get(one.spec.parent or ""))}

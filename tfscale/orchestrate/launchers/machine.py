@@ -15,7 +15,7 @@ from tfscale import children
 from tfscale.config.machines import LauncherPart
 from tfscale.faults import PREEMPTED, USER_FAULT
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, Phase
-from tfscale.orchestrate.launchers.processes import built_for_devices, growing_command, launch, training_command
+from tfscale.orchestrate.launchers.processes import built_for_devices, launch, stage_command
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import is_grown
 
@@ -36,11 +36,10 @@ class ThisMachine:
         self._slots: list[ProcessAttempt | None] = [None] * part.parallel
 
     def wait(self) -> None:
-        """Sleep until the next poll."""
         time.sleep(PAUSE)
 
     def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """Start an attempt to run each stage, on separate devices if there are enough."""
+        # on separate devices if there are enough
         return [self._start(stage) for stage in stages]
 
     def _start(self, stage: Stage) -> Attempt:
@@ -48,25 +47,19 @@ class ThisMachine:
         devices = devices_of(slot, self._processes, self._devices)
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
         phase = phase_of(stage)
-        command = self._training(stage) if phase == "training" else growing_command(stage.path)
+        command = stage_command(phase, stage.path)
+        if phase == "training" and self._torchrun:
+            torchrun = children.python("torch.distributed.run", "--standalone", f"--nproc-per-node={self._processes}")
+            command = [*torchrun, *command[1:]]
         log = stage.path / f"{phase}.log"
         process = launch(phase, command, log, environment)
         self._slots[slot] = attempt = ProcessAttempt(process, phase, log)
         return attempt
 
-    def _training(self, stage: Stage) -> list[str]:
-        command = training_command(stage.path)
-        if not self._torchrun:
-            return command
-        torchrun = children.python("torch.distributed.run", "--standalone", f"--nproc-per-node={self._processes}")
-        return [*torchrun, *command[1:]]
-
     def follow(self, stage: Stage) -> Attempt | None:
-        """Return None, because stages end with the tfscale process that started them."""
-        return None
+        return None  # stages end with the tfscale process that started them
 
     def describe_stop(self, attempts: Sequence[Attempt]) -> str:
-        """Return a message that tells the user what happens after a request to stop."""
         return "Stopping. Running stages save a checkpoint."
 
 
@@ -81,7 +74,6 @@ class ProcessAttempt:
     _asked: bool = False
 
     def poll(self) -> Ending | None:
-        """Return the result of the attempt, or None while the attempt is running."""
         code = self.process.poll()
         if code is None:
             return None
@@ -92,11 +84,9 @@ class ProcessAttempt:
         return Ending(kinds.get(code, "died"), f"exit code {code}")  # type: ignore[arg-type]
 
     def is_running(self) -> bool:
-        """Return True, because a process does not wait in a queue."""
-        return True
+        return True  # a process does not wait in a queue
 
     def stop(self) -> None:
-        """Ask the process to save a checkpoint and end. A second call kills the process and all child processes."""
         if not self._asked:
             self._asked = True
             # torchrun would forward a signal and then wait for only 30 seconds. A closed input reaches the ranks.

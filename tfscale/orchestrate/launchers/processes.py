@@ -11,16 +11,15 @@ from tfscale.extensions import extension_arguments
 from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.training.allocator import HUGE_PAGES, allocator
 
-
-def training_command(stage_dir: Path) -> list[str]:
-    """Return the command of a process that trains a stage. The process stops when its standard input is closed."""
-    return children.python("tfscale.training", str(stage_dir), "--supervised", *extension_arguments())
+MODULES: Mapping[Phase, str] = {"growing": "tfscale.growth", "training": "tfscale.training"}
 
 
-def growing_command(stage_dir: Path) -> list[str]:
-    """Return the command of a process that grows the last checkpoint of the parent into the first checkpoint of a
-    stage. The process is killed when its standard input is closed."""
-    return children.python("tfscale.growth", str(stage_dir), "--supervised", *extension_arguments())
+def stage_command(phase: Phase, stage_dir: Path) -> list[str]:
+    """Return the command of a process that trains a stage, or grows the last checkpoint of its parent into its first.
+
+    When the standard input of the process is closed, training stops with a checkpoint, and growing is killed.
+    """
+    return children.python(MODULES[phase], str(stage_dir), "--supervised", *extension_arguments())
 
 
 def launch(

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, Any
 
 from tfscale import children
@@ -44,15 +43,9 @@ class Slurm:
         self._queue = Queue()
 
     def wait(self) -> None:
-        """Sleep until the next poll."""
         time.sleep(1.0)
 
     def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """Submit a job for each stage.
-
-        Raises:
-            LaunchFailed: sbatch rejected the jobs.
-        """
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         folder = _jobs_folder(stages[0])
@@ -102,7 +95,6 @@ class Slurm:
         return JobAttempt(stage, job, self._queue)
 
     def describe_stop(self, attempts: Sequence[Attempt]) -> str:
-        """Return a message that tells the user what happens to the jobs after a request to stop."""
         jobs = sorted({str(attempt.job).partition("_")[0] for attempt in attempts}, key=int)
         if not jobs:
             return "Leaving. There are no jobs in the queue."
@@ -131,7 +123,6 @@ class JobAttempt:
         return self.stage.path / f"{self.phase}.log"
 
     def poll(self) -> Ending | None:
-        """Return the result of the attempt, or None while the job is in the queue."""
         if is_done(self.stage):
             return Ending("finished", f"job {self.job}")
         if self.queue.state(self.job) is not None:
@@ -142,12 +133,11 @@ class JobAttempt:
         return Ending("refused" if state.startswith("CANCELLED by") else "died", how)
 
     def is_running(self) -> bool:
-        """Return True if the job is running, not waiting in the queue."""
         return self.queue.state(self.job) == "RUNNING"
 
     def stop(self) -> None:
         """Cancel the job. Slurm gives the stage some time to save a checkpoint."""
-        _ask("scancel", self.job)
+        children.run(("scancel", self.job))
 
 
 class Queue:
@@ -172,7 +162,7 @@ class Queue:
         return "UNKNOWN" if self._states is None else self._states.get(job)
 
     def _ask(self) -> None:
-        answer = _ask("squeue", "--me", f"--name={JOB_NAME}", "--array", "--noheader", "--format=%i %T")
+        answer = children.run(("squeue", "--me", f"--name={JOB_NAME}", "--array", "--noheader", "--format=%i %T"))
         if answer.returncode == 0:
             self._states = dict(line.split() for line in answer.stdout.splitlines())
 
@@ -191,10 +181,6 @@ def missing_tools() -> list[str]:
     return faults
 
 
-def _ask(*command: str) -> CompletedProcess[str]:
-    return children.run(command)
-
-
 def _jobs_folder(stage: Stage) -> Path:
     return stage.path.resolve().parents[1] / JOBS_FOLDER
 
@@ -211,5 +197,4 @@ def _last_state(job: str) -> str:
     """Return the state that sacct reports for a job that has left the queue. Some clusters do not record this state."""
     from submitit.slurm.slurm import SlurmInfoWatcher
 
-    watcher = SlurmInfoWatcher()
-    return watcher.get_state(job, mode="force")
+    return SlurmInfoWatcher().get_state(job, mode="force")

@@ -13,7 +13,7 @@ from tfscale.children import NOTHING
 from tfscale.extensions import load_extensions
 from tfscale.faults import PREEMPTED
 from tfscale.orchestrate.launchers.attempt import Phase
-from tfscale.orchestrate.launchers.processes import growing_command, launch, training_command
+from tfscale.orchestrate.launchers.processes import launch, stage_command
 from tfscale.stage.growth_record import is_grown
 from tfscale.stage.spec import read_spec
 
@@ -72,23 +72,29 @@ class _Task:
     def run(self) -> None:
         if read_spec(self._stage_dir).inherits:
             self._grow()
-        command = training_command(self._stage_dir)
-        training = _launch("training", command, self._log("training"), self._variables)
+        training = self._launch("training", self._variables)
         assert training.stdin is not None
         self._end(self._wait(training, training.stdin.close))
 
     def _grow(self) -> None:
         if self._rank == 0 and not is_grown(self._stage_dir):
-            growing = _launch("growing", growing_command(self._stage_dir), self._log("growing"))
+            growing = self._launch("growing")
             code = self._wait(growing, growing.kill)
             if code != 0:
                 self._end(PREEMPTED if self._asked else code)
         while not is_grown(self._stage_dir):
             time.sleep(LOOK_SECONDS)
 
-    def _log(self, phase: str) -> Path | None:
-        """Return the log file of the stage in the leading task, or None in other tasks, whose output Slurm stores."""
-        return self._stage_dir / f"{phase}.log" if self._rank == 0 else None
+    def _launch(self, phase: Phase, told: Mapping[str, str] = NOTHING) -> Popen[bytes]:
+        # On some clusters Slurm signals only the tasks of a job, on others all its processes. A stage is notified by
+        # its task only, once, through the end of its standard input.
+        ours = {signal.SIGUSR2, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+        log = self._stage_dir / f"{phase}.log" if self._rank == 0 else None  # Slurm stores the output of other tasks
+        try:
+            return launch(phase, stage_command(phase, self._stage_dir), log, told)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
 
     def _wait(self, child: Popen[bytes], stop: Callable[[], None]) -> int:
         while child.poll() is None:
@@ -104,14 +110,3 @@ class _Task:
             return  # a task that fails would end the leading one, which queues the job again
         if code != 0:
             sys.exit(code)
-
-
-def _launch(phase: Phase, command: list[str], log: Path | None, told: Mapping[str, str] = NOTHING) -> Popen[bytes]:
-    # On some clusters Slurm signals only the tasks of a job, on others all its processes. A stage is notified by its
-    # task only, once, through the end of its standard input.
-    ours = {signal.SIGUSR2, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ours)
-    try:
-        return launch(phase, command, log, told)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)

@@ -4,7 +4,7 @@ from tfscale import children
 from tfscale.tracking.mlflow.tracker import MlflowTracker, quiet_environment
 
 
-def ui_command(tracker: MlflowTracker, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+def ui_command(tracker: MlflowTracker, port: int = 5000) -> list[str]:
     """Return the command that serves MLflow's web interface for a store. Run it with the environment from
     `ui_environment`.
 
@@ -17,7 +17,7 @@ def ui_command(tracker: MlflowTracker, host: str = "127.0.0.1", port: int = 5000
         *children.python("mlflow", "server"),
         *("--backend-store-uri", tracker.uri),
         *("--artifacts-destination", tracker.artifacts),
-        *("--host", host, "--port", str(port), "--workers", "1"),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
     ]
 
 
