@@ -45,15 +45,6 @@ class DocstringSource(Source):
         """Return the source of docstrings, which has no settings."""
         return cls()
 
-    def missing(self) -> list[str]:
-        """Return an error message if none of the packages is installed, otherwise an empty list."""
-        if self._installed():
-            return []
-        packages = ", ".join(self.packages)
-        return [
-            f"data.source=docs: none of the packages {packages} is installed. Install tfscale with its dependencies."
-        ]
-
     def identity(self) -> dict[str, str]:
         """Return the versions and settings that determine the text, without reading the files. They include the
         version of Python, because files that it cannot parse are skipped.
@@ -61,11 +52,14 @@ class DocstringSource(Source):
         Raises:
             DataError: none of the packages is installed.
         """
-        if faults := self.missing():
-            raise DataError(faults[0])
+        installed = self._installed()
+        if not installed:
+            packages = ", ".join(self.packages)
+            fault = f"none of the packages {packages} is installed. Install tfscale with its dependencies."
+            raise DataError(f"data.source=docs: {fault}")
         return {
             "source": "docs",
-            "packages": " ".join(self._installed()),
+            "packages": " ".join(installed),
             "min_characters": str(self.min_characters),
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }

@@ -70,7 +70,12 @@ class Source(ABC):
         return
 
     def missing(self) -> list[str]:
-        """Return the reasons why the text cannot be read, each with its fix, without reading large files."""
+        """Return the reasons why the text cannot be read, each with its fix, without reading large files. By default,
+        these are the faults that `identity` finds."""
+        try:
+            self.identity()
+        except DataError as error:
+            return [str(fault) for fault in error.faults]
         return []
 
     @abstractmethod

@@ -6,7 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
-from tfscale.data.errors import DataError
 from tfscale.data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from tfscale.data.sources import CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.work import LOCK_FILE
@@ -61,14 +60,6 @@ class ShardSource(Source):
     def of(cls, spec: CorpusSpec, root: Path | None) -> "ShardSource":
         """Return the source for the folder at the path, even if it does not exist."""
         return cls(local_path(spec))
-
-    def missing(self) -> list[str]:
-        """Return an error message if the folder is not a prepared corpus, otherwise an empty list."""
-        try:
-            read_manifest(self.path)
-        except DataError as error:
-            return [str(error)]
-        return []
 
     def identity(self) -> dict[str, str]:
         """Return the identity and origin of the text from which the tokens were made."""

@@ -36,14 +36,6 @@ class WikiSource(Source):
         """Return the source of Wikipedia introductions, which has no settings."""
         return cls()
 
-    def missing(self) -> list[str]:
-        """Return an error message if the package must be installed first, otherwise an empty list."""
-        try:
-            self._read()
-        except DataError as error:
-            return [str(error)]
-        return []
-
     def identity(self) -> dict[str, str]:
         """Return the SHA-256 of the text.
 
