@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +64,6 @@ def run_tasks(
         for name, values in found["results"].items()
         if name in found["n-samples"]
     ]
-
-
-def harness_version() -> str:
-    """Return the version of lm-evaluation-harness."""
-    return version("lm-eval")
 
 
 def _manager(names: Sequence[str], task_path: Path | None) -> TaskManager:
