@@ -30,12 +30,11 @@ from tfscale.training.journal import Journal, with_loss
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
 from tfscale.training.parallel import gathering
 from tfscale.training.preemption import Preemption
-from tfscale.training.probe import probe_micro_batch
+from tfscale.training.probe import probe_micro_batch, warm_up
 from tfscale.training.reading import Reading
 from tfscale.training.saver import Saver
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update, reads_late
-from tfscale.training.warm_up import warm_up
 from tfscale.training.world import World, split_rows
 
 
