@@ -15,8 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from tfscale.analysis.answer import Answer, answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison
-from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import Cost
+from tfscale.analysis.curves import COSTS, Cost
 from tfscale.analysis.family_words import family_sentences
 from tfscale.analysis.figures import CAPTIONS, figures
 from tfscale.analysis.records import StageRecord

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together, sample
-from tfscale.analysis.costs import cumulative, marginal
 from tfscale.analysis.curves import ArmCurve, Measure, StageCurve
 from tfscale.analysis.equal_cost import first_reaches
 from tfscale.analysis.intervals import Array, Interval, interval_of
@@ -291,6 +290,6 @@ def _shared(arm: ArmCurve, runs: Sequence[StageCurve], measure: Measure) -> list
     lines = [[stages[key] for key in lineage(run.stages[-1].key, parents.get) if key in stages] for run in runs]
     needed = Counter(stage.key for line in lines for stage in line)
     spent = {line[0].parent: line[0].start for line in lines}  # models from which the arm started
-    spent |= {key: marginal(stages[key]) for key, times in needed.items() if times > 1}
-    own = (next((each.start for each in line if needed[each.key] == 1), cumulative(line[-1])) for line in lines)
+    spent |= {key: stages[key].marginal for key, times in needed.items() if times > 1}
+    own = (next((each.start for each in line if needed[each.key] == 1), line[-1].cumulative) for line in lines)
     return [sum(cost.of(measure) for cost in spent.values() if cost), *(cost.of(measure) for cost in own if cost)]

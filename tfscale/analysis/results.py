@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import ArmCurve, Cost, Evaluation, Measure, StageCurve
+from tfscale.analysis.curves import COSTS, ArmCurve, Cost, Evaluation, Measure, StageCurve
 from tfscale.analysis.family import Bound, FamilyComparison
 from tfscale.analysis.family_words import SIGNS, cell, dollars
 from tfscale.analysis.family_words import cost as family_cost

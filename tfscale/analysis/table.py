@@ -9,7 +9,6 @@ import numpy as np
 
 from tfscale.analysis.any_size import BestOfAnySize, best_of_any_size
 from tfscale.analysis.bootstrap import Sample, Source, draw_together, perplexities, sample
-from tfscale.analysis.costs import cumulative, marginal, mean
 from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.family import FamilyCost, family_cost
@@ -196,7 +195,7 @@ def _row(
     own_family = [stage for s in arm.sizes[: arm.sizes.index(size) + 1] for stage in arm.replicates(s)]
     own_keys = [each.key for stage in own_family for each in (stage, *stage.readings)]
     drawn = draw_together(mine) if mine and mine.finished else None
-    cost, chain_cost = mean([cumulative(run) for run in runs]), mean([cumulative(run) for run in chain])
+    cost, chain_cost = (Cost.mean([run.cumulative for run in each]) for each in (runs, chain))
     return Row(
         size=size,
         arm=arm.name,
@@ -214,7 +213,7 @@ def _row(
         perplexity_over=drawn.over if drawn else (),
         bits_per_byte=float(np.mean([end.bits_per_byte for end in ends])) if ends else None,
         cumulative=cost,
-        marginal=mean([marginal(run) for run in runs]),
+        marginal=Cost.mean([run.marginal for run in runs]),
         family=None,
         equal_compute=at_equal_compute(theirs, mine),
         equal_perplexity=at_equal_perplexity(theirs, mine, assumed_noise),
