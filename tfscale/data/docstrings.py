@@ -42,16 +42,11 @@ class DocstringSource(Source):
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "DocstringSource":
-        """Return the source of docstrings, which has no settings."""
         return cls()
 
     def identity(self) -> dict[str, str]:
         """Return the versions and settings that determine the text, without reading the files. They include the
-        version of Python, because files that it cannot parse are skipped.
-
-        Raises:
-            DataError: none of the packages is installed.
-        """
+        version of Python, because files that it cannot parse are skipped."""
         installed = self._installed()
         if not installed:
             packages = ", ".join(self.packages)
@@ -65,7 +60,6 @@ class DocstringSource(Source):
         }
 
     def parts(self) -> list["PackageDocstrings"]:
-        """Return one part per package."""
         return [PackageDocstrings(folder, self.min_characters) for folder in self._installed().values()]
 
     def _installed(self) -> dict[str, Path]:
@@ -89,7 +83,6 @@ class PackageDocstrings:
 
     @property
     def size(self) -> int:
-        """Total size of the source files in bytes."""
         return sum(file.stat().st_size for file in self.folder.rglob("*.py"))
 
     def documents(self) -> Iterator[str]:

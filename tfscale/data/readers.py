@@ -67,11 +67,6 @@ class TextPart:
     """Approximate size of the spans in bytes."""
 
     def documents(self) -> Iterator[str]:
-        """Yield the documents in order.
-
-        Raises:
-            DataError: a file is damaged, is not UTF-8, or contains an entry without text under the key.
-        """
         return chain.from_iterable(span.documents(self.text_key) for span in self.spans)
 
 

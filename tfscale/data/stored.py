@@ -53,18 +53,14 @@ class ShardSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults in the settings of a corpus. The setting `path` is required."""
         return chain(needed(spec, "path", "a prepared folder", "..."), unused(spec, "dataset", "options"))
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "ShardSource":
-        """Return the source for the folder at the path, even if it does not exist."""
         return cls(local_path(spec))
 
     def identity(self) -> dict[str, str]:
-        """Return the identity and origin of the text from which the tokens were made."""
-        return read_manifest(self.path).source
+        return read_manifest(self.path).source  # of the text from which the tokens were made
 
     def parts(self) -> tuple[()]:
-        """Return no parts, because the text is no longer needed."""
-        return ()
+        return ()  # the text is no longer needed

@@ -98,7 +98,6 @@ class HarnessModel(TemplateLM):
         return self._tokens.end_of_text_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Return the tokens of a text, without special tokens."""
         return self._tokens.encode_batch([string])[0]
 
     @torch.inference_mode()
