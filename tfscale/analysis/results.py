@@ -106,12 +106,10 @@ def _result_cells(row: Row, table: Table) -> list[str]:
         count(row.marginal.tokens if row.marginal else None),
         perplexity or row.status,
         with_interval(row.bits_per_byte, None, ".3f"),
-        *(["same run", "", ""] if row.shared else _comparison_cells(row)),
+        "same run" if row.shared else _difference(row),
+        "" if row.shared else speed_up(row.equal_perplexity),
+        "" if row.shared else saving(row.equal_perplexity),
     ]
-
-
-def _comparison_cells(row: Row) -> list[str]:
-    return [_difference(row), speed_up(row.equal_perplexity), saving(row.equal_perplexity)]
 
 
 def _difference(row: Row) -> str:

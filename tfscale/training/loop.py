@@ -122,7 +122,7 @@ class Trainer:
         """Train on the next batch. If losses are read late, read that of the previous step while the device works."""
         if self.non_finite.passes_over(self.step + 1):
             if self._settle():
-                self.state.counters = self.costs.count_passed_over(self.state.counters)
+                self.state.counters = self.costs.count(self.state.counters, updated=False, timed=False)
             return
         if self._under_way is None:
             self.costs.begin()
