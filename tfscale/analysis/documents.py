@@ -71,21 +71,17 @@ LATEX = str.maketrans(
 
 def to_markdown(comparison: Comparison) -> str:
     """Return the answer, the results, the costs and the verdicts of a comparison as Markdown."""
-    table = comparison.table
-    return (
-        _environment()
-        .get_template("table.md")
-        .render(
-            _values(comparison),
-            heldout=f" on {table.heldout_tokens:,} validation tokens" if table.heldout_tokens else "",
-            several_seeds=any(len(row.keys) > 1 for row in table.rows),
-            unit=UNITS[table.measure],
-            costs=costs(table),
-            cost_header=cost_header(table),
-            family_rows=family_rows(comparison.families, comparison.price),
-            FAMILIES=FAMILIES,
-            published=published_rows(comparison.published),
-        )
+    table, template = comparison.table, _environment().get_template("table.md")
+    return template.render(
+        _values(comparison),
+        heldout=f" on {table.heldout_tokens:,} validation tokens" if table.heldout_tokens else "",
+        several_seeds=any(len(row.keys) > 1 for row in table.rows),
+        unit=UNITS[table.measure],
+        costs=costs(table),
+        cost_header=cost_header(table),
+        family_rows=family_rows(comparison.families, comparison.price),
+        FAMILIES=FAMILIES,
+        published=published_rows(comparison.published),
     )
 
 

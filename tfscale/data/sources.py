@@ -5,6 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -220,16 +221,15 @@ def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
     Raises:
         DataError: something cannot be downloaded. The error names all such items.
     """
+    downloads = [partial(SOURCES.get(spec.source).fetch, spec, root, progress)]
+    if spec.tokenizer and spec.tokenizer.name and not spec.tokenizer.path_exists:
+        downloads.insert(0, partial(fetch_tokenizer, spec.tokenizer.name, root, spec.tokenizer.path, progress))
     faults: list[Fault] = []
-    try:
-        if spec.tokenizer and spec.tokenizer.name and not spec.tokenizer.path_exists:
-            fetch_tokenizer(spec.tokenizer.name, root, spec.tokenizer.path, progress)
-    except DataError as error:
-        faults += error.faults
-    try:
-        SOURCES.get(spec.source).fetch(spec, root, progress)
-    except DataError as error:
-        faults += error.faults
+    for download in downloads:
+        try:
+            download()
+        except DataError as error:
+            faults += error.faults
     if faults:
         raise DataError(*faults)
 

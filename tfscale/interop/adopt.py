@@ -141,12 +141,10 @@ def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tens
 def _record(origin: Origin, digest: str) -> dict[str, Any]:
     return {
         "format": origin.format,
-        "files": [_file(path) for path in origin.files],
+        "files": [
+            {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in origin.files
+        ],
         "weights_sha256": digest,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": dict(origin.settings),
     }
-
-
-def _file(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -157,11 +157,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Refuse to resize the embedding, because the vocabulary is fixed.
-
-        Raises:
-            ValueError: always.
-        """
+        """Refuse to resize the embedding, because the vocabulary is fixed."""
         raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
 
     def _init_weights(self, module: nn.Module) -> None:

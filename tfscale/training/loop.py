@@ -1,7 +1,7 @@
 """Training loop of a stage."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from tfscale.training.energy import EnergyMeter
 from tfscale.training.evaluation import evaluate
 from tfscale.training.feed import Feed
 from tfscale.training.heartbeat import Heartbeat
-from tfscale.training.journal import Journal, with_loss
+from tfscale.training.journal import WINDOW, Journal
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
 from tfscale.training.parallel import gathering
 from tfscale.training.preemption import Preemption
@@ -169,7 +169,7 @@ class Trainer:
             if self.calendar.logs(counters.step):
                 counters = self.costs.add_energy(counters)
                 self.journal.trained(counters, loss, norm, started.rate)
-            counters = with_loss(counters, loss)
+            counters = replace(counters, recent_losses=(*counters.recent_losses, loss)[-WINDOW:])
         self.state.counters = counters
         return True
 
