@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tfscale.checkpoint.contents import (
-    ALONE,
     CUSTOM_METADATA_KEY,
     FORMAT,
     MANIFEST_FILE,
@@ -25,9 +24,9 @@ from tfscale.checkpoint.contents import (
     Counters,
     NoRoom,
     Part,
-    Ranks,
 )
 from tfscale.checkpoint.manifest import Described, Entries, describe, read_json
+from tfscale.checkpoint.ranks import ALONE, Ranks
 from tfscale.files import sync
 from tfscale.grouping import grouped
 from tfscale.models.config import ModelConfig
@@ -73,11 +72,10 @@ def write_aside(
         OSError: the checkpoint could not be written. Existing files are not changed, and no partial files are left.
     """
     aside = folder.parent / f".{folder.name}.writing"
-    leads = ranks.rank == 0
 
     def begin() -> None:
         check_room(folder, needed)
-        if leads:
+        if ranks.leads:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
 
@@ -85,7 +83,7 @@ def write_aside(
         _write_json(aside / _manifest_of(ranks.rank), fill(aside))
 
     def complete() -> None:
-        if leads:
+        if ranks.leads:
             _complete(aside, config, counters, ranks.size)
             shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
@@ -99,7 +97,7 @@ def write_aside(
             fault = error
         if not ranks.any(fault is not None)[0]:
             continue
-        if leads:
+        if ranks.leads:
             shutil.rmtree(aside, ignore_errors=True)
         if isinstance(fault, NoRoom):
             raise fault

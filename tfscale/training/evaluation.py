@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tfscale.checkpoint import Ranks
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import PreparedData
 from tfscale.stage.result import FinalEvaluation
 from tfscale.training.device import Device
 from tfscale.training.parallel import evaluating
-from tfscale.training.world import Ranks
 
 BLOCKS = 64
 """Maximum number of blocks of the validation text whose losses are recorded separately."""

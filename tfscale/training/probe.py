@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tfscale.checkpoint import Ranks
 from tfscale.stage.layout import Layout, halved
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.out_of_memory import is_out_of_memory
-from tfscale.training.world import Ranks, split_rows
+from tfscale.training.world import split_rows
 
 MEASURED_SHARE = 0.92
 """Fraction of a device's memory that a measured step may take. The rest is for the gaps of the allocator."""
