@@ -146,18 +146,9 @@ class CorpusSpec:
 
     def __post_init__(self) -> None:
         try:
-            source = SOURCES.get(self.source)
+            faults = list(SOURCES.get(self.source).check(self))
         except InvalidInput as error:
             raise DataError(*error.faults) from error
-        faults: list[Fault | str] = list(source.check(self))
-        if source.tokenized and self.tokenizer:
-            faults.append(
-                Fault("tokenizer", None, f"must not be set with data.source={self.source}, which is already tokenized")
-            )
-        if not source.tokenized and not self.tokenizer:
-            faults.append(Fault("tokenizer", None, f"must be set, because data.source={self.source} is text"))
-        if not 0 < self.heldout_fraction < 1:
-            faults.append(Fault("heldout_fraction", self.heldout_fraction, "must be between 0 and 1", "0.05"))
         if faults:
             raise DataError(*faults)
 
