@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Totals, manifest, writing
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, manifest, writing
 from tfscale.checkpoint.stored import Stored
 from tfscale.models.init import build_model
 from tfscale.models.transformer import TransformerConfig
+from tfscale.totals import Totals
 
 CONFIG = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=11, context=4, d_ff=16)
 

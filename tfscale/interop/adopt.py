@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.checkpoint import Counters, Totals
+from tfscale.checkpoint import Counters
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
@@ -41,6 +41,7 @@ from tfscale.stage.spec import (
     key_of,
     write_spec,
 )
+from tfscale.totals import Totals
 from tfscale.training.loop import check_vocabulary
 
 NO_CORPUS = "none"
