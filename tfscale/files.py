@@ -103,7 +103,5 @@ def sha256_of_all(paths: Sequence[Path]) -> list[str]:
     Raises:
         OSError: a file cannot be read.
     """
-    if len(paths) < 2:
-        return [sha256_of(path) for path in paths]
     with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as threads:
         return list(threads.map(sha256_of, paths))
