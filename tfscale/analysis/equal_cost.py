@@ -115,11 +115,7 @@ class EqualCompute:
 
 def at_equal_perplexity(chain: Sample | None, arm: Sample | None, assumed: float | None) -> EqualPerplexity | None:
     """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
-    not finished or the chain has no measurement.
-
-    Args:
-        assumed: noise floor in nats if both have one seed, or None if it is unknown.
-    """
+    not finished or the chain has no measurement. The assumed noise is that of `noise_floor`."""
     if chain is None or arm is None or not arm.finished:
         return None
     arm = arm.decayed or arm

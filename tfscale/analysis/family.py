@@ -115,11 +115,7 @@ def compare_families(
     chain: ArmCurve, arm: ArmCurve, measure: Measure, assumed: float | None
 ) -> FamilyComparison | None:
     """Compare the families of the chain's sizes, or return None if the chain or the arm has not finished a size or a
-    cost is unknown.
-
-    Args:
-        assumed: noise floor in nats if both have one seed, or None if it is unknown.
-    """
+    cost is unknown. The assumed noise is that of `noise_floor`."""
     ours, theirs = _family(chain, chain.sizes, measure), _family(arm, chain.sizes, measure)
     if ours is None or theirs is None:
         return None

@@ -73,11 +73,7 @@ BOUNDS: tuple[Bound, ...] = ("at most", "at least")
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:
-    """Return the rows of the table of families, whose header is `FAMILIES`.
-
-    Args:
-        price: price of a device in US dollars per hour, or None if it is unknown.
-    """
+    """Return the rows of the table of families, whose header is `FAMILIES`."""
     rows = []
     for family in families:
         for side, equal in (("the chain", family.at_chain), (family.title, family.at_arm)):

@@ -123,12 +123,7 @@ def compare(
     primary: tuple[str, str] | None = None,
 ) -> Table:
     """Compare all arms with the first chain among them. If the measure is model FLOPs, also compare them with
-    the optimizer's FLOPs included.
-
-    Args:
-        assumed_noise: noise floor in nats of comparisons in which both sides have one seed; None if unknown.
-        tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
-        primary: size and name of the arm of the primary comparison, or None if none is declared.
+    the optimizer's FLOPs included. The other arguments are fields of the table.
 
     Raises:
         ValueError: there is no chain among the arms.
