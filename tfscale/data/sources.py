@@ -171,14 +171,7 @@ def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
 
 
 def source_of(spec: CorpusSpec, root: Path | None = None) -> Source:
-    """Return the source of a corpus.
-
-    Args:
-        root: folder of the prepared corpora.
-
-    Raises:
-        DataError: the text must be downloaded first.
-    """
+    """Return the source of a corpus (`Source.of`)."""
     return SOURCES.get(spec.source).of(spec, root)
 
 
