@@ -25,11 +25,7 @@ class Folder:
 
     @property
     def manifest(self) -> Manifest:
-        """Manifest of the corpus.
-
-        Raises:
-            DataError: the manifest is missing or damaged.
-        """
+        """Manifest of the corpus (`read_manifest`)."""
         return read_manifest(self.path)
 
 

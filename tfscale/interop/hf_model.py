@@ -55,11 +55,7 @@ class TfscaleConfig(PreTrainedConfig):
 
     @property
     def model(self) -> ModelConfig:
-        """Config of the tfscale model.
-
-        Raises:
-            ValueError: the config has no description of the model, or the description is invalid.
-        """
+        """Config of the tfscale model."""
         if self.tfscale is None:
             raise ValueError("the config has no field `tfscale`, which describes the model")
         return from_dict(self.tfscale)
