@@ -105,7 +105,7 @@ def _published_cells(arm: ArmCurve, stage: StageCurve, point: Evaluation) -> lis
 def _result_cells(row: Row, table: Table) -> list[Cell]:
     compute, reached = (None, None) if row.shared else (row.equal_compute, row.equal_perplexity)
     perplexity = with_interval(row.perplexity, row.perplexity_interval, ".3f")
-    tokens = row.marginal and row.marginal.tokens
+    tokens = row.marginal.tokens if row.marginal else None
     return [
         (row.size, row.parameters),
         (f"{row.title} (primary)" if table.rank(row) == "primary" else row.title, row.title),
