@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from time import time
 
-from tfscale.bench.made_up import stage, write_stage
+from tfscale.bench.made_up import stage
 from tfscale.bench.rows import Found, Note, Row
 from tfscale.bench.settings import Settings
 from tfscale.bench.sizes import ON_CUDA, PROGRESSIVE_1, TINY_4, Size
@@ -19,7 +19,7 @@ from tfscale.checkpoint import Counters
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
-from tfscale.stage.spec import RunSpec, StageSpec
+from tfscale.stage.spec import RunSpec, StageSpec, write_spec
 from tfscale.tracking.mlflow.tracker import MlflowTracker
 from tfscale.tracking.sync import Session
 from tfscale.training.optimizer import ModelOptimizer
@@ -41,7 +41,7 @@ def measure(settings: Settings) -> Iterator[Found]:
     with tempfile.TemporaryDirectory(prefix="tfscale-bench-") as name:
         folder = Path(name) / "stage"
         spec = stage(size.tokenformer, RunSpec(data_dir="data"), steps=10**6, sequences=size.sequences, lr=1e-4)
-        write_stage(folder, spec)
+        write_spec(folder, spec)
         log, steps = EventLog(folder), count(1)
         event = Row(PART, CASE, "an event", _times(lambda: _event(log, next(steps)), settings, 500))
         saved = Row(PART, CASE, "a checkpoint", _checkpoints(size, settings, folder, spec, log))

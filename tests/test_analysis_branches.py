@@ -9,7 +9,6 @@ from test_analysis_curves import FLOPS_A_TOKEN, spent, write_stage
 from test_analysis_planted import BUDGET, TOLERANCE, coverage, few_draws, loss, planted, repeat  # noqa: F401
 
 from tfscale.analysis.bootstrap import Sample, sample
-from tfscale.analysis.costs import cumulative, marginal
 from tfscale.analysis.curves import ArmCurve, read_arms
 from tfscale.analysis.equal_cost import EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.growths import growths
@@ -57,14 +56,14 @@ def sample_of(arm: ArmCurve, size: str) -> Sample:
 def test_a_later_model_pays_for_the_trunk_and_its_own_branch(tmp_path: Path) -> None:
     [chain] = read(write_chain(tmp_path))
     small, large = chain.stages
-    assert [cumulative(small), marginal(small)] == [spent(960)] * 2
-    assert cumulative(large) == spent(800 + 400 + 80)
-    assert asdict(marginal(large)) == pytest.approx(asdict(spent(400 + 80)))  # type: ignore[arg-type]
+    assert [small.cumulative, small.marginal] == [spent(960)] * 2
+    assert large.cumulative == spent(800 + 400 + 80)
+    assert asdict(large.marginal) == pytest.approx(asdict(spent(400 + 80)))  # type: ignore[arg-type]
 
 
 def test_runs_from_scratch_pay_for_their_trunk_up_to_their_budget_and_not_for_readings(tmp_path: Path) -> None:
     [arm] = read(write_scratch(tmp_path, 9, 8, 7))
-    assert [cumulative(arm.stages[0]), marginal(arm.stages[0])] == [spent(1280)] * 2
+    assert [arm.stages[0].cumulative, arm.stages[0].marginal] == [spent(1280)] * 2
 
 
 def test_a_model_is_one_run_of_its_trunk_and_its_branch(tmp_path: Path) -> None:
@@ -105,7 +104,7 @@ def test_unfinished_branches_leave_their_model_unfinished_and_its_readings_unuse
     assert sample_of(curve, "L").decayed is None
     (arm.stages[0].path / "done.json").unlink()
     [curve] = read(arm)
-    assert cumulative(curve.stages[0]) is None
+    assert curve.stages[0].cumulative is None
 
 
 def test_at_equal_compute_both_models_are_decayed(tmp_path: Path) -> None:

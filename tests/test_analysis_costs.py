@@ -5,8 +5,7 @@ from pathlib import Path
 
 from test_analysis_curves import spent, write_arms
 
-from tfscale.analysis.costs import cumulative, marginal, mean
-from tfscale.analysis.curves import ArmCurve, read_arms
+from tfscale.analysis.curves import ArmCurve, Cost, read_arms
 
 
 def arms(runs: Path) -> tuple[ArmCurve, ArmCurve, ArmCurve]:
@@ -17,24 +16,24 @@ def arms(runs: Path) -> tuple[ArmCurve, ArmCurve, ArmCurve]:
 def test_the_costs_of_a_chain(tmp_path: Path) -> None:
     chain, _, _ = arms(tmp_path)
     small, large = chain.stages
-    assert [cumulative(small), marginal(small)] == [spent(800)] * 2
-    assert [cumulative(large), marginal(large)] == [spent(1200), spent(400)]
+    assert [small.cumulative, small.marginal] == [spent(800)] * 2
+    assert [large.cumulative, large.marginal] == [spent(1200), spent(400)]
 
 
 def test_the_costs_of_runs_from_scratch(tmp_path: Path) -> None:
     _, scratch, _ = arms(tmp_path)
     large = scratch.stages[1]
-    assert [cumulative(large), marginal(large)] == [spent(1200)] * 2
+    assert [large.cumulative, large.marginal] == [spent(1200)] * 2
 
 
 def test_costs_wait_for_the_end(tmp_path: Path) -> None:
     chain, _, _ = arms(tmp_path)
     running = replace(chain.stages[0], finished=False)
-    assert cumulative(running) is None
-    assert marginal(running) is None
+    assert running.cumulative is None
+    assert running.marginal is None
 
 
 def test_the_mean_cost_of_several_seeds_waits_for_all_of_them() -> None:
-    assert mean([spent(800), spent(1000)]) == spent(900)
-    assert mean([spent(800), None]) is None
-    assert mean([]) is None
+    assert Cost.mean([spent(800), spent(1000)]) == spent(900)
+    assert Cost.mean([spent(800), None]) is None
+    assert Cost.mean([]) is None

@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 from points import perplexity_at
 
 from tfscale.analysis.bootstrap import sample
-from tfscale.analysis.costs import marginal
 from tfscale.analysis.curves import ArmCurve, StageCurve, curve
 from tfscale.analysis.family import compare_families
 from tfscale.analysis.reference import published_arms
@@ -138,7 +137,7 @@ def test_the_same_in_the_tokens_that_the_chains_device_time_buys_from_scratch(
 
 def test_the_stage_costs_and_the_cost_of_the_family() -> None:
     arms = paper()
-    alone = marginal(stage_of(arms["progressive_30b"], "1.4B"))
+    alone = stage_of(arms["progressive_30b"], "1.4B").marginal
     assert alone is not None
     assert alone.tokens == pytest.approx(30e9)
     assert alone.device_seconds / 3600 == pytest.approx(1124, abs=25)  # the paper's Figure 4
@@ -152,7 +151,7 @@ def test_the_stage_costs_and_the_cost_of_the_family() -> None:
 
 def test_what_was_not_published_is_not_known() -> None:
     arms = paper()
-    assert math.isnan(marginal(arms["transformer"].stages[0]).flops)  # type: ignore[union-attr]
+    assert math.isnan(arms["transformer"].stages[0].marginal.flops)  # type: ignore[union-attr]
     assert sample(arms["progressive_30b"].replicates("1.4B"), "flops") is None
 
 

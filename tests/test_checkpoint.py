@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, Totals, manifest, writing
+from tfscale.checkpoint import BrokenCheckpoint, Counters, Part, Ranks, manifest, writing
 from tfscale.checkpoint.stored import Stored
 from tfscale.models.init import build_model
 from tfscale.models.transformer import TransformerConfig
+from tfscale.totals import Totals
 
 CONFIG = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=11, context=4, d_ff=16)
 
@@ -187,11 +188,12 @@ def test_files_are_ended_when_they_are_large(tmp_path: Path, monkeypatch: pytest
         assert torch.equal(checkpoint.load_model(folder).state_dict()[name], tensor)
 
 
-class Together:
+class Together(Ranks):
     """Stand-in for a world whose ranks are threads."""
 
     def __init__(self, rank: int, met: Barrier, said: dict[int, tuple[float, ...]]) -> None:
-        self.rank, self.size, self._met, self._said = rank, met.parties, met, said
+        super().__init__(rank, met.parties)
+        self._met, self._said = met, said
 
     def sum(self, *values: float) -> list[float]:
         self._said[self.rank] = values
@@ -199,9 +201,6 @@ class Together:
         total = [sum(each) for each in zip(*self._said.values(), strict=True)]
         self._met.wait()
         return total
-
-    def any(self, *flags: bool) -> list[bool]:
-        return [bool(value) for value in self.sum(*flags)]
 
 
 WHOLE = torch.arange(35.0).view(7, 5)
@@ -212,7 +211,7 @@ def write_together(folder: Path, offsets: list[int]) -> None:
     met, said = Barrier(len(offsets)), dict[int, tuple[float, ...]]()
 
     def rank(number: int) -> None:
-        ranks: Ranks = Together(number, met, said)
+        ranks = Together(number, met, said)
         first, end = offsets[number], [*offsets, len(WHOLE)][number + 1]
         tensors: dict[str, torch.Tensor | Part] = {"model/a": Part(WHOLE[first:end], (first, 0))}
         if number == 0:

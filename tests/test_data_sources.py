@@ -177,9 +177,9 @@ def test_the_vocabulary_is_known_before_anything_is_trained() -> None:
 
 def test_every_wrong_field_of_a_corpus_is_told_at_once() -> None:
     with pytest.raises(DataError) as fault:
-        CorpusSpec("text", None, heldout_fraction=1.0)
-    for field in ("path", "tokenizer", "heldout_fraction=1.0"):
-        assert field in str(fault.value)
+        CorpusSpec("text", BYTES, dataset="a/b", options={"n": 1})
+    for field in ("path", "dataset", "options"):
+        assert f"data.{field}" in str(fault.value)
     with pytest.raises(DataError, match=r"data\.source=web: must be one of wiki, docs, text, hub, shards"):
         CorpusSpec("web", BYTES)
 
@@ -195,7 +195,7 @@ def test_every_wrong_field_of_a_corpus_is_told_at_once() -> None:
             "data.options={'n': 1}: must be {} with data.source=text",
         ),
         ({"source": "hub"}, "data.dataset: must be set, because data.source=hub requires a repository"),
-        ({"source": "shards", "path": "a"}, "tokenizer: must not be set with data.source=shards"),
+        ({"source": "shards"}, "data.path: must be set, because data.source=shards requires"),
     ],
 )
 def test_each_source_says_which_settings_it_has(fields: dict[str, Any], fault: str) -> None:

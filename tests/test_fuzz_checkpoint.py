@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters, Totals
+from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.models.init import build_model
 from tfscale.models.parameter_tokens import TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.totals import Totals
 
 GROUP = (TokenGroup(6, 2.0),)
 CONFIG = TokenFormerConfig(1, 8, 2, vocab_size=11, context=4, qkv=GROUP, out=GROUP, ffn=GROUP)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tfscale import checkpoint
-from tfscale.checkpoint import Counters, Totals
+from tfscale.checkpoint import Counters
 from tfscale.checkpoint.slots import slots_in, slots_of
 from tfscale.growth.grow_checkpoint import grow_checkpoint
 from tfscale.growth.logits_check import compare_logits
@@ -20,6 +20,7 @@ from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.optimizers.adamw import AdamW
 from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.muon import Muon
+from tfscale.totals import Totals
 
 PAPER = GrowthRecipe("paper", "random", "random", "recompute", moments="drop", data="restart")
 EXACT = GrowthRecipe("exact", "zero", "random", "keep")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from stages import planned, trainer_of
 
+from tfscale.checkpoint import Ranks
 from tfscale.training.device import Device
 from tfscale.training.evaluation import Evaluation, evaluate
 from tfscale.training.loop import Trainer
-from tfscale.training.world import Ranks
 
 ALONE = Device("cpu", bf16=False, compiled=False)
 CONTEXT = 32

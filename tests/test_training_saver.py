@@ -4,10 +4,11 @@ import pytest
 from stages import StopAt, elsewhere, outcome, planned, prepare_folder, same, trainer_of
 
 from tfscale import checkpoint
-from tfscale.checkpoint import Counters, Totals
+from tfscale.checkpoint import Counters
 from tfscale.models.init import build_model
 from tfscale.stage.events import EventLog, read_events
 from tfscale.stage.folder import Stage
+from tfscale.totals import Totals
 from tfscale.training.device import Device
 from tfscale.training.saver import Saver
 from tfscale.training.world import World

@@ -40,10 +40,6 @@ class Fault:
             return self
         return replace(self, key=f"{part}.{self.key}", reads=tuple(f"{part}.{key}" for key in self.reads))
 
-    def under(self, name: str) -> "Fault":
-        """Return the fault as a fault of a file, option or other item called `name`."""
-        return Fault(name, None, str(self))
-
 
 def plain(text: str) -> Fault:
     """Return a fault without a key."""
@@ -89,7 +85,7 @@ def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
         yield
     except kinds as error:
         faults = error.faults if isinstance(error, InvalidInput) else as_faults([str(error)])
-        raise UserFault([fault.under(about) for fault in faults] if about else faults) from error
+        raise UserFault([Fault(about, None, str(fault)) for fault in faults] if about else faults) from error
 
 
 def as_faults(faults: Iterable[Fault | str]) -> list[Fault]:

@@ -40,11 +40,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write an object as indented JSON, atomically.
-
-    Raises:
-        OSError: the file cannot be written; see `write_atomically`.
-    """
+    """Write an object as indented JSON (`write_atomically`)."""
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
@@ -88,22 +84,12 @@ def sync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content in hexadecimal.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Return the SHA-256 of a file's content in hexadecimal."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def sha256_of_all(paths: Sequence[Path]) -> list[str]:
-    """Return the SHA-256 of each file. Several files are hashed in threads, because hashlib releases the GIL.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    if len(paths) < 2:
-        return [sha256_of(path) for path in paths]
+    """Return the SHA-256 of each file. The files are hashed in threads, because hashlib releases the GIL."""
     with ThreadPoolExecutor(min(HASHED_AT_ONCE, cores())) as threads:
         return list(threads.map(sha256_of, paths))

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import FrameType
 
 from tfscale.children import python
 
@@ -33,7 +32,7 @@ def main() -> int:
     """Run the command given by the arguments of this process, and return the exit code."""
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, _ignore)  # unlike SIG_IGN, this is not inherited
+    signal.signal(signal.SIGINT, lambda number, frame: None)  # unlike SIG_IGN, this is not inherited
     process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
 
     def end() -> None:
@@ -59,10 +58,6 @@ def _kill() -> None:
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    pass
 
 
 if __name__ == "__main__":

@@ -76,10 +76,6 @@ def read_amount(value: Any) -> Any:
     return value
 
 
-def _read_auto(value: Any) -> Any:
-    return 0 if value == "auto" else value
-
-
 Positive = Annotated[float, Range(above=0)]
 """A number above 0."""
 NonNegative = Annotated[float, Range(least=0)]
@@ -104,5 +100,5 @@ Count = Annotated[int, Range(least=1)]
 """A whole number of at least 1."""
 Amount = Annotated[int, Range(least=0, read=read_amount)]
 """A number of tokens, such as 15B, 1.5M, 300K or 65536."""
-AutoCount = Annotated[int, Range(least=0, read=_read_auto)]
+AutoCount = Annotated[int, Range(least=0, read=lambda value: 0 if value == "auto" else value)]
 """A count of at least 0, or `auto` for 0."""

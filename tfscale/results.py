@@ -9,7 +9,6 @@ Nothing is written. Each frame is read when it is first used, so a new `Results`
 docs/results.md describes the columns.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,8 +122,14 @@ class Results:
 
     @cached_property
     def _curves(self) -> list[tuple[dict[str, Any], Stage, StageCurve]]:
+        """Each stage of each arm with the values that identify it and its measurements."""
         with user_faults():
-            return list(_read(self.experiments))
+            return [
+                (_where(experiment, arm, stage), stage, read_stage(stage))
+                for experiment in self.experiments
+                for arm in experiment.joined
+                for stage in arm.all_stages
+            ]
 
 
 def read_results(runs: str | Path = "runs", noise_floor: float | None = None) -> Results:
@@ -141,14 +146,6 @@ def read_results(runs: str | Path = "runs", noise_floor: float | None = None) ->
     if not experiments:
         raise UserFault([f"{runs}: contains no experiment; start one with `tfscale run`, or try another folder"])
     return Results(Path(runs), experiments, noise_floor)
-
-
-def _read(experiments: tuple[Recorded, ...]) -> Iterator[tuple[dict[str, Any], Stage, StageCurve]]:
-    """Yield, for each stage of each arm, the values that identify it, the stage and its measurements."""
-    for experiment in experiments:
-        for arm in experiment.joined:
-            for stage in arm.all_stages:
-                yield _where(experiment, arm, stage), stage, read_stage(stage)
 
 
 def _where(experiment: Recorded, arm: Arm, stage: Stage) -> dict[str, Any]:

@@ -26,27 +26,20 @@ class Totals:
         return self.optimizer_flops if self.tokens else 0
 
     def __add__(self, other: "Totals") -> "Totals":
-        return Totals(
-            self.tokens + other.tokens,
-            self.flops + other.flops,
-            self.seconds + other.seconds,
-            self.device_seconds + other.device_seconds,
-            None if self.joules is None or other.joules is None else self.joules + other.joules,
-            None
-            if self.spent_on_updates is None or other.spent_on_updates is None
-            else self.spent_on_updates + other.spent_on_updates,
-        )
+        return self._plus(1, other)
 
     def __sub__(self, other: "Totals") -> "Totals":
+        return self._plus(-1, other)
+
+    def _plus(self, sign: int, other: "Totals") -> "Totals":
+        updates, others = self.spent_on_updates, other.spent_on_updates
         return Totals(
-            self.tokens - other.tokens,
-            self.flops - other.flops,
-            self.seconds - other.seconds,
-            self.device_seconds - other.device_seconds,
-            None if self.joules is None or other.joules is None else self.joules - other.joules,
-            None
-            if self.spent_on_updates is None or other.spent_on_updates is None
-            else self.spent_on_updates - other.spent_on_updates,
+            self.tokens + sign * other.tokens,
+            self.flops + sign * other.flops,
+            self.seconds + sign * other.seconds,
+            self.device_seconds + sign * other.device_seconds,
+            None if self.joules is None or other.joules is None else self.joules + sign * other.joules,
+            None if updates is None or others is None else updates + sign * others,
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.prepared import read_order
-from tfscale.bench.stage_processes import StageProcess, start_growing, start_training
+from tfscale.bench.stage_processes import StageProcess, start_training
 from tfscale.stage.result import is_finished, read_result
 from tfscale.stage.spec import CHECKPOINTS, read_spec, write_spec
 
@@ -66,7 +66,7 @@ def _train(stages: list[Planned], until: float) -> Iterator[tuple[Planned, Stage
     while pending or running:
         for stage, process in list(running.items()):
             code = process.process.poll()
-            if code == 0 and process.grows:
+            if code == 0 and not is_finished(stage.folder):  # it has grown
                 running[stage] = start_training(stage.folder)
             elif code is not None:
                 del running[stage]
@@ -76,7 +76,7 @@ def _train(stages: list[Planned], until: float) -> Iterator[tuple[Planned, Stage
             break
         for stage in ready[: PARALLEL - len(running)]:
             pending.remove(stage)
-            running[stage] = (start_growing if stage.parent else start_training)(stage.folder)
+            running[stage] = start_training(stage.folder, "tfscale.growth" if stage.parent else "tfscale.training")
         sleep(POLL_SECONDS)
     for process in running.values():
         process.process.send_signal(signal.SIGTERM)

@@ -13,12 +13,12 @@ from benchmarks.cuda.check import Check
 from benchmarks.cuda.failures import NotMeasured
 from tfscale.bench.agreement import TWIN_NATS, worst
 from tfscale.bench.device_check import measure_resume, weights
-from tfscale.bench.made_up import small_stage, write_corpus, write_stage
-from tfscale.bench.stage_processes import StageProcess, events_of, start_growing, start_training
+from tfscale.bench.made_up import small_stage, write_corpus
+from tfscale.bench.stage_processes import StageProcess, events_of, start_training
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.tokenformer import TokenFormerConfig
 from tfscale.stage.environment import read_environment
-from tfscale.stage.spec import RateSpec, RunSpec, StageSpec, key_of
+from tfscale.stage.spec import RateSpec, RunSpec, StageSpec, key_of, write_spec
 
 GROWTH_NATS = 1e-3
 """Bound on the difference between the validation loss of a grown stage at step 0 and the last one of its parent."""
@@ -42,7 +42,7 @@ class Workspace:
             run: run settings to change.
         """
         spec = spec or self.base
-        write_stage(self.folder / name, replace(spec, run=replace(spec.run, **run)))
+        write_spec(self.folder / name, replace(spec, run=replace(spec.run, **run)))
         return self.folder / name
 
 
@@ -135,7 +135,7 @@ def _against(other: Path, process: StageProcess) -> Mapping[str, Any]:
 
 def _grown(made: Workspace, steps: int) -> Mapping[str, Any]:
     stage = made.write("grown", _grown_stage(made.base, "../base", steps))
-    start_growing(stage).finish()
+    start_training(stage, "tfscale.growth").finish()
     start_training(stage).finish()
     losses = [event["loss"] for event in events_of(stage, "eval")]
     return {

@@ -9,11 +9,11 @@ from typing import Any
 
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.memory import bound_peak
-from tfscale.bench.made_up import stage, write_corpus, write_stage
+from tfscale.bench.made_up import stage, write_corpus
 from tfscale.bench.sizes import PAPER, tokenformer
 from tfscale.bench.stage_processes import events_of, start_training
 from tfscale.bench.trained import planned_memory
-from tfscale.stage.spec import RunSpec, StageSpec
+from tfscale.stage.spec import RunSpec, StageSpec, write_spec
 
 WARM_UP_EVENTS = 5
 """Number of training events, one per step, that are not timed because the first steps compile."""
@@ -38,7 +38,7 @@ def training(check: Check) -> None:
 
 
 def _train(folder: Path, spec: StageSpec) -> Mapping[str, Any]:
-    write_stage(folder, spec)
+    write_spec(folder, spec)
     start_training(folder).finish()
     trained = events_of(folder, "train")
     return {

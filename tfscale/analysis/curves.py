@@ -55,8 +55,21 @@ class Cost:
         value: float = getattr(self, measure)
         return value
 
+    @staticmethod
+    def mean(costs: Sequence["Cost | None"]) -> "Cost | None":
+        """Return the mean of costs over seeds, or None if any cost is unknown."""
+        known = [cost for cost in costs if cost is not None]
+        if not costs or len(known) < len(costs):
+            return None
+        if len(known) == 1:
+            return known[0]  # keeps integers
+        return Cost(*(sum(getattr(cost, f.name) for cost in known) / len(known) for f in fields(Cost)))
+
 
 NOTHING = Cost(0, 0, 0, 0, 0)
+COSTS = ("cumulative", "marginal")
+"""Costs of a model, which answer different questions, so that every table and figure names the cost that it shows. The
+family cost of several sizes depends on their perplexities (`tfscale.analysis.family`)."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +139,22 @@ class StageCurve:
         return self.evaluations[-1] if self.finished else None
 
     @property
+    def cumulative(self) -> Cost | None:
+        """Cost of the model's whole lineage, including the base, or None if the stage has not finished."""
+        return self.end.totals if self.end else None
+
+    @property
+    def marginal(self) -> Cost | None:
+        """Cost of the stage alone, without its parent, or None if the stage has not finished."""
+        return self.end.totals - self.start if self.end and self.start else None
+
+    @property
     def step_size(self) -> Cost | None:
         """Average cost of an optimizer step, or None if the stage has not finished or the number of steps is
         unknown."""
-        if self.end is None or self.start is None or not self.end.step:
+        if self.end is None or self.marginal is None or not self.end.step:
             return None
-        spent = self.end.totals - self.start
-        return Cost(*(getattr(spent, f.name) / self.end.step for f in fields(Cost)))
+        return Cost(*(getattr(self.marginal, f.name) / self.end.step for f in fields(Cost)))
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from tfscale.analysis.answer import Answer, answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison
-from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import Cost
 from tfscale.analysis.family_words import family_sentences
 from tfscale.analysis.figures import CAPTIONS, figures
 from tfscale.analysis.records import StageRecord
@@ -25,22 +23,20 @@ from tfscale.analysis.results import (
     FAMILIES,
     PUBLISHED,
     RESULTS,
+    Cell,
     cost_header,
     costs,
     family_rows,
     meaning,
     published_rows,
     results,
+    texts,
 )
 from tfscale.analysis.style import render
-from tfscale.analysis.table import Row
 from tfscale.analysis.words import UNITS, basis, verdicts, with_interval
 from tfscale.text import count
 
 ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
-
-Cell = tuple[str | Sequence[str], Any]
-"""Pair of a text to show, or of keys of stages to link to, and the value by which the column is sorted."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,8 @@ class Section:
     title: str
     figures: Sequence[str] = ()
     header: Sequence[str] = ()
-    rows: Sequence[Sequence[Cell]] = ()
+    rows: Sequence[Sequence[tuple[str | Sequence[str], Any]]] = ()
+    """Cells with a text to show, or keys of stages to link to, and the value by which the column is sorted."""
     note: str = ""
 
 
@@ -72,21 +69,17 @@ LATEX = str.maketrans(
 
 def to_markdown(comparison: Comparison) -> str:
     """Return the answer, the results, the costs and the verdicts of a comparison as Markdown."""
-    table = comparison.table
-    return (
-        _environment()
-        .get_template("table.md")
-        .render(
-            _values(comparison),
-            heldout=f" on {table.heldout_tokens:,} validation tokens" if table.heldout_tokens else "",
-            several_seeds=any(len(row.keys) > 1 for row in table.rows),
-            unit=UNITS[table.measure],
-            costs=costs(table),
-            cost_header=cost_header(table),
-            family_rows=family_rows(comparison.families, comparison.price),
-            FAMILIES=FAMILIES,
-            published=published_rows(comparison.published),
-        )
+    table, template = comparison.table, _environment().get_template("table.md")
+    return template.render(
+        _values(comparison),
+        heldout=f" on {table.heldout_tokens:,} validation tokens" if table.heldout_tokens else "",
+        several_seeds=any(len(row.keys) > 1 for row in table.rows),
+        unit=UNITS[table.measure],
+        costs=texts(costs(table)),
+        cost_header=cost_header(table),
+        family_rows=family_rows(comparison.families, comparison.price),
+        FAMILIES=FAMILIES,
+        published=published_rows(comparison.published),
     )
 
 
@@ -159,7 +152,7 @@ def _values(comparison: Comparison) -> dict[str, Any]:
         "family_verdicts": family_sentences(comparison.families, comparison.price),
         "basis": " ".join(basis(table)),
         "RESULTS": RESULTS,
-        "results": results(table),
+        "results": texts(results(table)),
         "meaning": meaning(table),
         "COST_MEANING": COST_MEANING,
         "PUBLISHED": PUBLISHED,
@@ -167,62 +160,45 @@ def _values(comparison: Comparison) -> dict[str, Any]:
 
 
 def _answer(answer: Answer) -> Section:
-    rows = [_cells(row, row) for row in answer.rows]
-    return Section("answer", "Answer", header=["Size", *answer.arms], rows=rows, note=answer.note)
+    return Section("answer", "Answer", header=["Size", *answer.arms], rows=_plain(answer.rows), note=answer.note)
 
 
 def _families(comparison: Comparison) -> Section:
-    rows = [_cells(row, row) for row in family_rows(comparison.families, comparison.price)]
-    return Section("family", "All sizes together", ["costs"], FAMILIES, rows)
+    rows = family_rows(comparison.families, comparison.price)
+    return Section("family", "All sizes together", ["costs"], FAMILIES, _plain(rows))
 
 
 def _results(comparison: Comparison) -> Section:
     table = comparison.table
-    rows = [
-        [*_cells(texts, _result_values(row)), (row.rests_on, " ".join(row.keys))]
-        for row, texts in zip(table.rows, results(table), strict=True)
-    ]
+    pairs = zip(table.rows, results(table), strict=True)
+    rows = [[*cells, (row.rests_on, " ".join(row.keys))] for row, cells in pairs]
     note = meaning(table).replace("*", "").replace("`", "")
     return Section("results", "Results", header=[*RESULTS, "Depends on"], rows=rows, note=note)
 
 
-def _result_values(row: Row) -> list[Any]:
-    compute, perplexity = row.equal_compute, row.equal_perplexity
-    return [
-        row.parameters,
-        row.title,
-        row.parameters,
-        row.marginal and row.marginal.tokens,
-        row.perplexity,
-        row.bits_per_byte,
-        None if row.shared else compute and compute.difference,
-        None if row.shared else perplexity and perplexity.speed_up,
-        None if row.shared else perplexity and perplexity.saving,
-    ]
-
-
 def _costs(comparison: Comparison) -> Section:
     table = comparison.table
-    rows = [_cells(texts, _cost_values(row)) for row, texts in zip(table.rows, costs(table), strict=True)]
     note = COST_MEANING.replace("*", "").replace("`", "")
-    return Section("costs", "Costs", header=cost_header(table), rows=rows, note=note)
-
-
-def _cost_values(row: Row) -> list[Any]:
-    amounts: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
-    own = [total.of(unit) if total else None for unit in UNITS for total in amounts]
-    return [row.parameters, row.title, *own, row.family and row.family.shown]
+    return Section("costs", "Costs", header=cost_header(table), rows=costs(table), note=note)
 
 
 def _growths(comparison: Comparison) -> Section:
     header = ["Size", "Stage", "Seed", "Loss before", "Loss after", "Change", "Loss at end", "Tokens to recover"]
     rows = []
     for event in comparison.growths:
-        start = [event.size, event.key, "" if event.seed is None else str(event.seed)]
-        values = [event.before, event.after.loss, event.after.loss - event.before, event.end, event.tokens_to_recover]
-        before, after, change, end, recovery = values
-        texts = [_shown(before), _shown(after), _shown(change, "+.4f"), _shown(end), count(recovery)]
-        rows.append(_cells([*start, *texts], [*start, *values]))
+        seed, change = "" if event.seed is None else str(event.seed), event.after.loss - event.before
+        rows.append(
+            [
+                (event.size, event.size),
+                (event.key, event.key),
+                (seed, seed),
+                (f"{event.before:.4f}", event.before),
+                (f"{event.after.loss:.4f}", event.after.loss),
+                (f"{change:+.4f}", change),
+                ("" if event.end is None else f"{event.end:.4f}", event.end),
+                (count(event.tokens_to_recover), event.tokens_to_recover),
+            ]
+        )
     note = (
         "Validation losses in nats per token, before and after each growth and at the end of the stage. Tokens to "
         "recover: training tokens until the loss no longer exceeds the loss before the growth."
@@ -235,15 +211,16 @@ def _fits(comparison: Comparison) -> Section:
     for law in comparison.laws:
         title = next(arm.title for arm in comparison.arms if arm.name == law.arm)
         irreducible, exponent = law.intervals
-        texts = [
-            with_interval(law.irreducible, irreducible, ".3f"),
-            f"{law.coefficient:.3f}",
-            f"{law.unit:.3g}",
-            with_interval(law.exponent, exponent, ".3f"),
-            str(len(law.compute)),
-        ]
-        values = [law.irreducible, law.coefficient, law.unit, law.exponent, len(law.compute)]
-        rows.append(_cells([title, *texts], [title, *values]))
+        rows.append(
+            [
+                (title, title),
+                (with_interval(law.irreducible, irreducible, ".3f"), law.irreducible),
+                (f"{law.coefficient:.3f}", law.coefficient),
+                (f"{law.unit:.3g}", law.unit),
+                (with_interval(law.exponent, exponent, ".3f"), law.exponent),
+                (str(len(law.compute)), len(law.compute)),
+            ]
+        )
     note = (
         "loss = E + A (C / unit)^-alpha, fitted to the frontier of each arm. Fits are not measurements and not used "
         "for other numbers. [low, high]: 95% of refits to resampled residuals of runs, if the form of the law is right."
@@ -252,7 +229,7 @@ def _fits(comparison: Comparison) -> Section:
 
 
 def _published(comparison: Comparison) -> Section:
-    rows = [_cells(row, row) for row in published_rows(comparison.published)]
+    rows = _plain(published_rows(comparison.published))
     note = "Measured on other machines and another validation text. Shown for reference, not for comparison."
     return Section("published", "Published points", header=PUBLISHED, rows=rows, note=note)
 
@@ -267,14 +244,11 @@ def _environments(records: Sequence[StageRecord]) -> Section:
             )
             values = (*(str(record.environment.get(name, "")) for name in ENVIRONMENT), packages)
             found.setdefault(values, []).append(record.key[:6])
-    rows = [_cells([*values, " ".join(keys)], [*values, len(keys)]) for values, keys in found.items()]
+    rows = [[*zip(values, values, strict=True), (" ".join(keys), len(keys))] for values, keys in found.items()]
     header = [*(name.capitalize() for name in ENVIRONMENT), "Packages", "Stages"]
     return Section("environment", "Environment", header=header, rows=rows)
 
 
-def _cells(texts: Sequence[str], values: Sequence[Any]) -> list[Cell]:
-    return list(zip(texts, values, strict=True))
-
-
-def _shown(value: float | None, form: str = ".4f") -> str:
-    return "" if value is None else f"{value:{form}}"
+def _plain(rows: Sequence[Sequence[str]]) -> list[list[Cell]]:
+    """Return rows of texts as cells that are sorted by their texts."""
+    return [[(text, text) for text in row] for row in rows]

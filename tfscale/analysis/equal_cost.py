@@ -115,11 +115,7 @@ class EqualCompute:
 
 def at_equal_perplexity(chain: Sample | None, arm: Sample | None, assumed: float | None) -> EqualPerplexity | None:
     """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
-    not finished or the chain has no measurement.
-
-    Args:
-        assumed: noise floor in nats if both have one seed, or None if it is unknown.
-    """
+    not finished or the chain has no measurement. The assumed noise is that of `noise_floor`."""
     if chain is None or arm is None or not arm.finished:
         return None
     arm = arm.decayed or arm
@@ -138,7 +134,7 @@ def at_equal_perplexity(chain: Sample | None, arm: Sample | None, assumed: float
     variations = [] if ratios is None else [ratios]
     floor = None if "seeds" in drawn.over else noise_floor(chain, arm, assumed)
     if floor is not None:
-        variations += _within(floor, of_chain, of_arm)
+        variations += [log_cost_ratios(of_chain.shifted(shift), of_arm) for shift in (-floor.nats, floor.nats)]
     if arm.ends > 1:
         variations = [replace(each, reached=np.ones_like(each.reached)) for each in variations]
     equal = EqualPerplexity(
@@ -217,11 +213,6 @@ def log_cost_ratios(chain: Curves, arm: Curves) -> CostRatios:
     behind = chain.log_compute[rows, best] - np.where(reached, 0.0, back)
     logarithms = np.where(reached, there - arm.log_compute[:, -1], behind)
     return CostRatios(logarithms, reached, np.where(reached, early, early_back))
-
-
-def _within(floor: NoiseFloor, chain: Curves, arm: Curves) -> list[CostRatios]:
-    """Return the ratios of costs if the noise floor is subtracted from, and added to, the chain's losses."""
-    return [log_cost_ratios(chain.shifted(shift), arm) for shift in (-floor.nats, floor.nats)]
 
 
 def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) -> Outcome:

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together, sample
-from tfscale.analysis.costs import cumulative, marginal
 from tfscale.analysis.curves import ArmCurve, Measure, StageCurve
 from tfscale.analysis.equal_cost import first_reaches
 from tfscale.analysis.intervals import Array, Interval, interval_of
@@ -116,17 +115,14 @@ def compare_families(
     chain: ArmCurve, arm: ArmCurve, measure: Measure, assumed: float | None
 ) -> FamilyComparison | None:
     """Compare the families of the chain's sizes, or return None if the chain or the arm has not finished a size or a
-    cost is unknown.
-
-    Args:
-        assumed: noise floor in nats if both have one seed, or None if it is unknown.
-    """
+    cost is unknown. The assumed noise is that of `noise_floor`."""
     ours, theirs = _family(chain, chain.sizes, measure), _family(arm, chain.sizes, measure)
     if ours is None or theirs is None:
         return None
-    drawn = draw_together(*ours.samples, *theirs.samples)
-    mid = len(ours.samples)
-    draws = (drawn.curves[:mid], drawn.curves[mid:]) if drawn.over else None
+    members = (*ours.members, *theirs.members)
+    drawn = draw_together(*(each for member in members for each in (member.run, member.read)))
+    curves = list(zip(drawn.curves[::2], drawn.curves[1::2], strict=True))
+    draws = (curves[: len(ours.members)], curves[len(ours.members) :]) if drawn.over else None
     floors = [noise_floor(our.run, their.run, assumed) for our, their in zip(ours.members, theirs.members, strict=True)]
     nats = 0.0 if "seeds" in drawn.over else max((floor.nats for floor in floors if floor), default=0.0)
     at_chain = _equal(_reader(theirs, ours), draws and draws[::-1], nats, of_chain=False)
@@ -134,8 +130,8 @@ def compare_families(
     return FamilyComparison(arm.name, arm.title, measure, at_chain, at_arm, drawn.over)
 
 
-Stack = Sequence[Curves]
-"""Curves of the samples of a family, in the order of `_Family.samples`."""
+Stack = Sequence[tuple[Curves, Curves]]
+"""Curves of the run and curves on which costs are read, for each size of a family."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,14 +157,9 @@ class _Family:
     """Cost of the stages that several sizes need, and of the models from which the arm started, each counted once."""
 
     @property
-    def samples(self) -> list[Sample]:
-        """The run and the curves for reading of each size."""
-        return [each for member in self.members for each in (member.run, member.read)]
-
-    @property
     def means(self) -> Stack:
-        """Mean curves of the samples."""
-        return [each.mean for each in self.samples]
+        """Mean curves of the sizes."""
+        return [(each.run.mean, each.read.mean) for each in self.members]
 
     def costs(self, at: Sequence[Array]) -> Array:
         """Return the cost of all sizes together [curves], given the logarithm of the cumulative cost of each size
@@ -225,9 +216,8 @@ def _reach(
     """Return two arrays [curves] for each size: the logarithm of the cumulative cost at which `family` reached the
     final perplexity of `setter`, or of its last evaluation if it did not, and a mask that is True if it did."""
     found = []
-    for number, (member, other) in enumerate(zip(family.members, setter.members, strict=True)):
-        run, read = reads[2 * number : 2 * number + 2]
-        at, _ = first_reaches(read.log_compute, read.losses, sets[2 * number].losses[:, -1] + shift)
+    for member, other, (run, read), (target, _) in zip(family.members, setter.members, reads, sets, strict=True):
+        at, _ = first_reaches(read.log_compute, read.losses, target.losses[:, -1] + shift)
         if member.run.keys == other.run.keys:  # the same runs reach their own perplexity at their end
             at = run.log_compute[:, -1]
         found.append((np.where(np.isinf(at), read.log_compute[:, -1], at), np.isfinite(at)))
@@ -246,7 +236,7 @@ def _equal(reader: _Reader, draws: tuple[Stack, Stack] | None, nats: float, of_c
 
     def excess(reads: Stack, sets: Stack, shift: float = 0.0) -> Interval:
         least, most = reader.bounds(reads, sets, shift)
-        trained = setter.costs([curves.log_compute[:, -1] for curves in sets[::2]])
+        trained = setter.costs([run.log_compute[:, -1] for run, _ in sets])
         with np.errstate(divide="ignore"):
             low, high = (least / trained, most / trained) if of_chain else (trained / most, trained / least)
         return Interval(interval_of(low - 1).low, interval_of(high - 1).high)
@@ -292,6 +282,6 @@ def _shared(arm: ArmCurve, runs: Sequence[StageCurve], measure: Measure) -> list
     lines = [[stages[key] for key in lineage(run.stages[-1].key, parents.get) if key in stages] for run in runs]
     needed = Counter(stage.key for line in lines for stage in line)
     spent = {line[0].parent: line[0].start for line in lines}  # models from which the arm started
-    spent |= {key: marginal(stages[key]) for key, times in needed.items() if times > 1}
-    own = (next((each.start for each in line if needed[each.key] == 1), cumulative(line[-1])) for line in lines)
+    spent |= {key: stages[key].marginal for key, times in needed.items() if times > 1}
+    own = (next((each.start for each in line if needed[each.key] == 1), line[-1].cumulative) for line in lines)
     return [sum(cost.of(measure) for cost in spent.values() if cost), *(cost.of(measure) for cost in own if cost)]

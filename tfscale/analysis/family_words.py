@@ -16,11 +16,7 @@ WORDS: dict[Bound, str] = {"exact": "", "at least": "at least ", "at most": "at 
 
 def family_sentences(families: Sequence[FamilyComparison], price: float | None) -> tuple[str, ...]:
     """Return one sentence per arm, which compares the costs of all sizes together at the perplexities of either side,
-    and an explanation of bounds if there are any.
-
-    Args:
-        price: price of a device in US dollars per hour, or None if it is unknown.
-    """
+    and an explanation of bounds if there are any. The price is that of `Comparison`."""
     arms = dict.fromkeys(each.arm for each in families)
     sentences = [_of_arm([each for each in families if each.arm == arm], price) for arm in arms]
     exact = all(each.at_chain.exact and each.at_arm.exact for each in families)

@@ -16,8 +16,7 @@ import numpy as np
 from tfscale.analysis.bootstrap import Sample, draw_together, sample, sources
 from tfscale.analysis.caption import regime
 from tfscale.analysis.curves import ArmCurve, Measure, curve
-from tfscale.analysis.figure_growths import draw_growths
-from tfscale.analysis.figure_marks import annotate, mark_best_of_any_size, mark_growths
+from tfscale.analysis.figure_marks import annotate, draw_growths, mark_best_of_any_size, mark_growths
 from tfscale.analysis.growths import growths
 from tfscale.analysis.intervals import LEVEL
 from tfscale.analysis.scaling_law import ScalingLaw

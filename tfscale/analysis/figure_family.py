@@ -24,12 +24,7 @@ def family_figure(
     families: Sequence[FamilyComparison], chain: ArmCurve, looks: dict[str, Style], price: float | None
 ) -> Any:
     """Draw one panel per measure of cost. The first group of bars shows the costs at the chain's perplexities, and one
-    group per other arm those at the arm's perplexities. Device-seconds are in US dollars if there is a price.
-
-    Args:
-        looks: style of each arm.
-        price: price of a device in US dollars per hour, or None if it is unknown.
-    """
+    group per other arm those at the arm's perplexities. Device-seconds are in US dollars if there is a price."""
     measures = list(dict.fromkeys(each.measure for each in families if each.measure != "flops_with_optimizer"))
     with drawing():
         if not measures:

@@ -1,4 +1,5 @@
-"""Marks in the main figure: labels, growths, and the best model from scratch of any size."""
+"""Marks in the main figure: labels, growths, and the best model from scratch of any size; and the panel beside it,
+which shows the change in loss at each growth."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from tfscale.analysis.any_size import Place, best_end
 from tfscale.analysis.bootstrap import Sample
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.growths import GrowthEvent
-from tfscale.analysis.style import CHAIN, GREY, PALE
+from tfscale.analysis.style import CHAIN, GREY, INK, PALE, tidy
 from tfscale.text import count
 
 LETTER = 7.4
@@ -91,3 +92,21 @@ def mark_best_of_any_size(axes: Any, runs: Sequence[Sample | None], scratch: Map
             label="best from scratch of any size",
             zorder=2.8,
         )
+
+
+def draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
+    """Draw the loss right after each growth and at the end of the stage, relative to the loss before the growth."""
+    sizes = list(dict.fromkeys(event.size for event in events))
+    axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
+    for event in events:
+        x, jump = sizes.index(event.size), event.after.loss - event.before
+        axes.plot([x, x], [0, jump], color=CHAIN.colour, linewidth=1.0, zorder=2)
+        axes.plot(x, jump, marker="^", markersize=5, color=CHAIN.colour, markerfacecolor="white", zorder=3)
+        if event.end is not None:
+            axes.plot(x, event.end - event.before, marker="o", markersize=4.5, color=CHAIN.colour, zorder=3)
+    axes.set_xticks(range(len(sizes)), sizes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xlim(-0.5, len(sizes) - 0.5)
+    axes.margins(y=0.12)
+    tidy(axes)
+    axes.set_ylabel("loss relative to before growth (nats)", labelpad=1)
+    axes.set_xlabel("size after growth")

@@ -10,8 +10,7 @@ from typing import Any
 from tfscale.analysis.answer import answer_of
 from tfscale.analysis.caption import caption
 from tfscale.analysis.comparison import Comparison
-from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import ArmCurve, Cost, StageCurve
+from tfscale.analysis.curves import COSTS, ArmCurve, Cost, StageCurve
 from tfscale.analysis.family import EqualFamily, FamilyComparison
 from tfscale.analysis.family_words import family_sentences
 from tfscale.analysis.growths import GrowthEvent

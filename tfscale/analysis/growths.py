@@ -1,6 +1,5 @@
 """Changes in validation loss at the growths of a chain."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tfscale.analysis.curves import ArmCurve, Evaluation, StageCurve
@@ -29,25 +28,22 @@ class GrowthEvent:
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
     """Return the growths of an arm, or of its trunk if it has one, that have an evaluation before and after the
     growth."""
-    return tuple(_growths(arm))
-
-
-def _growths(arm: ArmCurve) -> Iterator[GrowthEvent]:
     stages = {stage.key: stage for stage in arm.trunk or arm.stages}
-    for stage in stages.values():
-        parent = stages.get(stage.parent or "")
-        if stage.grown and parent is not None and parent.end is not None:
-            before = parent.end.loss
-            yield GrowthEvent(
-                size=stage.size,
-                seed=stage.seed,
-                key=stage.key,
-                parent=parent.key,
-                before=before,
-                after=stage.evaluations[0],
-                end=stage.end.loss if stage.end else None,
-                tokens_to_recover=_recovered(stage, before),
-            )
+    pairs = [(stage, stages.get(stage.parent or "")) for stage in stages.values() if stage.grown]
+    return tuple(
+        GrowthEvent(
+            size=stage.size,
+            seed=stage.seed,
+            key=stage.key,
+            parent=parent.key,
+            before=parent.end.loss,
+            after=stage.evaluations[0],
+            end=stage.end.loss if stage.end else None,
+            tokens_to_recover=_recovered(stage, parent.end.loss),
+        )
+        for stage, parent in pairs
+        if parent is not None and parent.end is not None
+    )
 
 
 def _recovered(stage: StageCurve, before: float) -> float | None:

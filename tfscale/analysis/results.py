@@ -1,9 +1,10 @@
-"""Tables of a comparison as text, with headings and formatted numbers that are the same in all documents."""
+"""Tables of a comparison, with headings and formatted numbers that are the same in all documents."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from tfscale.analysis.costs import COSTS
-from tfscale.analysis.curves import ArmCurve, Cost, Evaluation, Measure, StageCurve
+from tfscale.analysis.curves import COSTS, ArmCurve, Cost, Evaluation, Measure, StageCurve
+from tfscale.analysis.equal_cost import EqualCompute
 from tfscale.analysis.family import Bound, FamilyComparison
 from tfscale.analysis.family_words import SIGNS, cell, dollars
 from tfscale.analysis.family_words import cost as family_cost
@@ -12,6 +13,8 @@ from tfscale.analysis.table import Row, Table
 from tfscale.analysis.words import UNITS, amount, saving, speed_up, with_interval
 from tfscale.text import count
 
+Cell = tuple[str, Any]
+"""Text of a cell, and the value by which its column is sorted."""
 RESULTS = [
     *("Size", "Arm", "Parameters", "Tokens", "Perplexity"),
     *("Bits per byte", "Chain minus arm", "Speed-up", "Saving"),
@@ -39,12 +42,17 @@ def meaning(table: Table) -> str:
     )
 
 
-def results(table: Table) -> list[list[str]]:
+def texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    """Return the texts of the cells of a table."""
+    return [[text for text, _ in row] for row in rows]
+
+
+def results(table: Table) -> list[list[Cell]]:
     """Return the rows of the table of results, whose header is `RESULTS`."""
     return [_result_cells(row, table) for row in table.rows]
 
 
-def costs(table: Table) -> list[list[str]]:
+def costs(table: Table) -> list[list[Cell]]:
     """Return the rows of the table of costs, whose header is returned by `cost_header`."""
     return [_cost_cells(row, table.measure) for row in table.rows]
 
@@ -65,11 +73,7 @@ BOUNDS: tuple[Bound, ...] = ("at most", "at least")
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:
-    """Return the rows of the table of families, whose header is `FAMILIES`.
-
-    Args:
-        price: price of a device in US dollars per hour, or None if it is unknown.
-    """
+    """Return the rows of the table of families, whose header is `FAMILIES`."""
     rows = []
     for family in families:
         for side, equal in (("the chain", family.at_chain), (family.title, family.at_arm)):
@@ -98,31 +102,35 @@ def _published_cells(arm: ArmCurve, stage: StageCurve, point: Evaluation) -> lis
     return [stage.size, arm.title, *numbers, read.get("perplexity", ""), read.get("device_hours", "")]
 
 
-def _result_cells(row: Row, table: Table) -> list[str]:
+def _result_cells(row: Row, table: Table) -> list[Cell]:
+    compute, reached = (None, None) if row.shared else (row.equal_compute, row.equal_perplexity)
     perplexity = with_interval(row.perplexity, row.perplexity_interval, ".3f")
+    tokens = row.marginal.tokens if row.marginal else None
     return [
-        row.size,
-        f"{row.title} (primary)" if table.rank(row) == "primary" else row.title,
-        count(row.parameters),
-        count(row.marginal.tokens if row.marginal else None),
-        perplexity or row.status,
-        with_interval(row.bits_per_byte, None, ".3f"),
-        *(["same run", "", ""] if row.shared else _comparison_cells(row)),
+        (row.size, row.parameters),
+        (f"{row.title} (primary)" if table.rank(row) == "primary" else row.title, row.title),
+        (count(row.parameters), row.parameters),
+        (count(tokens), tokens),
+        (perplexity or row.status, row.perplexity),
+        (with_interval(row.bits_per_byte, None, ".3f"), row.bits_per_byte),
+        ("same run" if row.shared else _difference(compute), compute and compute.difference),
+        (speed_up(reached), reached and reached.speed_up),
+        (saving(reached), reached and reached.saving),
     ]
 
 
-def _comparison_cells(row: Row) -> list[str]:
-    return [_difference(row), speed_up(row.equal_perplexity), saving(row.equal_perplexity)]
-
-
-def _difference(row: Row) -> str:
-    compute = row.equal_compute
+def _difference(compute: EqualCompute | None) -> str:
     if compute is None:
         return ""
     return f"{'~' if compute.interpolated else ''}{with_interval(compute.difference, compute.interval, '+.3f')}"
 
 
-def _cost_cells(row: Row, measure: Measure) -> list[str]:
+def _cost_cells(row: Row, measure: Measure) -> list[Cell]:
     costs: list[Cost | None] = [getattr(row, cost) for cost in COSTS]
-    own = [amount(cost.of(unit) if cost else None, unit) for unit in UNITS for cost in costs]
-    return [row.size, row.title, *own, family_cost(row.family, measure) if row.family else ""]
+    own = [(unit, cost.of(unit) if cost else None) for unit in UNITS for cost in costs]
+    return [
+        (row.size, row.parameters),
+        (row.title, row.title),
+        *((amount(value, unit), value) for unit, value in own),
+        (family_cost(row.family, measure) if row.family else "", row.family and row.family.shown),
+    ]

@@ -52,15 +52,11 @@ OTHERS = (
 
 def styles(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, Style]:
     """Return the style of each arm, by the name of the arm, for all figures."""
-    others = [arm.name for arm in arms if arm is not chain]
-    return {chain.name: CHAIN} | {name: _other(index) for index, name in enumerate(others)}
-
-
-def _other(index: int) -> Style:
-    """Return the style of the arm with the given index. If there are more arms than colours, colours repeat with a
-    different marker, line and hatch."""
-    again, colour = divmod(index, len(OTHERS))
-    return replace(OTHERS[(colour + again) % len(OTHERS)], colour=OTHERS[colour].colour)
+    found = {chain.name: CHAIN}
+    for index, arm in enumerate(arm for arm in arms if arm is not chain):
+        again, colour = divmod(index, len(OTHERS))  # colours repeat with a different marker, line and hatch
+        found[arm.name] = replace(OTHERS[(colour + again) % len(OTHERS)], colour=OTHERS[colour].colour)
+    return found
 
 
 @contextmanager

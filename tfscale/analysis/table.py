@@ -9,7 +9,6 @@ import numpy as np
 
 from tfscale.analysis.any_size import BestOfAnySize, best_of_any_size
 from tfscale.analysis.bootstrap import Sample, Source, draw_together, perplexities, sample
-from tfscale.analysis.costs import cumulative, marginal, mean
 from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.family import FamilyCost, family_cost
@@ -124,12 +123,7 @@ def compare(
     primary: tuple[str, str] | None = None,
 ) -> Table:
     """Compare all arms with the first chain among them. If the measure is model FLOPs, also compare them with
-    the optimizer's FLOPs included.
-
-    Args:
-        assumed_noise: noise floor in nats of comparisons in which both sides have one seed; None if unknown.
-        tuning_flops: cost of tuning the learning rates of the arms, or None if it is not stated.
-        primary: size and name of the arm of the primary comparison, or None if none is declared.
+    the optimizer's FLOPs included. The other arguments are fields of the table.
 
     Raises:
         ValueError: there is no chain among the arms.
@@ -196,7 +190,7 @@ def _row(
     own_family = [stage for s in arm.sizes[: arm.sizes.index(size) + 1] for stage in arm.replicates(s)]
     own_keys = [each.key for stage in own_family for each in (stage, *stage.readings)]
     drawn = draw_together(mine) if mine and mine.finished else None
-    cost, chain_cost = mean([cumulative(run) for run in runs]), mean([cumulative(run) for run in chain])
+    cost, chain_cost = (Cost.mean([run.cumulative for run in each]) for each in (runs, chain))
     return Row(
         size=size,
         arm=arm.name,
@@ -214,7 +208,7 @@ def _row(
         perplexity_over=drawn.over if drawn else (),
         bits_per_byte=float(np.mean([end.bits_per_byte for end in ends])) if ends else None,
         cumulative=cost,
-        marginal=mean([marginal(run) for run in runs]),
+        marginal=Cost.mean([run.marginal for run in runs]),
         family=None,
         equal_compute=at_equal_compute(theirs, mine),
         equal_perplexity=at_equal_perplexity(theirs, mine, assumed_noise),

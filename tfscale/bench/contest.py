@@ -37,12 +37,8 @@ class Contestant:
 def measure_case(
     part: str, case: str, contestants: Sequence[Contestant], settings: Settings, seconds: float, least: int
 ) -> Iterator[Row]:
-    """Measure the contestants of a case, and yield one row for each contestant and one for the matrix product.
-
-    Args:
-        seconds: time for all rounds in seconds.
-        least: minimum number of rounds.
-    """
+    """Measure the contestants of a case in turns (`take_turns`), and yield one row for each contestant and one for the
+    matrix product."""
     product, product_flops = make_matrix_product(settings)
     turns = {each.name: each.turn for each in contestants}
     turns[MATRIX_PRODUCT] = partial(settings.take_turn, product)

@@ -13,14 +13,14 @@ import torch
 
 from tfscale import checkpoint
 from tfscale.bench.agreement import PEAK_SHARE, TWIN_NATS, WAYS, make_reference, measure_errors
-from tfscale.bench.made_up import small_stage, write_corpus, write_stage
+from tfscale.bench.made_up import small_stage, write_corpus
 from tfscale.bench.settings import resolve_settings
 from tfscale.bench.sizes import Size, tokenformer, transformer
 from tfscale.bench.stage_processes import StageFailed, events_of, start_training
 from tfscale.bench.trained import OURS, planned_memory
 from tfscale.faults import PREEMPTED
 from tfscale.stage.result import read_result
-from tfscale.stage.spec import CHECKPOINTS, RunSpec, StageSpec
+from tfscale.stage.spec import CHECKPOINTS, RunSpec, StageSpec, write_spec
 from tfscale.text import gigabytes
 
 STEPS = {"cpu": 60, "cuda": 400}
@@ -94,7 +94,7 @@ def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
     with TemporaryDirectory() as name:
         whole, stopped = Path(name) / "whole", Path(name) / "stopped"
         write_corpus(Path(name) / "data", spec.model.vocab_size, spec.tokens + spec.model.context, 4096)
-        write_stage(whole, spec)
+        write_spec(whole, spec)
         first = start_training(whole)
         _train_until_stopped(stopped, spec)
         step = events_of(stopped, "end")[-1]["step"]
@@ -114,7 +114,7 @@ def _train_until_stopped(stage: Path, spec: StageSpec) -> None:
     """
     for _ in range(STOPS):
         shutil.rmtree(stage, ignore_errors=True)
-        write_stage(stage, spec)
+        write_spec(stage, spec)
         process = start_training(stage)
         while process.process.poll() is None and len(events_of(stage, "train")) < EVENTS_BEFORE_STOP:
             sleep(POLL_SECONDS)

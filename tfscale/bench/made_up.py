@@ -11,17 +11,9 @@ import numpy as np
 from tfscale.bench.sizes import tokenformer
 from tfscale.data.manifest import FORMAT, Manifest, ShardRecord, SplitRecord, TokenizerRecord, write_manifest
 from tfscale.data.shards import ShardLabel, TokenArray, header_of, token_dtype
-from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.optimizers.adamw import AdamW
-from tfscale.stage.spec import (
-    STAGE_FILE,
-    DataSpec,
-    LearningRateSchedule,
-    RunSpec,
-    StageSpec,
-    spec_to_dict,
-)
+from tfscale.stage.spec import DataSpec, LearningRateSchedule, RunSpec, StageSpec
 
 FINGERPRINT = "0" * 16
 TOKENIZER = hashlib.sha256(b"no tokenizer").hexdigest()
@@ -72,12 +64,6 @@ def _split(folder: Path, name: Literal["train", "heldout"], tokens: TokenArray) 
     path.write_bytes(content)
     shard = ShardRecord(path.name, len(tokens), len(content), hashlib.sha256(content).hexdigest())
     return SplitRecord(documents=1, tokens=len(tokens), utf8_bytes=len(tokens), shards=(shard,))
-
-
-def write_stage(folder: Path, spec: StageSpec) -> None:
-    """Write the folder of a stage that has not begun."""
-    folder.mkdir(parents=True)
-    write_json(folder / STAGE_FILE, spec_to_dict(spec))
 
 
 def small_stage(run: RunSpec, steps: int) -> StageSpec:

@@ -1,7 +1,6 @@
 """Settings of a benchmark, and the setup of a process according to these settings."""
 
 import contextlib
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from time import perf_counter
 from typing import Any, Literal
 
 import torch
+
+from tfscale.host import cores
 
 TURN_SECONDS = 0.5
 """Minimum time of a turn in seconds. A turn has several runs, because other contestants have replaced the contents of
@@ -86,4 +87,4 @@ def resolve_settings(device: Literal["auto", "cpu", "cuda"], quick: bool, thread
         raise ValueError("--device=cuda: must be auto or cpu, because torch finds no CUDA device")
     if device == "auto":
         device = "cuda" if available else "cpu"
-    return Settings(device, quick, threads or len(os.sched_getaffinity(0)), case)
+    return Settings(device, quick, threads or cores(), case)

@@ -22,8 +22,6 @@ class StageProcess:
 
     folder: Path
     process: Popen[bytes]
-    grows: bool = False
-    """True if the process makes the first checkpoint of a grown stage, False if it trains."""
 
     def finish(self, expected: int = 0) -> None:
         """Wait until the process has ended.
@@ -37,21 +35,12 @@ class StageProcess:
             raise StageFailed(f"{self.folder.name}: exit code {code}, expected {expected}: {end}")
 
 
-def start_training(folder: Path) -> StageProcess:
-    """Start the training of a stage."""
-    return _start("tfscale.training", folder, grows=False)
-
-
-def start_growing(folder: Path) -> StageProcess:
-    """Start the growth of the first checkpoint of a stage."""
-    return _start("tfscale.growth", folder, grows=True)
-
-
-def _start(module: str, folder: Path, grows: bool) -> StageProcess:
+def start_training(folder: Path, module: str = "tfscale.training") -> StageProcess:
+    """Start the training of a stage, or with the module `tfscale.growth` its growth."""
     command = children.python(module, str(folder), "--supervised")
     environment = children.environment(defaults=allocator())
     with _log(folder).open("ab") as output:
-        return StageProcess(folder, children.start(command, environment, stdout=output, stderr=output), grows)
+        return StageProcess(folder, children.start(command, environment, stdout=output, stderr=output))
 
 
 def _log(folder: Path) -> Path:

@@ -22,17 +22,15 @@ from tfscale.checkpoint.contents import (
     STATE_FILE,
     BrokenCheckpoint,
     Counters,
-    NoRoom,
     Part,
-    Ranks,
     folder_name,
 )
 from tfscale.checkpoint.folder import latest, prune, sweep
 from tfscale.checkpoint.manifest import Entries, describe, read_manifest
 from tfscale.checkpoint.random import rng_tensors, set_rng
+from tfscale.checkpoint.ranks import Ranks
 from tfscale.checkpoint.reading import load_model, read, read_state, shapes, verify
 from tfscale.checkpoint.writing import check_room, write, write_aside, write_each
-from tfscale.totals import Totals
 
 __all__ = [
     "MANIFEST_FILE",
@@ -40,10 +38,8 @@ __all__ = [
     "BrokenCheckpoint",
     "Counters",
     "Entries",
-    "NoRoom",
     "Part",
     "Ranks",
-    "Totals",
     "check_room",
     "describe",
     "folder_name",

@@ -1,7 +1,6 @@
-"""The content of a checkpoint other than the tensors, and the interface of the ranks that write a checkpoint."""
+"""The content of a checkpoint other than the tensors."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
@@ -52,29 +51,3 @@ class Part:
 
     data: Tensor
     offsets: tuple[int, ...]
-
-
-class Ranks(Protocol):
-    """Interface of the processes that write a checkpoint together. All methods are collective calls."""
-
-    rank: int
-    size: int
-
-    def any(self, *flags: bool) -> list[bool]:
-        """Return True for each flag that is set on any rank, and False for the other flags."""
-
-    def sum(self, *values: float) -> list[float]:
-        """Return the sum of each value over the ranks."""
-
-
-class _Alone:
-    rank, size = 0, 1
-
-    def any(self, *flags: bool) -> list[bool]:
-        return list(flags)
-
-    def sum(self, *values: float) -> list[float]:
-        return list(values)
-
-
-ALONE: Ranks = _Alone()

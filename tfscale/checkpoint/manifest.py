@@ -17,11 +17,7 @@ Entries = dict[str, Entry]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        BrokenCheckpoint: the file cannot be read, or does not contain an object.
-    """
+    """Return the object in a JSON file of a checkpoint, or raise BrokenCheckpoint."""
     try:
         return read_object(path)
     except ValueError as error:
@@ -71,11 +67,7 @@ class Described:
 
 
 def describe(files: Iterable[Path]) -> Entries:
-    """Sync files and return their entries for the manifest.
-
-    Raises:
-        OSError: a file could not be synced to the disk.
-    """
+    """Sync files and return their entries for the manifest (`Described`)."""
     with Described() as described:
         for file in files:
             described.add(file)

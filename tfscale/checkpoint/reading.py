@@ -77,22 +77,14 @@ def _counters(values: dict[str, Any]) -> Counters:
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
-    """Return the names and shapes of the tensors in a checkpoint. Use `Stored` to read a checkpoint more than once.
-
-    Raises:
-        BrokenCheckpoint: a file is not a safetensors file.
-    """
+    """Return the names and shapes of the tensors in a checkpoint that is read once (`Stored.shapes`)."""
     from tfscale.checkpoint.stored import Stored
 
     return Stored(folder).shapes()
 
 
 def read(folder: Path, into: Mapping[str, Tensor]) -> None:
-    """Fill the given tensors from a checkpoint by name. Use `Stored` to read a checkpoint more than once.
-
-    Raises:
-        BrokenCheckpoint: a tensor is missing or has a different shape.
-    """
+    """Fill the given tensors by name from a checkpoint that is read once (`Stored.read`)."""
     from tfscale.checkpoint.stored import Stored
 
     Stored(folder).read(into)

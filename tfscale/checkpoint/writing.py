@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tfscale.checkpoint.contents import (
-    ALONE,
     CUSTOM_METADATA_KEY,
     FORMAT,
     MANIFEST_FILE,
@@ -25,10 +24,11 @@ from tfscale.checkpoint.contents import (
     Counters,
     NoRoom,
     Part,
-    Ranks,
 )
 from tfscale.checkpoint.manifest import Described, Entries, describe, read_json
+from tfscale.checkpoint.ranks import ALONE, Ranks
 from tfscale.files import sync
+from tfscale.grouping import grouped
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
 
@@ -72,11 +72,10 @@ def write_aside(
         OSError: the checkpoint could not be written. Existing files are not changed, and no partial files are left.
     """
     aside = folder.parent / f".{folder.name}.writing"
-    leads = ranks.rank == 0
 
     def begin() -> None:
         check_room(folder, needed)
-        if leads:
+        if ranks.leads:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
 
@@ -84,7 +83,7 @@ def write_aside(
         _write_json(aside / _manifest_of(ranks.rank), fill(aside))
 
     def complete() -> None:
-        if leads:
+        if ranks.leads:
             _complete(aside, config, counters, ranks.size)
             shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
@@ -98,7 +97,7 @@ def write_aside(
             fault = error
         if not ranks.any(fault is not None)[0]:
             continue
-        if leads:
+        if ranks.leads:
             shutil.rmtree(aside, ignore_errors=True)
         if isinstance(fault, NoRoom):
             raise fault
@@ -114,11 +113,11 @@ def _not_written(folder: Path, fault: Exception | None) -> OSError:
 
 def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks) -> Entries:
     """Write tensors into files named after this rank."""
-    parts = {name: _part(value) for name, value in tensors.items()}
+    parts = [(name, _part(value)) for name, value in tensors.items()]
     with Described() as described:
-        for number, group in enumerate(_groups(parts)):
-            offsets = {name: {SAVED_OFFSETS_KEY: list(part.offsets)} for name, part in group.items()}
-            content = {name: part.data.detach().contiguous() for name, part in group.items()}
+        for number, group in enumerate(grouped(parts, lambda named: named[1].data.nbytes, FILE_BYTES)):
+            offsets = {name: {SAVED_OFFSETS_KEY: list(part.offsets)} for name, part in group}
+            content = {name: part.data.detach().contiguous() for name, part in group}
             path = aside / f"rank-{ranks.rank:05d}-{number:05d}.safetensors"
             save_file(content, path, {CUSTOM_METADATA_KEY: json.dumps(offsets)})
             described.add(path)
@@ -165,19 +164,6 @@ def _one_thread() -> Iterator[None]:
 
 def _part(value: Tensor | Part) -> Part:
     return value if isinstance(value, Part) else Part(value, (0,) * value.dim())
-
-
-def _groups(parts: Mapping[str, Part]) -> Iterator[dict[str, Part]]:
-    group: dict[str, Part] = {}
-    size = 0
-    for name, part in parts.items():
-        if group and size + part.data.nbytes > FILE_BYTES:
-            yield group
-            group, size = {}, 0
-        group[name] = part
-        size += part.data.nbytes
-    if group:
-        yield group
 
 
 def check_room(folder: Path, needed: int) -> None:

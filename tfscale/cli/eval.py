@@ -1,6 +1,7 @@
 """The command `tfscale eval`, which evaluates finished stages on validation tokens, text or zero-shot tasks."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def _tasks(
     )
     for result in harness.run_tasks(model, tokenizer_of(stage), names, task_path, limit):
         measured = {"samples": result.samples, "shots": 0, "metrics": result.metrics}
-        about = {"version": result.version, "harness": harness.harness_version()}
+        about = {"version": result.version, "harness": version("lm-eval")}
         made.append({"kind": "task", "name": result.name, **about, **measured})
         for metric, value in result.metrics.items():
             if not metric.endswith("_stderr"):

@@ -27,17 +27,11 @@ class ShardTask:
     name: str
     piece: Piece
     label: ShardLabel
-    type: str
-    """Name of the NumPy type of the tokens."""
+    dtype: np.dtype[Any]
     files: Sequence[tuple[Path, int]]
     """Files that contain only tokens, each with its number of tokens."""
     start: int
     stop: int
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """NumPy type of the tokens."""
-        return np.dtype(self.type)
 
     @property
     def size(self) -> int:
@@ -68,7 +62,7 @@ def divide_shards(
     starts = range(0, total, SHARD_TOKENS)
     names = [f"{label.split}-{number:05d}.safetensors" for number in range(len(starts))]
     return [
-        ShardTask(name, pieces[name], label, dtype.name, files, start, min(start + SHARD_TOKENS, total))
+        ShardTask(name, pieces[name], label, dtype, files, start, min(start + SHARD_TOKENS, total))
         for name, start in zip(names, starts, strict=True)
     ]
 

@@ -90,11 +90,9 @@ class _Streams(io.RawIOBase):
         self._stream = start()
 
     def readable(self) -> bool:
-        """Return True, because the stream can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read content into the buffer and return the number of bytes read, which is 0 at the end."""
         view = memoryview(buffer)
         while True:
             if self._stream.eof and not self._next():
@@ -118,7 +116,6 @@ class _Streams(io.RawIOBase):
         return True
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
         super().close()
 

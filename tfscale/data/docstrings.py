@@ -42,36 +42,24 @@ class DocstringSource(Source):
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "DocstringSource":
-        """Return the source of docstrings, which has no settings."""
         return cls()
-
-    def missing(self) -> list[str]:
-        """Return an error message if none of the packages is installed, otherwise an empty list."""
-        if self._installed():
-            return []
-        packages = ", ".join(self.packages)
-        return [
-            f"data.source=docs: none of the packages {packages} is installed. Install tfscale with its dependencies."
-        ]
 
     def identity(self) -> dict[str, str]:
         """Return the versions and settings that determine the text, without reading the files. They include the
-        version of Python, because files that it cannot parse are skipped.
-
-        Raises:
-            DataError: none of the packages is installed.
-        """
-        if faults := self.missing():
-            raise DataError(faults[0])
+        version of Python, because files that it cannot parse are skipped."""
+        installed = self._installed()
+        if not installed:
+            packages = ", ".join(self.packages)
+            fault = f"none of the packages {packages} is installed. Install tfscale with its dependencies."
+            raise DataError(f"data.source=docs: {fault}")
         return {
             "source": "docs",
-            "packages": " ".join(self._installed()),
+            "packages": " ".join(installed),
             "min_characters": str(self.min_characters),
             "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         }
 
     def parts(self) -> list["PackageDocstrings"]:
-        """Return one part per package."""
         return [PackageDocstrings(folder, self.min_characters) for folder in self._installed().values()]
 
     def _installed(self) -> dict[str, Path]:
@@ -95,7 +83,6 @@ class PackageDocstrings:
 
     @property
     def size(self) -> int:
-        """Total size of the source files in bytes."""
         return sum(file.stat().st_size for file in self.folder.rglob("*.py"))
 
     def documents(self) -> Iterator[str]:

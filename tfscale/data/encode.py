@@ -2,6 +2,7 @@
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -135,26 +136,25 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 
 def _write(distinct: Distinct, tokenizer: Tokenizer, train_piece: Piece, heldout_piece: Piece) -> tuple[Path, Path]:
-    held = _HeldoutWriter(token_dtype(tokenizer.vocab_size))
-    tokens = documents = size = unknown = 0
+    held, end = _HeldoutWriter(token_dtype(tokenizer.vocab_size)), [tokenizer.end_of_text_id]
+    totals = Counter(train_tokens=0, train_documents=0, train_bytes=0, unknown=0)
     with train_piece.writing() as train:
         for batch in _batches(distinct.documents()):
             texts = [piece.text for piece in batch]
             encoded = tokenizer.encode_batch(texts)
-            unknown += tokenizer.count_unknown(texts, encoded)
-            end = [tokenizer.end_of_text_id]
             rows = [(piece, ids + end if piece.ends else ids) for piece, ids in zip(batch, encoded, strict=True)]
-            row = np.fromiter(chain.from_iterable(ids for piece, ids in rows if piece.of.lot is None), held.dtype)
-            train.write(row.data)
+            tokens = np.fromiter(chain.from_iterable(ids for piece, ids in rows if piece.of.lot is None), held.dtype)
+            train.write(tokens.data)
             for piece, ids in rows:
                 if piece.of.lot is not None:
                     held.add(piece, ids)
             ended = [piece.of for piece in batch if piece.ends]
-            trained = [document for document in ended if document.lot is None]
-            tokens, documents = tokens + len(row), documents + len(trained)
-            size += sum(document.utf8_bytes for document in trained)
+            trained = [document.utf8_bytes for document in ended if document.lot is None]
+            unknown = tokenizer.count_unknown(texts, encoded)
+            totals.update(
+                train_tokens=len(tokens), train_documents=len(trained), train_bytes=sum(trained), unknown=unknown
+            )
             count(len(ended), sum(document.utf8_bytes for document in ended), sum(len(ids) for _, ids in rows))
-    totals = {"train_tokens": tokens, "train_documents": documents, "train_bytes": size, "unknown": unknown}
     with heldout_piece.writing() as heldout:
         heldout.write(held.content({name: str(value) for name, value in totals.items()}))
     return train.path, heldout.path

@@ -52,17 +52,12 @@ class HubSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults in the settings of a corpus. The setting `dataset` is required."""
         example = "HuggingFaceFW/fineweb-edu"
         return chain(needed(spec, "dataset", "a repository", example), unused(spec, "options"))
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> Source:
-        """Return the downloaded dataset, or the file or folder at `path` if it exists.
-
-        Raises:
-            DataError: the dataset has not been downloaded, or its record is damaged.
-        """
+        """Return the downloaded dataset, or the file or folder at `path` if it exists."""
         if spec.path_exists:
             return TextSource.of(spec, root)
         found = fetched(spec, root)
@@ -75,12 +70,8 @@ class HubSource(Source):
 
     @classmethod
     def fetch(cls, spec: CorpusSpec, root: Path, progress: Progress) -> None:
-        """Download the files into the cache of the Hub, unless they are in the cache or `path` exists.
-
-        Raises:
-            DataError: the Hub cannot be reached, or the files do not exist. The message explains how to copy
-                the files manually.
-        """
+        """Download the files into the cache of the Hub, unless they are there or `path` exists. If the Hub cannot
+        be reached, the error explains how to copy the files manually."""
         if spec.path_exists:
             return
         known = fetched(spec, root)
@@ -102,7 +93,6 @@ class HubSource(Source):
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 
     def origin(self) -> dict[str, str]:
-        """Return the dataset, the subset, the split and the commit."""
         return {"dataset": self.dataset, "subset": self.subset or "", "split": self.split, "commit": self.commit}
 
     def listing(self) -> Listing:
@@ -112,11 +102,6 @@ class HubSource(Source):
         )
 
     def parts(self) -> list[TextPart]:
-        """Divide the documents into parts.
-
-        Raises:
-            DataError: files have been removed from the cache or have a different size.
-        """
         paths = []
         for file in self.files:
             path = self._path(file)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, assert_never
 
@@ -12,6 +13,7 @@ from tfscale.data.entries import FaultyEntry, parse, text_of
 from tfscale.data.errors import DataError
 from tfscale.data.kinds import Kind, kind_of
 from tfscale.data.utf8 import decode
+from tfscale.grouping import grouped
 
 UNIT_BYTES = 1 << 26
 """Approximate size in bytes of a unit of work: large compared with the cost of starting it, and small enough to be
@@ -67,11 +69,6 @@ class TextPart:
     """Approximate size of the spans in bytes."""
 
     def documents(self) -> Iterator[str]:
-        """Yield the documents in order.
-
-        Raises:
-            DataError: a file is damaged, is not UTF-8, or contains an entry without text under the key.
-        """
         return chain.from_iterable(span.documents(self.text_key) for span in self.spans)
 
 
@@ -82,17 +79,11 @@ def divide(files: Sequence[Path], text_key: str) -> list[TextPart]:
     Raises:
         DataError: a Parquet file is damaged, or a file is not compressed although its name indicates compression.
     """
-    parts: list[TextPart] = []
-    spans: list[Span] = []
-    held = 0
-    for file in files:
-        for span, size in _spans(file):
-            if spans and held + size > UNIT_BYTES:
-                parts.append(TextPart(tuple(spans), text_key, held))
-                spans, held = [], 0
-            spans.append(span)
-            held += size
-    return [*parts, TextPart(tuple(spans), text_key, held)] if spans else parts
+    spans = (sized for file in files for sized in _spans(file))
+    return [
+        TextPart(tuple(span for span, _ in group), text_key, sum(size for _, size in group))
+        for group in grouped(spans, itemgetter(1), UNIT_BYTES)
+    ]
 
 
 def _spans(file: Path) -> Iterator[tuple[Span, int]]:
@@ -111,15 +102,12 @@ def _spans(file: Path) -> Iterator[tuple[Span, int]]:
 
 
 def _row_groups(file: Path) -> Iterator[tuple[Span, int]]:
-    start, held = 0, 0
     with _parquet(file) as rows:
         sizes = [rows.metadata.row_group(group).total_byte_size for group in range(rows.metadata.num_row_groups)]
-    for group, more in enumerate(sizes):
-        if group > start and held + more > UNIT_BYTES:
-            yield Span(file, "parquet", None, start, group), held
-            start, held = group, 0
-        held += more
-    yield Span(file, "parquet", None, start, len(sizes)), held
+    start = 0
+    for group in [*grouped(sizes, int, UNIT_BYTES)] or [[]]:  # without rows, the columns are still checked
+        yield Span(file, "parquet", None, start, start + len(group)), sum(group)
+        start += len(group)
 
 
 def _lines(span: Span, lines: IO[bytes], text_key: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -70,7 +71,12 @@ class Source(ABC):
         return
 
     def missing(self) -> list[str]:
-        """Return the reasons why the text cannot be read, each with its fix, without reading large files."""
+        """Return the reasons why the text cannot be read, each with its fix, without reading large files. By default,
+        these are the faults that `identity` finds."""
+        try:
+            self.identity()
+        except DataError as error:
+            return [str(fault) for fault in error.faults]
         return []
 
     @abstractmethod
@@ -140,18 +146,9 @@ class CorpusSpec:
 
     def __post_init__(self) -> None:
         try:
-            source = SOURCES.get(self.source)
+            faults = list(SOURCES.get(self.source).check(self))
         except InvalidInput as error:
             raise DataError(*error.faults) from error
-        faults: list[Fault | str] = list(source.check(self))
-        if source.tokenized and self.tokenizer:
-            faults.append(
-                Fault("tokenizer", None, f"must not be set with data.source={self.source}, which is already tokenized")
-            )
-        if not source.tokenized and not self.tokenizer:
-            faults.append(Fault("tokenizer", None, f"must be set, because data.source={self.source} is text"))
-        if not 0 < self.heldout_fraction < 1:
-            faults.append(Fault("heldout_fraction", self.heldout_fraction, "must be between 0 and 1", "0.05"))
         if faults:
             raise DataError(*faults)
 
@@ -174,14 +171,7 @@ def unused(spec: CorpusSpec, *names: str) -> Iterator[Fault]:
 
 
 def source_of(spec: CorpusSpec, root: Path | None = None) -> Source:
-    """Return the source of a corpus.
-
-    Args:
-        root: folder of the prepared corpora.
-
-    Raises:
-        DataError: the text must be downloaded first.
-    """
+    """Return the source of a corpus (`Source.of`)."""
     return SOURCES.get(spec.source).of(spec, root)
 
 
@@ -215,16 +205,15 @@ def fetch(spec: CorpusSpec, root: Path, progress: Progress) -> None:
     Raises:
         DataError: something cannot be downloaded. The error names all such items.
     """
+    downloads = [partial(SOURCES.get(spec.source).fetch, spec, root, progress)]
+    if spec.tokenizer and spec.tokenizer.name and not spec.tokenizer.path_exists:
+        downloads.insert(0, partial(fetch_tokenizer, spec.tokenizer.name, root, spec.tokenizer.path, progress))
     faults: list[Fault] = []
-    try:
-        if spec.tokenizer and spec.tokenizer.name and not spec.tokenizer.path_exists:
-            fetch_tokenizer(spec.tokenizer.name, root, spec.tokenizer.path, progress)
-    except DataError as error:
-        faults += error.faults
-    try:
-        SOURCES.get(spec.source).fetch(spec, root, progress)
-    except DataError as error:
-        faults += error.faults
+    for download in downloads:
+        try:
+            download()
+        except DataError as error:
+            faults += error.faults
     if faults:
         raise DataError(*faults)
 

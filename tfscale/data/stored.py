@@ -6,7 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
-from tfscale.data.errors import DataError
 from tfscale.data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from tfscale.data.sources import CorpusSpec, Source, local_path, needed, unused
 from tfscale.data.work import LOCK_FILE
@@ -26,11 +25,7 @@ class Folder:
 
     @property
     def manifest(self) -> Manifest:
-        """Manifest of the corpus.
-
-        Raises:
-            DataError: the manifest is missing or damaged.
-        """
+        """Manifest of the corpus (`read_manifest`)."""
         return read_manifest(self.path)
 
 
@@ -54,26 +49,14 @@ class ShardSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults in the settings of a corpus. The setting `path` is required."""
         return chain(needed(spec, "path", "a prepared folder", "..."), unused(spec, "dataset", "options"))
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "ShardSource":
-        """Return the source for the folder at the path, even if it does not exist."""
         return cls(local_path(spec))
 
-    def missing(self) -> list[str]:
-        """Return an error message if the folder is not a prepared corpus, otherwise an empty list."""
-        try:
-            read_manifest(self.path)
-        except DataError as error:
-            return [str(error)]
-        return []
-
     def identity(self) -> dict[str, str]:
-        """Return the identity and origin of the text from which the tokens were made."""
-        return read_manifest(self.path).source
+        return read_manifest(self.path).source  # of the text from which the tokens were made
 
     def parts(self) -> tuple[()]:
-        """Return no parts, because the text is no longer needed."""
-        return ()
+        return ()  # the text is no longer needed

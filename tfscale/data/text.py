@@ -32,12 +32,10 @@ class TextSource(Source):
 
     @classmethod
     def check(cls, spec: CorpusSpec) -> Iterable[Fault | str]:
-        """Return the faults in the settings of a corpus. The setting `path` is required."""
         return chain(needed(spec, "path", "the file or folder", "..."), unused(spec, "dataset", "options"))
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "TextSource":
-        """Return the source for the text at the path, even if it does not exist."""
         return cls(local_path(spec), spec.text_key, root / KNOWN if root else None)
 
     def missing(self) -> list[str]:
@@ -48,19 +46,10 @@ class TextSource(Source):
             return [str(fault) for fault in error.faults]
 
     def listing(self) -> Listing:
-        """List the files that are read and those that are skipped.
-
-        Raises:
-            DataError: there is nothing to read, or files are not accessible.
-        """
         return list_text(self.path)
 
     def identity(self) -> dict[str, str]:
-        """Return a hash of the names and contents of the files. It does not depend on their location.
-
-        Raises:
-            DataError: there is nothing to read, or files are not accessible.
-        """
+        """Return a hash of the names and contents of the files."""
         listed = self.listing().files
         files = [file.path for file in listed]
         try:
@@ -75,7 +64,6 @@ class TextSource(Source):
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 
     def parts(self) -> list[TextPart]:
-        """Divide the documents into parts that can be read at the same time."""
         return divide([file.path for file in self.listing().files], self.text_key)
 
 

@@ -21,8 +21,7 @@ class Unknown:
         self._twin = _twin(document) if _drops_characters(document) else None
 
     def count(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> int:
-        """Return the number of unknown tokens in `rows`, which are the tokens of `texts`. For a tokenizer that drops
-        unknown characters, return the number of dropped characters."""
+        """Return the number of unknown tokens or dropped characters (`Tokenizer.count_unknown`)."""
         if self._twin is not None:
             encodings = self._twin.encode_batch_fast(texts, add_special_tokens=False)
             return sum(list(encoding.ids).count(_SPARE_ID) for encoding in encodings)

@@ -24,7 +24,7 @@ INSTALL = "pip install 'tfscale[corpus]'"
 
 @dataclass(frozen=True)
 class WikiSource(Source):
-    """A source with one document per article, sorted by title."""
+    """A source with one document per article, sorted by title, which is its own single part."""
 
     package: str = WIKI_PACKAGE
     """Import name of the package that contains the summaries."""
@@ -33,46 +33,30 @@ class WikiSource(Source):
 
     @classmethod
     def of(cls, spec: CorpusSpec, root: Path | None) -> "WikiSource":
-        """Return the source of Wikipedia introductions, which has no settings."""
         return cls()
 
-    def missing(self) -> list[str]:
-        """Return an error message if the package must be installed first, otherwise an empty list."""
-        try:
-            self._read()
-        except DataError as error:
-            return [str(error)]
-        return []
-
     def identity(self) -> dict[str, str]:
-        """Return the SHA-256 of the text.
-
-        Raises:
-            DataError: the package is missing or contains a different text.
-        """
         self._read()
         return {"source": "wiki", "sha256": self.sha256}
 
     def parts(self) -> list["WikiSource"]:
-        """Return a single part, because the text is small."""
-        return [self]
+        return [self]  # the text is small
 
     @property
     def size(self) -> int:
-        """Size of the file with the summaries in bytes."""
         return len(self._read())
 
     def documents(self) -> Iterator[str]:
-        """Yield the introductions.
-
-        Raises:
-            DataError: the package is missing or contains a different text.
-        """
         articles = json.loads(self._read())
         for title in sorted(articles):
             yield articles[title]["extract"]
 
     def _read(self) -> bytes:
+        """Return the summaries.
+
+        Raises:
+            DataError: the package is missing or contains a different text.
+        """
         spec = importlib.util.find_spec(self.package)
         if spec is None or not spec.submodule_search_locations:
             raise DataError(f"data.source=wiki: the package {self.package} is not installed. Install it: {INSTALL}")

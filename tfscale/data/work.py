@@ -75,9 +75,6 @@ class Pieces:
         self._folder = folder
         self._found = {file.name.rpartition("-")[0]: file.name for file in folder.iterdir() if file.name[0] != "."}
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._found
-
     def __getitem__(self, name: str) -> Piece:
         return Piece(self._folder, name, self._found.get(name))
 

@@ -9,13 +9,14 @@ import shutil
 from pathlib import Path
 
 from tfscale import checkpoint
-from tfscale.checkpoint import BrokenCheckpoint, Counters, Totals
+from tfscale.checkpoint import BrokenCheckpoint, Counters
 from tfscale.checkpoint.slots import kinds, slots_in
 from tfscale.models.config import ModelConfig
 from tfscale.models.counts import flops
 from tfscale.stage.growth_record import IMPORT_FILE, read_import, write_import
 from tfscale.stage.result import read_result
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
+from tfscale.totals import Totals
 
 
 def cost_of(model: ModelConfig, tokens: int) -> Totals:

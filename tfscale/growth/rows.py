@@ -15,10 +15,7 @@ def share_of_copies(name: str, degree: int, copies: int) -> float:
     """Return the factor that scales the row of a parameter token if `copies` copies of the token replace it.
 
     The value of each of q copies is 1/q of the old value. The gradient of each key is therefore 1/q of the old
-    gradient, and the gradient of each value is unchanged.
-
-    Args:
-        degree: 0 for a weight; for an optimizer slot, the power of the gradient that the slot averages.
+    gradient, and the gradient of each value is unchanged. The degree is that of `Growth.grow_tensor`.
     """
     divided = name.endswith(".values") if degree == 0 else name.endswith(".keys")
     return 1 / copies ** max(1, degree) if divided else 1.0

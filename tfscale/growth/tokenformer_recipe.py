@@ -97,21 +97,13 @@ class GrowthRecipe(Growth):
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
         if self.new_keys == "zero" and self.new_values == "zero":
-            yield Fault(
-                "growth.new_keys",
-                "zero",
-                "must not be zero with growth.new_values=zero, because such tokens would never get a gradient",
-                "random for one of the two",
-                reads=("growth.new_values",),
-            )
+            rule = "must not be zero with growth.new_values=zero, because such tokens would never get a gradient"
+            hint, reads = "random for one of the two", ("growth.new_values",)
+            yield Fault("growth.new_keys", "zero", rule, hint, reads)
         split = {f"growth.{name}": getattr(self, name) == "split" for name in ("new_keys", "new_values", "tau")}
         if any(split.values()) and not all(split.values()):
-            yield Fault(
-                "growth.new_keys",
-                self.new_keys,
-                "must be split if and only if growth.new_values and growth.tau are split",
-                reads=tuple(split),
-            )
+            rule = "must be split if and only if growth.new_values and growth.tau are split"
+            yield Fault("growth.new_keys", self.new_keys, rule, reads=tuple(split))
         if not 0 <= self.noise <= 10:
             rule = "must be a fraction of the layer's standard deviation from 0 to 10"
             yield Fault("growth.noise", self.noise, rule, "0.01")

@@ -44,13 +44,7 @@ _AXES: dict[str, tuple[_Axis | None, ...]] = {
 
 
 def widen_tensor(name: str, degree: int, old: Tensor, parent: TransformerConfig, child: TransformerConfig) -> Tensor:
-    """Return a weight or an optimizer slot of the wider model.
-
-    Args:
-        name: name of the weight in the model.
-        degree: 0 for a weight; for an optimizer slot, the power of the gradient that the slot averages.
-        old: tensor of the parent.
-    """
+    """Return a weight or an optimizer slot of the wider model. The arguments are those of `Growth.grow_tensor`."""
     wide = old
     for dim, axis in enumerate(_axes_of(name)):
         if axis is not None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tfscale import checkpoint
-from tfscale.checkpoint import Counters, Totals
+from tfscale.checkpoint import Counters
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
@@ -41,6 +41,7 @@ from tfscale.stage.spec import (
     key_of,
     write_spec,
 )
+from tfscale.totals import Totals
 from tfscale.training.loop import check_vocabulary
 
 NO_CORPUS = "none"
@@ -141,12 +142,10 @@ def _write_checkpoint(folder: Path, model: ModelConfig, counters: Counters, tens
 def _record(origin: Origin, digest: str) -> dict[str, Any]:
     return {
         "format": origin.format,
-        "files": [_file(path) for path in origin.files],
+        "files": [
+            {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in origin.files
+        ],
         "weights_sha256": digest,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": dict(origin.settings),
     }
-
-
-def _file(path: Path) -> dict[str, Any]:
-    return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}

@@ -1,6 +1,5 @@
 """Export of a finished stage as a folder that the libraries of Hugging Face can read."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault, user_faults
 from tfscale.files import new_folder, write_json
+from tfscale.grouping import grouped
 from tfscale.interop.card import model_card
 from tfscale.interop.exported import CONFIG_FILE, INDEX_FILE, LINEAGE_FILE, MODEL_TYPE, PREFIX, WEIGHTS_FILE
 from tfscale.interop.finished import Finished, tokenizer_of
@@ -95,7 +95,7 @@ def _write_weights(stage: Finished, folder: Path, shard_bytes: int) -> None:
     _, counters = checkpoint.read_state(stage.checkpoint)
     check_slots(stage.checkpoint, there, stage.spec.optimizer, counters)  # lineage.json names the optimizer
     shapes = {name: shape for name, shape in there.items() if name.startswith("model/")}
-    shards = list(_shards(shapes, shard_bytes))
+    shards = list(grouped(sorted(shapes), lambda name: 4 * shapes[name].numel(), shard_bytes))
     placed: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = WEIGHTS_FILE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -107,16 +107,3 @@ def _write_weights(stage: Finished, folder: Path, shard_bytes: int) -> None:
     if len(shards) > 1:
         total = 4 * sum(shape.numel() for shape in shapes.values())
         write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": placed})
-
-
-def _shards(shapes: dict[str, torch.Size], most: int) -> Iterator[list[str]]:
-    names: list[str] = []
-    held = 0
-    for name, shape in sorted(shapes.items()):
-        size = 4 * shape.numel()
-        if names and held + size > most:
-            yield names
-            names, held = [], 0
-        names.append(name)
-        held += size
-    yield names

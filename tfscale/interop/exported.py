@@ -7,13 +7,13 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tfscale.checkpoint import Totals
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.faults import UserFault, user_faults
 from tfscale.files import read_object
 from tfscale.interop.foreign import Foreign, Origin, tensor_faults
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict
+from tfscale.totals import Totals
 from tfscale.untrusted import check_fields, check_file_name
 
 MODEL_TYPE = "tfscale"

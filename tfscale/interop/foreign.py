@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tfscale.checkpoint import Totals
 from tfscale.models.config import ModelConfig
 from tfscale.models.init import build_model
+from tfscale.totals import Totals
 
 
 @dataclass(frozen=True)

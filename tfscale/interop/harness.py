@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +66,6 @@ def run_tasks(
     ]
 
 
-def harness_version() -> str:
-    """Return the version of lm-evaluation-harness."""
-    return version("lm-eval")
-
-
 def _manager(names: Sequence[str], task_path: Path | None) -> TaskManager:
     if task_path is not None:
         if not task_path.is_dir():
@@ -104,7 +98,6 @@ class HarnessModel(TemplateLM):
         return self._tokens.end_of_text_id
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Return the tokens of a text, without special tokens."""
         return self._tokens.encode_batch([string])[0]
 
     @torch.inference_mode()

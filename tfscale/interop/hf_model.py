@@ -55,11 +55,7 @@ class TfscaleConfig(PreTrainedConfig):
 
     @property
     def model(self) -> ModelConfig:
-        """Config of the tfscale model.
-
-        Raises:
-            ValueError: the config has no description of the model, or the description is invalid.
-        """
+        """Config of the tfscale model."""
         if self.tfscale is None:
             raise ValueError("the config has no field `tfscale`, which describes the model")
         return from_dict(self.tfscale)
@@ -157,11 +153,7 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Refuse to resize the embedding, because the vocabulary is fixed.
-
-        Raises:
-            ValueError: always.
-        """
+        """Refuse to resize the embedding, because the vocabulary is fixed."""
         raise ValueError("the vocabulary of a tfscale model is fixed; set model.vocab_size before training")
 
     def _init_weights(self, module: nn.Module) -> None:

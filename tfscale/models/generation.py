@@ -43,8 +43,6 @@ class Reader:
         self._model, self._cache = model, Cache(model.config)
         self.window: list[int] = []
         """Tokens in the model's current context window."""
-        self.slides = 0
-        """Number of times that the window has slid."""
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int]) -> Tensor:
@@ -55,7 +53,6 @@ class Reader:
         if len(self.window) > context:
             self.window = new = self.window[-min(context, max(len(new), context // 2)) :]
             self._cache = Cache(self._model.config)
-            self.slides += 1
         inputs = torch.tensor([new], device=self._model.embedding.device)
         hidden = self._model.hidden(inputs, self._cache)[0, -1]
         return hidden @ self._model.embedding.T

@@ -38,17 +38,9 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def add_product(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
     """Add the matrix product of `a` and `b` in place to `total`, which may have a wider dtype. With `first`, overwrite
     `total` instead, so that it need not be filled with zeros."""
-    if first:
-        product(a, b, out=total)
-    elif a.dtype == total.dtype:
-        torch.addmm(total, a, b, out=total)
+    if a.dtype == total.dtype:
+        torch.mm(a, b, out=total) if first else torch.addmm(total, a, b, out=total)
+    elif first:
+        total.copy_(a @ b)
     else:
         total += a @ b
-
-
-def product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Write the matrix product of `a` and `b` to `out`, which may have a wider dtype."""
-    if a.dtype == out.dtype:
-        torch.mm(a, b, out=out)
-    else:
-        out.copy_(a @ b)

@@ -81,12 +81,6 @@ class TokenFormerConfig(ModelConfig):
         return replace(self, qkv=qkv, out=out, ffn=ffn)
 
     @property
-    def block_tokens(self) -> int:
-        """Number of parameter tokens in a block."""
-        qkv, out, ffn = self.tokens
-        return 3 * qkv + out + ffn
-
-    @property
     def block_weights(self) -> Mapping[str, Matrix]:
         qkv = {f"attention.qkv.{name}": self.qkv for name in ("query", "key", "value")}
         layers = {**qkv, "attention.output": self.out, "ffn": self.ffn}
@@ -99,7 +93,8 @@ class TokenFormerConfig(ModelConfig):
 
     @property
     def block_norm_flops(self) -> int:
-        return 3 * self.block_tokens  # square, sum and scale of each score
+        qkv, out, ffn = self.tokens
+        return 3 * (3 * qkv + out + ffn)  # square, sum and scale of each score
 
     def block_activations(self, execution: Execution) -> int:
         d, width, again = self.d_model, execution.activation_bytes, execution.recompute == "pattention"

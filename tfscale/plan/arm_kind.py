@@ -71,11 +71,6 @@ def arm_kind(name: str) -> type[ArmKind]:
     return ARM_KINDS.get(name) if name in ARM_KINDS.names else ArmKind
 
 
-def plan_arm(name: str, part: ArmPart, chain: Chain) -> Arm:
-    """Return the arm that a part of the configuration describes. Check the part with `check_arms` first."""
-    return ARM_KINDS.get(part.kind)(part).arm(name, chain)
-
-
 def check_arms(experiment: Experiment) -> Iterator[Fault | str]:
     """Yield the faults in `baseline.arms`."""
     for name, part in experiment.baseline.arms.items():

@@ -1,5 +1,6 @@
 """The built-in kinds of arms: from scratch, continued training, growth in one step, and other chains."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -102,17 +103,27 @@ class Scratch(ArmKind):
         return model, shapes[nearest].lr
 
 
-class TrainedOn(ArmKind):
+class _FromBase(ArmKind):
+    """An arm whose stages all start from the chain's first model, one for each size that the chain grows to."""
+
+    def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
+        if len(experiment.schedule.stages) < 2:
+            rule = "must be used with a chain of at least two stages, because later stages determine the compute"
+            yield Fault(key, None, rule)
+
+    def stages(self, chain: Chain) -> Sequence[Stage]:
+        sizes = chain.sizes[1:] if self.part.sizes == "all" else chain.sizes[-1:]
+        return [chain.base, *(self._stage(chain, *each) for each in sizes)]
+
+    @abstractmethod
+    def _stage(self, chain: Chain, size: StagePart, target: Stage) -> Stage: ...
+
+
+class TrainedOn(_FromBase):
     """An arm that continues to train the chain's first model, with the compute that the chain uses for each size."""
 
     settings = ("sizes",)
     one_model = True
-
-    def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
-        yield from _without_growth(key, experiment)
-
-    def stages(self, chain: Chain) -> Sequence[Stage]:
-        return [chain.base, *(self._stage(chain, *each) for each in _grown_sizes(self, chain))]
 
     def _stage(self, chain: Chain, size: StagePart, target: Stage) -> Stage:
         model = chain.base.spec.model
@@ -123,17 +134,11 @@ class TrainedOn(ArmKind):
         return chain.specs.stage(size.size, chain.specs.child_of(chain.base, spec, growth))
 
 
-class OneJump(ArmKind):
+class OneJump(_FromBase):
     """An arm that grows the chain's first model to each size in one step, with the compute that the chain uses."""
 
     settings = ("sizes", "growth")
     own_rate = True
-
-    def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
-        yield from _without_growth(key, experiment)
-
-    def stages(self, chain: Chain) -> Sequence[Stage]:
-        return [chain.base, *(self._stage(chain, *each) for each in _grown_sizes(self, chain))]
 
     def _stage(self, chain: Chain, size: StagePart, target: Stage) -> Stage:
         growth = self.part.growth or chain.experiment.growth
@@ -201,16 +206,6 @@ class OtherChain(ArmKind):
             spec = specs.grown(stages[-1], target.spec.model, tokens, growth, rate)
             stages.append(specs.stage(size.size, spec))
         return stages
-
-
-def _grown_sizes(kind: ArmKind, chain: Chain) -> Sequence[tuple[StagePart, Stage]]:
-    return chain.sizes[1:] if kind.part.sizes == "all" else chain.sizes[-1:]
-
-
-def _without_growth(key: str, experiment: Experiment) -> Iterator[Fault]:
-    if len(experiment.schedule.stages) < 2:
-        rule = "must be used with a chain of at least two stages, because later stages determine the compute"
-        yield Fault(key, None, rule)
 
 
 def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:

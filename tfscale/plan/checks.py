@@ -86,13 +86,10 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
             yield Fault(f"{key}.scratch_lr", part.scratch_lr, rule, f"{key}.lr")
         tokens = part.tokens if part.tokens is not None else schedule.growth_tokens
         if tokens < batch:
-            yield Fault(
-                f"{key}.tokens",
-                tokens,
-                f"must be at least one batch, optim.batch_tokens={batch}",
-                "a larger value, or schedule.growth_tokens=... for all grown stages",
-                reads=("optim.batch_tokens", "schedule.growth_tokens"),
-            )
+            rule = f"must be at least one batch, optim.batch_tokens={batch}"
+            hint = "a larger value, or schedule.growth_tokens=... for all grown stages"
+            reads: tuple[str, ...] = ("optim.batch_tokens", "schedule.growth_tokens")
+            yield Fault(f"{key}.tokens", tokens, rule, hint, reads)
         shape = part.transformer
         if shape is not None and shape.d_model % shape.n_head:
             yield Fault(f"{key}.transformer.n_head", shape.n_head, f"must divide d_model={shape.d_model}", "1")
@@ -166,13 +163,9 @@ def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
 def _slurm(experiment: Experiment) -> Iterator[Fault]:
     slurm = experiment.launcher.slurm
     if slurm.signal_seconds >= 60 * slurm.minutes > 0:
-        yield Fault(
-            "launcher.slurm.signal_seconds",
-            slurm.signal_seconds,
-            f"must be less than the time limit of the job, launcher.slurm.minutes={slurm.minutes}",
-            str(min(120, 30 * slurm.minutes)),
-            reads=("launcher.slurm.minutes",),
-        )
+        key, hint = "launcher.slurm.signal_seconds", str(min(120, 30 * slurm.minutes))
+        rule = f"must be less than the time limit of the job, launcher.slurm.minutes={slurm.minutes}"
+        yield Fault(key, slurm.signal_seconds, rule, hint, reads=("launcher.slurm.minutes",))
     if experiment.launcher.device == "cuda" and slurm.gpus == 0:
         rule = "must be at least 1 with launcher.device=cuda"
         yield Fault("launcher.slurm.gpus", 0, rule, "launcher.device=auto", reads=("launcher.device",))
@@ -180,9 +173,8 @@ def _slurm(experiment: Experiment) -> Iterator[Fault]:
     for name in ("partition", "account", "qos"):
         value = getattr(slurm, name)
         if value is not None and not re.fullmatch(r"[\w.,@+-]+", value):
-            yield Fault(
-                f"launcher.slurm.{name}", repr(value), "must consist of letters, digits and . , @ + - _", "null"
-            )
+            rule = "must consist of letters, digits and . , @ + - _"
+            yield Fault(f"launcher.slurm.{name}", repr(value), rule, "null")
     if re.search(r"[%\n\r]", f"{Path.cwd()}/{experiment.runs}"):
         yield Fault("runs", repr(experiment.runs), "must be a path without %, which Slurm replaces", "another folder")
 

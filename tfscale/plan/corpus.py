@@ -22,7 +22,7 @@ from tfscale.data.sources import (
     source_of,
     vocab_size,
 )
-from tfscale.data.tokenizer import BYTES_ONLY, TokenizerSpec
+from tfscale.data.tokenizer import TokenizerSpec
 from tfscale.data.unknown import FIX, unknown_words
 from tfscale.faults import Fault, InvalidInput, UserFault, user_faults
 
@@ -102,7 +102,7 @@ def check_corpus(experiment: Experiment) -> list[Fault]:
     try:
         tokenizer = _tokenizer(experiment)
     except DataError as error:
-        faults, tokenizer = error.faults, TokenizerSpec("bpe", BYTES_ONLY)  # a valid one
+        faults += error.faults
     try:
         _spec(experiment, tokenizer)
     except DataError as error:

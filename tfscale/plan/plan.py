@@ -7,7 +7,7 @@ from pathlib import Path
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault
-from tfscale.plan.arm_kind import plan_arm
+from tfscale.plan.arm_kind import ARM_KINDS
 from tfscale.plan.arms import Arm, over_seeds
 from tfscale.plan.chain import Chain
 from tfscale.plan.checks import check_experiment
@@ -123,5 +123,6 @@ def _with_seeds(experiment: Experiment) -> Iterator[Experiment]:
 
 def _replicate(experiment: Experiment, corpus: Corpus) -> Replicate:
     chain = Chain(Specs(experiment, corpus))
-    baselines = tuple(plan_arm(name, part, chain) for name, part in experiment.baseline.arms.items())
+    arms = experiment.baseline.arms.items()
+    baselines = tuple(ARM_KINDS.get(part.kind)(part).arm(name, chain) for name, part in arms)
     return Replicate(experiment.seed, chain.arm, baselines)

@@ -1,6 +1,7 @@
 """Construction of the specs of stages from an experiment."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment, OptimPart, StagePart, TransformerPart
@@ -146,30 +147,31 @@ def optimizer(optim: OptimPart, rate: float | None = None) -> Optimizer:
     return from_settings(optim.name, shared | ({} if rate is None else {"lr": rate}), optim.options)
 
 
-def base_fan_in(experiment: Experiment) -> int | None:
-    """Return the fan-in at which a matrix has the learning rate `optim.lr`; None with the standard parametrization."""
-    return experiment.model.d_model if experiment.optim.parametrization == "fan_in" else None
+def _common(experiment: Experiment, vocab_size: int) -> dict[str, Any]:
+    """Return the fields that the models of all families share."""
+    model = experiment.model
+    return {
+        "vocab_size": vocab_size,
+        "context": model.context,
+        "rotary": model.rotary,
+        "init": model.init,
+        "base_fan_in": model.d_model if experiment.optim.parametrization == "fan_in" else None,
+    }
 
 
 def tokenformer(experiment: Experiment, part: StagePart, corpus: Corpus) -> TokenFormerConfig:
     """Return the TokenFormer of a stage's size before any growth: one token group per layer, with the default tau."""
     model = experiment.model
-    qkv, out, ffn = (
-        (TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts
-    )  # fmt: skip
+    qkv, out, ffn = ((TokenGroup(n, default_tau(model.norm_activation, n)),) for n in part.counts)
     return TokenFormerConfig(
         n_layer=model.n_layer,
         d_model=model.d_model,
         n_head=model.n_head,
-        vocab_size=corpus.vocab_size,
-        context=model.context,
         qkv=qkv,
         out=out,
         ffn=ffn,
         norm_activation=model.norm_activation,
-        rotary=model.rotary,
-        init=model.init,
-        base_fan_in=base_fan_in(experiment),
+        **_common(experiment, corpus.vocab_size),
     )
 
 
@@ -179,12 +181,8 @@ def transformer(experiment: Experiment, part: TransformerPart, corpus: Corpus) -
         n_layer=part.n_layer,
         d_model=part.d_model,
         n_head=part.n_head,
-        vocab_size=corpus.vocab_size,
-        context=experiment.model.context,
         d_ff=part.d_ff if part.d_ff is not None else 4 * part.d_model,
-        rotary=experiment.model.rotary,
-        init=experiment.model.init,
-        base_fan_in=base_fan_in(experiment),
+        **_common(experiment, corpus.vocab_size),
     )
 
 
@@ -194,17 +192,9 @@ def shaped(experiment: Experiment, family: str, part: StagePart, vocab_size: int
     Raises:
         ValueError: the family is unknown, or the shape is invalid.
     """
-    model, shape = experiment.model, part.shapes[family]
-    common = {
-        "vocab_size": vocab_size,
-        "context": model.context,
-        "rotary": model.rotary,
-        "init": model.init,
-        "base_fan_in": base_fan_in(experiment),
-    }
-    own = {name: value for name, value in shape.items() if name != "lr"}
+    own = {name: value for name, value in part.shapes[family].items() if name != "lr"}
     try:
-        config = FAMILIES.get(family).from_fields(common | own)
+        config = FAMILIES.get(family).from_fields(_common(experiment, vocab_size) | own)
         check_fields(config)
     except TypeError as error:
         raise ValueError(str(error)) from error

@@ -7,7 +7,7 @@ label, and their keys differ in only a few fields.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -73,23 +73,29 @@ def _candidates(plan: Plan) -> Iterator[Unreached]:
             left[_kind(stage.spec)].append(stage)
     labels = {stage.spec.label for stages in left.values() for stage in stages}
     reached = {stage.path.name for stage in plan.stages}
-    for folder in _finished(plan.runs / "stages", labels, reached):
-        try:
-            spec = read_spec(folder)
-        except ValueError:
-            continue  # the file is damaged, or needs an extension that is not loaded
+    for folder, spec in finished_specs(plan.runs, labels):
+        if folder.name in reached:
+            continue
         pairs = [Unreached(folder, stage, differences(spec, stage.spec)) for stage in left[_kind(spec)]]
         near = [pair for pair in pairs if len(pair.differences) <= MOST_FIELDS]
         if near:
             yield min(near, key=lambda pair: len(pair.differences))
 
 
-def _finished(stages: Path, labels: Iterable[str], reached: Iterable[str]) -> Iterator[Path]:
-    """Yield the folders of finished stages with one of these labels, except the names in `reached`."""
-    for done in sorted(stages.glob(f"*/{DONE_FILE}")):
-        name = done.parent.name
-        if name.rpartition("-")[0] in labels and name not in reached:
-            yield done.parent
+def finished_specs(runs: Path, labels: Container[str] | None = None) -> Iterator[tuple[Path, StageSpec]]:
+    """Yield the folder and the spec of each finished stage in the runs folder that can be read.
+
+    Args:
+        labels: labels of the stages, or None for all stages.
+    """
+    for done in sorted((runs / "stages").glob(f"*/{DONE_FILE}")):
+        if labels is not None and done.parent.name.rpartition("-")[0] not in labels:
+            continue
+        try:
+            spec = read_spec(done.parent)
+        except ValueError:
+            continue  # the file is damaged, or needs an extension that is not loaded
+        yield done.parent, spec
 
 
 def _kind(spec: StageSpec) -> tuple[object, ...]:

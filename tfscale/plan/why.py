@@ -1,7 +1,7 @@
 """Explanation why a stage of a plan is trained: the most similar finished stages, and overrides that reuse them."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,9 @@ from typing import Any
 from tfscale.config.schema import Experiment, ModelPart, OptimPart
 from tfscale.faults import Fault, UserFault
 from tfscale.plan.plan import Plan
-from tfscale.plan.unreached import Difference, differences
+from tfscale.plan.unreached import Difference, differences, finished_specs
 from tfscale.stage.folder import Stage, lineage
-from tfscale.stage.result import DONE_FILE
-from tfscale.stage.spec import StageSpec, key_of, read_spec
+from tfscale.stage.spec import StageSpec, key_of
 
 MOST_NEAR = 3
 """Maximum number of similar stages that are returned."""
@@ -67,7 +66,8 @@ def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
     The overrides of each have been tried: the plan that `replan` makes with them contains the finished stage.
     """
     stages = {stage.key: stage for stage in plan.stages}
-    finished = {key: found for key, found in _finished(plan.runs / "stages") if key not in stages}
+    found = ((key_of(spec), (folder, spec)) for folder, spec in finished_specs(plan.runs))
+    finished = {key: pair for key, pair in found if key not in stages}
     line = lineage(planned, lambda stage: stages[stage.spec.parent] if stage.spec.parent else None)[::-1]
     ranked = []
     for folder, spec in finished.values():
@@ -78,16 +78,6 @@ def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
             ranked.append((spec.label != planned.spec.label, count, folder.name, near))
     nearest = [near for *_, near in sorted(ranked, key=lambda each: each[:-1])[:MOST_NEAR]]
     return [near if _reaches(near, replan) else replace(near, overrides=()) for near in nearest]
-
-
-def _finished(stages: Path) -> Iterator[tuple[str, tuple[Path, StageSpec]]]:
-    """Yield the key, folder and spec of each finished stage that can be read."""
-    for done in sorted(stages.glob(f"*/{DONE_FILE}")):
-        try:
-            spec = read_spec(done.parent)
-        except ValueError:
-            continue  # the file is damaged, or needs an extension that is not loaded
-        yield key_of(spec), (done.parent, spec)
 
 
 def _compared(folder: Path, pairs: list[Pair], experiment: Experiment) -> Near:

@@ -78,9 +78,8 @@ def _named(experiment: Experiment) -> Machine:
     launcher, part = experiment.launcher, experiment.device
     faults: list[Fault] = []
     if launcher.device == "cpu":
-        faults.append(
-            Fault("launcher.device", "cpu", "must be auto or cuda, because device= names a GPU", "device=auto")
-        )
+        rule = "must be auto or cuda, because device= names a GPU"
+        faults.append(Fault("launcher.device", "cpu", rule, "device=auto"))
     if not launcher.ranks:
         rule = "must be a number with device=..., because auto counts the devices of this machine"
         faults.append(Fault("launcher.processes", "auto", rule, "launcher.processes=8"))
@@ -135,16 +134,8 @@ def _here(experiment: Experiment, timed: bool) -> Machine:
     there = _cuda_devices()
     kind: Literal["cpu", "cuda"] = "cuda" if there and launcher.device != "cpu" else "cpu"
     if launcher.device == "cuda" and not there:
-        raise UserFault(
-            [
-                Fault(
-                    "launcher.device",
-                    "cuda",
-                    "must be auto or cpu, because torch finds no CUDA device",
-                    "launcher.device=auto",
-                )
-            ]
-        )
+        rule = "must be auto or cpu, because torch finds no CUDA device"
+        raise UserFault([Fault("launcher.device", "cuda", rule, "launcher.device=auto")])
     precision, devices = launcher.precision_on(kind), processes_of(launcher, visible_devices(launcher))
     if kind == "cpu":
         if precision == "tf32":

@@ -80,12 +80,9 @@ def shortage(spec: StageSpec, prediction: Prediction) -> str:
     """Return a message that a stage does not fit into memory, with settings with which it would fit."""
     machine, layout = prediction.machine, prediction.layout
     assert machine.memory is not None
-    held = (
-        f"launcher.micro_batch={spec.run.micro_batch}"
-        if spec.run.micro_batch
-        else f"a micro-batch of {layout.micro_batch}"
-    )
-    held = "a micro-batch of one sequence" if layout.micro_batch == 1 and not spec.run.micro_batch else held
+    held = f"a micro-batch of {'one sequence' if layout.micro_batch == 1 else layout.micro_batch}"
+    if spec.run.micro_batch:
+        held = f"launcher.micro_batch={spec.run.micro_batch}"
     settings = cheapest_fix(spec, machine)
     remedy = f"try {' '.join(settings)}" if settings else "use a larger device"
     return (
@@ -113,8 +110,7 @@ def _unwritable(runs: Path) -> list[Fault]:
     folder = runs
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    if not folder.is_dir():
-        return [Fault("runs", runs, f"must be in a writable folder, but {folder} is not a folder", "another runs=...")]
-    if not os.access(folder, os.W_OK | os.X_OK | os.R_OK):
-        return [Fault("runs", runs, f"must be in a writable folder, but {folder} is not writable", "another runs=...")]
-    return []
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK | os.R_OK):
+        return []
+    rule = f"must be in a writable folder, but {folder} is not {'writable' if folder.is_dir() else 'a folder'}"
+    return [Fault("runs", runs, rule, "another runs=...")]

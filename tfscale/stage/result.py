@@ -25,9 +25,12 @@ class FinalEvaluation:
     loss: float = field(metadata=_MAY_DIVERGE)
     """Validation loss in nats per token."""
     perplexity: float = field(metadata=_MAY_DIVERGE)
+    """Perplexity per token: exp(loss)."""
     bits_per_byte: float = field(metadata=_MAY_DIVERGE)
+    """Loss in bits per UTF-8 byte, which is comparable between tokenizers."""
     heldout_tokens: int | None = None
     heldout_bytes: float | None = None
+    """Number of UTF-8 bytes of the text that the validation tokens encode."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from tfscale.training.world import Ranks
+from tfscale.checkpoint import Ranks
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0

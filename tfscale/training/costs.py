@@ -35,30 +35,13 @@ class Costs:
         """Finish the measurement started by `begin`."""
         self._seconds += time.perf_counter()
 
-    def count(self, counters: Counters, updated: bool) -> Counters:
-        """Return the counters after the measured step, without its energy."""
-        return self._after(counters, self._seconds, updated)
+    def count(self, counters: Counters, updated: bool, timed: bool = True) -> Counters:
+        """Return the counters after a step, without its energy.
 
-    def count_passed_over(self, counters: Counters) -> Counters:
-        """Return the counters after a skipped step."""
-        return self._after(counters, 0.0, updated=False)
-
-    def add_energy(self, counters: Counters) -> Counters:
-        """Return the counters with the energy of the steps since the last call. Call it after the last step before
-        counters are recorded, and before other work than training. This is a collective call."""
-        before = counters.totals.joules
-        if self._joules is None or before is None:
-            return counters
-        [used] = self._world.sum(self._energy.joules() - self._joules)
-        self.drop_energy()
-        return replace(counters, totals=replace(counters.totals, joules=before + used))
-
-    def drop_energy(self) -> None:
-        """Leave the energy of the steps since the last call of `add_energy` uncounted, because they are repeated."""
-        self._joules = None
-
-    def _after(self, counters: Counters, seconds: float, updated: bool) -> Counters:
-        before = counters.totals
+        Args:
+            timed: True for the measured step, and False for a step that was passed over.
+        """
+        before, seconds = counters.totals, self._seconds if timed else 0.0
         used = before.joules if before.tokens else 0.0  # a lineage starts without energy use
         of_updates = before.spent_on_updates
         if of_updates is not None:
@@ -74,3 +57,17 @@ class Costs:
         return replace(
             counters, step=counters.step + 1, optimizer_step=counters.optimizer_step + updated, totals=totals
         )
+
+    def add_energy(self, counters: Counters) -> Counters:
+        """Return the counters with the energy of the steps since the last call. Call it after the last step before
+        counters are recorded, and before other work than training. This is a collective call."""
+        before = counters.totals.joules
+        if self._joules is None or before is None:
+            return counters
+        [used] = self._world.sum(self._energy.joules() - self._joules)
+        self.drop_energy()
+        return replace(counters, totals=replace(counters.totals, joules=before + used))
+
+    def drop_energy(self) -> None:
+        """Leave the energy of the steps since the last call of `add_energy` uncounted, because they are repeated."""
+        self._joules = None

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tfscale.checkpoint import Ranks
 from tfscale.data.batches import heldout_batches
 from tfscale.data.prepared import PreparedData
+from tfscale.stage.result import FinalEvaluation
 from tfscale.training.device import Device
 from tfscale.training.parallel import evaluating
-from tfscale.training.world import Ranks
 
 BLOCKS = 64
 """Maximum number of blocks of the validation text whose losses are recorded separately."""
@@ -26,26 +27,12 @@ BLOCKS = 64
 class Evaluation:
     """Result of an evaluation on the validation tokens, in which each token has the same weight."""
 
-    loss: float
-    """Mean loss in nats per token."""
-    heldout_tokens: int
-    heldout_bytes: float
-    """Number of UTF-8 bytes of the text that the validation tokens encode."""
-    block_tokens: tuple[int, ...] = ()
+    figures: FinalEvaluation
+    block_tokens: tuple[int, ...]
     """Number of tokens in each block of consecutive sequences. With B blocks and S sequences, sequence s is in block s
     * B // S. Blocks are consecutive because the tokens of one document depend on each other."""
-    block_losses: tuple[float, ...] = ()
+    block_losses: tuple[float, ...]
     """Sum of the losses in each block, in nats."""
-
-    @property
-    def perplexity(self) -> float:
-        """Perplexity per token: exp(loss)."""
-        return math.exp(self.loss)
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Loss in bits per UTF-8 byte, which is comparable between tokenizers."""
-        return self.loss * self.heldout_tokens / self.heldout_bytes / math.log(2)
 
 
 def evaluate(
@@ -95,7 +82,9 @@ def evaluate(
     losses = world.sum(*losses)
     count = sequences * context
     counts = tuple(block_of.count(block) * context for block in range(len(losses)))
-    return Evaluation(sum(losses) / count, count, count * data.heldout_bytes_per_token, counts, tuple(losses))
+    loss, size = sum(losses) / count, count * data.heldout_bytes_per_token
+    figures = FinalEvaluation(loss, math.exp(loss), loss * count / size / math.log(2), count, size)
+    return Evaluation(figures, counts, tuple(losses))
 
 
 _Batch = tuple[Tensor, Tensor]

@@ -4,7 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,6 @@ def spike_score(loss: float, recent: Sequence[float]) -> float | None:
         return None
     spread = statistics.pstdev(recent)
     return (loss - statistics.fmean(recent)) / spread if spread else 0.0
-
-
-def with_loss(counters: Counters, loss: float) -> Counters:
-    """Return the counters with `loss` added to the recent losses."""
-    return replace(counters, recent_losses=(*counters.recent_losses, loss)[-WINDOW:])
 
 
 class Journal:

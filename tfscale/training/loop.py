@@ -1,7 +1,7 @@
 """Training loop of a stage."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -23,19 +23,18 @@ from tfscale.training.calendar import Calendar
 from tfscale.training.costs import Costs
 from tfscale.training.device import Device, hardware_of
 from tfscale.training.energy import EnergyMeter
-from tfscale.training.evaluation import Evaluation, evaluate
+from tfscale.training.evaluation import evaluate
 from tfscale.training.feed import Feed
 from tfscale.training.heartbeat import Heartbeat
-from tfscale.training.journal import Journal, with_loss
+from tfscale.training.journal import WINDOW, Journal
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
 from tfscale.training.parallel import gathering
 from tfscale.training.preemption import Preemption
-from tfscale.training.probe import probe_micro_batch
+from tfscale.training.probe import probe_micro_batch, warm_up
 from tfscale.training.reading import Reading
 from tfscale.training.saver import Saver
 from tfscale.training.state import StageState
 from tfscale.training.update import build_update, reads_late
-from tfscale.training.warm_up import warm_up
 from tfscale.training.world import World, split_rows
 
 
@@ -76,7 +75,7 @@ class Trainer:
             self.journal.write("compiled", seconds=compile_seconds)
         self.saver = Saver(stage_dir, spec, self.journal.log, world, device.saves_beside_training)
         self.alive = Heartbeat(stage_dir)
-        self.evaluations: dict[int, Evaluation] = {}
+        self.evaluations: dict[int, FinalEvaluation] = {}
         self.calendar = Calendar(spec)
         past = [event for event in events.read_events(stage_dir) if event["event"] == "non_finite"]
         self.non_finite = NonFinitePolicy(stage_dir.name, spec, world.share(past))
@@ -123,7 +122,7 @@ class Trainer:
         """Train on the next batch. If losses are read late, read that of the previous step while the device works."""
         if self.non_finite.passes_over(self.step + 1):
             if self._settle():
-                self.state.counters = self.costs.count_passed_over(self.state.counters)
+                self.state.counters = self.costs.count(self.state.counters, updated=False, timed=False)
             return
         if self._under_way is None:
             self.costs.begin()
@@ -170,7 +169,7 @@ class Trainer:
             if self.calendar.logs(counters.step):
                 counters = self.costs.add_energy(counters)
                 self.journal.trained(counters, loss, norm, started.rate)
-            counters = with_loss(counters, loss)
+            counters = replace(counters, recent_losses=(*counters.recent_losses, loss)[-WINDOW:])
         self.state.counters = counters
         return True
 
@@ -207,12 +206,12 @@ class Trainer:
         )  # fmt: skip
         if result is None:
             return False
-        self.evaluations[self.step] = result
+        self.evaluations[self.step] = result.figures
         decided = self._decide()
         if self.step == self.calendar.steps and self.world.leads:
             # The blocks are written before the event, so that every recorded evaluation has blocks.
             write_blocks(self.stage_dir, self.step, result.block_tokens, result.block_losses)
-        self.journal.evaluated(self.state.counters, _final(result))
+        self.journal.evaluated(self.state.counters, result.figures)
         if decided:
             self.journal.write("ending", step=self.step, ends_at=self.calendar.steps * self.spec.batch_tokens)
         return True
@@ -249,7 +248,7 @@ class Trainer:
         self.journal.started(self.state.counters, self.layout)
         past = [event for event in events.read_events(self.stage_dir) if event["event"] == "eval"]
         self.evaluations = {
-            event["step"]: Evaluation(event["loss"], event["heldout_tokens"], event["heldout_bytes"])
+            event["step"]: FinalEvaluation(**{item.name: event[item.name] for item in fields(FinalEvaluation)})
             for event in self.world.share(past)
         }
         self._decide()
@@ -273,7 +272,7 @@ class Trainer:
             tokens=self.calendar.steps * self.spec.batch_tokens,
             before=counters.before,
             totals=counters.totals,
-            eval=_final(self.evaluations[counters.step]),
+            eval=self.evaluations[counters.step],
             checkpoint=checkpoint.folder_name(counters.step),
             non_finite=self.non_finite.count,
             peak_memory=self.device.peak_memory(),
@@ -307,9 +306,3 @@ def _flops_per_second(counters: Counters) -> float:
     totals, before = counters.totals, counters.before
     seconds = totals.seconds - before.seconds
     return (totals.flops - before.flops) / seconds if seconds > 0 else 0.0
-
-
-def _final(result: Evaluation) -> FinalEvaluation:
-    return FinalEvaluation(
-        result.loss, result.perplexity, result.bits_per_byte, result.heldout_tokens, result.heldout_bytes
-    )

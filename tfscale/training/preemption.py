@@ -29,7 +29,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from tfscale.faults import PREEMPTED
 from tfscale.training.place import read_place
@@ -67,8 +66,8 @@ class Preemption:
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        for number in SIGNALS:
-            signal.signal(number, _ignore)
+        for number in SIGNALS:  # instead of the default action; Python has already written the number to the pipe
+            signal.signal(number, lambda number, frame: None)
         threading.Thread(target=self._until_signal, args=(signals,), daemon=True).start()
 
     def watch_parent(self) -> None:
@@ -108,7 +107,3 @@ class Preemption:
         while os.getppid() == parent:
             time.sleep(WATCH_SECONDS)
         self._ask()
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Replace the default action of a signal, whose number Python has already written to the wakeup pipe."""

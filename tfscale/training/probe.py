@@ -1,18 +1,21 @@
-"""Micro-batch probe, which tests the memory model's choice of micro-batch on CUDA and reduces it if necessary."""
+"""Dry steps before training: the micro-batch probe, which tests the memory model's choice of micro-batch on CUDA and
+reduces it if necessary, and compilation before the first step is timed."""
 
 import contextlib
 import gc
+import time
 from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tfscale.checkpoint import Ranks
 from tfscale.stage.layout import Layout, halved
 from tfscale.stage.spec import StageSpec
 from tfscale.training.device import Device
 from tfscale.training.out_of_memory import is_out_of_memory
-from tfscale.training.world import Ranks, split_rows
+from tfscale.training.world import split_rows
 
 MEASURED_SHARE = 0.92
 """Fraction of a device's memory that a measured step may take. The rest is for the gaps of the allocator."""
@@ -52,6 +55,20 @@ def measure_peak(objective: nn.Module, sequences: int, rows: int, spec: StageSpe
     memory to compare kernels while all activations exist."""
     dry_step(objective, sequences, spec, device)
     return dry_step(objective, sequences, spec, device, micro_batches=2 if sequences < rows else 1)
+
+
+def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, device: Device) -> float:
+    """Run a pass for each micro-batch shape of a step, if the model is compiled, and return the time in seconds. The
+    time of training steps then includes no compilation. The weights may be uninitialised; no result is kept.
+
+    Args:
+        rows: number of sequences of a batch that each rank processes.
+    """
+    started = time.perf_counter()
+    if device.compiled:
+        for sequences in {layout.micro_batch, rows % layout.micro_batch} - {0}:
+            dry_step(objective, sequences, spec, device)
+    return time.perf_counter() - started
 
 
 def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Device, micro_batches: int = 1) -> int:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -13,12 +12,6 @@ from tfscale.checkpoint import Counters, Part
 from tfscale.stage.events import EventLog
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, steps_of
 from tfscale.training.world import World
-
-
-@dataclass(frozen=True)
-class _Write:
-    step: int
-    future: Future[None]
 
 
 class Saver:
@@ -37,7 +30,7 @@ class Saver:
         self._ranks = world.beside() if beside_training else world
         self._saved_at = time.monotonic()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._write: _Write | None = None
+        self._write: Future[None] | None = None
 
     def due(self, step: int, by_tokens: bool) -> bool:
         """Return whether a checkpoint is due after `step`, by the number of tokens or by time."""
@@ -55,7 +48,7 @@ class Saver:
         self.step, self._saved_at = counters.step, time.monotonic()
         if self._beside:
             copies = {name: _copy(tensor) for name, tensor in tensors.items()}
-            self._write = _Write(counters.step, self._thread.submit(self._save, counters, copies))
+            self._write = self._thread.submit(self._save, counters, copies)
         else:
             self._save(counters, tensors)
 
@@ -67,7 +60,7 @@ class Saver:
         """
         if self._write is not None:
             write, self._write = self._write, None
-            write.future.result()
+            write.result()
 
     def prune(self) -> None:
         """Remove all checkpoints except the newest one and the permanent ones (`keep_tokens`)."""

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from tfscale.checkpoint import Part
+from tfscale.checkpoint import Part, Ranks
 from tfscale.models.init import init_tensor
 from tfscale.models.language_model import LanguageModel
 from tfscale.optimizers.sharded import first_row, is_share
 from tfscale.training.device import Device
-from tfscale.training.world import Ranks, World
+from tfscale.training.world import World
 
 # Importing FSDP takes a second, which a single process does without.
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, astuple
 from pathlib import Path
 
-from tfscale.checkpoint import Totals, folder_name
+from tfscale.checkpoint import folder_name
 from tfscale.stage.events import METRICS_FILE, Event, fold, last_event, parse, read_lines, totals_of
 from tfscale.stage.result import DONE_FILE, Result
 from tfscale.stage.spec import CHECKPOINTS
+from tfscale.totals import Totals
 from tfscale.verify.folder import Check, StageFolder, costs_of, words
 
 MOST = 5

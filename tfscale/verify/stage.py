@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from tfscale import checkpoint
-from tfscale.checkpoint import Totals
 from tfscale.stage.ending import end_of
 from tfscale.stage.events import METRICS_FILE, read_events
 from tfscale.stage.folder import Stage
@@ -13,6 +12,7 @@ from tfscale.stage.heldout import HELDOUT_FILE, read_blocks
 from tfscale.stage.lock import held
 from tfscale.stage.result import DONE_FILE, Result, is_finished, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec
+from tfscale.totals import Totals
 from tfscale.verify.checkpoints import verify_checkpoints
 from tfscale.verify.folder import DAMAGE, Check, Parent, StageFolder, begun, costs_of, damaged, guarded, words
 from tfscale.verify.growth import verify_growth
