@@ -58,8 +58,8 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
 
 
 def _longest(runs: Sequence[Run]) -> list[Run]:
-    """Return, for each first stage, the trunk with the most tokens that starts from it. The learning rate of a trunk and
-    of its origin has not decayed."""
+    """Return, for each first stage, the trunk with the most tokens that starts from it. The learning rate of a trunk
+    and of its origin has not decayed."""
     trunks: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: run.tokens):
         if not run.decayed and (run.origin is None or not run.origin.decayed):
