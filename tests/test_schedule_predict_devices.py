@@ -40,7 +40,7 @@ def test_every_device_has_its_facts_and_says_where_they_are_from(file: Path) -> 
             assert fact is not None
             assert fact > 0
         assert 0.2 <= part.mfu <= 0.6
-        peaks = [rate for rate in (part.peak.fp32, part.peak.tf32, part.peak.bf16, part.peak.fp8) if rate is not None]
+        peaks = [rate for rate in (part.peak.fp32, part.peak.tf32, part.peak.bf16) if rate is not None]
         assert peaks == sorted(peaks)
     text = file.read_text(encoding="utf-8")
     assert "datasheet" in text or "whitepaper" in text

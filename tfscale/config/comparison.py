@@ -36,9 +36,5 @@ class AnalysisPart:
 class ReferencePart:
     """Published results that a comparison shows next to the measured ones."""
 
-    name: str = "none"
-    """Name of the published results."""
-    title: str = ""
-    """Title of the published results."""
     arms: list[dict[str, Any]] = field(default_factory=list)
     """Published arms in the format that `tfscale.analysis.reference` reads."""

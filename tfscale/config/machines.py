@@ -72,8 +72,6 @@ class PeakPart:
     """Peak speed in TF32 in TFLOP/s. None: not supported."""
     bf16: Positive | None = None
     """Peak speed in BF16 in TFLOP/s. None: not supported."""
-    fp8: Positive | None = None
-    """Peak speed in FP8 in TFLOP/s. None: not supported."""
 
 
 @dataclass(frozen=True)
