@@ -15,11 +15,12 @@ def export(
     name: str,
     to: Literal["hf"],
     out: Path,
+    groups: int | None,
 ) -> int:
     """Write a finished stage, or the last stage of the chain, in another format, and return the exit code."""
     from tfscale.cli.stages import CHAIN, stages_of
     from tfscale.interop.export import export as write
-    from tfscale.interop.finished import open_finished
+    from tfscale.interop.finished import open_finished, with_groups
 
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
@@ -27,6 +28,7 @@ def export(
             stage = stages_of(common, name)[-1]
         else:
             stage = open_finished(find_stage(runs_dir(common.compose()), name))
+        [stage] = with_groups([stage], groups)
         write(stage, out)
     answer({"stage": stage.folder.name, "to": to, "folder": out}) if common.as_json else say(str(out))
     return 0
