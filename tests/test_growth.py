@@ -13,6 +13,8 @@ from tfscale.checkpoint.slots import slots_in, slots_of
 from tfscale.growth.grow_checkpoint import grow_checkpoint
 from tfscale.growth.logits_check import compare_logits
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
+from tfscale.models.execution import Recompute
+from tfscale.models.first_groups import number_of_groups, truncated
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import NormActivation, TokenGroup, default_tau
@@ -100,6 +102,51 @@ def test_recipes_mix_along_a_chain() -> None:
     ):
         child = grown(child, tokens, recipe)
     assert change(model, child) < 1e-12
+
+
+@pytest.mark.parametrize("kind", ["l2_norm_gelu", "softmax"])
+def test_the_first_groups_of_a_grown_model_are_the_models_before_bit_for_bit(kind: NormActivation) -> None:
+    models = [model_of(kind)]
+    for tokens in ((9, 8, 30), (10, 9, 31), (30, 20, 100)):
+        models.append(grown(models[-1], tokens, GROUPED))
+    tokens = torch.arange(16).view(2, 8)
+    for count, model in enumerate(models, start=1):
+        found = truncated(models[-1], count)
+        assert found.config == model.config
+        assert found.state_dict().keys() == model.state_dict().keys()
+        assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in found.state_dict().items())
+        assert torch.equal(found(tokens), model(tokens))
+
+
+def test_layers_that_have_not_all_grown_have_no_common_number_of_groups() -> None:
+    child = grown(model_of(), (6, 10, 40), GROUPED)
+    assert [number_of_groups(each) for each in (model_of().config, child.config)] == [1, 1]
+    recipe = replace(GROUPED, nested_dropout=0.3)
+    with pytest.raises(ValueError, match="must grow in every layer"):
+        recipe.grown_config(model_of().config, child.config)
+
+
+@pytest.mark.parametrize("recompute", ["none", "pattention", "blocks"])
+def test_groups_that_a_pass_leaves_out_have_no_effect_and_gradients_of_zero(recompute: Recompute) -> None:
+    child = grown(grown(model_of(), (9, 8, 30), GROUPED), (12, 10, 40), GROUPED)
+    with torch.no_grad():
+        for parameter in child.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    alone, tokens = truncated(child, 2), torch.arange(16).view(2, 8)
+    child.recompute = recompute
+    with child.using_first_groups(2):
+        loss = child.loss(tokens, tokens.roll(-1, 1))
+        loss.backward()
+    expected = alone.loss(tokens, tokens.roll(-1, 1))
+    expected.backward()
+    assert torch.equal(loss, expected)
+    assert not torch.equal(child.loss(tokens, tokens.roll(-1, 1)), expected), "after the pass, all groups are used"
+    for name, weight in alone.named_parameters():
+        gradient = child.get_parameter(name).grad
+        assert gradient is not None
+        assert weight.grad is not None
+        assert torch.equal(gradient[: len(weight)], weight.grad), name
+        assert not gradient[len(weight) :].any(), name
 
 
 def test_the_papers_growth_keeps_old_rows_and_changes_the_function() -> None:

@@ -90,6 +90,8 @@ Factor = Annotated[float, Range(above=0, most=1000, what="a factor", such_as="1"
 """A factor, above 0 and at most 1000."""
 Nats = Annotated[float, Range(above=0, below=10, what="nats of loss", such_as="0.02")]
 """A difference of losses in nats, above 0 and below 10."""
+Probability = Annotated[float, Range(least=0, below=1, what="a probability", such_as="0.3")]
+"""A probability of at least 0 and below 1."""
 Share = Annotated[float, Range(above=0, below=1, what="a fraction", such_as="0.05")]
 """A fraction, above 0 and below 1."""
 Whole = Annotated[int, Range()]

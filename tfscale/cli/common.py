@@ -114,6 +114,14 @@ CheckedDevice = Annotated[
     ),
 ]
 
+Groups = Annotated[
+    int | None,
+    typer.Option(
+        help="Use only the first K groups of parameter tokens of models that have grown by groups [default: all]",
+        metavar="K",
+    ),
+]
+
 STAGE = "Finished stage, given by its folder, its name or the beginning of its key"
 STAGES = f"{STAGE}; several stages, separated by commas; or chain for all finished stages of schedule="
 Stage = Annotated[str, typer.Argument(help=STAGE, autocompletion=completion.stages)]

@@ -15,7 +15,7 @@ from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault
-from tfscale.interop.finished import Finished, model_of, tokenizer_of
+from tfscale.interop.finished import Finished, model_of, tokenizer_of, with_groups
 from tfscale.interop.perplexity import Score, score_heldout, score_text
 from tfscale.interop.texts import EncodedText, encode_text
 from tfscale.models.language_model import LanguageModel
@@ -34,6 +34,7 @@ def evaluate(
     tasks: str,
     task_path: Path | None,
     limit: int | None,
+    groups: int | None,
 ) -> int:
     """Evaluate stages, print the results, record them with the stages' costs, and return the exit code.
 
@@ -41,8 +42,10 @@ def evaluate(
         names: stages, separated by commas, or `chain`.
         tasks: names of tasks, separated by commas, or `paper`.
         stride: number of new tokens per window; None: the context, so that windows do not overlap.
+        groups: number of groups of parameter tokens to use, counted from the first. Results are then not recorded,
+            because the records of a stage are about the whole model. None: all groups.
     """
-    stages = stages_of(common, names)
+    stages = with_groups(stages_of(common, names), groups)
     experiment = common.compose()
     for stage in stages:
         context = stage.spec.model.context
@@ -59,8 +62,10 @@ def evaluate(
             made += _texts(stage, model, stage_texts, stride or stage.spec.model.context)
         if tasks:
             made += _tasks(stage, model, tasks, task_path, limit)
-        say(str(stage.folder / EVALUATIONS_FILE))
-    _track(stages, experiment)
+        if groups is None:
+            say(str(stage.folder / EVALUATIONS_FILE))
+    if groups is None:
+        _track(stages, experiment)
     if common.as_json:
         answer(made)
     return 0
@@ -101,14 +106,14 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
 def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], stride: int) -> list[dict[str, Any]]:
     made = []
     headings = ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"]
-    rows = FittedTable(stage.folder.name, ["text"], headings, caption="computed in float32")
+    rows = FittedTable(stage.name, ["text"], headings, caption="computed in float32")
     for text in texts:
-        with console.status(f"{stage.folder.name}: {text.path}"):
+        with console.status(f"{stage.name}: {text.path}"):
             score = score_text(text, model, stride)
         made.append(_entry(text.path.name, text.sha256, score) | {"unknown_tokens": text.unknown})
         rows.add_row(text.path.name, *_cells(score))
     if not texts:
-        with console.status(f"{stage.folder.name}: validation tokens"):
+        with console.status(f"{stage.name}: validation tokens"):
             score = score_heldout(stage, model, stride)
         made.append(_entry("heldout", stage.spec.data.fingerprint, score))
         rows.add_row("validation", *_cells(score))
@@ -117,10 +122,10 @@ def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], 
 
 
 def _kept(stage: Finished, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Record evaluations with the stage's costs, and return the evaluations with the stage's name."""
-    for entry in made:
+    """Record evaluations of a whole model with the stage's costs, and return the evaluations with the stage's name."""
+    for entry in made if stage.groups is None else ():
         add_evaluation(stage.folder, stage.result.totals, entry)
-    return [{"stage": stage.folder.name, **entry} for entry in made]
+    return [{**stage.record, **entry} for entry in made]
 
 
 def _entry(name: str, digest: str, score: Score) -> dict[str, Any]:
@@ -145,7 +150,7 @@ def _tasks(
     names = harness.PAPER if tasks == PAPER else tuple(tasks.split(","))
     made = []
     rows = FittedTable(
-        stage.folder.name,
+        stage.name,
         ["task", "metric"],
         ["value", "± stderr", "samples"],
         caption="zero-shot, computed in float32",

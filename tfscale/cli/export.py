@@ -9,11 +9,11 @@ from tfscale.cli.stages import CHAIN, stages_of
 from tfscale.config.compose import runs_dir
 from tfscale.faults import user_faults
 from tfscale.interop.export import export as write
-from tfscale.interop.finished import open_finished
+from tfscale.interop.finished import open_finished, with_groups
 from tfscale.stage.folder import find_stage
 
 
-def export(common: Common, name: str, to: Literal["hf"], out: Path) -> int:
+def export(common: Common, name: str, to: Literal["hf"], out: Path, groups: int | None) -> int:
     """Write a finished stage, or the last stage of the chain, in another format, and return the exit code."""
     assert to == "hf", "the only format that the command line accepts"
     with user_faults(ValueError, OSError):
@@ -21,6 +21,7 @@ def export(common: Common, name: str, to: Literal["hf"], out: Path) -> int:
             stage = stages_of(common, name)[-1]
         else:
             stage = open_finished(find_stage(runs_dir(common.compose()), name))
+        [stage] = with_groups([stage], groups)
         write(stage, out)
     answer({"stage": stage.folder.name, "to": to, "folder": out}) if common.as_json else say(str(out))
     return 0

@@ -15,7 +15,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width
 from tfscale.cli.stages import stages_of
 from tfscale.faults import InvalidInput, UserFault, user_faults
-from tfscale.interop.finished import Finished, model_of, tokenizer_of
+from tfscale.interop.finished import Finished, model_of, tokenizer_of, with_groups
 from tfscale.models.counts import parameters
 from tfscale.models.generation import Sampling
 from tfscale.models.generation import generate as sample
@@ -33,6 +33,7 @@ def generate(
     top_k: int,
     top_p: float,
     seed: int,
+    groups: int | None,
 ) -> int:
     """Print each stage's continuation of a prompt during generation, and return the exit code.
 
@@ -43,7 +44,7 @@ def generate(
         sampling = Sampling(temperature, top_k, top_p, seed)
     except InvalidInput as error:
         raise UserFault(replace(each, key=f"--{each.key.replace('_', '-')}") for each in error.faults) from error
-    stages = stages_of(common, names)
+    stages = with_groups(stages_of(common, names), groups)
     writers = [_Writer(stage, prompt, tokens, sampling) for stage in stages]
     if common.as_json:
         answer([_record(writer, prompt) for writer in writers])
@@ -86,15 +87,16 @@ class _Writer:
         context = model.config.context
         if len(self._prompt) + len(made) > context:
             self.beyond = (
-                f"the text exceeds the context of {self.stage.folder.name}, {context} tokens; each time the context "
+                f"the text exceeds the context of {self.stage.name}, {context} tokens; each time the context "
                 f"was full, generation continued from its last {context // 2} tokens"
             )
 
 
 def _record(writer: _Writer, prompt: str) -> dict[str, object]:
     stage = writer.stage
-    size = {"parameters": parameters(stage.spec.model), "evaluation": result_dict(stage.result)["eval"]}
-    return {"stage": stage.folder.name, **size, "prompt": prompt, "text": "".join(writer.pieces())}
+    evaluation = result_dict(stage.result)["eval"] if stage.evaluation else None
+    size = {"parameters": parameters(stage.model), "evaluation": evaluation}
+    return {**stage.record, **size, "prompt": prompt, "text": "".join(writer.pieces())}
 
 
 def _stream(writer: _Writer, prompt: str) -> None:
@@ -121,7 +123,7 @@ def _table(rows: Sequence[tuple[Finished, Text]]) -> Table:
     table.add_column("stage", no_wrap=True)
     table.add_column("text", overflow="fold", max_width=prose_width())
     for stage, text in rows:
-        evaluation = stage.result.eval
+        evaluation = stage.evaluation
         perplexity = f"perplexity {evaluation.perplexity:.2f}" if evaluation else ""
-        table.add_row(f"{stage.folder.name}\n{count(parameters(stage.spec.model))} parameters\n{perplexity}", text)
+        table.add_row(f"{stage.name}\n{count(parameters(stage.model))} parameters\n{perplexity}", text)
     return table

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from tfscale.cli import completion
-from tfscale.cli.common import STAGE, Common, Stage, Stages, command
+from tfscale.cli.common import STAGE, Common, Groups, Stage, Stages, command
 
 app = typer.Typer()
 
@@ -51,11 +51,14 @@ def generate(
         float, typer.Option(help="Sample from the most likely tokens with a total probability of p; 1: from all", max=1)
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Use this random seed for sampling", min=0, max=2**63 - 1)] = 0,
+    groups: Groups = None,
 ) -> int:
     """Generate text with one or several finished stages, in float32, on a GPU if there is one."""
     from tfscale.cli.generate import generate
 
-    return generate(common, stage, prompt, tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    return generate(
+        common, stage, prompt, tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, groups=groups
+    )
 
 
 @command(app, "import", takes=("as_json",))
@@ -109,11 +112,12 @@ def export(
     to: Annotated[
         Literal["hf"], typer.Option(help="Write this format; hf: a folder for Hugging Face libraries")
     ] = "hf",
+    groups: Groups = None,
 ) -> int:
     """Export a finished stage to other libraries, with weights, config, tokenizer and model card."""
     from tfscale.cli.export import export
 
-    return export(common, stage, to, out)
+    return export(common, stage, to, out, groups)
 
 
 @command(app, "eval")
@@ -143,8 +147,9 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(help="Use at most this many samples per task [default: all]", min=1)
     ] = None,
+    groups: Groups = None,
 ) -> int:
     """Evaluate finished stages on validation tokens, on any text, or on zero-shot tasks."""
     from tfscale.cli.eval import evaluate
 
-    return evaluate(common, stage, text or [], stride, tasks, task_path, limit)
+    return evaluate(common, stage, text or [], stride, tasks, task_path, limit, groups)

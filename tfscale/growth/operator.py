@@ -74,6 +74,11 @@ class Growth(ABC):
         return False
 
     @property
+    def nested_dropout(self) -> float:
+        """Probability with which a step of the child uses only the first groups of parameter tokens."""
+        return 0.0
+
+    @property
     def corrects_bias(self) -> bool:
         """True if the optimizer has to correct the bias of empty slots of new rows."""
         return False

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, assert_never
 from tfscale.faults import Fault, InvalidInput
 from tfscale.growth.operator import Growth
 from tfscale.models.config import ModelConfig
+from tfscale.models.first_groups import number_of_groups
 from tfscale.models.parameter_tokens import Groups, TokenGroup, default_tau, layer_of, total
 from tfscale.models.tokenformer import TokenFormerConfig
+from tfscale.ranges import Probability
 from tfscale.stage.spec import RateSpec
 
 if TYPE_CHECKING:
@@ -93,6 +95,10 @@ class GrowthRecipe(Growth):
     mean of the old rows in each column, so that the first updates are small and have the scale of the layer. Without
     effect with Muon, whose matrices have only a momentum, which is zero for new rows."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
+    nested_dropout: Probability = field(default=0.0, kw_only=True)
+    """Probability with which a training step of the child uses only the first groups of parameter tokens, whose number
+    is drawn evenly from the smaller ones. The first groups then remain better models by themselves (`tfscale eval
+    --groups`). Requires tau=group and launcher.compile=off."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
@@ -110,6 +116,9 @@ class GrowthRecipe(Growth):
         if self.moments == "asymmetric" and not all(split.values()):
             rule = "must be used with growth by split"
             yield Fault("growth.moments", self.moments, rule, "carry, which is equivalent without copies", tuple(split))
+        if self.nested_dropout and self.tau != "group":
+            rule = "must be 0 unless growth.tau=group, because there are no groups to use by themselves"
+            yield Fault("growth.nested_dropout", self.nested_dropout, rule, "growth=grouped", reads=("growth.tau",))
         if self.rates.per_row_bias and self.moments == "drop":
             rule = "must be false with growth.moments=drop, where all rows have the same step count"
             yield Fault("growth.rates.per_row_bias", "true", rule, reads=("growth.moments",))
@@ -132,7 +141,7 @@ class GrowthRecipe(Growth):
 
     def key_settings(self) -> dict[str, Any]:
         settings = super().key_settings()
-        del settings["rates"]  # part of the learning rates of the child
+        del settings["rates"], settings["nested_dropout"]  # fields of the child's spec
         return settings
 
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> TokenFormerConfig:
@@ -151,7 +160,10 @@ class GrowthRecipe(Growth):
             grow_groups(getattr(parent, name), new, self, parent.norm_activation)
             for name, new in zip(LAYERS, target.tokens, strict=True)
         )
-        return replace(parent, qkv=qkv, out=out, ffn=ffn)
+        child = replace(parent, qkv=qkv, out=out, ffn=ffn)
+        if self.nested_dropout and number_of_groups(child) == 1:
+            raise ValueError("must grow in every layer, because growth.nested_dropout leaves out whole groups")
+        return child
 
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
         """Return whether this growth preserves all logits up to rounding.

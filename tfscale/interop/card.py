@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tfscale.interop.finished import Finished
 from tfscale.interop.sources import release
 from tfscale.models.counts import parameters
+from tfscale.models.first_groups import number_of_groups
 from tfscale.stage.evaluations import read_evaluations
 
 
@@ -28,9 +29,10 @@ def model_card(stages: Sequence[Finished]) -> str:
     return environment.get_template("card.md").render(
         stages=stages,
         stage=stage,
-        model=stage.spec.model,
-        evaluation=stage.result.eval,
-        entries=read_evaluations(stage.folder),
+        model=stage.model,
+        groups=number_of_groups(stage.spec.model),
+        evaluation=stage.evaluation,
+        entries=[] if stage.groups else read_evaluations(stage.folder),
         imported=any(each.spec.init_from is not None for each in stages),
         parameters=parameters,
         release=release(),

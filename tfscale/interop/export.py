@@ -21,6 +21,7 @@ from tfscale.interop.lineage import lineage_of, record
 from tfscale.interop.sources import MODELING, sources
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import to_dict
+from tfscale.models.init import build_model
 
 SHARD_BYTES = 4 * 10**9
 """Maximum size of a weights file in bytes, unless one tensor is larger."""
@@ -39,7 +40,7 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     """
     if out.exists():
         raise UserFault([f"--out {out}: must not exist; try another folder"])
-    model = stage.spec.model
+    model = stage.model
     if not type(model).__module__.startswith("tfscale."):
         rule = "must be tokenformer or transformer, because an export contains only code of tfscale"
         raise UserFault([f"model.family={model.family}: {rule}"])
@@ -47,9 +48,10 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     with user_faults(BrokenCheckpoint), new_folder(out) as aside:
         _write_weights(stage, aside, shard_bytes)
         (aside / TOKENIZER_FILE).write_bytes(tokenizer.content)
-        for name, values in _settings(stage.spec.model, tokenizer).items():
+        for name, values in _settings(model, tokenizer).items():
             write_json(aside / name, values)
-        write_json(aside / LINEAGE_FILE, {"stages": [record(each) for each in stages]})
+        groups = {"groups": stage.groups} if stage.groups else {}
+        write_json(aside / LINEAGE_FILE, groups | {"stages": [record(each) for each in stages]})
         for name, text in sources().items():
             (aside / name).write_text(text, encoding="utf-8")
         (aside / "README.md").write_text(model_card(stages), encoding="utf-8")
@@ -94,14 +96,15 @@ def _write_weights(stage: Finished, folder: Path, shard_bytes: int) -> None:
     there = checkpoint.shapes(stage.checkpoint)
     _, counters = checkpoint.read_state(stage.checkpoint)
     check_slots(stage.checkpoint, there, stage.spec.optimizer, counters)  # lineage.json names the optimizer
-    shapes = {name: shape for name, shape in there.items() if name.startswith("model/")}
+    weights = build_model(stage.model, device="meta").named_parameters()
+    shapes = {f"model/{name}": weight.shape for name, weight in weights}
     shards = list(grouped(sorted(shapes), lambda name: 4 * shapes[name].numel(), shard_bytes))
     placed: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = WEIGHTS_FILE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {name: torch.empty(shapes[name]) for name in names}
+        tensors = {name: torch.empty(there.get(name, shapes[name])) for name in names}
         checkpoint.read(stage.checkpoint, tensors)
-        renamed = {PREFIX + name.removeprefix("model/"): tensor for name, tensor in tensors.items()}
+        renamed = {PREFIX + name.removeprefix("model/"): tensors[name][: shapes[name][0]] for name in names}
         save_file(renamed, folder / file, metadata={"format": "pt"})
         placed |= dict.fromkeys(renamed, file)
     if len(shards) > 1:

@@ -1,15 +1,19 @@
 """Access to the model, tokenizer and files of a finished stage."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tfscale.checkpoint import BrokenCheckpoint, load_model, verify
 from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
-from tfscale.faults import UserFault, user_faults
+from tfscale.faults import Fault, UserFault, user_faults
+from tfscale.models.config import ModelConfig
+from tfscale.models.first_groups import number_of_groups, truncated, with_first_groups
 from tfscale.models.language_model import LanguageModel
 from tfscale.stage.folder import as_it_ended
-from tfscale.stage.result import Result, read_result
+from tfscale.stage.result import FinalEvaluation, Result, read_result
 from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 
@@ -20,6 +24,28 @@ class Finished:
     folder: Path
     spec: StageSpec
     result: Result
+    groups: int | None = None
+    """Number of groups of parameter tokens that the model consists of, counted from the first; None: all."""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, and the number of groups unless it is all."""
+        return self.folder.name + (f" --groups {self.groups}" if self.groups else "")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Name of the folder as `stage`, and the number of groups as `groups` unless it is all, for JSON."""
+        return {"stage": self.folder.name} | ({"groups": self.groups} if self.groups else {})
+
+    @property
+    def model(self) -> ModelConfig:
+        """Config of the model."""
+        return with_first_groups(self.spec.model, self.groups) if self.groups else self.spec.model
+
+    @property
+    def evaluation(self) -> FinalEvaluation | None:
+        """Final evaluation of the model; None if there is none, as for the first groups of a model."""
+        return None if self.groups else self.result.eval
 
     @property
     def checkpoint(self) -> Path:
@@ -42,6 +68,28 @@ def open_finished(folder: Path) -> Finished:
         return Finished(folder, as_it_ended(read_spec(folder), folder), read_result(folder))
 
 
+def with_groups(stages: Iterable[Finished], groups: int | None) -> list[Finished]:
+    """Return stages whose models consist of the first `groups` groups of parameter tokens, or of all if it is None.
+
+    Raises:
+        UserFault: a model has not grown by groups, or has fewer; the error contains the faults of all stages.
+    """
+    found = list(stages)
+    if groups is None:
+        return found
+    faults = []
+    for stage in found:
+        most = number_of_groups(stage.spec.model)
+        if most == 1:
+            rule = f"must be used with a TokenFormer that has grown by groups in every layer, unlike {stage.name}"
+            faults.append(Fault("--groups", groups, rule, "a grown stage of a chain with growth.tau=group"))
+        elif not 1 <= groups <= most:
+            faults.append(Fault("--groups", groups, f"must be from 1 to {most}, as {stage.name} has {most}", str(most)))
+    if faults:
+        raise UserFault(faults)
+    return [replace(stage, groups=groups) for stage in found]
+
+
 def model_of(stage: Finished) -> LanguageModel:
     """Return the model of a stage, in float32 on the CPU.
 
@@ -50,7 +98,8 @@ def model_of(stage: Finished) -> LanguageModel:
     """
     with user_faults(BrokenCheckpoint):
         verify(stage.checkpoint)
-        return load_model(stage.checkpoint)
+        whole = load_model(stage.checkpoint)
+    return whole if stage.groups is None else truncated(whole, stage.groups)
 
 
 def tokenizer_of(stage: Finished) -> Tokenizer:

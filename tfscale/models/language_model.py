@@ -1,5 +1,8 @@
 """Causal language model with tied embeddings and the blocks of a model family."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,6 +48,19 @@ class LanguageModel(nn.Module):
         for module in self.modules():
             if isinstance(module, Pattention):
                 module.kernels = True
+
+    @contextmanager
+    def using_first_groups(self, count: int | None) -> Iterator[None]:
+        """Return a context manager in which every Pattention uses only its first `count` groups, or all if `count` is
+        None. The rows of other groups get gradients of zero."""
+        layers = [module for module in self.modules() if isinstance(module, Pattention)]
+        for layer in layers:
+            layer.first = count
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.first = None
 
     def compile_parts(self) -> None:
         """Compile each block separately, so that all blocks share one compilation, and fuse the element-wise operations

@@ -65,6 +65,8 @@ class Pattention(nn.Module):
     """True if the backward pass recomputes the scores (activation checkpointing)."""
     kernels = False
     """True to use this package's kernels for a GPU."""
+    first: int | None = None
+    """Number of groups that the forward pass uses, counted from the first; None: all."""
 
     def __init__(self, d_in: int, d_out: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()
@@ -73,8 +75,21 @@ class Pattention(nn.Module):
         self.values = nn.Parameter(torch.empty(total(groups), d_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        projections = [(self.keys, self.values)]
-        return pattentions(x, projections, self.groups, self.kind, self.recompute, self.kernels).squeeze(-2)
+        projections = [self.projection]
+        return pattentions(x, projections, self.used, self.kind, self.recompute, self.kernels).squeeze(-2)
+
+    @property
+    def used(self) -> Groups:
+        """Groups that the forward pass uses."""
+        return self.groups[: self.first]
+
+    @property
+    def projection(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the groups that the forward pass uses."""
+        if self.first is None:
+            return self.keys, self.values
+        n = total(self.used)
+        return self.keys[:n], self.values[:n]
 
 
 class QKVPattention(nn.Module):
@@ -90,5 +105,5 @@ class QKVPattention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the queries, keys and values [..., 3, d_model] of inputs x [..., d_model]."""
         first = self.query
-        projections = [(part.keys, part.values) for part in (first, self.key, self.value)]
-        return pattentions(x, projections, first.groups, first.kind, first.recompute, first.kernels)
+        projections = [part.projection for part in (first, self.key, self.value)]
+        return pattentions(x, projections, first.used, first.kind, first.recompute, first.kernels)

@@ -11,7 +11,7 @@ from tfscale.faults import Fault, InvalidInput, as_faults
 from tfscale.plan.arm_kind import check_arms
 from tfscale.plan.corpus import check_corpus
 from tfscale.plan.specs import optimizer
-from tfscale.stage.layout import in_backward_faults
+from tfscale.stage.layout import in_backward_faults, nested_dropout_faults
 
 
 def check_experiment(experiment: Experiment) -> list[Fault]:
@@ -63,6 +63,9 @@ def _optim(experiment: Experiment) -> Iterator[Fault]:
         elif recipe.corrects_bias and not chosen.bias_corrected:
             rule = f"must be false with optim.name={chosen.name}, whose matrices have no bias correction"
             yield Fault(f"{key}.rates.per_row_bias", "true", rule, reads=("optim.name",))
+    if any(recipe.nested_dropout for recipe in recipes.values()):
+        device = "cpu" if experiment.launcher.device == "cpu" else "cuda"
+        yield from nested_dropout_faults(experiment.launcher, device)
     ranks = max(1, experiment.launcher.ranks)
     yield from in_backward_faults(experiment.launcher, chosen, ranks, batch // context // ranks)
 

@@ -71,6 +71,7 @@ class Specs:
             spec,
             optimizer=replace(spec.optimizer, lr=spec.optimizer.lr * growth.peak),
             rates=growth.rates_of(parent.spec.model, model, spec.tokens),
+            nested_dropout=growth.nested_dropout,
         )
         return self.child_of(parent, spec, growth)
 

@@ -20,6 +20,7 @@ _SETTINGS = {
     "data.heldout_start": "data.validation_start",
     "data.heldout_tokens": "data.validation_tokens",
     "data.order_seed": "data.shuffle_seed",
+    "nested_dropout": "growth.nested_dropout",
     "schedule.decay": "optim.decay_fraction",
     "schedule.floor": "optim.min_lr_ratio",
     "schedule.kind": "optim.lr_schedule",

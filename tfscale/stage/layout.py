@@ -142,6 +142,13 @@ def layout_of(event: Mapping[str, Any]) -> Layout | None:
     return layout
 
 
+def nested_dropout_faults(run: RunOptions, device: str) -> Iterator[Fault]:
+    """Yield the setting that conflicts with nested dropout of groups of parameter tokens on a torch device type."""
+    if run.compiles(device):
+        rule = "must be off with growth.nested_dropout, because every number of groups would be another compilation"
+        yield Fault("launcher.compile", run.compile, rule, "off", reads=("growth.nested_dropout", "launcher.device"))
+
+
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
     """Yield the settings that conflict with updating weights in the backward pass. Each gradient is dropped after the
     update of a weight. Therefore nothing can use all gradients at once, and neither several micro-batches nor several

@@ -15,9 +15,10 @@ from tfscale.extensions import require_extensions
 from tfscale.files import write_json
 from tfscale.models.config import ModelConfig
 from tfscale.models.families import from_dict, to_dict
+from tfscale.models.first_groups import number_of_groups
 from tfscale.optimizers import base as optimizers
 from tfscale.optimizers.base import Optimizer
-from tfscale.ranges import Count, Fraction, Natural, NonNegative, Positive
+from tfscale.ranges import Count, Fraction, Natural, NonNegative, Positive, Probability
 from tfscale.stage import how
 from tfscale.stage.run_options import RunOptions
 from tfscale.untrusted import check_fields
@@ -132,6 +133,9 @@ class StageSpec:
     """Growth recipe, which only the growth package reads."""
     rates: RateSpec | None = None
     """Separate learning rates of old and new rows; None: one learning rate for all weights."""
+    nested_dropout: Probability = 0.0
+    """Probability with which a step uses only the first groups of parameter tokens (`tfscale.training.nested_dropout`).
+    The FLOPs of such a step count as those of any other."""
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     parent_ending: bool = False
@@ -154,7 +158,7 @@ class StageSpec:
     def from_scratch(self, model: ModelConfig, tokens: int) -> "StageSpec":
         """Return a stage with the same settings that trains `model` from scratch for `tokens` tokens."""
         return replace(
-            self, model=model, tokens=tokens, rates=None, init_from=None, init_dir=None,
+            self, model=model, tokens=tokens, rates=None, nested_dropout=0.0, init_from=None, init_dir=None,
             parent=None, parent_dir=None, parent_ending=False, growth=None,
         )  # fmt: skip
 
@@ -186,6 +190,8 @@ def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     values = _renamed({**asdict(spec), **parts, "run": _renamed(asdict(spec.run), _FILE_NAMES)}, _FILE_NAMES)
     if not spec.extensions:
         del values["extensions"]  # as in files from before the field existed
+    if not spec.nested_dropout:
+        del values["nested_dropout"]  # for the same reason
     if not spec.run.deterministic:
         del values["run"]["deterministic"]  # for the same reason
     if spec.rates is not None and not spec.rates.new_ramp_tokens:
@@ -286,6 +292,8 @@ def _faults(spec: StageSpec) -> Iterator[str]:
         yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"
     if spec.rates is not None and not spec.optimizer.row_rates:
         yield f"rates: must be null with optimizer.name={spec.optimizer.name}, which has one learning rate for all rows"
+    if spec.nested_dropout and number_of_groups(spec.model) == 1:
+        yield f"nested_dropout={spec.nested_dropout}: must be 0 with one group of parameter tokens per layer"
     if (spec.parent is None) != (spec.parent_dir is None) or (spec.parent is None) != (spec.growth is None):
         yield "parent, parent_dir and growth: must be set together or not at all"
 

@@ -15,7 +15,7 @@ from tfscale.faults import InvalidInput
 from tfscale.models.counts import parameters
 from tfscale.stage import events
 from tfscale.stage.heldout import write_blocks
-from tfscale.stage.layout import Layout, choose_layout, in_backward_faults, layout_of
+from tfscale.stage.layout import Layout, choose_layout, in_backward_faults, layout_of, nested_dropout_faults
 from tfscale.stage.learning_rate import learning_rate
 from tfscale.stage.result import FinalEvaluation, Result, StageSpeed, write_result
 from tfscale.stage.spec import StageSpec, key_of
@@ -27,6 +27,7 @@ from tfscale.training.evaluation import evaluate
 from tfscale.training.feed import Feed
 from tfscale.training.heartbeat import Heartbeat
 from tfscale.training.journal import WINDOW, Journal
+from tfscale.training.nested_dropout import groups_at
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
 from tfscale.training.parallel import gathering
 from tfscale.training.preemption import Preemption
@@ -57,7 +58,10 @@ class Trainer:
     ) -> None:
         self.stage_dir, self.spec, self.data, self.device, self.preempted = stage_dir, spec, data, device, preempted
         self.world, self.rows = world, split_rows(spec.sequences, world)
-        if faults := list(in_backward_faults(spec.run, spec.optimizer, world.size, self.rows)):
+        faults = list(in_backward_faults(spec.run, spec.optimizer, world.size, self.rows))
+        if spec.nested_dropout:
+            faults += nested_dropout_faults(spec.run, device.kind)
+        if faults:
             raise InvalidInput(*faults)
         lanes = spec.run.lanes if device.kind == "cpu" and not device.compiled and world.size == 1 else 1
         layout = choose_layout(spec, hardware_of(device, world), _previous_layout(stage_dir, world), lanes)
@@ -143,7 +147,8 @@ class Trainer:
         self.update.row_rates.begin(step * spec.batch_tokens, step + 1, self.state.counters.optimizer_step + 1)
         first = spec.data.start // spec.model.context + step * spec.sequences + self.world.rank * self.rows
         inputs, targets = self.feed.batch(first)
-        loss = self.world.sum_of(self._gradients(inputs, targets))
+        with self.state.model.using_first_groups(groups_at(spec, step)):
+            loss = self.world.sum_of(self._gradients(inputs, targets))
         norms = self.update.finish(loss)
         values = torch.cat([torch.stack([loss, norms.total.double()]), norms.each.double()])
         return _Started(rate, norms.names, Reading(values))

@@ -1,0 +1,38 @@
+"""The model that consists of the first groups of parameter tokens of a TokenFormer that has grown by groups.
+
+Its weights are the first rows of those of the whole model, so right after the growths it is the model before them.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tfscale.models.config import ModelConfig
+from tfscale.models.tokenformer import TokenFormerConfig
+
+if TYPE_CHECKING:
+    from tfscale.models.language_model import LanguageModel
+
+
+def number_of_groups(config: ModelConfig) -> int:
+    """Return the number of groups in each layer, or 1 if the layers have different numbers or no groups. Different
+    numbers do not show which groups were added together."""
+    if not isinstance(config, TokenFormerConfig):
+        return 1
+    numbers = {len(config.qkv), len(config.out), len(config.ffn)}
+    return numbers.pop() if len(numbers) == 1 else 1
+
+
+def with_first_groups(config: ModelConfig, count: int) -> TokenFormerConfig:
+    """Return the config of the model with only the first `count` groups of each layer, from 1 to `number_of_groups`."""
+    assert isinstance(config, TokenFormerConfig)
+    return replace(config, qkv=config.qkv[:count], out=config.out[:count], ffn=config.ffn[:count])
+
+
+def truncated(model: "LanguageModel", count: int) -> "LanguageModel":
+    """Return the model with only the first `count` groups of each layer, whose weights share the memory of `model`."""
+    from tfscale.models.init import build_model
+
+    smaller = build_model(with_first_groups(model.config, count), device="meta")
+    rows = {name: model.get_parameter(name)[: len(weight)] for name, weight in smaller.named_parameters()}
+    smaller.load_state_dict(rows, assign=True)
+    return smaller
