@@ -20,8 +20,10 @@ def cumulative(stage: StageCurve) -> Cost | None:
 
 
 def marginal(stage: StageCurve) -> Cost | None:
-    """Return the marginal cost, which is the cost of the stage alone, or None if the stage has not finished."""
-    return stage.end.totals - stage.start if stage.end and stage.start else None
+    """Return the marginal cost, which is the cost of the stage alone, with a rejected growth before it, or None if the
+    stage has not finished."""
+    start = stage.stages[0].start
+    return stage.end.totals - start if stage.end and start else None
 
 
 def mean(costs: Sequence[Cost | None]) -> Cost | None:

@@ -27,15 +27,16 @@ class GrowthEvent:
 
 
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
-    """Return the growths of an arm, or of its trunk if it has one, that have an evaluation before and after the
-    growth."""
+    """Return the growths of an arm, or of its trunk if it has one, that were kept and have an evaluation before and
+    after the growth."""
     return tuple(_growths(arm))
 
 
 def _growths(arm: ArmCurve) -> Iterator[GrowthEvent]:
-    stages = {stage.key: stage for stage in arm.trunk or arm.stages}
-    for stage in stages.values():
-        parent = stages.get(stage.parent or "")
+    stages = arm.trunk or arm.stages
+    parents = {stage.key: stage for stage in (*stages, *arm.detours)}
+    for stage in stages:
+        parent = parents.get(stage.parent or "")
         if stage.grown and parent is not None and parent.end is not None:
             before = parent.end.loss
             yield GrowthEvent(

@@ -4,6 +4,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from tfscale.orchestrate.orchestrator import View
 from tfscale.orchestrate.progress import Progress, Watch, overview
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.plan import Plan
+from tfscale.stage.ending import parent_loss
 from tfscale.stage.events import Event
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import optimizer_note
@@ -98,7 +100,7 @@ class PlainView:
         elif event["event"] == "end" and event["reason"] == "preempted":
             self.tell(stage, f"stopped at {count(event['step'] * stage.spec.batch_tokens)} tokens, with a checkpoint")
         elif event["event"] == "ending":
-            self.tell(stage, f"ends at {count(event['ends_at'])} tokens by the rule schedule.grow_when")
+            self.tell(stage, _ending(stage, event["ends_at"]))
         elif event["event"] == "broken_checkpoint":
             self.tell(stage, f"a checkpoint was incomplete and was {event['message']}")
         elif event["event"] == "non_finite":
@@ -124,6 +126,13 @@ class PlainView:
 
     def tick(self) -> None:
         pass
+
+
+def _ending(stage: Stage, tokens: int) -> str:
+    if not replace(stage.spec, tokens=tokens).rejected:
+        return f"ends at {count(tokens)} tokens by the rule schedule.grow_when"
+    loss = parent_loss(stage.spec, stage.path)
+    return f"rejected at {count(tokens)} tokens by schedule.reject_growth, because its parent's loss is {loss:.4f}"
 
 
 class Screen:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfscale.plan.arms import Arm
 from tfscale.stage.events import Event
-from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.folder import is_done
 from tfscale.tracking.points import curve_points, end_points, milliseconds
 from tfscale.tracking.runs import ARM, ARM_KEY, ROLE, About, Contents, Status
 from tfscale.tracking.stage_run import StageRun, status_of
@@ -22,7 +22,9 @@ class ArmRun:
 
     def about(self) -> About:
         stages = self.arm.stages
-        recipes = dict.fromkeys(str(stage.spec.growth["name"]) for stage in self._line if stage.spec.growth is not None)
+        recipes = dict.fromkeys(
+            str(stage.spec.growth["name"]) for stage in self.arm.line if stage.spec.growth is not None
+        )
         tags = {
             ROLE: "arm",
             ARM: self.arm.name,
@@ -46,7 +48,9 @@ class ArmRun:
         points = [point for run, _, events in ended for point in end_points(events, run.evaluations())]
         points.sort(key=lambda point: point.time)  # a stage that ends later must not precede one that has been sent
         if self._is_one_lineage():
-            points += [point for run, _, events in begun if run.stage in self._line for point in curve_points(events)]
+            points += [
+                point for run, _, events in begun if run.stage in self.arm.line for point in curve_points(events)
+            ]
         statuses = [status_of(done, events) for _, done, events in begun]
         status = _joint(statuses, unbegun=len(begun) < len(self.arm.all_stages))
         times = [milliseconds(event["time"]) for _, _, events in begun for event in events]
@@ -61,11 +65,7 @@ class ArmRun:
 
     def _is_one_lineage(self) -> bool:
         """Return whether each stage continues the previous stage. Independent stages have no common curve."""
-        return all(child.spec.parent == parent.key for parent, child in pairwise(self._line))
-
-    @property
-    def _line(self) -> tuple[Stage, ...]:
-        return self.arm.trunk or self.arm.stages
+        return all(child.spec.parent == parent.key for parent, child in pairwise(self.arm.line))
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:
