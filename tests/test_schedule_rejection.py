@@ -2,17 +2,20 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
 from stages import StopAt, elsewhere, outcome, same, train
 
+from tfscale.analysis.caption import caption
+from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.costs import cumulative, marginal
 from tfscale.analysis.curves import Cost, read_arms
 from tfscale.analysis.family import family_cost
+from tfscale.analysis.figure import comparison_figure
 from tfscale.analysis.growths import growths
 from tfscale.cli.common import Common
-from tfscale.cli.compare import compare
 from tfscale.cli.plan import plan as plan_verb
 from tfscale.cli.status import status
 from tfscale.cli.tune import Asked, tune
@@ -99,7 +102,8 @@ def test_a_growth_that_is_kept_is_the_one_without_a_trial(short: list[str]) -> N
 def test_after_a_rejected_growth_the_parent_is_trained_on_and_grows_again(
     short: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = [*short, *NEVER, *NOISY, "baseline=transformer"]
+    chosen = [*short, *NEVER, *NOISY]
+    overrides = [*chosen, "baseline=transformer"]
     before = planned(overrides)
     assert before.decided == before.chain.stages
     record(before.known)
@@ -118,7 +122,12 @@ def test_after_a_rejected_growth_the_parent_is_trained_on_and_grows_again(
     assert plan_verb(Common(overrides)) == status(Common(overrides)) == 0
     assert "the growth to 70K was rejected, because after 256 tokens" in " ".join(capsys.readouterr().out.split())
 
+    stopped = elsewhere(back, "stopped")
+    assert not train(stopped, StopAt(3))
+    assert train(stopped)
     finish(plan)
+    assert same(outcome(back), outcome(stopped))
+    shutil.rmtree(stopped.path)
     assert verify_plan(plan) == []
     first = next(event["loss"] for event in read_events(back.path) if event["event"] == "eval")
     assert first == pytest.approx(read_result(base.path).evaluation.loss, abs=1e-6), "the parent goes on where it ended"
@@ -145,38 +154,29 @@ def test_after_a_rejected_growth_the_parent_is_trained_on_and_grows_again(
     [growth] = growths(chain)
     assert (growth.key, growth.parent) == (again.key, back.key)
 
-    capsys.readouterr()
-    assert compare(Common(overrides), "transformer") == 0
+    record(plan)
     [experiment] = recorded(plan.runs)
     assert experiment.arms[0] == plan.chain
     assert experiment.arms[0].key == before.chain.key
-    document = json.loads((experiment.comparison / "table.json").read_text())
-    assert any("A growth to 70K was rejected" in sentence for sentence in document["caption"])
-    assert {rejected.key, back.key} <= set(document["rows"][-2]["rests_on"])
+    comparison = compare_arms(experiment.joined, "rejected")
+    assert any("A growth to 70K was rejected" in sentence for sentence in caption(comparison.arms))
+    [row] = [row for row in comparison.table.of_size("70K") if row.arm == plan.chain.name]
+    assert {rejected.key, back.key} <= set(row.rests_on)
+    lines = comparison_figure(comparison.arms, "rejected").axes[0].lines
+    assert sum(line.get_linestyle() == ":" for line in lines) == 2
 
 
-@pytest.mark.parametrize("stop", [1, 2])
-def test_a_trial_that_was_stopped_is_decided_as_it_would_have_been(short: list[str], stop: int) -> None:
+def test_a_trial_that_was_stopped_is_decided_as_it_would_have_been(short: list[str]) -> None:
     plan = planned([*short, *NEVER])
     prepare(plan.corpus.spec, plan.runs / "data")
     base, grown = plan.decided
     assert train(base)
     stopped = elsewhere(grown, "stopped")
-    assert not train(stopped, StopAt(stop))
+    assert not train(stopped, StopAt(2))
     assert train(grown)
     assert train(stopped)
     assert read_result(stopped.path).tokens == 256
     assert same(outcome(grown), outcome(stopped))
-
-
-def test_a_chain_that_was_stopped_on_its_way_back_ends_as_it_would_have(short: list[str]) -> None:
-    plan = begun([*short, *NEVER])
-    back = plan.chain.detours[1]
-    assert train(back)
-    stopped = elsewhere(back, "stopped")
-    assert not train(stopped, StopAt(3))
-    assert train(stopped)
-    assert same(outcome(back), outcome(stopped))
 
 
 def test_a_trial_reads_the_trunk_and_the_trunk_goes_on_at_its_rate(short: list[str]) -> None:
@@ -193,7 +193,9 @@ def test_a_trial_reads_the_trunk_and_the_trunk_goes_on_at_its_rate(short: list[s
     assert read_result(large.path).totals.flops == cumulative_flops(plan.chain, large)
 
 
-def test_seeds_decide_for_themselves(short: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_decide_for_themselves_and_by_the_recorded_losses(
+    short: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     overrides = [*short, *NEVER, "seeds=2"]
     plan = planned(overrides)
     prepare(plan.corpus.spec, plan.runs / "data")
@@ -205,18 +207,11 @@ def test_seeds_decide_for_themselves(short: list[str], capsys: pytest.CaptureFix
     shown = " ".join(capsys.readouterr().out.split())
     assert "the growth to 70K of seed 0 was rejected" in shown
     assert "1 of 2 done" in shown
-
-
-def test_a_decision_against_the_recorded_losses_is_found_out(short: list[str]) -> None:
-    plan = begun([*short, *NEVER])
-    rejected = plan.chain.detours[0]
-    metrics = rejected.path / "metrics.jsonl"
+    metrics = chain.detours[0].path / "metrics.jsonl"
     events = [json.loads(line) for line in metrics.read_text().splitlines()]
-    lines = [
-        json.dumps({**event, "loss": -99.0}) if event["event"] == "eval" else json.dumps(event) for event in events
-    ]
-    metrics.write_text("\n".join(lines) + "\n")
-    assert any("tokens is 256, but stage.yaml says 1024" in finding for finding in verify_plan(plan))
+    edited = [{**event, "loss": -99.0} if event["event"] == "eval" else event for event in events]
+    metrics.write_text("".join(json.dumps(event) + "\n" for event in edited))
+    assert any("tokens is 256, but stage.yaml says 1024" in finding for finding in verify_plan(planned(overrides)))
 
 
 @pytest.mark.parametrize(

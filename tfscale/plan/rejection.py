@@ -28,10 +28,9 @@ def on_trial(spec: StageSpec, specs: Specs) -> StageSpec:
 
 def kept(stage: Stage) -> Stage:
     """Return a stage as it was planned, with its growth kept."""
-    trial = stage.spec.trial
-    return (
-        replace(stage, spec=replace(stage.spec, tokens=trial.most_tokens)) if trial and stage.spec.rejected else stage
-    )
+    if stage.spec.trial is None or not stage.spec.rejected:
+        return stage
+    return replace(stage, spec=replace(stage.spec, tokens=stage.spec.trial.most_tokens))
 
 
 def trained_on(parent: Stage, rejected: Stage, tokens: int, rate: float | None, specs: Specs) -> Stage:

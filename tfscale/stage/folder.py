@@ -52,7 +52,8 @@ def weights_dir(stage_dir: Path, spec: StageSpec) -> Path:
     """
     assert spec.parent_dir is not None, "a stage without a parent starts from scratch"
     parent = stage_dir / spec.parent_dir
-    return weights_dir(parent, read_spec(parent)) if spec.returns else parent
+    above = read_spec(parent).parent_dir if spec.returns else None
+    return parent if above is None else parent / above
 
 
 def lineage(last: T, parent_of: Callable[[T], T | None]) -> list[T]:
