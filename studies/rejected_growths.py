@@ -10,17 +10,20 @@ trained again.
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-from studies.training import loss_of, planned, train_all
+from studies.training import loss_of, train_all
+from tfscale.config.compose import compose
+from tfscale.data.progress import silent
 from tfscale.plan.arms import Arm, cumulative_flops
-from tfscale.plan.plan import Plan
+from tfscale.plan.corpus import prepare_corpus
+from tfscale.plan.plan import Plan, make_plan
 from tfscale.stage.folder import is_done
 from tfscale.text import count
 
-SEEDS = 2
+SIZES, SEEDS = 3, 2
 BASE, STAGE, AFTER, BOUND = 500_000, 50_000, 10_000, 0.05
 """Tokens of the base, of each grown stage and of a trial, and the bound of the trial in nats."""
 ON_TRIAL = (f"schedule.reject_growth.after_tokens={AFTER}", f"schedule.reject_growth.bound={BOUND}")
@@ -38,8 +41,12 @@ class Recipe:
     def plan(self, overrides: list[str]) -> Plan:
         """Return the plan, with the growths that have been rejected so far."""
         tokens = (f"schedule.stages.stage1.tokens={BASE}", f"schedule.growth_tokens={self.stage_tokens}")
-        shared = (f"seeds={SEEDS}", "data.validation_tokens=16384", "~schedule.stages.stage4")
-        return planned(["schedule=progressive_tiny_trunk", *shared, *tokens, *self.overrides, *overrides])
+        shared = ("tracking=none", f"seeds={SEEDS}", "data.validation_tokens=16384")
+        experiment = compose(["schedule=progressive_tiny_trunk", *shared, *tokens, *self.overrides, *overrides])
+        sizes = dict(list(experiment.schedule.stages.items())[:SIZES])
+        plan = make_plan(replace(experiment, schedule=replace(experiment.schedule, stages=sizes)))
+        prepare_corpus(plan.experiment, plan.corpus, silent)
+        return plan
 
     def trained(self, overrides: list[str]) -> Arm:
         """Train the chain of every seed, one trial after another, and return it."""

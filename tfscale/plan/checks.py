@@ -96,8 +96,8 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
         trial = schedule.reject_growth
         if number and trial is not None and not batch <= trial.after_tokens <= tokens - batch:
             rule = f"must be at least one batch, optim.batch_tokens={batch}, and one less than the tokens of {key}"
-            reads = ("optim.batch_tokens", key)
-            yield Fault("schedule.reject_growth.after_tokens", trial.after_tokens, rule, str(tokens // 10), reads)
+            place = "schedule.reject_growth.after_tokens"
+            yield Fault(place, trial.after_tokens, rule, str(tokens // 10), ("optim.batch_tokens", key))
         shape = part.transformer
         if shape is not None and shape.d_model % shape.n_head:
             yield Fault(f"{key}.transformer.n_head", shape.n_head, f"must divide d_model={shape.d_model}", "1")
