@@ -35,7 +35,7 @@ def pulled(plan: Plan, store: Store | None) -> Plan:
     Raises:
         UserFault: the store cannot be read.
     """
-    if store is None or not take_stages(plan.decided, store) or plan.decided == plan.stages:
+    if store is None or not take_stages(plan.decided, store) or plan.known is plan:
         return plan
     return pulled(make_plan(plan.experiment), store)
 

@@ -4,7 +4,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -129,10 +128,11 @@ class PlainView:
 
 
 def _ending(stage: Stage, tokens: int) -> str:
-    if not replace(stage.spec, tokens=tokens).rejected:
+    trial = stage.spec.trial
+    if trial is None or tokens != trial.tokens:
         return f"ends at {count(tokens)} tokens by the rule schedule.grow_when"
-    loss = parent_loss(stage.spec, stage.path)
-    return f"rejected at {count(tokens)} tokens by schedule.reject_growth, because its parent's loss is {loss:.4f}"
+    above = f"more than {trial.bound:g} nats above its parent's loss of {parent_loss(stage.spec, stage.path):.4f}"
+    return f"rejected at {count(tokens)} tokens by schedule.reject_growth, {above}"
 
 
 class Screen:
