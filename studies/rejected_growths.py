@@ -1,6 +1,6 @@
 """Rejected growths on the small trunk, at equal cumulative compute.
 
-    python -m studies.rejected_growths docs/measurements/recipes [KEY=VALUE ...]
+    python -m studies.rejected_growths docs/measurements/rejected_growths [KEY=VALUE ...]
 
 Trains the first three sizes of `progressive_tiny_trunk` with an eighth of the tokens and two seeds, with a growth that
 preserves the function and with one that does not, on trial. A chain whose growths were rejected is compared with one
@@ -119,7 +119,7 @@ def main(folder: Path, overrides: list[str]) -> None:
     longer = with_compute_of(arms[tried], kept, overrides)
     arms[longer] = longer.trained(overrides)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "rejected.md").write_text(report(arms, longer), encoding="utf-8")
+    (folder / "table.md").write_text(report(arms, longer), encoding="utf-8")
     print(report(arms, longer))
 
 
