@@ -103,13 +103,14 @@ def read_runs(runs: Path) -> Found:
 
 
 def _run(last: Stage, stages: dict[str, Stage]) -> Run | None:
-    """Return the run that ends with a stage, or None if a stage of its lineage is missing or imported."""
+    """Return the run that ends with a stage, or None if a stage of its lineage is missing, imported, or part of a
+    rejected growth."""
     part = [last]
     while (parent := part[0].spec.parent) is not None and is_continued(part[0].spec):
         if parent not in stages:
             return None
         part.insert(0, stages[parent])
-    if part[0].spec.init_from is not None:
+    if part[0].spec.init_from is not None or last.spec.rejected or part[0].spec.returns:
         return None
     if parent is None:
         return Run(tuple(part), None)

@@ -36,7 +36,7 @@ def caption(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
 
 def regime(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
     """Return sentences that state the tokens per parameter of the base and of the arms from scratch that have the
-    chain's compute at the last size, the number of seeds, and the validation text."""
+    chain's compute at the last size, the chain's rejected growths, the number of seeds, and the validation text."""
     chain = the_chain(arms)
     base = _tokens_per_parameter(chain.replicates(chain.sizes[0]))
     scratch = _from_scratch(arms, chain)
@@ -46,6 +46,10 @@ def regime(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
         at_last = f" and, at equal compute and {chain.sizes[-1]}, {seen}" if seen else ""
         paper = f"{PAPER_BASE:,}{f' and {PAPER_SCRATCH}' if seen else ''}"
         sentences.append(f"Tokens per parameter: base {_rounded(base)}{at_last} (in the TokenFormer paper {paper}).")
+    rejected = dict.fromkeys(stage.size for stage in chain.detours[::2])
+    if rejected:
+        what = f"A growth to {join(list(rejected))} was rejected, and its parent trained on before it grew again"
+        sentences.append(f"{what} (dotted; all costs include both).")
     runs = [run for arm in arms for run in arm.stages if run.finished]
     counts = sorted({len(arm.seeds) for arm in arms})
     seeds = (

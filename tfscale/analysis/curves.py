@@ -124,7 +124,8 @@ class StageCurve:
     blocks: BlockLosses | None = None
     """Losses of the final evaluation by blocks of the validation text, or None if they were not measured."""
     parts: tuple["StageCurve", ...] = ()
-    """Stages of the run if it is a branch of a trunk, ordered from the oldest; otherwise empty."""
+    """Stages of the run if it is a branch of a trunk or follows a rejected growth, ordered from the oldest; otherwise
+    empty. After a rejected growth, the detour comes first, which is part of the cost but not of the evaluations."""
     readings: tuple["StageCurve", ...] = ()
     """Runs of this model at all budgets, including this one, in order of compute; empty if this is the only one."""
 
@@ -145,8 +146,9 @@ class StageCurve:
 
     @property
     def marginal(self) -> Cost | None:
-        """Cost of the stage alone, without its parent, or None if the stage has not finished."""
-        return self.end.totals - self.start if self.end and self.start else None
+        """Cost of the stage alone, with a rejected growth before it, or None if the stage has not finished."""
+        start = self.stages[0].start
+        return self.end.totals - start if self.end and start else None
 
     @property
     def step_size(self) -> Cost | None:
@@ -169,6 +171,7 @@ class ArmCurve:
     kind: str
     stages: tuple[StageCurve, ...]
     trunk: tuple[StageCurve, ...] = ()
+    detours: tuple[StageCurve, ...] = ()
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -204,11 +207,12 @@ def read_arms(arms: Iterable[Arm]) -> tuple[ArmCurve, ...]:
 
 def _read_arm(arm: Arm) -> ArmCurve:
     curves = {stage.key: read_stage(stage) for stage in arm.all_stages}
-    if not arm.trunk:
-        return ArmCurve(arm.name, arm.title, arm.kind, tuple(curves.values()))
 
     def run(stage: Stage) -> StageCurve:
-        return joined([curves[part.key] for part in arm.run_of(stage)])
+        parts = [curves[part.key] for part in arm.run_of(stage)]
+        own = joined(parts) if arm.trunk else curves[stage.key]
+        detour = [curves[part.key] for part in arm.detour_of(stage)]
+        return replace(own, parts=(*detour, *own.stages)) if detour else own
 
     def with_readings(stage: Stage) -> StageCurve:
         others = [run(each) for each in arm.readings if (each.size, each.spec.seed) == (stage.size, stage.spec.seed)]
@@ -217,8 +221,8 @@ def _read_arm(arm: Arm) -> ArmCurve:
         readings = tuple(each for _, each in sorted(ended, key=lambda pair: pair[0]))
         return replace(own, readings=readings if others and len(ended) > len(others) else ())
 
-    trunk = tuple(curves[stage.key] for stage in arm.trunk)
-    return ArmCurve(arm.name, arm.title, arm.kind, tuple(map(with_readings, arm.stages)), trunk)
+    trunk, detours = (tuple(curves[stage.key] for stage in group) for group in (arm.trunk, arm.detours))
+    return ArmCurve(arm.name, arm.title, arm.kind, tuple(map(with_readings, arm.stages)), trunk, detours)
 
 
 def joined(parts: Sequence[StageCurve]) -> StageCurve:

@@ -92,6 +92,9 @@ def comparison_figure(
         _prepare(axes, frame, measure)
         for arm in arms:
             _draw_arm(axes, arm, samples, looks[arm.name], bold=arm is chain)
+        for detour in chain.detours:
+            if points := curve([detour], measure):
+                axes.plot(*zip(*points, strict=True), color=looks[chain.name].colour, linewidth=0.9, linestyle=":")
         for law in laws:
             _draw_law(axes, law, arms, looks[law.arm], frame)
         for number_, arm in enumerate(published):

@@ -26,10 +26,11 @@ class GrowthEvent:
 
 
 def growths(arm: ArmCurve) -> tuple[GrowthEvent, ...]:
-    """Return the growths of an arm, or of its trunk if it has one, that have an evaluation before and after the
-    growth."""
-    stages = {stage.key: stage for stage in arm.trunk or arm.stages}
-    pairs = [(stage, stages.get(stage.parent or "")) for stage in stages.values() if stage.grown]
+    """Return the growths of an arm, or of its trunk if it has one, that were kept and have an evaluation before and
+    after the growth."""
+    stages = arm.trunk or arm.stages
+    parents = {stage.key: stage for stage in (*stages, *arm.detours)}
+    pairs = [(stage, parents.get(stage.parent or "")) for stage in stages if stage.grown]
     return tuple(
         GrowthEvent(
             size=stage.size,

@@ -32,7 +32,7 @@ MIRROR_SECONDS = 60.0
 
 def run_plan(plan: Plan) -> tuple[int, Plan]:
     """Train the unfinished stages of a plan. Return the exit code, and the plan updated with the stage ends decided by
-    the rule `schedule.grow_when`."""
+    the rule `schedule.grow_when`, and with the growths that were rejected."""
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pulled(plan, store)
@@ -51,7 +51,7 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
         known, stages = plan.known, plan.decided
         record(known)
         code = train(known, stages, tracker, store)
-        if code or stages == plan.stages:
+        if code or known is plan:
             return code, plan
         plan = pulled(make_plan(plan.experiment), store)  # the cost of the chain is the budget of the other arms
 

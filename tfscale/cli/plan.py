@@ -14,6 +14,7 @@ from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.arms import Arm
 from tfscale.plan.checks import check_sharing
 from tfscale.plan.plan import Plan
+from tfscale.plan.rejection import rejections
 from tfscale.plan.unreached import unreached_stages
 from tfscale.predict import Family, Machine, Prediction, families, planned_machine, predict, remarks, shortage
 from tfscale.stage.folder import Stage
@@ -81,8 +82,7 @@ def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Predict
     row("steps", lambda p: f"{p.steps:,}")
     row("FLOPs", lambda p: scientific(p.flops))
     row("optimizer share", lambda p: share(p.optimizer_share))
-    replicates = list(zip(*(arm.of_seed(seed).all_stages for seed in arm.seeds), strict=True))
-    rows.add_row("state", *(_states(next(each for each in replicates if stage in each)) for stage in stages))
+    rows.add_row("state", *(_states(arm.replicates_of(stage)) for stage in stages))
     rows.add_section()
     row("sharding", lambda p: SHARDINGS[p.layout.sharding] if p.machine.devices > 1 else "")
     row("checkpointing", lambda p: p.layout.recompute)
@@ -196,9 +196,13 @@ def _notes(planned: Plan, machine: Machine, predictions: dict[str, Prediction]) 
         )
     if planned.corpus.missing:
         notes.append("finished stages are unknown until the corpus is available, because stage keys depend on it")
-    if planned.known is not planned:
-        rule = planned.experiment.schedule.grow_when.rule
+    notes += rejections(planned.arms[0])
+    schedule, undecided = planned.experiment.schedule, planned.known is not planned
+    if undecided and schedule.grow_when.rule != "budget":
+        rule = schedule.grow_when.rule
         notes.append(f"schedule.grow_when.rule={rule} may end stages early, so these predictions are upper bounds")
+    if undecided and schedule.reject_growth is not None:
+        notes.append("schedule.reject_growth may reject growths, which these predictions do not include")
     notes += remarks(planned, machine)
     for stage in planned.stages:
         if not predictions[stage.key].fits:

@@ -1,7 +1,7 @@
 """The command `tfscale run`, which trains the chain and the arms of `baseline=`."""
 
 from tfscale.cli.common import Common
-from tfscale.cli.console import answer, console
+from tfscale.cli.console import answer, console, say
 from tfscale.cli.execute import run_plan
 from tfscale.cli.rehearse import rehearse
 from tfscale.cli.status import states
@@ -9,6 +9,7 @@ from tfscale.cli.summary import chain_table
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, user_faults
 from tfscale.orchestrate.launchers import missing
+from tfscale.plan.rejection import rejections
 from tfscale.predict import files_amiss
 
 
@@ -23,6 +24,8 @@ def run(common: Common) -> int:
     elif code == 0:
         with user_faults():
             console.print(chain_table(plan))
+        for sentence in rejections(plan.arms[0]):
+            say(f"note: {sentence}")
     return code
 
 

@@ -11,6 +11,7 @@ from tfscale.faults import UserFault
 from tfscale.orchestrate.progress import Progress, Watch, overview
 from tfscale.orchestrate.speed import finished_speeds, stage_speed
 from tfscale.plan.plan import Plan
+from tfscale.plan.rejection import rejections
 from tfscale.stage.status import status_of
 from tfscale.text import count
 
@@ -97,6 +98,8 @@ def _show(plan: Plan) -> None:
         console.print(rows)
         for detail in details:
             say(detail)
+    for sentence in rejections(plan.arms[0]):
+        say(sentence)
     say(f"stages in {plan.runs / 'stages'}")
 
 

@@ -27,7 +27,7 @@ def store_of(experiment: Experiment) -> Store | None:
 def pulled(plan: Plan, store: Store | None) -> Plan:
     """Return a plan after its stages have been downloaded as far as the store has them. If a rule has ended a stage in
     the store, the plan is made again."""
-    if store is None or not take_stages(plan.decided, store) or plan.decided == plan.stages:
+    if store is None or not take_stages(plan.decided, store) or plan.known is plan:
         return plan
     return pulled(make_plan(plan.experiment), store)
 

@@ -98,6 +98,9 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     if plan.experiment.schedule.rehearse:
         rule = "must be false, because three steps are too few to compare learning rates"
         faults.append(Fault("schedule.rehearse", "true", rule, "schedule.rehearse=false"))
+    if plan.experiment.schedule.reject_growth is not None:
+        rule = "must be null, because rates are compared at equal budgets"
+        faults.append(Fault("schedule.reject_growth", None, rule, "schedule.reject_growth=null"))
     if plan.experiment.schedule.grow_when.rule != "budget":
         rule = "must be budget, because rates are compared at equal budgets"
         faults.append(Fault("schedule.grow_when.rule", plan.experiment.schedule.grow_when.rule, rule, "rule=budget"))

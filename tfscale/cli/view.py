@@ -13,6 +13,7 @@ from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.orchestrate.progress import Progress, Watch, overview
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.plan.plan import Plan
+from tfscale.stage.ending import parent_loss
 from tfscale.stage.events import Event
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import optimizer_note
@@ -81,7 +82,7 @@ class PlainView:
         elif event["event"] == "end" and event["reason"] == "preempted":
             self.tell(stage, f"stopped at {count(event['step'] * stage.spec.batch_tokens)} tokens, with a checkpoint")
         elif event["event"] == "ending":
-            self.tell(stage, f"ends at {count(event['ends_at'])} tokens by the rule schedule.grow_when")
+            self.tell(stage, _ending(stage, event["ends_at"]))
         elif event["event"] == "broken_checkpoint":
             self.tell(stage, f"a checkpoint was incomplete and was {event['message']}")
         elif event["event"] == "non_finite":
@@ -107,6 +108,14 @@ class PlainView:
 
     def tick(self) -> None:
         pass
+
+
+def _ending(stage: Stage, tokens: int) -> str:
+    trial = stage.spec.trial
+    if trial is None or tokens != trial.tokens:
+        return f"ends at {count(tokens)} tokens by the rule schedule.grow_when"
+    above = f"more than {trial.bound:g} nats above its parent's loss of {parent_loss(stage.spec, stage.path):.4f}"
+    return f"rejected at {count(tokens)} tokens by schedule.reject_growth, {above}"
 
 
 class LiveView(PlainView):

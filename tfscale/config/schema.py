@@ -8,6 +8,7 @@ from tfscale.config.branches import BranchesPart
 from tfscale.config.by_kind import ByKind
 from tfscale.config.comparison import AnalysisPart, ReferencePart
 from tfscale.config.machines import DevicePart, LauncherPart
+from tfscale.config.reject_growth import RejectGrowthPart
 from tfscale.config.types import PathText, StoreUri
 from tfscale.growth.operator import Growth
 from tfscale.growth.transformer_recipe import TransformerGrowth
@@ -136,6 +137,9 @@ class SchedulePart:
     """Number of training tokens of every stage that does not set `tokens`."""
     grow_when: GrowWhenPart = field(default_factory=GrowWhenPart)
     """Rule that ends every stage except the last."""
+    reject_growth: RejectGrowthPart | None = None
+    """Rule that rejects the first growth to a size if the loss is too high after some tokens; the parent is then
+    trained on for the tokens of the stage, and grows again. None: every growth is kept."""
     branches: BranchesPart | None = None
     """Branches of all runs, whose ends are the models that are compared. The stages are then a trunk, whose learning
     rate is that of the first stage. None: the stages themselves end with the models that are compared."""

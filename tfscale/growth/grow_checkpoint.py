@@ -15,6 +15,7 @@ from tfscale.growth.optimizer_state import OptimizerState, state_after
 from tfscale.models.config import ModelConfig
 from tfscale.models.init import build_model
 from tfscale.optimizers.base import Optimizer, Slot
+from tfscale.totals import Totals
 
 
 def grow_checkpoint(
@@ -25,6 +26,7 @@ def grow_checkpoint(
     optimizer: Optimizer,
     seed: int,
     trained_with: Optimizer | None = None,
+    spent: Totals | None = None,
 ) -> OptimizerState:
     """Write the checkpoint at step 0 of a stage that grows from `parent`, and return its optimizer state.
 
@@ -38,6 +40,7 @@ def grow_checkpoint(
         optimizer: optimizer of the child.
         trained_with: optimizer of the parent, or None if it is that of the child. If `growth` carries the state over
             and both optimizers have the same name, the slots are grown like the weights.
+        spent: totals that those of the child continue, or None for those of the parent.
 
     Raises:
         BrokenCheckpoint: the parent cannot be read, or its slots are not those of its optimizer.
@@ -65,6 +68,7 @@ def grow_checkpoint(
                 stored.read({f"{slot.name}/{source}": tensor})
                 yield f"{slot.name}/{name}", growth.grow_tensor(name, slot.degree, tensor, old_config, config, seed)
 
-    counters = Counters(0, state.updates, before=old.totals, totals=old.totals, optimizer=optimizer.name)
+    before = spent or old.totals
+    counters = Counters(0, state.updates, before=before, totals=before, optimizer=optimizer.name)
     checkpoint.write_aside(child, config, counters, lambda aside: checkpoint.write_each(aside, grown()))
     return state

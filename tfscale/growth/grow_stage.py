@@ -18,6 +18,7 @@ from tfscale.growth.operator import Growth, from_dict
 from tfscale.growth.optimizer_state import OptimizerState
 from tfscale.host import process_peak_memory
 from tfscale.models.config import ModelConfig
+from tfscale.stage.folder import weights_dir
 from tfscale.stage.growth_record import is_grown, write_growth
 from tfscale.stage.lock import StageLock
 from tfscale.stage.result import read_result
@@ -46,8 +47,8 @@ def grow_stage(stage_dir: Path) -> None:
     if spec.parent_dir is None or spec.growth is None:
         raise ValueError(f"{stage_dir}: must be the folder of a stage that grows from another stage")
     growth = _growth_of(spec, stage_dir)
-    parent_dir = stage_dir / spec.parent_dir
-    parent = parent_dir / CHECKPOINTS / read_result(parent_dir).checkpoint
+    source = weights_dir(stage_dir, spec)
+    parent = source / CHECKPOINTS / read_result(source).checkpoint
     child = stage_dir / CHECKPOINTS / checkpoint.folder_name(0)
     with StageLock(stage_dir):
         if is_grown(stage_dir):
@@ -56,8 +57,8 @@ def grow_stage(stage_dir: Path) -> None:
         shutil.rmtree(child, ignore_errors=True)  # left by a process that was killed before the comparison
         started = time.perf_counter()
         checkpoint.verify(parent)
-        before = read_spec(parent_dir).optimizer
-        state = grow_checkpoint(parent, child, spec.model, growth, spec.optimizer, spec.seed, trained_with=before)
+        before, spent = read_spec(source).optimizer, read_result(stage_dir / spec.parent_dir).totals
+        state = grow_checkpoint(parent, child, spec.model, growth, spec.optimizer, spec.seed, before, spent)
         seconds = time.perf_counter() - started
         result = _compare(stage_dir, spec, parent, child, growth.rounds)
         report = _report(spec, parent, growth, state, result, seconds)

@@ -1,16 +1,19 @@
 """The arms of an experiment, each a list of stages on disk."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from tfscale.models.counts import flops
 from tfscale.stage.folder import Stage, lineage
 
-Role = Literal["model", "trunk", "reading"]
+Role = Literal["model", "trunk", "reading", "rejected", "continued"]
 """Role of a stage in an arm. `model`: it ends with a model that is compared. `trunk`: models branch from it. `reading`:
-it ends with a model at another budget, whose loss is read for costs at equal perplexity."""
+it ends with a model at another budget, whose loss is read for costs at equal perplexity. `rejected`: its growth was
+rejected. `continued`: the chain has returned to the parent and trains it on."""
+GROUPS = ("stages", "trunk", "readings", "detours", "planned")
+"""Fields of an arm that contain stages."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,38 @@ class Arm:
     """Stages from which the models branch (`tfscale.plan.branches`), parents before children."""
     readings: tuple[Stage, ...] = ()
     """Branches at the budgets of other sizes."""
+    detours: tuple[Stage, ...] = ()
+    """Stages of rejected growths, each followed by the stage that trains the parent on (`tfscale.plan.rejection`)."""
+    planned: tuple[Stage, ...] = ()
+    """Stages that identify the arm if they depend on which growths are rejected: those that keep every growth."""
+
+    @property
+    def line(self) -> tuple[Stage, ...]:
+        """The trunk, or the models of an arm without a trunk, each after its detours."""
+        return tuple(each for stage in self.trunk or self.stages for each in self._with_detour(stage))
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
         """All stages, parents before children, with the branches of each stage of the trunk after this stage."""
-        branches = (*self.readings, *self.stages)
-        apart = [(stage, *(each for each in branches if each.spec.parent == stage.key)) for stage in self.trunk]
-        return tuple(stage for group in apart for stage in group) or self.stages
+        branches = (*self.readings, *self.stages) if self.trunk else ()
+        apart = [(stage, *(each for each in branches if each.spec.parent == stage.key)) for stage in self.line]
+        return tuple(stage for group in apart for stage in group)
+
+    @property
+    def identity(self) -> tuple[Stage, ...]:
+        """Stages that identify what the arm computes. With a trunk, the trunk and the last model suffice. The keys of
+        other branches change when a rule ends the trunk's stages."""
+        return self.planned or ((*self.trunk, self.stages[-1]) if self.trunk else self.stages)
 
     @property
     def key(self) -> str:
-        """Hash of the keys of the arm's stages (12 hexadecimal digits), which identifies what the arm computes.
-
-        For an arm with a trunk, only the trunk's stages and the last branch are hashed, because the keys of the other
-        branches change when a rule ends the trunk's stages."""
-        stages = (*self.trunk, self.stages[-1]) if self.trunk else self.stages
-        return hashlib.sha256(" ".join(stage.key for stage in stages).encode()).hexdigest()[:12]
+        """Hash of the keys of the arm's stages (12 hexadecimal digits), which identifies what the arm computes."""
+        return hashlib.sha256(" ".join(stage.key for stage in self.identity).encode()).hexdigest()[:12]
 
     def role(self, stage: Stage) -> Role:
         """Return the role of a stage of the arm."""
+        if stage in self.detours:
+            return "rejected" if stage.spec.rejected else "continued"
         return "trunk" if stage in self.trunk else "reading" if stage in self.readings else "model"
 
     def label(self, stage: Stage) -> str:
@@ -64,7 +80,20 @@ class Arm:
 
     def run_of(self, stage: Stage) -> list[Stage]:
         """Return the stages in which a model of the arm is trained at its size, ordered from the oldest."""
-        return [each for each in self.lineage(stage) if each.size == stage.size]
+        return [each for each in self.lineage(stage) if each.size == stage.size and each not in self.detours]
+
+    def detour_of(self, stage: Stage) -> list[Stage]:
+        """Return the detour before the growth to the size of a model, ordered from the oldest."""
+        return self._with_detour(self.run_of(stage)[0])[:-1]
+
+    def _with_detour(self, stage: Stage) -> list[Stage]:
+        detours = {each.key: each for each in self.detours}
+        return lineage(stage, lambda each: detours.get(each.spec.parent or ""))
+
+    def map_groups(self, change: Callable[[tuple[Stage, ...]], Iterable[Stage]]) -> "Arm":
+        """Return the arm with a change of each of its groups of stages."""
+        groups: dict[str, Any] = {name: tuple(change(getattr(self, name))) for name in GROUPS}
+        return replace(self, **groups)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -73,9 +102,16 @@ class Arm:
 
     def of_seed(self, seed: int) -> "Arm":
         """Return the replicate of one seed."""
-        groups = ([s for s in group if s.spec.seed == seed] for group in (self.stages, self.trunk, self.readings))
-        stages, trunk, readings = map(tuple, groups)
-        return replace(self, stages=stages, trunk=trunk, readings=readings)
+        return self.map_groups(lambda stages: [stage for stage in stages if stage.spec.seed == seed])
+
+    def replicates_of(self, stage: Stage) -> list[Stage]:
+        """Return the stages of all seeds at the place of a stage: those of its role and size, in the same order."""
+
+        def alike(seed: int) -> list[Stage]:
+            return [each for each in self.of_seed(seed).all_stages if self.label(each) == self.label(stage)]
+
+        place = alike(stage.spec.seed).index(stage)
+        return [found[place] for seed in self.seeds if len(found := alike(seed)) > place]
 
     def by_seed(self) -> tuple["Arm", ...]:
         """Return one arm per seed, each with a separate name. The first one keeps the name of this arm."""
@@ -94,10 +130,8 @@ def cumulative_flops(chain: Arm, target: Stage) -> int:
 
 def over_seeds(replicates: Sequence[Arm]) -> Arm:
     """Return the replicates of an arm, combined into one arm."""
-    stages, trunk, readings = (
-        tuple(stage for arm in replicates for stage in getattr(arm, group)) for group in ("stages", "trunk", "readings")
-    )
-    return replace(replicates[0], stages=stages, trunk=trunk, readings=readings)
+    groups: dict[str, Any] = {name: tuple(s for arm in replicates for s in getattr(arm, name)) for name in GROUPS}
+    return replace(replicates[0], **groups)
 
 
 def rejoined(arms: Iterable[Arm]) -> tuple[Arm, ...]:

@@ -74,12 +74,13 @@ def trunk_through(first: Stage, ends: Sequence[int], specs: Specs) -> tuple[Stag
 def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
     """Return the spec of a stage that continues the training of `parent` with an unchanged learning rate."""
     schedule = replace(parent.spec.lr_schedule, warmup_tokens=0)
-    spec = replace(parent.spec, tokens=tokens, lr_schedule=schedule, rates=_settled(parent.spec.rates), ending=None)
-    by_a_rule = parent.spec.ending is not None or parent.spec.parent_ending
+    spec = replace(parent.spec, tokens=tokens, lr_schedule=schedule, rates=settled(parent.spec.rates))
+    spec = replace(spec, ending=None, trial=None, returns=False)
+    by_a_rule = parent.spec.may_end_early or parent.spec.parent_ending
     return replace(specs.child_of(parent, spec, CONTINUED), parent_ending=by_a_rule)
 
 
-def _settled(rates: RateSpec | None) -> RateSpec | None:
+def settled(rates: RateSpec | None) -> RateSpec | None:
     """Return the learning rates of old and new rows as they are at the end of a stage."""
     if rates is None:
         return None

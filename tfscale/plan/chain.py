@@ -1,10 +1,14 @@
 """The chain of an experiment, in which each size grows from the previous one."""
 
+from dataclasses import replace
+
 from tfscale.config.schema import StagePart
 from tfscale.plan.arms import Arm, cumulative_flops
 from tfscale.plan.branches import branched
+from tfscale.plan.rejection import kept, on_trial, trained_on
 from tfscale.plan.specs import Specs, tokenformer
 from tfscale.stage.folder import Stage
+from tfscale.stage.spec import StageSpec
 
 
 class Chain:
@@ -21,21 +25,35 @@ class Chain:
     def __init__(self, specs: Specs) -> None:
         self.specs, self.experiment = specs, specs.experiment
         parts = list(self.experiment.schedule.stages.values())
-        stages = self._stages(parts)
-        grown = Arm("progressive", f"progressive ({self.experiment.growth.name})", "chain", stages)
-        self.arm = branched(grown, specs)
+        stages, detours = self._stages(parts)
+        title = f"progressive ({self.experiment.growth.name})"
+        self.arm = branched(Arm("progressive", title, "chain", stages, detours=detours), specs)
+        if self.experiment.schedule.reject_growth is not None:
+            all_kept, _ = self._stages(parts, keep=True)
+            self.arm = replace(self.arm, planned=branched(replace(self.arm, stages=all_kept), specs).identity)
         self.sizes = tuple(zip(parts, stages, strict=True))
         self.base = stages[0]
 
-    def _stages(self, parts: list[StagePart]) -> tuple[Stage, ...]:
+    def _stages(self, parts: list[StagePart], keep: bool = False) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+        """Return the stages of all sizes, and the detours of rejected growths. With `keep`, keep every growth."""
         first, *others = parts
-        stages = [self.specs.stage(first.size, self.specs.first(first))]
+        stages, detours = [self.specs.stage(first.size, self.specs.first(first))], []
         for part in others:
-            target = tokenformer(self.experiment, part, self.specs.corpus)
-            growth = self.experiment.growth
-            spec = self.specs.grown(stages[-1], target, self.specs.tokens(part), growth, self.rate(part.lr))
-            stages.append(self.specs.stage(part.size, self.specs.ending(spec, part)))
-        return tuple(stages)
+            parent = stages[-1]
+            stage = self.specs.stage(part.size, on_trial(self._grown(parent, part), self.specs))
+            if keep:
+                stage = kept(stage)
+            elif stage.spec.rejected:
+                back = trained_on(parent, stage, self.specs.tokens(part), self.rate(part.lr), self.specs)
+                detours += [stage, back]
+                stage = self.specs.stage(part.size, self._grown(back, part))
+            stages.append(stage)
+        return tuple(stages), tuple(detours)
+
+    def _grown(self, parent: Stage, part: StagePart) -> StageSpec:
+        target = tokenformer(self.experiment, part, self.specs.corpus)
+        growth, rate = self.experiment.growth, self.rate(part.lr)
+        return self.specs.ending(self.specs.grown(parent, target, self.specs.tokens(part), growth, rate), part)
 
     def rate(self, rate: float | None) -> float | None:
         """Return the peak learning rate of a stage that continues the chain's training, for which the schedule sets

@@ -93,6 +93,11 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
             hint = "a larger value, or schedule.growth_tokens=... for all grown stages"
             reads: tuple[str, ...] = ("optim.batch_tokens", "schedule.growth_tokens")
             yield Fault(f"{key}.tokens", tokens, rule, hint, reads)
+        trial = schedule.reject_growth
+        if number and trial is not None and not batch <= trial.after_tokens <= tokens - batch:
+            rule = f"must be at least one batch, optim.batch_tokens={batch}, and one less than the tokens of {key}"
+            place = "schedule.reject_growth.after_tokens"
+            yield Fault(place, trial.after_tokens, rule, str(tokens // 10), ("optim.batch_tokens", key))
         shape = part.transformer
         if shape is not None and shape.d_model % shape.n_head:
             yield Fault(f"{key}.transformer.n_head", shape.n_head, f"must divide d_model={shape.d_model}", "1")

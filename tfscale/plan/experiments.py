@@ -10,15 +10,13 @@ from typing import Any
 
 from tfscale.faults import Fault, UserFault
 from tfscale.files import read_object, write_json
-from tfscale.plan.arms import Arm, rejoined
+from tfscale.plan.arms import GROUPS, Arm, rejoined
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage
 from tfscale.stage.spec import key_of, spec_from_dict, spec_to_dict
 from tfscale.untrusted import check_fields, check_file_name
 
 FORMAT = 1
-_GROUPS = ("stages", "trunk", "readings")
-"""Fields of an arm that contain stages. A field without stages is omitted."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def experiment_of(plan: Plan) -> Recorded:
 def comparison_folder(plan: Plan) -> Path:
     """Return the folder of the comparison of a plan. The name contains the key of the chain, because each recipe and
     budget has a separate comparison."""
-    return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.stages[-1].key}"
+    return plan.runs / "comparisons" / f"{plan.experiment.schedule.name}-{plan.chain.identity[-1].key}"
 
 
 def record(plan: Plan) -> None:
@@ -91,7 +89,7 @@ def _identity(arm: Arm) -> tuple[str, str]:
 
 
 def _to_dict(arm: Arm) -> dict[str, Any]:
-    groups = {name: getattr(arm, name) for name in _GROUPS}
+    groups = {name: getattr(arm, name) for name in GROUPS}
     stages = {
         name: [{"size": stage.size, "spec": spec_to_dict(stage.spec)} for stage in group]
         for name, group in groups.items()
@@ -114,7 +112,7 @@ def _read(runs: Path, path: Path) -> Recorded:
 
 
 def _arm(runs: Path, values: dict[str, Any]) -> Arm:
-    groups = {name: tuple(_stage(runs, stage) for stage in values[name]) for name in _GROUPS if name in values}
+    groups = {name: tuple(_stage(runs, stage) for stage in values[name]) for name in GROUPS if name in values}
     return Arm(str(values["name"]), str(values["title"]), str(values["kind"]), **groups)
 
 

@@ -35,6 +35,7 @@ def rehearsal(experiment: Experiment) -> Experiment:
             growth_tokens=tokens,
             grow_when=GrowWhenPart(),
             branches=None,
+            reject_growth=None,
         ),
         data=replace(EMBEDDED, validation_tokens=2 * context),
         launcher=replace(

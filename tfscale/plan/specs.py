@@ -90,7 +90,7 @@ class Specs:
             parent=parent.key,
             parent_dir=f"../{parent.path.name}",
             growth=to_dict(growth),
-            parent_ending=old.ending is not None,
+            parent_ending=old.may_end_early,
         )
 
     def _extensions(self, spec: StageSpec) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def _readable(spec: StageSpec) -> dict[str, Any]:
         "growth": None if spec.growth is None else {key: value for key, value in spec.growth.items() if key != "name"},
     }
     values |= {name: value for name, value in what_of(spec).items() if name not in values}
-    if spec.ending is not None:
+    if spec.may_end_early:
         del values["tokens"]  # set by the rule that ends the stage
     return values
 

@@ -3,12 +3,17 @@
 The learning rate is constant after the warm-up, and the validation loss is checked at regular intervals. As soon as the
 rule is met, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction `decay` of
 the stage; with `constant` the stage ends immediately. A stage never exceeds its budget.
+
+A trial rejects a growth if the validation loss exceeds that of the parent by too much after some tokens. The stage then
+ends immediately, at any learning rate. Other rules are checked only after the trial.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import assert_never
 
+from tfscale.stage.result import read_result
 from tfscale.stage.spec import EndingSpec, StageSpec, steps_of
 
 FEWEST_POINTS = 4
@@ -18,16 +23,32 @@ _EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
 
 
 def looks_at(spec: StageSpec, step: int) -> bool:
-    """Return True if the rule of a stage checks the validation loss after a step."""
-    return spec.ending is not None and step > 0 and step % steps_of(spec.ending.every_tokens, spec) == 0
+    """Return True if the rule or the trial of a stage checks the validation loss after a step."""
+    by_rule = spec.ending is not None and step > 0 and step % steps_of(spec.ending.every_tokens, spec) == 0
+    return by_rule or (spec.trial is not None and step == steps_of(spec.trial.tokens, spec))
 
 
-def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
+def parent_loss(spec: StageSpec, stage_dir: Path) -> float | None:
+    """Return the last validation loss of the parent of a stage on trial, or None if the stage has no trial.
+
+    Raises:
+        ValueError: the parent is not finished, or its `done.json` is damaged.
+    """
+    if spec.trial is None or spec.parent_dir is None:
+        return None
+    return read_result(stage_dir / spec.parent_dir).evaluation.loss
+
+
+def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = None) -> int | None:
     """Return the last step of a stage, or None if the last step is not decided yet.
 
     Args:
         losses: validation losses of all evaluations so far, in nats, by step.
+        before: last validation loss of the parent, which a trial requires.
     """
+    tried = steps_of(spec.trial.tokens, spec) if spec.trial else 0
+    if spec.trial and before is not None and tried in losses and not losses[tried] <= before + spec.trial.bound:
+        return tried
     if spec.ending is None:
         return spec.steps
     most = spec.ending.most_tokens // spec.batch_tokens
@@ -35,7 +56,7 @@ def end_of(spec: StageSpec, losses: Mapping[int, float]) -> int | None:
     looks: list[tuple[int, float]] = []
     for step in sorted(step for step in losses if looks_at(spec, step)):
         tokens = step * spec.batch_tokens
-        if tokens <= spec.lr_schedule.warmup_tokens:
+        if tokens <= spec.lr_schedule.warmup_tokens or step <= tried:
             continue
         looks.append((tokens, losses[step]))
         last = most if decay == 1 else math.ceil(step / (1 - decay))

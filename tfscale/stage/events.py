@@ -14,7 +14,8 @@ Each line is one event:
     {"event": "eval", "step": ..., "tokens": ..., "loss": ..., "perplexity": ..., "bits_per_byte": ...,
      "heldout_tokens": ..., + totals}
     {"event": "ending", "step": ..., "ends_at": ...}
-                                     a rule has decided at this step that the stage ends after `ends_at` tokens
+                                     a rule or a trial has decided at this step that the stage ends after `ends_at`
+                                     tokens
     {"event": "non_finite", "step": ..., "loss": ..., "grad_norm": ..., "where": [...], "policy": ..., "count": ...}
     {"event": "broken_checkpoint", "step": ..., "message": ...}
     {"event": "checkpoint", "step": ..., "name": ..., "bytes": ..., "seconds": ...}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tfscale.stage.result import is_finished, read_result
-from tfscale.stage.spec import STAGE_FILE, StageSpec
+from tfscale.stage.spec import STAGE_FILE, StageSpec, read_spec
 
 T = TypeVar("T")
 
@@ -30,17 +30,30 @@ def is_done(stage: Stage) -> bool:
 
 def is_open(stage: Stage) -> bool:
     """Return True if the number of tokens of a stage is still undecided."""
-    return stage.spec.ending is not None and not is_done(stage)
+    return stage.spec.may_end_early and not is_done(stage)
 
 
 def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
     """Return the spec of a stage. If a rule has ended the stage, `tokens` is the actual number of training tokens."""
-    if spec.ending is None or not is_finished(stage_dir):
+    if not spec.may_end_early or not is_finished(stage_dir):
         return spec
     try:
         return replace(spec, tokens=read_result(stage_dir).tokens)
     except ValueError:
         return spec  # damaged, which `tfscale status --verify` reports
+
+
+def weights_dir(stage_dir: Path, spec: StageSpec) -> Path:
+    """Return the folder of the stage whose weights a grown stage starts from: its parent, or the parent of its parent
+    if the growth of its parent was rejected.
+
+    Raises:
+        ValueError: the parent's `stage.yaml` is missing or damaged.
+    """
+    assert spec.parent_dir is not None, "a stage without a parent starts from scratch"
+    parent = stage_dir / spec.parent_dir
+    above = read_spec(parent).parent_dir if spec.returns else None
+    return parent if above is None else parent / above
 
 
 def lineage(last: T, parent_of: Callable[[T], T | None]) -> list[T]:

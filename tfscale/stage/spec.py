@@ -98,6 +98,18 @@ class EndingSpec:
 
 
 @dataclass(frozen=True)
+class TrialSpec:
+    """Trial of a growth, which ends the stage if it rejects the growth (`tfscale.stage.ending`)."""
+
+    tokens: Count
+    """Number of tokens after which the validation loss decides, a multiple of the stage's batch_tokens."""
+    bound: float
+    """Largest allowed excess of this loss over the parent's last validation loss, in nats."""
+    most_tokens: Count
+    """Budget of the stage in tokens if the growth is kept."""
+
+
+@dataclass(frozen=True)
 class RunSpec(RunOptions):
     """Run options of a stage, which are not part of the key of the stage."""
 
@@ -117,7 +129,8 @@ class StageSpec:
     model: ModelConfig
     data: DataSpec
     tokens: Natural
-    """Budget of the stage, a multiple of batch_tokens; with an `ending`, the number of tokens trained, if known."""
+    """Budget of the stage, a multiple of batch_tokens; with an `ending` or a `trial`, the number of tokens trained, if
+    known."""
     batch_tokens: Count
     """Number of tokens per optimizer step over all devices and micro-batches, a multiple of the model's context."""
     optimizer: Optimizer
@@ -138,6 +151,11 @@ class StageSpec:
     The FLOPs of such a step count as those of any other."""
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
+    trial: TrialSpec | None = None
+    """Trial of the growth; None: the growth is kept."""
+    returns: bool = False
+    """True if the stage starts from the weights of its parent's parent, because the growth of its parent was rejected.
+    The costs continue those of its parent."""
     parent_ending: bool = False
     """True if a rule decided the end of the parent, or for a branch that of an earlier ancestor. The last position and
     the last learning rate of the parent then follow from the key of the parent and are not part of the key of this
@@ -151,6 +169,16 @@ class StageSpec:
     """Extensions whose classes the stage uses, each as `module==version`."""
 
     @property
+    def may_end_early(self) -> bool:
+        """True if a rule may end the stage before its budget is spent."""
+        return self.ending is not None or self.trial is not None
+
+    @property
+    def rejected(self) -> bool:
+        """True if the growth was rejected, once `tokens` is the number of tokens trained."""
+        return self.trial is not None and self.tokens == self.trial.tokens
+
+    @property
     def inherits(self) -> bool:
         """True if the stage starts from existing weights, either of a parent or imported."""
         return self.parent is not None or self.init_from is not None
@@ -159,7 +187,7 @@ class StageSpec:
         """Return a stage with the same settings that trains `model` from scratch for `tokens` tokens."""
         return replace(
             self, model=model, tokens=tokens, rates=None, nested_dropout=0.0, init_from=None, init_dir=None,
-            parent=None, parent_dir=None, parent_ending=False, growth=None,
+            parent=None, parent_dir=None, parent_ending=False, growth=None, trial=None, returns=False,
         )  # fmt: skip
 
     @property
@@ -188,10 +216,9 @@ def spec_to_dict(spec: StageSpec) -> dict[str, Any]:
     """Return the spec as plain values for JSON, which `spec_from_dict` converts back."""
     parts = {"model": to_dict(spec.model), "optimizer": optimizers.to_dict(spec.optimizer)}
     values = _renamed({**asdict(spec), **parts, "run": _renamed(asdict(spec.run), _FILE_NAMES)}, _FILE_NAMES)
-    if not spec.extensions:
-        del values["extensions"]  # as in files from before the field existed
-    if not spec.nested_dropout:
-        del values["nested_dropout"]  # for the same reason
+    for name in ("extensions", "nested_dropout", "trial", "returns"):
+        if not values[name]:
+            del values[name]  # as in files from before the field existed
     if not spec.run.deterministic:
         del values["run"]["deterministic"]  # for the same reason
     if spec.rates is not None and not spec.rates.new_ramp_tokens:
@@ -222,14 +249,15 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
     Raises:
         ValueError, TypeError, KeyError: a field is missing, unknown or invalid.
     """
-    values = {"rates": None, "ending": None, "extensions": (), **_renamed(values, _FIELDS)}
+    values = {"rates": None, "ending": None, "trial": None, "extensions": (), **_renamed(values, _FIELDS)}
     require_extensions(map(str, values["extensions"]))
-    rates, ending = values["rates"], values["ending"]
+    rates, ending, trial = values["rates"], values["ending"], values["trial"]
     return StageSpec(
         **{
             **values,
             "extensions": tuple(values["extensions"]),
             "ending": None if ending is None else EndingSpec(**ending),
+            "trial": None if trial is None else TrialSpec(**trial),
             "rates": None if rates is None else RateSpec(**{**rates, "rows": tuple(rates["rows"])}),
             "model": from_dict(values["model"]),
             "data": DataSpec(**values["data"]),
@@ -249,7 +277,7 @@ def key_of(spec: StageSpec) -> str:
             del what[name]  # as in the keys of stages from before the field existed
     if spec.data.heldout_start == 0:
         del what["data"]["heldout_start"]  # for the same reason
-    if spec.ending is not None:
+    if spec.may_end_early:
         del what["tokens"]  # follows from the rule
     if spec.parent_ending:
         del what["data"]["start"], what["schedule"]["warmup_from"]  # follow from the parent
@@ -288,6 +316,8 @@ def _faults(spec: StageSpec) -> Iterator[str]:
         yield f"tokens={spec.tokens}: must be a multiple of batch_tokens={spec.batch_tokens}"
     if spec.ending is not None:
         yield from _ending_faults(spec, spec.ending)
+    if spec.trial is not None:
+        yield from _trial_faults(spec, spec.trial)
     if spec.data.heldout_tokens < context:
         yield f"data.heldout_tokens={spec.data.heldout_tokens}: must be at least model.context={context}"
     if spec.rates is not None and not spec.optimizer.row_rates:
@@ -307,3 +337,11 @@ def _ending_faults(spec: StageSpec, ending: EndingSpec) -> Iterator[str]:
         yield f"tokens={spec.tokens}: must be at most ending.most_tokens={ending.most_tokens}"
     if spec.lr_schedule.kind == "cosine":
         yield "schedule.kind=cosine: must be wsd or constant with an ending, because cosine needs a fixed length"
+
+
+def _trial_faults(spec: StageSpec, trial: TrialSpec) -> Iterator[str]:
+    if trial.tokens % spec.batch_tokens or not trial.tokens < trial.most_tokens:
+        rule = f"must be a multiple of batch_tokens={spec.batch_tokens}, below trial.most_tokens={trial.most_tokens}"
+        yield f"trial.tokens={trial.tokens}: {rule}"
+    if spec.parent is None:
+        yield "trial: must be null without a parent, whose loss the trial reads"

@@ -11,7 +11,7 @@ from tfscale.analysis.formats import to_document
 from tfscale.faults import UserFault
 from tfscale.files import read_object
 from tfscale.plan.experiments import Recorded, recorded
-from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.folder import is_done
 from tfscale.stage.spec import STAGE_FILE, read_spec
 from tfscale.submission.write import FORMAT, SUBMISSION_FILE, checksums
 from tfscale.verify import verify_lineages, verify_stage
@@ -70,19 +70,21 @@ def _stages(experiment: Recorded, checkpoints: bool) -> Check[None]:
         if not is_done(stage):
             yield f"{stage.path}: the stage is missing or not finished"
             continue
-        stays = yield from guarded(stage.path / STAGE_FILE, _parent_is_here(stage))
+        stays = yield from guarded(stage.path / STAGE_FILE, _parent_is_here(stage.path))
         if stays:
             yield from verify_stage(stage, checkpoints)
     yield from verify_lineages(stages)
 
 
-def _parent_is_here(stage: Stage) -> Check[bool]:
-    """Check that the parent's folder is next to the stage's, so that nothing else is read."""
-    parent = read_spec(stage.path).parent_dir
+def _parent_is_here(stage_dir: Path) -> Check[bool]:
+    """Check that the folder of the parent, and that of its parent if its growth was rejected, are next to the stage's,
+    so that nothing else is read."""
+    spec = read_spec(stage_dir)
+    parent = spec.parent_dir
     if parent is not None and Path(parent).parts[:-1] != ("..",):
-        yield f"{stage.path / STAGE_FILE}: parent_dir is {parent}, but it must be a folder in the submission"
+        yield f"{stage_dir / STAGE_FILE}: parent_dir is {parent}, but it must be a folder in the submission"
         return False
-    return True
+    return (yield from _parent_is_here(stage_dir / parent)) if parent is not None and spec.returns else True
 
 
 def _comparison(experiment: Recorded) -> Check[None]:

@@ -99,7 +99,4 @@ def _shareable(spec: StageSpec) -> StageSpec:
 
 
 def _shareable_arm(arm: Arm) -> Arm:
-    def shareable(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-        return tuple(replace(stage, spec=_shareable(stage.spec)) for stage in stages)
-
-    return replace(arm, stages=shareable(arm.stages), trunk=shareable(arm.trunk), readings=shareable(arm.readings))
+    return arm.map_groups(lambda stages: [replace(stage, spec=_shareable(stage.spec)) for stage in stages])

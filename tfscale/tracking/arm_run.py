@@ -7,7 +7,7 @@ from pathlib import Path
 from tfscale.plan.arms import Arm
 from tfscale.stage.evaluations import read_evaluations
 from tfscale.stage.events import read_events
-from tfscale.stage.folder import Stage, is_done
+from tfscale.stage.folder import is_done
 from tfscale.tracking.points import curve_points, end_points, milliseconds
 from tfscale.tracking.runs import ARM, ARM_KEY, ROLE, About, Contents, Status
 from tfscale.tracking.stage_run import StageRun, status_of
@@ -23,7 +23,9 @@ class ArmRun:
 
     def about(self) -> About:
         stages = self.arm.stages
-        recipes = dict.fromkeys(str(stage.spec.growth["name"]) for stage in self._line if stage.spec.growth is not None)
+        recipes = dict.fromkeys(
+            str(stage.spec.growth["name"]) for stage in self.arm.line if stage.spec.growth is not None
+        )
         tags = {
             ROLE: "arm",
             ARM: self.arm.name,
@@ -47,9 +49,9 @@ class ArmRun:
         ended = [(stage, events) for stage, done, events in begun if done and stage in self.arm.stages]
         points = [point for stage, events in ended for point in end_points(events, read_evaluations(stage.path))]
         points.sort(key=lambda point: point.time)  # a stage that ends later must not precede one that has been sent
-        if all(child.spec.parent == parent.key for parent, child in pairwise(self._line)):
+        if all(child.spec.parent == parent.key for parent, child in pairwise(self.arm.line)):
             # Each stage continues the previous one. Independent stages have no common curve.
-            points += [point for stage, _, events in begun if stage in self._line for point in curve_points(events)]
+            points += [point for stage, _, events in begun if stage in self.arm.line for point in curve_points(events)]
         statuses = [status_of(done, events) for _, done, events in begun]
         status = _joint(statuses, unbegun=len(begun) < len(self.arm.all_stages))
         times = [milliseconds(event["time"]) for _, _, events in begun for event in events]
@@ -58,10 +60,6 @@ class ArmRun:
     def stage_runs(self) -> list[StageRun]:
         """Return the runs of the arm's stages."""
         return [StageRun(self.arm, stage, self.colour) for stage in self.arm.all_stages]
-
-    @property
-    def _line(self) -> tuple[Stage, ...]:
-        return self.arm.trunk or self.arm.stages
 
 
 def _joint(statuses: list[Status], unbegun: bool) -> Status:

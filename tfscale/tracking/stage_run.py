@@ -70,8 +70,8 @@ class StageRun:
 
     def _params(self) -> dict[str, str]:
         what = what_of(self.stage.spec)
-        if self.stage.spec.ending is not None:
-            del what["tokens"]  # a parameter never changes, but an ending rule may still decide this one
+        if self.stage.spec.may_end_early:
+            del what["tokens"]  # a parameter never changes, but a rule may still decide this one
         return dict(_flat(what)) | {"parameters": str(parameters(self.stage.spec.model))}
 
     def _own_tags(self) -> dict[str, str]:

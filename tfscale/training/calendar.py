@@ -23,8 +23,8 @@ def evaluations_of(spec: StageSpec) -> int:
 class Calendar:
     """Schedule of the actions that are due after each step of a stage."""
 
-    def __init__(self, spec: StageSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: StageSpec, parent_loss: float | None = None) -> None:
+        self._spec, self._parent_loss = spec, parent_loss
         self.steps = spec.steps
         """Number of steps after which the stage ends, according to the evaluations so far."""
 
@@ -61,7 +61,7 @@ class Calendar:
         Returns:
             True if the end has changed.
         """
-        before, self.steps = self.steps, end_of(self._spec, losses) or self._spec.steps
+        before, self.steps = self.steps, end_of(self._spec, losses, self._parent_loss) or self._spec.steps
         return self.steps != before
 
     def _due(self, step: int, tokens: int, parts: int) -> bool:

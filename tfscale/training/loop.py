@@ -14,6 +14,7 @@ from tfscale.data.prepared import PreparedData
 from tfscale.faults import InvalidInput
 from tfscale.models.counts import parameters
 from tfscale.stage import events
+from tfscale.stage.ending import parent_loss
 from tfscale.stage.heldout import write_blocks
 from tfscale.stage.layout import Layout, choose_layout, in_backward_faults, layout_of, nested_dropout_faults
 from tfscale.stage.learning_rate import learning_rate
@@ -80,7 +81,7 @@ class Trainer:
         self.saver = Saver(stage_dir, spec, self.journal.log, world, device.saves_beside_training)
         self.alive = Heartbeat(stage_dir)
         self.evaluations: dict[int, FinalEvaluation] = {}
-        self.calendar = Calendar(spec)
+        self.calendar = Calendar(spec, parent_loss(spec, stage_dir))
         past = [event for event in events.read_events(stage_dir) if event["event"] == "non_finite"]
         self.non_finite = NonFinitePolicy(stage_dir.name, spec, world.share(past))
         self._under_way: _Started | None = None

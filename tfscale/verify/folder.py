@@ -52,6 +52,7 @@ class StageFolder:
     path: Path
     spec: StageSpec
     parent: Parent | None
+    """Stage whose weights the stage started from."""
     before: Totals | None
     """Cost of the lineage when the stage began; None if it cannot be determined."""
     finished: bool

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tfscale import checkpoint
-from tfscale.stage.ending import end_of
+from tfscale.stage.ending import end_of, parent_loss
 from tfscale.stage.events import METRICS_FILE, read_events
-from tfscale.stage.folder import Stage
+from tfscale.stage.folder import Stage, weights_dir
 from tfscale.stage.growth_record import GROWTH_FILE
 from tfscale.stage.heldout import HELDOUT_FILE, read_blocks
 from tfscale.stage.lock import held
@@ -40,7 +40,8 @@ def _stage(stage: Stage, checkpoints: bool) -> Check[None]:
     result = (yield from guarded(path / DONE_FILE, _result(path, spec, bad_steps))) if finished else None
     parent = (yield from guarded(path / STAGE_FILE, _parent(path, spec))) if spec.parent else None
     before = yield from _before(path, spec, parent, result)
-    this = StageFolder(path, spec, parent, before, finished, result, busy, bad_steps)
+    source = (yield from guarded(path / STAGE_FILE, _source(path, spec, parent))) if parent else None
+    this = StageFolder(path, spec, source, before, finished, result, busy, bad_steps)
     yield from guarded(path / GROWTH_FILE, verify_growth(this))
     yield from guarded(path / METRICS_FILE, verify_metrics(this))
     yield from guarded(path / HELDOUT_FILE, _blocks(this))
@@ -72,12 +73,13 @@ def _spec(stage: Stage) -> Check[StageSpec]:
 
 def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
     """Return the spec with the number of tokens at which the ending rule, if any, ends the stage by the evaluations."""
-    if spec.ending is None:
+    if not spec.may_end_early:
         return spec
     losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
-    last = end_of(spec, losses)
+    last = end_of(spec, losses, parent_loss(spec, path))
     if last is None:
-        yield f"{path / METRICS_FILE}: the stage is done, but the rule {spec.ending.rule} has not ended it"
+        rule = spec.ending.rule if spec.ending else "trial"
+        yield f"{path / METRICS_FILE}: the stage is done, but the rule {rule} has not ended it"
         return spec
     return replace(spec, tokens=last * spec.batch_tokens)
 
@@ -112,6 +114,16 @@ def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
         yield f"{path / STAGE_FILE}: parent_dir leads to the stage {key} in {folder}, but the parent is {spec.parent}"
         return None
     return parent
+
+
+def _source(path: Path, spec: StageSpec, parent: Parent) -> Check[Parent]:
+    """Return the stage whose weights the stage started from, which is not its parent if the parent was rejected."""
+    if not spec.returns:
+        return parent
+    if not replace(parent.spec, tokens=parent.result.tokens).rejected:
+        yield f"{path / STAGE_FILE}: returns is true, but the growth of the parent {spec.parent} was not rejected"
+    folder = weights_dir(path, spec)
+    return Parent(read_spec(folder), read_result(folder))
 
 
 def _before(path: Path, spec: StageSpec, parent: Parent | None, result: Result | None) -> Check[Totals | None]:

@@ -1,0 +1,127 @@
+"""Rejected growths on the small trunk, at equal cumulative compute.
+
+    python -m studies.rejected_growths docs/measurements/rejected_growths [KEY=VALUE ...]
+
+Trains the first three sizes of `progressive_tiny_trunk` with an eighth of the tokens and two seeds, with a growth that
+preserves the function and with one that does not, on trial. A chain whose growths were rejected is compared with one
+that keeps them and has longer stages, with the same compute. Takes minutes on two cores; finished stages are not
+trained again.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean
+
+from studies.training import loss_of, train_all
+from tfscale.config.compose import compose
+from tfscale.data.progress import silent
+from tfscale.plan.arms import Arm, cumulative_flops
+from tfscale.plan.corpus import prepare_corpus
+from tfscale.plan.plan import Plan, make_plan
+from tfscale.stage.folder import is_done
+from tfscale.text import count
+
+SIZES, SEEDS = 3, 2
+BASE, STAGE, AFTER, BOUND = 500_000, 50_000, 10_000, 0.05
+"""Tokens of the base, of each grown stage and of a trial, and the bound of the trial in nats."""
+ON_TRIAL = (f"schedule.reject_growth.after_tokens={AFTER}", f"schedule.reject_growth.bound={BOUND}")
+PAPER = ("growth=paper", "growth.lr=continue", "growth.data=continue")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A chain to train."""
+
+    title: str
+    overrides: tuple[str, ...]
+    stage_tokens: int = STAGE
+
+    def plan(self, overrides: list[str]) -> Plan:
+        """Return the plan, with the growths that have been rejected so far."""
+        tokens = (f"schedule.stages.stage1.tokens={BASE}", f"schedule.growth_tokens={self.stage_tokens}")
+        shared = ("tracking=none", f"seeds={SEEDS}", "data.validation_tokens=16384")
+        experiment = compose(["schedule=progressive_tiny_trunk", *shared, *tokens, *self.overrides, *overrides])
+        sizes = dict(list(experiment.schedule.stages.items())[:SIZES])
+        plan = make_plan(replace(experiment, schedule=replace(experiment.schedule, stages=sizes)))
+        prepare_corpus(plan.experiment, plan.corpus, silent)
+        return plan
+
+    def trained(self, overrides: list[str]) -> Arm:
+        """Train the chain of every seed, one trial after another, and return it."""
+        plan = self.plan(overrides)
+        while not all(is_done(stage) for stage in plan.stages):
+            train_all([each.decided for each in plan.replicates])
+            plan = self.plan(overrides)
+        return plan.arms[0]
+
+
+def with_compute_of(target: Arm, recipe: Recipe, overrides: list[str]) -> Recipe:
+    """Return a recipe with as many tokens per grown stage as it takes to have the compute of another chain."""
+    [low, high] = (
+        _spent(Recipe("", recipe.overrides, tokens).plan(overrides).arms[0]) for tokens in (STAGE, 2 * STAGE)
+    )
+    tokens = round(STAGE * (1 + (_spent(target) - low) / (high - low)))
+    return Recipe(f"{recipe.title}, longer stages", recipe.overrides, tokens)
+
+
+def _spent(arm: Arm) -> float:
+    """Return the mean cumulative FLOPs of the last models of all seeds."""
+    return mean(cumulative_flops(arm, stage) for stage in arm.stages if stage.size == arm.stages[-1].size)
+
+
+def rows(arms: dict[Recipe, Arm], against: Recipe) -> Iterator[str]:
+    """Yield one row of the table per chain; the last losses are compared with those of `against`."""
+    sizes = list(dict.fromkeys(stage.size for stage in arms[against].stages))
+    for recipe, arm in arms.items():
+        losses = [[loss_of(stage) for stage in arm.of_seed(seed).stages] for seed in arm.seeds]
+        base = [loss_of(arms[against].of_seed(seed).stages[-1]) for seed in arm.seeds]
+        rejected = [stage for stage in arm.detours if stage.spec.rejected]
+        wasted = sum(stage.spec.tokens for stage in rejected) / len(arm.seeds)
+        cells = [
+            recipe.title,
+            count(recipe.stage_tokens),
+            f"{len(rejected)} of {len(arm.seeds) * (len(sizes) - 1)}",
+            count(wasted),
+            f"{_spent(arm):.2e}",
+            " ".join(f"{mean(at):.3f}" for at in zip(*losses, strict=True)),
+            *(f"{last[-1] - other:+.4f}" for last, other in zip(losses, base, strict=True)),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def report(arms: dict[Recipe, Arm], against: Recipe) -> str:
+    """Return the table in Markdown."""
+    seeds = " | ".join(f"Last, seed {seed}" for seed in range(SEEDS))
+    heads = [
+        "Chain",
+        "Tokens per stage",
+        "Rejected",
+        "Tokens of rejected growths",
+        "FLOPs of the last",
+        "Losses",
+        seeds,
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---|---:|---:|---:|---:|---|---:|---:|", *rows(arms, against)]
+    note = (
+        f"`progressive_tiny_trunk` with a base of {count(BASE)} tokens; a trial reads the loss after {count(AFTER)} "
+        f"tokens and allows {BOUND:g} nats above the parent's. Validation losses in nats per token at the ends of the "
+        f"branches, means of {SEEDS} seeds. Last: loss of the last model minus that of {against.title}, for each seed."
+    )
+    return "\n".join(["# Rejected growths", "", *lines, "", note]) + "\n"
+
+
+def main(folder: Path, overrides: list[str]) -> None:
+    """Train everything, write the table to `folder`, and print it."""
+    kept, tried = Recipe("paper growth, kept", PAPER), Recipe("paper growth, on trial", (*PAPER, *ON_TRIAL))
+    arms = {each: each.trained(overrides) for each in (kept, tried, Recipe("grouped growth, on trial", ON_TRIAL))}
+    longer = with_compute_of(arms[tried], kept, overrides)
+    arms[longer] = longer.trained(overrides)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(report(arms, longer), encoding="utf-8")
+    print(report(arms, longer))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

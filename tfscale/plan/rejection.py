@@ -1,0 +1,60 @@
+"""Rejected growths (`schedule.reject_growth`).
+
+A growth is on trial for some tokens. If its validation loss is then above the bound, the chain returns to the parent,
+which is trained on for the tokens of the stage, and grows again. This second growth is kept, so a chain has all of its
+sizes. The rejected stage is the parent of the stage that returns, so all later costs include it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tfscale.growth.continued import CONTINUED
+from tfscale.plan.arms import Arm
+from tfscale.plan.branches import settled
+from tfscale.plan.specs import Specs
+from tfscale.stage.folder import Stage
+from tfscale.stage.spec import StageSpec, TrialSpec, steps_of
+from tfscale.text import count
+
+
+def on_trial(spec: StageSpec, specs: Specs) -> StageSpec:
+    """Return the spec of a grown stage with its trial, or the unchanged spec without `schedule.reject_growth`."""
+    part = specs.experiment.schedule.reject_growth
+    if part is None:
+        return spec
+    tokens = steps_of(part.after_tokens, spec) * spec.batch_tokens
+    return replace(spec, trial=TrialSpec(tokens, part.bound, spec.tokens))
+
+
+def kept(stage: Stage) -> Stage:
+    """Return a stage as it was planned, with its growth kept."""
+    if stage.spec.trial is None or not stage.spec.rejected:
+        return stage
+    return replace(stage, spec=replace(stage.spec, tokens=stage.spec.trial.most_tokens))
+
+
+def trained_on(parent: Stage, rejected: Stage, tokens: int, rate: float | None, specs: Specs) -> Stage:
+    """Return the stage in which the chain returns from a rejected growth to its parent and trains it on, with its
+    optimizer state and on the text that follows its own.
+
+    Args:
+        tokens: training tokens.
+        rate: peak learning rate, or None for optim.lr.
+    """
+    growth = replace(CONTINUED, lr=specs.experiment.growth.lr)
+    spec = replace(specs.scratch(parent.spec.model, tokens, rate), rates=settled(parent.spec.rates))
+    spec = specs.child_of(parent, spec, growth)
+    spec = replace(spec, parent=rejected.key, parent_dir=f"../{rejected.path.name}", returns=True)
+    return specs.stage(parent.size, spec)
+
+
+def rejections(arm: Arm) -> Iterator[str]:
+    """Yield a sentence for each rejected growth of an arm."""
+    for stage, back in zip(arm.detours[::2], arm.detours[1::2], strict=True):
+        assert stage.spec.trial is not None, "a detour begins with a rejected growth"
+        seed = f" of seed {stage.spec.seed}" if len(arm.seeds) > 1 else ""
+        yield (
+            f"the growth to {stage.size}{seed} was rejected, because after {count(stage.spec.tokens)} tokens its loss "
+            f"was more than {stage.spec.trial.bound:g} nats above its parent's; {back.size} is trained on for "
+            f"{count(back.spec.tokens)} tokens and grows again, and all costs include the rejected growth"
+        )
