@@ -102,6 +102,9 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     if plan.experiment.schedule.rehearse:
         rule = "must be false, because three steps are too few to compare learning rates"
         faults.append(Fault("schedule.rehearse", "true", rule, "schedule.rehearse=false"))
+    if plan.experiment.budget is not None:
+        rule = "must be null, because a choice needs all of its trials"
+        faults.append(Fault("budget", plan.experiment.budget, rule, "a larger --reduction"))
     if plan.experiment.schedule.grow_when.rule != "budget":
         rule = "must be budget, because rates are compared at equal budgets"
         faults.append(Fault("schedule.grow_when.rule", plan.experiment.schedule.grow_when.rule, rule, "rule=budget"))

@@ -12,9 +12,14 @@ from tfscale.orchestrate.launchers.attempt import Phase
 from tfscale.training.allocator import HUGE_PAGES, allocator
 
 
-def training_command(stage_dir: Path) -> list[str]:
-    """Return the command of a process that trains a stage. The process stops when its standard input is closed."""
-    return children.python("tfscale.training", str(stage_dir), "--supervised", *extension_arguments())
+def training_command(stage_dir: Path, stop_at: int | None = None) -> list[str]:
+    """Return the command of a process that trains a stage. The process stops when its standard input is closed.
+
+    Args:
+        stop_at: step after which the process stops with a checkpoint; None: the end of the stage.
+    """
+    limit = [] if stop_at is None else ["--stop-at", str(stop_at)]
+    return children.python("tfscale.training", str(stage_dir), "--supervised", *limit, *extension_arguments())
 
 
 def growing_command(stage_dir: Path) -> list[str]:

@@ -5,7 +5,7 @@ import importlib.util
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -15,7 +15,7 @@ from tfscale import children
 from tfscale.config.machines import LauncherPart
 from tfscale.extensions import loaded_extensions
 from tfscale.files import read_object, write_json
-from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
+from tfscale.orchestrate.launchers.attempt import NO_LIMITS, Attempt, Ending, LaunchFailed, Phase
 from tfscale.orchestrate.launchers.machine import phase_of
 from tfscale.orchestrate.launchers.slurm_job import StageJob
 from tfscale.stage.folder import Stage, is_done
@@ -47,8 +47,8 @@ class Slurm:
         """Sleep until the next poll."""
         time.sleep(1.0)
 
-    def start(self, stages: Sequence[Stage]) -> list[Attempt]:
-        """Submit a job for each stage.
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
+        """Submit a job for each stage. There are no limits, because `budget` is refused with this launcher.
 
         Raises:
             LaunchFailed: sbatch rejected the jobs.
