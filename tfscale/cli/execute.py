@@ -24,6 +24,7 @@ from tfscale.plan.plan import Plan, make_plan
 from tfscale.plan.unreached import unreached_stages
 from tfscale.predict import planned_machine, preflight, remarks
 from tfscale.stage.folder import Stage, is_done
+from tfscale.store.lease import Leases
 from tfscale.store.remote import Store
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.sync import Session
@@ -129,7 +130,8 @@ def train(
     """
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
-        orchestrator = Orchestrator(stages, plan.experiment.launcher, view, allowance)
+        leases = Leases(store, plan.runs) if store else None
+        orchestrator = Orchestrator(stages, plan.experiment.launcher, view, allowance, leases)
 
         def stop(number: int, frame: FrameType | None) -> None:
             view.say(orchestrator.stop())
@@ -148,6 +150,8 @@ def train(
                 signal.signal(number, handler)
             _stop(mirror)
             behind = pusher is not None and is_behind(pusher)
+            if leases:
+                leases.close()
     if orchestrator.spent:
         return BUDGET_SPENT
     if not finished:

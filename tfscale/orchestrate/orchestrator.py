@@ -48,6 +48,13 @@ class View(Protocol):
         """Update the view after some time has passed."""
 
 
+class Claims(Protocol):
+    """Interface of the leases of stages that several machines may train."""
+
+    def claim(self, stage: Stage) -> str | None:
+        """Return None if the stage can be started here or is finished, and otherwise the description of its holder."""
+
+
 class StageFailed(Exception):
     """Error raised when a stage has failed. The message contains the end of the log."""
 
@@ -82,14 +89,20 @@ class Orchestrator:
     """An orchestrator that runs stages to completion. `stop` may be called at any time, even from a signal handler."""
 
     def __init__(
-        self, stages: Sequence[Stage], launcher: LauncherPart, view: View, allowance: Allowance | None = None
+        self,
+        stages: Sequence[Stage],
+        launcher: LauncherPart,
+        view: View,
+        allowance: Allowance | None = None,
+        claims: Claims | None = None,
     ) -> None:
         """Create an orchestrator without starting a stage.
 
         Args:
             allowance: rest of the budget; None: no limit.
+            claims: leases that stages need before they are started; None: other machines do not train them.
         """
-        self._allowance = allowance or Allowance(Budget())
+        self._allowance, self._claims = allowance or Allowance(Budget()), claims
         self._pending = [stage for stage in stages if not is_done(stage)]
         self._settings, self._launcher, self._view = launcher, launcher_of(launcher), view
         self._running: list[_Running] = []
@@ -153,11 +166,11 @@ class Orchestrator:
             if attempt is not None:
                 self._watch_from_now(stage, attempt, _tail(stage))
                 continue
-            holder = held(stage.path)
+            holder = held(stage.path) or (self._claims.claim(stage) if self._claims else None)
             if holder is not None:
                 self._view.waiting(stage, holder)
                 continue
-            if self._allowance.take(stage):
+            if not is_done(stage) and self._allowance.take(stage):
                 ready.append(stage)
         if ready:
             self._start(ready)
