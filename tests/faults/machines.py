@@ -193,8 +193,8 @@ def main() -> None:
         for machine, tracker in zip(machines, TRACKERS, strict=True):
             moments = ", ".join(f"{number} {name}" for name, number in sorted(machine.kills.items()))
             print(
-                f"seed {seed}, {machine.runs.name}: {machine.kills.total()} kills ({moments}), {machine.disks} disks "
-                f"lost, equal bit for bit, every loss once in {tracker}",
+                f"seed {seed}, {machine.runs.name}: {machine.kills.total()} kills ({moments}), disk lost "
+                f"{machine.disks} times, equal bit for bit, every loss once in {tracker}",
                 flush=True,
             )
 
