@@ -31,7 +31,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from s3 import s3_server
 from torture import (
-    PATIENCE_SECONDS,
     differences,
     left_behind,
     mlflow_differences,
@@ -54,6 +53,8 @@ from tfscale.tracking.wandb.tracker import WandbTracker
 
 MOMENTS = ("in a step", "in a checkpoint", "in a growth", "between two stages", "in an upload", "in a download")
 TRACKERS = ("mlflow", "wandb")
+PATIENCE_SECONDS = 1800.0
+"""Longest time of one command, which may wait for the leases of a machine that was lost."""
 
 
 @dataclass
