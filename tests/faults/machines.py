@@ -174,7 +174,9 @@ def _faults(machine: Machine, expected: dict, uri: str) -> list[str]:
     faults += (
         mlflow_differences(stages, runs) if "tracking=mlflow" in machine.overrides else wandb_differences(stages, runs)
     )
-    for words in (["status", "--verify", *machine.overrides], ["store", "verify", f"store={uri}"]):
+    # The corpus is not downloaded by `tfscale run` if all stages are taken from the store.
+    pull = ["store", "pull", f"runs={runs}", f"store={uri}"]
+    for words in (pull, ["status", "--verify", *machine.overrides], ["store", "verify", f"store={uri}"]):
         done = run([sys.executable, "-m", "tfscale.cli", *words], capture_output=True, text=True, check=False)
         faults += [f"{' '.join(words[:2])}: {done.stdout}{done.stderr}"] if done.returncode else []
     return [f"{runs.name}: {fault}" for fault in faults]
