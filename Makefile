@@ -31,7 +31,7 @@ else ifeq ($(DEPS),latest)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run reproduce-figure test torture rehearse bench check docs format lock clean
+.PHONY: help run reproduce-figure test torture torture-store rehearse bench check docs format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,6 +51,10 @@ test: $(READY) ## Run the tests; DEPS=latest, DEPS=lowest: with the newest or ol
 N ?= 20
 torture: $(READY) ## Kill a running chain N times (default 20) and check that nothing is lost: make torture N=200
 	$(BIN)/python tests/faults/torture.py $(N)
+
+KILLS ?= 3
+torture-store: $(READY) ## Kill two machines that share a store KILLS times each (default 3) and check that nothing is lost or doubled
+	$(BIN)/python tests/faults/machines.py $(KILLS)
 
 # Context, batch and update are set for a CPU with 24 GiB of memory; sizes, growth and checkpoints are those of a real run.
 rehearse: $(READY) ## Rehearse the chain from 124M to 1.4B on this CPU, three steps per stage (20 GiB of memory, 45 GB of disk)

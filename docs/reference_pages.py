@@ -146,13 +146,18 @@ def _commands(group: typer.Typer, prefix: str) -> Iterator[tuple[str, Callable[.
             yield f"{prefix} {command.name or command.callback.__name__.replace('_', '-')}", command.callback
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
-            yield from _commands(inner.typer_instance, f"{prefix} {inner.name}")
+            yield from _commands(
+                inner.typer_instance, f"{prefix} {inner.name}" if isinstance(inner.name, str) else prefix
+            )
 
 
 def _command(name: str, function: Callable[..., Any]) -> str:
     parameters = [_parameter(*each) for each in _parameters(function)]
     usage = [each.name for each in parameters if not each.name.startswith("-")]
     lines = [f"### {name}", "", inspect.getdoc(function) or "", "", f"`{' '.join([name, *usage])}`"]
+    if any(each.name == "--json" for each in parameters):
+        schema = f"schemas/{name.partition(' ')[2].replace(' ', '_')}.json"
+        lines += ["", f"JSON schema of `--json`: [{schema}]({schema})"]
     lines += ["", "| | default | |", "|---|---|---|"]
     return "\n".join(
         lines + [f"| {_code(each.name)} | {_code(each.default)} | {_cell(each.text)} |" for each in parameters]

@@ -11,7 +11,7 @@ SECRET = "Zq7secret"  # noqa: S105 - the server takes any
 
 
 @contextmanager
-def s3_server() -> Iterator[str]:
+def s3_server(bucket: str = "bucket") -> Iterator[str]:
     """Serve an empty bucket, with its address and credentials in the environment, where the driver looks for them; and
     give the URI of the bucket."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -27,7 +27,7 @@ def s3_server() -> Iterator[str]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, value)
-            boto3.client("s3").create_bucket(Bucket="bucket")
-            yield "s3://bucket/stages"
+            boto3.client("s3").create_bucket(Bucket=bucket)
+            yield f"s3://{bucket}/stages"
     finally:
         server.stop()

@@ -1,6 +1,5 @@
 """Advice from runs with planted losses, and from too few runs."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 from finished import overrides_of
+from schemas import checked
 from typer.testing import CliRunner
 
 from tfscale.advise.evidence import Recipe
@@ -79,7 +79,7 @@ def planted(lineage: list[Stage], advantage: float) -> float:
 def advise(overrides: list[str], *more: str) -> Any:
     result = CliRunner().invoke(app, ["advise", *overrides, "--size", "254K", *more, "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return checked("advise", result.stdout)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from schemas import checked
 
 from benchmarks.chart import draw_chart, has_chart
 from benchmarks.gram import gram_pattention
@@ -128,7 +129,7 @@ def test_the_command_writes_the_whole_result(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tfscale.cli", "bench", *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = checked("bench", done.stdout)
     models = [entry.name for entry in (OURS, TRANSFORMER, OURS_MUON, TRANSFORMER_MUON)]
     assert {row["name"] for row in result["rows"]} == {*models, MATRIX_PRODUCT}
     assert all(row["figures"]["update_share"] > 0 for row in result["rows"] if row["name"] in models)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import typer
 from finished import finished, overrides_of
+from schemas import DOCUMENTS, checked, file_of, schema_of
 from typer.testing import CliRunner
 
 from tfscale.bench import device_check
@@ -51,7 +52,16 @@ def answer(*arguments: str, code: int = 0) -> Any:
     result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
     assert result.exit_code == code, result.output
     assert not console.stderr
-    return json.loads(result.stdout)
+    command = next(name for name in DOCUMENTS if list(arguments[: len(name.split())]) == name.split())
+    return checked(command, result.stdout)
+
+
+def test_every_document_has_a_schema_which_is_up_to_date() -> None:
+    assert set(DOCUMENTS) | SERVES == {name for name, _ in commands(typer.main.get_command(app))}
+    for command in DOCUMENTS:
+        written = json.loads(file_of(command).read_text(encoding="utf-8"))
+        assert written == schema_of(command), "run `python docs/json_documents.py`"
+    assert {file_of(command) for command in DOCUMENTS} == set(file_of("run").parent.iterdir())
 
 
 def test_each_verb_answers_with_one_document_alone(made: tuple[list[str], Plan], tmp_path: Path) -> None:

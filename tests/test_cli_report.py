@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, find_browser
+from schemas import checked
 from test_analysis_curves import reading, result, spent, write_seeds
 
 from tfscale.analysis.comparison import compare_arms
@@ -68,7 +69,7 @@ def test_report_writes_one_page_beside_the_comparison(
     overrides, plan = finished
     assert report(Common(overrides, as_json=True), "scratch") == 0
     path = comparison_folder(plan) / "report.html"
-    assert json.loads(capsys.readouterr().out) == {"report": str(path)}
+    assert checked("report", capsys.readouterr().out) == {"report": str(path)}
     assert [each.name for each in path.parent.iterdir()] == ["report.html"]
     text = path.read_text(encoding="utf-8")
     assert "tfscale compare --baseline scratch --run-missing" in text

@@ -8,15 +8,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alpha1TrainJob
 from kubeflow_trainer_api.models.trainer_v1alpha1_training_runtime import TrainerV1alpha1TrainingRuntime
+from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
 
 from tfscale.cli.main import app
+from tfscale.faults import PREEMPTED
 
 ROOT = Path(__file__).parents[1]
 CONTAINERFILE = (ROOT / "Containerfile").read_text(encoding="utf-8")
@@ -56,9 +58,39 @@ def test_the_job_of_kubernetes_fits_the_schema_of_kubeflow() -> None:
     }
 
 
-def test_the_job_of_skypilot_makes_what_it_runs() -> None:
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Recovery(Strict):
+    max_restarts_on_errors: int = Field(ge=0)
+    recover_on_exit_codes: list[Annotated[int, Field(ge=0, le=255)]]
+
+
+class Resources(Strict):
+    infra: str = Field(pattern=r"^\w+(/[\w*-]+){0,2}$")
+    accelerators: str
+    use_spot: bool
+    job_recovery: Recovery
+
+
+class Task(Strict):
+    """The fields of a task of SkyPilot 0.14 that the example has, by `sky.utils.schemas`; SkyPilot itself is too large
+    for the tests."""
+
+    name: str
+    workdir: str
+    envs: dict[Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")], str | None]
+    resources: Resources
+    setup: str
+    run: str
+
+
+def test_the_job_of_skypilot_fits_its_schema_and_makes_what_it_runs() -> None:
     task = yaml.safe_load((ROOT / "examples" / "skypilot.yaml").read_text(encoding="utf-8"))
-    assert task["resources"]["use_spot"]
+    found = Task.model_validate(task).resources
+    assert found.use_spot
+    assert found.job_recovery.recover_on_exit_codes == [PREEMPTED]
     (target,) = re.findall(r"^make (\S+)", task["setup"], re.MULTILINE)
     outside = {name: value for name, value in os.environ.items() if name not in ("DEPS", "MAKEFLAGS", "MAKEOVERRIDES")}
     dry = subprocess.run(["make", "-n", target], cwd=ROOT, env=outside, capture_output=True, text=True, check=False)

@@ -18,6 +18,7 @@ import pytest
 import typer
 from documented import Command
 from finished import finished
+from s3 import s3_server
 from typer.testing import CliRunner
 
 from tfscale.cli.main import app
@@ -32,7 +33,7 @@ RUN = ("plan", "status", "list", "doctor", "generate", "eval", "export", "import
 """Commands that are run, in the order of the pages, in a folder with a finished chain of tiny stages."""
 
 ONLY_READ = {
-    r"run\b": "trains; tests/test_schedule.py runs chains",
+    r"run\b": "trains; tests/test_schedule.py runs chains, and below are those with a store or another tracker",
     r"compare\b|report\b": "trains, or draws every figure; that of the small chain is run below",
     r"tune\b": "trains",
     r"advise\b.*--run-missing": "trains",
@@ -41,8 +42,8 @@ ONLY_READ = {
     r"data prepare data=(hub|openwebtext|openwebtext2|fineweb_edu)\b": "needs the network",
     r"eval\b.*--tasks": "fetches the tasks' data; tests/test_interop_eval.py has local ones",
     r"import (CKPT|pytorch_model.bin)": "needs released weights; tests/test_interop_import.py makes some",
-    r"sync\b": "needs a server",
-    r"store\b": "needs a store; tests/test_store.py has some",
+    r"sync\b": "needs a server; tests/test_tracking_sync.py and tests/test_tracking_server.py have some",
+    r"store\b": "needs a store; run below with one",
     r"verify\b": "needs a comparison; that of the small chain is verified below",
     r"ui\b": "serves until it is stopped",
     r"status\b.*--watch": "shows until it is stopped",
@@ -72,6 +73,10 @@ defaults: [progressive_tiny]
 optim: {lr_schedule: constant}
 growth: {lr: continue}
 schedule: {name: progressive_tiny_trunk, branches: {fraction: 0.2}}
+""",
+    "schedule/progressive_small": """# @package _global_
+defaults: [progressive_tiny]
+schedule: {name: progressive_small}
 """,
     "data/wiki": "{source: text, path: my_texts, tokenizer: bpe, vocab_size: 300, validation_tokens: 1024}",
     "tracking/mlflow": "enabled: false",
@@ -192,8 +197,14 @@ def test_blocks_of_python_run(workplace: dict[str, str], capsys: pytest.CaptureF
         assert CliRunner().invoke(app, ["export", stage, "--out", folder]).exit_code == 0
     capsys.readouterr()
     for page, block in documented.python():
-        exec(compile(block, page, "exec"), {})  # noqa: S102
-        assert capsys.readouterr().out, page
+        names: dict[str, Any] = {}
+        exec(compile(block, page, "exec"), names)  # noqa: S102
+        if page == "README.md" and "plot" in block:
+            assert len(list(filter(None, block.splitlines()))) == 3
+            assert len(names["evaluations"]) > 2
+            assert Path("curve.png").read_bytes().startswith(b"\x89PNG")
+        else:
+            assert capsys.readouterr().out, page
 
 
 def test_targets_of_make_and_extras_of_pip_exist() -> None:
@@ -248,6 +259,22 @@ def test_every_example_is_run_here() -> None:
     assert all(f'example("{file.name}"' in here for file in EXAMPLES.glob("*.py"))
 
 
+def run_with_a_store_and_trackers() -> None:
+    """Run the commands of docs/store.md and docs/tracking.md on the finished chain, with a store at the pages' own URI.
+    A server of MLflow is left to tests/test_tracking_server.py."""
+    shared = r"store (ls|push|pull|verify|gc)\b|run .*\bstore=|run tracking=(none|wandb)$"
+    said = [" ".join(command.words[1:]) for command in tfscale() if not command.named]
+    chosen = [words for words in said if re.match(shared, words)]
+    assert {words.split()[1] for words in chosen if words.startswith("store")} == {"ls", "push", "pull", "verify", "gc"}
+    with s3_server("my-bucket"):
+        for words in sorted(chosen):
+            answer = CliRunner().invoke(app, words.split())
+            assert answer.exit_code == 0, (words, answer.output, answer.exception)
+        listed = CliRunner().invoke(app, ["store", "ls", "store=s3://my-bucket/tfscale", "--json"]).stdout
+    assert {each["kind"] for each in json.loads(listed)["items"]} == {"stage", "corpus"}
+    assert list(Path("runs/wandb").glob("offline-run-*/*.wandb"))
+
+
 def test_the_small_chains_comparison_is_trained_drawn_and_reported(workplace: dict[str, str]) -> None:
     # The last test here: the others expect a chain that is half done.
     said = ("run growth=exact", "compare --baseline scratch --run-missing",
@@ -256,6 +283,7 @@ def test_the_small_chains_comparison_is_trained_drawn_and_reported(workplace: di
     for words in said:
         answer = CliRunner().invoke(app, words.split())
         assert answer.exit_code == 0, (words, answer.output, answer.exception)
+    run_with_a_store_and_trackers()
     (folder,) = Path("runs/comparisons").iterdir()
     assert (folder / "figure.png").stat().st_size > 10_000
     assert "12K" in (folder / "report.html").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from finished import finished, overrides_of
+from schemas import checked
 from task_files import write_task, write_tasks
 from texts import MARK, PACK
 from tokenizers import Tokenizer as Library
@@ -215,7 +216,7 @@ def test_a_text_is_measured_the_same_with_a_mark_and_in_any_packing(stage: Finis
         packed = PACK[".xz"] if name == "A.TXT.XZ" else PACK[".gz"] if name == "packed.txt" else PACK[""]
         (tmp_path / name).write_bytes(packed((MARK if name != "a.txt" else b"") + content))
     texts = [each for file in sorted(tmp_path.iterdir()) for each in ("--text", file)]
-    found = json.loads(CliRunner().invoke(app, list(map(str, ["eval", stage.folder, *texts, "--json"]))).stdout)
+    found = checked("eval", CliRunner().invoke(app, list(map(str, ["eval", stage.folder, *texts, "--json"]))).stdout)
     assert len(found) == 4
     assert len({(entry["loss"], entry["tokens"], entry["bytes"]) for entry in found}) == 1
 

@@ -72,7 +72,14 @@ def test_a_changed_field_changes_its_stage_and_descendants(override: str, first_
 
 @pytest.mark.parametrize(
     "override",
-    ["launcher.micro_batch=1", "launcher.eval_tokens=1000", "runs=/tmp/x", "launcher.threads=2", "tracking=none"],
+    [
+        "launcher.micro_batch=1",
+        "launcher.eval_tokens=1000",
+        "runs=/tmp/x",
+        "launcher.threads=2",
+        "tracking=none",
+        "budget=2h",
+    ],
 )
 def test_how_a_stage_is_run_is_not_part_of_it(override: str) -> None:
     assert keys(plan_of()) == keys(plan_of(override))

@@ -1,10 +1,10 @@
 """Tests of rehearsals, which run every stage and every growth for a few steps, report measurements, and leave no
 checkpoint."""
 
-import json
 from pathlib import Path
 
 import pytest
+from schemas import checked
 from typer.testing import CliRunner
 
 from tfscale.cli.main import app
@@ -35,7 +35,7 @@ def test_a_rehearsal_grows_verifies_reports_and_cleans_up(short: list[str], tmp_
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "runs" / "rehearsal"
-    report = json.loads((folder / "report.json").read_text())["stages"]
+    report = checked("run", (folder / "report.json").read_text())["stages"]
     assert len(report) == 2
     for row in report:
         assert row["tokens_per_second"] > 0

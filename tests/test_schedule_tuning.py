@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from schemas import checked
 from stages import StopAt, train
 from sweeps import configured, finish, overrides_of, planned
 
@@ -175,7 +176,7 @@ def test_a_stopped_tuning_goes_on_survives_divergence_and_trains_nothing_twice(
     asked = Asked(("transformer_scratch",), "1e-31,1", 0, 1, None)
     leave_stdout(True)
     assert tune(Common(own, folder / "conf", as_json=True), asked) == 0
-    record = json.loads(capsys.readouterr().out)
+    record = checked("tune", capsys.readouterr().out)
     starts = [event["step"] for event in read_events(stopped.path) if event["event"] == "start"]
     assert starts[0] == 0
     assert starts[1:]

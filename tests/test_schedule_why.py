@@ -1,9 +1,9 @@
 """Why a stage of a plan is trained: the most similar finished stages, and overrides with which a plan reuses them."""
 
-import json
 import shlex
 
 import pytest
+from schemas import checked
 from test_schedule_unreached import finish, plan_of
 from typer.testing import CliRunner
 
@@ -36,7 +36,7 @@ def test_the_most_similar_stage_comes_first_and_a_changed_parent_is_found(small:
     result = CliRunner().invoke(
         app, ["plan", "--json", "--why", plan_of(small).chain.stages[1].key, *small, "growth=exact"]
     )
-    [said] = json.loads(result.stdout)["why"]
+    [said] = checked("plan", result.stdout)["why"]
     assert said["state"] == "waiting"
     found = [(each["folder"].rpartition("/")[2], each["overrides"]) for each in said["nearest"]]
     assert found == [

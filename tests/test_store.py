@@ -2,7 +2,6 @@
 were tampered with."""
 
 import errno
-import json
 import re
 import shutil
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from finished import overrides_of
 from s3 import s3_server
+from schemas import checked
 from stages import train, wait_for
 from typer.testing import CliRunner
 
@@ -325,7 +325,7 @@ def test_waste_is_what_no_manifest_names_for_a_day_and_older_checkpoints(
 def tfscale(*words: str, code: int = 0) -> Any:
     result = CliRunner().invoke(app, ["store", *words, "--json"], catch_exceptions=False)
     assert result.exit_code == code, result.output
-    return json.loads(result.stdout)
+    return checked(f"store {words[0]}", result.stdout)
 
 
 def test_the_commands_say_what_they_do(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

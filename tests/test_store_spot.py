@@ -13,11 +13,19 @@ import pytest
 from s3 import SECRET, s3_server
 from stages import outcome, planned, same, train
 
+sys.path.insert(0, str(Path(__file__).parent / "faults"))
+
+from machines import wandb_losses
+from torture import mlflow_differences
+
 from tfscale.cli.common import Common
 from tfscale.cli.run import run
+from tfscale.plan.experiments import recorded
 from tfscale.store.contents import newest, snapshots
 from tfscale.store.remote import Store
 from tfscale.store.stages import push_stage
+from tfscale.tracking.sync import Session
+from tfscale.tracking.wandb.tracker import WandbTracker
 
 
 @pytest.fixture
@@ -45,7 +53,7 @@ def killed_after_a_checkpoint(overrides: list[str], store: Store, stage: str) ->
 
 
 def test_a_chain_goes_on_elsewhere_bit_for_bit_when_machine_and_disk_are_lost(
-    uri: str, short: list[str], tmp_path: Path
+    uri: str, short: list[str], tmp_path: Path, empty_database: Path
 ) -> None:
     overrides = [*short, "schedule.growth_tokens=38400", "launcher.checkpoint_tokens=6400"]
     first, grown = planned(overrides)
@@ -61,8 +69,18 @@ def test_a_chain_goes_on_elsewhere_bit_for_bit_when_machine_and_disk_are_lost(
     killed_after_a_checkpoint(on_machine("machine1"), store, grown.path.name)
     assert state_in(store, grown.path.name).startswith("step-"), "it was killed before the end"
     shutil.rmtree(tmp_path / "machine1")
-    assert run(Common(on_machine("machine2"))) == 0
-    _, again = planned(on_machine("machine2"))
+    store.remove([f"leases/{grown.path.name}"])  # it ends two minutes later
+    machine2 = [text for text in on_machine("machine2") if text != "tracking=none"]
+    runs = tmp_path / "machine2"
+    runs.mkdir()
+    shutil.copy(empty_database, runs / "mlflow.db")
+    assert run(Common(machine2)) == 0
+    stages = planned(machine2)
+    again = stages[1]
+    assert not mlflow_differences(stages, runs)
+    (experiment,) = recorded(runs)
+    Session(WandbTracker(runs), experiment.name).sync(experiment.arms)
+    assert not wandb_losses(stages, runs)
     assert same(outcome(again), expected)
     starts = [line for line in (again.path / "metrics.jsonl").read_text().splitlines() if '"event": "start"' in line]
     assert len(starts) == 2, "it went on from the checkpoint of the first machine"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from finished import overrides_of
+from schemas import checked
 from stages import train
 from typer.testing import CliRunner
 
@@ -119,7 +120,7 @@ def test_forged_records_contradict_each_other(submission: Path, forge: Callable[
     sign(submission)
     answer = CliRunner().invoke(app, ["verify", str(submission), "--json"])
     assert answer.exit_code == 1
-    assert any(re.search(says, finding) for finding in json.loads(answer.stdout)["findings"])
+    assert any(re.search(says, finding) for finding in checked("verify", answer.stdout)["findings"])
 
 
 def test_folders_and_stages_that_cannot_be_submitted_are_told_before_anything_is_written(

@@ -1,10 +1,10 @@
 """`tfscale sync`: what a runs folder holds, sent to another store later."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from schemas import checked
 from tracked import contents, finish, runs, train
 from typer.testing import CliRunner
 
@@ -36,7 +36,7 @@ def sync(plan: Plan, store: MlflowTracker, *overrides: str) -> Any:
 
 def sent(result: Any) -> list[dict[str, Any]]:
     assert result.exit_code == 0, result.output
-    found: list[dict[str, Any]] = json.loads(result.stdout)["experiments"]
+    found: list[dict[str, Any]] = checked("sync", result.stdout)["experiments"]
     return found
 
 

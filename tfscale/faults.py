@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 USER_FAULT = 2
 """Exit code of a process that rejected the user's input."""
+BUDGET_SPENT = 3
+"""Exit code of a command that stopped because the rest of its work does not fit into `budget`."""
 PREEMPTED = 75
 """Exit code of a process that stopped on request (EX_TEMPFAIL) and can be run again to continue."""
 

@@ -229,7 +229,7 @@ def torture(
     draw, count = random.Random(seed), Count()  # noqa: S311
     straight = [*settings(corpus, folder / "straight", stages_a_chain), "tracking=none"]
     assert start(straight, folder / "straight.log").wait() == 0, (folder / "straight.log").read_text()
-    expected = outcome(_stages(straight))
+    expected = outcome(planned_stages(straight))
     while count.total < kills:
         runs, log = folder / f"chain{count.chains}", folder / f"chain{count.chains}.log"
         overrides = settings(corpus, runs, stages_a_chain)
@@ -240,7 +240,7 @@ def torture(
             if count.total >= limit:
                 assert start(overrides, log).wait() == 0, log.read_text()
                 break
-        stages = _stages(overrides)
+        stages = planned_stages(overrides)
         found = differences(expected, outcome(stages)) + left_behind(stages, runs) + mlflow_differences(stages, runs)
         assert not found, f"chain {count.chains}, seed {seed}, kept in {runs}:\n" + "\n".join(found)
         count.chains += 1
@@ -252,7 +252,8 @@ def torture(
     return count
 
 
-def _stages(overrides: Sequence[str]) -> tuple[Stage, ...]:
+def planned_stages(overrides: Sequence[str]) -> tuple[Stage, ...]:
+    """Return the stages of the chain."""
     return make_plan(compose(overrides)).chain.stages
 
 

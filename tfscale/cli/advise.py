@@ -19,7 +19,7 @@ from tfscale.analysis.intervals import Array
 from tfscale.cli.common import Common
 from tfscale.cli.compare import plan_with
 from tfscale.cli.console import answer, console, say
-from tfscale.cli.execute import run_plan
+from tfscale.cli.execute import allowance_of, run_plan
 from tfscale.cli.table import FittedTable
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.predict import Prediction, planned_machine, predict
@@ -40,8 +40,9 @@ def advise(common: Common, sizes: Sequence[str], amounts: dict[str, float | None
     answered = answer_to(question, found.runs)
     pilot = None if answered.advice else _pilot(question, found, common)
     if pilot and run_missing:
+        allowance = allowance_of(plan.experiment)
         for each in pilot.plans:
-            code, _ = run_plan(each)
+            code, _ = run_plan(each, allowance)
             if code:
                 return code
         found = read_runs(plan.runs)

@@ -7,12 +7,15 @@ from types import FrameType
 
 from tfscale.cli.console import console, say
 from tfscale.cli.data import PreparationView
+from tfscale.cli.spent import spent_words
 from tfscale.cli.stored import is_behind, pulled, start_pusher, store_of, take_corpus
 from tfscale.cli.unreached import unreached_line
 from tfscale.cli.view import make_view
+from tfscale.config.budget import Budget, read_budget
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
-from tfscale.faults import PREEMPTED, UserFault, user_faults
+from tfscale.faults import BUDGET_SPENT, PREEMPTED, UserFault, user_faults
+from tfscale.orchestrate.allowance import Allowance
 from tfscale.orchestrate.launchers import left_over, missing
 from tfscale.orchestrate.orchestrator import Orchestrator, StageFailed
 from tfscale.plan.corpus import left_out_notes, listing_of, prepare_corpus, unknown_notes
@@ -21,6 +24,7 @@ from tfscale.plan.plan import Plan, make_plan
 from tfscale.plan.unreached import unreached_stages
 from tfscale.predict import planned_machine, preflight, remarks
 from tfscale.stage.folder import Stage, is_done
+from tfscale.store.lease import Leases
 from tfscale.store.remote import Store
 from tfscale.tracking.mirror import Mirror
 from tfscale.tracking.sync import Session
@@ -30,9 +34,18 @@ MIRROR_SECONDS = 60.0
 """Maximum number of seconds that a run waits for a slow tracker at its end."""
 
 
-def run_plan(plan: Plan) -> tuple[int, Plan]:
+def allowance_of(experiment: Experiment) -> Allowance:
+    """Return the whole budget of an experiment."""
+    return Allowance(read_budget(experiment.budget) if experiment.budget else Budget())
+
+
+def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]:
     """Train the unfinished stages of a plan. Return the exit code, and the plan updated with the stage ends decided by
-    the rule `schedule.grow_when`, and with the growths that were rejected."""
+    the rule `schedule.grow_when`, and with the growths that were rejected.
+
+    Args:
+        allowance: rest of the budget of the command; None: the whole budget of the experiment.
+    """
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
     plan = pulled(plan, store)
@@ -47,10 +60,13 @@ def run_plan(plan: Plan) -> tuple[int, Plan]:
     if unreached := unreached_stages(plan):
         say(f"note: {unreached_line(unreached)}")
     prepare(plan, store)
+    allowance = allowance or allowance_of(plan.experiment)
     while True:
         known, stages = plan.known, plan.decided
         record(known)
-        code = train(known, stages, tracker, store)
+        code = train(known, stages, tracker, store, allowance)
+        if code == BUDGET_SPENT:
+            say("\n".join(spent_words(plan, allowance)))
         if code or known is plan:
             return code, plan
         plan = pulled(make_plan(plan.experiment), store)  # the cost of the chain is the budget of the other arms
@@ -88,12 +104,23 @@ def prepare(plan: Plan, store: Store | None = None) -> None:
         say(f"warning: {note}")
 
 
-def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None, store: Store | None = None) -> int:
+def train(
+    plan: Plan,
+    stages: Sequence[Stage],
+    tracker: Tracker | None,
+    store: Store | None = None,
+    allowance: Allowance | None = None,
+) -> int:
     """Train the given stages of a plan, show progress, and return the exit code. Everything that is finished or saved
-    is uploaded to the store meanwhile."""
+    is uploaded to the store meanwhile.
+
+    Args:
+        allowance: rest of the budget of the command; None: no limit.
+    """
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:
-        orchestrator = Orchestrator(stages, plan.experiment.launcher, view)
+        leases = Leases(store, plan.runs) if store else None
+        orchestrator = Orchestrator(stages, plan.experiment.launcher, view, allowance, leases)
 
         def stop(number: int, frame: FrameType | None) -> None:
             view.say(orchestrator.stop())
@@ -113,6 +140,10 @@ def train(plan: Plan, stages: Sequence[Stage], tracker: Tracker | None, store: S
             if mirror and (fault := mirror.stop(MIRROR_SECONDS)):
                 _warn(fault)
             behind = pusher is not None and is_behind(pusher)
+            if leases:
+                leases.close()
+    if orchestrator.spent:
+        return BUDGET_SPENT
     if not finished:
         say("stopped; run the same command again to continue.")
         return PREEMPTED

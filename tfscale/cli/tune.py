@@ -101,6 +101,9 @@ def _tuning(common: Common, asked: Asked) -> Tuning:
     if plan.experiment.schedule.reject_growth is not None:
         rule = "must be null, because rates are compared at equal budgets"
         faults.append(Fault("schedule.reject_growth", None, rule, "schedule.reject_growth=null"))
+    if plan.experiment.budget is not None:
+        rule = "must be null, because a choice needs all of its trials"
+        faults.append(Fault("budget", plan.experiment.budget, rule, "a larger --reduction"))
     if plan.experiment.schedule.grow_when.rule != "budget":
         rule = "must be budget, because rates are compared at equal budgets"
         faults.append(Fault("schedule.grow_when.rule", plan.experiment.schedule.grow_when.rule, rule, "rule=budget"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from tfscale.config.branches import BranchesPart
+from tfscale.config.budget import BudgetText
 from tfscale.config.by_kind import ByKind
 from tfscale.config.comparison import AnalysisPart, ReferencePart
 from tfscale.config.machines import DevicePart, LauncherPart
@@ -324,5 +325,9 @@ class Experiment:
     """URI of a store that machines share, such as s3://BUCKET/FOLDER or a folder. Finished stages and corpora are taken
     from it instead of being computed, and finished stages, checkpoints of running ones and corpora are copied to it
     (docs/store.md). None: no store."""
+    budget: BudgetText | None = None
+    """Upper limit of one command that trains: model FLOPs without those of the optimizer, such as 1e15, or wall-clock
+    time of training, such as 2h, 90m or 30s. The command stops with a checkpoint before it exceeds the limit and exits
+    with code 3. None: no limit."""
     analysis: AnalysisPart = field(default_factory=AnalysisPart)
     reference: ReferencePart = field(default_factory=ReferencePart)

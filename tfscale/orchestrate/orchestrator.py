@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from tfscale.config.budget import Budget
 from tfscale.config.machines import LauncherPart
+from tfscale.orchestrate.allowance import Allowance
 from tfscale.orchestrate.launchers import launcher_of
 from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
 from tfscale.stage.events import HEARTBEAT, Event, EventTail, last_event, read_events
@@ -46,6 +48,13 @@ class View(Protocol):
         """Update the view after some time has passed."""
 
 
+class Claims(Protocol):
+    """Interface of the leases of stages that several machines may train."""
+
+    def claim(self, stage: Stage) -> str | None:
+        """Return None if the stage can be started here or is finished, and otherwise the description of its holder."""
+
+
 class StageFailed(Exception):
     """Error raised when a stage has failed. The message contains the end of the log."""
 
@@ -79,12 +88,28 @@ class _Trouble:
 class Orchestrator:
     """An orchestrator that runs stages to completion. `stop` may be called at any time, even from a signal handler."""
 
-    def __init__(self, stages: Sequence[Stage], launcher: LauncherPart, view: View) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        launcher: LauncherPart,
+        view: View,
+        allowance: Allowance | None = None,
+        claims: Claims | None = None,
+    ) -> None:
+        """Create an orchestrator without starting a stage.
+
+        Args:
+            allowance: rest of the budget; None: no limit.
+            claims: leases that stages need before they are started; None: other machines do not train them.
+        """
+        self._allowance, self._claims = allowance or Allowance(Budget()), claims
         self._pending = [stage for stage in stages if not is_done(stage)]
         self._settings, self._launcher, self._view = launcher, launcher_of(launcher), view
         self._running: list[_Running] = []
         self._troubles: defaultdict[str, _Trouble] = defaultdict(_Trouble)
         self._stops = 0
+        self.spent = False
+        """True if the run has ended because the rest does not fit into the budget."""
 
     def stop(self) -> str:
         """Request that no more stages are started, and return a message about the running ones. At its next poll, `run`
@@ -94,12 +119,13 @@ class Orchestrator:
         return self._launcher.describe_stop([running.attempt for running in self._running])
 
     def run(self) -> bool:
-        """Run all stages. Return False if `stop` was called before all stages were done.
+        """Run all stages. Return False if `stop` was called or the budget was spent before all stages were done.
 
         Raises:
             StageFailed: a stage has failed. The error is raised after the other stages on this machine have saved a
                 checkpoint and stopped. Jobs of a cluster continue to run.
         """
+        self._allowance.begin()
         try:
             while not self._is_over():
                 self._start_ready()
@@ -111,9 +137,19 @@ class Orchestrator:
         return not self._pending
 
     def _is_over(self) -> bool:
+        if not self._stops and self._is_spent():
+            self.spent = True
+            self._stops += 1
         if self._stops:
             return self._launcher.outlives or not self._running
         return not self._running and not self._pending
+
+    def _is_spent(self) -> bool:
+        """Return whether nothing more fits into the budget. Stages that run have taken their share already."""
+        if self._allowance.out_of_time:
+            return bool(self._pending)
+        startable = self._startable()
+        return not self._running and bool(startable) and not any(map(self._allowance.allows, startable))
 
     def _start_ready(self) -> None:
         ready: list[Stage] = []
@@ -127,11 +163,12 @@ class Orchestrator:
             if attempt is not None:
                 self._watch_from_now(stage, attempt, _tail(stage))
                 continue
-            holder = held(stage.path)
+            holder = held(stage.path) or (self._claims.claim(stage) if self._claims else None)
             if holder is not None:
                 self._view.waiting(stage, holder)
                 continue
-            ready.append(stage)
+            if not is_done(stage) and self._allowance.take(stage):
+                ready.append(stage)
         if ready:
             self._start(ready)
 
@@ -139,25 +176,25 @@ class Orchestrator:
         """Return the stages that can be started now."""
         if self._stops:
             return []
+        now = time.monotonic()
+        return [stage for stage in self._startable() if now >= self._troubles[stage.key].not_before]
+
+    def _startable(self) -> list[Stage]:
+        """Return the stages that do not run and whose parents are done."""
         unfinished = {stage.key for stage in self._pending}
         busy = {running.stage.key for running in self._running}
-        now = time.monotonic()
-        return [
-            stage
-            for stage in self._pending
-            if stage.key not in busy
-            and stage.spec.parent not in unfinished
-            and now >= self._troubles[stage.key].not_before
-        ]
+        return [stage for stage in self._pending if stage.key not in busy and stage.spec.parent not in unfinished]
 
     def _start(self, stages: Sequence[Stage]) -> None:
         for stage in stages:
             prepare_folder(stage, self._troubles[stage.key].micro_batch)
         tails = [_tail(stage) for stage in stages]
+        limits = {stage.key: step for stage in stages if (step := self._allowance.stop_at(stage)) is not None}
         try:
-            attempts = self._launcher.start(stages)
+            attempts = self._launcher.start(stages, limits)
         except LaunchFailed as failure:
             for stage in stages:
+                self._allowance.settle(stage)
                 self._count_death(stage, str(failure))
             return
         for stage, attempt, tail in zip(stages, attempts, tails, strict=True):
@@ -179,11 +216,13 @@ class Orchestrator:
             for event in running.tail.new():
                 if event["event"] in ("start", "end"):
                     running.end = event if event["event"] == "end" else None
+                self._allowance.note(running.stage, event)
                 self._view.event(running.stage, event)
             if ending is None:
                 self._watch_heart(running)
                 continue
             self._running.remove(running)
+            self._allowance.settle(running.stage)
             self._conclude(running, ending)
 
     def _watch_heart(self, running: _Running) -> None:

@@ -149,6 +149,17 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
     yield from check_sharing(experiment, launcher.ranks)
     if launcher.kind == "slurm":
         yield from _slurm(experiment)
+    yield from _budget(experiment)
+
+
+def _budget(experiment: Experiment) -> Iterator[Fault]:
+    """Yield the settings with which a run cannot be stopped at a budget."""
+    if experiment.budget is not None and experiment.launcher.kind == "slurm":
+        rule = "must be null with launcher.kind=slurm, whose jobs outlive the command"
+        yield Fault("budget", experiment.budget, rule, "launcher.slurm.minutes", reads=("launcher.kind",))
+    if experiment.budget is not None and experiment.schedule.rehearse:
+        rule = "must be null with schedule.rehearse=true, which trains three steps per stage"
+        yield Fault("budget", experiment.budget, rule, "null", reads=("schedule.rehearse",))
 
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:

@@ -13,7 +13,7 @@ ENVIRONMENT = ("host", "argv")
 """Fields of `environment.json`."""
 EVENT = ("host", "pid", "message")
 """Fields of the events in `metrics.jsonl`. A message may contain a path."""
-EXPERIMENT = ("runs", "store", "tracking", "launcher.slurm")
+EXPERIMENT = ("runs", "store", "budget", "tracking", "launcher.slurm")
 """Settings of the composed configuration."""
 
 

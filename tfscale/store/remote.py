@@ -106,8 +106,16 @@ class Store:
                         raise
                     self._files.pipe_file(target, content)  # a server without conditional writes
                 return
-            with self._whole(target) as aside:
-                self._files.pipe_file(aside, content)
+        self.write(path, content)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file atomically, in place of an earlier one.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._faults(path), self._whole(self._path(path)) as target:
+            self._files.pipe_file(target, content)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files, in this order. Files that do not exist are ignored."""

@@ -31,10 +31,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tfscale.training", description=__doc__)
     parser.add_argument("stage_dir", type=Path, help="folder of the stage, which contains stage.yaml")
     parser.add_argument("--supervised", action="store_true", help="save and stop when standard input is closed")
+    parser.add_argument("--stop-at", type=int, metavar="STEP", help="save and stop after this step")
     add_extension_argument(parser)
     arguments = parser.parse_args()
     try:
-        preempted = Preemption()
+        preempted = Preemption(arguments.stop_at)
     except UserFault as fault:
         print(fault, file=sys.stderr)
         return USER_FAULT

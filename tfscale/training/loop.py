@@ -104,7 +104,7 @@ class Trainer:
         while True:
             self.alive()
             due = self.world.leads and self.saver.due(self.step, self.calendar.checkpoints(self.step))
-            stop, save = self.world.any(self.preempted(), due)
+            stop, save = self.world.any(self.preempted.after(self.step), due)
             evaluates, ends = self.calendar.evaluates(self.step, self.evaluations), self.step == self.calendar.steps
             if (stop or save or evaluates or ends) and not self._settle():
                 continue

@@ -48,11 +48,15 @@ class Preemption:
 
     Threads receive the requests, because the main thread runs no Python code while it waits for other ranks.
 
+    Args:
+        stop_at: step after which the stage stops without a request; None: no such step.
+
     Raises:
         UserFault: the environment variables do not specify the rank of this process or the number of ranks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stop_at: int | None = None) -> None:
+        self._stop_at = stop_at
         self._asked = threading.Event()
         self._alone = read_place().size == 1
         self._meeting = False
@@ -60,6 +64,10 @@ class Preemption:
     def __call__(self) -> bool:
         """Return whether a request to stop the stage has been received."""
         return self._asked.is_set()
+
+    def after(self, step: int) -> bool:
+        """Return whether the stage stops after a step: on request, or because that is its last step for now."""
+        return self() or (self._stop_at is not None and step >= self._stop_at)
 
     def watch_signals(self) -> None:
         """Install handlers for SIGTERM, SIGINT and SIGUSR2 that set the flag."""

@@ -1,13 +1,16 @@
 """The interface between the orchestrator and the launchers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from tfscale.stage.folder import Stage
 
 Phase = Literal["growing", "training"]
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
+"""Limits of stages that may all be finished."""
 
 
 class LaunchFailed(Exception):
@@ -61,8 +64,11 @@ class Launcher(Protocol):
     def wait(self) -> None:
         """Sleep until the next poll."""
 
-    def start(self, stages: Sequence[Stage]) -> list[Attempt]:
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
         """Start an attempt to run each stage. The folders of the stages must have been prepared.
+
+        Args:
+            limits: steps after which stages must stop with a checkpoint, by the key of the stage.
 
         Raises:
             LaunchFailed: no attempt was started.

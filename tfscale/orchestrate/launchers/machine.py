@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import psutil
 from tfscale import children
 from tfscale.config.machines import LauncherPart
 from tfscale.faults import PREEMPTED, USER_FAULT
-from tfscale.orchestrate.launchers.attempt import Attempt, Ending, Phase
+from tfscale.orchestrate.launchers.attempt import NO_LIMITS, Attempt, Ending, Phase
 from tfscale.orchestrate.launchers.processes import built_for_devices, launch, stage_command
 from tfscale.stage.folder import Stage
 from tfscale.stage.growth_record import is_grown
@@ -38,16 +38,16 @@ class ThisMachine:
     def wait(self) -> None:
         time.sleep(PAUSE)
 
-    def start(self, stages: Sequence[Stage]) -> list[Attempt]:
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
         # on separate devices if there are enough
-        return [self._start(stage) for stage in stages]
+        return [self._start(stage, limits.get(stage.key)) for stage in stages]
 
-    def _start(self, stage: Stage) -> Attempt:
+    def _start(self, stage: Stage, stop_at: int | None) -> Attempt:
         slot = next(i for i, attempt in enumerate(self._slots) if attempt is None or attempt.poll() is not None)
         devices = devices_of(slot, self._processes, self._devices)
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
         phase = phase_of(stage)
-        command = stage_command(phase, stage.path)
+        command = stage_command(phase, stage.path, stop_at)
         if phase == "training" and self._torchrun:
             torchrun = children.python("torch.distributed.run", "--standalone", f"--nproc-per-node={self._processes}")
             command = [*torchrun, *command[1:]]

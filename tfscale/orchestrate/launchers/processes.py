@@ -14,12 +14,16 @@ from tfscale.training.allocator import HUGE_PAGES, allocator
 MODULES: Mapping[Phase, str] = {"growing": "tfscale.growth", "training": "tfscale.training"}
 
 
-def stage_command(phase: Phase, stage_dir: Path) -> list[str]:
+def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> list[str]:
     """Return the command of a process that trains a stage, or grows the last checkpoint of its parent into its first.
 
     When the standard input of the process is closed, training stops with a checkpoint, and growing is killed.
+
+    Args:
+        stop_at: step after which training stops with a checkpoint; None: the end of the stage.
     """
-    return children.python(MODULES[phase], str(stage_dir), "--supervised", *extension_arguments())
+    limit = ["--stop-at", str(stop_at)] if phase == "training" and stop_at is not None else []
+    return children.python(MODULES[phase], str(stage_dir), "--supervised", *limit, *extension_arguments())
 
 
 def launch(

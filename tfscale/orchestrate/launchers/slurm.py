@@ -5,7 +5,7 @@ import importlib.util
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from tfscale import children
 from tfscale.config.machines import LauncherPart
 from tfscale.extensions import loaded_extensions
 from tfscale.files import read_object, write_json
-from tfscale.orchestrate.launchers.attempt import Attempt, Ending, LaunchFailed, Phase
+from tfscale.orchestrate.launchers.attempt import NO_LIMITS, Attempt, Ending, LaunchFailed, Phase
 from tfscale.orchestrate.launchers.machine import phase_of
 from tfscale.orchestrate.launchers.slurm_job import StageJob
 from tfscale.stage.folder import Stage, is_done
@@ -45,7 +45,8 @@ class Slurm:
     def wait(self) -> None:
         time.sleep(1.0)
 
-    def start(self, stages: Sequence[Stage]) -> list[Attempt]:
+    def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
+        # without limits, because `budget` is refused with this launcher
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         folder = _jobs_folder(stages[0])

@@ -1,0 +1,42 @@
+"""Budget of a run: an upper limit on its compute or on its time."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper limits of a run; infinite: no limit."""
+
+    flops: float = math.inf
+    """Model FLOPs of training, without those of the optimizer."""
+    seconds: float = math.inf
+    """Wall-clock seconds of training."""
+
+
+def read_budget(text: str) -> Budget:
+    """Return the budget that a text describes, such as 1e15 (FLOPs), 2h, 90m, 30s or 1.5d.
+
+    Raises:
+        ValueError: the text is not a budget.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\+?\d+)?)([smhd]?)", text)
+    amount = float(match[1]) if match else 0.0
+    if match is None or not 0 < amount < math.inf:
+        raise ValueError("must be a number of FLOPs or a time, above 0; try 1e15, 2h, 90m or 30s")
+    return Budget(seconds=amount * _SECONDS[match[2]]) if match[2] else Budget(flops=amount)
+
+
+def _checked(text: str) -> str:
+    read_budget(text)
+    return text
+
+
+BudgetText = Annotated[str, AfterValidator(_checked)]
+"""Text of a budget, which `read_budget` reads."""

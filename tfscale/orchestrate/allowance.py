@@ -1,0 +1,96 @@
+"""The rest of the budget of a run, from which stages take the steps that they may train."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfscale.config.budget import Budget
+from tfscale.models.counts import flops
+from tfscale.stage.events import Event, read_events
+from tfscale.stage.folder import Stage
+
+ENDING_SECONDS = 2.0
+"""Time in seconds that a process is assumed to need to end, in addition to its last step and checkpoint."""
+
+
+@dataclass(frozen=True)
+class _Grant:
+    """Steps of a stage that have been taken from the budget."""
+
+    first: int
+    last: int
+
+
+class Allowance:
+    """The rest of a budget.
+
+    Compute is counted as in a plan, in model FLOPs of training without those of the optimizer. Steps that are repeated
+    after a failure are not counted again. Time is wall-clock time from the first call of `begin`, including growth,
+    evaluations and checkpoints.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.trained = 0.0
+        """Model FLOPs that stages have spent."""
+        self._flops, self._seconds = budget.flops, budget.seconds
+        self._ends_at: float | None = None
+        self._grants: dict[str, _Grant] = {}
+        self._longest = {"step": 0.0, "checkpoint": 0.0}
+
+    def begin(self) -> None:
+        """Start the clock, unless it is running."""
+        if self._ends_at is None:
+            self._ends_at = time.monotonic() + self._seconds
+
+    def allows(self, stage: Stage) -> bool:
+        """Return whether the budget covers at least one more step of a stage."""
+        return stage.spec.init_from is not None or self._flops >= step_flops(stage)
+
+    def take(self, stage: Stage) -> bool:
+        """Take the cost of the rest of a stage from the budget, or everything that is left if that is less. Return
+        False if it does not cover a step."""
+        if not self.allows(stage):
+            return False
+        done, cost = reached_step(stage.path), step_flops(stage)
+        needed = 0.0 if stage.spec.init_from is not None else cost * max(0, stage.spec.steps - done)
+        covered = needed <= self._flops
+        self._grants[stage.key] = _Grant(done, stage.spec.steps if covered else done + int(self._flops // cost))
+        self._flops = self._flops - needed if covered else 0.0
+        return True
+
+    def stop_at(self, stage: Stage) -> int | None:
+        """Return the step after which the process of a stage must stop, or None if the stage may be finished."""
+        last = self._grants[stage.key].last
+        return last if last < stage.spec.steps else None
+
+    def settle(self, stage: Stage) -> None:
+        """Return the steps that a stage has taken but not trained to the budget, after its process has ended."""
+        grant = self._grants.pop(stage.key, None)
+        if grant is not None and stage.spec.init_from is None:
+            reached = min(max(reached_step(stage.path), grant.first), grant.last)
+            self.trained += (reached - grant.first) * step_flops(stage)
+            self._flops += (grant.last - reached) * step_flops(stage)
+
+    def note(self, stage: Stage, event: Event) -> None:
+        """Take note of the time that a stage needs for a step or a checkpoint."""
+        if event["event"] == "train" and event["tokens_per_second"]:
+            took = stage.spec.batch_tokens / event["tokens_per_second"]
+            self._longest["step"] = max(self._longest["step"], took)
+        elif event["event"] == "checkpoint":
+            self._longest["checkpoint"] = max(self._longest["checkpoint"], event["seconds"])
+
+    @property
+    def out_of_time(self) -> bool:
+        """True if processes must be asked now to save and end, so that the time of the budget is not exceeded."""
+        ending = ENDING_SECONDS + sum(self._longest.values())
+        return self._ends_at is not None and time.monotonic() + ending >= self._ends_at
+
+
+def step_flops(stage: Stage) -> int:
+    """Return the model FLOPs of one training step of a stage."""
+    return stage.spec.batch_tokens * flops(stage.spec.model).training
+
+
+def reached_step(stage_dir: Path) -> int:
+    """Return the last step that a stage has recorded."""
+    return max((int(event["step"]) for event in read_events(stage_dir) if "step" in event), default=0)

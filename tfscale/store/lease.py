@@ -1,0 +1,130 @@
+"""Leases of stages, so that machines that share a store do not train the same stage at the same time.
+
+    URI/leases/<stage>    JSON: the owner, which is a random name, and the time at which the lease ends
+
+A lease is advisory. If it is lost, two machines train the same stage, and the work of one of them is wasted.
+"""
+
+import json
+import secrets
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+from tfscale.files import write_atomically
+from tfscale.stage.folder import Stage
+from tfscale.stage.lock import StageHeld
+from tfscale.store.contents import DONE, STAGES, newest, snapshots
+from tfscale.store.remote import Store, StoreError
+from tfscale.store.stages import pull_stage
+from tfscale.store.work import WORK
+
+LEASES = "leases"
+LEASE_SECONDS = 120.0
+"""Time after the last renewal at which a lease ends."""
+RENEW_SECONDS = 30.0
+LOOK_SECONDS = 10.0
+"""Time between two looks for a stage that another machine trains."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Content of a lease."""
+
+    owner: str
+    until: float
+    """Time at which the lease ends, in seconds since 1970."""
+
+
+class Leases:
+    """Leases that a runs folder holds. A thread renews them until `close`."""
+
+    def __init__(self, store: Store, runs: Path) -> None:
+        """Create the leases and start the thread.
+
+        Raises:
+            OSError: the runs folder cannot be written.
+        """
+        self._store, self._owner = store, _owner(runs)
+        self._held: set[str] = set()
+        self._looks: dict[str, tuple[float, str | None]] = {}
+        self._stopping = Event()
+        self._thread = Thread(target=self._renew, name="leases", daemon=True)
+        self._thread.start()
+
+    def claim(self, stage: Stage) -> str | None:
+        """Take the lease of a stage, and download the stage as far as the store has it. If the store has the finished
+        stage, it is only downloaded. Errors of the store do not prevent training.
+
+        Returns:
+            None if the stage can be trained here or is finished, and otherwise the description of its holder.
+        """
+        name = stage.path.name
+        if name in self._held:
+            return None
+        next_look, holder = self._looks.get(name, (0.0, None))
+        if time.monotonic() >= next_look:
+            with suppress(StoreError, StageHeld, OSError):
+                holder = None
+                holder = self._look(stage)
+            self._looks[name] = time.monotonic() + LOOK_SECONDS, holder
+        return holder
+
+    def _look(self, stage: Stage) -> str | None:
+        name, path = stage.path.name, f"{LEASES}/{stage.path.name}"
+        best = newest(snapshots(self._store, f"{STAGES}/{name}"))
+        if best is None or best.name != DONE:
+            there = self._read(name)
+            if there is not None and there.owner != self._owner and there.until > time.time():
+                return (
+                    f"another machine, whose lease in the store is renewed or ends in {there.until - time.time():.0f} s"
+                )
+            if there is not None:
+                self._store.remove([path])
+            self._store.create(path, self._content())
+            mine = self._read(name)
+            if mine is not None and mine.owner != self._owner:
+                return "another machine, which took the lease in the store at the same time"
+            self._held.add(name)
+        pull_stage(self._store, stage.path, stage.spec)
+        return None
+
+    def close(self) -> None:
+        """Return the leases."""
+        self._stopping.set()
+        self._thread.join()
+        for name in self._held:
+            with suppress(StoreError):
+                there = self._read(name)
+                if there is not None and there.owner == self._owner:
+                    self._store.remove([f"{LEASES}/{name}"])
+
+    def _renew(self) -> None:
+        while not self._stopping.wait(RENEW_SECONDS):
+            for name in list(self._held):
+                with suppress(StoreError):
+                    self._store.write(f"{LEASES}/{name}", self._content())
+
+    def _read(self, name: str) -> Lease | None:
+        """Return a lease, or None if there is none that can be read."""
+        if name not in self._store.files(LEASES):
+            return None
+        try:
+            values = json.loads(self._store.read(f"{LEASES}/{name}"))
+            return Lease(str(values["owner"]), float(values["until"]))
+        except (ValueError, TypeError, LookupError):
+            return None
+
+    def _content(self) -> bytes:
+        return json.dumps(asdict(Lease(self._owner, time.time() + LEASE_SECONDS))).encode()
+
+
+def _owner(runs: Path) -> str:
+    """Return the name of a runs folder as an owner, so that a command that is started again has its leases."""
+    path = runs / WORK / "owner"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, secrets.token_hex(8).encode())
+    return path.read_text(encoding="utf-8")
