@@ -68,7 +68,7 @@ def _part_in(hint: Any) -> tuple[Any, str]:
     """The dataclass inside a type, and the name that a key takes on the way to it."""
     arguments = [each for each in typing.get_args(hint) if each is not type(None)]
     if Growth in (hint, *arguments):
-        return class_of(), ""
+        return class_of(None), ""
     if dataclasses.is_dataclass(hint):
         return hint, ""
     if typing.get_origin(hint) is dict and dataclasses.is_dataclass(arguments[1]):

@@ -19,7 +19,7 @@ from tfscale.data.prepared import open_data
 from tfscale.interop.finished import model_of, open_finished
 from tfscale.interop.perplexity import total_loss
 from tfscale.plan.plan import Plan
-from tfscale.stage.folder import Stage
+from tfscale.stage.folder import Stage, is_done
 
 FACTORS = (0.5, 1.0, 2.0)
 ARMS = {
@@ -75,8 +75,9 @@ def report(found: list[Trial]) -> str:
         f"|---|{'---:|' * (len(found) + 1)}",
     ]
     for name, title in ARMS.items():
-        losses = {trial.rate: unreported_loss(trial.stages(name)[-1]) for trial in found}
-        cells = " | ".join(f"{loss:.4f}" for loss in losses.values())
+        last = {trial.rate: trial.stages(name)[-1] for trial in found}
+        losses = {rate: unreported_loss(stage) for rate, stage in last.items() if is_done(stage)}
+        cells = " | ".join(f"{losses[rate]:.4f}" if rate in losses else "not trained" for rate in last)
         lines.append(f"| {title} | {cells} | {min(losses, key=losses.__getitem__):g} |")
     note = (
         "Loss at the last size in nats per token, on held-out text that no comparison reads, by the learning rate of "

@@ -52,16 +52,17 @@ ONLY_READ = {
 
 TINY = {
     "schedule/progressive_tiny": """# @package _global_
-defaults: [/model: tokenformer_tiny, /data: wiki, /optim: tiny, /growth: exact]
+defaults: [/model: tokenformer_tiny, /data: wiki, /optim: tiny, /growth: grouped]
 model: {n_layer: 2, d_model: 16, n_head: 2, context: 256}
 optim: {batch_tokens: 512}
 launcher: {threads: 1}
 schedule:
   name: progressive_tiny
-  growth_tokens: 1024
+  growth_tokens: 24K
   stages:
     stage1: {size: 5K, qkv: 4, tokens: 2048, transformer: {n_layer: 2, d_model: 16, n_head: 2, d_ff: 32}}
     stage2: {size: 8K, qkv: 8, transformer: {n_layer: 2, d_model: 16, n_head: 2, d_ff: 48}}
+    stage3: {size: 10K, qkv: 12, transformer: {n_layer: 2, d_model: 16, n_head: 2, d_ff: 72}}
     stage4: {size: 12K, qkv: 16, transformer: {n_layer: 2, d_model: 16, n_head: 2, d_ff: 96}}
 """,
     "schedule/progressive_tiny_adamw": """# @package _global_

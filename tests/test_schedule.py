@@ -256,6 +256,7 @@ def test_a_stage_is_found_by_name_and_by_the_start_of_its_key(small: list[str]) 
         stage.path.mkdir(parents=True)
     first = plan.chain.stages[0]
     assert find_stage(plan.runs, first.path.name) == first.path
+    assert find_stage(plan.runs, first.path.name[:-3]) == first.path
     assert find_stage(plan.runs, first.key[:6]) == first.path
     with pytest.raises(ValueError, match="no stage matches this name"):
         find_stage(plan.runs, "zzz")

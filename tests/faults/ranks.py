@@ -33,10 +33,10 @@ class Asked(Preemption):
 
     def __init__(self, stop_at: int) -> None:
         super().__init__()
-        self._stop_at = stop_at
+        self._last_step = stop_at
 
     def __call__(self) -> bool:
-        return last and 0 <= self._stop_at <= self.steps
+        return last and 0 <= self._last_step <= self.steps
 
 
 def counting(self: Trainer) -> None:

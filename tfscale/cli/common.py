@@ -122,7 +122,7 @@ Groups = Annotated[
     ),
 ]
 
-STAGE = "Finished stage, given by its folder, its name or the beginning of its key"
+STAGE = "Finished stage, given by its folder or the beginning of its name or key"
 STAGES = f"{STAGE}; several stages, separated by commas; or chain for all finished stages of schedule="
 Stage = Annotated[str, typer.Argument(help=STAGE, autocompletion=completion.stages)]
 Stages = Annotated[str, typer.Argument(help=STAGES, autocompletion=completion.stages)]

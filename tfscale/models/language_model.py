@@ -53,6 +53,9 @@ class LanguageModel(nn.Module):
     def using_first_groups(self, count: int | None) -> Iterator[None]:
         """Return a context manager in which every Pattention uses only its first `count` groups, or all if `count` is
         None. The rows of other groups get gradients of zero."""
+        if count is None:  # as most models always are; compiled graphs are not to see a change
+            yield
+            return
         layers = [module for module in self.modules() if isinstance(module, Pattention)]
         for layer in layers:
             layer.first = count

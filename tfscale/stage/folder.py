@@ -68,7 +68,7 @@ def find_stage(runs: Path, name: str) -> Path:
     """Return the folder of a stage.
 
     Args:
-        name: path of the stage, name of its folder, its key, or the beginning of its key.
+        name: path of the stage, or the beginning of the name of its folder or of its key.
 
     Raises:
         ValueError: no stage or several stages match. The message lists the stages to choose from.
@@ -76,7 +76,8 @@ def find_stage(runs: Path, name: str) -> Path:
     if (Path(name) / STAGE_FILE).is_file():
         return Path(name)
     folders = sorted((runs / "stages").glob("*-*/")) if runs.is_dir() else []
-    fitting = [folder for folder in folders if folder.name == name or folder.name.rpartition("-")[2].startswith(name)]
+    keys = {folder: folder.name.rpartition("-")[2] for folder in folders}
+    fitting = [folder for folder in folders if folder.name.startswith(name) or keys[folder].startswith(name)]
     if len(fitting) == 1:
         return fitting[0]
     choices = ", ".join(folder.name for folder in fitting or folders) or "none"
