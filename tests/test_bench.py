@@ -171,7 +171,7 @@ def test_a_part_that_fails_is_reported_and_the_others_are_measured(tmp_path: Pat
         {"fails": "fails", "works": "works"},
         Settings("cpu", quick=True, threads=1),
         tell=lambda found: None,
-        told={"PYTHONPATH": path},
+        variables={"PYTHONPATH": path},
     )
     assert result.failed
     assert [note.part for note in result.notes] == ["fails", "works"]

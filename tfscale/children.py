@@ -34,12 +34,12 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def environment(
-    told: Mapping[str, str] = NOTHING, *, defaults: Mapping[str, str] = NOTHING, mlflow: bool = False
+    variables: Mapping[str, str] = NOTHING, *, defaults: Mapping[str, str] = NOTHING, mlflow: bool = False
 ) -> dict[str, str]:
     """Return the environment of a child process.
 
     Args:
-        told: variables that override the environment of this process.
+        variables: values that override the environment of this process.
         defaults: variables that the environment of this process overrides.
         mlflow: True to keep the settings of MLflow.
     """
@@ -55,7 +55,7 @@ def environment(
         **inherited,
         **({"PYTHONPATH": path} if path else {}),
         "PYTHONSAFEPATH": "1",  # unlike `python -P`, this also applies to children of the child
-        **told,
+        **variables,
     }
 
 

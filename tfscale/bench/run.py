@@ -49,7 +49,7 @@ def run(
     parts: Mapping[str, str],
     settings: Settings,
     tell: Callable[[Found], None],
-    told: Mapping[str, str] = children.NOTHING,
+    variables: Mapping[str, str] = children.NOTHING,
 ) -> Result:
     """Run the parts of a benchmark and return the result. After Ctrl-C or SIGTERM, the result contains the measurements
     so far.
@@ -57,7 +57,7 @@ def run(
     Args:
         parts: module of each part, by name.
         tell: callback for each row or note as soon as it is available.
-        told: additional environment variables for the processes of the parts.
+        variables: additional environment variables for the processes of the parts.
     """
     machine, rows, notes, failed = _describe_machine(settings), [], [], False
 
@@ -68,7 +68,7 @@ def run(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for part, module in parts.items():
-            if code := _measure_apart(module, settings, take, told):
+            if code := _measure_apart(module, settings, take, variables):
                 failed = True
                 take(Note(part, f"the part failed with exit code {code}; see its output above"))
     except KeyboardInterrupt:
@@ -98,10 +98,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None], told: Mapping[str, str]) -> int:
+def _measure_apart(module: str, settings: Settings, take: Callable[[Found], None], variables: Mapping[str, str]) -> int:
     """Run one part of the benchmark in a separate process and return the exit code of the process."""
     command = leashed(children.python("tfscale.bench.run", module, json.dumps(asdict(settings))))
-    process = children.start(command, children.environment(told, defaults=allocator()), stdout=PIPE)
+    process = children.start(command, children.environment(variables, defaults=allocator()), stdout=PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     try:

@@ -30,9 +30,9 @@ def plan(common: Common) -> int:
     """Print a plan with its predicted cost and return the exit code."""
     planned = common.plan()
     machine = planned_machine(planned.experiment)
-    told = check_sharing(planned.experiment, machine.devices)
-    if told:
-        raise UserFault(told)
+    faults = check_sharing(planned.experiment, machine.devices)
+    if faults:
+        raise UserFault(faults)
     speeds = finished_speeds(planned.runs)
     predictions = {stage.key: predict(stage.spec, machine, speeds) for stage in planned.stages}
     totals = families(planned, lambda spec: predict(spec, machine, speeds))

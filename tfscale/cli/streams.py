@@ -35,13 +35,13 @@ class Stream(io.FileIO):
 
     Attributes:
         lost: first error of the operating system; None if everything has been written.
-        told: True if the loss of output has been reported.
+        reported: True if the loss of output has been reported.
     """
 
     def __init__(self, descriptor: int, closed_before: bool = False) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.lost: OSError | None = None
-        self.told = False
+        self.reported = False
         self._closed_before = closed_before
 
     def write(self, data: "ReadableBuffer", /) -> int:
@@ -88,8 +88,8 @@ def _enduring(stream: TextIO | None, errors: str) -> TextIO:
 def tell_loss() -> None:
     """Report lost output once, as a warning of a command that continues."""
     stream = _output()
-    if stream is not None and stream.lost is not None and not stream.told:
-        stream.told = True
+    if stream is not None and stream.lost is not None and not stream.reported:
+        stream.reported = True
         print(f"warning: {_words(stream.lost)}; the command continues without output", file=sys.stderr)
 
 

@@ -27,21 +27,21 @@ SLOWEST_CPU = 1e9
 
 def preflight(plan: Plan) -> list[Fault | str]:
     """Return the faults that prevent a plan from running on this machine, with fixes. No file is written."""
-    told: list[Fault | str] = [*_missing(plan.corpus), *_unwritable(plan.runs)]
+    found: list[Fault | str] = [*_missing(plan.corpus), *_unwritable(plan.runs)]
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
-        return told
+        return found
     try:
         machine = running_machine(plan.experiment, timed=False)
     except UserFault as fault:
-        return [*told, *fault.faults]
-    told += check_sharing(plan.experiment, machine.devices)
+        return [*found, *fault.faults]
+    found += check_sharing(plan.experiment, machine.devices)
     speeds = finished_speeds(plan.runs)
     predictions = [(stage, predict(stage.spec, machine, speeds)) for stage in left]
-    told += [f"memory: {shortage(stage.spec, prediction)}" for stage, prediction in predictions if not prediction.fits]
+    found += [f"memory: {shortage(stage.spec, prediction)}" for stage, prediction in predictions if not prediction.fits]
     if machine.device == "cpu" and plan.experiment.launcher.device == "auto":
-        told += _too_long(plan, predictions, speeds)
-    return told
+        found += _too_long(plan, predictions, speeds)
+    return found
 
 
 def files_amiss(experiment: Experiment) -> list[Fault]:
@@ -54,13 +54,13 @@ def files_amiss(experiment: Experiment) -> list[Fault]:
 
 
 def _missing(corpus: Corpus) -> list[Fault]:
-    told = [Fault("data", None, fault) for fault in corpus.missing]
-    if told:
+    found = [Fault("data", None, fault) for fault in corpus.missing]
+    if found:
         rule = (
             "set data.path and data.tokenizer_path to the text and its tokenizer; data=wiki and data=docs need no files"
         )
-        told.append(Fault("data", None, rule))
-    return told
+        found.append(Fault("data", None, rule))
+    return found
 
 
 def _too_long(plan: Plan, predictions: Sequence[tuple[Stage, Prediction]], speeds: list[Speed]) -> list[str]:

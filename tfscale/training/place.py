@@ -29,9 +29,9 @@ def read_place() -> Place:
     faults: list[str] = []
 
     def number(name: str, lowest: int, highest: int | None = None, default: str | None = None) -> int:
-        told = os.environ.get(name, default)
-        if told and told.isdecimal() and lowest <= int(told) <= (int(told) if highest is None else highest):
-            return int(told)
+        value = os.environ.get(name, default)
+        if value and value.isdecimal() and lowest <= int(value) <= (int(value) if highest is None else highest):
+            return int(value)
         allowed = f"a whole number from {lowest}" + (f" to {highest}" if highest is not None else "")
         faults.append(_fault(name, allowed))
         return lowest
@@ -49,8 +49,8 @@ def read_place() -> Place:
 
 
 def _fault(name: str, allowed: str) -> str:
-    told = f"{name}={os.environ[name]}" if name in os.environ else f"{name} is not set"
+    setting = f"{name}={os.environ[name]}" if name in os.environ else f"{name} is not set"
     return (
-        f"{told}: must be {allowed}; try torchrun, which sets {name}, or unset RANK and WORLD_SIZE to train in one "
+        f"{setting}: must be {allowed}; try torchrun, which sets {name}, or unset RANK and WORLD_SIZE to train in one "
         "process"
     )

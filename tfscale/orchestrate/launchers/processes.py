@@ -27,18 +27,18 @@ def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> 
 
 
 def launch(
-    phase: Phase, command: Sequence[str], log: Path | None, told: Mapping[str, str] = children.NOTHING
+    phase: Phase, command: Sequence[str], log: Path | None, variables: Mapping[str, str] = children.NOTHING
 ) -> Popen[bytes]:
     """Start a process of a stage, which ends with this process.
 
     Args:
         phase: phase that the process runs. Growing uses other settings of the memory allocator.
         log: file for the output of the process, or None to use the output of this process.
-        told: additional environment variables.
+        variables: additional environment variables.
     """
     defaults = allocator() | (HUGE_PAGES if phase == "growing" else {})
     with log.open("ab") if log else nullcontext() as output:
-        return children.start(command, children.environment(told, defaults=defaults), stdout=output, stderr=output)
+        return children.start(command, children.environment(variables, defaults=defaults), stdout=output, stderr=output)
 
 
 def built_for_devices() -> bool:

@@ -85,14 +85,14 @@ class _Task:
         while not is_grown(self._stage_dir):
             time.sleep(LOOK_SECONDS)
 
-    def _launch(self, phase: Phase, told: Mapping[str, str] = NOTHING) -> Popen[bytes]:
+    def _launch(self, phase: Phase, variables: Mapping[str, str] = NOTHING) -> Popen[bytes]:
         # On some clusters Slurm signals only the tasks of a job, on others all its processes. A stage is notified by
         # its task only, once, through the end of its standard input.
         ours = {signal.SIGUSR2, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, ours)
         log = self._stage_dir / f"{phase}.log" if self._rank == 0 else None  # Slurm stores the output of other tasks
         try:
-            return launch(phase, stage_command(phase, self._stage_dir), log, told)
+            return launch(phase, stage_command(phase, self._stage_dir), log, variables)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
 
