@@ -712,8 +712,20 @@ def file_of(command: str) -> Path:
 
 def schema_of(command: str) -> dict[str, Any]:
     """Return the JSON schema (2020-12) of a command's document."""
-    schema = TypeAdapter(DOCUMENTS[command]).json_schema(mode="serialization", schema_generator=_AsPrinted)
+    made = TypeAdapter(DOCUMENTS[command]).json_schema(mode="serialization", schema_generator=_AsPrinted)
+    schema = _without_additions(made)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"tfscale {command} --json", **schema}
+
+
+def _without_additions(value: Any) -> Any:
+    """Return a part of a schema without what some versions of pydantic add and others do not."""
+    if isinstance(value, list):
+        return [_without_additions(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    added = {"description": isinstance(value.get("description"), str), "enum": "const" in value}
+    added["additionalProperties"] = value.get("additionalProperties") is True
+    return {key: _without_additions(part) for key, part in value.items() if not added.get(key)}
 
 
 def main() -> None:

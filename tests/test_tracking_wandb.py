@@ -47,6 +47,7 @@ def expected(folder: Path, arm: Arm) -> set[tuple[str, str, float]]:
 def test_after_kills_each_run_has_each_step_and_each_value_once(tmp_path: Path) -> None:
     arm = chain(tmp_path)
     train(arm.stages[0], range(1, 11))
+    sync(WandbTracker(tmp_path, str(tmp_path / "apart")), "tiny", [arm])  # children inherit this process's service
     for rows_sent in (3, 9):
         killed(tmp_path, rows_sent)
     finish(arm.stages[0])

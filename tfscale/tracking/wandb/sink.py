@@ -1,5 +1,6 @@
 """Connection to a project of Weights & Biases, whose runs are written offline."""
 
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
@@ -83,6 +84,8 @@ class WandbSink(Sink):
     def _begin(self, run_id: str, about: About, contents: Contents) -> "wandb.Run":
         import wandb
 
+        if not _OPEN:
+            os.environ.pop("WANDB_SERVICE", None)  # that of a parent process, which may have the same runs open
         corpus = {"corpus": contents.corpus.fingerprint} if contents.corpus else {}
         settings = wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, host="", x_save_requirements=False,
