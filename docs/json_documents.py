@@ -52,13 +52,16 @@ class EvaluationEvent(TypedDict):
     total_optimizer_flops: NotRequired[int]
 
 
-class StageProgress(TypedDict):
+class StageOfPlan(TypedDict):
     role: str
     size: str
     seed: int
     key: str
     folder: str
     state: State
+
+
+class StageProgress(StageOfPlan):
     detail: str
     tokens: int
     of_tokens: int
@@ -136,13 +139,7 @@ class PlannedCosts(TypedDict):
     dollars: Number
 
 
-class PlannedStage(PlannedCosts):
-    role: str
-    size: str
-    seed: int
-    key: str
-    folder: str
-    state: State
+class PlannedStage(StageOfPlan, PlannedCosts):
     model: dict[str, Any]
     parameters: int
     tokens: int

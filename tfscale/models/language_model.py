@@ -53,7 +53,7 @@ class LanguageModel(nn.Module):
     def using_first_groups(self, count: int | None) -> Iterator[None]:
         """Return a context manager in which every Pattention uses only its first `count` groups, or all if `count` is
         None. The rows of other groups get gradients of zero."""
-        if count is None:  # as most models always are; compiled graphs are not to see a change
+        if count is None:  # setting an attribute would compile every block again
             yield
             return
         layers = [module for module in self.modules() if isinstance(module, Pattention)]

@@ -313,8 +313,8 @@ def _tail(stage: Stage) -> EventTail:
 
 
 def prepare_folder(stage: Stage, micro_batch: int | None = None) -> None:
-    """Create the folder of a stage and write the spec of the stage with the current run settings, of which
-    `micro_batch` replaces one."""
+    """Create the folder of a stage and write the spec of the stage with the current run settings. If
+    `micro_batch` is given, it overrides the setting of the same name."""
     spec = stage.spec
     if micro_batch is not None:
         spec = replace(spec, run=replace(spec.run, micro_batch=micro_batch))

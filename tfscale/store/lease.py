@@ -26,7 +26,7 @@ LEASE_SECONDS = 120.0
 """Time after the last renewal at which a lease ends."""
 RENEW_SECONDS = 30.0
 LOOK_SECONDS = 10.0
-"""Time between two looks for a stage that another machine trains."""
+"""Time between two checks of a stage that another machine trains."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Leases:
             return None
         next_look, holder = self._looks.get(name, (0.0, None))
         if time.monotonic() >= next_look:
+            holder = None
             with suppress(StoreError, StageHeld, OSError):
-                holder = None
                 holder = self._look(stage)
             self._looks[name] = time.monotonic() + LOOK_SECONDS, holder
         return holder
