@@ -13,6 +13,7 @@ import pytest
 from finished import overrides_of
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import alive
 from shadows import Shadows
 from stages import planned, prepare_folder, train, wait_for
 
@@ -249,10 +250,6 @@ def test_this_process_leaves_the_working_folder_alone_where_it_is_installed_ther
     assert sys.path == ["elsewhere", library, "site-packages", str(tmp_path)], "an editable installation comes last"
     assert os.environ["PYTHONSAFEPATH"] == "1"
     assert "." not in os.environ["PYTHONPATH"].split(":")
-
-
-def alive(*processes: psutil.Process) -> bool:
-    return any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
 
 
 PARENT = "import sys, time; from tfscale import children; children.start(sys.argv[1:]); time.sleep(600)"

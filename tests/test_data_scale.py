@@ -6,12 +6,13 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from processes import command_line, is_alive
+from stages import wait_for
 
 from tfscale import files
 from tfscale.cli.data import progress_words
@@ -137,13 +138,7 @@ def test_processes_end_with_the_one_that_started_them(text: Path, tmp_path: Path
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     children = [int(pid) for pid in killed.stdout.splitlines()[-1].split()[1:]]
     assert children
-    for _ in range(200):
-        left = [pid for pid in children if psutil.pid_exists(pid)]
-        left = [pid for pid in left if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
-        if not left:
-            break
-        time.sleep(0.05)
-    assert not left
+    wait_for(lambda: not any(is_alive(pid) for pid in children))
     assert run(text, root, processes=2).returncode == 0
     assert files_of(next(root.iterdir())) == expected
 
@@ -170,7 +165,7 @@ def test_a_killed_process_is_told_and_what_is_done_stays(text: Path, tmp_path: P
     def kill_one(report: Report) -> None:
         if report.phase == "tokenizing" and not killed:
             ours = psutil.Process().children(recursive=True)
-            killed.extend(each for each in ours if "spawn_main" in " ".join(each.cmdline()))
+            killed.extend(each for each in ours if "spawn_main" in " ".join(command_line(each)))
             killed[0].kill()
             if noticed == "between two phases":
                 psutil.wait_procs(killed, timeout=60)  # the executor ends the other processes when it finds one dead

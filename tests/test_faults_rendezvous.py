@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import alive, command_line
 from stages import planned, prepare_folder, wait_for
 
 from tfscale.cli.common import Common
@@ -30,10 +31,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.fixture
@@ -87,7 +84,7 @@ def test_a_rank_that_waits_for_another_ends_with_the_process_that_started_it(
         wait_for(lambda: waits(rank, port))
         parent.kill()
         parent.wait()
-        wait_for(lambda: not alive([rank]))  # though this test holds its input open
+        wait_for(lambda: not alive(rank))  # though this test holds its input open
 
 
 def test_ranks_that_cannot_meet_say_where_they_should_have(stage: Stage, variables: dict[str, str], port: int) -> None:
@@ -108,10 +105,10 @@ def half_met(small: list[str]) -> Iterator[tuple[psutil.Popen, list[psutil.Proce
     orchestrator = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def ranks() -> list[psutil.Process]:
-        return [each for each in orchestrator.children(recursive=True) if "tfscale.training" in each.cmdline()[:5]]
+        return [each for each in orchestrator.children(recursive=True) if "tfscale.training" in command_line(each)[:5]]
 
     def found() -> list[psutil.Process]:
-        return [each for each in ranks() if "torch.distributed.run" not in each.cmdline()]
+        return [each for each in ranks() if "torch.distributed.run" not in command_line(each)]
 
     wait_for(lambda: len(found()) == 2)
     held, free = found()
@@ -128,19 +125,19 @@ def test_nothing_is_left_when_the_orchestrator_is_killed_while_ranks_wait(
     orchestrator, [torchrun, held, free] = half_met
     orchestrator.kill()
     orchestrator.communicate()
-    wait_for(lambda: not alive([free]))
+    wait_for(lambda: not alive(free))
     held.send_signal(signal.SIGCONT)  # torchrun would kill it after 30 seconds
-    wait_for(lambda: not alive([torchrun, held]))
+    wait_for(lambda: not alive(torchrun, held))
 
 
 def test_a_run_is_stopped_while_ranks_wait(half_met: tuple[psutil.Popen, list[psutil.Process]]) -> None:
     orchestrator, [torchrun, held, free] = half_met
     orchestrator.send_signal(signal.SIGTERM)
-    wait_for(lambda: not alive([free]))
+    wait_for(lambda: not alive(free))
     held.send_signal(signal.SIGCONT)
     output, _ = orchestrator.communicate()
     assert orchestrator.returncode == PREEMPTED, output
-    assert not alive([torchrun, held])
+    assert not alive(torchrun, held)
 
 
 def test_variables_that_another_launcher_has_left_are_told_and_do_not_reach_a_stage(

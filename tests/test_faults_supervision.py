@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import alive
 from stages import elsewhere, outcome, planned, prepare_folder, same, wait_for
 
 from tfscale.config.compose import compose
@@ -200,4 +201,4 @@ def test_ranks_save_when_they_are_stopped_and_when_their_supervisor_is_killed(tw
     process.kill()
     process.communicate()
     wait_for(lambda: status_of(stage).state == "preempted")
-    wait_for(lambda: not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks))
+    wait_for(lambda: not alive(*ranks))
