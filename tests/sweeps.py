@@ -37,7 +37,8 @@ def overrides_of(folder: Path, corpus: Path, *more: str) -> list[str]:
     return [
         "schedule=pair", f"runs={folder / 'runs'}", f"data.path={corpus}", "data.vocab_size=257",
         "data.validation_tokens=512", "model.n_layer=1", "model.d_model=16", "model.n_head=2", "model.context=32",
-        "optim.batch_tokens=128", "launcher.threads=1", "tracking=none", "baseline=scratch", *more,
+        "optim.batch_tokens=128", "launcher.threads=1", "tracking=none",
+        "baseline=[transformer,tokenformer,trained_on]", *more,
     ]  # fmt: skip
 
 

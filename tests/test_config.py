@@ -24,7 +24,9 @@ def faults(*overrides: str) -> list[str]:
 def test_every_schedule_composes_with_every_growth_and_all_baselines(schedule: str, growth: str) -> None:
     plan = make_plan(compose([f"schedule={schedule}", f"growth={growth}", "baseline=scratch"]))
     assert len(plan.chain.stages) == len(plan.experiment.schedule.stages)
-    assert {arm.name for arm in plan.baselines} == {"transformer_scratch", "tokenformer_scratch", "trained_on"}
+    assert {arm.name for arm in plan.baselines} == {
+        "transformer_scratch", "tokenformer_scratch", "compute_optimal", "trained_on",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,8 @@ def test_another_recipe_beside_the_chains_own_is_the_chain_of_that_recipe() -> N
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_compute_optimal_model_is_trained_on_twenty_tokens_a_parameter(schedule: str) -> None:
-    chain, arm = arms("compute_optimal", schedule=schedule)
+    sizes_of = "baseline.arms.compute_optimal.sizes=all"
+    chain, arm = plan_of(f"schedule={schedule}", "growth=grouped", "baseline=compute_optimal", sizes_of).arms
     for stage in arm.stages:
         assert stage.spec.tokens / parameters(stage.spec.model) == pytest.approx(20, rel=0.1)
     sizes = [parameters(stage.spec.model) for stage in arm.stages]
@@ -168,7 +169,7 @@ def test_an_arm_has_a_learning_rate_of_its_own_if_it_is_given_one() -> None:
         (["baseline=one_jump", "+baseline.arms.progressive={kind: one_jump, title: x}"], ["must have another name"]),
         (
             ["baseline=compute_optimal", *(f"schedule.stages.stage{n}.transformer=null" for n in range(1, 5))],
-            ["must have a Transformer at 25K"],
+            ["must have a Transformer at 254K"],
         ),
         (["baseline=paper", "schedule.stages.stage3.transformer=null"], ["must have a Transformer at 147K"]),
     ],

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from stages import outcome, same, train, wait_for
 from tfscale.config.compose import compose
 from tfscale.data.prepare import prepare
 from tfscale.faults import PREEMPTED
+from tfscale.orchestrate.launchers import slurm
 from tfscale.orchestrate.launchers.attempt import Ending
 from tfscale.orchestrate.launchers.slurm import Slurm
 from tfscale.orchestrate.orchestrator import prepare_folder
@@ -43,6 +45,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     root.mkdir()
     monkeypatch.setenv("SLURM_STANDIN", str(root))
     monkeypatch.setenv("SLURM_STANDIN_MINUTE", "1")
+    monkeypatch.setenv("SLURM_STANDIN_FIRST", str(100 * os.getpid()))
     monkeypatch.setenv("PATH", f"{COMMANDS}:{os.environ['PATH']}")
     yield root
     code = "import sys; sys.path.insert(0, sys.argv[1]); import cluster; cluster.clear()"
@@ -171,6 +174,25 @@ def test_ctrl_c_leaves_the_jobs_alone_and_a_cancelled_one_is_told_and_submitted_
     third.communicate()
 
 
+def test_the_queue_is_asked_often_at_first_and_then_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    now = 1000.0
+
+    def squeue(words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        asked.append(now)
+        return subprocess.CompletedProcess(words, 0, "7 RUNNING\n")
+
+    monkeypatch.setattr(slurm.time, "monotonic", lambda: now)
+    monkeypatch.setattr(slurm.children, "run", squeue)
+    queue = slurm.Queue()  # of a command that follows jobs of an earlier one
+    while now < 1600:
+        assert queue.state("7") == "RUNNING"
+        now += 1
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (slurm.SHORTEST_LOOK, slurm.LONGEST_LOOK)
+
+
 def test_a_task_that_is_killed_is_submitted_again(chain: list[str], tmp_path: Path, cluster: Path) -> None:
     chain = ["schedule=one", *chain[1:], *JOBS]
     [base] = plan_of(chain, tmp_path).stages
@@ -195,8 +217,7 @@ def test_a_job_takes_nothing_from_the_folder_and_the_ranks_that_it_is_submitted_
     monkeypatch.chdir(shadows.folder)
     for name, value in {"RANK": "5", "WORLD_SIZE": "", "MASTER_PORT": "none", "MASTER_ADDR": "nowhere"}.items():
         monkeypatch.setenv(name, value)
-    slurm = Slurm(compose(chain, tmp_path / "conf").launcher)
-    [job] = slurm.start([stage])
+    [job] = Slurm(compose(chain, tmp_path / "conf").launcher).start([stage])
     wait_for(lambda: job.poll() is not None)
     assert job.poll() == Ending("finished", f"job {job.job}")
     assert {event["processes"] for event in read_events(stage.path) if event["event"] == "start"} == {2}

@@ -2,8 +2,9 @@
 real signals and time limits, and a minute of the cluster lasts SLURM_STANDIN_MINUTE seconds.
 
 The state is in the folder SLURM_STANDIN, with a file per job, which only the keeper of the job writes, and files with
-requests to the keeper. SLURM_STANDIN_TRACKING selects the receivers of a signal to a job: `tasks`, as in Slurm with
-cgroup tracking, or `all` processes of the job.
+requests to the keeper. SLURM_STANDIN_FIRST is the number of the first job. Clusters that run at the same time need
+different numbers, because submitit derives the port of a job from its number. SLURM_STANDIN_TRACKING selects the
+receivers of a signal to a job: `tasks`, as in Slurm with cgroup tracking, or `all` processes of the job.
 """
 
 import json

@@ -146,7 +146,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._states: dict[str, str] | None = None
-        self._asked = self._since = float("-inf")
+        self._asked, self._since = float("-inf"), time.monotonic()
 
     def expire(self) -> None:
         """Discard the known states, because jobs have been submitted."""
