@@ -127,7 +127,7 @@ def test_a_login_node_that_dies_is_not_missed(
     chain: list[str], tmp_path: Path, cluster: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_STANDIN_TRACKING", tracking)
-    chain = [*chain, *JOBS, "launcher.processes=2", "schedule.stages.stage1.tokens=192K"]
+    chain = [*chain, *JOBS, "launcher.processes=2", "schedule.stages.stage1.tokens=96K"]
     base, grown = plan_of(chain, tmp_path).stages
     first = tfscale(chain, tmp_path)
     wait_for(lambda: trains(base))
