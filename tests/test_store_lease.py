@@ -87,6 +87,25 @@ def test_a_lease_is_renewed(store: Store, stage: Stage, tmp_path: Path, monkeypa
     machine.close()
 
 
+def test_a_machine_that_slept_too_long_does_not_renew_the_lease_of_another(
+    store: Store, stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    path = f"{LEASES}/{stage.path.name}"
+    machine = Leases(store, tmp_path / "machine1")
+    assert machine.claim(stage) is None
+    theirs = json.dumps({"owner": "another", "until": time.time() + 100}).encode()
+    while stage.path.name in machine._held:
+        store.write(path, theirs)
+        time.sleep(0.01)
+    assert store.read(path) == theirs
+    machine.close()
+    assert store.read(path) == theirs
+    again = Leases(store, tmp_path / "machine1")
+    assert "another machine" in (again.claim(stage) or "")
+    again.close()
+
+
 def test_a_store_that_is_away_or_a_damaged_lease_prevents_no_training(
     machines: list[Leases], store: Store, stage: Stage, tmp_path: Path
 ) -> None:

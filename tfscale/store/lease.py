@@ -105,7 +105,11 @@ class Leases:
         while not self._stopping.wait(RENEW_SECONDS):
             for name in list(self._held):
                 with suppress(StoreError):
-                    self._store.write(f"{LEASES}/{name}", self._content())
+                    there = self._read(name)
+                    if there is None or there.owner == self._owner:
+                        self._store.write(f"{LEASES}/{name}", self._content())
+                    else:  # this machine slept until the lease ended, and another one has taken it
+                        self._held.discard(name)
 
     def _read(self, name: str) -> Lease | None:
         """Return a lease, or None if there is none that can be read."""
