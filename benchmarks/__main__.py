@@ -17,7 +17,7 @@ from tfscale.bench.settings import resolve_settings
 from tfscale.bench.tables import to_markdown, write_files
 
 PARTS = ("pattention", "step", "growth", "data", "overhead", "orchestration")
-"""Default parts, in the order of measurement."""
+"""Parts of the benchmark that are measured by default, in the order of measurement."""
 OTHERS = ("memory", "partition")
 """Parts that are only measured if they are named on the command line."""
 REMARK = "On the CPU, GPT-2, official and plain eager in `step` run with the default allocator settings of glibc."

@@ -23,11 +23,11 @@ from tfscale.bench.contest import MATRIX_PRODUCT
 from tfscale.bench.rows import Row
 
 BAR_HEIGHT, PANEL_HEIGHT = 0.16, 2.1
-"""Heights in inches of the line of a verdict and of a panel."""
+"""Heights in inches of the line that shows a verdict, and of a panel that shows measurements."""
 FARTHEST = 10.0
-"""Largest factor between value and target that is drawn."""
+"""Largest factor between a measured value and its target that is drawn."""
 LABEL = 12
-"""Number of letters of a case's name that fit below its bars."""
+"""Number of characters of the name of a case that fit in one line below its bars."""
 MARKS = (0.1, 0.2, 0.35, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10)
 
 
@@ -58,8 +58,8 @@ def draw_chart(device: str, rows: Sequence[Row], verdicts: Sequence[Verdict], ki
 
 
 def _contestants(axes: Any, rows: Sequence[Row], ceiling: str | None) -> None:
-    """Draw the times relative to those of the ceiling or, without a ceiling, the speeds relative to those of the first
-    contestant."""
+    """Draw the times relative to the contestant named `ceiling`, whose time is a lower bound. If `ceiling` is None,
+    draw the speeds relative to the first contestant."""
     cases = list(dict.fromkeys(row.case for row in rows))
     names = [name for name in dict.fromkeys(row.name for row in rows) if name not in (MATRIX_PRODUCT, ceiling)]
     styles = dict(zip(names, (CHAIN, *OTHERS), strict=False))

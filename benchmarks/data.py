@@ -1,5 +1,5 @@
-"""Benchmark of the preparation of a corpus, compared with the tokenizer alone in tokens per second of processor time,
-and of the loader. The text consists of numbered and repeated Wikipedia introductions. Nothing is downloaded."""
+"""Benchmark of the data loader and of corpus preparation, which is compared with the tokenizer alone in tokens per
+second of processor time. The text consists of numbered and repeated Wikipedia introductions. Nothing is downloaded."""
 
 import json
 import multiprocessing
@@ -58,7 +58,7 @@ def _documents() -> Iterator[str]:
 
 
 def write_text(folder: Path, documents: int) -> None:
-    """Write a number of documents as JSON Lines files into a new folder."""
+    """Write the given number of documents as JSON Lines files into a new folder."""
     folder.mkdir()
     texts = islice(_documents(), documents)
     for number in range(-(-documents // FILE_DOCUMENTS)):
@@ -86,7 +86,7 @@ def encode(files: Sequence[Path], tokenizer: Path) -> tuple[int, float]:
 
 
 def measure_preparation(text: Path, root: Path, tokenizer: Path, workers: int) -> dict[str, float]:
-    """Prepare a corpus and return its speed, and the peak memory of this process and of its workers."""
+    """Prepare a corpus and return the speed, and the peak memory of this process and of its workers."""
     began = time.perf_counter()
     spec = CorpusSpec("text", TokenizerSpec("file", path=str(tokenizer)), path=str(text), heldout_fraction=0.005)
     manifest = prepare(spec, root, workers=workers).manifest

@@ -1,9 +1,9 @@
 """Pattention with the norm of the scores computed from the Gram matrix of the keys.
 
-The norm of the scores s = K x can be computed without the scores, because |s|^2 = x^T (K^T K) x. The input is therefore
-scaled first, and the rest is a GELU network without biases, whose element-wise operations torch.compile fuses. The
-additional cost is the product K^T K, once per batch, and a product with a d x d matrix per token, which is d / (3 n) of
-the FLOPs of a forward and a backward pass.
+The norm of the scores s = K x can be computed without the scores, because |s|^2 = x^T (K^T K) x. Scaling the input
+first therefore leaves a GELU network without biases, whose element-wise operations torch.compile fuses. The additional
+cost is the product K^T K, once per batch, and a product with a d x d matrix per token, which is d / (3 n) of the FLOPs
+of a forward and a backward pass.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def gram_pattention(x: Tensor, projections: Sequence[tuple[Tensor, Tensor]], tau
     """Return the outputs [tokens, projections, d_out] of Pattention projections with `l2_norm_gelu` and one group.
 
     Args:
-        x: [tokens, d_in].
+        x: inputs [tokens, d_in].
         projections: keys [n, d_in] and values [n, d_out] of each projection.
     """
     return torch.stack([_one(x, keys, values, tau) for keys, values in projections], dim=1)

@@ -1,5 +1,5 @@
-"""Benchmark of the growth steps of the paper's chain, from checkpoint to checkpoint and without optimizer moments,
-against a plain copy of the files of the grown checkpoint. Both sync the files that they write."""
+"""Benchmark of the growth steps of the paper's chain, from checkpoint to checkpoint and without optimizer moments. Each
+growth is compared with a plain copy of the files of the grown checkpoint. All written files are synced."""
 
 import os
 import shutil
@@ -28,8 +28,8 @@ RECIPE = GrowthRecipe("exact", new_keys="zero", new_values="random", tau="keep",
 QUICK = {name: tokenformer(n, n_layer=2, d=64, heads=2, vocabulary=257) for name, n in (("small", 16), ("large", 64))}
 OPTIMIZER = AdamW(lr=1e-3, clip=1.0, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
 ROUNDS = 3
-"""Number of rounds, each with a growth and a copy. Both delete the files of the last round first, because files are
-written faster into freshly freed memory."""
+"""Number of rounds, each with a growth and a copy. The growth and the copy first delete their files of the previous
+round, because files are written faster into freshly freed memory."""
 
 
 def measure(settings: Settings) -> Iterator[Found]:

@@ -1,7 +1,8 @@
 """Comparison of the memory model (`tfscale.models.counts.memory`) with the peak memory of real training steps on Linux.
 
 Each case runs in a process of its own, with the state and the updates of a training stage. A step has two
-micro-batches, or one if weights are updated in the backward pass. In the second step, the optimizer has its moments.
+micro-batches, or one if weights are updated in the backward pass. In the second step, the first and second moments of
+the optimizer exist.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ PART = "memory"
 
 @dataclass(frozen=True)
 class Case:
-    """Model to measure, and its execution."""
+    """Model to measure, and execution of its training step."""
 
     config: ModelConfig
     execution: Execution

@@ -1,5 +1,5 @@
-"""Benchmark of the time besides training: the start of the command, and the duration of a chain compared with the
-training time of its stages."""
+"""Benchmark of the time that is not spent on training: the start of the command, and the duration of a chain compared
+with the training time of its stages."""
 
 import sys
 import tempfile

@@ -1,6 +1,6 @@
 """Benchmark of the work besides the training step: events, the MLflow mirror, and checkpoints.
 
-The reference is a training step of 100 ms, as of the small chain on a CPU and of 124M parameters on CUDA.
+The reference is a training step of 100 ms, which is typical of the small chain on a CPU and of 124M parameters on CUDA.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ from tfscale.training.world import World
 PART, CASE = "overhead", "a step"
 STEP_SECONDS = 0.1
 STEPS_PER_EVENT = 8
-"""Number of training steps per event. A stage writes a hundred events, and the shortest stages, those of
+"""Number of training steps per training event. A stage writes a hundred events, and the shortest stages, those of
 progressive_tiny, have 780 steps."""
 EVENTS_PER_SYNC = 6
 """Number of events per sync of the mirror, which happens every 5 seconds."""

@@ -1,4 +1,5 @@
-"""Comparison of the memory model of a compiled block with the bytes that torch's partitioner saves.
+"""Comparison of the memory model of a compiled block with the bytes that torch's partitioner saves for the backward
+pass.
 
 All tensors are fake, so the published sizes need neither memory nor a GPU. The partitioner is the same on all devices.
 To trace Triton kernels without a GPU, the module replaces Triton's driver by a mock.

@@ -29,7 +29,8 @@ from tfscale.models.pattention import pattention, plain_pattention
 PART = "pattention"
 WIDTH = 768
 SHAPES = (576, 2140, 8620, 8560, 34480)
-"""Numbers of parameter tokens in the paper's chain, for the projections of three sizes and two feed-forward layers."""
+"""Numbers of parameter tokens in the paper's chain, for the attention projections at three sizes and for the
+feed-forward layers at two sizes."""
 OURS, OFFICIAL = "ours", "official"
 PRODUCTS, AS_USED = "six products", "official, glibc's own"
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -138,8 +139,8 @@ def _memory(settings: Settings, n: int, tokens: int, name: str) -> dict[str, flo
 
 
 def measure_memory(settings: Settings, n: int, tokens: int, name: str) -> int:
-    """Return the peak memory of both passes in bytes, without the gradients of the weights. It is that of this process
-    on the CPU, and that of the allocator on CUDA."""
+    """Return the peak memory of both passes in bytes, without the gradients of the weights. The peak is that of this
+    process on the CPU, and that of the CUDA allocator on CUDA."""
     settings.apply()
     x, keys, values, gradient = make_operands(settings, n, tokens)
     forward = make_implementations(settings, n)[name]

@@ -40,7 +40,8 @@ def measure(settings: Settings) -> Iterator[Found]:
 
 
 def _start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Return a contestant. On the CPU, other implementations run in a process with the default allocator settings."""
+    """Return a contestant. On the CPU, implementations from outside tfscale run in a process with the default allocator
+    settings."""
     if settings.on_cuda or entry in step.ENTRIES:
         return step.start(entry, size, settings)
     process = TurnProcess(prepare_turn, entry, size, settings)
@@ -60,7 +61,7 @@ def plain(x: Tensor, keys: Tensor, values: Tensor, groups: Groups) -> Tensor:
 
 
 class ReferenceModel(LanguageModel):
-    """TokenFormer with another function for its projections, and with whole logits."""
+    """TokenFormer with a given function for its projections, and with the logits of all tokens in one tensor."""
 
     def __init__(self, config: TokenFormerConfig, projection: Projection) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""Targets of the measurements, and verdicts on them."""
+"""Targets for the measurements, and verdicts on whether they are reached."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass

@@ -14,11 +14,11 @@ Turn = Callable[[], float]
 
 
 class TurnProcess:
-    """Process that takes turns of a contestant, without tfscale's allocator settings.
+    """Process in which a contestant takes its turns, without tfscale's allocator settings.
 
     Args:
-        prepare: function that is called in the process and returns the function of a turn. It must be defined at the
-            top level of a module.
+        prepare: function that is called in the process and returns the function that takes a turn. It must be defined
+            at the top level of a module.
     """
 
     def __init__(self, prepare: Callable[P, Turn], *given: P.args, **named: P.kwargs) -> None:
@@ -28,7 +28,7 @@ class TurnProcess:
         prepared.result()
 
     def turn(self) -> float:
-        """Take a turn and return its time in seconds."""
+        """Take a turn and return the time per run in seconds."""
         return self._pool.submit(_take_turn).result()
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class TurnProcess:
 
 
 _turns: list[Turn] = []
-"""Function of a turn, set in the child process only."""
+"""Function that takes a turn. It is set in the child process only."""
 
 
 def _prepare(prepare: Callable[P, Turn], /, *given: P.args, **named: P.kwargs) -> None:

@@ -5,8 +5,8 @@
 Models of every size of `progressive_tiny` are trained from scratch with as many tokens as the TokenFormer of that size.
 Each row after the first two changes one thing: block norms with gains; a fixed scale in place of the L2 norm across the
 parameter tokens; the initial scale of the embedding; projections of rank n >= d_model at the first size; or the width
-of the residual stream, which is 32 in every TokenFormer of the schedule, whereas the Transformers have up to 96. Takes
-a quarter of an hour on two cores; finished models are not trained again.
+of the residual stream, which is 32 in every TokenFormer of the schedule, whereas the Transformers have up to 96. The
+study takes a quarter of an hour on two cores; finished models are not trained again.
 """
 
 import sys
@@ -75,7 +75,7 @@ class WithFixedScale(TokenFormerConfig):
 @FAMILIES.register("tokenformer_large_embedding")
 @dataclass(frozen=True)
 class WithLargeEmbedding(TokenFormerConfig):
-    """TokenFormer whose embedding has the initial scale of the Transformer's, instead of 0.02."""
+    """TokenFormer whose embedding has the initial scale of the Transformer's embedding instead of 0.02."""
 
     family: ClassVar[str] = "tokenformer_large_embedding"
     title: ClassVar[str] = "TokenFormer, embedding initialised as the Transformer's"
@@ -85,7 +85,7 @@ class WithLargeEmbedding(TokenFormerConfig):
 
 
 class FixedScale(nn.Module):
-    """Pattention with the weights GELU(scale * x K^T) in place of Eq. 4."""
+    """Pattention with the weights GELU(scale * x K^T) in place of Eq. 4 of the paper."""
 
     def __init__(self, part: nn.Module, scale: float) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Stacked(nn.Module):
 
 
 def variants(plan: Plan) -> Iterator[tuple[str, Stage]]:
-    """Yield the models to train, with titles, each as a stage at the learning rate of its scratch arm."""
+    """Yield the title and the stage of each model to train, at the learning rate of the scratch arm of its family."""
     arms = {arm.name: arm.stages for arm in plan.arms}
     for place in range(len(arms["tokenformer_scratch"])):
         token, linear = arms["tokenformer_scratch"][place], arms["transformer_scratch"][place]

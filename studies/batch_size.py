@@ -1,10 +1,10 @@
-"""Losses of the small chain and its scratch arms at three batch sizes.
+"""Comparison of the losses of the small chain and its scratch arms at three batch sizes.
 
     python -m studies.batch_size docs/measurements/batch_size [KEY=VALUE ...]
 
 Trains the chain, and the last size of both scratch arms, of `progressive_tiny` with batches of 512, 1,024 and 2,048
-tokens, at learning rates that grow at most with the square root of the batch. The share of the optimizer in the FLOPs
-falls with the batch. Takes about fifteen minutes on two cores; finished stages are not trained again.
+tokens, at learning rates that grow at most with the square root of the batch size. The optimizer's share of the FLOPs
+falls as the batch grows. Takes about fifteen minutes on two cores; finished stages are not trained again.
 """
 
 import sys
@@ -17,7 +17,7 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.result import read_result
 
 RATES = {512: (0.01,), 1024: (0.01, 0.014), 2048: (0.014, 0.02)}
-"""Learning rates of models from scratch, by batch size in tokens; grown stages have half of them."""
+"""Learning rates of models from scratch, by batch size in tokens. Grown stages have half the learning rate."""
 ARMS = ("progressive", "tokenformer_scratch", "transformer_scratch")
 
 
@@ -30,13 +30,14 @@ class Trial:
     plan: Plan
 
     def stages(self, arm: str) -> tuple[Stage, ...]:
-        """Return the stages whose last one is compared: the whole chain, or the last size of a scratch arm."""
+        """Return the stages to train: the whole chain, or the last size of a scratch arm. The last stage is
+        compared."""
         stages = next(each.stages for each in self.plan.arms if each.name == arm)
         return stages if arm == "progressive" else stages[-1:]
 
 
 def trial(batch: int, rate: float, overrides: list[str]) -> Trial:
-    """Return the trial of a batch size and a learning rate."""
+    """Return the plan of a batch size and a learning rate as a `Trial`."""
     rates = [
         f"optim.lr={rate}",
         f"schedule.stages.stage4.scratch_lr={rate}",
@@ -75,7 +76,7 @@ def report(trials: list[Trial]) -> str:
 
 
 def main(folder: Path, overrides: list[str]) -> None:
-    """Train everything, write the table to `folder`, and print it."""
+    """Train all stages, write the table to `folder`, and print it."""
     trials = [trial(batch, rate, overrides) for batch, rates in RATES.items() for rate in rates]
     train_all([each.stages(arm) for each in trials for arm in ARMS])
     folder.mkdir(parents=True, exist_ok=True)

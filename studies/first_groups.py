@@ -1,10 +1,10 @@
-"""All sizes from one checkpoint: the first groups of parameter tokens of the last model of a chain, against the models
-that the chain had at those sizes (docs/concepts/growth.md).
+"""Comparison of the first groups of parameter tokens of the last model of a chain, which give models of all sizes from
+one checkpoint, with the models that the chain had at those sizes (docs/concepts/growth.md).
 
     python -m studies.first_groups docs/measurements/first_groups [KEY=VALUE ...]
 
-Trains the chain of `progressive_tiny` on an eighth of its tokens, with one seed: as it is, with nested dropout, and
-with the old weights frozen. Finished stages are not trained again. Takes a few minutes on one core.
+Trains the chain of `progressive_tiny` on an eighth of its tokens, with one seed: without changes, with nested dropout,
+and with the old weights frozen. Finished stages are not trained again. Takes a few minutes on one core.
 """
 
 import sys
@@ -31,11 +31,11 @@ TRAININGS: dict[str, tuple[str, ...]] = {
     "nested dropout 0.5": ("growth.nested_dropout=0.5",),
     "old weights frozen": ("growth.rates.frozen=1",),
 }
-"""Settings of the chains by the names of their rows. The first is the one that the others are compared with."""
+"""Settings of each chain, by its name in the table. All other chains are compared with the first."""
 
 
 def trained(overrides: tuple[str, ...]) -> Arm:
-    """Return the chain of a configuration after training what is not finished."""
+    """Train the unfinished stages of the chain of a configuration, and return the chain."""
     chain = planned([*SHORT, *overrides]).chain
     for stage in chain.stages:
         if not is_done(stage):
@@ -51,7 +51,8 @@ def losses_of_groups(last: Stage, sizes: int) -> Iterator[float]:
 
 
 def used(chain: Arm) -> float:
-    """Return the FLOPs of the grown stages as a fraction of those that are counted, which are of whole models."""
+    """Return the FLOPs that the steps of the grown stages use, as a fraction of the counted FLOPs, which are those of
+    steps of the whole model."""
     grown = [stage.spec for stage in chain.stages[1:]]
     steps = [(spec.model, groups_at(spec, step)) for spec in grown for step in range(spec.steps)]
     spent = sum(flops(with_first_groups(model, count) if count else model).training for model, count in steps)
@@ -59,7 +60,8 @@ def used(chain: Arm) -> float:
 
 
 def row(name: str, losses: list[float], own: list[float], share: str) -> str:
-    """Return a row with perplexities, and their differences in nats from the models that the chain had."""
+    """Return a table row with the perplexity of each size, and in parentheses the loss minus the reference loss in
+    `own`, in nats."""
     differences = [round(loss - reference, 3) + 0.0 for loss, reference in zip(losses, own, strict=True)]
     cells = [f"{exp(loss):.3f} ({difference:+.3f})" for loss, difference in zip(losses, differences, strict=True)]
     return f"| {name} | {' | '.join(cells)} | {share} |"
@@ -91,7 +93,7 @@ def report(overrides: tuple[str, ...]) -> str:
 
 
 def main(folder: Path, overrides: list[str]) -> None:
-    """Train everything, write the table to `folder`, and print it."""
+    """Train all stages, write the table to `folder`, and print it."""
     torch.set_num_threads(1)
     text = report(tuple(overrides))
     folder.mkdir(parents=True, exist_ok=True)

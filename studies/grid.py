@@ -1,13 +1,14 @@
-"""Grid of small chains from which `tfscale advise` fits its laws (docs/advise.md).
+"""Grid of small chains to which `tfscale advise` fits its scaling laws (docs/advise.md).
 
-    python -m studies.grid [KEY=VALUE ...]                 # what it trains, in pieces, and what they cost
+    python -m studies.grid [KEY=VALUE ...]                 # prints the pieces of the study and their cost
     python -m studies.grid [KEY=VALUE ...] --train 1 2     # trains these pieces
 
 On the corpus and shape of `progressive_tiny_trunk`, one trunk of 25K parameters has branches at four budgets from 5 to
-2,400 tokens per parameter. From each of these, models grow by factors of 2, 3.75 and 8 in parameter tokens, each with
-branches at four budgets. A trunk from scratch of each size has branches at six budgets. Four cells have two more
-seeds, and a grid of two by two budgets is trained on a second corpus and shape. Trunks are shared by all budgets. A
-piece takes at most `LONGEST` at the assumed speeds. Finished stages are not trained again.
+2,400 tokens per parameter. From the trunk at each of these budgets, models grow by factors of 2, 3.75 and 8 in
+parameter tokens, each with branches at four budgets. A trunk from scratch of each grown size has branches at six
+budgets. Four combinations of budgets have two more seeds, and a grid of two by two budgets is trained on a second
+corpus and shape. Trunks are shared by all budgets. The study is trained in pieces, each of which takes at most
+`LONGEST` seconds at the assumed speeds. Finished stages are not trained again.
 """
 
 import argparse
@@ -43,16 +44,16 @@ class Grid:
     schedule: tuple[str, ...]
     """Overrides that select the corpus, the shape and the optimizer."""
     base: int
-    """Parameter tokens of each of the base's query, key and value projections."""
+    """Parameter tokens of each query, key and value projection of the base."""
     targets: tuple[int, ...]
-    """The same of the grown models."""
+    """Parameter tokens of each query, key and value projection of the grown models."""
     before: tuple[int, ...]
     """Budgets of the base in tokens."""
     after: tuple[int, ...]
     """Budgets of the grown models in tokens."""
     seed: int = 0
     scratch: int = 6
-    """Number of budgets from scratch."""
+    """Number of budgets at which models from scratch have a branch."""
 
 
 COMMON = ("optim.batch_tokens=2048",)
@@ -68,7 +69,8 @@ GRIDS = (
 
 
 def trunks(grid: Grid, overrides: Sequence[str]) -> Iterator[tuple[Stage, ...]]:
-    """Yield the trunks of a grid with their branches: that of the base, then those that depend on it alone."""
+    """Yield the trunks of a grid with their branches: first the trunk of the base, then the trunks that grow from it or
+    begin from scratch."""
     plan = plan_of(grid, overrides)
     specs = Specs(plan.experiment, plan.corpus)
     base, *targets = (_model(specs, tokens) for tokens in (grid.base, *grid.targets))
@@ -86,13 +88,13 @@ def trunks(grid: Grid, overrides: Sequence[str]) -> Iterator[tuple[Stage, ...]]:
 
 
 def plan_of(grid: Grid, overrides: Sequence[str]) -> Plan:
-    """Return the plan whose corpus and recipe the grid has."""
+    """Return a plan with the corpus and the recipe of a grid."""
     seeds = f"seed={grid.seed}", f"data.shuffle_seed={grid.seed}"
     return make_plan(compose(["tracking=none", *grid.schedule, *seeds, *overrides]))
 
 
 def with_branches(trunk: Sequence[Stage], specs: Specs) -> tuple[Stage, ...]:
-    """Return a trunk, with a branch after each of its stages."""
+    """Return the stages of a trunk, each followed by its branch."""
     before = accumulate((stage.spec.tokens for stage in trunk), initial=0)
     return tuple(
         each for stage, tokens in zip(trunk, before, strict=False) for each in (stage, branch(stage, specs, tokens))
@@ -104,18 +106,19 @@ def _model(specs: Specs, tokens: int) -> TokenFormerConfig:
 
 
 def _budgets(grid: Grid, ratio: float) -> list[int]:
-    """Return budgets of a target from scratch in tokens, over the range of the compute of its chains.
+    """Return the budgets in tokens of a target model from scratch, which cover the range of the compute of the chains
+    that grow to it.
 
     Args:
-        ratio: cost of a token of the base, divided by that of the target.
+        ratio: FLOPs per token of the base, divided by the FLOPs per token of the target.
     """
     low, high = (ratio * grid.before[end] + grid.after[end] for end in (0, -1))
     return [round(tokens) for tokens in np.geomspace(low, high, grid.scratch)]
 
 
 def pieces(found: Sequence[Sequence[tuple[Stage, ...]]]) -> list[list[tuple[Stage, ...]]]:
-    """Return the trunks of several grids in pieces of at most `LONGEST`: first those of all bases, in separate
-    pieces, which the others need."""
+    """Return the trunks of several grids in pieces of at most `LONGEST` seconds. The trunks of the bases, from which
+    grown trunks begin, come first, in pieces of their own."""
     parts: list[list[tuple[Stage, ...]]] = []
     for group in ([each[0] for each in found], [trunk for each in found for trunk in each[1:]]):
         parts.append([])

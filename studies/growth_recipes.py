@@ -1,7 +1,7 @@
 """Compare growth recipes by their loss at equal compute. docs/study.md presents the results.
 
     python studies/growth_recipes.py tune      trains every recipe at several learning rates, seed 0
-    python studies/growth_recipes.py rank      trains the best ones at their best rate, and the paper's, seeds 1 to 3
+    python studies/growth_recipes.py rank      trains the best recipes and the paper's at their best rates, seeds 1 to 3
     python studies/growth_recipes.py again     repeats one chain of `rank` and expects identical results
 
 --elsewhere compares the best recipe, the recipe from which it derives, and the paper's recipe on another corpus and
@@ -52,7 +52,7 @@ RECIPES: dict[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
 of the schedule, which was tuned for `grouped`."""
 
 OTHER_TEXT = 65_536
-"""Position of the validation text of all cells, after the text on which comparisons are evaluated."""
+"""Position in tokens of the validation text of all cells, after the text on which comparisons are evaluated."""
 TUNING_SEED = 0
 SEEDS = (1, 2, 3)
 
@@ -164,7 +164,7 @@ def again(setup: Setup, parallel: int) -> None:
     differs."""
     recorded = read(setup, "rank")[0]
     with TemporaryDirectory() as folder:
-        # The recorded ranking was made on the text of the comparisons, and its tables do not state the text.
+        # The recorded ranking was evaluated on the text of the comparisons, whose position its table omits.
         recorded = {"validation_start": 0} | recorded
         start = recorded["validation_start"]
         made = make_cell(setup, recorded["recipe"], recorded["peak"], recorded["seed"], (f"runs={folder}",), start)

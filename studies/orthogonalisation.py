@@ -1,10 +1,10 @@
-"""Ablation of the matrices that Muon orthogonalises, and of how new rows begin (docs/optimizers.md).
+"""Ablation of the matrices that Muon orthogonalises, and of the growth (docs/optimizers.md).
 
     python -m studies.orthogonalisation docs/measurements/orthogonalisation
 
 Bases of `progressive_tiny` (25K parameters, 1M tokens) grow to 70K and are trained on 200K tokens, in ways that
-differ in the growth and in the unit that is orthogonalised. The first update after the growth is that of
-`studies.parametrization`. What has been trained is not trained again. Takes about three minutes on one core.
+differ in the growth and in the unit that is orthogonalised. The first update after the growth is measured as in
+`studies.parametrization`. Finished stages are not trained again. Takes about three minutes on one core.
 """
 
 import sys
@@ -23,13 +23,14 @@ from tfscale.stage.folder import is_done
 
 SEEDS = (0, 1)
 SIZES = (16, 60)
-"""Parameter tokens per projection of a base and after its growth; feed-forward layers have four times as many."""
+"""Parameter tokens per attention projection before and after the growth. Feed-forward layers have four times as
+many."""
 SHORT = ("schedule=progressive_tiny", "schedule.stages.stage1.tokens=1M", "schedule.stages.stage2.lr=0.005",
          "schedule.growth_tokens=200K")  # fmt: skip
 
 
 class OldAndNewApart(Muon):
-    """Muon that orthogonalises old and new rows by themselves, which are groups of their own in grouped growth."""
+    """Muon that orthogonalises old rows and new rows separately. In grouped growth, they form separate groups."""
 
     def parts(self, matrix: Matrix) -> tuple[int, ...]:
         rows = matrix.rows_of_a_map
@@ -60,7 +61,7 @@ CHOICES = (
 
 
 def loss(choice: Choice, seed: int) -> float:
-    """Return the final loss of a choice, after training what is not finished."""
+    """Train the unfinished stages of a choice, and return its final loss."""
     plan = planned([*SHORT, f"seed={seed}", f"data.shuffle_seed={seed}", *choice.overrides])
     base, stage = plan.chain.stages[:2]
     if choice.muon is not Muon:
@@ -73,7 +74,7 @@ def loss(choice: Choice, seed: int) -> float:
 
 
 def report() -> str:
-    """Return the table in Markdown; differences are from the first row with the same growth, by seed."""
+    """Return the table in Markdown. Differences are taken seed by seed from the first row with the same growth."""
     lines = [
         "# What Muon orthogonalises",
         "",

@@ -1,4 +1,4 @@
-"""How the size of updates depends on the number of parameter tokens, and how large the first update after a growth is.
+"""Measurement of the size of updates at several numbers of parameter tokens, and of the first update after a growth.
 
     python -m studies.parametrization docs/measurements/parametrization
 
@@ -59,13 +59,14 @@ ARMS = (
 
 
 def model_config(n: int, base_fan_in: int | None) -> TokenFormerConfig:
-    """Return the config of a TokenFormer with `n` parameter tokens per projection and 4n in the feed-forward layers."""
+    """Return the config of a TokenFormer with `n` parameter tokens per attention projection and 4n in the feed-forward
+    layers."""
     qkv, out, ffn = ((TokenGroup(tokens, default_tau("l2_norm_gelu", tokens)),) for tokens in (n, n, 4 * n))
     return TokenFormerConfig(2, WIDTH, 4, 257, CONTEXT, qkv, out, ffn, init="scaled", base_fan_in=base_fan_in)
 
 
 def batch(seed: int) -> tuple[Tensor, Tensor]:
-    """Return the inputs and targets [sequences, context] of a batch of random words, as bytes."""
+    """Return the inputs and targets [sequences, context] of a batch of random words, one token per byte."""
     draw = random.Random(seed)  # noqa: S311
     lines = [" ".join(draw.choices(WORDS, k=CONTEXT)).encode()[: CONTEXT + 1] for _ in range(SEQUENCES)]
     tokens = torch.tensor([list(line) for line in lines])
@@ -73,7 +74,7 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def train(model: LanguageModel, updates: ModelOptimizer, batches: range, rates: RowRates | None = None) -> None:
-    """Train a model by one step per batch, with separate learning rates for old and new rows if `rates` is given."""
+    """Train a model for one step per batch, with separate learning rates for old and new rows if `rates` is given."""
     for number in batches:
         updates.zero_grad()
         model.loss(*batch(number)).backward()
@@ -184,7 +185,8 @@ def _rms(tensor: Tensor) -> float:
 
 
 def report() -> str:
-    """Return both tables in Markdown; numbers are means over seeds, with the smallest and the largest in brackets."""
+    """Return both tables in Markdown. Numbers are means over seeds, with the smallest and the largest value in
+    brackets."""
     lines = [
         "# Parametrization",
         "",

@@ -1,10 +1,10 @@
-"""Recipes from 2025 and 2026 on the small trunk, at equal cumulative compute.
+"""Comparison of growth recipes from 2025 and 2026 on the small trunk, at equal cumulative compute.
 
     python -m studies.recipes_2026 docs/measurements/recipes [KEY=VALUE ...]
 
-Trains the chain of `progressive_tiny_trunk` with each recipe, and Transformers grown in depth beside it, with two
-seeds. Every chain has the cumulative compute of that schedule up to its last model, and the models that are compared
-are branches, whose learning rate decays to zero. Takes 15 minutes on two cores; finished stages are not trained again.
+Trains the chain of `progressive_tiny_trunk` with each recipe, and Transformers grown in depth, with two seeds. Every
+chain has the cumulative compute of that schedule up to its last model, and the models that are compared are branches,
+whose learning rate decays to zero. Takes 15 minutes on two cores; finished stages are not trained again.
 """
 
 import sys
@@ -22,7 +22,8 @@ DEPTH = (
     "baseline=depth_growth",
     "schedule.stages.stage1.transformer={n_layer: 1, d_model: 36, n_head: 1, lr: 0.01}",
 )
-"""Growth in depth from a Transformer of the first size with one layer, so that the largest is as wide as possible."""
+"""Growth in depth from a Transformer of the first size with one layer, so that the largest Transformer is as wide as
+possible."""
 ADAMW = ("optim=tiny_adamw", "optim.lr_schedule=constant", "schedule.stages.stage1.lr=0.005")
 
 
@@ -36,7 +37,7 @@ class Recipe:
     arm: str = "progressive"
 
     def chains(self, overrides: list[str]) -> list[Arm]:
-        """Return the arm once per seed."""
+        """Return the chain of each seed."""
         plan = planned([f"schedule={self.schedule}", f"seeds={SEEDS}", *self.overrides, *overrides])
         arm = next(each for each in plan.arms if each.name == self.arm)
         return [arm.of_seed(seed) for seed in arm.seeds]
@@ -54,7 +55,7 @@ TABLES: dict[str, tuple[Recipe, ...]] = {
         Recipe("second moment of new rows: zero", (*ADAMW, "growth.new_second_moment=zero")),
     ),
 }
-"""Recipes by optimizer; the first of each is the one that the others are compared with."""
+"""Recipes by optimizer. All recipes of an optimizer are compared with the first."""
 
 
 def rows(recipes: dict[Recipe, list[Arm]]) -> Iterator[str]:
@@ -86,7 +87,7 @@ def report(tables: dict[str, dict[Recipe, list[Arm]]]) -> str:
 
 
 def main(folder: Path, overrides: list[str]) -> None:
-    """Train everything, write the tables to `folder`, and print them."""
+    """Train all stages, write the tables to `folder`, and print them."""
     tables = {name: {each: each.chains(overrides) for each in recipes} for name, recipes in TABLES.items()}
     arms = [arm for recipes in tables.values() for each in recipes.values() for arm in each]
     train_all([tuple(arm.lineage(model)) for arm in arms for model in arm.stages])

@@ -1,11 +1,11 @@
-"""Rejected growths on the small trunk, at equal cumulative compute.
+"""Comparison of chains with and without rejected growths on the small trunk, at equal cumulative compute.
 
     python -m studies.rejected_growths docs/measurements/rejected_growths [KEY=VALUE ...]
 
 Trains the first three sizes of `progressive_tiny_trunk` with an eighth of the tokens and two seeds, with a growth that
-preserves the function and with one that does not, on trial. A chain whose growths were rejected is compared with one
-that keeps them and has longer stages, with the same compute. Takes minutes on two cores; finished stages are not
-trained again.
+preserves the function and with one that does not. A growth on trial is rejected if the loss after some tokens is too
+high. A chain whose growths were rejected is compared with a chain of the same compute that keeps its growths and has
+longer stages. Takes minutes on two cores; finished stages are not trained again.
 """
 
 import sys
@@ -49,7 +49,7 @@ class Recipe:
         return plan
 
     def trained(self, overrides: list[str]) -> Arm:
-        """Train the chain of every seed, one trial after another, and return it."""
+        """Train the chains of all seeds, one trial after another, and return them as one arm."""
         plan = self.plan(overrides)
         while not all(is_done(stage) for stage in plan.stages):
             train_all([each.decided for each in plan.replicates])
@@ -58,7 +58,7 @@ class Recipe:
 
 
 def with_compute_of(target: Arm, recipe: Recipe, overrides: list[str]) -> Recipe:
-    """Return a recipe with as many tokens per grown stage as it takes to have the compute of another chain."""
+    """Return the recipe with the number of tokens per grown stage at which its chain has the compute of `target`."""
     [low, high] = (
         _spent(Recipe("", recipe.overrides, tokens).plan(overrides).arms[0]) for tokens in (STAGE, 2 * STAGE)
     )
@@ -113,7 +113,7 @@ def report(arms: dict[Recipe, Arm], against: Recipe) -> str:
 
 
 def main(folder: Path, overrides: list[str]) -> None:
-    """Train everything, write the table to `folder`, and print it."""
+    """Train all stages, write the table to `folder`, and print it."""
     kept, tried = Recipe("paper growth, kept", PAPER), Recipe("paper growth, on trial", (*PAPER, *ON_TRIAL))
     arms = {each: each.trained(overrides) for each in (kept, tried, Recipe("grouped growth, on trial", ON_TRIAL))}
     longer = with_compute_of(arms[tried], kept, overrides)

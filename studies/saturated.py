@@ -1,11 +1,11 @@
-"""Learning rates of `progressive_saturated`, chosen at its last size.
+"""Choice of the learning rates of `progressive_saturated` by the loss at its last size.
 
     python -m studies.saturated docs/measurements/progressive_saturated [KEY=VALUE ...]
 
 Trains the chain, and the last size of both scratch arms, at half, once and twice the learning rates of the schedule.
-Losses are read on the held-out text after the validation tokens, which no comparison reads. Takes an hour and a half on
-two cores; finished stages are not trained again, and those at the schedule's own rates are the ones that
-`tfscale compare` reports.
+Losses are measured on held-out text after the validation tokens, which no comparison uses. Takes an hour and a half on
+two cores; finished stages are not trained again. The stages at the schedule's own rates are those that `tfscale
+compare` reports.
 """
 
 import sys
@@ -31,20 +31,21 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Trial:
-    """Plan at one learning rate of all matrices and trunks."""
+    """Plan with one learning rate for the matrices of all trunks."""
 
     rate: float
     plan: Plan
 
     def stages(self, name: str) -> tuple[Stage, ...]:
-        """Return trunk and branches of an arm in the order of training; of a scratch arm, those of the last size."""
+        """Return the stages of the trunk and of the branches of an arm in the order of training, or, for a scratch arm,
+        only those of the last size."""
         arm = next(each for each in self.plan.arms if each.name == name)
         both = [stage for pair in zip(arm.trunk or (), arm.stages, strict=True) for stage in pair]
         return tuple(both if name == "progressive" else both[-2:])
 
 
 def trials(overrides: list[str]) -> list[Trial]:
-    """Return the trials, the first of them at half the learning rate of the schedule."""
+    """Return a `Trial` for each factor on the learning rate of the schedule."""
     common = ["schedule=progressive_saturated", "baseline=scratch", *overrides]
     base = planned(common).experiment
     rates = [factor * base.optim.lr for factor in FACTORS]

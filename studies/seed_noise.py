@@ -2,8 +2,8 @@
 
     python -m studies.seed_noise docs/measurements/seed_noise [KEY=VALUE ...]
 
-Reads the stages of `make reproduce-figure`, and trains those that are missing. The noise floor at the end is that of
-`analysis.noise_floor` in `progressive_tiny`.
+Reads the stages of `make reproduce-figure`, and trains those that are missing. The noise floor below the table is the
+value of `analysis.noise_floor` in `progressive_tiny`.
 
 The noise floor is the difference of final losses that a chain and another arm with one seed each exceed by chance with
 a probability of 5%: t sqrt(c + a), where c is the variance of the chain over seeds, a is that of the other arms, and t
@@ -37,7 +37,7 @@ class Pair:
 
 
 def pairs(plan: Plan) -> list[Pair]:
-    """Return the pairs of a plan, without runs that the arms share."""
+    """Return a `Pair` for each other arm and size, except where the arm shares its runs with the chain."""
     chain, *others = plan.arms
     return [
         Pair(size, arm.title, losses(chain, size), losses(arm, size))
@@ -83,7 +83,7 @@ def report(found: list[Pair]) -> str:
 
 
 def main(folder: Path, overrides: list[str]) -> None:
-    """Train what is missing, write the table to `folder`, and print it."""
+    """Train the missing stages, write the table to `folder`, and print it."""
     plan = planned(["schedule=progressive_tiny", "baseline=scratch", "seeds=3", *overrides])
     train_all([arm.of_seed(seed).stages for arm in plan.arms for seed in arm.seeds])
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Training of stages within a study's own processes, which also know the model families that the study registers."""
+"""Training of stages in processes of the study, which therefore know the model families that the study registers."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -32,7 +32,7 @@ ADAMW = {
 
 @dataclass(frozen=True)
 class Setting:
-    """An arm whose learning rates after the first size are multiplied."""
+    """An arm whose learning rates after the first size are multiplied by a factor."""
 
     arm: str
     title: str
@@ -58,7 +58,7 @@ class Setting:
 
 
 def settings(overrides: list[str]) -> Iterator[Setting]:
-    """Yield both arms with Muon and rates by fan-in."""
+    """Yield the scratch arm and the chain, with Muon and learning rates by fan-in."""
     common = ["schedule=progressive_tiny", "baseline=scratch", f"seeds={SEEDS}", *overrides]
     first = planned(common).experiment.schedule.stages
     for arm, title, key in ((SCRATCH, "TokenFormer from scratch", "scratch_lr"), (CHAIN, "chain", "lr")):
@@ -73,8 +73,8 @@ def settings(overrides: list[str]) -> Iterator[Setting]:
 
 
 def adamw_rows() -> Iterator[str]:
-    """Yield one row per arm and size after the first, with the excess loss at the tried rate that is nearest to the one
-    chosen for 25K."""
+    """Yield one row per arm and size after the first, with the excess loss at the highest rate that was tried, which is
+    at most the rate chosen for 25K."""
     for arm, file in ADAMW.items():
         first, *others = json.loads((SWEEPS / file).read_text(encoding="utf-8"))["rates"]
         for sweep in others:
@@ -112,7 +112,7 @@ def report(found: list[Setting]) -> str:
 
 
 def main(folder: Path, overrides: list[str]) -> None:
-    """Train everything, write the tables to `folder`, and print them."""
+    """Train all stages, write the tables to `folder`, and print them."""
     found = list(settings(overrides))
     chains = [(each.arm, chain) for each in found for factor in FACTORS for chain in each.chains(factor)]
     scratch = [(stage,) for arm, chain in chains if arm == SCRATCH for stage in chain]

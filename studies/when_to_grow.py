@@ -3,9 +3,9 @@
     python studies/when_to_grow.py
 
 The study trains chains of `progressive_tiny_adamw` with a WSD learning-rate schedule and without other changes. Some
-chains have token budgets, which cover a range of costs; in the others, a rule ends each stage. The last loss of a rule
-is compared with the loss of the budgets at the same FLOPs, by interpolation. The tables are written to
-docs/measurements/study.
+chains have token budgets, which cover a range of costs; in the other chains, a stopping rule ends each stage. The last
+loss of a chain with a rule is compared with the loss of the chains with budgets at the same FLOPs, by interpolation.
+The tables are written to docs/measurements/study.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Row:
     """Measurements of one chain."""
 
     when: str
-    """Rule or token budget."""
+    """Stopping rule of the stages, or their token budgets."""
     seed: int
     keys: list[str]
     tokens: list[int]
@@ -80,9 +80,11 @@ def measure(when: str, seed: int, plan: Plan) -> Row:
 
 
 def compare_with_budgets(row: Row, rows: Sequence[Row]) -> float | None:
-    """Return the last loss minus that of the budgets with the same seed at the same FLOPs, or None outside their range.
+    """Return the last loss of a chain minus the loss of the chains with token budgets and the same seed at the same
+    FLOPs, or None outside the range of their FLOPs.
 
-    The loss of the budgets is interpolated linearly in log FLOPs, between budgets for which no cheaper one is better.
+    The loss of the chains with budgets is interpolated linearly in log FLOPs, between chains for which no cheaper chain
+    is better.
     """
     budgets = sorted(
         (each.flops[-1], each.losses[-1]) for each in rows if each.seed == row.seed and "then" in each.when

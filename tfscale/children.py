@@ -1,9 +1,9 @@
-"""Start of child processes, and the environment that child processes inherit.
+"""Functions that start child processes and determine the environment that child processes inherit.
 
-A child gets this process's environment, except
+A child inherits the environment of this process, except
 
-- variables that describe one of several ranks, which the launcher of the ranks sets; values from a shell or another
-  launcher would make a child wait for ranks that never start;
+- variables that describe a rank of a process group; values from a shell or another launcher would make a child wait
+  for ranks that never start;
 - the working folder as an import path (`tfscale.import_path`), and variables that keep Python running after a script;
 - the figure settings of a notebook;
 - the settings of MLflow, because a single process communicates with MLflow. The MLflow server keeps these settings.
@@ -23,7 +23,7 @@ RANK_VARIABLES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "NODE_RANK", "ROLE_NAME",
     "ROLE_RANK", "ROLE_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
 )  # fmt: skip
-"""Environment variables with which torchrun and clusters describe each of several ranks."""
+"""Environment variables with which torchrun and clusters describe a rank."""
 REMOVED = (*RANK_VARIABLES, "PYTHONINSPECT", "PYTHONSTARTUP", "MPLBACKEND", "MATPLOTLIBRC")
 REMOVED_PREFIXES = ("TORCHELASTIC_", "PET_")
 """Prefixes of environment variables that torchrun sets for workers or reads as defaults of options."""

@@ -33,12 +33,12 @@ _loaded: dict[str, Extension] = {}
 
 
 def installed_extensions() -> tuple[str, ...]:
-    """Return the modules that installed packages announce as extensions."""
+    """Return the modules that installed packages declare as extensions."""
     return tuple(sorted({point.module for point in entry_points(group=GROUP)}))
 
 
 def load_extensions(modules: Iterable[str]) -> tuple[Extension, ...]:
-    """Import the given extensions unless already imported, and return all imported extensions.
+    """Import the given extensions that have not been imported yet, and return all imported extensions.
 
     Raises:
         InvalidInput: modules cannot be imported, have no version, or register a name that is taken.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 USER_FAULT = 2
 """Exit code of a process that rejected the user's input."""
 BUDGET_SPENT = 3
-"""Exit code of a command that stopped because the rest of its work does not fit into `budget`."""
+"""Exit code of a command that stopped because the remaining work does not fit into `budget`."""
 PREEMPTED = 75
-"""Exit code of a process that stopped on request (EX_TEMPFAIL) and can be run again to continue."""
+"""Exit code (EX_TEMPFAIL) of a process that stopped on request and can be run again to continue."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Fault:
         return without_password(": ".join(filter(None, (self.place, about, rule))))
 
     def below(self, part: str) -> "Fault":
-        """Return the fault with the name of a configuration part prefixed to all keys."""
+        """Return the fault with the name of a part of the configuration as a prefix of all keys."""
         if not part:
             return self
         return replace(self, key=f"{part}.{self.key}", reads=tuple(f"{part}.{key}" for key in self.reads))
@@ -49,7 +49,7 @@ def plain(text: str) -> Fault:
 
 
 class InvalidInput(ValueError):
-    """Exception for invalid input, with all faults."""
+    """Error raised for invalid input. The error contains all faults."""
 
     def __init__(self, *faults: Fault | str) -> None:
         super().__init__(*faults)
@@ -60,7 +60,7 @@ class InvalidInput(ValueError):
 
 
 class UserFault(Exception):
-    """Exception for a request of the user that cannot be carried out, with all faults."""
+    """Error raised if a request of the user cannot be carried out. The error contains all faults."""
 
     def __init__(self, faults: Iterable[Fault | str]) -> None:
         self.faults = as_faults(faults)
@@ -91,12 +91,12 @@ def user_faults(*kinds: type[Exception], about: str = "") -> Iterator[None]:
 
 
 def as_faults(faults: Iterable[Fault | str]) -> list[Fault]:
-    """Return faults, with texts converted to faults without a key."""
+    """Return a list of faults in which each text is converted to a fault without a key."""
     return [plain(fault) if isinstance(fault, str) else fault for fault in faults]
 
 
 def without_password(text: str) -> str:
-    """Return the text with `SCHEME://HOST` for every `SCHEME://USER:PASSWORD@HOST`, and with `***` for the values of
-    `password=`, `token=` and similar query parameters."""
+    """Return the text with every `SCHEME://USER:PASSWORD@HOST` replaced by `SCHEME://HOST`, and the values of
+    `password=`, `token=` and similar query parameters replaced by `***`."""
     text = re.sub(r"(?i)([?&][^\s=&]*(?:password|passwd|pwd|token|secret)[^\s=&]*=)[^\s&]*", r"\1***", text)
     return re.sub(r"(\w[\w+.-]*://)\S*@", r"\1", text)

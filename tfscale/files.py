@@ -1,4 +1,4 @@
-"""Atomic replacement of files, JSON objects, and SHA-256 digests."""
+"""Functions that replace files atomically, read and write JSON objects, and compute SHA-256 digests."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ HASHED_AT_ONCE = 8
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under another name, sync it, and rename it; create its folder if it is missing.
+    """Write a file under a temporary name, sync it, and rename it. A missing folder is created.
 
     Raises:
         OSError: the file cannot be written; an existing file is unchanged. The attribute `filename` is the given path.
@@ -75,7 +75,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until the content of a file, or the list of names in a folder, is on disk."""
+    """Wait until the content of a file, or the list of files in a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

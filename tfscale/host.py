@@ -1,4 +1,4 @@
-"""CPU cores that are available to this process, and memory that this process uses."""
+"""Number of CPU cores that are available to this process, and amount of memory that this process uses."""
 
 import os
 import resource
@@ -11,6 +11,6 @@ def cores() -> int:
 
 
 def process_peak_memory() -> int:
-    """Return the peak resident size of this process in bytes, including mapped files in memory."""
+    """Return the peak resident size of this process in bytes, including resident pages of memory-mapped files."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

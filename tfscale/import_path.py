@@ -13,7 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH1
 
 
 def leave_working_folder() -> None:
-    """Remove the working folder, which precedes the standard library, from the import path of this process and of
+    """Remove the working folder, which would precede the standard library, from the import path of this process and of
     processes that Python's libraries start, such as process pools."""
     os.environ["PYTHONPATH"], os.environ["PYTHONSAFEPATH"] = python_path(), "1"
     sys.path[:] = _without_working_folder()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from tfscale.children import python
 
 PATIENCE_SECONDS = 5.0
-"""Number of seconds between the interrupt and the kill of a command."""
+"""Number of seconds in which a command can exit after the interrupt before it is killed."""
 
 
 def leashed(command: Sequence[str]) -> list[str]:

@@ -1,5 +1,5 @@
-"""Numeric types with a range, for settings in the user's configuration, which pydantic reads, and for values in files,
-which `tfscale.untrusted` checks."""
+"""Numeric types with a range, for the user's settings and for values in files. Pydantic checks the settings, and
+`tfscale.untrusted` checks the values in files."""
 
 import math
 import re
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 LARGEST = 10**18
-"""Largest whole number, far above any count in training, and small enough for all products in predictions."""
+"""Largest allowed whole number. It is far above any count in training, and small enough for products in predictions."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
 class Range:
-    """Annotation for the bounds of a number, which must always be finite."""
+    """Annotation for the bounds of a number. The number must always be finite."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -58,7 +58,8 @@ class Range:
 
 
 def read_amount(value: Any) -> Any:
-    """Return text such as 15B, 300_000, 1.5M or 2e6, and whole floats, as an integer, and any other value unchanged.
+    """Convert text such as 15B, 300_000, 1.5M or 2e6, or a float without a fractional part, to an integer. Any other
+    value is returned unchanged.
 
     Raises:
         ValueError: the text is not an amount, or is above 10^18.

@@ -1,4 +1,4 @@
-"""Registries of classes that a user may name, such as growth operators, model families, optimizers and trackers.
+"""Registries of classes that users select by name, such as growth operators, model families, optimizers and trackers.
 
 Shipped classes are listed by module and imported on first use. An extension (`tfscale.extensions`) registers
 classes during the import of the extension:
@@ -34,7 +34,7 @@ class Registry(Generic[T]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all registered classes, shipped ones first."""
+        """Names of all classes, shipped classes first."""
         return (*self._shipped, *self._registered)
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -82,7 +82,7 @@ _importing: list[str] = []
 
 @contextmanager
 def registering(module: str) -> Iterator[None]:
-    """Attribute classes that are registered inside the context to the extension `module`."""
+    """Return a context manager that records `module` as the extension that registers classes in the block."""
     _importing.append(module)
     try:
         yield

@@ -27,9 +27,9 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.status import status_of
 
 _WHERE = ("experiment", "arm", "title", "size", "role", "seed", "key")
-"""Columns of the frames with one or more rows per stage, which identify the stage."""
+"""Columns that identify the stage, in frames with one or more rows per stage."""
 _OF_ROWS = ("experiment", "size", "arm", "title", "kind", "key", "seeds")
-"""Columns of the frames with one row per size of an arm, which identify the row."""
+"""Columns that identify the row, in frames with one row per size of an arm."""
 _OF_COSTS = (*_OF_ROWS, "status", "parameters", "loss", "perplexity", "perplexity_low", "perplexity_high",
              "bits_per_byte", "optimizer_share")  # fmt: skip
 
@@ -38,9 +38,9 @@ _OF_COSTS = (*_OF_ROWS, "status", "parameters", "loss", "perplexity", "perplexit
 class Results:
     """Results of the experiments in a runs folder.
 
-    All frames have a column `experiment` with the name of the schedule and the key of the chain. FLOPs are model FLOPs
-    unless a column says otherwise, and costs include those of the parents unless a column says otherwise. Losses are in
-    nats per token. Unknown values are NaN or None.
+    All frames have a column `experiment` with the name of the schedule and the key of the chain. Unless a column
+    says otherwise, FLOPs are model FLOPs, and costs include the costs of all parents. Losses are in nats per token.
+    Unknown values are NaN or None.
     """
 
     runs: Path
@@ -66,7 +66,7 @@ class Results:
 
     @cached_property
     def benchmarks(self) -> pd.DataFrame:
-        """One row per figure that `tfscale eval` measured after training: text or task, measure and value."""
+        """One row per value that `tfscale eval` measured after training, with the text or task and the measure."""
         rows = [
             {**where, "kind": entry["kind"], "name": entry["name"], "measure": measure, "value": value}
             for where, stage, _ in self._curves
@@ -77,21 +77,22 @@ class Results:
 
     @cached_property
     def costs(self) -> pd.DataFrame:
-        """One row per size of each arm over all seeds, with final perplexity and cumulative, marginal and family
-        cost."""
+        """One row per size of each arm over all seeds, with final perplexity, cumulative and marginal costs,
+        and the cost of all sizes up to this one (`family`)."""
         return self._rows.filter(regex=f"^({'|'.join(_OF_COSTS)}|(cumulative|marginal)_.*|family.*)$")
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """One row per size of each arm that is compared with the chain and is not the same run, with costs at equal
-        perplexity, perplexities at equal compute, the outcome, and the verdict on the size as a sentence."""
+        """One row per size of each arm that is compared with the chain, unless the arm and the chain share the run.
+        Rows have costs at equal perplexity, perplexities at equal compute, outcome, and a verdict sentence."""
         compared = self._rows["outcome"].notna() & (self._rows["key"] != self._rows["chain_key"])
         costs = [name for name in self.costs.columns if name not in _OF_ROWS]
         return self._rows[compared].drop(columns=costs).reset_index(drop=True)
 
     @cached_property
     def growths(self) -> pd.DataFrame:
-        """One row per growth of each chain and seed, with the losses before and after and the tokens to recover."""
+        """One row per growth of each chain and seed, with the losses before and after it, and the tokens to recover
+        the loss."""
         rows = [{"experiment": name, **row} for name, document in self._documents for row in document["growths"]]
         return pd.DataFrame(rows)
 
@@ -122,7 +123,7 @@ class Results:
 
     @cached_property
     def _curves(self) -> list[tuple[dict[str, Any], Stage, StageCurve]]:
-        """Each stage of each arm with the values that identify it and its measurements."""
+        """Stages of all arms, each with the columns that identify the stage and with its measurements."""
         with user_faults():
             return [
                 (_where(experiment, arm, stage), stage, read_stage(stage))
@@ -172,7 +173,7 @@ def _end(stage: Stage, curve: StageCurve) -> dict[str, Any]:
 
 
 def _costs(totals: dict[str, Any]) -> dict[str, Any]:
-    """Return cumulative costs by column."""
+    """Return the cumulative costs by column name."""
     return {f"total_{name}" if name == "tokens" else name: value for name, value in totals.items()}
 
 

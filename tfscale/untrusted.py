@@ -14,19 +14,19 @@ from tfscale.ranges import Range
 
 T = TypeVar("T")
 LARGEST: float = 2**63 - 1
-"""Largest allowed integer, the limit of torch and safetensors. The metadata of a field can set another `largest`; the
-value math.inf also allows non-finite floats."""
+"""Largest allowed integer, the limit of torch and safetensors. The metadata of a field can set another limit as
+`largest`; math.inf also allows non-finite floats."""
 LONGEST_NAME = 255
 """Maximum length of a file name in bytes."""
 
 
 def check_fields(value: Any) -> None:
     """Check every field of a dataclass, and of nested dataclasses, against the annotated type and range
-    (`tfscale.ranges`). Numbers must also be finite.
+    (`tfscale.ranges`). Numbers must also be finite and not exceed the limit (`LARGEST`).
 
     Raises:
-        ValueError: fields have another type or are out of range; the message names all such
-            fields, as in `model.qkv[0].n`.
+        ValueError: fields have another type or are out of range; the message names all such fields, as in
+            `model.qkv[0].n`.
     """
     faults = list(_faults(value, type(value), "", LARGEST))
     if faults:
@@ -34,8 +34,8 @@ def check_fields(value: Any) -> None:
 
 
 def from_known(kind: type[T], values: dict[str, Any]) -> T:
-    """Return a dataclass made from the values of its fields. Further values, which other versions may write, are
-    ignored.
+    """Return a dataclass of type `kind` with the given values of its fields. Other values, which another version may
+    have written, are ignored.
 
     Raises:
         ValueError: a field without a default is missing, or `values` is not an object.

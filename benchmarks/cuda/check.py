@@ -1,4 +1,4 @@
-"""Settings and helper functions that all parts of the check use."""
+"""Settings and helper functions for the parts of `benchmarks/cuda_check.py`."""
 
 import contextlib
 import math
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """Root folder of the checkout."""
 MOST_ROUNDS = 400
 LEAST_BF16_ERROR = 1e-4
-"""Smallest relative error that gradients in bf16 can have."""
+"""Relative error below which gradients cannot have been computed in bf16."""
 ROUND_SECONDS = 5e-3
 """Minimum duration of a timed round. Shorter work is repeated, because otherwise the wait for the device would dominate
 the measured time."""
@@ -29,7 +29,7 @@ the measured time."""
 
 @dataclass(frozen=True)
 class Check:
-    """Settings and recorder of one part."""
+    """Settings and recorder of one part of the check."""
 
     out: Path
     record: Recorder
@@ -57,13 +57,14 @@ class Check:
         return 1 if self.tiny else 0
 
     def compile_parts(self, model: LanguageModel) -> None:
-        """Compile a model as in training on CUDA. On the CPU the model stays eager, because compiling there takes
-        minutes and is not part of the check."""
+        """Compile a model on CUDA, as in training. On the CPU the model stays eager, because compiling takes minutes
+        there and is not part of the check."""
         if self.on_cuda:
             model.compile_parts()
 
     def confirm(self, compiled: bool, bf16: bool, error: float) -> None:
-        """Check that the computation since `reset` was compiled or eager, and in bf16, as stated by the arguments.
+        """Check that the computation since `reset` was compiled or eager as stated by `compiled`, and in bf16 if `bf16`
+        is True.
 
         Args:
             error: relative error of the gradients, which cannot be very small in bf16.
@@ -77,7 +78,7 @@ class Check:
             raise NotMeasured(f"a gradient error of {error:.1g} is too small for bf16: autocast was not active")
 
     def autocast(self, bf16: bool) -> AbstractContextManager[Any]:
-        """Return a context with bf16 autocast on the device, or one without effect."""
+        """Return a context manager for bf16 autocast on the device, or one without effect if `bf16` is False."""
         return torch.autocast(self.device, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     def seconds(

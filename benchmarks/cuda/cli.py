@@ -85,7 +85,7 @@ def _overrides(check: Check, runs: Path) -> list[str]:
 
 
 def _kill_first(stages: Path, alive: Callable[[], bool]) -> bool:
-    """Kill the first training process after a few steps. Return False if the run ended before."""
+    """Kill the first training process after a few steps. Return False if the run ended before that."""
     while alive():
         for folder in stages.glob("*/"):
             if len(events_of(folder, "train")) >= EVENTS_BEFORE_KILL and (pid := _holder(folder)):

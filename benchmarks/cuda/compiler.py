@@ -1,5 +1,5 @@
 """Counts of the graphs that torch.compile has compiled since the start of a measurement. The modules of the compiler
-are imported on use, because this takes seconds."""
+are imported on use, because their import takes seconds."""
 
 from collections import Counter
 

@@ -60,8 +60,8 @@ def _planned(check: Check, folder: Path, title: str) -> Planned:
 
 
 def _train(stages: list[Planned], until: float) -> Iterator[tuple[Planned, StageProcess]]:
-    """Train the stages and yield each one with its last process when that has ended. At the deadline `until`, stop the
-    processes that are still running."""
+    """Train the stages and yield each stage with its last process when this process has ended. At the deadline `until`,
+    stop the processes that are still running."""
     pending, running = list(stages), dict[Planned, StageProcess]()
     while pending or running:
         for stage, process in list(running.items()):

@@ -1,5 +1,5 @@
-"""Exceptions of measurements."""
+"""Exceptions for invalid measurements."""
 
 
 class NotMeasured(Exception):
-    """Measurement that was not made as named, for example in another precision."""
+    """Exception for a measurement that was not made as its name states, for example in another precision."""

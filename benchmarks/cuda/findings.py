@@ -1,4 +1,5 @@
-"""Findings of the check, written to disk as lines of JSON immediately, so that a killed part loses none."""
+"""Findings of the check. Each is written to disk immediately, as a line of JSON, so that none is lost if a part is
+killed."""
 
 import json
 import math
@@ -14,7 +15,7 @@ RESULTS = "results.jsonl"
 MACHINE = "machine"
 """Name of the measurement with the device, the versions and the commit."""
 KERNELS = "kernels"
-"""Name of the figure with the kernels of a step, as lists of name, calls and milliseconds."""
+"""Name of the figure that lists the kernels of a step, each with its name, number of calls and milliseconds."""
 How = Literal["finished", "crashed", "cut off", "left out"]
 ERROR_CHARACTERS = 600
 """Maximum length of a recorded error message. The recorded traceback is up to twice as long."""
@@ -22,7 +23,7 @@ ERROR_CHARACTERS = 600
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures without a bound."""
+    """Measurement with figures that have no bound."""
 
     part: str
     name: str
@@ -33,7 +34,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bounded:
-    """Value with an upper bound."""
+    """Measured value with an upper bound."""
 
     part: str
     name: str
@@ -48,7 +49,7 @@ class Bounded:
 
 @dataclass(frozen=True)
 class Failed:
-    """Measurement that raised an error. Its part continued."""
+    """Measurement that raised an error. The part of the check continued."""
 
     part: str
     name: str
@@ -58,13 +59,13 @@ class Failed:
 
 @dataclass(frozen=True)
 class Ended:
-    """End of the process of a part."""
+    """End of the process of a part of the check."""
 
     part: str
     how: How
     seconds: float
     log: str = ""
-    """End of the output, empty if the part finished."""
+    """Last characters of the output, or an empty text if the part finished."""
 
     @property
     def ok(self) -> bool:
@@ -87,7 +88,7 @@ def write(out: Path, finding: Finding) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value as types that JSON can represent. Non-finite numbers become strings."""
+    """Return a value converted to types that JSON can represent. Non-finite numbers become strings."""
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,5 @@
-"""Part `golden`, which compares logits and gradients with stored values of the official code in every precision."""
+"""Part `golden`, which computes logits and gradients in every precision and compares them with stored values of the
+official code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from tfscale.stage.run_options import Precision
 
 GOLDEN = ROOT / "tests" / "golden" / "official_tiny"
 PROMPT, CONTINUATION = 9, 4
-"""Numbers of prompt tokens, read at once, and of following tokens, read one by one."""
+"""Number of prompt tokens, which the model reads at once, and of following tokens, which it reads one by one."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""Parts `tokenformer` and `other_models`, which compare losses and gradients of both families with float64 on the
-CPU."""
+"""Parts `tokenformer` and `other_models`, which compare losses and gradients of both model families with float64
+results of the CPU."""
 
 import math
 from collections.abc import Mapping
@@ -30,7 +30,8 @@ def check_tokenformer(check: Check) -> None:
 
 
 def check_other_models(check: Check) -> None:
-    """Check the Transformer, and TokenFormers with misaligned rows and with groups."""
+    """Check the Transformer, a TokenFormer with an unaligned number of parameter tokens, and a TokenFormer with several
+    groups of them."""
     _compare(check, "transformer", (*WAYS, Way(True, True, "blocks")))
     _compare(check, "misaligned", (*WAYS, *TRITON))
     _compare(check, "grouped", (*WAYS, *TRITON))

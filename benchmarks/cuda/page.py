@@ -28,7 +28,7 @@ def write_page(out: Path, folder: Path) -> Path:
     """Write FOLDER/cuda_<device>.md and return its path.
 
     Raises:
-        ValueError: the findings are not from a check on a GPU in full sizes.
+        ValueError: the findings are not from a check of the full sizes on a GPU.
     """
     findings = read(out)
     measured = {(each.part, each.name): each for each in findings if isinstance(each, Measured)}
@@ -51,7 +51,7 @@ def write_page(out: Path, folder: Path) -> Path:
 
 
 Step = tuple[str, str, dict[str, float]]
-"""Size, implementation, and its figures."""
+"""Name of a size, name of an implementation, and the figures of a training step."""
 
 
 def _steps(device: str, steps: Sequence[Step]) -> Iterator[str]:
@@ -82,8 +82,8 @@ def _mfu_of(device: str, figures: dict[str, float]) -> float | None:
 
 
 def _mfu(device: str, steps: Sequence[Step]) -> Iterator[str]:
-    """Yield the figure to set in conf/device. The stages of the published chain need similar numbers of FLOPs, so their
-    total time follows from the harmonic mean of their MFU."""
+    """Yield lines that state the MFU to set in conf/device. The stages of the published chain need similar numbers of
+    FLOPs, so their total time follows from the harmonic mean of their MFU."""
     shares = [
         share
         for _, who, figures in steps

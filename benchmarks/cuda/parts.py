@@ -53,7 +53,7 @@ CORRECTNESS = Group(
 
 @dataclass(frozen=True)
 class Command:
-    """Groups that run one after another, with a time limit in seconds for all of them."""
+    """Groups of parts that run one after another, with a time limit in seconds for all groups together."""
 
     seconds: float
     groups: tuple[Group, ...]

@@ -45,12 +45,12 @@ SHAPES: dict[tuple[int, int], tuple[str, ...]] = {
     (3, 8620): (OURS, TRITON, DEFINITION),
     (1, 8620): (OURS, RECOMPUTING, OFFICIAL, COMPILED_OFFICIAL),
 }
-"""Implementations to measure for each number of projections and of parameter tokens, the most informative shape
-first."""
+"""Implementations to measure, by number of projections and number of parameter tokens. The most informative shape is
+the first."""
 
 
 def pattention(check: Check) -> None:
-    """Measure all implementations at every shape."""
+    """Measure each shape in `SHAPES` with its implementations."""
     for (projections, n), names in SHAPES.items():
         rows = n // 20 if check.tiny else n
         for name in names:

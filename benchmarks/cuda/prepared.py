@@ -1,6 +1,6 @@
-"""Preparation of a folder for a machine without internet, with a corpus, the stages of a chain, and packages.
+"""Preparation of a folder that contains a corpus, the stages of a chain and packages, for a machine without internet.
 
-The folder is a runs folder, so that `tfscale compare` can read the trained stages after they were copied back into it.
+The folder is a runs folder, so that `tfscale compare` can read the trained stages after they are copied back into it.
 """
 
 import re
@@ -26,7 +26,7 @@ NEEDED = (
 
 
 def prepare(folder: Path, overrides: Sequence[str]) -> None:
-    """Prepare the corpus, and the stages in the order of training.
+    """Prepare the corpus and the folders of the stages, and record the order of training.
 
     Args:
         overrides: settings that override those of the chain.
@@ -61,7 +61,7 @@ def read_order(folder: Path) -> tuple[dict[str, str], Path]:
 
 
 def install_packages(folder: Path) -> None:
-    """Install the locked versions of `NEEDED` into the folder.
+    """Install the locked versions of the packages in `NEEDED` into the folder.
 
     Raises:
         subprocess.CalledProcessError: pip failed, and wrote its message to standard error.

@@ -21,7 +21,8 @@ from tfscale.stage.environment import read_environment
 from tfscale.stage.spec import RateSpec, RunSpec, StageSpec, key_of, write_spec
 
 GROWTH_NATS = 1e-3
-"""Bound on the difference between the validation loss of a grown stage at step 0 and the last one of its parent."""
+"""Bound in nats on the difference between the validation loss of a grown stage at step 0 and the last validation loss
+of its parent."""
 RECIPE = GrowthRecipe("tuned", new_keys="random", new_values="zero", tau="group")
 GROWN_ROWS = 44
 LAYOUT = ("micro_batch", "micro_batch_by", "recompute", "evaluation_batch", "device")
@@ -92,7 +93,7 @@ def _base(made: Workspace, on_cuda: bool) -> Mapping[str, Any]:
 
 
 def _start_variants(made: Workspace, tiny: bool) -> dict[str, StageProcess]:
-    """Start the same stage with other run settings, in parallel, because the speed is not measured."""
+    """Start the training of variants of the base stage in parallel, because their speed is not measured."""
     unclipped = replace(made.base, optimizer=replace(made.base.optimizer, clip=0.0))
     folders = {
         "micro_batch=3": made.write("micro", micro_batch=3),

@@ -1,4 +1,4 @@
-"""Execution of the parts, each in its own process with a time limit."""
+"""Execution of the parts of the check, each in its own process with a time limit."""
 
 import os
 import signal
@@ -17,7 +17,8 @@ LEAST_SECONDS = 20.0
 """Remaining time in seconds below which a part is not started."""
 LOG_CHARACTERS = 800
 COMPILERS = {"TORCHINDUCTOR_COMPILE_THREADS": "8"}
-"""Number of compile threads of a part, limited because parts that run in parallel share the cores."""
+"""Environment variable that limits the compile threads of a part, because parts that run in parallel share the
+cores."""
 Command = Callable[[Part], Sequence[str]]
 
 

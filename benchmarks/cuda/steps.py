@@ -1,5 +1,5 @@
 """Parts `step_*`, `deterministic` and `small_models`, which measure training steps of the TokenFormer, of the
-Transformer, and of the official order of operations."""
+Transformer, and of a TokenFormer with the official order of operations."""
 
 import gc
 from collections.abc import Mapping
@@ -155,8 +155,8 @@ def _initialize(model: nn.Module) -> None:
 
 
 def _kernels(made: TrainedModel) -> Mapping[str, Any]:
-    """Profile a step, and return the total time of its kernels and the kernels that take longest, as name, calls and
-    milliseconds."""
+    """Profile a step, and return the total time of its kernels and a list of the longest kernels, each with its name,
+    number of calls and milliseconds."""
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
         made.step()
         torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Summary of the findings."""
+"""Summary of the findings of the check in Markdown."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -89,8 +89,8 @@ def _short(value: Any) -> str:
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Return the lines of a Markdown table. All columns are padded to equal width, except the last one, which may be
-    long."""
+    """Return the lines of a heading and a Markdown table. The cells of each column are padded to equal width, except in
+    the last column, which may be long."""
     cells = [[" ".join(cell.replace("|", "/").split()) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head) - 1)] + [len(head[-1])]
     lines = [

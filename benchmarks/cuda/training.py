@@ -1,4 +1,4 @@
-"""Part `training`, which trains a real stage of 124M parameters, from its data to its checkpoint."""
+"""Part `training`, which trains a complete stage of 124M parameters, including data loading and checkpoints."""
 
 import shutil
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def training(check: Check) -> None:
     write_corpus(folder / "data", model.vocab_size, spec.tokens + model.context, 33 * model.context)
     found = check.record.attempt("124M stage", partial(_train, folder / "stage", spec))
     if found:
-        peak = found["peak_bytes"] if check.on_cuda else None  # on the CPU, it includes the whole process
+        peak = found["peak_bytes"] if check.on_cuda else None  # on the CPU, it is that of the whole process
         planned = planned_memory(model, micro_batch, check.device, found["recompute"])
         bound_peak(check.record, "124M stage", peak, planned)
     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Advice: whether to grow, from which size, with which budgets, and what that is expected to save."""
+"""Advice on whether to grow, from which size and with which budgets, and on the expected saving."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,12 +28,13 @@ class Advice:
     options: tuple[Option, ...]
     """All options, best first."""
     difference: Array
-    """Loss from scratch minus loss by growth of each refit [refits], averaged over the targets, in nats."""
+    """Loss of the best option from scratch minus loss of the best option by growth, averaged over the targets, for each
+    refit [refits] in nats per token."""
     saving: Array
-    """Share of the cost from scratch that growth saves at its loss [refits]. It is negative if growth costs more, and 1
-    if no run from scratch reaches the loss."""
+    """Fraction of the cost from scratch that growth saves at the loss of the grown models [refits]. It is negative if
+    growth costs more, and 1 if no run from scratch reaches this loss."""
     beyond: float
-    """Largest factor by which the two options are outside the measured runs."""
+    """Largest factor by which the two best options are outside the measured runs."""
 
     @property
     def far(self) -> bool:
@@ -52,7 +53,7 @@ class Answer:
 
 
 def answer_to(question: Question, runs: Sequence[Run]) -> Answer:
-    """Return the answer that runs support."""
+    """Return the answer to a question from the measured runs."""
     laws = fit_laws(question, runs)
     scratch, grown = _from_scratch(question, laws), _by_growth(question, laws)
     advice = _compare(question, laws, scratch, grown) if scratch and grown else None

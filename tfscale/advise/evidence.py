@@ -1,8 +1,8 @@
-"""Runs of an experiment's recipe, from which laws are fitted.
+"""Selection of the runs that have an experiment's recipe, to which scaling laws are fitted.
 
-A run belongs to the recipe if it has the same data, batch, optimizer, learning rate, schedule and growth recipe as a
-stage that the experiment would plan. Its tokens and seed may differ. Models that grew from a base belong to the law of
-this base, whatever their size.
+A run has the recipe if its data, batch size, optimizer, learning-rate schedule and growth recipe are those of a stage
+that the experiment would plan. Its number of tokens and its seed may differ. All models that grew from a base belong to
+the law of this base, whatever their size.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,8 @@ class Recipe:
         return specs.scratch(tokenformer(self.chain.experiment, size, specs.corpus), tokens, self.rate(size))
 
     def rate(self, size: StagePart) -> float | None:
-        """Return the learning rate that the schedule sets for a TokenFormer of a size from scratch."""
+        """Return the learning rate that the schedule sets for a TokenFormer of a size from scratch, or None if it sets
+        none."""
         return size.lr if size == self.sizes[0] else size.scratch_lr
 
     def grown(self, base: StagePart, target: StagePart) -> StageSpec:
@@ -63,7 +64,8 @@ class Recipe:
 def scratch_runs(
     recipe: Recipe, runs: Sequence[Run], size: StagePart, family: Family, decayed: bool = True
 ) -> list[Run]:
-    """Return the runs of a size from scratch, whose learning rate has decayed or not."""
+    """Return the runs of a size from scratch whose learning rate has decayed or, if `decayed` is False, has not
+    decayed."""
     planned = recipe.scratch(size, family)
     alike = recipe_of(planned)
     return [
@@ -77,8 +79,8 @@ def scratch_runs(
 
 
 def grown_runs(recipe: Recipe, runs: Sequence[Run], base: StagePart, decayed: bool = True) -> list[Run]:
-    """Return the runs that have grown once, from a base that was trained from scratch, and whose learning rate has
-    decayed or not."""
+    """Return the runs that have grown once, from a base that was trained from scratch, with `decayed` as in
+    `scratch_runs`."""
     start = recipe.scratch(base)
     later = recipe.sizes[recipe.sizes.index(base) + 1 :]
     alike = {recipe_of(recipe.grown(base, target)) for target in later}
@@ -93,13 +95,13 @@ def _has_grown(run: Run, start: StageSpec, alike: set[str]) -> bool:
 
 
 def measured_from_scratch(runs: Sequence[Run]) -> Measured:
-    """Return the points of the law L(C) of one size."""
+    """Return the points to which the law L(C) of one size is fitted."""
     values = np.array([[run.flops] for run in runs], dtype=float).reshape(-1, 1)
     return Measured(COMPUTE, values, np.array([run.loss for run in runs]), tuple(run.first.seed for run in runs))
 
 
 def measured_by_growth(runs: Sequence[Run]) -> Measured:
-    """Return the points of the law L(D_base, D_stage, growth factor) of one base."""
+    """Return the points to which the law L(D_base, D_stage, growth factor) of one base is fitted."""
     rows = [(run.origin.tokens, run.tokens, run.factor) for run in runs if run.origin is not None]
     values = np.array(rows, dtype=float).reshape(-1, len(GROWTH))
     losses = np.array([run.loss for run in runs])

@@ -1,12 +1,14 @@
-"""Laws of the loss at the end of a run, L = E + exp(b0 + b1 z1 + b2 z2 + ...), with intervals from resampled runs.
+"""Scaling laws of the loss at the end of a run, L = E + exp(b0 + b1 z1 + b2 z2 + ...), with bootstrap confidence
+intervals.
 
-z are logarithms of what a run was given, minus their means over the measured runs. With one variable, the compute, the
-law is L(C) = E + A C^-alpha (arXiv 2203.15556). With the tokens before and after growth and their product, it is
-L(D1, D2) = E + A D1^-a1 D2^-(a2 - a3 ln D1), the form of arXiv 2502.03009 for a model that starts from a trained one.
+The z are logarithms of variables of a run, minus their means over the measured runs. With compute as the only variable,
+the law is L(C) = E + A C^-alpha (arXiv 2203.15556). With the tokens before and after growth, and the product of their
+z, the law is L(D1, D2) = E + A D1^-a1 D2^-(a2 - a3 ln D1), the form of arXiv 2502.03009 for a model that starts from a
+trained one.
 
-A law is fitted to log L by least squares. Its uncertainty is that of refits to resampled runs: to the fitted losses
-plus residuals drawn with replacement, scaled to account for the degrees of freedom, plus a shift of each seed if runs
-differ only in their seed.
+A law is fitted to log L by least squares. Its uncertainty is estimated by refits to bootstrap samples. A sample
+consists of the fitted losses, plus residuals that are drawn with replacement and scaled to account for the degrees of
+freedom, plus a random shift for each seed if some runs differ only in their seed.
 """
 
 from dataclasses import dataclass
@@ -22,9 +24,9 @@ LEVEL: Final = 0.9
 """Confidence level of all intervals in advice."""
 REFITS = 199
 FAR = 10.0
-"""Factor beyond the measured runs from which the form of the law is no longer trusted."""
+"""Factor outside the measured runs beyond which the form of the law is not trusted."""
 SPARE = 2
-"""Minimum number of points in addition to the number of parameters."""
+"""Minimum number of points of a fit, minus the number of parameters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class Measured:
     names: tuple[str, ...]
     """Names of the variables."""
     values: Array
-    """Values of the variables [runs, variables]. A variable that has one value only is not a term of the law."""
+    """Values of the variables [runs, variables]. `varied` states which variables are terms of the law."""
     losses: Array
     """Validation losses [runs] in nats per token."""
     seeds: tuple[int, ...]
@@ -44,7 +46,8 @@ class Measured:
 
     @property
     def varied(self) -> NDArray[np.bool_]:
-        """Variables [variables] with several values, which are terms of the law; the first two always are."""
+        """Mask [variables] of the variables that are terms of the law: the first two, and all others with several
+        values."""
         several = np.array([len(np.unique(column)) > 1 for column in self.values.T])
         return several | (np.arange(len(several)) < 2)
 
@@ -55,17 +58,18 @@ class Measured:
 
     @property
     def different(self) -> int:
-        """Number of runs with different values."""
+        """Number of different combinations of values among the runs."""
         return len(np.unique(self.values, axis=0))
 
     @property
     def needed(self) -> int:
-        """Minimum number of runs with different values for a fit."""
+        """Minimum of `different` for a fit."""
         return self.parameters + SPARE
 
     @property
     def suffices(self) -> bool:
-        """True if there are enough different values of every variable, and enough different runs, for a fit."""
+        """True if there are enough different values of the first two variables, and enough combinations of values, for
+        a fit."""
         if not len(self.losses):
             return False
         levels = [len(np.unique(column)) for column in self.values.T[:2]]
@@ -74,11 +78,11 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """Law fitted to the ends of runs, with the refits from which intervals are computed."""
+    """Law fitted to the ends of runs, with the refits from which confidence intervals are computed."""
 
     measured: Measured
     parameters: Array
-    """log E and b0, b1, ... [parameters]."""
+    """Fitted log E, b0, b1, ... [parameters]."""
     refits: Array
     """Parameters of each refit [refits, parameters]."""
     scatter: Array
@@ -91,18 +95,18 @@ class Law:
 
     @property
     def noise(self) -> float:
-        """Standard deviation of a run about the law, as a fraction of the loss."""
+        """Standard deviation of the final loss of a run about the law, as a fraction of the loss."""
         return float(np.sqrt(np.mean(self.scatter**2)))
 
     def loss(self, values: Array) -> Array:
-        """Return the loss [places] at values of the variables [places, variables], in nats per token."""
+        """Return the loss [points] at values of the variables [points, variables], in nats per token."""
         return np.asarray(self._losses(self.parameters[None], values)[0])
 
     def draws(self, values: Array) -> Array:
-        """Return the loss of each refit at one place, values of the variables [variables], as [refits].
+        """Return the loss of each refit [refits] at values of the variables [variables].
 
-        Beyond `FAR` times the measured runs, a third of the refits has no irreducible loss, and a third does not
-        improve beyond the measured runs.
+        If the values are more than `FAR` times outside the measured runs, one third of the refits are replaced by a law
+        without irreducible loss, and another third do not improve beyond the measured runs.
         """
         parameters, stopped = self._variants(self.beyond(values) > FAR)
         inside = np.clip(values, *self._range)
@@ -110,14 +114,14 @@ class Law:
         return np.where(stopped, at_edge, at)
 
     def run_draws(self, losses: Array) -> Array:
-        """Return losses [refits] with the scatter of a single run about the law."""
+        """Return `losses` [refits] with the random scatter of a single run about the law."""
         stream = self._stream("run")
         factors = _student(stream, len(losses), len(self.scatter) - len(self.parameters))
         return losses * np.exp(self.noise * factors * stream.standard_normal(len(losses)))
 
     def first_at(self, losses: Array) -> Array:
-        """Return the value of the only variable at which each refit reaches a loss [refits], or infinity if it does
-        not. `FAR` applies as in `draws`."""
+        """Return the value of the only variable [refits] at which each refit reaches its element of `losses` [refits],
+        or infinity if it does not reach it. `FAR` applies as in `draws`."""
         assert len(self.measured.names) == 1
         near = self._inverse(self.refits, losses)
         high = float(self.measured.values.max())
@@ -126,7 +130,8 @@ class Law:
         return np.where(stopped & (found > high), np.inf, found)
 
     def beyond(self, values: Array) -> float:
-        """Return the factor by which values of the variables [variables] are outside the measured runs; 1: inside."""
+        """Return the factor by which values of the variables [variables] are outside the measured runs, or 1 if they
+        are inside."""
         low, high = self._range
         return float(max(1.0, (values / high).max(), (low / values).max()))
 
@@ -138,7 +143,8 @@ class Law:
         return np.where((reducible > 0) & (slope < 0), found, np.inf)
 
     def _variants(self, far: bool) -> tuple[Array, NDArray[np.bool_]]:
-        """Return the parameters of the draws, and a mask of those that do not improve beyond the measured runs."""
+        """Return the parameters of the refits [refits, parameters], and a mask [refits] of those that do not improve
+        beyond the measured runs. `far` is True if some refits must have other forms, as in `draws`."""
         if not far:
             return self.refits, np.zeros(len(self.refits), dtype=bool)
         third = self._stream("forms").permutation(np.arange(len(self.refits)) % 3)  # independent for each law
@@ -156,8 +162,8 @@ class Law:
         return self.measured.values.min(axis=0), self.measured.values.max(axis=0)
 
     def _losses(self, parameters: Array, values: Array) -> Array:
-        """Return the loss [fits, places] at values [places, variables]. Values above the measured ones do not raise the
-        loss, although the interaction could."""
+        """Return the loss [fits, points] at values [points, variables]. Values above the measured ones do not increase
+        the loss, although the product term of the law could."""
         at, below = (
             _log_losses(parameters, self._terms(place)) for place in (values, np.minimum(values, self._range[1]))
         )
@@ -168,7 +174,7 @@ class Law:
 
 
 def fit(measured: Measured, refits: int = REFITS) -> Law:
-    """Return the law fitted to runs, of which there must be enough (`Measured.suffices`)."""
+    """Return the law fitted to runs, which must suffice for a fit (`Measured.suffices`)."""
     terms, logs = _terms_of(measured, measured.values), np.log(measured.losses)
     starts = [_start(terms, measured.losses, share) for share in (0.3, 0.6, 0.8, 0.95)]
     found = [_least_squares(terms, logs, start) for start in starts]
@@ -183,14 +189,14 @@ def fit(measured: Measured, refits: int = REFITS) -> Law:
 
 
 def interval(draws: Array) -> Interval:
-    """Return the central interval that contains the share `LEVEL` of draws, which may be infinite."""
+    """Return the central interval that contains the share `LEVEL` of bootstrap samples, which may be infinite."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
     return Interval(float(low), float(high))
 
 
 def _terms_of(measured: Measured, values: Array) -> Array:
-    """Return the terms 1, z1, z2, ... [places, terms] at values of the variables [places, variables]."""
+    """Return the terms 1, z1, z2, ... [points, terms] at values of the variables [points, variables]."""
     z = (np.log(values) - np.log(measured.values).mean(axis=0))[:, measured.varied]
     columns = [np.ones(len(z)), *z.T, *([z[:, 0] * z[:, 1]] if measured.interaction else [])]
     return np.stack(columns, axis=1)
@@ -218,18 +224,20 @@ def _least_squares(terms: Array, logs: Array, start: Array) -> Array:
 
 
 def _log_losses(parameters: Array, terms: Array) -> Array:
-    """Return the logarithm of the loss [fits, places] for parameters [fits, parameters] and terms [places, terms]."""
+    """Return the logarithm of the loss [fits, points] for parameters [fits, parameters] and terms [points, terms]."""
     return np.asarray(np.logaddexp(parameters[:, :1], parameters[:, 1:] @ terms.T), dtype=float)
 
 
 def _student(stream: np.random.Generator, draws: int, freedom: int) -> Array:
-    """Return factors [draws] that turn normal draws into draws of Student's t distribution."""
+    """Return factors [draws] that turn standard normal random numbers into random numbers of Student's t
+    distribution."""
     return np.sqrt(freedom / stream.chisquare(freedom, draws))
 
 
 def _seed_shifts(measured: Measured, stream: np.random.Generator, refits: int, of_points: float) -> Array:
-    """Return a shift of log L for each refit and run [refits, runs], common to the runs of a seed, from the variance
-    between runs that differ only in their seed, beyond the variance of points. It is 0 if there are no such runs."""
+    """Return random shifts of log L [refits, runs], which are equal for runs of the same seed. Their variance is that
+    between runs that differ only in their seed, minus the variance `of_points`. They are 0 if there are no such
+    runs."""
     cell = np.unique(measured.values, axis=0, return_inverse=True)[1].ravel()  # numpy 2.0 returns a column
     groups = [np.log(measured.losses[cell == each]) for each in range(cell.max() + 1)]
     free = sum(len(group) - 1 for group in groups)

@@ -1,4 +1,4 @@
-"""Laws and measurements that the finished runs support for a question."""
+"""Scaling laws and measurements of growth, from the finished runs, for the sizes of a `Question`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ TITLES: dict[Family, str] = {"tokenformer": "TokenFormer", "transformer": "Trans
 
 @dataclass(frozen=True)
 class Lack:
-    """A law that cannot be fitted yet."""
+    """Law that cannot be fitted yet because there are too few runs."""
 
     law: str
     """Name of the law."""
     budgets: int
-    """Number of different budgets among the finished runs that belong to it."""
+    """Number of different budgets among the finished runs to which the law would be fitted."""
     needed: int
-    """Minimum number of different budgets."""
+    """Minimum number of different budgets for a fit."""
 
 
 @dataclass(frozen=True, eq=False)
 class Laws:
-    """Fitted laws, and those that the runs do not support."""
+    """Fitted laws, and laws that cannot be fitted yet."""
 
     scratch: dict[Family, list[Law]]
-    """Laws L(C) of the targets, for each family with laws of all targets."""
+    """Laws L(C), one per target, for each model family in which the laws of all targets could be fitted."""
     growth: dict[str, Law]
     """Laws L(D_base, D_stage, growth factor), by base."""
     lacking: tuple[Lack, ...]
@@ -44,7 +44,7 @@ class Laws:
 
 @dataclass(frozen=True)
 class Observed:
-    """Measurements of growth from a base to a target, which no law is needed for."""
+    """Measurements of growth from a base to a target, which need no law."""
 
     base: str
     target: str
@@ -54,7 +54,8 @@ class Observed:
 
 
 def fit_laws(question: Question, runs: Sequence[Run]) -> Laws:
-    """Return the laws of a question's sizes that can be fitted to runs."""
+    """Return the laws for the targets and bases of a question. Laws with too few runs are not fitted but listed as
+    lacking."""
     lacking: list[Lack] = []
 
     def fitted(name: str, measured: Measured) -> Law | None:
@@ -87,8 +88,9 @@ def _families(question: Question) -> list[Family]:
 
 
 def observe(question: Question, runs: Sequence[Run], laws: Laws) -> tuple[Observed, ...]:
-    """Return the measured compute multipliers and mixing times of each growth to a target. Losses count as equal within
-    the scatter of runs about the target's law, or else if they are equal."""
+    """Return the measured compute multipliers and mixing times of each growth to a target. For mixing times, losses
+    count as equal if they differ by at most the scatter of runs about the target's law. Without this law, they must be
+    equal."""
     fitted = laws.scratch.get("tokenformer", [])
     found = []
     for place, target in enumerate(question.targets):

@@ -1,5 +1,6 @@
-"""Mixing time of a growth: tokens after it until the loss is that of the same size from scratch after equally many
-tokens in total (arXiv 2511.04981). It is defined for trunks, whose learning rate does not decay."""
+"""Mixing time of a growth, which is the number of tokens after the growth until the loss equals that of a model of the
+same size from scratch after the same total number of tokens (arXiv 2511.04981). The mixing time is defined for trunks,
+whose learning rate does not decay."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +18,15 @@ class Mixing:
     base_tokens: int
     """Tokens before growth."""
     tokens: float | None
-    """Tokens after growth until the loss from scratch is met, or None if it was not met within the measured runs."""
+    """Tokens after growth until the loss from scratch is reached, or None if it was not reached within the measured
+    runs."""
     measured: float
-    """Tokens after growth up to which both runs were measured."""
+    """Tokens after growth up to which both the grown run and the run from scratch were measured."""
 
 
 def mixing_times(scratch: Sequence[Run], grown: Sequence[Run], within: float) -> tuple[Mixing, ...]:
-    """Return the mixing time of each growth to a size, for trunks of the same seed, with losses that count as equal
-    `within` a number of nats."""
+    """Return the mixing time of each growth to a size. A grown trunk is compared with the longest trunk from scratch of
+    the same seed. Losses count as equal if they differ by at most `within` nats."""
     found = []
     for run in _longest(grown):
         assert run.origin is not None, "a grown run has an origin"
@@ -58,8 +60,8 @@ def mixing_time(grown: Array, scratch: Array, base_tokens: int, within: float) -
 
 
 def _longest(runs: Sequence[Run]) -> list[Run]:
-    """Return, for each first stage, the trunk with the most tokens that starts from it. The learning rate of a trunk
-    and of its origin has not decayed."""
+    """Return the trunk with the most tokens for each first stage. The learning rates of a trunk and of the run from
+    which it grew have not decayed."""
     trunks: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: run.tokens):
         if not run.decayed and (run.origin is None or not run.origin.decayed):

@@ -23,14 +23,15 @@ class Multiplier:
 
 
 def multipliers(scratch: Sequence[Run], grown: Sequence[Run]) -> tuple[Multiplier, ...]:
-    """Return the compute multiplier at the loss of each run that both frontiers reach, the highest loss first."""
+    """Return the compute multiplier at the final loss of each run on the frontier from scratch or by growth, the
+    highest loss first. Losses that only one frontier reaches are omitted."""
     if not scratch or not grown:
         return ()
     return multipliers_of(*(np.log([(run.flops, run.loss) for run in runs]) for runs in (scratch, grown)))
 
 
 def multipliers_of(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
-    """Return the compute multipliers of points (log compute, log loss) [runs, 2]."""
+    """Return the compute multipliers for points (log compute, log loss) [runs, 2]."""
     fronts = [_frontier(points) for points in (scratch, grown)]
     low, high = max(front[-1, 1] for front in fronts), min(front[0, 1] for front in fronts)
     losses = np.unique(np.concatenate([front[:, 1] for front in fronts]))[::-1]
@@ -41,7 +42,8 @@ def multipliers_of(scratch: Array, grown: Array) -> tuple[Multiplier, ...]:
 
 
 def _frontier(points: Array) -> Array:
-    """Return the points with a lower loss than all others at the same or less compute, in order of compute."""
+    """Return the points whose loss is lower than that of all points with the same or less compute, in order of
+    compute."""
     ordered = points[np.lexsort((points[:, 1], points[:, 0]))]
     best = np.minimum.accumulate(ordered[:, 1])
     return np.asarray(ordered[np.concatenate([[True], ordered[1:, 1] < best[:-1]])])

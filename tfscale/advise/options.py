@@ -14,7 +14,7 @@ from tfscale.config.schema import StagePart
 SHARES = np.concatenate([np.geomspace(0.005, 0.3, 60), np.linspace(0.31, 0.98, 68)])
 """Shares of the budget that are tried for the base."""
 ROUNDING = 1.01
-"""Factor by which a growth factor may be outside those that were measured."""
+"""Factor by which a growth factor may be outside the range of the measured growth factors."""
 NEAR = 2.0
 """Factor outside the measured runs up to which budgets are chosen freely."""
 
@@ -25,23 +25,23 @@ class Option:
 
     title: str
     base: str | None
-    """Size that the targets grow from; None: from scratch."""
+    """Size from which the targets grow, or None if they are trained from scratch."""
     base_tokens: float
-    """Tokens of the base; 0 from scratch."""
+    """Number of tokens of the base, or 0 without a base."""
     tokens: tuple[float, ...]
-    """Tokens at the size of each target."""
+    """Number of tokens at the size of each target."""
     flops: float
-    """Model FLOPs of everything."""
+    """Model FLOPs of the base and all targets."""
     draws: Array
     """Loss of each refit of the law for each target [refits, targets] in nats per token."""
     runs: Array
-    """The same with the scatter of a single run."""
+    """`draws` with added scatter of a single run about the law."""
     beyond: float
     """Largest factor by which the option is outside the measured runs."""
 
     @property
     def loss(self) -> float:
-        """Mean loss over the targets, the median over the refits."""
+        """Median over the refits of the mean loss over the targets."""
         return float(np.median(self.draws.mean(axis=1)))
 
 
@@ -66,10 +66,11 @@ def from_scratch(question: Question, title: str, laws: Sequence[Law], prices: Se
 def by_growth(
     question: Question, base: StagePart, law: Law, base_price: Price, prices: Mapping[str, Price]
 ) -> Option | None:
-    """Return the option that grows every target from one base, paid once, with the share of the base that gives the
-    lowest mean loss, or None if the factor of a target was not measured.
+    """Return the option that grows every target from one base, which is trained once, or None if the growth factor of a
+    target was not measured. The base has the share of the budget that gives the lowest mean loss.
 
-    Shares are preferred whose tokens are within `NEAR` of the measured runs, or else nearest to them.
+    Only shares with budgets at most a factor `NEAR` outside the measured runs are considered or, if there are none,
+    those nearest to the measured runs.
     """
     small = question.recipe.scratch(base).model
     factors = [growth_factor(small, question.recipe.scratch(target).model) for target in question.targets]

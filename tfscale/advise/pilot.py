@@ -1,7 +1,7 @@
-"""Short runs that provide the laws that advice needs.
+"""Pilot runs, which are short runs to which the laws for advice are fitted.
 
-A base is trained at three budgets and grown to each target at three budgets, and the target is trained from scratch at
-five of the resulting budgets."""
+A base is trained at three budgets, and each result is grown to each target at three budgets. Each target is also
+trained from scratch at five of the resulting budgets."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +18,10 @@ from tfscale.predict import Prediction
 from tfscale.stage.folder import Stage, is_done
 
 LARGEST = 0.9 * FAR
-"""Budget of the question as a multiple of the largest budget of a pilot."""
+"""Ratio of the question's budget to the largest budget of a pilot run."""
 LEVELS = 3
 RANGE = 36.0
-"""Ratio of the largest to the smallest budget."""
+"""Maximum ratio of the largest to the smallest number of tokens at one size."""
 FEWEST_STEPS = 100
 """Minimum number of steps of a stage. The laws do not hold at the very beginning of training."""
 
@@ -32,16 +32,17 @@ class Pilot:
 
     plans: tuple[Plan, ...]
     left: tuple[tuple[Stage, Prediction], ...]
-    """Unfinished stages, each once, with their predicted cost."""
+    """Unfinished stages of all plans, without duplicates, with their predicted costs."""
 
 
 def plan_pilot(question: Question, plan: Plan, runs: Sequence[Run]) -> Pilot:
-    """Return the pilot runs of a question. Their largest budget is the question's divided by `LARGEST`, so that advice
-    from them is not far outside the measured runs.
+    """Return the pilot runs of a question. Their largest budget is that of the question divided by `LARGEST`, so that
+    the question is not far outside the measured runs.
 
     Args:
         plan: plan of the experiment, with the arms from scratch as baselines.
-        runs: finished runs. Those from the base with the most of them are supplemented, or else from the largest base.
+        runs: finished runs. The pilot uses the base from which most of them have grown, or the largest of several such
+            bases.
     """
     base = max(reversed(question.bases), key=lambda each: len(grown_runs(question.recipe, runs, each)))
     plans = tuple(each for target in question.targets for each in _cells(question, plan, base, target))
@@ -64,7 +65,8 @@ def _cells(question: Question, plan: Plan, base: StagePart, target: StagePart) -
 
 
 def _levels(most: float, batch: int) -> list[int]:
-    """Return `LEVELS` numbers of tokens in whole steps, at most `most` if that is enough for different budgets."""
+    """Return `LEVELS` numbers of tokens, rounded to whole steps. The largest is `most`, or more if that is too few for
+    different budgets."""
     least = FEWEST_STEPS * batch
     most = max(most, 4.0 ** (LEVELS - 1) * least)
     return [round(tokens / batch) * batch for tokens in np.geomspace(max(most / RANGE, least), most, LEVELS)]

@@ -1,4 +1,4 @@
-"""The question that advice answers: which sizes to reach with which budget."""
+"""Question that advice answers, which consists of target sizes and a budget."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Question:
-    """Target sizes, the sizes that they may grow from, and the budget."""
+    """Target sizes, the sizes from which they may grow, and the budget."""
 
     recipe: Recipe
     targets: tuple[StagePart, ...]
@@ -73,8 +73,9 @@ def ask(
     """Return the question of a user.
 
     Args:
-        sizes: names of target sizes; empty: the last size of the schedule.
-        amounts: the budget as the options `--flops`, `--hours` and `--dollars`, of which one is set.
+        sizes: names of target sizes, or an empty sequence for the last size of the schedule.
+        amounts: values of the options `--flops`, `--hours` and `--dollars`, of which one contains the budget and the
+            others are None.
 
     Raises:
         UserFault: a size is unknown or cannot be grown, or there is not exactly one budget. The error lists all faults.

@@ -1,4 +1,5 @@
-"""Finished runs in a runs folder, each the training of one model from scratch or from the growth of another run."""
+"""Finished runs in a runs folder. Each run trains one model, from scratch or from a model that was grown from another
+run."""
 
 import json
 import math
@@ -64,13 +65,13 @@ class Run:
 
     @property
     def factor(self) -> float:
-        """Factor by which growth multiplied the parameters outside the embedding."""
+        """Factor by which growth multiplied the number of parameters outside the embedding."""
         assert self.origin is not None, "a run from scratch has not grown"
         return growth_factor(self.origin.model, self.model)
 
 
 def growth_factor(small: ModelConfig, large: ModelConfig) -> float:
-    """Return the ratio of the numbers of parameters outside the embedding."""
+    """Return the ratio of the number of parameters outside the embedding of `large` to that of `small`."""
     return non_embedding_parameters(large) / non_embedding_parameters(small)
 
 
@@ -80,12 +81,13 @@ class Found:
 
     runs: tuple[Run, ...]
     unused: tuple[str, ...]
-    """Names of the folders of finished stages that diverged or cannot be read, such as those of an extension."""
+    """Names of the folders of finished stages that diverged or cannot be read, for example because an extension is
+    missing."""
 
 
 def read_runs(runs: Path) -> Found:
-    """Return all runs that end at a finished stage of a runs folder, except those with imported weights and those that
-    diverged."""
+    """Return all runs that end at a finished stage of a runs folder. Runs are omitted if a stage of their lineage
+    diverged, cannot be read, has imported weights, or is part of a rejected growth."""
     stages: dict[str, Stage] = {}
     unused = []
     for done in sorted((runs / "stages").glob(f"[!.]*/{DONE_FILE}")):
@@ -124,8 +126,8 @@ def is_continued(spec: StageSpec) -> bool:
 
 
 def recipe_of(spec: StageSpec) -> str:
-    """Return everything that determines what a stage computes, except its model, tokens, seed and parent. Only runs
-    with the same recipe have a common law."""
+    """Return, as JSON, the settings that the stages of one law must have in common: batch size, optimizer, extensions,
+    data, learning-rate schedule and growth recipe. The start of the data and the warm-up may differ."""
     what = what_of(spec)
     names = ("batch_tokens", "optimizer", "extensions")
     kept: dict[str, object] = {name: what[name] for name in names if name in what}

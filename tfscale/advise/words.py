@@ -1,4 +1,4 @@
-"""Advice in sentences."""
+"""Text of the advice, as sentences."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from tfscale.analysis.intervals import Array
 from tfscale.text import count, join, scientific
 
 ROUNDED = 1.05
-"""Factor outside the measured runs that is not mentioned."""
+"""Factor outside the measured runs below which budgets count as inside."""
 
 
 def amount(value: float, unit: Unit) -> str:
@@ -45,7 +45,8 @@ def _budgets(question: Question, option: Option) -> str:
 
 
 def difference(question: Question, advice: Advice) -> str:
-    """Return the expected difference in loss and saving of growth as sentences."""
+    """Return sentences about the expected difference in loss between growth and training from scratch and the expected
+    saving."""
     middle, saved = float(np.median(advice.difference)), float(np.median(advice.saving))
     below = "below" if middle > 0 else "above"
     draws = advice.difference if middle > 0 else -advice.difference
@@ -61,12 +62,12 @@ def _saving(question: Question, advice: Advice, saved: float) -> str:
         spread = _spread(advice.saving, "{:.0%}")
         return f"It needs {spread} less {unit} than training from scratch to this loss."
     with np.errstate(divide="ignore"):
-        costs = 1 / (1 - advice.saving)  # infinite in draws that do not reach the loss from scratch
+        costs = 1 / (1 - advice.saving)  # infinite in samples that never reach the loss from scratch
     return f"Training from scratch to its loss needs {_spread(costs, '{:.0%}')} of the {unit}."
 
 
 def _spread(draws: Array, form: str) -> str:
-    """Return the median of draws and their interval."""
+    """Format the median of the bootstrap samples and their confidence interval, such as `0.5 [0.4, 0.6]`."""
     bounds = interval(draws)
     low, middle, high = (
         form.format(value) if np.isfinite(value) else "no limit"
@@ -90,7 +91,7 @@ def warning(advice: Advice) -> str:
 
 
 def lacking(question: Question, laws: Laws) -> list[str]:
-    """Return the laws that cannot be fitted yet, and the runs that they have, as phrases."""
+    """Return phrases that state which laws cannot be fitted yet, and how many budgets each of them needs and has."""
     found = [
         f"the law of {lack.law} needs runs of this recipe at {lack.needed} budgets, and has {lack.budgets or 'none'}"
         for lack in laws.lacking
@@ -101,7 +102,8 @@ def lacking(question: Question, laws: Laws) -> list[str]:
 
 
 def basis(question: Question, found: Found, answered: Answer) -> list[str]:
-    """Return what the answer assumes and how far it extrapolates, as sentences."""
+    """Return phrases that state the runs and assumptions of the answer, how far it extrapolates, and related
+    measurements."""
     laws, advice = answered.laws, answered.advice
     growth = {f"growth from {base}": law for base, law in laws.growth.items()}
     scratch = {
@@ -132,7 +134,7 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
 
 
 def unused(found: Found) -> list[str]:
-    """Return a sentence about the stages that are not used, if there are any."""
+    """Return a phrase about the stages that are not used, or an empty list if there are none."""
     number = len(found.unused)
     names = ", ".join(found.unused[:2]) + (", ..." if number > 2 else "")
     return [f"finished stages that diverged or cannot be read are not used: {number} ({names})"] if number else []

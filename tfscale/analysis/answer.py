@@ -1,5 +1,5 @@
-"""Answer of a comparison: one sentence, and one small table that states for each size and arm whether the chain is
-better, level or worse."""
+"""Answer of a comparison, which is one sentence and one small table. For each size and arm, the table states whether
+the chain is better, level or worse."""
 
 import math
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ class ScratchEnd:
     run: Sample
     """Curves whose last points are ends of runs."""
     point: int
-    """Index of the end among the points of the curves, which is negative."""
+    """Negative index of the end among the points of the curves."""
 
     @property
     def loss(self) -> float:
@@ -38,7 +38,7 @@ class ScratchEnd:
 
 @dataclass(frozen=True)
 class BestOfAnySize:
-    """Comparison of the chain's model of one size with the best model from scratch of any size that cost no more."""
+    """Comparison of the chain's model of one size with the best model from scratch, of any size, that cost no more."""
 
     arm: str
     size: str
@@ -47,7 +47,7 @@ class BestOfAnySize:
 
 def best_end(chain: Sample, scratch: Mapping[Place, Sample | None]) -> ScratchEnd | None:
     """Return the end of a run from scratch with the lowest loss among those that cost no more than the chain's model,
-    or None if there is none. Runs of the chain itself are excluded."""
+    or None if there is none. A run from scratch that is also the chain's run is excluded."""
     if not chain.finished:
         return None
     compute = math.exp(chain.mean.log_compute[0, -1])
@@ -68,7 +68,7 @@ def _ends(arm: str, size: str, run: Sample) -> list[ScratchEnd]:
 
 def best_of_any_size(chain: Sample | None, scratch: Mapping[Place, Sample | None]) -> BestOfAnySize | None:
     """Return the comparison of the chain's model with the best end of a run from scratch, or None if there is none. The
-    interval does not include the choice of the best one."""
+    confidence interval does not account for the choice of the best run."""
     best = best_end(chain, scratch) if chain else None
     if chain is None or best is None:
         return None

@@ -1,18 +1,19 @@
 """Bootstrap of training curves over seeds and validation documents.
 
-Other *seeds* would have resulted in other curves, and other *documents* in other evaluations of the same models. A draw
-varies both. All runs share the variation over documents, because all were evaluated on the same text. Runs with the
-same seeds share the variation over seeds, because replicates with the same seed read their text in the same order, and
-some start from the same weights. Runs with different seeds vary independently.
+Other *seeds* would have resulted in other curves, and other *documents* in other evaluations of the same models. Each
+bootstrap sample varies both the seeds and the documents. All runs share the variation over documents, because all were
+evaluated on the same text. Runs with the same seeds share the variation over seeds, because replicates with the same
+seed read their text in the same order, and some start from the same weights. Runs with different seeds vary
+independently.
 
-To vary the seeds, a draw adds a random combination of the replicates' deviations, as whole curves, to the mean curve.
-Drawing three runs with replacement would give intervals that contain the true value far too rarely. With the weights of
-this multiplier bootstrap, the draws of any point of a curve follow Student's t distribution about the mean. This is
-exact for normal deviations and any number of seeds. If two runs use the same weights, this also applies to their
-difference.
+To vary the seeds, a bootstrap sample adds a random combination of the replicates' deviations, as whole curves, to the
+mean curve. Drawing three runs with replacement would give intervals that contain the true value far too rarely. With
+the weights of this multiplier bootstrap, the samples of any point of a curve follow Student's t distribution about the
+mean. This is exact for normal deviations and any number of seeds. The same holds for the difference between two runs
+that use the same weights.
 
-To vary the documents, a draw takes blocks of the final evaluation with replacement. The resulting change of a run's
-final loss is applied to the whole curve.
+To vary the documents, a bootstrap sample draws blocks of the validation text with replacement. The resulting change of
+a run's final loss is applied to the whole curve.
 """
 
 import hashlib
@@ -48,10 +49,10 @@ class Sample:
     seeds: tuple[int, ...] = ()
     """Seed of each replicate, or an empty tuple if the seeds are unknown."""
     ends: int = 1
-    """Number of points, the last ones of the curves, that are ends of runs."""
+    """Number of points that are ends of runs, which are the last points of each curve."""
     decayed: Optional["Sample"] = None
-    """Curves over the ends of the replicates' runs at all budgets, whose learning rates had been decayed, preceded by
-    the evaluations during the run at the first budget. None if a replicate has a run at one budget only."""
+    """Curves that consist of the evaluations during the run at the first budget and the ends of the runs at all
+    budgets, where the learning rates had been decayed. None if a replicate has a run at only one budget."""
 
     @property
     def size(self) -> int:
@@ -83,18 +84,18 @@ Source = Literal["seeds", "documents"]
 
 @dataclass(frozen=True)
 class Drawn:
-    """Bootstrap draws of several runs."""
+    """Bootstrap samples of the curves of several runs."""
 
     curves: tuple[Curves, ...]
-    """Drawn curves, with one stack of DRAWS curves per run."""
+    """Sampled curves, with one stack of DRAWS curves per run."""
     over: tuple[Source, ...]
-    """Sources of variation that were drawn. Seeds are missing if a run has only one seed, and documents if a run was
-    not evaluated by blocks of documents. The variation due to a missing source is unknown."""
+    """Sources of variation in the samples. `seeds` is missing if a run has only one seed, and `documents` if not all
+    runs were evaluated in the same blocks of documents. The variation due to a missing source is unknown."""
 
 
 def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
-    """Return the curves of the finished replicates or, if there are none, of those that have started. Return None if no
-    measurement has a known cost in this measure."""
+    """Return the curves of the finished replicates or, if there are none, of the replicates that have been evaluated.
+    Return None if these replicates have no evaluation in common with a known, positive cost in this measure."""
     finished = [stage for stage in stages if stage.finished]
     chosen = finished or [stage for stage in stages if stage.evaluations]
     curves = [{e.totals.tokens: (e.totals.of(measure), e.loss) for e in stage.evaluations} for stage in chosen]
@@ -131,7 +132,7 @@ def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> Sample | N
 
 
 def draw_together(*runs: Sample) -> Drawn:
-    """Draw DRAWS curves per run. The result is deterministic for given runs."""
+    """Draw DRAWS bootstrap samples of the curve of each run. The result is deterministic for given runs."""
     over, first = sources(*runs), runs[0]
     documents = None
     if first.blocks is not None and "documents" in over:
@@ -142,8 +143,8 @@ def draw_together(*runs: Sample) -> Drawn:
 
 
 def sources(*runs: Sample) -> tuple[Source, ...]:
-    """Return the sources of variation that can be drawn for all runs together. Documents can be drawn if all runs were
-    evaluated in the same blocks."""
+    """Return the sources of variation that the bootstrap can include for all runs together: seeds if every run has
+    several replicates, and documents if all runs were evaluated in the same blocks."""
     blocks = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
     known: dict[Source, bool] = {
         "seeds": all(run.size > 1 for run in runs),
@@ -178,24 +179,25 @@ def seed_weights(replicates: int, stream: np.random.Generator) -> Array:
 
 @lru_cache(maxsize=32)
 def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np.uint16]:
-    """Return the number of times that each draw contains each block of the validation text [draws, blocks].
+    """Return the number of times that each bootstrap sample contains each block of the validation text [draws, blocks].
 
-    The numbers are the same for all runs that are drawn together, because the losses of different runs on a document
-    are correlated. Other runs have other draws, so that all intervals of a comparison do not share one random error.
+    The numbers are the same for all runs that are sampled together, because the losses of different runs on a document
+    are correlated. They depend on the keys of the runs, so that different intervals do not have the same random error.
     """
     return seeded("documents", *keys).multinomial(blocks, [1 / blocks] * blocks, draws).astype(np.uint16)
 
 
 def document_shifts(run: Sample, weights: Array) -> Array:
-    """Return the change of a run's final loss in each draw of documents [DRAWS], averaged over the replicates."""
+    """Return the change of a run's final loss in each bootstrap sample of documents [DRAWS], averaged over the
+    replicates."""
     assert run.blocks is not None, "documents are drawn only if every replicate has blocks"
     tokens, losses = run.blocks[0].tokens, np.mean([each.losses for each in run.blocks], axis=0)
     return np.asarray((weights @ losses) / (weights @ tokens) - losses.sum() / tokens.sum(), dtype=float)
 
 
 def perplexities(losses: Array) -> Array:
-    """Return the perplexities of drawn losses. Draws over two seeds have heavy tails, which are clipped to finite
-    perplexities so that these can be subtracted."""
+    """Return the perplexities of bootstrap samples of losses. With two seeds, the samples have heavy tails, so the
+    perplexities are clipped to finite numbers, which can be subtracted."""
     return np.asarray(np.exp(np.minimum(losses, 700.0)), dtype=float)
 
 

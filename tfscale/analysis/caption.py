@@ -1,4 +1,4 @@
-"""Caption of the main figure: the contents, the regime, and the limits of the comparison."""
+"""Caption of the main figure, which states its contents, the tokens per parameter, and the limits of the comparison."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ PAPER_BASE, PAPER_SCRATCH = 2_430, 67
 """Tokens per parameter in arXiv 2410.23168 of the base (124M, 300B tokens), and of a TokenFormer from scratch with the
 chain's cumulative compute at the last size (1.4B)."""
 SAME_REGIME = 2.0
-"""Largest factor between two numbers of tokens per parameter that counts as the same regime."""
+"""Maximum ratio of two numbers of tokens per parameter that count as the same regime."""
 SAME_COMPUTE = 0.03
 """Largest relative difference between computes that count as equal."""
 
@@ -36,7 +36,8 @@ def caption(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
 
 def regime(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
     """Return sentences that state the tokens per parameter of the base and of the arms from scratch that have the
-    chain's compute at the last size, the chain's rejected growths, the number of seeds, and the validation text."""
+    chain's compute at the last size, the chain's rejected growths, the number of seeds, and the size of the validation
+    text."""
     chain = the_chain(arms)
     base = _tokens_per_parameter(chain.replicates(chain.sizes[0]))
     scratch = _from_scratch(arms, chain)

@@ -25,8 +25,8 @@ class Comparison:
     laws: tuple[ScalingLaw, ...]
     """Scaling laws fitted to the arms from scratch."""
     families: tuple[FamilyComparison, ...]
-    """Comparisons of all sizes together with every arm that has all sizes of the chain, for each measure of cost. The
-    measure of the comparison is the first."""
+    """Comparisons of the chain's family cost with that of every arm that has all sizes of the chain, for each measure
+    of cost. Those in `measure` come first for each arm."""
     price: float | None
     """Price of a device in US dollars per hour, or None if it is unknown."""
     published: tuple[ArmCurve, ...]

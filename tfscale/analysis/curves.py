@@ -1,4 +1,4 @@
-"""Reading of perplexity over compute from the folders of stages.
+"""Curves of perplexity over compute, read from the folders of stages.
 
 No other module of this package reads measurements.
 """
@@ -22,13 +22,14 @@ Measure = Literal["flops", "flops_with_optimizer", "tokens", "device_seconds"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training, or a mean over several runs. Unknown values, for example of published runs, are NaN."""
+    """Cost of training a model, or the mean cost over several runs. Unknown values, for example of published runs, are
+    NaN."""
 
     tokens: float
     flops: float
     """Number of model FLOPs."""
     flops_with_optimizer: float
-    """Number of model FLOPs and FLOPs of optimizer updates; NaN if the FLOPs of any update were not recorded."""
+    """Number of model FLOPs plus FLOPs of optimizer updates; NaN if the FLOPs of any update were not recorded."""
     seconds: float
     """Time of training steps in seconds, without evaluations and checkpoints."""
     device_seconds: float
@@ -68,8 +69,8 @@ class Cost:
 
 NOTHING = Cost(0, 0, 0, 0, 0)
 COSTS = ("cumulative", "marginal")
-"""Costs of a model, which answer different questions, so that every table and figure names the cost that it shows. The
-family cost of several sizes depends on their perplexities (`tfscale.analysis.family`)."""
+"""Kinds of costs of one model. They answer different questions, so every table and figure names the cost that it shows.
+The family cost of several sizes depends on their perplexities (`tfscale.analysis.family`)."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class Evaluation:
     """Evaluation on the validation text."""
 
     step: int
-    """Step within the stage. Step 0 is the evaluation before training, which after a growth is that of the grown
-    model."""
+    """Optimizer step within the stage. The evaluation at step 0 precedes training, and follows the growth if the stage
+    starts with one."""
     tokens: float
     """Number of training tokens since the start of the stage."""
     totals: Cost
@@ -94,8 +95,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class StageCurve:
-    """Measurements of a stage, or of a branch and the stages of its trunk at the same size, which are one run of
-    training. The run is one size of an arm with one seed."""
+    """Measurements of a stage, or of a branch together with the stages of its trunk at the same size. In both cases,
+    they are those of one training run, for one size of an arm with one seed."""
 
     size: str
     key: str
@@ -117,17 +118,19 @@ class StageCurve:
     flops_per_token: float | None = None
     """Training FLOPs per token, or None if they are unknown."""
     recipe: str | None = None
-    """Name of the growth recipe, which is `none` for continued training, or None if the stage is from scratch or the
-    recipe is unknown."""
+    """Name of the growth recipe (`none` for continued training), or None if the stage is from scratch or the recipe is
+    unknown."""
     folder: str | None = None
     """Name of the stage's folder, or None for a published stage."""
     blocks: BlockLosses | None = None
     """Losses of the final evaluation by blocks of the validation text, or None if they were not measured."""
     parts: tuple["StageCurve", ...] = ()
     """Stages of the run if it is a branch of a trunk or follows a rejected growth, ordered from the oldest; otherwise
-    empty. After a rejected growth, the detour comes first, which is part of the cost but not of the evaluations."""
+    empty. If growths to this size were rejected, the rejected stages and the continued training of the parent come
+    first. They are part of the cost but not of the evaluations."""
     readings: tuple["StageCurve", ...] = ()
-    """Runs of this model at all budgets, including this one, in order of compute; empty if this is the only one."""
+    """Runs of this model at all budgets, including this one, in order of compute. Empty if there is only one budget or
+    a run has not finished."""
 
     @property
     def stages(self) -> tuple["StageCurve", ...]:
@@ -146,7 +149,8 @@ class StageCurve:
 
     @property
     def marginal(self) -> Cost | None:
-        """Cost of the stage alone, with a rejected growth before it, or None if the stage has not finished."""
+        """Cost of the stages of this run alone, including rejected growths before it, or None if the stage has not
+        finished."""
         start = self.stages[0].start
         return self.end.totals - start if self.end and start else None
 
@@ -161,7 +165,7 @@ class StageCurve:
 
 @dataclass(frozen=True)
 class ArmCurve:
-    """Arm with the measurements of its stages. The fields have the meaning of those of `tfscale.plan.arms.Arm`.
+    """Arm with the measurements of its stages. The fields have the same meaning as in `tfscale.plan.arms.Arm`.
 
     Stages of the same size are replicates, which differ only in their seed.
     """
@@ -226,7 +230,7 @@ def _read_arm(arm: Arm) -> ArmCurve:
 
 
 def joined(parts: Sequence[StageCurve]) -> StageCurve:
-    """Return the measurements of stages that train one model one after another, as those of one run."""
+    """Return the measurements of stages that train the same model one after another, joined into those of one run."""
     first, last = parts[0], parts[-1]
     evaluations: list[Evaluation] = []
     for part in parts:
@@ -234,7 +238,7 @@ def joined(parts: Sequence[StageCurve]) -> StageCurve:
         evaluations += [
             replace(each, step=step + each.step, tokens=tokens + each.tokens)
             for each in part.evaluations
-            if each.step or not evaluations  # before its first step, a part is the end of the part before
+            if each.step or not evaluations  # step 0 of a stage repeats the end of the stage before
         ]
     inherited = {name: getattr(first, name) for name in ("parent", "grown", "start", "recipe")}
     return replace(last, evaluations=tuple(evaluations), parts=tuple(parts), **inherited)

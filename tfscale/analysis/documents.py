@@ -48,7 +48,8 @@ class Section:
     figures: Sequence[str] = ()
     header: Sequence[str] = ()
     rows: Sequence[Sequence[tuple[str | Sequence[str], Any]]] = ()
-    """Cells with a text to show, or keys of stages to link to, and the value by which the column is sorted."""
+    """Rows of cells. A cell contains a text, or keys of stages to link to, and the value by which its column is
+    sorted."""
     note: str = ""
 
 

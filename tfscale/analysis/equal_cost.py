@@ -24,22 +24,22 @@ Outcome = Literal["saves", "no difference", "costs more", "not reached"]
 class EqualPerplexity:
     """Costs at which an arm and the chain reached the same perplexity at one size, averaged over seeds.
 
-    This is the arm's final perplexity. The evaluations of the chain during training are used directly, although the
-    learning rate had not been decayed. A chain planned to end at this point would not reach the perplexity later, so
-    the speed-up is not overestimated.
+    The perplexity is the arm's final one. The chain's evaluations during training are used directly, although its
+    learning rate had not been decayed. A chain planned to end at this perplexity would not reach it later, so the
+    speed-up is not overestimated.
 
-    If the arm has runs at several budgets, its final perplexity is that of the last budget. If the chain did not reach
-    it, the perplexity is the chain's final one, and the arm's cost is read between the ends of its runs. Both learning
-    rates had then been decayed, unless the arm reached the perplexity during its run at the first budget, whose cost
-    is then an upper bound.
+    If the arm has runs at several budgets, its final perplexity is that of the largest budget. If the chain did not
+    reach it, the chain's best perplexity is used instead, and the arm's cost is interpolated between the ends of its
+    runs. Both learning rates had then been decayed, unless the arm reached the perplexity during its run at the first
+    budget, so that its cost is only an upper bound.
     """
 
     state: Reach
-    """State of the chain. `reached`: it reached the target. `at least`: its stage started below the target, so speed-up
-    and saving are lower bounds. `at most`: the arm reached the target during its run at the first budget, so speed-up
-    and saving are upper bounds. `not reached`: it did not reach the target."""
+    """State of the chain. `reached`: it reached the target. `at least`: its stage of this size started below the
+    target, so speed-up and saving are lower bounds. `at most`: the arm reached the target during its run at the first
+    budget, so speed-up and saving are upper bounds. `not reached`: it did not reach the target."""
     target: float
-    """Perplexity that both reached, or the arm's final perplexity if the chain did not reach it."""
+    """Perplexity that the chain and the arm reached, or the arm's final perplexity if the chain did not reach it."""
     arm: float
     """Cumulative cost of the arm at this perplexity."""
     chain: float | None
@@ -52,24 +52,24 @@ class EqualPerplexity:
     cost. `not reached`: it did not reach the target, and the cost of doing so is unknown. `no difference`: the costs
     are equal within the known noise."""
     excess: float
-    """Excess cost of the chain as a fraction of the arm's cost, at the perplexity that both reached: the arm's final
-    perplexity, or the chain's best if that is higher. A saving is negative."""
+    """Excess cost of the chain as a fraction of the arm's cost, at the perplexity that both sides reached: the arm's
+    final perplexity, or the chain's best perplexity if that is higher. A saving is negative."""
     interval: Interval | None
     """Confidence interval of the saving (the negative excess), or None if it is unknown. It is one-sided if the saving
     is a bound, unless the outcome is `no difference`. An end beyond which costs were not measured is infinite."""
     over: tuple[Source, ...]
     """Sources of variation that the confidence interval covers."""
     noise: NoiseFloor | None = None
-    """Noise floor that the verdict uses because a side has a single seed, or None."""
+    """Noise floor that the verdict uses because a side has a single seed; None if there is none."""
     exact: bool = False
-    """True if both learning rates had been decayed at these costs. Otherwise, one cost was read during training, where
-    a planned run would have been cheaper."""
+    """True if the learning rates of both sides had been decayed at these costs. Otherwise, one cost was read during
+    training, where a planned run would have been cheaper."""
 
     @property
     def bound(self) -> Bound | None:
-        """Bound on the saving that this reading is, or None if the saving is exact. If the chain's cost was read during
-        training, a run planned to end there would have saved more; if the arm's cost was, the chain would have saved
-        less."""
+        """Kind of bound that `saving` is, or None if it is exact. A cost that was read during training is an upper
+        bound on the cost of a planned run. The true saving is `at least` this large if this cost is the chain's, and
+        `at most` if it is the arm's."""
         if self.exact:
             return None
         return "at least" if self.state in ("reached", "at least") else "at most"
@@ -93,16 +93,16 @@ def _speed_up(saving: float) -> float:
 
 @dataclass(frozen=True)
 class EqualCompute:
-    """Perplexities of the chain and an arm at the cumulative cost of the chain's model of one size, averaged over
+    """Perplexities of the chain and another arm at the cumulative cost of the chain's model of one size, averaged over
     seeds."""
 
     compute: float
-    """Cumulative cost of the chain, or of the arm if it is lower."""
+    """Cumulative cost of the chain's model. In a `BestOfAnySize`, it is that of the model from scratch."""
     chain: float
     arm: float
     interpolated: bool
-    """True if the arm's perplexity is interpolated between two evaluations rather than that of a finished run. The
-    arm's learning rate had then not been decayed, which favours the chain."""
+    """True if the arm's perplexity is interpolated between two evaluations, and not that of a finished run. The arm's
+    learning rate had then not been decayed, which favours the chain."""
     interval: Interval | None
     """Confidence interval of the difference, or None if it is unknown."""
     over: tuple[Source, ...]
@@ -115,7 +115,7 @@ class EqualCompute:
 
 def at_equal_perplexity(chain: Sample | None, arm: Sample | None, assumed: float | None) -> EqualPerplexity | None:
     """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
-    not finished or the chain has no measurement. The assumed noise is that of `noise_floor`."""
+    not finished or the chain has no measurement. The argument `assumed` is that of `noise_floor`."""
     if chain is None or arm is None or not arm.finished:
         return None
     arm = arm.decayed or arm
@@ -160,8 +160,8 @@ def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: E
     """Return the confidence interval of the saving.
 
     Args:
-        ratios: ratios of costs in each draw.
-        opposite: mask [draws] that is True for draws that bound the saving on the other side.
+        ratios: ratios of costs in each bootstrap sample.
+        opposite: mask [samples] that is True for bootstrap samples that bound the saving from the opposite side.
     """
     savings = -np.expm1(ratios.logarithms)
     if equal.bound is None or equal.outcome == "no difference":
@@ -192,19 +192,20 @@ def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute |
 @dataclass(frozen=True, eq=False)
 class CostRatios:
     """Ratios of the chain's cost to the arm's cost for a stack of curves. The costs are those at the perplexity that
-    both reached: the arm's final perplexity or, if the chain did not reach that, the chain's best."""
+    both sides reached: the arm's final perplexity or, if the chain did not reach it, the chain's best perplexity."""
 
     logarithms: Array
     """Logarithms of the ratios [curves], which are negative if the chain's cost is lower."""
     reached: NDArray[np.bool_]
     """Mask [curves] that is True if the chain reached the arm's final perplexity."""
     bounded: NDArray[np.bool_]
-    """Mask [curves] that is True if the run whose cost was read during training, which is the chain's if it reached the
-    perplexity and otherwise the arm's, was there at its first evaluation, so that its cost is an upper bound."""
+    """Mask [curves] that is True if a cost is only an upper bound, because the run had reached the perplexity by its
+    first evaluation. The run is the chain's if the chain reached the arm's final perplexity, and otherwise the
+    arm's."""
 
 
 def log_cost_ratios(chain: Curves, arm: Curves) -> CostRatios:
-    """Return the ratios of costs for each pair of curves."""
+    """Return the ratio of the chain's cost to the arm's cost for each pair of curves."""
     rows = np.arange(len(chain.losses))
     there, early = first_reaches(chain.log_compute, chain.losses, arm.losses[:, -1])
     reached = np.isfinite(there)
@@ -219,13 +220,13 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
     """Return the verdict on the chain's cost at the arm's final perplexity.
 
     `costs more`: all intervals of the cost ratio are above 1. `saves`: all intervals are below 1, and the chain reached
-    the perplexity, also in nearly all draws. `not reached`: the chain did not reach the perplexity, also in nearly all
-    draws. `no difference`: all other cases.
+    the perplexity, also in nearly all variations. `not reached`: the chain did not reach the perplexity, also in nearly
+    all variations. `no difference`: all other cases.
 
     Args:
         ratio: logarithm of the ratio of the chain's cost to the arm's cost.
         reached: True if the chain reached the arm's final perplexity.
-        variations: ratios for draws of seeds and documents and for losses shifted by the noise floor.
+        variations: ratios for bootstrap samples of seeds and documents, and for losses shifted by the noise floor.
     """
     intervals = [interval_of(each.logarithms) for each in variations] or [Interval(ratio, ratio)]
     dearer = all(interval.low > 0 for interval in intervals)
@@ -247,7 +248,7 @@ def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Ar
 
 
 # The loss (the logarithm of perplexity) is interpolated linearly over the logarithm of compute, and never extrapolated.
-# Curves are in stacks, with one curve per bootstrap draw.
+# Curves are in stacks, with one curve per bootstrap sample.
 
 
 def losses_at(log_compute: Array, losses: Array, at: Array) -> Array:

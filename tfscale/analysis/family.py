@@ -1,12 +1,12 @@
-"""Costs of all sizes together, for the chain and for another arm, at equal perplexity per size.
+"""Costs of a family, which is all sizes of an arm, for the chain and another arm at equal perplexity per size.
 
-These are the costs for someone who needs a model of every size (arXiv 2504.00623 reports a saving of about 25%). From
-scratch, each size costs a run of its own. A chain pays for a stage once, however many sizes grow from it, and with
-branches for the trunk once and for every branch.
+A family cost matters if a model of every size is needed (arXiv 2504.00623 reports a saving of about 25%). From scratch,
+each size costs a run of its own. In a chain, each stage counts once, however many sizes grow from it. With branches,
+the trunk and every branch count once.
 
-Arms rarely end at the same perplexities, so there are two comparisons: every size has the chain's final perplexity, or
-every size has the arm's. The side that sets the perplexities costs what its runs did. The cost of the other side is
-read from its curves, at each size separately.
+Arms rarely end at the same perplexities, so there are two comparisons: one at the chain's final perplexity of each
+size, and one at the other arm's. The cost of the arm that sets the perplexities is that of its runs. The cost of the
+other arm is read from its curves, separately at each size.
 """
 
 from collections import Counter
@@ -37,8 +37,8 @@ class Reading:
     cumulative: float
     """Cumulative cost, which is that of the whole run if the perplexity was not reached."""
     bound: Bound
-    """Relation of the cost of a run planned for this perplexity to the number. `at most`: the perplexity was reached
-    during training, before the decay of the learning rate. `at least`: it was not reached."""
+    """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `at most`: the perplexity was
+    reached during training, before the decay of the learning rate. `at least`: it was not reached."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FamilyCost:
     """Cost of all sizes of an arm together, which lies between two bounds."""
 
     low: float
-    """Lower bound, which is the cost of the sizes that were not read during training."""
+    """Lower bound, which omits the sizes whose perplexity was reached during training."""
     high: float
     """Upper bound, which is infinite if a perplexity was not reached."""
     readings: tuple[Reading, ...]
@@ -60,25 +60,25 @@ class FamilyCost:
 
     @property
     def shown(self) -> float:
-        """Upper bound, or the lower bound if there is no upper one."""
+        """Upper bound, or the lower bound if the upper one is infinite."""
         return self.low if self.sizes("at least") else self.high
 
     def sizes(self, bound: Bound) -> tuple[str, ...]:
-        """Return the sizes whose costs have a bound."""
+        """Return the sizes whose `Reading` has this bound."""
         return tuple(reading.size for reading in self.readings if reading.bound == bound)
 
 
 @dataclass(frozen=True)
 class EqualFamily:
-    """Costs of the chain's and of another arm's family at the same perplexities."""
+    """Costs of the chain's family and of another arm's family at the same perplexities."""
 
     chain: FamilyCost
     arm: FamilyCost
     excess: Interval
     """Bounds of the excess cost of the chain, as a fraction of the arm's cost. A saving is negative. The bounds are
-    equal if both costs are exact, and -1 or infinite if they are unknown."""
+    equal if both costs are exact. An unknown bound is -1 or infinite."""
     interval: Interval | None
-    """Confidence interval of the excess, which contains its bounds, or None if it is unknown."""
+    """Confidence interval that covers both bounds of the excess, or None if it is unknown."""
     verdict: Verdict
     """Verdict on the chain. `open`: a perplexity was not reached, or was reached during training, and the bounds of the
     costs do not decide."""
@@ -105,8 +105,8 @@ class FamilyComparison:
 
 
 def family_cost(arm: ArmCurve, chain: ArmCurve, sizes: Sequence[str], measure: Measure) -> FamilyCost | None:
-    """Return the cost of all sizes of an arm together, each at the chain's final perplexity of this size, or None if
-    the arm or the chain has not finished a size or a cost is unknown."""
+    """Return the cost of the given sizes of an arm together, each at the chain's final perplexity of that size, or None
+    if the arm or the chain has not finished a size or a cost is unknown."""
     reader, setter = _family(arm, sizes, measure), _family(chain, sizes, measure)
     return None if reader is None or setter is None else _reader(reader, setter).cost
 
@@ -115,7 +115,7 @@ def compare_families(
     chain: ArmCurve, arm: ArmCurve, measure: Measure, assumed: float | None
 ) -> FamilyComparison | None:
     """Compare the families of the chain's sizes, or return None if the chain or the arm has not finished a size or a
-    cost is unknown. The assumed noise is that of `noise_floor`."""
+    cost is unknown. The argument `assumed` is that of `noise_floor`."""
     ours, theirs = _family(chain, chain.sizes, measure), _family(arm, chain.sizes, measure)
     if ours is None or theirs is None:
         return None
@@ -131,7 +131,7 @@ def compare_families(
 
 
 Stack = Sequence[tuple[Curves, Curves]]
-"""Curves of the run and curves on which costs are read, for each size of a family."""
+"""Curves of the run, and curves from which costs are read, for each size of a family."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +141,9 @@ class _Member:
     size: str
     run: Sample
     read: Sample
-    """Curves on which costs are read, which are those over decayed ends if there are any."""
+    """Curves from which costs are read, which are `run.decayed` or, if that is None, `run`."""
     own_from: float
-    """Cumulative cost at which the stages begin that no other size needs."""
+    """Cumulative cost before the stages that no other size needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,11 +176,11 @@ class _Reader:
     setter: _Family
     readings: tuple[Reading, ...]
     rest: _Family | None
-    """Sizes that were not read during training, or None if there are none."""
+    """Family without the sizes whose perplexity was reached during training, or None if no size is left."""
 
     @property
     def cost(self) -> FamilyCost:
-        """Cost on the mean curves."""
+        """Cost of the family, read from the mean curves."""
         (low,), (high,) = self.bounds(self.family.means, self.setter.means)
         return FamilyCost(float(low), float(high), self.readings)
 
@@ -188,8 +188,8 @@ class _Reader:
         """Return a lower and an upper bound of the cost of all sizes together [curves].
 
         Args:
-            reads, sets: curves of the family and of that which sets the perplexities.
-            shift: number that is added to the losses to reach.
+            reads, sets: curves of `family`, and of `setter`, which sets the perplexities.
+            shift: number of nats that is added to the losses to reach.
         """
         found = _reach(self.family, self.setter, reads, sets, shift)
         high = self.family.costs([np.where(reached, at, np.inf) for at, reached in found])
@@ -198,7 +198,7 @@ class _Reader:
 
 
 def _reader(family: _Family, setter: _Family) -> _Reader:
-    """Return the readings of a family at the final perplexities of another."""
+    """Return the reader of the costs of `family` at the final perplexities of `setter`."""
     readings = []
     found = _reach(family, setter, family.means, setter.means)
     for member, other, ((at,), (reached,)) in zip(family.members, setter.members, found, strict=True):
@@ -214,7 +214,7 @@ def _reach(
     family: _Family, setter: _Family, reads: Stack, sets: Stack, shift: float = 0.0
 ) -> list[tuple[Array, NDArray[np.bool_]]]:
     """Return two arrays [curves] for each size: the logarithm of the cumulative cost at which `family` reached the
-    final perplexity of `setter`, or of its last evaluation if it did not, and a mask that is True if it did."""
+    final perplexity of `setter`, or of its final cost if it did not, and a mask that is True if it did."""
     found = []
     for member, other, (run, read), (target, _) in zip(family.members, setter.members, reads, sets, strict=True):
         at, _ = first_reaches(read.log_compute, read.losses, target.losses[:, -1] + shift)
@@ -228,7 +228,8 @@ def _equal(reader: _Reader, draws: tuple[Stack, Stack] | None, nats: float, of_c
     """Return the comparison at the setter's final perplexities.
 
     Args:
-        draws: drawn curves of the reader and of the setter, or None if there is no known variation.
+        draws: bootstrap samples of the curves of the reader and of the setter, or None if no source of variation is
+            known.
         nats: noise floor of the reader's losses.
         of_chain: True if the reader is the chain.
     """
@@ -259,7 +260,8 @@ def _verdict(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
 
 
 def _family(arm: ArmCurve, sizes: Sequence[str], measure: Measure) -> _Family | None:
-    """Return the family of an arm, with costs averaged over seeds."""
+    """Return the family of an arm, with costs averaged over seeds, or None if a size has not finished or a cost is
+    unknown."""
     replicates = [arm.replicates(size) for size in sizes]
     if not all(runs and all(run.finished for run in runs) for runs in replicates):
         return None
@@ -275,8 +277,8 @@ def _family(arm: ArmCurve, sizes: Sequence[str], measure: Measure) -> _Family | 
 
 
 def _shared(arm: ArmCurve, runs: Sequence[StageCurve], measure: Measure) -> list[float]:
-    """Return the cost that runs of an arm share, followed by the cumulative cost of each run at which the stages begin
-    that only this run needs."""
+    """Return the cost that runs of an arm share, followed by the cumulative cost of each run before the stages that
+    only this run needs."""
     stages = {stage.key: stage for run in arm.stages for stage in run.stages}
     parents = {key: stage.parent for key, stage in stages.items()}
     lines = [[stages[key] for key in lineage(run.stages[-1].key, parents.get) if key in stages] for run in runs]

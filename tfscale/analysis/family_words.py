@@ -15,8 +15,8 @@ WORDS: dict[Bound, str] = {"exact": "", "at least": "at least ", "at most": "at 
 
 
 def family_sentences(families: Sequence[FamilyComparison], price: float | None) -> tuple[str, ...]:
-    """Return one sentence per arm, which compares the costs of all sizes together at the perplexities of either side,
-    and an explanation of bounds if there are any. The price is that of `Comparison`."""
+    """Return one sentence per arm, which compares the costs of all sizes together at the chain's perplexities and at
+    the arm's, and an explanation of bounds if any cost is a bound. `price` is that of `Comparison`."""
     arms = dict.fromkeys(each.arm for each in families)
     sentences = [_of_arm([each for each in families if each.arm == arm], price) for arm in arms]
     exact = all(each.at_chain.exact and each.at_arm.exact for each in families)
@@ -114,7 +114,7 @@ def _excess(equal: EqualFamily, words: dict[Bound, str] = WORDS) -> str:
 
 
 def _limits(equal: EqualFamily, before: str = "", words: dict[Bound, str] = WORDS) -> str:
-    """Return the known bounds of an open comparison in brackets, or an empty text if there are none."""
+    """Return the known bounds of an open comparison in parentheses, or an empty text if there are none."""
     low, high = equal.excess.low, equal.excess.high
     if low > -1 and isfinite(high):
         return f" ({before}{_relative(low)} to {_relative(high)})"
@@ -128,8 +128,8 @@ def _relative(excess: float) -> str:
 
 
 def _brackets(equal: EqualFamily, sign: Literal[1, -1], words: dict[Bound, str] = WORDS) -> str:
-    """Return the confidence interval of the excess, or with the sign -1 of the saving, as the text ` [low, high]`, or
-    for a lower bound as ` (with 95% confidence at least low)`."""
+    """Return the confidence interval of the excess, or of the saving if `sign` is -1, as text, such as ` [-9.1%,
+    2.4%]`, or ` (with 95% confidence at least 8.1%)` if the costs are bounds."""
     if equal.interval is None:
         return ""
     low, high = sorted(sign * end for end in (equal.interval.low, equal.interval.high))

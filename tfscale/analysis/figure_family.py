@@ -10,21 +10,23 @@ from tfscale.analysis.style import GREY, SMALL, WIDTH, Style, blank, drawing, po
 from tfscale.analysis.words import UNITS, amount
 
 BAR, GAP, MARGIN = 0.19, 0.5, 1.15
-"""Height of a bar and of the space for labels around all bars in inches, and the space between groups in bars."""
+"""Height of a bar in inches, space between groups of bars as a multiple of this height, and height of the space for
+labels around all bars in inches."""
 ROOM = 1.45
-"""Length of the axis relative to the longest bar, which leaves room for its label."""
+"""Length of the axis relative to the longest bar, which leaves room for the label of this bar."""
 NOTE = "≤: some of the perplexities were reached during training, before the decay. ≥: some were not reached."
 SIGN_LETTERS = str.maketrans({"<": "≤", ">": "≥", "=": None})
 
 Bars = list[tuple[str, str, FamilyCost]]
-"""Name and title of an arm with its cost, one per bar."""
+"""Name, title and cost of an arm, one per bar."""
 
 
 def family_figure(
     families: Sequence[FamilyComparison], chain: ArmCurve, looks: dict[str, Style], price: float | None
 ) -> Any:
-    """Draw one panel per measure of cost. The first group of bars shows the costs at the chain's perplexities, and one
-    group per other arm those at the arm's perplexities. Device-seconds are in US dollars if there is a price."""
+    """Draw one panel per measure of cost. The first group of bars shows the costs at the chain's perplexities. One
+    group per other arm shows the costs at that arm's perplexities. Labels of device-seconds include US dollars if there
+    is a price."""
     measures = list(dict.fromkeys(each.measure for each in families if each.measure != "flops_with_optimizer"))
     with drawing():
         if not measures:

@@ -1,5 +1,5 @@
-"""Marks in the main figure: labels, growths, and the best model from scratch of any size; and the panel beside it,
-which shows the change in loss at each growth."""
+"""Marks in the main figure (labels, growths, and the best model from scratch of any size), and the second panel of this
+figure, which shows the change in loss at each growth."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -45,10 +45,10 @@ def mark_growths(axes: Any, events: Sequence[GrowthEvent], top: float, measure: 
     A growth from imported weights is omitted if its cost in this measure is unknown.
 
     Args:
-        top: perplexity at the upper edge.
+        top: perplexity at the upper edge of the axes.
 
     Returns:
-        Sentences for the caption, which may be empty.
+        Sentences for the caption, or an empty list.
     """
     events = [event for event in events if event.after.totals.of(measure) > 0]
     above = False

@@ -18,7 +18,7 @@ CAPTIONS = {
 
 
 def figures(comparison: Comparison) -> Iterator[tuple[str, Any]]:
-    """Yield the name of each figure and the `matplotlib.figure.Figure`.
+    """Yield the name of each figure and its `matplotlib.figure.Figure`.
 
     Raises:
         ValueError: nothing has been measured yet.

@@ -21,8 +21,8 @@ from tfscale.analysis.words import basis, verdicts
 
 
 def to_json(comparison: Comparison) -> str:
-    """Return a comparison as JSON. Rows have the same names as the columns of the CSV file, and unknown values are
-    null."""
+    """Return a comparison as JSON. The fields of a row have the same names as the columns of the CSV file. Unknown
+    values are null."""
     return json.dumps(to_document(comparison), indent=2, allow_nan=False) + "\n"
 
 

@@ -15,8 +15,8 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """Confidence interval: central, with a probability of (1 - LEVEL) / 2 in each tail, or one-sided, with one infinite
-    end. An infinite end is unknown."""
+    """Confidence interval that is either central, with a probability of (1 - LEVEL) / 2 in each tail, or one-sided,
+    with one infinite end. An infinite end means that the limit is unknown."""
 
     low: float
     high: float
@@ -26,7 +26,8 @@ class Interval:
 
 
 def interval_of(draws: Array) -> Interval:
-    """Return the central interval that contains the share LEVEL of the draws. Draws may be infinite but not NaN."""
+    """Return the central interval that contains the share LEVEL of bootstrap samples. Samples may be infinite but not
+    NaN."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
     return Interval(float(low), float(high))
@@ -36,13 +37,13 @@ Bound = Literal["at least", "at most"]
 
 
 def bound_of(draws: Array, bound: Bound) -> Interval:
-    """Return the one-sided interval that contains the share LEVEL of the draws, from a finite lower end (`at least`) or
-    up to a finite upper end (`at most`). Draws may be infinite but not NaN."""
+    """Return the one-sided interval that contains the share LEVEL of bootstrap samples, from a finite lower end (`at
+    least`) or up to a finite upper end (`at most`). Samples may be infinite but not NaN."""
     level = 1 - LEVEL if bound == "at least" else LEVEL
     end = float(np.quantile(draws, level, method="inverted_cdf"))
     return Interval(end, math.inf) if bound == "at least" else Interval(-math.inf, end)
 
 
 def surely(happened: NDArray[np.bool_]) -> bool:
-    """Return whether an event happened in at least a share of 1 - (1 - LEVEL) / 2 of the draws."""
+    """Return whether an event happened in at least a fraction 1 - (1 - LEVEL) / 2 of the bootstrap samples."""
     return bool(happened.mean() >= 1 - (1 - LEVEL) / 2)

@@ -1,8 +1,8 @@
 """Noise floor of a comparison with single runs.
 
-If both sides of a comparison have several seeds, their interval includes the variation over seeds. If one side has a
-single seed, the variation of the other side's seeds is used for both. If both have a single seed, the noise floor is
-that of the configuration.
+If both sides of a comparison have several seeds, its confidence interval includes the variation over seeds. If only one
+side has several seeds, its variation over seeds is used for both sides. If each side has a single seed, the noise floor
+is that of the configuration.
 """
 
 import math
@@ -17,7 +17,7 @@ from tfscale.analysis.intervals import LEVEL
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """Noise floor, the difference in final loss below which two runs count as equal."""
+    """Difference in final loss below which two runs count as equal."""
 
     nats: float
     """Noise floor in nats per token."""

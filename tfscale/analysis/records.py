@@ -19,13 +19,13 @@ class StageRecord:
     key: str
     folder: str
     arms: tuple[str, ...]
-    """Titles of the arms that contain the stage, each with the size of the stage in that arm."""
+    """Titles of the arms that contain the stage, each with the stage's label in that arm, such as `354M trunk`."""
     parent: str | None
     seed: int
     spec: dict[str, Any]
     """Content of stage.yaml without settings that do not affect the result. It is empty before the stage starts."""
     environment: dict[str, Any]
-    """Content of environment.json without the names of hosts and users. It is empty before the stage starts."""
+    """Content of environment.json without the host name and the command line. It is empty before the stage starts."""
 
 
 def stage_records(arms: Iterable[Arm]) -> tuple[StageRecord, ...]:

@@ -69,7 +69,7 @@ FAMILIES = [
 
 
 BOUNDS: tuple[Bound, ...] = ("at most", "at least")
-"""Bounds of the sizes in the last two columns."""
+"""Bounds of the sizes that the last two columns of the table of families list."""
 
 
 def family_rows(families: Sequence[FamilyComparison], price: float | None) -> list[list[str]]:

@@ -2,9 +2,9 @@
 
 The form and the method are those of arXiv 2203.15556 (Chinchilla) for compute only: the sum of Huber losses of the
 residuals of log L is minimised from several starting points, with E and A fitted as logarithms. The law is fitted to
-the frontier of the arm, which consists of the ends of runs of all sizes with a lower loss than all others at the same
-or less compute. Losses are first averaged over seeds, so that the frontier does not select lucky seeds. Evaluations
-during training are not used, because they precede the decay of the learning rate.
+the frontier of the arm. The frontier consists of the ends of those runs, of any size, whose loss is lower than that of
+all runs with the same or less compute. Losses are first averaged over seeds, so that the frontier does not select lucky
+seeds. Evaluations during training are not used, because they precede the decay of the learning rate.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 5, 3.0
 """Minimum number of points in a frontier, and minimum ratio of the largest to the smallest compute, for a fit."""
 STARTS = [(e, a, alpha) for e in (0.3, 0.6, 0.9) for a in (-1.0, 0.5) for alpha in (0.1, 0.3, 0.6)]
-"""Starting points of the fit, each with E as a fraction of the lowest loss, log A at the middle of the range, and
+"""Starting points of the fit: E as a fraction of the lowest loss, log A for compute in units of `ScalingLaw.unit`, and
 alpha."""
 
 
@@ -47,7 +47,7 @@ class ScalingLaw:
     exponent: float
     """Exponent alpha."""
     unit: float
-    """Compute at the middle of the frontier, in the unit of the measure."""
+    """Geometric mean of the frontier's compute, in the unit of the measure."""
     compute: Array
     """Compute of the fitted frontier [points]."""
     losses: Array
@@ -59,7 +59,7 @@ class ScalingLaw:
 
     @property
     def intervals(self) -> tuple[Interval, Interval]:
-        """Confidence intervals of E and of alpha, from the refits."""
+        """Bootstrap confidence intervals of E and alpha."""
         return interval_of(np.exp(self.refits[:, 0])), interval_of(self.refits[:, 2])
 
     def loss(self, compute: Array) -> Array:
@@ -67,8 +67,8 @@ class ScalingLaw:
         return self.irreducible + self.coefficient * (compute / self.unit) ** -self.exponent
 
     def band(self, compute: Array) -> tuple[Array, Array]:
-        """Return the lower and upper limits of the loss at each compute, between which a share LEVEL of points is
-        expected under the law, from the refits and the scatter of the points."""
+        """Return the lower and upper limits between which the law expects the share LEVEL of losses at each compute,
+        given the refits and the scatter of the points."""
         x = np.log(compute / self.unit)
         scatter = seeded("scatter", self.arm).choice(self.scatter, (len(self.refits), 1))
         losses = np.exp(_log_losses(self.refits, x) + scatter)
@@ -79,7 +79,8 @@ class ScalingLaw:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Ends of runs of an arm with a lower loss than all others at the same or less compute, in order of compute."""
+    """Ends of an arm's runs whose loss is lower than that of all runs with the same or less compute, in order of
+    compute."""
 
     keys: tuple[str, ...]
     """Keys of the stages that contribute points."""
@@ -88,7 +89,8 @@ class Frontier:
     losses: Array
     """Validation losses [points] in nats per token, averaged over seeds."""
     runs: NDArray[np.intp]
-    """Index of the run of each point [points]. Ends of one run at several budgets deviate together."""
+    """Index of the run of each point [points]. Branches of one run at several budgets have the same index, because they
+    deviate from the law together."""
 
 
 def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
@@ -108,8 +110,8 @@ def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
 def _ends(
     arm: ArmCurve, size: str, number: int, measure: Measure
 ) -> Iterator[tuple[float, float, int, tuple[str, ...]]]:
-    """Yield compute, loss, the given number, and keys of the ends of an arm's runs of one size at each budget, averaged
-    over seeds. Sizes with unfinished runs have no ends."""
+    """Yield (compute, loss, `number`, stage keys) for the ends of an arm's runs of one size at each budget, averaged
+    over seeds. Yield nothing if a run has not finished."""
     runs = arm.replicates(size)
     budgets = [run.readings for run in runs] if all(run.readings for run in runs) else [(run,) for run in runs]
     for replicates in zip(*budgets, strict=False):
@@ -121,8 +123,8 @@ def _ends(
 
 
 def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
-    """Return the scaling law fitted to a frontier, or None if the frontier has too few points or covers too little
-    compute to distinguish a curve from a line."""
+    """Return the scaling law fitted to a frontier, or None if the frontier has too few points or covers too small a
+    range of compute to distinguish a curve from a line."""
     compute, losses = points.compute, points.losses
     if len(compute) < FEWEST_POINTS or compute[-1] / compute[0] < LEAST_RANGE:
         return None
@@ -142,9 +144,10 @@ def fit_law(name: str, points: Frontier) -> ScalingLaw | None:
 
 
 def _resampled(residuals: Array, runs: NDArray[np.intp], stream: np.random.Generator) -> Array:
-    """Return residuals [REFITS, points] drawn with replacement: means of runs, and deviations of points from them.
-    Points of one run have the same mean in each draw. With three parameters, means of few runs vary too little and are
-    increased."""
+    """Return bootstrap samples of the residuals [REFITS, points]. Each residual is the sum of the mean residual of a
+    run and the deviation of a point from the mean of its run, both drawn with replacement. Points of one run have the
+    same mean in each sample. If runs have several points, the means are scaled up, because a fit of three parameters
+    makes the means of few runs too small."""
     _, place, sizes = np.unique(runs, return_inverse=True, return_counts=True)
     means = np.bincount(place, residuals) / sizes
     deviations = residuals - means[place]
@@ -160,8 +163,8 @@ def scaling_laws(arms: Sequence[ArmCurve], measure: Measure) -> tuple[ScalingLaw
 
 
 def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
-    """Minimise the Huber losses of y - log L(x) for several fits by the Levenberg-Marquardt method with reweighted
-    squares.
+    """Minimise the Huber losses of y - log L(x) for several fits by the Levenberg-Marquardt method with iteratively
+    reweighted least squares.
 
     Args:
         x: logarithm of compute [points].
@@ -169,7 +172,7 @@ def _minimise(x: Array, y: Array, start: Array) -> tuple[Array, Array]:
         start: initial log E, log A and alpha [fits, 3].
 
     Returns:
-        Parameters [fits, 3] and the minima [fits].
+        Parameters [fits, 3] and summed Huber losses [fits] at the minima.
     """
     found, damping = start.copy(), np.full(len(start), 1e-3)
     value = _huber(y - _log_losses(found, x))

@@ -116,7 +116,7 @@ def render(figure: Any, kind: FigureKind) -> bytes:
 
 def around(values: Sequence[float], before: float, after: float, least: float) -> tuple[float, float]:
     """Return the range of values with margins `before` and `after`, which are fractions of the logarithmic width of the
-    range."""
+    range. This width is at least `least`."""
     low, high = math.log(min(values)), math.log(max(values))
     width = max(high - low, least)
     return math.exp(low - before * width), math.exp(high + after * width)

@@ -22,7 +22,8 @@ Status = Literal["finished", "unfinished", "missing"]
 @dataclass(frozen=True)
 class Row:
     """Table row for one size of one arm over all seeds. Measurements are None until a run has finished, costs are None
-    until all runs have finished, and comparisons are None until both sides have finished runs."""
+    until all runs have finished, and comparisons are None until both sides have finished runs. At equal perplexity, the
+    chain's run may be unfinished."""
 
     size: str
     arm: str
@@ -64,7 +65,7 @@ class Row:
     """Comparison of the arm with the chain at the arm's final perplexity, with the optimizer's FLOPs included. It
     is None if these FLOPs are unknown for the arm or the chain, or if the table's measure is not model FLOPs."""
     any_size: BestOfAnySize | None = None
-    """Comparison of the chain with the best model from scratch of any size, in the chain's rows."""
+    """Comparison of the chain with the best model from scratch of any size; None in the rows of other arms."""
 
     @property
     def shared(self) -> bool:
@@ -85,7 +86,7 @@ class Table:
     measure: Measure
     """Measure of compute for equal compute, speed-up and saving. Costs are reported in all measures."""
     chain: str
-    """Name of the arm with which all others are compared."""
+    """Name of the arm with which all other arms are compared."""
     heldout_tokens: int | None
     rows: tuple[Row, ...]
     """Rows in the chain's order of sizes and, for each size, in the order of the arms."""
@@ -122,8 +123,8 @@ def compare(
     tuning_flops: float | None = None,
     primary: tuple[str, str] | None = None,
 ) -> Table:
-    """Compare all arms with the first chain among them. If the measure is model FLOPs, also compare them with
-    the optimizer's FLOPs included. The other arguments are fields of the table.
+    """Compare all arms with the first chain among them. If the measure is model FLOPs, also compare the arms with the
+    optimizer's FLOPs included. The other arguments are fields of the table.
 
     Raises:
         ValueError: there is no chain among the arms.

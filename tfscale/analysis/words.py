@@ -26,7 +26,8 @@ def verdicts(table: Table) -> tuple[str, ...]:
 
 
 def _rank(table: Table, size: str) -> str:
-    """Return the rank of the comparisons of a size in parentheses, or nothing if no primary comparison is declared."""
+    """Return the rank of the comparisons of a size in parentheses, or an empty text if no primary comparison is
+    declared."""
     if table.primary is None:
         return ""
     ranks = {table.rank(row): row.title for row in table.of_size(size)}
@@ -71,7 +72,7 @@ def _best_of_any_size(table: Table, best: BestOfAnySize) -> str:
 
 
 def _with_optimizer(rows: Sequence[Row]) -> str:
-    """Return a sentence that states which outcomes of the rows change if the optimizer's FLOPs are included."""
+    """Return a sentence that states which outcomes in the rows change if the optimizer's FLOPs are included."""
     unknown = [row.title for row in rows if row.with_optimizer is None]
     differing = [
         f"{outcome(row.with_optimizer)} compared with {row.title} (without them, {outcome(row.equal_perplexity)})"
@@ -97,7 +98,7 @@ def _clause(title: str, perplexities: EqualCompute) -> str:
 
 
 def _absolute(perplexities: EqualCompute) -> Interval | None:
-    """Return the confidence interval of the absolute difference."""
+    """Return the confidence interval of the absolute difference in perplexity."""
     interval = perplexities.interval
     if interval is None or perplexities.difference >= 0:
         return interval
@@ -157,7 +158,7 @@ def _confidence(value: EqualPerplexity, interval: Interval | None, bound: Bound 
 
 
 def _known_end(interval: Interval | None) -> float | None:
-    """Return the finite end of a one-sided interval, or None if there is none."""
+    """Return the lower end of an interval if it is finite, otherwise the upper end, or None if neither is finite."""
     ends = (interval.low, interval.high) if interval else ()
     return next((end for end in ends if math.isfinite(end)), None)
 
@@ -179,7 +180,7 @@ def basis(table: Table) -> tuple[str, ...]:
 
 
 def _primary(table: Table) -> tuple[str, ...]:
-    """Return a sentence about the primary comparison, or nothing if none is declared."""
+    """Return a sentence about the primary comparison, or an empty tuple if none is declared."""
     if table.primary is None:
         return ()
     ranks = [table.rank(row) for row in table.rows]
@@ -221,8 +222,8 @@ def _noise(table: Table) -> tuple[str, ...]:
 
 
 def _shares(table: Table) -> tuple[str, ...]:
-    """Return a sentence with the smallest and the largest share of the optimizer in the FLOPs of a run for each arm,
-    and a sentence that lists the arms with unknown shares. A sentence without arms is omitted."""
+    """Return a sentence with the range of the optimizer's share of a run's FLOPs for each arm, and a sentence that
+    lists the arms with unknown shares. A sentence without arms is omitted."""
     finished = [row for row in table.rows if row.marginal is not None]
     arms = [[row for row in finished if row.title == title] for title in dict.fromkeys(row.title for row in finished)]
     shares = {rows[0].title: [row.optimizer_share for row in rows if row.optimizer_share is not None] for rows in arms}

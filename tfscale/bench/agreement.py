@@ -1,5 +1,5 @@
-"""Comparison of losses and gradients computed on a device with float64 results from the CPU, and the error bounds that
-a correct device meets."""
+"""Comparison of the losses and gradients of a device with float64 results of the CPU, and the error bounds that a
+correct device meets."""
 
 import contextlib
 import math
@@ -17,20 +17,22 @@ from tfscale.models.language_model import LanguageModel
 from tfscale.stage.run_options import Precision
 
 OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
-"""Bound on the relative error of logits and of losses per sequence: the norm of the difference over the norm."""
+"""Bound on the relative error of logits and of losses per sequence: the norm of the difference divided by the norm of
+the expected tensor."""
 GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
-"""Bound on the relative error of gradients, for the tensor with the largest error."""
+"""Bound on the largest relative error of the gradient of a parameter."""
 TWIN_NATS = 5e-2
-"""Bound on the difference between the last validation losses of two stages that compute the same in different ways.
-Rounding explains one or two hundredths."""
+"""Bound in nats on the difference between the last validation losses of two stages that compute the same in different
+ways. Rounding alone causes differences of 0.01 to 0.02 nats."""
 PEAK_SHARE = 0.10
-"""Bound on the difference between the peak memory of a step and the plan, as a fraction of the plan."""
+"""Bound on the difference between the measured and the planned peak memory of a step, as a fraction of the planned
+memory."""
 SEQUENCES = 3
 
 
 @dataclass(frozen=True)
 class Way:
-    """Way of computing a step."""
+    """Precision and execution mode of a training step."""
 
     bf16: bool
     compiled: bool
@@ -54,7 +56,7 @@ WAYS = (Way(False, False), Way(True, False), Way(True, True), Way(False, True))
 
 @dataclass(frozen=True)
 class Reference:
-    """Batch with the losses and gradients that float64 on the CPU gives for it."""
+    """Batch, with its losses and gradients computed in float64 on the CPU."""
 
     config: ModelConfig
     inputs: Tensor
@@ -66,12 +68,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Errors:
-    """Relative errors of a step."""
+    """Errors of the losses and gradients of a training step."""
 
     losses: float
     """Relative error of the losses per sequence."""
     loss_off: float
-    """Difference between the mean losses in nats."""
+    """Absolute error of the mean loss in nats."""
     gradients: float
     worst_gradient: str
     """Name of the parameter whose gradient has the largest error."""
@@ -96,7 +98,7 @@ def make_reference(config: ModelConfig) -> Reference:
 
 
 def measure_errors(reference: Reference, way: Way, device: Literal["cpu", "cuda"]) -> Errors:
-    """Return the errors of a step on a device. The step runs twice, to see whether it repeats its bits."""
+    """Return the errors of a step on a device. The step runs twice, to check whether its results are bit-equal."""
     torch.set_float32_matmul_precision("highest")
     model = build_model(reference.config, seed=0, device=device)
     model.recompute = way.recompute
@@ -136,14 +138,15 @@ def gradients(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def relative(value: Tensor, expected: Tensor) -> float:
-    """Return the norm of the difference between two tensors over the norm of the expected one."""
+    """Return the norm of the difference between two tensors, divided by the norm of the expected tensor."""
     found, wanted = value.detach().double().cpu(), expected.detach().double().cpu()
     assert found.shape == wanted.shape, f"{tuple(found.shape)} is not {tuple(wanted.shape)}"
     return float((found - wanted).norm() / wanted.norm().clamp_min(1e-30))
 
 
 def worst(values: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, str]:
-    """Return the largest relative error of tensors with the same names, and its name. NaN is larger than any number."""
+    """Return the largest relative error among tensors with the same names, and the name of that tensor. NaN counts as
+    larger than any number."""
     assert values.keys() == expected.keys(), f"only on one side: {sorted(values.keys() ^ expected.keys())}"
     errors = {name: relative(values[name], expected[name]) for name in expected}
     name = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))

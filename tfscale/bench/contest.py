@@ -1,4 +1,5 @@
-"""Measurement of benchmark contestants in turns, together with a matrix product whose speed is taken as the peak."""
+"""Measurement of contestants, the implementations that a benchmark compares, in alternating turns. The speed of a
+matrix product that is measured along with them is taken as the peak."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class Contestant:
 
     name: str
     turn: Callable[[], float]
-    """Function that runs the contestant and returns the time per run in seconds."""
+    """Function that runs the contestant for one turn and returns the time per run in seconds."""
     flops: float
     """Number of FLOPs per run."""
     tokens: int

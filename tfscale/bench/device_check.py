@@ -1,4 +1,5 @@
-"""Check of a device: agreement with float64, resume, and peak memory against the plan."""
+"""Check of a device: whether its results agree with float64, whether a stopped stage resumes correctly, and whether the
+peak memory agrees with the planned memory."""
 
 import shutil
 import signal
@@ -39,7 +40,8 @@ class Outcome:
 
 
 def check_device(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
-    """Yield the outcome of each part as soon as it is known. On a CPU, models are smaller and nothing is compiled."""
+    """Yield the outcome of each part of the check as soon as it is known. On a CPU, models are smaller and nothing is
+    compiled."""
     yield from _agreement(device)
     yield _resume(device)
     if device == "cuda":  # the memory of a CPU process is not counted exactly
@@ -55,7 +57,7 @@ def _agreement(device: Literal["cpu", "cuda"]) -> Iterator[Outcome]:
                 continue
             try:
                 found = measure_errors(reference, way, device)
-            except Exception as error:  # a compiler or a driver may raise anything, and the other ways are checked too
+            except Exception as error:  # of any type, from a compiler or driver; the other ways are still checked
                 yield Outcome(name, False, f"{way}: {type(error).__name__}: {str(error)[:300]}")
                 continue
             bits = "repeats bit for bit" if not found.unequal else "repeats to rounding"
@@ -75,17 +77,18 @@ def _resume(device: Literal["cpu", "cuda"]) -> Outcome:
 
 @dataclass(frozen=True)
 class Resumed:
-    """Comparison of a stage that was stopped and resumed with one that was not."""
+    """Comparison of a stage that was stopped and resumed with a stage that was not stopped."""
 
     stopped_at_step: int
     bit_equal: bool
-    """True if the final weights are the same bits."""
+    """True if the final weights are bit-equal."""
     loss_off: float
     """Difference between the last validation losses in nats."""
 
 
 def measure_resume(device: Literal["cpu", "cuda"]) -> Resumed:
-    """Train a small stage twice, once with a stop in the middle, in processes like those of `tfscale run`.
+    """Train a small stage twice, once with a stop in the middle, and compare the results. The processes are like those
+    of `tfscale run`.
 
     Raises:
         StageFailed: a process failed, or the stage was done before it could be stopped.
@@ -135,7 +138,8 @@ def weights(stage: Path) -> dict[str, torch.Tensor]:
 
 
 def _memory() -> Outcome:
-    """Compare the peak memory of a step with the plan, with the gradients of an earlier micro-batch."""
+    """Compare the peak memory of a step, during which the gradients of an earlier micro-batch exist, with the planned
+    memory."""
     config = tokenformer(576)
     size = Size("124M", config, transformer(), sequences=8, time=config.context)
     made = OURS.build(size, resolve_settings("cuda", quick=False, threads=0))

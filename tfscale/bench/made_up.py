@@ -1,5 +1,5 @@
-"""Small stages and a made-up corpus, written as the orchestrator and `tfscale data prepare` write them, without their
-libraries."""
+"""Small stages and a synthetic corpus, in the formats of the orchestrator and of `tfscale data prepare` but written
+without the libraries that these need."""
 
 import hashlib
 from dataclasses import replace
@@ -18,15 +18,15 @@ from tfscale.stage.spec import DataSpec, LearningRateSchedule, RunSpec, StageSpe
 FINGERPRINT = "0" * 16
 TOKENIZER = hashlib.sha256(b"no tokenizer").hexdigest()
 SUCCESSORS = 4
-"""Number of tokens that may follow a token. One of them follows in seven of ten cases, which a model can learn."""
+"""Number of different tokens that may follow a token. One of them has a probability of 0.7, which a model can learn."""
 SHARES = (0.7, 0.1, 0.1, 0.1)
 ROWS = 16
-"""Number of parameter tokens of each projection. The feed-forward layer has four times as many."""
+"""Number of parameter tokens of each attention projection. The feed-forward layer has four times as many."""
 UNREACHED_NORM = 1e6
 
 
 def write_corpus(folder: Path, vocabulary: int, train_tokens: int, heldout_tokens: int) -> None:
-    """Write a prepared corpus of made-up tokens, which are always the same."""
+    """Write a prepared corpus of synthetic tokens, which are the same in every call."""
     folder.mkdir(parents=True)
     tokens = _tokens(vocabulary, train_tokens + heldout_tokens)
     write_manifest(
@@ -67,15 +67,15 @@ def _split(folder: Path, name: Literal["train", "heldout"], tokens: TokenArray) 
 
 
 def small_stage(run: RunSpec, steps: int) -> StageSpec:
-    """Return a stage of a small TokenFormer from scratch. Its gradients do not reach the norm at which they are
-    clipped, so it computes the same without clipping."""
+    """Return the spec of a stage that trains a small TokenFormer from scratch. The gradient norm stays below the
+    clipping threshold, so the results are the same without clipping."""
     model = tokenformer(ROWS, n_layer=2, d=32, heads=2, context=64, vocabulary=257)
     made = stage(replace(model, init="scaled"), run, steps, sequences=8, lr=0.01)
     return replace(made, optimizer=replace(made.optimizer, clip=UNREACHED_NORM))
 
 
 def stage(model: ModelConfig, run: RunSpec, steps: int, sequences: int, lr: float) -> StageSpec:
-    """Return a stage from scratch."""
+    """Return the spec of a stage that trains a model from scratch."""
     batch = sequences * model.context
     return StageSpec(
         label="check",

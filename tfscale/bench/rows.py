@@ -18,7 +18,7 @@ class Row:
     seconds: tuple[float, ...] = ()
     """Time per run in each round, in seconds."""
     figures: dict[str, float] = field(default_factory=dict)
-    """Further measurements by name. Each name includes the unit."""
+    """Further measurements by name, such as `peak_bytes`."""
 
     @property
     def median(self) -> float:

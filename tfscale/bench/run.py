@@ -1,7 +1,7 @@
-"""Benchmark runner, which runs the parts of a benchmark one after another, each in a separate process.
+"""Runner of the parts of a benchmark, which are modules with a function `measure`. Parts run one after another, each in
+a separate process.
 
-`python -m tfscale.bench.run MODULE SETTINGS` runs the part that a module defines, and prints the results as lines of
-JSON.
+`python -m tfscale.bench.run MODULE SETTINGS` runs one part, and prints its results as lines of JSON.
 """
 
 import json
@@ -55,7 +55,7 @@ def run(
     so far.
 
     Args:
-        parts: module of each part, by name.
+        parts: mapping from the name of each part to its module.
         tell: callback for each row or note as soon as it is available.
         variables: additional environment variables for the processes of the parts.
     """

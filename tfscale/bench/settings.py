@@ -12,8 +12,8 @@ import torch
 from tfscale.host import cores
 
 TURN_SECONDS = 0.5
-"""Minimum time of a turn in seconds. A turn has several runs, because other contestants have replaced the contents of
-the caches before the first run."""
+"""Minimum time in seconds of a turn, in which a contestant runs repeatedly. A single run would be too slow, because
+other contestants have replaced the contents of the caches before it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Settings:
         return (perf_counter() - started) / runs
 
     def take_turn(self, run: Callable[[], object]) -> float:
-        """Run a function for the duration of a turn and return the seconds per run."""
+        """Run a function repeatedly for one turn and return the seconds per run."""
         return self.time(run, 0.0 if self.quick else TURN_SECONDS)
 
 

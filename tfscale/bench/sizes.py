@@ -13,8 +13,8 @@ Family = Literal["tokenformer", "transformer"]
 def tokenformer(
     n: int, n_layer: int = 12, d: int = 768, heads: int = 12, context: int = 1024, vocabulary: int = 50_304
 ) -> TokenFormerConfig:
-    """Return the config of a TokenFormer with the proportions of the paper: `n` parameter tokens per projection and 4 n
-    in the feed-forward layer."""
+    """Return the config of a TokenFormer with the proportions of the paper: `n` parameter tokens per attention
+    projection and 4 n in the feed-forward layer."""
     small, large = ((TokenGroup(count, default_tau("l2_norm_gelu", count)),) for count in (n, 4 * n))
     return TokenFormerConfig(n_layer, d, heads, vocabulary, context, small, small, large)
 
@@ -49,15 +49,15 @@ class Size:
 
 TINY_1 = Size("tiny n=24", tokenformer(24, 4, 64, 4, 128, 2048), transformer(4, 51, 3, 128, 2048), 32, 128)
 TINY_4 = Size("tiny n=360", tokenformer(360, 4, 64, 4, 128, 2048), transformer(4, 164, 4, 128, 2048), 32, 128)
-"""Size of the last stage of a chain with d = 64 and 4 layers, whose first stage is `TINY_1`."""
+"""Size of the last stage of a chain with d = 64 and 4 layers. `TINY_1` is the size of its first stage."""
 PROGRESSIVE_1 = Size(
     "progressive_tiny 25K", tokenformer(16, 2, 32, 2, 64, 257), transformer(2, 27, 1, 64, 257), 8, 64, 1
 )
 PROGRESSIVE_4 = Size(
     "progressive_tiny 254K", tokenformer(240, 2, 32, 2, 64, 257), transformer(2, 96, 2, 64, 257), 8, 64, 1
 )
-"""Size of the last stage of conf/schedule/progressive_tiny.yaml, trained with one thread as in that schedule. The first
-stage is `PROGRESSIVE_1`."""
+"""Size of the last stage of conf/schedule/progressive_tiny.yaml, trained with one thread as in that schedule.
+`PROGRESSIVE_1` is the size of its first stage."""
 PAPER = {
     "124M": (tokenformer(576), transformer(12, 768, 12)),
     "354M": (tokenformer(2140), transformer(24, 1024, 16)),

@@ -13,12 +13,12 @@ LOG_CHARACTERS = 600
 
 
 class StageFailed(Exception):
-    """Error raised when the process of a stage has ended with an unexpected exit code."""
+    """Error raised when the process of a stage has not ended as expected."""
 
 
 @dataclass(frozen=True)
 class StageProcess:
-    """Process and the stage that it works on."""
+    """Process that trains or grows a stage."""
 
     folder: Path
     process: Popen[bytes]
@@ -36,7 +36,7 @@ class StageProcess:
 
 
 def start_training(folder: Path, module: str = "tfscale.training") -> StageProcess:
-    """Start the training of a stage, or with the module `tfscale.growth` its growth."""
+    """Start the training of a stage, or its growth if `module` is `tfscale.growth`."""
     command = children.python(module, str(folder), "--supervised")
     environment = children.environment(defaults=allocator())
     with _log(folder).open("ab") as output:

@@ -27,8 +27,8 @@ Start = Callable[[Entry, Size, Settings], Contestant]
 
 
 def start(entry: Entry, size: Size, settings: Settings) -> Contestant:
-    """Return a contestant for a model after a first training step, which compiles the model and allocates the optimizer
-    state."""
+    """Return a contestant that runs training steps of a model. Before that, run a first step, which compiles the model
+    and allocates the optimizer state."""
     model = entry.build(size, settings)
     model.step()
     return Contestant(
@@ -80,8 +80,8 @@ def _figures(entry: Entry, size: Size, settings: Settings, model: TrainedModel) 
 
 
 def measure_memory_apart(entry: Entry, size: Size, settings: Settings) -> dict[str, float]:
-    """Return the peak memory of a training step on the CPU by name, measured in a separate process. The result is empty
-    if the peak memory cannot be measured."""
+    """Return the peak memory of a training step on the CPU as the figure `peak_bytes`, measured in a separate process.
+    Return an empty dictionary if the peak memory cannot be measured."""
     return {"peak_bytes": run_apart(measure_step_peak, entry, size, settings)} if KNOWN else {}
 
 

@@ -42,7 +42,7 @@ class TrainedModel:
         return loss
 
     def compute_gradients(self) -> float:
-        """Compute and clip the gradients of the batch, and return its loss."""
+        """Compute and clip the gradients of the batch, and return the loss of the batch."""
         with self.settings.autocast():
             loss = self.loss(*self.batch)
         loss.backward()
@@ -88,7 +88,8 @@ class Entry:
 def planned_memory(
     config: ModelConfig, sequences: int, device: str, recompute: Recompute = "none", kernels: bool = False
 ) -> int:
-    """Return the number of bytes planned for a training step with this number of sequences at once."""
+    """Return the memory in bytes that `tfscale.models.counts` plans for a training step with micro-batches of
+    `sequences` sequences."""
     on_cuda = device == "cuda"
     execution = Execution(sequences, 2 if on_cuda else 4, recompute, device=device, compiled=on_cuda, kernels=kernels)
     return memory(config, execution).total

@@ -10,7 +10,7 @@ FORMAT = 1
 STATE_FILE = "state.json"
 MANIFEST_FILE = "manifest.json"
 SAVED_OFFSETS_KEY, CUSTOM_METADATA_KEY = "saved_offsets", "DCP_SHARDING_INFO"
-"""Keys under which the reader of torch finds the offsets of the tensors in a file within the whole tensors."""
+"""Metadata keys under which the reader of torch finds the offsets of a file's tensors within the whole tensors."""
 
 
 class BrokenCheckpoint(Exception):
@@ -26,10 +26,10 @@ class Counters:
     """Counters of the progress and cost of a stage."""
 
     step: int = 0
-    """Number of optimizer steps of this stage."""
+    """Number of training steps of this stage, including steps whose update was skipped."""
     optimizer_step: int = 0
-    """Number of updates for the bias correction of the optimizer. It includes updates of the parent if growth keeps the
-    optimizer state."""
+    """Number of updates for the bias correction of the optimizer. It includes the updates of the parent if growth
+    carries the optimizer state over."""
     before: Totals = NOTHING
     """Cost of the lineage when this stage began."""
     totals: Totals = NOTHING

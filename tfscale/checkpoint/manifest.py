@@ -58,7 +58,7 @@ class Described:
         self._entries[file.name] = self._pool.submit(_describe, file)
 
     def entries(self) -> Entries:
-        """Return the entries of all files, once the last file is on the disk.
+        """Wait until all files are on the disk, and return their entries.
 
         Raises:
             OSError: a file could not be synced to the disk.

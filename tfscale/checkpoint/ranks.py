@@ -57,4 +57,4 @@ class Ranks:
 
 
 ALONE = Ranks(0, 1)
-"""Single process without others."""
+"""Ranks of a stage that has only one process."""

@@ -77,14 +77,14 @@ def _counters(values: dict[str, Any]) -> Counters:
 
 
 def shapes(folder: Path) -> dict[str, torch.Size]:
-    """Return the names and shapes of the tensors in a checkpoint that is read once (`Stored.shapes`)."""
+    """Return the names and shapes of the tensors in a checkpoint, as `Stored.shapes` does."""
     from tfscale.checkpoint.stored import Stored
 
     return Stored(folder).shapes()
 
 
 def read(folder: Path, into: Mapping[str, Tensor]) -> None:
-    """Fill the given tensors by name from a checkpoint that is read once (`Stored.read`)."""
+    """Fill the given tensors by name from a checkpoint, as `Stored.read` does."""
     from tfscale.checkpoint.stored import Stored
 
     Stored(folder).read(into)

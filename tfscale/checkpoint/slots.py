@@ -48,8 +48,8 @@ def check_slots(folder: Path, shapes: Shapes, optimizer: Optimizer, counters: Co
 
 def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str | None:
     """Return a message that describes how the slots in a checkpoint with the given counters differ from those of an
-    optimizer, with the fix. Return None if the checkpoint contains exactly the optimizer's slots or, before the first
-    update, no slots."""
+    optimizer, and how to fix this. Return None if the checkpoint contains exactly the optimizer's slots or, before the
+    first update, no slots."""
     there, kept, updates = slots_in(shapes), slots_of(optimizer, shapes), counters.optimizer_step
     if there == (kept if updates else frozenset()) and (not there or counters.optimizer in (None, optimizer.name)):
         return None
@@ -71,7 +71,7 @@ def slots_fault(shapes: Shapes, optimizer: Optimizer, counters: Counters) -> str
 
 
 def _keepers(slots: frozenset[str], shapes: Shapes, optimizer: Optimizer) -> Iterator[str]:
-    """Yield the names of all optimizers that have exactly these slots."""
+    """Yield the names of all optimizers that have exactly the given slots."""
     for name in OPTIMIZERS.names:
         with suppress(ValueError):  # an extension's optimizer may require settings that `optimizer` does not have
             if slots_of(from_settings(name, asdict(optimizer), {}), shapes) == slots:

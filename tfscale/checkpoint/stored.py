@@ -17,8 +17,8 @@ from tfscale.checkpoint.contents import BrokenCheckpoint
 
 
 class _Reader(HuggingFaceStorageReader):
-    """Reader that reads headers only once and checks that the stored parts fill each tensor, because the rest would
-    otherwise be uninitialized memory."""
+    """Reader that reads headers only once and checks that the stored parts fill each tensor, because gaps would remain
+    uninitialized memory."""
 
     _metadata: Metadata | None = None
 

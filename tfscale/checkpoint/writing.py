@@ -126,7 +126,8 @@ def _write_files(aside: Path, tensors: Mapping[str, Tensor | Part], ranks: Ranks
 
 def write_each(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> Entries:
     """Write tensors in the order of the iterable, each into a separate file. While a tensor is computed, the previous
-    one is written, and earlier ones are synced and hashed. During this time torch is limited to one thread.
+    tensor is written, and the files of earlier tensors are synced and hashed. During the call, torch is limited to one
+    thread.
 
     Returns:
         The entries of the files for the manifest.
@@ -189,7 +190,7 @@ def _complete(aside: Path, config: ModelConfig, counters: Counters, ranks: int) 
     state = {"format": FORMAT, "model": to_dict(config), "counters": asdict(counters)}
     _write_json(aside / STATE_FILE, state)
     manifest = describe([aside / STATE_FILE])
-    for rank in range(ranks):  # by name, because the folder's listing may lack recent files of other hosts
+    for rank in range(ranks):  # not by listing the folder, which may lack recent files of other hosts
         manifest |= read_json(aside / _manifest_of(rank))
         (aside / _manifest_of(rank)).unlink()
     assert all(file.name in manifest for file in aside.glob("*.safetensors")), "a file without an entry in the manifest"

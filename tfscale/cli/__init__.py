@@ -1,2 +1,2 @@
-"""The command line. Any function here raises UserFault for a request that cannot be carried out, with all faults that
-were found; `tfscale.cli.errors` prints them."""
+"""The command line. If a request cannot be carried out, the functions of this package raise UserFault with all faults
+that were found, and `tfscale.cli.errors` prints the faults."""

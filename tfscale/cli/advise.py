@@ -1,4 +1,4 @@
-"""The command `tfscale advise`, which says whether to grow, from which size, and with which budgets."""
+"""The command `tfscale advise`, which recommends whether to grow, from which size, and with which budgets."""
 
 import shlex
 from collections.abc import Sequence
@@ -28,10 +28,11 @@ from tfscale.text import count, duration, scientific
 
 
 def advise(common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool) -> int:
-    """Print advice, or the runs that it lacks, and return the exit code.
+    """Print advice or, if there are not enough runs for it, the runs to train, and return the exit code.
 
     Args:
-        amounts: the budget as the options `--flops`, `--hours` and `--dollars`, of which one must be set.
+        amounts: values of the options `--flops`, `--hours` and `--dollars`, exactly one of which must be set.
+        run_missing: True to train the missing runs first.
     """
     plan = plan_with(common, "tokenformer")
     machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)

@@ -34,7 +34,7 @@ from tfscale.submission.write import submission_faults, write_submission
 from tfscale.text import count, scientific
 
 HEADING_WIDTH = 16
-"""Width of the headings in the answer's table, in characters."""
+"""Maximum width of the column headings in the table of `answer_rows`, in characters."""
 
 
 def compare(
@@ -48,7 +48,7 @@ def compare(
     """Write the comparison of a chain with its baselines, show it, and return the exit code.
 
     Args:
-        out: folder to write to, with the runs folder only read; None: a folder in the runs folder.
+        out: folder to write to, while the runs folder is only read; None: a folder in the runs folder.
         submit: folder of a submission to write as well; None: no submission.
         checkpoints: True to include the final checkpoint of each stage in the submission.
     """
@@ -105,7 +105,7 @@ def plan_with(common: Common, baseline: str) -> Plan:
 
 
 def compare_plan(plan: Plan) -> Comparison:
-    """Return the comparison of the finished stages; report missing stages and how to train them."""
+    """Return the comparison of the finished stages, and print the unfinished stages and how to train them."""
     missing = [stage for stage in plan.stages if not is_done(stage)]
     if missing:
         names = ", ".join(stage.path.name for stage in missing)
@@ -163,7 +163,8 @@ def _show(comparison: Comparison, written: Sequence[Path]) -> None:
 
 
 def answer_rows(answered: Answer, title: str) -> FittedTable:
-    """Return the answer's table, whose headings are narrow so that several arms fit a terminal of 80 columns."""
+    """Return the table that states for each size and arm whether the chain is better. Its headings are narrow, so that
+    several arms fit a terminal with a width of 80 characters."""
     arms = [textwrap.fill(arm, HEADING_WIDTH) for arm in answered.arms]
     rows = FittedTable(title, ["size"], arms, caption=answered.note, elsewhere="all columns are in table.md and --json")
     for row in answered.rows:

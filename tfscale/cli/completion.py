@@ -1,8 +1,8 @@
 """Shell completion of overrides, baselines and stages. For speed, no configuration is composed.
 
-bash splits `growth=ex` into three words and completes the last one, so it receives only values; other shells receive
-whole words. If a single key matches, its values are offered as well, because a shell adds no space after the common
-part of several candidates.
+bash splits `growth=ex` into three words and completes the last one, so the completions for bash are only values, and
+those for other shells are whole words. If a single key matches, its values are offered as well, because a shell adds no
+space after the common part of several candidates.
 """
 
 import os

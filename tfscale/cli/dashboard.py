@@ -150,13 +150,13 @@ class Dashboard:
 
 
 def name_of(plan: Plan, stage: Stage) -> str:
-    """Return the arm and size of a stage, such as `progressive 354M`, and the seed if the arm has several."""
+    """Return the arm and size of a stage, such as `progressive 354M`, and the seed if the arm has several seeds."""
     arm = next(arm for arm in plan.arms if any(other.key == stage.key for other in arm.all_stages))
     return f"{arm.name} {arm.label(stage)}" + (f" seed {stage.spec.seed}" if len(arm.seeds) > 1 else "")
 
 
 def speed_words(look: Progress) -> Iterator[str]:
-    """Yield the known values among the speed, utilization, memory and remaining time of a stage."""
+    """Yield the speed, MFU, memory and remaining time of a stage, as far as they are known."""
     speed = look.tokens_per_second
     if speed:
         yield f"{count(speed)} tokens/s"

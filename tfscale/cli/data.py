@@ -22,7 +22,7 @@ from tfscale.plan.corpus import corpus_of, data_dir, fetch_corpus, listing_of, p
 from tfscale.text import count
 
 LINE_SECONDS = 10.0
-"""Number of seconds between two lines of progress without a terminal."""
+"""Minimum number of seconds between two lines of progress in the same phase, if there is no terminal."""
 
 
 def prepare(common: Common) -> int:
@@ -110,7 +110,7 @@ def _summary(data: PreparedData) -> str:
 
 
 class PreparationView:
-    """Display of the progress of a corpus preparation, as a bar on a terminal and as occasional lines elsewhere."""
+    """Display of the progress of a corpus preparation: a progress bar on a terminal, or otherwise occasional lines."""
 
     def __init__(self) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"))

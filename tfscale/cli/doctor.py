@@ -149,7 +149,7 @@ def _hardware(experiment: Experiment) -> Iterator[Finding]:
 
 
 def _computations(device: Literal["cpu", "cuda"]) -> Iterator[Finding]:
-    """Yield a finding for each part of the check of a device."""
+    """Yield a finding for each check of computing and training on a device."""
     import torch
 
     from tfscale.bench.device_check import check_device
@@ -206,7 +206,7 @@ def _corpus(experiment: Experiment) -> Finding:
 
 
 def _schedules(common: Common) -> Iterator[Finding]:
-    """Yield a finding for each schedule, which states whether all stages fit into the memory of this machine."""
+    """Yield, for each schedule, a finding that states whether all stages fit into the memory of this machine."""
     others = [text for text in common.overrides if not text.startswith("schedule")]
     for name in group_options()["schedule"]:
         try:

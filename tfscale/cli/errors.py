@@ -8,7 +8,7 @@ from tfscale.cli.streams import FAILURE, tell_error
 from tfscale.faults import USER_FAULT, UserFault
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers for a full disk, which come without a file name."""
+"""Error numbers for a full disk. Errors with these numbers do not name a file."""
 
 
 def in_words(command: Callable[[], object]) -> int:

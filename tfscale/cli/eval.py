@@ -82,7 +82,7 @@ def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
 
 
 def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
-    """Encode the texts for each stage before any model is evaluated. Stages with the same tokenizer share a result."""
+    """Encode the texts for each stage before any model is evaluated, once per tokenizer."""
     if not texts:
         return [[] for _ in stages]
     made: dict[str, list[EncodedText]] = {}
@@ -122,7 +122,7 @@ def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], 
 
 
 def _kept(stage: Finished, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Record evaluations of a whole model with the stage's costs, and return the evaluations with the stage's name."""
+    """Record the evaluations with the stage's costs if they used all groups, and return them with the stage's name."""
     for entry in made if stage.groups is None else ():
         add_evaluation(stage.folder, stage.result.totals, entry)
     return [{**stage.record, **entry} for entry in made]

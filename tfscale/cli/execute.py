@@ -40,11 +40,11 @@ def allowance_of(experiment: Experiment) -> Allowance:
 
 
 def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]:
-    """Train the unfinished stages of a plan. Return the exit code, and the plan updated with the stage ends decided by
-    the rule `schedule.grow_when`, and with the growths that were rejected.
+    """Train the unfinished stages of a plan. Return the exit code and the plan, updated with the stages that the rule
+    `schedule.grow_when` ended early and with the growths that were rejected.
 
     Args:
-        allowance: rest of the budget of the command; None: the whole budget of the experiment.
+        allowance: unspent part of the command's budget; None: the whole budget of the experiment.
     """
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
@@ -73,7 +73,7 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
 
 
 def check(plan: Plan) -> None:
-    """Check that a plan can be run here."""
+    """Check that a plan can be run on this machine."""
     faults = [*preflight(plan), *missing(plan.experiment.launcher)]
     if faults:
         raise UserFault(faults)
@@ -94,7 +94,7 @@ def tracker_of(experiment: Experiment) -> Tracker | None:
 
 
 def prepare(plan: Plan, store: Store | None = None) -> None:
-    """Prepare the corpus of a plan unless it is prepared already, or in the store."""
+    """Prepare the corpus of a plan, unless the corpus has been prepared or can be downloaded from the store."""
     if store is not None:
         take_corpus(plan, store)
     with PreparationView() as view:
@@ -111,11 +111,11 @@ def train(
     store: Store | None = None,
     allowance: Allowance | None = None,
 ) -> int:
-    """Train the given stages of a plan, show progress, and return the exit code. Everything that is finished or saved
-    is uploaded to the store meanwhile.
+    """Train the given stages of a plan, show progress, and return the exit code. Finished stages, new checkpoints and
+    the corpus are uploaded to the store in the background.
 
     Args:
-        allowance: rest of the budget of the command; None: no limit.
+        allowance: unspent part of the command's budget; None: no limit.
     """
     mirror = Mirror(tracker, plan.experiment.schedule.name, plan.arms) if tracker else None
     with make_view(plan, console) as view:

@@ -54,7 +54,7 @@ def plan(common: Common) -> int:
 
 
 def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTable]:
-    """Return tables of the stages of one seed, each with as many stages as fit the width, at most `COLUMNS`."""
+    """Return tables of an arm's first seed, each with as many stages as fit the width, at most `COLUMNS`."""
     stages = arm.of_seed(arm.seeds[0]).all_stages
     for columns in range(COLUMNS, 0, -1):
         groups = [stages[first : first + columns] for first in range(0, len(stages), columns)]
@@ -65,7 +65,7 @@ def _arm_tables(arm: Arm, predictions: dict[str, Prediction]) -> list[FittedTabl
 
 
 def _arm_table(arm: Arm, stages: Sequence[Stage], predictions: dict[str, Prediction]) -> FittedTable:
-    """Return a table of stages of one seed with rows for the work, the layout and memory per device, and the cost."""
+    """Return a table of stages of one seed with rows for size and work, layout and memory, and speed and cost."""
     found = [predictions[stage.key] for stage in stages]
     times = f", x {len(arm.seeds)} seeds" if len(arm.seeds) > 1 else ""
     rows = FittedTable(arm.title + times, [""], [arm.label(stage) for stage in stages], spare=[])

@@ -1,4 +1,4 @@
-"""Message about what a run has trained within its budget, and what is left."""
+"""Message that states what a run has trained within its budget and which stages are left."""
 
 from tfscale.orchestrate.allowance import Allowance, reached_step, step_flops
 from tfscale.orchestrate.progress import Watch, overview
@@ -12,7 +12,7 @@ MOST_LINES = 8
 
 
 def spent_words(plan: Plan, allowance: Allowance) -> list[str]:
-    """Return what a run has trained, and a line for each of the first stages that are left, with their cost."""
+    """Return the lines of the message, with a line for each of the first unfinished stages and its remaining cost."""
     left = [stage for stage in plan.stages if not is_done(stage)]
     time = overview(plan, Watch(plan.stages).look(), finished_speeds(plan.runs)).left
     about = f", about {duration(time)}" if time is not None else ""

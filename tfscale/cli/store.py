@@ -100,7 +100,7 @@ def verify(common: Common, only: Sequence[str]) -> int:
 
 
 def gc(common: Common, dry_run: bool) -> int:
-    """Remove what a store no longer needs, or only list it, and return the exit code."""
+    """Remove the files that a store no longer needs, or only list them, and return the exit code."""
     store, _ = _opened(common)
     with _told(store):
         waste = find_waste(store)
@@ -145,7 +145,7 @@ def _name(snapshot: Snapshot) -> str:
 
 def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T]:
     """Return the items whose name is one of `only`, or whose key begins with one of them; without `only`, all items.
-    The name of an item is the second part of a path."""
+    In a path such as `stages/NAME/done`, the second part is the name."""
 
     def fits(item: str, name: str) -> bool:
         stage = item.split("/")[1] if "/" in item else item
@@ -158,7 +158,7 @@ def _chosen(items: dict[str, T], only: Sequence[str], where: str) -> dict[str, T
 
 
 def _each(common: Common, store: Store, items: dict[str, T], act: Callable[[T], str]) -> int:
-    """Act on every item, print the results, and return the exit code, which is 1 if an item failed."""
+    """Call `act` on every item, print the results, and return the exit code, which is 1 if a call failed."""
     results: dict[str, str] = {}
     faults: list[str] = []
     for name, item in items.items():

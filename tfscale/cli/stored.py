@@ -1,4 +1,4 @@
-"""Steps of commands that train: taking stages and the corpus from a stage store, and uploading them."""
+"""Steps of commands that train: downloading stages and the corpus from a stage store, and uploading them."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,15 +25,15 @@ def store_of(experiment: Experiment) -> Store | None:
 
 
 def pulled(plan: Plan, store: Store | None) -> Plan:
-    """Return a plan after its stages have been downloaded as far as the store has them. If a rule has ended a stage in
-    the store, the plan is made again."""
+    """Download the stages of a plan as far as the store has them, and return the plan. If the end of a downloaded stage
+    decides how other stages are planned, the plan is made again."""
     if store is None or not take_stages(plan.decided, store) or plan.known is plan:
         return plan
     return pulled(make_plan(plan.experiment), store)
 
 
 def take_stages(stages: Sequence[Stage], store: Store) -> bool:
-    """Download stages as far as the store has them. Return whether one of them is finished by that."""
+    """Download stages as far as the store has them. Return True if at least one stage was downloaded as finished."""
     return DONE in [
         _take(store, stage.path.name, partial(pull_stage, store, stage.path, stage.spec)) for stage in stages
     ]

@@ -48,7 +48,7 @@ def _perplexity(losses: Sequence[float]) -> str:
 
 
 def _jump(replicates: Sequence[Stage]) -> str:
-    """Return the mean loss before and after growth, or a dash without growth."""
+    """Return the mean loss over seeds before and after growth, or a dash if the stage was not grown."""
     found = [growth["comparison"] for stage in replicates if (growth := read_growth(stage.path))]
     if not found:
         return "-"

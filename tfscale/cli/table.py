@@ -23,7 +23,7 @@ class FittedTable:
 
     Args:
         spare: columns that can be omitted if the table is too wide, least important first. The others are key columns.
-            None: all columns aligned right except the first, beginning with the last.
+            None: all right-aligned columns except the first of them, the last column being the least important.
         elsewhere: text that states where to find the omitted columns.
     """
 

@@ -27,7 +27,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Asked:
-    """Options of `tfscale tune`, without the common ones."""
+    """Options of `tfscale tune`, without the options shared by all commands."""
 
     arms: tuple[str, ...]
     factors: str
@@ -58,8 +58,8 @@ def tune(common: Common, asked: Asked) -> int:
 
 
 def _write(common: Common, tuning: Tuning, findings: Sequence[Finding], name: str, source: str) -> None:
-    """Write the chosen values to a schedule file and, for arms with their own rates, to a baseline file, with the cost
-    of tuning."""
+    """Write the chosen values and the cost of tuning to a schedule file. Write the learning rates that belong to single
+    baselines to a baseline file."""
     remarks = [f"Learning rates chosen by `tfscale tune`, with the trials in runs/tuning/{source}."]
     values = chosen(findings)
     before = tuning.plan.experiment.analysis.tuning_flops or 0

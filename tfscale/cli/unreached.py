@@ -12,7 +12,7 @@ MOST_SHOWN = 4
 
 
 def unreached_words(found: Sequence[Unreached]) -> list[str]:
-    """Return a heading and one line for each of the first stages, or no lines if there are no stages."""
+    """Return a heading and one line for each of the first `MOST_LINES` stages, or no lines if there are no stages."""
     if not found:
         return []
     lines = [f"  {each.folder.name}: {_fields(each)}" for each in found[:MOST_LINES]]
@@ -22,12 +22,12 @@ def unreached_words(found: Sequence[Unreached]) -> list[str]:
 
 
 def unreached_line(found: Sequence[Unreached]) -> str:
-    """Return one line that summarises at least one stage and refers to `tfscale plan`."""
+    """Return one line with the number of stages, which must not be 0, and a reference to `tfscale plan`."""
     return f"{_number(found)} not part of the plan ({_fields(found[0])}); `tfscale plan` lists the fields that differ"
 
 
 def unreached_json(found: Sequence[Unreached]) -> list[dict[str, Any]]:
-    """Return the stages as values for `--json`."""
+    """Return the stages and the fields that differ, for `--json`."""
     return [
         {
             "folder": each.folder,

@@ -90,8 +90,8 @@ class PlainView:
             self.tell(stage, f"non-finite values ({what}); {event['policy']}")
 
     def _evaluated(self, stage: Stage, event: Event) -> str:
-        """Return the tokens, loss, perplexity, speed, utilization and memory of a stage, and the progress of the
-        plan."""
+        """Return the tokens, loss, perplexity, speed, MFU, memory and remaining time of a stage, and the progress of
+        the plan."""
         looks = self._watch.look()
         facts = [
             f"{count(event['tokens'])} of {count(stage.spec.tokens)} tokens",

@@ -18,7 +18,7 @@ KEYS = {
     "schedule.grow_when.least": "schedule.grow_when.min_delta",
     "schedule.grow_when.looks": "schedule.grow_when.patience",
 }
-"""Current keys by former keys."""
+"""Mapping from the former key of each renamed setting to its current key."""
 
 
 def renamed_override(text: str) -> str:
@@ -42,7 +42,8 @@ def rename_keys(values: dict[str, Any]) -> None:
 
 
 def _part(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
-    """Return the dictionary that contains a key, or an empty one, and the last component of the key."""
+    """Return the dictionary that contains a key, or an empty dictionary if there is none, and the last component of the
+    key."""
     *outer, name = key.split(".")
     for each in outer:
         values = values.get(each) or {}

@@ -12,7 +12,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits of a run; infinite: no limit."""
+    """Upper limits of a run. An infinite value means no limit."""
 
     flops: float = math.inf
     """Model FLOPs of training, without those of the optimizer."""
@@ -39,4 +39,4 @@ def _checked(text: str) -> str:
 
 
 BudgetText = Annotated[str, AfterValidator(_checked)]
-"""Text of a budget, which `read_budget` reads."""
+"""Type of the text of a budget, in the format of `read_budget`."""

@@ -9,7 +9,7 @@ DEFAULT = "tokens"
 
 
 class ByKind:
-    """Annotation that makes pydantic read a growth operator of the given `kind`."""
+    """Annotation with which pydantic validates a growth operator by the class that its `kind` selects."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema

@@ -1,4 +1,4 @@
-"""Settings of comparisons: values that the runs do not contain, and published results."""
+"""Settings of comparisons: inputs that the runs do not record, and published results."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ class PrimaryPart:
 
 @dataclass(frozen=True)
 class AnalysisPart:
-    """Values for comparisons that the runs do not contain."""
+    """Inputs of comparisons that the runs do not record."""
 
     noise_floor: NoiseFloor | None = None
     """Difference of final losses, in nats, below which two runs with one seed each count as equal. None: unknown, so

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Experiment:
     """Return the experiment that the overrides describe.
 
-    Groups are searched for in `config_dir`, in `conf/` of the working folder and in the shipped conf/, in this order.
+    Configuration files are searched for in `config_dir`, then in `conf/` of the working folder, then in the shipped
+    conf/.
 
     Raises:
         UserFault: the experiment is invalid; the error contains all faults found.
@@ -43,13 +44,14 @@ class Draft:
     config_dir: Path | None
 
     def check(self, rules: Callable[[Experiment], Iterable[Fault | str]], needs: Sequence[str] = ()) -> "Draft":
-        """Return the draft with the faults of further rules, except faults that follow from an earlier one.
+        """Return the draft with the faults that further rules find, except faults that follow from an earlier fault.
 
         Args:
-            needs: keys and parts that the rules read; the rules are skipped if one of these keys has a fault.
+            needs: keys and parts of the configuration that the rules read; the rules are skipped if one of them has a
+                fault.
         """
         at_fault = [_root(fault.key) for fault in self.faults if fault.key]
-        # A schedule sets values in all parts: without it, no rule between settings is meaningful.
+        # A schedule sets values in all parts, so without a valid schedule no rule between settings is meaningful.
         if "schedule" in at_fault or any(f"{key}.".startswith(f"{need}.") for key in at_fault for need in needs):
             return self
         found = [fault for fault in as_faults(rules(self.experiment)) if not _follows(fault, at_fault)]
@@ -79,7 +81,8 @@ def _root(key: str) -> str:
 
 
 def draft(overrides: Sequence[str], config_dir: Path | None = None) -> Draft:
-    """Return a draft of the experiment that the overrides describe, with the faults of the overrides and of the files.
+    """Return a draft of the experiment that the overrides describe, with the faults of the overrides and of the
+    configuration files.
 
     Raises:
         UserFault: no experiment can be composed for further checks.
@@ -164,7 +167,7 @@ def _known(
 
 
 def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
-    """Return the composed configuration of the files, with former names replaced by current ones."""
+    """Return the configuration composed from the files, with former keys replaced by current ones."""
     from omegaconf import OmegaConf
 
     from tfscale.config.composition import composed
@@ -179,7 +182,7 @@ def _set(config: "DictConfig", overrides: Sequence[Override]) -> tuple[dict[str,
     from omegaconf.errors import OmegaConfBaseException
 
     faults = []
-    # Keys with their default value are missing in the files, so values are set after composition, not by Hydra.
+    # The files omit keys that have their default value, so values are set after composition, not by Hydra.
     for override in overrides:
         try:
             OmegaConf.update(config, override.key, override.value, merge=True)

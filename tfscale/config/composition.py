@@ -1,5 +1,5 @@
-"""Composition of configuration files by Hydra into merged values. Functions raise UserFault if the files cannot be
-composed."""
+"""Composition of configuration files into one configuration with Hydra. All functions raise UserFault if the files
+cannot be composed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ class OwnFolders(SearchPathPlugin):
 
 @contextmanager
 def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
-    """Yield Hydra's loader for folders, of which the last is the shipped one."""
+    """Yield Hydra's configuration loader for the given folders, the last of which is the shipped folder."""
     OwnFolders.folders = folders[:-1]
     Plugins.instance().register(OwnFolders)
     GlobalHydra.instance().clear()
@@ -62,7 +62,7 @@ def composed(groups: Sequence[str], folders: Sequence[Path]) -> DictConfig:
 
 
 def chosen_files(groups: Sequence[str], folders: Sequence[Path]) -> list[File]:
-    """Return the merged configuration files in order of increasing precedence."""
+    """Return the configuration files that Hydra merges, in order of increasing precedence."""
     with _loader(folders) as loader:
         chosen = loader.compute_defaults_list(ROOT, list(groups), RunMode.RUN).defaults
     found = [(find(f"{each.config_path}.yaml", folders), each) for each in chosen]

@@ -12,7 +12,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from tfscale.config.aliases import KEYS
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""YAML's safe loader; the C version if PyYAML was built with it."""
+"""Safe loader of PyYAML, in its C version if PyYAML was built with libyaml."""
 _GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
 
 
@@ -39,7 +39,7 @@ class File:
 
     @property
     def settings(self) -> Iterator[Setting]:
-        """Settings of the file, outer ones before inner ones."""
+        """Settings of the file. Each part of the configuration precedes the settings that it contains."""
         node = yaml.compose(self.text, Loader=_LOADER)
         yield from _settings(node, f"{self.package}." if self.package else "")
 

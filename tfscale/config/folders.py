@@ -6,7 +6,7 @@ from pathlib import Path
 from tfscale.faults import Fault, UserFault
 
 SHIPPED_ALONE = Path("none")
-"""Value of `--config-dir none`, with which only the shipped files are read."""
+"""Value of `--config-dir` with which only the shipped files are read."""
 
 
 def conf_dir() -> Path:
@@ -50,6 +50,6 @@ def find(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def shown(path: Path) -> Path:
-    """Return a path for messages, which is relative for files in the working folder."""
+    """Return a path as messages show it: relative to the working folder if it is inside, otherwise unchanged."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

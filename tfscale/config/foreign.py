@@ -18,7 +18,8 @@ IGNORE = (
 
 
 def foreign_faults(folders: Sequence[Path]) -> tuple[list[Fault], list[Path]]:
-    """Return the faults of folders of other projects, and the remaining folders. The last folder is the shipped one."""
+    """Return a fault for each folder that belongs to another project, and the remaining folders. The last of `folders`
+    is the shipped folder."""
     *own, shipped = folders
     faults = {folder: fault for folder in own if (fault := _foreign(folder))}
     return list(faults.values()), [*(folder for folder in own if folder not in faults), shipped]
@@ -47,7 +48,7 @@ def _foreign(folder: Path) -> Fault | None:
 
 
 def _groups(root: Any) -> set[str]:
-    """Return the groups that the defaults of a root file name."""
+    """Return the configuration groups in the defaults list of a root file."""
     entries = root.get("defaults") if isinstance(root, dict) else None
     names = [str(name) for entry in entries or () if isinstance(entry, dict) for name in entry]
     return {name.rpartition(" ")[2].removeprefix("/") for name in names}

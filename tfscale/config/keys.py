@@ -37,7 +37,7 @@ def known_keys(values: Any, kind: Any = Experiment, prefix: str = "") -> Iterato
 
 
 def flat_keys(values: Any, prefix: str = "") -> Iterator[str]:
-    """Yield every key of nested values, outer ones first."""
+    """Yield every key of nested dictionaries, each before the keys below it."""
     if isinstance(values, dict):
         for name, value in values.items():
             yield f"{prefix}{name}"

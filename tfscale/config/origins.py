@@ -15,8 +15,8 @@ from tfscale.faults import Fault, UserFault
 
 
 def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
-    """Return the files that Hydra merges for the overrides, in order of increasing precedence. Overrides with
-    unknown names are ignored."""
+    """Return the files that Hydra merges for the overrides, in order of increasing precedence. Overrides with unknown
+    groups or file names are ignored."""
     from tfscale.config.composition import chosen_files
 
     _, folders = foreign_faults(config_folders(config_dir))
@@ -30,7 +30,7 @@ def files_of(overrides: Sequence[str], config_dir: Path | None) -> list[File]:
 
 
 def with_places(faults: Sequence[Fault], overrides: Sequence[str], config_dir: Path | None) -> list[Fault]:
-    """Return the faults, with file and line for values that are set in a configuration file."""
+    """Return the faults, with the file and line of each value that is set in a configuration file."""
     groups = group_options()
     typed = tuple(f"{key}." for text in overrides if (key := text.partition("=")[0].lstrip("+")) not in groups)
     wanted = {fault.key for fault in faults if fault.key not in ("", *groups) and not f"{fault.key}.".startswith(typed)}

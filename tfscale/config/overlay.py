@@ -1,4 +1,4 @@
-"""Writer of configuration files that extend a schedule or baselines and change some values."""
+"""Writer of configuration files that extend a schedule or baselines with changed values."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ def overlay_faults(group: str, name: str, taken_over: Sequence[str], config_dir:
 def write_overlay(
     path: Path, taken_over: Sequence[str], values: Mapping[str, Any], remarks: Sequence[str], whole: bool = True
 ) -> None:
-    """Write a configuration file that extends others and sets further values, given by dotted keys.
+    """Write a configuration file that extends other files and sets further values, given by dotted keys.
 
     Args:
         whole: True if keys are relative to the root, as in a schedule; False if relative to the file's group.

@@ -1,8 +1,8 @@
-"""Parsing of overrides as typed: `key=value` and `group=name`.
+"""Parser of overrides as the user types them: `key=value` and `group=name`.
 
-For a key whose type is text, everything after the first `=` is the value, without special characters. A quoted value is
-the text inside the quotes, and `null` is None where None is allowed. Values of all other keys are written in Hydra's
-grammar.
+For a key whose type is text, everything after the first `=` is the value, in which no character is special. The quotes
+around a quoted value are removed, and `null` is None where None is allowed. Values of all other keys are written in
+Hydra's grammar.
 """
 
 import re
@@ -42,7 +42,7 @@ class Override:
 
 
 def parse(texts: Sequence[str], groups: Collection[str]) -> tuple[list[Override], list[Fault]]:
-    """Return the overrides that can be parsed, and the faults of the others."""
+    """Return the overrides that can be parsed, and a fault for each text that cannot."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     hydra = OverridesParser.create()

@@ -11,7 +11,7 @@ Excess = Annotated[float, Range(above=-10, below=10, what="nats of loss", such_a
 
 @dataclass(frozen=True)
 class RejectGrowthPart:
-    """Trial of every growth, after which the growth may be rejected (`tfscale.plan.rejection`)."""
+    """Settings of the test that accepts or rejects each growth (`tfscale.plan.rejection`)."""
 
     after_tokens: Amount
     """Number of tokens that the grown model is trained on before its validation loss decides; less than those of its

@@ -12,7 +12,7 @@ from tfscale.stage import how
 _PATH = re.compile(r"[~/].*|(.*/)?\.\./.*", re.DOTALL)
 """Pattern of a path that may be outside of the working folder."""
 _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
-"""Pattern of a path inside a list or a dictionary that may be outside of the working folder."""
+"""Pattern of a path that may be outside of the working folder, within the text of a list or a dictionary."""
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
 
 
 @cache
-def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # growth operators can be of any class registered so far
+def _adapter(kind: Any, growths: tuple[str, ...]) -> Any:  # the schema depends on the registered growth operators
     return kind(Experiment)
 
 

@@ -93,7 +93,7 @@ def write_shard(task: ShardTask) -> Shard:
 
 def write_heldout(parts: Sequence[Encoded], path: Path) -> SplitRecord:
     """Write the validation tokens of all parts to one file, sorted by the random draws of the documents, and return a
-    record of the totals without shards. Because of this order, any prefix of the file is a random sample. The function
+    record of the totals, without shards. Because of this order, any prefix of the file is a random sample. The function
     needs about 50 bytes of memory per validation document, plus the validation tokens of one part."""
     lots, lengths, sizes = (np.concatenate([each.read_column(name) for each in parts]) for name in COLUMNS)
     totals = SplitRecord(len(lots), int(lengths.sum()), int(sizes.sum()), ())

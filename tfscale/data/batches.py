@@ -1,6 +1,6 @@
 """Batches of tokens for training and validation.
 
-Training sequences are a pure function of the order seed (`data.shuffle_seed`) and the index of a sequence, without
+A training sequence is a pure function of the order seed (`data.shuffle_seed`) and the index of the sequence, without
 state between calls. Therefore a run can resume from any step on any number of devices, and all arms of a comparison
 read the same text in the same order.
 """
@@ -49,7 +49,7 @@ class Batches:
         return torch.from_numpy(np.stack((rows[:, :-1], rows[:, 1:])))
 
     def _starts(self, first: int, count: int) -> Iterator[int]:
-        """Yield the position in the split at which each sequence begins."""
+        """Yield the position in the split where each sequence begins."""
         assert first >= 0
         stop = first + count
         for epoch in range(first // self.windows, -(-stop // self.windows)):

@@ -31,7 +31,7 @@ def compression_of(file: Path) -> Compression | None:
     """Return the compression format of a file's content, regardless of the name, or None if it is not compressed.
 
     Raises:
-        DataError: the name says that the file is compressed, but the content is not.
+        DataError: the name indicates compression, but the content is not compressed.
     """
     with file.open("rb") as content:
         head = content.read(_HEAD_BYTES)
@@ -81,8 +81,8 @@ def _open(file: Path, compression: Compression | None) -> IO[bytes]:
 
 
 class _Streams(io.RawIOBase):
-    """The decompressed content of the streams in a file. Unlike with `lzma.open` and `bz2.open`, a damaged stream after
-    an intact one is an error, not the end of the file."""
+    """The decompressed content of all compressed streams in a file. Unlike with `lzma.open` and `bz2.open`, a damaged
+    stream after an intact one is an error, not the end of the file."""
 
     def __init__(self, file: Path, start: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
         self._file = file.open("rb")

@@ -1,4 +1,4 @@
-"""Selection of the files of a Hub dataset that belong to a subset and a split, by the dataset card or by file names.
+"""Selection of the files of a subset and split of a Hub dataset, by the dataset card or by file names.
 
 The rules are those that the Hub documents for datasets without a loading script: the YAML header of the card lists
 `configs`, each with `data_files`. Without `configs`, the split is a word in the path of a file.
@@ -132,7 +132,7 @@ def _has_word(name: str, words: Sequence[str]) -> bool:
 
 
 def _check_whole(names: Sequence[str], dataset: str) -> None:
-    """Check that no numbered file (-00002-of-00080) is missing. A cache may contain only some of them."""
+    """Check that no numbered file (-00002-of-00080) is missing. A cache may contain only some of these files."""
     numbered = [match.groups() for name in names if (match := _OF.fullmatch(name))]
     for before, _, total, after in {(a, "", n, z) for a, _, n, z in numbered}:
         there = sum((a, n, z) == (before, total, after) for a, _, n, z in numbered)

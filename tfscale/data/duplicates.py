@@ -1,4 +1,4 @@
-"""Detection of duplicate documents. The digests of a corpus are compared one range at a time to limit memory use."""
+"""Detection of duplicate documents. To limit memory use, one range of digests is compared at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ RANGE_DOCUMENTS = 1 << 20
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Result of the comparison of one range: documents that repeat an earlier document, and totals of the others."""
+    """Result of the comparison of one range of digests: the documents that repeat an earlier document, and the totals
+    of the distinct documents."""
 
     path: Path
     duplicates: int
@@ -30,21 +31,21 @@ class Duplicates:
     heldout_bytes: int
 
     def places(self, part: int) -> NDArray[np.uint32]:
-        """Return the positions of the duplicates in a part."""
+        """Return the positions of the duplicate documents in a part of the corpus."""
         with safe_open(self.path, "np") as file:
             begin, end = file.get_slice("bounds")[part : part + 2].tolist()
             return read_rows(file, "place", begin, end)
 
 
 def ranges(documents: int) -> list[tuple[int, int]]:
-    """Divide the buckets into ranges (first, stop) with about RANGE_DOCUMENTS documents each."""
+    """Divide the buckets of digests into ranges (first, stop) with about RANGE_DOCUMENTS documents each."""
     number = min(BUCKETS, 1 + documents // RANGE_DOCUMENTS)
     return [(n * BUCKETS // number, (n + 1) * BUCKETS // number) for n in range(number)]
 
 
 def find_duplicates(scans: Sequence[Scan], first: int, stop: int, heldout_limit: int, piece: Piece) -> Duplicates:
-    """Find the duplicates in the buckets `first` to `stop - 1` of all scans, unless they have been found already. The
-    first of several equal documents, in the order of the corpus, is not a duplicate."""
+    """Find the duplicate documents in the buckets `first` to `stop - 1` of all scans, unless an earlier attempt found
+    them. The first of several equal documents, in the order of the corpus, is not a duplicate."""
     path = piece.whole() or _write([scan.read(first, stop) for scan in scans], heldout_limit, piece)
     with safe_open(path, "np") as file:
         totals = {name: int(value) for name, value in file.metadata().items()}

@@ -25,9 +25,10 @@ from tfscale.data.work import Piece
 from tfscale.data.workers import count
 
 BATCH_CHARACTERS = 1 << 18
-"""Number of characters that are tokenized at once. The library needs about 200 bytes of memory per character."""
+"""Number of characters that are tokenized at once. Tokenizers need about 200 bytes of memory per character."""
 COLUMNS = ("lot", "length", "bytes")
-"""Columns of the validation documents: the draw that orders them, the number of tokens, and the UTF-8 size."""
+"""Columns of the validation documents: the random number by which they are sorted, the number of tokens, and the size
+in UTF-8 bytes."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Distinct:
         return digests, draws, dropped
 
     def digests(self) -> bytes:
-        """Return the concatenated digests of all documents."""
+        """Return the concatenated digests of the distinct documents, in order."""
         digests, _, dropped = self._by_place()
         return digests[~dropped].tobytes()
 
@@ -88,7 +89,7 @@ class Document:
     text: str
     utf8_bytes: int
     lot: int | None
-    """Random draw by which validation documents are sorted. None for training documents."""
+    """Random number by which validation documents are sorted. None for training documents."""
     digest: bytes
 
 
@@ -97,7 +98,7 @@ class Encoded:
     """The tokens of a part of a corpus, which are stored in two files."""
 
     train: Path
-    """File that contains only the tokens of all training documents."""
+    """File with the tokens of all training documents, and nothing else."""
     train_tokens: int
     train_documents: int
     train_bytes: int
@@ -186,7 +187,7 @@ class _HeldoutWriter:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """Text of a document, or of a piece of a long document."""
+    """A document, or a piece of a long document."""
 
     text: str
     ends: bool

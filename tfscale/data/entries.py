@@ -1,4 +1,4 @@
-"""Functions that parse JSON documents, which are objects with the text under a key."""
+"""Functions that parse JSON objects, each of which contains the text of a document under a key."""
 
 import json
 from typing import Any

@@ -8,4 +8,5 @@ class DataError(InvalidInput):
 
 
 class Unfinished(DataError):
-    """Error raised when the preparation of a corpus is interrupted. Running the preparation again resumes it."""
+    """Error raised when the preparation of a corpus is interrupted or a download fails. Running the preparation again
+    resumes it."""

@@ -1,6 +1,6 @@
 """Access to the Hugging Face Hub and its tokenizers.
 
-Only `tfscale data prepare` downloads files, once, with the client of the Hub and into the cache of the Hub. No code is
+Only `tfscale data prepare` downloads files, once, with the client of the Hub, into the cache of the Hub. No code is
 downloaded. Prepared corpora are used without a connection to the Hub.
 """
 

@@ -1,7 +1,7 @@
 """Text source that reads datasets of the Hugging Face Hub.
 
-The commit and the SHA-256 of every downloaded file are recorded next to the prepared corpora. Therefore later changes
-to a dataset on the Hub do not affect finished runs.
+The commit of the dataset and the SHA-256 of every downloaded file are recorded next to the prepared corpora.
+Therefore later changes to a dataset on the Hub do not affect finished runs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubSource(Source):
-    """A source with the documents of a downloaded dataset, which are identified and read like local files."""
+    """A source with the documents of a downloaded dataset, whose files are identified and read like local files."""
 
     dataset: str
     subset: str | None
@@ -70,8 +70,8 @@ class HubSource(Source):
 
     @classmethod
     def fetch(cls, spec: CorpusSpec, root: Path, progress: Progress) -> None:
-        """Download the files into the cache of the Hub, unless they are there or `path` exists. If the Hub cannot
-        be reached, the error explains how to copy the files manually."""
+        """Download the files that are not in the cache of the Hub, unless `path` exists. If the Hub cannot be reached,
+        the error explains how to copy the files manually."""
         if spec.path_exists:
             return
         known = fetched(spec, root)
@@ -88,7 +88,7 @@ class HubSource(Source):
             write_json(_record(spec, root), content)
 
     def identity(self) -> dict[str, str]:
-        """Return the identity of the text, which is the same as for these files in a local folder."""
+        """Return the identity of the text, which would be the same if these files were in a local folder."""
         digest = identity_of([file.name for file in self.files], [file.sha256 for file in self.files])
         return {"source": "text", "sha256": digest, "text_key": self.text_key}
 
@@ -142,7 +142,7 @@ def _record(spec: CorpusSpec, root: Path) -> Path:
 
 
 def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
-    """Return the commit and the names of the files, from the Hub or, if it cannot be reached, from its cache."""
+    """Return the commit and the names of the files from the Hub, or from its cache if the Hub cannot be reached."""
     hub, dataset = client(), str(spec.dataset)
     try:
         info = hub.HfApi().dataset_info(dataset, revision=spec.revision, timeout=60)

@@ -7,7 +7,7 @@
 | .json | JSON lines, an array of such objects, or one such object |
 | .parquet | one per row: the text is in a column of strings; null is an empty document |
 
-Extensions are case-insensitive. All files but Parquet may be compressed (`compression`).
+Extensions are case-insensitive. All files except Parquet may be compressed (`compression`).
 """
 
 from pathlib import PurePath

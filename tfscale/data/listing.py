@@ -1,4 +1,4 @@
-"""Functions that list the files in a folder: those that are read as text, and those that are skipped, with reasons."""
+"""Functions that list the text files in a folder, and the skipped files with the reason for each."""
 
 import os
 import re
@@ -40,7 +40,7 @@ class LeftOut:
     """A file or folder that is skipped."""
 
     name: str
-    """Path relative to the listed folder. A folder, which is skipped with all its content, ends in a slash."""
+    """Path relative to the listed folder. The path of a folder, which is skipped with its content, ends in a slash."""
     reason: str
     bytes: int | None
     """Size of the file in bytes. None for anything that is not a regular file."""
@@ -98,7 +98,7 @@ def list_text(path: Path) -> Listing:
 
 
 def left_out_words(listing: Listing) -> str:
-    """Return a summary of how many files are skipped and why, or an empty string if there are none."""
+    """Return a summary of how many files are skipped and why, or an empty string if no file is skipped."""
     reasons = Counter(each.reason for each in listing.left_out).most_common()
     words = [f"{count:,} {reason}" for reason, count in reasons[:_SHOWN_REASONS]]
     if more := sum(count for _, count in reasons[_SHOWN_REASONS:]):
@@ -107,7 +107,7 @@ def left_out_words(listing: Listing) -> str:
 
 
 def find_faults(listing: Listing) -> list[str]:
-    """Return the faults of files whose first bytes show that they do not contain text."""
+    """Return the faults of files that cannot be read, or whose first bytes show that they do not contain text."""
     return _first([fault for file in listing.files if (fault := _fault(file))])
 
 

@@ -63,7 +63,7 @@ class Manifest:
     format: int
     fingerprint: str
     source: dict[str, str]
-    """Identity of the text source."""
+    """Identity and origin of the text (`Source.identity`, `Source.origin`)."""
     content_sha256: str
     """SHA-256 of the concatenated SHA-256 digests of all distinct documents, in the order of the source."""
     heldout_fraction: float
@@ -77,7 +77,7 @@ class Manifest:
     heldout: SplitRecord
     unknown: int | None = None
     """Number of unknown tokens in both splits (`Tokenizer.count_unknown`). None if the corpus was prepared by a version
-    that did not count them."""
+    that did not count unknown tokens."""
 
     @property
     def tokens(self) -> int:

@@ -1,9 +1,9 @@
 """Pseudo-random permutation of n items that is computed instead of stored.
 
 The permutation is a Feistel network with cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains",
-2002). An item is computed from its position in a few integer operations, for any n. Therefore billions of windows
-need no memory and no shuffle at the start, every rank computes its own slice, and, unlike with random generators of
-libraries, the order cannot change between versions.
+2002). An item is computed from its position with a few integer operations, for any n. Therefore a random order of
+billions of training sequences needs no memory and no initial shuffle, and every rank computes its own slice. Unlike
+with the random generators of libraries, the order cannot change between versions.
 """
 
 import math
@@ -16,7 +16,7 @@ MASK = (1 << 64) - 1
 
 
 def mix(value: int) -> int:
-    """Return a 64-bit hash of a 64-bit integer with the finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
+    """Return a 64-bit hash of a 64-bit integer: one step of the generator splitmix64 (Steele, Lea and Flood, 2014)."""
     value = (value + 0x9E3779B97F4A7C15) & MASK
     value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     value = (value ^ (value >> 27)) * 0x94D049BB133111EB & MASK

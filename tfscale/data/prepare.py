@@ -1,4 +1,4 @@
-"""Preparation of a corpus, which is split by document, tokenized and written once, under its fingerprint.
+"""Preparation of a corpus. Its documents are split, tokenized and written once, to a folder named by the fingerprint.
 
 <root>/<fingerprint>/
     manifest.json
@@ -7,9 +7,9 @@
     heldout-00000.safetensors ...
 
 The text is read twice: first to list the documents (scan, duplicates), then to tokenize them (encode, assemble). Both
-passes are divided into parts, each of which is processed by one process. Finished pieces are kept in a hidden folder of
-`root` until the corpus is complete. Therefore a preparation that was killed resumes where it stopped. The result does
-not depend on such interruptions or on the number of processes.
+passes are divided into parts, each of which is processed by one process. Intermediate results are kept in a hidden
+folder of `root` until the corpus is complete. Therefore a preparation that was killed resumes where it stopped. The
+prepared corpus does not depend on such interruptions or on the number of processes.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ from tfscale.files import sync
 from tfscale.host import cores
 
 WORK = 2
-"""Version of the pieces of an unfinished preparation, which increases when the content of the pieces changes."""
+"""Version of the intermediate results of a preparation, which increases when their content changes."""
 LEARN_BYTES = 1 << 30
 """Size in bytes of the text that a tokenizer is trained on. A larger training split is sampled to about this size."""
 
@@ -84,7 +84,7 @@ def _whole(data: PreparedData, root: Path) -> PreparedData:
 
 @dataclass(frozen=True)
 class _Found:
-    """Document and byte totals of the first pass over the text."""
+    """Numbers of documents and bytes that the first pass over the text found."""
 
     empty: int
     duplicates: int
@@ -102,7 +102,7 @@ class _Preparation:
         self._work = root / f".{key}-{self._version()}"
 
     def _version(self) -> str:
-        """Return a hash of everything other than the corpus that the pieces depend on."""
+        """Return a hash of everything that determines the intermediate results, except the corpus."""
         settings = (WORK, version("tokenizers"), self._parts)
         return hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
 
@@ -191,7 +191,7 @@ class _Preparation:
         ]
 
     def _tokenizer(self, pieces: Pieces, distinct: list[Distinct], found: _Found) -> Path:
-        """Store a copy of the tokenizer as a piece, because the user's file may change, and return the path."""
+        """Store a copy of the tokenizer, because the user's file may change, and return the path of the copy."""
         path = pieces["tokenizer"].whole()
         if path is not None:
             return path
@@ -278,7 +278,7 @@ class _Preparation:
 
 
 def _sample(distinct: Sequence[Distinct], share: float) -> Iterator[str]:
-    """Yield about a fraction `share` of the training documents, selected by bytes of their digests, in order."""
+    """Yield about a fraction `share` of the training documents, in order. The selection depends only on the digests."""
     for part in distinct:
         for document in part.documents():
             if document.lot is None and int.from_bytes(document.digest[16:24], "big") < share * 2**64:

@@ -14,7 +14,7 @@ class Report:
     total: int = 0
     """Approximate number of bytes in the whole phase, or 0 if unknown."""
     found: int = 0
-    """Number of bytes of `done` that an earlier attempt had processed. These bytes do not count for the speed."""
+    """Number of bytes of `done` that an earlier attempt had processed. The speed is computed without these bytes."""
     documents: int = 0
     """Number of documents that this attempt has processed."""
     tokens: int = 0

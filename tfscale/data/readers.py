@@ -16,8 +16,8 @@ from tfscale.data.utf8 import decode
 from tfscale.grouping import grouped
 
 UNIT_BYTES = 1 << 26
-"""Approximate size in bytes of a unit of work: large compared with the cost of starting it, and small enough to be
-repeated after an interruption."""
+"""Approximate size in bytes of a unit of work. It is large enough to outweigh the cost of starting a unit, and small
+enough to be repeated after an interruption."""
 ROWS = 512
 """Number of Parquet rows that are read at once."""
 OBJECTS = "Each line must be one JSON object."
@@ -29,8 +29,9 @@ ONE_DOCUMENT = "A .json file must contain JSON lines, an array of objects, or on
 
 @dataclass(frozen=True)
 class Span:
-    """A file or part of a file. For uncompressed JSON lines, `start` and `stop` are byte positions, and the span is the
-    lines that begin between them. For Parquet, they are row groups. Other files are read whole (start 0, stop None)."""
+    """A file or part of a file. For uncompressed JSON lines, `start` and `stop` are byte positions, and the span
+    contains the lines that begin between these positions. For Parquet, `start` and `stop` are indices of row groups.
+    Other files are read whole (start 0, stop None)."""
 
     file: Path
     kind: Kind

@@ -17,8 +17,8 @@ from tfscale.data.work import Piece, read_rows
 from tfscale.data.workers import count
 
 BUCKETS = 4096
-"""Number of buckets into which digests are sorted by their first twelve bits. A range of buckets is a slice of each
-scan."""
+"""Number of buckets into which digests are sorted by their first twelve bits. A range of buckets is a contiguous
+slice of each scan."""
 COUNTED_BYTES = 1 << 20
 
 
@@ -72,8 +72,8 @@ def draw(seed: int, digest: bytes) -> int:
 
 
 def limit(heldout_fraction: float) -> int:
-    """Return the number below which the draws of about this fraction of all documents fall. The documents selected by a
-    smaller fraction are a subset of those selected by a larger one."""
+    """Return the number below which the draws of about a fraction `heldout_fraction` of all documents lie. The
+    documents that a smaller fraction selects are a subset of the documents that a larger fraction selects."""
     return math.ceil(heldout_fraction * 2**64)
 
 
@@ -110,7 +110,7 @@ def _write(part: Part, split_seed: int, piece: Piece) -> Path:
 
 
 class _PartProgress:
-    """Counter of the bytes of a part: an estimate from the size of the text, which is exact at the end of the part."""
+    """Counter of the bytes read from a part. They are estimated from the text, and exact at the end of the part."""
 
     def __init__(self, size: int) -> None:
         self._left, self._documents, self._bytes = size, 0, 0
@@ -131,6 +131,6 @@ class _PartProgress:
 
 
 def sort_keys(digests: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return the first 16 bytes of each digest, which identify a document, as two numbers in the same sort order."""
+    """Return the first 16 bytes of each digest, which identify a document, as two integers with the same sort order."""
     words = np.ascontiguousarray(digests[:, :16]).view(">u8").astype(np.uint64)
     return words[:, 0], words[:, 1]

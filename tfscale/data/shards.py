@@ -27,7 +27,7 @@ LONGEST_HEADER = 1 << 20
 
 @dataclass(frozen=True)
 class ShardLabel:
-    """Metadata in the header of a shard, all strings as safetensors requires."""
+    """Metadata in the header of a shard. All values are strings, as safetensors requires."""
 
     format: str
     fingerprint: str
@@ -36,7 +36,7 @@ class ShardLabel:
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """Return the smallest token type for a vocabulary: uint16, or uint32 if the vocabulary needs it."""
+    """Return the token type for a vocabulary: uint16 for fewer than 65,536 tokens, and uint32 otherwise."""
     return np.dtype(np.uint16 if vocab_size < 65536 else np.uint32)
 
 
@@ -97,7 +97,7 @@ class Tokens:
         return self._starts[-1]
 
     def __getitem__(self, span: slice) -> TokenArray:
-        """Return the tokens start:stop, across shards. They are not copied if they are all in one shard.
+        """Return the tokens `start` to `stop - 1`, which may be in several shards. Tokens of one shard are not copied.
 
         Raises:
             DataError: a token is not in the vocabulary.

@@ -37,15 +37,15 @@ class Part(Protocol):
 
 
 class Source(ABC):
-    """Base class of text sources. The setting `data.source` names a subclass, which uses the other settings."""
+    """Base class of text sources. The setting `data.source` names a subclass, which reads the other `data` settings."""
 
     tokenized: ClassVar[bool] = False
     """True if the text is already tokenized, so that the source includes a tokenizer."""
 
     @classmethod
     def check(cls, spec: "CorpusSpec") -> Iterable[Fault | str]:
-        """Return the faults in the settings of a corpus, each with its fix, without reading anything. A source that
-        does not override this method has no settings."""
+        """Return the faults in the settings of a corpus, each with its fix, without reading any files. A source
+        that does not override this method accepts no `path`, `dataset` or `options`."""
         return unused(spec, "path", "dataset", "options")
 
     @classmethod
@@ -62,8 +62,8 @@ class Source(ABC):
 
     @classmethod
     def fetch(cls, spec: "CorpusSpec", root: Path, progress: Progress) -> None:
-        """Download the text that is not on this machine. Only `tfscale data prepare` calls this method. Most sources
-        have nothing to download.
+        """Download the text unless it is on this machine. Only `tfscale data prepare` calls this method. By default,
+        there is nothing to download.
 
         Raises:
             DataError: the text cannot be downloaded.
@@ -72,7 +72,7 @@ class Source(ABC):
 
     def missing(self) -> list[str]:
         """Return the reasons why the text cannot be read, each with its fix, without reading large files. By default,
-        these are the faults that `identity` finds."""
+        the reasons are the faults that `identity` finds."""
         try:
             self.identity()
         except DataError as error:
@@ -92,8 +92,8 @@ class Source(ABC):
         return {}
 
     def listing(self) -> Listing:
-        """List the files that are read and those that are skipped. The list is empty if the text is not in files of the
-        user."""
+        """List the files that are read and the files that are skipped. The list is empty if the text is not in files of
+        the user."""
         return Listing()
 
     @abstractmethod
@@ -115,10 +115,10 @@ SOURCES: Registry[type[Source]] = Registry(
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """Description of a corpus by a user. Settings that a source does not use keep their defaults.
+    """The user's settings for a corpus. Settings that a source does not use keep their defaults.
 
     Raises:
-        DataError: settings are invalid. The error names all of them.
+        DataError: settings are invalid. The error names all invalid settings.
     """
 
     source: str
@@ -135,7 +135,7 @@ class CorpusSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Additional settings that are specific to the source."""
     heldout_fraction: float = 0.05
-    """Fraction of the documents that are used for validation."""
+    """Fraction of the documents that is used for validation."""
     split_seed: int = 0
     """Seed of the random choice of the documents for validation."""
 
@@ -243,8 +243,8 @@ def fingerprint(spec: CorpusSpec, root: Path | None = None) -> str:
 
 
 def vocab_size(spec: CorpusSpec, root: Path | None = None) -> int:
-    """Return the vocabulary size of the tokenizer of a corpus, which need not be prepared. A model may have a larger
-    vocabulary.
+    """Return the vocabulary size of the tokenizer of a corpus. A model may have a larger vocabulary. The corpus need
+    not be prepared, unless its source is already tokenized.
 
     Raises:
         DataError: the file of the tokenizer or the prepared folder is missing.

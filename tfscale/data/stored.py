@@ -56,7 +56,7 @@ class ShardSource(Source):
         return cls(local_path(spec))
 
     def identity(self) -> dict[str, str]:
-        return read_manifest(self.path).source  # of the text from which the tokens were made
+        return read_manifest(self.path).source  # the identity of the text from which the tokens were made
 
     def parts(self) -> tuple[()]:
         return ()  # the text is no longer needed

@@ -80,7 +80,7 @@ def digests_of(files: Sequence[Path]) -> list[str]:
     tfscale treated the mark as text, and corpora that they prepared must not be reused.
 
     Raises:
-        OSError: a file cannot be read. The error names it.
+        OSError: a file cannot be read. The error names the file.
     """
     digests = zip(files, sha256_of_all(files), strict=True)
     return [hashlib.sha256(f"{digest} unmarked".encode()).hexdigest() if _marked(file) else digest

@@ -16,32 +16,33 @@ from tfscale.data.unknown import Unknown
 from tfscale.faults import Fault
 
 END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eot_id|>")
-"""Possible names of the end-of-text token, which follows each document. The first one that a tokenizer has is used."""
+"""Possible names of the end-of-text token, which follows each document. The first of these names that a vocabulary
+contains is used."""
 
 BYTES_ONLY = 257
 """Size of the smallest byte-level vocabulary: 256 bytes and the end-of-text token."""
 
 PIECE_CHARACTERS = 1 << 16
-"""Length in characters above which documents are cut, because the library needs about 200 bytes of memory per
-character. A piece is up to twice as long if no word ends earlier."""
+"""Length in characters above which documents are cut, because the tokenizers library needs about 200 bytes of
+memory per character. A piece is up to twice as long if no word ends earlier."""
 LONGEST_WORD = 1000
-"""Length in characters above which words are cut for training, because the training time grows with the square of the
-length of a word."""
+"""Length in characters above which words are cut when a tokenizer is trained, because the training time grows with the
+square of the length of a word."""
 _WORD_END = re.compile(r"(?<=\S)(?= \S)")
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD}}}(?=\S)")
 
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """Description of a tokenizer by a user.
+    """The user's settings for a tokenizer.
 
     `bpe`: a byte-level BPE with the word splitting of GPT-2, trained on the training documents. It has `vocab_size`
     tokens, including the end-of-text token and the 256 bytes. 257 means plain bytes.
     `file`: a Hugging Face `tokenizer.json` at `path`.
-    `hub`: the `tokenizer.json` in the repository `name` of the Hub, or the file at `path` if it exists.
+    `hub`: the `tokenizer.json` in the repository `name` on the Hub, or the file at `path` if it exists.
 
     Raises:
-        DataError: a field that the kind requires is not set.
+        DataError: `vocab_size` is too small, or another field that the kind requires is not set.
     """
 
     kind: Literal["bpe", "file", "hub"]
@@ -67,7 +68,7 @@ class TokenizerSpec:
         return self.path is not None and Path(self.path).exists()
 
     def missing(self) -> list[str]:
-        """Return the reason why the tokenizer cannot be used, or an empty list. The kind must be `bpe` or `file`."""
+        """Return a list with the reason why the tokenizer cannot be used, if any. The kind must be `bpe` or `file`."""
         try:
             self.size()
         except DataError as error:
@@ -99,7 +100,7 @@ class Tokenizer:
     """A tokenizer with an end-of-text token, which converts text to tokens and back."""
 
     def __init__(self, content: bytes, source: str) -> None:
-        """Create a tokenizer from the content of a tokenizer.json. `source` is the name that errors show.
+        """Create a tokenizer from the content of a tokenizer.json. Error messages begin with `source`.
 
         Raises:
             DataError: the content is not a tokenizer or has no end-of-text token.

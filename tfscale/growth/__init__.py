@@ -1,1 +1,2 @@
-"""Growth of trained models, which turns the training state of a model into that of a larger model."""
+"""Growth of trained models, which turns the training state of a model into the training state of a larger
+model."""

@@ -1,4 +1,4 @@
-"""Continued training of an unchanged model of any family, with the optimizer state and the data of its parent."""
+"""Continued training of an unchanged model of any family, with the optimizer state and the data of the parent stage."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Continued(Growth):
-    """Operator that changes nothing."""
+    """Growth operator that changes neither the model nor the optimizer state."""
 
     kind: ClassVar[str] = "continued"
 
@@ -31,4 +31,4 @@ class Continued(Growth):
 
 
 CONTINUED = Continued("none", lr="continue", data="continue")
-"""Training that continues as if the parent had not ended."""
+"""Continued training, as if the parent stage had not ended."""

@@ -1,4 +1,5 @@
-"""Conversion of a parent's checkpoint to its child's by a growth operator, on the CPU, tensor by tensor."""
+"""Conversion of the checkpoint of a parent stage to the initial checkpoint of its child stage with a growth operator.
+Tensors are converted one by one on the CPU."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,24 +29,24 @@ def grow_checkpoint(
     trained_with: Optimizer | None = None,
     spent: Totals | None = None,
 ) -> OptimizerState:
-    """Write the checkpoint at step 0 of a stage that grows from `parent`, and return its optimizer state.
+    """Write the checkpoint at step 0 of a stage that grows from `parent`, and return the initial optimizer state.
 
-    The totals of the child continue those of its parent; the step count starts at 0. Peak memory is a few times the
-    size of the largest tensor, because each tensor is written while the next one is computed.
+    The totals of the child stage start from those of the parent stage; the step count starts at 0. Peak memory is a few
+    times the size of the largest tensor, because each tensor is written while the next one is computed.
 
     Args:
         parent: folder of a complete checkpoint.
         child: folder to write.
         config: config of the child, from `growth.grown_config`.
         optimizer: optimizer of the child.
-        trained_with: optimizer of the parent, or None if it is that of the child. If `growth` carries the state over
-            and both optimizers have the same name, the slots are grown like the weights.
-        spent: totals that those of the child continue, or None for those of the parent.
+        trained_with: optimizer of the parent, or None if the child has the same optimizer. If `growth` carries the
+            optimizer state over and the two optimizers have the same name, the slots are grown like the weights.
+        spent: initial totals of the child, or None for the totals in the parent's checkpoint.
 
     Raises:
-        BrokenCheckpoint: the parent cannot be read, or its slots are not those of its optimizer.
-        ValueError: the growth operator cannot turn this parent into this child.
-        OSError: the child cannot be written; no partial folder is left behind.
+        BrokenCheckpoint: the parent's checkpoint cannot be read, or its slots are not those of the parent's optimizer.
+        ValueError: the growth operator cannot turn the parent's config into `config`.
+        OSError: the child's checkpoint cannot be written; no partial folder is left behind.
     """
     old_config, old = checkpoint.read_state(parent)
     try:

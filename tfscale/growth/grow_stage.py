@@ -1,4 +1,4 @@
-"""Growth of a stage, which writes the first checkpoint of a grown stage from the last checkpoint of its parent."""
+"""Creation of the first checkpoint of a grown stage from the last checkpoint of its parent."""
 
 import shutil
 import time
@@ -29,13 +29,14 @@ VERIFICATION_TOKENS = 2048
 
 
 def grow_stage(stage_dir: Path) -> None:
-    """Write the checkpoint at step 0 of a grown stage, made from the last checkpoint of its parent, and growth.json.
-    For a stage with imported weights, write its final checkpoint and import.json instead.
+    """Write growth.json and the checkpoint at step 0 of a grown stage. The weights come from the last checkpoint of the
+    parent or, if the growth of the parent was rejected, of the parent's own parent. For a stage with imported weights,
+    write import.json and the final checkpoint instead.
 
     Raises:
-        BrokenCheckpoint: the parent's checkpoint is damaged.
-        NotPreserved: a function-preserving recipe has changed the logits; the checkpoint is removed.
-        ValueError: the folder is not a grown stage, or its parent is not finished.
+        BrokenCheckpoint: the checkpoint to grow is damaged.
+        NotPreserved: a function-preserving recipe has changed the logits; the new checkpoint is removed.
+        ValueError: the folder does not belong to a grown stage, or the parent stage is not finished.
     """
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
@@ -84,8 +85,8 @@ def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
 def grow_by_hand(
     stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int
 ) -> tuple[LogitsComparison, OptimizerState]:
-    """Grow the checkpoint of a finished stage with its own optimizer, and write the result to the folder `to`. Return
-    the comparison of both checkpoints, and the optimizer state of the result.
+    """Grow the checkpoint of a finished stage with the same optimizer, and write the new checkpoint to the folder `to`.
+    Return the comparison of the logits before and after the growth, and the initial optimizer state.
 
     Raises:
         ValueError: the stage is not finished, its checkpoint is damaged, or `to` cannot be written.

@@ -1,7 +1,7 @@
 """Import of weights for the first stage of a chain, which replaces the training of that stage.
 
-The stage has its own folder and key. It is evaluated on the plan's text like any other stage, and its cost is computed
-from the number of training tokens in the schedule.
+The stage has its own folder and key. It is evaluated on the validation text of the plan like any other stage, and its
+cost is computed from the number of training tokens in the schedule.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def take_over(stage_dir: Path, spec: StageSpec) -> None:
-    """Write import.json and the final checkpoint of a stage, copied from the imported stage that its spec names.
+    """Write import.json and the final checkpoint of a stage, which are copied from the imported stage `spec.init_dir`.
 
     Raises:
         ValueError: the source is not an imported stage, its model or weights have changed since planning, or it

@@ -1,4 +1,4 @@
-"""Comparison of the logits of a parent and its child on the same validation tokens."""
+"""Comparison of the logits of a parent stage and its child stage on the same validation tokens."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class NotPreserved(Exception):
 
 @dataclass(frozen=True)
 class LogitsComparison:
-    """Result of the comparison of a parent and its child on the same tokens."""
+    """Result of the comparison of a parent stage and its child stage on the same tokens."""
 
     loss_before: float
     loss_after: float

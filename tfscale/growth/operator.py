@@ -85,8 +85,8 @@ class Growth(ABC):
 
     @abstractmethod
     def grown_config(self, parent: ModelConfig, target: ModelConfig) -> ModelConfig:
-        """Return the config that the parent grows to for the size of `target`. If the operator can produce `target`
-        itself, the result is `target`.
+        """Return the config that the parent grows to if the child should have the size of `target`. If the operator can
+        produce `target` itself, the result is `target`.
 
         Raises:
             ValueError: the parent cannot grow to this size.
@@ -94,8 +94,8 @@ class Growth(ABC):
 
     @abstractmethod
     def preserves(self, parent: ModelConfig, child: ModelConfig) -> bool:
-        """Return whether this growth preserves all logits up to rounding. If so, the logits are compared after the
-        growth."""
+        """Return whether this growth preserves all logits up to rounding. If so, a comparison of the logits verifies
+        the growth."""
 
     def source_of(self, name: str, parent: ModelConfig, child: ModelConfig) -> str:
         """Return the name of the parent's weight from which the child's weight `name` is made."""
@@ -116,13 +116,13 @@ class Growth(ABC):
         """
 
     def rates_of(self, parent: ModelConfig, child: ModelConfig, tokens: int) -> RateSpec | None:
-        """Return the learning rates of old and new rows for a stage of `tokens` tokens, or None if they do not
-        differ."""
+        """Return the learning rates of old and new rows for a stage of `tokens` tokens, or None if all rows have the
+        same learning rate."""
         return None
 
     def key_settings(self) -> dict[str, Any]:
-        """Return the settings that are part of a stage's key. These are all settings except `peak`, which is contained
-        in the learning rate of the stage."""
+        """Return the settings that the spec of a grown stage contains. These are all settings except `peak`, which is
+        contained in the learning rate of the stage. All of them except `name` are part of the stage's key."""
         return {name: value for name, value in vars(self).items() if name != "peak"}
 
     def changes(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
@@ -132,7 +132,8 @@ class Growth(ABC):
         return {"shape": {name: {"before": before[name], "after": after[name]} for name in differ}}
 
     def facts(self, parent: ModelConfig, child: ModelConfig) -> dict[str, Any]:
-        """Return the content of growth.json without the measurements, with the types that JSON has."""
+        """Return the content of growth.json without the measurements, with the types that JSON has (such as lists
+        instead of tuples)."""
         facts = {
             **self.changes(parent, child),
             "parameters": {"before": parameters(parent), "after": parameters(child)},

@@ -1,4 +1,4 @@
-"""Initial optimizer state of a grown stage: either all slots continue those of the parent, or all slots start empty.
+"""Initial optimizer state of a grown stage, in which all slots are grown from the parent's slots or all start empty.
 
 All weights share one number of updates, which AdamW uses for its bias correction. If the optimizer changes between a
 parent and its child, the parent's number would be wrong for every slot that starts empty. In this case no slots are
@@ -29,7 +29,7 @@ class OptimizerState:
     updates: int
     """Initial number of updates, which is 0 if the slots start empty."""
     note: str | None
-    """Message that the slots start empty although the recipe carries them over, with the reason; otherwise None."""
+    """Message that explains why the slots start empty although the recipe carries them over; otherwise None."""
 
 
 def state_after(growth: Growth, parent: Optimizer, child: Optimizer, shapes: Shapes, updates: int) -> OptimizerState:

@@ -1,5 +1,5 @@
-"""Pure functions for the rows that a growth adds to a weight, and the scale of copied rows in weights and optimizer
-slots."""
+"""Pure functions that compute the rows that a growth adds to a weight, and the scale of copied rows of weights and
+optimizer slots."""
 
 from functools import partial
 from typing import Literal, assert_never

@@ -96,9 +96,9 @@ class GrowthRecipe(Growth):
     effect with Muon, whose matrices have only a momentum, which is zero for new rows."""
     rates: RateSettings = field(default_factory=RateSettings, kw_only=True)
     nested_dropout: Probability = field(default=0.0, kw_only=True)
-    """Probability with which a training step of the child uses only the first groups of parameter tokens, whose number
-    is drawn evenly from the smaller ones. The first groups then remain better models by themselves (`tfscale eval
-    --groups`). Requires tau=group and launcher.compile=off."""
+    """Probability with which a training step of the child uses only the first groups of parameter tokens. The number of
+    these groups is drawn uniformly from 1 to one less than all groups. The first groups alone then remain better models
+    (`tfscale eval --groups`). Requires tau=group and launcher.compile=off."""
 
     def faults(self) -> Iterator[Fault | str]:
         yield from super().faults()
@@ -190,8 +190,8 @@ class GrowthRecipe(Growth):
     def grow_tensor(
         self, name: str, degree: int, old: "Tensor", parent: ModelConfig, child: ModelConfig, seed: int
     ) -> "Tensor":
-        """Return the grown tensor. Rows keep their order: the old rows of each group, followed by their copies, then
-        the new rows. Tensors that are not parameter tokens are returned unchanged."""
+        """Return the grown tensor. The old rows of each group are followed by their copies, and the new rows come last.
+        Tensors that are not parameter tokens are returned unchanged."""
         from torch import cat
 
         from tfscale.growth.rows import noisy, share_of_copies
@@ -260,7 +260,7 @@ class GrowthRecipe(Growth):
 
 def without_new_tokens(growth: Growth) -> GrowthRecipe:
     """Return a recipe that adds no tokens but has the optimizer state, learning rate and data settings of `growth`.
-    Growths with equal settings of these kinds give equal recipes."""
+    Operators for which these settings are equal give equal recipes."""
     moments: Literal["carry", "drop"] = "carry" if growth.carries else "drop"
     return GrowthRecipe("none", "zero", "random", "keep", moments=moments, lr=growth.lr, data=growth.data)
 

@@ -76,7 +76,8 @@ class TransformerGrowth(Growth):
 
         Width grows by whole heads: by any number of heads with `net2net`, and by doubling with `hypercloning`. The head
         size does not change, because rotary position embeddings depend on it, and d_ff grows along with d_model.
-        `g_stack` multiplies the number of layers, and `middle` that of the layers between the first and the last.
+        `g_stack` multiplies the number of layers, and `middle` multiplies the number of layers between the first and
+        the last.
         """
         copied = len(self._copied(parent))
 

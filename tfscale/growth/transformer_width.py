@@ -1,9 +1,9 @@
 """Pure functions that widen the weights and optimizer slots of a Transformer.
 
 In the residual stream and in the hidden layer, dimension j of the wider model is a copy of dimension j mod d of the old
-model. Heads keep their size and are copied as a whole. Each layer therefore reads several copies of its input, and its
-weights are divided by the number of copies. The tied embedding serves for both the input and the logits, so for the
-logits the weights of the final norm are divided instead.
+model. Heads keep their size and are copied as a whole. Each layer therefore reads several copies of its input, and the
+weights of the layer are divided by the number of copies. The tied embedding is used for both the input and the logits,
+so for the logits the weights of the final norm are divided instead.
 """
 
 import math

@@ -57,7 +57,8 @@ def adopt(to: Path, found: Foreign, corpus: Path | None) -> StageSpec:
             tokenizer of the corpus is used.
 
     Raises:
-        UserFault: `to` exists, or the tokenizer or corpus has tokens that the model does not have.
+        UserFault: `to` exists, the tokenizer or corpus has tokens that the model does not have, or the validation split
+            is shorter than the context.
         OSError: the folder cannot be written. No partial files are left.
     """
     if to.exists():

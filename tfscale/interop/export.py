@@ -34,8 +34,8 @@ def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     The required memory is about the size of one weights file.
 
     Raises:
-        UserFault: `out` exists, the checkpoint is incomplete or contains the state of a different optimizer than
-            the stage's, or the tokenizer or an ancestor is missing.
+        UserFault: `out` exists, an extension defines the model, the checkpoint is incomplete or contains the state of a
+            different optimizer than the stage's, or the tokenizer or an ancestor is missing.
         OSError: the folder cannot be written. No partial files are left.
     """
     if out.exists():

@@ -58,7 +58,7 @@ def read_exported(folder: Path) -> Foreign:
 
 
 class _Tensors(Mapping[str, Tensor]):
-    """Weights in safetensors files, each of which is read on access."""
+    """Mapping of the weights in safetensors files. Each weight is read on access."""
 
     def __init__(self, files: list[Path]) -> None:
         opened: list[Any] = [safe_open(file, framework="pt") for file in files]

@@ -19,7 +19,7 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 @dataclass(frozen=True)
 class Finished:
-    """Finished stage, with the folder, the spec and the result."""
+    """Finished stage, with its folder, spec and result."""
 
     folder: Path
     spec: StageSpec
@@ -29,12 +29,12 @@ class Finished:
 
     @property
     def name(self) -> str:
-        """Name of the folder, and the number of groups unless it is all."""
+        """Name of the folder, followed by `--groups` and the number of groups if only the first groups are used."""
         return self.folder.name + (f" --groups {self.groups}" if self.groups else "")
 
     @property
     def record(self) -> dict[str, Any]:
-        """Name of the folder as `stage`, and the number of groups as `groups` unless it is all, for JSON."""
+        """Name of the folder as `stage` and, if only the first groups are used, their number as `groups`, for JSON."""
         return {"stage": self.folder.name} | ({"groups": self.groups} if self.groups else {})
 
     @property
@@ -44,7 +44,7 @@ class Finished:
 
     @property
     def evaluation(self) -> FinalEvaluation | None:
-        """Final evaluation of the model; None if there is none, as for the first groups of a model."""
+        """Final evaluation of the model; None if there is none, or if only the first groups are used."""
         return None if self.groups else self.result.eval
 
     @property
@@ -54,7 +54,7 @@ class Finished:
 
     @property
     def data(self) -> Path:
-        """Folder of the corpus of the stage, or of the tokenizer alone."""
+        """Folder of the stage's corpus, or of the tokenizer if the stage was imported without a corpus."""
         return self.folder / self.spec.run.data_dir
 
 
@@ -69,10 +69,11 @@ def open_finished(folder: Path) -> Finished:
 
 
 def with_groups(stages: Iterable[Finished], groups: int | None) -> list[Finished]:
-    """Return stages whose models consist of the first `groups` groups of parameter tokens, or of all if it is None.
+    """Return the stages with models that consist of the first `groups` groups of parameter tokens, or of all groups if
+    `groups` is None.
 
     Raises:
-        UserFault: a model has not grown by groups, or has fewer; the error contains the faults of all stages.
+        UserFault: a model has not grown by groups, or has fewer groups; the error contains the faults of all stages.
     """
     found = list(stages)
     if groups is None:

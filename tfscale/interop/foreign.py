@@ -1,4 +1,4 @@
-"""Models in foreign formats, and a check that the tensors match a tfscale model."""
+"""Models in foreign formats, and a check that their tensors match a tfscale model."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,14 +27,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Foreign:
-    """Foreign model whose tensors have been checked."""
+    """Model in a foreign format, whose tensors have been checked."""
 
     model: ModelConfig
     tensors: Mapping[str, Tensor]
     """Every weight, by its name in the tfscale model, in any floating-point type. Weights are read on access."""
     origin: Origin
     totals: Totals | None = None
-    """Cost of training the model, including parents, or None if unknown."""
+    """Cost of training the model, including its parents, or None if unknown."""
     tokenizer: bytes | None = None
     """Content of the tokenizer.json of the model, or None if there is no tokenizer."""
 

@@ -106,7 +106,8 @@ class TfscaleForCausalLM(PreTrainedModel, GenerationMixin):
         """Compute logits [batch, time, vocab_size], and the loss for `labels`, in which -100 is ignored.
 
         Args:
-            attention_mask: mask [batch, all], 0 at padding, on either side; or a mask [batch, 1, time, all].
+            attention_mask: mask [batch, all] of cached and new positions, 0 at padding on either side; or a mask
+                [batch, 1, time, all].
             position_ids: positions [batch, time], which continue after the cached positions by default. If there is
                 neither an `attention_mask` nor a filled cache, a position that does not follow the previous one begins
                 another sequence, and the two sequences do not attend to each other.

@@ -30,9 +30,10 @@ class HeldPast:
             layers: number of blocks of the model.
             tokens: new tokens [batch, time].
             cache: cache that each layer extends, or None if nothing is cached.
-            attention_mask: mask [batch, held + time], 0 at padding; or a mask [batch, 1, time, all] of pairs of
+            attention_mask: mask [batch, cached + time], 0 at padding; or a mask [batch, 1, time, all] of pairs of
                 positions.
-            position_ids: positions. Without a mask, a new sequence begins where positions are not consecutive.
+            position_ids: positions of the new tokens. Without a mask and cached tokens, a new sequence begins where
+                positions are not consecutive.
 
         Raises:
             ValueError: the `attention_mask` has a different shape.

@@ -1,8 +1,8 @@
-"""Import of released TokenFormer checkpoints (options in YAML and weights, as in GPT-NeoX) as a tfscale model.
+"""Import of released TokenFormer checkpoints, which consist of weights and of options in YAML as in GPT-NeoX.
 
 The weights are one `pytorch_model.bin`, or the folder of `layer_XX-model_00-model_states.pt` files that DeepSpeed
-writes. The weights-only reader of torch, which creates only tensors and plain containers and runs no other code, maps
-the files into memory, so that a model of any size is converted one tensor at a time.
+writes. They are read with the weights-only reader of torch, which creates only tensors and plain containers and runs no
+other code. The files are mapped into memory, so that a model of any size is converted one tensor at a time.
 """
 
 import re
@@ -40,7 +40,8 @@ _ALLOWED: dict[str, tuple[Any, tuple[Any, ...]]] = {
 """Options that affect the results of a model, with the default of GPT-NeoX and the values that tfscale supports."""
 
 _FREQUENCIES = "attention.rotary_emb.inv_freq"
-"""Name of a buffer in older checkpoints. The buffer can be derived, so it is only checked, not imported."""
+"""Name of the buffer of rotary frequencies in older checkpoints. The buffer can be derived, so it is only checked, not
+imported."""
 _EMBEDDING = "sequential.0.word_embeddings.weight"
 _LAYER_FILES = "layer_"
 
@@ -148,11 +149,11 @@ def _files(path: Path) -> list[Path]:
 
 
 def _tensors_of(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file by name. Tensors in the file of a layer are renamed as in a single file,
-    `sequential.N`."""
+    """Return the tensors of a file by name. Tensors in a layer file of DeepSpeed get the prefix `sequential.N` that
+    they have in a single file."""
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged or foreign file can raise anything
+    except Exception as error:  # a damaged or foreign file can cause any exception
         what = next(iter(str(error).strip().splitlines()), repr(error))
         raise UserFault([f"{file}: the file cannot be read without running code: {what}"]) from error
     if not isinstance(held, dict):
@@ -166,7 +167,8 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
 
 
 def our_name(official: str) -> str:
-    """Return the name in `LanguageModel` of an official name `sequential.N.*`. Unknown names are returned unchanged."""
+    """Return the name in `LanguageModel` of the parameter with an official name `sequential.N.*`. Unknown names are
+    returned unchanged."""
     match = re.fullmatch(r"sequential\.(\d+)\.(.+)", official)
     if match is None:
         return official

@@ -49,7 +49,8 @@ class Score:
 
 
 def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
-    """Measure the loss on the validation tokens that are also used during the training of the stage.
+    """Measure the loss on the first validation tokens of the stage's corpus, as many as during training. They are the
+    same tokens as during training unless `data.validation_start` was set.
 
     Raises:
         UserFault: the corpus of the stage is missing.
@@ -90,7 +91,7 @@ def total_loss(model: LanguageModel, tokens: NDArray[np.integer], stride: int) -
 
 
 def _windows(count: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the start and length of each window of inputs, and the number of last targets in the window that count."""
+    """Yield the start and length of each window of inputs, and the number of targets at its end that count."""
     done = 0
     while done < count:
         end = min(count, context if done == 0 else done + stride)

@@ -18,13 +18,13 @@ from tfscale.faults import UserFault
 
 @dataclass(frozen=True)
 class EncodedText:
-    """Tokens of a text file or of a folder of text files, which is read in the same way as `data.path`."""
+    """Tokens of a text file or of a folder of text files. The path is read in the same way as `data.path`."""
 
     path: Path
     sha256: str
     """SHA-256 of the names and contents of the files."""
     tokens: NDArray[np.uint32]
-    """Tokens of the documents in sequence, with an end-of-text token after each and one before the first."""
+    """Tokens of the documents in sequence, with an end-of-text token after each document and one before the first."""
     bytes: int
     """Number of UTF-8 bytes of the text. The end of a document counts as one byte."""
     unknown: int

@@ -1,4 +1,4 @@
-"""Key-value cache, with which each further token of a text requires a forward pass over one position only."""
+"""Key-value cache, with which each generated token requires a forward pass over only one position."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,7 +17,8 @@ class LayerPast(Protocol):
 
         Returns:
             Keys of all positions, values of all positions, and the attention mask, [time, all] or [batch, 1, time,
-            all]. The mask is True where a new position attends to a position, or None if all attend to all.
+            all]. The mask is True where a new position attends to a position. It is None if every new position attends
+            to all positions.
         """
 
 
@@ -39,7 +40,7 @@ def causal_mask(time: int, total: int, device: torch.device) -> Tensor:
 
 
 class Cache:
-    """Key-value cache with a capacity of one context."""
+    """Key-value cache with a capacity of one context window."""
 
     def __init__(self, config: ModelConfig) -> None:
         self.layers = [_LayerCache(config) for _ in range(config.n_layer)]

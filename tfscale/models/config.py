@@ -23,7 +23,8 @@ much from those configs."""
 @dataclass(frozen=True)
 class ModelConfig(ABC):
     """Immutable config of a causal decoder with tied embeddings. Each model family is a subclass that defines the block
-    and its parameter, FLOP and memory counts, which tests compare with those of built models."""
+    and the parameter, FLOP and memory counts of the block. Tests compare these counts with measurements of built
+    models."""
 
     n_layer: int
     d_model: int
@@ -35,8 +36,9 @@ class ModelConfig(ABC):
     the official TPU code."""
     init: Init = field(default="official", kw_only=True)
     base_fan_in: int | None = field(default=None, kw_only=True)
-    """Fan-in of a matrix that is trained at the optimizer's own learning rate; other matrices get learning rates and
-    initial values that follow from their fan-in (docs/optimizers.md). None: the standard parametrization."""
+    """Fan-in at which a matrix of a block is trained at the optimizer's own learning rate. The learning rates and
+    initial values of all matrices of the blocks follow from their fan-in (docs/optimizers.md). None: the standard
+    parametrization."""
 
     family: ClassVar[str]
     """Name of the family in `tfscale.models.families.FAMILIES`."""
@@ -60,7 +62,7 @@ class ModelConfig(ABC):
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the config with the given fields, whose values are as read from JSON.
+        """Return the config with the given fields, whose values have the types that JSON has.
 
         Raises:
             TypeError: a field is missing or unknown.
@@ -108,7 +110,7 @@ class ModelConfig(ABC):
         """Return the number of bytes per token that a block keeps for its backward pass."""
 
     def keeps_casts(self, execution: Execution) -> bool:
-        """Return whether a block keeps the bf16 copies of its matrices, which autocast makes, for its backward pass."""
+        """Return whether the bf16 copies of a block's matrices that autocast makes are kept for the backward pass."""
         return True
 
     @abstractmethod
@@ -122,8 +124,9 @@ class ModelConfig(ABC):
         parametrization."""
 
     def initial_std(self, name: str) -> float:
-        """Return the standard deviation of the initial values of the matrix called `name`: that of `init_std`, which
-        assumes a fan-in of d_model, times sqrt(d_model / fan-in) unless the parametrization is the standard one."""
+        """Return the standard deviation of the initial values of the matrix called `name`. It is `init_std(name)` with
+        the standard parametrization. Otherwise, the standard deviation of a matrix of a block is multiplied by
+        sqrt(d_model / fan-in), because `init_std` assumes a fan-in of d_model."""
         if self.base_fan_in is None or not is_block_matrix(name, 2):
             return self.init_std(name)
         return self.init_std(name) * math.sqrt(self.d_model / self.matrix(name).fan_in)
@@ -133,7 +136,8 @@ class ModelConfig(ABC):
         """Standard deviation of the initial values of matrices that write into the residual stream.
 
         `official`: 2 / n_layer / sqrt(d_model) (`wang_init`, the `output_layer_init_method` of the official configs).
-        `scaled`: 1 / sqrt(2 n_layer d_model), as in GPT-2, which is smaller in models with few layers.
+        `scaled`: 1 / sqrt(2 n_layer d_model), as in GPT-2, which is smaller than `official` in models with fewer than 8
+        layers.
         """
         depth = 1 / math.sqrt(2 * self.n_layer) if self.init == "scaled" else 2 / self.n_layer
         return depth / math.sqrt(self.d_model)

@@ -59,8 +59,8 @@ def flops(config: ModelConfig) -> Flops:
 
 
 MEMORY_SHARE = 0.8
-"""Fraction of a device's memory that a planned training step may use. The rest is for allocations that are not
-counted."""
+"""Fraction of a device's memory that a planned training step may use. The rest is for allocations that this
+estimate omits."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,22 @@ class Memory:
 
     weights: int
     gradients: int
-    """Bytes of the gradients of all weights, or only of the embedding if the other weights are updated during the
-    backward pass; and of DDP's buckets, if they exist beside all gradients."""
+    """Bytes of the gradients of all weights, or of only the embedding if weights are updated during the backward pass.
+    Includes DDP's buckets if they exist in addition to the gradients."""
     moments: int
-    """Bytes of the tensors that the optimizer keeps per weight."""
+    """Bytes of the optimizer state."""
     activations: int
     """Bytes of the activations kept for the backward pass, except those of the logits."""
     logits: int
-    """Bytes of the gradients of the final hidden states and of the embedding, which the loss computes along with the
-    logits."""
+    """Bytes of the gradients that the loss computes along with the logits: the gradient of the final hidden states and,
+    unless weights are updated during the backward pass, a second gradient of the embedding."""
     temporary: int
-    """Bytes of the largest temporary allocation: a tile of logits; or the tiles of a layer's scores, the gradients of
-    its weights and, if they are recomputed, the activations of its block; or, as far as it exceeds the activations,
-    what an update of the weights allocates."""
+    """Bytes of the largest of three temporary allocations: a tile of logits; the tiles of a layer's scores, with the
+    gradients of the layer's weights and the recomputed activations of a block; and the allocations of an update of the
+    weights, minus the activations and logits, whose memory is free by then."""
     gathered: int
-    """Bytes of the weights gathered from shards: the embedding, the current block and the next block."""
+    """Bytes of the weights gathered from shards (the embedding, the current block and the next block) and of the
+    gradient of the current block before it is sharded."""
 
     @property
     def total(self) -> int:
@@ -97,7 +98,8 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
     held = 4 * parameters(config) // execution.shards
     embedding = 4 * config.vocab_size * config.d_model
     tokens = execution.sequences * config.context
-    kept, remade = tokens * 4 * config.d_model, _kept_by_block(config, execution)  # a block's input; all that it keeps
+    # With activation checkpointing, only the input of each block is kept, and one block at a time is recomputed.
+    kept, remade = tokens * 4 * config.d_model, _kept_by_block(config, execution)
     if execution.recompute != "blocks":
         kept, remade = remade, 0
     activations = config.n_layer * kept + tokens * 4 * 2 * config.d_model
@@ -118,9 +120,9 @@ def memory(config: ModelConfig, execution: Execution) -> Memory:
 
 
 def _kept_by_block(config: ModelConfig, execution: Execution) -> int:
-    """Return the number of bytes that a block keeps for its backward pass, unless it is recomputed."""
+    """Return the number of bytes that a block keeps for its backward pass if the block is not recomputed."""
     kept = execution.sequences * config.context * config.block_activations(execution)
-    # Sharded weights are gathered in bf16, so that autocast has nothing to cast.
+    # Sharded weights are gathered in bf16, so autocast does not copy them.
     if config.keeps_casts(execution) and execution.activation_bytes == 2 and execution.shards == 1:
         kept += 2 * config.block_matrices
     return kept

@@ -32,7 +32,7 @@ class Execution:
     """True if gradients of several micro-batches are summed before they are copied into DDP's buckets. With a single
     micro-batch, each gradient is copied as soon as it is computed, and then freed."""
     compiled: bool = False
-    """True if torch.compile compiles the blocks. Its partitioner then chooses what a block keeps for the backward
-    pass."""
+    """True if torch.compile compiles the blocks. The partitioner of torch.compile then chooses the tensors that a
+    block keeps for the backward pass."""
     kernels: bool = False
     """True if Pattention uses this package's Triton kernels."""

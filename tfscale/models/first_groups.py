@@ -1,6 +1,7 @@
 """The model that consists of the first groups of parameter tokens of a TokenFormer that has grown by groups.
 
-Its weights are the first rows of those of the whole model, so right after the growths it is the model before them.
+The weights of this model are the first rows of the weights of the whole model. Immediately after a growth, the groups
+that are older than the growth therefore form the parent model.
 """
 
 from dataclasses import replace
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def number_of_groups(config: ModelConfig) -> int:
-    """Return the number of groups in each layer, or 1 if the layers have different numbers or no groups. Different
-    numbers do not show which groups were added together."""
+    """Return the number of groups in each layer. Return 1 if the model has no groups, or if the number differs between
+    layers, because it is then unknown which groups were added by the same growth."""
     if not isinstance(config, TokenFormerConfig):
         return 1
     numbers = {len(config.qkv), len(config.out), len(config.ffn)}
@@ -29,7 +30,7 @@ def with_first_groups(config: ModelConfig, count: int) -> TokenFormerConfig:
 
 
 def truncated(model: "LanguageModel", count: int) -> "LanguageModel":
-    """Return the model with only the first `count` groups of each layer, whose weights share the memory of `model`."""
+    """Return the model with only the first `count` groups of each layer. The weights share memory with `model`."""
     from tfscale.models.init import build_model
 
     smaller = build_model(with_first_groups(model.config, count), device="meta")

@@ -1,12 +1,12 @@
-"""Pattention for a GPU: aligned weights, and one matrix product for the scores of all projections of an input.
+"""Pattention for a GPU, with aligned weights and one matrix product for the scores of all projections of an input.
 
-A GPU's matrix products are fast if rows have a multiple of 64 values. The numbers of parameter tokens in the paper
-(2,140, 4,850, 8,620) are none, so weights are padded with zero rows where they are cast. This is exact: a zero key has
-a score of zero, which adds nothing to a norm; GELU keeps it at zero; and so it adds nothing to the output. Parameters,
-checkpoints and tau are unchanged. Softmax gives zero scores a weight, so it is not padded.
+Matrix products on a GPU are fast if the length of a row is a multiple of 64. The numbers of parameter tokens in the
+paper (2,140, 4,850, 8,620) are not multiples of 64, so weights are padded with zero rows when they are cast. Padding
+does not change the output: a zero key has a score of zero, which adds nothing to a norm, and GELU(0) = 0. Parameters,
+checkpoints and tau are unchanged. With softmax, weights are not padded, because exp(0) = 1.
 
-The backward pass casts the weights again, because a copy of all weights would otherwise be kept until then, also of
-weights that are sharded.
+The backward pass casts the weights again. Otherwise, a copy of all weights, including those that are sharded, would be
+kept for the backward pass.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ def joined_pattention(
     """Return the outputs [..., projections, d_out] of several projections of x [..., d_in].
 
     Args:
-        recompute: True to recompute tensors of size n in the backward pass instead of storing them.
-        kernels: True to use the kernels of `norm_gelu_kernels`, which exist for `l2_norm_gelu`; False for functions
-            that torch.compile turns into kernels.
+        recompute: True to recompute the scores in the backward pass instead of storing them.
+        kernels: True to use the kernels of `norm_gelu_kernels`, which support only `l2_norm_gelu`; False to use
+            functions for torch.compile.
     """
     if not (kernels and kind == "l2_norm_gelu"):
         return perhaps_checkpointed(recompute, _joined, x, projections, groups, kind)

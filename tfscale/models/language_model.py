@@ -99,7 +99,8 @@ class LanguageModel(nn.Module):
         return self.hidden(tokens) @ self.embedding.T
 
     def loss(self, tokens: Tensor, targets: Tensor, reduction: Reduction = "mean") -> Tensor:
-        """Return the cross-entropy of the next tokens, `targets` [batch, time], in nats per token or summed."""
+        """Return the cross-entropy of the next tokens `targets` [batch, time] in nats, averaged or summed over the
+        tokens."""
         x, embedding = look_up(tokens, self.embedding)
         return cross_entropy(self._hidden(x), embedding, targets, reduction, self._fused_loss)
 

@@ -1,4 +1,4 @@
-"""Norm and activation of Pattention, by the definition."""
+"""Norm and activation of Pattention, computed by their definition."""
 
 from itertools import accumulate
 from typing import assert_never
@@ -12,8 +12,8 @@ from tfscale.models.tiled_pattention import NORM_EPS
 
 
 def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
-    """Return the weights of the values for scores [..., n or more], with each group normalised separately. Scores after
-    the last group belong to it."""
+    """Return the weights of the values for scores [..., n or more], with each group normalised separately. Scores of
+    padding, which follow the last group, are included in the last group."""
     if len(groups) == 1:
         return norm_activation(scores, groups[0].tau, kind)
     ends = [*accumulate(group.n for group in groups)]
@@ -23,7 +23,7 @@ def weigh(scores: Tensor, groups: Groups, kind: NormActivation) -> Tensor:
 
 
 def norm_activation(scores: Tensor, tau: float, kind: NormActivation) -> Tensor:
-    """Return the weights [..., n] of the values of one group, which are Theta (Eq. 4) of its scores [..., n]."""
+    """Return Theta (Eq. 4) of the scores [..., n] of one group, which are the weights [..., n] of the values."""
     if kind == "l2_norm_gelu":
         return F.gelu(scores * _scale(scores, tau))
     if kind == "l1_norm_gelu":

@@ -1,11 +1,12 @@
-"""Triton kernels of norm and GELU, and a Pattention with them that keeps at most one value per score.
+"""Triton kernels for norm and GELU, and a Pattention that uses them and stores at most one value per score.
 
-The formulas are those of `tiled_pattention`. A program processes one row of scores: first a sum over the row, then the
-row again, which it then finds in a cache. So the forward pass reads and writes each score once, and the backward pass
-reads scores and gradients and writes the gradients of the scores along with the weights, which are not kept. All
-arithmetic is in at least float32.
+The formulas are those of `tiled_pattention`. Each Triton program processes one row of scores. It first computes a sum
+over the row, and then reads the row again, from a cache. The forward pass therefore reads each score from memory once
+and writes one weight per score. The backward pass reads the scores and the gradients of the weights, and writes the
+gradients of the scores and, because the forward pass does not store them, the weights. All arithmetic is in at least
+float32.
 
-Not yet measured on CUDA. The tests run the kernels in Triton's interpreter.
+The kernels have not been measured on CUDA yet. The tests run them in Triton's interpreter.
 """
 
 import math
@@ -25,21 +26,21 @@ from tfscale.models.precision import wide
 from tfscale.models.tiled_pattention import NORM_EPS
 
 LARGEST_BLOCK = 4096
-"""Number of scores that a program processes at once."""
+"""Maximum number of scores that a Triton program processes at once."""
 _ROOT_HALF = tl.constexpr(math.sqrt(0.5))
 _ROOT_TWO_PI = tl.constexpr(math.sqrt(2 * math.pi))
 
 
 def kernel_pattention(x: Tensor, keys: Tensor, values: Tensor, groups: Groups, recompute: bool = False) -> Tensor:
-    """Return GELU(norm(x K^T)) V for each projection, differentiable once.
+    """Return GELU(norm(x K^T)) V for each projection. The result can be differentiated once.
 
     Args:
         x: [tokens, d_in].
-        keys: [projections, n, d_in], of the dtype of x, where n may be more than the groups have. Rows after the last
-            group must be zero.
+        keys: [projections, n, d_in], with the dtype of x. If n is larger than the sum of the group sizes, the rows
+            after the last group must be zero.
         values: [projections, n, d_out].
-        recompute: True to recompute the scores in the backward pass instead of storing them. (Under torch's own
-            activation checkpointing, torch 2.11 stores the scores of a function like this one.)
+        recompute: True to recompute the scores in the backward pass instead of storing them. (With torch's own
+            activation checkpointing, torch 2.11 would store the scores of a custom autograd function like this one.)
 
     Returns:
         [tokens, projections, d_out].
@@ -78,8 +79,8 @@ def _scores(x: Tensor, keys: Tensor) -> Tensor:
 
 @custom_op("tfscale::scores_again", mutates_args=())
 def scores_again(x: Tensor, keys: Tensor, gradient: Tensor) -> Tensor:
-    """Return the scores [tokens, projections, n]. Since the operator takes a gradient, which it does not read, the
-    compiler can neither move it into the forward pass nor replace it by the scores from there."""
+    """Return the scores [tokens, projections, n]. The operator takes a gradient, which it does not read, so that the
+    compiler can neither move the operator into the forward pass nor reuse the scores of the forward pass."""
     return _scores(x, keys)
 
 
@@ -90,7 +91,7 @@ def _(x: Tensor, keys: Tensor, gradient: Tensor) -> Tensor:
 
 @triton_op("tfscale::norm_gelu", mutates_args=())
 def norm_gelu(scores: Tensor, ends: Sequence[int], taus: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Return GELU of the scaled scores, and the scales [tokens, projections, groups].
+    """Return the weights, which are GELU of the scaled scores, and the scales [tokens, projections, groups].
 
     Args:
         scores: [tokens, projections, n], contiguous.
@@ -111,7 +112,7 @@ def norm_gelu(scores: Tensor, ends: Sequence[int], taus: Sequence[float]) -> tup
 def norm_gelu_backward(
     d_weights: Tensor, scores: Tensor, scales: Tensor, ends: Sequence[int], taus: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the scores, and the weights again.
+    """Return the gradients of the scores, and the weights, which are computed again.
 
     Args:
         d_weights: [tokens, projections, n], contiguous in n.
@@ -133,7 +134,7 @@ def _wrapped(kernel: Any) -> Any:
 
 
 def _launches(ends: Sequence[int], taus: Sequence[float]) -> Iterator[tuple[int, int, int, float, dict[str, int]]]:
-    """Yield number, start, end and tau of each group, and the sizes of a program."""
+    """Yield the index, start, end and tau of each group, and the block size and number of warps of a program."""
     for group, (start, stop, tau) in enumerate(zip([0, *ends], ends, taus, strict=False)):
         block = min(LARGEST_BLOCK, triton.next_power_of_2(stop - start))
         yield group, start, stop, tau, {"BLOCK": block, "num_warps": max(1, min(8, block // 256))}
@@ -189,11 +190,11 @@ def _norm_gelu_backward(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _share_below(z):  # type: ignore[no-untyped-def]
-    """The normal distribution function, which is GELU(z) / z."""
+    """Return the distribution function of the standard normal distribution, which is GELU(z) / z."""
     return 0.5 + 0.5 * tl.erf(z * _ROOT_HALF)
 
 
 @triton.jit
 def _slope(z):  # type: ignore[no-untyped-def]
-    """The derivative of GELU."""
+    """Return the derivative of GELU."""
     return _share_below(z) + z * tl.exp(-0.5 * z * z) / _ROOT_TWO_PI

@@ -36,12 +36,12 @@ def total(groups: Groups) -> int:
 
 
 ALIGNMENT = 64
-"""Number of parameter tokens to a multiple of which weights are padded for a GPU: 128 bytes in bf16."""
+"""Alignment for a GPU: weights are padded to a multiple of this number of parameter tokens (128 bytes in bf16)."""
 
 
 def aligned(n: int, norm_activation: NormActivation) -> int:
-    """Return the number of rows of `n` parameter tokens that are padded with zero rows as far as these change nothing.
-    Softmax gives zero scores a weight, so it is not padded."""
+    """Return the number of rows of the weights of `n` parameter tokens after padding with zero rows. With softmax,
+    weights are not padded, because the zero rows would change the output."""
     if norm_activation == "softmax":
         return n
     if norm_activation == "l2_norm_gelu" or norm_activation == "l1_norm_gelu" or norm_activation == "gelu_l2_norm":

@@ -41,7 +41,7 @@ def pattentions(
     input x [..., d_in].
 
     Args:
-        kernels: True to use this package's kernels for a GPU.
+        kernels: True to use this package's Triton kernels.
     """
     compiling = torch.compiler.is_compiling()
     if kernels or (compiling and product_dtype(x).itemsize == 2):
@@ -64,9 +64,9 @@ class Pattention(nn.Module):
     recompute = False
     """True if the backward pass recomputes the scores (activation checkpointing)."""
     kernels = False
-    """True to use this package's kernels for a GPU."""
+    """True to use this package's Triton kernels."""
     first: int | None = None
-    """Number of groups that the forward pass uses, counted from the first; None: all."""
+    """Number of leading groups that the forward pass uses; None: all groups."""
 
     def __init__(self, d_in: int, d_out: int, groups: Groups, kind: NormActivation) -> None:
         super().__init__()

@@ -48,11 +48,11 @@ def rotated_heads(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tenso
 
     Args:
         qkv: [batch, time, 3, n_head, head_dim]. It must not be a leaf tensor and must not be used again, because the
-            rotary dimensions are overwritten to avoid copies of the others (except under torch.compile).
+            rotary dimensions are overwritten to avoid copies of the other dimensions (except under torch.compile).
     """
     if rotation is None or torch.compiler.is_compiling():
         q, k, v = qkv.unbind(2)
-        # A view of the values would keep all of qkv for the backward pass.
+        # A view of the values would keep the whole tensor `qkv` for the backward pass.
         return (q, k, v) if rotation is None else (rotate(q, rotation), rotate(k, rotation), v.contiguous())
     heads: tuple[Tensor, Tensor, Tensor] = _RotatedHeads.apply(qkv, *rotation)  # type: ignore[no-untyped-call]
     return heads

@@ -1,8 +1,8 @@
 """Embedding lookup that adds its gradient to the gradient that the loss computes for the tied embedding.
 
 The loss computes a gradient of the whole embedding [vocab_size, d_model]. Autograd would allocate a second gradient of
-that size for the lookup, which is zero except in a few rows, and add both; with 124M parameters and 1,024 tokens this
-took a tenth of a training step on a CPU.
+that size for the lookup, which is zero except in a few rows, and add the two gradients; with 124M parameters and 1,024
+tokens, this took a tenth of the time of a training step on a CPU.
 """
 
 from typing import Any
@@ -16,11 +16,11 @@ from torch.nn import functional as F
 def look_up(tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
     """Return the embeddings of tokens, and the embedding matrix for all further uses.
 
-    All other uses must take the second output instead of `embedding`, because its gradient is updated in place. Under
-    torch.compile the outputs are a plain lookup and `embedding` itself.
+    All other uses must take the second output instead of `embedding`, because the gradient of the second output is
+    updated in place. Under torch.compile, the outputs are a plain lookup and `embedding` itself.
 
     Args:
-        tokens: [...], entries of the vocabulary.
+        tokens: [...], token ids.
         embedding: [vocab_size, d_model].
 
     Returns:

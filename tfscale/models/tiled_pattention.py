@@ -11,15 +11,15 @@ A forward and backward pass on a CPU in float32 (`make bench`), with d = 768 and
 1.07 times as long as in a GELU network of equal size. With the allocator settings of a stage, autograd takes 1.07 to
 1.11 times and the official order of operations 1.15 to 1.27 times as long; with glibc's default settings, which map
 large tensors again each time, the official order takes at least 1.7 times as long at n = 8,560. Recomputing the scores
-takes 1.15 to 1.35 times as long as storing them, and with n = 34,480 and 1,024 tokens it takes an eighth of the memory
-of autograd.
+takes 1.15 to 1.35 times as long as storing them. With n = 34,480 and 1,024 tokens, it takes an eighth of the memory of
+autograd.
 
 Projections with the same input share all element-wise operations on their scores. A single matrix product for all of
 them needs a copy of their weights and was not faster. Computing s before the scores, from the Gram matrix K^T K, took
 1.2 to 1.4 times as long at 1,024 to 12,288 tokens, because products with d x d matrices cost more than the operations
-on scores that they save; used only in the backward pass, this was faster only at d = 64 and n = 1,440. torch computes
-the gradient of the norm in one pass (for weight normalisation), but only in a private operator, and the difference to
-the four passes here was within the measurement noise of 2% of a step.
+on scores that they save; used only in the backward pass, this was faster only at d = 64 and n = 1,440. torch has a
+private operator that computes the gradient of the norm in one pass (for weight normalisation), but compared with the
+four passes here, the difference was within the measurement noise of 2% of a step.
 """
 
 import math
@@ -39,7 +39,7 @@ from tfscale.models.tiles import score_rows
 _gelu_backward = torch.ops.aten.gelu_backward.grad_input
 
 NORM_EPS = 1e-9
-"""Constant that prevents NaN in rows whose scores are all zero. It is added to norm / tau, the mean size of a score,
+"""Constant that prevents NaN in rows whose scores are all zero. It is added to norm / tau (squared for an L2 norm)
 rather than to the norm, so that growth by copies, which changes norm and tau by the same factor, remains exact."""
 
 
@@ -164,6 +164,6 @@ def _columns(scale: Tensor) -> tuple[Tensor, ...]:
 
 
 def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
-    """Return `count` rows of a tensor starting at `start`. If these are all rows, no view is created, because views
-    took a tenth of a step in a small model with one tile."""
+    """Return `count` rows of a tensor, starting at `start`. If this is the whole tensor, no view is created, because
+    views took a tenth of the time of a step in a small model with one tile."""
     return tensor if start == 0 and count == len(tensor) else tensor[start : start + count]

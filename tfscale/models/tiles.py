@@ -9,9 +9,9 @@ TILE_VALUES = {"cpu": 2**21, "cuda": 2**28}
 GPU."""
 
 LOGIT_TOKENS, SCORE_TOKENS, REMADE_SCORE_TOKENS = 512, 1024, 192
-"""Minimum numbers of tokens in a tile of logits, of stored scores and of recomputed scores. With fewer tokens, reading
-the weights takes longer than multiplying by them. Tiles of recomputed scores are smaller, because scores are recomputed
-to save memory."""
+"""Lower bounds of the maximum number of tokens in a tile of logits, of stored scores and of recomputed scores. With
+fewer tokens, reading the weights takes longer than multiplying by them. Tiles of recomputed scores are smaller, because
+scores are recomputed to save memory."""
 
 
 def logit_rows(tokens: int, vocab_size: int, device: str) -> int:

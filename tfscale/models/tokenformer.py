@@ -100,10 +100,10 @@ class TokenFormerConfig(ModelConfig):
         d, width, again = self.d_model, execution.activation_bytes, execution.recompute == "pattention"
         scores = 0 if again else self._score_bytes(execution)
         if execution.compiled:
-            # The block's input in float32; the rotated queries and keys, and the attention output; the values, or all
-            # that a joined projection returns, which they are a view of; and the block's other inputs of Pattention and
-            # the output of the first, which kernels keep and checkpointing computes again. `python -m benchmarks
-            # partition` compares this with the partitioner.
+            # The block's input in float32; the rotated queries and keys; the attention output; the values, or, because
+            # the values are a view of it, the whole output of joined projections; and the inputs of the qkv and ffn
+            # layers and the output of the output layer, which kernels keep and activation checkpointing recomputes.
+            # `python -m benchmarks partition` compares this number with torch's partitioner.
             values = 3 if _joins(execution) else 1
             others = 1 if width == 4 else 0 if again and not self._uses_kernels(execution) else 3
             return 4 * d + width * (3 + values + others) * d + scores
@@ -112,7 +112,7 @@ class TokenFormerConfig(ModelConfig):
         return 4 * 4 * d + width * 4 * d + scores
 
     def _score_bytes(self, execution: Execution) -> int:
-        """Return the number of bytes per token that are kept for scores, and for the float32 scale of each group."""
+        """Return the number of bytes per token that are kept for the scores and for the float32 scale of each group."""
         if execution.compiled and not self._uses_kernels(execution):
             values = 2  # the score and its weight
         else:
@@ -121,7 +121,7 @@ class TokenFormerConfig(ModelConfig):
         return execution.activation_bytes * values * sum(self._scores(execution)) + 4 * scales
 
     def keeps_casts(self, execution: Execution) -> bool:
-        # In tiles, in compiled code, and where scores are computed again, the backward pass casts the weights again.
+        # In tiles, in compiled code, and where scores are recomputed, the backward pass casts the weights again.
         return not (self._in_tiles(execution) or execution.compiled or execution.recompute == "pattention")
 
     def layer_temporaries(self, execution: Execution) -> int:
@@ -172,5 +172,5 @@ class TokenFormerConfig(ModelConfig):
 
 
 def _joins(execution: Execution) -> bool:
-    """Return whether Pattention is `joined_pattention`."""
+    """Return whether `joined_pattention` computes the Pattention layers."""
     return execution.kernels or (execution.compiled and execution.activation_bytes == 2)

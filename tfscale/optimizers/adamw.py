@@ -71,7 +71,7 @@ class AdamW(Optimizer):
 
 
 def rate_multiple(name: str, model: ModelConfig) -> float:
-    """Return the learning rate of a block's matrix as a multiple of the optimizer's: base_fan_in / fan-in, because the
-    update of each weight is about one learning rate and all updates of a row of the map add up; 1 with the standard
-    parametrization."""
+    """Return the learning rate of a block's matrix as a multiple of the optimizer's learning rate. It is base_fan_in /
+    fan-in, because each weight changes by about one learning rate and an output sums the changes of fan-in weights.
+    With the standard parametrization it is 1."""
     return 1.0 if model.base_fan_in is None else model.base_fan_in / model.matrix(name).fan_in

@@ -38,10 +38,10 @@ class WholeUpdate:
     """Cost of the update of a weight as a whole matrix, which one rank computes for all ranks."""
 
     size: int
-    """Number of values of the weight. The rank gathers them if the weight is sharded, and sends as many values of the
-    update to the other ranks."""
+    """Number of values of the weight. One rank gathers the values if the weight is sharded, and sends the same number
+    of values of the update to the other ranks."""
     flops: int
-    """FLOPs that only this rank computes."""
+    """FLOPs of the update, which only one rank computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +58,13 @@ class Optimizer(ABC):
     name: ClassVar[str]
     """Name of the optimizer in `OPTIMIZERS`."""
     row_rates: ClassVar[bool] = False
-    """True if growth can give old and new rows of a matrix separate learning rates: the update is linear in the
-    learning rate, apart from a decay of lr * weight_decay, and `freeze` excludes frozen rows from it."""
+    """True if growth can give old and new rows of a matrix separate learning rates. This requires that the update is
+    linear in the learning rate, apart from a decay of lr * weight_decay, and that `freeze` excludes frozen rows when
+    the update of the other rows is computed."""
     bias_corrected: ClassVar[bool] = False
     """True if `new_row_correction` corrects the bias of empty slots of new rows (`growth.rates.per_row_bias`)."""
     weight_wise: ClassVar[bool] = True
-    """True if each weight can be updated by itself during the backward pass, as soon as its gradient is known."""
+    """True if each weight can be updated separately during the backward pass, as soon as its gradient is known."""
 
     @abstractmethod
     def build(self, weights: Mapping[str, "Tensor"], model: ModelConfig) -> Sequence["torch.optim.Optimizer"]:
@@ -91,17 +92,18 @@ class Optimizer(ABC):
         """Return the FLOPs of one update of all weights of a model."""
 
     def whole_updates(self, model: ModelConfig) -> Sequence[WholeUpdate]:
-        """Return the updates of whole matrices, which are assigned to the ranks in turn. `update_flops` includes their
-        FLOPs. Every rank updates its own shards of all other weights."""
+        """Return the updates of whole matrices, which are assigned to the ranks in round-robin order. `update_flops`
+        includes their FLOPs. Every rank updates its own shards of all other weights."""
         return ()
 
     def update_bytes(self, model: ModelConfig, ranks: int) -> int:
-        """Return the number of bytes that an update allocates besides the slots: none if it is in place."""
+        """Return the number of bytes that an update allocates in addition to the slots, which is 0 for an update in
+        place."""
         return 0
 
     def freeze(self, part: "torch.optim.Optimizer", weight: "Tensor", rows: int) -> None:  # noqa: B027, optional
-        """Exclude the first rows of a weight from the next update of the others; their own update is undone afterwards.
-        Nothing has to be done if the update of a row depends on no other row.
+        """Exclude the first rows of a weight when the next update of the other rows is computed. The caller undoes the
+        update of the first rows. The default does nothing, because the update of a row usually depends on no other row.
 
         Args:
             part: torch optimizer of the weight, from `build`.
@@ -116,8 +118,8 @@ class Optimizer(ABC):
         return {slot.name: torch.zeros_like(weight) for slot in self.slots(name, weight.dim())}
 
     def new_row_correction(self, steps: int, updates: int, empty: Sequence[int]) -> float:
-        """Return the factor that corrects the update of rows added by growth for their own number of updates, which is
-        smaller than that of the optimizer.
+        """Return the factor that corrects the update of rows added by growth, which have had fewer updates than the
+        optimizer has counted.
 
         Args:
             steps: number of updates of the new rows, including the current one.
@@ -137,7 +139,7 @@ def to_dict(optimizer: Optimizer) -> dict[str, Any]:
     values = {"name": optimizer.name} | asdict(optimizer)
     for name, default in (("name", DEFAULT), ("embedding_ratio", 1.0)):
         if values[name] == default:
-            del values[name]  # files from before the field existed do not have it
+            del values[name]  # files of versions without this field do not have it
     return values
 
 

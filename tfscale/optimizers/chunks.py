@@ -1,14 +1,16 @@
-"""Chunks of weights that are updated together as whole matrices. Planning uses them too, so torch is not imported."""
+"""Chunks of weights that are updated together as whole matrices. Planning also uses this module, so it does not need
+torch."""
 
 from collections.abc import Iterator, Sequence
 
 HELD = 1 << 24
-"""Number of values of whole matrices from which on no further weight joins a chunk. Each chunk is updated before the
-next one is gathered, so the matrices of the whole model are never held at the same time."""
+"""Number of values of whole matrices at which a chunk is full. Each chunk is updated before the next chunk is gathered,
+so the whole matrices of the model are never in memory at the same time."""
 
 
 def chunks(sizes: Sequence[int], ranks: int) -> Iterator[slice]:
-    """Yield the weights that are updated together: those of about `HELD` values, with at least one for each rank.
+    """Yield slices of the weights that are updated together. All slices except the last have at least `HELD` values and
+    one weight per rank.
 
     Args:
         sizes: number of values of each weight.

@@ -1,7 +1,7 @@
 """Optimizers of torch whose methods do not import torch's compiler.
 
-torch keeps its compiler out of some of these methods, and imports it to do so. This takes more than a second in each
-process that trains, even if nothing is compiled. tfscale never compiles an update.
+torch excludes some of these methods from compilation, and imports the compiler to do so. The import takes more than a
+second in each training process, even if nothing is compiled. tfscale never compiles an update.
 """
 
 from inspect import unwrap
@@ -10,7 +10,7 @@ import torch
 
 
 class EagerOptimizer(torch.optim.Optimizer):
-    """Base of optimizers whose `step` does not need the compiler."""
+    """Base class of optimizers whose methods do not need the compiler."""
 
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
 

@@ -27,12 +27,12 @@ class Muon(AdamW):
     """
 
     momentum: Momentum = 0.95
-    """Decay rate of the running mean of gradients of matrices; the update uses Nesterov's momentum."""
+    """Decay rate of the running mean of the gradients of matrices. The update uses Nesterov's momentum."""
     ns_steps: Count = 5
     """Number of Newton-Schulz iterations."""
     orthogonalize: Literal["whole", "groups"] = "whole"
-    """Unit of keys and values that is orthogonalised: the whole matrix of a projection, or each group of parameter
-    tokens."""
+    """Matrices of keys and values that are orthogonalised: the whole matrix of a projection, or the rows of each group
+    of parameter tokens separately."""
 
     name: ClassVar[str] = "muon"
     weight_wise: ClassVar[bool] = False
@@ -78,8 +78,8 @@ class Muon(AdamW):
     def update_bytes(self, model: ModelConfig, ranks: int) -> int:
         sizes = [each.size for each in self.whole_updates(model)]
         chunk = max(sum(sizes[weights]) for weights in chunks(sizes, ranks))
-        # The gathered matrices of a chunk, its updates and those of the chunk before; and while a batch of the chunk is
-        # orthogonalised, its copy, two iterates and their Gram matrices, in at most float32.
+        # The gathered matrices of a chunk, and the updates of this chunk and of the previous one. While a batch of the
+        # chunk is orthogonalised, also a copy of the batch, two iterates and their Gram matrices, in at most float32.
         return 4 * 3 * chunk + 4 * 4 * min(chunk, max(HELD, *sizes))
 
     def _whole_update(self, matrix: Matrix) -> WholeUpdate:
@@ -97,9 +97,9 @@ class Muon(AdamW):
 def update_scale(matrix: Matrix, model: ModelConfig) -> float:
     """Return the spectral norm of an update of a matrix at a learning rate of one.
 
-    With the standard parametrization it is sqrt(max(1, fan_out / fan_in)), as in torch.optim.Muon for the shape of the
-    map; with that by fan-in it is sqrt(fan_out / fan_in), which changes outputs by as much as inputs (arXiv
-    2310.17813).
+    With the standard parametrization it is sqrt(max(1, fan_out / fan_in)), as in torch.optim.Muon for a matrix of the
+    map's shape. With the parametrization by fan-in it is sqrt(fan_out / fan_in), so that the RMS of the outputs changes
+    by at most the RMS of the inputs (arXiv 2310.17813).
     """
     ratio = matrix.fan_out / matrix.fan_in
     return math.sqrt(max(1.0, ratio) if model.base_fan_in is None else ratio)

@@ -1,8 +1,8 @@
 """Muon's update of matrices, on one device or divided over ranks.
 
-torch.optim.Muon cannot be used as it is: it orthogonalises each weight as a whole, as stored, on every rank, and scales
-the update by the stored shape. Here a weight may stack several maps (fused queries, keys and values), the scale is
-given, rows that are frozen after a growth take no part, and weights may be sharded.
+torch.optim.Muon is not sufficient: it orthogonalises each weight as a whole, as stored, on every rank, and scales the
+update by the stored shape. Here a weight may stack several maps (fused queries, keys and values), the scale is a
+setting, rows that are frozen after a growth are excluded, and weights may be sharded.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,27 +19,27 @@ from tfscale.optimizers.eager import EagerOptimizer
 from tfscale.optimizers.sharded import first_row, local, whole
 
 STACKED = {"cpu": 1 << 20, "cuda": 1 << 24}
-"""Largest number of values of matrices that are orthogonalised in one batch of equal shapes, by device type. Larger
-matrices keep a device busy one by one, and stacking would copy them. One matrix of width 768 occupies less than half of
-a large GPU."""
+"""Maximum number of values in a batch of matrices of equal shape that are orthogonalised together, by device type.
+Larger matrices are orthogonalised one by one, because each of them keeps the device busy and a batch would copy them.
+One matrix of width 768 occupies less than half of a large GPU."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """Weight of a Muon optimizer, and how it is updated."""
+    """Weight of a Muon optimizer, and the settings of its update."""
 
     weight: Tensor
     scale: float
-    """Factor on the orthogonalised update and the learning rate."""
+    """Factor by which the orthogonalised update is multiplied, in addition to the learning rate."""
     parts: tuple[int, ...]
     """Numbers of rows of the matrices that are orthogonalised separately; they sum to the rows of the weight."""
 
 
 class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
-    """Muon with one parameter group per weight. With several ranks, each of them orthogonalises some of the weights and
-    sends the result to all others, so the ranks' weights stay equal bit for bit.
+    """Muon with one parameter group per weight. With several ranks, each rank orthogonalises some of the weights and
+    sends the results to all other ranks, so the weights of all ranks stay bitwise equal.
 
-    As for torch's fused optimizers, an attribute `found_inf`, a scalar on the device, skips the updates if it is 1.
+    As in torch's fused optimizers, updates are skipped if the attribute `found_inf`, a scalar on the device, is 1.
     """
 
     _step_supports_amp_scaling = True
@@ -50,7 +50,7 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
         super().__init__(groups, lr=lr, weight_decay=weight_decay, momentum=momentum, ns_steps=ns_steps)
         self._updates = list(updates)
         self.frozen: dict[Tensor, int] = {}
-        """Number of leading rows of a weight that take no part in the next update."""
+        """Number of leading rows of each weight that are excluded from updates."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -72,14 +72,14 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
                 rows.add_(direction[first : first + len(rows)], alpha=-group["lr"] * each.scale)
 
     def _direction(self, weight: Tensor, group: dict[str, Any]) -> Tensor:
-        """Update the momentum of a weight and return the whole matrix to orthogonalise, with Nesterov's momentum."""
+        """Update the momentum of a weight, and return Nesterov's momentum as a whole matrix, to be orthogonalised."""
         assert weight.grad is not None
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)
         momentum: Tensor = state["momentum_buffer"]
         gradient = weight.grad
-        if self.found_inf is not None:  # leaves the momentum as it is, and finite values to orthogonalise
+        if self.found_inf is not None:  # the momentum does not change, and the values to orthogonalise are finite
             gradient = torch.where(self.found_inf.bool(), momentum, gradient)
         momentum.lerp_(gradient, 1 - group["momentum"])
         return whole(gradient.lerp(momentum, group["momentum"]))
@@ -101,7 +101,7 @@ class OrthogonalMomentum(EagerOptimizer, torch.optim.Muon):
 
     def _orthogonal_here(self, given: list[tuple[Update, Tensor]]) -> list[Tensor]:
         results = [torch.zeros_like(matrix) for _, matrix in given]
-        parts: list[tuple[Tensor, Tensor]] = []  # of the matrices, and of the results to write
+        parts: list[tuple[Tensor, Tensor]] = []  # rows of the matrices, and rows of the results to fill
         for (each, matrix), result in zip(given, results, strict=True):
             begin = 0
             for rows in each.parts:
@@ -125,8 +125,9 @@ def _place() -> tuple[int, int]:
 
 
 def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Return matrices with the singular vectors of the given ones and singular values near one, by the quintic
-    Newton-Schulz iteration of Muon: in bf16 on CUDA, and in the precision of the matrices on the CPU.
+    """Return matrices that have the singular vectors of the given matrices and singular values near one. They are
+    computed by the quintic Newton-Schulz iteration of Muon, in bf16 on CUDA and in the precision of the matrices on a
+    CPU.
 
     Args:
         matrices: [batch, rows, columns].
@@ -144,7 +145,7 @@ def orthogonalize(matrices: Tensor, coefficients: tuple[float, float, float], st
 
 
 def _batches(parts: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Yield the parts in batches of equal shape."""
+    """Yield the parts in batches of matrices of equal shape."""
 
     def shape(part: tuple[Tensor, Tensor]) -> tuple[int, ...]:
         return tuple(part[0].shape)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from torch import Tensor
 
-if TYPE_CHECKING:  # importing it takes a second, which a single process does without
+if TYPE_CHECKING:  # importing DTensor takes a second, and a single process does not need it
     from torch.distributed.tensor import DTensor
 
 

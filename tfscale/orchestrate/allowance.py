@@ -1,4 +1,4 @@
-"""The rest of the budget of a run, from which stages take the steps that they may train."""
+"""Remaining budget of a run, in which the cost of the next steps of each stage is reserved before the stage starts."""
 
 import time
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ ENDING_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class _Grant:
-    """Steps of a stage that have been taken from the budget."""
+    """Steps of a stage, after `first` and up to `last`, whose cost is reserved in the budget."""
 
     first: int
     last: int
 
 
 class Allowance:
-    """The rest of a budget.
+    """The part of a budget that is neither spent nor reserved for a running stage.
 
     Compute is counted as in a plan, in model FLOPs of training without those of the optimizer. Steps that are repeated
     after a failure are not counted again. Time is wall-clock time from the first call of `begin`, including growth,
@@ -47,8 +47,8 @@ class Allowance:
         return stage.spec.init_from is not None or self._flops >= step_flops(stage)
 
     def take(self, stage: Stage) -> bool:
-        """Take the cost of the rest of a stage from the budget, or everything that is left if that is less. Return
-        False if it does not cover a step."""
+        """Reserve the cost of the remaining steps of a stage, or the whole remaining budget if it is smaller. Return
+        False if the remaining budget does not cover a step."""
         if not self.allows(stage):
             return False
         done, cost = reached_step(stage.path), step_flops(stage)
@@ -64,7 +64,7 @@ class Allowance:
         return last if last < stage.spec.steps else None
 
     def settle(self, stage: Stage) -> None:
-        """Return the steps that a stage has taken but not trained to the budget, after its process has ended."""
+        """Release the cost of reserved steps that a stage has not trained, after the process of the stage has ended."""
         grant = self._grants.pop(stage.key, None)
         if grant is not None and stage.spec.init_from is None:
             reached = min(max(reached_step(stage.path), grant.first), grant.last)
@@ -72,7 +72,7 @@ class Allowance:
             self._flops += (grant.last - reached) * step_flops(stage)
 
     def note(self, stage: Stage, event: Event) -> None:
-        """Take note of the time that a stage needs for a step or a checkpoint."""
+        """Record how long a step or a checkpoint of a stage has taken."""
         if event["event"] == "train" and event["tokens_per_second"]:
             took = stage.spec.batch_tokens / event["tokens_per_second"]
             self._longest["step"] = max(self._longest["step"], took)

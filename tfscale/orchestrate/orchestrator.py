@@ -52,7 +52,8 @@ class Claims(Protocol):
     """Interface of the leases of stages that several machines may train."""
 
     def claim(self, stage: Stage) -> str | None:
-        """Return None if the stage can be started here or is finished, and otherwise the description of its holder."""
+        """Return None if the stage can be started here or is finished, and otherwise a description of the machine that
+        holds its lease."""
 
 
 class StageFailed(Exception):
@@ -99,8 +100,8 @@ class Orchestrator:
         """Create an orchestrator without starting a stage.
 
         Args:
-            allowance: rest of the budget; None: no limit.
-            claims: leases that stages need before they are started; None: other machines do not train them.
+            allowance: remaining budget; None: no limit.
+            claims: leases that stages need before they are started; None: no other machine trains the stages.
         """
         self._allowance, self._claims = allowance or Allowance(Budget()), claims
         self._pending = [stage for stage in stages if not is_done(stage)]
@@ -109,12 +110,13 @@ class Orchestrator:
         self._troubles: defaultdict[str, _Trouble] = defaultdict(_Trouble)
         self._stops = 0
         self.spent = False
-        """True if the run has ended because the rest does not fit into the budget."""
+        """True if the run has ended because the remaining budget does not cover the next step of any stage, or no time
+        is left."""
 
     def stop(self) -> str:
-        """Request that no more stages are started, and return a message about the running ones. At its next poll, `run`
-        asks stages on this machine to save a checkpoint and end, or after a second call to end immediately. Jobs of a
-        cluster continue to run."""
+        """Request that no more stages are started, and return a message about the running stages. At its next poll,
+        `run` asks stages on this machine to save a checkpoint and end, or after a second call to end immediately. Jobs
+        of a cluster continue to run."""
         self._stops += 1
         return self._launcher.describe_stop([running.attempt for running in self._running])
 
@@ -145,7 +147,7 @@ class Orchestrator:
         return not self._running and not self._pending
 
     def _is_spent(self) -> bool:
-        """Return whether nothing more fits into the budget. Stages that run have taken their share already."""
+        """Return whether the remaining budget covers no further step. Steps of running stages are already reserved."""
         if self._allowance.out_of_time:
             return bool(self._pending)
         startable = self._startable()

@@ -40,7 +40,7 @@ class Progress:
     stage: Stage
     status: StageStatus
     new: tuple[Event, ...] = ()
-    """Events since the previous call of `look`."""
+    """Events since the previous call of `Watch.look`."""
     losses: tuple[Sample, ...] = ()
     """Losses of training batches, each with the compute spent."""
     tokens_per_second: float | None = None
@@ -123,7 +123,7 @@ class _Followed:
         if running:
             start = last_event(self._events, "start") or {}
             if start.get("device") == "cpu" and start.get("host") == socket.gethostname():
-                with contextlib.suppress(psutil.Error):  # it may have just ended
+                with contextlib.suppress(psutil.Error):  # the process may have just ended
                     return int(psutil.Process(start["pid"]).memory_info().rss)
             return (last_event(self._events, "train") or {}).get("peak_memory")
         try:

@@ -1,4 +1,4 @@
-"""Kinds of arms, which reach the sizes of a schedule in other ways than the chain.
+"""Kinds of arms. Each kind obtains models of the sizes in a schedule in another way than the chain.
 
 The built-in kinds are in `tfscale.plan.arm_kinds`. An extension can register another kind:
 
@@ -42,15 +42,15 @@ class ArmKind(ABC):
         self.part = part
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault | str]:
-        """Yield the faults in the settings of the arm, which are below `key`."""
+        """Yield the faults in the settings of the arm, whose names begin with `key`."""
         return iter(())
 
     @abstractmethod
     def stages(self, chain: Chain) -> Sequence[Stage]:
-        """Return the stages of the arm, parents before children. With `schedule.branches`, these are its trunk."""
+        """Return the stages of the arm, or of its trunk with `schedule.branches`, parents before children."""
 
     def arm(self, name: str, chain: Chain) -> Arm:
-        """Return the arm with its branches, if there are any."""
+        """Return the arm. With `schedule.branches`, the models of the arm are branches of the stages."""
         arm = Arm(name, self.part.title, self.part.kind, tuple(self.stages(chain)))
         return branched(arm, chain.specs)
 
@@ -67,7 +67,8 @@ ARM_KINDS: Registry[type[ArmKind]] = Registry(
 
 
 def arm_kind(name: str) -> type[ArmKind]:
-    """Return the kind of a recorded arm, or the base class `ArmKind` if the extension of the kind is not loaded."""
+    """Return the class of a recorded arm's kind, or the base class `ArmKind` if the extension that registers the kind
+    is not loaded."""
     return ARM_KINDS.get(name) if name in ARM_KINDS.names else ArmKind
 
 

@@ -65,8 +65,8 @@ class Scratch(ArmKind):
         return Arm(name, part.title, part.kind, tuple(stages), tuple(trunk), tuple(readings))
 
     def _through(self, budgets: Sequence[int], chain: Chain, size: StagePart, target: Stage) -> Sequence[Stage]:
-        """Return a trunk of the model of one size with a stage for each budget, from the end of the one before. The
-        warm-up is that of a run with the size's own budget."""
+        """Return a trunk that trains the model of one size, with a stage that ends at each compute budget in `budgets`.
+        The warm-up is that of a run with the budget of this size, but no longer than the first stage."""
         spec = self._spec(chain, size, target)
         ends = [trunk_tokens(budget // flops(spec.model).training, chain.specs) for budget in budgets]
         if spec.tokens != ends[0]:
@@ -104,7 +104,7 @@ class Scratch(ArmKind):
 
 
 class _FromBase(ArmKind):
-    """An arm whose stages all start from the chain's first model, one for each size that the chain grows to."""
+    """An arm whose stages, one for each size that the chain grows to, all start from the chain's first model."""
 
     def faults(self, key: str, experiment: Experiment) -> Iterator[Fault]:
         if len(experiment.schedule.stages) < 2:
@@ -120,7 +120,8 @@ class _FromBase(ArmKind):
 
 
 class TrainedOn(_FromBase):
-    """An arm that continues to train the chain's first model, with the compute that the chain uses for each size."""
+    """An arm that continues to train the chain's first model for each size, with the compute of the chain up to this
+    size."""
 
     settings = ("sizes",)
     one_model = True
@@ -135,7 +136,8 @@ class TrainedOn(_FromBase):
 
 
 class OneJump(_FromBase):
-    """An arm that grows the chain's first model to each size in one step, with the compute that the chain uses."""
+    """An arm that grows the chain's first model to each size in one step, with the compute of the chain up to this
+    size."""
 
     settings = ("sizes", "growth")
     own_rate = True
@@ -209,7 +211,7 @@ class OtherChain(ArmKind):
 
 
 def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
-    """Yield a fault for each size in `sizes` that has no Transformer in the schedule."""
+    """Yield a fault for each size in `sizes` for which the schedule sets no Transformer."""
     for stage, part in experiment.schedule.stages.items():
         if part in sizes and part.transformer is None:
             place = f"schedule.stages.{stage}.transformer"
@@ -218,7 +220,7 @@ def _without_transformer(key: str, experiment: Experiment, sizes: Sequence[Stage
 
 
 def _without_shape(key: str, family: str, experiment: Experiment, sizes: Sequence[StagePart]) -> Iterator[Fault]:
-    """Yield the faults in the shapes of an extension's family at `sizes`."""
+    """Yield the faults in the shapes that the schedule sets at `sizes` for the model family of an extension."""
     try:
         FAMILIES.get(family)
     except InvalidInput as error:

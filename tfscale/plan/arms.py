@@ -9,9 +9,10 @@ from tfscale.models.counts import flops
 from tfscale.stage.folder import Stage, lineage
 
 Role = Literal["model", "trunk", "reading", "rejected", "continued"]
-"""Role of a stage in an arm. `model`: it ends with a model that is compared. `trunk`: models branch from it. `reading`:
-it ends with a model at another budget, whose loss is read for costs at equal perplexity. `rejected`: its growth was
-rejected. `continued`: the chain has returned to the parent and trains it on."""
+"""Role of a stage in an arm. `model`: the stage ends with a model that is compared. `trunk`: models branch from the
+stage. `reading`: the stage ends with a model at the budget of another size, which is used to compute costs at equal
+perplexity. `rejected`: the growth of the stage was rejected. `continued`: after a rejected growth, the stage continues
+the training of the parent."""
 GROUPS = ("stages", "trunk", "readings", "detours", "planned")
 """Fields of an arm that contain stages."""
 
@@ -28,33 +29,34 @@ class Arm:
     """Kind of the arm, a name in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from
     the previous stage."""
     stages: tuple[Stage, ...]
-    """Stages that end with the models of the arm. Without a trunk, these are all stages, parents before children.
+    """Stages that end with the models of the arm. Without a trunk, these are all stages except detours, parents before
+    children.
     Stages of one size are replicates: runs that differ only in their seed."""
     trunk: tuple[Stage, ...] = ()
     """Stages from which the models branch (`tfscale.plan.branches`), parents before children."""
     readings: tuple[Stage, ...] = ()
-    """Branches at the budgets of other sizes."""
+    """Branches that end at the budgets of other sizes."""
     detours: tuple[Stage, ...] = ()
     """Stages of rejected growths, each followed by the stage that trains the parent on (`tfscale.plan.rejection`)."""
     planned: tuple[Stage, ...] = ()
-    """Stages that identify the arm if they depend on which growths are rejected: those that keep every growth."""
+    """Stages that identify the arm if growths may be rejected: the stages of a plan that keeps every growth."""
 
     @property
     def line(self) -> tuple[Stage, ...]:
-        """The trunk, or the models of an arm without a trunk, each after its detours."""
+        """Stages of the trunk, or models of an arm without a trunk, each preceded by its detour if there is one."""
         return tuple(each for stage in self.trunk or self.stages for each in self._with_detour(stage))
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
-        """All stages, parents before children, with the branches of each stage of the trunk after this stage."""
+        """All stages, parents before children. The branches of a stage of the trunk follow the stage directly."""
         branches = (*self.readings, *self.stages) if self.trunk else ()
         apart = [(stage, *(each for each in branches if each.spec.parent == stage.key)) for stage in self.line]
         return tuple(stage for group in apart for stage in group)
 
     @property
     def identity(self) -> tuple[Stage, ...]:
-        """Stages that identify what the arm computes. With a trunk, the trunk and the last model suffice. The keys of
-        other branches change when a rule ends the trunk's stages."""
+        """Stages that identify what the arm computes. With a trunk, these are the trunk and the last model, because the
+        keys of other branches change when a stopping rule ends stages of the trunk."""
         return self.planned or ((*self.trunk, self.stages[-1]) if self.trunk else self.stages)
 
     @property
@@ -69,7 +71,7 @@ class Arm:
         return "trunk" if stage in self.trunk else "reading" if stage in self.readings else "model"
 
     def label(self, stage: Stage) -> str:
-        """Return the size of a stage and its role unless it is a model, such as `354M trunk`."""
+        """Return the size of a stage, and its role if the role is not `model`, such as `354M trunk`."""
         role = self.role(stage)
         return stage.size if role == "model" else f"{stage.size} {role}"
 
@@ -83,7 +85,8 @@ class Arm:
         return [each for each in self.lineage(stage) if each.size == stage.size and each not in self.detours]
 
     def detour_of(self, stage: Stage) -> list[Stage]:
-        """Return the detour before the growth to the size of a model, ordered from the oldest."""
+        """Return the detour before the growth to the size of a model: the rejected stage and the stage that trains the
+        parent on, or no stages."""
         return self._with_detour(self.run_of(stage)[0])[:-1]
 
     def _with_detour(self, stage: Stage) -> list[Stage]:
@@ -91,7 +94,7 @@ class Arm:
         return lineage(stage, lambda each: detours.get(each.spec.parent or ""))
 
     def map_groups(self, change: Callable[[tuple[Stage, ...]], Iterable[Stage]]) -> "Arm":
-        """Return the arm with a change of each of its groups of stages."""
+        """Return the arm with each of its groups of stages (`GROUPS`) replaced by the result of `change`."""
         groups: dict[str, Any] = {name: tuple(change(getattr(self, name))) for name in GROUPS}
         return replace(self, **groups)
 
@@ -105,7 +108,7 @@ class Arm:
         return self.map_groups(lambda stages: [stage for stage in stages if stage.spec.seed == seed])
 
     def replicates_of(self, stage: Stage) -> list[Stage]:
-        """Return the stages of all seeds at the place of a stage: those of its role and size, in the same order."""
+        """Return the stages that correspond to a stage in the replicates of all seeds, by size, role and order."""
 
         def alike(seed: int) -> list[Stage]:
             return [each for each in self.of_seed(seed).all_stages if self.label(each) == self.label(stage)]
@@ -114,7 +117,7 @@ class Arm:
         return [found[place] for seed in self.seeds if len(found := alike(seed)) > place]
 
     def by_seed(self) -> tuple["Arm", ...]:
-        """Return one arm per seed, each with a separate name. The first one keeps the name of this arm."""
+        """Return one arm per seed, each with a separate name. The arm of the first seed keeps the name of this arm."""
         first, *others = self.seeds
         named = [
             replace(self.of_seed(seed), name=f"{self.name} seed {seed}", title=f"{self.title}, seed {seed}")
@@ -135,8 +138,8 @@ def over_seeds(replicates: Sequence[Arm]) -> Arm:
 
 
 def rejoined(arms: Iterable[Arm]) -> tuple[Arm, ...]:
-    """Return arms that `Arm.by_seed` separated, each with the stages of all seeds. If several arms have the same name,
-    only the first is used."""
+    """Return the arms that `Arm.by_seed` separated, combined so that each has the stages of all seeds. If several arms
+    have the same name, only the first of them is used."""
     groups: dict[str, dict[str, Arm]] = {}
     for arm in arms:
         groups.setdefault(arm.name.partition(" seed ")[0], {}).setdefault(arm.name, arm)

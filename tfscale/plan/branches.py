@@ -1,8 +1,9 @@
 """Trunks and branches (`schedule.branches`).
 
 A trunk trains with one learning rate through all of its stages. A branch continues a stage of the trunk while the
-learning rate falls linearly to 0, and ends with the model that is compared. The trunk continues from its own stage, so
-a later model pays for the trunk but not for the branches of earlier models.
+learning rate falls linearly to 0, and ends with the model that is compared. The next stage of the trunk continues from
+the stage of the trunk, not from the branch, so the cost of a later model includes the trunk but not the branches of
+earlier models.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from tfscale.stage.folder import Stage
 from tfscale.stage.spec import LearningRateSchedule, RateSpec, StageSpec
 
 TO_ZERO = LearningRateSchedule("wsd", warmup_tokens=0, warmup_from=0.0, floor=0.0, decay=1.0)
-"""Learning rate that falls linearly from its peak to 0 over the whole stage."""
+"""Schedule whose learning rate falls linearly from the peak to 0 over the whole stage."""
 
 
 def branched(arm: Arm, specs: Specs) -> Arm:
@@ -29,7 +30,8 @@ def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
     """Return the branch of a stage of a trunk.
 
     Args:
-        before: tokens of the trunk before this stage at the same size, of which the branch has a fraction too.
+        before: number of tokens that the trunk has trained at the same size before this stage. The length of the branch
+            is a fraction of all tokens of the trunk at this size.
     """
     part = specs.experiment.schedule.branches
     assert part is not None, "a branch requires schedule.branches"
@@ -39,15 +41,15 @@ def branch(trunk: Stage, specs: Specs, before: int = 0) -> Stage:
 
 
 def trunk_tokens(tokens: int, specs: Specs) -> int:
-    """Return the number of tokens of a trunk that together with its branch has `tokens` tokens, within one step.
-    Without `schedule.branches`, these are all tokens."""
+    """Return the number of tokens of a trunk for which the trunk and its branch have `tokens` tokens together, to
+    within one step. Without `schedule.branches`, return `tokens`."""
     part, batch = specs.experiment.schedule.branches, specs.experiment.optim.batch_tokens
     if part is None:
         return tokens
     near = round(tokens / batch / (1 + part.fraction))
     missed = {
         abs((steps + _branch_steps(steps, part.fraction)) * batch - tokens): steps
-        for steps in range(max(1, near - 2), near + 3)  # of two that miss by as much, the longer one
+        for steps in range(max(1, near - 2), near + 3)  # of two equally near numbers, the larger one
     }
     return missed[min(missed)] * batch
 
@@ -57,7 +59,7 @@ def _branch_steps(trunk_steps: int, fraction: float) -> int:
 
 
 def trunk_through(first: Stage, ends: Sequence[int], specs: Specs) -> tuple[Stage, ...]:
-    """Return a trunk of one model that has a stage from each number of tokens in `ends` to the next.
+    """Return a trunk that trains one model, with a stage that ends after each number of tokens in `ends`.
 
     Args:
         first: stage of the trunk up to the first number of tokens.
@@ -81,7 +83,7 @@ def continued(parent: Stage, tokens: int, specs: Specs) -> StageSpec:
 
 
 def settled(rates: RateSpec | None) -> RateSpec | None:
-    """Return the learning rates of old and new rows as they are at the end of a stage."""
+    """Return the learning rates of old and new rows at the end of a stage with `rates`."""
     if rates is None:
         return None
     old = 1.0 if rates.old_ramp_tokens else rates.old

@@ -12,7 +12,7 @@ from tfscale.stage.spec import StageSpec
 
 
 class Chain:
-    """The planned chain of an experiment with one seed, against which the other arms are measured.
+    """The planned chain of an experiment with one seed, with which the other arms are compared.
 
     Attributes:
         specs: factory of the stages.
@@ -35,7 +35,8 @@ class Chain:
         self.base = stages[0]
 
     def _stages(self, parts: list[StagePart], keep: bool = False) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
-        """Return the stages of all sizes, and the detours of rejected growths. With `keep`, keep every growth."""
+        """Return the stages of all sizes, and the detours: each rejected stage and the stage that then trains its
+        parent on. With `keep`, every growth is kept."""
         first, *others = parts
         stages, detours = [self.specs.stage(first.size, self.specs.first(first))], []
         for part in others:
@@ -62,10 +63,10 @@ class Chain:
         return rate if schedule.branches is None else next(iter(schedule.stages.values())).lr
 
     def spent(self, target: Stage) -> int:
-        """Return the model FLOPs of the chain up to the end of the model of a stage's size, including its branch."""
+        """Return the model FLOPs of the chain up to its model of the size of `target`, with its branch."""
         model = next(model for model in self.arm.stages if model.size == target.size)
         return cumulative_flops(self.arm, model)
 
     def spent_after_base(self, target: Stage) -> int:
-        """Return the model FLOPs of the chain after its first stage, up to the end of the model of a stage's size."""
+        """Return the model FLOPs of the chain after its first stage, up to its model of the size of `target`."""
         return self.spent(target) - cumulative_flops(self.arm, self.base)

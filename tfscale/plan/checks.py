@@ -117,7 +117,7 @@ def _schedule(experiment: Experiment) -> Iterator[Fault]:
 
 
 def _branches(experiment: Experiment) -> Iterator[Fault]:
-    """Yield the settings that would change the learning rate of a trunk after its first stage."""
+    """Yield a fault for each setting that conflicts with the constant learning rate of a trunk."""
     schedule, optim = experiment.schedule, experiment.optim
     if schedule.branches is None:
         return
@@ -153,7 +153,7 @@ def _launcher(experiment: Experiment) -> Iterator[Fault]:
 
 
 def _budget(experiment: Experiment) -> Iterator[Fault]:
-    """Yield the settings with which a run cannot be stopped at a budget."""
+    """Yield a fault for each setting with which `budget` cannot be used."""
     if experiment.budget is not None and experiment.launcher.kind == "slurm":
         rule = "must be null with launcher.kind=slurm, whose jobs outlive the command"
         yield Fault("budget", experiment.budget, rule, "launcher.slurm.minutes", reads=("launcher.kind",))
@@ -164,7 +164,7 @@ def _budget(experiment: Experiment) -> Iterator[Fault]:
 
 def check_sharing(experiment: Experiment, ranks: int) -> list[Fault]:
     """Return a list with a fault if this number of ranks cannot share a batch evenly. The fault suggests the nearest
-    suitable numbers."""
+    suitable numbers of nodes or processes."""
     sequences = experiment.optim.batch_tokens // max(1, experiment.model.context)
     if ranks < 2 or sequences % ranks == 0:
         return []
@@ -188,7 +188,7 @@ def _slurm(experiment: Experiment) -> Iterator[Fault]:
     if experiment.launcher.device == "cuda" and slurm.gpus == 0:
         rule = "must be at least 1 with launcher.device=cuda"
         yield Fault("launcher.slurm.gpus", 0, rule, "launcher.device=auto", reads=("launcher.device",))
-    # These become lines of the script that sbatch reads.
+    # These settings become lines of the script that sbatch reads.
     for name in ("partition", "account", "qos"):
         value = getattr(slurm, name)
         if value is not None and not re.fullmatch(r"[\w.,@+-]+", value):
@@ -199,8 +199,8 @@ def _slurm(experiment: Experiment) -> Iterator[Fault]:
 
 
 def _growable(experiment: Experiment) -> Iterator[Fault]:
-    """Yield a fault for each stage that cannot grow from the previous one: no count may decrease, and one must
-    increase."""
+    """Yield a fault for each stage that cannot grow from the previous one: no number of parameter tokens may decrease,
+    and at least one must increase."""
     for (before, parent), (name, child) in pairwise(experiment.schedule.stages.items()):
         above, key = f"schedule.stages.{before}", f"schedule.stages.{name}"
         for field, old, new in zip(("qkv", "out", "ffn"), parent.counts, child.counts, strict=True):

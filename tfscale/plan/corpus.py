@@ -47,11 +47,11 @@ class Corpus:
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
-    """Return the corpus of an experiment. Missing text and tokenizers are listed in `missing`, not raised.
+    """Return the corpus of an experiment. A missing text or tokenizer is listed in `missing`.
 
     Raises:
-        UserFault: the settings do not describe a corpus, or the vocabulary of the model is smaller than the vocabulary
-            of the tokenizer.
+        UserFault: the settings do not describe a corpus; the text or the tokenizer is missing and `model.vocab_size` is
+            null; or the vocabulary of the model is smaller than that of the tokenizer.
     """
     spec, root = spec_of(experiment), data_dir(experiment)
     key, manifest, missing = _look(spec, root)
@@ -68,7 +68,8 @@ def corpus_of(experiment: Experiment) -> Corpus:
 
 
 def _look(spec: CorpusSpec, root: Path) -> tuple[str, Manifest | None, tuple[str, ...]]:
-    """Return the fingerprint of the corpus, its manifest if it is prepared, and the faults in what is missing."""
+    """Return the fingerprint of the corpus, its manifest if it is prepared, and the faults that prevent its
+    preparation."""
     try:
         key = fingerprint(spec, root)
         manifest = _manifest(spec, root / key)
@@ -96,7 +97,7 @@ def spec_of(experiment: Experiment) -> CorpusSpec:
 
 
 def check_corpus(experiment: Experiment) -> list[Fault]:
-    """Return the faults in the settings of the corpus, as found by the source and the tokenizer."""
+    """Return the faults that the source and the tokenizer find in the settings of the corpus."""
     faults: list[Fault] = []
     tokenizer: TokenizerSpec | None = None
     try:
@@ -128,7 +129,7 @@ def data_dir(experiment: Experiment) -> Path:
 
 def fetch_corpus(experiment: Experiment, progress: Progress) -> None:
     """Download the parts of the experiment's corpus that are not on this machine, unless the corpus is already
-    prepared. No other function connects to the Hub.
+    prepared. No other function of this module connects to the Hub.
 
     Raises:
         UserFault: the Hub cannot be reached, or does not have the dataset or tokenizer.
@@ -144,7 +145,8 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
     """Prepare the corpus, or open a corpus that is already prepared.
 
     Raises:
-        UserFault: the text is faulty or too short for the experiment, or the tokenizer has no entry for too much text.
+        UserFault: the text is faulty or too short for the experiment, or the tokenizer has no entry for more of the
+            text than `data.max_unknown` allows.
     """
     with user_faults(DataError, about="data"):
         data = prepare(corpus.spec, data_dir(experiment), progress, experiment.data.workers)

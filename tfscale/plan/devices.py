@@ -16,7 +16,7 @@ def facts(name: str) -> DevicePart | None:
 
 def peak_of(device: DevicePart, precision: str) -> float | None:
     """Return the peak of a device in FLOP/s for dense matrix multiplication in a training precision, or None if the
-    device does not support it.
+    device does not support the precision.
 
     Args:
         precision: `bf16` (autocast), `tf32` or `fp32`, as in environment.json.

@@ -1,7 +1,7 @@
 """Records of planned arms, which are files experiments/<schedule>-<key>.json in the runs folder.
 
-The folder of a stage does not state the arms that the stage belongs to. With the record, the original command is not
-needed.
+The folder of a stage does not state the arms that the stage belongs to. With the record, an arm can be read without the
+command that planned it.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def record(plan: Plan) -> None:
 
 
 def write_record(runs: Path, experiment: Recorded) -> None:
-    """Write the record of an experiment to a runs folder. It has the name of the folder of the comparison."""
+    """Write the record of an experiment to a runs folder. The file has the name of the comparison folder."""
     path = runs / "experiments" / f"{experiment.comparison.name}.json"
     write_json(path, {"format": FORMAT, "name": experiment.name, "arms": [_to_dict(arm) for arm in experiment.arms]})
 
@@ -70,7 +70,7 @@ def recorded(runs: Path) -> list[Recorded]:
     """Return all experiments that are recorded in a runs folder.
 
     Raises:
-        UserFault: files are damaged or were written by another version of tfscale. The error lists all of them.
+        UserFault: files are damaged or were written by another version of tfscale. The error lists all such files.
     """
     found: list[Recorded] = []
     faults: list[Fault] = []

@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def known(self) -> "Plan":
-        """Plan without the parts that are not known yet. The baselines are unknown while the ending of a stage of the
+        """Plan without arms that are not known yet. The baselines are unknown while the ending of a stage of the
         chain is undecided, because the budgets of the baselines depend on the cost of the chain."""
         if not any(is_open(stage) for replicate in self.replicates for stage in replicate.chain.all_stages):
             return self

@@ -1,8 +1,9 @@
 """Rejected growths (`schedule.reject_growth`).
 
-A growth is on trial for some tokens. If its validation loss is then above the bound, the chain returns to the parent,
-which is trained on for the tokens of the stage, and grows again. This second growth is kept, so a chain has all of its
-sizes. The rejected stage is the parent of the stage that returns, so all later costs include it.
+A growth is on trial for the first tokens of its stage: if the validation loss is then above a bound, the growth is
+rejected. The chain returns to the parent, which is trained on for the planned tokens of the stage, and grows again.
+This second growth is kept, so a chain has all of its sizes. The rejected stage is recorded as the parent of the stage
+that trains the parent on, so all later costs include the rejected growth.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tfscale.text import count
 
 
 def on_trial(spec: StageSpec, specs: Specs) -> StageSpec:
-    """Return the spec of a grown stage with its trial, or the unchanged spec without `schedule.reject_growth`."""
+    """Return the spec of a grown stage with a trial, or the unchanged spec without `schedule.reject_growth`."""
     part = specs.experiment.schedule.reject_growth
     if part is None:
         return spec
@@ -27,15 +28,15 @@ def on_trial(spec: StageSpec, specs: Specs) -> StageSpec:
 
 
 def kept(stage: Stage) -> Stage:
-    """Return a stage as it was planned, with its growth kept."""
+    """Return a stage as it would be if its growth had been kept."""
     if stage.spec.trial is None or not stage.spec.rejected:
         return stage
     return replace(stage, spec=replace(stage.spec, tokens=stage.spec.trial.most_tokens))
 
 
 def trained_on(parent: Stage, rejected: Stage, tokens: int, rate: float | None, specs: Specs) -> Stage:
-    """Return the stage in which the chain returns from a rejected growth to its parent and trains it on, with its
-    optimizer state and on the text that follows its own.
+    """Return the stage that trains a parent on after a rejected growth, with the parent's optimizer state and on the
+    text that follows the parent's text.
 
     Args:
         tokens: training tokens.

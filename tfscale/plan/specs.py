@@ -61,7 +61,7 @@ class Specs:
         return replace(spec, ending=EndingSpec(when.rule, every, when.min_delta, when.patience, spec.tokens))
 
     def grown(self, parent: Stage, target: ModelConfig, tokens: int, growth: Growth, rate: float | None) -> StageSpec:
-        """Return the spec of a stage that grows from `parent` to the size of `target`, a model that has not grown."""
+        """Return the spec of a stage that grows from `parent` to the size of `target`, a model without any growth."""
         try:
             model = growth.grown_config(parent.spec.model, target)
         except ValueError as error:
@@ -95,7 +95,7 @@ class Specs:
 
     def _extensions(self, spec: StageSpec) -> tuple[str, ...]:
         """Return the extensions whose classes the stage uses. The extension of a corpus source is omitted, because the
-        fingerprint of the corpus includes it and training does not need it."""
+        fingerprint of the corpus includes that extension and training does not need it."""
         used = {
             FAMILIES.extension_of(spec.model.family),
             OPTIMIZERS.extension_of(spec.optimizer.name),
@@ -211,8 +211,8 @@ def threads(experiment: Experiment) -> int:
 
 
 def lanes(experiment: Experiment) -> int:
-    """Return the number of batches that an evaluation may process at the same time: as many as the cores allow in
-    addition to the other stages that run."""
+    """Return the number of batches that an evaluation may process at the same time: as many as the CPU cores allow if
+    all parallel stages run."""
     launcher = experiment.launcher
     if launcher.kind != "local":
         return 1

@@ -1,4 +1,4 @@
-"""Finished stages in the runs folder that are no longer part of a plan, and the fields that differ.
+"""Finished stages in the runs folder that are no longer part of a plan, and how they differ from planned stages.
 
 When defaults change, the keys of stages change, and stages that were trained before are trained again. A finished stage
 is a former version of an unfinished stage of the plan if both have the same label and seed, their parents have the same
@@ -107,7 +107,7 @@ def _kind(spec: StageSpec) -> tuple[object, ...]:
 
 def differences(finished: StageSpec, planned: StageSpec) -> tuple[Difference, ...]:
     """Return the fields in which the keys of two stages differ. Fields that follow from the parent are omitted. If only
-    such fields differ, only the parent is returned."""
+    such fields differ, only the field `parent` is returned."""
     found = list(_differences((), _readable(finished), _readable(planned)))
     own = [each for path, each in found if planned.parent is None or path not in _BY_THE_PARENT]
     return tuple(own or [each for path, each in found if path == ("parent",)])

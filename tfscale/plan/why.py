@@ -26,7 +26,7 @@ _SETTINGS = {
     "schedule.kind": "optim.lr_schedule",
     "seed": "seed",
 }
-"""Settings by field of the key. `_override` has the rules for the other fields."""
+"""Settings that determine fields of the key, by field. `_override` has the rules for the other fields."""
 
 Replan = Callable[[Iterable[str]], Plan]
 """Function that plans again with further overrides."""
@@ -44,7 +44,7 @@ class Near:
     inherited: tuple[Difference, ...]
     """Fields in which the ancestors of the two stages differ."""
     overrides: tuple[str, ...] = ()
-    """Overrides with which the plan contains the finished stage, or no overrides if none are known."""
+    """Overrides with which the plan contains the finished stage; empty if such overrides are not known."""
 
 
 def planned_stages(plan: Plan, name: str) -> list[Stage]:
@@ -64,7 +64,7 @@ def planned_stages(plan: Plan, name: str) -> list[Stage]:
 def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
     """Return the finished stages that differ least from a stage of the plan, the most similar first.
 
-    The overrides of each have been tried: the plan that `replan` makes with them contains the finished stage.
+    The overrides are verified: a plan that `replan` makes with the overrides of a stage contains this stage.
     """
     stages = {stage.key: stage for stage in plan.stages}
     found = ((key_of(spec), (folder, spec)) for folder, spec in finished_specs(plan.runs))
@@ -82,8 +82,8 @@ def nearest_stages(plan: Plan, planned: Stage, replan: Replan) -> list[Near]:
 
 
 def _compared(folder: Path, pairs: list[Pair], experiment: Experiment) -> Near:
-    """Return the differences of a lineage, given from the stages to their first ancestors, with the overrides that
-    might remove them."""
+    """Return the differences in `pairs`, which contains two stages, then their parents and older ancestors, with the
+    overrides that might remove the differences."""
     own, *others = [differences(spec, stage.spec) for stage, spec in pairs]
     inherited = {str(each): each for found in others for each in found if each.field != "parent"}
     overrides = [
@@ -101,12 +101,12 @@ def _reaches(near: Near, replan: Replan) -> bool:
     try:
         return bool(near.overrides) and near.folder.name in {stage.path.name for stage in replan(near.overrides).stages}
     except UserFault:
-        return False  # other settings do not allow these
+        return False  # other settings do not allow the overrides
 
 
 def _override(experiment: Experiment, pair: Pair, difference: Difference) -> str | None:
-    """Return the override that may give a stage of the plan the value of the finished stage, or no text if the value
-    follows from other settings, or None if there is no setting for the field."""
+    """Return the override that may give a stage of the plan the value of the finished stage, or an empty string if the
+    value follows from other settings, or None if there is no setting for the field."""
     stage, finished = pair
     part, _, name = difference.field.partition(".")
     parts = experiment.schedule.stages.items()

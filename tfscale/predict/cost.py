@@ -1,12 +1,13 @@
 """Prediction of the time, energy and price of one stage.
 
 The time of a step is the longer of arithmetic and communication, which overlap, plus the weight update, which waits for
-both. Arithmetic: model FLOPs, with recomputation, divided by the measured or assumed share of the peak. Communication:
-bytes divided by the full speed of the slowest link on the path, a lower bound. Update: the sum of the times of memory
-traffic, the optimizer's FLOPs at the speed of arithmetic, and communication between ranks. In memory, the optimizer
-reads weight, gradient and optimizer state, and writes weight and optimizer state. The times are added because Muon's
-matrix products start after its momentum is in memory, and their results are sent after they are computed. AdamW's FLOPs
-overlap with its memory traffic, but are so few that adding their time makes little difference.
+both. Arithmetic: model FLOPs divided by the measured FLOP/s of similar stages, or model and recomputed FLOPs divided by
+the assumed share of the peak. Communication: bytes divided by the full speed of the slowest link on the path, a lower
+bound. Update: the sum of the times of memory traffic, the optimizer's FLOPs at the speed of arithmetic, and
+communication between ranks. In memory, the optimizer reads weight, gradient and optimizer state, and writes weight and
+optimizer state. The times are added because Muon's matrix products start after its momentum is in memory, and their
+results are sent after they are computed. AdamW's FLOPs overlap with its memory traffic, but are so few that adding
+their time makes little difference.
 """
 
 import socket

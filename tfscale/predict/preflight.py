@@ -22,7 +22,7 @@ from tfscale.text import duration, gigabytes
 LONGEST_CPU_SECONDS = 30 * 86_400
 """Maximum time in seconds that a plan may take on a CPU without launcher.device=cpu."""
 SLOWEST_CPU = 1e9
-"""Lower bound of a CPU's training speed in FLOP/s; a plan that is short at this speed is not timed."""
+"""Lower bound of a CPU's training speed in FLOP/s; a plan that is short enough at this speed is not timed."""
 
 
 def preflight(plan: Plan) -> list[Fault | str]:

@@ -1,11 +1,12 @@
-"""Early end of a stage by a rule, as a pure function of the validation losses of the stage.
+"""Early end of a stage by a stopping rule, a pure function of the validation losses of the stage.
 
 The learning rate is constant after the warm-up, and the validation loss is checked at regular intervals. As soon as the
-rule is met, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction `decay` of
-the stage; with `constant` the stage ends immediately. A stage never exceeds its budget.
+stopping rule is met, the end of the stage is fixed: with `wsd` the learning rate then decays over the last fraction
+`decay` of the stage; with `constant` the stage ends immediately. A stage never exceeds its budget.
 
-A trial rejects a growth if the validation loss exceeds that of the parent by too much after some tokens. The stage then
-ends immediately, at any learning rate. Other rules are checked only after the trial.
+A trial is a test that rejects a growth if, after a set number of tokens, the validation loss exceeds that of the parent
+by more than a bound. The stage then ends immediately, at any learning rate. The stopping rule is checked only after the
+trial.
 """
 
 import math
@@ -23,7 +24,7 @@ _EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
 
 
 def looks_at(spec: StageSpec, step: int) -> bool:
-    """Return True if the rule or the trial of a stage checks the validation loss after a step."""
+    """Return True if the stopping rule or the trial of a stage needs the validation loss after a step."""
     by_rule = spec.ending is not None and step > 0 and step % steps_of(spec.ending.every_tokens, spec) == 0
     return by_rule or (spec.trial is not None and step == steps_of(spec.trial.tokens, spec))
 
@@ -61,17 +62,18 @@ def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = 
         looks.append((tokens, losses[step]))
         last = most if decay == 1 else math.ceil(step / (1 - decay))
         if last >= most:
-            return most  # the budget's own decay has begun
+            return most  # the decay at the end of the budget has begun
         if holds(spec.ending, looks):
             return last
     return None
 
 
 def holds(ending: EndingSpec, looks: Sequence[tuple[int, float]]) -> bool:
-    """Return True if a rule is met, so that it ends the stage.
+    """Return True if a stopping rule is met.
 
-    `plateau` is met if the loss has fallen by less than `least` over the last `looks` evaluations. `predicted_gain` is
-    met if the rest of the budget would lower the loss by less than `least`, by a curve fitted to the evaluations.
+    `plateau` is met if the loss has fallen by less than `ending.least` over the last `ending.looks` evaluations.
+    `predicted_gain` is met if the remaining budget would lower the loss by less than `ending.least`, according to a
+    curve fitted to the evaluations.
 
     Args:
         looks: tokens and validation loss in nats of each evaluation after the warm-up.
@@ -91,7 +93,7 @@ def gain_by_curve(looks: Sequence[tuple[int, float]], tokens: int) -> float:
     mean_loss = sum(loss for _, loss in looks) / len(looks)
     last = looks[-1][0]
     for exponent in _EXPONENTS:
-        # With tokens in units of the last evaluation, E and A follow from a straight line in x.
+        # With tokens relative to those of the last evaluation, E and A follow from a straight-line fit in x.
         xs = [(at / last) ** -exponent for at, _ in looks]
         mean_x = sum(xs) / len(xs)
         spread = sum((x - mean_x) ** 2 for x in xs)

@@ -6,7 +6,7 @@
         {"kind": "task", "name": ..., "version": ..., "time": ..., "shots": 0, "samples": ..., "harness": ...,
          "metrics": {"acc": ..., "acc_stderr": ...}}]}
 
-Only the latest measurement is kept for each text and kind of window, and for each task and number of samples.
+Only the latest measurement is kept for each text and stride, and for each task, task version and number of samples.
 """
 
 from dataclasses import asdict

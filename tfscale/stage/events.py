@@ -6,8 +6,8 @@ Each line is one event:
                                      a process has compiled its training step, before the first step is timed
     {"event": "start", "step": 0, "time": ..., "host": ..., "pid": ..., "device": ..., "processes": ...,
      "sharding": ..., "recompute": ..., "micro_batch": ..., "micro_batch_by": ..., "evaluation_batch": ...}
-                                     training begins or resumes at this step; `pid` is the leading process, and the
-                                     last fields are the layout, chosen where a setting is auto (`tfscale.stage.layout`)
+                                     training begins or resumes at this step; `pid` is the leading process,
+                                     and the fields from `sharding` on are the layout (`tfscale.stage.layout`)
     {"event": "train", "step": ..., "tokens": ..., "loss": ..., "lr": ..., "grad_norm": ..., "tokens_per_second": ...,
      "peak_memory": ..., + totals}   peak memory of the leading process in bytes: allocated on the device, or
                                      resident on the CPU

@@ -34,7 +34,8 @@ def is_open(stage: Stage) -> bool:
 
 
 def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
-    """Return the spec of a stage. If a rule has ended the stage, `tokens` is the actual number of training tokens."""
+    """Return the spec of a stage. If a rule has ended the stage early, `tokens` is the actual number of training
+    tokens."""
     if not spec.may_end_early or not is_finished(stage_dir):
         return spec
     try:
@@ -44,8 +45,8 @@ def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
 
 
 def weights_dir(stage_dir: Path, spec: StageSpec) -> Path:
-    """Return the folder of the stage whose weights a grown stage starts from: its parent, or the parent of its parent
-    if the growth of its parent was rejected.
+    """Return the folder of the stage whose weights a stage starts from: the parent, or the parent's parent if the
+    parent's growth was rejected.
 
     Raises:
         ValueError: the parent's `stage.yaml` is missing or damaged.

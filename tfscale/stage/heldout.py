@@ -6,8 +6,8 @@ Training writes the file together with the final evaluation. Stages from older v
 
 The sequences of the evaluation are divided into blocks of consecutive sequences: with B blocks over S sequences,
 sequence s is in block s * B // S. `losses` contains the sum of the losses of each block in nats, and `tokens` contains
-the number of tokens of each block. The totals are those of the final evaluation. The sequences of a block are
-consecutive because the tokens of one document depend on each other.
+the number of tokens of each block. Summed over all blocks, `losses` and `tokens` are those of the final evaluation. The
+sequences of a block are consecutive because the tokens of one document depend on each other.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The single list of fields that describe how or where a stage was run, rather than what the stage computes.
 
-The key of a stage excludes these fields, as does everything that is meant to be shared: exports, reports,
-submissions, and the mirrors in trackers.
+These fields are excluded from the key of a stage and from everything that is meant to be shared: exports, reports,
+submissions, and copies in experiment trackers.
 """
 
 from collections.abc import Mapping, Sequence

@@ -17,12 +17,12 @@ from tfscale.stage.spec import StageSpec
 from tfscale.untrusted import check_fields
 
 Sharding = Literal["none", "full", "hybrid"]
-"""Kind of sharding of weights, gradients and moments. none: no sharding (DDP). full: sharding over all devices (FSDP2).
-hybrid: sharding over the devices of each host (HSDP)."""
+"""Kind of sharding of weights, gradients and optimizer state. none: no sharding (DDP). full: sharding over all devices
+(FSDP2). hybrid: sharding over the devices of each host (HSDP)."""
 
 EVALUATION_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 """Number of tokens per forward pass of an evaluation, by device, if memory allows. On a CPU, more tokens would exceed
-the caches and be slower; on CUDA, fewer tokens would leave most of the time to launching kernels."""
+the caches and be slower; on CUDA, with fewer tokens, most of the time would be spent on launching kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Layout:
     """Number of batches that an evaluation processes at the same time."""
 
     def accumulation(self, rows: int) -> int:
-        """Return the number of micro-batches over which gradients accumulate for a device's rows of a batch."""
+        """Return the number of micro-batches into which a device divides its `rows` sequences of a batch."""
         return -(-rows // self.micro_batch)
 
 
@@ -85,11 +85,11 @@ def choose_layout(spec: StageSpec, hardware: Hardware, previous: Layout | None =
 
     The micro-batch is the first of these that applies:
 
-    1. all rows with `update=in_backward`, which needs the whole batch;
+    1. all sequences of the device's batch with `update=in_backward`, which needs the whole batch;
     2. `micro_batch` if it is set;
     3. the micro-batch of the previous layout;
-    4. all rows, halved until they fit according to the memory model. On CUDA, `tfscale.training.probe` then tests this
-       micro-batch.
+    4. all sequences of the device's batch, halved until they fit according to the memory model. On CUDA,
+       `tfscale.training.probe` then tests this micro-batch.
 
     After an out-of-memory error, the orchestrator halves the micro-batch and sets the result (rule 2).
 
@@ -143,16 +143,16 @@ def layout_of(event: Mapping[str, Any]) -> Layout | None:
 
 
 def nested_dropout_faults(run: RunOptions, device: str) -> Iterator[Fault]:
-    """Yield the setting that conflicts with nested dropout of groups of parameter tokens on a torch device type."""
+    """Yield a fault if a stage with nested dropout of parameter tokens would be compiled on a torch device type."""
     if run.compiles(device):
         rule = "must be off with growth.nested_dropout, because every number of groups would be another compilation"
         yield Fault("launcher.compile", run.compile, rule, "off", reads=("growth.nested_dropout", "launcher.device"))
 
 
 def in_backward_faults(run: RunOptions, optimizer: Optimizer, devices: int, rows: int) -> Iterator[Fault]:
-    """Yield the settings that conflict with updating weights in the backward pass. Each gradient is dropped after the
-    update of a weight. Therefore nothing can use all gradients at once, and neither several micro-batches nor several
-    processes can share a batch.
+    """Yield a fault for each setting that conflicts with updating weights in the backward pass. The gradient of each
+    weight is freed as soon as the weight is updated. Therefore gradient accumulation, data parallelism and anything
+    else that needs all gradients at once are not supported.
 
     Args:
         rows: number of sequences of a batch that each device processes.
@@ -224,6 +224,6 @@ def _sharding(spec: StageSpec, hardware: Hardware, previous: Layout | None, fits
             f"launcher.sharding=hybrid: must be full unless each host has the same number of processes, but there are "
             f"{devices} processes in total and {per_host} on this host; try full"
         )
-    if asked == "hybrid" and per_host in (1, devices):  # one of its two dimensions would be empty
+    if asked == "hybrid" and per_host in (1, devices):  # one dimension of the device mesh would have size 1
         return "none" if per_host == 1 else "full"
     return asked

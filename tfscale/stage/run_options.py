@@ -44,7 +44,7 @@ class RunOptions:
     if the whole model fits, otherwise full."""
     update: Literal["whole", "in_backward"] = "whole"
     """Time of the weight update. whole: after the backward pass. in_backward: during the backward pass, with each
-    gradient dropped immediately. This saves memory but requires the whole batch as one micro-batch, one process and
+    gradient freed immediately. This saves memory but requires the whole batch as one micro-batch, one process and
     optim.clip=0."""
     log_tokens: Amount = 0
     """Number of tokens between two logged training metrics; 0: log 100 times per stage."""

@@ -64,7 +64,7 @@ class RateSpec:
 
     rows: tuple[int, int, int]
     """Numbers of parameter tokens before growth, including copies, of (each of q, k and v; output; feed-forward). Later
-    rows of the keys and values are new."""
+    rows of the Pattention keys and values are new."""
     old: float
     """Initial factor of the learning rate of the weights that the parent trained."""
     old_ramp_tokens: int
@@ -78,8 +78,8 @@ class RateSpec:
     new_second_moment: bool
     """True if the bias correction of new rows also applies to the second moment, which starts at 0 for new rows."""
     new_ramp_tokens: Natural = 0
-    """Number of tokens over which the factor of new rows rises linearly from 1 to `new`, and then over which it falls
-    back to 1; 0: `new` does not change."""
+    """Number of tokens over which the factor of new rows rises linearly from 1 to `new`. The factor then falls back to
+    1 over as many tokens. 0: `new` does not change."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,12 @@ class EndingSpec:
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """Trial of a growth, which ends the stage if it rejects the growth (`tfscale.stage.ending`)."""
+    """Test that accepts a growth, or rejects it and ends the stage (`tfscale.stage.ending`)."""
 
     tokens: Count
     """Number of tokens after which the validation loss decides, a multiple of the stage's batch_tokens."""
     bound: float
-    """Largest allowed excess of this loss over the parent's last validation loss, in nats."""
+    """Largest allowed excess of the loss after `tokens` over the parent's last validation loss, in nats."""
     most_tokens: Count
     """Budget of the stage in tokens if the growth is kept."""
 
@@ -152,19 +152,20 @@ class StageSpec:
     ending: EndingSpec | None = None
     """Rule that may end the stage early; None: the stage ends when its budget is spent."""
     trial: TrialSpec | None = None
-    """Trial of the growth; None: the growth is kept."""
+    """Test that accepts or rejects the growth; None: the growth is kept."""
     returns: bool = False
     """True if the stage starts from the weights of its parent's parent, because the growth of its parent was rejected.
-    The costs continue those of its parent."""
+    The cost of the stage's lineage includes the parent."""
     parent_ending: bool = False
-    """True if a rule decided the end of the parent, or for a branch that of an earlier ancestor. The last position and
-    the last learning rate of the parent then follow from the key of the parent and are not part of the key of this
+    """True if a rule decided the end of the parent or, for a branch, the end of an earlier ancestor. The last position
+    and the last learning rate of the parent then follow from the key of the parent and are not part of the key of this
     stage."""
     init_from: str | None = None
     """SHA-256 of imported weights, or None. A stage with imported weights was trained elsewhere and is only evaluated
     here, and `tokens` is 0 if the number of training tokens is unknown."""
     init_dir: str | None = None
-    """Folder of the imported stage with the weights, or None for this imported stage. It is not part of the key."""
+    """Folder of the imported stage with the weights, or None for the imported stage itself. It is not part of the
+    key."""
     extensions: tuple[str, ...] = ()
     """Extensions whose classes the stage uses, each as `module==version`."""
 
@@ -308,7 +309,7 @@ def read_spec(stage_dir: Path) -> StageSpec:
 
 
 def _faults(spec: StageSpec) -> Iterator[str]:
-    """Yield the faults of a stage that was edited. A stage that `tfscale run` wrote has no faults."""
+    """Yield the faults in a `stage.yaml` that was edited. A file that `tfscale run` wrote has no faults."""
     context = spec.model.context
     if spec.batch_tokens % context:
         yield f"batch_tokens={spec.batch_tokens}: must be a multiple of model.context={context}"

@@ -16,7 +16,7 @@ checkpoint, `step-*`."""
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Snapshot in a store."""
+    """Snapshot of a stage or corpus in a store."""
 
     item: str
     """Stage or corpus, as `stages/<name>` or `data/<fingerprint>`."""
@@ -59,12 +59,12 @@ def snapshots(store: Store, folder: str = "") -> list[Snapshot]:
 
 
 def progress(name: str) -> tuple[bool, str]:
-    """Return a key that orders the names of snapshots by how far the stage has come."""
+    """Return a sort key that orders the names of snapshots by the progress of the stage."""
     return name == DONE, name
 
 
 def newest(found: Iterable[Snapshot]) -> Snapshot | None:
-    """Return the complete snapshot of a stage or corpus that has come furthest, or None if there is none."""
+    """Return the most advanced complete snapshot of a stage or corpus, or None if no snapshot is complete."""
     complete = [snapshot for snapshot in found if snapshot.complete]
     return max(complete, key=lambda snapshot: progress(snapshot.name), default=None)
 

@@ -55,11 +55,12 @@ class Leases:
         self._thread.start()
 
     def claim(self, stage: Stage) -> str | None:
-        """Take the lease of a stage, and download the stage as far as the store has it. If the store has the finished
-        stage, it is only downloaded. Errors of the store do not prevent training.
+        """Take the lease of a stage, and download its newest snapshot if there is one. A stage that is finished in the
+        store is only downloaded. Errors of the store do not prevent training.
 
         Returns:
-            None if the stage can be trained here or is finished, and otherwise the description of its holder.
+            None if the stage can be trained here or is finished, and otherwise a description of the machine that holds
+            its lease.
         """
         name = stage.path.name
         if name in self._held:
@@ -92,7 +93,7 @@ class Leases:
         return None
 
     def close(self) -> None:
-        """Return the leases."""
+        """Stop renewing the leases and remove them from the store."""
         self._stopping.set()
         self._thread.join()
         for name in self._held:
@@ -126,7 +127,7 @@ class Leases:
 
 
 def _owner(runs: Path) -> str:
-    """Return the name of a runs folder as an owner, so that a command that is started again has its leases."""
+    """Return the stored owner name of a runs folder, so that a command that is started again keeps its leases."""
     path = runs / WORK / "owner"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,14 +11,14 @@ from tfscale.store.remote import Store, StoreError
 from tfscale.store.stages import push_stage, state_of
 
 LOOK_SECONDS = 1.0
-"""Time between two looks for new checkpoints."""
+"""Time in seconds between two checks for new checkpoints."""
 LONGEST_WAIT = 300.0
 LAST_WAITS = (0, 1, 2, 4)
-"""Waits before the attempts to upload what is left at the end, as multiples of the time between two looks."""
+"""Waits before the attempts to upload the remaining files at the end, as multiples of the time between two checks."""
 
 
 class Pusher:
-    """Background thread that uploads finished stages, every new checkpoint of unfinished ones, and the corpus.
+    """Background thread that uploads finished stages, new checkpoints of unfinished stages, and the corpus.
 
     The thread reads the folders of the stages and is not part of the processes that train. Errors are reported once and
     the upload is tried again at increasing intervals.
@@ -47,8 +47,8 @@ class Pusher:
         self._thread.start()
 
     def finish(self) -> str | None:
-        """Wait until everything has been uploaded. Return the reason why the store is not up to date, or None if it
-        is."""
+        """Wait until everything is uploaded or the last attempt has failed. Return the reason why the store is not up
+        to date, or None if it is up to date."""
         self._stopping.set()
         self._thread.join()
         return self.fault

@@ -17,7 +17,7 @@ ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf"
 """Protocols of object stores, in which a file appears only when it is complete. In other stores a file is written under
 another name and renamed."""
 EXTRAS = {"s3": "tfscale[s3]", "s3a": "tfscale[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-"""Packages of drivers, by protocol."""
+"""Packages that contain the driver of a protocol, by protocol."""
 
 
 class StoreError(Exception):
@@ -31,7 +31,7 @@ class Damaged(StoreError):
 class Store:
     """Folder of files at a URI. Paths are relative to the folder, with `/` between their parts.
 
-    Every method raises StoreError if a file does not exist or the store cannot be used.
+    Methods raise StoreError if a file to read does not exist or the store cannot be used.
     """
 
     def __init__(self, uri: str) -> None:
@@ -143,7 +143,7 @@ class Store:
 
     @contextmanager
     def _faults(self, path: str) -> Iterator[None]:
-        """Convert the errors of all drivers, which have no type in common."""
+        """Convert the exceptions of all drivers, which have no common type, to StoreError."""
         try:
             yield
         except Exception as error:

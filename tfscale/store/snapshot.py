@@ -1,7 +1,7 @@
 """Snapshots: folders of a store that contain the files of a stage or corpus at one time.
 
-Files are named by their SHA-256, so a repeated upload writes the same bytes to the same names, also if two machines
-upload at the same time. manifest.json has the paths of the files and is written last.
+Files are named by their SHA-256, so a repeated upload writes the same bytes to the same names, even if two machines
+upload at the same time. manifest.json contains the paths of the files and is written last.
 """
 
 import json
@@ -47,7 +47,7 @@ def push(
     Args:
         snapshot: folder of the snapshot in the store.
         files: files of this machine, which must not change, by path in the snapshot.
-        recorded: SHA-256 that files must have, by path in the snapshot, for files that have a record of it.
+        recorded: expected SHA-256 of files, by path in the snapshot. Files without an entry are not checked.
 
     Raises:
         OSError: a file cannot be read.
@@ -70,8 +70,8 @@ def push(
 
 
 def pull(store: Store, snapshot: str, to: Path) -> None:
-    """Download a snapshot into a folder, which then contains its files and no others, all on the disk. Files that an
-    interrupted download has left are checked and kept.
+    """Download a snapshot into a folder, which then contains exactly the files of the snapshot, synced to disk. Files
+    that an interrupted download has left are checked and kept.
 
     Raises:
         Damaged: a file differs from its checksum.
@@ -106,7 +106,7 @@ def read_manifest(store: Store, snapshot: str) -> Manifest:
     """Return the manifest of a snapshot.
 
     Raises:
-        Damaged: it is invalid.
+        Damaged: the manifest is invalid.
     """
     content = store.read(f"{snapshot}/{MANIFEST_FILE}")
     try:

@@ -25,8 +25,9 @@ PUSHED = (STAGE_FILE, GROWTH_FILE, IMPORT_FILE, ENVIRONMENT_FILE, METRICS_FILE, 
 
 
 def state_of(stage_dir: Path) -> str | None:
-    """Return the name of the snapshot for a stage as it is now, which is `done` or that of its newest checkpoint.
-    Return None if there is nothing to upload, also if a growth has not been checked yet."""
+    """Return the name of the snapshot as which a stage would be uploaded now: `done`, or the name of its newest
+    checkpoint.
+    Return None if there is nothing to upload, for example while a growth has not been verified."""
     if is_finished(stage_dir):
         return DONE
     begun = any((stage_dir / name).exists() for name in (METRICS_FILE, GROWTH_FILE, IMPORT_FILE))
@@ -36,7 +37,7 @@ def state_of(stage_dir: Path) -> str | None:
 
 def push_stage(store: Store, stage_dir: Path) -> None:
     """Upload a finished stage, or an unfinished one with its newest checkpoint, and then remove older snapshots of the
-    stage from the store. A stage that has come at least as far in the store is not uploaded.
+    stage from the store. A stage is not uploaded if its snapshot in the store is at least as advanced.
 
     Raises:
         StageHeld: another process uploads the stage.
@@ -76,7 +77,7 @@ def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
 
 
 def _recorded(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file of the checkpoint, as the manifest of the checkpoint has them."""
+    """Return the SHA-256 of each file of the checkpoint, as recorded in the manifest of the checkpoint."""
     (manifest,) = (Path(path) for path in files if path.endswith("/manifest.json"))
     entries = read_object(files[str(manifest)])
     return {str(manifest.with_name(name)): str(entry["sha256"]) for name, entry in entries.items()}
@@ -92,7 +93,7 @@ def _link(file: Path, to: Path) -> None:
 
 
 def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> str | None:
-    """Download a stage, unless it has come as far on this machine.
+    """Download the newest snapshot of a stage, unless the stage is at least as advanced on this machine.
 
     Args:
         spec: spec of the stage on this machine, whose folders replace those of the machine that uploaded the stage.
@@ -126,8 +127,8 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
 
 
 def _pull_newest(store: Store, found: Snapshot, to: Path) -> Snapshot:
-    """Download a snapshot, or the one that replaces it meanwhile because another machine trains the stage. Return the
-    downloaded one."""
+    """Download a snapshot. If another machine that trains the stage replaces the snapshot in the meantime, download the
+    newer one. Return the downloaded snapshot."""
     while True:
         try:
             pull(store, found.path, to)
@@ -144,7 +145,7 @@ def _check(folder: Path, name: str, state: str) -> None:
     """Check that downloaded files are those of the stage.
 
     Raises:
-        Damaged: they are not.
+        Damaged: the files belong to another stage, or a file is missing or invalid.
     """
     key = name.rpartition("-")[2]
     try:
@@ -157,7 +158,8 @@ def _check(folder: Path, name: str, state: str) -> None:
 
 
 def _replace(stage_dir: Path, aside: Path) -> None:
-    """Move a downloaded folder to its place. A kill in between leaves no folder, and the next download a whole one."""
+    """Move a downloaded folder to the folder of the stage. If the process is killed in between, the stage has no folder
+    until the next download."""
     stage_dir.parent.mkdir(parents=True, exist_ok=True)
     old = aside.with_name("old")
     shutil.rmtree(old, ignore_errors=True)

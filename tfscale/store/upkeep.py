@@ -1,4 +1,4 @@
-"""Removal of what a store no longer needs, and verification of its files."""
+"""Search for files that a store no longer needs, and verification of the files in a store."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tfscale.store.remote import Damaged, Store
 from tfscale.store.snapshot import MANIFEST_FILE, read_manifest
 
 SPARED = timedelta(days=1)
-"""Minimum age of a file that belongs to no complete snapshot, so that no upload that is under way is disturbed."""
+"""Minimum age of a file that no manifest names, so that the files of an upload in progress are not removed."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Waste:
 
 
 def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
-    """Return the files that a store no longer needs, in an order in which they can be removed: older snapshots of
-    stages that have come further, and files of uploads that ended more than a day ago without completing.
+    """Return the files that a store no longer needs, in an order in which they can be removed: outdated snapshots of
+    stages, and files of incomplete uploads that are older than a day.
 
     Args:
         now: current time; None: that of this machine.
@@ -50,7 +50,7 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
 
 
 def _unnamed(store: Store, snapshot: Snapshot) -> list[str]:
-    """Return the paths of the files that the manifest does not name."""
+    """Return the paths of the files that the manifest of a snapshot does not name."""
     named = {MANIFEST_FILE}
     if snapshot.complete:
         named |= {entry.sha256 for entry in read_manifest(store, snapshot.path).files}
@@ -62,7 +62,7 @@ def _utc(time: datetime) -> datetime:
 
 
 def verify(store: Store, snapshot: Snapshot) -> Iterator[str]:
-    """Read every file of a complete snapshot, and yield its problems."""
+    """Read every file of a complete snapshot, and yield a message for each file that is missing or damaged."""
     try:
         manifest = read_manifest(store, snapshot.path)
     except Damaged as damage:

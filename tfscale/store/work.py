@@ -1,4 +1,4 @@
-"""Folders for uploads and downloads that are under way."""
+"""Folders for uploads and downloads in progress."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +7,13 @@ from pathlib import Path
 from tfscale.stage.lock import StageLock
 
 WORK = ".store"
-"""Name of the folder in the runs folder."""
+"""Name of the folder in the runs folder that contains all work folders."""
 
 
 @contextmanager
 def work_folder(runs: Path, what: str, name: str) -> Iterator[Path]:
-    """Yield the path of a folder in the runs folder that one process at a time uses, with what an interrupted process
-    has left there. The caller creates and removes the folder.
+    """Yield the path of a folder in the runs folder that no other process uses at the same time. It contains the files
+    that an interrupted process has left. The caller creates and removes the folder.
 
     Raises:
         StageHeld: another process uses the folder.

@@ -1,4 +1,4 @@
-"""Verification of a submission: checksums, the records of all stages, and the comparison that follows from them."""
+"""Verification of a submission: its checksums, the records of all stages, and the comparison of the stages."""
 
 import json
 import math
@@ -19,8 +19,8 @@ from tfscale.verify.folder import Check, guarded
 
 TABLE_FILE = "table.json"
 ROUNDING = 1e-6
-"""Largest allowed relative difference between a number in the comparison and the number that follows from the
-records, whose sums may be rounded differently on another machine."""
+"""Largest allowed relative or absolute difference between a number in the comparison and the same number computed from
+the records. Sums may be rounded differently on another machine."""
 
 
 def verify_submission(folder: Path) -> list[str]:
@@ -77,8 +77,8 @@ def _stages(experiment: Recorded, checkpoints: bool) -> Check[None]:
 
 
 def _parent_is_here(stage_dir: Path) -> Check[bool]:
-    """Check that the folder of the parent, and that of its parent if its growth was rejected, are next to the stage's,
-    so that nothing else is read."""
+    """Check that the folder of the parent is next to the folder of the stage, so that nothing else is read. If the
+    growth of the parent was rejected, check the folder of the parent's parent, too."""
     spec = read_spec(stage_dir)
     parent = spec.parent_dir
     if parent is not None and Path(parent).parts[:-1] != ("..",):
@@ -88,8 +88,8 @@ def _parent_is_here(stage_dir: Path) -> Check[bool]:
 
 
 def _comparison(experiment: Recorded) -> Check[None]:
-    """Check that the comparison is the one that follows from the records of the stages, except for published results,
-    which are not among them."""
+    """Check that the comparison follows from the records of the stages. Published results are not checked, because the
+    records do not contain them."""
     file = experiment.comparison / TABLE_FILE
     for arm in experiment.joined:
         if len({(stage.size, stage.spec.seed) for stage in arm.stages}) < len(arm.stages):
@@ -111,7 +111,7 @@ def _comparison(experiment: Recorded) -> Check[None]:
 
 
 def _differences(name: str, there: Any, wanted: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the name, value and expected value of each different value in two documents."""
+    """Yield the name, value and expected value of each value that differs between two documents."""
     if isinstance(there, dict) and isinstance(wanted, dict):
         for key in sorted(there.keys() | wanted.keys()):
             yield from _differences(f"{name}.{key}".lstrip("."), there.get(key), wanted.get(key))

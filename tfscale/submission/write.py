@@ -43,7 +43,7 @@ def write_submission(plan: Plan, files: Sequence[Path], command: str, out: Path,
     (`tfscale.stage.how`) are omitted.
 
     Args:
-        files: files of the comparison, which `command` repeats.
+        files: files of the comparison, which `command` can create again.
         checkpoints: True to include the final checkpoint of each stage.
 
     Raises:
@@ -90,8 +90,8 @@ def _write_stage(stage: Stage, folder: Path, checkpoints: bool) -> None:
 
 
 def _shareable(spec: StageSpec) -> StageSpec:
-    """Return a spec with the defaults of all fields that describe how or where the stage is run, except the label and
-    the relative path of the parent."""
+    """Return a spec in which the fields that describe how or where the stage is run have their default values. The
+    label is kept, and the paths of the parent and the corpus are made relative."""
     values = how.without(spec_to_dict(spec), how.STAGE)
     parent = None if spec.parent_dir is None else f"../{Path(spec.parent_dir).name}"
     data = f"../../data/{spec.data.fingerprint}"

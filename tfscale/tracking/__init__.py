@@ -1,2 +1,2 @@
-"""Mirroring of the stage folders to experiment trackers such as MLflow. A tracker may be behind the folders, but it
-never contains anything that the folders do not."""
+"""Mirroring of stage folders and comparisons to experiment trackers such as MLflow. A tracker may lag behind the runs
+folder, but never contains data that the runs folder lacks."""

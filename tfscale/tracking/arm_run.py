@@ -15,8 +15,8 @@ from tfscale.tracking.stage_run import StageRun, status_of
 
 @dataclass(frozen=True)
 class ArmRun:
-    """Run with the final values of an arm's stages over compute. If each stage continues the previous stage, the run
-    also contains the curve over all stages."""
+    """Tracker run with the final measurements of an arm's stages over compute. If each stage continues the previous
+    stage, the run also contains the validation perplexity during all stages."""
 
     arm: Arm
     colour: str
@@ -48,7 +48,7 @@ class ArmRun:
             return None
         ended = [(stage, events) for stage, done, events in begun if done and stage in self.arm.stages]
         points = [point for stage, events in ended for point in end_points(events, read_evaluations(stage.path))]
-        points.sort(key=lambda point: point.time)  # a stage that ends later must not precede one that has been sent
+        points.sort(key=lambda point: point.time)  # values of stages that end later come after those already sent
         if all(child.spec.parent == parent.key for parent, child in pairwise(self.arm.line)):
             # Each stage continues the previous one. Independent stages have no common curve.
             points += [point for stage, _, events in begun if stage in self.arm.line for point in curve_points(events)]

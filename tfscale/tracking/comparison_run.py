@@ -1,4 +1,4 @@
-"""Tracker run with the comparison of all arms, which contains the figures, tables and report."""
+"""Tracker run of the comparison of all arms, with its figures, tables and report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from tfscale.tracking.runs import ARM_KEY, ROLE, About, Artifact, Contents
 
 @dataclass(frozen=True)
 class ComparisonRun:
-    """Run that contains the files of a comparison's folder and shows the table of the comparison."""
+    """Tracker run with the files in the folder of a comparison, and with the comparison's table as its note."""
 
     chain: Arm
     """Chain with which the other arms are compared."""

@@ -1,5 +1,5 @@
-"""Connection to an experiment of a tracker that knows which values have arrived, so that each value is sent exactly
-once."""
+"""Connection to an experiment of a tracker. The connection keeps track of the metric values that the tracker has
+stored, so that each value is sent exactly once."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
@@ -13,8 +13,8 @@ Stamp = tuple[str, int, int]
 
 
 class Contact:
-    """Connection to an experiment with the known contents of its runs. After an error the contents are unknown, and a
-    new contact must be created."""
+    """Connection to an experiment that keeps track of the values and files stored in each run. After an error,
+    the contents of the tracker are unknown, and a new contact must be created."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -22,8 +22,8 @@ class Contact:
         self._files: dict[tuple[str, Path], Stamp | None] = {}
 
     def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
-        """Send the missing parts of a run, except files, and return the ID of the run and the number of values. The
-        status is sent last, so that a finished run has all values."""
+        """Send the data of a run that the tracker lacks, except files, and return the ID of the run and the number of
+        values sent. The status is sent last, so that a run with the status `finished` has all values."""
         run_id = self._sink.open(about, contents, parent)
         if run_id not in self._held:
             self._held[run_id] = self._sink.held(run_id)

@@ -23,7 +23,7 @@ class Sent:
 
 
 class Cursor:
-    """Record of the runs of one experiment that one tracker has received completely, by identity."""
+    """Record of the runs of one experiment that one tracker has received completely, by the identity of the run."""
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         name = hashlib.sha256(f"{tracker.uri}\n{experiment}".encode()).hexdigest()[:16]
@@ -33,8 +33,8 @@ class Cursor:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Wait until no other process syncs the experiment, and read the cursor file. An unreadable file is treated as
-        missing."""
+        """Lock the experiment, so that no other process syncs it, and read the cursor file. An unreadable file is
+        treated as missing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self.path.with_suffix(".lock")):
             try:

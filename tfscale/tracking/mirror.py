@@ -13,7 +13,7 @@ _LONGEST_WAIT = 300.0
 class Mirror:
     """Background thread that mirrors arms to a tracker until it is stopped.
 
-    It syncs every `seconds`. If the tracker is unreachable, it retries at increasing intervals. No data is lost.
+    It syncs every `seconds` seconds, or at increasing intervals while the tracker is unreachable. No data is lost.
     """
 
     def __init__(self, tracker: Tracker, experiment: str, arms: Iterable[Arm], seconds: float = 5.0) -> None:

@@ -30,7 +30,7 @@ class Point(NamedTuple):
 
     @property
     def is_of_model(self) -> bool:
-        """True if the value is a measurement of the model of a finished stage."""
+        """True if the point is a measurement of a finished stage's model, over tokens."""
         return self.name.startswith((_FINAL, _EVALUATED)) and self.over == "tokens"
 
 
@@ -40,8 +40,8 @@ def is_evaluation(name: str) -> bool:
 
 
 def stage_points(events: Iterable[Event]) -> list[Point]:
-    """Return the metric values of a stage in the order of its events: train/*, heldout/*, total/* and system/* over
-    tokens, and validation perplexity over compute."""
+    """Return the metric values of a stage: train/*, heldout/*, total/* and system/* over tokens, then validation
+    perplexity over compute."""
     points: dict[tuple[str, float], Point] = {}
     for event in events:
         if event["event"] in _PREFIXES:
@@ -97,8 +97,8 @@ def _measurements(event: Event) -> Iterator[tuple[str, float]]:
 
 
 def _system_points(events: Iterable[Event]) -> Iterator[Point]:
-    """Yield tokens per second of all devices together, and peak memory, FLOP rate and power of a device. Rates are
-    averages between two consecutive `train` events."""
+    """Yield the tokens per second of all devices together, and the peak memory, FLOPs per second and power per device.
+    FLOPs per second and power are averages between consecutive `train` events."""
     logged = [event for event in events if event["event"] == "train"]
     for event in logged:
         if event.get("tokens_per_second") is not None:

@@ -24,7 +24,7 @@ def identity(tags: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class About:
-    """Description of a run, which is known before the run starts."""
+    """Description of a tracker run, which is known before the run starts."""
 
     name: str
     """Displayed name of the run."""
@@ -104,7 +104,7 @@ class Contents:
 
 
 class Run(Protocol):
-    """Source of the description and contents of a tracker's run."""
+    """Source of the description and contents of a tracker run."""
 
     def about(self) -> About:
         """Return the description of the run."""

@@ -71,7 +71,7 @@ class StageRun:
     def _params(self) -> dict[str, str]:
         what = what_of(self.stage.spec)
         if self.stage.spec.may_end_early:
-            del what["tokens"]  # a parameter never changes, but a rule may still decide this one
+            del what["tokens"]  # MLflow parameters cannot change, but the stage may end early
         return dict(_flat(what)) | {"parameters": str(parameters(self.stage.spec.model))}
 
     def _own_tags(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Synchronization of a tracker with the stage folders, in which each value arrives exactly once."""
+"""Synchronization of a tracker with the runs folder. Each metric value is sent exactly once."""
 
 import hashlib
 import json
@@ -25,10 +25,10 @@ Family = tuple[Run, Sequence[Run]]
 
 
 class Session:
-    """Synchronization of one experiment, named by its schedule, with one tracker. It connects to the tracker only when
-    a sync needs a connection.
+    """Synchronization of one experiment, named after its schedule, with one tracker. The session connects to the
+    tracker only if there is data to send.
 
-    Syncs are idempotent, even after a crash or if the cursor or the store has been lost.
+    Syncs are idempotent, even after a crash or if the cursor file or the tracker's data has been lost.
     """
 
     def __init__(self, tracker: Tracker, experiment: str) -> None:
@@ -126,15 +126,15 @@ class Session:
 
 @dataclass(frozen=True)
 class _Turn:
-    """Run that is due to be sent, with the digest that shows whether it has already been sent."""
+    """Run to sync, with a digest that shows whether the run has changed since it was last sent."""
 
     run: Run
     about: About
     parent: str | None
     """ID of the parent run, or None if there is no parent or it has not been sent."""
     mark: str | None
-    """Digest that changes whenever data to send changes, computed without reading measurements, or None before the run
-    starts."""
+    """Digest that changes whenever the data to send changes, or None before the run starts. Computing the digest does
+    not read the measurements."""
 
 
 def _turn(run: Run, parent: str | None) -> _Turn:

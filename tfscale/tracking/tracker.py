@@ -60,16 +60,17 @@ class Sink(ABC):
         """
 
     def place(self, point: Point) -> Hashable:
-        """Return the place of a value. The values of a run are identified by their place and their order in that place.
+        """Return the key that identifies a metric value within a run. Values with the same key are identified by their
+        order.
 
-        Steps that are repeated after a resume have the same places as before. Repeated evaluations of a finished model
-        have different places.
+        Steps that are repeated after a resume have the same keys as before. Repeated evaluations of a finished model
+        have different keys.
         """
         return point.name, point.over, point.at, point.time if is_evaluation(point.name) else 0
 
     @abstractmethod
     def held(self, run_id: str) -> Counter[Hashable]:
-        """Return, for each metric and step of a run, the number of values that the tracker has stored."""
+        """Return the number of values that the tracker has stored for a run, by the key that `place` returns."""
 
     @abstractmethod
     def send(self, run_id: str, points: Sequence[Point]) -> None:
@@ -127,7 +128,7 @@ class Tracker(ABC):
         return False
 
     def unreachable(self) -> str | None:
-        """Return the reason why the tracker is unreachable, or None if it is reachable or the reason is unknown.
+        """Return the reason why the tracker is unreachable, or None if it is reachable or cannot be checked.
 
         `tfscale doctor` calls this method.
         """

@@ -1,4 +1,4 @@
-"""Failure reports from any rank, which are recorded before any process exits.
+"""Reports of failures on any rank, which are recorded before any process exits.
 
 If a rank fails, the other ranks wait in a collective call, so collective calls cannot deliver the report. Instead, the
 failing rank writes the report to the key-value store through which all ranks have connected. A thread of the leading
@@ -44,7 +44,7 @@ class Alarm:
 
     @staticmethod
     def _connect() -> PrefixStore:
-        # A shared connection would block while a call of another thread waits.
+        # With a shared connection, calls would block while a call of another thread waits.
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=60))
         return PrefixStore(f"tfscale/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
@@ -62,8 +62,8 @@ class Alarm:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
-        """Return whether any rank has reported a failure. If so, later errors on this rank may be consequences of
-        it."""
+        """Return whether any rank has reported a failure. If so, later errors on this rank may be consequences of that
+        failure."""
         if self._world.size == 1:
             return False
         try:

@@ -1,4 +1,4 @@
-"""Memory allocator settings for training and growth processes, as environment variables that are set at their start."""
+"""Memory allocator settings for training and growth processes, as environment variables for the start of a process."""
 
 import os
 import platform
@@ -8,16 +8,16 @@ LARGE_THRESHOLD_SINCE = (2, 36)
 """First glibc version that is known to accept a threshold of 256 MiB. Earlier versions reject more than 32 MiB."""
 
 FORMER_NAMES = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF"}
-"""Former names of PYTORCH_ALLOC_CONF. A value that the user has set under one of them is kept."""
+"""Former names of PYTORCH_ALLOC_CONF. If the user has set a former name, that setting is kept."""
 
 
 def allocator() -> dict[str, str]:
     """Return environment variables that prevent glibc from returning the memory of a training step to the system, and
-    that let segments of CUDA memory grow, so that batches of different sizes leave no gaps between them.
+    that let segments of CUDA memory grow, so that batches of different sizes do not fragment the memory.
 
-    Without the former, the next step causes page faults, which take 10% to 20% of the step of a small model on a CPU,
-    and 5% of a step with 124M parameters, where the embedding's gradient has 154 MB. Allocations above the thresholds
-    are still returned. Other C libraries ignore these variables.
+    If glibc returned the memory, the next step would cause page faults, which take 10% to 20% of the time of a step of
+    a small model on a CPU, and 5% with 124M parameters, where the embedding's gradient has 154 MB. Allocations above
+    the thresholds are still returned. Other C libraries ignore the variables for glibc.
     """
     libc, version = platform.libc_ver()
     numbers = re.match(r"(\d+)\.(\d+)", version)

@@ -1,5 +1,5 @@
-"""Schedule of a stage's logging, evaluations, checkpoints and end, which depends only on the stage's spec and, if a
-rule ends the stage, on the evaluations."""
+"""Schedule of a stage's logging, evaluations, checkpoints and end, which depends only on the stage's spec and, with a
+stopping rule, on the evaluations."""
 
 from collections.abc import Container, Mapping
 
@@ -26,7 +26,7 @@ class Calendar:
     def __init__(self, spec: StageSpec, parent_loss: float | None = None) -> None:
         self._spec, self._parent_loss = spec, parent_loss
         self.steps = spec.steps
-        """Number of steps after which the stage ends, according to the evaluations so far."""
+        """Number of steps after which the stage ends, as decided by the evaluations so far."""
 
     def logs(self, step: int) -> bool:
         """Return whether the measurements of a completed step are logged."""
@@ -34,8 +34,8 @@ class Calendar:
         return just_grown or self._due(step, self._spec.run.log_tokens, parts=100)
 
     def checkpoints(self, step: int) -> bool:
-        """Return whether a checkpoint is due after a number of tokens. Checkpoints that are due after a time are not
-        included."""
+        """Return whether a checkpoint is due by the number of tokens. Checkpoints that are due by time are not
+        considered."""
         run = self._spec.run
         return any(self._due(step, tokens, parts=0) for tokens in (run.checkpoint_tokens, run.keep_tokens))
 

@@ -1,5 +1,5 @@
-"""Measurement of the tokens, FLOPs of model and optimizer, seconds and energy of training steps, which are added to a
-stage's totals."""
+"""Measurement of the tokens, FLOPs (of the model and of the optimizer), seconds and energy of training steps, which are
+added to a stage's totals."""
 
 import time
 from dataclasses import replace
@@ -36,10 +36,11 @@ class Costs:
         self._seconds += time.perf_counter()
 
     def count(self, counters: Counters, updated: bool, timed: bool = True) -> Counters:
-        """Return the counters after a step, without its energy.
+        """Return the counters after a step, without the energy of the step.
 
         Args:
-            timed: True for the measured step, and False for a step that was passed over.
+            timed: True for the measured step, and False for a step that is not run, because it was non-finite before a
+                rollback.
         """
         before, seconds = counters.totals, self._seconds if timed else 0.0
         used = before.joules if before.tokens else 0.0  # a lineage starts without energy use
@@ -59,8 +60,8 @@ class Costs:
         )
 
     def add_energy(self, counters: Counters) -> Counters:
-        """Return the counters with the energy of the steps since the last call. Call it after the last step before
-        counters are recorded, and before other work than training. This is a collective call."""
+        """Return the counters with the energy of the steps since the last call. Call this before the counters are
+        recorded and before any work other than training. This is a collective call."""
         before = counters.totals.joules
         if self._joules is None or before is None:
             return counters
@@ -69,5 +70,5 @@ class Costs:
         return replace(counters, totals=replace(counters.totals, joules=before + used))
 
     def drop_energy(self) -> None:
-        """Leave the energy of the steps since the last call of `add_energy` uncounted, because they are repeated."""
+        """Discard the energy of the steps since the last call of `add_energy`, because these steps are repeated."""
         self._joules = None

@@ -35,8 +35,8 @@ class Device:
 
     @property
     def queues(self) -> bool:
-        """True if the device works through a queue, so that the host can prepare the next step during the current one.
-        A CPU has no such queue, and a thread would take cores from training."""
+        """True if the device executes work asynchronously from a queue, so that the host can prepare the next step
+        during the current one. This is not the case on a CPU, where a thread would take cores from training."""
         return self.kind == "cuda"
 
     @property
@@ -57,13 +57,14 @@ class Device:
         return torch.autocast(self.kind, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def peak_memory(self) -> int:
-        """Return the peak memory so far in bytes, as used by the process (CPU) or as allocated on the device (CUDA)."""
+        """Return the peak memory so far in bytes: the memory used by the process (CPU) or allocated on the device
+        (CUDA)."""
         if self.kind == "cuda":
             return torch.cuda.max_memory_allocated()
         return process_peak_memory()
 
     def reset_peak_memory(self) -> None:
-        """On CUDA, count the peak memory from now on. The peak of a process on a CPU cannot be reset."""
+        """Reset the peak memory on CUDA. The peak memory of a process on a CPU cannot be reset."""
         if self.kind == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
@@ -77,8 +78,8 @@ def resolve(run: RunSpec) -> Device:
     """Return the device of this machine that is selected by the `run` section of a stage's spec, and set it up.
 
     Raises:
-        ValueError: the section requires CUDA or TF32, but torch finds no CUDA device; or it requires Triton, which is
-            missing.
+        ValueError: the section requires CUDA, but torch finds no CUDA device; it requires TF32 on a CPU; or it requires
+            Triton kernels on a CPU, without compilation or without Triton.
     """
     if run.threads:
         torch.set_num_threads(run.threads)

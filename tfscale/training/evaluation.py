@@ -50,7 +50,7 @@ def evaluate(
     distributed over the ranks.
 
     Args:
-        objective: a wrapped `Objective`. If it is sharded, all ranks must call it equally often, so ranks without a
+        objective: a wrapped `Objective`. All ranks must call a sharded objective equally often, so ranks without a
             batch in the last round repeat a batch without counting it.
         shape: number of sequences in a batch, and number of tokens in a sequence.
         stop: function that returns True to stop the evaluation.
@@ -105,7 +105,7 @@ def _losses(objective: nn.Module, device: Device, rows: int, batch: _Batch) -> l
     # no_grad and autocast only apply to the current thread.
     with torch.no_grad(), device.autocast():
         count = len(batch[0])
-        missing = rows - count if device.compiled else 0  # another shape would be another compilation
+        missing = rows - count if device.compiled else 0  # another shape would need another compilation
         inputs, targets = (F.pad(part, (0, 0, 0, missing)).to(device.kind) for part in batch)
         losses: list[float] = objective(inputs, targets, each=True)[:count].tolist()
         return losses

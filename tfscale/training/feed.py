@@ -14,7 +14,7 @@ class Feed:
 
     Args:
         rows: number of sequences of a batch on this rank.
-        stride: number of sequences from the batch of one step to that of the next.
+        stride: number of sequences between the beginning of a step's batch and the beginning of the next step's batch.
     """
 
     def __init__(self, batches: Batches, rows: int, stride: int, device: Device) -> None:
@@ -23,7 +23,7 @@ class Feed:
         self._ahead: tuple[int, Future[Tensor]] | None = None
 
     def batch(self, first: int) -> Tensor:
-        """Return inputs and targets, int64 [2, rows, context], of the sequences from number `first` on."""
+        """Return the inputs and targets, int64 [2, rows, context], of the `rows` sequences from number `first` on."""
         if self._thread is None:
             return self._prepared(first)
         ahead = self._ahead

@@ -16,7 +16,7 @@ class Heartbeat:
         self._last = -math.inf
 
     def __call__(self) -> None:
-        """Touch the heartbeat file, unless this was done less than a second ago."""
+        """Touch the heartbeat file, unless it was touched less than a second ago."""
         now = time.monotonic()
         if now - self._last >= 1:
             self._path.touch()

@@ -17,9 +17,9 @@ from tfscale.training.device import Device
 from tfscale.training.world import World
 
 WINDOW = 128
-"""Number of recent losses with which a new loss is compared."""
+"""Maximum number of recent losses that a new loss is compared with."""
 LEAST = 16
-"""Minimum number of recent losses for a comparison."""
+"""Minimum number of recent losses that a new loss is compared with."""
 
 
 def spike_score(loss: float, recent: Sequence[float]) -> float | None:
@@ -40,7 +40,7 @@ class Journal:
         self._logged_at = (0, 0.0)  # step and seconds of the last training event
 
     def started(self, counters: Counters, layout: Layout) -> None:
-        """Write a `start` event, because training starts or resumes."""
+        """Write a `start` event when training starts or resumes."""
         self._logged_at = (counters.step, counters.totals.seconds)
         host, pid = os.uname().nodename, os.getpid()
         where = {"host": host, "pid": pid, "device": self._device.kind, "processes": self._world.size}

@@ -124,7 +124,8 @@ class Trainer:
         return False
 
     def _train_step(self) -> None:
-        """Train on the next batch. If losses are read late, read that of the previous step while the device works."""
+        """Train on the next batch. If losses are read late, read the loss of the previous step while the device
+        computes this step."""
         if self.non_finite.passes_over(self.step + 1):
             if self._settle():
                 self.state.counters = self.costs.count(self.state.counters, updated=False, timed=False)

@@ -1,5 +1,5 @@
-"""Nested dropout of groups of parameter tokens (nested dropout of units: Rippel et al., arXiv 1402.0915). In some steps
-only the first groups are used, so that these are also models by themselves."""
+"""Nested dropout of groups of parameter tokens, similar to nested dropout of units (Rippel et al., arXiv 1402.0915). In
+some steps only the first groups are used, so that the first groups also form usable models without the later groups."""
 
 import torch
 
@@ -9,8 +9,8 @@ from tfscale.stage.spec import StageSpec
 
 
 def groups_at(spec: StageSpec, step: int) -> int | None:
-    """Return the number of groups that a step of a stage uses, counted from the first, or None for all. The number is a
-    pure function of the seed and the step, so all ranks and a resumed stage have the same."""
+    """Return the number of leading groups that a step of a stage uses, or None for all groups. The number is a pure
+    function of the seed and the step, so it is the same on all ranks and in a resumed stage."""
     if spec.nested_dropout == 0:
         return None
     drawn, place = torch.rand(2, generator=stream(spec.seed, f"nested_dropout:{step}"), dtype=torch.float64).tolist()

@@ -21,7 +21,7 @@ class BadStep:
     loss: float
     grad_norm: float
     where: tuple[str, ...]
-    """Names of the weights with non-finite gradients, as their norms show."""
+    """Names of the weights whose gradients have a non-finite norm."""
 
     def __str__(self) -> str:
         more = f" and {len(self.where) - 3} others" if len(self.where) > 3 else ""

@@ -12,8 +12,8 @@ from tfscale.optimizers.base import Optimizer
 from tfscale.optimizers.sharded import local, whole
 
 CLIP_MARGIN = 1e-5
-"""Margin below the clipping limit. For smaller gradient norms, torch clamps the clipping factor, limit / (norm + 1e-6),
-to 1."""
+"""Margin below the clipping limit. For a gradient norm below the limit minus this margin, torch clamps the clipping
+factor, limit / (norm + 1e-6), to 1."""
 
 
 class ModelOptimizer:
@@ -34,7 +34,7 @@ class ModelOptimizer:
         groups = [(part, group) for part in self._parts for group in part.param_groups]
         self._multiples = [(group, group["lr"] / settings.lr) for _, group in groups]
         self.skips = all(getattr(part, "_step_supports_amp_scaling", False) for part in self._parts)
-        """True if the device can decide about skipping an update (the argument `skipped` of `step`)."""
+        """True if the device can decide whether to skip an update (the argument `skipped` of `step`)."""
         self._part_of = {weight: part for part, group in groups for weight in group["params"]}
         self._group_of = {weight: group for _, group in groups for weight in group["params"]}
 
@@ -49,15 +49,15 @@ class ModelOptimizer:
         return float(group["lr"] * group.get("weight_decay", 0.0))
 
     def freeze(self, weight: Tensor, rows: int) -> None:
-        """Exclude the first rows of a weight from the next update of the others (`Optimizer.freeze`)."""
+        """Exclude the first rows of a weight when the next update of other rows is computed (`Optimizer.freeze`)."""
         self._settings.freeze(self._part_of[weight], weight, rows)
 
     def step(self, weight: Tensor | None = None, skipped: Tensor | None = None) -> None:
         """Update all weights, or only `weight`, which requires `one_per_weight`.
 
         Args:
-            skipped: scalar on the device; if it is true there, weights and slots are not changed. The host does not
-                read it, but `skips` must be True.
+            skipped: boolean scalar on the device. If it is true, weights and slots are not changed. The host does not
+                read the scalar. Requires `skips`.
         """
         for part in self._parts if weight is None else [self._part_of[weight]]:
             if skipped is not None:
@@ -80,8 +80,8 @@ class ModelOptimizer:
         }
 
     def reset(self, updates: int) -> None:
-        """Discard all slots. If `updates` is not 0, allocate zero-filled slots for that number of updates; the caller
-        fills the tensors that `state` returns."""
+        """Discard all slots. If `updates` is not 0, allocate zero-filled slots for the state after this number of
+        updates; the caller fills the tensors that `state` returns."""
         for part in self._parts:
             part.state.clear()
         for name, weight in self._weights.items() if updates else ():
@@ -111,7 +111,8 @@ def clip_gradients(weights: Mapping[str, Tensor], limit: float, norm: Tensor, re
 
     Args:
         norm: norm of all gradients, over all ranks.
-        read: False to multiply by a factor that the device computes, so that the host does not wait for the norm.
+        read: False to always multiply the gradients by a factor that the device computes, so that the host does not
+            wait for the norm.
     """
     # torch multiplies all gradients even if the factor is one.
     if limit < math.inf and (not read or norm > limit - CLIP_MARGIN):

@@ -51,7 +51,8 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
         shard(objective, model.blocks, world, device, hybrid=layout.sharding == "hybrid")
     elif world.size > 1:
         if device.compiled:
-            # DDP would split the graph of each block, so that communication overlaps; separate blocks do that already.
+            # DDP would split the graph of each block to overlap communication with computation, but this already
+            # happens, because blocks are compiled separately.
             torch._dynamo.config.optimize_ddp = False
         return DistributedDataParallel(objective, gradient_as_bucket_view=True)
     return objective

@@ -66,7 +66,7 @@ class Preemption:
         return self._asked.is_set()
 
     def after(self, step: int) -> bool:
-        """Return whether the stage stops after a step: on request, or because that is its last step for now."""
+        """Return whether the stage stops after a step, because of a request or because `stop_at` is reached."""
         return self() or (self._stop_at is not None and step >= self._stop_at)
 
     def watch_signals(self) -> None:
@@ -74,7 +74,7 @@ class Preemption:
         signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-        for number in SIGNALS:  # instead of the default action; Python has already written the number to the pipe
+        for number in SIGNALS:  # replaces the default action; Python has already written the number to the pipe
             signal.signal(number, lambda number, frame: None)
         threading.Thread(target=self._until_signal, args=(signals,), daemon=True).start()
 
@@ -86,8 +86,8 @@ class Preemption:
 
     @contextmanager
     def while_ranks_meet(self) -> Iterator[None]:
-        """Return a context manager in which a request to stop ends this process immediately if there are several
-        ranks."""
+        """Return a context manager for connecting the ranks. If there are several ranks, a request to stop ends this
+        process immediately."""
         self._meeting = not self._alone
         if self._asked.is_set():
             self._ask()

@@ -1,5 +1,5 @@
-"""Dry steps before training: the micro-batch probe, which tests the memory model's choice of micro-batch on CUDA and
-reduces it if necessary, and compilation before the first step is timed."""
+"""Dry steps before training. On CUDA, the micro-batch probe tests the micro-batch that the memory model has chosen, and
+reduces it if necessary. If the model is compiled, dry steps compile it before the first training step is timed."""
 
 import contextlib
 import gc
@@ -18,7 +18,7 @@ from tfscale.training.out_of_memory import is_out_of_memory
 from tfscale.training.world import split_rows
 
 MEASURED_SHARE = 0.92
-"""Fraction of a device's memory that a measured step may take. The rest is for the gaps of the allocator."""
+"""Fraction of a device's memory that a measured step may take. The rest is for fragmentation of the memory."""
 
 
 def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, device: Device, world: Ranks) -> Layout:
@@ -26,8 +26,9 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
     halved until this is the case.
 
     Only micro-batches that the memory model has chosen are tested, and only on CUDA. On a CPU, a process that needs too
-    much memory would swap or be killed. With sharded weights, a rank without memory would leave the others waiting. In
-    these cases the orchestrator halves the micro-batch after a failure.
+    much memory would swap or be killed. With sharded weights, a rank that is out of memory would leave the other ranks
+    waiting. In these cases the orchestrator halves the micro-batch if the process records an out-of-memory error. A
+    process that the system kills records no error and is started again with the same micro-batch.
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout
@@ -50,16 +51,16 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
 
 
 def measure_peak(objective: nn.Module, sequences: int, rows: int, spec: StageSpec, device: Device) -> int:
-    """Return the peak memory in bytes of the forward and backward passes of a step that accumulates gradients over
-    micro-batches of a batch of `rows` sequences. A first dry step is not measured, because it may compile, which takes
-    memory to compare kernels while all activations exist."""
+    """Return the peak memory in bytes of the forward and backward passes of a step, with gradient accumulation if the
+    micro-batch has fewer sequences than the batch of `rows` sequences. A first dry step is not measured, because it may
+    compile kernels, and comparing candidate kernels takes memory while all activations exist."""
     dry_step(objective, sequences, spec, device)
     return dry_step(objective, sequences, spec, device, micro_batches=2 if sequences < rows else 1)
 
 
 def warm_up(objective: nn.Module, layout: Layout, rows: int, spec: StageSpec, device: Device) -> float:
-    """Run a pass for each micro-batch shape of a step, if the model is compiled, and return the time in seconds. The
-    time of training steps then includes no compilation. The weights may be uninitialised; no result is kept.
+    """Run a dry step for each micro-batch shape of a step, if the model is compiled, and return the time in seconds.
+    The time of training steps then includes no compilation. The weights may be uninitialised; no result is kept.
 
     Args:
         rows: number of sequences of a batch that each rank processes.
@@ -75,11 +76,11 @@ def dry_step(objective: nn.Module, sequences: int, spec: StageSpec, device: Devi
     """Run forward and backward passes on synthetic tokens, and discard the gradients.
 
     Args:
-        micro_batches: number of passes over which gradients accumulate. The peak of the second one includes the
-            gradients of the first; a third one has the same peak.
+        micro_batches: number of passes over which gradients accumulate. The peak memory of the second pass includes the
+            gradients of the first pass; a third pass would have the same peak memory.
 
     Returns:
-        The peak memory in bytes. On CUDA, the peak memory of the process counts from the end of this function on.
+        The peak memory in bytes. On CUDA, the peak memory is then reset.
     """
     tokens = torch.arange(sequences * spec.model.context, device=device.kind) % spec.model.vocab_size
     tokens = tokens.view(sequences, spec.model.context)

@@ -25,7 +25,7 @@ class Factors(NamedTuple):
     old: float
     new: float
     correction: float
-    """Bias correction of new rows, a factor for their update without weight decay."""
+    """Bias-correction factor for the update of new rows, which does not apply to weight decay."""
 
 
 def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, updates: int) -> Factors:
@@ -34,7 +34,7 @@ def factors(rates: RateSpec, optimizer: Optimizer, tokens: int, steps: int, upda
     Args:
         tokens: number of tokens that the stage has trained on before this step.
         steps: number of steps of the stage, including this one.
-        updates: number of optimizer updates in the whole lineage, including this one.
+        updates: number of updates that the optimizer has counted, including this one.
     """
     old = rates.old
     if rates.old_ramp_tokens:
@@ -54,8 +54,8 @@ def _factor_of_new(rates: RateSpec, tokens: int) -> float:
 
 
 class RowRates:
-    """Separate learning rates for old and new rows. Calling an instance returns a context manager for updates of
-    weights, which does nothing if `rates` is None."""
+    """Separate learning rates for old and new rows. Calling an instance returns a context manager for an update of
+    weights. If `rates` is None, all rows have the same learning rate."""
 
     def __init__(
         self, model: LanguageModel, rates: RateSpec | None, settings: Optimizer, optimizer: ModelOptimizer

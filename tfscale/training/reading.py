@@ -1,12 +1,12 @@
-"""Values that a device computes and the host reads later."""
+"""Asynchronous copies of values from a device to the host."""
 
 import torch
 from torch import Tensor
 
 
 class Reading:
-    """Copy of a tensor to the host. A CUDA device makes the copy when its queue reaches it, and the host does not wait
-    for it until it calls `values`. By then, more work may have been queued, for which `values` does not wait."""
+    """Asynchronous copy of a tensor to the host. A CUDA device makes the copy after the work that is already queued.
+    The host waits for the copy only in `values`, which does not wait for work that was queued later."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._copy = tensor.detach().to("cpu", non_blocking=True)  # in page-locked memory if it comes from CUDA
@@ -15,7 +15,7 @@ class Reading:
             self._copied.record()
 
     def values(self) -> list[float]:
-        """Wait for the copy, and return the values of a tensor with one dimension."""
+        """Wait for the copy of a one-dimensional tensor, and return the values."""
         if self._copied is not None:
             self._copied.synchronize()
         values: list[float] = self._copy.tolist()

@@ -13,7 +13,7 @@ from tfscale.optimizers.sharded import first_row, is_share
 from tfscale.training.device import Device
 from tfscale.training.world import World
 
-# Importing FSDP takes a second, which a single process does without.
+# Importing FSDP takes a second, and a single process does not need it.
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
 
@@ -42,7 +42,7 @@ def shard(module: nn.Module, blocks: nn.ModuleList, world: World, device: Device
     else:
         mesh = init_device_mesh(device.kind, (world.size,), mesh_dim_names=("shard",))
     policy = MixedPrecisionPolicy()
-    if device.bf16 and device.kind == "cuda":  # the CPU's layer norm does not accept weights of another precision
+    if device.bf16 and device.kind == "cuda":  # layer norm on a CPU does not accept weights of another precision
         policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -68,6 +68,6 @@ def part_of(tensor: Tensor, ranks: Ranks) -> Tensor | Part | None:
         return tensor if ranks.leads else None
     for dimension, placement in enumerate(tensor.placements):
         if placement.is_replicate() and tensor.device_mesh.get_local_rank(dimension):
-            return None  # another replica of the model writes it
+            return None  # another replica of the model writes the part
     mine = tensor.to_local()
     return Part(mine, (first_row(tensor), *(0 for _ in mine.shape[1:]))) if mine.numel() else None

@@ -23,21 +23,21 @@ class Update(Protocol):
         """Compute the gradients of a micro-batch."""
 
     def finish(self, loss: Tensor) -> GradientNorms:
-        """Clip the gradients, if clipping is enabled, update the weights, unless the backward pass has already updated
+        """Clip the gradients if clipping is enabled, update the weights unless the backward pass has already updated
         them, and discard the gradients. This is a collective call.
 
         Args:
-            loss: mean loss of the whole batch over all ranks. If it or the gradient norm is non-finite, the weights are
-                not updated.
+            loss: mean loss of the whole batch over all ranks. If the loss or the gradient norm is non-finite, the
+                weights are not updated.
 
         Returns:
-            The norms before clipping.
+            The gradient norms before clipping.
         """
 
 
 def reads_late(state: StageState, spec: StageSpec, device: Device) -> bool:
-    """Return whether the host may queue a step before it has read the loss of the previous one. The device must then be
-    able to skip an update, and no value of the host may depend on whether it did."""
+    """Return whether the host may queue a step before it has read the loss of the previous one. This requires that the
+    device can skip an update, and that no value on the host depends on whether the update was skipped."""
     per_row_bias = spec.rates is not None and spec.rates.per_row_bias
     return device.queues and state.optimizer.skips and not per_row_bias
 
@@ -46,7 +46,7 @@ def build_update(state: StageState, spec: StageSpec, late: bool) -> Update:
     """Return the update method that a stage's settings select. `InBackward` adds hooks to the model.
 
     Args:
-        late: True to let the device decide whether to skip an update, so that the host does not wait for it.
+        late: True to let the device decide whether to skip an update, so that the host does not wait for the loss.
     """
     row_rates = RowRates(state.model, spec.rates, spec.optimizer, state.optimizer)
     if spec.run.update == "in_backward":
@@ -80,8 +80,8 @@ class Whole:
 class InBackward:
     """Update of each weight as soon as the backward pass has computed its gradient, which is then freed.
 
-    Only the gradients of one layer exist at a time. A non-finite loss is detected before any update, for which the host
-    waits for the forward pass. A non-finite gradient corrupts the weights, which must then be restored from a
+    Only the gradients of one layer exist at a time. The host waits for the forward pass, so that a non-finite loss is
+    detected before any update. A non-finite gradient corrupts the weights, which must then be restored from a
     checkpoint.
     """
 

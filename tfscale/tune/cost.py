@@ -30,7 +30,8 @@ def flops_with_optimizer(spec: StageSpec) -> int:
 
 
 def planned_flops(tuning: Tuning, flops_of: Callable[[StageSpec], int] = model_flops) -> float:
-    """Return the FLOPs of a tuning without extensions. If the ratio is tuned, the rates are counted twice."""
+    """Return the FLOPs of a tuning whose ranges are not extended. If optim.embedding_ratio is tuned, the sweeps of the
+    learning rates are counted twice, because they are repeated if the ratio changes."""
     sweep, ratios = tuning.sweep, len(tuning.sweep.ratios)
     rates = sweep.trainings(len(sweep.factors)) * _rates_flops(tuning, flops_of)
     if not ratios:
@@ -39,7 +40,7 @@ def planned_flops(tuning: Tuning, flops_of: Callable[[StageSpec], int] = model_f
 
 
 def grid_flops(tuning: Tuning) -> float:
-    """Return the FLOPs of a full grid, in which each candidate rate is trained with all tokens at each ratio."""
+    """Return the FLOPs of a full grid, which trains each candidate rate with all tokens at each embedding ratio."""
     sweep = tuning.sweep
     return sweep.grid(sweep.factors) * max(1, len(sweep.ratios)) * _rates_flops(tuning)
 

@@ -1,8 +1,8 @@
 """Successive halving (arXiv 1603.06560, section 2), which trains all candidates with few tokens and the best of them
 again with more tokens.
 
-The search has no state. Each call repeats it from the beginning, requests losses in the same order, and stops at the
-first losses that are not known yet. It therefore also uses losses from earlier searches over other ranges.
+The search has no state. Each call starts from the beginning, requests losses in the same order, and stops at the first
+losses that are not known yet. Losses from earlier searches over other ranges are therefore reused.
 """
 
 import math
@@ -15,11 +15,11 @@ LossOf = Callable[[float, int], float | None]
 
 
 def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = math.inf) -> Choice | None:
-    """Return the best of the candidates `first` and of further ones up to `most`, or None while a requested loss is not
-    known."""
+    """Return the best candidate, or None while a requested loss is not known. The search begins with the candidates
+    `first` and adds candidates up to `most`."""
     kept, tried = list(first), set(first)
     losses: dict[float, float] = {}
-    place: Place = "lowest"  # of the best value in the last rung with several values
+    place: Place = "lowest"  # place of the best value in the last rung with several values
     for rung in range(sweep.rungs):
         found = _climb(kept, tried, rung, sweep, loss_of, most)
         if found is None:
@@ -38,10 +38,11 @@ def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = 
 def _climb(
     kept: Sequence[float], tried: Collection[float], rung: int, sweep: Sweep, loss_of: LossOf, most: float
 ) -> dict[float, float] | None:
-    """Return the losses of a rung by value, or None if a requested loss is not known.
+    """Return the losses in a rung by candidate value, or None if a requested loss is not known.
 
-    While the best value is at an edge of the rung, the next value is added, within the range or beyond it, because
-    another rate may be the best with more tokens. For a single value, this is done only if it diverges.
+    While the best value is the lowest or highest in the rung, the next value beyond it is added, even if an earlier
+    rung eliminated that value, because a different rate may be best with more tokens. If the rung has a single value,
+    another is added only if training with that value diverges.
     """
     losses = _ask(kept, rung, loss_of)
     while losses is not None and (len(losses) > 1 or math.inf in losses.values()):
@@ -57,8 +58,8 @@ def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossO
     """Return the result of a search around the best value with all tokens, or None if a requested loss is not known.
 
     The neighbours of the best value differ from it by a factor of sqrt(2). While the best value is at an edge, the
-    range is extended, after the first time by factors of 2, because rungs with few tokens can prefer rates that are
-    much too low or too high.
+    range is extended, first by a factor of sqrt(2) and then by factors of 2, because rungs with few tokens can prefer
+    rates that are much too low or too high.
     """
     losses = {best.value: best.loss}
     while True:

@@ -1,7 +1,7 @@
-"""Shorter versions of stages, whose losses rank the candidates before the best are trained with all tokens.
+"""Shorter versions of stages, whose losses rank the candidates before the best ones are trained with all tokens.
 
 A shorter version is not the beginning of the longer stage, because its warm-up and decay are shortened in proportion.
-In the middle of a longer stage the learning rate has not decayed, and a comparison there favours lower rates.
+In the middle of a longer stage, the learning rate has not decayed yet, so a comparison there favours lower rates.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Settings of a tuning, and the choice of a value from the losses of a range of values."""
+"""Settings of a sweep, and the choice of the best of its candidate values."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -31,11 +31,11 @@ class Sweep:
     further: int
     """Maximum number of further values to try in each rung while the best value is at an edge."""
     seeds: int
-    """Number of runs per candidate, whose seeds differ and whose mean loss is compared."""
+    """Number of runs per candidate, each with a different seed. Candidates are compared by the mean loss."""
     rungs: int = 1
     """Number of rungs of successive halving; 1: every candidate is trained with all tokens."""
     reduction: int = 3
-    """Factor between two rungs, by which the number of candidates falls and the number of tokens rises."""
+    """Factor by which the number of candidates falls and the number of tokens rises from each rung to the next."""
     refine: bool = False
     """True to also try the rates that differ from the best one by a factor of sqrt(2), with all tokens."""
     ratios: tuple[float, ...] = ()
@@ -50,13 +50,13 @@ class Sweep:
         return f"1/{round(1 / self.fraction(rung))}"
 
     def kept(self, candidates: int, rung: int) -> int:
-        """Return the number of candidates that reach a rung, of those in the first rung. The minimum is 2, and 1 in the
-        last rung."""
+        """Return how many of the candidates in the first rung reach a rung: at least 2, or at least 1 for the last
+        rung."""
         least = 1 if rung == self.rungs - 1 else 2
         return max(least, int(candidates // float(self.reduction) ** rung))
 
     def trainings(self, candidates: int) -> float:
-        """Return the cost of a sweep without extensions, in units of one training with all tokens."""
+        """Return the cost of a sweep without extensions, in units of training one candidate with all tokens."""
         halving = sum(self.kept(candidates, rung) * self.fraction(rung) for rung in range(self.rungs))
         return halving + 2 * self.refine
 
@@ -102,7 +102,7 @@ def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[fl
 
 
 def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
-    """Return the faults in the numbers of a sweep."""
+    """Return the faults in the integer settings of a sweep."""
     bounds = {
         "further": (sweep.further, 0, 1000, 3),
         "seeds": (sweep.seeds, 1, most_seeds, 1),
@@ -117,7 +117,7 @@ def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
 
 
 def candidates(rate: float, factors: Sequence[float]) -> tuple[float, ...]:
-    """Return the first rates of a sweep, in ascending order."""
+    """Return the initial candidate rates of a sweep, in ascending order."""
     return tuple(rate if factor == 1 else rounded(rate * factor) for factor in sorted(factors))
 
 
@@ -133,7 +133,7 @@ def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> floa
     """Return the next value to try, or None if the best value is interior or the next value would be out of bounds.
 
     If the best value is at an edge, the next value is the nearest one beyond it in `tried`, the values of earlier
-    rungs. If there is none, the range is extended by the ratio of the last two values.
+    rungs. If there is none, the range is extended by the ratio of the two values nearest to the edge.
     """
     best = choose(losses)
     if best.place == "interior":
@@ -152,5 +152,5 @@ def is_rate(rate: float) -> bool:
 
 
 def rounded(rate: float) -> float:
-    """Return a rate with few digits."""
+    """Return a rate rounded to `DIGITS` significant digits."""
     return float(f"{rate:.{DIGITS}g}")

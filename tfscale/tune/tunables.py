@@ -21,17 +21,17 @@ class Tunable:
     key: str
     """Name of the setting, such as schedule.stages.stage2.lr."""
     now: float
-    """Current value of the setting, or optim.lr if the setting is None."""
+    """Current value of the setting or, if the setting is None, the value that applies instead."""
     trains: tuple[tuple[str, str], ...]
     """Pairs (arm, size) of the stages trained with this setting. The loss is averaged over these stages."""
     after: tuple[str, ...]
-    """Keys of the rates that must be chosen first, because the stages of this setting are trained at those rates or
-    grow from stages of those rates."""
+    """Keys of the learning rates that must be chosen first, because stages trained with this setting, or stages that
+    they grow from, are trained at those rates."""
 
 
 def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
-    """Yield each learning rate at which stages of the given arms are trained, those of the chain first. The stages that
-    use or depend on a rate are found by changing the rate."""
+    """Yield each learning rate at which stages of the given arms are trained: first those in the schedule, then those
+    of single baselines. The stages that depend on a rate are those that a plan with twice the rate changes."""
     own = dict(_own_rates(plan.experiment))
     one = make_plan(with_values(replace(plan.experiment, seeds=1), own))
     affected: dict[str, set[tuple[str, str]]] = {}
@@ -53,8 +53,8 @@ def tunables(plan: Plan, arms: Sequence[str]) -> Iterator[Tunable]:
 
 
 def ratio_of(plan: Plan, arms: Sequence[str], rates: Sequence[Tunable]) -> Tunable:
-    """Return optim.embedding_ratio as a tunable, which is chosen after the learning rates of the arms. Its stages are
-    all stages of the given arms and the stages of the chain that they grow from."""
+    """Return optim.embedding_ratio as a tunable that is chosen after the learning rates of the arms. The tunable's
+    stages are all stages of the given arms and the stages of the chain that those stages grow from."""
     every = {stage.key: stage for stage in plan.stages}
     own = [stage for arm in plan.arms if arm.name in arms for stage in arm.stages]
     needed = {each.key for stage in own for each in lineage(stage, lambda one: every.get(one.spec.parent or ""))}
@@ -89,9 +89,9 @@ def _schedule_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
-    """Yield the key and the value of each arm's own rate: for arms that set one, and for arms of a kind with
-    `own_rate`, which would otherwise share the rates of the chain or of Transformers from scratch. The default is the
-    rate of the last size, or that of the first stage for the trunk of a chain."""
+    """Yield the key and the value of each learning rate that belongs to a single baseline. Such a baseline sets a rate,
+    or is of a kind with `own_rate` and would otherwise share the rates of the chain or of Transformers from scratch. If
+    it sets none, the value is the rate of the last size or, if the chain has a trunk, of the first stage."""
     sizes = list(experiment.schedule.stages.values())
     last, grown = sizes[-1], sizes[-1 if experiment.schedule.branches is None else 0]
     for name, arm in experiment.baseline.arms.items():
@@ -101,7 +101,7 @@ def _own_rates(experiment: Experiment) -> Iterator[tuple[str, float]]:
 
 
 def with_values(experiment: Experiment, values: Mapping[str, float]) -> Experiment:
-    """Return the experiment with the settings replaced by `values`, by key."""
+    """Return the experiment with the given values, by the keys of the settings."""
     for key, value in values.items():
         experiment = _with(experiment, key.split("."), value)
     return experiment

@@ -2,8 +2,8 @@
 
 Every run is an ordinary stage. It differs from a stage of the plan in four ways: its learning rates; the validation
 tokens, which follow those of the plan; its seed and data order, which no replicate of the plan uses; and, except in the
-last rung, its number of tokens. Thus rates are not chosen by losses that are reported later. The state of a tuning is
-read from the stages' folders, so a stopped tuning can be resumed.
+last rung, its number of tokens. Rates are therefore not chosen by losses that the comparison reports. The state of a
+tuning is read from the stages' folders, so a stopped tuning can be resumed.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class Finding:
     choice: Choice | None
     """Chosen value; None while trials are unfinished."""
     again: bool = False
-    """True for the second sweep of a learning rate, after a change of the ratio."""
+    """True for the second sweep of a learning rate, after a change of optim.embedding_ratio."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -70,14 +70,14 @@ class Finding:
 
 
 class Tuning:
-    """Sweeps over the learning rates of some arms of a plan."""
+    """Sweeps over the learning rates of some arms of a plan and, optionally, over optim.embedding_ratio."""
 
     def __init__(self, plan: Plan, arms: Sequence[str], sweep: Sweep) -> None:
         self.plan, self.arms, self.sweep = plan, tuple(arms), sweep
         self.experiment = _apart(plan.experiment, sweep.seeds)
         """Experiment of the plan with other validation tokens and other seeds."""
         self.planned = make_plan(self.experiment)
-        """Plan of `experiment` at the current values."""
+        """Plan of `experiment` with the current values of the settings."""
         self.tunables = tuple(tunables(plan, arms))
         self.ratio = ratio_of(plan, arms, self.tunables)
         self._trials: dict[tuple[object, ...], Trial] = {}
@@ -85,8 +85,8 @@ class Tuning:
     def findings(self) -> list[Finding]:
         """Return the state of every sweep. Sweeps that depend on an unfinished sweep are omitted.
 
-        The learning rates are swept at the current ratio, then the ratio at the chosen rates, and if another ratio is
-        chosen, the rates again.
+        The learning rates are swept at the current optim.embedding_ratio, then the ratio is swept at the chosen rates.
+        If the ratio changes, the rates are swept again.
         """
         rates = self._rates({})
         if not self.sweep.ratios or len(chosen(rates)) < len(self.tunables):

@@ -1,6 +1,6 @@
 """Verification of a plan by reading all files of the plan's stages and comparing the files with each other.
 
-An error in reading a damaged file is also reported. No file is written, and stages in training can be verified.
+Errors in reading damaged files are also reported. No file is written, and stages can be verified during training.
 """
 
 from tfscale.verify.plan import Amount, amount, set_aside, verify_lineages, verify_plan

@@ -14,8 +14,8 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, guarded, words
 
 
 def verify_checkpoints(this: StageFolder) -> Check[None]:
-    """Check that the final checkpoint exists, and that each checkpoint matches its manifest and contains the stage's
-    model in the right shapes and the slots of its optimizer, with the totals of its step."""
+    """Check that the final checkpoint of a finished stage exists. Check that each checkpoint matches its manifest, has
+    the totals of its step, and contains the model's weights and the optimizer state in the right shapes."""
     folders = sorted((this.path / CHECKPOINTS).glob("step-*"))
     final = this.path / CHECKPOINTS / checkpoint.folder_name(this.spec.steps)
     if this.finished and final not in folders:
@@ -46,8 +46,7 @@ def _checkpoint(this: StageFolder, folder: Path) -> Check[None]:
 
 
 def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the tensors are the weights of the model and the slots of the optimizer, or no slots before the first
-    update."""
+    """Check that the tensors are the weights of the model and, after the first update, the optimizer state."""
     there = {name: tuple(shape) for name, shape in checkpoint.shapes(folder).items() if not name.startswith("rng/")}
     weights = {name: tuple(weight.shape) for name, weight in build_model(spec.model, device="meta").named_parameters()}
     wanted = {f"model/{name}": shape for name, shape in weights.items()}
@@ -64,7 +63,8 @@ def _tensors(spec: StageSpec, folder: Path, counters: Counters) -> Check[None]:
 
 
 def _updates(this: StageFolder, folder: Path, counters: Counters) -> Check[None]:
-    """Check that the optimizer has counted one update per step of the stage, apart from non-finite steps."""
+    """Check that the optimizer has counted the updates carried over from the parent and one update per step of the
+    stage. Updates may be missing for steps with a non-finite loss or gradient."""
     first = _first_update(this)
     if first is None:
         return

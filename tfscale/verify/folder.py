@@ -23,7 +23,7 @@ DAMAGE = (
 
 
 def guarded(path: Path, check: Check[T]) -> Check[T | None]:
-    """Run a check, and report an exception that a damaged file raises as a finding."""
+    """Run a check. If the check raises an exception because a file is damaged, yield a finding and return None."""
     try:
         return (yield from check)
     except DAMAGE as error:
@@ -32,7 +32,7 @@ def guarded(path: Path, check: Check[T]) -> Check[T | None]:
 
 
 def damaged(path: Path, error: Exception) -> str:
-    """Return a read error as a finding that names the file."""
+    """Return a finding that names a damaged file and describes the error in reading it."""
     message = str(error)
     return message if str(path) in message else f"{path}: damaged ({type(error).__name__}: {message})"
 
@@ -96,10 +96,10 @@ def costs_of(
 
 
 def _updates(what: str, totals: Totals, before: Totals, spec: StageSpec, step: int, bad: int) -> Check[None]:
-    """Check that the optimizer's FLOPs are those of one update per step, where the update of a bad step may be missing.
+    """Check that the optimizer's FLOPs are those of one update per step. Updates may be missing for non-finite steps.
 
     Args:
-        bad: number of bad steps up to `step`.
+        bad: number of steps up to `step` that had a non-finite loss or gradient.
     """
     there, at_first = totals.spent_on_updates, before.spent_on_updates
     if there is None or at_first is None:

@@ -10,8 +10,8 @@ from tfscale.verify.folder import Check, Parent, StageFolder
 
 
 def verify_growth(this: StageFolder) -> Check[None]:
-    """Check that parent, recipe and sizes match the specs, and that a function-preserving growth changed the logits by
-    no more than the tolerance."""
+    """Check that the recorded parent, recipe and sizes match the specs of the stages, and that a function-preserving
+    growth changed the logits by no more than the tolerance."""
     file, spec = this.path / GROWTH_FILE, this.spec
     if spec.growth is None:
         return
@@ -31,8 +31,8 @@ def verify_growth(this: StageFolder) -> Check[None]:
 
 
 def _optimizer(this: StageFolder, state: dict[str, Any] | None) -> Check[None]:
-    """Check that the optimizers match the specs, and that state was carried over only if parent and child have the same
-    optimizer. Records of older versions do not name the optimizers."""
+    """Check that the recorded optimizers match the specs, and that the optimizer state was carried over only if the
+    parent and the stage have the same optimizer. Records of older versions do not name the optimizers."""
     if state is None:
         return
     file, child = this.path / GROWTH_FILE, this.spec.optimizer.name
@@ -47,7 +47,7 @@ def _optimizer(this: StageFolder, state: dict[str, Any] | None) -> Check[None]:
 
 
 def _grown(spec: StageSpec, parent: Parent | None) -> dict[str, Any]:
-    """Return the expected values in growth.json, without measurements."""
+    """Return the expected contents of growth.json, except measurements and the optimizer state."""
     wanted = {"parent": spec.parent, "recipe": spec.growth}
     if parent is None:
         return wanted

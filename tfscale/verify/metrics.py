@@ -12,7 +12,7 @@ from tfscale.totals import Totals
 from tfscale.verify.folder import Check, StageFolder, costs_of, words
 
 MOST = 5
-"""Maximum number of findings reported per file, because a wrong total is wrong in every line."""
+"""Maximum number of findings reported per file, because the same error may affect every line."""
 _TAKEN_UP = ("compiled", "start", "broken_checkpoint", "end")
 """Events that a process may write first, after an incomplete line of a killed process."""
 
@@ -87,7 +87,7 @@ def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Che
 
 
 def _known(totals: Totals, last: Totals) -> Iterable[tuple[float, float]]:
-    """Return each amount paired with the previous one, without pairs in which one is unknown, as energy may be."""
+    """Return pairs of each amount and the previous amount, without unknown amounts, such as unmeasured energy."""
     pairs = zip(astuple(totals), astuple(last), strict=True)
     return [(now, then) for now, then in pairs if now is not None and then is not None]
 
@@ -103,7 +103,8 @@ def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:
 
 
 def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
-    """Check that the checkpoint to resume from exists, or a newer one whose event a killed process did not write."""
+    """Check that the last recorded checkpoint exists, even if broken, or a newer one that a killed process did not
+    record."""
     last = last_event(history, "checkpoint", "start")
     if last is None or (last["step"] == 0 and this.parent is None):
         return

@@ -37,7 +37,7 @@ class Amount:
 def verify_plan(plan: Plan) -> list[str]:
     """Return the faults in the stages of all arms of a plan, one sentence per fault.
 
-    A stage that has not begun or not ended is not a fault.
+    An unfinished stage is not a fault.
     """
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
     findings += verify_lineages(plan.stages)
@@ -47,7 +47,7 @@ def verify_plan(plan: Plan) -> list[str]:
 
 
 def set_aside(plan: Plan) -> list[str]:
-    """Return one sentence for each broken checkpoint that was set aside. These are not faults of the plan."""
+    """Return one sentence for each incomplete checkpoint that was set aside. Such a checkpoint is not a fault."""
     return [
         f"{folder}: incomplete checkpoint, set aside and not used; it can be removed"
         for stage in plan.stages
@@ -68,8 +68,8 @@ def amount(plan: Plan) -> Amount:
 
 
 def verify_lineages(stages: Sequence[Stage]) -> list[str]:
-    """Return the faults in the totals of finished stages, which must be the sums over the stages that led to them. All
-    parents of the stages must be among them."""
+    """Return the faults in the totals of finished stages. The totals of a stage must be the sums over the stage and its
+    ancestors. `stages` must include all ancestors of each stage."""
     known = {stage.key: stage for stage in stages}
     done = [stage for stage in stages if is_done(stage)]
     parents = {stage.spec.parent for stage in done}
@@ -78,7 +78,7 @@ def verify_lineages(stages: Sequence[Stage]) -> list[str]:
 
 
 def _sums(stages: Mapping[str, Stage], last: Stage) -> Check[None]:
-    """Check that the costs of the stages that led to `last` add up to its totals."""
+    """Check that the costs of the stage `last` and its ancestors add up to the totals of `last`."""
     descent = lineage(last, lambda stage: stages[stage.spec.parent] if stage.spec.parent else None)
     results = [read_result(stage.path) for stage in descent]
     tokens = sum(stage.spec.tokens for stage in descent)
@@ -133,7 +133,7 @@ def _corpus(folder: Path, fingerprint: str) -> Check[None]:
 
 
 def _strangers(plan: Plan) -> Check[None]:
-    """Check that every other folder is named after the stage that it contains."""
+    """Check that each folder that does not belong to a planned stage is named after the stage that it contains."""
     planned = {stage.path for stage in plan.stages}
     for folder in sorted((plan.runs / "stages").glob("[!.]*")):
         if folder in planned or not begun(folder):

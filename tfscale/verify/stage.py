@@ -50,15 +50,15 @@ def _stage(stage: Stage, checkpoints: bool) -> Check[None]:
 
 
 def _blocks(this: StageFolder) -> Check[None]:
-    """Check that the blocks in heldout.json add up to the final evaluation. Stages of older versions have no such
-    file."""
+    """Check that the losses of the blocks of validation text in heldout.json add up to the final loss. Stages of older
+    versions do not have this file."""
     if this.result is not None:
         read_blocks(this.path, this.result.step, this.result.evaluation.loss)
     yield from ()
 
 
 def _spec(stage: Stage) -> Check[StageSpec]:
-    """Return the spec in the folder, or the plan's spec if that file is damaged or describes another stage."""
+    """Return the spec in `stage.yaml`, or the plan's spec if the file is damaged or describes another stage."""
     try:
         spec = read_spec(stage.path)
     except DAMAGE as error:
@@ -72,7 +72,8 @@ def _spec(stage: Stage) -> Check[StageSpec]:
 
 
 def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
-    """Return the spec with the number of tokens at which the ending rule, if any, ends the stage by the evaluations."""
+    """Return the spec with the number of tokens after which the stopping rule or the rejection of the growth, if any,
+    ends the stage. The number follows from the recorded evaluations."""
     if not spec.may_end_early:
         return spec
     losses = {event["step"]: event["loss"] for event in read_events(path) if event["event"] == "eval"}
@@ -117,7 +118,8 @@ def _parent(path: Path, spec: StageSpec) -> Check[Parent | None]:
 
 
 def _source(path: Path, spec: StageSpec, parent: Parent) -> Check[Parent]:
-    """Return the stage whose weights the stage started from, which is not its parent if the parent was rejected."""
+    """Return the stage whose weights the stage started from. This is not the parent if the growth of the parent was
+    rejected."""
     if not spec.returns:
         return parent
     if not replace(parent.spec, tokens=parent.result.tokens).rejected:

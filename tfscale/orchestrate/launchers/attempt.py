@@ -10,7 +10,7 @@ from tfscale.stage.folder import Stage
 
 Phase = Literal["growing", "training"]
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-"""Limits of stages that may all be finished."""
+"""Value of `limits` in `Launcher.start` with which every stage may be trained to its end."""
 
 
 class LaunchFailed(Exception):

@@ -24,7 +24,7 @@ PAUSE = 0.1
 
 
 class ThisMachine:
-    """A launcher that runs stages as processes on this machine, which end with this process."""
+    """A launcher that runs stages on this machine, in processes that end with this process."""
 
     outlives = False
 
@@ -89,7 +89,8 @@ class ProcessAttempt:
     def stop(self) -> None:
         if not self._asked:
             self._asked = True
-            # torchrun would forward a signal and then wait for only 30 seconds. A closed input reaches the ranks.
+            # torchrun would forward a signal and then wait for only 30 seconds. A closed standard input reaches the
+            # ranks directly.
             self._close_input() if self.phase == "training" else self.process.terminate()
             return
         with suppress(psutil.NoSuchProcess):

@@ -15,7 +15,8 @@ MODULES: Mapping[Phase, str] = {"growing": "tfscale.growth", "training": "tfscal
 
 
 def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> list[str]:
-    """Return the command of a process that trains a stage, or grows the last checkpoint of its parent into its first.
+    """Return the command of a process that trains a stage, or that grows the last checkpoint of the parent into the
+    first checkpoint of the stage.
 
     When the standard input of the process is closed, training stops with a checkpoint, and growing is killed.
 
@@ -29,7 +30,7 @@ def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> 
 def launch(
     phase: Phase, command: Sequence[str], log: Path | None, variables: Mapping[str, str] = children.NOTHING
 ) -> Popen[bytes]:
-    """Start a process of a stage, which ends with this process.
+    """Start a process of a stage. The new process ends with this process.
 
     Args:
         phase: phase that the process runs. Growing uses other settings of the memory allocator.

@@ -29,13 +29,14 @@ JOBS_FOLDER = "slurm"
 JOB_NAME = "tfscale"
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 SHORTEST_LOOK, LONGEST_LOOK = 2.0, 30.0
-"""Shortest and longest time in seconds between two queries of the queue, which increases with the run time of jobs."""
+"""Shortest and longest time in seconds between two queries of the queue. A submission resets the time to the
+shortest."""
 
 
 class Slurm:
     """A launcher that runs each stage as a Slurm job. Stages that are ready at the same time form one job array."""
 
-    places = 10_000  # the queue decides which run at the same time
+    places = 10_000  # the queue decides which stages run at the same time
     outlives = True
 
     def __init__(self, part: LauncherPart) -> None:

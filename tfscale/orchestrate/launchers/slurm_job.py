@@ -86,8 +86,8 @@ class _Task:
             time.sleep(LOOK_SECONDS)
 
     def _launch(self, phase: Phase, variables: Mapping[str, str] = NOTHING) -> Popen[bytes]:
-        # On some clusters Slurm signals only the tasks of a job, on others all its processes. A stage is notified by
-        # its task only, once, through the end of its standard input.
+        # Slurm signals only the tasks of a job on some clusters, and all processes of the job on others. The process of
+        # a stage blocks these signals and is notified once, by its task, which closes the process's standard input.
         ours = {signal.SIGUSR2, signal.SIGTERM}
         signal.pthread_sigmask(signal.SIG_BLOCK, ours)
         log = self._stage_dir / f"{phase}.log" if self._rank == 0 else None  # Slurm stores the output of other tasks

@@ -1,7 +1,7 @@
 """Conversion of points to MLflow metrics, which have restricted names and integer steps.
 
-The step is the lineage's number of tokens for a metric over tokens, and its number of model GFLOPs for a metric over
-compute. The charts of MLflow can show steps on a logarithmic axis.
+The step of a metric over tokens is the cumulative number of training tokens. The step of a metric over compute is the
+cumulative number of model GFLOPs. Parent stages are included. MLflow can plot steps on a logarithmic axis.
 """
 
 from collections.abc import Sequence

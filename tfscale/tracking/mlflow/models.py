@@ -1,4 +1,4 @@
-"""Creation of MLflow LoggedModels. Each finished stage has one, with the name of its checkpoint but without weights."""
+"""Creation of MLflow LoggedModels, one per finished stage. Each names the checkpoint but has no weights."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ _EXTERNAL = {"mlflow.model.isExternal": "true"}
 
 
 def send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequence[Point]) -> None:
-    """Send the missing parts of a run's model, and link the model to the run. If several arms share a stage, they share
-    one model, whose measurements are sent with the first run.
+    """Send the data of a run's model that the store lacks, and link the model to the run. If several arms share a
+    stage, they share one model, whose measurements are sent with the first run.
 
     Args:
         points: measurements of the model, which have already been sent for the run.
@@ -44,7 +44,7 @@ def send_model(client: "MlflowClient", run: "Run", model: Model, points: Sequenc
 
 
 def _find(client: "MlflowClient", run: "Run", model: Model) -> "LoggedModel | None":
-    """Return the stored model of the same stage, or None if there is none. If there are several, the choice is always
-    the same."""
+    """Return the stored model of the same stage, or None if there is none. If there are several, the one with the
+    smallest ID is returned."""
     found = client.search_logged_models([run.info.experiment_id], f"tags.`{KEY}` = '{model.tags[KEY]}'")
     return min(found, key=lambda each: each.model_id, default=None)

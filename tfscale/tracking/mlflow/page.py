@@ -22,15 +22,15 @@ def ui_command(tracker: MlflowTracker, port: int = 5000) -> list[str]:
 
 
 def ui_environment() -> dict[str, str]:
-    """Return the environment for `ui_command`, which is that of this process with telemetry and background jobs
-    disabled."""
+    """Return the environment variables for `ui_command`: those of this process, with telemetry and background jobs
+    disabled by default."""
     defaults = {**quiet_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     return children.environment(defaults=defaults, mlflow=True)
 
 
 def experiment_id(tracker: MlflowTracker, name: str) -> str | None:
-    """Return the ID of an experiment, or None if a SQLite store does not have the experiment or the store is of another
-    kind."""
+    """Return the ID of an experiment in a SQLite store, or None if the store is of another kind, cannot be opened, or
+    does not have the experiment."""
     if tracker.database is None or not tracker.exists() or tracker.unreachable():
         return None
     found = tracker.client().get_experiment_by_name(name)

@@ -91,7 +91,7 @@ class MlflowSink(Sink):
 
     def _search(self) -> dict[str, "Run"]:
         """Return the runs of the experiment by identity, including deleted runs. If several runs have the same
-        identity, the choice is always the same."""
+        identity, an active run takes precedence, then the run with the largest ID."""
         from mlflow.entities import ViewType
 
         found = list(self._client.search_runs([self._experiment_id], "", ViewType.ALL, _RUNS_AT_MOST))
@@ -107,7 +107,7 @@ class MlflowSink(Sink):
             changed.pop(_COLOUR, None)  # users may choose another colour
         if changed:
             self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in changed.items()], synchronous=True)
-        # A parameter can be written only once. Since the parameters of a key never change, only missing ones are sent.
+        # MLflow parameters can be written only once. Those of a run never change, so only missing ones are sent.
         missing = [Param(name, value[:_LONGEST_PARAM]) for name, value in params.items() if name not in run.data.params]
         for batch in _batches(missing, _PARAMS_PER_BATCH):
             self._client.log_batch(run.info.run_id, params=batch, synchronous=True)
@@ -145,8 +145,8 @@ def _tags(about: About, parent: str | None) -> dict[str, str]:
 
 
 def _place(key: str, step: int, time: int) -> Hashable:
-    """Return the place of a value. Evaluations of tiny runs that differ by less than one GFLOP share a place over
-    compute."""
+    """Return the key that identifies a metric value (`Sink.place`). In tiny runs, values over compute have the same key
+    if they differ by less than one GFLOP."""
     return key, step, time if is_evaluation(key) else 0
 
 

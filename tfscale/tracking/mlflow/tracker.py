@@ -101,8 +101,7 @@ class MlflowTracker(Tracker):
 
 
 def quiet_environment() -> dict[str, str]:
-    """Return default environment variables for a process that imports MLflow, which disable telemetry, log output and
-    retries."""
+    """Return the default environment variables that disable the telemetry, log output and retries of MLflow."""
     return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -118,10 +117,10 @@ def quiet_environment() -> dict[str, str]:
 
 
 def _artifacts(folder: Path) -> str:
-    """Return the URI for the artifacts in a folder.
+    """Return the URI of the artifact folder `mlartifacts` in a folder.
 
     Raises:
-        ValueError: the path is not valid UTF-8. MLflow would write to a different folder.
+        ValueError: the path is not valid UTF-8, so that MLflow would write to a different folder.
     """
     try:
         os.fsencode(folder).decode("utf-8")

@@ -1,6 +1,6 @@
 """Validation of MLflow tracking URIs, and conversion between file paths and SQLite URIs.
 
-Three programs must find the same file: SQLAlchemy 2.0, which uses the path in a URL literally; SQLAlchemy 2.1, which
+Three libraries must find the same file: SQLAlchemy 2.0, which uses the path in a URL literally; SQLAlchemy 2.1, which
 unquotes the path; and MLflow, which creates folders for the part after `sqlite:///` without unquoting the path.
 """
 
@@ -14,9 +14,9 @@ from tfscale.faults import Fault, InvalidInput
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _PLAIN = re.compile(r"[\w/ .,:@+=~-]*")
-"""Pattern of paths that need no quoting and are therefore read in the same way by all programs."""
+"""Pattern of paths that need no quoting, so that all three libraries read them in the same way."""
 _PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Packages of database drivers, by module name, if the package has a different name than the module."""
+"""Packages of database drivers by module name, for packages whose name differs from the module's."""
 
 
 def sqlite_url(file: Path, query: Mapping[str, str] | None = None) -> str:
@@ -66,7 +66,7 @@ def read_only(file: Path) -> sqlite3.Connection:
 
 
 def is_server(uri: str) -> bool:
-    """Return whether a URI is that of an MLflow server, which itself decides where artifacts are stored.
+    """Return whether a URI is that of an MLflow server. Such a server decides where artifacts are stored.
 
     Raises:
         ValueError: the URI is neither that of a server nor that of a database, or its port is not a number.

@@ -1,7 +1,7 @@
 """Reading of the files `run-*.wandb` that Weights & Biases writes offline.
 
-A file is a log in the format of LevelDB, whose records are protocol buffers of W&B. The wandb package has no reader for
-Python.
+A file is a log in the format of LevelDB, whose records are protocol buffers of W&B. The wandb package has no Python
+reader.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 _BLOCK, _START = 32768, 7
 """Size of a block and of the header at the beginning of the file, in bytes."""
 _HEAD = struct.Struct("<IHB")
-"""Head of a part of a record: checksum, size and kind."""
+"""Header of a fragment of a record: checksum, size and type."""
 _WHOLE, _FIRST, _LAST = 1, 2, 4
 
 
@@ -24,7 +24,7 @@ def logs(folder: Path, run_id: str = "*") -> list[Path]:
 
 
 def rows(log: Path) -> Iterator[dict[str, Any]]:
-    """Yield the complete rows of a log's history. A row that a killed process did not write to the end is skipped."""
+    """Yield the complete rows of the history in a log. A row that a killed process left incomplete is skipped."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     for content in _records(log.read_bytes()):
@@ -38,7 +38,7 @@ def _records(content: bytes) -> Iterator[bytes]:
     while at + _HEAD.size <= len(content):
         left = _BLOCK - at % _BLOCK
         if left < _HEAD.size:
-            at += left  # the end of a block that is too short for a head
+            at += left  # padding: the end of the block is too short for a header
             continue
         _, size, kind = _HEAD.unpack_from(content, at)
         part = content[at + _HEAD.size : at + _HEAD.size + size]

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     import wandb
 
 OVER_FLOPS = "by_flops/"
-"""Prefix of metrics over FLOPs. W&B allows one axis per metric, which is tokens for all others."""
+"""Prefix of metrics over FLOPs. W&B allows one x-axis per metric; for all other metrics, it is tokens."""
 _PARTS = ("train", "heldout", "total", "system", "final", "eval")
-"""First parts of the names of metrics (`tfscale.tracking.points`)."""
+"""Prefixes of the names of metrics over tokens (`tfscale.tracking.points`)."""
 _FLUSH_SECONDS = 0.05
 _LONGEST_WAIT = 30.0
 _OPEN: dict[str, tuple[Path, "wandb.Run"]] = {}
-"""Folders and runs by ID that this process writes. A process can open an ID once, so all connections share the runs."""
+"""Folder and open W&B run by run ID. A process can open a run ID only once, so all connections share the open runs."""
 
 
 class WandbSink(Sink):
@@ -69,7 +69,7 @@ class WandbSink(Sink):
         self._run(run_id).save(folder / file.path.name, base_path=folder, policy="now")
 
     def finish(self, run_id: str, contents: Contents) -> None:
-        """Set the status in the summary of a run that is open. The log ends with the process, because files follow."""
+        """Set the status in the summary of an open run. The run is not closed, because its files are sent later."""
         folder, run = _OPEN.get(run_id, (None, None))
         if run is not None and folder == self._folder:
             run.summary["status"] = contents.status
@@ -85,7 +85,7 @@ class WandbSink(Sink):
         import wandb
 
         if not _OPEN:
-            os.environ.pop("WANDB_SERVICE", None)  # that of a parent process, which may have the same runs open
+            os.environ.pop("WANDB_SERVICE", None)  # inherited from a parent process, which may have the same runs open
         corpus = {"corpus": contents.corpus.fingerprint} if contents.corpus else {}
         settings = wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, host="", x_save_requirements=False,
@@ -123,7 +123,7 @@ def _name(point: Point) -> str:
 
 
 def _points(row: dict[str, Any]) -> list[Point]:
-    """Return the values of a row of a history."""
+    """Return the metric values in a row of the history."""
     over: Over = "flops" if "flops" in row else "tokens"
     time = round(row["_timestamp"] * 1000)
     names = [name for name in row if name != over and not name.startswith("_")]

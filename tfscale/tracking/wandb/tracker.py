@@ -9,8 +9,8 @@ from tfscale.tracking.tracker import Sink, Tracker
 
 
 class WandbTracker(Tracker):
-    """Folder of offline runs of Weights & Biases. By default, it is `wandb` in the runs folder. Nothing is uploaded;
-    `wandb sync` does that.
+    """Folder of offline runs of Weights & Biases, by default `wandb` in the runs folder. Nothing is uploaded unless the
+    user runs `wandb sync`.
 
     Args:
         uri: folder that contains the folder `wandb`. `~` is the home folder.
