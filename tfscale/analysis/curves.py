@@ -13,7 +13,7 @@ from tfscale.plan.arms import Arm
 from tfscale.stage.events import Event, read_events, totals_of
 from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.heldout import BlockLosses, read_blocks
-from tfscale.stage.result import DONE_FILE, is_finished, read_result
+from tfscale.stage.result import DONE_FILE, has_result, read_result
 from tfscale.totals import Totals
 
 Measure = Literal["flops", "flops_with_optimizer", "tokens", "device_seconds"]
@@ -292,7 +292,7 @@ def _start(stage: Stage) -> Cost:
         return NOTHING
     assert stage.spec.parent_dir is not None, "a stage with a parent must have a parent_dir"
     parent = stage.path / stage.spec.parent_dir
-    if not is_finished(parent):
+    if not has_result(parent):
         raise ValueError(
             f"{parent / DONE_FILE} is missing, so the cost of {stage.path.name} cannot be separated from "
             "that of its parent. Restore the folder, or train the stage again with `tfscale run`."

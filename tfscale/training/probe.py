@@ -27,7 +27,8 @@ def probe_micro_batch(layout: Layout, objective: nn.Module, spec: StageSpec, dev
 
     Only micro-batches that the memory model has chosen are tested, and only on CUDA. On a CPU, a process that needs too
     much memory would swap or be killed. With sharded weights, a rank without memory would leave the others waiting. In
-    these cases the orchestrator halves the micro-batch after a failure.
+    these cases the orchestrator halves the micro-batch if the process records an out-of-memory error. A process that
+    the system kills records none and is started again with the same micro-batch.
     """
     if device.kind != "cuda" or layout.sharding != "none" or layout.micro_batch_by != "memory model":
         return layout
