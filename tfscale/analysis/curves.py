@@ -152,11 +152,12 @@ class StageCurve:
 
     @property
     def step_size(self) -> Cost | None:
-        """Average cost of an optimizer step, or None if the stage has not finished or the number of steps is
-        unknown."""
-        if self.end is None or self.marginal is None or not self.end.step:
+        """Average cost of an optimizer step, without a rejected growth before the stage, or None if the stage has not
+        finished or the number of steps is unknown."""
+        if self.end is None or self.start is None or not self.end.step:
             return None
-        return Cost(*(getattr(self.marginal, f.name) / self.end.step for f in fields(Cost)))
+        own = self.end.totals - self.start
+        return Cost(*(getattr(own, f.name) / self.end.step for f in fields(Cost)))
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,9 @@ def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
         data = open_data(stage.data, stage.spec.data.fingerprint)
     except ValueError as error:
         raise UserFault([f"{error} Alternatively, use --text FILE."]) from error
-    context = model.config.context
+    context, start = model.config.context, stage.spec.data.heldout_start
     count = stage.spec.data.heldout_tokens // context * context
-    loss = total_loss(model, np.asarray(data.heldout[: count + 1]), stride)
+    loss = total_loss(model, np.asarray(data.heldout[start : start + count + 1]), stride)
     return Score(loss / count, count, count * data.heldout_bytes_per_token, context, stride)
 
 
