@@ -14,7 +14,7 @@ from tfscale.analysis.equal_cost import EqualPerplexity, at_equal_compute, at_eq
 from tfscale.analysis.growths import growths
 from tfscale.analysis.intervals import LEVEL
 from tfscale.analysis.table import compare
-from tfscale.analysis.words import outcome, saving
+from tfscale.analysis.words import cost_clause, saving
 from tfscale.plan.arms import Arm
 
 
@@ -130,7 +130,7 @@ def test_an_arm_that_was_better_is_read_between_its_decayed_ends(tmp_path: Path)
     assert found.target == pytest.approx(6)
     assert found.excess == pytest.approx(1280 / 960 - 1)
     assert (found.exact, found.state) == (True, "reached")
-    assert outcome(found) == "it costs 33.3% more"
+    assert cost_clause(found) == "it costs 33.3% more"
     assert saving(found) == "-33.3%"
 
 
@@ -138,14 +138,14 @@ def test_an_arm_that_was_better_at_every_budget_gives_a_bound(tmp_path: Path) ->
     found = equal(tmp_path, 5, 4.5, 4)
     assert (found.exact, found.state) == (False, "at most")
     assert found.excess > 1280 / 480 - 1, "it was better during its first run, before the end"
-    assert outcome(found).startswith("it costs at least ")
+    assert cost_clause(found).startswith("it costs at least ")
     assert saving(found).startswith("at most -")
 
 
 def test_an_arm_that_never_got_there_is_read_at_its_last_end(tmp_path: Path) -> None:
     found = equal(tmp_path, 9, 8, 7)
     assert (found.outcome, found.state, found.exact) == ("saves", "reached", False)
-    assert outcome(found).startswith("it saves at least ")
+    assert cost_clause(found).startswith("it saves at least ")
     assert found.arm == pytest.approx(1280 * FLOPS_A_TOKEN)
     assert found.saving is not None
     assert 0 < found.saving < 1 - 1200 / 1280, "the chain got there while its rate decayed"

@@ -7,7 +7,7 @@ from test_analysis_planted import REPETITIONS, TOLERANCE, few_draws, planted  # 
 from tfscale.analysis.equal_cost import EqualPerplexity, at_equal_perplexity
 from tfscale.analysis.intervals import LEVEL
 from tfscale.analysis.noise import NoiseFloor, noise_floor
-from tfscale.analysis.words import outcome
+from tfscale.analysis.words import cost_clause
 
 
 @pytest.mark.parametrize("seeds", [2, 4])
@@ -42,11 +42,11 @@ def test_a_difference_within_the_noise_floor_is_explained_if_its_interval_exclud
         assert found is not None
         return found
 
-    assert outcome(once(None)).startswith("it saves at least 16.")
-    assert "with 95% confidence over validation documents alone at least" in outcome(once(None))
+    assert cost_clause(once(None)).startswith("it saves at least 16.")
+    assert "with 95% confidence over validation documents alone at least" in cost_clause(once(None))
     within = once(0.03)
     assert within.outcome == "no difference"
     assert within.interval is not None
     assert 0 not in within.interval
     words = "there is no difference within the noise floor of 0.030 nats (over validation documents alone [1"
-    assert outcome(within).startswith(words)
+    assert cost_clause(within).startswith(words)

@@ -11,7 +11,7 @@ from tfscale.analysis import bootstrap
 from tfscale.analysis.bootstrap import Sample, draw_together, seed_weights, seeded
 from tfscale.analysis.equal_cost import EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.intervals import LEVEL, Array, interval_of
-from tfscale.analysis.words import outcome
+from tfscale.analysis.words import cost_clause
 from tfscale.stage.heldout import BlockLosses
 
 SLOPE, BUDGET = 0.1, 1e12
@@ -297,7 +297,9 @@ def test_a_chain_that_may_have_reached_the_loss_for_less_is_not_called_equal() -
     found = at_equal_perplexity(planted("c", draw, 3, 0.01, 4, BUDGET / 4), planted("a", draw, 3, 0.01), None)
     assert found is not None
     assert found.outcome == "no difference"
-    assert outcome(found).startswith("whether it reaches the final perplexity is within noise (saving at equal perplex")
+    assert cost_clause(found).startswith(
+        "whether it reaches the final perplexity is within noise (saving at equal perplex"
+    )
 
 
 def test_the_same_runs_give_the_same_interval_whatever_stands_beside_them() -> None:

@@ -41,7 +41,7 @@ from benchmarks.cuda.runner import run_groups  # noqa: E402
 from benchmarks.cuda.summary import SUMMARY, summarize  # noqa: E402
 from tfscale import children  # noqa: E402
 from tfscale.bench.agreement import GRADIENTS, OUTPUTS, PEAK_SHARE, TWIN_NATS  # noqa: E402
-from tfscale.stage.result import is_finished  # noqa: E402
+from tfscale.stage.result import has_result  # noqa: E402
 from tfscale.stage.spec import CHECKPOINTS  # noqa: E402
 
 SCRIPT = ROOT / "benchmarks" / "cuda_check.py"
@@ -215,7 +215,7 @@ def test_the_baselines_of_the_last_size_are_trained_first_and_records_are_packed
     assert measured == {*order.values()}
     with tarfile.open(tmp_path / "out" / RECORDS) as archive:
         archive.extractall(tmp_path, filter="data")
-    assert all(is_finished(tmp_path / "stages" / name) for name in order)
+    assert all(has_result(tmp_path / "stages" / name) for name in order)
     assert not [*tmp_path.glob(f"stages/*/{CHECKPOINTS}")]
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import random
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import datasets
@@ -23,6 +23,7 @@ from tracked import run
 from typer.testing import CliRunner
 
 from tfscale.cli.main import app
+from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault
 from tfscale.interop.finished import Finished, model_of, open_finished, tokenizer_of
@@ -82,6 +83,16 @@ def test_heldout_loss_without_overlap_is_the_one_of_training(stage: Finished, mo
     assert score.perplexity == pytest.approx(stage.result.evaluation.perplexity, rel=1e-6)
     assert score.bits_per_byte == pytest.approx(stage.result.evaluation.bits_per_byte, rel=1e-6)
     assert score.tokens == stage.result.evaluation.heldout_tokens
+
+
+def test_the_heldout_loss_is_that_of_the_text_that_the_stage_evaluates(stage: Finished, model: LanguageModel) -> None:
+    tokens = np.asarray(open_data(stage.data, stage.spec.data.fingerprint).heldout)
+    moved = replace(
+        stage, spec=replace(stage.spec, data=replace(stage.spec.data, heldout_start=64, heldout_tokens=320))
+    )
+    assert score_heldout(moved, model, stride=32).loss == pytest.approx(
+        total_loss(model, tokens[64 : 64 + 320 + 1], 32) / 320, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("length", [2, 20, 33, 40, 97])

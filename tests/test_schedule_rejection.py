@@ -158,6 +158,9 @@ def test_after_a_rejected_growth_the_parent_is_trained_on_and_grows_again(
     spent = [Cost.of_totals(read_result(stage.path).totals) for stage in plan.chain.stages]
     assert chain.stages[1].marginal == spent[1] - spent[0]
     assert chain.stages[1].cumulative == spent[1]
+    step_size = chain.stages[1].step_size
+    assert step_size is not None
+    assert step_size.flops == again.spec.batch_tokens * flops(again.spec.model).training, "without the rejected growth"
     family = family_cost(chain, chain, chain.sizes, "flops")
     assert family is not None
     assert family.shown == pytest.approx(spent[1].flops)

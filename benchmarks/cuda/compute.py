@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.prepared import read_order
 from tfscale.bench.stage_processes import StageProcess, start_training
-from tfscale.stage.result import is_finished, read_result
+from tfscale.stage.result import has_result, read_result
 from tfscale.stage.spec import CHECKPOINTS, read_spec, write_spec
 
 RECORDS = "records.tar.gz"
@@ -66,12 +66,12 @@ def _train(stages: list[Planned], until: float) -> Iterator[tuple[Planned, Stage
     while pending or running:
         for stage, process in list(running.items()):
             code = process.process.poll()
-            if code == 0 and not is_finished(stage.folder):  # it has grown
+            if code == 0 and not has_result(stage.folder):  # it has grown
                 running[stage] = start_training(stage.folder)
             elif code is not None:
                 del running[stage]
                 yield stage, process
-        ready = [stage for stage in pending if stage.parent is None or is_finished(stage.parent)]
+        ready = [stage for stage in pending if stage.parent is None or has_result(stage.parent)]
         if (not ready and not running) or monotonic() > until:
             break
         for stage in ready[: PARALLEL - len(running)]:

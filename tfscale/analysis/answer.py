@@ -1,21 +1,18 @@
 """Answer of a comparison, which is one sentence and one small table. For each size and arm, the table states whether
 the chain is better, level or worse."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
 from tfscale.analysis.comparison import Comparison
-from tfscale.analysis.equal_cost import EqualCompute
+from tfscale.analysis.equal_cost import Standing, decide_standing
 from tfscale.analysis.family import EqualFamily
-from tfscale.analysis.family_words import cell, outcome
+from tfscale.analysis.family_words import cell, family_clause
 from tfscale.analysis.intervals import Interval
 from tfscale.analysis.noise import NoiseFloor
 from tfscale.analysis.table import Row
 from tfscale.analysis.words import UNITS, amount, with_interval
 from tfscale.text import join
 
-Standing = Literal["better", "level", "worse"]
 LINKS: dict[Standing, str] = {"worse": "worse than", "level": "level with", "better": "better than"}
 ALL_SIZES = "all sizes"
 
@@ -58,19 +55,6 @@ def answer_of(comparison: Comparison) -> Answer:
     return Answer(_sentence(comparison, together), tuple(arms.values()), tuple(rows), " ".join(notes))
 
 
-def standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standing:
-    """Return whether the chain is better or worse than an arm at equal compute, or level with it within the noise.
-
-    Args:
-        noise: noise floor of the comparison, or None if it is unknown or not needed.
-    """
-    interval = compared.interval or Interval(compared.difference, compared.difference)
-    floor = 0.0 if noise is None else noise.nats
-    if 0.0 in interval or abs(math.log(compared.chain / compared.arm)) <= floor:
-        return "level"
-    return "better" if compared.difference < 0 else "worse"
-
-
 def _noise(row: Row) -> NoiseFloor | None:
     return row.equal_perplexity.noise if row.equal_perplexity else None
 
@@ -80,7 +64,7 @@ def _cell(row: Row | None) -> str:
         return "" if row is None else "same run"
     if row.equal_compute is None:
         return "" if row.status == "finished" else row.status
-    compared, found = row.equal_compute, standing(row.equal_compute, _noise(row))
+    compared, found = row.equal_compute, decide_standing(row.equal_compute, _noise(row))
     interval = compared.interval
     if found == "better" and interval:
         interval = Interval(-interval.high, -interval.low)
@@ -101,7 +85,7 @@ def _sentence(comparison: Comparison, together: dict[str, EqualFamily]) -> str:
     assert chain.cumulative is not None, "a compared chain has finished"
     standings: dict[Standing, list[str]] = {"worse": [], "level": [], "better": []}
     for row, each in last:
-        standings[standing(each, _noise(row))].append(f"{row.title} ({each.arm:.2f})")
+        standings[decide_standing(each, _noise(row))].append(f"{row.title} ({each.arm:.2f})")
     clauses = [f"{LINKS[found]} {join(titles)}" for found, titles in standings.items() if titles]
     seeds = max(len(row.keys) for row in rows)
     unit = UNITS[table.measure]
@@ -111,7 +95,7 @@ def _sentence(comparison: Comparison, together: dict[str, EqualFamily]) -> str:
         f"({last[0][1].chain:.2f} perplexity) is {join(clauses)}"
     )
     titles = {row.arm: row.title for row in table.rows}
-    families = [f"compared with {titles[arm]}, {outcome(equal)}" for arm, equal in together.items()]
+    families = [f"compared with {titles[arm]}, {family_clause(equal)}" for arm, equal in together.items()]
     if families:
         sentence += f"; for all sizes together, each at the chain's perplexity: {'; '.join(families)}"
     return f"{sentence}."

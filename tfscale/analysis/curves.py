@@ -13,7 +13,7 @@ from tfscale.plan.arms import Arm
 from tfscale.stage.events import Event, read_events, totals_of
 from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.heldout import BlockLosses, read_blocks
-from tfscale.stage.result import DONE_FILE, is_finished, read_result
+from tfscale.stage.result import DONE_FILE, has_result, read_result
 from tfscale.totals import Totals
 
 Measure = Literal["flops", "flops_with_optimizer", "tokens", "device_seconds"]
@@ -156,11 +156,12 @@ class StageCurve:
 
     @property
     def step_size(self) -> Cost | None:
-        """Average cost of an optimizer step, or None if the stage has not finished or the number of steps is
-        unknown."""
-        if self.end is None or self.marginal is None or not self.end.step:
+        """Average cost of an optimizer step, without a rejected growth before the stage, or None if the stage has not
+        finished or the number of steps is unknown."""
+        if self.end is None or self.start is None or not self.end.step:
             return None
-        return Cost(*(getattr(self.marginal, f.name) / self.end.step for f in fields(Cost)))
+        own = self.end.totals - self.start
+        return Cost(*(getattr(own, f.name) / self.end.step for f in fields(Cost)))
 
 
 @dataclass(frozen=True)
@@ -296,7 +297,7 @@ def _start(stage: Stage) -> Cost:
         return NOTHING
     assert stage.spec.parent_dir is not None, "a stage with a parent must have a parent_dir"
     parent = stage.path / stage.spec.parent_dir
-    if not is_finished(parent):
+    if not has_result(parent):
         raise ValueError(
             f"{parent / DONE_FILE} is missing, so the cost of {stage.path.name} cannot be separated from "
             "that of its parent. Restore the folder, or train the stage again with `tfscale run`."

@@ -18,6 +18,7 @@ from tfscale.analysis.noise import NoiseFloor, noise_floor
 
 Reach = Literal["reached", "at least", "at most", "not reached"]
 Outcome = Literal["saves", "no difference", "costs more", "not reached"]
+Standing = Literal["better", "level", "worse"]
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,19 @@ def decide_outcome(ratio: float, reached: bool, variations: list[CostRatios]) ->
     if reached:
         return "saves" if cheaper and all(surely(each.reached) for each in variations) else "no difference"
     return "not reached" if all(surely(~each.reached) for each in variations) else "no difference"
+
+
+def decide_standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standing:
+    """Return whether the chain is better or worse than an arm at equal compute, or level with it within the noise.
+
+    Args:
+        noise: noise floor of the comparison, or None if it is unknown or not needed.
+    """
+    interval = compared.interval or Interval(compared.difference, compared.difference)
+    floor = 0.0 if noise is None else noise.nats
+    if 0.0 in interval or abs(math.log(compared.chain / compared.arm)) <= floor:
+        return "level"
+    return "better" if compared.difference < 0 else "worse"
 
 
 def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:

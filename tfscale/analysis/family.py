@@ -246,12 +246,13 @@ def _equal(reader: _Reader, draws: tuple[Stack, Stack] | None, nats: float, of_c
     interval = excess(*draws) if draws else None
     shifted = [excess(family.means, setter.means, shift) for shift in (-nats, nats) if nats]
     costs = (reader.cost, _reader(setter, setter).cost)
-    verdict = _verdict(measured, [interval, *shifted] if interval else shifted or [measured])
+    verdict = decide_family(measured, [interval, *shifted] if interval else shifted or [measured])
     return EqualFamily(*(costs if of_chain else costs[::-1]), measured, interval, verdict)
 
 
-def _verdict(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
-    """Return the verdict on the chain, for the bounds of its excess cost and their intervals within the noise."""
+def decide_family(excess: Interval, intervals: Sequence[Interval]) -> Verdict:
+    """Return the verdict on the chain from the bounds of its excess cost and from intervals of the excess that include
+    noise."""
     if all(interval.low > 0 for interval in intervals):
         return "costs more"
     if all(interval.high < 0 for interval in intervals):

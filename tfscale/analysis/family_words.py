@@ -41,7 +41,7 @@ def _of_arm(families: Sequence[FamilyComparison], price: float | None) -> str:
     for each in included:
         pairs = ((each.at_chain, shown[0].at_chain), (each.at_arm, shown[0].at_arm))
         same = all(one.verdict == other.verdict for one, other in pairs)
-        changed = f"{outcome(each.at_chain)}, and at the other arm's perplexities, {outcome(each.at_arm)}"
+        changed = f"{family_clause(each.at_chain)}, and at the other arm's perplexities, {family_clause(each.at_arm)}"
         sentence += f"; with the optimizer's FLOPs included, {'the verdicts are the same' if same else changed}"
     return f"{sentence}."
 
@@ -51,7 +51,7 @@ def _outcomes(equals: dict[Measure, EqualFamily], price: float | None) -> str:
     costs = {measure: f"in {UNITS[measure]} ({_costs(equal, measure, price)})" for measure, equal in equals.items()}
     if all(equal.verdict == "open" for equal in equals.values()):
         return f"it is open which side is cheaper {join(list(costs.values()))}"
-    return join([f"{outcome(equal)} {costs[measure]}" for measure, equal in equals.items()])
+    return join([f"{family_clause(equal)} {costs[measure]}" for measure, equal in equals.items()])
 
 
 def _costs(equal: EqualFamily, measure: Measure, price: float | None) -> str:
@@ -62,7 +62,7 @@ def _costs(equal: EqualFamily, measure: Measure, price: float | None) -> str:
     return "; ".join(costs)
 
 
-def outcome(equal: EqualFamily) -> str:
+def family_clause(equal: EqualFamily) -> str:
     """Return a clause such as `it saves at least 31.0%`, `it costs 12.0% more [8.1%, 16.2%]`, `there is no difference
     within noise` or `it is open which side is cheaper (the chain costs at most 43.6% less)`."""
     match equal.verdict:

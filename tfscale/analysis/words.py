@@ -22,7 +22,7 @@ UNITS: dict[Measure, str] = {
 def verdicts(table: Table) -> tuple[str, ...]:
     """Return one verdict per size, which states whether the chain's perplexity is below or above that of the other arms
     at equal cost, whether the chain saves compute, and whether this changes if the optimizer's FLOPs are included."""
-    return tuple(f"{size}{_rank(table, size)}: {_verdict(table, table.of_size(size))}" for size in table.sizes)
+    return tuple(f"{size}{_rank(table, size)}: {_size_sentence(table, table.of_size(size))}" for size in table.sizes)
 
 
 def _rank(table: Table, size: str) -> str:
@@ -34,7 +34,7 @@ def _rank(table: Table, size: str) -> str:
     return f" (primary: {ranks['primary']})" if "primary" in ranks else " (secondary)" if "secondary" in ranks else ""
 
 
-def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
+def _size_sentence(table: Table, rows: tuple[Row, ...]) -> str:
     chain = next((row for row in rows if row.arm == table.chain), None)
     if chain is None:
         return "the chain has no model of this size."
@@ -44,7 +44,7 @@ def _verdict(table: Table, rows: tuple[Row, ...]) -> str:
     compared = [row for row in others if not row.shared]
     clauses = [_clause(row.title, row.equal_compute) for row in compared if row.equal_compute]
     outcomes = [
-        f"compared with {row.title}, {outcome(row.equal_perplexity)}" for row in compared if row.equal_perplexity
+        f"compared with {row.title}, {cost_clause(row.equal_perplexity)}" for row in compared if row.equal_perplexity
     ]
     open_ends = [f"{row.title} ({_why_not(row)})" for row in others if row.shared or not row.equal_compute]
     sentences = []
@@ -75,7 +75,8 @@ def _with_optimizer(rows: Sequence[Row]) -> str:
     """Return a sentence that states which outcomes in the rows change if the optimizer's FLOPs are included."""
     unknown = [row.title for row in rows if row.with_optimizer is None]
     differing = [
-        f"{outcome(row.with_optimizer)} compared with {row.title} (without them, {outcome(row.equal_perplexity)})"
+        f"{cost_clause(row.with_optimizer)} compared with {row.title} "
+        f"(without them, {cost_clause(row.equal_perplexity)})"
         for row in rows
         if row.with_optimizer and row.equal_perplexity and row.with_optimizer.outcome != row.equal_perplexity.outcome
     ]
@@ -111,7 +112,7 @@ def _why_not(row: Row) -> str:
     return "measured only at other costs" if row.status == "finished" else row.status
 
 
-def outcome(value: EqualPerplexity) -> str:
+def cost_clause(value: EqualPerplexity) -> str:
     """Return a clause such as `it saves 31.0% [25.2%, 36.1%]`, `it costs at least 12.0% more (with 95% confidence at
     least 8.1%)`, `there is no difference within noise` or `it does not reach the final perplexity and ends 0.14 above
     it`."""

@@ -49,8 +49,7 @@ class Score:
 
 
 def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
-    """Measure the loss on the first validation tokens of the stage's corpus, as many as during training. They are the
-    same tokens as during training unless `data.validation_start` was set.
+    """Measure the loss on the validation tokens that the stage evaluates during training.
 
     Raises:
         UserFault: the corpus of the stage is missing.
@@ -59,9 +58,9 @@ def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
         data = open_data(stage.data, stage.spec.data.fingerprint)
     except ValueError as error:
         raise UserFault([f"{error} Alternatively, use --text FILE."]) from error
-    context = model.config.context
+    context, start = model.config.context, stage.spec.data.heldout_start
     count = stage.spec.data.heldout_tokens // context * context
-    loss = total_loss(model, np.asarray(data.heldout[: count + 1]), stride)
+    loss = total_loss(model, data.heldout[start : start + count + 1], stride)
     return Score(loss / count, count, count * data.heldout_bytes_per_token, context, stride)
 
 

@@ -225,7 +225,7 @@ class Orchestrator:
                 continue
             self._running.remove(running)
             self._allowance.settle(running.stage)
-            self._conclude(running, ending)
+            self._handle_ending(running, ending)
 
     def _watch_heart(self, running: _Running) -> None:
         file, now = running.stage.path / HEARTBEAT, time.monotonic()
@@ -240,7 +240,7 @@ class Orchestrator:
         elif running.hangs and silent > patience + min(PATIENCE_SECONDS, patience):
             running.attempt.stop()
 
-    def _conclude(self, running: _Running, ending: Ending) -> None:
+    def _handle_ending(self, running: _Running, ending: Ending) -> None:
         """Handle the end of an attempt: mark the stage as finished, do nothing, or schedule another attempt.
 
         Raises:

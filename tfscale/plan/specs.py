@@ -119,7 +119,13 @@ class Specs:
         return StageSpec(
             label=f"{model.family}-{humanize(parameters(model))}",
             model=model,
-            data=DataSpec(self.corpus.fingerprint, data.shuffle_seed, 0, data.validation_tokens, data.validation_start),
+            data=DataSpec(
+                self.corpus.fingerprint,
+                order_seed=data.shuffle_seed,
+                start=0,
+                heldout_tokens=data.validation_tokens,
+                heldout_start=data.validation_start,
+            ),
             tokens=tokens,
             batch_tokens=optim.batch_tokens,
             optimizer=optimizer(optim, rate),

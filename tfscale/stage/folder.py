@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from tfscale.stage.result import is_finished, read_result
+from tfscale.stage.result import has_result, read_result
 from tfscale.stage.spec import STAGE_FILE, StageSpec, read_spec
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Stage:
 
 def is_done(stage: Stage) -> bool:
     """Return True if a stage is finished, that is, if its `done.json` exists."""
-    return is_finished(stage.path)
+    return has_result(stage.path)
 
 
 def is_open(stage: Stage) -> bool:
@@ -36,7 +36,7 @@ def is_open(stage: Stage) -> bool:
 def as_it_ended(spec: StageSpec, stage_dir: Path) -> StageSpec:
     """Return the spec of a stage. If a rule has ended the stage early, `tokens` is the actual number of training
     tokens."""
-    if not spec.may_end_early or not is_finished(stage_dir):
+    if not spec.may_end_early or not has_result(stage_dir):
         return spec
     try:
         return replace(spec, tokens=read_result(stage_dir).tokens)

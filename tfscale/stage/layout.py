@@ -52,7 +52,7 @@ class Hardware:
         return {"none": 1, "full": self.devices, "hybrid": self.per_host}[sharding]
 
     def holds(self, needed: Memory) -> bool:
-        """Return True if a step that needs this much memory fits. If the memory is unknown, every step fits."""
+        """Return True if a step that needs this much memory fits, or if the memory of the devices is unknown."""
         return self.memory is None or needed.total <= MEMORY_SHARE * self.memory
 
 

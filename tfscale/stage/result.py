@@ -78,7 +78,7 @@ class Result:
         return self.eval
 
 
-def is_finished(stage_dir: Path) -> bool:
+def has_result(stage_dir: Path) -> bool:
     """Return True if the folder of a stage contains a result."""
     return (stage_dir / DONE_FILE).exists()
 

@@ -13,7 +13,7 @@ from tfscale.stage.events import METRICS_FILE
 from tfscale.stage.growth_record import GROWTH_FILE, IMPORT_FILE
 from tfscale.stage.heldout import HELDOUT_FILE
 from tfscale.stage.lock import StageLock
-from tfscale.stage.result import DONE_FILE, is_finished, read_result
+from tfscale.stage.result import DONE_FILE, has_result, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec, write_spec
 from tfscale.store.contents import DONE, STAGES, Snapshot, newest, progress, snapshots, superseded
 from tfscale.store.remote import Damaged, Store, StoreError
@@ -26,9 +26,8 @@ PUSHED = (STAGE_FILE, GROWTH_FILE, IMPORT_FILE, ENVIRONMENT_FILE, METRICS_FILE, 
 
 def state_of(stage_dir: Path) -> str | None:
     """Return the name of the snapshot as which a stage would be uploaded now: `done`, or the name of its newest
-    checkpoint.
-    Return None if there is nothing to upload, for example while a growth has not been verified."""
-    if is_finished(stage_dir):
+    checkpoint. Return None if there is nothing to upload, for example while a growth has not been verified."""
+    if has_result(stage_dir):
         return DONE
     begun = any((stage_dir / name).exists() for name in (METRICS_FILE, GROWTH_FILE, IMPORT_FILE))
     complete = sorted((stage_dir / CHECKPOINTS).glob("step-*/manifest.json")) if begun else []
@@ -106,7 +105,7 @@ def pull_stage(store: Store, stage_dir: Path, spec: StageSpec | None = None) -> 
         StageHeld: another process works on the stage or downloads it.
         OSError: the files cannot be written.
     """
-    if is_finished(stage_dir):
+    if has_result(stage_dir):
         return None
     found = newest(snapshots(store, f"{STAGES}/{stage_dir.name}"))
     here = state_of(stage_dir)

@@ -113,7 +113,7 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     from tfscale.data.prepared import open_data
     from tfscale.stage.environment import write_environment
     from tfscale.stage.lock import StageLock
-    from tfscale.stage.result import is_finished
+    from tfscale.stage.result import has_result
     from tfscale.stage.spec import read_spec
     from tfscale.training.device import environment, resolve
     from tfscale.training.loop import Trainer, check_vocabulary
@@ -121,7 +121,7 @@ def _stage(stage_dir: Path, preempted: Preemption, world: "World") -> bool:
     spec = read_spec(stage_dir)
     require_extensions(spec.extensions, same_version=True)
     with StageLock(stage_dir) if world.leads else nullcontext():
-        if is_finished(stage_dir):
+        if has_result(stage_dir):
             return True
         device = resolve(spec.run)
         data = open_data(stage_dir / spec.run.data_dir, spec.data.fingerprint)

@@ -265,10 +265,10 @@ class Trainer:
             self._save()
         self.saver.wait()
         if self.world.leads:
-            self._conclude()
+            self._write_result()
         self.world.barrier()  # the first rank that exits ends the others
 
-    def _conclude(self) -> None:
+    def _write_result(self) -> None:
         self.saver.prune()
         self.journal.write("end", step=self.step, reason="done")
         self.journal.log.close()

@@ -10,7 +10,7 @@ from tfscale.stage.folder import Stage, weights_dir
 from tfscale.stage.growth_record import GROWTH_FILE
 from tfscale.stage.heldout import HELDOUT_FILE, read_blocks
 from tfscale.stage.lock import held
-from tfscale.stage.result import DONE_FILE, Result, is_finished, read_result
+from tfscale.stage.result import DONE_FILE, Result, has_result, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, StageSpec, key_of, read_spec
 from tfscale.totals import Totals
 from tfscale.verify.checkpoints import verify_checkpoints
@@ -32,7 +32,7 @@ def _stage(stage: Stage, checkpoints: bool) -> Check[None]:
     path = stage.path
     if not begun(path):
         return
-    busy, finished = held(path) is not None, is_finished(path)
+    busy, finished = held(path) is not None, has_result(path)
     spec = yield from _spec(stage)
     if finished:
         spec = (yield from guarded(path / METRICS_FILE, _by_its_rule(path, spec))) or spec
