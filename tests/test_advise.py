@@ -127,10 +127,10 @@ def expected(option: dict[str, Any], advantage: float) -> float:
 
 def test_far_outside_the_runs_the_answer_has_a_warning_and_wide_intervals(overrides: list[str], pilot: Pilot) -> None:
     plant(pilot, lambda lineage: planted(lineage, 0.3))
-    far = advise(overrides, "--flops", f"{100 * BUDGET:g}")
-    assert far["warning"].startswith("warning: this is ")
-    assert far["decision"] == "no difference"
-    assert all(loss["high"] > loss["low"] + 1 for option in far["options"] for loss in option["losses"])
+    extrapolates = advise(overrides, "--flops", f"{100 * BUDGET:g}")
+    assert extrapolates["warning"].startswith("warning: this is ")
+    assert extrapolates["decision"] == "no difference"
+    assert all(loss["high"] > loss["low"] + 1 for option in extrapolates["options"] for loss in option["losses"])
 
 
 def test_runs_of_another_recipe_and_diverged_ones_are_not_used(overrides: list[str], pilot: Pilot) -> None:

@@ -27,16 +27,16 @@ def growth(values: Array) -> Array:
     return np.asarray(1.3 + np.exp(-0.6 - 0.12 * before - 0.15 * after + 0.03 * before * after - 0.1 * factor))
 
 
-def fitted(values: Array, losses: Array, interaction: bool = False, refits: int = 39) -> Law:
+def fitted(values: Array, losses: Array, has_product_term: bool = False, refits: int = 39) -> Law:
     names = tuple(map(str, range(values.shape[1])))
-    return fit(Measured(names, values, losses, (0,) * len(values), interaction), refits)
+    return fit(Measured(names, values, losses, (0,) * len(values), has_product_term), refits)
 
 
 def test_exact_laws_are_found() -> None:
     law = fitted(COMPUTE, scratch(COMPUTE))
     assert law.irreducible == pytest.approx(1.3, abs=1e-4)
     assert law.parameters[2] == pytest.approx(-0.2, abs=1e-4)
-    law = fitted(GRID, growth(GRID), interaction=True)
+    law = fitted(GRID, growth(GRID), has_product_term=True)
     assert law.loss(GRID / 2) == pytest.approx(growth(GRID / 2), rel=1e-5)
 
 
@@ -55,7 +55,7 @@ def test_intervals_contain_the_planted_law_and_new_runs_at_about_the_stated_rate
     for number in range(20):
         draw = np.random.default_rng(number)
         losses = truth(measured) * np.exp(draw.normal(0, NOISE, len(measured)))
-        law = fitted(measured, losses, interaction=truth is growth)
+        law = fitted(measured, losses, has_product_term=truth is growth)
         for place, loss in zip(places, truth(places), strict=True):
             draws = law.draws(place)
             around = interval(draws)
@@ -81,8 +81,8 @@ def test_the_variance_between_seeds_widens_the_interval() -> None:
 
 def test_far_outside_the_runs_the_interval_covers_other_forms() -> None:
     law = fitted(COMPUTE, scratch(COMPUTE))
-    near, far = (law.draws(np.array([1e13 * factor])) for factor in (0.99 * FAR, 1.01 * FAR))
-    around = interval(far)
+    near, extrapolates = (law.draws(np.array([1e13 * factor])) for factor in (0.99 * FAR, 1.01 * FAR))
+    around = interval(extrapolates)
     assert interval(near).high - interval(near).low < 1e-3
     assert around.high == pytest.approx(scratch(np.array([[1e13]]))[0], abs=1e-3)
     assert around.low < scratch(np.array([[1e14]]))[0] - 0.01
@@ -91,7 +91,7 @@ def test_far_outside_the_runs_the_interval_covers_other_forms() -> None:
 def test_more_tokens_than_measured_do_not_raise_the_loss() -> None:
     few = GRID[(GRID[:, 0] < 1e7) & (GRID[:, 1] < 1e7)]
     before, after, _ = np.log(few / [1e6, 1e6, 1]).T
-    rising = fitted(few, 1.3 + np.exp(-0.6 - 0.1 * before - 0.1 * after + 0.1 * before * after), interaction=True)
+    rising = fitted(few, 1.3 + np.exp(-0.6 - 0.1 * before - 0.1 * after + 0.1 * before * after), has_product_term=True)
     edge = few.max(axis=0)
     assert (rising.draws(edge * [5, 5, 1]) <= rising.draws(edge)).all()
     assert rising.loss(edge[None] * [5, 5, 1]) <= rising.loss(edge[None])

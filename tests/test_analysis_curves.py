@@ -16,7 +16,7 @@ from tfscale.stage.events import EventLog
 from tfscale.stage.folder import Stage
 from tfscale.stage.result import DONE_FILE, FinalEvaluation, Result, write_result
 from tfscale.stage.spec import DataSpec, LearningRateSchedule, RunSpec, StageSpec
-from tfscale.totals import NOTHING, Totals
+from tfscale.totals import NO_COST, Totals
 from tfscale.untrusted import from_known
 
 MODEL = TransformerConfig(n_layer=1, d_model=8, n_head=2, vocab_size=16, context=8, d_ff=32)
@@ -66,7 +66,7 @@ def write_stage(
     log = EventLog(stage.path)
     log.write("start", step=0)
     steps = tokens // BATCH
-    total = NOTHING
+    total = NO_COST
     for index, perplexity in enumerate(perplexities):
         step = round(steps * index / (len(perplexities) - 1))
         total = totals_after(before + step * BATCH)
@@ -89,7 +89,7 @@ def spent(tokens: int) -> Cost:
 
 def result(key: str, steps: int, tokens: int, total: Totals, perplexity: float) -> Result:
     evaluation = from_known(FinalEvaluation, reading(perplexity))
-    return Result(key, steps, tokens, NOTHING, total, evaluation, folder_name(steps))
+    return Result(key, steps, tokens, NO_COST, total, evaluation, folder_name(steps))
 
 
 def reading(perplexity: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ from test_analysis_planted import loss
 
 from tfscale.analysis.answer import answer_of
 from tfscale.analysis.comparison import compare_arms
-from tfscale.analysis.curves import NOTHING, ArmCurve, Cost, Evaluation, StageCurve, read_arms
+from tfscale.analysis.curves import NO_COST, ArmCurve, Cost, Evaluation, StageCurve, read_arms
 from tfscale.analysis.family import EqualFamily, FamilyComparison, compare_families, family_cost
 from tfscale.analysis.family_words import cell, family_sentences, outcome
 from tfscale.analysis.intervals import LEVEL
@@ -150,7 +150,7 @@ def _run(key: str, size: str, seed: int, budget: float, head_start: float, shift
         for step, (cost, above) in enumerate(points, start=1)
         for value in [float(loss(cost, head_start)) + shift + above]
     ]
-    return StageCurve(size, f"{key}-{budget:g}", None, False, 1, 64, NOTHING, tuple(evaluations), True, seed)
+    return StageCurve(size, f"{key}-{budget:g}", None, False, 1, 64, NO_COST, tuple(evaluations), True, seed)
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_a_table_needs_no_matplotlib_and_a_figure_no_pyplot(tmp_path: Path) -> N
         "from tfscale.analysis.curves import *; from tfscale.analysis.figure import *; "
         "from tfscale.analysis.style import render; "
         "e = Evaluation(1, 8, Cost(8, 8, 9, 8, 8), 1.0, 2.7, 1.0); "
-        "s = StageCurve('S', 'k', None, False, 1, 1, NOTHING, (e,), True); "
+        "s = StageCurve('S', 'k', None, False, 1, 1, NO_COST, (e,), True); "
         "render(comparison_figure([ArmCurve('c', 'c', 'chain', (s,))], 't'), 'png'); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -41,7 +41,7 @@ def test_both_families_agree_with_float64_on_the_cpu() -> None:
 
 
 def test_nan_and_errors_over_a_bound_are_not_within_it() -> None:
-    found = Errors(losses=1e-6, loss_off=0.0, gradients=1e-6, worst_gradient="", unequal=())
+    found = Errors(losses=1e-6, loss_error=0.0, gradients=1e-6, worst_gradient="", unequal=())
     assert found.within("fp32")
     assert not replace(found, losses=2e-5).within("fp32")
     assert not replace(found, gradients=math.nan).within("bf16")

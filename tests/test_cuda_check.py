@@ -40,7 +40,7 @@ from benchmarks.cuda.room import GROWTH_NATS  # noqa: E402
 from benchmarks.cuda.runner import run_groups  # noqa: E402
 from benchmarks.cuda.summary import SUMMARY, summarize  # noqa: E402
 from tfscale import children  # noqa: E402
-from tfscale.bench.agreement import GRADIENTS, OUTPUTS, PEAK_SHARE, TWIN_NATS  # noqa: E402
+from tfscale.bench.agreement import GRADIENTS, LOSS_BOUND_NATS, OUTPUTS, PEAK_SHARE  # noqa: E402
 from tfscale.stage.result import has_result  # noqa: E402
 from tfscale.stage.spec import CHECKPOINTS  # noqa: E402
 
@@ -290,7 +290,7 @@ def test_the_page_names_every_part_with_its_seconds_and_every_bound() -> None:
             assert any(f"`{part.name}`" in row and f"| {group.seconds:.0f} |" in row for row in page.splitlines()), (
                 part.name
             )
-    for bound in (*OUTPUTS.values(), *GRADIENTS.values(), GROWTH_NATS, TWIN_NATS):
+    for bound in (*OUTPUTS.values(), *GRADIENTS.values(), GROWTH_NATS, LOSS_BOUND_NATS):
         assert f"| {bound:g} |" in page.replace("1e-5", "1e-05")
     assert f"| {PEAK_SHARE:.0%} |" in page
 

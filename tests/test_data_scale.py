@@ -181,11 +181,11 @@ def test_a_large_corpus_learns_its_tokenizer_from_a_sample(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = prepare(spec_of(text), tmp_path / "whole").manifest
-    monkeypatch.setattr(preparing, "LEARN_BYTES", whole.train.utf8_bytes // 3)
+    monkeypatch.setattr(preparing, "TOKENIZER_SAMPLE_BYTES", whole.train.utf8_bytes // 3)
     some, again = (prepare(spec_of(text, 265), tmp_path / name).manifest for name in ("some", "again"))
     assert some == again
     assert some.content_sha256 == whole.content_sha256
-    monkeypatch.setattr(preparing, "LEARN_BYTES", 10)
+    monkeypatch.setattr(preparing, "TOKENIZER_SAMPLE_BYTES", 10)
     with pytest.raises(DataError, match="corpus is too small"):
         prepare(spec_of(text, 280), tmp_path / "none")
 

@@ -12,7 +12,7 @@ from tfscale.files import new_folder, read_object, sha256_of, sha256_of_all, wri
 from tfscale.stage.environment import Environment, read_environment, write_environment
 from tfscale.stage.folder import lineage
 from tfscale.stage.result import DONE_FILE, FinalEvaluation, Result, StageSpeed, read_result, write_result
-from tfscale.totals import NOTHING, Totals
+from tfscale.totals import NO_COST, Totals
 
 OLD: dict[str, Any] = {
     "key": "0123456789ab",
@@ -29,7 +29,7 @@ OLD: dict[str, Any] = {
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     evaluation = FinalEvaluation(math.inf, math.inf, math.inf, 512, 2048.0)
     totals = Totals(1024, 10**25, 2.5, 5.0, joules=70.0, optimizer_flops=10**24)
-    written = Result("key", 4, 1024, NOTHING, totals, evaluation, "step-4", 1, 10, 20, StageSpeed(99, 1e12))
+    written = Result("key", 4, 1024, NO_COST, totals, evaluation, "step-4", 1, 10, 20, StageSpeed(99, 1e12))
     write_result(tmp_path, written)
     assert read_result(tmp_path) == written
     assert [file.name for file in tmp_path.iterdir()] == [DONE_FILE]
@@ -46,7 +46,7 @@ def test_a_result_of_an_older_version_is_read(tmp_path: Path) -> None:
 def test_the_optimizers_flops_of_a_lineage_are_unknown_as_soon_as_one_part_is() -> None:
     known, unknown = Totals(tokens=2, optimizer_flops=6), Totals(tokens=1)
     assert (known + known).optimizer_flops == 12
-    assert (NOTHING + known).optimizer_flops == (known - NOTHING).optimizer_flops == 6
+    assert (NO_COST + known).optimizer_flops == (known - NO_COST).optimizer_flops == 6
     assert (known + unknown).optimizer_flops is None
     assert (known - unknown).optimizer_flops is None
 

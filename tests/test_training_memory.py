@@ -21,7 +21,7 @@ from tfscale.optimizers.muon import Muon
 from tfscale.stage.layout import Layout
 from tfscale.training.device import Device
 from tfscale.training.optimizer import ModelOptimizer
-from tfscale.training.parallel import gathering, parallelize
+from tfscale.training.parallel import parallelize, reducing_gradients
 from tfscale.training.world import World
 
 CONFIG = tokenformer(16, n_layer=2, d=32, heads=2, context=32, vocabulary=64)
@@ -81,7 +81,7 @@ def test_with_ddp_buckets_exist_beside_the_gradients_of_earlier_micro_batches(gr
     tokens = torch.zeros(1, CONFIG.context, dtype=torch.long)
 
     def gradients(last: bool) -> dict[int, int]:
-        with gathering(objective, last):
+        with reducing_gradients(objective, last):
             objective(tokens, tokens).backward()
         stored = [weight.grad.untyped_storage() for weight in model.parameters() if weight.grad is not None]
         return {storage.data_ptr(): storage.nbytes() for storage in stored}

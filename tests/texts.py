@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tfscale.data.compression import PACKED
+from tfscale.data.compression import COMPRESSED
 from tfscale.data.text import TextSource
 
 MARK = b"\xef\xbb\xbf"
@@ -21,7 +21,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     ".bz2": bz2.compress,
 }
 """Compression functions by file extension."""
-assert PACK.keys() == {"", *PACKED}
+assert PACK.keys() == {"", *COMPRESSED}
 
 
 def lines(texts: Sequence[str]) -> bytes:

@@ -30,11 +30,11 @@ REMOVED_PREFIXES = ("TORCHELASTIC_", "PET_")
 MLFLOW = "MLFLOW_"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """Environment variables that switch off telemetry, unless the user sets other values."""
-NOTHING: Mapping[str, str] = MappingProxyType({})
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 def environment(
-    variables: Mapping[str, str] = NOTHING, *, defaults: Mapping[str, str] = NOTHING, mlflow: bool = False
+    variables: Mapping[str, str] = NO_VARIABLES, *, defaults: Mapping[str, str] = NO_VARIABLES, mlflow: bool = False
 ) -> dict[str, str]:
     """Return the environment of a child process.
 

@@ -43,4 +43,4 @@ class Totals:
         )
 
 
-NOTHING = Totals()
+NO_COST = Totals()

@@ -79,7 +79,7 @@ def _errors(check: Check, case: Case) -> Mapping[str, Any]:
     error, where = worst(gradients(model), stored)
     check.confirm(case.compiled, case.precision == "bf16", error)
     off = abs(loss.item() - expected["loss"].item())
-    return {"logits": logits, "loss_off": off, "gradients": error, "worst_gradient": where}
+    return {"logits": logits, "loss_error": off, "gradients": error, "worst_gradient": where}
 
 
 def _official_model(check: Check, grown: bool) -> LanguageModel:

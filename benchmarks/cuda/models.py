@@ -7,20 +7,20 @@ from functools import partial
 from typing import Any
 
 from benchmarks.cuda.check import Check
-from tfscale.bench.agreement import GRADIENTS, OUTPUTS, WAYS, Reference, Way, make_reference, measure_errors
+from tfscale.bench.agreement import GRADIENTS, OUTPUTS, WAYS, ExecutionMode, Reference, make_reference, measure_errors
 from tfscale.bench.sizes import tokenformer, transformer
 from tfscale.models.config import ModelConfig
 from tfscale.models.parameter_tokens import Groups, TokenGroup
 from tfscale.models.tokenformer import TokenFormerConfig
 
 UNEQUAL_SHOWN = 4
-TRITON = (Way(True, True, kernels=True), Way(False, True, kernels=True))
+TRITON = (ExecutionMode(True, True, kernels=True), ExecutionMode(False, True, kernels=True))
 RECOMPUTING = (
-    Way(False, False, "pattention"),
-    Way(True, False, "pattention"),
-    Way(True, True, "pattention"),
-    Way(True, True, "blocks"),
-    Way(True, True, "pattention", kernels=True),
+    ExecutionMode(False, False, "pattention"),
+    ExecutionMode(True, False, "pattention"),
+    ExecutionMode(True, True, "pattention"),
+    ExecutionMode(True, True, "blocks"),
+    ExecutionMode(True, True, "pattention", kernels=True),
 )
 
 
@@ -32,7 +32,7 @@ def check_tokenformer(check: Check) -> None:
 def check_other_models(check: Check) -> None:
     """Check the Transformer, a TokenFormer with an unaligned number of parameter tokens, and a TokenFormer with several
     groups of them."""
-    _compare(check, "transformer", (*WAYS, Way(True, True, "blocks")))
+    _compare(check, "transformer", (*WAYS, ExecutionMode(True, True, "blocks")))
     _compare(check, "misaligned", (*WAYS, *TRITON))
     _compare(check, "grouped", (*WAYS, *TRITON))
 
@@ -52,7 +52,7 @@ def _groups(*counts: int) -> Groups:
     return tuple(TokenGroup(n, math.sqrt(n)) for n in counts)
 
 
-def _compare(check: Check, name: str, ways: tuple[Way, ...]) -> None:
+def _compare(check: Check, name: str, ways: tuple[ExecutionMode, ...]) -> None:
     reference = make_reference(_config(name, check.tiny))
     for way in ways:
         if way.kernels and not check.on_cuda:
@@ -64,13 +64,13 @@ def _compare(check: Check, name: str, ways: tuple[Way, ...]) -> None:
             check.record.bounded(f"{label}: gradients", found["gradients"], GRADIENTS[way.precision])
 
 
-def _errors(check: Check, reference: Reference, way: Way) -> Mapping[str, Any]:
+def _errors(check: Check, reference: Reference, way: ExecutionMode) -> Mapping[str, Any]:
     check.reset()
     found = measure_errors(reference, way, check.device)
     check.confirm(way.compiled, way.bf16, found.gradients)
     return {
         "losses": found.losses,
-        "loss_off": found.loss_off,
+        "loss_error": found.loss_error,
         "gradients": found.gradients,
         "worst_gradient": found.worst_gradient,
         "repeats_bits": not found.unequal,

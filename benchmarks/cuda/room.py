@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.cuda.check import Check
 from benchmarks.cuda.failures import NotMeasured
-from tfscale.bench.agreement import TWIN_NATS, worst
+from tfscale.bench.agreement import LOSS_BOUND_NATS, worst
 from tfscale.bench.device_check import measure_resume, weights
 from tfscale.bench.made_up import small_stage, write_corpus
 from tfscale.bench.stage_processes import StageProcess, events_of, start_training
@@ -74,7 +74,7 @@ def room(check: Check) -> None:
 def _compare(check: Check, name: str, measure: Callable[[], Mapping[str, Any]]) -> None:
     found = check.record.attempt(name, measure)
     if found:
-        check.record.bounded(f"{name}: last loss, nats", found["loss_off"], TWIN_NATS)
+        check.record.bounded(f"{name}: last loss, nats", found["loss_error"], LOSS_BOUND_NATS)
 
 
 def _base(made: Workspace, on_cuda: bool) -> Mapping[str, Any]:
@@ -129,7 +129,7 @@ def _against(other: Path, process: StageProcess) -> Mapping[str, Any]:
         "bit_equal": all(torch.equal(ours[name], theirs[name]) for name in theirs),
         "largest_relative_difference": worst(ours, theirs)[0],
         "loss": loss,
-        "loss_off": abs(loss - other_loss),
+        "loss_error": abs(loss - other_loss),
         "micro_batch_by": events_of(process.folder, "start")[-1]["micro_batch_by"],
     }
 

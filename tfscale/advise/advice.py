@@ -37,7 +37,7 @@ class Advice:
     """Largest factor by which the two best options are outside the measured runs."""
 
     @property
-    def far(self) -> bool:
+    def extrapolates(self) -> bool:
         """True if the answer is so far outside the measured runs that the form of the laws is not trusted."""
         return self.beyond > FAR
 

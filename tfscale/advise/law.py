@@ -41,7 +41,7 @@ class Measured:
     """Validation losses [runs] in nats per token."""
     seeds: tuple[int, ...]
     """Seed of each run."""
-    interaction: bool = False
+    has_product_term: bool = False
     """True if the product of the first two variables is a term of the law."""
 
     @property
@@ -54,7 +54,7 @@ class Measured:
     @property
     def parameters(self) -> int:
         """Number of parameters of the law."""
-        return int(2 + self.varied.sum() + self.interaction)
+        return int(2 + self.varied.sum() + self.has_product_term)
 
     @property
     def different(self) -> int:
@@ -142,10 +142,10 @@ class Law:
             found = np.exp((np.log(reducible) - level) / slope + np.log(self.measured.values).mean())
         return np.where((reducible > 0) & (slope < 0), found, np.inf)
 
-    def _variants(self, far: bool) -> tuple[Array, NDArray[np.bool_]]:
+    def _variants(self, extrapolates: bool) -> tuple[Array, NDArray[np.bool_]]:
         """Return the parameters of the refits [refits, parameters], and a mask [refits] of those that do not improve
-        beyond the measured runs. `far` is True if some refits must have other forms, as in `draws`."""
-        if not far:
+        beyond the measured runs. `extrapolates` is True if some refits must have other forms, as in `draws`."""
+        if not extrapolates:
             return self.refits, np.zeros(len(self.refits), dtype=bool)
         third = self._stream("forms").permutation(np.arange(len(self.refits)) % 3)  # independent for each law
         terms = self._terms(self.measured.values)
@@ -198,7 +198,7 @@ def interval(draws: Array) -> Interval:
 def _terms_of(measured: Measured, values: Array) -> Array:
     """Return the terms 1, z1, z2, ... [points, terms] at values of the variables [points, variables]."""
     z = (np.log(values) - np.log(measured.values).mean(axis=0))[:, measured.varied]
-    columns = [np.ones(len(z)), *z.T, *([z[:, 0] * z[:, 1]] if measured.interaction else [])]
+    columns = [np.ones(len(z)), *z.T, *([z[:, 0] * z[:, 1]] if measured.has_product_term else [])]
     return np.stack(columns, axis=1)
 
 

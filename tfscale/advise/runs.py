@@ -14,7 +14,7 @@ from tfscale.models.counts import non_embedding_parameters
 from tfscale.stage import how
 from tfscale.stage.folder import Stage, as_it_ended
 from tfscale.stage.result import DONE_FILE, Result, read_result
-from tfscale.stage.spec import StageSpec, read_spec, what_of
+from tfscale.stage.spec import StageSpec, key_fields, read_spec
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def is_continued(spec: StageSpec) -> bool:
 def recipe_of(spec: StageSpec) -> str:
     """Return, as JSON, the settings that the stages of one law must have in common: batch size, optimizer, extensions,
     data, learning-rate schedule and growth recipe. The start of the data and the warm-up may differ."""
-    what = what_of(spec)
+    what = key_fields(spec)
     names = ("batch_tokens", "optimizer", "extensions")
     kept: dict[str, object] = {name: what[name] for name in names if name in what}
     kept["data"] = how.without(what["data"], ("start", "order_seed"))

@@ -12,7 +12,7 @@ from tfscale.analysis.bootstrap import Sample, draw_together, perplexities
 from tfscale.analysis.equal_cost import EqualCompute
 from tfscale.analysis.intervals import interval_of
 
-Place = tuple[str, str]
+ArmSize = tuple[str, str]
 """Name of an arm, and a size."""
 
 
@@ -45,7 +45,7 @@ class BestOfAnySize:
     comparison: EqualCompute
 
 
-def best_end(chain: Sample, scratch: Mapping[Place, Sample | None]) -> ScratchEnd | None:
+def best_end(chain: Sample, scratch: Mapping[ArmSize, Sample | None]) -> ScratchEnd | None:
     """Return the end of a run from scratch with the lowest loss among those that cost no more than the chain's model,
     or None if there is none. A run from scratch that is also the chain's run is excluded."""
     if not chain.finished:
@@ -66,7 +66,7 @@ def _ends(arm: str, size: str, run: Sample) -> list[ScratchEnd]:
     return [ScratchEnd(arm, size, read, point) for point in range(-read.ends, 0)]
 
 
-def best_of_any_size(chain: Sample | None, scratch: Mapping[Place, Sample | None]) -> BestOfAnySize | None:
+def best_of_any_size(chain: Sample | None, scratch: Mapping[ArmSize, Sample | None]) -> BestOfAnySize | None:
     """Return the comparison of the chain's model with the best end of a run from scratch, or None if there is none. The
     confidence interval does not account for the choice of the best run."""
     best = best_end(chain, scratch) if chain else None

@@ -67,7 +67,7 @@ class Cost:
         return Cost(*(sum(getattr(cost, f.name) for cost in known) / len(known) for f in fields(Cost)))
 
 
-NOTHING = Cost(0, 0, 0, 0, 0)
+NO_COST = Cost(0, 0, 0, 0, 0)
 COSTS = ("cumulative", "marginal")
 """Kinds of costs of one model. They answer different questions, so every table and figure names the cost that it shows.
 The family cost of several sizes depends on their perplexities (`tfscale.analysis.family`)."""
@@ -294,7 +294,7 @@ def _evaluation(event: Event) -> Evaluation:
 
 def _start(stage: Stage) -> Cost:
     if stage.spec.parent is None:
-        return NOTHING
+        return NO_COST
     assert stage.spec.parent_dir is not None, "a stage with a parent must have a parent_dir"
     parent = stage.path / stage.spec.parent_dir
     if not has_result(parent):

@@ -179,13 +179,13 @@ def at_equal_compute(chain: Sample | None, arm: Sample | None) -> EqualCompute |
     compute, end = np.exp(of_chain.log_compute[0, -1]), np.exp(of_arm.log_compute[0, -1])
     # A run ends after a whole step, so equal compute means equal within one step; the factor allows for rounding.
     interpolated = bool(abs(end - compute) > 1.001 * arm.step)
-    differing = _log_differences(of_chain, of_arm, interpolated)
+    differing = _losses_at_equal_compute(of_chain, of_arm, interpolated)
     if differing is None:
         return None
     ((chain_loss,), (arm_loss,)) = differing
     drawn = draw_together(chain, arm)
     interval = None
-    if drawn.over and (draws := _log_differences(drawn.curves[0], drawn.curves[1], interpolated)) is not None:
+    if drawn.over and (draws := _losses_at_equal_compute(drawn.curves[0], drawn.curves[1], interpolated)) is not None:
         interval = interval_of(perplexities(draws[0]) - perplexities(draws[1]))
     return EqualCompute(float(compute), math.exp(chain_loss), math.exp(arm_loss), interpolated, interval, drawn.over)
 
@@ -252,7 +252,7 @@ def decide_standing(compared: EqualCompute, noise: NoiseFloor | None) -> Standin
     return "better" if compared.difference < 0 else "worse"
 
 
-def _log_differences(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:
+def _losses_at_equal_compute(chain: Curves, arm: Curves, interpolated: bool) -> tuple[Array, Array] | None:
     """Return the losses of chain and arm [curves] at the chain's final compute, or None if the arm has no measurement
     there."""
     if not interpolated:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfscale.analysis.curves import NOTHING, ArmCurve, Cost, Evaluation, StageCurve
+from tfscale.analysis.curves import NO_COST, ArmCurve, Cost, Evaluation, StageCurve
 from tfscale.plan.arm_kind import ARM_KINDS
 
 POINT_FIELDS = ("tokens", "perplexity", "device_hours")
@@ -55,7 +55,7 @@ def _arm(
 def _stage(
     arm: str, before: StageCurve | None, flops: float | None, size: str, points: Sequence[Mapping[str, Any]]
 ) -> StageCurve:
-    start = before.end.totals if before and before.end else NOTHING
+    start = before.end.totals if before and before.end else NO_COST
     return StageCurve(
         size=size,
         key=f"{arm}/{size}",

@@ -21,7 +21,7 @@ OUTPUTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 2e-2}
 the expected tensor."""
 GRADIENTS: dict[Precision, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 5e-2}
 """Bound on the largest relative error of the gradient of a parameter."""
-TWIN_NATS = 5e-2
+LOSS_BOUND_NATS = 5e-2
 """Bound in nats on the difference between the last validation losses of two stages that compute the same in different
 ways. Rounding alone causes differences of 0.01 to 0.02 nats."""
 PEAK_SHARE = 0.10
@@ -31,7 +31,7 @@ SEQUENCES = 3
 
 
 @dataclass(frozen=True)
-class Way:
+class ExecutionMode:
     """Precision and execution mode of a training step."""
 
     bf16: bool
@@ -51,7 +51,7 @@ class Way:
         return way if self.recompute == "none" else f"{way}, recompute={self.recompute}"
 
 
-WAYS = (Way(False, False), Way(True, False), Way(True, True), Way(False, True))
+WAYS = (ExecutionMode(False, False), ExecutionMode(True, False), ExecutionMode(True, True), ExecutionMode(False, True))
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Errors:
 
     losses: float
     """Relative error of the losses per sequence."""
-    loss_off: float
+    loss_error: float
     """Absolute error of the mean loss in nats."""
     gradients: float
     worst_gradient: str
@@ -97,7 +97,7 @@ def make_reference(config: ModelConfig) -> Reference:
     return Reference(config, inputs, targets, loss.item(), gradients(model), each)
 
 
-def measure_errors(reference: Reference, way: Way, device: Literal["cpu", "cuda"]) -> Errors:
+def measure_errors(reference: Reference, way: ExecutionMode, device: Literal["cpu", "cuda"]) -> Errors:
     """Return the errors of a step on a device. The step runs twice, to check whether its results are bit-equal."""
     torch.set_float32_matmul_precision("highest")
     model = build_model(reference.config, seed=0, device=device)
@@ -123,7 +123,7 @@ def measure_errors(reference: Reference, way: Way, device: Literal["cpu", "cuda"
     unequal = [name for name, gradient in first.items() if not torch.equal(gradient, second[name])]
     return Errors(
         losses=relative(each, reference.sequence_losses),
-        loss_off=abs(loss - reference.loss),
+        loss_error=abs(loss - reference.loss),
         gradients=error,
         worst_gradient=where,
         unequal=(*unequal, *(["loss"] if loss != loss_again else [])),

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from tfscale import checkpoint
-from tfscale.bench.agreement import PEAK_SHARE, TWIN_NATS, WAYS, make_reference, measure_errors
+from tfscale.bench.agreement import LOSS_BOUND_NATS, PEAK_SHARE, WAYS, make_reference, measure_errors
 from tfscale.bench.made_up import small_stage, write_corpus
 from tfscale.bench.settings import resolve_settings
 from tfscale.bench.sizes import Size, tokenformer, transformer
@@ -70,9 +70,9 @@ def _resume(device: Literal["cpu", "cuda"]) -> Outcome:
         found = measure_resume(device)
     except StageFailed as error:
         return Outcome("resume", False, str(error))
-    how = "to the same bits" if found.bit_equal else f"to rounding, {found.loss_off:.1g} nats apart"
+    how = "to the same bits" if found.bit_equal else f"to rounding, {found.loss_error:.1g} nats apart"
     words = f"a stage that was stopped continues as one that was not, {how}"
-    return Outcome("resume", found.loss_off <= TWIN_NATS, words)
+    return Outcome("resume", found.loss_error <= LOSS_BOUND_NATS, words)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Resumed:
     stopped_at_step: int
     bit_equal: bool
     """True if the final weights are bit-equal."""
-    loss_off: float
+    loss_error: float
     """Difference between the last validation losses in nats."""
 
 

@@ -49,7 +49,7 @@ def run(
     parts: Mapping[str, str],
     settings: Settings,
     tell: Callable[[Found], None],
-    variables: Mapping[str, str] = children.NOTHING,
+    variables: Mapping[str, str] = children.NO_VARIABLES,
 ) -> Result:
     """Run the parts of a benchmark and return the result. After Ctrl-C or SIGTERM, the result contains the measurements
     so far.

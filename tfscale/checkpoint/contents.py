@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tfscale.totals import NOTHING, Totals
+from tfscale.totals import NO_COST, Totals
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -30,9 +30,9 @@ class Counters:
     optimizer_step: int = 0
     """Number of updates for the bias correction of the optimizer. It includes the updates of the parent if growth
     carries the optimizer state over."""
-    before: Totals = NOTHING
+    before: Totals = NO_COST
     """Cost of the lineage when this stage began."""
-    totals: Totals = NOTHING
+    totals: Totals = NO_COST
     """Current cost of the lineage."""
     recent_losses: tuple[float, ...] = ()
     """Training losses of the last steps, for detecting spikes."""

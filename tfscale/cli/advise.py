@@ -62,7 +62,7 @@ def advise(common: Common, sizes: Sequence[str], amounts: dict[str, float | None
 def _show(question: Question, found: Found, answered: Answer, advice: Advice) -> None:
     console.print(_options(question, advice))
     say(f"{recommendation(question, advice)} {difference(question, advice)}")
-    if advice.far:
+    if advice.extrapolates:
         say(warning(advice))
     for line in basis(question, found, answered):
         say(f"- {line}")
@@ -161,7 +161,7 @@ def _json(question: Question, found: Found, answered: Answer, pilot: Pilot | Non
             "difference": _spread(advice.difference),
             "saving": _spread(advice.saving),
             "beyond": advice.beyond,
-            "warning": warning(advice) if advice.far else None,
+            "warning": warning(advice) if advice.extrapolates else None,
             "options": [_option_json(option) for option in advice.options],
         }
     if pilot:

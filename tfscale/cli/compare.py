@@ -60,7 +60,7 @@ def compare(
         if code:
             return code
     comparison = compare_plan(plan)
-    written = _keep(plan, out, lambda folder: write_comparison(comparison, folder))
+    written = _write_files(plan, out, lambda folder: write_comparison(comparison, folder))
     if submit:
         with user_faults(OSError, about=f"--submit {submit}"):
             write_submission(plan, written, _command(common, baseline), submit, checkpoints)
@@ -84,7 +84,7 @@ def report(common: Common, baseline: str, out: Path | None = None) -> int:
         write_atomically(folder / "report.html", content.encode())
         return (folder / "report.html",)
 
-    (path,) = _keep(plan, out, write)
+    (path,) = _write_files(plan, out, write)
     answer({"report": path}) if common.as_json else say(str(path))
     return 0
 
@@ -129,7 +129,7 @@ def compare_plan(plan: Plan) -> Comparison:
         )
 
 
-def _keep(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
+def _write_files(plan: Plan, out: Path | None, write: Callable[[Path], tuple[Path, ...]]) -> tuple[Path, ...]:
     """Write the files of a comparison and return their paths. If `out` is None, also record the plan in the runs
     folder and send its new values to the tracker."""
     folder = out or comparison_folder(plan)

@@ -8,7 +8,7 @@ from types import FrameType
 from tfscale.cli.console import console, say
 from tfscale.cli.data import PreparationView
 from tfscale.cli.spent import spent_words
-from tfscale.cli.stored import is_behind, pulled, start_pusher, store_of, take_corpus
+from tfscale.cli.stored import finish_upload, pull_plan, start_pusher, store_of, take_corpus
 from tfscale.cli.unreached import unreached_line
 from tfscale.cli.view import make_view
 from tfscale.config.budget import Budget, read_budget
@@ -48,13 +48,13 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
     """
     tracker, store = tracker_of(plan.experiment), store_of(plan.experiment)
     check(plan)
-    plan = pulled(plan, store)
+    plan = pull_plan(plan, store)
     left = [stage for stage in plan.stages if not is_done(stage)]
     if not left:
         record(plan)
         catch_up(plan, tracker)
         say(f"{plan.experiment.schedule.name}: all {len(plan.stages)} stages are done; nothing to train.")
-        return 1 if store and is_behind(start_pusher(plan, store, say)) else 0, plan
+        return 1 if store and finish_upload(start_pusher(plan, store, say)) else 0, plan
     if len(left) < len(plan.stages):
         say(f"{len(plan.stages) - len(left)} of {len(plan.stages)} stages are already done.")
     if unreached := unreached_stages(plan):
@@ -69,7 +69,7 @@ def run_plan(plan: Plan, allowance: Allowance | None = None) -> tuple[int, Plan]
             say("\n".join(spent_words(plan, allowance)))
         if code or known is plan:
             return code, plan
-        plan = pulled(make_plan(plan.experiment), store)  # the cost of the chain is the budget of the other arms
+        plan = pull_plan(make_plan(plan.experiment), store)  # the cost of the chain is the budget of the other arms
 
 
 def check(plan: Plan) -> None:
@@ -139,7 +139,7 @@ def train(
                 signal.signal(number, handler)
             if mirror and (fault := mirror.stop(MIRROR_SECONDS)):
                 _warn(fault)
-            behind = pusher is not None and is_behind(pusher)
+            behind = pusher is not None and finish_upload(pusher)
             if leases:
                 leases.close()
     if orchestrator.spent:

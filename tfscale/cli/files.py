@@ -5,7 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 from tfscale.cli.table import FittedTable
-from tfscale.data.compression import PACKED
+from tfscale.data.compression import COMPRESSED
 from tfscale.data.listing import LeftOut, Listing, TextFile
 
 SHOWN_NAMES = 5
@@ -60,7 +60,7 @@ def printable(name: str) -> str:
 
 def _kind(file: TextFile) -> str:
     extensions = PurePath(file.name.lower()).suffixes
-    kind = "".join(extensions[-2:] if extensions[-1] in PACKED else extensions[-1:])
+    kind = "".join(extensions[-2:] if extensions[-1] in COMPRESSED else extensions[-1:])
     return kind if file.bytes else f"{kind}, empty"
 
 

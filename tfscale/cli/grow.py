@@ -6,7 +6,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, say
 from tfscale.config.compose import runs_dir
 from tfscale.faults import user_faults
-from tfscale.growth.grow_stage import grow_by_hand
+from tfscale.growth.grow_stage import grow_finished_stage
 from tfscale.growth.optimizer_state import OptimizerState
 from tfscale.models.counts import parameters
 from tfscale.models.tokenformer import TokenFormerConfig
@@ -29,7 +29,7 @@ def grow(common: Common, name: str, to: Path, tokens: tuple[int, int, int]) -> i
         config = recipe.grown_config(model, model.with_tokens(tokens))
         if to.exists():
             raise ValueError(f"--to {to}: must not exist yet; name another folder")
-        result, state = grow_by_hand(stage_dir, to, config, recipe, experiment.seed)
+        result, state = grow_finished_stage(stage_dir, to, config, recipe, experiment.seed)
     if common.as_json:
         shape = {"parameters_before": parameters(model), "parameters": parameters(config), "recipe": recipe.name}
         answer({"stage": stage_dir.name, **shape, **vars(result), "optimizer": state, "folder": to})

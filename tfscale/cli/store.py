@@ -30,7 +30,7 @@ T = TypeVar("T")
 def list_store(common: Common) -> int:
     """Print what a store contains and return the exit code."""
     store, _ = _opened(common)
-    with _told(store):
+    with _store_faults(store):
         found = _newest(store)
     if common.as_json:
         items = [
@@ -71,7 +71,7 @@ def push(common: Common, only: Sequence[str]) -> int:
 def pull(common: Common, only: Sequence[str]) -> int:
     """Download stages and corpora into the runs folder, and return the exit code."""
     store, runs = _opened(common)
-    with _told(store):
+    with _store_faults(store):
         found = {_name(snapshot): snapshot for snapshot in _newest(store)}
 
     def download(snapshot: Snapshot) -> str:
@@ -85,7 +85,7 @@ def pull(common: Common, only: Sequence[str]) -> int:
 def verify(common: Common, only: Sequence[str]) -> int:
     """Verify the files in a store and return the exit code, which is 1 if there are problems."""
     store, _ = _opened(common)
-    with _told(store), console.status(f"reading {store.shown}"):
+    with _store_faults(store), console.status(f"reading {store.shown}"):
         complete = {each.path: each for each in snapshots(store) if each.complete}
         found = list(_chosen(complete, only, store.shown).values())
         problems = [problem for snapshot in found for problem in verify_snapshot(store, snapshot)]
@@ -102,7 +102,7 @@ def verify(common: Common, only: Sequence[str]) -> int:
 def gc(common: Common, dry_run: bool) -> int:
     """Remove the files that a store no longer needs, or only list them, and return the exit code."""
     store, _ = _opened(common)
-    with _told(store):
+    with _store_faults(store):
         waste = find_waste(store)
         if not dry_run:
             store.remove(each.path for each in waste)
@@ -127,7 +127,7 @@ def _opened(common: Common) -> tuple[Store, Path]:
 
 
 @contextmanager
-def _told(store: Store) -> Iterator[None]:
+def _store_faults(store: Store) -> Iterator[None]:
     try:
         yield
     except StoreError as fault:

@@ -24,12 +24,12 @@ def store_of(experiment: Experiment) -> Store | None:
         return Store(experiment.store) if experiment.store else None
 
 
-def pulled(plan: Plan, store: Store | None) -> Plan:
+def pull_plan(plan: Plan, store: Store | None) -> Plan:
     """Download the stages of a plan as far as the store has them, and return the plan. If the end of a downloaded stage
     decides how other stages are planned, the plan is made again."""
     if store is None or not take_stages(plan.decided, store) or plan.known is plan:
         return plan
-    return pulled(make_plan(plan.experiment), store)
+    return pull_plan(make_plan(plan.experiment), store)
 
 
 def take_stages(stages: Sequence[Stage], store: Store) -> bool:
@@ -73,7 +73,7 @@ def start_pusher(plan: Plan, store: Store, tell: Callable[[str], None]) -> Pushe
     return pusher
 
 
-def is_behind(pusher: Pusher) -> bool:
+def finish_upload(pusher: Pusher) -> bool:
     """Wait until everything is uploaded. If that fails, print an error and return True."""
     fault = pusher.finish()
     if fault is not None:

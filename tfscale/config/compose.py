@@ -109,7 +109,7 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
         elif override.group:
             chosen.append(override.text)
     try:
-        config = _files_say(chosen, folders)
+        config = _compose_files(chosen, folders)
         faults += _load_extensions(parsed, _container(config))
         keys, single = _known(parsed, _container(config), faults)
         faults += keys
@@ -117,7 +117,7 @@ def _composed(overrides: Sequence[str], config_dir: Path | None) -> tuple[Experi
     except UserFault as fault:
         raise UserFault([*faults, *fault.faults]) from fault
     faults += unset
-    experiment, wrong = to_experiment(values, lambda: _container(_files_say([], [conf_dir()])), faults)
+    experiment, wrong = to_experiment(values, lambda: _container(_compose_files([], [conf_dir()])), faults)
     return experiment, [*faults, *wrong]
 
 
@@ -166,7 +166,7 @@ def _known(
     return faults, single
 
 
-def _files_say(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
+def _compose_files(groups: Sequence[str], folders: Sequence[Path]) -> "DictConfig":
     """Return the configuration composed from the files, with former keys replaced by current ones."""
     from omegaconf import OmegaConf
 

@@ -26,7 +26,7 @@ from tfscale.faults import UserFault
 ROOT = "config"
 
 
-class OwnFolders(SearchPathPlugin):
+class UserFolders(SearchPathPlugin):
     """Plugin that makes Hydra search the user's folders before the shipped one; `hydra.searchpath` can only add folders
     after the shipped one."""
 
@@ -41,8 +41,8 @@ class OwnFolders(SearchPathPlugin):
 @contextmanager
 def _loader(folders: Sequence[Path]) -> Iterator[ConfigLoader]:
     """Yield Hydra's configuration loader for the given folders, the last of which is the shipped folder."""
-    OwnFolders.folders = folders[:-1]
-    Plugins.instance().register(OwnFolders)
+    UserFolders.folders = folders[:-1]
+    Plugins.instance().register(UserFolders)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -15,7 +15,7 @@ from tfscale.data.errors import DataError
 
 Compression = Literal["gzip", "zstd", "xz", "bz2"]
 
-PACKED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
+COMPRESSED: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
 """Mapping from the last extension of a file name to the compression format."""
 INSTALL = "pip install 'tfscale[data]'"
 _HEAD_BYTES = 10
@@ -38,7 +38,7 @@ def compression_of(file: Path) -> Compression | None:
     for compression, magic in _MAGIC.items():
         if magic.match(head):
             return compression
-    if file.suffix.lower() not in PACKED:
+    if file.suffix.lower() not in COMPRESSED:
         return None
     if not head:
         raise DataError(

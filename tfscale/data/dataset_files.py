@@ -83,17 +83,17 @@ def _of_config(names: Sequence[str], config: Mapping[str, Any], dataset: str, sp
 def _splits(files: Any) -> dict[str, list[str]]:
     """Return the file patterns of each split from `data_files` in any documented form."""
     if isinstance(files, dict):
-        return {str(split): _texts(paths) for split, paths in files.items()}
+        return {str(split): _paths(paths) for split, paths in files.items()}
     entries = files if isinstance(files, list) else [files]
     if all(isinstance(entry, dict) for entry in entries):
         splits: dict[str, list[str]] = {}
         for entry in entries:
-            splits.setdefault(str(entry.get("split", "train")), []).extend(_texts(entry.get("path")))
+            splits.setdefault(str(entry.get("split", "train")), []).extend(_paths(entry.get("path")))
         return splits
-    return {"train": _texts(entries)}
+    return {"train": _paths(entries)}
 
 
-def _texts(paths: Any) -> list[str]:
+def _paths(paths: Any) -> list[str]:
     return [str(path) for path in (paths if isinstance(paths, list) else [paths]) if path]
 
 

@@ -37,7 +37,7 @@ def cached(repository: str, kind: str, revision: str, name: str) -> Path | None:
 
 
 @contextmanager
-def reaching(what: str, fix: str, first: Exception | None = None) -> Iterator[None]:
+def reporting_download_errors(what: str, fix: str, first: Exception | None = None) -> Iterator[None]:
     """Return a context manager that converts errors of the Hub client and its network libraries to Unfinished.
 
     Args:
@@ -76,7 +76,7 @@ def fetch_tokenizer(name: str, root: Path, path: str | None, progress: Progress)
     if fetched_tokenizer(name, root):
         return
     progress(Report("downloading the tokenizer"))
-    with reaching(f"tokenizer {name}", _by_hand(name, path)):
+    with reporting_download_errors(f"tokenizer {name}", _by_hand(name, path)):
         repository = TOKENIZERS.get(name, name)
         file = cached(repository, "model", "main", TOKENIZER_FILE)
         if file is None:

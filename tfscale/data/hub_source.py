@@ -13,7 +13,7 @@ from typing import Any
 
 from tfscale.data.dataset_files import choose
 from tfscale.data.errors import DataError
-from tfscale.data.hub import FETCHED, cached, client, reaching, shown, slug
+from tfscale.data.hub import FETCHED, cached, client, reporting_download_errors, shown, slug
 from tfscale.data.listing import Listing, TextFile
 from tfscale.data.progress import Progress, Report
 from tfscale.data.readers import TextPart, divide
@@ -76,7 +76,7 @@ class HubSource(Source):
             return
         known = fetched(spec, root)
         commit, names = (known.commit, [file.name for file in known.files]) if known else _list(spec)
-        with reaching(f"dataset {_title(spec)}", _by_hand(spec)):
+        with reporting_download_errors(f"dataset {_title(spec)}", _by_hand(spec)):
             files = _download(spec.dataset, commit, names, progress)
         if known is None:
             progress(Report("verifying the download"))
@@ -150,7 +150,7 @@ def _list(spec: CorpusSpec) -> tuple[str, list[str]]:
         commit, names = info.sha, [each.rfilename for each in info.siblings]
     except Exception as error:  # from several libraries; reported below unless the cache has the files
         card_file = hub.try_to_load_from_cache(dataset, CARD, repo_type="dataset", revision=spec.revision)
-        with reaching(f"dataset {_title(spec)}", _by_hand(spec), error):
+        with reporting_download_errors(f"dataset {_title(spec)}", _by_hand(spec), error):
             folder = Path(
                 hub.snapshot_download(dataset, repo_type="dataset", revision=spec.revision, local_files_only=True)
             )

@@ -13,7 +13,7 @@ Extensions are case-insensitive. All files except Parquet may be compressed (`co
 from pathlib import PurePath
 from typing import Literal
 
-from tfscale.data.compression import PACKED
+from tfscale.data.compression import COMPRESSED
 
 Kind = Literal["text", "lines", "json", "parquet"]
 
@@ -29,7 +29,7 @@ def kind_of(name: str) -> Kind | None:
     path = PurePath(name.lower())
     if path.name in METADATA:
         return None
-    if path.suffix not in PACKED:
+    if path.suffix not in COMPRESSED:
         return KINDS.get(path.suffix)
     kind = KINDS.get(PurePath(path.stem).suffix)
     return None if kind == "parquet" else kind
@@ -49,5 +49,5 @@ def why_other(name: str) -> str:
         return "metadata of a dataset"
     if not path.suffix:
         return "no extension"
-    extensions = path.suffixes[-2:] if path.suffix in PACKED else [path.suffix]
+    extensions = path.suffixes[-2:] if path.suffix in COMPRESSED else [path.suffix]
     return f"unsupported format {''.join(extensions)}"

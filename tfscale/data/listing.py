@@ -67,7 +67,7 @@ def list_text(path: Path) -> Listing:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"path={path}: must be a text file or a folder ({reason}); try {ALLOWED}") from error
     if not stat.S_ISDIR(state.st_mode):
-        return Listing((_one(path, state),))
+        return Listing((_single_file(path, state),))
     files: list[TextFile] = []
     left_out: list[LeftOut] = []
     faults: list[str] = []
@@ -83,7 +83,7 @@ def list_text(path: Path) -> Listing:
                 left_out.append(LeftOut(f"{(inside / name).relative_to(path)}/", reason, None))
         for file in (inside / name for name in names):
             try:
-                found = _look(file, str(file.relative_to(path)))
+                found = _classify(file, str(file.relative_to(path)))
             except DataError as error:
                 faults.append(str(error))
             else:
@@ -117,7 +117,7 @@ def _first(faults: list[str]) -> list[str]:
     return [*faults[:_SHOWN], f"{more:,} more files have similar faults."] if more > 0 else faults
 
 
-def _one(path: Path, state: os.stat_result) -> TextFile:
+def _single_file(path: Path, state: os.stat_result) -> TextFile:
     if not stat.S_ISREG(state.st_mode):
         raise DataError(f"path={path}: must be a text file or a folder ({_special(state)}); try {ALLOWED}")
     if kind_of(path.name) is None:
@@ -131,7 +131,7 @@ def _why_not_entered(folder: Path) -> str | None:
     return why_hidden(folder.name) or ("a symbolic link to a folder" if is_link else None)
 
 
-def _look(file: Path, name: str) -> TextFile | LeftOut:
+def _classify(file: Path, name: str) -> TextFile | LeftOut:
     why = why_hidden(file.name) or (None if kind_of(file.name) else why_other(file.name))
     try:
         state = file.stat()

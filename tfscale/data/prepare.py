@@ -45,7 +45,7 @@ from tfscale.host import cores
 
 WORK = 2
 """Version of the intermediate results of a preparation, which increases when their content changes."""
-LEARN_BYTES = 1 << 30
+TOKENIZER_SAMPLE_BYTES = 1 << 30
 """Size in bytes of the text that a tokenizer is trained on. A larger training split is sampled to about this size."""
 
 
@@ -64,20 +64,20 @@ def prepare(spec: CorpusSpec, root: Path, progress: Progress = silent, workers: 
     if faults := find_missing(spec, root):
         raise DataError(*faults)
     if spec.tokenizer is None:
-        return _whole(open_data(local_path(spec)), root)
+        return _verified(open_data(local_path(spec)), root)
     key = fingerprint(spec, root)
     try:
         if not (root / key).exists():
             with Workers(workers or cores()) as processes:
                 _Preparation(spec, root, key, processes, progress).run()
-        return _whole(open_data(root / key, key), root)
+        return _verified(open_data(root / key, key), root)
     except OSError as error:
         raise Unfinished(
             f"{error.filename or root}: {error.strerror}. Fix this problem and run the command again to resume."
         ) from error
 
 
-def _whole(data: PreparedData, root: Path) -> PreparedData:
+def _verified(data: PreparedData, root: Path) -> PreparedData:
     verify_data(data, root / KNOWN)
     return data
 
@@ -200,7 +200,9 @@ class _Preparation:
             content = load_tokenizer(Path(spec.path)).content
         else:
             self._progress(Report("training the tokenizer"))
-            content = Tokenizer.train(_sample(distinct, LEARN_BYTES / found.train_bytes), spec.vocab_size).content
+            content = Tokenizer.train(
+                _sample(distinct, TOKENIZER_SAMPLE_BYTES / found.train_bytes), spec.vocab_size
+            ).content
         with pieces["tokenizer"].writing() as piece:
             piece.write(content)
         return piece.path

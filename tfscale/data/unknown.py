@@ -18,12 +18,12 @@ class Unknown:
         model: dict[str, Any] = document["model"]
         token = model.get("unk_token")
         self._id: int | None = model.get("unk_id") if token is None else tokenizer.token_to_id(token)
-        self._twin = _twin(document) if _drops_characters(document) else None
+        self._counting_copy = _counting_copy(document) if _drops_characters(document) else None
 
     def count(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> int:
         """Return the number of unknown tokens or dropped characters (`Tokenizer.count_unknown`)."""
-        if self._twin is not None:
-            encodings = self._twin.encode_batch_fast(texts, add_special_tokens=False)
+        if self._counting_copy is not None:
+            encodings = self._counting_copy.encode_batch_fast(texts, add_special_tokens=False)
             return sum(list(encoding.ids).count(_SPARE_ID) for encoding in encodings)
         return 0 if self._id is None else sum(list(ids).count(self._id) for ids in rows)
 
@@ -48,7 +48,7 @@ def _drops_characters(document: dict[str, Any]) -> bool:
     return '"ByteLevel"' not in steps or not vocabulary.keys() >= set(pre_tokenizers.ByteLevel.alphabet())
 
 
-def _twin(document: dict[str, Any]) -> Any:
+def _counting_copy(document: dict[str, Any]) -> Any:
     """Return a copy of a tokenizer with an additional unknown token, which replaces each character that the original
     drops."""
     from tokenizers import Tokenizer

@@ -82,7 +82,7 @@ def _growth_of(spec: StageSpec, stage_dir: Path) -> Growth:
         raise ValueError(f"{stage_dir / STAGE_FILE}: growth: {error}") from error
 
 
-def grow_by_hand(
+def grow_finished_stage(
     stage_dir: Path, to: Path, config: ModelConfig, growth: Growth, seed: int
 ) -> tuple[LogitsComparison, OptimizerState]:
     """Grow the checkpoint of a finished stage with the same optimizer, and write the new checkpoint to the folder `to`.

@@ -10,7 +10,7 @@ from tfscale.data.manifest import TOKENIZER_FILE
 from tfscale.data.tokenizer import Tokenizer, load_tokenizer
 from tfscale.faults import Fault, UserFault, user_faults
 from tfscale.models.config import ModelConfig
-from tfscale.models.first_groups import number_of_groups, truncated, with_first_groups
+from tfscale.models.first_groups import first_groups_model, number_of_groups, with_first_groups
 from tfscale.models.language_model import LanguageModel
 from tfscale.stage.folder import as_it_ended
 from tfscale.stage.result import FinalEvaluation, Result, read_result
@@ -100,7 +100,7 @@ def model_of(stage: Finished) -> LanguageModel:
     with user_faults(BrokenCheckpoint):
         verify(stage.checkpoint)
         whole = load_model(stage.checkpoint)
-    return whole if stage.groups is None else truncated(whole, stage.groups)
+    return whole if stage.groups is None else first_groups_model(whole, stage.groups)
 
 
 def tokenizer_of(stage: Finished) -> Tokenizer:

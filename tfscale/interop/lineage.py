@@ -7,7 +7,7 @@ from tfscale.models.counts import parameters
 from tfscale.stage.folder import lineage
 from tfscale.stage.growth_record import read_import
 from tfscale.stage.result import to_dict
-from tfscale.stage.spec import what_of
+from tfscale.stage.spec import key_fields
 
 
 def lineage_of(stage: Finished) -> list[Finished]:
@@ -37,5 +37,5 @@ def record(stage: Finished) -> dict[str, Any]:
         "before": result["before"],
         "totals": result["totals"],
         "eval": result["eval"],
-        "spec": what_of(stage.spec),
+        "spec": key_fields(stage.spec),
     }

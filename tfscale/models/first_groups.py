@@ -29,7 +29,7 @@ def with_first_groups(config: ModelConfig, count: int) -> TokenFormerConfig:
     return replace(config, qkv=config.qkv[:count], out=config.out[:count], ffn=config.ffn[:count])
 
 
-def truncated(model: "LanguageModel", count: int) -> "LanguageModel":
+def first_groups_model(model: "LanguageModel", count: int) -> "LanguageModel":
     """Return the model with only the first `count` groups of each layer. The weights share memory with `model`."""
     from tfscale.models.init import build_model
 

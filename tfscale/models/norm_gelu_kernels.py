@@ -157,7 +157,7 @@ def _norm_gelu(  # type: ignore[no-untyped-def]
     for first in range(start, stop, BLOCK):
         columns = first + tl.arange(0, BLOCK)
         z = scale * tl.load(scores + row * n + columns, mask=columns < stop, other=0).to(wide)
-        weight = z * _share_below(z)
+        weight = z * _normal_cdf(z)
         tl.store(weights + row * n + columns, weight.to(weights.dtype.element_ty), mask=columns < stop)
 
 
@@ -183,13 +183,13 @@ def _norm_gelu_backward(  # type: ignore[no-untyped-def]
         z = scale * tl.load(scores + row * n + columns, mask=columns < stop, other=0).to(wide)
         d_z = tl.load(d_weights + columns, mask=columns < stop, other=0).to(wide) * _slope(z)
         d_score = scale * (d_z - z * mean)
-        weight = z * _share_below(z)
+        weight = z * _normal_cdf(z)
         tl.store(d_scores + row * n + columns, d_score.to(d_scores.dtype.element_ty), mask=columns < stop)
         tl.store(weights + row * n + columns, weight.to(weights.dtype.element_ty), mask=columns < stop)
 
 
 @triton.jit
-def _share_below(z):  # type: ignore[no-untyped-def]
+def _normal_cdf(z):  # type: ignore[no-untyped-def]
     """Return the distribution function of the standard normal distribution, which is GELU(z) / z."""
     return 0.5 + 0.5 * tl.erf(z * _ROOT_HALF)
 
@@ -197,4 +197,4 @@ def _share_below(z):  # type: ignore[no-untyped-def]
 @triton.jit
 def _slope(z):  # type: ignore[no-untyped-def]
     """Return the derivative of GELU."""
-    return _share_below(z) + z * tl.exp(-0.5 * z * z) / _ROOT_TWO_PI
+    return _normal_cdf(z) + z * tl.exp(-0.5 * z * z) / _ROOT_TWO_PI

@@ -62,7 +62,7 @@ class _RotatedHeads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(cos, sin)
-        turning = _turning(qkv, cos)
+        turning = _rotary_part(qkv, cos)
         torch.addcmul(turning * cos.unsqueeze(-3), _swapped(turning), sin.unsqueeze(-3), out=turning)
         return qkv.unbind(2)
 
@@ -71,12 +71,12 @@ class _RotatedHeads(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         d_qkv = torch.stack(gradients, dim=2)
-        turning = _turning(d_qkv, cos)
+        turning = _rotary_part(d_qkv, cos)
         torch.add(turning * cos.unsqueeze(-3), _swapped(turning * sin.unsqueeze(-3)), out=turning)
         return d_qkv, None, None
 
 
-def _turning(qkv: Tensor, cos: Tensor) -> Tensor:
+def _rotary_part(qkv: Tensor, cos: Tensor) -> Tensor:
     """Return a view [batch, time, 2, n_head, r] of the rotary dimensions of queries and keys."""
     return qkv[:, :, :2, :, : cos.shape[-1]]
 

@@ -14,7 +14,7 @@ from tfscale.plan.checks import check_experiment
 from tfscale.plan.corpus import Corpus, corpus_of
 from tfscale.plan.rehearsal import rehearsal
 from tfscale.plan.specs import Specs
-from tfscale.stage.folder import Stage, is_open
+from tfscale.stage.folder import Stage, has_undecided_end
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Replicate:
     def decided(self) -> tuple[Stage, ...]:
         """Stages that can be trained now: all stages, or the chain up to the first stage with an undecided ending."""
         for number, stage in enumerate(self.chain.all_stages, start=1):
-            if is_open(stage):
+            if has_undecided_end(stage):
                 return self.chain.all_stages[:number]
         return self.stages
 
@@ -83,7 +83,7 @@ class Plan:
     def known(self) -> "Plan":
         """Plan without arms that are not known yet. The baselines are unknown while the ending of a stage of the
         chain is undecided, because the budgets of the baselines depend on the cost of the chain."""
-        if not any(is_open(stage) for replicate in self.replicates for stage in replicate.chain.all_stages):
+        if not any(has_undecided_end(stage) for replicate in self.replicates for stage in replicate.chain.all_stages):
             return self
         return replace(self, replicates=tuple(replace(each, baselines=()) for each in self.replicates))
 

@@ -15,7 +15,7 @@ from typing import Any
 from tfscale.plan.plan import Plan
 from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.result import DONE_FILE
-from tfscale.stage.spec import StageSpec, read_spec, what_of
+from tfscale.stage.spec import StageSpec, key_fields, read_spec
 
 MOST_FIELDS = 8
 """Maximum number of fields in which a stage and its former version may differ."""
@@ -121,7 +121,7 @@ def _readable(spec: StageSpec) -> dict[str, Any]:
         "model": {"family": spec.model.family} | asdict(spec.model),
         "growth": None if spec.growth is None else {key: value for key, value in spec.growth.items() if key != "name"},
     }
-    values |= {name: value for name, value in what_of(spec).items() if name not in values}
+    values |= {name: value for name, value in key_fields(spec).items() if name not in values}
     if spec.may_end_early:
         del values["tokens"]  # set by the rule that ends the stage
     return values

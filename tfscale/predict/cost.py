@@ -167,7 +167,7 @@ def _step(spec: StageSpec, machine: Machine, chosen: Layout, rate: float | None)
     work = spec.batch_tokens * flops(spec.model).training
     if rate is None:
         rate = machine.facts.mfu * machine.peak
-        work += spec.batch_tokens * _twice(spec, chosen.recompute)
+        work += spec.batch_tokens * _recomputed_flops(spec, chosen.recompute)
     return Step(
         compute=work / (rate * machine.devices),
         communication=_communication(spec, machine, chosen),
@@ -199,7 +199,7 @@ def _exchange(matrices: int, machine: Machine, chosen: Layout) -> float:
     return gathered + matrices / _bus(machine, machine.hosts)
 
 
-def _twice(spec: StageSpec, recompute: Recompute) -> int:
+def _recomputed_flops(spec: StageSpec, recompute: Recompute) -> int:
     """Return the FLOPs per token that the backward pass recomputes."""
     once: Flops = flops(spec.model)
     if recompute == "blocks":

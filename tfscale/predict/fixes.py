@@ -30,7 +30,7 @@ def _together(tried: Try) -> Iterator[Try]:
             tried = more
 
 
-def _smaller(tried: Try) -> Iterator[Try]:
+def _auto_micro_batch(tried: Try) -> Iterator[Try]:
     words, spec, machine = tried
     if spec.run.micro_batch > 1:
         yield [*words, "launcher.micro_batch=auto"], replace(spec, run=replace(spec.run, micro_batch=0)), machine
@@ -74,4 +74,4 @@ def _in_backward(tried: Try) -> Iterator[Try]:
         yield [*words, *asked], replace(spec, run=run), machine
 
 
-_WAYS = (_smaller, _sharded, _recomputed, _more_devices, _in_backward)
+_WAYS = (_auto_micro_batch, _sharded, _recomputed, _more_devices, _in_backward)

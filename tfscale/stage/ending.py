@@ -23,7 +23,7 @@ _EXPONENTS = tuple(0.02 * 1.02**number for number in range(245))
 """Exponents b that are tried in the fit of the curve, from 0.02 to 2.5."""
 
 
-def looks_at(spec: StageSpec, step: int) -> bool:
+def needs_loss_at(spec: StageSpec, step: int) -> bool:
     """Return True if the stopping rule or the trial of a stage needs the validation loss after a step."""
     by_rule = spec.ending is not None and step > 0 and step % steps_of(spec.ending.every_tokens, spec) == 0
     return by_rule or (spec.trial is not None and step == steps_of(spec.trial.tokens, spec))
@@ -55,7 +55,7 @@ def end_of(spec: StageSpec, losses: Mapping[int, float], before: float | None = 
     most = spec.ending.most_tokens // spec.batch_tokens
     decay = spec.lr_schedule.decay if spec.lr_schedule.kind == "wsd" else 0.0
     looks: list[tuple[int, float]] = []
-    for step in sorted(step for step in losses if looks_at(spec, step)):
+    for step in sorted(step for step in losses if needs_loss_at(spec, step)):
         tokens = step * spec.batch_tokens
         if tokens <= spec.lr_schedule.warmup_tokens or step <= tried:
             continue

@@ -28,7 +28,7 @@ def is_done(stage: Stage) -> bool:
     return has_result(stage.path)
 
 
-def is_open(stage: Stage) -> bool:
+def has_undecided_end(stage: Stage) -> bool:
     """Return True if the number of tokens of a stage is still undecided."""
     return stage.spec.may_end_early and not is_done(stage)
 

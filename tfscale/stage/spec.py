@@ -233,7 +233,7 @@ def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in dict(values).items()}
 
 
-def what_of(spec: StageSpec) -> dict[str, Any]:
+def key_fields(spec: StageSpec) -> dict[str, Any]:
     """Return the fields that determine what a stage computes, as plain values, without fields that describe how or
     where the stage is run."""
     return how.without(spec_to_dict(spec), how.STAGE)
@@ -272,7 +272,7 @@ def spec_from_dict(values: dict[str, Any]) -> StageSpec:
 def key_of(spec: StageSpec) -> str:
     """Return the key of a stage, 12 hex digits: a hash of everything that changes what the stage computes, including
     the key of the parent, and of nothing else."""
-    what = what_of(spec)
+    what = key_fields(spec)
     for name in ("init_from", "rates", "ending", "parent_ending"):
         if not what[name]:
             del what[name]  # as in the keys of stages from before the field existed

@@ -88,7 +88,7 @@ class Store:
 
     def put(self, file: Path, path: str) -> None:
         """Copy a file from this machine to the store, atomically."""
-        with self._faults(path), self._whole(self._path(path)) as target:
+        with self._faults(path), self._atomic_target(self._path(path)) as target:
             self._files.put_file(str(file), target)
 
     def create(self, path: str, content: bytes) -> None:
@@ -114,7 +114,7 @@ class Store:
         Raises:
             StoreError: the file cannot be written.
         """
-        with self._faults(path), self._whole(self._path(path)) as target:
+        with self._faults(path), self._atomic_target(self._path(path)) as target:
             self._files.pipe_file(target, content)
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -131,7 +131,7 @@ class Store:
         return f"{self._root}/{path}".rstrip("/")
 
     @contextmanager
-    def _whole(self, target: str) -> Iterator[str]:
+    def _atomic_target(self, target: str) -> Iterator[str]:
         """Yield the path to write to so that `target` appears only when it is complete."""
         if self._atomic:
             yield target

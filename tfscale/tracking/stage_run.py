@@ -17,7 +17,7 @@ from tfscale.stage.events import METRICS_FILE, Event, last_event, read_events
 from tfscale.stage.folder import Stage, is_done
 from tfscale.stage.growth_record import GROWTH_FILE
 from tfscale.stage.result import DONE_FILE
-from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, what_of
+from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, key_fields
 from tfscale.tracking.points import milliseconds, model_points, stage_points
 from tfscale.tracking.runs import ARM, ARM_KEY, KEY, ROLE, About, Artifact, Contents, Corpus, Model, Status
 
@@ -69,7 +69,7 @@ class StageRun:
         return [artifact for artifact in artifacts if artifact.path.exists()]
 
     def _params(self) -> dict[str, str]:
-        what = what_of(self.stage.spec)
+        what = key_fields(self.stage.spec)
         if self.stage.spec.may_end_early:
             del what["tokens"]  # MLflow parameters cannot change, but the stage may end early
         return dict(_flat(what)) | {"parameters": str(parameters(self.stage.spec.model))}

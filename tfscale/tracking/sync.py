@@ -12,7 +12,7 @@ from tfscale.faults import UserFault, without_password
 from tfscale.plan.arms import Arm
 from tfscale.tracking.arm_run import ArmRun
 from tfscale.tracking.comparison_run import ComparisonRun
-from tfscale.tracking.contact import Contact, stamp
+from tfscale.tracking.connection import Connection, stamp
 from tfscale.tracking.cursor import Cursor, Sent
 from tfscale.tracking.runs import About, Run
 from tfscale.tracking.tracker import Tracker, TrackingError
@@ -34,7 +34,7 @@ class Session:
     def __init__(self, tracker: Tracker, experiment: str) -> None:
         self._tracker, self._experiment = tracker, experiment
         self._cursor = Cursor(tracker, experiment)
-        self._contact: Contact | None = None
+        self._connection: Connection | None = None
 
     def sync(self, arms: Iterable[Arm], comparison: Path | None = None) -> int:
         """Send all data of the arms and their stages that the tracker does not have, and return the number of values
@@ -56,62 +56,64 @@ class Session:
 
     def _sync(self, families: Sequence[Family]) -> int:
         if self._tracker.lacks({sent.run_id for sent in self._cursor.sent.values()}):
-            self._contact = None
-        elif all(self._has_arrived(turn) for turn in self._turns(families)):
+            self._connection = None
+        elif all(self._has_arrived(candidate) for candidate in self._candidates(families)):
             return 0
-        contact, self._contact = self._contact or self._connect(), None  # discarded unless everything succeeds
+        connection, self._connection = self._connection or self._connect(), None  # discarded unless everything succeeds
         faults: list[TrackingError] = []
         try:
-            sent = sum(self._send(contact, turn, faults) for turn in self._turns(families))
+            sent = sum(self._send(connection, candidate, faults) for candidate in self._candidates(families))
         finally:
             self._cursor.write()
         if faults:
             raise faults[0]
-        self._contact = contact
+        self._connection = connection
         return sent
 
-    def _connect(self) -> Contact:
+    def _connect(self) -> Connection:
         with self._faults():
             sink = self._tracker.connect(self._experiment)
             there = sink.run_ids()
         self._cursor.sent = {identity: run for identity, run in self._cursor.sent.items() if run.run_id in there}
-        return Contact(sink)
+        return Connection(sink)
 
-    def _turns(self, families: Sequence[Family]) -> Iterator["_Turn"]:
+    def _candidates(self, families: Sequence[Family]) -> Iterator["_Candidate"]:
         """Yield the runs to send. Each parent precedes its children, because a child run needs the ID of its parent
         run."""
         for parent, children in families:
-            turn = _turn(parent, None)
-            yield turn
-            sent = self._cursor.sent.get(turn.about.identity)
+            candidate = _candidate(parent, None)
+            yield candidate
+            sent = self._cursor.sent.get(candidate.about.identity)
             for child in children:
-                yield _turn(child, sent.run_id if sent else None)
+                yield _candidate(child, sent.run_id if sent else None)
 
-    def _has_arrived(self, turn: "_Turn") -> bool:
-        sent = self._cursor.sent.get(turn.about.identity)
-        return turn.mark is None or (sent is not None and sent.mark == turn.mark)
+    def _has_arrived(self, candidate: "_Candidate") -> bool:
+        sent = self._cursor.sent.get(candidate.about.identity)
+        return candidate.mark is None or (sent is not None and sent.mark == candidate.mark)
 
-    def _send(self, contact: Contact, turn: "_Turn", faults: list[TrackingError]) -> int:
+    def _send(self, connection: Connection, candidate: "_Candidate", faults: list[TrackingError]) -> int:
         """Send a run and return the number of values sent. Errors in the contents or files of a run do not prevent
         other runs from being sent."""
-        if turn.mark is None or self._has_arrived(turn):
+        if candidate.mark is None or self._has_arrived(candidate):
             return 0
         try:
-            contents = turn.run.contents()
+            contents = candidate.run.contents()
         except UserFault as fault:
             faults.append(TrackingError(str(fault)))
             return 0
         if contents is None:
             return 0
         with self._faults():
-            run_id, sent = contact.send(turn.about, contents, turn.parent)
+            run_id, sent = connection.send(candidate.about, contents, candidate.parent)
         try:
-            with self._faults(f"files of {turn.about.name}, "):  # files may be stored elsewhere with other credentials
-                contact.send_files(run_id, contents.files)
+            with self._faults(
+                f"files of {candidate.about.name}, "
+            ):  # files may be stored elsewhere with other credentials
+                connection.send_files(run_id, contents.files)
         except TrackingError as fault:
             faults.append(fault)
         else:
-            self._cursor.sent[turn.about.identity] = Sent(run_id, turn.mark)
+            self._cursor.sent[candidate.about.identity] = Sent(run_id, candidate.mark)
         return sent
 
     @contextmanager
@@ -125,7 +127,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _Candidate:
     """Run to sync, with a digest that shows whether the run has changed since it was last sent."""
 
     run: Run
@@ -137,10 +139,10 @@ class _Turn:
     not read the measurements."""
 
 
-def _turn(run: Run, parent: str | None) -> _Turn:
+def _candidate(run: Run, parent: str | None) -> _Candidate:
     about, stamps = run.about(), [stamp(path) for path in run.sources()]
     mark = hashlib.sha256(json.dumps([asdict(about), parent, stamps]).encode()).hexdigest()[:16]
-    return _Turn(run, about, parent, mark if stamps else None)
+    return _Candidate(run, about, parent, mark if stamps else None)
 
 
 def _families(arms: Sequence[Arm], comparison: Path | None) -> list[Family]:

@@ -21,7 +21,7 @@ from tfscale.checkpoint import Ranks
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
 """Maximum time in seconds that a failing rank waits for the leading rank to record the failure."""
-FAILURE, TOLD = "failure", "told"
+FAILURE, RECORDED = "failure", "told"
 
 
 class Alarm:
@@ -58,7 +58,7 @@ class Alarm:
         end = time.monotonic() + PATIENCE_SECONDS
         with suppress(RuntimeError):  # the process with the store has ended, after recording the failure if possible
             self._store.set(FAILURE, json.dumps(failure))
-            while not self._store.check([TOLD]) and time.monotonic() < end:
+            while not self._store.check([RECORDED]) and time.monotonic() < end:
                 time.sleep(POLL_SECONDS)
 
     def rung(self) -> bool:
@@ -67,7 +67,7 @@ class Alarm:
         if self._world.size == 1:
             return False
         try:
-            return bool(self._store.check([FAILURE]) or self._store.check([TOLD]))
+            return bool(self._store.check([FAILURE]) or self._store.check([RECORDED]))
         except RuntimeError:  # the process with the store has ended
             return False
 
@@ -75,7 +75,7 @@ class Alarm:
         """Release the waiting ranks without recording an event. The leading rank calls this if another process works on
         the stage."""
         if self._world.size > 1:
-            self._store.set(TOLD, "")
+            self._store.set(RECORDED, "")
 
     def stop(self) -> None:
         """Stop watching for failures after the stage has ended successfully."""
@@ -87,7 +87,7 @@ class Alarm:
                 self._over = True
                 self._record(reason, message)
         if self._world.size > 1:
-            self._store.set(TOLD, reason)
+            self._store.set(RECORDED, reason)
 
     def _watch(self) -> None:
         while not self._over:

@@ -3,7 +3,7 @@ stopping rule, on the evaluations."""
 
 from collections.abc import Container, Mapping
 
-from tfscale.stage.ending import end_of, looks_at
+from tfscale.stage.ending import end_of, needs_loss_at
 from tfscale.stage.spec import StageSpec, steps_of
 
 CLOSE_WATCH_STEPS = 32
@@ -50,7 +50,7 @@ class Calendar:
         if step == 0:
             return self._spec.parent is not None  # only growth makes the first loss informative
         by_tokens = self._due(step, self._spec.run.eval_tokens, evaluations_of(self._spec))
-        return step == self.steps or looks_at(self._spec, step) or by_tokens
+        return step == self.steps or needs_loss_at(self._spec, step) or by_tokens
 
     def decide(self, losses: Mapping[int, float]) -> bool:
         """Update the end of the stage from the evaluations so far.

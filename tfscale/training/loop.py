@@ -30,7 +30,7 @@ from tfscale.training.heartbeat import Heartbeat
 from tfscale.training.journal import WINDOW, Journal
 from tfscale.training.nested_dropout import groups_at
 from tfscale.training.non_finite import BadStep, NonFinitePolicy
-from tfscale.training.parallel import gathering
+from tfscale.training.parallel import reducing_gradients
 from tfscale.training.preemption import Preemption
 from tfscale.training.probe import probe_micro_batch, warm_up
 from tfscale.training.reading import Reading
@@ -193,7 +193,7 @@ class Trainer:
         size = self.layout.micro_batch
         parts = list(zip(inputs.split(size), targets.split(size), strict=True))
         for number, (x, y) in enumerate(parts):
-            with gathering(self.objective, last=number == len(parts) - 1):
+            with reducing_gradients(self.objective, last=number == len(parts) - 1):
                 with self.device.autocast():
                     loss = self.objective(x, y) / self.spec.batch_tokens
                 self.update.backward(loss * self.world.size)  # ranks average gradients, but the sum is needed

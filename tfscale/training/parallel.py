@@ -58,7 +58,7 @@ def parallelize(model: LanguageModel, world: World, device: Device, layout: Layo
     return objective
 
 
-def gathering(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
+def reducing_gradients(objective: nn.Module, last: bool) -> AbstractContextManager[Any]:
     """Return a context manager for one micro-batch, in which gradients are reduced over the ranks if `last` is True.
 
     Full gradients (DDP) are reduced once per batch. Sharded gradients are reduced within a replica of the model after

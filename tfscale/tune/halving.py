@@ -44,12 +44,12 @@ def _climb(
     rung eliminated that value, because a different rate may be best with more tokens. If the rung has a single value,
     another is added only if training with that value diverges.
     """
-    losses = _ask(kept, rung, loss_of)
+    losses = _request(kept, rung, loss_of)
     while losses is not None and (len(losses) > 1 or math.inf in losses.values()):
         further = beyond(losses, tried)
         if further is None or further > most or len(losses) == len(kept) + sweep.further:
             break
-        more = _ask([further], rung, loss_of)
+        more = _request([further], rung, loss_of)
         losses = None if more is None else losses | more
     return losses
 
@@ -74,13 +74,13 @@ def _refine(best: Choice, tried: Collection[float], sweep: Sweep, loss_of: LossO
         new = [value for step in steps if (value := _almost(best.value * step, (*tried, *losses))) not in losses]
         if not all(map(is_rate, new)) or not new:
             return best
-        more = _ask(new, sweep.rungs - 1, loss_of)
+        more = _request(new, sweep.rungs - 1, loss_of)
         if more is None:
             return None
         losses |= more
 
 
-def _ask(values: Sequence[float], rung: int, loss_of: LossOf) -> dict[float, float] | None:
+def _request(values: Sequence[float], rung: int, loss_of: LossOf) -> dict[float, float] | None:
     """Request the losses of all values in a rung, and return them, or None if any is not known."""
     losses = {value: loss_of(value, rung) for value in values}
     known = {value: loss for value, loss in losses.items() if loss is not None}

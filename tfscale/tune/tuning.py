@@ -74,7 +74,7 @@ class Tuning:
 
     def __init__(self, plan: Plan, arms: Sequence[str], sweep: Sweep) -> None:
         self.plan, self.arms, self.sweep = plan, tuple(arms), sweep
-        self.experiment = _apart(plan.experiment, sweep.seeds)
+        self.experiment = _for_tuning(plan.experiment, sweep.seeds)
         """Experiment of the plan with other validation tokens and other seeds."""
         self.planned = make_plan(self.experiment)
         """Plan of `experiment` with the current values of the settings."""
@@ -163,7 +163,7 @@ class Tuning:
                 yield Arm(f"{short}{what}", f"{finding.tunable.key}{what}", "scratch", stages)
 
 
-def _apart(experiment: Experiment, seeds: int) -> Experiment:
+def _for_tuning(experiment: Experiment, seeds: int) -> Experiment:
     """Return the experiment with the next validation tokens, and with seeds that no replicate uses."""
     data = experiment.data
     return replace(

@@ -13,7 +13,7 @@ from tfscale.verify.folder import Check, StageFolder, costs_of, words
 
 MOST = 5
 """Maximum number of findings reported per file, because the same error may affect every line."""
-_TAKEN_UP = ("compiled", "start", "broken_checkpoint", "end")
+_FIRST_EVENTS = ("compiled", "start", "broken_checkpoint", "end")
 """Events that a process may write first, after an incomplete line of a killed process."""
 
 
@@ -51,7 +51,7 @@ def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
         if event is None:
             torn.append(number)
             continue
-        if event["event"] not in _TAKEN_UP:
+        if event["event"] not in _FIRST_EVENTS:
             yield from _torn(file, torn)
         torn = []
         if event["event"] in ("start", "train", "eval") and not isinstance(event.get("step"), int):

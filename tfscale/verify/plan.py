@@ -15,7 +15,7 @@ from tfscale.stage.events import METRICS_FILE, parse, read_lines
 from tfscale.stage.folder import Stage, is_done, lineage
 from tfscale.stage.result import DONE_FILE, read_result
 from tfscale.stage.spec import CHECKPOINTS, STAGE_FILE, key_of, read_spec
-from tfscale.totals import NOTHING
+from tfscale.totals import NO_COST
 from tfscale.verify.folder import DAMAGE, Check, begun, damaged, guarded
 from tfscale.verify.stage import verify_stage
 
@@ -41,7 +41,7 @@ def verify_plan(plan: Plan) -> list[str]:
     """
     findings = [finding for stage in plan.stages for finding in verify_stage(stage)]
     findings += verify_lineages(plan.stages)
-    for check in (_data(plan), _strangers(plan)):
+    for check in (_data(plan), _unplanned(plan)):
         findings += guarded(plan.runs / "stages", check)
     return list(dict.fromkeys(findings))
 
@@ -83,7 +83,7 @@ def _sums(stages: Mapping[str, Stage], last: Stage) -> Check[None]:
     results = [read_result(stage.path) for stage in descent]
     tokens = sum(stage.spec.tokens for stage in descent)
     work = sum(stage.spec.tokens * flops(stage.spec.model).training for stage in descent)
-    spent = sum((result.totals - result.before for result in results), NOTHING)
+    spent = sum((result.totals - result.before for result in results), NO_COST)
     totals = results[-1].totals
     for name, there, added, rounding in (
         ("tokens", totals.tokens, tokens, 0.0),
@@ -132,7 +132,7 @@ def _corpus(folder: Path, fingerprint: str) -> Check[None]:
         open_data(folder, fingerprint)
 
 
-def _strangers(plan: Plan) -> Check[None]:
+def _unplanned(plan: Plan) -> Check[None]:
     """Check that each folder that does not belong to a planned stage is named after the stage that it contains."""
     planned = {stage.path for stage in plan.stages}
     for folder in sorted((plan.runs / "stages").glob("[!.]*")):

@@ -35,7 +35,7 @@ def _stage(stage: Stage, checkpoints: bool) -> Check[None]:
     busy, finished = held(path) is not None, has_result(path)
     spec = yield from _spec(stage)
     if finished:
-        spec = (yield from guarded(path / METRICS_FILE, _by_its_rule(path, spec))) or spec
+        spec = (yield from guarded(path / METRICS_FILE, _with_actual_end(path, spec))) or spec
     bad_steps = (yield from guarded(path / METRICS_FILE, _bad_steps(path))) or frozenset()
     result = (yield from guarded(path / DONE_FILE, _result(path, spec, bad_steps))) if finished else None
     parent = (yield from guarded(path / STAGE_FILE, _parent(path, spec))) if spec.parent else None
@@ -71,7 +71,7 @@ def _spec(stage: Stage) -> Check[StageSpec]:
     return spec
 
 
-def _by_its_rule(path: Path, spec: StageSpec) -> Check[StageSpec]:
+def _with_actual_end(path: Path, spec: StageSpec) -> Check[StageSpec]:
     """Return the spec with the number of tokens after which the stopping rule or the rejection of the growth, if any,
     ends the stage. The number follows from the recorded evaluations."""
     if not spec.may_end_early:

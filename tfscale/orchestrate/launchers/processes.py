@@ -28,7 +28,7 @@ def stage_command(phase: Phase, stage_dir: Path, stop_at: int | None = None) -> 
 
 
 def launch(
-    phase: Phase, command: Sequence[str], log: Path | None, variables: Mapping[str, str] = children.NOTHING
+    phase: Phase, command: Sequence[str], log: Path | None, variables: Mapping[str, str] = children.NO_VARIABLES
 ) -> Popen[bytes]:
     """Start a process of a stage. The new process ends with this process.
 

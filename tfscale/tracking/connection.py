@@ -12,7 +12,7 @@ from tfscale.tracking.tracker import Sink
 Stamp = tuple[str, int, int]
 
 
-class Contact:
+class Connection:
     """Connection to an experiment that keeps track of the values and files stored in each run. After an error,
     the contents of the tracker are unknown, and a new contact must be created."""
 
