@@ -14,7 +14,7 @@ from tfscale.analysis.answer import answer_of
 from tfscale.analysis.comparison import compare_arms
 from tfscale.analysis.curves import NO_COST, ArmCurve, Cost, Evaluation, StageCurve, read_arms
 from tfscale.analysis.family import EqualFamily, FamilyComparison, compare_families, family_cost
-from tfscale.analysis.family_words import cell, family_sentences, outcome
+from tfscale.analysis.family_words import cell, family_clause, family_sentences
 from tfscale.analysis.intervals import LEVEL
 from tfscale.plan.arms import Arm
 
@@ -113,7 +113,7 @@ def test_bounds_and_noise_decide_the_verdict(tmp_path: Path) -> None:
     chain = write_arms(tmp_path)[0]
     weak = scratch_arm(tmp_path / "weak", [16, 12, 10], [16, 9, 8, 7])
     saves = compared(chain, weak).at_chain
-    assert (saves.verdict, outcome(saves)) == ("saves", "it saves at least 40.0%")
+    assert (saves.verdict, family_clause(saves)) == ("saves", "it saves at least 40.0%")
     assert cell(saves) == "better, saves >= 40.0%"
     assert compared(chain, weak, noise=1.0).at_chain.verdict == "open"
     undecided = compared(chain, scratch_arm(tmp_path / "undecided", [16, 8, 7], [16, 9, 6, 4.9])).at_chain
@@ -125,7 +125,7 @@ def test_bounds_and_noise_decide_the_verdict(tmp_path: Path) -> None:
 def test_a_chain_costs_more_than_an_arm_that_was_there_at_its_first_evaluations(tmp_path: Path) -> None:
     found = compared(write_arms(tmp_path)[0], scratch_arm(tmp_path, [16, 4, 4], [16, 4, 4, 4])).at_chain
     assert found.verdict == "costs more"
-    assert outcome(found).startswith("it costs at least ")
+    assert family_clause(found).startswith("it costs at least ")
     assert found.excess.high == np.inf
 
 
