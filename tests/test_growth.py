@@ -14,7 +14,7 @@ from tfscale.growth.grow_checkpoint import grow_checkpoint
 from tfscale.growth.logits_check import compare_logits
 from tfscale.growth.tokenformer_recipe import GrowthRecipe
 from tfscale.models.execution import Recompute
-from tfscale.models.first_groups import number_of_groups, truncated
+from tfscale.models.first_groups import first_groups_model, number_of_groups
 from tfscale.models.init import build_model
 from tfscale.models.language_model import LanguageModel
 from tfscale.models.parameter_tokens import NormActivation, TokenGroup, default_tau
@@ -111,7 +111,7 @@ def test_the_first_groups_of_a_grown_model_are_the_models_before_bit_for_bit(kin
         models.append(grown(models[-1], tokens, GROUPED))
     tokens = torch.arange(16).view(2, 8)
     for count, model in enumerate(models, start=1):
-        found = truncated(models[-1], count)
+        found = first_groups_model(models[-1], count)
         assert found.config == model.config
         assert found.state_dict().keys() == model.state_dict().keys()
         assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in found.state_dict().items())
@@ -132,7 +132,7 @@ def test_groups_that_a_pass_leaves_out_have_no_effect_and_gradients_of_zero(reco
     with torch.no_grad():
         for parameter in child.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    alone, tokens = truncated(child, 2), torch.arange(16).view(2, 8)
+    alone, tokens = first_groups_model(child, 2), torch.arange(16).view(2, 8)
     child.recompute = recompute
     with child.using_first_groups(2):
         loss = child.loss(tokens, tokens.roll(-1, 1))
