@@ -4,8 +4,8 @@ A child inherits the environment of this process, except
 
 - variables that describe a rank of a process group; values from a shell or another launcher would make a child wait
   for ranks that never start;
-- the working folder as an import path (`tfscale.import_path`), and variables that keep Python running after a script;
-- the figure settings of a notebook;
+- the working directory on the import path (`tfscale.import_path`), and the variables PYTHONINSPECT and PYTHONSTARTUP;
+- the Matplotlib variables MPLBACKEND and MATPLOTLIBRC, which a notebook may set;
 - the settings of MLflow, because a single process communicates with MLflow. The MLflow server keeps these settings.
 """
 

@@ -31,7 +31,7 @@ SPARE = 2
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Ends of runs to which a law is fitted."""
+    """Final results of the runs to which a scaling law is fitted."""
 
     names: tuple[str, ...]
     """Names of the variables."""

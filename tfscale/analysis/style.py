@@ -141,7 +141,7 @@ def round_ticks(low: float, high: float) -> Any:
 
 
 def power(value: float) -> str:
-    """Return a number as text such as 1,000 or, for large numbers, 2 x 10^12 in matplotlib's formula syntax."""
+    """Format a number as text such as `1,000`, and a large number as Matplotlib mathtext such as 2 x 10^12."""
     if value < 1e5:
         return f"{value:,g}"
     mantissa, exponent = f"{value:.1e}".split("e")

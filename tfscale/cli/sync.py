@@ -17,9 +17,10 @@ _OF_ALL = ("runs=", "tracking.kind=", "extensions=")
 
 
 def sync(common: Common, uri: str) -> int:
-    """Send all experiments in the runs folder, or the one that the overrides describe, and return the exit code.
+    """Send experiments to the tracker and return the exit code.
 
-    Overrides that do not begin with one of `_OF_ALL` select one experiment.
+    If all overrides begin with a prefix in `_OF_ALL`, every experiment of the runs folder is sent. Any other override
+    selects the single experiment that the overrides describe.
     """
     composed = common.compose()
     runs = runs_dir(composed)

@@ -1,6 +1,7 @@
 """Write the first checkpoint of a grown stage.
 
-Exit codes: 0 on success, 75 if another process works on the stage, 1 on failure, with the reason on standard error.
+Exit codes: 0 on success, 75 if another process is already working on the stage, 1 on failure. The reason of a failure
+is written to standard error.
 """
 
 import argparse

@@ -63,7 +63,8 @@ class Chain:
         return rate if schedule.branches is None else next(iter(schedule.stages.values())).lr
 
     def spent(self, target: Stage) -> int:
-        """Return the model FLOPs of the chain up to its model of the size of `target`, with its branch."""
+        """Return the cumulative model FLOPs of the chain up to and including the model that has the size of `target`.
+        The branch of that model is included."""
         model = next(model for model in self.arm.stages if model.size == target.size)
         return cumulative_flops(self.arm, model)
 

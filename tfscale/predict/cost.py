@@ -241,8 +241,9 @@ def _ring(count: float, members: int) -> float:
 
 
 def _bus(machine: Machine, hosts: int) -> float:
-    """Return the bandwidth of a ring of devices in bytes per second. Inside a host, this is the bandwidth of a link;
-    between hosts, one ring per device of a host shares the network. The bandwidth is infinite if none is set."""
+    """Return the bandwidth of a ring of devices in bytes per second. Within a host, it is the bandwidth of a link.
+    Between hosts, each device of a host belongs to another ring, and each ring has a network adapter of its own. The
+    bandwidth is infinite if neither a link nor a network is described."""
     link, network = machine.facts.link, machine.facts.network
     speeds = [link] if link else []
     speeds += [network * machine.per_host] if network and hosts > 1 else []

@@ -13,8 +13,8 @@ Stamp = tuple[str, int, int]
 
 
 class Connection:
-    """Connection to an experiment that keeps track of the values and files stored in each run. After an error,
-    the contents of the tracker are unknown, and a new contact must be created."""
+    """Connection to an experiment of a tracker, with a record of the values and files stored in each run. After an
+    error, the contents of the tracker are unknown, and a new connection must be created."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink

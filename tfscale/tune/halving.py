@@ -38,10 +38,10 @@ def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = 
 def _climb(
     kept: Sequence[float], tried: Collection[float], rung: int, sweep: Sweep, loss_of: LossOf, most: float
 ) -> dict[float, float] | None:
-    """Return the losses in a rung by candidate value, or None if a requested loss is not known.
+    """Return the losses in a rung by candidate value, or None if a requested loss is not available yet.
 
-    While the best value is the lowest or highest in the rung, the next value beyond it is added, even if an earlier
-    rung eliminated that value, because a different rate may be best with more tokens. If the rung has a single value,
+    While the best value is the lowest or highest in the rung, the next value in that direction is added. It is added
+    even if an earlier rung eliminated it, because the best value can change with more tokens. If the rung has a single value,
     another is added only if training with that value diverges.
     """
     losses = _request(kept, rung, loss_of)

@@ -103,8 +103,8 @@ def _last_words(end: Result, file: Path, history: list[Event]) -> Check[None]:
 
 
 def _last_saved(this: StageFolder, file: Path, history: list[Event]) -> Check[None]:
-    """Check that the last recorded checkpoint exists, even if broken, or a newer one that a killed process did not
-    record."""
+    """Check that the last recorded checkpoint or a newer one exists. The recorded checkpoint may be marked as broken. A
+    newer checkpoint may be unrecorded because the process was killed."""
     last = last_event(history, "checkpoint", "start")
     if last is None or (last["step"] == 0 and this.parent is None):
         return

@@ -20,8 +20,8 @@ def missing(part: LauncherPart) -> list[str]:
 
 
 def left_over() -> str | None:
-    """Return a note if environment variables for ranks, from another launcher or a shell, are set and have no effect.
-    Return None if there are no such variables."""
+    """Return a message that the rank variables of a shell or another launcher are ignored, or None if no such
+    environment variables are set."""
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys() or os.environ.get("WORLD_SIZE") == "1":
         return None
     names = ", ".join(name for name in RANK_VARIABLES if name in os.environ)
