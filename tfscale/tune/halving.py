@@ -41,8 +41,8 @@ def _climb(
     """Return the losses in a rung by candidate value, or None if a requested loss is not available yet.
 
     While the best value is the lowest or highest in the rung, the next value in that direction is added. It is added
-    even if an earlier rung eliminated it, because the best value can change with more tokens. If the rung has a single value,
-    another is added only if training with that value diverges.
+    even if an earlier rung eliminated it, because the best value can change with more tokens. If the rung has a single
+    value, another is added only if training with that value diverges.
     """
     losses = _request(kept, rung, loss_of)
     while losses is not None and (len(losses) > 1 or math.inf in losses.values()):
