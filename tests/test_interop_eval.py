@@ -86,13 +86,10 @@ def test_heldout_loss_without_overlap_is_the_one_of_training(stage: Finished, mo
 
 
 def test_the_heldout_loss_is_that_of_the_text_that_the_stage_evaluates(stage: Finished, model: LanguageModel) -> None:
-    tokens = np.asarray(open_data(stage.data, stage.spec.data.fingerprint).heldout)
-    moved = replace(
-        stage, spec=replace(stage.spec, data=replace(stage.spec.data, heldout_start=64, heldout_tokens=320))
-    )
-    assert score_heldout(moved, model, stride=32).loss == pytest.approx(
-        total_loss(model, tokens[64 : 64 + 320 + 1], 32) / 320, rel=1e-6
-    )
+    tokens = open_data(stage.data, stage.spec.data.fingerprint).heldout[64 : 64 + 320 + 1]
+    data = replace(stage.spec.data, heldout_start=64, heldout_tokens=320)
+    moved = replace(stage, spec=replace(stage.spec, data=data))
+    assert score_heldout(moved, model, stride=32).loss == pytest.approx(total_loss(model, tokens, 32) / 320, rel=1e-6)
 
 
 @pytest.mark.parametrize("length", [2, 20, 33, 40, 97])
