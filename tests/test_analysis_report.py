@@ -95,6 +95,17 @@ def test_unfinished_runs_are_named_in_the_caption(tmp_path: Path) -> None:
     assert "Not finished: new arm (L)." in caption
 
 
+def test_the_caption_says_which_sizes_have_one_seed(tmp_path: Path) -> None:
+    chain, scratch = write_seeds(tmp_path)
+    done = [stage for stage in scratch.stages if stage.size == "S" or stage.spec.seed == 0]
+    waiting = [write_stage(tmp_path, f"n{seed}", "L", [], 1200, seed=seed) for seed in (1, 2)]
+    few = Arm("scratch", "from scratch", "scratch", (*done, *waiting))
+    words = " ".join(comparison_figure(read_arms([chain, few]), "title").get_supxlabel().split())
+    assert "One seed, so no interval over seeds: from scratch (L)." in words
+    assert "1 to 3 seeds" in words
+    assert "Not finished" not in words
+
+
 def test_every_end_lies_inside_the_frame_with_ticks_to_read_it_by(tmp_path: Path) -> None:
     axes = main_axes(comparison_figure(read_arms(write_arms(tmp_path)), "title"))
     for line in lines(axes.figure).values():

@@ -52,7 +52,7 @@ def regime(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
         what = f"A growth to {join(list(rejected))} was rejected, and its parent trained on before it grew again"
         sentences.append(f"{what} (dotted; all costs include both).")
     runs = [run for arm in arms for run in arm.stages if run.finished]
-    counts = sorted({len(arm.seeds) for arm in arms})
+    counts = _seed_counts(arms)
     seeds = (
         "One seed" if counts == [1] else f"{' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} seeds"
     )
@@ -64,7 +64,7 @@ def regime(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
 
 def _limits(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
     chain = the_chain(arms)
-    single = ["the variation over seeds"] if any(len(arm.seeds) == 1 for arm in arms) else []
+    single = ["the variation over seeds"] if _seed_counts(arms)[0] == 1 else []
     missing = [*single, "the quality and cost of the tuning of learning rates", "other corpora", "larger models"]
     base = _tokens_per_parameter(chain.replicates(chain.sizes[0]))
     ratios = [
@@ -76,6 +76,13 @@ def _limits(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
         f"Not shown: {join(missing)}.",
         *(("The regime is not that of the paper, which is neither confirmed nor refuted.",) if other else ()),
     )
+
+
+def _seed_counts(arms: Sequence[ArmCurve]) -> list[int]:
+    """Return the numbers of seeds with a finished run, of all arms and sizes that have one, in order and without
+    repetitions."""
+    finished = {sum(run.finished for run in arm.replicates(size)) for arm in arms for size in arm.sizes} - {0}
+    return sorted(finished) or [1]
 
 
 def _from_scratch(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, float]:

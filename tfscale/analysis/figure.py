@@ -267,8 +267,11 @@ def _notes(
         "documents": "validation documents" if "seeds" in over else "validation documents only (one seed)",
     }
     notes = [f"Bands: {LEVEL:.0%} intervals over {join([named[each] for each in sorted(over)])}."] if over else []
+    ones = {arm: [each for each in arm.sizes if (run := samples[arm.name, each]) and run.size == 1] for arm in arms}
     single = [
-        arm.title for arm in arms if any((run := samples[arm.name, each]) and run.size == 1 for each in arm.sizes)
+        arm.title if len(sizes) == len(arm.sizes) else f"{arm.title} ({', '.join(sizes)})"
+        for arm, sizes in ones.items()
+        if sizes
     ]
     if "seeds" in over and single:
         notes.append(f"One seed, so no interval over seeds: {join(single)}.")
@@ -283,8 +286,10 @@ def _notes(
 
 
 def _unfinished(arms: Sequence[ArmCurve]) -> list[str]:
+    """Return a note that names the sizes of which no seed has finished, or nothing if there are none."""
     sizes = {
-        arm.title: ", ".join(dict.fromkeys(stage.size for stage in arm.stages if not stage.finished)) for arm in arms
+        arm.title: ", ".join(size for size in arm.sizes if not any(run.finished for run in arm.replicates(size)))
+        for arm in arms
     }
     missing = [f"{title} ({names})" for title, names in sizes.items() if names]
     return [f"Not finished: {join(missing)}."] if missing else []
