@@ -41,7 +41,7 @@ run: $(READY) ## Train the small chain on real text and print a table of the res
 
 SCALE ?= tiny
 SEEDS ?= 3
-reproduce-figure: $(READY) ## Compare the chain with its baselines: figure, table, verdicts (about 20 minutes on two cores; SCALE=small: an hour)
+reproduce-figure: $(READY) ## Compare the chain with its baselines: figure, table, verdicts (about 15 minutes on two cores; SCALE=small: an hour)
 	$(BIN)/tfscale compare --baseline scratch --run-missing schedule=progressive_$(SCALE) seeds=$(SEEDS) launcher.parallel=2
 
 test: $(READY) ## Run the tests; DEPS=latest, DEPS=lowest: with the newest or oldest dependencies
