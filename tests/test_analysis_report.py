@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from test_analysis_curves import write_arms, write_seeds, write_stage
 
 from tfscale.analysis.caption import caption, regime
 from tfscale.analysis.comparison import compare_arms
-from tfscale.analysis.curves import read_arms
+from tfscale.analysis.curves import ArmCurve, read_arms
 from tfscale.analysis.figure import comparison_figure
 from tfscale.analysis.figure_family import family_figure
 from tfscale.analysis.reference import published_arms
@@ -258,6 +259,22 @@ def test_the_caption_says_the_regime_and_what_is_not_shown(tmp_path: Path) -> No
     drawn = " ".join(comparison_figure(arms, "title").get_supxlabel().split())
     assert " ".join(regime(arms)) in drawn
     assert "3 seeds" in " ".join(caption(read_arms(write_seeds(tmp_path / "seeds"))))
+
+
+def test_the_regime_does_not_depend_on_models_of_another_size(tmp_path: Path) -> None:
+    chain, scratch, _ = read_arms(write_arms(tmp_path))
+
+    def seeing(arm: ArmCurve, last: float, base: float = 2430) -> ArmCurve:
+        """Return the arm with models that have seen these numbers of tokens per parameter."""
+        ratios = {"S": base, "L": last}
+        ends = [(run, run.end.totals.tokens / ratios[run.size]) for run in arm.stages if run.end]
+        return replace(arm, stages=tuple(replace(run, parameters=count) for run, count in ends))
+
+    other = "The regime is not that of the paper"
+    optimal = replace(seeing(scratch, 20), name="optimal", title="compute-optimal")
+    assert other not in " ".join(caption([seeing(chain, 67), seeing(scratch, 67), optimal]))
+    assert other in " ".join(caption([seeing(chain, 20), seeing(scratch, 20)]))
+    assert other in " ".join(caption([seeing(chain, 67, base=20), seeing(scratch, 67)]))
 
 
 def test_an_arm_from_scratch_at_another_compute_is_not_in_the_regime(tmp_path: Path) -> None:

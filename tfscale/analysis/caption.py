@@ -14,6 +14,8 @@ PAPER_BASE, PAPER_SCRATCH = 2_430, 67
 chain's cumulative compute at the last size (1.4B)."""
 SAME_REGIME = 2.0
 """Maximum ratio of two numbers of tokens per parameter that count as the same regime."""
+SAME_SIZE = 1.25
+"""Maximum ratio of two numbers of parameters that count as the same size."""
 SAME_COMPUTE = 0.03
 """Largest relative difference between computes that count as equal."""
 
@@ -69,7 +71,10 @@ def _limits(arms: Sequence[ArmCurve]) -> tuple[str, ...]:
     base = _tokens_per_parameter(chain.replicates(chain.sizes[0]))
     ratios = [
         *((base / PAPER_BASE,) if base else ()),
-        *(r / PAPER_SCRATCH for r in _from_scratch(arms, chain).values()),
+        *(
+            r / PAPER_SCRATCH
+            for r in _from_scratch([arm for arm in arms if _is_of_its_size(arm, chain)], chain).values()
+        ),
     ]
     other = any(max(ratio, 1 / ratio) > SAME_REGIME for ratio in ratios)
     return (
@@ -98,6 +103,15 @@ def _from_scratch(arms: Sequence[ArmCurve], chain: ArmCurve) -> dict[str, float]
         if arm_kind(arm.kind).from_scratch and equal and ratio is not None:
             found[arm.title] = ratio
     return found
+
+
+def _is_of_its_size(arm: ArmCurve, chain: ArmCurve) -> bool:
+    """Return True if an arm's model of the chain's last size has about as many parameters as the chain's. The
+    compute-optimal Transformer does not: its tokens per parameter are given by a rule and not by the regime."""
+    ours, theirs = (
+        {run.parameters for run in each.replicates(chain.sizes[-1]) if run.parameters} for each in (chain, arm)
+    )
+    return bool(ours and theirs) and max(theirs) / max(ours) < SAME_SIZE and max(ours) / max(theirs) < SAME_SIZE
 
 
 def _tokens_per_parameter(runs: Sequence[StageCurve]) -> float | None:
