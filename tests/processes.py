@@ -4,11 +4,11 @@ import psutil
 
 
 def alive(*processes: psutil.Process) -> bool:
-    """Return True if one of the processes has not ended. A zombie has."""
+    """Return True if one of the processes has not ended. A zombie counts as ended."""
     return any(_is_alive(process) for process in processes)
 
 
-def is_alive(pid: int) -> bool:
+def pid_is_alive(pid: int) -> bool:
     """Return True if the process with this number has not ended."""
     try:
         return alive(psutil.Process(pid))

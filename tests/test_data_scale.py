@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from processes import command_line, is_alive
+from processes import command_line, pid_is_alive
 from stages import wait_for
 
 from tfscale import files
@@ -138,7 +138,7 @@ def test_processes_end_with_the_one_that_started_them(text: Path, tmp_path: Path
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     children = [int(pid) for pid in killed.stdout.splitlines()[-1].split()[1:]]
     assert children
-    wait_for(lambda: not any(is_alive(pid) for pid in children))
+    wait_for(lambda: not any(pid_is_alive(pid) for pid in children))
     assert run(text, root, processes=2).returncode == 0
     assert files_of(next(root.iterdir())) == expected
 
