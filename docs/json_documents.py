@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
-from tfscale.advise.laws import Lack, Observed
+from tfscale.advise.laws import MissingBudgets, Observed
 from tfscale.advise.question import Budget
 from tfscale.analysis.answer import Answer
 from tfscale.analysis.curves import Measure
@@ -393,7 +393,7 @@ class Advised(TypedDict):
     budget: Budget
     enough_data: bool
     laws: list[AdviceLaw]
-    lacking: list[Lack]
+    lacking: list[MissingBudgets]
     observed: list[Observed]
     unused: list[str]
     assumptions: list[str]

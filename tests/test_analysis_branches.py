@@ -8,7 +8,7 @@ import pytest
 from test_analysis_curves import FLOPS_A_TOKEN, spent, write_stage
 from test_analysis_planted import BUDGET, TOLERANCE, coverage, few_draws, loss, planted, repeat  # noqa: F401
 
-from tfscale.analysis.bootstrap import Sample, sample
+from tfscale.analysis.bootstrap import Replicates, sample
 from tfscale.analysis.curves import ArmCurve, read_arms
 from tfscale.analysis.equal_cost import EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.growths import growths
@@ -47,7 +47,7 @@ def read(*arms: Arm) -> list[ArmCurve]:
     return list(read_arms(arms))
 
 
-def sample_of(arm: ArmCurve, size: str) -> Sample:
+def sample_of(arm: ArmCurve, size: str) -> Replicates:
     found = sample(arm.replicates(size), "flops")
     assert found is not None
     return found

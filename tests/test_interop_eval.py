@@ -26,7 +26,7 @@ from tfscale.cli.main import app
 from tfscale.data.prepared import open_data
 from tfscale.data.tokenizer import Tokenizer
 from tfscale.faults import UserFault
-from tfscale.interop.finished import Finished, model_of, open_finished, tokenizer_of
+from tfscale.interop.finished import FinishedStage, model_of, open_finished, tokenizer_of
 from tfscale.interop.harness import PAPER, HarnessModel, run_tasks
 from tfscale.interop.perplexity import score_heldout, score_text, total_loss
 from tfscale.interop.texts import encode_text
@@ -44,17 +44,17 @@ def plan(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def stage(plan: Plan) -> Finished:
+def stage(plan: Plan) -> FinishedStage:
     return open_finished(plan.chain.stages[1].path)
 
 
 @pytest.fixture(scope="module")
-def model(stage: Finished) -> LanguageModel:
+def model(stage: FinishedStage) -> LanguageModel:
     return model_of(stage)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(stage: Finished) -> Tokenizer:
+def tokenizer(stage: FinishedStage) -> Tokenizer:
     return tokenizer_of(stage)
 
 
@@ -77,7 +77,7 @@ def log_probability(model: LanguageModel, before: list[int], after: list[int]) -
     return total
 
 
-def test_heldout_loss_without_overlap_is_the_one_of_training(stage: Finished, model: LanguageModel) -> None:
+def test_heldout_loss_without_overlap_is_the_one_of_training(stage: FinishedStage, model: LanguageModel) -> None:
     score = score_heldout(stage, model, stride=32)
     assert score.loss == pytest.approx(stage.result.evaluation.loss, abs=1e-6)
     assert score.perplexity == pytest.approx(stage.result.evaluation.perplexity, rel=1e-6)
@@ -85,7 +85,9 @@ def test_heldout_loss_without_overlap_is_the_one_of_training(stage: Finished, mo
     assert score.tokens == stage.result.evaluation.heldout_tokens
 
 
-def test_the_heldout_loss_is_that_of_the_text_that_the_stage_evaluates(stage: Finished, model: LanguageModel) -> None:
+def test_the_heldout_loss_is_that_of_the_text_that_the_stage_evaluates(
+    stage: FinishedStage, model: LanguageModel
+) -> None:
     tokens = open_data(stage.data, stage.spec.data.fingerprint).heldout[64 : 64 + 320 + 1]
     data = replace(stage.spec.data, heldout_start=64, heldout_tokens=320)
     moved = replace(stage, spec=replace(stage.spec, data=data))
@@ -130,7 +132,7 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_papers_six_tasks_give_what_a_token_by_token_recompute_gives(
-    stage: Finished, model: LanguageModel, tokenizer: Tokenizer, tasks: Path
+    stage: FinishedStage, model: LanguageModel, tokenizer: Tokenizer, tasks: Path
 ) -> None:
     """The test uses the command line and local task files, without a network."""
     shown = tfscale("eval", stage.folder, "--tasks", "paper", "--task-path", tasks)
@@ -201,7 +203,7 @@ def test_the_harness_can_let_the_model_write(model: LanguageModel, tokenizer: To
     assert set(result.metrics) >= {"exact_match"}
 
 
-def test_evaluations_are_kept_once_beside_the_costs(stage: Finished, plan: Plan, tmp_path: Path) -> None:
+def test_evaluations_are_kept_once_beside_the_costs(stage: FinishedStage, plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("the model grows from small to large")
     before = len(read_evaluations(stage.folder))
     for _ in range(2):
@@ -218,7 +220,7 @@ def test_evaluations_are_kept_once_beside_the_costs(stage: Finished, plan: Plan,
     assert not list(stage.folder.glob(".*")), "no partial file is left"
 
 
-def test_a_text_is_measured_the_same_with_a_mark_and_in_any_packing(stage: Finished, tmp_path: Path) -> None:
+def test_a_text_is_measured_the_same_with_a_mark_and_in_any_packing(stage: FinishedStage, tmp_path: Path) -> None:
     content = b"the model grows from small to large"
     for name in ("a.txt", "marked.txt", "A.TXT.XZ", "packed.txt"):
         packed = PACK[".xz"] if name == "A.TXT.XZ" else PACK[".gz"] if name == "packed.txt" else PACK[""]
@@ -229,7 +231,7 @@ def test_a_text_is_measured_the_same_with_a_mark_and_in_any_packing(stage: Finis
     assert len({(entry["loss"], entry["tokens"], entry["bytes"]) for entry in found}) == 1
 
 
-def test_files_that_are_left_out_of_a_text_are_told(stage: Finished, tmp_path: Path) -> None:
+def test_files_that_are_left_out_of_a_text_are_told(stage: FinishedStage, tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     for name in ("a.txt", ".hidden.txt", "notes.md"):
         (tmp_path / "text" / name).write_text("the model grows")
@@ -255,7 +257,7 @@ def test_files_that_are_left_out_of_a_text_are_told(stage: Finished, tmp_path: P
     ],
 )  # fmt: skip
 def test_a_text_without_text_is_refused_before_any_other_is_recorded(
-    stage: Finished, tmp_path: Path, name: str, content: bytes, fault: str
+    stage: FinishedStage, tmp_path: Path, name: str, content: bytes, fault: str
 ) -> None:
     (tmp_path / "good.txt").write_text("the model grows and grows")
     (tmp_path / name).write_bytes(content)
@@ -265,7 +267,7 @@ def test_a_text_without_text_is_refused_before_any_other_is_recorded(
     assert read_evaluations(stage.folder) == before
 
 
-def test_faults_of_all_texts_are_told_together(stage: Finished, tmp_path: Path) -> None:
+def test_faults_of_all_texts_are_told_together(stage: FinishedStage, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(UserFault) as told:
         tfscale("eval", stage.folder, "--text", tmp_path / "empty.txt", "--text", tmp_path / "nowhere.txt")
@@ -307,7 +309,7 @@ def test_every_finished_stage_of_the_chain_is_measured_and_tracked(
         (["--tasks", "hellaswag", "--task-path", "nowhere"], "--task-path nowhere"),
     ],
 )
-def test_a_users_fault_is_told(stage: Finished, arguments: list[str], fault: str) -> None:
+def test_a_users_fault_is_told(stage: FinishedStage, arguments: list[str], fault: str) -> None:
     with pytest.raises(UserFault, match=fault):
         tfscale("eval", stage.folder, *arguments)
 
@@ -318,7 +320,7 @@ def test_a_task_without_its_data_is_the_users_to_mend(model: LanguageModel, toke
         run_tasks(model, tokenizer, ["hellaswag"], tasks, limit=None)
 
 
-def test_a_damaged_record_is_not_overwritten(stage: Finished, tmp_path: Path) -> None:
+def test_a_damaged_record_is_not_overwritten(stage: FinishedStage, tmp_path: Path) -> None:
     path = stage.folder / "evaluations.json"
     kept = path.read_bytes() if path.exists() else None
     path.write_text('{"format": 1, "evaluations": "lost"}')

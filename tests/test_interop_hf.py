@@ -21,7 +21,7 @@ from tfscale.faults import UserFault
 from tfscale.interop.adopt import adopt
 from tfscale.interop.export import export
 from tfscale.interop.exported import read_exported
-from tfscale.interop.finished import Finished, model_of, open_finished
+from tfscale.interop.finished import FinishedStage, model_of, open_finished
 from tfscale.interop.sources import sources
 from tfscale.models.language_model import LanguageModel
 from tfscale.plan.plan import Plan
@@ -36,21 +36,21 @@ def plan(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture(scope="module", params=["tokenformer", "transformer"])
-def stage(plan: Plan, request: pytest.FixtureRequest) -> Finished:
+def stage(plan: Plan, request: pytest.FixtureRequest) -> FinishedStage:
     """A grown TokenFormer, and a Transformer."""
     which = plan.chain.stages[1] if request.param == "tokenformer" else plan.baselines[0].stages[0]
     return open_finished(which.path)
 
 
 @pytest.fixture(scope="module")
-def folder(stage: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(stage: FinishedStage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "exported-1.0"
     export(stage, out)
     return out
 
 
 @pytest.fixture
-def ours(stage: Finished) -> LanguageModel:
+def ours(stage: FinishedStage) -> LanguageModel:
     return model_of(stage)
 
 
@@ -128,7 +128,7 @@ def test_a_model_of_a_config_alone_has_first_values(folder: Path) -> None:
         assert "norm" in name or 0.001 < parameter.std() < 0.4, name
 
 
-def test_the_tokenizer_gives_the_same_tokens_and_text(stage: Finished, folder: Path) -> None:
+def test_the_tokenizer_gives_the_same_tokens_and_text(stage: FinishedStage, folder: Path) -> None:
     text = "The model grows, slowly: é 東京"
     ours, theirs = load_tokenizer(stage.data / "tokenizer.json"), AutoTokenizer.from_pretrained(folder)
     assert theirs(text)["input_ids"] == ours.encode_batch([text])[0]
@@ -189,7 +189,7 @@ def test_the_code_in_the_folder_is_the_projects_own() -> None:
 
 
 def test_an_exported_folder_reads_back_bit_equal(
-    stage: Finished, folder: Path, ours: LanguageModel, tmp_path: Path
+    stage: FinishedStage, folder: Path, ours: LanguageModel, tmp_path: Path
 ) -> None:
     found = read_exported(folder)
     assert found.model == stage.spec.model
@@ -206,7 +206,7 @@ def test_an_exported_folder_reads_back_bit_equal(
 
 
 def test_large_weights_are_divided_among_files_that_both_sides_read(
-    stage: Finished, ours: LanguageModel, tmp_path: Path
+    stage: FinishedStage, ours: LanguageModel, tmp_path: Path
 ) -> None:
     export(stage, tmp_path / "out", shard_bytes=8000)
     files = sorted((tmp_path / "out").glob("*.safetensors"))
@@ -263,7 +263,7 @@ def test_a_folder_of_another_model_is_refused(
         read_exported(tmp_path / "copy")
 
 
-def test_tensors_that_do_not_fit_the_config_are_all_listed(stage: Finished, folder: Path, tmp_path: Path) -> None:
+def test_tensors_that_do_not_fit_the_config_are_all_listed(stage: FinishedStage, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     tensors = dict(read_exported(folder).tensors)
     names = sorted(tensors)

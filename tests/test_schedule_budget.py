@@ -62,20 +62,20 @@ def test_stages_take_the_budget_in_order_and_the_last_a_part(short: list[str]) -
     first, second = make_plan(compose(short)).chain.stages
     whole = first.spec.steps * step_flops(first)
     allowance = Allowance(Budget(flops=whole + 3.5 * step_flops(second)))
-    assert allowance.take(first)
+    assert allowance.reserve(first)
     assert allowance.stop_at(first) is None
     reach(first, first.spec.steps)
-    allowance.settle(first)
-    assert allowance.take(second)
+    allowance.release(first)
+    assert allowance.reserve(second)
     assert allowance.stop_at(second) == 3
     assert not allowance.allows(second), "the rest is too little for a step"
     reach(second, 1)  # its process died there
-    allowance.settle(second)
-    assert allowance.take(second)
+    allowance.release(second)
+    assert allowance.reserve(second)
     assert allowance.stop_at(second) == 3
     reach(second, 3)
-    allowance.settle(second)
-    assert not allowance.take(second)
+    allowance.release(second)
+    assert not allowance.reserve(second)
     assert allowance.trained == whole + 3 * step_flops(second)
 
 
@@ -86,7 +86,7 @@ def test_time_is_over_so_early_that_a_step_and_a_checkpoint_still_fit(
     allowance, now = Allowance(read_budget("1m")), [100.0]
     monkeypatch.setattr(allowances.time, "monotonic", lambda: now[0])
     assert not allowance.out_of_time, "the clock does not run yet"
-    allowance.begin()
+    allowance.start_clock()
     allowance.note(stage, {"event": "train", "tokens_per_second": stage.spec.batch_tokens / 4})
     allowance.note(stage, {"event": "checkpoint", "seconds": 9})
     now[0] = 160 - ENDING_SECONDS - 4 - 9 - 0.1

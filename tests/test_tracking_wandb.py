@@ -61,7 +61,7 @@ def test_after_kills_each_run_has_each_step_and_each_value_once(tmp_path: Path) 
     assert len(logs(tmp_path)) > 3, "each process has logs of its own"
     steps = Counter((log.stem, row["_step"]) for log in logs(tmp_path) for row in rows(log))
     assert set(steps.values()) == {1}
-    held = [sink.held(run_id) for run_id in sink.run_ids()]
+    held = [sink.stored_counts(run_id) for run_id in sink.run_ids()]
     assert {count for run in held for count in run.values()} == {1}
     assert {place[:3] for run in held for place in run} == expected(tmp_path, arm)
     for path in tracker.folder.glob("*.json"):

@@ -24,7 +24,7 @@ from tfscale.stage.events import Event, read_events
 from tfscale.stage.folder import Stage
 from tfscale.stage.result import read_result
 from tfscale.training import __main__ as training
-from tfscale.training.place import Place, read_place
+from tfscale.training.process_rank import ProcessRank, read_process_rank
 from tfscale.training.world import World, split_rows
 
 RENDEZVOUS = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
@@ -211,13 +211,13 @@ def test_any_variables_name_a_rank_or_are_told(variables: dict[str, str]) -> Non
         for name, value in variables.items():
             patch.setenv(name, value)
         with suppress(UserFault):
-            place = read_place()
-            assert 0 <= place.rank < place.size
+            process = read_process_rank()
+            assert 0 <= process.rank < process.size
 
 
 def test_the_rank_on_a_host_alone_names_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "3")
-    assert read_place() == Place(), "and no device is selected"
+    assert read_process_rank() == ProcessRank(), "and no device is selected"
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

@@ -36,10 +36,10 @@ class JsonLines(Sink):
         (self._folder / run_id / "run.json").write_text(json.dumps(run))
         return run_id
 
-    def held(self, run_id: str) -> Counter[Hashable]:
+    def stored_counts(self, run_id: str) -> Counter[Hashable]:
         values = self._folder / run_id / "values.jsonl"
         lines = values.read_text().splitlines() if values.exists() else []
-        return Counter(self.place(Point(*json.loads(line))) for line in lines)
+        return Counter(self.point_key(Point(*json.loads(line))) for line in lines)
 
     def send(self, run_id: str, points: Sequence[Point]) -> None:
         with (self._folder / run_id / "values.jsonl").open("a") as values:

@@ -139,7 +139,7 @@ def wandb_differences(stages: Sequence[Stage], runs: Path) -> list[str]:
     Session(WandbTracker(runs, str(fresh)), experiment.name).sync(experiment.arms, experiment.comparison)
     sinks = WandbSink(runs, experiment.name), WandbSink(fresh, experiment.name)
     ids = {run_id for sink in sinks for run_id in sink.run_ids()}
-    other = [run_id for run_id in ids if sinks[0].held(run_id) != sinks[1].held(run_id)]
+    other = [run_id for run_id in ids if sinks[0].stored_counts(run_id) != sinks[1].stored_counts(run_id)]
     return wandb_losses(stages, runs) + [f"W&B's run {run_id} has other values than a new one" for run_id in other]
 
 

@@ -20,7 +20,7 @@ TITLES: dict[Family, str] = {"tokenformer": "TokenFormer", "transformer": "Trans
 
 
 @dataclass(frozen=True)
-class Lack:
+class MissingBudgets:
     """Law that cannot be fitted yet because there are too few runs."""
 
     law: str
@@ -39,7 +39,7 @@ class Laws:
     """Laws L(C), one per target, for each model family in which the laws of all targets could be fitted."""
     growth: dict[str, Law]
     """Laws L(D_base, D_stage, growth factor), by base."""
-    lacking: tuple[Lack, ...]
+    lacking: tuple[MissingBudgets, ...]
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Observed:
 def fit_laws(question: Question, runs: Sequence[Run]) -> Laws:
     """Return the laws for the targets and bases of a question. Laws with too few runs are not fitted but listed as
     lacking."""
-    lacking: list[Lack] = []
+    lacking: list[MissingBudgets] = []
 
     def fitted(name: str, measured: Measured) -> Law | None:
         if measured.suffices:
             return fit(measured)
-        lacking.append(Lack(name, measured.different, measured.needed))
+        lacking.append(MissingBudgets(name, measured.different, measured.needed))
         return None
 
     scratch: dict[Family, list[Law]] = {}

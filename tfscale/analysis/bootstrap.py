@@ -33,7 +33,7 @@ DRAWS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class Replicates:
     """Curves of one size of an arm, with one curve per replicate. Replicates differ only in their seed."""
 
     keys: tuple[str, ...]
@@ -50,7 +50,7 @@ class Sample:
     """Seed of each replicate, or an empty tuple if the seeds are unknown."""
     ends: int = 1
     """Number of points that are ends of runs, which are the last points of each curve."""
-    decayed: Optional["Sample"] = None
+    decayed: Optional["Replicates"] = None
     """Curves that consist of the evaluations during the run at the first budget and the ends of the runs at all
     budgets, where the learning rates had been decayed. None if a replicate has a run at only one budget."""
 
@@ -83,7 +83,7 @@ Source = Literal["seeds", "documents"]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BootstrapDraws:
     """Bootstrap samples of the curves of several runs."""
 
     curves: tuple[Curves, ...]
@@ -93,7 +93,7 @@ class Drawn:
     runs were evaluated in the same blocks of documents. The variation due to a missing source is unknown."""
 
 
-def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
+def sample(stages: Sequence[StageCurve], measure: Measure) -> Replicates | None:
     """Return the curves of the finished replicates or, if there are none, of the replicates that have been evaluated.
     Return None if these replicates have no evaluation in common with a known, positive cost in this measure."""
     finished = [stage for stage in stages if stage.finished]
@@ -109,7 +109,7 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
         return None
     blocks = tuple(stage.blocks for stage in chosen if stage.blocks is not None)
     steps = [stage.step_size.of(measure) for stage in chosen if stage.step_size]
-    return Sample(
+    return Replicates(
         keys=tuple(stage.key for stage in chosen),
         log_compute=np.log(values[:, usable, 0]),
         losses=values[:, usable, 1],
@@ -121,7 +121,7 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
     )
 
 
-def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> Sample | None:
+def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> Replicates | None:
     curves = []
     for stage in stages:
         first, *others = stage.readings
@@ -131,7 +131,7 @@ def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> Sample | N
     return found and replace(found, ends=len(stages[0].readings))
 
 
-def draw_together(*runs: Sample) -> Drawn:
+def draw_together(*runs: Replicates) -> BootstrapDraws:
     """Draw DRAWS bootstrap samples of the curve of each run. The result is deterministic for given runs."""
     over, first = sources(*runs), runs[0]
     documents = None
@@ -139,10 +139,12 @@ def draw_together(*runs: Sample) -> Drawn:
         keys = tuple(key for run in runs for key in run.keys)
         documents = _block_weights(DRAWS, len(first.blocks[0].tokens), keys).astype(float)
     seeds = "seeds" in over
-    return Drawn(tuple(_draw(run, first if _go_together(run, first) else run, seeds, documents) for run in runs), over)
+    return BootstrapDraws(
+        tuple(_draw(run, first if _go_together(run, first) else run, seeds, documents) for run in runs), over
+    )
 
 
-def sources(*runs: Sample) -> tuple[Source, ...]:
+def sources(*runs: Replicates) -> tuple[Source, ...]:
     """Return the sources of variation that the bootstrap can include for all runs together: seeds if every run has
     several replicates, and documents if all runs were evaluated in the same blocks."""
     blocks = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
@@ -153,11 +155,11 @@ def sources(*runs: Sample) -> tuple[Source, ...]:
     return tuple(source for source, is_known in known.items() if is_known)
 
 
-def _go_together(run: Sample, other: Sample) -> bool:
+def _go_together(run: Replicates, other: Replicates) -> bool:
     return run.size == other.size == len(run.seeds) and run.seeds == other.seeds
 
 
-def _draw(run: Sample, like: Sample, seeds: bool, documents: Array | None) -> Curves:
+def _draw(run: Replicates, like: Replicates, seeds: bool, documents: Array | None) -> Curves:
     curves = run.mean
     if seeds:
         weights = seed_weights(run.size, seeded(*like.keys))
@@ -187,7 +189,7 @@ def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np
     return seeded("documents", *keys).multinomial(blocks, [1 / blocks] * blocks, draws).astype(np.uint16)
 
 
-def document_shifts(run: Sample, weights: Array) -> Array:
+def document_shifts(run: Replicates, weights: Array) -> Array:
     """Return the change of a run's final loss in each bootstrap sample of documents [DRAWS], averaged over the
     replicates."""
     assert run.blocks is not None, "documents are drawn only if every replicate has blocks"

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.analysis.bootstrap import Curves, Sample, Source, draw_together, sample
+from tfscale.analysis.bootstrap import Curves, Replicates, Source, draw_together, sample
 from tfscale.analysis.curves import ArmCurve, Measure, StageCurve
 from tfscale.analysis.equal_cost import first_reaches
 from tfscale.analysis.intervals import Array, Interval, interval_of
@@ -30,7 +30,7 @@ FAMILY_MEASURES: tuple[Measure, ...] = ("flops", "flops_with_optimizer", "device
 
 
 @dataclass(frozen=True)
-class Reading:
+class SizeCost:
     """Cost at which an arm reached a perplexity at one size."""
 
     size: str
@@ -49,7 +49,7 @@ class FamilyCost:
     """Lower bound, which omits the sizes whose perplexity was reached during training."""
     high: float
     """Upper bound, which is infinite if a perplexity was not reached."""
-    readings: tuple[Reading, ...]
+    readings: tuple[SizeCost, ...]
 
     @property
     def bound(self) -> Bound:
@@ -64,7 +64,7 @@ class FamilyCost:
         return self.low if self.sizes("at least") else self.high
 
     def sizes(self, bound: Bound) -> tuple[str, ...]:
-        """Return the sizes whose `Reading` has this bound."""
+        """Return the sizes whose `SizeCost` has this bound."""
         return tuple(reading.size for reading in self.readings if reading.bound == bound)
 
 
@@ -139,8 +139,8 @@ class _Member:
     """One size of a family."""
 
     size: str
-    run: Sample
-    read: Sample
+    run: Replicates
+    read: Replicates
     """Curves from which costs are read, which are `run.decayed` or, if that is None, `run`."""
     own_from: float
     """Cumulative cost before the stages that no other size needs."""
@@ -169,12 +169,12 @@ class _Family:
 
 
 @dataclass(frozen=True, eq=False)
-class _Reader:
+class _CostReader:
     """Family whose costs are read at the final perplexities of another family."""
 
     family: _Family
     setter: _Family
-    readings: tuple[Reading, ...]
+    readings: tuple[SizeCost, ...]
     rest: _Family | None
     """Family without the sizes whose perplexity was reached during training, or None if no size is left."""
 
@@ -197,7 +197,7 @@ class _Reader:
         return self.rest.costs(kept) if self.rest else np.zeros_like(high), high
 
 
-def _reader(family: _Family, setter: _Family) -> _Reader:
+def _reader(family: _Family, setter: _Family) -> _CostReader:
     """Return the reader of the costs of `family` at the final perplexities of `setter`."""
     readings = []
     found = _reach(family, setter, family.means, setter.means)
@@ -205,9 +205,9 @@ def _reader(family: _Family, setter: _Family) -> _Reader:
         points = member.read.mean.log_compute[0]
         decayed = member.run.keys == other.run.keys or at >= points[-member.read.ends] > points[0]
         bound: Bound = "at least" if not reached else "exact" if decayed else "at most"
-        readings.append(Reading(member.size, float(np.exp(at)), bound))
+        readings.append(SizeCost(member.size, float(np.exp(at)), bound))
     kept = [reading.size for reading in readings if reading.bound != "at most"]
-    return _Reader(family, setter, tuple(readings), _family(family.arm, kept, family.measure) if kept else None)
+    return _CostReader(family, setter, tuple(readings), _family(family.arm, kept, family.measure) if kept else None)
 
 
 def _reach(
@@ -224,7 +224,7 @@ def _reach(
     return found
 
 
-def _equal(reader: _Reader, draws: tuple[Stack, Stack] | None, nats: float, of_chain: bool) -> EqualFamily:
+def _equal(reader: _CostReader, draws: tuple[Stack, Stack] | None, nats: float, of_chain: bool) -> EqualFamily:
     """Return the comparison at the setter's final perplexities.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import Sample, draw_together, sample, sources
+from tfscale.analysis.bootstrap import Replicates, draw_together, sample, sources
 from tfscale.analysis.caption import regime
 from tfscale.analysis.curves import ArmCurve, Measure, curve
 from tfscale.analysis.figure_marks import annotate, draw_growths, mark_best_of_any_size, mark_growths
@@ -118,7 +118,7 @@ def comparison_figure(
     return figure
 
 
-Samples = dict[tuple[str, str], Sample | None]
+Samples = dict[tuple[str, str], Replicates | None]
 
 
 def _frame(samples: Samples, arms: Sequence[ArmCurve], published: Sequence[ArmCurve], measure: Measure) -> Frame:
@@ -135,12 +135,12 @@ def _frame(samples: Samples, arms: Sequence[ArmCurve], published: Sequence[ArmCu
     )
 
 
-def _points(run: Sample) -> list[tuple[float, float]]:
+def _points(run: Replicates) -> list[tuple[float, float]]:
     mean = run.mean
     return list(zip(np.exp(mean.log_compute[0]).tolist(), np.exp(mean.losses[0]).tolist(), strict=True))
 
 
-def _end(run: Sample | None) -> tuple[float, float] | None:
+def _end(run: Replicates | None) -> tuple[float, float] | None:
     return _points(run)[-1] if run and run.finished else None
 
 
@@ -183,7 +183,7 @@ def _draw_arm(axes: Any, arm: ArmCurve, samples: Samples, style: Style, bold: bo
     )
 
 
-def _draw_band(axes: Any, run: Sample, compute: Sequence[float], style: Style) -> None:
+def _draw_band(axes: Any, run: Replicates, compute: Sequence[float], style: Style) -> None:
     drawn = draw_together(run)
     if drawn.over:
         tail = (1 - LEVEL) / 2

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.analysis.any_size import ArmSize, best_end
-from tfscale.analysis.bootstrap import Sample
+from tfscale.analysis.bootstrap import Replicates
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.growths import GrowthEvent
 from tfscale.analysis.style import CHAIN, GREY, INK, PALE, tidy
@@ -77,7 +77,9 @@ def mark_growths(axes: Any, events: Sequence[GrowthEvent], top: float, measure: 
     return ["Numbers at the upper edge: perplexity right after growth, beyond the axis."] if above else []
 
 
-def mark_best_of_any_size(axes: Any, runs: Sequence[Sample | None], scratch: Mapping[ArmSize, Sample | None]) -> None:
+def mark_best_of_any_size(
+    axes: Any, runs: Sequence[Replicates | None], scratch: Mapping[ArmSize, Replicates | None]
+) -> None:
     """Mark the perplexity of the best model from scratch of any size at the compute of each of the chain's models."""
     found = [(run, best) for run in runs if run and (best := best_end(run, scratch))]
     if found:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from tfscale.analysis.any_size import BestOfAnySize, best_of_any_size
-from tfscale.analysis.bootstrap import Sample, Source, draw_together, perplexities, sample
+from tfscale.analysis.bootstrap import Replicates, Source, draw_together, perplexities, sample
 from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.family import FamilyCost, family_cost
@@ -157,7 +157,7 @@ def compare(
     return Table(measure, chain.name, tokens, rows, tuning_flops, primary, assumed_noise)
 
 
-def _samples(runs: Sequence[tuple[ArmCurve, str]], measure: Measure) -> dict[tuple[str, str], Sample | None]:
+def _samples(runs: Sequence[tuple[ArmCurve, str]], measure: Measure) -> dict[tuple[str, str], Replicates | None]:
     return {(arm.name, size): sample(arm.replicates(size), measure) for arm, size in runs}
 
 
@@ -178,9 +178,9 @@ def the_chain(arms: Sequence[ArmCurve]) -> ArmCurve:
 def _row(
     arm: ArmCurve,
     size: str,
-    mine: Sample | None,
+    mine: Replicates | None,
     chain: Sequence[StageCurve],
-    theirs: Sample | None,
+    theirs: Replicates | None,
     assumed_noise: float | None,
     parents: dict[str, str | None],
     measure: Measure,

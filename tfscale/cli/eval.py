@@ -15,7 +15,7 @@ from tfscale.cli.table import FittedTable
 from tfscale.config.compose import runs_dir
 from tfscale.config.schema import Experiment
 from tfscale.faults import Fault, UserFault
-from tfscale.interop.finished import Finished, model_of, tokenizer_of, with_groups
+from tfscale.interop.finished import FinishedStage, model_of, tokenizer_of, with_groups
 from tfscale.interop.perplexity import Score, score_heldout, score_text
 from tfscale.interop.texts import EncodedText, encode_text
 from tfscale.models.language_model import LanguageModel
@@ -71,7 +71,7 @@ def evaluate(
     return 0
 
 
-def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
+def _track(stages: Sequence[FinishedStage], experiment: Experiment) -> None:
     """Update the tracker with the experiments that contain the stages."""
     tracker, folders = tracker_of(experiment), {stage.folder.resolve() for stage in stages}
     if tracker is None:
@@ -81,7 +81,7 @@ def _track(stages: Sequence[Finished], experiment: Experiment) -> None:
             mirror(each, tracker)
 
 
-def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
+def _encoded(stages: Sequence[FinishedStage], texts: Sequence[Path], max_unknown: float) -> list[list[EncodedText]]:
     """Encode the texts for each stage before any model is evaluated, once per tokenizer."""
     if not texts:
         return [[] for _ in stages]
@@ -103,7 +103,9 @@ def _encoded(stages: Sequence[Finished], texts: Sequence[Path], max_unknown: flo
     return encoded
 
 
-def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], stride: int) -> list[dict[str, Any]]:
+def _texts(
+    stage: FinishedStage, model: LanguageModel, texts: Sequence[EncodedText], stride: int
+) -> list[dict[str, Any]]:
     made = []
     headings = ["perplexity", "bits/byte", "nats/token", "tokens", "window", "stride"]
     rows = FittedTable(stage.name, ["text"], headings, caption="computed in float32")
@@ -121,7 +123,7 @@ def _texts(stage: Finished, model: LanguageModel, texts: Sequence[EncodedText], 
     return _kept(stage, made)
 
 
-def _kept(stage: Finished, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _kept(stage: FinishedStage, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Record the evaluations with the stage's costs if they used all groups, and return them with the stage's name."""
     for entry in made if stage.groups is None else ():
         add_evaluation(stage.folder, stage.result.totals, entry)
@@ -139,7 +141,7 @@ def _cells(score: Score) -> list[str]:
 
 
 def _tasks(
-    stage: Finished, model: LanguageModel, tasks: str, task_path: Path | None, limit: int | None
+    stage: FinishedStage, model: LanguageModel, tasks: str, task_path: Path | None, limit: int | None
 ) -> list[dict[str, Any]]:
     try:
         from tfscale.interop import harness

@@ -15,7 +15,7 @@ from tfscale.cli.common import Common
 from tfscale.cli.console import answer, console, prose_width
 from tfscale.cli.stages import stages_of
 from tfscale.faults import InvalidInput, UserFault, user_faults
-from tfscale.interop.finished import Finished, model_of, tokenizer_of, with_groups
+from tfscale.interop.finished import FinishedStage, model_of, tokenizer_of, with_groups
 from tfscale.models.counts import parameters
 from tfscale.models.generation import Sampling
 from tfscale.models.generation import generate as sample
@@ -61,7 +61,7 @@ def generate(
 class _Writer:
     """Generator of a stage's continuation of a prompt."""
 
-    def __init__(self, stage: Finished, prompt: str, count: int, sampling: Sampling) -> None:
+    def __init__(self, stage: FinishedStage, prompt: str, count: int, sampling: Sampling) -> None:
         self.stage = stage
         self.beyond = ""
         """Note that the text exceeded the model's context; empty otherwise."""
@@ -118,7 +118,7 @@ def _side_by_side(writers: Sequence[_Writer], prompt: str) -> None:
                 live.update(_table(rows))
 
 
-def _table(rows: Sequence[tuple[Finished, Text]]) -> Table:
+def _table(rows: Sequence[tuple[FinishedStage, Text]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_lines=True, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("stage", no_wrap=True)
     table.add_column("text", overflow="fold", max_width=prose_width())

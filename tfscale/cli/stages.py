@@ -3,14 +3,14 @@
 from tfscale.cli.common import Common
 from tfscale.config.compose import runs_dir
 from tfscale.faults import UserFault, user_faults
-from tfscale.interop.finished import Finished, open_finished
+from tfscale.interop.finished import FinishedStage, open_finished
 from tfscale.stage.folder import find_stage, is_done
 
 CHAIN = "chain"
 """Name that selects all finished stages of the schedule's chain."""
 
 
-def stages_of(common: Common, names: str) -> list[Finished]:
+def stages_of(common: Common, names: str) -> list[FinishedStage]:
     """Return the finished stages with the given names, separated by commas, or those of the chain for `chain`."""
     if names == CHAIN:
         plan = common.plan()

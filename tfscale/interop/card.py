@@ -8,14 +8,14 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from tfscale.interop.finished import Finished
+from tfscale.interop.finished import FinishedStage
 from tfscale.interop.sources import release
 from tfscale.models.counts import parameters
 from tfscale.models.first_groups import number_of_groups
 from tfscale.stage.evaluations import read_evaluations
 
 
-def model_card(stages: Sequence[Finished]) -> str:
+def model_card(stages: Sequence[FinishedStage]) -> str:
     """Return the model card of the last stage. The stages before it are its ancestors, oldest first."""
     stage = stages[-1]
     environment = Environment(

@@ -16,7 +16,7 @@ from tfscale.files import new_folder, write_json
 from tfscale.grouping import grouped
 from tfscale.interop.card import model_card
 from tfscale.interop.exported import CONFIG_FILE, INDEX_FILE, LINEAGE_FILE, MODEL_TYPE, PREFIX, WEIGHTS_FILE
-from tfscale.interop.finished import Finished, tokenizer_of
+from tfscale.interop.finished import FinishedStage, tokenizer_of
 from tfscale.interop.lineage import lineage_of, record
 from tfscale.interop.sources import MODELING, sources
 from tfscale.models.config import ModelConfig
@@ -27,7 +27,7 @@ SHARD_BYTES = 4 * 10**9
 """Maximum size of a weights file in bytes, unless one tensor is larger."""
 
 
-def export(stage: Finished, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
+def export(stage: FinishedStage, out: Path, shard_bytes: int = SHARD_BYTES) -> None:
     """Write the weights, config, tokenizer, code, model card and lineage of a stage to the folder `out`. The optimizer
     state is not exported.
 
@@ -91,7 +91,7 @@ def _settings(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, dict[str, A
     }
 
 
-def _write_weights(stage: Finished, folder: Path, shard_bytes: int) -> None:
+def _write_weights(stage: FinishedStage, folder: Path, shard_bytes: int) -> None:
     checkpoint.verify(stage.checkpoint)
     there = checkpoint.shapes(stage.checkpoint)
     _, counters = checkpoint.read_state(stage.checkpoint)

@@ -18,7 +18,7 @@ from tfscale.stage.spec import CHECKPOINTS, StageSpec, read_spec
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedStage:
     """Finished stage, with its folder, spec and result."""
 
     folder: Path
@@ -58,17 +58,17 @@ class Finished:
         return self.folder / self.spec.run.data_dir
 
 
-def open_finished(folder: Path) -> Finished:
+def open_finished(folder: Path) -> FinishedStage:
     """Open the folder of a finished stage.
 
     Raises:
         UserFault: the folder does not contain a stage, or the stage is not finished.
     """
     with user_faults():
-        return Finished(folder, as_it_ended(read_spec(folder), folder), read_result(folder))
+        return FinishedStage(folder, as_it_ended(read_spec(folder), folder), read_result(folder))
 
 
-def with_groups(stages: Iterable[Finished], groups: int | None) -> list[Finished]:
+def with_groups(stages: Iterable[FinishedStage], groups: int | None) -> list[FinishedStage]:
     """Return the stages with models that consist of the first `groups` groups of parameter tokens, or of all groups if
     `groups` is None.
 
@@ -91,7 +91,7 @@ def with_groups(stages: Iterable[Finished], groups: int | None) -> list[Finished
     return [replace(stage, groups=groups) for stage in found]
 
 
-def model_of(stage: Finished) -> LanguageModel:
+def model_of(stage: FinishedStage) -> LanguageModel:
     """Return the model of a stage, in float32 on the CPU.
 
     Raises:
@@ -103,7 +103,7 @@ def model_of(stage: Finished) -> LanguageModel:
     return whole if stage.groups is None else first_groups_model(whole, stage.groups)
 
 
-def tokenizer_of(stage: Finished) -> Tokenizer:
+def tokenizer_of(stage: FinishedStage) -> Tokenizer:
     """Return the tokenizer of a stage.
 
     Raises:

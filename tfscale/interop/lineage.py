@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfscale.interop.finished import Finished, open_finished
+from tfscale.interop.finished import FinishedStage, open_finished
 from tfscale.models.counts import parameters
 from tfscale.stage.folder import lineage
 from tfscale.stage.growth_record import read_import
@@ -10,21 +10,21 @@ from tfscale.stage.result import to_dict
 from tfscale.stage.spec import key_fields
 
 
-def lineage_of(stage: Finished) -> list[Finished]:
+def lineage_of(stage: FinishedStage) -> list[FinishedStage]:
     """Return a stage and its ancestors, oldest first.
 
     Raises:
         UserFault: the folder of a parent is missing or damaged.
     """
 
-    def parent_of(child: Finished) -> Finished | None:
+    def parent_of(child: FinishedStage) -> FinishedStage | None:
         parent = child.spec.parent_dir
         return None if parent is None else open_finished((child.folder / parent).resolve())
 
     return lineage(stage, parent_of)
 
 
-def record(stage: Finished) -> dict[str, Any]:
+def record(stage: FinishedStage) -> dict[str, Any]:
     """Return the entry of one stage in lineage.json."""
     result = to_dict(stage.result)
     return {

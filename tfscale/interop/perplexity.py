@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tfscale.data.prepared import open_data
 from tfscale.faults import UserFault
-from tfscale.interop.finished import Finished
+from tfscale.interop.finished import FinishedStage
 from tfscale.interop.texts import EncodedText
 from tfscale.models.language_model import LanguageModel
 
@@ -48,7 +48,7 @@ class Score:
         return self.loss * self.tokens / self.bytes / math.log(2)
 
 
-def score_heldout(stage: Finished, model: LanguageModel, stride: int) -> Score:
+def score_heldout(stage: FinishedStage, model: LanguageModel, stride: int) -> Score:
     """Measure the loss on the validation tokens that the stage evaluates during training.
 
     Raises:

@@ -25,8 +25,8 @@ class Allowance:
     """The part of a budget that is neither spent nor reserved for a running stage.
 
     Compute is counted as in a plan, in model FLOPs of training without those of the optimizer. Steps that are repeated
-    after a failure are not counted again. Time is wall-clock time from the first call of `begin`, including growth,
-    evaluations and checkpoints.
+    after a failure are not counted again. Time is wall-clock time from the first call of `start_clock`, including
+    growth, evaluations and checkpoints.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -37,7 +37,7 @@ class Allowance:
         self._grants: dict[str, _Grant] = {}
         self._longest = {"step": 0.0, "checkpoint": 0.0}
 
-    def begin(self) -> None:
+    def start_clock(self) -> None:
         """Start the clock, unless it is running."""
         if self._ends_at is None:
             self._ends_at = time.monotonic() + self._seconds
@@ -46,7 +46,7 @@ class Allowance:
         """Return whether the budget covers at least one more step of a stage."""
         return stage.spec.init_from is not None or self._flops >= step_flops(stage)
 
-    def take(self, stage: Stage) -> bool:
+    def reserve(self, stage: Stage) -> bool:
         """Reserve the cost of the remaining steps of a stage, or the whole remaining budget if it is smaller. Return
         False if the remaining budget does not cover a step."""
         if not self.allows(stage):
@@ -63,7 +63,7 @@ class Allowance:
         last = self._grants[stage.key].last
         return last if last < stage.spec.steps else None
 
-    def settle(self, stage: Stage) -> None:
+    def release(self, stage: Stage) -> None:
         """Release the cost of reserved steps that a stage has not trained, after the process of the stage has ended."""
         grant = self._grants.pop(stage.key, None)
         if grant is not None and stage.spec.init_from is None:

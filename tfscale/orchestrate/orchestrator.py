@@ -127,7 +127,7 @@ class Orchestrator:
             StageFailed: a stage has failed. The error is raised after the other stages on this machine have saved a
                 checkpoint and stopped. Jobs of a cluster continue to run.
         """
-        self._allowance.begin()
+        self._allowance.start_clock()
         try:
             while not self._is_over():
                 self._start_ready()
@@ -143,7 +143,7 @@ class Orchestrator:
             self.spent = True
             self._stops += 1
         if self._stops:
-            return self._launcher.outlives or not self._running
+            return self._launcher.is_detached or not self._running
         return not self._running and not self._pending
 
     def _is_spent(self) -> bool:
@@ -156,7 +156,7 @@ class Orchestrator:
     def _start_ready(self) -> None:
         ready: list[Stage] = []
         for stage in self._ready():
-            if len(self._running) + len(ready) >= self._launcher.places:
+            if len(self._running) + len(ready) >= self._launcher.max_parallel:
                 break
             if is_done(stage):  # another tfscale process has finished the stage in the meantime
                 self._finish(stage)
@@ -169,7 +169,7 @@ class Orchestrator:
             if holder is not None:
                 self._view.waiting(stage, holder)
                 continue
-            if not is_done(stage) and self._allowance.take(stage):
+            if not is_done(stage) and self._allowance.reserve(stage):
                 ready.append(stage)
         if ready:
             self._start(ready)
@@ -196,7 +196,7 @@ class Orchestrator:
             attempts = self._launcher.start(stages, limits)
         except LaunchFailed as failure:
             for stage in stages:
-                self._allowance.settle(stage)
+                self._allowance.release(stage)
                 self._count_death(stage, str(failure))
             return
         for stage, attempt, tail in zip(stages, attempts, tails, strict=True):
@@ -211,7 +211,7 @@ class Orchestrator:
 
     def _watch(self) -> None:
         for running in list(self._running):
-            while running.stops < self._stops and not self._launcher.outlives:
+            while running.stops < self._stops and not self._launcher.is_detached:
                 running.stops += 1
                 running.attempt.stop()
             ending = running.attempt.poll()
@@ -224,7 +224,7 @@ class Orchestrator:
                 self._watch_heart(running)
                 continue
             self._running.remove(running)
-            self._allowance.settle(running.stage)
+            self._allowance.release(running.stage)
             self._handle_ending(running, ending)
 
     def _watch_heart(self, running: _Running) -> None:
@@ -299,7 +299,7 @@ class Orchestrator:
 
     def _leave(self) -> None:
         """Stop the running attempts and wait until they end, unless they outlive this process."""
-        if not self._launcher.outlives:
+        if not self._launcher.is_detached:
             for running in self._running:
                 running.attempt.stop()
             while None in [running.attempt.poll() for running in self._running]:

@@ -42,7 +42,7 @@ class Arm:
     """Stages that identify the arm if growths may be rejected: the stages of a plan that keeps every growth."""
 
     @property
-    def line(self) -> tuple[Stage, ...]:
+    def main_line(self) -> tuple[Stage, ...]:
         """Stages of the trunk, or models of an arm without a trunk, each preceded by its detour if there is one."""
         return tuple(each for stage in self.trunk or self.stages for each in self._with_detour(stage))
 
@@ -50,7 +50,7 @@ class Arm:
     def all_stages(self) -> tuple[Stage, ...]:
         """All stages, parents before children. The branches of a stage of the trunk follow the stage directly."""
         branches = (*self.readings, *self.stages) if self.trunk else ()
-        apart = [(stage, *(each for each in branches if each.spec.parent == stage.key)) for stage in self.line]
+        apart = [(stage, *(each for each in branches if each.spec.parent == stage.key)) for stage in self.main_line]
         return tuple(stage for group in apart for stage in group)
 
     @property

@@ -24,7 +24,7 @@ class ArmRun:
     def about(self) -> About:
         stages = self.arm.stages
         recipes = dict.fromkeys(
-            str(stage.spec.growth["name"]) for stage in self.arm.line if stage.spec.growth is not None
+            str(stage.spec.growth["name"]) for stage in self.arm.main_line if stage.spec.growth is not None
         )
         tags = {
             ROLE: "arm",
@@ -49,9 +49,11 @@ class ArmRun:
         ended = [(stage, events) for stage, done, events in begun if done and stage in self.arm.stages]
         points = [point for stage, events in ended for point in end_points(events, read_evaluations(stage.path))]
         points.sort(key=lambda point: point.time)  # values of stages that end later come after those already sent
-        if all(child.spec.parent == parent.key for parent, child in pairwise(self.arm.line)):
+        if all(child.spec.parent == parent.key for parent, child in pairwise(self.arm.main_line)):
             # Each stage continues the previous one. Independent stages have no common curve.
-            points += [point for stage, _, events in begun if stage in self.arm.line for point in curve_points(events)]
+            points += [
+                point for stage, _, events in begun if stage in self.arm.main_line for point in curve_points(events)
+            ]
         statuses = [status_of(done, events) for _, done, events in begun]
         status = _joint(statuses, unbegun=len(begun) < len(self.arm.all_stages))
         times = [milliseconds(event["time"]) for _, _, events in begun for event in events]

@@ -26,10 +26,10 @@ class Connection:
         values sent. The status is sent last, so that a run with the status `finished` has all values."""
         run_id = self._sink.open(about, contents, parent)
         if run_id not in self._held:
-            self._held[run_id] = self._sink.held(run_id)
+            self._held[run_id] = self._sink.stored_counts(run_id)
         missing = self._missing(contents.points, self._held[run_id])
         self._sink.send(run_id, missing)
-        self._held[run_id].update(map(self._sink.place, missing))
+        self._held[run_id].update(map(self._sink.point_key, missing))
         self._sink.finish(run_id, contents)
         return run_id, len(missing)
 
@@ -45,9 +45,9 @@ class Connection:
         seen: Counter[Hashable] = Counter()
         missing = []
         for point in points:
-            place = self._sink.place(point)
-            seen[place] += 1
-            if seen[place] > held[place]:
+            point_key = self._sink.point_key(point)
+            seen[point_key] += 1
+            if seen[point_key] > held[point_key]:
                 missing.append(point)
         return missing
 

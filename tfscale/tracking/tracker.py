@@ -59,7 +59,7 @@ class Sink(ABC):
             ID of the run.
         """
 
-    def place(self, point: Point) -> Hashable:
+    def point_key(self, point: Point) -> Hashable:
         """Return the key that identifies a metric value within a run. Values with the same key are identified by their
         order.
 
@@ -69,8 +69,8 @@ class Sink(ABC):
         return point.name, point.over, point.at, point.time if is_evaluation(point.name) else 0
 
     @abstractmethod
-    def held(self, run_id: str) -> Counter[Hashable]:
-        """Return the number of values that the tracker has stored for a run, by the key that `place` returns."""
+    def stored_counts(self, run_id: str) -> Counter[Hashable]:
+        """Return the number of values that the tracker has stored for a run, by the key that `point_key` returns."""
 
     @abstractmethod
     def send(self, run_id: str, points: Sequence[Point]) -> None:

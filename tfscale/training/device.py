@@ -19,7 +19,7 @@ from tfscale.stage.environment import Environment
 from tfscale.stage.layout import Hardware
 from tfscale.stage.run_options import Precision
 from tfscale.stage.spec import RunSpec
-from tfscale.training.place import read_place
+from tfscale.training.process_rank import read_process_rank
 from tfscale.training.world import World
 
 
@@ -92,7 +92,7 @@ def resolve(run: RunSpec) -> Device:
     compiled = run.compiles(kind)
     if on_cuda:
         # Some clusters show each process only its own device, whatever its rank on the host.
-        torch.cuda.set_device(read_place().local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(read_process_rank().local_rank % torch.cuda.device_count())
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
         if run.deterministic:
             _forbid_nondeterminism(compiled)

@@ -67,16 +67,16 @@ def evaluate(
     losses = [0.0] * min(BLOCKS, sequences)
     first, at_once = 0, world.size * lanes
     with evaluating(objective), _side_by_side(lanes) as each_of:
-        while turns := list(islice(batches, at_once)):
+        while group := list(islice(batches, at_once)):
             if world.any(stop())[0]:
                 return None
-            mine = range(world.rank, len(turns), world.size)
+            mine = range(world.rank, len(group), world.size)
             found = list(
-                each_of(partial(_losses, objective, device, rows), [turns[turn] for turn in mine] or turns[-1:])
+                each_of(partial(_losses, objective, device, rows), [group[index] for index in mine] or group[-1:])
             )
-            for turn, batch_losses in zip(mine, found, strict=False):
-                place = first + turn * rows
-                for block, loss in zip(block_of[place : place + rows], batch_losses, strict=True):
+            for index, batch_losses in zip(mine, found, strict=False):
+                row = first + index * rows
+                for block, loss in zip(block_of[row : row + rows], batch_losses, strict=True):
                     losses[block] += loss
             first += at_once * rows
     losses = world.sum(*losses)

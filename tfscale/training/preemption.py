@@ -31,7 +31,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tfscale.faults import PREEMPTED
-from tfscale.training.place import read_place
+from tfscale.training.process_rank import read_process_rank
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 """Signals that request a stage to stop. Clusters can be configured to send SIGUSR2 before the time limit of a job."""
@@ -58,7 +58,7 @@ class Preemption:
     def __init__(self, stop_at: int | None = None) -> None:
         self._stop_at = stop_at
         self._asked = threading.Event()
-        self._alone = read_place().size == 1
+        self._alone = read_process_rank().size == 1
         self._meeting = False
 
     def __call__(self) -> bool:

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from tfscale.checkpoint import Ranks
-from tfscale.training.place import read_place
+from tfscale.training.process_rank import read_process_rank
 
 
 class World(Ranks):
@@ -19,9 +19,9 @@ class World(Ranks):
     """
 
     def __init__(self) -> None:
-        place = read_place()
-        super().__init__(place.rank, place.size)
-        self.local_size = place.local_size
+        process = read_process_rank()
+        super().__init__(process.rank, process.size)
+        self.local_size = process.local_size
         """Number of ranks on this host."""
         if self.size > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")

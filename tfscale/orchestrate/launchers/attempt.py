@@ -56,9 +56,9 @@ class Attempt(Protocol):
 class Launcher(Protocol):
     """Interface of a launcher, which runs stages."""
 
-    places: int
+    max_parallel: int
     """Number of stages that may run at the same time."""
-    outlives: bool
+    is_detached: bool
     """True if attempts continue when this process ends."""
 
     def wait(self) -> None:

@@ -26,10 +26,10 @@ PAUSE = 0.1
 class ThisMachine:
     """A launcher that runs stages on this machine, in processes that end with this process."""
 
-    outlives = False
+    is_detached = False
 
     def __init__(self, part: LauncherPart) -> None:
-        self.places = part.parallel
+        self.max_parallel = part.parallel
         self._devices = visible_devices(part)
         self._torchrun = part.kind == "torchrun"
         self._processes = processes_of(part, self._devices)

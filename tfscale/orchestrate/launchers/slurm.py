@@ -36,8 +36,8 @@ shortest."""
 class Slurm:
     """A launcher that runs each stage as a Slurm job. Stages that are ready at the same time form one job array."""
 
-    places = 10_000  # the queue decides which stages run at the same time
-    outlives = True
+    max_parallel = 10_000  # the queue decides which stages run at the same time
+    is_detached = True
 
     def __init__(self, part: LauncherPart) -> None:
         self._part = part

@@ -58,12 +58,12 @@ class MlflowSink(Sink):
             self._send_corpus(run, contents.corpus)
         return run_id
 
-    def place(self, point: Point) -> Hashable:
-        return _place(*key_and_step(point), point.time)
+    def point_key(self, point: Point) -> Hashable:
+        return _point_key(*key_and_step(point), point.time)
 
-    def held(self, run_id: str) -> Counter[Hashable]:
+    def stored_counts(self, run_id: str) -> Counter[Hashable]:
         return Counter(
-            _place(name, metric.step, metric.timestamp)
+            _point_key(name, metric.step, metric.timestamp)
             for name in self._open[run_id].data.metrics
             for metric in self._client.get_metric_history(run_id, name)
         )
@@ -144,9 +144,9 @@ def _tags(about: About, parent: str | None) -> dict[str, str]:
     return {name: value for name, value in shown.items() if value} | about.tags
 
 
-def _place(key: str, step: int, time: int) -> Hashable:
-    """Return the key that identifies a metric value (`Sink.place`). In tiny runs, values over compute have the same key
-    if they differ by less than one GFLOP."""
+def _point_key(key: str, step: int, time: int) -> Hashable:
+    """Return the key that identifies a metric value (`Sink.point_key`). In tiny runs, values over compute have the
+    same key if they differ by less than one GFLOP."""
     return key, step, time if is_evaluation(key) else 0
 
 

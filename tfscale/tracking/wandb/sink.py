@@ -47,10 +47,10 @@ class WandbSink(Sink):
         self._known[run_id] = about, contents
         return run_id
 
-    def held(self, run_id: str) -> Counter[Hashable]:
+    def stored_counts(self, run_id: str) -> Counter[Hashable]:
         there = [row for log in logs(self._folder, run_id) for row in rows(log)]
         self._rows[run_id] = len(there)
-        return Counter(self.place(point) for row in there for point in _points(row))
+        return Counter(self.point_key(point) for row in there for point in _points(row))
 
     def send(self, run_id: str, points: Sequence[Point]) -> None:
         grouped: defaultdict[tuple[Over, float, int], dict[str, float]] = defaultdict(dict)

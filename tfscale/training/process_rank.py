@@ -7,7 +7,7 @@ from tfscale.faults import UserFault
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessRank:
     """Rank of a process among the `size` processes that train a stage. The defaults are for a single process."""
 
     rank: int = 0
@@ -18,14 +18,14 @@ class Place:
     """Number of processes on this host."""
 
 
-def read_place() -> Place:
+def read_process_rank() -> ProcessRank:
     """Return the rank of this process and the number of processes, read from environment variables.
 
     Raises:
         UserFault: a variable is missing, not a number, or out of range; the message names all such variables.
     """
     if not {"RANK", "WORLD_SIZE"} & os.environ.keys():
-        return Place()
+        return ProcessRank()
     faults: list[str] = []
 
     def number(name: str, lowest: int, highest: int | None = None, default: str | None = None) -> int:
@@ -38,14 +38,14 @@ def read_place() -> Place:
 
     size = number("WORLD_SIZE", 1)
     rank = number("RANK", 0, None if faults else size - 1)
-    place = Place(rank, size, number("LOCAL_RANK", 0, default="0"), number("LOCAL_WORLD_SIZE", 1, default="1"))
+    process = ProcessRank(rank, size, number("LOCAL_RANK", 0, default="0"), number("LOCAL_WORLD_SIZE", 1, default="1"))
     if size > 1:
         number("MASTER_PORT", 1, 65535)
         if not os.environ.get("MASTER_ADDR"):
             faults.append(_fault("MASTER_ADDR", "the address of the host of rank 0"))
     if faults:
         raise UserFault(faults)
-    return place
+    return process
 
 
 def _fault(name: str, allowed: str) -> str:
