@@ -8,7 +8,7 @@ losses that are not known yet. Losses from earlier searches over other ranges ar
 import math
 from collections.abc import Callable, Collection, Sequence
 
-from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, ProcessRank, Sweep, beyond, choose, is_rate, rounded
+from tfscale.tune.sweep import CLOSEST, FINE_STEP, Choice, Position, Sweep, beyond, choose, is_rate, rounded
 
 LossOf = Callable[[float, int], float | None]
 """Function that returns the loss of a value in a rung: inf if its training diverged, None if it is not known yet."""
@@ -19,7 +19,7 @@ def search(first: Sequence[float], sweep: Sweep, loss_of: LossOf, most: float = 
     `first` and adds candidates up to `most`."""
     kept, tried = list(first), set(first)
     losses: dict[float, float] = {}
-    place: ProcessRank = "lowest"  # place of the best value in the last rung with several values
+    place: Position = "lowest"  # place of the best value in the last rung with several values
     for rung in range(sweep.rungs):
         found = _climb(kept, tried, rung, sweep, loss_of, most)
         if found is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-ProcessRank = Literal["interior", "lowest", "highest"]
+Position = Literal["interior", "lowest", "highest"]
 """Place of the best value in the range of a sweep: `interior`, or at an edge (`lowest`, `highest`), beyond which a
 better value may exist."""
 
@@ -73,7 +73,7 @@ class Choice:
     value: float
     loss: float
     """Mean validation loss of the chosen value's runs in nats per token; inf if every candidate diverged."""
-    place: ProcessRank
+    place: Position
 
 
 def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[float, ...], list[str]]:
@@ -125,7 +125,7 @@ def choose(losses: Mapping[float, float]) -> Choice:
     """Return the value with the lowest loss, or the lowest of the values with equal losses."""
     values = sorted(losses)
     best = min(values, key=lambda value: (losses[value], value))
-    place: ProcessRank = "lowest" if best == values[0] else "highest" if best == values[-1] else "interior"
+    place: Position = "lowest" if best == values[0] else "highest" if best == values[-1] else "interior"
     return Choice(best, losses[best], place)
 
 
