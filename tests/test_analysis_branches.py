@@ -8,7 +8,7 @@ import pytest
 from test_analysis_curves import FLOPS_A_TOKEN, spent, write_stage
 from test_analysis_planted import BUDGET, TOLERANCE, coverage, few_draws, loss, planted, repeat  # noqa: F401
 
-from tfscale.analysis.bootstrap import Replicates, sample
+from tfscale.analysis.bootstrap import ReplicateCurves, replicate_curves
 from tfscale.analysis.curves import ArmCurve, read_arms
 from tfscale.analysis.equal_cost import EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.growths import growths
@@ -47,8 +47,8 @@ def read(*arms: Arm) -> list[ArmCurve]:
     return list(read_arms(arms))
 
 
-def sample_of(arm: ArmCurve, size: str) -> Replicates:
-    found = sample(arm.replicates(size), "flops")
+def curves_of(arm: ArmCurve, size: str) -> ReplicateCurves:
+    found = replicate_curves(arm.replicates(size), "flops")
     assert found is not None
     return found
 
@@ -101,7 +101,7 @@ def test_unfinished_branches_leave_their_model_unfinished_and_its_readings_unuse
     (arm.readings[0].path / "done.json").unlink()
     [curve] = read(arm)
     assert curve.stages[0].finished
-    assert sample_of(curve, "L").decayed is None
+    assert curves_of(curve, "L").decayed is None
     (arm.stages[0].path / "done.json").unlink()
     [curve] = read(arm)
     assert curve.stages[0].cumulative is None
@@ -109,7 +109,7 @@ def test_unfinished_branches_leave_their_model_unfinished_and_its_readings_unuse
 
 def test_at_equal_compute_both_models_are_decayed(tmp_path: Path) -> None:
     chain, scratch = read(write_chain(tmp_path), write_scratch(tmp_path, 9, 8, 7))
-    equal = at_equal_compute(sample_of(chain, "L"), sample_of(scratch, "L"))
+    equal = at_equal_compute(curves_of(chain, "L"), curves_of(scratch, "L"))
     assert equal is not None
     assert not equal.interpolated
     assert equal.difference == pytest.approx(6 - 7)
@@ -117,7 +117,7 @@ def test_at_equal_compute_both_models_are_decayed(tmp_path: Path) -> None:
 
 def equal(tmp_path: Path, *decayed: float) -> EqualPerplexity:
     chain, scratch = read(write_chain(tmp_path), write_scratch(tmp_path, *decayed))
-    found = at_equal_perplexity(sample_of(chain, "L"), sample_of(scratch, "L"), None)
+    found = at_equal_perplexity(curves_of(chain, "L"), curves_of(scratch, "L"), None)
     assert found is not None
     return found
 

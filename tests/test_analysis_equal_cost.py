@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_analysis_curves import write_arms, write_stage
 
-from tfscale.analysis.bootstrap import Replicates, sample
+from tfscale.analysis.bootstrap import ReplicateCurves, replicate_curves
 from tfscale.analysis.curves import ArmCurve, StageCurve, read_arms, read_stage
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 
@@ -17,8 +17,8 @@ def arms(runs: Path) -> tuple[ArmCurve, ArmCurve, ArmCurve]:
     return chain, scratch, on
 
 
-def run(stage: StageCurve) -> Replicates | None:
-    return sample([stage], "flops")
+def run(stage: StageCurve) -> ReplicateCurves | None:
+    return replicate_curves([stage], "flops")
 
 
 def equal_perplexity(chain: StageCurve, other: StageCurve, floor: float | None = None) -> EqualPerplexity | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfscale.analysis import bootstrap
-from tfscale.analysis.bootstrap import Replicates, draw_together, seed_weights, seeded
+from tfscale.analysis.bootstrap import ReplicateCurves, draw_together, seed_weights, seeded
 from tfscale.analysis.equal_cost import EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.intervals import LEVEL, Array, interval_of
 from tfscale.analysis.words import cost_clause
@@ -39,7 +39,7 @@ def planted(
     head_start: float = 1.0,
     budget: float = BUDGET,
     blocks: float | None = None,
-) -> Replicates:
+) -> ReplicateCurves:
     """Runs whose seeds move their whole curve by `noise`, and whose validation blocks by `blocks` nats."""
     compute = np.geomspace(budget / 20, budget, 11)
     shifts = draw.normal(0, noise, (seeds, 1)) if noise else np.zeros((seeds, 1))
@@ -51,12 +51,12 @@ def planted(
         read = tuple(BlockLosses(tokens, tokens * (each + off)) for each in losses[:, -1])
         losses = losses + off.mean()
     keys = tuple(f"{name}{seed}-{draw.integers(2**60)}" for seed in range(seeds))
-    return Replicates(keys, np.log(np.tile(compute, (seeds, 1))), losses, read, step=budget / 1000, finished=True)
+    return ReplicateCurves(keys, np.log(np.tile(compute, (seeds, 1))), losses, read, step=budget / 1000, finished=True)
 
 
 def paired(
     draw: np.random.Generator, together: float, apart: float, head_start: float
-) -> tuple[Replicates, Replicates]:
+) -> tuple[ReplicateCurves, ReplicateCurves]:
     """A chain and an arm whose replicates of one seed share a deviation, and have another one each."""
     shared = draw.normal(0, together, (3, 1))
     runs = (planted("chain", draw, 3, apart, head_start), planted("arm", draw, 3, apart))
@@ -175,7 +175,9 @@ def test_intervals_over_both_hold_it_where_either_alone_would_not() -> None:
             chain = planted("chain", draw, 5, 0.005, head_start=1.5, blocks=0.2)
             arm = planted("arm", draw, 5, 0.005, blocks=0.2)
             if not blocks:
-                chain, arm = (Replicates(r.keys, r.log_compute, r.losses, None, r.step, True) for r in (chain, arm))
+                chain, arm = (
+                    ReplicateCurves(r.keys, r.log_compute, r.losses, None, r.step, True) for r in (chain, arm)
+                )
             return at_equal_perplexity(chain, arm, None)
 
         return make

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 from points import perplexity_at
 
-from tfscale.analysis.bootstrap import sample
+from tfscale.analysis.bootstrap import replicate_curves
 from tfscale.analysis.curves import ArmCurve, StageCurve, curve
 from tfscale.analysis.family import compare_families
 from tfscale.analysis.reference import published_arms
@@ -152,7 +152,7 @@ def test_the_stage_costs_and_the_cost_of_the_family() -> None:
 def test_what_was_not_published_is_not_known() -> None:
     arms = paper()
     assert math.isnan(arms["transformer"].stages[0].marginal.flops)  # type: ignore[union-attr]
-    assert sample(arms["progressive_30b"].replicates("1.4B"), "flops") is None
+    assert replicate_curves(arms["progressive_30b"].replicates("1.4B"), "flops") is None
 
 
 def test_every_point_says_where_each_of_its_numbers_was_read() -> None:

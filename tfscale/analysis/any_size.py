@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tfscale.analysis.bootstrap import Replicates, draw_together, perplexities
+from tfscale.analysis.bootstrap import ReplicateCurves, draw_together, perplexities
 from tfscale.analysis.equal_cost import EqualCompute
 from tfscale.analysis.intervals import interval_of
 
@@ -22,7 +22,7 @@ class ScratchEnd:
 
     arm: str
     size: str
-    run: Replicates
+    run: ReplicateCurves
     """Curves whose last points are ends of runs."""
     point: int
     """Negative index of the end among the points of the curves."""
@@ -45,7 +45,7 @@ class BestOfAnySize:
     comparison: EqualCompute
 
 
-def best_end(chain: Replicates, scratch: Mapping[ArmSize, Replicates | None]) -> ScratchEnd | None:
+def best_end(chain: ReplicateCurves, scratch: Mapping[ArmSize, ReplicateCurves | None]) -> ScratchEnd | None:
     """Return the end of a run from scratch with the lowest loss among those that cost no more than the chain's model,
     or None if there is none. A run from scratch that is also the chain's run is excluded."""
     if not chain.finished:
@@ -61,12 +61,14 @@ def best_end(chain: Replicates, scratch: Mapping[ArmSize, Replicates | None]) ->
     return min(ends, key=lambda end: end.loss, default=None)
 
 
-def _ends(arm: str, size: str, run: Replicates) -> list[ScratchEnd]:
+def _ends(arm: str, size: str, run: ReplicateCurves) -> list[ScratchEnd]:
     read = run.decayed or run
     return [ScratchEnd(arm, size, read, point) for point in range(-read.ends, 0)]
 
 
-def best_of_any_size(chain: Replicates | None, scratch: Mapping[ArmSize, Replicates | None]) -> BestOfAnySize | None:
+def best_of_any_size(
+    chain: ReplicateCurves | None, scratch: Mapping[ArmSize, ReplicateCurves | None]
+) -> BestOfAnySize | None:
     """Return the comparison of the chain's model with the best end of a run from scratch, or None if there is none. The
     confidence interval does not account for the choice of the best run."""
     best = best_end(chain, scratch) if chain else None

@@ -33,7 +33,7 @@ DRAWS = 20_000
 
 
 @dataclass(frozen=True, eq=False)
-class Replicates:
+class ReplicateCurves:
     """Curves of one size of an arm, with one curve per replicate. Replicates differ only in their seed."""
 
     keys: tuple[str, ...]
@@ -50,7 +50,7 @@ class Replicates:
     """Seed of each replicate, or an empty tuple if the seeds are unknown."""
     ends: int = 1
     """Number of points that are ends of runs, which are the last points of each curve."""
-    decayed: Optional["Replicates"] = None
+    decayed: Optional["ReplicateCurves"] = None
     """Curves that consist of the evaluations during the run at the first budget and the ends of the runs at all
     budgets, where the learning rates had been decayed. None if a replicate has a run at only one budget."""
 
@@ -93,7 +93,7 @@ class BootstrapDraws:
     runs were evaluated in the same blocks of documents. The variation due to a missing source is unknown."""
 
 
-def sample(stages: Sequence[StageCurve], measure: Measure) -> Replicates | None:
+def replicate_curves(stages: Sequence[StageCurve], measure: Measure) -> ReplicateCurves | None:
     """Return the curves of the finished replicates or, if there are none, of the replicates that have been evaluated.
     Return None if these replicates have no evaluation in common with a known, positive cost in this measure."""
     finished = [stage for stage in stages if stage.finished]
@@ -109,7 +109,7 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Replicates | None:
         return None
     blocks = tuple(stage.blocks for stage in chosen if stage.blocks is not None)
     steps = [stage.step_size.of(measure) for stage in chosen if stage.step_size]
-    return Replicates(
+    return ReplicateCurves(
         keys=tuple(stage.key for stage in chosen),
         log_compute=np.log(values[:, usable, 0]),
         losses=values[:, usable, 1],
@@ -121,17 +121,17 @@ def sample(stages: Sequence[StageCurve], measure: Measure) -> Replicates | None:
     )
 
 
-def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> Replicates | None:
+def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> ReplicateCurves | None:
     curves = []
     for stage in stages:
         first, *others = stage.readings
         ends = (each.end for each in others if each.end is not None)
         curves.append(replace(stage, evaluations=(*first.evaluations, *ends), readings=()))
-    found = sample(curves, measure)
+    found = replicate_curves(curves, measure)
     return found and replace(found, ends=len(stages[0].readings))
 
 
-def draw_together(*runs: Replicates) -> BootstrapDraws:
+def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
     """Draw DRAWS bootstrap samples of the curve of each run. The result is deterministic for given runs."""
     over, first = sources(*runs), runs[0]
     documents = None
@@ -144,7 +144,7 @@ def draw_together(*runs: Replicates) -> BootstrapDraws:
     )
 
 
-def sources(*runs: Replicates) -> tuple[Source, ...]:
+def sources(*runs: ReplicateCurves) -> tuple[Source, ...]:
     """Return the sources of variation that the bootstrap can include for all runs together: seeds if every run has
     several replicates, and documents if all runs were evaluated in the same blocks."""
     blocks = {tuple(each.tokens) for run in runs for each in run.blocks or ()}
@@ -155,11 +155,11 @@ def sources(*runs: Replicates) -> tuple[Source, ...]:
     return tuple(source for source, is_known in known.items() if is_known)
 
 
-def _go_together(run: Replicates, other: Replicates) -> bool:
+def _go_together(run: ReplicateCurves, other: ReplicateCurves) -> bool:
     return run.size == other.size == len(run.seeds) and run.seeds == other.seeds
 
 
-def _draw(run: Replicates, like: Replicates, seeds: bool, documents: Array | None) -> Curves:
+def _draw(run: ReplicateCurves, like: ReplicateCurves, seeds: bool, documents: Array | None) -> Curves:
     curves = run.mean
     if seeds:
         weights = seed_weights(run.size, seeded(*like.keys))
@@ -189,7 +189,7 @@ def _block_weights(draws: int, blocks: int, keys: tuple[str, ...]) -> NDArray[np
     return seeded("documents", *keys).multinomial(blocks, [1 / blocks] * blocks, draws).astype(np.uint16)
 
 
-def document_shifts(run: Replicates, weights: Array) -> Array:
+def document_shifts(run: ReplicateCurves, weights: Array) -> Array:
     """Return the change of a run's final loss in each bootstrap sample of documents [DRAWS], averaged over the
     replicates."""
     assert run.blocks is not None, "documents are drawn only if every replicate has blocks"

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.analysis.bootstrap import Curves, Replicates, Source, draw_together, perplexities
+from tfscale.analysis.bootstrap import Curves, ReplicateCurves, Source, draw_together, perplexities
 from tfscale.analysis.intervals import Array, Bound, Interval, bound_of, interval_of, surely
 from tfscale.analysis.noise import NoiseFloor, noise_floor
 
@@ -115,7 +115,7 @@ class EqualCompute:
 
 
 def at_equal_perplexity(
-    chain: Replicates | None, arm: Replicates | None, assumed: float | None
+    chain: ReplicateCurves | None, arm: ReplicateCurves | None, assumed: float | None
 ) -> EqualPerplexity | None:
     """Return the costs at which the arm and the chain reached the arm's final perplexity, or None if the arm's run has
     not finished or the chain has no measurement. The argument `assumed` is that of `noise_floor`."""
@@ -172,7 +172,7 @@ def _saving_interval(ratios: "CostRatios", opposite: NDArray[np.bool_], equal: E
     return bound_of(np.where(opposite, -np.inf if equal.bound == "at least" else np.inf, savings), equal.bound)
 
 
-def at_equal_compute(chain: Replicates | None, arm: Replicates | None) -> EqualCompute | None:
+def at_equal_compute(chain: ReplicateCurves | None, arm: ReplicateCurves | None) -> EqualCompute | None:
     """Return the perplexities of chain and arm at the cumulative cost of the chain's model, or None if a run has not
     finished or the arm has no measurement at this cost."""
     if chain is None or arm is None or not (chain.finished and arm.finished):

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tfscale.analysis.bootstrap import Curves, Replicates, Source, draw_together, sample
+from tfscale.analysis.bootstrap import Curves, ReplicateCurves, Source, draw_together, replicate_curves
 from tfscale.analysis.curves import ArmCurve, Measure, StageCurve
 from tfscale.analysis.equal_cost import first_reaches
 from tfscale.analysis.intervals import Array, Interval, interval_of
@@ -139,8 +139,8 @@ class _Member:
     """One size of a family."""
 
     size: str
-    run: Replicates
-    read: Replicates
+    run: ReplicateCurves
+    read: ReplicateCurves
     """Curves from which costs are read, which are `run.decayed` or, if that is None, `run`."""
     own_from: float
     """Cumulative cost before the stages that no other size needs."""
@@ -266,13 +266,13 @@ def _family(arm: ArmCurve, sizes: Sequence[str], measure: Measure) -> _Family | 
     replicates = [arm.replicates(size) for size in sizes]
     if not all(runs and all(run.finished for run in runs) for runs in replicates):
         return None
-    samples = [found for runs in replicates if (found := sample(runs, measure)) is not None]
+    curves = [found for runs in replicates if (found := replicate_curves(runs, measure)) is not None]
     seeds = dict.fromkeys(run.seed for runs in replicates for run in runs)
     shared = [_shared(arm, [run for runs in replicates for run in runs if run.seed == seed], measure) for seed in seeds]
     common, *own_from = np.mean(shared, axis=0).tolist()
-    if len(samples) < len(sizes) or np.isnan(common):
+    if len(curves) < len(sizes) or np.isnan(common):
         return None
-    members = zip(sizes, samples, own_from, strict=True)
+    members = zip(sizes, curves, own_from, strict=True)
     sized = tuple(_Member(size, run, run.decayed or run, own) for size, run, own in members)
     return _Family(arm, measure, sized, common)
 

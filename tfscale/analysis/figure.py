@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import Replicates, draw_together, sample, sources
+from tfscale.analysis.bootstrap import ReplicateCurves, draw_together, replicate_curves, sources
 from tfscale.analysis.caption import regime
 from tfscale.analysis.curves import ArmCurve, Measure, curve
 from tfscale.analysis.figure_marks import annotate, draw_growths, mark_best_of_any_size, mark_growths
@@ -79,9 +79,11 @@ def comparison_figure(
     chain, events = the_chain(arms), growths(the_chain(arms))
     looks = styles(arms, chain)
     from_scratch = {arm.name for arm in arms if arm_kind(arm.kind).from_scratch}
-    samples = {(arm.name, size): sample(arm.replicates(size), measure) for arm in arms for size in arm.sizes}
+    curves_by_size = {
+        (arm.name, size): replicate_curves(arm.replicates(size), measure) for arm in arms for size in arm.sizes
+    }
     published = [arm for arm in published if curve(arm.stages, measure)]
-    frame = _frame(samples, arms, published, measure)
+    frame = _frame(curves_by_size, arms, published, measure)
     with drawing():
         figure = blank(WIDTH, HEIGHT)
         if events and with_growths:
@@ -91,7 +93,7 @@ def comparison_figure(
             axes = figure.subplots()
         _prepare(axes, frame, measure)
         for arm in arms:
-            _draw_arm(axes, arm, samples, looks[arm.name], bold=arm is chain)
+            _draw_arm(axes, arm, curves_by_size, looks[arm.name], bold=arm is chain)
         for detour in chain.detours:
             if points := curve([detour], measure):
                 axes.plot(*zip(*points, strict=True), color=looks[chain.name].colour, linewidth=0.9, linestyle=":")
@@ -99,12 +101,12 @@ def comparison_figure(
             _draw_law(axes, law, arms, looks[law.arm], frame)
         for number_, arm in enumerate(published):
             _draw_published(axes, arm, measure, number_)
-        scratch = {place: run for place, run in samples.items() if place[0] in from_scratch}
-        mark_best_of_any_size(axes, [samples[chain.name, size] for size in chain.sizes], scratch)
-        _label_sizes(axes, arms, chain, samples, looks)
+        scratch = {place: run for place, run in curves_by_size.items() if place[0] in from_scratch}
+        mark_best_of_any_size(axes, [curves_by_size[chain.name, size] for size in chain.sizes], scratch)
+        _label_sizes(axes, arms, chain, curves_by_size, looks)
         notes = [
             *mark_growths(axes, events, frame.y[1], measure),
-            *_notes(arms, samples, laws, published),
+            *_notes(arms, curves_by_size, laws, published),
             *_unfinished(arms),
         ]
         _entitle(figure, axes, title)
@@ -118,15 +120,17 @@ def comparison_figure(
     return figure
 
 
-Samples = dict[tuple[str, str], Replicates | None]
+CurvesBySize = dict[tuple[str, str], ReplicateCurves | None]
 
 
-def _frame(samples: Samples, arms: Sequence[ArmCurve], published: Sequence[ArmCurve], measure: Measure) -> Frame:
-    points = [point for each in samples.values() if each for point in _points(each)]
+def _frame(
+    curves_by_size: CurvesBySize, arms: Sequence[ArmCurve], published: Sequence[ArmCurve], measure: Measure
+) -> Frame:
+    points = [point for each in curves_by_size.values() if each for point in _points(each)]
     if not points:
         raise ValueError("there is nothing to draw yet: no stage of any arm has been evaluated")
     others = [point for arm in published for point in curve(arm.stages, measure)]
-    shown = [end for arm in arms for size in arm.sizes if (end := _end(samples[arm.name, size]))] or points
+    shown = [end for arm in arms for size in arm.sizes if (end := _end(curves_by_size[arm.name, size]))] or points
     shown, points = [*shown, *others], [*points, *others]
     furthest, lowest = max(x for x, _ in points), min(y for _, y in points)
     return Frame(
@@ -135,12 +139,12 @@ def _frame(samples: Samples, arms: Sequence[ArmCurve], published: Sequence[ArmCu
     )
 
 
-def _points(run: Replicates) -> list[tuple[float, float]]:
+def _points(run: ReplicateCurves) -> list[tuple[float, float]]:
     mean = run.mean
     return list(zip(np.exp(mean.log_compute[0]).tolist(), np.exp(mean.losses[0]).tolist(), strict=True))
 
 
-def _end(run: Replicates | None) -> tuple[float, float] | None:
+def _end(run: ReplicateCurves | None) -> tuple[float, float] | None:
     return _points(run)[-1] if run and run.finished else None
 
 
@@ -159,8 +163,8 @@ def _prepare(axes: Any, frame: Frame, measure: Measure) -> None:
     tidy(axes)
 
 
-def _draw_arm(axes: Any, arm: ArmCurve, samples: Samples, style: Style, bold: bool) -> None:
-    runs = [run for size in arm.sizes if (run := samples[arm.name, size])]
+def _draw_arm(axes: Any, arm: ArmCurve, curves_by_size: CurvesBySize, style: Style, bold: bool) -> None:
+    runs = [run for size in arm.sizes if (run := curves_by_size[arm.name, size])]
     for run in runs:
         compute, perplexity = zip(*_points(run), strict=True)
         _draw_band(axes, run, compute, style)
@@ -183,7 +187,7 @@ def _draw_arm(axes: Any, arm: ArmCurve, samples: Samples, style: Style, bold: bo
     )
 
 
-def _draw_band(axes: Any, run: Replicates, compute: Sequence[float], style: Style) -> None:
+def _draw_band(axes: Any, run: ReplicateCurves, compute: Sequence[float], style: Style) -> None:
     drawn = draw_together(run)
     if drawn.over:
         tail = (1 - LEVEL) / 2
@@ -241,33 +245,35 @@ def _draw_published(axes: Any, arm: ArmCurve, measure: Measure, index: int) -> N
 
 
 def _label_sizes(
-    axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, samples: Samples, looks: dict[str, Style]
+    axes: Any, arms: Sequence[ArmCurve], chain: ArmCurve, curves_by_size: CurvesBySize, looks: dict[str, Style]
 ) -> None:
     """Label the ends of the chain's runs with their sizes on the lower left. Label the ends of other runs, if they are
     not at the chain's compute, on the right, alternately above and below."""
-    chain_ends = {size: end for size in chain.sizes if (end := _end(samples[chain.name, size]))}
+    chain_ends = {size: end for size in chain.sizes if (end := _end(curves_by_size[chain.name, size]))}
     for size, end in chain_ends.items():
         annotate(axes, size, end, (-OFFSET, -OFFSET), color=looks[chain.name].colour, fontweight="bold")
     others = [arm for arm in arms if arm is not chain and not arm_kind(arm.kind).one_model]
     for row, arm in enumerate(others):
         for column, size in enumerate(arm.sizes):
-            end, at_chain = _end(samples[arm.name, size]), chain_ends.get(size, (0.0, 0.0))[0]
+            end, at_chain = _end(curves_by_size[arm.name, size]), chain_ends.get(size, (0.0, 0.0))[0]
             if end and not math.isclose(end[0], at_chain, rel_tol=0.03):
                 up = OFFSET if (row + column) % 2 else -OFFSET
                 annotate(axes, size, end, (OFFSET, up), color=looks[arm.name].colour)
 
 
 def _notes(
-    arms: Sequence[ArmCurve], samples: Samples, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]
+    arms: Sequence[ArmCurve], curves_by_size: CurvesBySize, laws: Sequence[ScalingLaw], published: Sequence[ArmCurve]
 ) -> list[str]:
-    over = {source for run in samples.values() if run for source in sources(run)}
-    seeds = sorted({seed for run in samples.values() if run and run.size > 1 for seed in run.seeds})
+    over = {source for run in curves_by_size.values() if run for source in sources(run)}
+    seeds = sorted({seed for run in curves_by_size.values() if run and run.size > 1 for seed in run.seeds})
     named = {
         "seeds": f"seeds ({', '.join(map(str, seeds))})" if seeds else "seeds",
         "documents": "validation documents" if "seeds" in over else "validation documents only (one seed)",
     }
     notes = [f"Bands: {LEVEL:.0%} intervals over {join([named[each] for each in sorted(over)])}."] if over else []
-    ones = {arm: [each for each in arm.sizes if (run := samples[arm.name, each]) and run.size == 1] for arm in arms}
+    ones = {
+        arm: [each for each in arm.sizes if (run := curves_by_size[arm.name, each]) and run.size == 1] for arm in arms
+    }
     single = [
         arm.title if len(sizes) == len(arm.sizes) else f"{arm.title} ({', '.join(sizes)})"
         for arm, sizes in ones.items()

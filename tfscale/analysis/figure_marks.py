@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfscale.analysis.any_size import ArmSize, best_end
-from tfscale.analysis.bootstrap import Replicates
+from tfscale.analysis.bootstrap import ReplicateCurves
 from tfscale.analysis.curves import Measure
 from tfscale.analysis.growths import GrowthEvent
 from tfscale.analysis.style import CHAIN, GREY, INK, PALE, tidy
@@ -78,7 +78,7 @@ def mark_growths(axes: Any, events: Sequence[GrowthEvent], top: float, measure: 
 
 
 def mark_best_of_any_size(
-    axes: Any, runs: Sequence[Replicates | None], scratch: Mapping[ArmSize, Replicates | None]
+    axes: Any, runs: Sequence[ReplicateCurves | None], scratch: Mapping[ArmSize, ReplicateCurves | None]
 ) -> None:
     """Mark the perplexity of the best model from scratch of any size at the compute of each of the chain's models."""
     found = [(run, best) for run in runs if run and (best := best_end(run, scratch))]

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from tfscale.analysis.bootstrap import Replicates
+from tfscale.analysis.bootstrap import ReplicateCurves
 from tfscale.analysis.intervals import LEVEL
 
 
@@ -26,7 +26,7 @@ class NoiseFloor:
     configuration."""
 
 
-def noise_floor(chain: Replicates, arm: Replicates, assumed: float | None) -> NoiseFloor | None:
+def noise_floor(chain: ReplicateCurves, arm: ReplicateCurves, assumed: float | None) -> NoiseFloor | None:
     """Return the noise floor of a comparison, or None if it is unknown or not needed because both sides have several
     seeds.
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from tfscale.analysis.any_size import BestOfAnySize, best_of_any_size
-from tfscale.analysis.bootstrap import Replicates, Source, draw_together, perplexities, sample
+from tfscale.analysis.bootstrap import ReplicateCurves, Source, draw_together, perplexities, replicate_curves
 from tfscale.analysis.curves import ArmCurve, Cost, Measure, StageCurve
 from tfscale.analysis.equal_cost import EqualCompute, EqualPerplexity, at_equal_compute, at_equal_perplexity
 from tfscale.analysis.family import FamilyCost, family_cost
@@ -132,19 +132,21 @@ def compare(
     chain = the_chain(arms)
     sizes = tuple(dict.fromkeys(size for arm in (chain, *arms) for size in arm.sizes))
     pairs = [(arm, size) for size in sizes for arm in arms if size in arm.sizes]
-    samples = _samples(pairs, measure)
-    with_optimizer = _samples(pairs, "flops_with_optimizer") if measure == "flops" else {}
-    scratch = {(arm.name, size): samples[arm.name, size] for arm, size in pairs if arm_kind(arm.kind).from_scratch}
+    curves_by_size = _curves_by_size(pairs, measure)
+    with_optimizer = _curves_by_size(pairs, "flops_with_optimizer") if measure == "flops" else {}
+    scratch = {
+        (arm.name, size): curves_by_size[arm.name, size] for arm, size in pairs if arm_kind(arm.kind).from_scratch
+    }
     runs = [run for arm in arms for stage in arm.stages for run in (stage, *stage.readings)]
     parents = {stage.key: stage.parent for run in runs for stage in run.stages}
 
     def row(arm: ArmCurve, size: str) -> Row:
         other = () if arm is chain else chain.replicates(size)
         mine, theirs = (arm.name, size), (chain.name, size)
-        of_chain = samples[theirs] if other else None
-        found = _row(arm, size, samples[mine], other, of_chain, assumed_noise, parents, measure)
+        of_chain = curves_by_size[theirs] if other else None
+        found = _row(arm, size, curves_by_size[mine], other, of_chain, assumed_noise, parents, measure)
         included = at_equal_perplexity(with_optimizer.get(theirs), with_optimizer.get(mine), assumed_noise)
-        any_size = best_of_any_size(samples[mine], scratch) if arm is chain else None
+        any_size = best_of_any_size(curves_by_size[mine], scratch) if arm is chain else None
         found = replace(found, with_optimizer=included if other else None, any_size=any_size)
         up_to = chain.sizes[: chain.sizes.index(size) + 1] if size in chain.sizes else ()
         together = family_cost(arm, chain, up_to, measure) if up_to else None
@@ -157,8 +159,10 @@ def compare(
     return Table(measure, chain.name, tokens, rows, tuning_flops, primary, assumed_noise)
 
 
-def _samples(runs: Sequence[tuple[ArmCurve, str]], measure: Measure) -> dict[tuple[str, str], Replicates | None]:
-    return {(arm.name, size): sample(arm.replicates(size), measure) for arm, size in runs}
+def _curves_by_size(
+    runs: Sequence[tuple[ArmCurve, str]], measure: Measure
+) -> dict[tuple[str, str], ReplicateCurves | None]:
+    return {(arm.name, size): replicate_curves(arm.replicates(size), measure) for arm, size in runs}
 
 
 def the_chain(arms: Sequence[ArmCurve]) -> ArmCurve:
@@ -178,9 +182,9 @@ def the_chain(arms: Sequence[ArmCurve]) -> ArmCurve:
 def _row(
     arm: ArmCurve,
     size: str,
-    mine: Replicates | None,
+    mine: ReplicateCurves | None,
     chain: Sequence[StageCurve],
-    theirs: Replicates | None,
+    theirs: ReplicateCurves | None,
     assumed_noise: float | None,
     parents: dict[str, str | None],
     measure: Measure,

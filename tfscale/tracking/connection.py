@@ -18,18 +18,18 @@ class Connection:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._held: dict[str, Counter[Hashable]] = {}
+        self._stored: dict[str, Counter[Hashable]] = {}
         self._files: dict[tuple[str, Path], Stamp | None] = {}
 
     def send(self, about: About, contents: Contents, parent: str | None) -> tuple[str, int]:
         """Send the data of a run that the tracker lacks, except files, and return the ID of the run and the number of
         values sent. The status is sent last, so that a run with the status `finished` has all values."""
         run_id = self._sink.open(about, contents, parent)
-        if run_id not in self._held:
-            self._held[run_id] = self._sink.stored_counts(run_id)
-        missing = self._missing(contents.points, self._held[run_id])
+        if run_id not in self._stored:
+            self._stored[run_id] = self._sink.stored_counts(run_id)
+        missing = self._missing(contents.points, self._stored[run_id])
         self._sink.send(run_id, missing)
-        self._held[run_id].update(map(self._sink.point_key, missing))
+        self._stored[run_id].update(map(self._sink.point_key, missing))
         self._sink.finish(run_id, contents)
         return run_id, len(missing)
 
@@ -41,13 +41,13 @@ class Connection:
                 self._sink.send_file(run_id, file)
                 self._files[run_id, file.path] = now
 
-    def _missing(self, points: Iterable[Point], held: Counter[Hashable]) -> list[Point]:
+    def _missing(self, points: Iterable[Point], stored: Counter[Hashable]) -> list[Point]:
         seen: Counter[Hashable] = Counter()
         missing = []
         for point in points:
             point_key = self._sink.point_key(point)
             seen[point_key] += 1
-            if seen[point_key] > held[point_key]:
+            if seen[point_key] > stored[point_key]:
                 missing.append(point)
         return missing
 
