@@ -75,14 +75,14 @@ def trunks(grid: Grid, overrides: Sequence[str]) -> Iterator[tuple[Stage, ...]]:
     specs = Specs(plan.experiment, plan.corpus)
     base, *targets = (_model(specs, tokens) for tokens in (grid.base, *grid.targets))
     first = specs.stage("base", specs.scratch(base, grid.before[0], None))
-    before = trunk_through(first, grid.before, specs)
+    before = trunk_through(first, whole_steps(grid.before, specs), specs)
     yield with_branches(before, specs)
     for target in targets:
         for parent in before:
             grown = specs.grown(parent, target, grid.after[0], plan.experiment.growth, None)
-            yield with_branches(trunk_through(specs.stage("grown", grown), grid.after, specs), specs)
+            yield with_branches(trunk_through(specs.stage("grown", grown), whole_steps(grid.after, specs), specs), specs)
         if grid.scratch:
-            budgets = _budgets(grid, flops(base).training / flops(target).training)
+            budgets = whole_steps(_budgets(grid, flops(base).training / flops(target).training), specs)
             start = specs.stage("scratch", specs.scratch(target, budgets[0], None))
             yield with_branches(trunk_through(start, budgets, specs), specs)
 
@@ -91,6 +91,12 @@ def plan_of(grid: Grid, overrides: Sequence[str]) -> Plan:
     """Return a plan with the corpus and the recipe of a grid."""
     seeds = f"seed={grid.seed}", f"data.shuffle_seed={grid.seed}"
     return make_plan(compose(["tracking=none", *grid.schedule, *seeds, *overrides]))
+
+
+def whole_steps(budgets: Sequence[int], specs: Specs) -> list[int]:
+    """Return numbers of tokens, rounded to whole steps."""
+    batch = specs.experiment.optim.batch_tokens
+    return [round(tokens / batch) * batch for tokens in budgets]
 
 
 def with_branches(trunk: Sequence[Stage], specs: Specs) -> tuple[Stage, ...]:
@@ -162,8 +168,7 @@ def main(train: Sequence[int], processes: int, overrides: Sequence[str]) -> None
     for plan in {each.corpus.fingerprint: each for each in (plan_of(grid, overrides) for grid in GRIDS)}.values():
         if train and not plan.corpus.prepared:
             prepare_corpus(plan.experiment, plan.corpus, silent)
-    for number in train:
-        train_all(parts[number - 1], processes)
+    train_all([trunk for number in train for trunk in parts[number - 1]], processes)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Training of stages in processes of the study, which therefore know the model families that the study registers."""
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 
 import torch
@@ -29,12 +29,18 @@ def planned(overrides: Iterable[str]) -> Plan:
 
 
 def train_all(chains: Sequence[tuple[Stage, ...]], processes: int = 2) -> None:
-    """Train the unfinished stages of chains, each a sequence in which parents precede children, with one thread per
-    process. All chains advance by one stage at a time."""
+    """Train the unfinished stages of chains, with one thread per process. A stage starts when its parent is finished
+    and a process is free. The parent of each stage must be in one of the chains or finished."""
+    waiting = {stage.key: stage for chain in chains for stage in chain if not is_done(stage)}
+    running: dict[Future[None], str] = {}
     with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for depth in range(max(map(len, chains))):
-            stages = {chain[depth].key: chain[depth] for chain in chains if len(chain) > depth}
-            list(pool.map(train, (stage for stage in stages.values() if not is_done(stage))))
+        while waiting or running:
+            unfinished = {*waiting, *running.values()}
+            for stage in [each for each in waiting.values() if each.spec.parent not in unfinished]:
+                running[pool.submit(train, waiting.pop(stage.key))] = stage.key
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                ended.result()
+                del running[ended]
 
 
 def train(stage: Stage) -> None:
