@@ -404,6 +404,7 @@ class Advised(TypedDict):
     warning: NotRequired[str | None]
     options: NotRequired[list[AdvisedOption]]
     pilot: NotRequired[PilotRuns]
+    files: NotRequired[list[str]]
 
 
 class TunedText(TypedDict):

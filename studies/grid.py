@@ -2,6 +2,7 @@
 
     python -m studies.grid [KEY=VALUE ...]                 # prints the pieces of the study and their cost
     python -m studies.grid [KEY=VALUE ...] --train 1 2     # trains these pieces
+    python -m studies.grid [KEY=VALUE ...] --write FOLDER  # writes the losses of all finished branches and the laws
 
 On the corpus and shape of `progressive_tiny_trunk`, one trunk of 25K parameters has branches at four budgets from 5 to
 2,400 tokens per parameter. From the trunk at each of these budgets, models grow by factors of 2, 3.75 and 8 in
@@ -15,9 +16,12 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
+from studies.grid_laws import write_laws
+from studies.grid_runs import RUNS, finished_runs, write_runs
 from studies.training import train_all
 from tfscale.config.compose import compose
 from tfscale.config.schema import StagePart
@@ -79,8 +83,8 @@ def trunks(grid: Grid, overrides: Sequence[str]) -> Iterator[tuple[Stage, ...]]:
     yield with_branches(before, specs)
     for target in targets:
         for parent in before:
-            grown = specs.grown(parent, target, grid.after[0], plan.experiment.growth, None)
-            yield with_branches(trunk_through(specs.stage("grown", grown), whole_steps(grid.after, specs), specs), specs)
+            grown = specs.stage("grown", specs.grown(parent, target, grid.after[0], plan.experiment.growth, None))
+            yield with_branches(trunk_through(grown, whole_steps(grid.after, specs), specs), specs)
         if grid.scratch:
             budgets = whole_steps(_budgets(grid, flops(base).training / flops(target).training), specs)
             start = specs.stage("scratch", specs.scratch(target, budgets[0], None))
@@ -159,8 +163,8 @@ def cost(piece: Sequence[tuple[Stage, ...]]) -> str:
     )
 
 
-def main(train: Sequence[int], processes: int, overrides: Sequence[str]) -> None:
-    """Print the pieces of the study and their cost, then train some of them."""
+def main(train: Sequence[int], processes: int, folder: Path | None, overrides: Sequence[str]) -> None:
+    """Print the pieces of the study and their cost, train some of them, and write the results to `folder`."""
     parts = pieces([list(trunks(grid, overrides)) for grid in GRIDS])
     for number, piece in enumerate(parts, start=1):
         print(f"piece {number}: {cost(piece)}")
@@ -169,12 +173,17 @@ def main(train: Sequence[int], processes: int, overrides: Sequence[str]) -> None
         if train and not plan.corpus.prepared:
             prepare_corpus(plan.experiment, plan.corpus, silent)
     train_all([trunk for number in train for trunk in parts[number - 1]], processes)
+    if folder is not None:
+        stages = [stage for piece in parts for trunk in piece for stage in trunk]
+        write_runs(folder / RUNS, finished_runs(stages))
+        write_laws(folder)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, such as runs=FOLDER")
     parser.add_argument("--train", type=int, nargs="+", default=[], metavar="PIECE", help="pieces to train")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="folder for the losses and the laws")
     parser.add_argument("--processes", type=int, default=2, help="stages that are trained at the same time")
     given = parser.parse_args()
-    main(given.train, given.processes, given.overrides)
+    main(given.train, given.processes, given.write, given.overrides)

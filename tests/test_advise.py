@@ -1,5 +1,6 @@
 """Advice from runs with planted losses, and from too few runs."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,25 @@ def test_far_outside_the_runs_the_answer_has_a_warning_and_wide_intervals(overri
     assert extrapolates["warning"].startswith("warning: this is ")
     assert extrapolates["decision"] == "no difference"
     assert all(loss["high"] > loss["low"] + 1 for option in extrapolates["options"] for loss in option["losses"])
+
+
+def test_the_answer_and_the_residuals_of_the_laws_are_written(
+    overrides: list[str], pilot: Pilot, tmp_path: Path
+) -> None:
+    plant(pilot, lambda lineage: planted(lineage, 0.3))
+    found = advise(overrides, "--flops", f"{BUDGET:g}", "--out", str(tmp_path / "out"))
+    names = [Path(path).name for path in found.pop("files")]
+    assert names == ["advice.json", "residuals.png", "residuals.svg", "residuals.pdf"]
+    assert json.loads((tmp_path / "out" / "advice.json").read_text()) == found
+    drawn = (tmp_path / "out" / "residuals.svg").read_text()
+    assert all(name["name"] in drawn for name in found["laws"])
+
+
+def test_an_unusable_folder_is_reported_before_anything_is_trained(overrides: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = ["--flops", "1e9", "--run-missing", "--out", str(tmp_path / "file" / "out")]
+    with pytest.raises(UserFault, match=r"--out .*file/out: "):
+        CliRunner().invoke(app, ["advise", *overrides, *options], catch_exceptions=False)
 
 
 def test_runs_of_another_recipe_and_diverged_ones_are_not_used(overrides: list[str], pilot: Pilot) -> None:

@@ -87,6 +87,9 @@ class Law:
     """Parameters of each refit [refits, parameters]."""
     scatter: Array
     """Residuals of log L [runs], scaled to account for the degrees of freedom."""
+    seed_noise: float
+    """Standard deviation of the final loss between seeds, as a fraction of the loss, beyond the residuals. It is 0 if
+    no runs differ only in their seed."""
 
     @property
     def irreducible(self) -> float:
@@ -114,10 +117,12 @@ class Law:
         return np.where(stopped, at_edge, at)
 
     def run_draws(self, losses: Array) -> Array:
-        """Return `losses` [refits] with the random scatter of a single run about the law."""
-        stream = self._stream("run")
-        factors = _student(stream, len(losses), len(self.scatter) - len(self.parameters))
-        return losses * np.exp(self.noise * factors * stream.standard_normal(len(losses)))
+        """Return `losses` [refits] with the random scatter of a single run, which has another seed than those of the
+        law."""
+        stream, draws = self._stream("run"), len(losses)
+        factors = _student(stream, draws, len(self.scatter) - len(self.parameters))
+        scatter = self.noise * factors * stream.standard_normal(draws)
+        return losses * np.exp(scatter + _seed_shifts(self.measured, stream, self.seed_noise, draws, 1)[:, 0])
 
     def first_at(self, losses: Array) -> Array:
         """Return the value of the only variable [refits] at which each refit reaches its element of `losses` [refits],
@@ -177,15 +182,19 @@ def fit(measured: Measured, refits: int = REFITS) -> Law:
     """Return the law fitted to runs, which must suffice for a fit (`Measured.suffices`)."""
     terms, logs = _terms_of(measured, measured.values), np.log(measured.losses)
     starts = [_start(terms, measured.losses, share) for share in (0.3, 0.6, 0.8, 0.95)]
-    found = [_least_squares(terms, logs, start) for start in starts]
-    best = min(found, key=lambda each: float(((_log_losses(each[None], terms)[0] - logs) ** 2).sum()))
+    tried = [_least_squares(terms, logs, start) for start in starts]
+    best = min(tried, key=lambda each: float(((_log_losses(each[None], terms)[0] - logs) ** 2).sum()))
     fitted = _log_losses(best[None], terms)[0]
     free = len(logs) - len(best)
     scatter = (logs - fitted) * np.sqrt(len(logs) / free)
     stream = seeded("refits", *measured.names, f"{measured.losses.sum():.9f}")
+    seed_noise = _seed_noise(measured, float(np.mean(scatter**2)))
+    names = sorted(set(measured.seeds))
+    shifts = _seed_shifts(measured, stream, seed_noise, refits, len(names))
     samples = fitted + _student(stream, refits, free)[:, None] * stream.choice(scatter, (refits, len(logs)))
-    samples += _seed_shifts(measured, stream, refits, float(np.mean(scatter**2)))
-    return Law(measured, best, np.array([_least_squares(terms, sample, best) for sample in samples]), scatter)
+    samples += shifts[:, [names.index(seed) for seed in measured.seeds]]
+    found = [_least_squares(terms, sample, best) for sample in samples]
+    return Law(measured, best, np.array(found), scatter, seed_noise)
 
 
 def interval(draws: Array) -> Interval:
@@ -234,17 +243,22 @@ def _student(stream: np.random.Generator, draws: int, freedom: int) -> Array:
     return np.sqrt(freedom / stream.chisquare(freedom, draws))
 
 
-def _seed_shifts(measured: Measured, stream: np.random.Generator, refits: int, of_points: float) -> Array:
-    """Return random shifts of log L [refits, runs], which are equal for runs of the same seed. Their variance is that
-    between runs that differ only in their seed, minus the variance `of_points`. They are 0 if there are no such
-    runs."""
+def _seed_noise(measured: Measured, of_points: float) -> float:
+    """Return the standard deviation of log L between seeds. Its square is the variance between runs that differ only in
+    their seed, minus the variance `of_points`, or 0 if that is negative or there are no such runs."""
     cell = np.unique(measured.values, axis=0, return_inverse=True)[1].ravel()  # numpy 2.0 returns a column
     groups = [np.log(measured.losses[cell == each]) for each in range(cell.max() + 1)]
     free = sum(len(group) - 1 for group in groups)
-    names = sorted(set(measured.seeds))
-    if not free or len(names) < 2:
-        return np.zeros((refits, len(cell)))
+    if not free or len(set(measured.seeds)) < 2:
+        return 0.0
     variance = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / free
-    shifts = np.sqrt(max(0.0, variance - of_points)) * stream.standard_normal((refits, len(names)))
-    of_runs = [names.index(seed) for seed in measured.seeds]
-    return np.asarray((_student(stream, refits, len(names) - 1)[:, None] * shifts)[:, of_runs])
+    return float(np.sqrt(max(0.0, variance - of_points)))
+
+
+def _seed_shifts(measured: Measured, stream: np.random.Generator, noise: float, draws: int, seeds: int) -> Array:
+    """Return random shifts of log L [draws, seeds] of several seeds with the standard deviation `noise`, which was
+    estimated from the seeds of the measured runs."""
+    if not noise:
+        return np.zeros((draws, seeds))
+    freedom = len(set(measured.seeds)) - 1
+    return np.asarray(_student(stream, draws, freedom)[:, None] * noise * stream.standard_normal((draws, seeds)))

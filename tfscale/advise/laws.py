@@ -82,6 +82,16 @@ def fit_laws(question: Question, runs: Sequence[Run]) -> Laws:
     return Laws(scratch, growth, tuple(lacking))
 
 
+def named_laws(question: Question, laws: Laws) -> dict[str, Law]:
+    """Return the fitted laws by their names in the answer."""
+    scratch = {
+        f"{target.size}, {family} from scratch": law
+        for family, fitted in laws.scratch.items()
+        for target, law in zip(question.targets, fitted, strict=True)
+    }
+    return scratch | {f"growth from {base}": law for base, law in laws.growth.items()}
+
+
 def _families(question: Question) -> list[Family]:
     shaped = all(target.transformer is not None for target in question.targets)
     return ["tokenformer", "transformer"] if shaped else ["tokenformer"]

@@ -4,7 +4,7 @@ import numpy as np
 
 from tfscale.advise.advice import Advice, Answer
 from tfscale.advise.law import FAR, LEVEL, REFITS, Law, interval
-from tfscale.advise.laws import Laws
+from tfscale.advise.laws import Laws, named_laws
 from tfscale.advise.options import Option
 from tfscale.advise.question import Question, Unit
 from tfscale.advise.runs import Found
@@ -105,16 +105,11 @@ def basis(question: Question, found: Found, answered: Answer) -> list[str]:
     """Return phrases that state the runs and assumptions of the answer, how far it extrapolates, and related
     measurements."""
     laws, advice = answered.laws, answered.advice
-    growth = {f"growth from {base}": law for base, law in laws.growth.items()}
-    scratch = {
-        f"{target.size} {family} from scratch": law
-        for family, fitted in laws.scratch.items()
-        for target, law in zip(question.targets, fitted, strict=True)
-    }
-    lines = [f"{name}: {_quality(law)}" for name, law in (scratch | growth).items()]
+    fitted = named_laws(question, laws)
+    lines = [f"{name}: {_quality(law)}" for name, law in fitted.items()]
     if advice:
         lines.append(f"the budgets of the compared options are {outside(advice.beyond)} the measured runs")
-        several = any(len(set(law.measured.seeds)) > 1 for law in (scratch | growth).values())
+        several = any(len(set(law.measured.seeds)) > 1 for law in fitted.values())
         seeds = "" if several else "; one seed, so seeds are not in them"
         lines.append(f"intervals hold {LEVEL:.0%}, from {REFITS} refits to resampled runs{seeds}")
     lines.append("runs have the recipe, learning rates and data of these settings; rates are not tuned for each budget")

@@ -3,40 +3,52 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfscale.advise.advice import Advice, Answer, answer_to
 from tfscale.advise.evidence import Recipe
-from tfscale.advise.law import LEVEL, interval
+from tfscale.advise.law import LEVEL, Law, interval
+from tfscale.advise.laws import named_laws
 from tfscale.advise.options import Option
 from tfscale.advise.pilot import Pilot, plan_pilot
 from tfscale.advise.question import Question, ask
+from tfscale.advise.residuals import residual_figure
 from tfscale.advise.runs import Found, is_continued, read_runs
 from tfscale.advise.words import amount, basis, difference, lacking, outside, recommendation, unused, warning
 from tfscale.analysis.intervals import Array
+from tfscale.analysis.style import FIGURE_KINDS, render
 from tfscale.cli.common import Common
 from tfscale.cli.compare import plan_with
-from tfscale.cli.console import answer, console, say
+from tfscale.cli.console import answer, as_json, console, say
 from tfscale.cli.execute import allowance_of, run_plan
 from tfscale.cli.table import FittedTable
+from tfscale.faults import user_faults
+from tfscale.files import write_atomically
 from tfscale.orchestrate.speed import finished_speeds
 from tfscale.predict import Prediction, planned_machine, predict
 from tfscale.stage.folder import Stage
 from tfscale.text import count, duration, scientific
 
 
-def advise(common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool) -> int:
+def advise(
+    common: Common, sizes: Sequence[str], amounts: dict[str, float | None], run_missing: bool, out: Path | None
+) -> int:
     """Print advice or, if there are not enough runs for it, the runs to train, and return the exit code.
 
     Args:
         amounts: values of the options `--flops`, `--hours` and `--dollars`, exactly one of which must be set.
         run_missing: True to train the missing runs first.
+        out: folder for `advice.json` and the figure of the residuals, or None.
     """
     plan = plan_with(common, "tokenformer")
     machine, speeds = planned_machine(plan.experiment), finished_speeds(plan.runs)
     question = ask(Recipe.of_plan(plan), sizes, amounts, lambda spec: predict(spec, machine, speeds))
+    if out is not None:
+        with user_faults(OSError, about=f"--out {out}"):
+            out.mkdir(parents=True, exist_ok=True)
     found = read_runs(plan.runs)
     answered = answer_to(question, found.runs)
     pilot = None if answered.advice else _pilot(question, found, common)
@@ -48,15 +60,32 @@ def advise(common: Common, sizes: Sequence[str], amounts: dict[str, float | None
                 return code
         found = read_runs(plan.runs)
         answered, pilot = answer_to(question, found.runs), None
+    document = _json(question, found, answered, pilot)
+    written = _write(out, document, named_laws(question, answered.laws)) if out else []
     if common.as_json:
-        answer(_json(question, found, answered, pilot))
-    elif answered.advice:
+        answer(document | {"files": written})
+        return 0
+    if answered.advice:
         _show(question, found, answered, answered.advice)
     elif pilot:
         _show_pilot(question, found, answered, pilot, common)
     else:
         say("still " + _lacks(question, answered))
+    for path in written:
+        say(str(path))
     return 0
+
+
+def _write(out: Path, document: dict[str, Any], laws: dict[str, Law]) -> list[Path]:
+    """Write the answer and, if there are laws, a figure of their residuals to a folder, and return the paths."""
+    contents = {"advice.json": f"{as_json(document)}\n".encode()}
+    if laws:
+        figure = residual_figure(laws)
+        contents |= {f"residuals.{kind}": render(figure, kind) for kind in FIGURE_KINDS}
+    with user_faults(OSError, about=f"--out {out}"):
+        for name, content in contents.items():
+            write_atomically(out / name, content)
+    return [out / name for name in contents]
 
 
 def _show(question: Question, found: Found, answered: Answer, advice: Advice) -> None:
@@ -180,12 +209,6 @@ def _option_json(option: Option) -> dict[str, Any]:
 
 
 def _laws_json(question: Question, answered: Answer) -> list[dict[str, Any]]:
-    laws = answered.laws
-    named = [
-        (f"{target.size}, {family} from scratch", law)
-        for family, fitted in laws.scratch.items()
-        for target, law in zip(question.targets, fitted, strict=True)
-    ] + [(f"growth from {base}", law) for base, law in laws.growth.items()]
     return [
         {
             "name": name,
@@ -195,7 +218,7 @@ def _laws_json(question: Question, answered: Answer) -> list[dict[str, Any]]:
             "coefficients": law.parameters[1:].tolist(),
             "noise": law.noise,
         }
-        for name, law in named
+        for name, law in named_laws(question, answered.laws).items()
     ]
 
 

@@ -34,7 +34,12 @@ def say(text: str) -> None:
 
 
 def answer(document: object) -> None:
-    """Print the JSON document of --json on standard output, with null for non-finite numbers."""
+    """Print the JSON document of --json on standard output."""
+    print(as_json(document))
+
+
+def as_json(document: object) -> str:
+    """Return a document as indented JSON, with null for non-finite numbers."""
     from pydantic_core import to_jsonable_python
 
-    print(json.dumps(to_jsonable_python(document, inf_nan_mode="null"), indent=2, allow_nan=False))
+    return json.dumps(to_jsonable_python(document, inf_nan_mode="null"), indent=2, allow_nan=False)

@@ -123,11 +123,17 @@ def advise(
     run_missing: Annotated[
         bool, typer.Option("--run-missing", help="If there are not enough runs, train those that are missing")
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the answer as JSON and a figure of the residuals of the laws to this folder", metavar="FOLDER"
+        ),
+    ] = None,
 ) -> int:
     """Advise whether to grow to a size or train it from scratch with a budget, by laws fitted to the finished runs."""
     from tfscale.cli.advise import advise
 
-    return advise(common, size or [], {"--flops": flops, "--hours": hours, "--dollars": dollars}, run_missing)
+    return advise(common, size or [], {"--flops": flops, "--hours": hours, "--dollars": dollars}, run_missing, out)
 
 
 @command(app)

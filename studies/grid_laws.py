@@ -1,0 +1,87 @@
+"""Scaling laws of the grid of small chains, fitted to the runs that `studies.grid` has written.
+
+python -m studies.grid_laws FOLDER     # reads FOLDER/runs.json, writes laws.md, residuals.svg and residuals.png
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from studies.grid_runs import RUNS, StudyRun, measured_growth, measured_scratch, read_study
+from tfscale.advise.law import LEVEL, REFITS, Law, fit, interval
+from tfscale.advise.residuals import residual_figure
+from tfscale.analysis.style import render
+
+
+@dataclass(frozen=True, eq=False)
+class StudyLaws:
+    """Laws of one corpus."""
+
+    growth: Law
+    scratch: dict[int, Law]
+    """Law of each size from scratch, by number of parameters."""
+
+
+def fit_study(runs: Sequence[StudyRun]) -> StudyLaws:
+    """Return the laws of the corpus of the first run, which has most of the grid."""
+    alike = [run for run in runs if run.corpus == runs[0].corpus]
+    scratch = [run for run in alike if not run.base_tokens]
+    sizes = sorted({run.parameters for run in scratch})
+    by_size = {size: measured_scratch([run for run in scratch if run.parameters == size]) for size in sizes}
+    return StudyLaws(
+        fit(measured_growth([run for run in alike if run.base_tokens])),
+        {size: fit(measured) for size, measured in by_size.items() if measured.suffices},
+    )
+
+
+def named(laws: StudyLaws) -> dict[str, Law]:
+    """Return the laws by their titles."""
+    scratch = {f"{size / 1000:.0f}K from scratch": law for size, law in laws.scratch.items()}
+    return scratch | {"growth from 25K": laws.growth}
+
+
+def write_laws(folder: Path) -> None:
+    """Fit the laws to the runs of a folder, write a table and a figure of the residuals, and print the table."""
+    laws = named(fit_study(read_study(folder / RUNS)))
+    text = report(laws)
+    (folder / "laws.md").write_text(text, encoding="utf-8")
+    figure = residual_figure(laws)
+    (folder / "residuals.svg").write_bytes(render(figure, "svg"))
+    (folder / "residuals.png").write_bytes(render(figure, "png"))
+    print(text)
+
+
+def report(laws: dict[str, Law]) -> str:
+    """Return the parameters of laws as Markdown."""
+    lines = [
+        "# Laws of the grid of small chains",
+        "",
+        "| Law | Runs | E | Exponents | Residuals | Between seeds |",
+        "|---|---:|---:|---|---:|---:|",
+        *(_row(name, law) for name, law in laws.items()),
+        "",
+        "L = E + exp(b0 + b1 z1 + ...), where each z is the logarithm of a variable minus its mean over the runs. "
+        "Exponents are b1, b2, ... in the order of the variables: model FLOPs from scratch; base tokens, tokens after "
+        "growth, growth factor and the product of the first two by growth. Residuals and the noise between seeds are "
+        f"standard deviations as a fraction of the loss. [low, high]: {LEVEL:.0%} intervals from {REFITS} refits to "
+        "resampled runs.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, law: Law) -> str:
+    refits = np.concatenate([np.exp(law.refits[:, :1]), law.refits[:, 2:]], axis=1)
+    best = [law.irreducible, *law.parameters[2:]]
+    intervals = [interval(column) for column in refits.T]
+    e, *exponents = (
+        f"{value:.3f} [{around.low:.3f}, {around.high:.3f}]" for value, around in zip(best, intervals, strict=True)
+    )
+    seeds = f"{law.seed_noise:.2%}" if len(set(law.measured.seeds)) > 1 else "one seed"
+    return f"| {name} | {len(law.measured.losses)} | {e} | {'; '.join(exponents)} | {law.noise:.2%} | {seeds} |"
+
+
+if __name__ == "__main__":
+    write_laws(Path(sys.argv[1]))
