@@ -77,7 +77,7 @@ def trunks(grid: Grid, overrides: Sequence[str]) -> Iterator[tuple[Stage, ...]]:
     begin from scratch."""
     plan = plan_of(grid, overrides)
     specs = Specs(plan.experiment, plan.corpus)
-    base, *targets = (_model(specs, tokens) for tokens in (grid.base, *grid.targets))
+    base, *targets = (model_of_tokens(specs, tokens) for tokens in (grid.base, *grid.targets))
     first = specs.stage("base", specs.scratch(base, grid.before[0], None))
     before = trunk_through(first, whole_steps(grid.before, specs), specs)
     yield with_branches(before, specs)
@@ -111,7 +111,8 @@ def with_branches(trunk: Sequence[Stage], specs: Specs) -> tuple[Stage, ...]:
     )
 
 
-def _model(specs: Specs, tokens: int) -> TokenFormerConfig:
+def model_of_tokens(specs: Specs, tokens: int) -> TokenFormerConfig:
+    """Return the shape of a corpus with a number of parameter tokens in each query, key and value projection."""
     return tokenformer(specs.experiment, StagePart("", tokens), specs.corpus)
 
 

@@ -1,0 +1,244 @@
+"""Test of the laws of the grid on chains outside the grid (docs/advise.md).
+
+    python -m studies.held_out FOLDER                            # writes FOLDER/predictions.json
+    python -m studies.held_out FOLDER --train [KEY=VALUE ...]    # trains the chains, writes FOLDER/held_out.json
+    python -m studies.held_out FOLDER --score                    # compares both, writes FOLDER/held_out.md
+
+FOLDER has the runs of the grid (`python -m studies.grid --write FOLDER`). The chains have another seed than the grid,
+and each has a budget or a growth factor that the grid does not have. The loss of a single run is predicted and, for
+sizes of the grid, the difference between a model from scratch with the same model FLOPs and the chain. Predictions are
+committed before the chains are trained.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from studies.grid import GRIDS, model_of_tokens, plan_of, whole_steps, with_branches
+from studies.grid_laws import StudyLaws, fit_study
+from studies.grid_runs import RUNS, finished_runs, read_study, write_runs
+from studies.training import train_all
+from tfscale.advise.law import LEVEL, interval
+from tfscale.advise.runs import growth_factor
+from tfscale.analysis.intervals import Interval
+from tfscale.data.progress import silent
+from tfscale.models.counts import flops, parameters
+from tfscale.plan.branches import trunk_through, trunk_tokens
+from tfscale.plan.corpus import prepare_corpus
+from tfscale.plan.specs import Specs
+from tfscale.stage.folder import Stage
+from tfscale.text import count
+
+GRID = replace(GRIDS[0], seed=3)
+NOISE = 0.03
+"""Largest difference of two single runs that is noise, in nats (`studies.seed_noise`)."""
+
+
+@dataclass(frozen=True, order=True)
+class Chain:
+    """Held-out chain with one growth."""
+
+    target: int
+    """Parameter tokens of each query, key and value projection of the grown model."""
+    before: int
+    """Tokens before growth."""
+    after: int
+    """Tokens of the trunk after growth. Its branch has a fifth as many."""
+
+
+CHAINS = (
+    Chain(32, 350_000, 12_800_000),
+    Chain(32, 350_000, 51_200_000),
+    Chain(45, 2_700_000, 3_200_000),
+    Chain(60, 60_000, 3_200_000),
+    Chain(60, 350_000, 800_000),
+    Chain(60, 2_700_000, 12_800_000),
+    Chain(60, 20_000_000, 3_200_000),
+    Chain(90, 20_000_000, 12_800_000),
+    Chain(128, 2_700_000, 200_000),
+    Chain(128, 2_700_000, 3_200_000),
+)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Stages of a held-out chain."""
+
+    base: Stage
+    """Last stage of the trunk before growth."""
+    end: Stage
+    """Branch of the grown model."""
+    base_tokens: int
+    tokens: int
+    """Tokens after growth."""
+    flops: float
+    """Model FLOPs of the chain."""
+    scratch: Stage | None
+    """Branch of a model from scratch with the same model FLOPs, or None for sizes that the grid does not have."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Prediction for a held-out chain, with `LEVEL` intervals. Losses are in nats per token."""
+
+    parameters: int
+    factor: float
+    base_tokens: int
+    tokens: int
+    flops: float
+    key: str
+    """Key of the branch of the grown model."""
+    scratch_key: str | None
+    beyond: float
+    """Factor by which the chain is outside the range of the grid, or 1 inside."""
+    loss: float
+    low: float
+    high: float
+    difference: float | None
+    """Expected loss of a model from scratch minus expected loss of the chain, or None without a law of the size."""
+    difference_low: float | None
+    difference_high: float | None
+
+
+def plan_chains(overrides: Sequence[str]) -> tuple[list[HeldOut], list[Stage]]:
+    """Return the held-out chains, and the stages of all chains and of the models from scratch."""
+    plan = plan_of(GRID, overrides)
+    specs, growth = Specs(plan.experiment, plan.corpus), plan.experiment.growth
+    small, before = model_of_tokens(specs, GRID.base), sorted({chain.before for chain in CHAINS})
+    ends = whole_steps(before, specs)
+    trunk = trunk_through(specs.stage("base", specs.scratch(small, ends[0], None)), ends, specs)
+    bases, tokens_of = dict(zip(before, trunk, strict=True)), dict(zip(before, ends, strict=True))
+    stages, chains = list(trunk), list[HeldOut]()
+    for target, same in groupby(sorted(CHAINS), key=lambda chain: chain.target):
+        model, found = model_of_tokens(specs, target), list[HeldOut]()
+        for number, group in groupby(same, key=lambda chain: chain.before):
+            ends = whole_steps([chain.after for chain in group], specs)
+            first = specs.stage("grown", specs.grown(bases[number], model, ends[0], growth, None))
+            grown = with_branches(trunk_through(first, ends, specs), specs)
+            stages += grown
+            for end, branch in zip(ends, grown[1::2], strict=True):
+                tokens = end + branch.spec.tokens
+                spent = tokens_of[number] * flops(small).training + tokens * flops(model).training
+                found.append(HeldOut(bases[number], branch, tokens_of[number], tokens, spent, None))
+        if target in GRID.targets:
+            found.sort(key=lambda chain: chain.flops)
+            ends = [trunk_tokens(round(chain.flops / flops(model).training), specs) for chain in found]
+            first = specs.stage("scratch", specs.scratch(model, ends[0], None))
+            scratch = with_branches(trunk_through(first, ends, specs), specs)
+            stages += scratch
+            found = [replace(chain, scratch=end) for chain, end in zip(found, scratch[1::2], strict=True)]
+        chains += found
+    return chains, stages
+
+
+def predict(chain: HeldOut, laws: StudyLaws) -> Prediction:
+    """Return the prediction of the laws for a held-out chain."""
+    model = chain.end.spec.model
+    size, factor = parameters(model), growth_factor(chain.base.spec.model, model)
+    at = np.array([chain.base_tokens, chain.tokens, factor])
+    draws = laws.growth.draws(at)
+    around = interval(laws.growth.run_draws(draws))
+    difference, spread = None, None
+    if size in laws.scratch:
+        differences = laws.scratch[size].draws(np.array([chain.flops])) - draws
+        difference, spread = float(np.median(differences)), interval(differences)
+    return Prediction(
+        size, factor, chain.base_tokens, chain.tokens, chain.flops, chain.end.key,
+        chain.scratch.key if chain.scratch else None, laws.growth.beyond(at),
+        float(np.median(draws)), around.low, around.high,
+        difference, spread.low if spread else None, spread.high if spread else None,
+    )  # fmt: skip
+
+
+def score(predictions: Sequence[Prediction], losses: dict[str, float]) -> str:
+    """Return the comparison of predictions with the losses of the finished stages, by key, as Markdown."""
+    lines = [
+        "# Predictions for held-out chains",
+        "",
+        "| Size | Factor | Tokens before | Tokens after | Outside | Predicted loss | Measured | Predicted difference "
+        "| Measured | Decision |",
+        "|---:|---:|---:|---:|---:|---|---:|---|---:|---|",
+        *(_row(each, losses) for each in predictions),
+        "",
+    ]
+    inside = sum(each.key in losses and each.low <= losses[each.key] <= each.high for each in predictions)
+    widths = [(each.high - each.low) / 2 for each in predictions]
+    decided = [_decisions(each, losses) for each in predictions if each.scratch_key in losses]
+    clear = [(ours, truth) for ours, truth in decided if truth != "no difference"]
+    right = sum(ours == truth for ours, truth in clear)
+    lines += [
+        f"{inside} of {len(predictions)} losses are inside their {LEVEL:.0%} interval; the median half-width is "
+        f"{np.median(widths):.3f} nats. Of the {len(clear)} differences above the noise of {NOISE} nats, {right} have "
+        "the predicted decision. Losses in nats per token. Differences: loss of a model from scratch with the same "
+        "model FLOPs minus loss of the chain. Outside: factor by which the chain is outside the range of the grid. One seed "
+        "per chain, which the grid does not have."
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(each: Prediction, losses: dict[str, float]) -> str:
+    loss, scratch = losses.get(each.key), losses.get(each.scratch_key or "")
+    predicted = f"{each.loss:.3f} [{each.low:.3f}, {each.high:.3f}]"
+    measured = "not trained" if loss is None else f"{loss:.3f}" + ("" if each.low <= loss <= each.high else " outside")
+    difference = _signed(each.difference, each.difference_low, each.difference_high)
+    differs, decision = "", ""
+    if loss is not None and scratch is not None:
+        ours, truth = _decisions(each, losses)
+        differs, decision = f"{scratch - loss:+.3f}", ours if ours == truth else f"{ours}, measured: {truth}"
+    return (
+        f"| {each.parameters / 1000:.0f}K | {each.factor:.1f} | {count(each.base_tokens)} | {count(each.tokens)} | "
+        f"{each.beyond:.1f} | {predicted} | {measured} | {difference} | {differs} | {decision} |"
+    )
+
+
+def _signed(middle: float | None, low: float | None, high: float | None) -> str:
+    return "" if middle is None else f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _decisions(each: Prediction, losses: dict[str, float]) -> tuple[str, str]:
+    """Return the predicted and the measured decision of a chain whose runs are finished."""
+    assert each.scratch_key is not None
+    assert each.difference_low is not None
+    assert each.difference_high is not None
+    differs = losses[each.scratch_key] - losses[each.key]
+    measured = Interval(differs - NOISE, differs + NOISE)
+    return _decision(Interval(each.difference_low, each.difference_high)), _decision(measured)
+
+
+def _decision(difference: Interval) -> str:
+    return "grow" if difference.low > 0 else "from scratch" if difference.high < 0 else "no difference"
+
+
+def main(folder: Path, train: bool, only_score: bool, overrides: Sequence[str]) -> None:
+    """Predict, train or compare."""
+    chains, stages = plan_chains(overrides)
+    foreseen, measured = folder / "predictions.json", folder / "held_out.json"
+    if train:
+        plan = plan_of(GRID, overrides)
+        prepare_corpus(plan.experiment, plan.corpus, silent)
+        train_all([tuple(stages)])
+        write_runs(measured, finished_runs(stages))
+    elif not only_score:
+        laws = fit_study(read_study(folder / RUNS))
+        values = [asdict(predict(chain, laws)) for chain in chains]
+        foreseen.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    predictions = [Prediction(**each) for each in json.loads(foreseen.read_text(encoding="utf-8"))]
+    losses = {run.key: run.loss for run in read_study(measured)} if measured.exists() else {}
+    text = score(predictions, losses)
+    (folder / "held_out.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, such as runs=FOLDER")
+    parser.add_argument("--train", action="store_true", help="train the chains that were predicted")
+    parser.add_argument("--score", action="store_true", help="only compare predictions with finished runs")
+    given = parser.parse_args()
+    main(given.folder, given.train, given.score, given.overrides)
