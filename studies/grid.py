@@ -60,7 +60,8 @@ class Grid:
     """Number of budgets at which models from scratch have a branch."""
 
 
-COMMON = ("optim.batch_tokens=2048",)
+BATCH = 2_048
+COMMON = (f"optim.batch_tokens={BATCH}",)
 TINY = ("schedule=progressive_tiny_trunk", *COMMON)
 SMALL = ("schedule=progressive_tiny_trunk", "model=tokenformer_small", "data=docs", "data.vocab_size=257", *COMMON)
 BEFORE = (123_000, 1_000_000, 7_400_000, 59_000_000)

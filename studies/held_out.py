@@ -175,8 +175,8 @@ def score(predictions: Sequence[Prediction], losses: dict[str, float]) -> str:
         f"{inside} of {len(predictions)} losses are inside their {LEVEL:.0%} interval; the median half-width is "
         f"{np.median(widths):.3f} nats. Of the {len(clear)} differences above the noise of {NOISE} nats, {right} have "
         "the predicted decision. Losses in nats per token. Differences: loss of a model from scratch with the same "
-        "model FLOPs minus loss of the chain. Outside: factor by which the chain is outside the range of the grid. One seed "
-        "per chain, which the grid does not have."
+        "model FLOPs minus loss of the chain. Outside: factor by which the chain is outside the range of the grid. One "
+        "seed per chain, which the grid does not have."
     ]
     return "\n".join(lines) + "\n"
 
