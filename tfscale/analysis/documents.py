@@ -1,4 +1,4 @@
-"""Comparison of arms as Markdown, as LaTeX, and as a self-contained HTML page.
+"""Formatting of a comparison of arms as Markdown, as LaTeX, and as a self-contained HTML page.
 
 The templates of the documents are in templates/. This module provides the values that the templates show.
 """
@@ -41,7 +41,7 @@ ENVIRONMENT = ("python", "platform", "device", "precision", "threads", "commit")
 
 @dataclass(frozen=True)
 class Section:
-    """Section of the HTML page with figures, a table and a note, in this order. Each of them may be absent."""
+    """Section of the HTML page with optional figures, table and note, in this order."""
 
     name: str
     title: str
@@ -56,7 +56,7 @@ class Section:
 TEMPLATES = Path(__file__).parent / "templates"
 LATEX_SYNTAX = {"variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%",
                 "block_end_string": "%>", "comment_start_string": "<#", "comment_end_string": "#>"}  # fmt: skip
-"""Template delimiters for LaTeX, in which braces have a meaning of their own."""
+"""Template delimiters for LaTeX, which replace braces because LaTeX uses them."""
 LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -69,7 +69,7 @@ LATEX = str.maketrans(
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Return the answer, the results, the costs and the verdicts of a comparison as Markdown."""
+    """Return the short answer, the results, the costs and the verdicts of a comparison as Markdown."""
     table, template = comparison.table, _environment().get_template("table.md")
     return template.render(
         _values(comparison),

@@ -97,7 +97,7 @@ def mark_best_of_any_size(
 
 
 def draw_growths(axes: Any, events: Sequence[GrowthEvent]) -> None:
-    """Draw the loss right after each growth and at the end of the stage, relative to the loss before the growth."""
+    """Draw the loss right after each growth and at the end of the stage, in nats relative to the loss before it."""
     sizes = list(dict.fromkeys(event.size for event in events))
     axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
     for event in events:

@@ -2,7 +2,7 @@
 
 If both sides of a comparison have several seeds, its confidence interval includes the variation over seeds. If only one
 side has several seeds, its variation over seeds is used for both sides. If each side has a single seed, the noise floor
-is that of the configuration.
+is the one that is set in the configuration.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Records of the stages for the HTML report, with their settings, environments and parents."""
+"""Records of stages for the HTML report, which contain the settings, environment and parent of each stage."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -34,8 +34,8 @@ alpha."""
 
 @dataclass(frozen=True, eq=False)
 class ScalingLaw:
-    """Fitted scaling law. Its uncertainty is estimated by refitting it to the fitted losses plus residuals drawn with
-    replacement."""
+    """Scaling law fitted to the frontier of an arm. Its uncertainty is estimated by refitting the law to the fitted
+    losses plus residuals drawn with replacement."""
 
     arm: str
     keys: tuple[str, ...]
@@ -67,8 +67,8 @@ class ScalingLaw:
         return self.irreducible + self.coefficient * (compute / self.unit) ** -self.exponent
 
     def band(self, compute: Array) -> tuple[Array, Array]:
-        """Return the lower and upper limits between which the law expects the share LEVEL of losses at each compute,
-        given the refits and the scatter of the points."""
+        """Return the lower and upper limits between which the law expects the fraction LEVEL of losses at each compute,
+        in nats per token, given the refits and the scatter of the points."""
         x = np.log(compute / self.unit)
         scatter = seeded("scatter", self.arm).choice(self.scatter, (len(self.refits), 1))
         losses = np.exp(_log_losses(self.refits, x) + scatter)
@@ -94,7 +94,7 @@ class Frontier:
 
 
 def frontier(arm: ArmCurve, measure: Measure) -> Frontier:
-    """Return the frontier of an arm over all sizes and budgets."""
+    """Return the frontier of an arm over its runs of all sizes and budgets."""
     kept: list[tuple[float, float, int, tuple[str, ...]]] = []
     for end in sorted(end for number, size in enumerate(arm.sizes) for end in _ends(arm, size, number, measure)):
         if end[0] > 0 and (not kept or end[1] < kept[-1][1]):
