@@ -49,10 +49,10 @@ class EqualPerplexity:
     gap: float
     """Difference between the chain's best perplexity and the target, or 0 if the target was reached."""
     outcome: Outcome
-    """Verdict on the chain. `saves`: the chain reached the target at a lower cost, beyond noise. `costs more`: the chain
-    reached the target at a higher cost, or did not reach it and the arm reached the chain's best perplexity at a lower
-    cost. `not reached`: the chain did not reach the target, and the cost of reaching it is unknown. `no difference`:
-    the difference in cost is within the known noise."""
+    """Verdict on the chain. `saves`: the chain reached the target at a lower cost, beyond noise. `costs more`: the
+    chain reached the target at a higher cost, or did not reach it and the arm reached the chain's best perplexity at a
+    lower cost. `not reached`: the chain did not reach the target, and the cost of reaching it is unknown. `no
+    difference`: the difference in cost is within the known noise."""
     excess: float
     """Excess cost of the chain as a fraction of the arm's cost, at the perplexity that both sides reached: the arm's
     final perplexity, or the chain's best perplexity if that is higher. A saving is negative."""
@@ -69,9 +69,9 @@ class EqualPerplexity:
 
     @property
     def bound(self) -> Bound | None:
-        """Relation of the true saving to `saving`: `at least` or `at most` as large, or None if `saving` is exact. A cost
-        that was read during training is an upper bound on the cost of a planned run. The true saving is therefore at
-        least `saving` if this cost is the chain's, and at most `saving` if it is the arm's."""
+        """Relation of the true saving to `saving`: `at least` or `at most` as large, or None if `saving` is exact. A
+        cost that was read during training is an upper bound on the cost of a planned run. The true saving is therefore
+        at least `saving` if this cost is the chain's, and at most `saving` if it is the arm's."""
         if self.exact:
             return None
         return "at least" if self.state in ("reached", "at least") else "at most"

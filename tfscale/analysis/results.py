@@ -38,7 +38,7 @@ def meaning(table: Table) -> str:
         "to reach the arm's final perplexity; `at least`: the chain reached it during training, before the decay of "
         f"its learning rate, or before its stage; ({LEVEL:.0%}: bound): the same with {LEVEL:.0%} confidence; "
         "`not reached`: the chain ended above it. If an arm has branches at several budgets, the perplexity is that of "
-        "the last, or the chain's best one if the chain did not reach it; `at most`: the arm got there earlier."
+        "the last, or the chain's best one if the chain did not reach it; `at most`: the arm reached it in training."
     )
 
 
