@@ -18,8 +18,9 @@ def spent_words(plan: Plan, allowance: Allowance) -> list[str]:
     time = overview(plan, Watch(plan.stages).look(), finished_speeds(plan.runs)).left
     about = f", about {duration(time)}" if time is not None else ""
     return [
-        f"budget={plan.experiment.budget}: the remaining work does not fit; {scientific(allowance.trained)} FLOPs were trained. "
-        f"{len(left)} of {len(plan.stages)} stages are left, {scientific(sum(map(_flops_left, left)))} FLOPs{about}:",
+        f"budget={plan.experiment.budget}: the remaining work does not fit; {scientific(allowance.trained)} FLOPs were "
+        f"trained. {len(left)} of {len(plan.stages)} stages are left, "
+        f"{scientific(sum(map(_flops_left, left)))} FLOPs{about}:",
         *(f"  {stage.path.name}: {_line(stage)}" for stage in left[:MOST_LINES]),
         *([f"  and {len(left) - MOST_LINES} more; `tfscale plan` lists all"] if len(left) > MOST_LINES else []),
         "Run the same command again to continue." if allowance.trained else "Continue with a larger budget.",

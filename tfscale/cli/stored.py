@@ -77,5 +77,5 @@ def finish_upload(pusher: Pusher) -> bool:
     """Wait until everything is uploaded. If that fails, print an error and return True."""
     fault = pusher.finish()
     if fault is not None:
-        tell_error(f"the stage store is not up to date: {fault}\nRun the same command again to upload the missing files.")
+        tell_error(f"the stage store is not up to date: {fault}\nRun the same command again to upload missing files.")
     return fault is not None

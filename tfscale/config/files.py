@@ -45,7 +45,7 @@ class File:
 
     @property
     def about(self) -> str:
-        """First sentence of the comment at the top of the file, up to a colon."""
+        """First sentence of the comment at the top of the file, or its beginning up to a colon or semicolon."""
         lines = []
         for line in self.text.splitlines():
             if not line.startswith("#"):

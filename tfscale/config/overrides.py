@@ -42,7 +42,7 @@ class Override:
 
 
 def parse(texts: Sequence[str], groups: Collection[str]) -> tuple[list[Override], list[Fault]]:
-    """Return the overrides that can be parsed, and a fault for each text that cannot."""
+    """Return the overrides that can be parsed, and a fault for each text that cannot be parsed."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     hydra = OverridesParser.create()

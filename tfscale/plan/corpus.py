@@ -1,4 +1,4 @@
-"""Description, download and preparation of an experiment's corpus."""
+"""The corpus of an experiment: its description for planning, its download, and its preparation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Corpus:
-    """Facts about a corpus that a plan needs."""
+    """Description of a corpus for planning."""
 
     spec: CorpusSpec
     fingerprint: str
@@ -170,7 +170,8 @@ def prepare_corpus(experiment: Experiment, corpus: Corpus, progress: Progress) -
 
 
 def listing_of(experiment: Experiment, corpus: Corpus) -> Listing:
-    """Return the listing of the files of the corpus. The listing is empty if the text is not in files of the user."""
+    """Return the listing of the user's files that a corpus is read from. The listing is empty if the text is from
+    another source."""
     return source_of(corpus.spec, data_dir(experiment)).listing()
 
 
