@@ -10,7 +10,7 @@ from tfscale.store.remote import Damaged, Store
 from tfscale.store.snapshot import MANIFEST_FILE, read_manifest
 
 SPARED = timedelta(days=1)
-"""Minimum age of a file that no manifest names, so that the files of an upload in progress are not removed."""
+"""Minimum age of a removed file that no manifest names. Younger files may belong to an upload in progress."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def find_waste(store: Store, now: datetime | None = None) -> list[Waste]:
     stages, and files of incomplete uploads that are older than a day.
 
     Args:
-        now: current time; None: that of this machine.
+        now: current time, or None for the time of this machine.
 
     Raises:
         Damaged: a manifest is invalid.

@@ -10,7 +10,7 @@ from tfscale.stage.folder import Stage
 
 Phase = Literal["growing", "training"]
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
-"""Value of `limits` in `Launcher.start` with which every stage may be trained to its end."""
+"""Default of `limits` in `Launcher.start`, with which every stage is trained to its end."""
 
 
 class LaunchFailed(Exception):
@@ -22,14 +22,15 @@ class Ending:
     """Result of an attempt to run a stage."""
 
     kind: Literal["finished", "stopped", "died", "refused"]
-    """Kind of result. `stopped`: on request, or because another process works on the stage. `refused`: because of the
-    settings or an action of the user, so that another attempt would not help."""
+    """Kind of result. `finished`: the process succeeded. `stopped`: it stopped on request, or because another process
+    works on the stage. `died`: it failed. `refused`: it failed because of the settings or an action of the user, so
+    that another attempt would not help."""
     how: str
     """Description of the result, such as `exit code 1`."""
 
 
 class Attempt(Protocol):
-    """Interface of an attempt to run a stage."""
+    """Interface of an attempt to run a stage, which is a process or a job."""
 
     @property
     def phase(self) -> Phase:
@@ -78,4 +79,4 @@ class Launcher(Protocol):
         """Return an attempt that another tfscale process started and that is still running, or None."""
 
     def describe_stop(self, attempts: Sequence[Attempt]) -> str:
-        """Return a message that tells the user what happens to the attempts after a request to stop."""
+        """Return a message that states what happens to the running attempts after a request to stop."""
