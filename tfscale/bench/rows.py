@@ -52,12 +52,12 @@ Found = Row | Note
 
 
 def to_line(found: Found) -> str:
-    """Return a row or note as a line of JSON, which `from_line` converts back."""
+    """Return a row or note as a line of JSON, which `from_line` can read."""
     return json.dumps({"kind": type(found).__name__, **asdict(found)})
 
 
 def from_line(line: str | bytes) -> Found:
-    """Return the row or note in a line of JSON from `to_line`."""
+    """Return the row or note in a line of JSON that `to_line` wrote."""
     values = json.loads(line)
     if values.pop("kind") == "Note":
         return Note(**values)

@@ -19,7 +19,7 @@ class Sheet:
     headings: tuple[str, ...]
     rows: list[tuple[str, ...]]
     left: int
-    """Number of left-aligned columns; the others are right-aligned."""
+    """Number of left-aligned columns at the left. All other columns are right-aligned."""
 
 
 def make_sheets(rows: Sequence[Row]) -> list[Sheet]:

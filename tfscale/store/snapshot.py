@@ -41,8 +41,8 @@ class Manifest:
 def push(
     store: Store, snapshot: str, files: Mapping[str, Path], recorded: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Upload files, and then their manifest. Files that an interrupted upload has already copied are not uploaded again.
-    A snapshot that already has a manifest is not changed.
+    """Upload files, and then their manifest. Files that an interrupted upload has already copied are not uploaded
+    again. A snapshot that already has a manifest is not changed.
 
     Args:
         snapshot: folder of the snapshot in the store.
