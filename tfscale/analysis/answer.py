@@ -25,7 +25,7 @@ class Answer:
     arms: tuple[str, ...]
     """Titles of the arms with which the chain is compared, one per column of the table."""
     rows: tuple[tuple[str, ...], ...]
-    """Rows of the table: a size, or `ALL_SIZES`, and one cell per arm."""
+    """Rows of the table. Each row contains a size, or `ALL_SIZES`, and one cell per arm."""
     note: str
     """Explanation of the table."""
 

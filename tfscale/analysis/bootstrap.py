@@ -62,7 +62,7 @@ class ReplicateCurves:
 
     @property
     def mean(self) -> "Curves":
-        """Mean curve of the replicates, as a stack of one curve."""
+        """Mean curve of the replicates, as `Curves` with a single curve."""
         return Curves(self.log_compute.mean(axis=0)[None], self.losses.mean(axis=0)[None])
 
 
@@ -88,7 +88,7 @@ class BootstrapDraws:
     """Bootstrap samples of the curves of several runs."""
 
     curves: tuple[Curves, ...]
-    """Sampled curves, with one stack of DRAWS curves per run."""
+    """Sampled curves of each run, with DRAWS curves per run."""
     over: tuple[Source, ...]
     """Sources of variation in the samples. `seeds` is missing if a run has only one seed, and `documents` if not all
     runs were evaluated in the same blocks of documents. The variation due to a missing source is unknown."""
@@ -133,7 +133,7 @@ def _over_readings(stages: Sequence[StageCurve], measure: Measure) -> ReplicateC
 
 
 def draw_together(*runs: ReplicateCurves) -> BootstrapDraws:
-    """Draw DRAWS bootstrap samples of the curve of each run. The result is deterministic for given runs."""
+    """Draw DRAWS bootstrap samples of the curve of each run. The same runs always give the same samples."""
     over, first = sources(*runs), runs[0]
     documents = None
     if first.blocks is not None and "documents" in over:

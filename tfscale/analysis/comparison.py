@@ -15,13 +15,13 @@ from tfscale.plan.arms import Arm
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Results of comparing arms with their chain."""
+    """Comparison of a chain with the other arms of an experiment."""
 
     title: str
     arms: tuple[ArmCurve, ...]
     table: Table
     growths: tuple[GrowthEvent, ...]
-    """Growths of the chain."""
+    """Losses before and after each growth of the chain."""
     laws: tuple[ScalingLaw, ...]
     """Scaling laws fitted to the arms from scratch."""
     families: tuple[FamilyComparison, ...]

@@ -74,7 +74,7 @@ The family cost of several sizes depends on their perplexities (`tfscale.analysi
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluation on the validation text."""
+    """Evaluation of a model on the validation text, with the training cost up to this evaluation."""
 
     step: int
     """Optimizer step within the stage. The evaluation at step 0 precedes training, and follows the growth if the stage

@@ -142,7 +142,7 @@ def _environment(**settings: Any) -> Environment:
 
 
 def _values(comparison: Comparison) -> dict[str, Any]:
-    """Return the values that all templates use."""
+    """Return the template variables that all documents use, by name."""
     table = comparison.table
     return {
         "title": comparison.title,
@@ -251,5 +251,5 @@ def _environments(records: Sequence[StageRecord]) -> Section:
 
 
 def _plain(rows: Sequence[Sequence[str]]) -> list[list[Cell]]:
-    """Return rows of texts as cells that are sorted by their texts."""
+    """Convert rows of texts to rows of cells, whose columns are sorted by the texts."""
     return [[(text, text) for text in row] for row in rows]

@@ -25,7 +25,7 @@ Standing = Literal["better", "level", "worse"]
 class EqualPerplexity:
     """Costs at which an arm and the chain reached the same perplexity at one size, averaged over seeds.
 
-    The perplexity is the arm's final one. The chain's evaluations during training are used directly, although its
+    The target is the arm's final perplexity. The chain's evaluations during training are used directly, although its
     learning rate had not been decayed. A chain planned to end at this perplexity would cost at most as much, so the
     speed-up is not overestimated.
 
@@ -43,7 +43,7 @@ class EqualPerplexity:
     target: float
     """Perplexity that the chain and the arm reached, or the arm's final perplexity if the chain did not reach it."""
     arm: float
-    """Cumulative cost of the arm at this perplexity."""
+    """Cumulative cost at which the arm reached the target, in the unit of the measure."""
     chain: float | None
     """Cumulative cost of the chain when its stage of this size first reached the target, or None if it did not."""
     gap: float
@@ -62,7 +62,8 @@ class EqualPerplexity:
     over: tuple[Source, ...]
     """Sources of variation that the confidence interval covers."""
     noise: NoiseFloor | None = None
-    """Noise floor that the verdict uses because a side has a single seed; None if there is none."""
+    """Noise floor that the verdict uses, or None if it is unknown, or not needed because both sides have several
+    seeds."""
     exact: bool = False
     """True if the learning rates of both sides had been decayed at these costs. Otherwise, one cost was read during
     training, where a planned run would have been cheaper."""

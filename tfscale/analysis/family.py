@@ -35,7 +35,7 @@ class SizeCost:
 
     size: str
     cumulative: float
-    """Cumulative cost, which is that of the whole run if the perplexity was not reached."""
+    """Cumulative cost in the unit of the measure. If the perplexity was not reached, it is that of the whole run."""
     bound: Bound
     """Relation of the cost of a run planned to end at this perplexity to `cumulative`. `exact`: both are equal. `at
     most`: the perplexity was reached during training, before the decay of the learning rate. `at least`: the perplexity
@@ -47,21 +47,21 @@ class FamilyCost:
     """Cost of all sizes of an arm together, which lies between two bounds."""
 
     low: float
-    """Lower bound, which omits the sizes whose perplexity was reached during training."""
+    """Lower bound of the cost, which omits the sizes whose perplexity was reached during training."""
     high: float
-    """Upper bound, which is infinite if a perplexity was not reached."""
+    """Upper bound of the cost, which is infinite if a perplexity was not reached."""
     readings: tuple[SizeCost, ...]
 
     @property
     def bound(self) -> Bound:
-        """Relation of the true cost to `shown`: `exact`, or `at least` or `at most` this cost."""
+        """Relation of the true cost to `shown`: equal to it (`exact`), `at least` as high, or `at most` as high."""
         if self.sizes("at least"):
             return "at least"
         return "at most" if self.sizes("at most") else "exact"
 
     @property
     def shown(self) -> float:
-        """Upper bound, or the lower bound if the upper one is infinite."""
+        """Cost to display: the upper bound or, if it is infinite, the lower bound."""
         return self.low if self.sizes("at least") else self.high
 
     def sizes(self, bound: Bound) -> tuple[str, ...]:
@@ -81,26 +81,26 @@ class EqualFamily:
     interval: Interval | None
     """Confidence interval that covers both bounds of the excess, or None if it is unknown."""
     verdict: Verdict
-    """Verdict on the chain. `open`: a perplexity was not reached, or was reached during training, and the bounds of the
-    costs do not decide."""
+    """Verdict on the chain. `open`: a perplexity was not reached or was reached only during training, and the bounds of
+    the excess do not show which side is cheaper."""
 
     @property
     def exact(self) -> bool:
-        """True if both costs are exact."""
+        """True if the costs of the chain and of the other arm are both exact."""
         return self.chain.bound == self.arm.bound == "exact"
 
 
 @dataclass(frozen=True)
 class FamilyComparison:
-    """Comparison of the chain's family with that of another arm, in one measure of cost."""
+    """Comparison of the chain's family cost with that of another arm, in one measure of cost."""
 
     arm: str
     title: str
     measure: Measure
     at_chain: EqualFamily
-    """Costs at the chain's final perplexities."""
+    """Family costs of the chain and the arm at the chain's final perplexities."""
     at_arm: EqualFamily
-    """Costs at the arm's final perplexities."""
+    """Family costs of the chain and the arm at the arm's final perplexities."""
     over: tuple[Source, ...]
     """Sources of variation that the confidence intervals cover."""
 
@@ -163,7 +163,7 @@ class _Family:
 
     @property
     def means(self) -> Stack:
-        """Mean curves of each size over seeds: of the run, and for reading costs."""
+        """Curves of each size, averaged over seeds."""
         return [(each.run.mean, each.read.mean) for each in self.members]
 
     def costs(self, at: Sequence[Array]) -> Array:
@@ -175,7 +175,7 @@ class _Family:
 
 @dataclass(frozen=True, eq=False)
 class _CostReader:
-    """Family whose costs are read at the final perplexities of another family."""
+    """Reader of a family's costs at the final perplexities of another family, the setter."""
 
     family: _Family
     setter: _Family

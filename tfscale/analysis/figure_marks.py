@@ -19,7 +19,7 @@ LETTER = 7.4
 
 
 def annotate(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, int], **style: Any) -> None:
-    """Write a text next to a point, at an offset in points."""
+    """Write a text next to a data point, at an offset (right, up) in units of 1/72 inch."""
     from matplotlib.patheffects import withStroke
 
     right, up = offset

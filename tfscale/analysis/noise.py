@@ -48,7 +48,8 @@ def noise_floor(chain: ReplicateCurves, arm: ReplicateCurves, assumed: float | N
 
 
 def t_quantile(freedom: float) -> float:
-    """Return the quantile of Student's t distribution that bounds a central interval with probability LEVEL."""
+    """Return the quantile of Student's t distribution with `freedom` degrees of freedom that bounds a central interval
+    with probability LEVEL."""
     from scipy.special import stdtrit
 
     return float(np.asarray(stdtrit(freedom, 1 - (1 - LEVEL) / 2)))

@@ -14,7 +14,7 @@ from tfscale.stage.spec import STAGE_FILE
 
 @dataclass(frozen=True)
 class StageRecord:
-    """Record of a stage, read from the stage's folder."""
+    """Settings, environment and parent of a stage, read from the stage's folder."""
 
     key: str
     folder: str

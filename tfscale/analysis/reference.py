@@ -37,7 +37,7 @@ def published_arms(reference: Mapping[str, Any], beside: Sequence[ArmCurve] = ()
 
 
 Costs = Mapping[tuple[str, str], float | None]
-"""FLOPs per token by (arm, size)."""
+"""Training FLOPs per token, by the name of the arm and the size, or None if they are unknown."""
 
 
 def _arm(

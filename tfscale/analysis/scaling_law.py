@@ -21,7 +21,7 @@ from tfscale.plan.arm_kind import arm_kind
 DELTA = 1e-3
 """Threshold of the Huber loss, beyond which residuals of log L count linearly, as in arXiv 2203.15556."""
 STEEPEST = 3.0
-"""Maximum exponent of the fit."""
+"""Maximum exponent alpha of a fitted scaling law."""
 STEPS = 80
 """Number of optimization steps per fit."""
 REFITS = 400
@@ -45,7 +45,7 @@ class ScalingLaw:
     coefficient: float
     """Coefficient A, for compute in units of `unit`."""
     exponent: float
-    """Exponent alpha."""
+    """Exponent alpha of the law."""
     unit: float
     """Geometric mean of the frontier's compute, in the unit of the measure."""
     compute: Array
@@ -83,7 +83,7 @@ class Frontier:
     compute."""
 
     keys: tuple[str, ...]
-    """Keys of the stages that contribute points."""
+    """Keys of the stages whose final evaluations are points of the frontier."""
     compute: Array
     """Cumulative compute [points]."""
     losses: Array
@@ -202,6 +202,6 @@ def _log_losses(parameters: Array, x: Array) -> Array:
 
 
 def _huber(residual: Array) -> Array:
-    """Return the Huber losses [fits], summed over points."""
+    """Return the sums over points of the Huber losses [fits] of residuals [fits, points]."""
     clipped = np.clip(residual, -DELTA, DELTA)
     return np.asarray((clipped * (residual - clipped / 2)).sum(axis=1), dtype=float)

@@ -46,7 +46,7 @@ class FittedTable:
         self._sections: set[int] = set()
 
     def add_row(self, *cells: str) -> None:
-        """Add a row; missing cells at its end are empty."""
+        """Add a row. If there are fewer cells than columns, the last cells are empty."""
         assert len(cells) <= len(self._headings)
         self._rows.append((*cells, *[""] * (len(self._headings) - len(cells))))
 

@@ -97,7 +97,8 @@ class StagePart:
     transformer: TransformerPart | None = None
     """Transformer baseline at this size. None: no baseline."""
     shapes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Models of other families at this size, by family, given by the fields of their configs and `lr`."""
+    """Models of the families that extensions register, by family. Each is given by the fields of its config and
+    `lr`."""
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -114,9 +115,9 @@ class GrowWhenPart:
     rule: Literal["budget", "plateau", "predicted_gain"] = "budget"
     """Condition that ends a stage. `budget`: the stage's tokens are used up. `plateau`: the validation loss falls by
     less than `min_delta` over `patience` evaluations. `predicted_gain`: a curve fitted to the validation loss predicts
-    that the rest of the budget lowers the loss by less than `min_delta`. With the last two, the budget is an upper
-    limit, except for the last stage, which uses its whole budget; optim.lr_schedule must be wsd, whose decay then
-    follows, or constant."""
+    that the remaining budget lowers the loss by less than `min_delta`. With `plateau` and `predicted_gain`, the budget
+    is an upper limit, except for the last stage, which uses its whole budget. optim.lr_schedule must then be constant,
+    or wsd, whose decay starts when the rule ends the stage."""
     eval_every: Amount = 0
     """Number of tokens between two evaluations for the rule; 0: a twentieth of the stage's budget."""
     min_delta: Nats = 0.02
@@ -133,20 +134,22 @@ class SchedulePart:
     name: str
     """Name of the schedule, used in the tracking store and in comparisons."""
     stages: dict[str, StagePart]
-    """Stages in order. The first is trained from scratch; each later stage grows from the previous one."""
+    """Stages of the chain in order, by name. The first stage is trained from scratch, and each later stage grows from
+    the previous one."""
     growth_tokens: Amount = 0
     """Number of training tokens of every stage that does not set `tokens`."""
     grow_when: GrowWhenPart = field(default_factory=GrowWhenPart)
     """Rule that ends every stage except the last."""
     reject_growth: RejectGrowthPart | None = None
-    """Rule that rejects the first growth to a size if the loss is too high after some tokens; the parent is then
-    trained on for the tokens of the stage, and grows again. None: every growth is kept."""
+    """Rule that rejects the first growth to a size if the validation loss is too high after some tokens. The training
+    of the parent is then continued for the tokens of the stage, and the parent grows again. None: every growth is
+    kept."""
     branches: BranchesPart | None = None
     """Settings of branches. With branches, the stages of every run are a trunk with the learning rate of the first
     stage, and the models at the ends of the branches are compared. None: the models at the ends of the stages are
     compared."""
     trained_on_lr: Rate | None = None
-    """Peak learning rate of continued training of the small model. None: optim.lr."""
+    """Peak learning rate of continued training of the chain's first model. None: optim.lr."""
     rehearse: bool = False
     """True to train each stage for only three steps, on embedded text and in runs/rehearsal. Model, batch, optimizer,
     growth and processes are those of the real run."""
@@ -268,7 +271,7 @@ class ArmPart:
     growth: AnyGrowth | None = None
     """Growth operator of `one_jump` and `chain`. None: the operator of the main chain."""
     growth_tokens: Factor = 1.0
-    """Factor on the training tokens of every grown stage (`chain`)."""
+    """Factor by which the training tokens of every grown stage are multiplied (`chain`)."""
     transformer_growth: TransformerGrowth | None = None
     """Growth of a `chain` with family=transformer. The chain begins with the Transformer of the first size and grows to
     the shapes of the recipe (`tfscale.growth.transformer_recipe`), at the cumulative compute of the main chain."""

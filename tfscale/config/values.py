@@ -57,7 +57,7 @@ def to_experiment(
 
 
 def _is_new(fault: Fault, known: Sequence[Fault]) -> bool:
-    """Return True unless a known fault has the same key as a fault, or a key that its rule reads."""
+    """Return True if no known fault concerns the key of `fault` or a key that the rule of `fault` reads."""
     return not {fault.key, *fault.reads} & {other.key for other in known}
 
 

@@ -10,7 +10,7 @@ from tfscale.stage.events import Event, read_events
 from tfscale.stage.folder import Stage
 
 ENDING_SECONDS = 2.0
-"""Time in seconds that a process is assumed to need to end, in addition to its last step and checkpoint."""
+"""Assumed time in seconds that a process needs to end, in addition to its last step and checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class ArmKind(ABC):
     from_scratch: ClassVar[bool] = False
     """True if every stage is trained from scratch, so that a scaling law can be fitted to the stages."""
     one_model: ClassVar[bool] = False
-    """True if all stages train the first model of the chain, whatever the size of a stage is named."""
+    """True if all stages train the first model of the chain. The size of a stage then names a budget, not a model."""
     own_rate: ClassVar[bool] = False
     """True if `tfscale tune` searches for a separate learning rate for the arm."""
 

@@ -35,7 +35,7 @@ class Arm:
     trunk: tuple[Stage, ...] = ()
     """Stages from which the models branch (`tfscale.plan.branches`), parents before children."""
     readings: tuple[Stage, ...] = ()
-    """Branches that end at the budgets of other sizes."""
+    """Branches that end at the budgets of other sizes, from which costs at equal perplexity are computed."""
     detours: tuple[Stage, ...] = ()
     """Stages whose growth was rejected, each followed by the stage that continues the training of the parent
     (`tfscale.plan.rejection`)."""

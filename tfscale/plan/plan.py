@@ -37,7 +37,8 @@ class Replicate:
 
     @property
     def decided(self) -> tuple[Stage, ...]:
-        """Stages that can be trained now: all stages, or the chain up to the first stage with an undecided ending."""
+        """Stages that can be trained before the plan must be made again: all stages, or the chain up to the first stage
+        whose end a rule has not decided yet."""
         for number, stage in enumerate(self.chain.all_stages, start=1):
             if has_undecided_end(stage):
                 return self.chain.all_stages[:number]

@@ -26,7 +26,7 @@ _SETTINGS = {
     "schedule.kind": "optim.lr_schedule",
     "seed": "seed",
 }
-"""Settings that determine fields of the key, by field. `_override` has the rules for the other fields."""
+"""Setting that determines each field of the key. `_override` has the rules for all other fields."""
 
 Replan = Callable[[Iterable[str]], Plan]
 """Function that makes the plan again with further overrides."""

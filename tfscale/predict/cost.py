@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Predicted cost of a stage."""
+    """Predicted memory, time, energy and price of a stage."""
 
     parameters: int
     tokens: int
@@ -109,13 +109,15 @@ class Prediction:
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """Energy of the stage in kWh at the boards' power limit, without hosts, network and cooling."""
+        """Energy of the stage in kWh at the boards' power limit, without hosts, network and cooling; None if the time
+        or the power limit is unknown."""
         watts = self.machine.facts.watts
         return None if self.device_hours is None or watts is None else self.device_hours * watts / 1000
 
     @property
     def dollars(self) -> float | None:
-        """Price of the stage in US dollars at the device's price per hour."""
+        """Price of the stage in US dollars at the device's price per hour; None if the time or the price per hour is
+        unknown."""
         price = self.machine.facts.price
         return None if self.device_hours is None or price is None else self.device_hours * price
 
