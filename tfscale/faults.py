@@ -15,7 +15,7 @@ PREEMPTED = 75
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault in the user's input."""
+    """A fault in the user's input, with the setting at fault and a suggested fix."""
 
     key: str
     """Setting, group or option at fault; empty if there is none."""
@@ -45,7 +45,7 @@ class Fault:
 
 
 def plain(text: str) -> Fault:
-    """Return a fault without a key."""
+    """Return a fault that consists of a text and has no key."""
     return Fault("", None, text)
 
 

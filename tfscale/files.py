@@ -63,7 +63,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder next to `path`; rename it to `path` if the block succeeds, and remove it otherwise."""
+    """Yield an empty folder next to `path`. If the block succeeds, rename the folder to `path`, otherwise remove it."""
     aside = path.with_name(f".{path.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

@@ -14,8 +14,8 @@ from tfscale.bench.settings import Settings
 
 MATRIX_PRODUCT = "matrix product"
 PRODUCTS = 8
-"""Number of consecutive matrix products per run. A single product is so short that other load would slow it down less
-than a training step."""
+"""Number of consecutive matrix products per run. A single product is so short that other load on the machine affects it
+differently than a training step."""
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ class Row:
 
     @property
     def median(self) -> float:
-        """Median time in seconds."""
+        """Median time per run in seconds."""
         return median(self.seconds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Lower and upper quartiles of the time in seconds, or the minimum and maximum if there are fewer than three
-        rounds."""
+        """Lower and upper quartiles of the time per run in seconds, or the minimum and maximum if there are fewer than
+        three rounds."""
         if len(self.seconds) < 3:
             return min(self.seconds), max(self.seconds)
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")

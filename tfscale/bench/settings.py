@@ -43,8 +43,8 @@ class Settings:
         return self.case.lower() in case.lower()
 
     def apply(self) -> None:
-        """Set the number of threads, the random seed and the matrix-product precision of this process as in training,
-        with seed 0."""
+        """Set the number of threads and the matrix-product precision of this process as in training, and the random
+        seed to 0."""
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         if self.on_cuda:

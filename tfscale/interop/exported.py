@@ -109,7 +109,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _totals(path: Path) -> Totals | None:
-    """Return the cost of the model, or None if the folder does not contain the lineage."""
+    """Return the training cost of the model, or None if the folder does not contain a lineage."""
     if not path.is_file():
         return None
     try:

@@ -34,7 +34,7 @@ class TaskResult:
     """Values of the metrics by name, such as acc, acc_stderr and acc_norm."""
     samples: int
     version: str
-    """Version of the task."""
+    """Version of the task, as stated by the harness."""
 
 
 def run_tasks(

@@ -21,7 +21,7 @@ class Snapshot:
     item: str
     """Stage or corpus, as `stages/<name>` or `data/<fingerprint>`."""
     name: str
-    """`done` or `step-*`."""
+    """Name of the snapshot, which is `done` or `step-*`."""
     files: dict[str, int]
     """Size of each file in bytes, by name."""
 
@@ -43,7 +43,7 @@ class Snapshot:
 
     @property
     def bytes(self) -> int:
-        """Size of all files in bytes."""
+        """Total size of all files in bytes."""
         return sum(self.files.values())
 
 

@@ -90,7 +90,7 @@ class Pusher:
             return str(fault) if state_of(folder) == state else None
         except (StoreError, StageHeld, OSError, ValueError) as fault:
             return str(fault)
-        except Exception as bug:  # training must go on
+        except Exception as bug:  # a failed upload must not stop training
             return f"unexpected error: {bug!r}"
         self._pushed[folder] = state
         return None

@@ -17,7 +17,7 @@ ATOMIC = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "hf"
 """Protocols of object stores, in which a file appears only when it is complete. In other stores a file is written under
 another name and renamed."""
 EXTRAS = {"s3": "tfscale[s3]", "s3a": "tfscale[s3]", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-"""Packages that contain the driver of a protocol, by protocol."""
+"""Package to install for the driver of each protocol."""
 
 
 class StoreError(Exception):
@@ -51,7 +51,7 @@ class Store:
         self._root = self._root.rstrip("/")
         self._atomic = protocol in ATOMIC
         self.shown = without_password(uri)
-        """URI for messages."""
+        """URI without its password, for messages."""
 
     def files(self, folder: str = "") -> dict[str, int]:
         """Return the size in bytes of every file in a folder and in the folders below, by path in this folder. A

@@ -57,7 +57,7 @@ def push_stage(store: Store, stage_dir: Path) -> None:
 
 @contextmanager
 def _frozen(stage_dir: Path, state: str) -> Iterator[dict[str, Path]]:
-    """Yield the files to upload, by path in the stage's folder, as copies that do not change while training goes on.
+    """Yield the files to upload, by path in the stage's folder, as copies that do not change while training continues.
     Checkpoints are copied by hard links, which take no time or space."""
     checkpoint = Path(CHECKPOINTS, read_result(stage_dir).checkpoint if state == DONE else state)
     with work_folder(stage_dir.parents[1], "push", stage_dir.name) as aside:

@@ -104,7 +104,7 @@ class Contents:
 
 
 class Run(Protocol):
-    """Source of the description and contents of a tracker run."""
+    """Interface of a tracker run, whose description and contents are read from files."""
 
     def about(self) -> About:
         """Return the description of the run."""

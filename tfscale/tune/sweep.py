@@ -107,7 +107,7 @@ def numbers_of(option: str, text: str, most: float = math.inf) -> tuple[tuple[fl
 
 
 def sweep_faults(sweep: Sweep, most_seeds: int) -> list[str]:
-    """Return the faults in the integer settings of a sweep."""
+    """Return a message for each integer setting of a sweep that is out of range."""
     bounds = {
         "further": (sweep.further, 0, 1000, 3),
         "seeds": (sweep.seeds, 1, most_seeds, 1),

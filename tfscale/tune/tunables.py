@@ -23,7 +23,7 @@ class Tunable:
     now: float
     """Current value of the setting or, if the setting is None, the value that applies instead."""
     trains: tuple[tuple[str, str], ...]
-    """Pairs (arm, size) of the stages trained with this setting. The loss is averaged over these stages."""
+    """Pairs (arm, size) of the stages that are trained with this setting. The loss is averaged over these stages."""
     after: tuple[str, ...]
     """Keys of the learning rates that must be chosen first, because they affect the stages that are trained with this
     setting."""

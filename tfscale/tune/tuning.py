@@ -34,7 +34,7 @@ class Trial:
     """Index of the rung. In the last rung, the stages are trained with all tokens."""
     stages: tuple[Stage, ...]
     ancestors: tuple[Stage, ...]
-    """Stages that the trial's stages grow from, parents before children."""
+    """Stages from which the trial's stages grow, parents before children."""
 
     @property
     def loss(self) -> float | None:

@@ -39,7 +39,7 @@ def damaged(path: Path, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Parent:
-    """Finished stage that another stage grew from."""
+    """Spec and result of a finished stage from which another stage started."""
 
     spec: StageSpec
     result: Result
@@ -52,7 +52,7 @@ class StageFolder:
     path: Path
     spec: StageSpec
     parent: Parent | None
-    """Stage whose weights the stage started from."""
+    """Stage from whose weights this stage started, or None if there is none or it cannot be read."""
     before: Totals | None
     """Cost of the lineage at the start of the stage, or None if it cannot be determined."""
     finished: bool

@@ -65,7 +65,7 @@ def _whole_events(file: Path, finished: bool) -> Check[list[Event]]:
 
 def _torn(file: Path, lines: Iterable[int]) -> Check[None]:
     for number in lines:
-        yield f"{file}: line {number} is incomplete, but only the last line of a killed process may be"
+        yield f"{file}: line {number} is incomplete, but only the last line of a killed process may be incomplete"
 
 
 def _measurements(this: StageFolder, file: Path, events: Iterable[Event]) -> Check[None]:
