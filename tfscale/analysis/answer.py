@@ -51,7 +51,7 @@ def answer_of(comparison: Comparison) -> Answer:
     if together:
         notes.append(f"{ALL_SIZES.capitalize()}: cost in {unit} of all of them, each at the chain's perplexity.")
     if any(text.startswith("open") for text in cells):
-        notes.append("Open: perplexities were reached only during training or not at all, so the verdict is unknown.")
+        notes.append("Open: perplexities were reached during training or not at all, and the costs do not decide.")
     return Answer(_sentence(comparison, together), tuple(arms.values()), tuple(rows), " ".join(notes))
 
 

@@ -29,7 +29,7 @@ def family_sentences(families: Sequence[FamilyComparison], price: float | None) 
 
 BOUNDS = (
     "At most: some perplexities were reached during training, before the decay, so runs planned for them would have "
-    "cost less. At least: some were not reached, and the sizes that were read during training are not counted."
+    "cost less. At least: some were not reached; sizes that were read during training then count as nothing."
 )
 
 

@@ -218,7 +218,7 @@ def _noise(table: Table) -> tuple[str, ...]:
     if measured:
         sentences.append(f"Noise floor, measured over the seeds of the other side: {join(measured)}.")
     if any(noise is None for _, noise in single):
-        sentences.append("No noise floor is set (analysis.noise_floor), so every difference of single runs counts.")
+        sentences.append("No noise floor is set (analysis.noise_floor), so no difference of single runs is noise.")
     return tuple(sentences)
 
 

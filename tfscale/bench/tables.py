@@ -13,7 +13,7 @@ UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 
 @dataclass(frozen=True)
 class Sheet:
-    """Table of the results of one part of a benchmark."""
+    """Table of benchmark results, with a title and headings."""
 
     title: str
     headings: tuple[str, ...]

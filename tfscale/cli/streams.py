@@ -104,7 +104,7 @@ def exit_code(code: int) -> int:
     if stream is None or stream.lost is None:
         return code
     if not isinstance(stream.lost, BrokenPipeError):
-        done = "" if code else "; the command has done its work; run it again to print the output"
+        done = "" if code else "; all other work is done; run the same command again to print it"
         tell_error(f"{_words(stream.lost)}; some output could not be written{done}")
     return code or FAILURE
 
