@@ -23,7 +23,7 @@ class Range:
     what: str = ""
     """Name of the quantity in messages, such as "a fraction"."""
     such_as: str = ""
-    """Value that messages suggest."""
+    """Allowed value that messages suggest as an example."""
     read: Callable[[Any], Any] | None = None
     """Function that converts the user's text to a number."""
 

@@ -13,7 +13,7 @@ from tfscale.analysis.equal_cost import EqualCompute
 from tfscale.analysis.intervals import interval_of
 
 ArmSize = tuple[str, str]
-"""Name of an arm, and a size."""
+"""Key that identifies runs: the name of an arm, and a size."""
 
 
 @dataclass(frozen=True)

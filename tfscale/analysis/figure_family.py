@@ -18,7 +18,7 @@ NOTE = "≤: some of the perplexities were reached during training, before the d
 SIGN_LETTERS = str.maketrans({"<": "≤", ">": "≥", "=": None})
 
 Bars = list[tuple[str, str, FamilyCost]]
-"""Name, title and cost of an arm, one per bar."""
+"""One tuple per bar: the name, title and cost of an arm."""
 
 
 def family_figure(

@@ -23,7 +23,7 @@ DELTA = 1e-3
 STEEPEST = 3.0
 """Maximum exponent alpha of a fitted scaling law."""
 STEPS = 80
-"""Number of optimization steps per fit."""
+"""Number of steps of the minimisation per fit of a scaling law."""
 REFITS = 400
 FEWEST_POINTS, LEAST_RANGE = 5, 3.0
 """Minimum number of points in a frontier, and minimum ratio of the largest to the smallest compute, for a fit."""

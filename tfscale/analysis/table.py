@@ -69,7 +69,7 @@ class Row:
 
     @property
     def shared(self) -> bool:
-        """True if the runs of this row are also those of the chain."""
+        """True if the runs of this row are also runs of the chain."""
         return self.keys == self.chain_keys
 
     @property

@@ -43,7 +43,7 @@ class ExecutionMode:
 
     @property
     def precision(self) -> Precision:
-        """Precision of matrix products."""
+        """Precision of matrix products: `bf16` or `fp32`."""
         return "bf16" if self.bf16 else "fp32"
 
     def __str__(self) -> str:

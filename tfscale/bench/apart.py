@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 KNOWN = sys.platform == "linux"
-"""True if the peak memory of a process can be measured."""
+"""True if the peak memory of a process can be measured on this system."""
 
 
 def run_apart(function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:

@@ -121,5 +121,5 @@ def _words(error: OSError) -> str:
 
 
 def tell_error(text: str) -> None:
-    """Print an error on standard error."""
+    """Print a message with the prefix `error: ` on standard error."""
     print(f"error: {text}", file=sys.stderr)

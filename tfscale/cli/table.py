@@ -51,7 +51,7 @@ class FittedTable:
         self._rows.append((*cells, *[""] * (len(self._headings) - len(cells))))
 
     def add_section(self) -> None:
-        """Separate the next row from the previous one."""
+        """End a section, so that a line separates the next row from the previous row."""
         self._sections.add(len(self._rows) - 1)
 
     def fits(self, console: Console) -> bool:

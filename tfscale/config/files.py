@@ -17,7 +17,7 @@ _GLOBAL = re.compile(r"#\s*@package\s+_global_\b")
 
 
 class Setting(NamedTuple):
-    """A key and its value in a configuration file."""
+    """A key in a configuration file, with its value and line."""
 
     key: str
     """Full key, such as optim.lr."""
@@ -28,7 +28,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class File:
-    """A configuration file."""
+    """Text of a configuration file, and the part of the configuration that it sets."""
 
     path: Path
     package: str

@@ -94,7 +94,7 @@ def is_dict(hint: Any) -> bool:
 
 
 def may_be_none(hint: Any) -> bool:
-    """Return whether a type is `X | None`."""
+    """Return whether a type allows None, as `X | None` does."""
     return type(None) in typing.get_args(hint)
 
 

@@ -24,7 +24,7 @@ _BARE = re.compile(r"(?<=[:,\[])\s*(?!\w+\s*:)([^\s\"',:{}\[\]][^\"',{}\[\]]*(?:
 
 @dataclass(frozen=True)
 class Override:
-    """An override from the command line."""
+    """A parsed override from the command line, such as `optim.lr=1e-3`."""
 
     text: str
     """Override as typed."""

@@ -129,7 +129,7 @@ class GrowWhenPart:
 
 @dataclass(frozen=True)
 class SchedulePart:
-    """Schedule of the chain of stages."""
+    """Stages of the chain, and the rules that end or reject them."""
 
     name: str
     """Name of the schedule, used in the tracking store and in comparisons."""
@@ -200,7 +200,7 @@ class DataPart:
     """Maximum fraction of tokens for which the tokenizer has no entry. A corpus with a larger fraction is rejected. A
     corpus with a smaller fraction above 0 is used with a warning."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further settings of the source."""
+    """Settings that only the chosen source has, by name."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class OptimPart:
     """Optimizer and learning-rate schedule of every stage."""
 
     lr: Rate
-    """Peak learning rate."""
+    """Peak learning rate of every stage for which the schedule sets no other rate."""
     batch_tokens: Amount
     """Number of tokens per optimizer step, over all devices."""
     lr_schedule: Literal["cosine", "wsd", "constant"] = "cosine"
@@ -240,7 +240,7 @@ class OptimPart:
     """Learning rate of the embedding and of the gains and biases of norms, as a multiple of the matrices' learning
     rate."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further settings of the optimizer."""
+    """Settings that only the chosen optimizer has, by name."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ class BaselinePart:
     """Baseline arms that the chain is compared with."""
 
     arms: dict[str, ArmPart] = field(default_factory=dict)
-    """Baseline arms by name."""
+    """Settings of the baseline arms, by name."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ class TrackingPart:
     """Settings of the tracker, which mirrors the contents of the stages' folders."""
 
     enabled: bool = True
-    """True to track experiments."""
+    """True to mirror runs to a tracker."""
     kind: str = "mlflow"
     """Kind of tracker: mlflow, wandb, or a kind that an extension registers."""
     uri: str | None = None

@@ -16,14 +16,14 @@ _PATH_WITHIN = re.compile(r"(?<=[\[{,:'\" ])(?:~|/|\.\./)[^\[\]{},'\"]*")
 
 
 def shareable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return composed settings that can be shared: without those that only determine how an experiment is run, with
-    shortened paths (`shareable_path`), and with lists in place of tuples."""
+    """Return composed settings that can be shared. Settings that only determine how an experiment is run are omitted,
+    paths are shortened (`shareable_path`), and tuples are converted to lists."""
     return {name: _plain(value) for name, value in how.without(settings, how.EXPERIMENT).items()}
 
 
 def shareable_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return overrides that can be shared: without those that only determine how an experiment is run, and with
-    shortened paths (`shareable_path`)."""
+    """Return overrides that can be shared. Overrides that only determine how an experiment is run are omitted, and
+    paths are shortened (`shareable_path`)."""
     return [_override(text) for text in overrides if not _says_how(text.partition("=")[0].lstrip("+"))]
 
 

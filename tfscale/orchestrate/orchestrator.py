@@ -45,7 +45,7 @@ class View(Protocol):
         """Handle the completion of the stage."""
 
     def tick(self) -> None:
-        """Update the view after some time has passed."""
+        """Update the display. This method is called after every poll."""
 
 
 class Claims(Protocol):
@@ -66,7 +66,7 @@ class _Running:
     attempt: Attempt
     tail: EventTail
     end: Event | None = None
-    """`end` event of the last process."""
+    """Event `end` that the stage's last process has written, or None if it has not ended."""
     beat: float = 0.0
     """Modification time of the heartbeat file."""
     seen_at: float = 0.0

@@ -74,7 +74,7 @@ def arm_kind(name: str) -> type[ArmKind]:
 
 
 def check_arms(experiment: Experiment) -> Iterator[Fault | str]:
-    """Yield the faults in `baseline.arms`."""
+    """Yield the faults in the settings of all arms under `baseline.arms`."""
     for name, part in experiment.baseline.arms.items():
         key = f"baseline.arms.{name}"
         if name == "progressive":

@@ -24,7 +24,7 @@ class Arm:
     name: str
     """Name of the arm, such as `progressive` or `transformer_scratch`."""
     title: str
-    """Title for legends and tables."""
+    """Title of the arm for legends and tables."""
     kind: str
     """Kind of the arm, a name in `tfscale.plan.arm_kind.ARM_KINDS`. In an arm of kind `chain`, each stage grows from
     the previous stage."""

@@ -43,7 +43,7 @@ class Corpus:
     missing: tuple[str, ...]
     """Faults that prevent the corpus from being prepared, each with its fix."""
     prepared: bool
-    """True if the tokens already exist."""
+    """True if the corpus has already been prepared."""
 
 
 def corpus_of(experiment: Experiment) -> Corpus:
@@ -123,7 +123,7 @@ def _spec(experiment: Experiment, tokenizer: TokenizerSpec | None) -> CorpusSpec
 
 
 def data_dir(experiment: Experiment) -> Path:
-    """Return the folder of prepared corpora."""
+    """Return the folder of prepared corpora, which is inside the runs folder."""
     return runs_dir(experiment) / "data"
 
 

@@ -27,12 +27,12 @@ class Replicate:
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """All arms, the chain first."""
+        """All arms of this seed, the chain first."""
         return (self.chain, *self.baselines)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages, each once, parents before children."""
+        """All stages of this seed, each once, parents before children."""
         return tuple({stage.key: stage for arm in self.arms for stage in arm.all_stages}.values())
 
     @property

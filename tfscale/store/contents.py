@@ -16,7 +16,7 @@ checkpoint, `step-*`."""
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Snapshot of a stage or corpus in a store."""
+    """Files of a stage or corpus in a store, as they were at one time."""
 
     item: str
     """Stage or corpus, as `stages/<name>` or `data/<fingerprint>`."""

@@ -157,7 +157,7 @@ def beyond(losses: Mapping[float, float], tried: Collection[float] = ()) -> floa
 
 
 def is_rate(rate: float) -> bool:
-    """Return whether a number is plausible as a learning rate."""
+    """Return whether a learning rate is in the allowed range, between 1e-30 and 1e30."""
     return 1e-30 < rate < 1e30
 
 

@@ -34,7 +34,7 @@ class Attempt(Protocol):
 
     @property
     def phase(self) -> Phase:
-        """Current or last phase of the attempt."""
+        """Current or last phase of the attempt: `growing` or `training`."""
 
     @property
     def log(self) -> Path:
@@ -63,7 +63,7 @@ class Launcher(Protocol):
     """True if attempts continue when this process ends."""
 
     def wait(self) -> None:
-        """Sleep until the next poll."""
+        """Sleep for a short time, after which the attempts are polled again."""
 
     def start(self, stages: Sequence[Stage], limits: Mapping[str, int] = NO_LIMITS) -> list[Attempt]:
         """Start an attempt to run each stage. The folders of the stages must have been prepared.
