@@ -200,7 +200,7 @@ class DataPart:
     """Maximum fraction of tokens for which the tokenizer has no entry. A corpus with a larger fraction is rejected. A
     corpus with a smaller fraction above 0 is used with a warning."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Settings that only the chosen source has, by name."""
+    """Settings of a source that an extension registers, by name."""
 
 
 @dataclass(frozen=True)
